@@ -1,0 +1,132 @@
+"""Every error that a user can see: one line that says what happened and what to do about it.
+
+No message may hold a secret: messages are built from names, status codes and addresses without their query string.
+"""
+
+from typing import ClassVar
+
+
+class SessionsPipelineError(Exception):
+    """Base of all errors of this package; its text is one line for a person."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(SessionsPipelineError):
+    """What was asked for makes no sense, such as a day in the future."""
+
+    exit_status = 2
+
+
+class SettingError(UsageError):
+    """A setting is missing or wrong; the text names the environment variable."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        self.variable = variable
+        super().__init__(f"{variable}: {problem}")
+
+
+class ApiError(SessionsPipelineError):
+    """The API did not give a usable answer.
+
+    `transient` says whether the same request may succeed later; `retry_after` is the wait in seconds that the
+    server asked for, where it did.
+    """
+
+    transient: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class AuthenticationError(ApiError):
+    """401 with a JSON body: the key is not accepted."""
+
+
+class PermissionDeniedError(ApiError):
+    """403 with a JSON body: the key may not read this workspace."""
+
+
+class NotFoundError(ApiError):
+    """404: the endpoint is not the API, or the version is gone."""
+
+
+class InvalidRequestError(ApiError):
+    """422: the API's own reasons are in the text."""
+
+
+class RequestRefusedError(ApiError):
+    """Any other 4xx."""
+
+
+class RedirectRefusedError(ApiError):
+    """The API answered with a redirect; keys are never carried along."""
+
+
+class FirewallError(ApiError):
+    """401 or 403 with a body that is not JSON: something in front of the API answered."""
+
+    transient = True
+
+
+class RateLimitedError(ApiError):
+    """429: too many requests; everyone waits."""
+
+    transient = True
+
+
+class ServerError(ApiError):
+    """5xx."""
+
+    transient = True
+
+
+class UnreachableError(ApiError):
+    """No connection, or it broke in the middle of an answer."""
+
+    transient = True
+
+
+class TimedOutError(ApiError):
+    """No answer in time."""
+
+    transient = True
+
+
+class BadBodyError(ApiError):
+    """A 200 whose body is not a JSON array: truncated, HTML, or something else."""
+
+    transient = True
+
+
+class DeadlineExceededError(ApiError):
+    """The run's overall deadline has passed; the text says how far it came."""
+
+
+class PagingError(ApiError):
+    """The pages do not add up: unsorted, `offset` ignored, the same page for ever, or a view that will not settle."""
+
+
+class LakeError(SessionsPipelineError):
+    """The data root can't be read or written as it should."""
+
+
+class LakeMismatchError(LakeError):
+    """The data root was filled with another query, or by a newer version of this package."""
+
+
+class LakeBusyError(LakeError):
+    """Another run holds the lake's lock."""
+
+
+class NotReadError(LakeError):
+    """A table was asked for whose source was never read for that day."""
+
+
+class TooManyRejectedError(SessionsPipelineError):
+    """A day's share of rejected records is beyond the fuse; its former tables stay."""
+
+
+class SumOverflowError(SessionsPipelineError):
+    """A sum does not fit its column; a wrong number is never written."""

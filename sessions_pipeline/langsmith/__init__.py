@@ -1,0 +1,1 @@
+"""The LangSmith API: one request, patience, and which pages hold which days."""

@@ -1,0 +1,1 @@
+"""Dagster only: partitions, resources, assets, checks, jobs, schedules, sensors and metadata."""

@@ -1,0 +1,1 @@
+"""The embedded API: deterministic sessions, injectable faults, a real HTTP server."""

@@ -1,0 +1,126 @@
+"""The query parameters of `GET /api/v1/sessions`, one typed and validated object.
+
+Source of the rules: `sessions.openapi.yaml`, operation `read_tracer_sessions_api_v1_sessions_get`.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sessions_pipeline.errors import SettingError
+
+Uuids = tuple[UUID, ...]
+
+
+class SessionSortableColumns(StrEnum):
+    """What the API can sort by."""
+
+    name = "name"
+    start_time = "start_time"
+    last_run_start_time = "last_run_start_time"
+    latency_p50 = "latency_p50"
+    latency_p99 = "latency_p99"
+    error_rate = "error_rate"
+    feedback = "feedback"
+    runs_count = "runs_count"
+
+
+class FeedbackSourceParam(StrEnum):
+    """Where the feedback to sort by comes from."""
+
+    session = "session"
+    run = "run"
+
+
+class SessionsQuery(BaseModel):
+    """All query parameters of the schema, under their own names; None leaves one out of the request."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    reference_free: Annotated[bool | None, Field(description="Only sessions without a reference dataset")] = None
+    reference_dataset: Annotated[Uuids | None, Field(description="Only experiments on these datasets")] = None
+    id: Annotated[Uuids | None, Field(description="Only these sessions")] = None
+    name: Annotated[str | None, Field(description="Only the session of exactly this name")] = None
+    name_contains: Annotated[str | None, Field(description="Only sessions whose name contains this")] = None
+    dataset_version: Annotated[str | None, Field(description="Only experiments on this dataset version")] = None
+    sort_by: Annotated[SessionSortableColumns, Field(description="What to sort by")] = SessionSortableColumns.start_time
+    sort_by_desc: Annotated[bool, Field(description="Largest or newest first")] = True
+    metadata: Annotated[str | None, Field(description="Only sessions with this metadata, a JSON object")] = None
+    sort_by_feedback_key: Annotated[str | None, Field(description="Feedback key, with sort_by=feedback")] = None
+    sort_by_feedback_source: Annotated[
+        FeedbackSourceParam | None, Field(description="Feedback source, with sort_by=feedback")
+    ] = None
+    offset: Annotated[int, Field(ge=0, description="How many sessions to skip")] = 0
+    limit: Annotated[int, Field(ge=1, le=100, description="Most sessions to return")] = 100
+    tag_value_id: Annotated[Uuids | None, Field(description="Only sessions with these tag values")] = None
+    facets: Annotated[bool, Field(description="Compute facets of the runs")] = False
+    filter: Annotated[str | None, Field(description='Filter expression, such as eq(name, "nightly")')] = None
+    include_stats: Annotated[bool, Field(description="Compute counts, tokens, costs, latencies and feedback")] = False
+    use_approx_stats: Annotated[bool, Field(description="Accept stats up to an hour old")] = False
+    stats_start_time: Annotated[
+        datetime | None, Field(description="Count only runs from this time on, 31 days back at most")
+    ] = None
+    stats_select: Annotated[tuple[str, ...] | None, Field(description="Compute only these stats")] = None
+    stats_filter: Annotated[str | None, Field(description="Count only runs that match this filter")] = None
+
+    def to_parameters(self) -> list[tuple[str, str]]:
+        """The pairs to send, arrays as repeated pairs, sorting and paging always explicit.
+
+        Other parameters are sent where they differ from the schema's default.
+        """
+        always = {"sort_by", "sort_by_desc", "offset", "limit"}
+        dumped = self.model_dump(mode="json", exclude_none=True)
+        pairs: list[tuple[str, str]] = []
+        for name, value in dumped.items():
+            if name not in always and value == type(self).model_fields[name].default:
+                continue
+            pairs.extend((name, _spell(item)) for item in (value if isinstance(value, list) else [value]))
+        return pairs
+
+
+NARROWING = frozenset(
+    [
+        "reference_free",
+        "reference_dataset",
+        "id",
+        "name",
+        "name_contains",
+        "dataset_version",
+        "metadata",
+        "tag_value_id",
+        "facets",
+        "filter",
+        "use_approx_stats",
+        "stats_select",
+        "stats_filter",
+    ]
+)
+
+
+def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
+    """The query that `SESSIONS_PIPELINE_QUERY` describes; only parameters that narrow or shape what is read.
+
+    Raises:
+        SettingError: a parameter is unknown, belongs to the pipeline (paging, sorting, stats) or has a wrong type.
+    """
+    unknown = sorted(set(values) - NARROWING)
+    if unknown:
+        raise SettingError(
+            "SESSIONS_PIPELINE_QUERY", f"{unknown[0]} can't be set here; allowed are {', '.join(sorted(NARROWING))}"
+        )
+    try:
+        # Strict: "yes" for true and "1" for 1 are refused, as JSON has types of its own.
+        return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingError("SESSIONS_PIPELINE_QUERY", f"{name}: {first['msg']}") from None
+
+
+def _spell(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
