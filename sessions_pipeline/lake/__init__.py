@@ -1,1 +1,1 @@
-"""Where a table's day lives, and how it is read and replaced whole."""
+"""Where a table's day lives: reading it, and replacing it as a whole, in a local folder or an object store."""

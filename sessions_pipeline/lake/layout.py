@@ -1,0 +1,56 @@
+"""Which key holds which day of which table, after the conventions of Hive.
+
+`<table>/start_date=2025-01-31/<table>.parquet`; the null partition is `start_date=__HIVE_DEFAULT_PARTITION__`; an
+unpartitioned table is `<table>/<table>.parquet`. The partition value is in the path alone.
+"""
+
+from datetime import date
+from enum import Enum
+from typing import Final, TypeAlias
+
+from sessions_pipeline.schema.columns import Table
+
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+class Undated(Enum):
+    """The partition of rows without a day; its only member is `UNDATED`."""
+
+    UNDATED = NULL_PARTITION
+
+    def __str__(self) -> str:
+        return "no day"
+
+
+UNDATED: Final = Undated.UNDATED
+
+Day: TypeAlias = date | Undated | None
+"""A UTC day, `UNDATED`, or None for a table without partitions."""
+
+
+def key_of(table: Table, day: Day) -> str:
+    """The key of one day of a table, relative to the lake's root.
+
+    Raises:
+        ValueError: a day for a table without partitions, or none for one with them.
+    """
+    if (day is None) is not (table.partition is None):
+        raise ValueError(f"{table.name} {'has no partitions' if table.partition is None else 'needs a day'}")
+    if day is None:
+        return f"{table.name}/{table.name}.parquet"
+    value = day.value if isinstance(day, Undated) else f"{day:%Y-%m-%d}"
+    return f"{table.name}/{table.partition}={value}/{table.name}.parquet"
+
+
+def day_of(table: Table, key: str) -> date | Undated | None:
+    """The day whose file `key` is; None for any other file in the table's folder."""
+    folder, _, name = key.removeprefix(f"{table.name}/").partition("/")
+    level, _, value = folder.partition("=")
+    if level != table.partition or name != f"{table.name}.parquet":
+        return None
+    if value == NULL_PARTITION:
+        return UNDATED
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        return None

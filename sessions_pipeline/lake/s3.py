@@ -1,0 +1,106 @@
+"""The lake in an S3 bucket, or in a store that speaks S3 such as MinIO and R2.
+
+What differs from a local folder:
+
+- An object is written by one put under its final key. Nothing is renamed and nothing is streamed into place: a put that
+  breaks leaves the former object, and a reader gets one whole object.
+- Keys, region and endpoint come from the usual AWS variables and files (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
+  `AWS_ENDPOINT_URL_S3`, `~/.aws/config`, an instance's role); Arrow reads them itself.
+- The lock holds on this machine only: Arrow has no conditional put. Runs on several machines must be kept apart by
+  Dagster's pool.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import fs
+
+from sessions_pipeline.errors import LakeError
+from sessions_pipeline.lake.lock import RunLock
+from sessions_pipeline.lake.store import OnWait, problem
+
+
+class S3Store:
+    """A `Store` under `s3://bucket/prefix`; the bucket must exist."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root.removeprefix("s3://").strip("/")
+        if not self._root:
+            raise LakeError(f"{root}: SESSIONS_PIPELINE_DATA_ROOT names no bucket; write s3://bucket/prefix")
+        with self._told(""):
+            self._files = fs.S3FileSystem(background_writes=False, allow_delayed_open=True)  # type: ignore[call-arg]
+
+    def uri(self, key: str) -> str:
+        """The object's `s3://` address."""
+        return f"s3://{self._path(key)}"
+
+    def open(self, key: str) -> pa.NativeFile:
+        """The whole object, fetched at once: ranges fetched one by one could come from two versions of it."""
+        return pa.BufferReader(self.read(key))
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes."""
+        with self._told(key), self._files.open_input_file(self._path(key)) as source:
+            content: bytes = source.read()
+            return content
+
+    def has(self, key: str) -> bool:
+        """Whether the object is there."""
+        with self._told(key):
+            return bool(self._files.get_file_info(self._path(key)).type == fs.FileType.File)
+
+    def keys(self, folder: str) -> list[str]:
+        """All objects below a prefix."""
+        with self._told(folder):
+            selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=True)
+            found = [info.path for info in self._files.get_file_info(selector) if info.is_file]
+        return sorted(path.removeprefix(f"{self._root}/") for path in found)
+
+    def delete(self, key: str) -> None:
+        """Remove the object, if it is there."""
+        if self.has(key):
+            with self._told(key):
+                self._files.delete_file(self._path(key))
+
+    def put(self, key: str, data: bytes | pa.Buffer) -> None:
+        """Put the whole object under its final key."""
+        with self._told(key):
+            try:
+                # Not `with`: leaving it after an error would commit what was sent so far.
+                target = self._files.open_output_stream(self._path(key))
+                target.write(data)
+                target.close()
+            except FileNotFoundError:
+                raise LakeError(f"{self.uri(key)}: there is no such bucket; make it first") from None
+
+    @contextmanager
+    def lock(self, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
+        """Keep other runs on this machine out; those on other machines are not seen."""
+        folder = Path(tempfile.gettempdir()) / f"sessions-pipeline-{os.getuid()}"
+        name = sha256(self._root.encode()).hexdigest()[:32]
+        try:
+            folder.mkdir(0o700, exist_ok=True)
+        except OSError as error:
+            raise problem(str(folder), error) from error
+        with RunLock(folder / f"{name}.lock", f"s3://{self._root}").held(on_wait, timeout):
+            yield
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise LakeError(
+                f"{self.uri(key)}: {reason}; check the bucket, the AWS variables and the endpoint"
+            ) from error
