@@ -11,6 +11,7 @@ from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import marker, parquet
 from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of
 from sessions_pipeline.lake.local import LocalStore
+from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import OnWait, Store
 from sessions_pipeline.schema.columns import Table
 
@@ -180,12 +181,7 @@ class Lake:
 
 def _store(root: str) -> Store:
     if root.startswith("s3://"):
-        # The S3 part of Arrow takes 0.1 s to load, and most lakes are folders.
-        from sessions_pipeline.lake.s3 import S3Store  # noqa: PLC0415
-
         return S3Store(root)
     if "://" in root:
-        raise LakeError(
-            f"{root.partition('://')[0]}://: write a folder or an s3:// address in SESSIONS_PIPELINE_DATA_ROOT"
-        )
+        raise LakeError(f"{root}: SESSIONS_PIPELINE_DATA_ROOT takes a folder or an s3://bucket/prefix address")
     return LocalStore(root)

@@ -38,7 +38,7 @@ def key_of(table: Table, day: Day) -> str:
         raise ValueError(f"{table.name} {'has no partitions' if table.partition is None else 'needs a day'}")
     if day is None:
         return f"{table.name}/{table.name}.parquet"
-    value = day.value if isinstance(day, Undated) else f"{day:%Y-%m-%d}"
+    value = day.value if isinstance(day, Undated) else day.isoformat()
     return f"{table.name}/{table.partition}={value}/{table.name}.parquet"
 
 

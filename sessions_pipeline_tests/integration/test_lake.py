@@ -1,0 +1,345 @@
+"""Promises of the lake in a local folder: what is written is what everyone reads."""
+
+import json
+import stat
+import subprocess
+import sys
+import threading
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sessions_pipeline.errors import LakeBusyError, LakeError, LakeMismatchError, NotReadError
+from sessions_pipeline.lake import marker
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.schema.columns import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
+
+DAY = date(2025, 1, 31)
+READ_AT = datetime(2025, 1, 31, 12, tzinfo=UTC)
+
+
+def raw(*payloads: str) -> pa.Table:
+    count = len(payloads)
+    columns = {"session_id": [f"id-{i}" for i in range(count)], "payload": list(payloads)}
+    columns |= {"tenant_id": ["t"] * count, "start_time": [None] * count, "fetched_at": [READ_AT] * count}
+    return pa.table(columns, RAW_SESSIONS.schema)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "lake"
+
+
+@pytest.fixture
+def lake(root: Path) -> Lake:
+    return Lake.open(str(root), query={})
+
+
+def test_a_day_comes_back_as_it_was_written(lake: Lake, root: Path):
+    written = lake.replace(RAW_SESSIONS, DAY, raw("{}", "[1]"), {"readings": "[]"})
+    path = root / "raw_sessions" / "start_date=2025-01-31" / "raw_sessions.parquet"
+    assert written == (str(path), path.stat().st_size, 2)
+    assert lake.uri(RAW_SESSIONS, DAY) == str(path)
+    assert lake.read(RAW_SESSIONS, DAY).equals(raw("{}", "[1]"))
+    assert lake.read(RAW_SESSIONS, DAY, ["payload"]).to_pydict() == {"payload": ["{}", "[1]"]}
+    assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": "[]"}
+
+
+def test_replacing_a_day_leaves_nothing_of_the_former_one(lake: Lake, root: Path):
+    lake.replace(RAW_SESSIONS, DAY, raw("1", "2"), {"a": "1"})
+    lake.replace(RAW_SESSIONS, DAY, raw("3"), {"b": "2"})
+    assert lake.read(RAW_SESSIONS, DAY).equals(raw("3"))
+    assert lake.metadata(RAW_SESSIONS, DAY) == {"b": "2"}
+    files = sorted(path.name for path in root.rglob("*") if path.is_file())
+    assert files == ["_lake.json", "raw_sessions.parquet"]
+
+
+@given(
+    days=st.dictionaries(
+        st.one_of(st.dates(date(2000, 1, 1), date(2050, 1, 1)), st.just(UNDATED)),
+        st.lists(st.text(max_size=20), max_size=5),
+        max_size=5,
+    ),
+    again=st.lists(st.text(max_size=20), max_size=5),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_days_replaced_in_any_order_read_back(tmp_path_factory, days, again):
+    lake = Lake.open(str(tmp_path_factory.mktemp("lake")), query={})
+    if days:
+        lake.replace(RAW_SESSIONS, next(iter(days)), raw(*again), {})
+    for day, payloads in days.items():
+        lake.replace(RAW_SESSIONS, day, raw(*payloads), {"n": str(len(payloads))})
+    for day, payloads in days.items():
+        assert lake.read(RAW_SESSIONS, day).equals(raw(*payloads))
+        assert lake.metadata(RAW_SESSIONS, day) == {"n": str(len(payloads))}
+    assert lake.days(RAW_SESSIONS) == sorted(day for day in days if day is not UNDATED)
+    assert lake.has(RAW_SESSIONS, UNDATED) is (UNDATED in days)
+    together = lake.read_days(RAW_SESSIONS, list(days), ["payload"])
+    assert together.to_pylist() == [
+        {"payload": payload, "start_date": None if day is UNDATED else day}
+        for day, payloads in days.items()
+        for payload in payloads
+    ]
+
+
+def test_days_are_only_those_with_a_file(lake: Lake, root: Path):
+    for offset in (3, 1, 2):
+        lake.replace(SESSIONS, DAY + timedelta(offset), SESSIONS.schema.empty_table(), {})
+    lake.replace(SESSIONS, UNDATED, SESSIONS.schema.empty_table(), {})
+    (root / "sessions" / "start_date=2025-03-01").mkdir()
+    (root / "sessions" / "start_date=2025-03-02").mkdir()
+    (root / "sessions" / "start_date=2025-03-02" / ".sessions.parquet.swp").write_bytes(b"")
+    (root / "sessions" / "note.txt").write_text("mine")
+    assert lake.days(SESSIONS) == [DAY + timedelta(offset) for offset in (1, 2, 3)]
+    assert lake.days(RAW_SESSIONS) == []
+
+
+def test_a_day_that_was_never_read_is_not_an_empty_one(lake: Lake):
+    lake.replace(SESSIONS, DAY, SESSIONS.schema.empty_table(), {})
+    assert lake.read(SESSIONS, DAY).num_rows == 0
+    assert not lake.has(SESSIONS, DAY + timedelta(1))
+    for read in (lake.read, lake.metadata):
+        with pytest.raises(NotReadError, match=r"^sessions was never read for 2025-02-01; materialize that day first$"):
+            read(SESSIONS, DAY + timedelta(1))
+        with pytest.raises(NotReadError, match=r"^sessions was never read for rows without a day;"):
+            read(SESSIONS, UNDATED)
+        with pytest.raises(NotReadError, match=r"^weekly_cost_by_reference_dataset was never made;"):
+            read(WEEKLY_COST_BY_REFERENCE_DATASET, None)
+    with pytest.raises(NotReadError, match="2025-02-01"):
+        lake.read_days(SESSIONS, [DAY, DAY + timedelta(1)])
+
+
+def test_no_days_at_all_is_an_empty_table_with_its_columns(lake: Lake):
+    table = lake.read_days(SESSIONS, [])
+    assert table.schema.names == [*SESSIONS.schema.names, "start_date"]
+    assert table.schema.field("start_date").type == pa.date32()
+    assert table.num_rows == 0
+    with pytest.raises(ValueError, match="has no partitions"):
+        lake.read_days(WEEKLY_COST_BY_REFERENCE_DATASET, [])
+
+
+def test_a_broken_file_is_named(lake: Lake):
+    path = Path(lake.replace(RAW_SESSIONS, DAY, raw("{}"), {}).uri)
+    path.write_bytes(path.read_bytes()[:-20])
+    for read in (lake.read, lake.metadata):
+        with pytest.raises(LakeError, match=r"raw_sessions\.parquet: not a readable Parquet file") as caught:
+            read(RAW_SESSIONS, DAY)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_other_files_can_be_kept_beside_the_tables(lake: Lake, root: Path):
+    assert lake.write_file("reports/cost.html", b"<p>") == str(root / "reports" / "cost.html")
+    assert lake.read_file("reports/cost.html") == b"<p>"
+    with pytest.raises(NotReadError, match="there is no such file"):
+        lake.read_file("reports/none.html")
+
+
+def test_a_missing_root_read_only_is_an_empty_lake_and_stays_missing(root: Path):
+    lake = Lake.open(str(root), query={"name": "x"}, read_only=True)
+    assert lake.days(SESSIONS) == []
+    assert not lake.has(SESSIONS, DAY)
+    with pytest.raises(NotReadError):
+        lake.read(SESSIONS, DAY)
+    assert not root.exists()
+
+
+def test_a_lake_opened_for_reading_refuses_to_write(root: Path):
+    lake = Lake.open(str(root), query={}, read_only=True)
+    with pytest.raises(LakeError, match="opened for reading only"):
+        lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    with pytest.raises(LakeError, match="opened for reading only"), lake.exclusive():
+        pass
+    assert not root.exists()
+
+
+def test_opening_and_reading_write_nothing(root: Path, lake: Lake):
+    assert lake.days(SESSIONS) == []
+    assert not root.exists()
+
+
+def test_the_first_write_says_what_the_lake_is_filled_with(root: Path):
+    Lake.open(str(root), query={"name": "x", "facets": None}).write_file("a", b"")
+    assert json.loads((root / "_lake.json").read_text()) == {"layout": 1, "query": {"name": "x"}}
+
+
+def test_the_same_query_spelled_otherwise_is_the_same(root: Path):
+    Lake.open(str(root), query={"id": ("b", "a"), "name": "x"}).write_file("a", b"")
+    Lake.open(str(root), query={"name": "x", "id": ["a", "b"], "facets": None}).write_file("b", b"")
+
+
+def test_another_query_is_refused_in_one_line(root: Path):
+    early = Lake.open(str(root), query={"name": "y"})
+    Lake.open(str(root), query={"name": "x"}).write_file("a", b"")
+    expected = r'filled with the query {"name": "x"}, not {"name": "y"}; set SESSIONS_PIPELINE_QUERY as it was, or'
+    for read_only in (True, False):
+        with pytest.raises(LakeMismatchError, match=expected):
+            Lake.open(str(root), query={"name": "y"}, read_only=read_only)
+    with pytest.raises(LakeMismatchError, match=expected):
+        early.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    with pytest.raises(LakeMismatchError, match=expected), early.exclusive():
+        pass
+    assert not (root / "raw_sessions").exists()
+
+
+def test_a_newer_layout_is_refused(root: Path):
+    root.mkdir(parents=True)
+    (root / "_lake.json").write_text('{"layout": 2, "query": {}}')
+    with pytest.raises(LakeMismatchError, match=r"layout 2 is newer than this version's 1; upgrade sessions-pipeline"):
+        Lake.open(str(root), query={})
+
+
+def test_an_older_layout_is_migrated_step_by_step(root: Path, monkeypatch: pytest.MonkeyPatch):
+    Lake.open(str(root), query={}).write_file("old", b"1")
+    monkeypatch.setattr(marker, "LAYOUT", 3)
+    monkeypatch.setitem(marker.MIGRATIONS, 1, lambda store: store.put("new", store.read("old") + b"2"))
+    with pytest.raises(LakeError, match="layout 2 is too old to be migrated; materialize anew"):
+        Lake.open(str(root), query={})
+    assert json.loads((root / "_lake.json").read_text())["layout"] == 1
+    monkeypatch.setitem(marker.MIGRATIONS, 2, lambda store: store.put("newest", store.read("new") + b"3"))
+    assert Lake.open(str(root), query={}).read_file("newest") == b"123"
+    assert json.loads((root / "_lake.json").read_text())["layout"] == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"layout": 1}',
+        b'{"layout": "x", "query": {}}',
+        b'{"layout": 1, "query": 5}',
+    ],
+)
+def test_a_broken_marker_is_an_error_and_never_a_new_lake(root: Path, content: bytes):
+    root.mkdir(parents=True)
+    (root / "_lake.json").write_bytes(content)
+    with pytest.raises(LakeError, match=r"_lake\.json: broken; put it back"):
+        Lake.open(str(root), query={})
+    assert (root / "_lake.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("root", ["gs://bucket/x", "http://127.0.0.1/x"])
+def test_an_address_of_another_kind_is_refused(root: str):
+    with pytest.raises(LakeError, match="takes a folder or an s3://bucket/prefix address"):
+        Lake.open(root, query={})
+
+
+def test_a_root_that_is_a_file_is_one_line(tmp_path: Path):
+    (tmp_path / "taken").write_text("")
+    for root in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(LakeError, match="a file is where a folder should be: move it away, or point") as caught:
+            Lake.open(str(root), query={}).replace(RAW_SESSIONS, DAY, raw("{}"), {})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_root_that_cannot_be_made_is_one_line():
+    with pytest.raises(LakeError, match=r"^/proc/no/such/lake/.*SESSIONS_PIPELINE_DATA_ROOT elsewhere$"):
+        Lake.open("/proc/no/such/lake", query={}).replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    with pytest.raises(LakeError, match=r"^/proc/no/such/lake/"), Lake.open("/proc/no/such/lake", query={}).exclusive():
+        pass
+
+
+def test_others_may_not_read_what_is_written(lake: Lake, root: Path):
+    lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    with lake.exclusive():
+        pass
+    for path in [root, *root.rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o027 == 0, path
+
+
+def test_equal_input_gives_equal_files(lake: Lake):
+    first = Path(lake.replace(RAW_SESSIONS, DAY, raw("{}", "[]"), {"a": "b"}).uri).read_bytes()
+    assert Path(lake.replace(RAW_SESSIONS, DAY, raw("{}", "[]"), {"a": "b"}).uri).read_bytes() == first
+
+
+def test_the_lock_is_re_entered_by_the_thread_that_holds_it(lake: Lake, root: Path):
+    with lake.exclusive(timeout=0), Lake.open(str(root), query={}).exclusive(timeout=0):
+        lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    with lake.exclusive(timeout=0):
+        pass
+
+
+def test_another_run_is_waited_for_and_that_is_said_once(lake: Lake, root: Path):
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Lake.open(str(root), query={}).exclusive():
+            held.set()
+            release.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    with pytest.raises(LakeBusyError, match=r"still writing after 0 s; try again when"), lake.exclusive(timeout=0):
+        pass
+    said: list[str] = []
+    with lake.exclusive(lambda line: (said.append(line), release.set())):
+        pass
+    holder.join()
+    assert said == [f"waiting for another run that is writing to {root}"]
+
+
+def test_a_query_that_came_in_while_waiting_is_refused(root: Path):
+    lake = Lake.open(str(root), query={"name": "y"})
+    Lake.open(str(root), query={"name": "x"}).write_file("a", b"")
+    with pytest.raises(LakeMismatchError), lake.exclusive():
+        pass
+
+
+def test_an_exclusive_run_removes_what_a_crash_left_but_not_what_is_being_written(lake: Lake, root: Path):
+    lake.write_file("reports/a", b"")
+    stray = root / "_tmp" / "sessions%2Fstart_date%3D2025-01-31%2Fsessions.parquet.0123"
+    stray.write_bytes(b"PAR1")
+    (root / "sessions" / "start_date=2025-01-31").mkdir(parents=True)
+    alive = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()",
+            str(root / "_tmp" / "reports%2Fb.4567"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with alive:
+        assert alive.stdout is not None
+        alive.stdout.readline()
+        with lake.exclusive():
+            pass
+        assert [path.name for path in (root / "_tmp").iterdir()] == ["reports%2Fb.4567"]
+        alive.kill()
+    assert not (root / "sessions").exists()
+    assert (root / "reports" / "a").exists()
+    with lake.exclusive():
+        pass
+    assert list((root / "_tmp").iterdir()) == []
+
+
+def test_reading_and_writing_import_no_pandas(root: Path):
+    program = """
+import sys, datetime, pyarrow as pa
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.schema.columns import SESSIONS
+lake, day = Lake.open(sys.argv[1], query={}), datetime.date(2025, 1, 31)
+with lake.exclusive():
+    lake.replace(SESSIONS, day, pa.Table.from_batches([], SESSIONS.schema), {})
+assert lake.read_days(SESSIONS, lake.days(SESSIONS)).num_rows == 0
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, str(root)], check=True)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_every_table_can_be_empty(lake: Lake, table):
+    day = None if table.partition is None else DAY
+    lake.replace(table, day, table.schema.empty_table(), {})
+    assert lake.read(table, day).schema.equals(table.schema, check_metadata=True)
