@@ -1,0 +1,95 @@
+"""What one page proves. Pure.
+
+The API has no time filter, no total and no stable order, so offsets are only hints. What counts is one idea:
+
+    A page is one answer, so it is a contiguous piece of the list, newest first. Every session that starts strictly
+    between its first and its last start time was in it, if it existed. A page at offset 0 also proves all that is
+    newer, a page at the list's end all that is older.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from sessions_pipeline.errors import PagingError
+from sessions_pipeline.schema.records import Record
+
+UNDATED_FIRST = 2**62  # sort key of a session without a start time where the server sorts them first
+UNDATED_LAST = -(2**62)  # and where it sorts them last
+LIST_END = UNDATED_LAST - 1
+
+
+class Page(NamedTuple):
+    """The answer to one request: the records, newest first, and the list's length where the server told it."""
+
+    offset: int
+    records: Sequence[Record]
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A page placed on the time line.
+
+    `first` and `last` are sort keys in microseconds since the epoch (None: no record with a known place).
+    `overlap` is the offset that a next page must begin at, or before, to hold the last key's sessions in its interior.
+    """
+
+    offset: int
+    first: int | None
+    last: int | None
+    overlap: int
+    is_empty: bool
+    is_end: bool
+
+    @classmethod
+    def of(cls, page: Page, *, undated_key: int, is_end: bool) -> "Piece":
+        """Place a page; a session whose start time can't be read has no place and is passed over.
+
+        Raises:
+            PagingError: the records are not sorted by start time, newest first.
+        """
+        placed = [(i, key) for i, key in enumerate(_sort_keys(page.records, undated_key)) if key is not None]
+        if not placed:
+            return cls(page.offset, None, None, page.offset, not page.records, is_end)
+        if any(key < later for (_, key), (_, later) in pairwise(placed)):
+            raise PagingError(
+                "The API did not sort the sessions by start time, so their days can't be told; "
+                "check that LANGSMITH_ENDPOINT is the LangSmith API"
+            )
+        last = placed[-1][1]
+        group = next(i for i, key in placed if key == last)
+        return cls(page.offset, placed[0][1], last, page.offset + group - 1, is_empty=False, is_end=is_end)
+
+    @property
+    def reach(self) -> int | None:
+        """The key down to which (exclusive) the page proves everything, from where it begins."""
+        return LIST_END if self.is_end else self.last
+
+    def begins_before(self, frontier: int) -> bool:
+        """Whether the page begins at a record newer than `frontier`, so that it joins what is proven."""
+        return self.offset == 0 or (self.first is not None and self.first > frontier)
+
+    def proves_below(self, frontier: int) -> bool:
+        """Whether the page carries the frontier further down."""
+        return self.begins_before(frontier) and self.reach is not None and self.reach < frontier
+
+
+def identity(record: Record) -> str:
+    """What makes two records the same session: the id, or the whole text where there is none."""
+    return record.session_id if record.session_id is not None else record.payload
+
+
+def _sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
+    """Undated records before the first dated one sort first, after it last; where none is dated, `undated_key`."""
+    first_dated = next((i for i, record in enumerate(records) if record.start_us is not None), None)
+    keys: list[int | None] = []
+    for index, record in enumerate(records):
+        if not record.undated:
+            keys.append(record.start_us)
+        elif first_dated is None:
+            keys.append(undated_key)
+        else:
+            keys.append(UNDATED_FIRST if index < first_dated else UNDATED_LAST)
+    return keys

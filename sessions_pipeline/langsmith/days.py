@@ -1,0 +1,103 @@
+"""From pages to days: each session once, newest reading of it, with what was received accounted for. Pure."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+from sessions_pipeline.langsmith.coverage import Page, identity
+from sessions_pipeline.schema.records import Record
+
+_EPOCH = date(1970, 1, 1)
+_DAY_US = 86_400_000_000
+
+
+def day_start_us(day: date) -> int:
+    """Microseconds from the epoch to the UTC midnight that begins the day."""
+    return (day - _EPOCH).days * _DAY_US
+
+
+@dataclass(frozen=True, slots=True)
+class DayReading:
+    """All sessions of one UTC day (None: those whose day is not known) in one workspace, each once.
+
+    `received` counts the day's records in all pages, overlaps included: `received == len(records) + repeated`.
+    """
+
+    day: date | None
+    records: tuple[Record, ...]
+    received: int
+    requests: int
+
+    @property
+    def repeated(self) -> int:
+        """Records that said again what another said, or that a newer reading of the same session replaced."""
+        return self.received - len(self.records)
+
+
+@dataclass(slots=True)
+class _Day:
+    records: dict[str, Record] = field(default_factory=dict)
+    received: int = 0
+
+
+class DayAssembler:
+    """Collects pages and hands out the days of a window, newest first, as soon as they are proven complete."""
+
+    def __init__(self, first: date, last: date) -> None:
+        """A window of UTC days, both included."""
+        self._first = first
+        self._next = last
+        self._days: dict[date | None, _Day] = {None: _Day()}
+        self._requests = 0
+
+    def add(self, page: Page) -> None:
+        """Take a page's records; those of days outside the window, or handed out already, are passed over."""
+        for record in page.records:
+            day = None if record.start_us is None else _EPOCH + timedelta(days=record.start_us // _DAY_US)
+            if day is not None and not self._first <= day <= self._next:
+                continue
+            bucket = self._days.setdefault(day, _Day())
+            bucket.received += 1
+            key = identity(record)
+            held = bucket.records.get(key)
+            bucket.records[key] = record if held is None else newest(held, record)
+
+    def count_request(self) -> None:
+        """Count an answered request, to be told with the next day handed out."""
+        self._requests += 1
+
+    def close(self, frontier_us: int) -> Iterator[DayReading]:
+        """The days that lie wholly above the frontier and were not handed out yet."""
+        while self._next >= self._first and day_start_us(self._next) > frontier_us:
+            day = self._next
+            self._next -= timedelta(days=1)
+            yield self._hand_out(day)
+
+    def close_undated(self) -> DayReading:
+        """The sessions without a day; to be called when the whole reading is over."""
+        return self._hand_out(None)
+
+    def _hand_out(self, day: date | None) -> DayReading:
+        bucket = self._days.pop(day, _Day())
+        requests, self._requests = self._requests, 0
+        return DayReading(day, tuple(bucket.records.values()), bucket.received, requests)
+
+
+def newest(held: Record, received: Record) -> Record:
+    """The newer of two readings of one session: by its latest run, then its runs, then the later received."""
+    if held.payload == received.payload:
+        return held
+    return held if _age(held) > _age(received) else received
+
+
+def _age(record: Record) -> tuple[str, int]:
+    try:
+        values = json.loads(record.payload)
+    except (ValueError, RecursionError):
+        return ("", 0)
+    if not isinstance(values, dict):
+        return ("", 0)
+    latest = values.get("last_run_start_time_live") or values.get("last_run_start_time")
+    runs = values.get("run_count")
+    return (latest if isinstance(latest, str) else "", runs if isinstance(runs, int) else 0)
