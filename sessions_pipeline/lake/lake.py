@@ -85,7 +85,7 @@ class Lake:
             NotReadError: the day was never written.
             LakeError: the file is broken.
         """
-        with self._open(table, day) as source:
+        with self._open(table, day, whole=True) as source:
             return parquet.decode(table, source, columns, self.uri(table, day))
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
@@ -113,7 +113,7 @@ class Lake:
             NotReadError: the day was never written.
             LakeError: the file is broken.
         """
-        with self._open(table, day) as source:
+        with self._open(table, day, whole=False) as source:
             return parquet.decode_metadata(source, self.uri(table, day))
 
     def days(self, table: Table) -> list[date]:
@@ -157,10 +157,10 @@ class Lake:
             self._is_marked = True
         self._store.put(key, content)
 
-    def _open(self, table: Table, day: Day) -> pa.NativeFile:
+    def _open(self, table: Table, day: Day, *, whole: bool) -> pa.NativeFile:
         key = key_of(table, day)
         try:
-            return self._store.open(key)
+            return self._store.open(key, whole=whole)
         except FileNotFoundError:
             if day is None:
                 raise NotReadError(f"{table.name} was never made; materialize it first") from None

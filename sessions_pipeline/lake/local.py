@@ -1,5 +1,8 @@
 """The lake in a local folder: whole files, replaced by renaming, durable when `put` returns.
 
+A reader that opens a path once sees the former file or the new one: Arrow, pandas, this package. DuckDB and Polars open
+it again for each part, so a query of theirs in the very millisecond of the renaming may fail and has to be run again.
+
 A file is written to `_tmp/` on the same file system, synced, and renamed to its place; then the folder is synced too.
 Both syncs together cost 0.8 ms on an SSD, so 365 days of four tables take about a second. A crash leaves at most a
 temporary file, which the next exclusive run removes.
@@ -36,8 +39,8 @@ class LocalStore:
         """The file's absolute path."""
         return str(self._path(key))
 
-    def open(self, key: str) -> pa.NativeFile:
-        """The file; stays the same one for the reader when it is replaced meanwhile."""
+    def open(self, key: str, *, whole: bool) -> pa.NativeFile:  # noqa: ARG002
+        """The file; stays the same one for its reader when it is replaced meanwhile."""
         with self._told(key):
             return pa.OSFile(self.uri(key), "r")
 
@@ -68,14 +71,14 @@ class LocalStore:
         target = self._path(key)
         with self._told(key, writing=True):
             temporary = self.root / TEMPORARY / f"{quote(key, safe='')}.{uuid4().hex}"
-            _make_folders(temporary.parent)
             made: list[Path] = []
+            _make_folders(temporary.parent, [])
             fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
             try:
                 _claim(fd)
                 _write(fd, data)
                 os.fsync(fd)
-                made = _make_folders(target.parent)
+                _make_folders(target.parent, made)
                 os.replace(temporary, target)  # noqa: PTH105
             except BaseException:
                 with suppress(OSError):
@@ -91,7 +94,7 @@ class LocalStore:
     def lock(self, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
         """Hold `_lake.lock`; the system frees it when the process dies. Removes what a crashed run left behind."""
         with self._told(LOCK, writing=True):
-            _make_folders(self.root)
+            _make_folders(self.root, [])
             lock = RunLock(self.root / LOCK, str(self.root))
         with lock.held(on_wait, timeout) as is_outermost:
             if is_outermost:
@@ -147,18 +150,18 @@ def _claim(fd: int) -> bool:
     return True
 
 
-def _make_folders(path: Path) -> list[Path]:
-    """Make the folder and those above it; the ones made, outermost first."""
+def _make_folders(path: Path, made: list[Path]) -> None:
+    """Make the folder and those above it, and note the ones made, outermost first."""
     if path.is_dir():
-        return []
-    made = _make_folders(path.parent)
+        return
+    _make_folders(path.parent, made)
     try:
         path.mkdir(FOLDER_MODE)
     except FileExistsError:
         if not path.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
-        return made
-    return [*made, path]
+    else:
+        made.append(path)
 
 
 def _remove_empty(folders: list[Path]) -> None:

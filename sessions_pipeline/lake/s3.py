@@ -4,8 +4,9 @@ What differs from a local folder:
 
 - An object is written by one put under its final key. Nothing is renamed and nothing is streamed into place: a put that
   breaks leaves the former object, and a reader gets one whole object.
-- Keys, region and endpoint come from the usual AWS variables and files (`AWS_ACCESS_KEY_ID`, `AWS_REGION`,
-  `AWS_ENDPOINT_URL_S3`, `~/.aws/config`, an instance's role); Arrow reads them itself.
+- Keys and region come from the usual AWS variables and files (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `~/.aws/config`, an
+  instance's role), which Arrow reads itself, and the endpoint from `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, which
+  it does not.
 - The lock holds on this machine only: Arrow has no conditional put. Runs on several machines must be kept apart by
   Dagster's pool.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -23,6 +25,8 @@ from pyarrow import fs
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lock import RunLock
 from sessions_pipeline.lake.store import OnWait, problem
+
+ATTEMPTS = 5
 
 
 class S3Store:
@@ -33,15 +37,24 @@ class S3Store:
         if not self._root:
             raise LakeError(f"{root}: SESSIONS_PIPELINE_DATA_ROOT names no bucket; write s3://bucket/prefix")
         with self._told(""):
-            self._files = fs.S3FileSystem(background_writes=False, allow_delayed_open=True)  # type: ignore[call-arg]
+            self._files = _connect()
 
     def uri(self, key: str) -> str:
         """The object's `s3://` address."""
         return f"s3://{self._path(key)}"
 
-    def open(self, key: str) -> pa.NativeFile:
-        """The whole object, fetched at once: ranges fetched one by one could come from two versions of it."""
-        return pa.BufferReader(self.read(key))
+    def open(self, key: str, *, whole: bool) -> pa.NativeFile:
+        """The object: fetched by one request if `whole`, otherwise read range by range as the reader asks for them."""
+        if not whole:
+            with self._told(key):
+                return self._files.open_input_file(self._path(key))
+        for _ in range(ATTEMPTS):
+            # Arrow asks for the size first. If a larger object takes its place before the bytes are asked for, they
+            # are cut short: then the magic number at the end of a Parquet file is missing.
+            content = self.read(key)
+            if content.endswith(b"PAR1"):
+                break
+        return pa.BufferReader(content)
 
     def read(self, key: str) -> bytes:
         """The object's bytes."""
@@ -104,3 +117,16 @@ class S3Store:
             raise LakeError(
                 f"{self.uri(key)}: {reason}; check the bucket, the AWS variables and the endpoint"
             ) from error
+
+
+def _connect() -> fs.S3FileSystem:
+    # These are AWS's own variables, like those that Arrow reads: they stand beside the package's settings.
+    endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "")
+    return fs.S3FileSystem(
+        endpoint_override=endpoint.netloc or None,
+        scheme="http" if endpoint.scheme == "http" else "https",
+        background_writes=False,
+        # Spares a request for each object, and writes small ones by a single put.
+        allow_delayed_open=True,  # type: ignore[call-arg]
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+    )

@@ -34,8 +34,8 @@ class Store(Protocol):
     def uri(self, key: str) -> str:
         """The address that other programs read the object at."""
 
-    def open(self, key: str) -> pa.NativeFile:
-        """The object for random access, as it was when it was opened where the store can promise that."""
+    def open(self, key: str, *, whole: bool) -> pa.NativeFile:
+        """A Parquet file for random access; `whole` says that most of it will be read, not its footer alone."""
 
     def read(self, key: str) -> bytes:
         """The whole object."""
