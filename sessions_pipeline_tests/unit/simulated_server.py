@@ -61,7 +61,7 @@ class SimulatedServer:
 
 
 def read_with(
-    server: SimulatedServer, reader: WindowReader, assembler: DayAssembler, *, eager: bool
+    server: "SimulatedServer | StillServer", reader: WindowReader, assembler: DayAssembler, *, eager: bool
 ) -> list[DayReading]:
     """Drive the reader; `eager` takes the pages in flight at once (stale when used), otherwise none is in flight."""
     steps = reader.read()
@@ -89,3 +89,15 @@ def read_with(
     days.extend(assembler.close(reader.start_us - 1))
     days.append(assembler.close_undated())
     return days
+
+
+class StillServer:
+    """Serves a fixed list, newest first as given, and remembers what it was asked."""
+
+    def __init__(self, records: list[Record]) -> None:
+        self.records = records
+        self.requests: list[Ask] = []
+
+    def answer(self, ask: Ask) -> Page:
+        self.requests.append(ask)
+        return Page(ask.offset, self.records[ask.offset : ask.offset + ask.limit])

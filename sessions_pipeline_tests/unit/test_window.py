@@ -1,5 +1,7 @@
 """The window reader: complete under change, few requests, never an endless loop."""
 
+import random
+from collections.abc import Callable
 from datetime import date, timedelta
 
 import pytest
@@ -7,29 +9,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.coverage import Page
+from sessions_pipeline.langsmith.coverage import Page, Piece
 from sessions_pipeline.langsmith.days import DayAssembler, DayReading, day_start_us
 from sessions_pipeline.langsmith.window import Ask, WindowReader
-from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, read_with, record
+from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, StillServer, read_with, record
 
 DAY = 86_400_000_000
 FIRST, LAST = date(2026, 1, 10), date(2026, 1, 12)
+START = day_start_us(FIRST)
+Sessions = dict[str, int | None]
 
 
 def read(
-    server: SimulatedServer, page_size: int, *, first: date = FIRST, last: date = LAST, eager: bool = True
+    server: SimulatedServer | StillServer, page_size: int, first: date = FIRST, last: date = LAST, *, eager: bool = True
 ) -> list[DayReading]:
     reader = WindowReader(
-        start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=page_size, in_flight=4
+        start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=page_size, in_flight=8
     )
     return read_with(server, reader, DayAssembler(first, last), eager=eager)
 
 
-def by_day(days: list[DayReading]) -> dict[date | None, list[str | None]]:
-    return {day.day: sorted(record.session_id or "" for record in day.records) for day in days}
+def by_day(days: list[DayReading]) -> dict[date | None, list[str]]:
+    return {day.day: sorted(str(record.session_id) for record in day.records) for day in days}
 
 
-def expected(sessions: dict[str, int | None], first: date = FIRST, last: date = LAST) -> dict[date | None, list[str]]:
+def expected(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict[date | None, list[str]]:
     days: dict[date | None, list[str]] = {first + timedelta(days=n): [] for n in range((last - first).days + 1)}
     days[None] = []
     for name, start in sorted(sessions.items()):
@@ -40,30 +44,21 @@ def expected(sessions: dict[str, int | None], first: date = FIRST, last: date = 
 
 
 # Few distinct times around the window's edges, so that ties, empty days and midnights are common.
-START = day_start_us(FIRST)
-TIMES = st.one_of(
-    st.sampled_from(
-        [None, START - 1, START, START + 1, START + DAY, START + 3 * DAY - 1, START + 3 * DAY, START + 3 * DAY + 1]
-    ),
-    st.integers(START - 3 * DAY, START + 6 * DAY),
-)
+EDGES = [None, START - 1, START, START + 1, START + DAY, START + 3 * DAY - 1, START + 3 * DAY, START + 3 * DAY + 1]
+TIMES = st.one_of(st.sampled_from(EDGES), st.integers(START - 3 * DAY, START + 6 * DAY))
 SESSIONS = st.lists(TIMES, max_size=60).map(lambda starts: {f"s{i:03}": start for i, start in enumerate(starts)})
 MUTATIONS = st.lists(st.sampled_from(["none", "none", "reorder", "insert", "insert newest", "delete"]), max_size=40)
 
 
 @given(SESSIONS, st.integers(1, 12), st.sampled_from([1, 2, 3, 5, 100]), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_a_still_list_is_read_exactly(
-    sessions: dict[str, int | None], page_size: int, cap: int, undated_first: bool
-) -> None:
+def test_a_still_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, undated_first: bool) -> None:
     server = SimulatedServer(dict(sessions), cap=cap, undated_first=undated_first)
     assert by_day(read(server, page_size)) == expected(sessions)
 
 
-@given(SESSIONS, st.integers(3, 12), MUTATIONS, st.booleans(), st.booleans(), st.integers(0, 2**16))
-@settings(max_examples=1000, deadline=None)
-def test_every_session_that_existed_during_the_whole_read_is_found_once(
-    sessions: dict[str, int | None], page_size: int, schedule: list[str], undated_first: bool, eager: bool, seed: int
+def assert_nothing_is_lost_or_doubled(
+    sessions: Sessions, page_size: int, schedule: list[str], *, undated_first: bool, eager: bool, seed: int
 ) -> None:
     server = SimulatedServer(dict(sessions), undated_first=undated_first, schedule=list(schedule), seed=seed)
     try:
@@ -74,4 +69,145 @@ def test_every_session_that_existed_during_the_whole_read_is_found_once(
     lasting = {name: start for name, start in sessions.items() if name not in server.deleted}
     for day, names in expected(lasting).items():
         assert set(names) <= set(found[day]), f"lost on {day}"
-        assert len(set(found[day])) == len(found[day])
+        assert len(set(found[day])) == len(found[day]), f"doubled on {day}"
+
+
+@given(SESSIONS, st.integers(3, 12), MUTATIONS, st.booleans(), st.booleans(), st.integers(0, 2**16))
+@settings(max_examples=1000, deadline=None)
+def test_every_session_that_existed_during_the_whole_read_is_found_once(  # noqa: PLR0917
+    sessions: Sessions, page_size: int, schedule: list[str], undated_first: bool, eager: bool, seed: int
+) -> None:
+    assert_nothing_is_lost_or_doubled(
+        sessions, page_size, schedule, undated_first=undated_first, eager=eager, seed=seed
+    )
+
+
+def random_schedule(seed: int) -> None:
+    choose = random.Random(seed)
+    sessions: Sessions = {
+        f"s{i:03}": choose.choice(EDGES) if choose.random() < 0.15 else choose.randint(START - 3 * DAY, START + 6 * DAY)
+        for i in range(choose.choice([5, 30, 60, 300]))
+    }
+    actions = ["none", "none", "reorder", "insert", "insert newest", "delete"]
+    schedule = choose.choices(actions, k=choose.choice([5, 40, 400]))
+    undated_first, eager = choose.random() < 0.5, choose.random() < 0.7
+    assert_nothing_is_lost_or_doubled(
+        sessions, choose.randint(3, 12), schedule, undated_first=undated_first, eager=eager, seed=seed
+    )
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_seeded_schedules_of_changes_lose_nothing(block: int) -> None:
+    for seed in range(100 * block, 100 * (block + 1)):
+        random_schedule(seed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("block", range(20))
+def test_twenty_thousand_schedules_of_changes_lose_nothing(block: int) -> None:
+    for seed in range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1)):
+        random_schedule(seed)
+
+
+def test_without_the_repair_sessions_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Piece, "begins_before", lambda _piece, _frontier: True)
+    with pytest.raises(AssertionError, match="lost"):
+        for seed in range(1000):
+            random_schedule(seed)
+
+
+@pytest.mark.parametrize("page_size", range(1, 101))
+def test_every_page_size_reads_the_same_days(page_size: int) -> None:
+    choose = random.Random(page_size)
+    # Ties across page ends, midnights and undated sessions among 400 others.
+    starts = [*EDGES * 3, *(choose.randint(START - 3 * DAY, START + 6 * DAY) for _ in range(400))]
+    sessions: Sessions = {f"s{i:03}": start for i, start in enumerate(starts)}
+    assert by_day(read(SimulatedServer(dict(sessions)), page_size)) == expected(sessions)
+
+
+@pytest.mark.parametrize("undated_first", [True, False])
+def test_more_equal_start_times_than_a_page_holds_are_all_read(undated_first: bool) -> None:
+    sessions: Sessions = {f"s{i:03}": START if i % 2 else None for i in range(700)}
+    assert by_day(read(SimulatedServer(dict(sessions), undated_first=undated_first), 100)) == expected(sessions)
+
+
+@pytest.mark.parametrize("back", [0, 1, 30, 45, 86])
+def test_three_days_among_twenty_thousand_sessions_cost_their_pages_and_at_most_forty_requests(back: int) -> None:
+    choose = random.Random(7)
+    first_day = date(2026, 1, 1)
+    starts = sorted((day_start_us(first_day) + choose.randrange(90 * DAY) for _ in range(20_000)), reverse=True)
+    server = StillServer([record(f"s{i}", start) for i, start in enumerate(starts)])
+    last = first_day + timedelta(days=89 - back)
+    found = sum(len(day.records) for day in read(server, 100, last - timedelta(days=2), last))
+    assert found > 500
+    assert len(server.requests) <= -(-found // 100) + 40
+
+
+def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_forty_requests() -> None:
+    first_day, gap = date(2023, 1, 1), 1095 * DAY // 1_000_000
+    newest = day_start_us(first_day) + 1095 * DAY - 1
+
+    class Million(StillServer):
+        def answer(self, ask: Ask) -> Page:
+            self.requests.append(ask)
+            numbers = range(ask.offset, min(ask.offset + ask.limit, 1_000_000))
+            return Page(ask.offset, [record(str(number), newest - number * gap) for number in numbers])
+
+    server = Million([])
+    last = first_day + timedelta(days=1094)
+    found = sum(len(day.records) for day in read(server, 100, last - timedelta(days=3), last))
+    assert found == pytest.approx(4 * 1_000_000 / 1095, abs=2)
+    assert len(server.requests) <= -(-found // 100) + 40
+
+
+def ignores_offset(server: StillServer, ask: Ask) -> Page:
+    return Page(ask.offset, server.records[: ask.limit])
+
+
+def repeats_the_last_page(server: StillServer, ask: Ask) -> Page:
+    offset = min(ask.offset, len(server.records) - ask.limit)
+    return Page(ask.offset, server.records[offset : offset + ask.limit])
+
+
+def forgets_to_sort(server: StillServer, ask: Ask) -> Page:
+    return Page(ask.offset, server.records[ask.offset : ask.offset + ask.limit][::-1])
+
+
+@pytest.mark.parametrize("misbehaves", [ignores_offset, repeats_the_last_page, forgets_to_sort])
+@pytest.mark.parametrize("page_size", [1, 10, 100])
+def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
+    misbehaves: Callable[[StillServer, Ask], Page], page_size: int
+) -> None:
+    server = StillServer([record(f"s{i}", START + DAY - i) for i in range(250)])
+    asked = 0
+
+    def answer(ask: Ask) -> Page:
+        nonlocal asked
+        asked += 1
+        assert asked < 1000
+        return misbehaves(server, ask)
+
+    server.answer = answer  # type: ignore[method-assign]
+    with pytest.raises(PagingError):
+        read(server, page_size)
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3, 7, 50])
+def test_a_server_that_caps_its_pages_is_read_in_full(cap: int) -> None:
+    sessions: Sessions = {f"s{i:03}": START + i * DAY // 40 for i in range(120)}
+    assert by_day(read(SimulatedServer(dict(sessions), cap=cap), 100)) == expected(sessions)
+
+
+def test_days_are_handed_out_newest_first_and_empty_ones_too() -> None:
+    days = read(StillServer([record("a", START + 5)]), 100)
+    assert [day.day for day in days] == [LAST, LAST - timedelta(days=1), FIRST, None]
+    assert [len(day.records) for day in days] == [0, 0, 1, 0]
+
+
+def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading() -> None:
+    unreadable = [record(f"u{i}", None)._replace(undated=False) for i in range(30)]
+    dated = [record(f"s{i:03}", START + 3 * DAY - 1 - i) for i in range(200)]
+    mixed = [*dated[:20], *unreadable, *dated[20:]]
+    found = by_day(read(StillServer(mixed), 10))
+    assert found[LAST] == sorted(r.session_id or "" for r in dated)
+    assert found[None] == sorted(r.session_id or "" for r in unreadable)
