@@ -1,0 +1,45 @@
+"""Private fields are taken out before anything is written; everything else stays as sent."""
+
+import json
+
+import pytest
+
+from sessions_pipeline.errors import SettingError
+from sessions_pipeline.schema.records import Record
+from sessions_pipeline.schema.redaction import parse_paths, redact
+
+
+def redacted(payload: str, *paths: str) -> str:
+    return redact(Record(payload, "a", "t", None, None, undated=True), parse_paths(paths)).payload
+
+
+def test_a_named_property_is_gone_and_numbers_keep_their_spelling() -> None:
+    payload = '{"id": "a", "total_cost": 0.10000000000000000001, "extra": {"git": {"email": "a@b.c", "sha": 1.50}}}'
+    left = redacted(payload, "extra.git.email")
+    assert "a@b.c" not in left
+    assert "0.10000000000000000001" in left
+    assert '"sha":1.50' in left.replace(" ", "")
+
+
+def test_a_star_stands_for_any_name_and_lists_are_looked_into() -> None:
+    payload = '{"feedback_stats": {"x": {"n": 1, "values": {"ann": 1}}, "y": [{"values": 2, "n": 3}]}}'
+    assert json.loads(redacted(payload, "$.feedback_stats.*.values")) == {
+        "feedback_stats": {"x": {"n": 1}, "y": [{"n": 3}]}
+    }
+
+
+@pytest.mark.parametrize("payload", ['{ "id" : "a" }', "[1, 2]", '"text"', "7", '{"extra": null}', '{"extra": 5}'])
+def test_a_record_without_the_property_stays_verbatim(payload: str) -> None:
+    assert redacted(payload, "extra.git.email") == payload
+
+
+def test_a_broken_record_is_redacted_too() -> None:
+    left = redacted('{"latency_p50": NaN, "extra": {"email": "a@b.c"}}', "extra.email")
+    assert "a@b.c" not in left
+    assert "NaN" in left
+
+
+@pytest.mark.parametrize("path", ["id", "$.tenant_id", "*", "extra..email", ""])
+def test_what_a_session_is_stored_by_cannot_be_redacted(path: str) -> None:
+    with pytest.raises(SettingError, match="SESSIONS_PIPELINE_REDACT"):
+        parse_paths([path])
