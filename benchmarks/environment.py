@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE / ".venv"
@@ -17,22 +18,19 @@ PRODUCT = HERE.parent / ".venv" / "bin"
 RESULTS = HERE / "results"
 
 
-def enter() -> None:
-    """Go on inside the benchmark's environment, built now if it is missing or its lock has changed."""
+def run(script: str) -> NoReturn:
+    """Become this script inside the benchmark's environment, built now if it is missing or its lock has changed."""
     stamp = VENV / "lock-installed"
     if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
         _build()
         stamp.write_bytes(LOCK.read_bytes())
-    if Path(sys.prefix).resolve() != VENV.resolve():
-        os.execv(PYTHON, [str(PYTHON), *sys.argv])
+    os.execv(PYTHON, [str(PYTHON), str(HERE / script), *sys.argv[1:]])
 
 
 def _build() -> None:
     uv = PRODUCT / "uv" if (PRODUCT / "uv").exists() else shutil.which("uv")
     if uv is None:
         sys.exit("benchmarks: no uv found; run `make setup` first")
-    python = PRODUCT / "python" if (PRODUCT / "python").exists() else sys.executable
+    python = PRODUCT / "python" if (PRODUCT / "python").exists() else Path(sys.executable)
     subprocess.run([uv, "venv", "--quiet", "--clear", "--python", python, VENV], check=True)
-    subprocess.run(
-        [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", PYTHON, LOCK], check=True
-    )
+    subprocess.run([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", PYTHON, LOCK], check=True)

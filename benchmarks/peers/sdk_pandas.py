@@ -12,9 +12,11 @@ from decimal import Decimal
 from pathlib import Path
 
 os.environ["LANGSMITH_TRACING"] = "false"
+# dlt, in the same environment, brings simplejson, which requests prefers and which is the slower decoder.
+sys.modules["simplejson"] = None  # type: ignore[assignment]
 
-import pandas as pd
-from langsmith import Client
+import pandas as pd  # noqa: E402
+from langsmith import Client  # noqa: E402
 
 NESTED = ("extra", "feedback_stats", "session_feedback_stats", "run_facets")
 
