@@ -64,17 +64,17 @@ def split_array(text: str) -> Iterator[Member]:
     return _end(text, position + 1)
 
 
-def split_object(text: str) -> dict[str, Member]:
-    """The properties of a JSON object in order of first appearance; of a name given twice the last value counts.
+def split_object(text: str) -> list[tuple[str, Member]]:
+    """The properties of a JSON object as sent; a name given twice is there twice.
 
     Raises:
         ValueError: the text is not one JSON object.
     """
     position = _opening(text, "{")
-    members: dict[str, Member] = {}
+    properties: list[tuple[str, Member]] = []
     if text.startswith("}", position):
         _end(text, position + 1)
-        return members
+        return properties
     while True:
         if not text.startswith('"', position):
             raise ValueError("a property has no name")
@@ -82,14 +82,26 @@ def split_object(text: str) -> dict[str, Member]:
         position = _skip(text, position)
         if not text.startswith(":", position):
             raise ValueError("a property has no value")
-        members[name], position = _value(text, _skip(text, position + 1))
+        member, position = _value(text, _skip(text, position + 1))
+        properties.append((name, member))
         if not text.startswith(",", position):
             break
         position = _skip(text, position + 1)
     if not text.startswith("}", position):
         raise ValueError("the object is not closed")
     _end(text, position + 1)
-    return members
+    return properties
+
+
+def split_value(text: str) -> Member:
+    """Any JSON value, with its verbatim text.
+
+    Raises:
+        ValueError: the text is not one JSON value.
+    """
+    member, position = _value(text, _skip(text, 0))
+    _end(text, position)
+    return member
 
 
 def _value(text: str, start: int) -> tuple[Member, int]:

@@ -62,7 +62,7 @@ def _odd_record(payload: str) -> Record:
     if not payload.startswith("{"):
         # Not "undated": where the API sorts undated sessions is known, where it puts such a thing is not.
         return Record(payload, None, None, None, None, False)
-    members = split_object(payload)
+    members = dict(split_object(payload))
     start_time = _text(members, "start_time")
     undated = members.get("start_time", _ABSENT).value is None
     return Record(
