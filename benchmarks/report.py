@@ -49,7 +49,13 @@ def table(result: Result) -> str:
         return _reading(result)
     if result["name"] == "server":
         return _server(result)
+    if result["along"] and any(point["trials"] for point in result["points"]):
+        return plots.as_text(result["along"], _curve(result))
     return "\n\n".join(_point(result, point) for point in result["points"])
+
+
+def _curve(result: Result) -> plots.Points:
+    return [(point["point"], medians(point["trials"])) for point in result["points"]]
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:
@@ -155,11 +161,10 @@ def write(size: str) -> None:
     text = DOCUMENT.read_text()
     blocks = {name: table(result) for name, result in results.items() if not result.get("along")}
     for name, result in results.items():
-        if result.get("along"):
-            points = [(point["point"], medians(point["trials"])) for point in result["points"]]
+        if result.get("along") and any(point["trials"] for point in result["points"]):
             PICTURES.mkdir(exist_ok=True)
-            plots.growth(result["along"], points, PICTURES / f"{name}.svg")
-            blocks[name] = f"![{result['title']}](performance/{name}.svg)\n\n{plots.as_text(result['along'], points)}"
+            plots.growth(result["along"], _curve(result), PICTURES / f"{name}.svg")
+            blocks[name] = f"![{result['title']}](performance/{name}.svg)\n\n{table(result)}"
     if results:
         blocks["machine"] = _machine(results)
         blocks["targets"] = targets.table(results, medians)
