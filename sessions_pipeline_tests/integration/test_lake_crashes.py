@@ -1,0 +1,154 @@
+"""Promises after `kill -9` of a real writer: whole files, and nothing stray after the next run."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, Table
+
+DAY = date(2025, 1, 31)
+DAYS: tuple[Day, ...] = (DAY, UNDATED)
+TABLES = (RAW_SESSIONS, REJECTED_SESSIONS)
+
+
+def rows(table: Table, generation: int) -> pa.Table:
+    count = 1 + generation * 37 % 400
+    columns: dict[str, Any] = {"session_id": [f"{i:04}" for i in range(count)]}
+    text = random.Random(generation).randbytes(200 * count).hex()
+    columns["payload"] = [text[start : start + 400] for start in range(0, len(text), 400)]
+    columns |= {"tenant_id": [str(generation)] * count, "start_time": [None] * count, "reasons": [["x"]] * count}
+    columns["fetched_at"] = [datetime(2025, 1, 31, tzinfo=UTC)] * count
+    return pa.table({name: columns[name] for name in table.schema.names}, table.schema)
+
+
+def write_generation(root: Path, generation: int, tables: tuple[Table, ...] = TABLES) -> None:
+    lake = Lake.open(str(root), query={})
+    with lake.exclusive():
+        for table, day in itertools.product(tables, DAYS):
+            lake.replace(table, day, rows(table, generation), {"generation": str(generation)})
+
+
+def start_writers(root: Path) -> None:
+    """For every line of input start a process that writes generations until it is killed, and say its id."""
+    write_generation(root, 0)
+    for kill, _line in enumerate(sys.stdin):
+        child = os.fork()
+        if child == 0:
+            for generation in itertools.count(kill * 1000):
+                write_generation(root, generation)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
+        sys.stdout.write(f"{os.WTERMSIG(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+def die_at_every_step(root: Path, is_first_write: int) -> None:
+    """Fork a writer that kills itself at its first operation on the file system, then one at its second, and so on."""
+    write_generation(root, 0, TABLES[:1])
+    for step in itertools.count():
+        if is_first_write:
+            shutil.rmtree(root)
+        child = os.fork()
+        if child == 0:
+            steps = itertools.count()
+            for name in ("open", "write", "fsync", "replace", "mkdir", "close", "unlink", "rmdir"):
+                setattr(os, name, dying(getattr(os, name), steps, step))
+            write_generation(root, step, TABLES[:1])
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        check_only_whole_files(root)
+        with Lake.open(str(root), query={}).exclusive(timeout=60):
+            check_nothing_is_stray(root)
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    sys.stdout.write(f"{step}\n")
+
+
+def dying(operation: Any, steps: Any, last: int) -> Any:
+    def operate(*args: Any, **kwargs: Any) -> Any:
+        if next(steps) == last:
+            if operation.__name__ == "write":
+                operation(args[0], args[1][: len(args[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return operation(*args, **kwargs)
+
+    return operate
+
+
+def check_only_whole_files(root: Path) -> None:
+    lake = Lake.open(str(root), query={})
+    for table, day in itertools.product(TABLES, DAYS):
+        if lake.has(table, day):
+            generation = int(lake.metadata(table, day)["generation"])
+            assert lake.read(table, day).equals(rows(table, generation))
+
+
+def check_nothing_is_stray(root: Path) -> None:
+    assert list(root.glob("_tmp/*")) == []
+    empty = [path for path in root.rglob("*") if path.is_dir() and path.name != "_tmp" and not list(path.iterdir())]
+    assert empty == []
+
+
+def running(function: str, *arguments: object) -> subprocess.Popen[str]:
+    program = f"import sys; from pathlib import Path; from {__name__} import {function} as f; f(Path(sys.argv[1]),"
+    program += " *map(int, sys.argv[2:]))"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
+def test_after_kill_9_at_a_random_moment_files_are_whole_and_the_next_run_tidies(tmp_path: Path, kills: int):
+    root = tmp_path / "lake"
+    moments = random.Random(20250131)
+    generations: set[str] = set()
+    with running("start_writers", root) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(kills):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            writer = int(process.stdout.readline())
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=moments.uniform(0.001, 0.15))
+            os.kill(writer, signal.SIGKILL)
+            assert int(process.stdout.readline()) == signal.SIGKILL
+            check_only_whole_files(root)
+            lake = Lake.open(str(root), query={})
+            with lake.exclusive(timeout=60):
+                check_nothing_is_stray(root)
+            generations |= {lake.metadata(RAW_SESSIONS, day)["generation"] for day in lake.days(RAW_SESSIONS)}
+    assert len(generations) >= 3
+    check_that_a_rerun_equals_an_undisturbed_run(tmp_path)
+
+
+def check_that_a_rerun_equals_an_undisturbed_run(tmp_path: Path) -> None:
+    for root in (tmp_path / "lake", tmp_path / "undisturbed"):
+        write_generation(root, 7)
+        check_nothing_is_stray(root)
+    mended, undisturbed = (
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (tmp_path / "lake", tmp_path / "undisturbed")
+    )
+    assert mended == undisturbed
+
+
+@pytest.mark.parametrize("is_first_write", [0, 1], ids=["replacing", "first"])
+def test_after_kill_9_at_every_single_step_files_are_whole_and_the_next_run_tidies(tmp_path: Path, is_first_write: int):
+    with running("die_at_every_step", tmp_path / "lake", is_first_write) as process:
+        steps, _ = process.communicate()
+    assert process.returncode == 0
+    assert int(steps) > 15
+    check_that_a_rerun_equals_an_undisturbed_run(tmp_path)
