@@ -1,0 +1,139 @@
+"""How many requests may be in flight, and when nobody may ask: shared by all workers of a run."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimitedError, ServerError, TimedOutError
+
+# A 429 without Retry-After lasts until the API's window of this length ends.
+WINDOW_SECONDS = 60.0
+# A window that should be over, yet answers 429: the clocks differ by a little.
+SHORTEST_PAUSE_SECONDS = 1.0
+
+
+class Throttle:
+    """Slots for requests in flight, fewer while the server is overloaded, none while it asked everyone to wait.
+
+    A sign of overload (429, 5xx, timeout) halves the slots, once for all the requests that were in flight together;
+    as many successes as there are slots bring one back. Thread-safe; `close` wakes and refuses whoever waits.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        deadline_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
+    ) -> None:
+        """At most `most` slots, none later than `deadline_seconds` from now. `clock` is in seconds."""
+        self.progress: Callable[[], str] = str
+        self._most = most
+        self._clock = clock
+        self._wait = wait
+        self._minutes = deadline_seconds / 60
+        self._deadline = clock() + deadline_seconds
+        self._changed = threading.Condition()
+        self._slots = float(most)
+        self._in_flight = 0
+        self._cuts = 0
+        self._paused_until = 0.0
+        self._window_start = -WINDOW_SECONDS
+        self._closed = False
+
+    @property
+    def slots(self) -> int:
+        """How many requests may be in flight now, 1 or more."""
+        return int(self._slots)
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Until the deadline; negative after it."""
+        return self._deadline - self._clock()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Wait for a slot and hold it; learns from the error, or its absence, that the body ends with.
+
+        Raises:
+            DeadlineExceededError: the deadline has passed, or will before the server wants to be asked again.
+            ApiError: the throttle was closed.
+        """
+        cuts = self._enter()
+        try:
+            yield
+        except (RateLimitedError, ServerError, TimedOutError) as error:
+            self._slow_down(error, cuts)
+            raise
+        else:
+            self._recover()
+        finally:
+            with self._changed:
+                self._in_flight -= 1
+                self._changed.notify_all()
+
+    def check_deadline(self) -> None:
+        """Raise if the deadline has passed.
+
+        Raises:
+            DeadlineExceededError: it has; the text says how far the run came.
+        """
+        if self.remaining_seconds <= 0:
+            raise self._too_late("has passed")
+
+    def _enter(self) -> int:
+        with self._changed:
+            while True:
+                if self._closed:
+                    raise ApiError("The reading was stopped before it was complete; run it again")
+                self.check_deadline()
+                now = self._clock()
+                if self._paused_until > self._deadline:
+                    raise self._too_late("would pass before the API answers again, as it limits the rate of requests")
+                if self._paused_until > now:
+                    self._wait(self._changed, self._paused_until - now)
+                elif self._in_flight >= self.slots:
+                    self._wait(self._changed, self._deadline - now)
+                else:
+                    break
+            self._in_flight += 1
+            if now >= self._window_start + WINDOW_SECONDS:
+                self._window_start = now
+            return self._cuts
+
+    def _slow_down(self, error: ApiError, cuts: int) -> None:
+        with self._changed:
+            if cuts == self._cuts:
+                self._cuts += 1
+                self._slots = max(1.0, self._slots / 2)
+            if error.retry_after is not None:
+                until = self._clock() + error.retry_after
+            elif isinstance(error, RateLimitedError):
+                until = max(self._window_start + WINDOW_SECONDS, self._clock() + SHORTEST_PAUSE_SECONDS)
+            else:
+                return
+            self._paused_until = max(self._paused_until, until)
+
+    def _recover(self) -> None:
+        with self._changed:
+            self._slots = min(float(self._most), self._slots + 1 / self._slots)
+
+    def _too_late(self, what: str) -> DeadlineExceededError:
+        reached = self.progress()
+        return DeadlineExceededError(
+            f"The run's deadline of {self._minutes:g} minutes (SESSIONS_PIPELINE_DEADLINE_MINUTES) {what}"
+            f"{f', after {reached}' if reached else ''}; days already written stay, run the others again"
+        )
