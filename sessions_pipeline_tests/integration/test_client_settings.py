@@ -1,0 +1,127 @@
+"""What the client refuses before any request is sent."""
+
+from pathlib import Path
+
+import pytest
+
+from sessions_pipeline.errors import SettingError
+from sessions_pipeline.langsmith.access import Access
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.settings import Settings
+
+KEY = "lsv2_pt_0123456789abcdef"
+WORKSPACE = "6f1c1f2e-0000-4000-8000-000000000001"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY", "LANGSMITH_BEARER_TOKEN", "LANGSMITH_WORKSPACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def settings(**values: str) -> Settings:
+    return Settings(_env_file=None, **values)
+
+
+def refusal(**values: str) -> SettingError:
+    with pytest.raises(SettingError) as caught:
+        SessionsClient.from_settings(settings(**values))
+    return caught.value
+
+
+def test_a_missing_key_is_named_with_a_way_out() -> None:
+    error = refusal()
+    assert error.variable == "LANGSMITH_API_KEY"
+    assert "set it, or use `make demo`" in str(error)
+
+
+def test_a_bearer_token_needs_a_workspace() -> None:
+    assert refusal(LANGSMITH_BEARER_TOKEN="token").variable == "LANGSMITH_WORKSPACE_ID"
+
+
+@pytest.mark.parametrize("variable", ["LANGSMITH_API_KEY", "LANGSMITH_BEARER_TOKEN"])
+@pytest.mark.parametrize("value", ["key\n", "key\r\nX-Evil: 1", " key", "two words", "schlüssel", "key\x00", " "])
+def test_a_secret_that_a_header_cannot_carry_is_named_and_not_shown(variable: str, value: str) -> None:
+    error = refusal(**{variable: value, "LANGSMITH_WORKSPACE_ID": WORKSPACE})
+    assert error.variable == variable
+    assert value.strip() not in str(error) or not value.strip()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "api.smith.langchain.com",
+        "localhost:8000",
+        "ftp://host",
+        "https://",
+        "https://user:hunter2@host",
+        "https://host?key=hunter2",
+        "https://host#hunter2",
+        "https://ho st",
+        "https://host:99999",
+        "https://host:0",
+        "https://host:port",
+        "https://[::1",
+        "https://hóst",
+        "https://host\n",
+    ],
+)
+def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
+    error = refusal(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)
+    assert error.variable == "LANGSMITH_ENDPOINT"
+    assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "base"),
+    [
+        ("https://eu.api.smith.langchain.com", "https://eu.api.smith.langchain.com"),
+        ("https://host/api", "https://host"),
+        ("https://host/api/v1/", "https://host"),
+        ("https://host/api/v2", "https://host"),
+        ("http://[::1]:80/langsmith/api/v1", "http://[::1]:80/langsmith"),
+        ("https://host/apiary", "https://host/apiary"),
+    ],
+)
+def test_the_base_address_is_what_stands_before_the_api(endpoint: str, base: str) -> None:
+    assert Access.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "loopback"),
+    [
+        ("http://127.0.0.2:1", True),
+        ("http://[::1]:1", True),
+        ("http://localhost", True),
+        ("http://10.0.0.1", False),
+        ("https://localhost.example", False),
+    ],
+)
+def test_loopback_is_told_from_the_rest(endpoint: str, loopback: bool) -> None:
+    access = Access.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
+    assert access.is_loopback is loopback
+
+
+def test_no_representation_shows_the_key() -> None:
+    with SessionsClient.from_settings(settings(LANGSMITH_API_KEY=KEY)) as client:
+        shown = repr(client) + str(client) + repr(client._access) + repr(client._transport)
+    assert KEY not in shown
+    assert "api.smith.langchain.com" in shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("ALL_PROXY", "gopher://user:hunter2@host", "HTTPS_PROXY"),
+        ("HTTPS_PROXY", "http://user:hunter2@ho st:x", "HTTPS_PROXY"),
+        ("SSL_CERT_FILE", "no-such-file.pem", "SSL_CERT_FILE"),
+    ],
+)
+def test_an_environment_that_httpx_cannot_use_is_named(
+    variable: str, value: str, named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(variable, value)
+    error = refusal(LANGSMITH_API_KEY=KEY)
+    assert error.variable == named
+    assert "hunter2" not in str(error)
