@@ -31,7 +31,7 @@ def read_peer(folder: Path, output: str) -> Outcome:
 
 def read_lake(lake: Path) -> Outcome:
     """What our run left: rows of `sessions`, sums of `daily_cost_by_reference_dataset`."""
-    [rows] = duckdb.sql(f"SELECT count(*) FROM read_parquet('{lake}/sessions/*/*.parquet')").fetchone() or [0]
+    [(rows,)] = duckdb.sql(f"SELECT count(*) FROM read_parquet('{lake}/sessions/*/*.parquet')").fetchall()
     daily = f"read_parquet('{lake}/daily_cost_by_reference_dataset/*/*.parquet', hive_partitioning = true)"
     found = duckdb.sql(f"SELECT start_date, reference_dataset_id, total_cost FROM {daily}").fetchall()
     return _outcome(rows, found)
