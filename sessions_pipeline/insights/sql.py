@@ -2,32 +2,45 @@
 
 from collections.abc import Sequence
 from decimal import Context, Decimal
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from sessions_pipeline.errors import SumOverflowError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 # More digits than any sum of 38-digit numbers can have.
 _EXACT = Context(prec=100)
 
 
 def query(sql: str, **tables: pa.Table) -> pa.Table:
-    """The result of one statement over the given tables, in a database of its own: in memory, no network."""
-    import duckdb  # noqa: PLC0415 - takes 0.2 s, which loading the definitions must not wait for
-
-    config: dict[str, Any] = {
-        "threads": 2,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "python_enable_replacements": False,
-    }
-    with duckdb.connect(config=config) as connection:
+    """The result of one statement over the given tables, which it sees by their names and nobody else sees."""
+    # A connection of its own to one database: 2 ms, where a database of its own takes 25.
+    with _database().cursor() as connection:
         for name, table in tables.items():
-            # Not `register`: it takes pandas frames too, and so imports pandas.
-            connection.from_arrow(table).create_view(name)
+            connection.register(name, table)
         result: pa.Table = connection.sql(sql).to_arrow_table()
         return result
+
+
+@cache
+def _database() -> "DuckDBPyConnection":
+    """An empty database in memory, without files, extensions or network."""
+    import duckdb  # noqa: PLC0415 - takes 0.2 s, which loading the definitions must not wait for
+
+    return duckdb.connect(
+        config={
+            "threads": 2,
+            "enable_external_access": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            # A name that is no given table is an error, never a Python variable.
+            "python_enable_replacements": False,
+        }
+    )
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
