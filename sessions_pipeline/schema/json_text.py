@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 # Fixed, and far below Python's own limit: the verdict on a record must not depend on how deep the caller stands.
-MAX_DEPTH = 128
+MAX_DEPTH = 256
 
 
 @dataclass(frozen=True, slots=True)

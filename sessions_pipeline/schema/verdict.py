@@ -24,6 +24,7 @@ _LONGEST_NAME = 80
 _STRING_OR_NOT_FINITE = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(NaN|Infinity)')
 # Pairs and other escapes are consumed, so that what is left over is a half alone.
 _ESCAPES = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]|(\\u[dD][89a-fA-F])|\\.")
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 _EXPECTED = {
     "string_type": "must be a string",
     "dict_type": "must be an object",
@@ -54,8 +55,10 @@ def judge(payload: str) -> Valid | Rejected:
         return Rejected(("record: is not Unicode text",))
     except ValueError:
         return Rejected((_not_an_object(payload),))
+    members = dict(properties)
     flaws = {name: flaw for name, member in properties if (flaw := _flaw(name, member))}
-    members = {name: member for name, member in properties if name not in flaws}
+    flaws |= {name: _TOO_DEEP for name, member in members.items() if member.value is TOO_DEEP}
+    members = {name: member for name, member in members.items() if name not in flaws}
     reasons = [f"{_spelled(name)}: {flaw}" for name, flaw in flaws.items()]
     try:
         session = TracerSession.model_validate({name: member.value for name, member in members.items()})
@@ -89,9 +92,7 @@ def _valid(session: TracerSession, members: Mapping[str, Member]) -> Valid:
 
 
 def _flaw(name: str, member: Member) -> str | None:
-    """What is wrong with a property whatever it means: what JSON or Unicode do not have, or nobody can read."""
-    if member.value is TOO_DEEP:
-        return f"is nested deeper than {MAX_DEPTH} levels"
+    """What is wrong with a property whatever it means: what JSON or Unicode do not have."""
     if any(match[1] for match in _STRING_OR_NOT_FINITE.finditer(member.text)):
         return "holds NaN or Infinity, which JSON does not have"
     if _has_surrogate(name) or any(match[1] for match in _ESCAPES.finditer(member.text)):

@@ -1,0 +1,77 @@
+"""Arrow arrays from Python values, built from buffers: `pa.array` would import pandas, which takes 0.3 s or more."""
+
+from array import array
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+from sessions_pipeline.schema.timestamps import microseconds
+
+
+def text_array(values: Sequence[str | None]) -> "pa.Array[Any]":
+    """Strings, None as null."""
+    flags = bytes([value is not None for value in values])
+    filled = [value or "" for value in values]
+    joined = "".join(filled)
+    if joined.isascii():
+        return _strings(map(len, filled), joined.encode(), flags)
+    parts = [value.encode() for value in filled]
+    return _strings(map(len, parts), b"".join(parts), flags)
+
+
+def utf8_array(values: Sequence[bytes]) -> "pa.Array[Any]":
+    """Strings given in UTF-8, empty as null."""
+    return _strings(map(len, values), b"".join(values), bytes(map(bool, values)))
+
+
+def int64_array(values: Sequence[int | None], type_: pa.DataType) -> "pa.Array[Any]":
+    """Integers as any type of 64 bits, None as null.
+
+    Raises:
+        OverflowError: a value does not fit 64 bits.
+    """
+    return _fixed(array("q", [0 if value is None else value for value in values]), values, type_)
+
+
+def double_array(values: Sequence[float | None]) -> "pa.Array[Any]":
+    """Floating-point numbers, None as null."""
+    return _fixed(array("d", [0.0 if value is None else value for value in values]), values, pa.float64())
+
+
+def value_array(values: Sequence[Any], type_: pa.DataType) -> "pa.Array[Any]":
+    """Values of a column of `sessions`: text, int, float, Decimal or datetime as the Arrow type says, None as null."""
+    if pa.types.is_decimal(type_):
+        moneys: Sequence[Decimal | None] = values
+        return text_array([None if value is None else f"{value:f}" for value in moneys]).cast(type_)
+    if pa.types.is_timestamp(type_):
+        times: Sequence[datetime | None] = values
+        return int64_array([None if value is None else microseconds(value) for value in times], type_)
+    if pa.types.is_integer(type_):
+        return int64_array(values, type_)
+    if pa.types.is_floating(type_):
+        return double_array(values)
+    return text_array(values)
+
+
+def flag_array(flags: bytes) -> "pa.Array[Any]":
+    """Booleans from one byte each, 0 or 1."""
+    return pa.Array.from_buffers(pa.uint8(), len(flags), [None, pa.py_buffer(flags)]).cast(pa.bool_())
+
+
+def _strings(lengths: Any, data: bytes, flags: bytes) -> "pa.Array[Any]":
+    offsets = array("i", accumulate(lengths, initial=0))
+    buffers = [_validity(flags), pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(flags), buffers)
+
+
+def _fixed(numbers: "array[Any]", values: Sequence[Any], type_: pa.DataType) -> "pa.Array[Any]":
+    flags = bytes([value is not None for value in values])
+    return pa.Array.from_buffers(type_, len(flags), [_validity(flags), pa.py_buffer(numbers)])
+
+
+def _validity(flags: bytes) -> pa.Buffer | None:
+    return flag_array(flags).buffers()[1] if 0 in flags else None
