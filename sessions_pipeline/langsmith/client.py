@@ -155,11 +155,7 @@ class SessionsClient:
             self.requests += 1
             self.retries += is_retry
         seconds = self._throttle.remaining_seconds
-        try:
-            reply = self._transport.get(path, parameters, workspace=workspace, most_seconds=seconds)
-        except ApiError:
-            self._throttle.check_deadline()
-            raise
+        reply = self._transport.get(path, parameters, workspace=workspace, most_seconds=seconds)
         if not reply.is_success:
             raise failure(reply.status, reply.headers, reply.body, path=path, access=self._access)
         return reply

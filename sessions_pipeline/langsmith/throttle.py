@@ -85,22 +85,14 @@ class Throttle:
                 self._in_flight -= 1
                 self._changed.notify_all()
 
-    def check_deadline(self) -> None:
-        """Raise if the deadline has passed.
-
-        Raises:
-            DeadlineExceededError: it has; the text says how far the run came.
-        """
-        if self.remaining_seconds <= 0:
-            raise self._too_late("has passed")
-
     def _enter(self) -> int:
         with self._changed:
             while True:
                 if self._closed:
                     raise ApiError("The reading was stopped before it was complete; run it again")
-                self.check_deadline()
                 now = self._clock()
+                if now >= self._deadline:
+                    raise self._too_late("has passed")
                 if self._paused_until > self._deadline:
                     raise self._too_late("would pass before the API answers again, as it limits the rate of requests")
                 if self._paused_until > now:
