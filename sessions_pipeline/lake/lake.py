@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import Any, NamedTuple, Self
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -148,6 +149,17 @@ class Lake:
             return self._store.read(key)
         except FileNotFoundError:
             raise NotReadError(f"{self._store.uri(key)}: there is no such file; materialize what writes it") from None
+
+    def check_writable(self) -> None:
+        """Write and remove a probe file, nothing else.
+
+        Raises:
+            LakeError: the root can't be written; the text says why.
+        """
+        self._refuse_if_read_only()
+        probe = f"_probe-{uuid4().hex}"
+        self._store.put(probe, b"")
+        self._store.delete(probe)
 
     def _put(self, key: str, content: bytes | pa.Buffer) -> None:
         self._refuse_if_read_only()

@@ -128,7 +128,7 @@ def _may_become(have: pa.DataType, want: pa.DataType) -> bool:
 def _sort(data: pa.Table, order: Sequence[str]) -> pa.Table:
     # Most tables come sorted, and copying the payloads in vain would cost more than everything else here.
     indices = pc.sort_indices(data, sort_keys=[(name, "ascending") for name in order])
-    unchanged = pa.arange(0, data.num_rows).cast(indices.type)  # type: ignore[attr-defined]
+    unchanged = pa.arange(0, data.num_rows).cast(indices.type)
     return data if indices.equals(unchanged) else data.take(indices)
 
 

@@ -126,7 +126,10 @@ def _connect() -> fs.S3FileSystem:
         endpoint_override=endpoint.netloc or None,
         scheme="http" if endpoint.scheme == "http" else "https",
         background_writes=False,
+        # Arrow's own 1 and 3 s are short for a store that is busy.
+        connect_timeout=10,
+        request_timeout=30,
         # Spares a request for each object, and writes small ones by a single put.
-        allow_delayed_open=True,  # type: ignore[call-arg]
+        allow_delayed_open=True,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
     )

@@ -96,24 +96,26 @@ def random_schedule(seed: int) -> None:
     )
 
 
+def random_schedules(seeds: range) -> None:
+    for seed in seeds:
+        random_schedule(seed)
+
+
 @pytest.mark.parametrize("block", range(10))
 def test_seeded_schedules_of_changes_lose_nothing(block: int) -> None:
-    for seed in range(100 * block, 100 * (block + 1)):
-        random_schedule(seed)
+    random_schedules(range(100 * block, 100 * (block + 1)))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
 def test_twenty_thousand_schedules_of_changes_lose_nothing(block: int) -> None:
-    for seed in range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1)):
-        random_schedule(seed)
+    random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1)))
 
 
 def test_without_the_repair_sessions_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Piece, "begins_before", lambda _piece, _frontier: True)
     with pytest.raises(AssertionError, match="lost"):
-        for seed in range(1000):
-            random_schedule(seed)
+        random_schedules(range(1000))
 
 
 @pytest.mark.parametrize("page_size", range(1, 101))

@@ -1,0 +1,5 @@
+"""`python -m sessions_pipeline.cli`."""
+
+from sessions_pipeline.cli import main
+
+main()

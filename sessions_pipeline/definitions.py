@@ -1,0 +1,13 @@
+"""What Dagster loads: `dagster dev` through `workspace.yaml`, or `-m sessions_pipeline.definitions`."""
+
+import dagster as dg
+
+from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.settings import Settings
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The definitions that the environment and `.env` describe; reads settings, opens nothing."""
+    return build_definitions(Pipeline(Settings.load()))

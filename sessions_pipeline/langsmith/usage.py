@@ -1,0 +1,86 @@
+"""What active sessions had used from some moment on, read three times so that a day can be cut out.
+
+A session's totals count from its beginning and only grow; `stats_start_time` leaves out what was before. The reading
+from the day's start minus the reading from its end is the day, if nothing arrived in between: the end is read again to
+see whether something did.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from uuid import UUID
+
+from sessions_pipeline.langsmith.activity import active_since
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.schema.query import SessionsQuery
+from sessions_pipeline.schema.records import Record
+
+# `stats_start_time` reaches this far back (source: the API's documentation of the parameter).
+REACH = timedelta(days=31)
+# Ids a request: 50 UUIDs make an address of 2,300 characters; servers refuse from 8,000 on.
+BATCH = 50
+STATS = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReadings:
+    """Records of the same sessions, with stats from the day's end on, from its start on, and from its end again."""
+
+    end: tuple[Record, ...]
+    start: tuple[Record, ...]
+    end_again: tuple[Record, ...]
+
+
+def is_within_reach(day: date, now: datetime) -> bool:
+    """Whether the API still tells what was used on the day."""
+    return now - midnight(day) <= REACH
+
+
+def midnight(day: date) -> datetime:
+    """The UTC midnight that begins the day."""
+    return datetime.combine(day, time(), UTC)
+
+
+def read_usage(
+    client: SessionsClient, query: SessionsQuery, *, workspace: str | None, day: date
+) -> Iterator[UsageReadings]:
+    """Readings of all sessions with runs since the day began, some at a time; every session is in one of them.
+
+    Raises:
+        ApiError: a request failed for good.
+    """
+    active = active_since(client, query, workspace=workspace, since=midnight(day))
+    ids = sorted({active_session.session for active_session in active if _is_uuid(active_session.session)})
+    for first in range(0, len(ids), BATCH):
+        some = ids[first : first + BATCH]
+        end, start, end_again = (
+            _stats_since(client, query, workspace, some, moment)
+            for moment in (midnight(day + timedelta(days=1)), midnight(day), midnight(day + timedelta(days=1)))
+        )
+        yield UsageReadings(end, start, end_again)
+
+
+def _stats_since(
+    client: SessionsClient, query: SessionsQuery, workspace: str | None, ids: Sequence[str], moment: datetime
+) -> tuple[Record, ...]:
+    narrowed = query.model_copy(
+        update={
+            "id": tuple(UUID(session) for session in ids),
+            "include_stats": True,
+            "stats_start_time": moment,
+            "stats_select": STATS,
+            "limit": 100,
+            "offset": 0,
+        }
+    )
+    records = client.fetch(narrowed, workspace=workspace).records
+    wanted = set(ids)
+    return tuple(record for record in records if record.session_id in wanted)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

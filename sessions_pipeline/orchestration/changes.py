@@ -1,0 +1,97 @@
+"""Which older days have changed since the last look. Pure but for reading Dagster's runs in progress."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+
+from sessions_pipeline.langsmith.activity import Activity
+
+# A run is listed under the time it started, yet may arrive when it ends: look this far back again.
+OVERLAP = timedelta(hours=2)
+_EPOCH = date(1970, 1, 1)
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What a sensor remembers: how far it looked, what it saw in the overlap, and days still to be asked for."""
+
+    since: datetime
+    seen: dict[str, str] = field(default_factory=dict)
+    pending: tuple[date, ...] = ()
+
+    def dump(self) -> str:
+        """As text, for Dagster to keep."""
+        pending = [day.isoformat() for day in self.pending]
+        return json.dumps({"since": self.since.isoformat(), "seen": self.seen, "pending": pending})
+
+    @classmethod
+    def load(cls, text: str | None, now: datetime) -> "Cursor":
+        """From its text; the first look begins one overlap before now."""
+        if not text:
+            return cls(now)
+        values = json.loads(text)
+        return cls(
+            datetime.fromisoformat(values["since"]),
+            values["seen"],
+            tuple(date.fromisoformat(day) for day in values["pending"]),
+        )
+
+    @property
+    def look_from(self) -> datetime:
+        """The time from which activity is to be listed."""
+        return self.since - OVERLAP
+
+    def after(self, activity: Iterable[Activity], *, first: date, last: date) -> "Cursor":
+        """The cursor after a whole listing: days from `first` to `last` with activity not seen before are pending."""
+        latest = self.since
+        seen: dict[str, str] = {}
+        days = set(self.pending)
+        for active in activity:
+            latest = max(latest, active.latest_run)
+            seen[active.session] = active.latest_run.isoformat()
+            if active.start_us is None or self.seen.get(active.session) == seen[active.session]:
+                continue
+            day = _EPOCH + timedelta(days=active.start_us // _DAY_US)
+            if first <= day <= last:
+                days.add(day)
+        return Cursor(latest, seen, tuple(sorted(days)))
+
+
+def ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    """Runs of adjoining days, each as its first and last."""
+    start = previous = None
+    for day in sorted(days):
+        if previous is not None and start is not None and day - previous > timedelta(days=1):
+            yield start, previous
+            start = day
+        start = start or day
+        previous = day
+    if start is not None and previous is not None:
+        yield start, previous
+
+
+def days_being_read(instance: dg.DagsterInstance, job: str) -> set[date]:
+    """The days of the job's runs that wait or run."""
+    unfinished = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ]
+    days: set[date] = set()
+    for run in instance.get_runs(filters=dg.RunsFilter(job_name=job, statuses=unfinished)):
+        first = run.tags.get("dagster/asset_partition_range_start") or run.tags.get("dagster/partition")
+        last = run.tags.get("dagster/asset_partition_range_end") or run.tags.get("dagster/partition")
+        if first and last:
+            start, end = date.fromisoformat(first), date.fromisoformat(last)
+            days.update(start + timedelta(days=number) for number in range((end - start).days + 1))
+    return days
+
+
+def utc_day(time: datetime) -> date:
+    """The UTC day of a time."""
+    return time.astimezone(UTC).date()

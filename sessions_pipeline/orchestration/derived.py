@@ -1,0 +1,93 @@
+"""The assets that are computed from `sessions` day by day: feedback, experiments and daily costs."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sessions_pipeline.insights import costs, experiments, feedback
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration.partitions import days_of
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.schema.columns import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    EXPERIMENT_SUMMARY,
+    SESSION_FEEDBACK,
+    SESSIONS,
+    Table,
+)
+
+COSTS = "costs"
+INSIGHT = "insight"
+# Days summed in one query: enough to make its fixed cost small, few enough to keep memory flat.
+DAYS_AT_ONCE = 31
+
+
+def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    """`daily_cost_by_reference_dataset`."""
+
+    @dg.multi_asset(
+        name="sum_daily_costs",
+        specs=[metadata.spec(DAILY_COST_BY_REFERENCE_DATASET, deps=[SESSIONS.name], group=COSTS, partitions=daily)],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool="lake",
+    )
+    def sum_daily_costs(
+        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> dg.MaterializeResult[None]:
+        lake, days = pipeline.open_lake(), days_of(context)
+        with lake.exclusive(pipeline.on_wait or context.log.warning):
+            for start in range(0, len(days), DAYS_AT_ONCE):
+                some = days[start : start + DAYS_AT_ONCE]
+                sums = costs.daily_costs(lake.read_days(SESSIONS, some, list(costs.NEEDED)))
+                for day in some:
+                    rows = sums.filter(pc.equal(sums.column("start_date"), pa.scalar(day))).drop_columns("start_date")
+                    _replace(context, lake, DAILY_COST_BY_REFERENCE_DATASET, day, rows)
+        return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
+
+    return sum_daily_costs
+
+
+def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    """`session_feedback` and `experiment_summary`, which needs the feedback."""
+
+    @dg.multi_asset(
+        name="summarize_experiments",
+        specs=[
+            metadata.spec(SESSION_FEEDBACK, deps=[SESSIONS.name], group=INSIGHT, partitions=daily),
+            metadata.spec(
+                EXPERIMENT_SUMMARY, deps=[SESSIONS.name, SESSION_FEEDBACK.name], group=INSIGHT, partitions=daily
+            ),
+        ],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool="lake",
+    )
+    def summarize_experiments(
+        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        lake = pipeline.open_lake()
+        days: list[Day] = [*days_of(context), *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
+        with lake.exclusive(pipeline.on_wait or context.log.warning):
+            for day in days:
+                sessions = lake.read(SESSIONS, day)
+                scores = feedback.session_feedback(sessions)
+                _replace(context, lake, SESSION_FEEDBACK, day, scores)
+                _replace(context, lake, EXPERIMENT_SUMMARY, day, experiments.experiment_summary(sessions, scores))
+        yield dg.MaterializeResult(asset_key=SESSION_FEEDBACK.name)
+        yield dg.MaterializeResult(asset_key=EXPERIMENT_SUMMARY.name)
+
+    return summarize_experiments
+
+
+def _replace(context: dg.AssetExecutionContext, lake: Lake, table: Table, day: Day, rows: pa.Table) -> None:
+    """Replace a derived day under the readings of the sessions that it was made from, and tell Dagster."""
+    written = lake.replace(table, day, rows, lake.metadata(SESSIONS, day))
+    if day is UNDATED:
+        return
+    told = metadata.of_file(written)
+    if "total_cost" in table.schema.names:
+        told |= metadata.money(metadata.total(rows.column("total_cost")))
+    context.add_asset_metadata(told, asset_key=table.name, partition_key=str(day))

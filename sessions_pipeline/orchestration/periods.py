@@ -1,0 +1,51 @@
+"""The assets that sum all days: costs by week and by month, one file each."""
+
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from sessions_pipeline.insights import periods
+from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration.derived import COSTS
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.schema.columns import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    MONTHLY_COST_BY_REFERENCE_DATASET,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+    Table,
+)
+
+SUMS = {
+    WEEKLY_COST_BY_REFERENCE_DATASET: periods.weekly_costs,
+    MONTHLY_COST_BY_REFERENCE_DATASET: periods.monthly_costs,
+}
+
+
+def period_assets() -> list[dg.AssetsDefinition]:
+    """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
+    return [_period_asset(table) for table in SUMS]
+
+
+def _period_asset(table: Table) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=f"sum_{table.name.partition('_')[0]}_costs",
+        specs=[metadata.spec(table, deps=[DAILY_COST_BY_REFERENCE_DATASET.name], group=COSTS, partitions=None)],
+        pool="lake",
+    )
+    def sum_costs(
+        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> dg.MaterializeResult[None]:
+        lake = pipeline.open_lake()
+        with lake.exclusive(pipeline.on_wait or context.log.warning):
+            days = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
+            sums = SUMS[table](lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days), days)
+            written = lake.replace(table, None, sums, {})
+        return dg.MaterializeResult(asset_key=table.name, metadata={**metadata.of_file(written), **_told(sums)})
+
+    return sum_costs
+
+
+def _told(sums: pa.Table) -> dict[str, Any]:
+    incomplete = sums.column("is_complete").to_pylist().count(False)
+    return {"incomplete_rows": incomplete, **metadata.money(metadata.total(sums.column("total_cost")))}

@@ -1,0 +1,83 @@
+"""What a run works with: the lake, and the API's days. A plain object that Dagster hands to the assets."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.source import OffsetSource, SessionSource
+from sessions_pipeline.schema.query import parse_narrowing
+from sessions_pipeline.settings import Settings
+
+OnDay = Callable[[date], None]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One workspace's way into the API; `asked` is its id, or None for the one that the key belongs to."""
+
+    asked: str | None
+    source: SessionSource
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Settings and the doors they open.
+
+    `on_day` is told of each day as it is finished, `on_wait` that another run has to be waited for; `as_of`
+    makes tables say what was known at that time.
+    """
+
+    settings: Settings
+    on_day: OnDay = lambda _day: None
+    on_wait: Callable[[str], None] | None = None
+    as_of: datetime | None = None
+
+    def open_lake(self, *, read_only: bool = False) -> Lake:
+        """The lake under the data root.
+
+        Raises:
+            LakeError: it can't be opened, or was filled with another query.
+        """
+        return Lake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
+
+    @contextmanager
+    def workspaces(self) -> Iterator[tuple[SessionsClient, list[Workspace]]]:
+        """The API's workspaces, one for each id in the settings, sharing connections and patience.
+
+        Raises:
+            SettingError: no key is set, or a setting is wrong.
+        """
+        query = parse_narrowing(self.settings.query)
+        with (
+            SessionsClient.from_settings(self.settings) as client,
+            ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
+        ):
+            try:
+                yield (
+                    client,
+                    [
+                        Workspace(
+                            asked,
+                            OffsetSource(
+                                client,
+                                executor,
+                                query,
+                                workspace=asked,
+                                page_size=self.settings.page_size,
+                                in_flight=self.settings.concurrency,
+                            ),
+                        )
+                        for asked in self.settings.workspace_ids or (None,)
+                    ],
+                )
+            finally:
+                executor.shutdown(wait=False, cancel_futures=True)
+
+
+def now() -> datetime:
+    """The current time, UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,90 @@
+"""The assets that read: what the API said, and what of it is valid or rejected.
+
+One step makes the three tables of a day together, so that they agree; the day is replaced only when all of it was read
+and judged. Selected without `raw_sessions`, it judges the stored readings again, without the network.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+
+import dagster as dg
+
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration.partitions import days_of
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.refresh import DayState, blow_fuse, read_days, stored_days, write_day
+from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
+
+TABLES = (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS)
+GROUP = "sessions"
+
+
+def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    """`raw_sessions`, `sessions` and `rejected_sessions`."""
+
+    @dg.multi_asset(
+        name="read_sessions",
+        description="Reads sessions from the API by day, judges every record, and replaces the day's three tables.",
+        specs=[
+            metadata.spec(RAW_SESSIONS, deps=[], group=GROUP, partitions=daily).merge_attributes(kinds={"langsmith"}),
+            metadata.spec(SESSIONS, deps=[RAW_SESSIONS.name], group=GROUP, partitions=daily),
+            metadata.spec(REJECTED_SESSIONS, deps=[RAW_SESSIONS.name], group=GROUP, partitions=daily),
+        ],
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        pool="lake",
+    )
+    def read_sessions(
+        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        tables = [table for table in TABLES if dg.AssetKey(table.name) in context.selected_asset_keys]
+        days = days_of(context)
+        lake = pipeline.open_lake()
+        unwritten: list[DayState] = []
+        with (
+            lake.exclusive(pipeline.on_wait or context.log.warning),
+            _states(context, pipeline, lake, tables, days) as states,
+        ):
+            for state in states:
+                if state.fuse:
+                    unwritten.append(state)
+                    context.log.error(state.fuse)
+                else:
+                    _write(context, pipeline, lake, state, tables)
+        blow_fuse(unwritten, pipeline.settings.max_rejected_ratio)
+        for table in tables:
+            yield dg.MaterializeResult(asset_key=table.name)
+
+    return read_sessions
+
+
+@contextmanager
+def _states(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, lake: Lake, tables: list[Table], days: list[date]
+) -> Iterator[Iterator[DayState]]:
+    if RAW_SESSIONS not in tables:
+        yield stored_days(pipeline, lake, days[0], days[-1])
+        return
+    with pipeline.workspaces() as (client, workspaces):
+        yield read_days(pipeline, lake, workspaces, days[0], days[-1])
+        for warning in client.warnings:
+            context.log.warning(warning)
+
+
+def _write(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, lake: Lake, state: DayState, tables: list[Table]
+) -> None:
+    """Replace the day's tables and record it at once, so that a crash later in the run keeps it."""
+    written = write_day(lake, state, tables)
+    if not isinstance(state.day, date):
+        context.log.info("%d sessions have no day; they are under %s", state.verdict.sessions.num_rows, UNDATED.value)
+        return
+    for table in tables:
+        told = metadata.of_day(table, state, written[table.name])
+        partition = state.day.isoformat()
+        context.log_event(dg.AssetMaterialization(table.name, partition=partition, metadata=told))
+        context.add_asset_metadata(told, asset_key=table.name, partition_key=partition)
+    pipeline.on_day(state.day)
