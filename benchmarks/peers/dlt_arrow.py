@@ -51,16 +51,17 @@ Session = msgspec.defstruct(
 
 
 def table(records: list[Any]) -> pa.Table:
-    def column(name: str, kind: pa.DataType) -> pa.Array:
-        return pa.array([getattr(record, name) for record in records], kind, from_pandas=False)
+    def column(name: str, kind: pa.DataType, convert: Callable[[Any], Any] = lambda value: value) -> pa.Array:
+        # Told not to look for pandas' own nulls, pyarrow does not import pandas.
+        return pa.array([convert(getattr(record, name)) for record in records], kind, from_pandas=False)
 
     return pa.table(
         {name: column(name, pa.string()) for name in TEXT}
         | {name: column(name, pa.string()).cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC")) for name in TIMES}
         | {name: column(name, pa.int64()) for name in COUNTS}
         | {name: column(name, pa.float64()) for name in RATES}
-        | {name: pa.array([_money(getattr(record, name)) for record in records], MONEY) for name in COSTS}
-        | {name: pa.array([bytes(getattr(record, name)).decode() for record in records]) for name in NESTED}
+        | {name: column(name, MONEY, _money) for name in COSTS}
+        | {name: column(name, pa.string(), lambda raw: bytes(raw).decode()) for name in NESTED}
     )
 
 
