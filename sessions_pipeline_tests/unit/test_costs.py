@@ -1,0 +1,259 @@
+"""Daily, weekly and monthly costs: exact sums of what is known, and how many days stand behind them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sessions_pipeline.errors import SumOverflowError
+from sessions_pipeline.insights.costs import MEASURES, daily_cost_by_reference_dataset, daily_costs
+from sessions_pipeline.insights.periods import monthly_costs, weekly_costs
+from sessions_pipeline.schema.columns import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    MONTHLY_COST_BY_REFERENCE_DATASET,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+)
+from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, experiment, on_day, session, sessions_table
+
+MONDAY = date(2025, 3, 3)
+LARGEST = "99999999999999999999.999999999999999999"
+SMALLEST = "0.000000000000000001"
+INT64_MAX = 2**63 - 1
+
+
+def costs_of(*rows: dict[str, Any]) -> list[dict[str, Any]]:
+    return daily_cost_by_reference_dataset(sessions_table(*rows)).to_pylist()
+
+
+def daily_of(*days_and_rows: tuple[date, Sequence[dict[str, Any]]]) -> pa.Table:
+    return daily_costs(pa.concat_tables([on_day(day, sessions_table(*rows)) for day, rows in days_and_rows]))
+
+
+def test_only_experiments_count_and_rows_are_sorted_by_tenant_and_dataset() -> None:
+    rows = costs_of(
+        session(1, total_cost="5"),
+        experiment(2, reference_dataset_id=dataset(2), tenant_id=OTHER_TENANT),
+        experiment(3, reference_dataset_id=dataset(2)),
+        experiment(4, reference_dataset_id=dataset(1), tenant_id=OTHER_TENANT),
+    )
+    assert [(row["tenant_id"], row["reference_dataset_id"], row["session_count"]) for row in rows] == [
+        (TENANT, dataset(2), 1),
+        (OTHER_TENANT, dataset(1), 1),
+        (OTHER_TENANT, dataset(2), 1),
+    ]
+
+
+def test_a_day_without_sessions_has_no_rows_and_the_tables_schema() -> None:
+    table = daily_cost_by_reference_dataset(sessions_table())
+    assert table.num_rows == 0
+    assert table.schema.equals(DAILY_COST_BY_REFERENCE_DATASET.schema, check_metadata=True)
+
+
+def test_an_unknown_cost_is_null_and_never_zero() -> None:
+    (row,) = costs_of(experiment(1), experiment(2))
+    assert [row[name] for name in MEASURES] == [None] * len(MEASURES)
+    assert (row["session_count"], row["priced_session_count"], row["unpriced_session_count"]) == (2, 0, 2)
+
+
+def test_what_is_known_is_summed_beside_what_is_not() -> None:
+    (row,) = costs_of(
+        experiment(1, total_cost="1.5", total_tokens=10),
+        experiment(2, total_cost=None, total_tokens=None),
+        experiment(3, total_cost="0", prompt_cost="0"),
+    )
+    assert (row["total_cost"], row["total_tokens"]) == (Decimal("1.5"), 10)
+    assert (row["prompt_cost"], row["completion_cost"]) == (Decimal(0), None)
+    assert (row["priced_session_count"], row["unpriced_session_count"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "counted"),
+    [
+        ({"total_cost": "0", "total_tokens": 1}, 1),
+        ({"total_cost": "-0", "total_tokens": 1}, 1),
+        ({"total_cost": "0", "prompt_tokens": 1}, 1),
+        ({"total_cost": "0", "completion_tokens": 1, "total_tokens": 0}, 1),
+        ({"total_cost": "0", "total_tokens": 0}, 0),
+        ({"total_cost": "0", "total_tokens": None}, 0),
+        ({"total_cost": SMALLEST, "total_tokens": 1}, 0),
+        ({"total_cost": None, "total_tokens": 1}, 0),
+    ],
+)
+def test_a_zero_cost_with_tokens_is_counted(columns: dict[str, Any], counted: int) -> None:
+    (row,) = costs_of(experiment(1, **columns))
+    assert row["zero_cost_with_tokens_count"] == counted
+
+
+def test_every_digit_survives() -> None:
+    (row,) = costs_of(
+        experiment(1, total_cost="99999999999999999998.999999999999999998"), experiment(2, total_cost="1")
+    )
+    assert row["total_cost"] == Decimal("99999999999999999999.999999999999999998")
+
+
+def test_a_cost_sum_that_overflows_is_an_error_that_names_it() -> None:
+    with pytest.raises(SumOverflowError) as caught:
+        costs_of(experiment(1, total_cost=LARGEST), experiment(2, total_cost=SMALLEST))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"total_cost of tenant_id {TENANT}, reference_dataset_id {dataset(1)} adds up to 1000000")
+
+
+def test_a_count_sum_that_overflows_is_an_error_that_names_it_and_its_day() -> None:
+    many = [experiment(1, total_tokens=INT64_MAX), experiment(2, total_tokens=1)]
+    with pytest.raises(SumOverflowError, match=r"^total_tokens of start_date 2025-03-03, .* 9223372036854775808,"):
+        daily_of((MONDAY, many))
+
+
+def test_sums_at_the_edge_of_their_columns_fit() -> None:
+    (row,) = costs_of(
+        experiment(1, total_cost=LARGEST, total_tokens=INT64_MAX), experiment(2, total_cost="0", total_tokens=0)
+    )
+    assert (row["total_cost"], row["total_tokens"]) == (Decimal(LARGEST), INT64_MAX)
+
+
+SMALL_COST = st.none() | st.decimals(0, 1000, places=18) | st.sampled_from([Decimal("-0"), Decimal(SMALLEST)])
+ANY_COST = SMALL_COST | st.decimals(0, Decimal(LARGEST), places=18) | st.just(Decimal(LARGEST))
+SMALL_COUNT = st.none() | st.integers(0, 1000)
+ANY_COUNT = SMALL_COUNT | st.integers(0, INT64_MAX) | st.just(INT64_MAX)
+DAY = st.integers(0, 40).map(lambda number: MONDAY + timedelta(days=number))
+
+
+def days_and_rows(cost: st.SearchStrategy[Any], count: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    row = st.fixed_dictionaries(
+        {
+            "tenant_id": st.sampled_from([TENANT, OTHER_TENANT]),
+            "reference_dataset_id": st.none() | st.integers(1, 3).map(dataset),
+            **{name: cost if name.endswith("_cost") else count for name in MEASURES},
+        }
+    )
+    return st.lists(st.tuples(DAY, row), min_size=1, max_size=30)
+
+
+def independently(groups: dict[Any, list[dict[str, Any]]]) -> dict[Any, dict[str, Any]] | None:
+    """The sums made by Python; None when one does not fit its column."""
+    result = {}
+    for key, rows in groups.items():
+        sums: dict[str, Any] = {}
+        for name in MEASURES:
+            known = [Fraction(row[name]) for row in rows if row[name] is not None]
+            if sum(known) >= (10**20 if name.endswith("_cost") else 2**63):
+                return None
+            sums[name] = sum(known) if known else None
+        sums["session_count"] = len(rows)
+        sums["priced_session_count"] = sum(row["total_cost"] is not None for row in rows)
+        sums["unpriced_session_count"] = sum(row["total_cost"] is None for row in rows)
+        sums["zero_cost_with_tokens_count"] = sum(
+            row["total_cost"] == 0 and any(row[name] for name in ("total_tokens", "prompt_tokens", "completion_tokens"))
+            for row in rows
+        )
+        result[key] = sums
+    return result
+
+
+@settings(max_examples=80, deadline=None)
+@given(days_and_rows(SMALL_COST, SMALL_COUNT) | days_and_rows(ANY_COST, ANY_COUNT), st.sets(DAY, max_size=45))
+def test_days_weeks_and_months_equal_sums_made_in_python(
+    rows: list[tuple[date, dict[str, Any]]], read: set[date]
+) -> None:
+    by_day = [(day, [session(number, **row)]) for number, (day, row) in enumerate(rows)]
+    experiments = [(day, row) for day, row in rows if row["reference_dataset_id"]]
+
+    def grouped(start: Any) -> dict[Any, list[dict[str, Any]]]:
+        groups = defaultdict(list)
+        for day, row in experiments:
+            groups[start(day), row["tenant_id"], row["reference_dataset_id"]].append(row)
+        return groups
+
+    expected = independently(grouped(lambda day: day))
+    if expected is None:
+        with pytest.raises(SumOverflowError):
+            daily_of(*by_day)
+        return
+    daily = daily_of(*by_day)
+    assert_equal(daily, "start_date", expected)
+    for table, start in (
+        (weekly_costs, lambda day: day - timedelta(days=day.weekday())),
+        (monthly_costs, lambda day: day.replace(day=1)),
+    ):
+        expected = independently(grouped(start))
+        if expected is None:
+            with pytest.raises(SumOverflowError):
+                table(daily, read)
+        else:
+            assert_equal(table(daily, read), table.__name__.removesuffix("ly_costs") + "_start", expected)
+
+
+def assert_equal(table: pa.Table, start: str, expected: dict[Any, dict[str, Any]]) -> None:
+    rows = table.to_pylist()
+    keys = [(row[start], row["tenant_id"], row["reference_dataset_id"]) for row in rows]
+    assert keys == sorted(expected)
+    for key, row in zip(keys, rows, strict=True):
+        found = {name: row[name] for name in expected[key]}
+        assert {name: None if value is None else Fraction(value) for name, value in found.items()} == expected[key]
+
+
+def test_many_days_at_once_equal_each_day_alone() -> None:
+    days = [MONDAY + timedelta(days=number) for number in range(5)]
+    rows = {day: [experiment(n, total_cost=str(n), run_count=n) for n in range(day.day)] for day in days}
+    together = daily_of(*rows.items())
+    for day in days:
+        alone = daily_cost_by_reference_dataset(sessions_table(*rows[day])).to_pylist()
+        assert [row | {"start_date": day} for row in alone] == [
+            r for r in together.to_pylist() if r["start_date"] == day
+        ]
+
+
+def week(first: date, count: int) -> list[date]:
+    return [first + timedelta(days=number) for number in range(count)]
+
+
+def test_a_week_is_complete_when_all_seven_days_were_read_even_without_rows() -> None:
+    daily = daily_of((MONDAY, [experiment(1, total_cost="1")]))
+    (row,) = weekly_costs(daily, week(MONDAY, 7)).to_pylist()
+    assert (row["week_start"], row["day_count"], row["is_complete"]) == (MONDAY, 7, True)
+
+
+def test_a_week_with_an_unread_day_says_so() -> None:
+    daily = daily_of((MONDAY, [experiment(1, total_cost="1")]))
+    (row,) = weekly_costs(daily, [day for day in week(MONDAY, 7) if day != date(2025, 3, 6)]).to_pylist()
+    assert (row["day_count"], row["is_complete"]) == (6, False)
+
+
+def test_days_of_other_weeks_do_not_count() -> None:
+    sunday = MONDAY + timedelta(days=6)
+    daily = daily_of((sunday, [experiment(1)]), (sunday + timedelta(days=1), [experiment(1)]))
+    rows = weekly_costs(daily, week(MONDAY - timedelta(days=30), 37)).to_pylist()
+    assert [(row["week_start"], row["day_count"]) for row in rows] == [(MONDAY, 7), (MONDAY + timedelta(days=7), 1)]
+
+
+def test_iso_weeks_cross_the_year() -> None:
+    daily = daily_of((date(2024, 12, 31), [experiment(1)]), (date(2025, 1, 1), [experiment(2)]))
+    (row,) = weekly_costs(daily, []).to_pylist()
+    assert (row["week_start"], row["session_count"], row["day_count"]) == (date(2024, 12, 30), 2, 2)
+
+
+@pytest.mark.parametrize(("first", "days"), [(date(2024, 2, 1), 29), (date(2025, 2, 1), 28), (date(2025, 12, 1), 31)])
+def test_a_month_is_complete_with_all_its_days(first: date, days: int) -> None:
+    daily = daily_of((first, [experiment(1)]))
+    (whole,) = monthly_costs(daily, week(first, days)).to_pylist()
+    (short,) = monthly_costs(daily, week(first, days - 1)).to_pylist()
+    assert (whole["month_start"], whole["day_count"], whole["is_complete"]) == (first, days, True)
+    assert (short["day_count"], short["is_complete"]) == (days - 1, False)
+
+
+def test_periods_have_the_tables_schemas_also_without_rows() -> None:
+    none = daily_costs(on_day(MONDAY, sessions_table()))
+    for rows, table in (
+        (weekly_costs(none, [MONDAY]), WEEKLY_COST_BY_REFERENCE_DATASET),
+        (monthly_costs(none, []), MONTHLY_COST_BY_REFERENCE_DATASET),
+    ):
+        assert rows.num_rows == 0
+        assert rows.schema.equals(table.schema, check_metadata=True)
