@@ -73,7 +73,7 @@ class Transport:
             f"{self._access.base}{path}",
             params=httpx.QueryParams(list(parameters)),
             headers={"X-Tenant-Id": workspace} if workspace else None,
-            timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read), pool=READ_SECONDS),
+            timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read), pool=read),
         )
         try:
             response = self._http.send(request, stream=True)

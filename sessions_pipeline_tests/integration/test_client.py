@@ -297,6 +297,15 @@ def test_gzip_is_unpacked_and_counted_as_sent() -> None:
     assert page.size == len(packed)
 
 
+def test_an_endless_error_page_is_not_read_to_its_end_and_frees_its_connection() -> None:
+    steps = [answer(404, b"x" * 10_000_000), answer(body=ONE)]
+    with scripted(*steps) as server, client_for(server.url, slots=1, read_seconds=2) as client:
+        with pytest.raises(errors.NotFoundError):
+            client.fetch(QUERY)
+        assert len(client.fetch(QUERY).records) == 1
+    assert client.bytes_received < 1_000_000
+
+
 def test_one_connection_serves_requests_in_a_row() -> None:
     steps = [answer(body=ONE), answer(500), answer(429, b"", Retry_After="0")]
     with scripted(*steps, answer(body=ONE)) as server, client_for(server.url, clock=Clock()) as client:
