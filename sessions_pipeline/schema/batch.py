@@ -4,6 +4,7 @@ msgspec reads the records, Arrow converts the columns. Both decide only what the
 every record in doubt goes to `judge`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -22,6 +23,8 @@ from sessions_pipeline.schema.verdict import COLUMNS, KNOWN, TIERS, Rejected, Va
 _CHUNK = 4096
 # More names that the schema does not know are a sign of free-form keys, which no decoder should be built for.
 _LEARNT_NAMES = 32
+# msgspec takes no other names for a struct's fields.
+_LEARNABLE = re.compile(r'[^"\\\x00-\x1f]+')
 _SCHEMA = pa.schema([*(pa.field(c.name, c.type, c.nullable) for c in COLUMNS), pa.field("row", pa.int64(), False)])
 _FIELDS = field_types(TracerSession)
 _NAMES = [field[0] for field in _FIELDS]
@@ -122,7 +125,7 @@ def _new_names(payload: str, learnt: Sequence[str]) -> list[str]:
         names = _PROPERTIES.decode(payload)
     except UNREADABLE:
         return []
-    new = [name for name in names if name not in KNOWN and name not in learnt]
+    new = [name for name in names if name not in KNOWN and name not in learnt and _LEARNABLE.fullmatch(name)]
     return new[: _LEARNT_NAMES - len(learnt)]
 
 

@@ -139,7 +139,7 @@ def _read_progress(text: bytes) -> None:
 def _decoded(values: Sequence[msgspec.Raw], decode: Callable[[bytes], Any], doubtful: set[int]) -> "pa.Array[Any]":
     parts = _parts(values)
     for position, part in enumerate(parts):
-        if part and part != b"[]":
+        if part:
             try:
                 decode(part)
             except UNREADABLE:
