@@ -6,18 +6,21 @@ those read before; `stats_as_of` says which reading they come from. A session th
 with `missing_since`.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate, chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.schema.arrays import int64_array, text_array, value_array
 from sessions_pipeline.schema.batch import judge_batch
 from sessions_pipeline.schema.columns import REJECTED_SESSIONS, SESSIONS, TIMESTAMP
-from sessions_pipeline.schema.readings import Reading, row_key, row_workspaces
+from sessions_pipeline.schema.readings import Reading
+from sessions_pipeline.schema.versions import Versions, versions_of
 
 STATS = (
     "run_count",
@@ -73,96 +76,50 @@ def judge_day(raw: pa.Table, readings: Sequence[Reading], *, as_of: datetime | N
     if as_of is not None:
         raw = raw.filter(pc.less_equal(raw.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
-    raw = raw.sort_by("fetched_at")
-    versions = _Versions(raw, readings)
+    versions = versions_of(raw, readings)
     judged = judge_batch(raw.column("payload").to_pylist())
-    valid_rows = judged.sessions.column("row").to_pylist()
-    foreign = {
-        row: f"tenant_id: is not the workspace asked for ({versions.workspaces[row]})" for row in versions.foreign
-    }
-    newest = set(versions.newest)
-    keep = [row in newest and row not in foreign for row in valid_rows]
-    sessions = judged.sessions.filter(pa.array(keep, pa.bool_()))
-    current = sessions.column("row").to_pylist()
-    seen = [versions.last_seen(row) for row in current]
-    sessions = sessions.drop_columns("row")
-    for name, values in (("fetched_at", seen), ("stats_as_of", seen)):
-        sessions = sessions.append_column(name, pa.array(values, TIMESTAMP))
-    missing = [versions.missing_since(row) for row in current]
-    sessions = sessions.append_column("missing_since", pa.array(missing, TIMESTAMP)).select(SESSIONS.schema.names)
-    reasons = {row: list(judged.rejected[row]) for row in judged.rejected}
-    for row, reason in foreign.items():
-        reasons.setdefault(row, []).append(reason)
-    rejected = _rejected(raw, {row: reasons[row] for row in sorted(reasons) if row in newest}, versions)
-    sessions, shrunk = _keep_what_was_spent(sessions, current, judged.sessions, valid_rows, versions)
-    return DayVerdict(sessions.cast(SESSIONS.schema), rejected, judged.drift, shrunk)
+    sessions = judged.sessions
+    counts = versions.is_newest(sessions.column("row"))
+    sessions = sessions if counts is None else sessions.filter(counts)
+    rows = sessions.column("row")
+    seen = versions.last_seen(rows)
+    settled = pa.table(
+        {
+            **{name: sessions.column(name) for name in sessions.schema.names if name != "row"},
+            "fetched_at": seen,
+            "stats_as_of": seen,
+            "missing_since": versions.missing_since(rows),
+        }
+    ).select(SESSIONS.schema.names)
+    settled, shrunk = _keep_what_was_spent(settled, rows.to_pylist(), judged.sessions, versions)
+    reasons = {row: list(said) for row, said in judged.rejected.items() if versions.is_newest_row(row)}
+    for row, workspace in versions.foreign.items():
+        reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({workspace})")
+    return DayVerdict(settled.cast(SESSIONS.schema), _rejected(raw, reasons, versions), judged.drift, shrunk)
 
 
-class _Versions:
-    """Which raw rows are readings of the same session, oldest first, and when each was seen."""
-
-    def __init__(self, raw: pa.Table, readings: Sequence[Reading]) -> None:
-        ids, payloads = raw.column("session_id").to_pylist(), raw.column("payload").to_pylist()
-        tenants = raw.column("tenant_id").to_pylist()
-        asked = {reading.fetched_at: reading.asked for reading in readings}
-        self.times: list[datetime] = raw.column("fetched_at").to_pylist()
-        self.workspaces = row_workspaces(raw, readings)
-        self.foreign = [
-            row
-            for row, tenant in enumerate(tenants)
-            if tenant is not None and asked.get(self.times[row]) not in (None, tenant.lower())
-        ]
-        strange = set(self.foreign)
-        self.keys = [row_key(id_, payload) for id_, payload in zip(ids, payloads, strict=True)]
-        groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
-        for row, key in enumerate(self.keys):
-            groups[key, row in strange].append(row)
-        self.newest = [rows[-1] for rows in groups.values()]
-        self.several = {rows[-1]: rows for rows in groups.values() if len(rows) > 1}
-        self._readings = sorted(readings, key=lambda reading: reading.fetched_at)
-        self._gone = {key for reading in readings for key in reading.gone}
-        self._latest: dict[str, datetime] = {}
-        for reading in self._readings:
-            self._latest.update(dict.fromkeys(reading.workspaces, reading.fetched_at))
-
-    def last_seen(self, row: int, *, before: datetime | None = None) -> datetime:
-        """The latest reading that contained the row's session (before a time, if given)."""
-        if before is None and self.keys[row] not in self._gone:
-            return max(self.times[row], self._latest.get(self.workspaces[row], self.times[row]))
-        seen = [reading.fetched_at for reading in self._about(row) if self.keys[row] not in reading.gone]
-        return max([self.times[row], *(time for time in seen if before is None or time < before)])
-
-    def missing_since(self, row: int) -> datetime | None:
-        """The first of the readings up to the latest that no longer contained the row's session."""
-        since = None
-        if self.keys[row] in self._gone:
-            for reading in self._about(row):
-                since = (since or reading.fetched_at) if self.keys[row] in reading.gone else None
-        return since
-
-    def _about(self, row: int) -> list[Reading]:
-        return [
-            reading
-            for reading in self._readings
-            if self.workspaces[row] in reading.workspaces and reading.fetched_at >= self.times[row]
-        ]
-
-
-def _rejected(raw: pa.Table, reasons: Mapping[int, Sequence[str]], versions: _Versions) -> pa.Table:
-    taken = raw.take(pa.array(list(reasons), pa.int64()))
+def _rejected(raw: pa.Table, reasons: Mapping[int, Sequence[str]], versions: Versions) -> pa.Table:
+    rows = pa.chunked_array([int64_array(sorted(reasons), pa.int64())])
+    said = [reasons[row] for row in sorted(reasons)]
+    taken = raw.take(rows)
     columns = {
         **{name: taken.column(name) for name in ("session_id", "tenant_id", "start_time", "payload")},
-        "reasons": pa.array(list(reasons.values()), pa.list_(pa.string())),
-        "fetched_at": pa.array([versions.last_seen(row) for row in reasons], TIMESTAMP),
+        "reasons": pa.ListArray.from_arrays(
+            int64_array([0, *accumulate(map(len, said))], pa.int64()).cast(pa.int32()),
+            text_array(list(chain.from_iterable(said))),
+        ),
+        "fetched_at": versions.last_seen(rows),
     }
     return pa.table([columns[name] for name in REJECTED_SESSIONS.schema.names], schema=REJECTED_SESSIONS.schema)
 
 
 def _keep_what_was_spent(
-    sessions: pa.Table, current: Sequence[int], judged: pa.Table, valid_rows: Sequence[int], versions: _Versions
+    sessions: pa.Table, current: Sequence[int], judged: pa.Table, versions: Versions
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """Replace stats that retention has emptied by those of the latest reading that still had them."""
-    place = {row: index for index, row in enumerate(valid_rows)}
+    if not versions.several:
+        return sessions, ()
+    place = {row: index for index, row in enumerate(judged.column("row").to_pylist())}
     shrunk: list[str] = []
     changed: dict[int, dict[str, Any]] = {}
     for index, row in enumerate(current):
@@ -174,7 +131,7 @@ def _keep_what_was_spent(
             held = judged.slice(place[other], 1).to_pylist()[0]
             if is_emptied(newest, held):
                 since = next(time for time in (versions.times[r] for r in versions.several[row] if r > other))
-                stats_as_of = versions.last_seen(other, before=since)
+                stats_as_of = versions.last_seen_row(other, before=since)
                 changed[index] = {**{name: held[name] for name in STATS}, "stats_as_of": stats_as_of}
                 newest = {**newest, **{name: held[name] for name in STATS}}
             elif _runs(newest) < _runs(held):
@@ -186,7 +143,7 @@ def _keep_what_was_spent(
         for index, replacement in changed.items():
             values[index] = replacement[name]
         position = sessions.schema.get_field_index(name)
-        sessions = sessions.set_column(position, name, pa.array(values, sessions.schema.field(name).type))
+        sessions = sessions.set_column(position, name, value_array(values, sessions.schema.field(name).type))
     return sessions, tuple(dict.fromkeys(shrunk))
 
 
