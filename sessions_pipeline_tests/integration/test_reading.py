@@ -1,0 +1,186 @@
+"""docs/reading.md: every recipe runs, and the outputs shown are what it prints.
+
+`python -m sessions_pipeline_tests.integration.test_reading` writes the outputs into the page again.
+"""
+
+import contextlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from sessions_pipeline.insights.costs import NEEDED, daily_costs
+from sessions_pipeline.insights.experiments import experiment_summary
+from sessions_pipeline.insights.feedback import session_feedback
+from sessions_pipeline.insights.periods import monthly_costs, weekly_costs
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.schema import columns
+from sessions_pipeline_tests.builders import NOON, dataset, experiment, on_day, session, sessions_table, table_of, uuid
+
+PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
+FIRST = NOON.date()
+# Two weeks without their last day.
+DAYS = [FIRST + timedelta(days=number) for number in range(13)]
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+
+
+def sessions_of(number: int) -> list[dict[str, object]]:
+    """One day's sessions: an experiment on each of two datasets, and on Mondays a tracing project."""
+    start = NOON + timedelta(days=number)
+    rows = [
+        experiment(
+            10 * number + which,
+            name=f"{name} {number}",
+            reference_dataset_id=dataset(which),
+            start_time=start,
+            end_time=start + timedelta(minutes=which),
+            run_count=20,
+            total_tokens=1000 * (which + number),
+            total_cost=None if (number + which) % 6 == 0 else str(Decimal(number + 7 * which) / 40),
+            feedback_stats={"correctness": {"n": 20, "avg": 0.5 + number / 40 - which / 20, "stdev": 0.1, "errors": 0}},
+        )
+        for which, name in ((1, "nightly"), (2, "prompt"))
+    ]
+    if start.weekday() == 0:
+        rows.append(session(10 * number, name="chat", start_time=start, total_tokens=50_000, total_cost="12.5"))
+    return rows
+
+
+def fill(root: Path) -> None:
+    lake = Lake.open(str(root), query={})
+    for number, day in [*enumerate(DAYS), (None, UNDATED)]:
+        rows = [session(999, name="undated", start_time=None)] if number is None else sessions_of(number)
+        table = sessions_table(*rows)
+        feedback = session_feedback(table)
+        lake.replace(columns.RAW_SESSIONS, day, columns.RAW_SESSIONS.schema.empty_table(), {})
+        lake.replace(columns.REJECTED_SESSIONS, day, columns.REJECTED_SESSIONS.schema.empty_table(), {})
+        lake.replace(columns.SESSIONS, day, table, {})
+        lake.replace(columns.SESSION_FEEDBACK, day, feedback, {})
+        lake.replace(columns.EXPERIMENT_SUMMARY, day, experiment_summary(table, feedback), {})
+        if isinstance(day, date):
+            daily = daily_costs(on_day(day, table)).drop_columns("start_date")
+            lake.replace(columns.DAILY_COST_BY_REFERENCE_DATASET, day, daily, {})
+    daily = daily_costs(lake.read_days(columns.SESSIONS, DAYS, list(NEEDED)))
+    lake.replace(columns.WEEKLY_COST_BY_REFERENCE_DATASET, None, weekly_costs(daily, DAYS), {})
+    lake.replace(columns.MONTHLY_COST_BY_REFERENCE_DATASET, None, monthly_costs(daily, DAYS), {})
+
+
+def sections() -> dict[str, str]:
+    """The page's text by its second-level headings, in order."""
+    parts = re.split(r"^## (.+)\n", PAGE.read_text(), flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def outputs(section: str) -> Iterator[str]:
+    """What each block of a section prints; blocks share their names, as in a notebook."""
+    names: dict[str, object] = {}
+    for code, _ in BLOCK.findall(section):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, str(PAGE), "exec"), names)
+        yield "".join(f"{line.rstrip()}\n" for line in printed.getvalue().strip("\n").splitlines())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("reading")
+    fill(place / "data" / "demo")
+    return place
+
+
+@pytest.mark.parametrize(
+    "tool", ["DuckDB", "Polars", "pandas", "PyArrow", pytest.param("Spark", marks=pytest.mark.long)]
+)
+def test_recipes_print_what_the_page_shows(tool: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if tool == "Spark":
+        pytest.importorskip("pyspark")
+    monkeypatch.chdir(place)
+    section = sections()[tool]
+    assert list(outputs(section)) == [shown for _, shown in BLOCK.findall(section)]
+
+
+@pytest.fixture
+def lake(place: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
+        connection.execute(files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
+        yield connection
+
+
+@pytest.mark.parametrize("table", columns.TABLES, ids=lambda table: table.name)
+def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnection, table: columns.Table) -> None:
+    if table is columns.DAILY_COST_BY_PROJECT:
+        with pytest.raises(duckdb.IOException, match="No files found"):
+            lake.sql("FROM days_of('daily_cost_by_project')").fetchall()
+        return
+    partition = [] if table.partition is None else [table.partition]
+    assert lake.sql(f"FROM {table.name}").columns == [*table.schema.names, *partition]
+
+
+def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path, place: Path) -> None:
+    row = {"id": uuid(1), "tenant_id": uuid(2), "is_exact": True, "read_at": NOON, "total_cost": "1.5"}
+    costs = table_of("daily_cost_by_project", [row])
+    Lake.open(str(tmp_path), query={}).replace(columns.DAILY_COST_BY_PROJECT, FIRST, costs, {})
+    with duckdb.connect() as connection:
+        connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
+        connection.execute(files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
+        connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
+        found = connection.sql("SELECT usage_date, total_cost FROM days_of('daily_cost_by_project')").fetchall()
+    assert found == [(FIRST, Decimal("1.5"))]
+
+
+def test_lake_sql_looks_below_the_current_folder_without_a_data_root(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "elsewhere").mkdir()
+    (place / "elsewhere" / "data").symlink_to(place / "data" / "demo")
+    monkeypatch.chdir(place / "elsewhere")
+    with duckdb.connect() as connection:
+        connection.execute(files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
+        assert connection.sql("SELECT count(*) FROM sessions").fetchall() == [(29,)]
+
+
+def test_focus_costs_are_the_experiments_exact_costs_on_the_day_they_started(lake: duckdb.DuckDBPyConnection) -> None:
+    expected = [
+        (row["id"], datetime.combine(FIRST, NOON.timetz()).replace(hour=0) + timedelta(days=number), row["total_cost"])
+        for number in range(len(DAYS))
+        for row in sessions_of(number)
+        if row["reference_dataset_id"]
+    ]
+    found = lake.sql("SELECT ResourceId, ChargePeriodStart, BilledCost FROM focus_costs ORDER BY ResourceId").fetchall()
+    exact = [(key, day, None if cost is None else Decimal(str(cost))) for key, day, cost in expected]
+    assert found == sorted(exact, key=lambda row: row[0])
+    ends = "SELECT DISTINCT ChargePeriodEnd - ChargePeriodStart, BillingPeriodStart, BillingPeriodEnd FROM focus_costs"
+    midnight = NOON.replace(hour=0)
+    assert lake.sql(ends).fetchall() == [(timedelta(days=1), midnight.replace(day=1), midnight.replace(month=4, day=1))]
+
+
+def rewrite() -> None:
+    """Write what the recipes print into the page, for the tools that are installed."""
+    text = PAGE.read_text()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        fill(Path(folder) / "data" / "demo")
+        for tool, section in sections().items():
+            if tool == "Spark" and not os.environ.get("JAVA_HOME"):
+                continue
+            printed = outputs(section)
+
+            def shown(match: re.Match[str], printed: Iterator[str] = printed) -> str:
+                output = next(printed)
+                return f"```python\n{match[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
+
+            text = text.replace(section, BLOCK.sub(shown, section))
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    rewrite()
