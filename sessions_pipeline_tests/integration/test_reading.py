@@ -5,13 +5,13 @@
 
 import contextlib
 import io
-import os
 import re
 import tempfile
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
@@ -28,8 +28,9 @@ from sessions_pipeline_tests.builders import NOON, dataset, experiment, on_day, 
 
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
 FIRST = NOON.date()
-# Two weeks without their last day.
-DAYS = [FIRST + timedelta(days=number) for number in range(13)]
+# A whole week, one without its last day, and a day of a third, on which nothing has a price.
+NUMBERS = [*range(13), 14]
+DAYS = [FIRST + timedelta(days=number) for number in NUMBERS]
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
@@ -45,8 +46,12 @@ def sessions_of(number: int) -> list[dict[str, object]]:
             end_time=start + timedelta(minutes=which),
             run_count=20,
             total_tokens=1000 * (which + number),
-            total_cost=None if (number + which) % 6 == 0 else str(Decimal(number + 7 * which) / 40),
-            feedback_stats={"correctness": {"n": 20, "avg": 0.5 + number / 40 - which / 20, "stdev": 0.1, "errors": 0}},
+            total_cost=None
+            if number == NUMBERS[-1] or (number + which) % 6 == 0
+            else str(Decimal(number + 7 * which) / 40),
+            feedback_stats={
+                "correctness": {"n": 20, "avg": round(0.5 + number / 40 - which / 20, 3), "stdev": 0.1, "errors": 0}
+            },
         )
         for which, name in ((1, "nightly"), (2, "prompt"))
     ]
@@ -57,7 +62,7 @@ def sessions_of(number: int) -> list[dict[str, object]]:
 
 def fill(root: Path) -> None:
     lake = Lake.open(str(root), query={})
-    for number, day in [*enumerate(DAYS), (None, UNDATED)]:
+    for number, day in [*zip(NUMBERS, DAYS, strict=True), (None, UNDATED)]:
         rows = [session(999, name="undated", start_time=None)] if number is None else sessions_of(number)
         table = sessions_table(*rows)
         feedback = session_feedback(table)
@@ -103,6 +108,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_recipes_print_what_the_page_shows(tool: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if tool == "Spark":
         pytest.importorskip("pyspark")
+        monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     monkeypatch.chdir(place)
     section = sections()[tool]
     assert list(outputs(section)) == [shown for _, shown in BLOCK.findall(section)]
@@ -146,13 +152,13 @@ def test_lake_sql_looks_below_the_current_folder_without_a_data_root(
     monkeypatch.chdir(place / "elsewhere")
     with duckdb.connect() as connection:
         connection.execute(files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
-        assert connection.sql("SELECT count(*) FROM sessions").fetchall() == [(29,)]
+        assert connection.sql("SELECT count(*) FROM sessions").fetchall() == [(32,)]
 
 
 def test_focus_costs_are_the_experiments_exact_costs_on_the_day_they_started(lake: duckdb.DuckDBPyConnection) -> None:
     expected = [
         (row["id"], datetime.combine(FIRST, NOON.timetz()).replace(hour=0) + timedelta(days=number), row["total_cost"])
-        for number in range(len(DAYS))
+        for number in NUMBERS
         for row in sessions_of(number)
         if row["reference_dataset_id"]
     ]
@@ -170,7 +176,7 @@ def rewrite() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         fill(Path(folder) / "data" / "demo")
         for tool, section in sections().items():
-            if tool == "Spark" and not os.environ.get("JAVA_HOME"):
+            if tool == "Spark" and not find_spec("pyspark"):
                 continue
             printed = outputs(section)
 
