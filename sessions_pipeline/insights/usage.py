@@ -58,7 +58,7 @@ def _statement(*, day_is_over: bool) -> str:
                 CASE WHEN f.id IS NULL THEN a.name ELSE f.name END AS name,
                 coalesce(f.reference_dataset_id, a.reference_dataset_id) AS reference_dataset_id,
                 {each(lambda name: f"CASE WHEN f.id IS NULL THEN a.{name} ELSE f.{name} END AS {name}")},
-                f.id IS NOT NULL AND a.id IS NOT NULL AND {steady} AS is_steady
+                {steady} AS is_steady
             FROM f FULL JOIN a ON f.tenant_id = a.tenant_id AND f.id = a.id),
         d AS (SELECT coalesce(s.id, e.id) AS id, coalesce(s.tenant_id, e.tenant_id) AS tenant_id,
                 CASE WHEN s.id IS NULL THEN e.name ELSE s.name END AS name,

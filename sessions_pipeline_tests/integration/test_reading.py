@@ -63,7 +63,7 @@ def sessions_of(number: int) -> list[dict[str, object]]:
 def fill(root: Path) -> None:
     lake = Lake.open(str(root), query={})
     for number, day in [*zip(NUMBERS, DAYS, strict=True), (None, UNDATED)]:
-        rows = [session(999, name="undated", start_time=None)] if number is None else sessions_of(number)
+        rows = [experiment(999, name="undated", start_time=None)] if number is None else sessions_of(number)
         table = sessions_table(*rows)
         feedback = session_feedback(table)
         lake.replace(columns.RAW_SESSIONS, day, columns.RAW_SESSIONS.schema.empty_table(), {})
