@@ -1,4 +1,4 @@
-"""Growth curves as SVG: seconds and peak memory along one quantity. Told apart by colour, dash and mark."""
+"""Growth curves as SVG: seconds and peak memory along one quantity. Told apart by colour and dash."""
 
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,10 @@ def growth(along: str, points: Points, file: Path) -> None:
     data = alt.Chart(frame(along, points)).mark_line(point=True)
     charts = [
         data.encode(
-            x=alt.X("along:Q", title=title, scale=alt.Scale(type=scale)),
+            x=alt.X("along:Q", title=title, scale=alt.Scale(type=scale, nice=False)),
             y=alt.Y(f"{figure}:Q", title=name, scale=alt.Scale(zero=True)),
             color=alt.Color("contender:N", title=None),
             strokeDash=alt.StrokeDash("contender:N", title=None),
-            shape=alt.Shape("contender:N", title=None),
         ).properties(width=320, height=220)
         for figure, name in FIGURES.items()
     ]
