@@ -1,0 +1,91 @@
+"""The model against `sessions.openapi.yaml`, property by property and record by record."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel
+
+from sessions_pipeline.schema.columns import SESSIONS
+from sessions_pipeline.schema.model import ExperimentProgress, TracerSession, TraceTier
+from sessions_pipeline.schema.verdict import Valid, judge
+from sessions_pipeline_tests.builders_corpus import CORPUS
+from sessions_pipeline_tests.strategies import openapi, records, resolved, sessions
+
+_MODELS: list[type[BaseModel]] = [TracerSession, ExperimentProgress]
+_COMPONENTS = openapi()["components"]["schemas"]
+_VALIDATOR = Draft202012Validator({**_COMPONENTS["TracerSession"], "components": openapi()["components"]})
+
+
+def _meaning(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A schema without what does not decide on a value: titles, descriptions, defaults, places of definitions."""
+    if "$ref" in schema:
+        return _meaning(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    result: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties":
+            result[key] = {name: _meaning(inner, definitions) for name, inner in value.items()}
+        elif key == "anyOf":
+            result[key] = [_meaning(option, definitions) for option in value]
+        elif key == "items" or (key == "additionalProperties" and isinstance(value, dict)):
+            result[key] = _meaning(value, definitions)
+        elif key in ("required", "enum"):
+            result[key] = sorted(value)
+        elif key in ("type", "format") or (key == "additionalProperties" and "properties" not in schema):
+            result[key] = value
+        elif key not in ("title", "description", "default", "additionalProperties", "$defs"):
+            raise AssertionError(f"{key} decides on values, and nothing compares it")
+    return result
+
+
+@pytest.mark.parametrize("model", _MODELS, ids=lambda model: model.__name__)
+def test_the_model_has_the_schema_s_properties_types_formats_and_nulls(model: type[BaseModel]) -> None:
+    ours = model.model_json_schema(mode="validation")
+    theirs = _meaning(_COMPONENTS[model.__name__], _COMPONENTS)
+    mirrored = _meaning(ours, ours.get("$defs", {}))
+    for name, schema in theirs["properties"].items():
+        assert mirrored["properties"].get(name) == schema, name
+    assert mirrored == theirs
+
+
+def test_the_model_s_tiers_are_the_schema_s() -> None:
+    assert [tier.value for tier in TraceTier] == _COMPONENTS["TraceTier"]["enum"]
+
+
+def test_every_property_of_the_schema_is_a_column_of_sessions() -> None:
+    names = [column.name for column in SESSIONS.columns]
+    assert sorted(names[: names.index("unknown_fields")]) == sorted(_COMPONENTS["TracerSession"]["properties"])
+
+
+@given(sessions())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_record_that_the_schema_allows_is_a_session(payload: str) -> None:
+    verdict = judge(payload)
+    assert isinstance(verdict, Valid), verdict
+    assert verdict.drift == ()
+
+
+@given(records())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_every_session_is_a_record_that_the_schema_allows(payload: str) -> None:
+    if isinstance(judge(payload), Valid):
+        _assert_allowed(payload)
+
+
+def test_every_session_of_the_corpus_is_a_record_that_the_schema_allows() -> None:
+    for case in CORPUS:
+        if not case.reasons:
+            _assert_allowed(case.payload)
+
+
+def _assert_allowed(payload: str) -> None:
+    value = json.loads(payload, parse_int=float, parse_float=float)
+    for name, inner in value.items():
+        # Allowed beyond the schema, as the contract says: costs as numbers, and tiers that are new.
+        if name.endswith("_cost") and isinstance(inner, float):
+            value[name] = str(inner)
+    if value.get("trace_tier") not in (None, *resolved(_COMPONENTS["TraceTier"])["enum"]):
+        value["trace_tier"] = None
+    assert [error.message for error in _VALIDATOR.iter_errors(value)] == []
