@@ -10,7 +10,8 @@ import click
 @click.option("--seed", type=int, default=7, show_default=True, help="Other seeds make other data.")
 def sandbox(port: int, seed: int) -> None:
     """Serve a made-up company's sessions on 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C."""
-    from sessions_pipeline.sandbox.server import KEY, serve
+    from sessions_pipeline.sandbox.app import KEY
+    from sessions_pipeline.sandbox.server import serve
 
     def ready(url: str) -> None:
         click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
