@@ -2,8 +2,8 @@
 
 What differs from a local folder:
 
-- An object is written by one put under its final key. Nothing is renamed and nothing is streamed into place: a put that
-  breaks leaves the former object, and a reader gets one whole object.
+- An object is written by one put under its final key, and one of 10 MiB or more by a copy within the store. Nothing is
+  streamed into place: a put that breaks leaves the former object, and a reader gets one whole object.
 - Keys and region come from the usual AWS variables and files (`AWS_ACCESS_KEY_ID`, `AWS_REGION`, `~/.aws/config`, an
   instance's role), which Arrow reads itself, and the endpoint from `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, which
   it does not.
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -27,6 +27,10 @@ from sessions_pipeline.lake.lock import RunLock
 from sessions_pipeline.lake.store import OnWait, problem
 
 ATTEMPTS = 5
+TEMPORARY = "_tmp"
+# From this size on, in bytes, Arrow sends an object in parts, and when one of them fails it still completes the object
+# from the parts before. So these go to a temporary key first.
+ONE_PUT = 10 * 1024 * 1024
 
 
 class S3Store:
@@ -81,15 +85,23 @@ class S3Store:
                 self._files.delete_file(self._path(key))
 
     def put(self, key: str, data: bytes | pa.Buffer) -> None:
-        """Put the whole object under its final key."""
+        """Put the whole object under its final key; a large one elsewhere first, and then the store copies it."""
+        is_small = memoryview(data).nbytes < ONE_PUT
+        sent = key if is_small else f"{TEMPORARY}/{quote(key, safe='')}"
         with self._told(key):
             try:
-                # Not `with`: leaving it after an error would commit what was sent so far.
-                target = self._files.open_output_stream(self._path(key))
-                target.write(data)
-                target.close()
+                self._send(sent, data)
+                if sent != key:
+                    self._files.copy_file(self._path(sent), self._path(key))
+                    self._files.delete_file(self._path(sent))
             except FileNotFoundError:
                 raise LakeError(f"{self.uri(key)}: there is no such bucket; make it first") from None
+
+    def _send(self, key: str, data: bytes | pa.Buffer) -> None:
+        # Not `with`: leaving it after an error would commit what was sent so far.
+        target = self._files.open_output_stream(self._path(key))
+        target.write(data)
+        target.close()
 
     @contextmanager
     def lock(self, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
@@ -100,7 +112,9 @@ class S3Store:
             folder.mkdir(0o700, exist_ok=True)
         except OSError as error:
             raise problem(str(folder), error) from error
-        with RunLock(folder / f"{name}.lock", f"s3://{self._root}").held(on_wait, timeout):
+        with RunLock(folder / f"{name}.lock", f"s3://{self._root}").held(on_wait, timeout) as is_outermost:
+            for stray in self.keys(TEMPORARY) if is_outermost else ():
+                self.delete(stray)
             yield
 
     def _path(self, key: str) -> str:
