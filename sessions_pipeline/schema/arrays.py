@@ -38,8 +38,8 @@ def int64_array(values: Sequence[int | None], type_: pa.DataType) -> "pa.Array[A
 
 
 def double_array(values: Sequence[float | None]) -> "pa.Array[Any]":
-    """Floating-point numbers, None as null."""
-    return _fixed(array("d", [0.0 if value is None else value for value in values]), values, pa.float64())
+    """Floating-point numbers, None as null, negative zero as zero."""
+    return _fixed(array("d", [0.0 if value is None else value + 0.0 for value in values]), values, pa.float64())
 
 
 def value_array(values: Sequence[Any], type_: pa.DataType) -> "pa.Array[Any]":

@@ -14,10 +14,10 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.schema.arrays import flag_array, int64_array, text_array, value_array
-from sessions_pipeline.schema.conversion import CONVERSIONS, UNREADABLE, is_deep
+from sessions_pipeline.schema.conversion import CONVERSIONS, UNREADABLE, deep_at
 from sessions_pipeline.schema.fields import NOTHING, base_type, field_types
 from sessions_pipeline.schema.model import TracerSession
-from sessions_pipeline.schema.verdict import COLUMNS, KNOWN, TIERS, Rejected, Valid, judge, unknown_fields
+from sessions_pipeline.schema.verdict import COLUMNS, KNOWN, TIERS, Rejected, Valid, judge, unknown_name
 
 # Small enough that a column falls into the cache and that text offsets of 32 bits never overflow.
 _CHUNK = 4096
@@ -75,9 +75,11 @@ def _judge_columns(
     columns = list(zip(*(row for row in rows if row is not None), strict=True))
     doubtful: set[int] = set()
     arrays = {name: _CONVERT[name](values, doubtful) for name, values in zip(_NAMES, columns, strict=False)}
-    extras = {name: _verbatim(values, doubtful) for name, values in zip(learnt, columns[len(_NAMES) :], strict=True)}
+    extras = dict(zip(learnt, columns[len(_NAMES) :], strict=True))
+    for values in extras.values():
+        doubtful.update(deep_at([bytes(value) for value in values]))
     kept = [position not in doubtful for position in range(len(places))]
-    unknown = _unknown([payloads[place] for place in places], kept, extras, drift)
+    unknown = _unknown(kept, extras, drift)
     _count_tiers(columns[_NAMES.index("trace_tier")], kept, drift)
     arrays["unknown_fields"] = text_array(unknown)
     arrays["row"] = int64_array([first + place for place in places], pa.int64())
@@ -139,25 +141,21 @@ def _decoder(unknown: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(struct)
 
 
-def _verbatim(values: Sequence[msgspec.Raw], doubtful: set[int]) -> list[str]:
-    texts = [bytes(value).decode() for value in values]
-    doubtful.update(position for position, text in enumerate(texts) if is_deep(text.encode()))
-    return texts
-
-
 def _unknown(
-    payloads: Sequence[str], kept: Sequence[bool], extras: Mapping[str, Sequence[str]], drift: Counter[str]
+    kept: Sequence[bool], columns: Mapping[str, Sequence[msgspec.Raw]], drift: Counter[str]
 ) -> list[str | None]:
-    """The column `unknown_fields` from the learnt names' texts, empty where absent; counts the kept rows in `drift`."""
-    result: list[str | None] = [None] * len(payloads)
-    for position, texts in enumerate(zip(*extras.values(), strict=True)):
-        present = {name: text for name, text in zip(extras, texts, strict=True) if text}
+    """The column `unknown_fields` from the learnt names' values; the kept rows are counted in `drift`."""
+    result: list[str | None] = [None] * len(kept)
+    spelt = {name: unknown_name(name) for name in columns}
+    for position, values in enumerate(zip(*columns.values(), strict=True)):
+        present = [(name, value) for name, value in zip(columns, values, strict=True) if value is not NOTHING]
         if not present or not kept[position]:
             continue
         if len(present) > 1:
-            present = {name: present[name] for name in _PROPERTIES.decode(payloads[position]) if name in present}
-        drift.update(present.keys())
-        result[position] = unknown_fields(present)
+            # Each value is a view into the record's text, so its address tells its place there.
+            present.sort(key=lambda pair: pa.py_buffer(pair[1]).address)
+        drift.update([name for name, _ in present])
+        result[position] = "{" + ",".join([spelt[name] + bytes(value).decode() for name, value in present]) + "}"
     return result
 
 

@@ -24,12 +24,15 @@ from sessions_pipeline.schema.timestamps import parse_timestamp
 Convert = Callable[[Sequence[Any], set[int]], "pa.Array[Any]"]
 # msgspec's refusals, text that is not Unicode, and nesting.
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+# A text of this many characters can't be nested too deeply: every level takes two.
+_LONG = 2 * MAX_DEPTH
 _UUID = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 # What Arrow reads exactly. Its own reader would round, or take, some of the rest.
 _PLAIN_TIME = (
     r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|\+00:00)?$"
 )
-_PLAIN_COST = r"^[0-9]{1,20}(\.[0-9]{1,18})?$"
+# The second form is how floats below 1e-4 are written; with so few digits it can't have more than 18 in its fraction.
+_PLAIN_COST = r"^[0-9]{1,20}(\.[0-9]{1,18})?$|^[0-9]{1,10}(\.[0-9]{1,9})?[eE]-0?[1-9]$"
 
 
 class _AnyObject(msgspec.Struct):
@@ -42,9 +45,9 @@ _PROGRESS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
 )
 
 
-def is_deep(text: bytes) -> bool:
-    """Whether JSON text may be nested deeper than is read, told from its length and its number of brackets."""
-    return len(text) > 2 * MAX_DEPTH and text.count(b"{") + text.count(b"[") > MAX_DEPTH
+def deep_at(parts: Sequence[bytes]) -> list[int]:
+    """Positions of JSON texts that may be nested deeper than is read, told from their length and brackets."""
+    return [position for position, part in enumerate(parts) if len(part) > _LONG and _may_be_deep(part)]
 
 
 def texts(values: Sequence[str | None], _doubtful: set[int]) -> "pa.Array[Any]":
@@ -103,7 +106,7 @@ def objects(values: Sequence[msgspec.Raw], doubtful: set[int]) -> "pa.Array[Any]
     parts = _parts(values)
     column = utf8_array(parts)
     doubtful.update(_false_at(pc.starts_with(column, pattern="{")))
-    doubtful.update(position for position, part in enumerate(parts) if is_deep(part))
+    doubtful.update(deep_at(parts))
     return column
 
 
@@ -138,15 +141,23 @@ def _read_progress(text: bytes) -> None:
 
 def _decoded(values: Sequence[msgspec.Raw], decode: Callable[[bytes], Any], doubtful: set[int]) -> "pa.Array[Any]":
     parts = _parts(values)
-    for position, part in enumerate(parts):
-        if part:
-            try:
-                decode(part)
-            except UNREADABLE:
-                doubtful.add(position)
-            if is_deep(part):
-                doubtful.add(position)
+    # Most are the same few texts, such as an empty array.
+    wrong = {part for part in set(parts) if part and not _reads(decode, part)}
+    if wrong:
+        doubtful.update(position for position, part in enumerate(parts) if part in wrong)
     return utf8_array(parts)
+
+
+def _reads(decode: Callable[[bytes], Any], part: bytes) -> bool:
+    try:
+        decode(part)
+    except UNREADABLE:
+        return False
+    return len(part) <= _LONG or not _may_be_deep(part)
+
+
+def _may_be_deep(part: bytes) -> bool:
+    return part.count(b"{") + part.count(b"[") > MAX_DEPTH
 
 
 def _parts(values: Sequence[msgspec.Raw]) -> list[bytes]:

@@ -39,6 +39,7 @@ class Member(NamedTuple):
 
 TOO_DEEP = TooDeep()
 _DECODER = json.JSONDecoder(parse_float=Number, parse_int=Number, parse_constant=Number)
+_SPACES = frozenset(" \t\n\r")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
 _CLOSING = {"[": "]", "{": "}"}
@@ -111,7 +112,8 @@ def _value(text: str, start: int) -> tuple[Member, int]:
     except RecursionError:
         value, end = TOO_DEEP, _closing(text, start)[0]
     else:
-        if text.count("[", start, end) + text.count("{", start, end) > MAX_DEPTH < _closing(text, start)[1]:
+        # A depth takes two characters a level: most values are too short to look at.
+        if end - start > 2 * MAX_DEPTH and text[start] in _CLOSING and _closing(text, start)[1] > MAX_DEPTH:
             value = TOO_DEEP
     return Member(value, text[start:end]), _skip(text, end)
 
@@ -148,5 +150,7 @@ def _end(text: str, position: int) -> None:
 
 
 def _skip(text: str, position: int) -> int:
+    if text[position : position + 1] not in _SPACES:
+        return position
     match = _SPACE.match(text, position)
     return match.end() if match else position

@@ -9,6 +9,7 @@ import re
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -105,8 +106,9 @@ def _integer(value: object) -> int:
 def _double(value: object) -> float:
     if not isinstance(value, Number):
         raise ValueError(f"must be a number, not {kind(value)}")  # noqa: TRY004
-    number = float(value.text)
-    if number - number != 0:
+    # Adding zero makes negative zero the zero that it is.
+    number = float(value.text) + 0.0
+    if not isfinite(number):
         raise ValueError("is a number beyond what a double can hold")
     return number
 

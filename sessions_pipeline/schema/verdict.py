@@ -5,7 +5,7 @@ This is the truth that `batch` must agree with; it is exact, not fast.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -55,8 +55,10 @@ def judge(payload: str) -> Valid | Rejected:
         return Rejected(("record: is not Unicode text",))
     except ValueError:
         return Rejected((_not_an_object(payload),))
-    members = dict(properties)
-    flaws = {name: flaw for name, member in properties if (flaw := _flaw(name, member))}
+    members = _last_of_each(properties)
+    flaws: dict[str, str] = {}
+    if any(sign in payload for sign in ("\\u", "NaN", "Infinity")):
+        flaws = {name: flaw for name, member in properties if (flaw := _flaw(name, member))}
     flaws |= {name: _TOO_DEEP for name, member in members.items() if member.value is TOO_DEEP}
     members = {name: member for name, member in members.items() if name not in flaws}
     reasons = [f"{_spelled(name)}: {flaw}" for name, flaw in flaws.items()]
@@ -70,11 +72,18 @@ def judge(payload: str) -> Valid | Rejected:
     return _valid(session, members)
 
 
-def unknown_fields(texts: Mapping[str, str]) -> str | None:
-    """The text of `unknown_fields` for the verbatim texts of the properties that the schema does not name."""
-    if not texts:
-        return None
-    return "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in texts.items()) + "}"
+def unknown_name(name: str) -> str:
+    """How `unknown_fields` begins a property: its name and a colon, as JSON."""
+    return f"{json.dumps(name, ensure_ascii=False)}:"
+
+
+def _last_of_each(properties: Sequence[tuple[str, Member]]) -> dict[str, Member]:
+    """Of a name given twice the last counts, value and place."""
+    members: dict[str, Member] = {}
+    for name, member in properties:
+        members.pop(name, None)
+        members[name] = member
+    return members
 
 
 def _valid(session: TracerSession, members: Mapping[str, Member]) -> Valid:
@@ -85,7 +94,8 @@ def _valid(session: TracerSession, members: Mapping[str, Member]) -> Valid:
             values[name] = str(value)
         elif name in JSON_COLUMNS and value is not None:
             values[name] = members[name].text
-    values["unknown_fields"] = unknown_fields(unknown)
+    texts = [unknown_name(name) + text for name, text in unknown.items()]
+    values["unknown_fields"] = "{" + ",".join(texts) + "}" if texts else None
     tier = session.trace_tier
     new_tier = [] if tier is None or tier in TIERS else [f"trace_tier={tier}"]
     return Valid(values, (*new_tier, *unknown))
