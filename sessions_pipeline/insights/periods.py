@@ -31,27 +31,30 @@ _SUMMED = (
 _DAILY = pa.schema([DAY, *DAILY_COST_BY_REFERENCE_DATASET.schema])
 
 
-def weekly_costs(daily: pa.Table, days_read: Collection[date]) -> pa.Table:
+def weekly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
     """`weekly_cost_by_reference_dataset` from daily rows with their `start_date`.
 
     `days_read` are the UTC days that were read, also those without a row; days with rows count as read.
+    `unfinished` are those of them that were last read before they were over: their period is not complete.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    return _by_period(daily, days_read, WEEKLY_COST_BY_REFERENCE_DATASET, "week")
+    return _by_period(daily, days_read, unfinished, WEEKLY_COST_BY_REFERENCE_DATASET, "week")
 
 
-def monthly_costs(daily: pa.Table, days_read: Collection[date]) -> pa.Table:
+def monthly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
     """`monthly_cost_by_reference_dataset`, as `weekly_costs`.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    return _by_period(daily, days_read, MONTHLY_COST_BY_REFERENCE_DATASET, "month")
+    return _by_period(daily, days_read, unfinished, MONTHLY_COST_BY_REFERENCE_DATASET, "month")
 
 
-def _by_period(daily: pa.Table, days_read: Collection[date], table: Table, unit: str) -> pa.Table:
+def _by_period(
+    daily: pa.Table, days_read: Collection[date], unfinished: Collection[date], table: Table, unit: str
+) -> pa.Table:
     start = f"{unit}_start"
     daily = daily.select(_DAILY.names).cast(_DAILY)
     keys = (start, "tenant_id", "reference_dataset_id")
@@ -62,7 +65,8 @@ def _by_period(daily: pa.Table, days_read: Collection[date], table: Table, unit:
         WITH read AS (SELECT day FROM days_read UNION SELECT start_date FROM daily),
              coverage AS (
                 SELECT date_trunc('{unit}', day)::DATE AS period, count(*) AS day_count,
-                    count(*) = date_diff('day', period, (period + INTERVAL 1 {unit})::DATE) AS is_complete
+                    count(*) = date_diff('day', period, (period + INTERVAL 1 {unit})::DATE)
+                        AND NOT bool_or(day IN (SELECT day FROM unfinished)) AS is_complete
                 FROM read GROUP BY period)
         SELECT summed.*, day_count, is_complete
         FROM summed JOIN coverage ON period = {start}
@@ -71,6 +75,7 @@ def _by_period(daily: pa.Table, days_read: Collection[date], table: Table, unit:
         summed=summed,
         daily=daily,
         days_read=_dates(days_read),
+        unfinished=_dates(unfinished),
     )
     return conform(counted, table.schema)
 

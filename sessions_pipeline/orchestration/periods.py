@@ -1,11 +1,13 @@
 """The assets that sum all days: costs by week and by month, one file each."""
 
+from datetime import date
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from sessions_pipeline.insights import periods
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.derived import COSTS
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -15,6 +17,7 @@ from sessions_pipeline.schema.columns import (
     WEEKLY_COST_BY_REFERENCE_DATASET,
     Table,
 )
+from sessions_pipeline.schema.readings import load_readings
 
 SUMS = {
     WEEKLY_COST_BY_REFERENCE_DATASET: periods.weekly_costs,
@@ -39,11 +42,20 @@ def _period_asset(table: Table) -> dg.AssetsDefinition:
         lake = pipeline.open_lake()
         with lake.exclusive(pipeline.on_wait or context.log.warning):
             days = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
-            sums = SUMS[table](lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days), days)
+            sums = SUMS[table](lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days), days, _unfinished(lake, days))
             written = lake.replace(table, None, sums, {})
         return dg.MaterializeResult(asset_key=table.name, metadata={**metadata.of_file(written), **_told(sums)})
 
     return sum_costs
+
+
+def _unfinished(lake: Lake, days: list[date]) -> list[date]:
+    """Days that were last read before they were over."""
+    return [
+        day
+        for day in days
+        if max(r.fetched_at for r in load_readings(lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day))).date() <= day
+    ]
 
 
 def _told(sums: pa.Table) -> dict[str, Any]:

@@ -227,6 +227,12 @@ def test_a_week_with_an_unread_day_says_so() -> None:
     assert (row["day_count"], row["is_complete"]) == (6, False)
 
 
+def test_a_week_with_a_day_that_was_read_before_it_was_over_is_not_complete() -> None:
+    daily = daily_of((MONDAY, [experiment(1)]))
+    (row,) = weekly_costs(daily, week(MONDAY, 7), unfinished=[MONDAY + timedelta(days=6)]).to_pylist()
+    assert (row["day_count"], row["is_complete"]) == (7, False)
+
+
 def test_days_of_other_weeks_do_not_count() -> None:
     sunday = MONDAY + timedelta(days=6)
     daily = daily_of((sunday, [experiment(1)]), (sunday + timedelta(days=1), [experiment(1)]))
