@@ -236,3 +236,14 @@ def test_runs_on_this_machine_keep_each_other_out(lake: Lake, root: str, tmp_pat
         lake.write_file("a", b"")
     process.join()
     assert said == [f"waiting for another run that is writing to {root}"]
+
+
+@pytest.mark.parametrize("faults", [["denied"], ["slow down"] * 3, ["reset"] * 3], ids=lambda faults: faults[0])
+def test_a_put_that_just_fails_leaves_the_former_object_even_when_the_store_recovers_at_once(
+    lake: Lake, server: S3Server, faults: list[str]
+):
+    lake.replace(RAW_SESSIONS, DAY, raw("former"), {})
+    server.fail(*faults)
+    with pytest.raises(LakeError):
+        lake.replace(RAW_SESSIONS, DAY, raw("new"), {})
+    assert lake.read(RAW_SESSIONS, DAY).equals(raw("former"))
