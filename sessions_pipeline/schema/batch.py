@@ -93,30 +93,27 @@ def _judge_columns(
 
 def _read(payloads: Sequence[str], learnt: list[str]) -> list[Row | None]:
     """Each record's values in the order of `_NAMES` and the learnt names; None where msgspec can't tell."""
-    decode = _decoder(tuple(learnt)).decode
-    rows = _values(decode, payloads)
-    missed = [place for place, row in enumerate(rows) if row is None]
-    before = len(learnt)
-    for place in missed:
-        learnt.extend(_new_names(payloads[place], learnt))
-    if len(learnt) > before:
-        padding = (NOTHING,) * (len(learnt) - before)
-        rows = [None if row is None else row + padding for row in rows]
-        decode = _decoder(tuple(learnt)).decode
-        again = _values(decode, (payloads[place] for place in missed))
-        for place, row in zip(missed, again, strict=True):
-            rows[place] = row
-    return rows
-
-
-def _values(decode: Callable[[str], Any], payloads: Iterable[str]) -> list[Row | None]:
     rows: list[Row | None] = []
+    decode, before = _decoder(tuple(learnt)).decode, len(learnt)
     for payload in payloads:
         try:
             rows.append(msgspec.structs.astuple(decode(payload)))
         except UNREADABLE:
-            rows.append(None)
-    return rows
+            new = _new_names(payload, learnt)
+            learnt.extend(new)
+            decode = _decoder(tuple(learnt)).decode
+            rows.append(_values(decode, payload) if new else None)
+    if len(learnt) == before:
+        return rows
+    width = len(_NAMES) + len(learnt)
+    return [None if row is None else row + (NOTHING,) * (width - len(row)) for row in rows]
+
+
+def _values(decode: Callable[[str], Any], payload: str) -> Row | None:
+    try:
+        return msgspec.structs.astuple(decode(payload))
+    except UNREADABLE:
+        return None
 
 
 def _new_names(payload: str, learnt: Sequence[str]) -> list[str]:
@@ -154,7 +151,8 @@ def _unknown(
         if len(present) > 1:
             # Each value is a view into the record's text, so its address tells its place there.
             present.sort(key=lambda pair: pa.py_buffer(pair[1]).address)
-        drift.update([name for name, _ in present])
+        for name, _ in present:
+            drift[name] += 1
         result[position] = "{" + ",".join([spelt[name] + bytes(value).decode() for name, value in present]) + "}"
     return result
 
