@@ -9,6 +9,7 @@ from sessions_pipeline.orchestration.derived import COSTS, INSIGHT, daily_cost_a
 from sessions_pipeline.orchestration.partitions import daily_partitions
 from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.report import REPORT, report_asset
 from sessions_pipeline.orchestration.schedules import REFRESH, changed_sessions, hourly_refresh, nightly_refresh
 from sessions_pipeline.orchestration.sessions import GROUP as SESSIONS_GROUP
 from sessions_pipeline.orchestration.sessions import session_assets
@@ -26,19 +27,20 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             insight_assets(daily),
             *period_assets(),
             usage_asset(daily),
+            report_asset(),
         ],
         asset_checks=asset_checks(),
         jobs=[
             dg.define_asset_job(
                 REFRESH,
-                selection=dg.AssetSelection.groups(SESSIONS_GROUP, COSTS, INSIGHT),
+                selection=dg.AssetSelection.groups(SESSIONS_GROUP, COSTS, INSIGHT) - dg.AssetSelection.assets(REPORT),
                 description="Reads the sessions of some days and makes every table that follows from them.",
                 partitions_def=daily,
             ),
             dg.define_asset_job(
                 MEASURE,
-                selection=dg.AssetSelection.assets(DAILY_COST_BY_PROJECT.name),
-                description="Measures what every session used on some days; three sweeps of the active sessions.",
+                selection=dg.AssetSelection.assets(DAILY_COST_BY_PROJECT.name, REPORT),
+                description="Measures what every session used on some days, by three sweeps, and writes the cost report.",
                 partitions_def=daily,
             ),
         ],
