@@ -343,3 +343,10 @@ def test_every_table_can_be_empty(lake: Lake, table):
     day = None if table.partition is None else DAY
     lake.replace(table, day, table.schema.empty_table(), {})
     assert lake.read(table, day).schema.equals(table.schema, check_metadata=True)
+
+
+def test_asking_whether_it_can_be_written_leaves_no_file(lake: Lake, root: Path):
+    lake.check_writable()
+    assert [path for path in root.rglob("*") if path.is_file()] == []
+    with pytest.raises(LakeError, match="SESSIONS_PIPELINE_DATA_ROOT elsewhere"):
+        Lake.open("/proc/no/such/lake", query={}).check_writable()
