@@ -1,0 +1,141 @@
+"""Numbers and names as people read them: rounded for the eye, never so far that something becomes nothing."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+UNKNOWN = "unknown"
+SHORT_ID = 8
+
+# 38 digits fill a column; a sum of a year's columns, and its quotients, need some more.
+EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+_SMALLEST_SHOWN = Decimal("0.000001")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_CONTROLS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
+_TO_UNDERSTAND_AS_TEXT = re.compile(r"\A\s*[=+\-@\t\r]")
+
+
+def total(values: Iterable[Decimal | None]) -> Decimal | None:
+    """The exact sum of what is known; None when nothing is."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    added = Decimal(0)
+    for value in known:
+        added = EXACT.add(added, value)
+    return added
+
+
+def exact(value: Decimal | None) -> str:
+    """Every digit, without exponent and idle zeros; empty for unknown."""
+    if value is None:
+        return ""
+    digits = f"{value:f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def money(value: Decimal | None) -> str:
+    """US dollars for reading: cents, and below a dollar two significant digits.
+
+    An unknown amount is `unknown`, and only zero is `$0.00`.
+    """
+    if value is None:
+        return UNKNOWN
+    sign, size = ("-" if value < 0 else ""), abs(value)
+    if size == 0:
+        return "$0.00"
+    if size < _SMALLEST_SHOWN:
+        return f"{sign}<$0.000001"
+    # 0.0123 has its first digit at the second place, so its two digits need three places.
+    places = 2 if size >= 1 else max(2, 1 - size.adjusted())
+    return f"{sign}${size.quantize(Decimal(1).scaleb(-places), context=EXACT):,f}"
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands separators."""
+    return UNKNOWN if value is None else f"{value:,d}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A measurement with so many significant digits."""
+    return UNKNOWN if value is None else f"{value:.{digits}g}"
+
+
+def share(part: Decimal | None, whole: Decimal | None) -> str:
+    """`part` of `whole` in percent; something is never shown as 0 %."""
+    if part is None or whole is None or whole == 0:
+        return "–"  # noqa: RUF001 - a dash stands for no share
+    percent = EXACT.divide(100 * part, whole)
+    if 0 < percent < Decimal("0.1"):
+        return "<0.1 %"
+    return f"{percent:.1f} %"
+
+
+def change(now: Decimal | None, before: Decimal | None) -> str:
+    """How `now` differs from `before`, signed, in percent; `new` and `unknown` where there is no percentage."""
+    if now is None or before is None:
+        return UNKNOWN
+    if before == 0:
+        return "no change" if now == 0 else "new"
+    percent = EXACT.divide(100 * (now - before), before)
+    if percent == 0:
+        return "no change"
+    if abs(percent) < Decimal("0.1"):
+        return "+<0.1 %" if percent > 0 else "−<0.1 %"  # noqa: RUF001 - a minus sign
+    if percent >= 1000:  # noqa: PLR2004 - beyond, a factor reads better
+        return f"×{EXACT.divide(now, before):,.0f}"  # noqa: RUF001 - a multiplication sign
+    return f"{percent:+.1f} %".replace("-", "−")  # noqa: RUF001 - a minus sign
+
+
+def signed(value: Decimal) -> str:
+    """A difference of money with its sign."""
+    return money(value) if value == 0 else f"{'+' if value > 0 else '−'}{money(abs(value))}"  # noqa: RUF001
+
+
+def day(value: date) -> str:
+    """`3 Mar 2025`, whatever the machine's language is."""
+    return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
+
+
+def short_day(value: date) -> str:
+    """`3 Mar`."""
+    return f"{value.day} {_MONTHS[value.month - 1]}"
+
+
+def month(value: date) -> str:
+    """`Mar 2025`."""
+    return f"{_MONTHS[value.month - 1]} {value.year}"
+
+
+def days(first: date, last: date) -> str:
+    """A range of days, both included."""
+    if first == last:
+        return day(first)
+    return f"{short_day(first) if first.year == last.year else day(first)} – {day(last)}"  # noqa: RUF001 - a range
+
+
+def ranges(dates: Iterable[date]) -> str:
+    """Days in words, neighbours joined: `3 Mar 2025, 5 Mar – 7 Mar 2025`."""  # noqa: RUF002 - a range
+    runs: list[tuple[date, date]] = []
+    for value in sorted(dates):
+        if runs and value - runs[-1][1] == timedelta(days=1):
+            runs[-1] = runs[-1][0], value
+        else:
+            runs.append((value, value))
+    return ", ".join(days(*run) for run in runs)
+
+
+def visible(name: str) -> str:
+    """A name with its control characters made visible."""
+    return name.translate(_CONTROLS)
+
+
+def dataset_name(dataset_id: str, names: Mapping[str, str]) -> str:
+    """A dataset's name, or the first digits of its id where no name is known."""
+    return visible(names.get(dataset_id) or dataset_id[:SHORT_ID])
+
+
+def spreadsheet_text(name: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{name}" if _TO_UNDERSTAND_AS_TEXT.match(name) else name

@@ -1,0 +1,181 @@
+(() => {
+  "use strict";
+  const byId = (id) => document.getElementById(id);
+
+  const tip = byId("tip");
+  const hide = () => { tip.hidden = true; };
+  const show = (event) => {
+    const mark = event.target.closest && event.target.closest("[data-tip]");
+    if (!mark) return hide();
+    tip.textContent = mark.getAttribute("data-tip");
+    tip.hidden = false;
+    const place = mark.getBoundingClientRect();
+    const left = Math.min(Math.max(8, place.left + place.width / 2 - tip.offsetWidth / 2), document.documentElement.clientWidth - tip.offsetWidth - 8);
+    const above = place.top - tip.offsetHeight - 8;
+    tip.style.left = `${left}px`;
+    tip.style.top = `${above > 8 ? above : place.bottom + 8}px`;
+  };
+  document.addEventListener("pointerover", show);
+  document.addEventListener("pointerdown", show);
+  document.addEventListener("scroll", hide, { passive: true, capture: true });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+
+  const source = byId("data");
+  if (!source) return;
+  const data = JSON.parse(source.textContent);
+  const place = Object.fromEntries(data.columns.map((name, index) => [name, index]));
+  const STEP = 50;
+  const PLACES = 18;
+
+  // Numbers of a script keep 15 digits, costs have up to 38: they are whole numbers of 10^-18 dollars.
+  const units = (text) => {
+    const [whole, fraction = ""] = text.split(".");
+    return BigInt(whole + fraction.padEnd(PLACES, "0"));
+  };
+  const digits = (value) => {
+    const text = value.toString().padStart(PLACES + 1, "0");
+    const fraction = text.slice(-PLACES).replace(/0+$/, "");
+    return text.slice(0, -PLACES) + (fraction ? `.${fraction}` : "");
+  };
+  const grouped = (text) => text.replace(/\B(?=(\d{3})+$)/g, ",");
+  // As the page's other amounts: cents, and below a dollar two significant digits, half to even.
+  const money = (text) => {
+    const value = units(text);
+    if (value === 0n) return "$0.00";
+    if (value < 10n ** 12n) return "<$0.000001";
+    const first = value.toString().length - 1 - PLACES;
+    const places = first >= 0 ? 2 : Math.max(2, 1 - first);
+    const step = 10n ** BigInt(PLACES - places);
+    let rounded = value / step;
+    const rest = (value % step) * 2n;
+    if (rest > step || (rest === step && rounded % 2n === 1n)) rounded += 1n;
+    const shown = rounded.toString().padStart(places + 1, "0");
+    return `$${grouped(shown.slice(0, -places))}.${shown.slice(-places)}`;
+  };
+
+  const rows = data.rows.map((row) => ({
+    row,
+    words: [row[0], ...data.datasets[row[place.reference_dataset_id]], data.tenants[row[place.tenant_id]]].join("\n").toLowerCase(),
+    cost: row[place.total_cost] === null ? null : units(row[place.total_cost]),
+  }));
+  const headers = [...document.querySelectorAll("#rows thead th")];
+  const columns = headers.map((header) => header.dataset.column);
+  const body = document.querySelector("#rows tbody");
+  const foot = document.querySelector("#rows tfoot tr");
+  let sort = { column: "start_date", down: true };
+  let limit = STEP;
+
+  const key = (item, column) => {
+    if (column === "total_cost") return item.cost;
+    const value = item.row[place[column]];
+    if (column === "reference_dataset_id") return data.datasets[value][1].toLowerCase();
+    return value;
+  };
+  const compare = (one, other) => {
+    const a = key(one, sort.column);
+    const b = key(other, sort.column);
+    if (a === b) return 0;
+    if (a === null) return 1;
+    if (b === null) return -1;
+    return (a < b ? -1 : 1) * (sort.down ? -1 : 1);
+  };
+  const element = (name, text, attributes = {}) => {
+    const made = document.createElement(name);
+    if (text !== null) made.textContent = text;
+    for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
+    return made;
+  };
+  const unknown = () => element("span", "unknown", { class: "unknown" });
+  const amount = (text) => (text === null ? unknown() : element("data", money(text), { value: text, title: `$${text}` }));
+  const figure = (value) => (value === null ? unknown() : element("data", grouped(String(value)), { value }));
+  const content = (column, row) => {
+    const value = row[place[column]];
+    if (column === "reference_dataset_id") {
+      const [id, name] = data.datasets[value];
+      return element("bdi", name, { class: "name", title: id });
+    }
+    if (column === "tenant_id") return element("span", data.tenants[value].slice(0, 8), { title: data.tenants[value] });
+    return column === "total_cost" ? amount(value) : figure(value);
+  };
+  const line = ({ row }) => {
+    const made = document.createElement("tr");
+    for (const column of columns) {
+      if (column === "start_date") {
+        made.append(element("th", row[0], { scope: "row" }));
+      } else {
+        const cell = element("td", null, column.endsWith("_id") ? {} : { class: "n" });
+        cell.append(content(column, row));
+        made.append(cell);
+      }
+    }
+    return made;
+  };
+  const sum = (found, column) => {
+    const known = found.map((item) => (column === "total_cost" ? item.cost : item.row[place[column]])).filter((value) => value !== null);
+    if (!known.length) return unknown();
+    const total = known.reduce((a, b) => a + BigInt(b), 0n);
+    return column === "total_cost" ? amount(digits(total)) : figure(total);
+  };
+
+  const draw = () => {
+    const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const onlyUnknown = byId("unpriced").checked;
+    const found = rows.filter((item) => words.every((word) => item.words.includes(word)) && (!onlyUnknown || item.row[place.unpriced_session_count] > 0));
+    found.sort(compare);
+    body.replaceChildren(...found.slice(0, limit).map(line));
+    columns.forEach((column, index) => {
+      if (column !== "start_date" && !column.endsWith("_id")) foot.cells[index].replaceChildren(sum(found, column));
+    });
+    const shown = Math.min(limit, found.length);
+    const of = found.length === rows.length ? "" : ` found, of ${grouped(String(rows.length))}`;
+    byId("shown").textContent = `${grouped(String(shown))} of ${grouped(String(found.length))} rows${of}`;
+    byId("more").hidden = shown === found.length;
+    for (const header of headers) {
+      if (header.dataset.column === sort.column) header.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+      else header.removeAttribute("aria-sort");
+    }
+  };
+  for (const header of headers) {
+    const button = element("button", header.textContent, { type: "button" });
+    header.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const { column } = header.dataset;
+      sort = { column, down: sort.column === column ? !sort.down : !column.endsWith("_id") };
+      limit = STEP;
+      draw();
+    });
+  }
+  const again = () => { limit = STEP; draw(); };
+  byId("search").addEventListener("input", again);
+  byId("unpriced").addEventListener("change", again);
+  document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
+  byId("more").addEventListener("click", () => {
+    const next = limit;
+    limit += 4 * STEP;
+    draw();
+    const row = body.rows[next];
+    row.tabIndex = -1;
+    row.focus();
+  });
+
+  const quoted = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const csv = () => {
+    const lines = [[...data.columns, "dataset_name"].join(",")];
+    for (const { row } of rows) {
+      const cells = row.map((value) => (value === null ? "" : String(value)));
+      const dataset = row[place.reference_dataset_id];
+      cells[place.tenant_id] = data.tenants[row[place.tenant_id]];
+      [cells[place.reference_dataset_id]] = data.datasets[dataset];
+      lines.push([...cells, quoted(data.csvNames[dataset])].join(","));
+    }
+    return `${lines.join("\r\n")}\r\n`;
+  };
+  byId("csv").addEventListener("click", () => {
+    const address = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+    const link = element("a", null, { href: address, download: data.file });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
+  });
+  document.querySelector(".tools").hidden = false;
+  draw();
+})();
