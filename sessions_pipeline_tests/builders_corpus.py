@@ -131,6 +131,8 @@ COSTS = (
             ("0.1234567890123456789", _FRACTION),
             ("1.2345678901234567e-05", _FRACTION),
             ("1e-19", _FRACTION),
+            ("1.1234567891e-09", _FRACTION),
+            ("1.123456789012e-09", _FRACTION),
             ("1e-999999999999999999999999", _FRACTION),
             ('"100000000000000000000"', _INTEGER),
             ("1e20", _INTEGER),
@@ -318,6 +320,11 @@ STRUCTURES = (
             "experiment_progress.run_progress: must not be null",
             "experiment_progress.evaluator_progress.a: must be a number, not a string",
         ),
+    ),
+    Case(
+        "progress beyond 64 bits",
+        record(experiment_progress=_PROGRESS % (2**63, 1, "{}")),
+        reasons=("experiment_progress.expected_run_count: is an integer beyond 64 bits",),
     ),
     Case(
         "progress that is empty",
