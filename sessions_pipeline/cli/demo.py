@@ -45,11 +45,16 @@ def demo_settings(url: str, key: str) -> Settings:
 
 
 def _where_next(report: str) -> str:
-    table = f"{ROOT}/daily_cost_by_reference_dataset/*/*.parquet"
-    return f"""
-Parquet   {ROOT.resolve()}
-Report    {report}
-DuckDB    .venv/bin/python -c "import duckdb; duckdb.sql(\\"FROM '{table}' ORDER BY start_date LIMIT 5\\").show()"
-          .venv/bin/python -c "import duckdb; duckdb.sql(\\"SELECT sum(total_cost) FROM '{table}'\\").show()"
-Dagster   make dev SANDBOX=1    the same data in the UI, with its graph, checks and schedule
-"""
+    table = f"'{ROOT}/daily_cost_by_reference_dataset/*/*.parquet'"
+    recipes = (f"FROM {table} ORDER BY start_date LIMIT 5", f"SELECT sum(total_cost) FROM {table}")
+    first, second = (f'.venv/bin/python -c "import duckdb; duckdb.sql(\\"{sql}\\").show()"' for sql in recipes)
+    return "\n".join(
+        (
+            "",
+            f"Parquet   {ROOT.resolve()}",
+            f"Report    {report}",
+            f"DuckDB    {first}",
+            f"          {second}",
+            "Dagster   make dev SANDBOX=1    the same data in the UI, with its graph, checks and schedule",
+        )
+    )
