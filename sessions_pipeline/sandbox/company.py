@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
 DAYS = 45
+DAY_US = 86_400_000_000
 WORKSPACE = str(uuid5(NAMESPACE_URL, "sandbox/workspace/main"))
 OTHER_WORKSPACE = str(uuid5(NAMESPACE_URL, "sandbox/workspace/research"))
 TEAMS = {
@@ -51,7 +52,10 @@ class Run(NamedTuple):
 
 @dataclass
 class Session:
-    """A session as the database would hold it; `broken` replaces fields of its JSON."""
+    """A session as the database would hold it.
+
+    `run_count` runs are made in all or, with `until`, a day; `broken` replaces fields of its JSON.
+    """
 
     id: str
     tenant_id: str
@@ -73,12 +77,24 @@ class Session:
         """Its runs in the order of their start."""
         if self.emptied:
             return []
+        if self.until is not None and self.start is not None:
+            return list(self._runs_by_day(self.start, self.until))
         choose = random.Random(self.seed)
         begin = self.start or datetime(2026, 1, 1, tzinfo=UTC)
-        span = max(int(((self.until or self.end or begin + timedelta(minutes=20)) - begin).total_seconds() * 1e6), 1)
+        span = max(int(((self.end or begin + timedelta(minutes=20)) - begin).total_seconds() * 1e6), 1)
         starts = sorted(choose.randrange(span) for _ in range(self.run_count))
         first = microseconds(begin)
         return [self._run(choose, first + start) for start in starts]
+
+    def _runs_by_day(self, start: datetime, until: datetime) -> Iterator[Run]:
+        """`run_count` runs a day: what a day had does not depend on when it is looked at."""
+        first, last = microseconds(start), microseconds(until)
+        for day in range(first // DAY_US, last // DAY_US + 1):
+            choose = random.Random(self.seed + day)
+            for offset in sorted(choose.randrange(DAY_US) for _ in range(self.run_count)):
+                run = self._run(choose, day * DAY_US + offset)
+                if first <= run.start_us <= last:
+                    yield run
 
     def _run(self, choose: random.Random, start_us: int) -> Run:
         prompt, completion = choose.randrange(200, 6_000), choose.randrange(20, 900)
@@ -146,31 +162,34 @@ def microseconds(time: datetime) -> int:
 
 
 def company(seed: int, now: datetime, *, broken: bool = True) -> list[Session]:
-    """Its sessions up to `now`, about 6,000 in 45 days."""
-    choose = random.Random(seed)
+    """Its sessions up to `now`, about 6,000 in 45 days; a day's sessions are the same whenever it is looked at."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    sessions = [*_projects(choose, seed, today, now)]
+    sessions = [*_projects(seed, today, now)]
     for back in range(DAYS - 1, -1, -1):
         day = today - timedelta(days=back)
-        sessions += [session for session in _experiments(choose, seed, day) if session.start and session.start <= now]
-    if broken:
-        _break_some(sessions, choose)
+        choose = random.Random(f"{seed}/{day:%Y-%m-%d}")
+        of_day = list(_experiments(choose, seed, day))
+        if broken and day.day % 3 == 0:
+            _break_one(of_day, choose)
+        sessions += [session for session in of_day if session.start is None or session.start <= now]
     for session in sessions:
-        session.order = choose.random()
+        session.order = random.Random(session.seed).random()
     return sessions
 
 
-def _projects(choose: random.Random, seed: int, today: datetime, now: datetime) -> Iterator[Session]:
+def _projects(seed: int, today: datetime, now: datetime) -> Iterator[Session]:
+    # Begun in the last quarter but one, so that they stay the same for months.
+    quarter = today.replace(day=1, month=(today.month - 1) // 3 * 3 + 1)
     for number, name in enumerate(PROJECTS):
-        start = today - timedelta(days=20 + 7 * number, hours=-number)
-        days = (now - start).days + 1
+        choose = random.Random(f"{seed}/{name}")
+        start = quarter - timedelta(days=10 + 7 * number, hours=-number)
         yield Session(
             id=str(uuid5(NAMESPACE_URL, f"sandbox/{seed}/project/{name}")),
             tenant_id=WORKSPACE if number != len(PROJECTS) - 1 else OTHER_WORKSPACE,
             name=name,
             start=start,
             seed=choose.getrandbits(60),
-            run_count=days * choose.randrange(40, 120),
+            run_count=choose.randrange(40, 120),
             model=choose.choice(list(PRICES)),
             team=list(TEAMS)[number % 3],
             until=now,
@@ -204,8 +223,8 @@ def _experiments(choose: random.Random, seed: int, day: datetime) -> Iterator[Se
                 )
 
 
-def _break_some(sessions: list[Session], choose: random.Random) -> None:
-    """A dozen records that break the schema and five without a start time; far from twenty on any day."""
+def _break_one(sessions: list[Session], choose: random.Random) -> None:
+    """One record of the day breaks the schema, and on some days one has no start time: a dozen and five in all."""
     faults: list[dict[str, Any]] = [
         {"total_cost": "12,50"},
         {"run_count": "many"},
@@ -214,11 +233,10 @@ def _break_some(sessions: list[Session], choose: random.Random) -> None:
         {"total_cost": "-0.01"},
         {"error_rate": "3%"},
     ]
-    experiments = [session for session in sessions if session.dataset]
-    for session, fault in zip(choose.sample(experiments, 12), faults * 2, strict=True):
-        session.broken = fault
-    for session in choose.sample([session for session in experiments if not session.broken], 5):
-        session.start = None
+    broken, undated = choose.sample(sessions, 2)
+    broken.broken = choose.choice(faults)
+    if choose.random() < 0.4:  # noqa: PLR2004
+        undated.start = None
 
 
 def dumps(value: Any) -> str:
