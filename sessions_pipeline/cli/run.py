@@ -11,9 +11,13 @@ import dagster as dg
 
 from sessions_pipeline.errors import SettingError, UsageError
 from sessions_pipeline.orchestration.build import build_definitions, quiet_config
+from sessions_pipeline.orchestration.instance import temporary_instance
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import OnDay, Pipeline
 from sessions_pipeline.settings import Settings
+
+# What a rebuild from the stored readings leaves alone: it comes from the API, or describes the present.
+FROM_THE_NETWORK = ("raw_sessions", "daily_cost_by_project", "cost_report")
 
 
 def run_days(
@@ -30,18 +34,21 @@ def run_days(
         repository = definitions.get_repository_def()
         selection = None
         if as_of is not None:
-            select = select or "* and not key:raw_sessions"
+            select = f"({select or '*'}) and not ({' or '.join(f'key:{name}' for name in FROM_THE_NETWORK)})"
         if select is None:
             job = repository.get_job("refresh_sessions")
         else:
             job = repository.get_implicit_global_asset_job_def()
             selection = _selected(select, job)
-        job.execute_in_process(
-            instance=instance,
-            run_config=quiet_config(),
-            tags=range_tags(first, last),
-            asset_selection=selection,
-        )
+        try:
+            job.execute_in_process(
+                instance=instance,
+                run_config=quiet_config(),
+                tags=range_tags(first, last),
+                asset_selection=selection,
+            )
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
 
 
 def _selected(select: str, job: dg.JobDefinition) -> list[dg.AssetKey]:
@@ -61,7 +68,7 @@ def _instance() -> Iterator[dg.DagsterInstance]:
     home = os.environ.get("DAGSTER_HOME")
     if not home:
         _say("DAGSTER_HOME is not set: this run is not kept in Dagster's history")
-        with dg.DagsterInstance.ephemeral() as instance:
+        with temporary_instance() as instance:
             yield instance
         return
     if not os.path.isabs(home) or not os.path.isdir(home):  # noqa: PTH117, PTH112

@@ -4,11 +4,14 @@ The only module that imports httpx. Errors never carry httpx's exceptions along,
 with it the key.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import httpx
 
@@ -53,10 +56,15 @@ class Transport:
         self._access = access
         self._read_seconds = read_seconds
         self._lock = threading.Lock()
+        self._streams: WeakSet[Any] = WeakSet()
         self._http = _http_client(access, most_connections)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and end the waits of threads that are still reading from one."""
+        for stream in list(self._streams):
+            # A closed socket would let its reader wait on, one that is shut down wakes it.
+            with suppress(OSError):
+                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._http.close()
 
     def get(
@@ -74,6 +82,7 @@ class Transport:
             params=httpx.QueryParams(list(parameters)),
             headers={"X-Tenant-Id": workspace} if workspace else None,
             timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read), pool=read),
+            extensions={"trace": self._note_stream},
         )
         try:
             response = self._http.send(request, stream=True)
@@ -84,6 +93,10 @@ class Transport:
         except httpx.HTTPError as error:
             problem = self._broken(error, f"{self._access.host}{path}")
         raise problem  # outside the except block, so that httpx's exception is not its context
+
+    def _note_stream(self, event: str, info: Mapping[str, Any]) -> None:
+        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            self._streams.add(info["return_value"])
 
     def _receive(self, response: httpx.Response, end: float) -> Reply:
         body = bytearray()
