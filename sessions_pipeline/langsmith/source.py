@@ -3,7 +3,7 @@
 Another way of paging is one more class with the method `days`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from datetime import date, timedelta
 from typing import Protocol
@@ -13,6 +13,7 @@ from sessions_pipeline.langsmith.coverage import Page
 from sessions_pipeline.langsmith.days import DayAssembler, DayReading, day_start_us
 from sessions_pipeline.langsmith.window import Ask, WindowReader
 from sessions_pipeline.schema.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.schema.redaction import Path, redact
 
 
 class SessionSource(Protocol):
@@ -39,14 +40,19 @@ class OffsetSource:
         workspace: str | None,
         page_size: int,
         in_flight: int,
+        private: Sequence[Path] = (),
     ) -> None:
-        """`query` narrows what is read; its sorting, paging and `include_stats` are set here."""
+        """`query` narrows what is read; its sorting, paging and `include_stats` are set here.
+
+        `private` names what is taken out of every record as soon as it arrives.
+        """
         self._client = client
         self._executor = executor
         self._query = query.model_copy(update={"sort_by": SessionSortableColumns.start_time, "sort_by_desc": True})
         self._workspace = workspace
         self._page_size = page_size
         self._in_flight = in_flight
+        self._private = private
 
     def days(self, first: date, last: date) -> Iterator[DayReading]:
         """See `SessionSource.days`."""
@@ -63,7 +69,10 @@ class OffsetSource:
             update={"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats}
         )
         answer = self._client.fetch(query, workspace=self._workspace)
-        return Page(ask.offset, answer.records, answer.total)
+        records = answer.records
+        if self._private:
+            records = [redact(record, self._private) for record in records]
+        return Page(ask.offset, records, answer.total)
 
 
 def drive(

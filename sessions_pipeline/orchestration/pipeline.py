@@ -10,6 +10,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.source import OffsetSource, SessionSource
 from sessions_pipeline.schema.query import parse_narrowing
+from sessions_pipeline.schema.redaction import parse_paths
 from sessions_pipeline.settings import Settings
 
 OnDay = Callable[[date], None]
@@ -51,31 +52,30 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query = parse_narrowing(self.settings.query)
+        query, private = parse_narrowing(self.settings.query), parse_paths(self.settings.redact)
+        # The client is closed first: that wakes the workers, which the executor waits for.
         with (
-            SessionsClient.from_settings(self.settings) as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
+            SessionsClient.from_settings(self.settings) as client,
         ):
-            try:
-                yield (
-                    client,
-                    [
-                        Workspace(
-                            asked,
-                            OffsetSource(
-                                client,
-                                executor,
-                                query,
-                                workspace=asked,
-                                page_size=self.settings.page_size,
-                                in_flight=self.settings.concurrency,
-                            ),
-                        )
-                        for asked in self.settings.workspace_ids or (None,)
-                    ],
-                )
-            finally:
-                executor.shutdown(wait=False, cancel_futures=True)
+            yield (
+                client,
+                [
+                    Workspace(
+                        asked,
+                        OffsetSource(
+                            client,
+                            executor,
+                            query,
+                            workspace=asked,
+                            page_size=self.settings.page_size,
+                            in_flight=self.settings.concurrency,
+                            private=private,
+                        ),
+                    )
+                    for asked in self.settings.workspace_ids or (None,)
+                ],
+            )
 
 
 def now() -> datetime:

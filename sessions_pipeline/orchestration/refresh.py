@@ -7,14 +7,16 @@ from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline.errors import ApiError, TooManyRejectedError
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.days import DayReading
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
 from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 from sessions_pipeline.schema.history import DayVerdict, judge_day
 from sessions_pipeline.schema.readings import Reading, dump_readings, load_readings, merge_reading
+from sessions_pipeline.schema.retention import without_superseded
 
 # A handful of broken records among few is no sign of a broken API: the fuse needs this many.
 FUSE_FLOOR = 20
@@ -43,16 +45,17 @@ class DayState:
 
 
 def read_days(
-    pipeline: Pipeline, lake: Lake, workspaces: Sequence[Workspace], first: date, last: date
+    pipeline: Pipeline, lake: Lake, client: SessionsClient, workspaces: Sequence[Workspace], first: date, last: date
 ) -> Iterator[DayState]:
     """Days from the API, newest first, then the undated sessions; a day comes when all workspaces have it.
 
     Raises:
-        ApiError: a workspace could not be read; days not yet handed out stay as they were.
+        ApiError: a workspace could not be read, the text names it; days not yet handed out stay as they were.
     """
     started = now()
-    total = 0
-    streams = [workspace.source.days(first, last) for workspace in workspaces]
+    total, finished, days = 0, 0, (last - first).days + 1
+    client.progress = lambda: f"{finished} of {days} days"
+    streams = [_days_of(workspace, first, last) for workspace in workspaces]
     for of_day in zip(*streams, strict=True):
         day: Day = of_day[0].day or UNDATED
         raw, readings = _stored(lake, day)
@@ -60,8 +63,12 @@ def read_days(
             # One microsecond apart, so that a row's time names its reading.
             fetched_at = started + timedelta(microseconds=number)
             raw, readings = _merge(raw, readings, reading, workspace.asked, fetched_at)
+        if pipeline.settings.keep_readings_days is not None:
+            kept_from = started - timedelta(days=pipeline.settings.keep_readings_days)
+            raw = without_superseded(raw, readings, before=kept_from)
         total += sum(reading.received for reading in of_day)
         yield _judge(pipeline, day, raw, readings, total)
+        finished += isinstance(day, date)
 
 
 def stored_days(pipeline: Pipeline, lake: Lake, first: date, last: date) -> Iterator[DayState]:
@@ -91,6 +98,15 @@ def _stored(lake: Lake, day: Day) -> tuple[pa.Table | None, list[Reading]]:
     if not lake.has(RAW_SESSIONS, day):
         return None, []
     return lake.read(RAW_SESSIONS, day), load_readings(lake.metadata(RAW_SESSIONS, day))
+
+
+def _days_of(workspace: Workspace, first: date, last: date) -> Iterator[DayReading]:
+    try:
+        yield from workspace.source.days(first, last)
+    except ApiError as error:
+        if workspace.asked is None:
+            raise
+        raise type(error)(f"Workspace {workspace.asked}: {error}", retry_after=error.retry_after) from None
 
 
 def _merge(

@@ -69,7 +69,7 @@ def _states(
         yield stored_days(pipeline, lake, days[0], days[-1])
         return
     with pipeline.workspaces() as (client, workspaces):
-        yield read_days(pipeline, lake, workspaces, days[0], days[-1])
+        yield read_days(pipeline, lake, client, workspaces, days[0], days[-1])
         for warning in client.warnings:
             context.log.warning(warning)
 
