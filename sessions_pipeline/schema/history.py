@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.schema.arrays import int64_array, text_array, value_array
 from sessions_pipeline.schema.batch import judge_batch
 from sessions_pipeline.schema.columns import REJECTED_SESSIONS, SESSIONS, TIMESTAMP
+from sessions_pipeline.schema.drift import absent_properties
 from sessions_pipeline.schema.readings import Reading
 from sessions_pipeline.schema.versions import Versions, versions_of
 
@@ -49,8 +50,8 @@ SHORTLIVED = timedelta(days=14)
 class DayVerdict:
     """A day's `sessions` and `rejected_sessions`, with what is worth telling about them.
 
-    `drift` counts properties and values that the schema does not name; `shrunk` names sessions whose newest reading
-    says less than an earlier one although retention can't explain it.
+    `drift` counts properties and values that the schema does not name, and properties of it that no record has;
+    `shrunk` names sessions whose newest reading says less than an earlier one although retention can't explain it.
     """
 
     sessions: pa.Table
@@ -77,7 +78,8 @@ def judge_day(raw: pa.Table, readings: Sequence[Reading], *, as_of: datetime | N
         raw = raw.filter(pc.less_equal(raw.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
     versions = versions_of(raw, readings)
-    judged = judge_batch(raw.column("payload").to_pylist())
+    payloads = raw.column("payload").to_pylist()
+    judged, absent = judge_batch(payloads), absent_properties(payloads)
     sessions = judged.sessions
     counts = versions.is_newest(sessions.column("row"))
     sessions = sessions if counts is None else sessions.filter(counts)
@@ -95,7 +97,8 @@ def judge_day(raw: pa.Table, readings: Sequence[Reading], *, as_of: datetime | N
     reasons = {row: list(said) for row, said in judged.rejected.items() if versions.is_newest_row(row)}
     for row, workspace in versions.foreign.items():
         reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({workspace})")
-    return DayVerdict(settled.cast(SESSIONS.schema), _rejected(raw, reasons, versions), judged.drift, shrunk)
+    drift = judged.drift + Counter({f"without {name}": settled.num_rows for name in absent})
+    return DayVerdict(settled.cast(SESSIONS.schema), _rejected(raw, reasons, versions), drift, shrunk)
 
 
 def _rejected(raw: pa.Table, reasons: Mapping[int, Sequence[str]], versions: Versions) -> pa.Table:

@@ -188,3 +188,11 @@ def test_any_history_holds_every_session_ever_read_once(history: list[list[tuple
         for earlier in range(hour):
             then = day.verdict(as_of=T0 + earlier * HOUR).sessions.num_rows
             assert then == len({n for reading in history[: earlier + 1] for n, _ in reading})
+
+
+def test_new_and_vanished_properties_are_counted_by_name() -> None:
+    day = Day().read(*(session(number, longlived_ttl_days=400, trace_tier="eternal") for number in range(3)))
+    drift = day.verdict().drift
+    assert drift["longlived_ttl_days"] == drift["trace_tier=eternal"] == 3
+    assert drift["without latency_p50"] == 3
+    assert "without total_cost" not in drift
