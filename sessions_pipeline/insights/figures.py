@@ -65,7 +65,7 @@ def number(value: float | None, digits: int = 3) -> str:
 def share(part: Decimal | None, whole: Decimal | None) -> str:
     """`part` of `whole` in percent; something is never shown as 0 %."""
     if part is None or whole is None or whole == 0:
-        return "–"  # noqa: RUF001 - a dash stands for no share
+        return "\N{EN DASH}"
     percent = EXACT.divide(100 * part, whole)
     if 0 < percent < Decimal("0.1"):
         return "<0.1 %"
@@ -82,15 +82,15 @@ def change(now: Decimal | None, before: Decimal | None) -> str:
     if percent == 0:
         return "no change"
     if abs(percent) < Decimal("0.1"):
-        return "+<0.1 %" if percent > 0 else "−<0.1 %"  # noqa: RUF001 - a minus sign
+        return "+<0.1 %" if percent > 0 else "\N{MINUS SIGN}<0.1 %"
     if percent >= 1000:  # noqa: PLR2004 - beyond, a factor reads better
-        return f"×{EXACT.divide(now, before):,.0f}"  # noqa: RUF001 - a multiplication sign
-    return f"{percent:+.1f} %".replace("-", "−")  # noqa: RUF001 - a minus sign
+        return f"\N{MULTIPLICATION SIGN}{EXACT.divide(now, before):,.0f}"
+    return f"{percent:+.1f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: Decimal) -> str:
     """A difference of money with its sign."""
-    return money(value) if value == 0 else f"{'+' if value > 0 else '−'}{money(abs(value))}"  # noqa: RUF001
+    return money(value) if value == 0 else f"{'+' if value > 0 else '\N{MINUS SIGN}'}{money(abs(value))}"
 
 
 def day(value: date) -> str:
@@ -112,7 +112,7 @@ def days(first: date, last: date) -> str:
     """A range of days, both included."""
     if first == last:
         return day(first)
-    return f"{short_day(first) if first.year == last.year else day(first)} – {day(last)}"  # noqa: RUF001 - a range
+    return f"{short_day(first) if first.year == last.year else day(first)} \N{EN DASH} {day(last)}"
 
 
 def ranges(dates: Iterable[date]) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.insights.figures import total
+from sessions_pipeline.schema.arrays import text_array
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -108,12 +108,12 @@ def report_data(
     earliest = first - (last - first) - timedelta(days=1)
     counted = rejected.select([DAY.name]).cast(pa.schema([DAY]))
     counted = _within(counted, DAY.name, first, last, undated=True).group_by(DAY.name).aggregate([([], "count_all")])
-    used = _within(_fit(sessions, SESSIONS), DAY.name, first, last, undated=False)
+    used = _within(_fit(sessions, SESSIONS), DAY.name, first, last)
     return ReportData(
         first=first,
         last=last,
         daily=_within(_fit(daily, DAILY), DAY.name, earliest, last, undated=True),
-        experiments=_within(_fit(experiments, EXPERIMENTS), DAY.name, first, last, undated=False),
+        experiments=_within(_fit(experiments, EXPERIMENTS), DAY.name, first, last),
         projects=None if projects is None else _within(_fit(projects, PROJECTS), "usage_date", first, last),
         rejected=counted.rename_columns(REJECTED.names).cast(REJECTED).sort_by(DAY.name),
         kept=_kept(used),
@@ -129,15 +129,14 @@ def _fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _within(table: pa.Table, name: str, first: date, last: date, *, undated: bool = False) -> pa.Table:
     column = table.column(name)
-    inside = pc.and_(
-        pc.greater_equal(column, pa.scalar(first, pa.date32())), pc.less_equal(column, pa.scalar(last, pa.date32()))
-    )
-    return table.filter(pc.fill_null(inside, fill_value=undated))
+    # Cast from text, because a scalar from a Python value imports pandas.
+    lowest, highest = text_array([first.isoformat(), last.isoformat()]).cast(pa.date32())
+    inside = pc.and_(pc.greater_equal(column, lowest), pc.less_equal(column, highest))
+    return table.filter(pc.or_kleene(inside, pc.is_null(column)) if undated else inside)
 
 
 def _kept(sessions: pa.Table) -> Kept:
     experiments = sessions.filter(pc.is_valid(sessions.column("reference_dataset_id")))
     older = pc.less(experiments.column("stats_as_of"), experiments.column("fetched_at"))
-    gone: Any = pc.is_valid(experiments.column("missing_since"))
-    kept = experiments.filter(pc.or_(pc.fill_null(older, fill_value=False), gone))
+    kept = experiments.filter(pc.or_kleene(older, pc.is_valid(experiments.column("missing_since"))))
     return Kept(kept.num_rows, total(kept.column("total_cost").to_pylist()))

@@ -1,0 +1,164 @@
+"""Tables for the report: a made-up month, a year of it, and rows of one's own."""
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from sessions_pipeline.insights.report import ReportData, report_data
+from sessions_pipeline.insights.report.data import DAILY, EXPERIMENTS, PROJECTS, SESSIONS
+from sessions_pipeline_tests.builders import TENANT, dataset, uuid
+
+FIRST, LAST = date(2025, 3, 1), date(2025, 3, 30)
+SCRIPT = "<script>alert(1)</script>"
+HOSTILE_NAMES = (
+    SCRIPT,
+    '"</script><img src=x onerror=alert(1)>',
+    "{{ 7 * 7 }} \\g<1> \\u003cb>",
+    "=HYPERLINK(1)",
+    "a\x00b\u202ec\u2028",
+    "]]>&amp;<!--",
+    "long" * 60,
+)
+
+
+def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> dict[str, Any]:
+    """A row of daily costs; without a cost its only experiment is unpriced."""
+    known = None if cost is None else Decimal(cost)
+    return {
+        **dict.fromkeys(DAILY.names),
+        "start_date": day,
+        "tenant_id": TENANT,
+        "reference_dataset_id": dataset(number),
+        "session_count": 1,
+        "priced_session_count": int(known is not None),
+        "unpriced_session_count": int(known is None),
+        "zero_cost_with_tokens_count": 0,
+        "total_cost": known,
+        **columns,
+    }
+
+
+def summary(number: int, cost: str | None, score: float | None = None, **columns: Any) -> dict[str, Any]:
+    """A row of `experiment_summary` with its day."""
+    day = columns.pop("day", FIRST)
+    scores = [] if score is None else [{"feedback_key": "correctness", "scope": "run", "average": score, "count": 9}]
+    return {
+        **dict.fromkeys(EXPERIMENTS.names),
+        "start_date": day,
+        "id": uuid(number),
+        "tenant_id": TENANT,
+        "reference_dataset_id": dataset(1),
+        "name": f"experiment {number}",
+        "start_time": datetime.combine(day, time(12), UTC),
+        "total_cost": None if cost is None else Decimal(cost),
+        "scores": scores,
+        **columns,
+    }
+
+
+def project(day: date, number: int, cost: str | None, **columns: Any) -> dict[str, Any]:
+    """A row of `daily_cost_by_project` with its day."""
+    return {
+        **dict.fromkeys(PROJECTS.names),
+        "usage_date": day,
+        "id": uuid(number, "9e"),
+        "tenant_id": TENANT,
+        "name": f"project {number}",
+        "total_cost": None if cost is None else Decimal(cost),
+        "is_exact": True,
+        "read_at": datetime(2025, 4, 1, tzinfo=UTC),
+        **columns,
+    }
+
+
+def report_of(
+    *rows: Mapping[str, Any],
+    first: date = FIRST,
+    last: date = LAST,
+    experiments: Sequence[Mapping[str, Any]] = (),
+    projects: Sequence[Mapping[str, Any]] | None = None,
+    rejected: Sequence[date | None] = (),
+    sessions: Sequence[Mapping[str, Any]] = (),
+    unread: Sequence[date] = (),
+    read_at: datetime | None = datetime(2025, 4, 2, 9, 30, tzinfo=UTC),
+    names: Mapping[str, str] | None = None,
+) -> ReportData:
+    """A report on daily rows; both periods were read but for the days of `unread`."""
+    asked = 2 * ((last - first).days + 1)
+    return report_data(
+        first=first,
+        last=last,
+        daily=pa.Table.from_pylist(list(rows), DAILY),
+        experiments=pa.Table.from_pylist(list(experiments), EXPERIMENTS),
+        rejected=pa.table({"start_date": pa.array(rejected, pa.date32())}),
+        sessions=pa.Table.from_pylist(list(sessions), SESSIONS),
+        days_read={last - timedelta(days=back) for back in range(asked)} - set(unread),
+        projects=None if projects is None else pa.Table.from_pylist(list(projects), PROJECTS),
+        names=names,
+        read_at=read_at,
+    )
+
+
+def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experiments: int = 120) -> ReportData:
+    """Everything that a report can hold, the same each time: unknown costs, unread days, hostile names."""
+    chance = random.Random(20250301)
+    days = [first + timedelta(days=count) for count in range((last - first).days + 1)]
+    rows = [
+        daily(
+            day,
+            number,
+            None if chance.random() < 0.05 else _money(chance, number),
+            run_count=chance.randint(1, 10**4),
+            total_tokens=None if chance.random() < 0.05 else chance.randint(1, 10**9),
+            prompt_cost=Decimal("0.1"),
+        )
+        for day in (*(day - timedelta(days=len(days)) for day in days), *days)
+        for number in range(datasets)
+        if chance.random() < 0.9 and day != first + timedelta(days=8)
+    ]
+    return report_of(
+        *rows,
+        first=first,
+        last=last,
+        experiments=[_experiment(chance, number, chance.choice(days), datasets) for number in range(experiments)],
+        projects=[
+            project(day, number, _money(chance, number), name=HOSTILE_NAMES[number % 7], is_exact=number != 2)
+            for day in days[-20:]
+            for number in range(12)
+        ],
+        rejected=[first, first, None],
+        sessions=[
+            {
+                "start_date": first,
+                "reference_dataset_id": dataset(1),
+                "total_cost": Decimal("2.5"),
+                "fetched_at": datetime(2025, 4, 2, tzinfo=UTC),
+                "stats_as_of": datetime(2025, 3, 2, tzinfo=UTC),
+            }
+        ],
+        unread=[first + timedelta(days=8)],
+        names={dataset(number): name for number, name in enumerate(HOSTILE_NAMES, 1)},
+    )
+
+
+def _experiment(chance: random.Random, number: int, day: date, datasets: int) -> dict[str, Any]:
+    return summary(
+        number,
+        None if number % 11 == 0 else _money(chance, 1),
+        None if number % 7 == 0 else round(chance.random(), 4),
+        day=day,
+        name=HOSTILE_NAMES[number % 7] if number % 5 == 0 else f"prompt v{number} with few-shot examples",
+        reference_dataset_id=dataset(chance.randrange(datasets)),
+        run_count=40,
+        cost_per_run=Decimal("0.123456789012345678"),
+    )
+
+
+def _money(chance: random.Random, number: int) -> str:
+    """Costs of very different sizes and with many digits."""
+    size = Decimal(10) ** chance.choice((-9, -4, -2, 0, 1, 2))
+    return f"{(Decimal(chance.randint(1, 10**9)) / 10**9 * size * (10 - number % 10)).quantize(Decimal(10) ** -18):f}"

@@ -1,0 +1,296 @@
+"""What the report says: sums, the period before, honesty, and that no name becomes markup."""
+
+import base64
+import hashlib
+import json
+import re
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sessions_pipeline.insights.report import ReportData, build_report
+from sessions_pipeline.insights.report.honesty import notes
+from sessions_pipeline.insights.report.ranking import panels
+from sessions_pipeline.insights.report.spending import spending
+from sessions_pipeline_tests.builders import dataset
+from sessions_pipeline_tests.builders_report import (
+    FIRST,
+    LAST,
+    SCRIPT,
+    daily,
+    made_up,
+    project,
+    report_of,
+    summary,
+)
+
+BEFORE = FIRST - timedelta(days=1)
+YEAR = date(2025, 1, 1), date(2025, 12, 31)
+
+
+class Page(HTMLParser):
+    """The text of a page, what scripts it has, its start tags, and its `data` values by the row they are in."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self.values: dict[str | None, list[str]] = {}
+        self._row: str | None = None
+        self._inside = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        self._inside = tag
+        if tag == "tr":
+            self._row = next((value for name, value in attrs if name.startswith("data-")), None)
+        if tag == "data":
+            self.values.setdefault(self._row, []).append(attributes["value"] or "")
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+        if tag == "tr":
+            self._row = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.text += data
+
+    @property
+    def embedded(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.scripts[0])
+        return found
+
+
+def words(html: str) -> str:
+    return " ".join(Page(html).text.split())
+
+
+def test_the_total_is_the_exact_sum_of_the_period_alone() -> None:
+    data = report_of(
+        daily(FIRST, 1, "0.1"),
+        daily(LAST, 2, "99999999999999999999.000000000000000001"),
+        daily(BEFORE, 1, "1000"),
+        daily(LAST + timedelta(days=1), 1, "1000"),
+        daily(None, 1, "1000"),
+    )
+    assert spending(data).now.cost == Decimal("99999999999999999999.100000000000000001")
+    assert "$99,999,999,999,999,999,999.10" in words(build_report(data))
+
+
+def test_each_datasets_row_holds_its_exact_cost_its_experiments_and_those_without_a_cost() -> None:
+    html = build_report(report_of(daily(FIRST, 1, "1.000000000000000007"), daily(LAST, 1, None), daily(BEFORE, 1, "2")))
+    assert Page(html).values[dataset(1)] == ["1.000000000000000007", "2", "2", "1"]
+
+
+def test_an_unknown_cost_is_called_unknown_and_never_zero() -> None:
+    text = words(build_report(report_of(daily(FIRST, 1, None))))
+    assert "unknown" in text
+    assert "$0" not in text.split("cost exactly")[0]
+
+
+@pytest.mark.parametrize(("days", "unit"), [(1, "day"), (45, "day"), (46, "week"), (200, "week"), (201, "month")])
+def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, unit: str) -> None:
+    data = made_up(LAST - timedelta(days=days - 1), LAST, datasets=3, experiments=0)
+    spent = spending(data)
+    assert spent.unit == unit
+    parts = [cost for bucket in spent.buckets for cost in bucket.costs.values()]
+    assert sum(parts) == sum(bucket.usage.cost or 0 for bucket in spent.buckets) == spent.now.cost
+    assert sum(bucket.days for bucket in spent.buckets) == days
+    assert sum(bucket.days_read for bucket in spent.buckets) == days - len(spent.unread)
+
+
+@pytest.mark.parametrize(
+    ("rows", "unread", "said"),
+    [
+        ([daily(BEFORE, 1, "8")], [], "+25.0 % against $8.00 in the period before (30 Jan \N{EN DASH} 28 Feb 2025)."),
+        ([daily(BEFORE, 1, "20")], [], "▼ \N{MINUS SIGN}50.0 % against $20.00"),
+        ([daily(BEFORE, 1, "10")], [], "no change against $10.00"),
+        ([daily(BEFORE, 1, None)], [], "unknown against unknown in the period before"),
+        ([], [], "No experiments in the period before"),
+        ([daily(BEFORE, 1, "8")], [BEFORE - timedelta(days=3)], "of which only 29 of 30 days were read"),
+        ([daily(BEFORE, 1, "8")], [LAST], "1 of 30 days of this period were not read"),
+        ([], [FIRST - timedelta(days=back) for back in range(1, 31)], "was not read, so there is nothing to compare"),
+    ],
+)
+def test_the_change_against_the_period_before_is_told_with_what_is_known(
+    rows: list[dict[str, Any]], unread: list[date], said: str
+) -> None:
+    assert said in words(build_report(report_of(daily(FIRST, 1, "10"), *rows, unread=unread)))
+
+
+def test_what_moved_the_total_is_named_the_largest_first() -> None:
+    html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1")))
+    text = words(html)
+    moved = text[text.index("What moved it") :]
+    assert moved.startswith(
+        "What moved it: da000000 \N{MINUS SIGN}$30.00 (none now), da000000 +$10.00 (new), da000000 +$1.00 (new)."
+    )
+
+
+def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
+    kept = {"start_date": FIRST, "reference_dataset_id": dataset(1), "total_cost": Decimal(3), "missing_since": None}
+    at = datetime(2025, 4, 1, tzinfo=UTC)
+    data = report_of(
+        daily(FIRST, 1, "5", zero_cost_with_tokens_count=2),
+        daily(FIRST, 2, None),
+        daily(None, 2, "7"),
+        rejected=[FIRST, FIRST, LAST, None],
+        sessions=[
+            {**kept, "fetched_at": at, "stats_as_of": at - timedelta(days=9)},
+            {**kept, "fetched_at": at, "stats_as_of": at, "missing_since": at, "total_cost": None},
+            {**kept, "fetched_at": at, "stats_as_of": at},
+            {**kept, "fetched_at": at, "stats_as_of": at - timedelta(days=9), "reference_dataset_id": None},
+        ],
+        unread=[date(2025, 3, 5), date(2025, 3, 6), date(2025, 3, 9)],
+    )
+    told = {note.key: (note.fine, f"{note.headline} {note.text}") for note in notes(data, spending(data))}
+    assert not any(fine for key, (fine, _) in told.items() if key != "read_at")
+    assert told["unpriced"][1].startswith("1 of 2 experiments without a cost")
+    assert told["zero_cost"][1].startswith("2 experiments cost exactly $0")
+    assert told["days"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
+    assert told["rejected"][1].startswith("4 records rejected")
+    assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]
+    assert told["kept"][1].startswith("2 experiments kept, $3.00")
+    assert told["read_at"][1].startswith("Read 2 Apr 2025, 09:30 UTC")
+    assert told["undated"][1].startswith("1 experiment without a start time")
+
+    fine = report_of(daily(FIRST, 1, "5"))
+    assert all(note.fine for note in notes(fine, spending(fine)))
+    html = build_report(fine)
+    assert html.index("How far to trust these numbers") < html.index("Cost by dataset")
+
+
+def test_a_day_that_was_not_over_when_it_was_read_is_told() -> None:
+    data = report_of(daily(FIRST, 1, "5"), read_at=datetime(2025, 3, 30, 23, 59, tzinfo=UTC))
+    (note,) = (note for note in notes(data, spending(data)) if note.key == "days")
+    assert not note.fine
+    assert note.text == "30 Mar 2025 was not over when it was read."
+
+
+def test_the_ten_dearest_experiments_are_listed_with_exact_costs() -> None:
+    rows = [summary(number, f"{number}.000000000000000001") for number in range(1, 15)]
+    found = Page(build_report(report_of(daily(FIRST, 1, "5"), experiments=[*rows, summary(99, None)]))).values
+    listed = [(key, values[0]) for key, values in found.items() if key and key.startswith("5e")]
+    assert listed == [(rows[at]["id"], f"{at + 1}.000000000000000001") for at in range(13, 3, -1)]
+
+
+def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None:
+    used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
+    html = build_report(report_of(daily(FIRST, 1, "5"), projects=used))
+    assert Page(html).values[used[0]["id"]][0] == "3.75"
+    assert "2 days, 1 not exact" in words(html)
+    assert "on 2 measured days of 30" in words(html)
+
+
+@pytest.mark.parametrize("projects", [None, []])
+def test_without_usage_by_project_the_page_says_how_to_measure_it(projects: list[Any] | None) -> None:
+    html = build_report(report_of(daily(FIRST, 1, "5"), projects=projects))
+    assert "--select daily_cost_by_project --from 2025-03-01 --to 2025-03-30" in words(html)
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=25))
+@settings(max_examples=60, deadline=None)
+def test_the_best_for_their_cost_are_those_that_no_other_beats(points: list[tuple[int, int]]) -> None:
+    rows = [summary(number, str(cost), score / 10) for number, (cost, score) in enumerate(points)]
+    data = report_of(daily(FIRST, 1, "5"), experiments=rows)
+    ((panel,), _) = panels(data, spending(data))
+    best = {(one.cost, round((one.score or 0) * 10)) for one in panel.best}
+    unbeaten = {
+        (cost, score)
+        for cost, score in points
+        if not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+    }
+    assert best == unbeaten
+    assert len(panel.best) == len(best)
+    assert panel.scored == len(panel.best) + len(panel.others) == len(points)
+
+
+def test_names_stay_text_wherever_they_stand() -> None:
+    html = build_report(made_up())
+    page = Page(html)
+    style = next(index for index, (tag, _) in enumerate(page.tags) if tag == "style")
+    assert [tag for tag, _ in page.tags].count("script") == 2
+    assert {tag for tag, _ in page.tags[style:]}.isdisjoint({"img", "iframe", "object", "embed", "link"})
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    shown = page.text
+    for name in (
+        SCRIPT,
+        '"</script><img src=x onerror=alert(1)>',
+        "{{ 7 * 7 }} \\g<1> \\u003cb>",
+        "a␀b",
+        "]]>&amp;<!--",
+    ):
+        assert name in shown
+    assert {name for _, name in page.embedded["datasets"]} >= {SCRIPT, "]]>&amp;<!--"}
+    assert "'=HYPERLINK(1)" in page.embedded["csvNames"]
+
+
+def test_only_the_pages_own_script_may_run_and_nothing_may_be_loaded() -> None:
+    html = build_report(made_up())
+    page = Page(html)
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy") or ""
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert not re.findall(r"""(?:src|href)=["'](?!data:,|#)""", html.replace("onerror", "").replace("src=x", ""))
+    assert "url(http" not in html
+
+
+def test_the_rows_in_the_page_hold_every_column_of_the_parquet_exactly() -> None:
+    data = made_up()
+    inside = [row for row in data.daily.to_pylist() if row["start_date"] >= FIRST]
+    embedded = Page(build_report(data)).embedded
+    found = [dict(zip(embedded["columns"], row, strict=True)) for row in embedded["rows"]]
+    for row in found:
+        row["start_date"] = date.fromisoformat(row["start_date"])
+        row["tenant_id"] = embedded["tenants"][row["tenant_id"]]
+        row["reference_dataset_id"] = embedded["datasets"][row["reference_dataset_id"]][0]
+        for name in ("prompt_cost", "completion_cost", "total_cost"):
+            row[name] = None if row[name] is None else Decimal(row[name])
+
+    def order(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["start_date"], row["reference_dataset_id"]
+
+    assert sorted(found, key=order) == sorted(inside, key=order)
+
+
+def test_equal_data_give_equal_pages() -> None:
+    assert build_report(made_up()) == build_report(made_up())
+
+
+def test_a_year_of_twenty_datasets_and_five_thousand_experiments_stays_under_3_mb() -> None:
+    html = build_report(made_up(*YEAR, datasets=20, experiments=5_000))
+    assert len(html.encode()) < 3_000_000
+
+
+def test_an_empty_lake_says_what_to_run() -> None:
+    text = words(build_report(ReportData(first=FIRST, last=LAST)))
+    assert "make demo" in text
+    assert "sessions-pipeline materialize --from 2025-03-01 --to 2025-03-30" in text
+    assert "$" not in text
+
+
+def test_days_that_were_read_and_had_no_experiments_are_not_an_empty_lake() -> None:
+    text = words(build_report(report_of()))
+    assert "All 30 days were read" in text
+    assert "make demo" not in text
+
+
+def test_two_workspaces_are_told_apart_in_the_table() -> None:
+    other = daily(FIRST, 1, "2", tenant_id="7e000000-0000-4000-8000-000000000002")
+    html = build_report(report_of(daily(FIRST, 1, "1"), other))
+    assert "Workspace" in words(html)
+    assert "Workspace" not in words(build_report(report_of(daily(FIRST, 1, "1"))))
