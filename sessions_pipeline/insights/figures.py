@@ -90,7 +90,8 @@ def change(now: Decimal | None, before: Decimal | None) -> str:
 
 def signed(value: Decimal) -> str:
     """A difference of money with its sign."""
-    return money(value) if value == 0 else f"{'+' if value > 0 else '\N{MINUS SIGN}'}{money(abs(value))}"
+    sign = "+" if value > 0 else "\N{MINUS SIGN}"
+    return money(value) if value == 0 else f"{sign}{money(abs(value))}"
 
 
 def day(value: date) -> str:
