@@ -35,13 +35,11 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
                 REFRESH,
                 selection=dg.AssetSelection.groups(SESSIONS_GROUP, COSTS, INSIGHT) - dg.AssetSelection.assets(REPORT),
                 description="Reads the sessions of some days and makes every table that follows from them.",
-                partitions_def=daily,
             ),
             dg.define_asset_job(
                 MEASURE,
                 selection=dg.AssetSelection.assets(DAILY_COST_BY_PROJECT.name, REPORT),
-                description="Measures what every session used on some days, by three sweeps, and writes the cost report.",
-                partitions_def=daily,
+                description="Measures what sessions used on some days, by three sweeps, and writes the cost report.",
             ),
         ],
         schedules=[
