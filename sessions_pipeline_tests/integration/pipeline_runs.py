@@ -1,0 +1,142 @@
+"""A whole run against the sandbox over HTTP, into a lake in a temporary folder, and what to compare of it."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.sandbox.company import WORKSPACE, dumps
+from sessions_pipeline.sandbox.server import Sandbox
+from sessions_pipeline.schema.columns import (
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+    TABLES,
+    Table,
+)
+from sessions_pipeline.schema.readings import load_readings
+from sessions_pipeline.settings import Settings
+
+# Everything here happens in March 2026, whatever the clock says.
+NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
+TODAY = NOW.date()
+FIRST = TODAY - timedelta(days=2)
+DAYS = (FIRST, FIRST + timedelta(days=1), TODAY)
+# When a run read is all that may differ between two equal lakes.
+READ_TIMES = {"fetched_at", "stats_as_of", "missing_since", "read_at"}
+KEY = "lsv2_pt_d15tinc71ve_0123456789"
+
+
+def settings_for(url: str, root: Path, **values: Any) -> Settings:
+    """Settings for a sandbox alone; nothing of the environment's."""
+    return Settings(
+        _env_file=None,
+        **{
+            "LANGSMITH_API_KEY": "sandbox-key",
+            "LANGSMITH_ENDPOINT": url,
+            "LANGSMITH_WORKSPACE_ID": "",
+            "LANGSMITH_BEARER_TOKEN": None,
+            "SESSIONS_PIPELINE_DATA_ROOT": str(root),
+            "SESSIONS_PIPELINE_QUERY": {},
+            **values,
+        },
+    )
+
+
+def read(sandbox: Sandbox, root: Path, first: date = FIRST, last: date = TODAY, **values: Any) -> Settings:
+    """One run of `refresh_sessions`; the settings that it had."""
+    settings = settings_for(sandbox.url, root, **values)
+    run_days(settings, first, last)
+    return settings
+
+
+def lake_at(root: Path) -> Lake:
+    return Lake.open(str(root), query={}, read_only=True)
+
+
+def days_held(lake: Lake, table: Table) -> list[Day]:
+    if table.partition is None:
+        return [None] if lake.has(table, None) else []
+    return [*lake.days(table), *([UNDATED] if lake.has(table, UNDATED) else [])]
+
+
+def contents(root: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Every row of every table by table and day, without the times of reading."""
+    lake = lake_at(root)
+    return {
+        (table.name, str(day)): [
+            {name: value for name, value in row.items() if name not in READ_TIMES}
+            for row in lake.read(table, day).to_pylist()
+        ]
+        for table in TABLES
+        for day in days_held(lake, table)
+    }
+
+
+def files(root: Path) -> dict[str, str]:
+    """The digest of every file of a lake but its lock."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != "_lake.lock"
+    }
+
+
+def stray(root: Path) -> list[Path]:
+    """Files that a run has left behind."""
+    return [path for path in root.rglob("*") if path.is_file() and "_tmp" in path.parts]
+
+
+def ids(root: Path, days: Sequence[Day] = DAYS) -> list[str]:
+    """The ids of the days' valid sessions, each as often as it is there."""
+    lake = lake_at(root)
+    return [name for day in days for name in lake.read(SESSIONS, day, ["id"]).column("id").to_pylist()]
+
+
+def accounts(root: Path) -> dict[Day, tuple[int, int, int, int]]:
+    """What the latest reading of each day received, and its valid, rejected and repeated records."""
+    lake = lake_at(root)
+    told: dict[Day, tuple[int, int, int, int]] = {}
+    for day in days_held(lake, RAW_SESSIONS):
+        latest = load_readings(lake.metadata(RAW_SESSIONS, day))[-1]
+        valid = [row["missing_since"] for row in lake.read(SESSIONS, day).to_pylist()].count(None)
+        rejected = lake.read(REJECTED_SESSIONS, day).column("fetched_at").to_pylist().count(latest.fetched_at)
+        told[day] = (latest.received, valid, rejected, latest.repeated)
+    return told
+
+
+def record(number: int, start: datetime | None, **values: Any) -> str:
+    """A session's JSON text."""
+    return dumps(
+        {
+            "id": f"00000000-0000-4000-8000-{number:012d}",
+            "tenant_id": WORKSPACE,
+            "reference_dataset_id": "00000000-0000-4000-9000-000000000001",
+            "name": f"experiment {number}",
+            **({} if start is None else {"start_time": start.isoformat()}),
+            "trace_tier": "shortlived",
+            "run_count": 10,
+            "total_tokens": 1000,
+            "total_cost": "1.25",
+            **values,
+        }
+    )
+
+
+def some_records(count: int = 300, last: datetime = NOW, **values: Any) -> list[str]:
+    """Sessions ten minutes apart, newest first: a little over two days of them."""
+    return [record(number, last - timedelta(minutes=10 * number), **values) for number in range(count)]
+
+
+@contextmanager
+def failing_in_one_line(error: type[Exception], match: str) -> Iterator[None]:
+    with pytest.raises(error, match=match) as caught:
+        yield
+    assert "\n" not in str(caught.value)

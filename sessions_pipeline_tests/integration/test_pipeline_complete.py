@@ -1,0 +1,194 @@
+"""Nothing lost, nothing invented, over real HTTP while the list changes between pages; and several workspaces."""
+
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.errors import PermissionDeniedError
+from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
+from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline.schema.columns import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+)
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    DAYS,
+    FIRST,
+    NOW,
+    TODAY,
+    accounts,
+    contents,
+    failing_in_one_line,
+    files,
+    ids,
+    lake_at,
+    read,
+    record,
+    settings_for,
+)
+
+READING = "key:raw_sessions or key:sessions or key:rejected_sessions"
+MANY = 10_000
+
+
+class ChangingList:
+    """Sessions that are inserted, also back-dated, deleted and re-sorted among equals before each answer."""
+
+    def __init__(self, seed: int) -> None:
+        self._choose = random.Random(seed)
+        # Many share a start time: three a time, in an order that changes.
+        self._held: dict[int, tuple[datetime, float]] = {
+            number: (NOW - timedelta(minutes=30 * (number // 3)), self._choose.random()) for number in range(500)
+        }
+        self.throughout = set(self._held)
+        self.ever = set(self._held)
+
+    def texts(self) -> list[str]:
+        order = sorted(self._held.items(), key=lambda item: item[1], reverse=True)
+        return [record(number, start) for number, (start, _) in order]
+
+    def change(self) -> None:
+        for _ in range(self._choose.randrange(3)):
+            kind = self._choose.choice(("insert", "delete", "shuffle"))
+            if kind == "insert":
+                number = MANY + len(self.ever)
+                self._held[number] = (NOW - timedelta(minutes=self._choose.randrange(6000)), self._choose.random())
+                self.ever.add(number)
+            elif kind == "delete":
+                number = self._choose.choice(sorted(self._held))
+                del self._held[number]
+                self.throughout.discard(number)
+            else:
+                self._held = {number: (start, self._choose.random()) for number, (start, _) in self._held.items()}
+
+
+def session_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def in_window(number: int) -> bool:
+    return (NOW - timedelta(minutes=30 * (number // 3))).date() >= FIRST
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(4), pytest.param(range(4, 104), marks=pytest.mark.long)], ids=["four", "hundred"]
+)
+def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_is_accounted_for(
+    seeds: Sequence[int], tmp_path: Path
+) -> None:
+    changed = 0
+    for seed in seeds:
+        changing = ChangingList(seed)
+        root = tmp_path / str(seed)
+        with running_sandbox(texts=changing.texts(), now=NOW) as sandbox:
+            change_before_each_answer(sandbox, changing)
+            run_days(settings_for(sandbox.url, root, SESSIONS_PIPELINE_PAGE_SIZE=20), FIRST, TODAY, select=READING)
+        found = ids(root)
+        assert len(found) == len(set(found))
+        assert {session_id(number) for number in changing.throughout if in_window(number)} <= set(found)
+        assert set(found) <= {session_id(number) for number in changing.ever}
+        for received, valid, rejected, repeated in accounts(root).values():
+            assert received == valid + rejected + repeated
+        changed += len(changing.ever) - 500
+    assert changed > 10 * len(seeds)
+
+
+def change_before_each_answer(sandbox: Sandbox, changing: ChangingList) -> None:
+    data: Any = sandbox.api.data
+
+    def change(_request: int) -> None:
+        changing.change()
+        data.texts = changing.texts()
+
+    sandbox.api.before_answer = change
+
+
+def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeated(tmp_path: Path) -> None:
+    texts = [record(number, NOW - timedelta(minutes=number)) for number in range(60)]
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        data: Any = sandbox.api.data
+        new = iter(record(MANY + number, NOW + timedelta(minutes=number)) for number in range(MANY))
+        sandbox.api.before_answer = lambda _request: data.texts.insert(0, next(new))
+        read(sandbox, tmp_path, SESSIONS_PIPELINE_PAGE_SIZE=10)
+    received, valid, rejected, repeated = accounts(tmp_path)[TODAY]
+    assert repeated > 0
+    assert received == valid + rejected + repeated
+    assert {session_id(number) for number in range(60)} <= set(ids(tmp_path))
+
+
+def test_broken_and_undated_records_are_in_the_accounts_of_their_day(tmp_path: Path) -> None:
+    texts = [
+        record(1, None),
+        record(2, None, run_count="many"),
+        record(3, NOW),
+        record(4, NOW - timedelta(minutes=1), total_cost="12,50"),
+        record(4, NOW - timedelta(minutes=1), total_cost="12,50"),
+        record(5, NOW - timedelta(days=1)),
+    ]
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        read(sandbox, tmp_path)
+    told = accounts(tmp_path)
+    assert {day: (valid, rejected) for day, (_, valid, rejected, _) in told.items()} == {
+        FIRST: (0, 0),
+        DAYS[1]: (1, 0),
+        TODAY: (1, 1),
+        UNDATED: (1, 1),
+    }
+    assert all(received == valid + rejected + repeated for received, valid, rejected, repeated in told.values())
+    assert told[TODAY][3] >= 1
+
+
+def test_two_workspaces_are_one_run_whose_rows_are_told_apart(tmp_path: Path) -> None:
+    both = f"{WORKSPACE},{OTHER_WORKSPACE}"
+    with running_sandbox(now=NOW, broken=False) as sandbox:
+        read(sandbox, tmp_path / "both", LANGSMITH_WORKSPACE_ID=both)
+        read(sandbox, tmp_path / "one", LANGSMITH_WORKSPACE_ID=WORKSPACE)
+        read(sandbox, tmp_path / "other", LANGSMITH_WORKSPACE_ID=OTHER_WORKSPACE)
+        asked = {request["workspace"] for request in sandbox.requests}
+    assert asked == {WORKSPACE, OTHER_WORKSPACE}
+    together, one, other = (contents(tmp_path / name) for name in ("both", "one", "other"))
+    for table in (SESSIONS, DAILY_COST_BY_REFERENCE_DATASET):
+        for day in map(str, DAYS):
+            expected = [*one[table.name, day], *other[table.name, day]]
+            assert sorted(map(str, together[table.name, day])) == sorted(map(str, expected))
+            assert {row["tenant_id"] for row in other[table.name, day]} <= {OTHER_WORKSPACE}
+    assert any(other[SESSIONS.name, str(day)] for day in DAYS)
+
+
+def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(tmp_path: Path) -> None:
+    both = f"{WORKSPACE},{OTHER_WORKSPACE}"
+    with running_sandbox(now=NOW) as sandbox:
+        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=both)
+        before = files(tmp_path)
+        sandbox.api.workspaces = (WORKSPACE,)
+        with failing_in_one_line(PermissionDeniedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
+            read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=both)
+    assert files(tmp_path) == before
+
+
+def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(tmp_path: Path) -> None:
+    texts = [record(1, NOW), record(2, NOW, tenant_id=OTHER_WORKSPACE)]
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=WORKSPACE)
+    [rejected] = lake_at(tmp_path).read(REJECTED_SESSIONS, TODAY).to_pylist()
+    assert rejected["reasons"] == [f"tenant_id: is not the workspace asked for ({WORKSPACE})"]
+    assert ids(tmp_path) == [session_id(1)]
+    assert accounts(tmp_path)[TODAY][1:3] == (1, 1)
+
+
+def test_a_run_of_one_workspace_keeps_the_rows_of_another(tmp_path: Path) -> None:
+    with running_sandbox(now=NOW, broken=False) as sandbox:
+        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+        before = contents(tmp_path)
+        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=WORKSPACE)
+    assert contents(tmp_path) == before
+    raw = lake_at(tmp_path).read(RAW_SESSIONS, DAYS[1])
+    assert set(raw.column("tenant_id").to_pylist()) == {WORKSPACE, OTHER_WORKSPACE}
