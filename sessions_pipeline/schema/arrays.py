@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.schema.columns import TIMESTAMP
 from sessions_pipeline.schema.timestamps import microseconds
 
 
@@ -55,6 +56,11 @@ def value_array(values: Sequence[Any], type_: pa.DataType) -> "pa.Array[Any]":
     if pa.types.is_floating(type_):
         return double_array(values)
     return text_array(values)
+
+
+def time_array(time: datetime, count: int) -> "pa.Array[Any]":
+    """One moment, so many times."""
+    return pa.Array.from_buffers(TIMESTAMP, count, [None, pa.py_buffer(array("q", [microseconds(time)]) * count)])
 
 
 def flag_array(flags: bytes) -> "pa.Array[Any]":

@@ -13,10 +13,13 @@ from itertools import pairwise
 
 import pyarrow as pa
 
+from sessions_pipeline.schema.arrays import text_array, time_array
 from sessions_pipeline.schema.columns import RAW_SESSIONS
 from sessions_pipeline.schema.records import Record
 
 READINGS = "readings"
+# So few records that their payloads never overflow text offsets of 32 bits.
+_CHUNK = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +139,15 @@ def _current_payloads(stored: pa.Table, readings: Sequence[Reading]) -> dict[tup
 
 
 def _raw_rows(records: Sequence[Record], fetched_at: datetime) -> pa.Table:
-    columns = [
-        pa.array([record.session_id for record in records], pa.string(), from_pandas=False),
-        pa.array([record.tenant_id for record in records], pa.string(), from_pandas=False),
-        pa.array([record.start_time for record in records], pa.string(), from_pandas=False),
-        pa.array([record.payload for record in records], pa.string(), from_pandas=False),
-        pa.repeat(pa.scalar(fetched_at, RAW_SESSIONS.schema.field("fetched_at").type), len(records)),
-    ]
-    return pa.table(columns, schema=RAW_SESSIONS.schema)
+    tables = [pa.Table.from_batches([], RAW_SESSIONS.schema)]
+    for first in range(0, len(records), _CHUNK):
+        part = records[first : first + _CHUNK]
+        columns = [
+            text_array([record.session_id for record in part]),
+            text_array([record.tenant_id for record in part]),
+            text_array([record.start_time for record in part]),
+            text_array([record.payload for record in part]),
+            time_array(fetched_at, len(part)),
+        ]
+        tables.append(pa.table(columns, schema=RAW_SESSIONS.schema))
+    return pa.concat_tables(tables)

@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.schema.arrays import flag_array, value_array
+from sessions_pipeline.schema.arrays import flag_array, time_array, value_array
 from sessions_pipeline.schema.columns import TIMESTAMP
 from sessions_pipeline.schema.readings import Reading, row_key, row_workspaces
 
@@ -87,7 +87,7 @@ class OneVersion:
 
     def last_seen(self, rows: pa.ChunkedArray) -> pa.Array:
         """The latest reading."""
-        return pa.repeat(pa.scalar(self._seen, TIMESTAMP), len(rows))
+        return time_array(self._seen, len(rows))
 
     def last_seen_row(self, row: int, *, before: datetime) -> datetime:  # noqa: ARG002
         """The latest reading."""
