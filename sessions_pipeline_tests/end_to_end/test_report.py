@@ -1,0 +1,353 @@
+"""The report in a browser: its numbers, its table, and that everyone can read it anywhere without a network."""
+
+import csv
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from sessions_pipeline.insights import figures
+from sessions_pipeline.insights.report import ReportData, build_report
+from sessions_pipeline.insights.report.spending import spending
+from sessions_pipeline_tests.builders import dataset
+from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, LAST, SCRIPT, daily, made_up, report_of
+
+pytestmark = pytest.mark.browser
+
+# A browser in a container, that calls nobody.
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WIDTHS = {"desk": 1280, "phone": 390}
+DATA = made_up()
+ROWS = [row for row in DATA.daily.to_pylist() if row["start_date"] >= FIRST]
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None and not os.environ.get("CI"):
+        pytest.skip("needs Chromium: apt-get install chromium")
+    # Under CI a missing browser is a failure, said by Playwright.
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium or "chromium", args=list(ARGUMENTS))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    """Opens a report from a file; at the end nothing may have been asked of a network, or said on the console."""
+    asked: list[str] = []
+    said: list[str] = []
+    contexts = []
+
+    def show(data: ReportData = DATA, **options: Any) -> Page:
+        file = tmp_path / "report.html"
+        file.write_text(build_report(data), "utf-8")
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.goto(file.as_uri())
+        return page
+
+    yield show
+    for context in contexts:
+        context.close()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert said == []
+
+
+def texts(found: Locator) -> list[str]:
+    return [text.strip() for text in found.all_inner_texts()]
+
+
+def values(page: Page, selector: str) -> list[str | None]:
+    return [one.get_attribute("value") for one in page.locator(f"{selector} data").all()]
+
+
+def column(page: Page, number: int) -> list[str]:
+    return texts(page.locator(f"#rows tbody tr > :nth-child({number})"))
+
+
+def show_all(page: Page) -> None:
+    while page.locator("#more").is_visible():
+        page.locator("#more").click()
+
+
+def test_every_row_of_the_table_is_a_row_of_the_parquet(show: Open) -> None:
+    page = show()
+    show_all(page)
+    found = [
+        (
+            row.locator("th").inner_text(),
+            row.locator("bdi").get_attribute("title"),
+            *(cell.inner_text() for cell in row.locator("td.n").all()),
+        )
+        for row in page.locator("#rows tbody tr").all()
+    ]
+    measures = ("session_count", "unpriced_session_count", "run_count", "total_tokens")
+    assert sorted(found) == sorted(
+        (
+            row["start_date"].isoformat(),
+            row["reference_dataset_id"],
+            figures.money(row["total_cost"]),
+            *(figures.count(row[name]) for name in measures),
+        )
+        for row in ROWS
+    )
+
+
+def test_every_exact_amount_in_the_table_is_the_parquets(show: Open) -> None:
+    page = show()
+    show_all(page)
+    exact = page.locator("#rows tbody td:nth-child(3) data").evaluate_all("all => all.map(one => one.value)")
+    assert sorted(map(Decimal, exact)) == sorted(row["total_cost"] for row in ROWS if row["total_cost"] is not None)
+
+
+def test_the_headline_is_the_exact_total_of_the_parquet(show: Open) -> None:
+    page = show()
+    total = sum(row["total_cost"] for row in ROWS if row["total_cost"] is not None)
+    (shown,) = values(page, ".total")
+    assert shown is not None
+    assert Decimal(shown) == total
+    assert page.locator(".total data").inner_text() == figures.money(total)
+    assert values(page, "#rows tfoot td:nth-child(3)") == [shown]
+
+
+def test_the_sums_by_dataset_and_by_day_are_the_parquets(show: Open) -> None:
+    page = show()
+    page.locator("summary").click()
+    spent = spending(DATA)
+    for one in spent.datasets:
+        exact = values(page, f"tr[data-dataset='{one.id}'] td:nth-child(2)")
+        assert exact == ([] if one.now.cost is None else [figures.exact(one.now.cost)])
+    by_day = values(page, ".buckets td:nth-child(2)")
+    assert by_day == [figures.exact(one.usage.cost) for one in spent.buckets if one.usage.cost is not None]
+    assert "not known" in texts(page.locator(".buckets td:nth-child(2)"))
+
+
+@pytest.mark.parametrize(("name", "number"), [("Day", 1), ("Dataset", 2), ("Cost", 3), ("Runs", 6), ("Tokens", 7)])
+def test_a_click_sorts_and_another_turns_the_order(show: Open, name: str, number: int) -> None:
+    page = show()
+    page.get_by_label("Search by").fill("")
+    show_all(page)
+    button = page.locator("#rows thead").get_by_role("button", name=name, exact=True)
+
+    def known() -> list[Any]:
+        show_all(page)
+        found = column(page, number)
+        blanks = [text == "unknown" for text in found]
+        assert blanks == sorted(blanks), "what is unknown comes last"
+        if number == 1:
+            return [text for text in found if text != "unknown"]
+        if number == 2:
+            return [text.lower() for text in found]
+        exact = page.locator(f"#rows tbody td:nth-child({number}) data").evaluate_all(
+            "all => all.map(one => one.value)"
+        )
+        return [Decimal(text) for text in exact]
+
+    button.click()
+    first = known()
+    direction = page.locator("#rows thead th[aria-sort]").get_attribute("aria-sort")
+    assert page.locator("#rows thead th[aria-sort]").inner_text().startswith(name)
+    assert first == sorted(first, reverse=direction == "descending")
+    button.click()
+    assert known() == sorted(first, reverse=direction == "ascending")
+    assert page.locator("#rows thead th[aria-sort]").get_attribute("aria-sort") != direction
+
+
+def test_a_search_leaves_the_matching_rows_and_their_exact_sum(show: Open) -> None:
+    page = show()
+    page.get_by_label("Search by dataset, id or day").fill(f"2025-03-1 {dataset(2)}")
+    matching = [
+        row
+        for row in ROWS
+        if "2025-03-1" in row["start_date"].isoformat() and row["reference_dataset_id"] == dataset(2)
+    ]
+    assert len(column(page, 1)) == len(matching) > 0
+    assert page.get_by_role("status").inner_text() == (f"{len(matching)} of {len(matching)} rows found, of {len(ROWS)}")
+    (total,) = values(page, "#rows tfoot td:nth-child(3)")
+    assert Decimal(total or "") == sum(row["total_cost"] for row in matching if row["total_cost"] is not None)
+    page.get_by_label("Search by").fill("no such dataset")
+    assert column(page, 1) == []
+    assert column_of_sums(page)[0] == "unknown"
+    page.get_by_label("Search by").fill("")
+    page.get_by_label("Only with unknown costs").check()
+    assert page.get_by_role("status").inner_text().endswith(f"found, of {len(ROWS)}")
+    show_all(page)
+    assert len(column(page, 1)) == sum(row["unpriced_session_count"] > 0 for row in ROWS)
+
+
+def column_of_sums(page: Page) -> list[str]:
+    return texts(page.locator("#rows tfoot td.n"))
+
+
+def test_the_csv_holds_the_parquets_rows_to_the_last_digit(show: Open) -> None:
+    page = show()
+    page.get_by_label("Search by").fill("2025-03-30")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download CSV").click()
+    assert download.value.suggested_filename == "daily_cost_by_reference_dataset_2025-03-01_2025-03-30.csv"
+    with Path(download.value.path()).open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [*found[0]] == [*DATA.daily.column_names, "dataset_name"]
+
+    def row_of(line: dict[str, str]) -> dict[str, Any]:
+        return {name: _typed(name, text) for name, text in line.items() if name != "dataset_name"}
+
+    def order(row: dict[str, Any]) -> tuple[str, str]:
+        return str(row["start_date"]), row["reference_dataset_id"]
+
+    expected = [{**row, "start_date": row["start_date"].isoformat()} for row in ROWS]
+    assert sorted(map(row_of, found), key=order) == sorted(expected, key=order)
+    names = {line["reference_dataset_id"]: line["dataset_name"] for line in found}
+    assert names[dataset(1)] == SCRIPT
+    assert names[dataset(4)] == "'=HYPERLINK(1)"
+
+
+def _typed(name: str, text: str) -> Any:
+    if text == "":
+        return None
+    if name.endswith("_cost"):
+        return Decimal(text)
+    return int(text) if name.endswith(("_count", "_tokens")) else text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(show: Open, width: str, scheme: str) -> None:
+    page = show(color_scheme=scheme, viewport={"width": WIDTHS[width], "height": 900})
+    page.locator("summary").click()
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+
+
+def test_axe_finds_no_serious_fault_on_the_page_of_an_empty_lake(show: Open) -> None:
+    page = show(ReportData(first=FIRST, last=LAST))
+    assert Axe().run(page).response["violations"] == []
+    assert "make demo" in page.get_by_role("main").inner_text()
+
+
+@pytest.mark.parametrize("data", [DATA, ReportData(first=FIRST, last=LAST)], ids=["full", "empty"])
+def test_a_phone_need_not_scroll_sideways(show: Open, data: ReportData) -> None:
+    page = show(data, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate("visualViewport.scale") == 1
+
+
+def test_a_phone_gets_a_chart_that_is_drawn_for_it(show: Open) -> None:
+    page = show(viewport={"width": 390, "height": 844})
+    chart = page.locator(".stack .chart:visible")
+    assert chart.count() == 1
+    sizes = chart.locator("text").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(sizes) > 9
+
+
+def test_dark_and_light_follow_the_readers_choice(show: Open) -> None:
+    shades = {}
+    for scheme in ("light", "dark"):
+        page = show(color_scheme=scheme)
+        shades[scheme] = [
+            page.evaluate("getComputedStyle(document.body).backgroundColor"),
+            page.evaluate("getComputedStyle(document.body).color"),
+            page.locator(".chart text").first.evaluate("one => getComputedStyle(one).fill"),
+            page.locator(".s0").first.evaluate("one => getComputedStyle(one).fill"),
+        ]
+    assert all(light != dark for light, dark in zip(*shades.values(), strict=True))
+
+
+def test_it_prints_on_a4_in_ink_on_paper_without_controls(show: Open, tmp_path: Path) -> None:
+    page = show(color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('.total')).color") == "rgb(27, 36, 48)"
+    for control in (".tools", "#more", ".skip"):
+        assert page.locator(control).is_hidden()
+    page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
+    pdf = (tmp_path / "report.pdf").read_bytes()
+    assert b"/MediaBox [0 0 594.95996 841.91998]" in pdf or b"/MediaBox [0 0 595 842]" in pdf
+    assert 2 <= pdf.count(b"/Type /Page\n") <= 9
+    # What a page is wide, less its margins, is not exceeded by anything.
+    page.set_viewport_size({"width": 688, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") == 688
+
+
+def test_names_stay_text_when_the_script_writes_them_too(show: Open) -> None:
+    page = show()
+    page.get_by_label("Search by").fill("alert(1)")
+    shown = set(column(page, 2))
+    assert shown == {SCRIPT, '"</script><img src=x onerror=alert(1)>'}
+    assert page.locator("img, iframe").count() == 0
+    assert page.locator("script").count() == 2
+    page.get_by_label("Search by").fill(HOSTILE_NAMES[2])
+    assert set(column(page, 2)) == {HOSTILE_NAMES[2]}
+
+
+def test_a_mark_of_the_chart_shows_its_value_when_touched(show: Open) -> None:
+    page = show()
+    mark = page.locator(".wide [data-tip]").last
+    mark.scroll_into_view_if_needed()
+    mark.hover()
+    tip = page.locator("#tip")
+    assert tip.is_visible()
+    assert tip.inner_text() == mark.get_attribute("data-tip")
+    assert "$" in tip.inner_text()
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+
+
+def test_the_keyboard_reaches_everything_that_works(show: Open) -> None:
+    page = show()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the numbers"
+    page.locator("#search").focus()
+    page.keyboard.type("2025-03-30")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    assert page.get_by_label("Only with unknown costs").is_checked()
+    page.keyboard.press("Space")
+    for _ in range(5):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Cost"
+    page.keyboard.press("Enter")
+    assert page.locator("th[data-column=total_cost]").get_attribute("aria-sort") == "descending"
+
+
+def test_without_scripts_the_page_still_tells_everything_but_the_older_rows(show: Open) -> None:
+    page = show(java_script_enabled=False)
+    assert page.locator("#rows tbody tr").count() == 50
+    assert page.locator(".tools").is_hidden()
+    assert page.get_by_role("status").inner_text() == f"50 of {len(ROWS)} rows"
+
+
+def test_the_script_rounds_money_as_the_page_does(show: Open) -> None:
+    amounts = ["0", "0.995", "0.005", "0.0995", "2.675", "2.665", "0.00000149", "0.000000000000000001", "0.000001"]
+    amounts += ["99999999999999999999.999999999999999999", "1234567.125", "1234567.135", "0.125", "0.0125", "0.0135"]
+    page = show(report_of(*(daily(FIRST, number, amount) for number, amount in enumerate(amounts))))
+    page.locator("#rows thead").get_by_role("button", name="Cost", exact=True).click()
+    exact = page.locator("#rows tbody data[title^='$']").evaluate_all(
+        "all => all.map(one => [one.value, one.innerText])"
+    )
+    assert len(exact) == len(amounts)
+    assert exact == [[value, figures.money(Decimal(value))] for value, _ in exact]
