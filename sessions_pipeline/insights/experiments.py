@@ -1,5 +1,6 @@
 """One row per experiment: what it cost, how fast it was and how it scored."""
 
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.insights.sql import conform
+from sessions_pipeline.schema.arrays import double_array, value_array
 from sessions_pipeline.schema.columns import EXPERIMENT_SUMMARY, MONEY
 
 NEEDED = (
@@ -27,6 +29,9 @@ NEEDED = (
 )
 """The columns of `sessions` that the summary is made from."""
 
+# A cost has 38 digits and a count of runs 19: with 80 digits a quotient is exact far beyond the last one kept.
+_EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+_LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
 _SCORES = EXPERIMENT_SUMMARY.schema.field("scores").type
 
 
@@ -45,7 +50,7 @@ def experiment_summary(sessions: pa.Table, feedback: pa.Table) -> pa.Table:
     wanted = sessions.select(list(NEEDED)).filter(sessions.column("reference_dataset_id").is_valid())
     found = wanted.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order]).combine_chunks()
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
-    progress = pa.array([_progress(text) for text in found.column("experiment_progress").to_pylist()], pa.float64())
+    progress = double_array([_progress(text) for text in found.column("experiment_progress").to_pylist()])
     computed: dict[str, Any] = {
         "duration_seconds": _seconds(found.column("start_time"), ends),
         "cost_per_run": _cost_per_run(found.column("total_cost"), found.column("run_count")),
@@ -60,20 +65,27 @@ def experiment_summary(sessions: pa.Table, feedback: pa.Table) -> pa.Table:
 def _seconds(starts: Any, ends: Any) -> Any:
     """Seconds from start to end; null where one is unknown or the end lies before the start."""
     microseconds = pc.subtract(ends, starts).cast(pa.int64())
-    seconds = pc.divide(microseconds.cast(pa.float64()), 1e6)
-    return pc.if_else(pc.less(microseconds, pa.scalar(0)), None, seconds)
+    # Not by kernels, which make scalars of Python's numbers and import pandas for that.
+    return double_array([None if value is None or value < 0 else value / 1e6 for value in microseconds.to_pylist()])
 
 
 def _cost_per_run(costs: Any, runs: Any) -> Any:
     """Cost divided by runs, rounded once, half to even; null where one is unknown or there are no runs.
 
-    Arrow cuts the quotient of these types after 38 digits. That is 20 more than are kept, and a quotient that is not
-    a tie differs from it by at least 1 / (2 * 2**63) of the last kept digit, so the cut digits can't change the
-    rounding.
+    In Python, because Arrow's quotients of decimals are wrong near multiples of 2**32 (as of pyarrow 26). A quotient
+    that is not a tie differs from it by at least 1 / (2 * 2**63) of the last kept digit, so that the digits that
+    `_EXACT` cuts can't change the rounding.
     """
-    counted = pc.if_else(pc.greater(runs, pa.scalar(0)), runs, None)
-    quotient = pc.divide(costs.cast(pa.decimal256(38, 18)), counted.cast(pa.decimal256(19, 0)))
-    return pc.round(quotient, ndigits=MONEY.scale, round_mode="half_to_even").cast(MONEY)
+    pairs = zip(costs.to_pylist(), runs.to_pylist(), strict=True)
+    return value_array(
+        [
+            _EXACT.quantize(_EXACT.divide(cost, run), _LAST_DIGIT)
+            if cost is not None and run is not None and run > 0
+            else None
+            for cost, run in pairs
+        ],
+        MONEY,
+    )
 
 
 def _progress(text: str | None) -> float | None:
@@ -92,7 +104,7 @@ def _scores(ids: Any, feedback: pa.Table) -> Any:
     parents = pc.index_in(scored.column("session_id"), value_set=ids)
     scored = scored.append_column("parent", parents.cast(pa.int64())).filter(parents.is_valid())
     scored = scored.sort_by([(name, "ascending") for name in ("parent", "feedback_key", "scope")])
-    offsets = pc.search_sorted(_array(scored, "parent"), pa.arange(0, len(ids) + 1))  # type: ignore[attr-defined]
+    offsets = pc.search_sorted(_array(scored, "parent"), pa.arange(0, len(ids) + 1))
     structs = pa.StructArray.from_arrays(
         [_array(scored, field.name) for field in _SCORES.value_type], fields=list(_SCORES.value_type)
     )
