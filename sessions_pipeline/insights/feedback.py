@@ -4,12 +4,13 @@ The statistics are free-form in the API's schema; their usual fields are those o
 client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit is null, never an error.
 """
 
-from collections.abc import Iterator
-from typing import TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
 
+from sessions_pipeline.schema.arrays import double_array, int64_array, text_array, utf8_array
 from sessions_pipeline.schema.columns import SESSION_FEEDBACK
 
 NEEDED = ("id", "tenant_id", "reference_dataset_id", "feedback_stats", "session_feedback_stats")
@@ -22,7 +23,7 @@ _NULL = msgspec.Raw(b"null")
 _T = TypeVar("_T")
 
 
-class _Stats(msgspec.Struct):
+class _Stats(msgspec.Struct, gc=False):
     n: int | None = None
     avg: float | None = None
     stdev: float | None = None
@@ -30,10 +31,8 @@ class _Stats(msgspec.Struct):
     values: msgspec.Raw = _NULL
 
 
-_Row: TypeAlias = tuple[str, int | None, float | None, float | None, int | None, str | None]
-_FIELDS = ("feedback_key", "count", "average", "standard_deviation", "errors", "values")
-
-_BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ALL_FIT = msgspec.json.Decoder(dict[str, _Stats])
+_RAW_BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STATS = msgspec.json.Decoder(_Stats)
 _COUNT = msgspec.json.Decoder(int)
 _NUMBER = msgspec.json.Decoder(float)
@@ -42,41 +41,57 @@ _INT64 = range(-(2**63), 2**63)
 
 def session_feedback(sessions: pa.Table) -> pa.Table:
     """The table `session_feedback` of the given sessions, which have at least the columns `NEEDED`."""
-    rows: list[_Row] = []
-    parents: list[int] = []
+    sessions = sessions.select(list(NEEDED)).sort_by("id")
+    owners: list[int] = []
     scopes: list[str] = []
-    for scope, column in _SCOPES:
-        for parent, text in enumerate(sessions.column(column).to_pylist()):
-            if text is not None:
-                found = list(_rows(text))
-                rows += found
-                parents += [parent] * len(found)
-                scopes += [scope] * len(found)
-    owners = sessions.select(["id", "tenant_id", "reference_dataset_id"]).take(pa.array(parents, pa.int64()))
-    columns = list(zip(*rows, strict=True)) or [()] * len(_FIELDS)
-    schema = SESSION_FEEDBACK.schema
-    stats = [pa.array(values, schema.field(name).type) for name, values in zip(_FIELDS, columns, strict=True)]
-    table = pa.Table.from_arrays([*owners.columns, pa.array(scopes, pa.string()), *stats], schema=schema)
-    return table.sort_by([(name, "ascending") for name in SESSION_FEEDBACK.order])
+    keys: list[str] = []
+    stats: list[_Stats] = []
+    texts = [sessions.column(column).to_pylist() for _, column in _SCOPES]
+    for owner, of_session in enumerate(zip(*texts, strict=True)):
+        for (scope, _), text in zip(_SCOPES, of_session, strict=True):
+            # Sorted by session, scope and key, the rows are in the table's order.
+            found = {} if text is None else _by_key(text)
+            ordered = sorted(found)
+            owners += [owner] * len(found)
+            scopes += [scope] * len(found)
+            keys += ordered
+            stats += map(found.__getitem__, ordered)
+    columns = [
+        *sessions.select(["id", "tenant_id", "reference_dataset_id"]).take(int64_array(owners, pa.int64())).columns,
+        text_array(scopes),
+        text_array(keys),
+        _counts([one.n for one in stats]),
+        double_array([one.avg for one in stats]),
+        double_array([one.stdev for one in stats]),
+        _counts([one.errors for one in stats]),
+        utf8_array([b"" if text == b"null" else text for text in (bytes(one.values) for one in stats)]),
+    ]
+    return pa.Table.from_arrays(columns, schema=SESSION_FEEDBACK.schema)
 
 
-def _rows(text: str) -> Iterator[_Row]:
+def _by_key(text: str) -> Mapping[str, _Stats]:
+    """The statistics by key, most often in one go; nothing where the text is no object."""
     try:
-        by_key = _BY_KEY.decode(text)
+        return _ALL_FIT.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError):
-        return
-    for key, raw in by_key.items():
-        try:
-            stats = _STATS.decode(raw)
-        except msgspec.DecodeError:
-            stats = _field_by_field(raw)
-        yield key, _int64(stats.n), stats.avg, stats.stdev, _int64(stats.errors), _text(stats.values)
+        pass
+    try:
+        return {key: _one_by_one(raw) for key, raw in _RAW_BY_KEY.decode(text).items()}
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return {}
+
+
+def _one_by_one(raw: msgspec.Raw) -> _Stats:
+    try:
+        return _STATS.decode(raw)
+    except msgspec.DecodeError:
+        return _field_by_field(raw)
 
 
 def _field_by_field(raw: msgspec.Raw) -> _Stats:
     """The statistics that fit, where the object as a whole does not."""
     try:
-        fields = _BY_KEY.decode(raw)
+        fields = _RAW_BY_KEY.decode(raw)
     except msgspec.DecodeError:
         return _Stats()
     return _Stats(
@@ -95,10 +110,9 @@ def _decoded(decoder: msgspec.json.Decoder[_T], raw: msgspec.Raw | None) -> _T |
         return None
 
 
-def _int64(value: int | None) -> int | None:
-    return value if value is None or value in _INT64 else None
-
-
-def _text(raw: msgspec.Raw) -> str | None:
-    text = bytes(raw).decode()
-    return None if text == "null" else text
+def _counts(values: Sequence[int | None]) -> "pa.Array[Any]":
+    """Numbers that fit 64 bits; null where one does not."""
+    try:
+        return int64_array(values, pa.int64())
+    except OverflowError:
+        return int64_array([value if value in _INT64 else None for value in values], pa.int64())
