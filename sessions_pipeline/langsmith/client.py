@@ -92,9 +92,14 @@ class SessionsClient:
     ) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Wake and stop whoever waits for a slot, and close the connections."""
+    def stop(self) -> None:
+        """Wake and stop whoever waits for a slot or an answer; the requests of other threads fail."""
         self._throttle.close()
+        self._transport.interrupt()
+
+    def close(self) -> None:
+        """Stop, and close the connections."""
+        self.stop()
         self._transport.close()
 
     @property

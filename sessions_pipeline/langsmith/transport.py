@@ -57,15 +57,20 @@ class Transport:
         self._read_seconds = read_seconds
         self._lock = threading.Lock()
         self._streams: WeakSet[Any] = WeakSet()
+        self._interrupted = False
         self._http = _http_client(access, most_connections)
 
     def close(self) -> None:
-        """Close the connections, and end the waits of threads that are still reading from one."""
-        for stream in list(self._streams):
-            # A closed socket would let its reader wait on, one that is shut down wakes it.
-            with suppress(OSError):
-                stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        """Close the connections."""
         self._http.close()
+
+    def interrupt(self) -> None:
+        """End the waits of threads that are reading, or about to; their requests fail."""
+        with self._lock:
+            self._interrupted = True
+            streams = list(self._streams)
+        for stream in streams:
+            _shut_down(stream)
 
     def get(
         self, path: str, parameters: Sequence[tuple[str, str]], *, workspace: str | None, most_seconds: float
@@ -95,8 +100,13 @@ class Transport:
         raise problem  # outside the except block, so that httpx's exception is not its context
 
     def _note_stream(self, event: str, info: Mapping[str, Any]) -> None:
-        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
-            self._streams.add(info["return_value"])
+        if event not in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            return
+        stream = info["return_value"]
+        with self._lock:
+            self._streams.add(stream)
+        if self._interrupted:
+            _shut_down(stream)
 
     def _receive(self, response: httpx.Response, end: float) -> Reply:
         body = bytearray()
@@ -125,6 +135,12 @@ class Transport:
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
             return UnreachableError(f"{where} can't be reached ({said}); check LANGSMITH_ENDPOINT, network and proxy")
         return UnreachableError(f"{where} broke the connection ({said}); try again later")
+
+
+def _shut_down(stream: Any) -> None:
+    # A closed socket would let its reader wait on; one that is shut down wakes it.
+    with suppress(OSError):
+        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def _http_client(access: Access, most_connections: int) -> httpx.Client:

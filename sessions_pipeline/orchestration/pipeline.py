@@ -53,29 +53,27 @@ class Pipeline:
             SettingError: no key is set, or a setting is wrong.
         """
         query, private = parse_narrowing(self.settings.query), parse_paths(self.settings.redact)
-        # The client is closed first: that wakes the workers, which the executor waits for.
         with (
-            ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
             SessionsClient.from_settings(self.settings) as client,
+            ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
-            yield (
-                client,
-                [
-                    Workspace(
-                        asked,
-                        OffsetSource(
-                            client,
-                            executor,
-                            query,
-                            workspace=asked,
-                            page_size=self.settings.page_size,
-                            in_flight=self.settings.concurrency,
-                            private=private,
-                        ),
-                    )
-                    for asked in self.settings.workspace_ids or (None,)
-                ],
-            )
+
+            def source(asked: str | None) -> OffsetSource:
+                return OffsetSource(
+                    client,
+                    executor,
+                    query,
+                    workspace=asked,
+                    page_size=self.settings.page_size,
+                    in_flight=self.settings.concurrency,
+                    private=private,
+                )
+
+            try:
+                yield client, [Workspace(asked, source(asked)) for asked in self.settings.workspace_ids or (None,)]
+            finally:
+                # The executor waits for its workers, and they may be waiting for pages that nobody needs any more.
+                client.stop()
 
 
 def now() -> datetime:

@@ -46,7 +46,7 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         unwritten: list[DayState] = []
         with (
             lake.exclusive(pipeline.on_wait or context.log.warning),
-            _states(context, pipeline, lake, tables, days) as states,
+            _states(pipeline, lake, tables, days) as (states, warnings),
         ):
             for state in states:
                 if state.fuse:
@@ -54,24 +54,26 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                     context.log.error(state.fuse)
                 else:
                     _write(context, pipeline, lake, state, tables)
+        for warning in warnings:
+            context.log.warning(warning)
         blow_fuse(unwritten, pipeline.settings.max_rejected_ratio)
         for table in tables:
-            yield dg.MaterializeResult(asset_key=table.name)
+            told = {"api_warnings": "; ".join(warnings)} if warnings and table is RAW_SESSIONS else {}
+            yield dg.MaterializeResult(asset_key=table.name, metadata=told)
 
     return read_sessions
 
 
 @contextmanager
 def _states(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, lake: Lake, tables: list[Table], days: list[date]
-) -> Iterator[Iterator[DayState]]:
+    pipeline: Pipeline, lake: Lake, tables: list[Table], days: list[date]
+) -> Iterator[tuple[Iterator[DayState], list[str]]]:
+    """The days, and what the API warned of by the time they are all read."""
     if RAW_SESSIONS not in tables:
-        yield stored_days(pipeline, lake, days[0], days[-1])
+        yield stored_days(pipeline, lake, days[0], days[-1]), []
         return
     with pipeline.workspaces() as (client, workspaces):
-        yield read_days(pipeline, lake, client, workspaces, days[0], days[-1])
-        for warning in client.warnings:
-            context.log.warning(warning)
+        yield read_days(pipeline, lake, client, workspaces, days[0], days[-1]), client.warnings
 
 
 def _write(
