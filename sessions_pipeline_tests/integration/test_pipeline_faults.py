@@ -1,0 +1,270 @@
+"""Whatever the API does, a run ends with the right lake or with the former one, and says why in one line.
+
+docs/faults.md lists these faults; `test_the_page_lists_every_fault` keeps it so.
+"""
+
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import dagster as dg
+import pytest
+import stamina
+
+from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.errors import (
+    ApiError,
+    AuthenticationError,
+    BadBodyError,
+    DeadlineExceededError,
+    FirewallError,
+    InvalidRequestError,
+    NotFoundError,
+    PagingError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RedirectRefusedError,
+    ServerError,
+    TimedOutError,
+    TooManyRejectedError,
+    UnreachableError,
+)
+from sessions_pipeline.langsmith import throttle, transport
+from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.partitions import range_tags
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.sandbox import faults as sandbox_faults
+from sessions_pipeline.sandbox.faults import Fault
+from sessions_pipeline.sandbox.server import running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    FIRST,
+    NOW,
+    TODAY,
+    accounts,
+    contents,
+    failing_in_one_line,
+    files,
+    read,
+    record,
+    settings_for,
+    some_records,
+    stray,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+READING = "key:raw_sessions or key:sessions or key:rejected_sessions"
+# Pages of ten: the two days and fifteen hours are about forty requests, so faults come in the middle of a run.
+SMALL_PAGES = {"SESSIONS_PIPELINE_PAGE_SIZE": 10}
+
+
+class Case(NamedTuple):
+    """A fault, and the error that a run ends with (None: none)."""
+
+    name: str
+    fault: Fault
+    error: type[ApiError] | None = None
+    says: str = ""
+
+
+PASSING = [
+    Case("429 with Retry-After in seconds", Fault("status", 429, times=3, after=9, retry_after="0.1")),
+    Case("429 with Retry-After as a date", Fault("status", 429, after=9, retry_after="Thu, 01 Jan 2026 00:00:00 GMT")),
+    Case("429 without Retry-After", Fault("status", 429, times=2, after=9)),
+    Case("500", Fault("status", 500, times=4, after=9)),
+    Case("503 with Retry-After", Fault("status", 503, times=2, after=9, retry_after="0.1")),
+    Case("connection reset in mid-body", Fault("reset", times=4, after=9)),
+    Case("truncated body", Fault("truncated", times=4, after=9)),
+    Case("200 that is not JSON", Fault("not_json", times=4, after=9)),
+    Case("HTML 401", Fault("html", 401, times=3, after=9)),
+    Case("HTML 403", Fault("html", 403, times=3, after=9)),
+    Case("HTML 502", Fault("html", 502, times=3, after=9)),
+    Case("late answers", Fault("latency", 0.05, times=5, after=9)),
+    Case("capped pages", Fault("cap", 7, times=None)),
+    Case("Deprecation and Sunset", Fault("deprecated", "Sat, 31 Oct 2026 00:00:00 GMT", times=None)),
+]
+FINAL = [
+    Case("endless 429", Fault("status", 429, times=None, after=9, retry_after="0"), RateLimitedError, "429"),
+    Case("endless 5xx", Fault("status", 503, times=None, after=9), ServerError, "503"),
+    Case("endless resets", Fault("reset", times=None, after=9), UnreachableError, "broke the connection"),
+    Case("endless truncation", Fault("truncated", times=None, after=9), BadBodyError, "JSON array"),
+    Case("a hotel's welcome page", Fault("not_json", times=None), BadBodyError, "text/html"),
+    Case("endless HTML 401", Fault("html", 401, times=None, after=9), FirewallError, "without JSON"),
+    Case("endless HTML 403", Fault("html", 403, times=None, after=9), FirewallError, "without JSON"),
+    Case("JSON 401", Fault("status", 401, after=9), AuthenticationError, "LANGSMITH_API_KEY"),
+    Case("JSON 403", Fault("status", 403, after=9), PermissionDeniedError, "LANGSMITH_WORKSPACE_ID"),
+    Case("404", Fault("status", 404, after=9), NotFoundError, "LANGSMITH_ENDPOINT"),
+    Case("422", Fault("status", 422, after=9), InvalidRequestError, "refuses a parameter"),
+    Case("ignored offset", Fault("ignore_offset", times=None), PagingError, "brought nothing new"),
+    Case("last page for ever", Fault("repeat_last", times=None), PagingError, "brought nothing new|kept changing"),
+    Case("unsorted pages", Fault("unsorted", times=None), PagingError, "did not sort"),
+]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """All attempts, but no waits between them."""
+    monkeypatch.setattr(throttle, "WINDOW_SECONDS", 0.1)
+    monkeypatch.setattr(throttle, "SHORTEST_PAUSE_SECONDS", 0.01)
+    with stamina.set_testing(testing=True, attempts=8):
+        yield
+
+
+@pytest.fixture(scope="module")
+def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake that was read without a fault."""
+    root = tmp_path_factory.mktemp("former")
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        run_days(settings_for(sandbox.url, root), FIRST, TODAY, select=READING)
+    return root
+
+
+@pytest.mark.parametrize("case", PASSING, ids=lambda case: case.name)
+def test_a_passing_fault_changes_nothing_of_the_result(case: Case, tmp_path: Path, former: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(case.fault)
+        run_days(settings_for(sandbox.url, tmp_path, **SMALL_PAGES), FIRST, TODAY, select=READING)
+        assert len(sandbox.requests) > 9
+    assert contents(tmp_path) == contents(former)
+    assert stray(tmp_path) == []
+
+
+@pytest.mark.parametrize("case", FINAL, ids=lambda case: case.name)
+def test_a_final_fault_is_one_line_and_replaces_no_unfinished_day(case: Case, tmp_path: Path, former: Path) -> None:
+    assert case.error is not None
+    shutil.copytree(former, tmp_path, dirs_exist_ok=True)
+    before, rows = files(tmp_path), contents(tmp_path)
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path, **SMALL_PAGES)
+        sandbox.faults.add(case.fault)
+        with failing_in_one_line(case.error, case.says):
+            run_days(settings, FIRST, TODAY, select=READING)
+    # Pages come newest first: today may be finished before the fault, the oldest day is not.
+    assert _oldest(files(tmp_path)) == _oldest(before)
+    assert contents(tmp_path) == rows
+    assert stray(tmp_path) == []
+
+
+def _oldest(digests: Mapping[str, str]) -> dict[str, str]:
+    return {name: digest for name, digest in digests.items() if str(FIRST) in name or "_PARTITION_" in name}
+
+
+def test_days_finished_before_a_fault_stay_written_and_the_others_are_as_they_were(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("status", 401, times=None, after=25))
+        with failing_in_one_line(AuthenticationError, "401"):
+            read(sandbox, tmp_path, **SMALL_PAGES)
+    assert list(accounts(tmp_path)) == [TODAY]
+    assert stray(tmp_path) == []
+
+
+def test_an_api_that_answers_nothing_in_time_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport.Transport.__init__, "__kwdefaults__", {"read_seconds": 0.05})
+    with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("latency", 0.5, times=None))
+        with failing_in_one_line(TimedOutError, "did not answer in time"):
+            run_days(settings_for(sandbox.url, tmp_path), FIRST, TODAY, select=READING)
+    assert files(tmp_path) == {}
+
+
+def test_nobody_listening_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    with failing_in_one_line(UnreachableError, "LANGSMITH_ENDPOINT"):
+        run_days(settings_for(f"http://127.0.0.1:{port}", tmp_path), FIRST, TODAY, select=READING)
+    assert files(tmp_path) == {}
+
+
+def test_the_deadline_names_itself_and_how_far_the_run_came(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("status", 429, times=None, after=25, retry_after="86400"))
+        with failing_in_one_line(DeadlineExceededError, r"SESSIONS_PIPELINE_DEADLINE_MINUTES.*after 1 of 3 days"):
+            read(sandbox, tmp_path, **SMALL_PAGES)
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    seen: list[dict[str, str]] = []  # noqa: RUF012 - one server, one test
+
+    def do_GET(self) -> None:
+        self.seen.append(dict(self.headers))
+
+    def log_message(self, *_: object) -> None:
+        """Tests stay silent."""
+
+
+def test_a_redirect_to_another_host_carries_no_key(tmp_path: Path) -> None:
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere) as elsewhere,
+        running_sandbox(texts=some_records(), now=NOW) as sandbox,
+    ):
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        sandbox.faults.add(Fault("redirect", f"http://localhost:{elsewhere.server_port}/?token=t0ken", times=None))
+        with failing_in_one_line(RedirectRefusedError, "to localhost; the key is not sent there"):
+            read(sandbox, tmp_path)
+        elsewhere.shutdown()
+    assert _Elsewhere.seen == []
+    assert files(tmp_path) == {}
+
+
+def test_the_announced_end_of_the_api_is_one_warning_and_metadata(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("deprecated", "Sat, 31 Oct 2026 00:00:00 GMT", times=None))
+        pipeline = Pipeline(settings_for(sandbox.url, tmp_path, **SMALL_PAGES))
+        job = build_definitions(pipeline).get_repository_def().get_job("refresh_sessions")
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = job.execute_in_process(
+                instance=instance,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                tags=range_tags(FIRST, TODAY),
+            )
+            logged = [entry for entry in instance.all_logs(result.run_id) if "announces the end" in entry.user_message]
+    assert len(logged) == 1
+    assert "Sat, 31 Oct 2026" in logged[0].user_message
+    told = [
+        str(event.step_materialization_data.materialization.metadata.get("api_warnings"))
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey("raw_sessions")
+    ]
+    assert sum("Sat, 31 Oct 2026" in text for text in told) >= 1
+
+
+def test_too_many_rejected_records_fail_their_day_alone_and_it_keeps_its_former_tables(tmp_path: Path) -> None:
+    good = some_records()
+    with running_sandbox(texts=good, now=NOW) as sandbox:
+        read(sandbox, tmp_path)
+        before, rows = files(tmp_path), contents(tmp_path)
+        data = sandbox.api.data
+        data.texts = [  # type: ignore[attr-defined]
+            re.sub(r'"total_cost":"1.25"', '"total_cost":"much"', text) if str(TODAY) in text else text for text in good
+        ]
+        with failing_in_one_line(TooManyRejectedError, f"{TODAY}: 91 of 182|{TODAY}: 91 of 91"):
+            read(sandbox, tmp_path)
+    after = files(tmp_path)
+    assert {key for key in before if str(TODAY) in key and before[key] != after[key]} == set()
+    assert contents(tmp_path) == rows
+
+
+def test_a_few_broken_records_never_block_the_valid_ones(tmp_path: Path) -> None:
+    texts = [*some_records(100), record(200, NOW - timedelta(minutes=1000), run_count="many")]
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        read(sandbox, tmp_path)
+    assert sum(told[1] for told in accounts(tmp_path).values()) == 100
+
+
+def test_the_page_lists_every_fault() -> None:
+    page = PAGE.read_text()
+    assert [case.name for case in [*PASSING, *FINAL] if f"| {case.name} |" not in page] == []
+    kinds = {case.fault.kind for case in [*PASSING, *FINAL]} | {"redirect"}
+    assert set(sandbox_faults.KINDS) == kinds
+    named = set(re.findall(r"`(test_\w+)`", page))
+    defined = {
+        name
+        for path in Path(__file__).parents[1].rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert named - defined == set()
