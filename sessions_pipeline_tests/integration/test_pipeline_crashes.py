@@ -1,0 +1,210 @@
+"""`kill -9` of a real run, two runs at once, an interrupt, a full disk: old or new, never a part."""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.errors import LakeError
+from sessions_pipeline.sandbox.faults import Fault
+from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    FIRST,
+    NOW,
+    TODAY,
+    contents,
+    failing_in_one_line,
+    files,
+    read,
+    record,
+    settings_for,
+    some_records,
+    stray,
+)
+
+COUNT = 150
+RUN = [sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", str(FIRST), "--to", str(TODAY)]
+
+
+def environment(sandbox: Sandbox, root: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LANG", "SESSIONS_", "DAGSTER"))}
+    return {
+        **kept,
+        "LANGSMITH_API_KEY": sandbox.key,
+        "LANGSMITH_ENDPOINT": sandbox.url,
+        "SESSIONS_PIPELINE_DATA_ROOT": str(root),
+        "SESSIONS_PIPELINE_PAGE_SIZE": "20",
+    }
+
+
+@contextmanager
+def run_process(sandbox: Sandbox, root: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        RUN,
+        env=environment(sandbox, root),
+        cwd=root.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def runs_in_forks() -> None:
+    """For every line of input, an address and a folder, fork a run, and say its id and how it ended.
+
+    Forks of a process that has imported everything already, so that kills hit the run and not Python's start.
+    """
+    for line in sys.stdin:
+        url, root = line.split()
+        child = os.fork()
+        if child == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            run_days(settings_for(url, Path(root), SESSIONS_PIPELINE_PAGE_SIZE=20), FIRST, TODAY)
+            os._exit(0)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
+        sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")
+        sys.stdout.flush()
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.long)])
+def test_a_rerun_after_kill_9_at_a_random_moment_equals_an_undisturbed_run(tmp_path: Path, kills: int) -> None:
+    former, root = tmp_path / "former", tmp_path / "lake"
+    moments = random.Random(20260320)
+    with running_sandbox(texts=some_records(COUNT), now=NOW) as sandbox:
+        read(sandbox, former)
+        sandbox.api.data.texts = some_records(COUNT + 50, total_cost="2.50")  # type: ignore[attr-defined]
+        shutil.copytree(former, tmp_path / "undisturbed")
+        started = time.monotonic()
+        read(sandbox, tmp_path / "undisturbed")
+        seconds = time.monotonic() - started
+        old, new = contents(former), contents(tmp_path / "undisturbed")
+        killed = 0
+        program = f"from {__name__} import runs_in_forks as f; f()"
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as forks:
+            assert forks.stdin is not None
+            assert forks.stdout is not None
+            for _ in range(kills):
+                shutil.rmtree(root, ignore_errors=True)
+                shutil.copytree(former, root)
+                forks.stdin.write(f"{sandbox.url} {root}\n")
+                forks.stdin.flush()
+                child = int(forks.stdout.readline())
+                with pytest.raises(subprocess.TimeoutExpired):
+                    forks.wait(timeout=moments.uniform(0.02, seconds))
+                os.kill(child, signal.SIGKILL)
+                killed += int(forks.stdout.readline()) == signal.SIGKILL
+                check_every_day_is_old_or_new(root, old, new)
+                read(sandbox, root)
+                assert contents(root) == new
+                assert stray(root) == []
+    assert killed >= kills / 2
+
+
+def check_every_day_is_old_or_new(
+    root: Path, old: Mapping[tuple[str, str], object], new: Mapping[tuple[str, str], object]
+) -> None:
+    for key, rows in contents(root).items():
+        assert rows in (new[key], old.get(key)), key
+
+
+def test_a_second_run_waits_for_the_first_and_says_so_in_one_line(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    with running_sandbox(texts=some_records(COUNT), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("latency", 0.05, times=None))
+        with run_process(sandbox, root) as one, run_process(sandbox, root) as other:
+            said = [process.communicate(timeout=60)[1] for process in (one, other)]
+            assert [one.returncode, other.returncode] == [0, 0], said
+        sandbox.faults.clear()
+        read(sandbox, tmp_path / "undisturbed")
+    waited = [text for text in said if "waiting for another run" in text]
+    assert len(waited) >= 1
+    assert contents(root) == contents(tmp_path / "undisturbed")
+    assert stray(root) == []
+
+
+def test_a_run_that_is_interrupted_ends_at_once_in_one_line(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("latency", 30, times=None, after=3))
+        with run_process(sandbox, root) as process:
+            while len(sandbox.requests) < 5:
+                assert process.poll() is None
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.05)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert said.strip().splitlines()[-1] == "sessions-pipeline: stopped; the days that were finished stay written"
+    assert stray(root) == []
+
+
+def test_a_file_size_limit_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    with running_sandbox(texts=some_records(COUNT), now=NOW) as sandbox:
+        settings = read(sandbox, root)
+        before = files(root)
+        sandbox.api.data.texts = some_records(COUNT, extra={"noise": random.Random(1).randbytes(40_000).hex()})  # type: ignore[attr-defined]
+        former = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, former[1]))
+        try:
+            with failing_in_one_line(LakeError, "larger than this system allows"):
+                run_days(settings, FIRST, TODAY)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, former)
+            signal.signal(signal.SIGXFSZ, ignored)
+    assert files(root) == before
+    assert stray(root) == []
+
+
+def noise(number: int) -> str:
+    return random.Random(number).randbytes(5_000).hex()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("this machine does not let root mount a small file system")
+    try:
+        root = disk / "lake"
+        with running_sandbox(texts=some_records(COUNT), now=NOW) as sandbox:
+            settings = read(sandbox, root)
+            old = contents(root)
+            sandbox.api.data.texts = [  # type: ignore[attr-defined]
+                record(number, NOW - timedelta(minutes=10 * number), extra={"noise": noise(number)})
+                for number in range(COUNT)
+            ]
+            with failing_in_one_line(LakeError, "the disk is full"):
+                run_days(settings, FIRST, TODAY)
+            assert stray(root) == []
+            found = contents(root)
+            run_days(settings_for(sandbox.url, tmp_path / "undisturbed"), FIRST, TODAY)
+        new = contents(tmp_path / "undisturbed")
+        # The day's raw rows found room, what is derived from them did not and is as it was.
+        assert found["sessions", str(TODAY)] == old["sessions", str(TODAY)]
+        assert [key for key in old if found[key] != old[key]] == [("raw_sessions", str(TODAY))]
+        assert found["raw_sessions", str(TODAY)][1::2] == new["raw_sessions", str(TODAY)]
+    finally:
+        subprocess.run(["umount", disk], check=True)
