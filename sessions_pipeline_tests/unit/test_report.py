@@ -151,6 +151,7 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
         sessions=[
             {**kept, "fetched_at": at, "stats_as_of": at - timedelta(days=9)},
             {**kept, "fetched_at": at, "stats_as_of": at, "missing_since": at, "total_cost": None},
+            {**kept, "fetched_at": at, "stats_as_of": None, "missing_since": at, "total_cost": Decimal(1)},
             {**kept, "fetched_at": at, "stats_as_of": at},
             {**kept, "fetched_at": at, "stats_as_of": at - timedelta(days=9), "reference_dataset_id": None},
         ],
@@ -163,7 +164,7 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
     assert told["days"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
     assert told["rejected"][1].startswith("4 records rejected")
     assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]
-    assert told["kept"][1].startswith("2 experiments kept, $3.00")
+    assert told["kept"][1].startswith("3 experiments kept, $4.00")
     assert told["read_at"][1].startswith("Read 2 Apr 2025, 09:30 UTC")
     assert told["undated"][1].startswith("1 experiment without a start time")
 
@@ -236,6 +237,7 @@ def test_names_stay_text_wherever_they_stand() -> None:
         assert name in shown
     assert {name for _, name in page.embedded["datasets"]} >= {SCRIPT, "]]>&amp;<!--"}
     assert "'=HYPERLINK(1)" in page.embedded["csvNames"]
+    assert not set("<>&") & set(page.scripts[0])
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_loaded() -> None:
