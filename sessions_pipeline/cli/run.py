@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 
@@ -33,13 +33,11 @@ def run_days(
         definitions = build_definitions(pipeline)
         repository = definitions.get_repository_def()
         selection = None
-        if as_of is not None:
-            select = f"({select or '*'}) and not ({' or '.join(f'key:{name}' for name in FROM_THE_NETWORK)})"
-        if select is None:
+        if select is None and as_of is None:
             job = repository.get_job("refresh_sessions")
         else:
             job = repository.get_implicit_global_asset_job_def()
-            selection = _selected(select, job)
+            selection = _selected(select or "*", job, without=FROM_THE_NETWORK if as_of else ())
         try:
             job.execute_in_process(
                 instance=instance,
@@ -51,11 +49,12 @@ def run_days(
             raise KeyboardInterrupt from None
 
 
-def _selected(select: str, job: dg.JobDefinition) -> list[dg.AssetKey]:
+def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
     try:
         keys = dg.AssetSelection.from_string(select).resolve(job.asset_layer.asset_graph)
     except Exception as error:  # noqa: BLE001 - Dagster's parser raises errors of many kinds
         raise UsageError(f"--select {select}: {str(error).splitlines()[0]}") from None
+    keys -= {dg.AssetKey(name) for name in without}
     if not keys:
         raise UsageError(
             f"--select {select}: matches no asset; run `dagster asset list -m sessions_pipeline.definitions`"

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import ApiError, TooManyRejectedError
+from sessions_pipeline.errors import ApiError, NotReadError, TooManyRejectedError
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
@@ -75,12 +75,17 @@ def stored_days(pipeline: Pipeline, lake: Lake, first: date, last: date) -> Iter
     """The same days from the raw readings in the lake, without the network.
 
     Raises:
-        NotReadError: a day's raw sessions were never read.
+        NotReadError: a day's raw sessions were never read, or not yet at the time asked for; nothing is replaced.
     """
     days: list[Day] = [last - timedelta(days=back) for back in range((last - first).days + 1)]
-    for day in [*days, UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else days:
-        raw, metadata = lake.read(RAW_SESSIONS, day), lake.metadata(RAW_SESSIONS, day)
-        yield _judge(pipeline, day, raw, load_readings(metadata))
+    days += [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
+    readings = {day: load_readings(lake.metadata(RAW_SESSIONS, day)) for day in days}
+    for day in days:
+        if pipeline.as_of is not None and not any(r.fetched_at <= pipeline.as_of for r in readings[day]):
+            named = "rows without a day" if day is UNDATED else str(day)
+            raise NotReadError(f"raw_sessions was not read yet for {named} at {pipeline.as_of:%Y-%m-%d %H:%M:%S} UTC")
+    for day in days:
+        yield _judge(pipeline, day, lake.read(RAW_SESSIONS, day), readings[day])
 
 
 def write_day(lake: Lake, state: DayState, tables: Sequence[Table]) -> Mapping[str, Written]:
