@@ -1,0 +1,231 @@
+"""The story of a day that is read again and again: what was spent stays spent, and every number is explained."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.errors import ApiError, NotReadError, SettingError
+from sessions_pipeline.orchestration import refresh
+from sessions_pipeline.orchestration.build import build_definitions, quiet_config
+from sessions_pipeline.orchestration.partitions import range_tags
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.sandbox.faults import Fault
+from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline.schema import history
+from sessions_pipeline.schema.batch import Judged, judge_batch
+from sessions_pipeline.schema.columns import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    MONTHLY_COST_BY_REFERENCE_DATASET,
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+)
+from sessions_pipeline.schema.readings import load_readings
+from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    FIRST,
+    NOW,
+    TODAY,
+    contents,
+    failing_in_one_line,
+    files,
+    lake_at,
+    read,
+    record,
+    some_records,
+)
+
+DAY = TODAY
+
+
+class Clock:
+    """The time of each run: an hour later every time."""
+
+    def __init__(self, start: datetime) -> None:
+        self.time = start
+
+    def __call__(self) -> datetime:
+        self.time += timedelta(hours=1)
+        return self.time
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(NOW)
+    monkeypatch.setattr(refresh, "now", clock)
+    return clock
+
+
+def serve(sandbox: Sandbox, *texts: str) -> None:
+    sandbox.api.data.texts = list(texts)  # type: ignore[attr-defined]
+
+
+def daily_cost(root: Path) -> list[tuple[int, Decimal]]:
+    rows = lake_at(root).read(DAILY_COST_BY_REFERENCE_DATASET, DAY).to_pylist()
+    return [(row["session_count"], row["total_cost"]) for row in rows]
+
+
+def told_of(settings: Settings, table: str) -> dict[str, Any]:
+    """The metadata that the day's materialization shows."""
+    job = build_definitions(Pipeline(settings)).get_repository_def().get_job("refresh_sessions")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance, run_config=quiet_config(), tags=range_tags(DAY, DAY))
+    [event] = [
+        event.step_materialization_data.materialization
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey(table) and event.partition == DAY.isoformat()
+    ]
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(tmp_path: Path, clock: Clock) -> None:
+    kept, deleted, expired = record(1, NOW), record(2, NOW), record(3, NOW)
+    emptied = record(3, NOW, run_count=0, total_tokens=0, total_cost=None)
+    with running_sandbox(texts=[kept, deleted, expired], now=NOW) as sandbox:
+        read(sandbox, tmp_path, DAY, DAY)
+        first = clock.time
+        before, month = daily_cost(tmp_path), contents(tmp_path)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"]
+        serve(sandbox, kept, emptied)
+        settings = read(sandbox, tmp_path, DAY, DAY)
+        second = clock.time
+        told = told_of(settings, SESSIONS.name)
+        raw = told_of(settings, RAW_SESSIONS.name)
+    assert before == daily_cost(tmp_path) == [(3, Decimal("3.75"))]
+    assert contents(tmp_path)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"] == month
+    rows = {row["id"][-1]: row for row in lake_at(tmp_path).read(SESSIONS, DAY).to_pylist()}
+    assert [(rows[i]["missing_since"], rows[i]["stats_as_of"], rows[i]["fetched_at"] > second) for i in "123"] == [
+        (None, clock.time - timedelta(hours=0), True),
+        (second, first, False),
+        (None, first, True),
+    ]
+    assert [rows[i]["run_count"] for i in "123"] == [10, 10, 10]
+    assert (told["missing"], told["rests_on_kept_readings"], told["kept_cost"]) == (1, 2, "2.500000000000000000")
+    assert told["total_cost"] == "3.75"
+    assert raw["readings_kept"] >= 2
+
+
+def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(tmp_path: Path, clock: Clock) -> None:
+    with running_sandbox(texts=some_records(200), now=NOW) as sandbox:
+        settings = read(sandbox, tmp_path)
+        known, then = contents(tmp_path), clock.time + timedelta(minutes=1)
+        times = lake_at(tmp_path).read(SESSIONS, DAY).column("fetched_at").to_pylist()
+        serve(sandbox, *some_records(150, total_cost="9.99"), "7")
+        read(sandbox, tmp_path)
+        later = contents(tmp_path)
+    # The server is gone.
+    run_days(settings, FIRST, TODAY, as_of=then)
+    rebuilt = contents(tmp_path)
+    derived = {key for key in known if key[0] != RAW_SESSIONS.name}
+    assert {key: rebuilt[key] for key in derived} == {key: known[key] for key in derived}
+    assert known != later
+    assert lake_at(tmp_path).read(SESSIONS, DAY).column("fetched_at").to_pylist() == times
+    run_days(settings, FIRST, TODAY, as_of=clock.time)
+    assert contents(tmp_path) == later
+
+
+def test_as_of_a_time_before_the_first_reading_is_one_line_and_changes_nothing(tmp_path: Path, clock: Clock) -> None:
+    with running_sandbox(texts=some_records(20), now=NOW) as sandbox:
+        settings = read(sandbox, tmp_path)
+    before = files(tmp_path)
+    with failing_in_one_line(NotReadError, "was not read yet"):
+        run_days(settings, FIRST, TODAY, as_of=clock.time - timedelta(hours=2))
+    assert files(tmp_path) == before
+
+
+def test_after_a_fix_of_the_rules_rejected_records_are_judged_again_without_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = [record(number, NOW) for number in range(10)]
+
+    def strict(payloads: list[str]) -> Judged:
+        return judge_batch([text.replace("tenant_id", "x") if "experiment 3" in text else text for text in payloads])
+
+    with running_sandbox(texts=good, now=NOW) as sandbox:
+        with monkeypatch.context() as wrong_rules:
+            wrong_rules.setattr(history, "judge_batch", strict)
+            settings = read(sandbox, tmp_path, DAY, DAY)
+        assert lake_at(tmp_path).read(REJECTED_SESSIONS, DAY).num_rows == 1
+        assert daily_cost(tmp_path) == [(9, Decimal("11.25"))]
+    run_days(settings, DAY, DAY, select="key:sessions+ or key:rejected_sessions")
+    assert lake_at(tmp_path).read(REJECTED_SESSIONS, DAY).num_rows == 0
+    assert daily_cost(tmp_path) == [(10, Decimal("12.50"))]
+
+
+def test_what_was_never_read_cannot_be_derived(tmp_path: Path) -> None:
+    with running_sandbox(texts=[], now=NOW) as sandbox:
+        settings = read(sandbox, tmp_path, FIRST, FIRST)
+        with failing_in_one_line(NotReadError, f"raw_sessions was never read for {TODAY}"):
+            run_days(settings, FIRST, TODAY, select="key:sessions or key:rejected_sessions")
+
+
+def test_superseded_readings_go_after_their_days_and_no_number_moves(tmp_path: Path, clock: Clock) -> None:
+    keeping = {"SESSIONS_PIPELINE_KEEP_READINGS_DAYS": 2}
+    with running_sandbox(texts=[], now=NOW) as sandbox:
+        for runs in (5, 8, 10, 10, 2, 0):
+            serve(sandbox, record(1, NOW, run_count=runs, name=f"at {clock.time}"), record(2, NOW))
+            read(sandbox, tmp_path, DAY, DAY, **keeping)
+        everything = lake_at(tmp_path).read(RAW_SESSIONS, DAY).num_rows
+        # Once, long after: nothing the API says has changed, only the time.
+        clock.time += timedelta(days=30)
+        settled = [row | {"fetched_at": None} for row in lake_at(tmp_path).read(SESSIONS, DAY).to_pylist()]
+        read(sandbox, tmp_path, DAY, DAY, **keeping)
+    left = lake_at(tmp_path).read(RAW_SESSIONS, DAY).to_pylist()
+    runs_left = sorted(json.loads(row["payload"])["run_count"] for row in left if row["session_id"].endswith("1"))
+    assert everything == 7
+    assert runs_left == [0, 2, 10]
+    after = lake_at(tmp_path).read(SESSIONS, DAY).to_pylist()
+    assert [row["stats_as_of"] for row in after][:1] == [row["stats_as_of"] for row in settled][:1]
+    assert [row["run_count"] for row in after] == [row["run_count"] for row in settled]
+    assert len(load_readings(lake_at(tmp_path).metadata(RAW_SESSIONS, DAY))) >= 6
+
+
+def test_private_fields_are_in_no_file_of_the_lake(tmp_path: Path) -> None:
+    extra = {"metadata": {"git": {"author_email": "ana@private.example", "commit": "c0ffee"}}}
+    feedback = {"correctness": {"n": 3, "avg": 0.5, "values": {"pr1vate-annotation": 3}}}
+    with running_sandbox(
+        texts=[
+            record(1, NOW, extra=extra, feedback_stats=feedback),
+            record(2, NOW, extra=extra, run_count="many"),
+            record(3, NOW, extra=extra)[:-1] + ',"latency_p50":NaN}',
+            record(4, None, extra=extra),
+        ],
+        now=NOW,
+    ) as sandbox:
+        read(sandbox, tmp_path / "plain")
+        read(
+            sandbox,
+            tmp_path / "lake",
+            SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email, $.feedback_stats.*.values",
+        )
+    for root, is_private in ((tmp_path / "plain", True), (tmp_path / "lake", False)):
+        text = repr(contents(root))
+        assert ("ana@private.example" in text) is is_private
+        assert ("pr1vate-annotation" in text) is is_private
+        assert "c0ffee" in text
+    redacted = lake_at(tmp_path / "lake")
+    assert redacted.read(REJECTED_SESSIONS, DAY).num_rows == 2
+    assert all(b"private.example" not in path.read_bytes() for path in (tmp_path / "lake").rglob("*.*"))
+
+
+def test_a_path_that_cannot_be_redacted_is_told_before_any_request(tmp_path: Path) -> None:
+    with running_sandbox(texts=[], now=NOW) as sandbox:
+        with failing_in_one_line(SettingError, "SESSIONS_PIPELINE_REDACT"):
+            read(sandbox, tmp_path, SESSIONS_PIPELINE_REDACT="id")
+        assert sandbox.requests == []
+
+
+def test_a_failed_reading_is_no_reading(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(50), now=NOW) as sandbox:
+        read(sandbox, tmp_path)
+        before = contents(tmp_path)
+        sandbox.faults.add(Fault("status", 404, times=None))
+        with failing_in_one_line(ApiError, "404"):
+            read(sandbox, tmp_path)
+    assert contents(tmp_path) == before
+    assert datetime.now(UTC) > load_readings(lake_at(tmp_path).metadata(RAW_SESSIONS, DAY))[-1].fetched_at
