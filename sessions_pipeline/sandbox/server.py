@@ -42,9 +42,19 @@ class Sandbox:
 def build_api(
     *, seed: int = SEED, now: datetime | None = None, broken: bool = True, undated: Undated = "postgres", **options: Any
 ) -> Api:
-    """A company's API; `now` is the time that its data end at, this moment if None."""
+    """A company's API.
+
+    Args:
+        seed: other seeds make other data.
+        now: the time that its data end at, this moment if None.
+        broken: with a few records that break the schema and times without an offset, as the real API's; False keeps
+            to the letter of the schema.
+        undated: where sessions without a value sort.
+        options: of `Api`.
+    """
     time_ = now or datetime.now(UTC)
-    return Api(CompanyData(company(seed, time_, broken=broken), time_, undated), time_, **options)
+    data = CompanyData(company(seed, time_, broken=broken), time_, undated, offset="" if broken else "Z")
+    return Api(data, time_, **options)
 
 
 def serve(port: int, *, seed: int = SEED, ready: Callable[[str], None] = lambda _url: None) -> None:

@@ -36,26 +36,30 @@ def as_json(
     since_us: int | None = None,
     only_errors: bool | None = None,
     select: Collection[str] | None = None,
+    offset: str = "",
 ) -> dict[str, Any]:
-    """The `TracerSession` of the schema. `since_us` and `only_errors` choose the runs, `select` the stats."""
+    """The `TracerSession` of the schema.
+
+    `since_us` and `only_errors` choose the runs, `select` the stats; `offset` is written after every time.
+    """
     record: dict[str, Any] = {
         "id": session.id,
         "tenant_id": session.tenant_id,
         "name": session.name,
         "description": f"{session.team}: {session.model}",
-        "end_time": _time(session.end),
+        "end_time": _time(session.end, offset),
         "extra": session.extra,
         "default_dataset_id": None,
         "reference_dataset_id": DATASETS[session.dataset] if session.dataset else None,
         "trace_tier": "longlived" if session.dataset else "shortlived",
         "test_run_number": session.seed % 1000 if session.dataset else None,
-        "last_run_start_time": latest_run(session),
+        "last_run_start_time": _time(latest_run(session), offset),
         "last_run_start_time_live": None,
         "experiment_progress": _progress(session) if session.dataset else None,
         **dict.fromkeys(STATS),
     }
     if session.start is not None:
-        record["start_time"] = _time(session.start)
+        record["start_time"] = _time(session.start, offset)
     if session.seed % 4 == 0:
         record["longlived_ttl_days"] = 400
     if include_stats:
@@ -93,9 +97,9 @@ def of_runs(runs: Sequence[Run], session: Session) -> dict[str, Any]:
     }
 
 
-def latest_run(session: Session) -> str | None:
+def latest_run(session: Session) -> datetime | None:
     """When its latest run started, whatever runs are counted."""
-    return _time(_EPOCH + timedelta(microseconds=session.runs[-1].start_us)) if session.runs else None
+    return _EPOCH + timedelta(microseconds=session.runs[-1].start_us) if session.runs else None
 
 
 def dollars(billionths: int) -> str:
@@ -112,6 +116,5 @@ def _progress(session: Session) -> dict[str, Any]:
     return {"expected_run_count": session.run_count, "run_progress": 1.0, "evaluator_progress": {"correctness": 1.0}}
 
 
-def _time(time: datetime | None) -> str | None:
-    # Without an offset, as the API sends it.
-    return None if time is None else time.replace(tzinfo=None).isoformat(timespec="microseconds")
+def _time(time: datetime | None, offset: str) -> str | None:
+    return None if time is None else f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}{offset}"
