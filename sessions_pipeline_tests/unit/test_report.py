@@ -178,7 +178,7 @@ def test_a_day_that_was_not_over_when_it_was_read_is_told() -> None:
     data = report_of(daily(FIRST, 1, "5"), read_at=datetime(2025, 3, 30, 23, 59, tzinfo=UTC))
     (note,) = (note for note in notes(data, spending(data)) if note.key == "days")
     assert not note.fine
-    assert note.text == "30 Mar 2025 was not over when it was read."
+    assert note.text == "All 30 days were read. 30 Mar 2025 was not over when it was read; its costs will grow."
 
 
 def test_the_ten_dearest_experiments_are_listed_with_exact_costs() -> None:
@@ -217,6 +217,14 @@ def test_the_best_for_their_cost_are_those_that_no_other_beats(points: list[tupl
     assert best == unbeaten
     assert len(panel.best) == len(best)
     assert panel.scored == len(panel.best) + len(panel.others) == len(points)
+
+
+def test_an_experiment_whose_model_has_no_price_is_not_the_best_for_its_cost() -> None:
+    rows = [summary(1, "0", 0.9, total_tokens=5), summary(2, "0", 0.5, total_tokens=0), summary(3, "2", 0.8)]
+    data = report_of(daily(FIRST, 1, "5"), experiments=rows)
+    ((panel,), _) = panels(data, spending(data))
+    assert [one.name for one in panel.best] == ["experiment 2", "experiment 3"]
+    assert (panel.scored, panel.without) == (2, 1)
 
 
 def test_names_stay_text_wherever_they_stand() -> None:

@@ -52,11 +52,13 @@ def _zero_costs(spent: Spending) -> Note:
 def _days(data: ReportData, spent: Spending) -> Note:
     asked, unread = len(data.days), len(spent.unread)
     running = data.read_at is not None and data.read_at.astimezone(UTC).date() <= data.last
-    late = f" {figures.day(data.last)} was not over when it was read." if running and not unread else ""
+    late = f"{figures.day(data.last)} was not over when it was read; its costs will grow."
+    if not unread and running:
+        return Note("days", False, "The last day is not complete", f"All {asked} days were read. {late}")
     if not unread:
         headline = f"All {asked} days were read" if asked > 1 else "The day was read"
-        return Note("days", not running, headline, late.strip() or "A day without a row had no experiments.")
-    text = f"Nothing is known of {figures.ranges(spent.unread)}."
+        return Note("days", True, headline, "A day without a row had no experiments.")
+    text = f"Nothing is known of {figures.ranges(spent.unread)}.{f' {late}' if running else ''}"
     return Note("days", False, f"{unread:,d} of {asked:,d} days not read", text)
 
 
@@ -70,7 +72,8 @@ def _rejected(data: ReportData) -> Note:
     where = []
     if dated:
         worst, most = max(dated, key=lambda item: (item[1], item[0]))
-        where.append(f"on {_days_word(len(dated))}, most on {figures.day(worst)} ({most:,d})")
+        peak = f", most on {figures.day(worst)} ({most:,d})" if most > 1 else ""
+        where.append(f"on {_days_word(len(dated))}{peak}")
     if undated:
         where.append(f"{undated:,d} without a readable day")
     text = f"They failed validation and are in no total: {'; '.join(where)}. See the table rejected_sessions."

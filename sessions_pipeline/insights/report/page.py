@@ -50,6 +50,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "range_before": figures.days(data.before[0], data.before[-1]),
         "spent": spent,
         "empty": not spent.rows and not data.experiments.num_rows and not (data.days_read & set(data.days)),
+        "compared": len(spent.unread_before) < len(data.before),
         "at_least": bool(spent.now.unpriced or spent.unread),
         "notes": honesty.notes(data, spent),
         "movers": [one for one in moved if one.difference][:MOVERS],

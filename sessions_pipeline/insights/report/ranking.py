@@ -51,7 +51,7 @@ class Panel:
     """A dataset's experiments by score and cost.
 
     `best` are those that no other beats in both, cheapest first; `others` the latest of the rest. `scored` counts all
-    that have the score and a cost, `without` those that lack one of them.
+    that have the score and a cost, `without` those that lack one of them or cost 0 although they used tokens.
     """
 
     dataset_id: str
@@ -108,7 +108,7 @@ def panels(data: ReportData, spent: Spending) -> tuple[list[Panel], int]:
 
 def _panel(rows: Sequence[dict[str, Any]], data: ReportData) -> Panel | None:
     """The panel of the feedback that most of the experiments have."""
-    priced = [row for row in rows if row["total_cost"] is not None]
+    priced = [row for row in rows if _is_priced(row)]
     keys = Counter(key for row in priced for key in {_key(score) for score in _scores(row["scores"])})
     if not keys:
         return None
@@ -127,6 +127,11 @@ def _panel(rows: Sequence[dict[str, Any]], data: ReportData) -> Panel | None:
         scored=len(scored),
         without=len(rows) - len(scored),
     )
+
+
+def _is_priced(row: dict[str, Any]) -> bool:
+    """Whether the cost means something: 0 although tokens were used is a model without a price, which beats all."""
+    return row["total_cost"] is not None and not (row["total_cost"] == 0 and (row["total_tokens"] or 0) > 0)
 
 
 def _unbeaten(experiments: Iterable[Experiment]) -> list[Experiment]:

@@ -86,11 +86,6 @@ class Spending:
     tenants: Sequence[str] = field(default_factory=tuple)
 
     @property
-    def comparable(self) -> bool:
-        """Whether every day of both periods was read."""
-        return not self.unread and not self.unread_before
-
-    @property
     def has_before(self) -> bool:
         """Whether anything is known of the period before."""
         return self.before.sessions > 0
