@@ -13,6 +13,7 @@ import pyarrow as pa
 from sessions_pipeline.insights import quality
 from sessions_pipeline.insights.quality import Finding
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration.partitions import rows_by_day
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -83,9 +84,10 @@ class Promise:
 
 def _accounted(days: Examined) -> Finding:
     broken, totals = [], Counter[str]()
+    sessions_by_day, rejected_by_day = rows_by_day(days.sessions), rows_by_day(days.rejected)
     for day in days.days:
-        sessions = days.sessions.filter(pa.compute.equal(days.sessions.column("start_date"), pa.scalar(day)))
-        rejected = days.rejected.filter(pa.compute.equal(days.rejected.column("start_date"), pa.scalar(day)))
+        sessions = sessions_by_day.get(day, days.sessions.slice(0, 0))
+        rejected = rejected_by_day.get(day, days.rejected.slice(0, 0))
         readings = load_readings(days.metadata[day])
         received, valid, refused, repeated = quality.every_record_is_accounted_for(readings, sessions, rejected)
         totals.update(received=received, valid=valid, rejected=refused, repeated=repeated)

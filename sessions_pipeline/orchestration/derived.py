@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sessions_pipeline.insights import costs, experiments, feedback
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.orchestration import metadata
-from sessions_pipeline.orchestration.partitions import days_of
+from sessions_pipeline.orchestration.partitions import days_of, rows_by_day
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -43,8 +42,9 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
             for start in range(0, len(days), DAYS_AT_ONCE):
                 some = days[start : start + DAYS_AT_ONCE]
                 sums = costs.daily_costs(lake.read_days(SESSIONS, some, list(costs.NEEDED)))
+                by_day = rows_by_day(sums)
                 for day in some:
-                    rows = sums.filter(pc.equal(sums.column("start_date"), pa.scalar(day))).drop_columns("start_date")
+                    rows = by_day.get(day, sums.slice(0, 0)).drop_columns("start_date")
                     _replace(context, lake, DAILY_COST_BY_REFERENCE_DATASET, day, rows)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
 

@@ -1,8 +1,11 @@
 """Daily UTC partitions, from the first day in the settings to today included."""
 
 from datetime import date, timedelta
+from itertools import accumulate
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
@@ -18,6 +21,15 @@ def days_of(context: dg.AssetExecutionContext) -> list[date]:
 def days_between(first: date, last: date) -> list[date]:
     """All days from `first` to `last`, both included."""
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def rows_by_day(rows: pa.Table) -> dict[date, pa.Table]:
+    """The rows of each day, from a table that holds one day after the other; days without rows are left out."""
+    # Slices, where a filter for each day would copy, and import pandas for its scalar.
+    counts = pc.value_counts(rows.column("start_date"))
+    days, lengths = counts.field("values").to_pylist(), counts.field("counts").to_pylist()
+    offsets = accumulate(lengths, initial=0)
+    return {day: rows.slice(offset, length) for day, offset, length in zip(days, offsets, lengths, strict=False)}
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:
