@@ -4,15 +4,17 @@ One step makes the three tables of a day together, so that they agree; the day i
 and judged. Selected without `raw_sessions`, it judges the stored readings again, without the network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 
 import dagster as dg
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration.overlap import one_behind
 from sessions_pipeline.orchestration.partitions import days_of
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.refresh import DayState, blow_fuse, read_days, stored_days, write_day
@@ -48,12 +50,12 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
             lake.exclusive(pipeline.on_wait or context.log.warning),
             _states(pipeline, lake, tables, days) as (states, warnings),
         ):
-            for state in states:
+            for state, written in one_behind(partial(_write, lake, state, tables) for state in states):
                 if state.fuse:
                     unwritten.append(state)
                     context.log.error(state.fuse)
                 else:
-                    _write(context, pipeline, lake, state, tables)
+                    _record(context, pipeline, state, written)
         for warning in warnings:
             context.log.warning(warning)
         blow_fuse(unwritten, pipeline.settings.max_rejected_ratio)
@@ -76,18 +78,21 @@ def _states(
         yield read_days(pipeline, lake, client, workspaces, days[0], days[-1]), client.warnings
 
 
-def _write(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, lake: Lake, state: DayState, tables: list[Table]
+def _write(lake: Lake, state: DayState, tables: list[Table]) -> tuple[DayState, Mapping[str, Written]]:
+    return state, ({} if state.fuse else write_day(lake, state, tables))
+
+
+def _record(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, state: DayState, written: Mapping[str, Written]
 ) -> None:
-    """Replace the day's tables and record it at once, so that a crash later in the run keeps it.
+    """Record a day as soon as it is written, so that a crash later in the run keeps it.
 
     A temporary instance keeps nothing after a crash, and events cost 1 ms each: there the step's end records the days.
     """
-    written = write_day(lake, state, tables)
     if not isinstance(state.day, date):
         context.log.info("%d sessions have no day; they are under %s", state.verdict.sessions.num_rows, UNDATED.value)
         return
-    for table in tables:
+    for table in (table for table in TABLES if table.name in written):
         told = metadata.of_day(table, state, written[table.name])
         partition = state.day.isoformat()
         if not context.instance.is_ephemeral:
