@@ -17,25 +17,31 @@ _DAY_US = 86_400_000_000
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What a sensor remembers: how far it looked, what it saw in the overlap, and days still to be asked for."""
+    """What a sensor remembers: how far it looked and when, what it saw in the overlap, and days still to be asked for.
+
+    `since` is the latest activity that it saw, `looked` the time of its last look.
+    """
 
     since: datetime
+    looked: datetime
     seen: dict[str, str] = field(default_factory=dict)
     pending: tuple[date, ...] = ()
 
     def dump(self) -> str:
         """As text, for Dagster to keep."""
         pending = [day.isoformat() for day in self.pending]
-        return json.dumps({"since": self.since.isoformat(), "seen": self.seen, "pending": pending})
+        times = {"since": self.since.isoformat(), "looked": self.looked.isoformat()}
+        return json.dumps({**times, "seen": self.seen, "pending": pending})
 
     @classmethod
     def load(cls, text: str | None, now: datetime) -> "Cursor":
         """From its text; the first look begins one overlap before now."""
         if not text:
-            return cls(now)
+            return cls(now, now)
         values = json.loads(text)
         return cls(
             datetime.fromisoformat(values["since"]),
+            datetime.fromisoformat(values["looked"]),
             values["seen"],
             tuple(date.fromisoformat(day) for day in values["pending"]),
         )
@@ -58,7 +64,7 @@ class Cursor:
             day = _EPOCH + timedelta(days=active.start_us // _DAY_US)
             if first <= day <= last:
                 days.add(day)
-        return Cursor(latest, seen, tuple(sorted(days)))
+        return Cursor(latest, self.looked, seen, tuple(sorted(days)))
 
 
 def ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:
@@ -82,8 +88,19 @@ def days_being_read(instance: dg.DagsterInstance, job: str) -> set[date]:
         dg.DagsterRunStatus.STARTING,
         dg.DagsterRunStatus.STARTED,
     ]
+    return _days_of_runs(instance, dg.RunsFilter(job_name=job, statuses=unfinished))
+
+
+def days_that_failed(instance: dg.DagsterInstance, sensor: str, since: datetime) -> set[date]:
+    """The days of the sensor's runs that have failed or were cancelled since a time."""
+    failed = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    tags = {"dagster/sensor_name": sensor}
+    return _days_of_runs(instance, dg.RunsFilter(statuses=failed, tags=tags, updated_after=since))
+
+
+def _days_of_runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> set[date]:
     days: set[date] = set()
-    for run in instance.get_runs(filters=dg.RunsFilter(job_name=job, statuses=unfinished)):
+    for run in instance.get_runs(filters=filters):
         first = run.tags.get("dagster/asset_partition_range_start") or run.tags.get("dagster/partition")
         last = run.tags.get("dagster/asset_partition_range_end") or run.tags.get("dagster/partition")
         if first and last:

@@ -1,18 +1,19 @@
 """When the assets are refreshed: the schedules, and the sensor for late truth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
 
 import dagster as dg
 
 from sessions_pipeline.langsmith.activity import Activity, active_since
-from sessions_pipeline.orchestration.changes import Cursor, days_being_read, ranges, utc_day
+from sessions_pipeline.orchestration.changes import Cursor, days_being_read, days_that_failed, ranges, utc_day
 from sessions_pipeline.orchestration.partitions import days_between, range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.schema.query import parse_narrowing
 from sessions_pipeline.settings import Settings
 
 REFRESH = "refresh_sessions"
+SENSOR = "changed_sessions"
 # Feedback may arrive without new runs, and the API's stats reach 31 days back.
 NIGHTLY_DAYS = 31
 # Long-lived projects are always active: their first day would be read again at every look.
@@ -53,7 +54,7 @@ def nightly_refresh(settings: Settings) -> dg.ScheduleDefinition:
         days = set(days_between(first, today)) - days_being_read(context.instance, REFRESH)
         if not days:
             return dg.SkipReason("all of these days are being read already")
-        return [dg.RunRequest(tags=range_tags(*span)) for span in ranges(sorted(days))]
+        return runs_of(days, context.scheduled_execution_time)
 
     return nightly_refresh
 
@@ -62,18 +63,19 @@ def changed_sessions(pipeline: Pipeline) -> dg.SensorDefinition:
     """Older days whose sessions had new runs."""
 
     @dg.sensor(
+        name=SENSOR,
         job_name=REFRESH,
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Refreshes older days whose sessions had new activity.",
     )
     def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        time = now()
+        before = Cursor.load(context.cursor, time)
         being_read = days_being_read(context.instance, REFRESH)
-        cursor, days = look_for_changes(context.cursor, pipeline, now(), list_activity, being_read)
-        requests = [
-            dg.RunRequest(run_key=f"{first}/{last}@{cursor.since.isoformat()}", tags=range_tags(first, last))
-            for first, last in ranges(days)
-        ]
+        failed = days_that_failed(context.instance, SENSOR, before.looked)
+        cursor, days = look_for_changes(before, pipeline, time, list_activity, being_read, failed)
+        requests = runs_of(days, time)
         skipped = None if requests else "no older day has changed"
         return dg.SensorResult(run_requests=requests, cursor=cursor.dump(), skip_reason=skipped)
 
@@ -81,20 +83,30 @@ def changed_sessions(pipeline: Pipeline) -> dg.SensorDefinition:
 
 
 def look_for_changes(
-    text: str | None,
+    before: Cursor,
     pipeline: Pipeline,
     time: datetime,
     listing: Callable[[Pipeline, datetime], list[Activity]],
     being_read: set[date],
+    failed: set[date],
 ) -> tuple[Cursor, list[date]]:
-    """The next cursor and the days to ask for; days being read stay pending, recent ones are the schedule's."""
+    """The next cursor and the days to ask for.
+
+    Days being read stay pending, `failed` ones are asked for again, recent ones are the schedule's.
+    """
     settings = pipeline.settings
-    before = Cursor.load(text, time)
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     cursor = before.after(listing(pipeline, before.look_from), first=settings.start_date, last=last)
-    days = [day for day in cursor.pending if day not in being_read]
-    pending = tuple(day for day in cursor.pending if day in being_read)
-    return Cursor(cursor.since, cursor.seen, pending), days
+    wanted = {*cursor.pending, *failed}
+    return Cursor(cursor.since, time, cursor.seen, tuple(sorted(wanted & being_read))), sorted(wanted - being_read)
+
+
+def runs_of(days: Iterable[date], time: datetime) -> list[dg.RunRequest]:
+    """A run for each stretch of adjoining days; its key is the time, since the same days may be asked for again."""
+    return [
+        dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
+        for first, last in ranges(sorted(days))
+    ]
 
 
 def list_activity(pipeline: Pipeline, since: datetime) -> list[Activity]:

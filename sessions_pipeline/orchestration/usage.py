@@ -13,9 +13,10 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.usage import UsageReadings, is_within_reach, midnight, read_usage
 from sessions_pipeline.orchestration import metadata
-from sessions_pipeline.orchestration.changes import ranges, utc_day
-from sessions_pipeline.orchestration.partitions import days_between, days_of, range_tags
+from sessions_pipeline.orchestration.changes import utc_day
+from sessions_pipeline.orchestration.partitions import days_between, days_of
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
+from sessions_pipeline.orchestration.schedules import runs_of
 from sessions_pipeline.schema.batch import judge_batch
 from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT
 from sessions_pipeline.schema.query import parse_narrowing
@@ -143,7 +144,7 @@ def nightly_project_costs(pipeline: Pipeline) -> dg.ScheduleDefinition:
         yesterday = utc_day(context.scheduled_execution_time) - timedelta(days=1)
         lake = pipeline.open_lake(read_only=True)
         days = unmeasured_days(lake, yesterday, first=pipeline.settings.start_date)
-        return [dg.RunRequest(tags=range_tags(*span)) for span in ranges(days)]
+        return runs_of(days, context.scheduled_execution_time)
 
     return nightly_project_costs
 
