@@ -1,0 +1,105 @@
+"""No key is written or said anywhere, whatever goes wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sessions_pipeline.sandbox.faults import Fault
+from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import FIRST, KEY, NOW, TODAY, some_records
+
+RUN = [
+    sys.executable,
+    "-X",
+    "dev",
+    "-m",
+    "sessions_pipeline.cli",
+    "materialize",
+    "--from",
+    str(FIRST),
+    "--to",
+    str(TODAY),
+]
+CASES = {
+    "a wrong key": (None, 1, "does not accept the key"),
+    "a redirect": (Fault("redirect", f"http://localhost:9/?api_key={KEY}", times=None), 1, "redirects"),
+    "a broken page": (Fault("not_json", times=None), 1, "JSON array"),
+}
+
+
+def environment(sandbox: Sandbox, place: Path, *, bearer: bool = False) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LANG", "SESSIONS_", "DAGSTER"))}
+    secret = (
+        {"LANGSMITH_BEARER_TOKEN": KEY, "LANGSMITH_WORKSPACE_ID": sandbox.api.workspaces[0]}
+        if bearer
+        else {"LANGSMITH_API_KEY": KEY}
+    )
+    return {
+        **kept,
+        **secret,
+        "LANGSMITH_ENDPOINT": sandbox.url,
+        "SESSIONS_PIPELINE_DATA_ROOT": str(place / "lake"),
+        "DAGSTER_HOME": str(place / "home"),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+    }
+
+
+def files_with_the_key(place: Path) -> list[str]:
+    return [str(path) for path in place.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["a wrong key", "a redirect", pytest.param("a broken page", marks=pytest.mark.long)])
+def test_a_run_that_fails_leaves_the_key_in_no_file_event_log_or_output(name: str, place: Path) -> None:
+    fault, status, says = CASES[name]
+    with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
+        if fault is not None:
+            sandbox.faults.add(fault)
+        done = subprocess.run(
+            RUN, env=environment(sandbox, place), cwd=place, capture_output=True, text=True, check=False, timeout=120
+        )
+    assert done.returncode == status, done.stderr
+    assert says in done.stderr.splitlines()[-1]
+    assert KEY not in done.stdout + done.stderr
+    assert len(list((place / "home").rglob("*.db"))) >= 1
+    assert files_with_the_key(place) == []
+
+
+def test_a_run_that_is_killed_and_one_with_a_bearer_token_leave_it_nowhere(place: Path) -> None:
+    with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("latency", 20, times=None))
+        with subprocess.Popen(
+            RUN, env=environment(sandbox, place, bearer=True), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            while not sandbox.requests:
+                assert process.poll() is None
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.05)
+            process.send_signal(signal.SIGKILL)
+            said = b"".join(process.communicate())
+    assert KEY.encode() not in said
+    assert files_with_the_key(place) == []
+
+
+def test_what_a_run_writes_is_readable_by_nobody_else(place: Path) -> None:
+    with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
+        done = subprocess.run(
+            RUN,
+            env={**environment(sandbox, place), "LANGSMITH_API_KEY": sandbox.key},
+            cwd=place,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert [path for path in (place / "lake").rglob("*") if path.stat().st_mode & 0o007] == []
