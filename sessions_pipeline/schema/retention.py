@@ -16,9 +16,9 @@ from sessions_pipeline.schema.versions import versions_of
 def without_superseded(raw: pa.Table, readings: Sequence[Reading], *, before: datetime) -> pa.Table:
     """A day's raw rows without the versions of sessions that another had replaced by the time `before`.
 
-    Kept are the newest version of every session, those with more runs than all later ones, since what was spent rests
-    on them, and the version after each of these, which ends the time that they were the newest. So the day's tables
-    stay the same, now and as of any time since `before`. The list of readings stays whole: a line each.
+    Kept are all versions since then, the newest one before, those with more runs than all after them up to it, since
+    what was spent rests on them, and the version after each of these, which ends the time that they were the newest.
+    So the day's tables stay the same, now and as of any time since `before`. The list of readings stays whole.
     """
     if not raw.num_rows:
         return raw
@@ -33,15 +33,14 @@ def without_superseded(raw: pa.Table, readings: Sequence[Reading], *, before: da
 
 
 def _superseded(group: Sequence[int], runs: Mapping[int, int], times: Sequence[datetime], before: datetime) -> set[int]:
-    needed = {group[-1]}
-    most = runs.get(group[-1], 0)
-    for row, successor in reversed(list(pairwise(group))):
+    old = [row for row in group if times[row] <= before]
+    needed = set(old[-1:])
+    most = runs.get(old[-1], 0) if old else 0
+    for row, successor in reversed(list(pairwise(old))):
         if runs.get(row, 0) > most:
             most = runs[row]
             needed |= {row, successor}
-        if times[successor] > before:
-            needed.add(row)
-    return set(group) - needed
+    return set(old) - needed
 
 
 def _runs(raw: pa.Table, rows: Sequence[int]) -> dict[int, int]:
