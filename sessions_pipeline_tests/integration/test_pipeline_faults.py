@@ -268,3 +268,16 @@ def test_the_page_lists_every_fault() -> None:
         for name in re.findall(r"def (test_\w+)", path.read_text())
     }
     assert named - defined == set()
+
+
+def test_the_page_of_guarantees_names_files_that_are_there() -> None:
+    page = (PAGE.parent / "guarantees.md").read_text()
+    root = PAGE.parents[1]
+    there = {
+        path.name
+        for folder in ("sessions_pipeline", "sessions_pipeline_tests")
+        for path in (root / folder).rglob("*.py")
+    }
+    named = re.findall(r"`(?:\w+/)*(\w+\.py)`", page)
+    assert len(named) > 40
+    assert set(named) - there == set()
