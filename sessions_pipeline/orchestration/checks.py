@@ -31,29 +31,24 @@ from sessions_pipeline.settings import Settings
 REJECTED_SHARE = 0.05
 # The schedule runs hourly: two missed hours are a hiccup, three a fault.
 FRESH_WITHIN = timedelta(hours=3)
-CHECKED_COLUMNS = (
-    "id",
-    "tenant_id",
-    "start_time",
-    "reference_dataset_id",
-    "total_cost",
-    "fetched_at",
-    "missing_since",
-)
 
 
 class Examined:
-    """The files of some days, each column read once."""
+    """The files of some days; sessions are read a day at a time, so that memory does not grow with their number."""
 
     def __init__(self, lake: Lake, days: Sequence[date], settings: Settings) -> None:
         self.lake = lake
         self.settings = settings
         self.days = [day for day in days if lake.has(SESSIONS, day)]
 
+    def sessions(self, *columns: str) -> Iterator[pa.Table]:
+        """Columns of `sessions`, with `start_date`, day by day."""
+        return (self.lake.read_days(SESSIONS, [day], columns) for day in self.days)
+
     @cached_property
-    def sessions(self) -> pa.Table:
-        """The columns of `sessions` that checks need, with `start_date`."""
-        return self.lake.read_days(SESSIONS, self.days, CHECKED_COLUMNS)
+    def count(self) -> int:
+        """How many sessions there are."""
+        return sum(part.num_rows for part in self.sessions("missing_since"))
 
     @cached_property
     def rejected(self) -> pa.Table:
@@ -84,9 +79,8 @@ class Promise:
 
 def _accounted(days: Examined) -> Finding:
     broken, totals = [], Counter[str]()
-    sessions_by_day, rejected_by_day = rows_by_day(days.sessions), rows_by_day(days.rejected)
-    for day in days.days:
-        sessions = sessions_by_day.get(day, days.sessions.slice(0, 0))
+    rejected_by_day = rows_by_day(days.rejected)
+    for day, sessions in zip(days.days, days.sessions("fetched_at", "missing_since"), strict=True):
         rejected = rejected_by_day.get(day, days.rejected.slice(0, 0))
         readings = load_readings(days.metadata[day])
         received, valid, refused, repeated = quality.every_record_is_accounted_for(readings, sessions, rejected)
@@ -114,7 +108,7 @@ def _agree(days: Examined) -> Finding:
 
 def _shrunk(days: Examined) -> Finding:
     shrunk = [name for day in days.days for name in json.loads(days.metadata[day].get("shrunk", "[]"))]
-    return Finding.of(shrunk, sessions=days.sessions.num_rows)
+    return Finding.of(shrunk, sessions=days.count)
 
 
 def _drift(days: Examined) -> Finding:
@@ -128,7 +122,7 @@ def _drift(days: Examined) -> Finding:
 
 def _rejected_share(days: Examined) -> Finding:
     reasons = Counter(reason for row in days.rejected.column("reasons").to_pylist() for reason in row)
-    return quality.rejected_share_is_low(days.sessions.num_rows, days.rejected.num_rows, reasons, REJECTED_SHARE)
+    return quality.rejected_share_is_low(days.count, days.rejected.num_rows, reasons, REJECTED_SHARE)
 
 
 def _fresh(days: Examined) -> Finding:
@@ -155,12 +149,16 @@ PROMISES = {
         dg.AssetCheckSeverity.WARN,
     ),
     "session_ids_are_unique": Promise(
-        SESSIONS, "Every session is in the lake once.", lambda days: quality.session_ids_are_unique(days.sessions)
+        SESSIONS,
+        "Every session is in the lake once.",
+        lambda days: quality.session_ids_are_unique(days.lake.read_days(SESSIONS, days.days, ("id",))),
     ),
     "sessions_start_on_their_day": Promise(
         SESSIONS,
         "Every session lies under the UTC day it started.",
-        lambda days: quality.sessions_start_on_their_day(days.sessions),
+        lambda days: Finding.joined(
+            [quality.sessions_start_on_their_day(part) for part in days.sessions("id", "start_time")]
+        ),
     ),
     "tables_of_a_day_agree": Promise(SESSIONS, "All tables of a day come from the same readings.", _agree),
     "no_reading_shrinks": Promise(
@@ -184,7 +182,7 @@ PROMISES = {
     "costs_add_up": Promise(
         DAILY_COST_BY_REFERENCE_DATASET,
         "The daily sums equal sums made again from the sessions.",
-        lambda days: quality.costs_add_up(days.daily, days.sessions),
+        lambda days: quality.costs_add_up(days.daily, days.sessions("tenant_id", "reference_dataset_id", "total_cost")),
     ),
     "no_cost_is_invented": Promise(
         DAILY_COST_BY_REFERENCE_DATASET,
