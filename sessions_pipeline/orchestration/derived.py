@@ -22,7 +22,7 @@ from sessions_pipeline.schema.columns import (
 COSTS = "costs"
 INSIGHT = "insight"
 # Days summed in one query: enough to make its fixed cost small, few enough to keep memory flat.
-DAYS_AT_ONCE = 31
+DAYS_AT_ONCE = 8
 
 
 def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:

@@ -20,7 +20,7 @@ from sessions_pipeline.schema.model import TracerSession
 from sessions_pipeline.schema.verdict import COLUMNS, KNOWN, TIERS, Rejected, Valid, judge, unknown_name
 
 # Small enough that a column falls into the cache and that text offsets of 32 bits never overflow.
-_CHUNK = 4096
+_CHUNK = 1024
 # More names that the schema does not know are a sign of free-form keys, which no decoder should be built for.
 _LEARNT_NAMES = 32
 # msgspec takes no other names for a struct's fields.
