@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+from sessions_pipeline.errors import ApiError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.source import OffsetSource, SessionSource
@@ -22,6 +23,16 @@ class Workspace:
 
     asked: str | None
     source: SessionSource
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of the block say which workspace they are about, where it is known."""
+        try:
+            yield
+        except ApiError as error:
+            if self.asked is None:
+                raise
+            raise type(error)(f"Workspace {self.asked}: {error}", retry_after=error.retry_after) from None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import ApiError, NotReadError, TooManyRejectedError
+from sessions_pipeline.errors import NotReadError, TooManyRejectedError
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
@@ -106,12 +106,8 @@ def _stored(lake: Lake, day: Day) -> tuple[pa.Table | None, list[Reading]]:
 
 
 def _days_of(workspace: Workspace, first: date, last: date) -> Iterator[DayReading]:
-    try:
+    with workspace.named():
         yield from workspace.source.days(first, last)
-    except ApiError as error:
-        if workspace.asked is None:
-            raise
-        raise type(error)(f"Workspace {workspace.asked}: {error}", retry_after=error.retry_after) from None
 
 
 def _merge(

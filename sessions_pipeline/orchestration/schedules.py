@@ -117,8 +117,8 @@ def list_activity(pipeline: Pipeline, since: datetime) -> list[Activity]:
     """
     query = parse_narrowing(pipeline.settings.query)
     with pipeline.workspaces() as (client, workspaces):
-        return [
-            activity
-            for workspace in workspaces
-            for activity in active_since(client, query, workspace=workspace.asked, since=since)
-        ]
+        listed: list[Activity] = []
+        for workspace in workspaces:
+            with workspace.named():
+                listed += active_since(client, query, workspace=workspace.asked, since=since)
+        return listed

@@ -91,11 +91,12 @@ def _measure(
     rows, tenants, refused = [DAILY_COST_BY_PROJECT.schema.empty_table()], set[str](), 0
     for workspace in workspaces:
         tenants |= {workspace.asked} if workspace.asked else set()
-        for readings in read_usage(client, query, workspace=workspace.asked, day=day):
-            end, start, end_again, broken = _tables(readings)
-            refused += broken
-            tenants |= set(start.column("tenant_id").to_pylist())
-            rows.append(usage.daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
+        with workspace.named():
+            for readings in read_usage(client, query, workspace=workspace.asked, day=day):
+                end, start, end_again, broken = _tables(readings)
+                refused += broken
+                tenants |= set(start.column("tenant_id").to_pylist())
+                rows.append(usage.daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
     used = pa.concat_tables([*rows, _of_others(lake, day, tenants)])
     written = lake.replace(DAILY_COST_BY_PROJECT, day, used, {FINAL: str(is_over)})
     told = {

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.schema.columns import (
+    DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     RAW_SESSIONS,
     REJECTED_SESSIONS,
@@ -171,6 +172,21 @@ def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(tmp_path: Pa
         sandbox.api.workspaces = (WORKSPACE,)
         with failing_in_one_line(PermissionDeniedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
             read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=both)
+    assert files(tmp_path) == before
+
+
+def test_usage_of_one_workspace_that_fails_is_named_and_replaces_nothing(tmp_path: Path) -> None:
+    # The API's stats reach 31 days back from the real time.
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    with running_sandbox() as sandbox:
+        settings = settings_for(sandbox.url, tmp_path, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+        run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
+        before = files(tmp_path)
+        held = set(lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, yesterday).column("tenant_id").to_pylist())
+        sandbox.api.workspaces = (WORKSPACE,)
+        with failing_in_one_line(PermissionDeniedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
+            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
+    assert held == {WORKSPACE, OTHER_WORKSPACE}
     assert files(tmp_path) == before
 
 
