@@ -1,14 +1,16 @@
 """The assets that are computed from `sessions` day by day: feedback, experiments and daily costs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import dagster as dg
 import pyarrow as pa
 
 from sessions_pipeline.insights import costs, experiments, feedback
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration.overlap import one_behind
 from sessions_pipeline.orchestration.partitions import days_of, rows_by_day
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.schema.columns import (
@@ -43,9 +45,12 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                 some = days[start : start + DAYS_AT_ONCE]
                 sums = costs.daily_costs(lake.read_days(SESSIONS, some, list(costs.NEEDED)))
                 by_day = rows_by_day(sums)
-                for day in some:
-                    rows = by_day.get(day, sums.slice(0, 0)).drop_columns("start_date")
-                    _replace(context, lake, DAILY_COST_BY_REFERENCE_DATASET, day, rows)
+                none = sums.slice(0, 0)
+                made = (
+                    (DAILY_COST_BY_REFERENCE_DATASET, day, by_day.get(day, none).drop_columns("start_date"))
+                    for day in some
+                )
+                _replace(context, lake, made)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
 
     return sum_daily_costs
@@ -71,23 +76,32 @@ def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         lake = pipeline.open_lake()
         days: list[Day] = [*days_of(context), *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
         with lake.exclusive(pipeline.on_wait or context.log.warning):
-            for day in days:
-                sessions = lake.read(SESSIONS, day)
-                scores = feedback.session_feedback(sessions)
-                _replace(context, lake, SESSION_FEEDBACK, day, scores)
-                _replace(context, lake, EXPERIMENT_SUMMARY, day, experiments.experiment_summary(sessions, scores))
+            _replace(context, lake, _insights(lake, days))
         yield dg.MaterializeResult(asset_key=SESSION_FEEDBACK.name)
         yield dg.MaterializeResult(asset_key=EXPERIMENT_SUMMARY.name)
 
     return summarize_experiments
 
 
-def _replace(context: dg.AssetExecutionContext, lake: Lake, table: Table, day: Day, rows: pa.Table) -> None:
-    """Replace a derived day under the readings of the sessions that it was made from, and tell Dagster."""
-    written = lake.replace(table, day, rows, lake.metadata(SESSIONS, day))
-    if day is UNDATED:
-        return
-    told = metadata.of_file(written)
-    if "total_cost" in table.schema.names:
-        told |= metadata.money(metadata.total(rows.column("total_cost")))
-    context.add_asset_metadata(told, asset_key=table.name, partition_key=str(day))
+def _insights(lake: Lake, days: Sequence[Day]) -> Iterator[tuple[Table, Day, pa.Table]]:
+    needed = list({*feedback.NEEDED, *experiments.NEEDED})
+    for day in days:
+        sessions = lake.read(SESSIONS, day, needed)
+        scores = feedback.session_feedback(sessions)
+        yield SESSION_FEEDBACK, day, scores
+        yield EXPERIMENT_SUMMARY, day, experiments.experiment_summary(sessions, scores)
+
+
+def _replace(context: dg.AssetExecutionContext, lake: Lake, made: Iterable[tuple[Table, Day, pa.Table]]) -> None:
+    """Replace derived days under the readings of the sessions that they were made from, and tell Dagster."""
+    for table, day, rows, written in one_behind(partial(_write, lake, *one) for one in made):
+        if day is UNDATED:
+            continue
+        told = metadata.of_file(written)
+        if "total_cost" in table.schema.names:
+            told |= metadata.money(metadata.total(rows.column("total_cost")))
+        context.add_asset_metadata(told, asset_key=table.name, partition_key=str(day))
+
+
+def _write(lake: Lake, table: Table, day: Day, rows: pa.Table) -> tuple[Table, Day, pa.Table, Written]:
+    return table, day, rows, lake.replace(table, day, rows, lake.metadata(SESSIONS, day))
