@@ -1,0 +1,36 @@
+"""docs/faults.md and docs/guarantees.md name what there is: every fault, and no test or module that is not there."""
+
+import re
+from pathlib import Path
+
+from sessions_pipeline.sandbox.faults import KINDS
+from sessions_pipeline_tests.integration.test_pipeline_faults import FINAL, PASSING
+
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+
+
+def test_the_page_lists_every_fault() -> None:
+    page = PAGE.read_text()
+    assert [case.name for case in [*PASSING, *FINAL] if f"| {case.name} |" not in page] == []
+    kinds = {case.fault.kind for case in [*PASSING, *FINAL]} | {"redirect"}
+    assert set(KINDS) == kinds
+    named = set(re.findall(r"`(test_\w+)`", page))
+    defined = {
+        name
+        for path in Path(__file__).parents[1].rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert named - defined == set()
+
+
+def test_the_page_of_guarantees_names_files_that_are_there() -> None:
+    page = (PAGE.parent / "guarantees.md").read_text()
+    root = PAGE.parents[1]
+    there = {
+        path.name
+        for folder in ("sessions_pipeline", "sessions_pipeline_tests")
+        for path in (root / folder).rglob("*.py")
+    }
+    named = re.findall(r"`(?:\w+/)*(\w+\.py)`", page)
+    assert len(named) > 40
+    assert set(named) - there == set()
