@@ -12,6 +12,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.overlap import one_behind
 from sessions_pipeline.orchestration.partitions import days_of, rows_by_day
+from sessions_pipeline.orchestration.pictures import show_costs
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -51,6 +52,7 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                     for day in some
                 )
                 _replace(context, lake, made)
+            show_costs(context, lake, days)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
 
     return sum_daily_costs

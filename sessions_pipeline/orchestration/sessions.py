@@ -16,6 +16,7 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.overlap import one_behind
 from sessions_pipeline.orchestration.partitions import days_of
+from sessions_pipeline.orchestration.pictures import show_rejected
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.refresh import DayState, blow_fuse, read_days, stored_days, write_day
 from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
@@ -56,6 +57,8 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                     context.log.error(state.fuse)
                 else:
                     _record(context, pipeline, state, written)
+            if REJECTED_SESSIONS in tables:
+                show_rejected(context, lake, days)
         for warning in warnings:
             context.log.warning(warning)
         blow_fuse(unwritten, pipeline.settings.max_rejected_ratio)

@@ -74,7 +74,7 @@ def assert_nothing_is_lost_or_doubled(
 
 @given(SESSIONS, st.integers(3, 12), MUTATIONS, st.booleans(), st.booleans(), st.integers(0, 2**16))
 @settings(max_examples=1000, deadline=None)
-def test_every_session_that_existed_during_the_whole_read_is_found_once(  # noqa: PLR0917
+def test_every_session_that_existed_during_the_whole_read_is_found_once(
     sessions: Sessions, page_size: int, schedule: list[str], undated_first: bool, eager: bool, seed: int
 ) -> None:
     assert_nothing_is_lost_or_doubled(
