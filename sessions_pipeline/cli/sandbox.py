@@ -2,6 +2,8 @@
 
 import click
 
+from sessions_pipeline.errors import SessionsPipelineError
+
 
 @click.command(epilog="Example: sessions-pipeline sandbox --port 8123")
 @click.option(
@@ -18,4 +20,7 @@ def sandbox(port: int, seed: int) -> None:
         click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
         click.echo("Ctrl-C stops it.")
 
-    serve(port, seed=seed, ready=ready)
+    try:
+        serve(port, seed=seed, ready=ready)
+    except OSError as error:
+        raise SessionsPipelineError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None

@@ -69,12 +69,16 @@ def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                 EXPERIMENT_SUMMARY, deps=[SESSIONS.name, SESSION_FEEDBACK.name], group=INSIGHT, partitions=daily
             ),
         ],
+        # Without it Dagster refuses a backfill of the two: it splits what depends within one step.
+        can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool="lake",
     )
     def summarize_experiments(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
+        both = (SESSION_FEEDBACK, EXPERIMENT_SUMMARY)
+        tables = [table for table in both if dg.AssetKey(table.name) in context.selected_asset_keys]
         lake = pipeline.open_lake()
         days: list[Day] = [*days_of(context), *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
         with lake.exclusive(pipeline.on_wait or context.log.warning):

@@ -8,7 +8,12 @@ from typing import Any
 
 from sessions_pipeline.sandbox.parameters import InvalidParametersError, Parameters, parse_parameters
 
-_SORTABLE = {"START_TIME": "start_time", "NAME": "name", "LAST_RUN_START_TIME": "last_run_start_time"}
+_SORTABLE = {
+    name.upper(): name
+    for name in ("name", "start_time", "last_run_start_time", "error_rate", "latency_p50", "latency_p99", "feedback")
+}
+# Other names for the parameters of the first version.
+_NAMES = {"reference_dataset_id": "reference_dataset", "include_facets": "facets"}
 _TIERS = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}
 _COSTS = ("total_cost", "prompt_cost", "completion_cost")
 
@@ -38,7 +43,7 @@ def read_second_version(
     if sort_by not in _SORTABLE or order.lower() not in ("asc", "desc"):
         raise InvalidParametersError([{"loc": ["query", "sort_by"], "msg": "unknown sort", "type": "value_error"}])
     first = [
-        *((name, value) for name, value in pairs if name in given),
+        *((_NAMES.get(name, name), _spell(name, value)) for name, value in pairs if name in given),
         ("offset", str(offset)),
         ("limit", size),
         ("sort_by", _SORTABLE[sort_by]),
@@ -50,6 +55,10 @@ def read_second_version(
     after = offset + len(texts)
     cursor = base64.urlsafe_b64encode(str(after).encode()).decode() if texts and after < total else None
     return {"items": [_item(json.loads(text)) for text in texts], "next_cursor": cursor}
+
+
+def _spell(name: str, value: str) -> str:
+    return value.lower() if name == "sort_by_feedback_source" else value
 
 
 def _offset(cursor: str | None) -> int:

@@ -1,6 +1,7 @@
 """The sandbox as a server on loopback: blocking for the command line, in a thread for demo and tests."""
 
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -39,6 +40,25 @@ class Sandbox:
         return self.api.requests
 
 
+class _UntilStopped(uvicorn.Server):
+    """Ends in peace on Ctrl-C or SIGTERM, where uvicorn raises the signal again after it has closed."""
+
+    ready: Callable[[], None]
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+
 def build_api(
     *, seed: int = SEED, now: datetime | None = None, broken: bool = True, undated: Undated = "postgres", **options: Any
 ) -> Api:
@@ -65,8 +85,9 @@ def serve(port: int, *, seed: int = SEED, ready: Callable[[str], None] = lambda 
     """
     api = build_api(seed=seed)
     with _bound(port) as listening:
-        ready(f"http://{HOST}:{listening.getsockname()[1]}")
-        uvicorn.Server(_config(api)).run([listening])
+        server = _UntilStopped(_config(api))
+        server.ready = lambda: ready(f"http://{HOST}:{listening.getsockname()[1]}")
+        server.run([listening])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,64 @@
+"""The official client reads the sandbox, and finds in it what our Parquet has."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import langsmith
+import pytest
+
+from sessions_pipeline.sandbox.company import WORKSPACE
+from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
+from sessions_pipeline.schema.columns import SESSIONS
+from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, lake_at, read
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with running_sandbox(build_api(broken=False, now=NOW)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(sandbox: Sandbox) -> Iterator[langsmith.Client]:
+    client = langsmith.Client(api_url=f"{sandbox.url}/api/v1", api_key=sandbox.key, info={}, auto_batch_tracing=False)
+    yield client
+    client.close()
+
+
+def test_the_official_client_lists_the_same_ids_and_costs_that_our_parquet_has(
+    sandbox: Sandbox, client: langsmith.Client, tmp_path: Path
+) -> None:
+    listed = {
+        str(project.id): project.total_cost
+        for project in client.list_projects(include_stats=True)
+        if FIRST <= project.start_time.date() <= TODAY
+    }
+    read(sandbox, tmp_path)
+    table = lake_at(tmp_path).read_days(SESSIONS, lake_at(tmp_path).days(SESSIONS), ["id", "total_cost"])
+    assert len(listed) > 300
+    assert {row["id"]: row["total_cost"] for row in table.to_pylist()} == listed
+
+
+def test_the_official_client_narrows_what_it_lists(client: langsmith.Client) -> None:
+    projects = list(client.list_projects(reference_free=True))
+    assert "<script>alert(1)</script>" in [project.name for project in projects]
+    assert {project.reference_dataset_id for project in projects} == {None}
+    [one] = client.list_projects(name=projects[0].name)
+    assert one.id == projects[0].id
+
+
+def test_the_official_client_reads_the_second_version(sandbox: Sandbox, client: langsmith.Client) -> None:
+    async def read_all() -> list[Any]:
+        pages = client.sessions.list_v2(page_size=100, include_stats=True, sort_by="START_TIME", sort_order="asc")
+        return [item async for item in pages]
+
+    items = asyncio.run(read_all())
+    expected = {one.id for one in sandbox.api.data.sessions if one.tenant_id == WORKSPACE}  # type: ignore[attr-defined]
+    assert len(items) == len(expected)
+    assert {item.id for item in items} == expected
+    assert [item.start_time for item in items] == sorted(item.start_time for item in items)
+    first = {str(one.id): one.total_cost for one in client.list_projects(include_stats=True, limit=300)}
+    costs = {item.id: item.total_cost for item in items if item.id in first}
+    assert costs == {name: None if cost is None else float(cost) for name, cost in first.items()}

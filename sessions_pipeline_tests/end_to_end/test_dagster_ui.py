@@ -1,0 +1,218 @@
+"""`dagster dev` as it comes: a five-day backfill as the UI launches it, and what the UI then shows."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+
+from sessions_pipeline.sandbox.server import running_sandbox
+
+REPOSITORY = Path(__file__).parents[2]
+TODAY = datetime.now(UTC).date()
+DAYS = [str(TODAY - timedelta(days=back)) for back in range(7, 2, -1)]
+TABLES = (
+    "raw_sessions",
+    "sessions",
+    "rejected_sessions",
+    "daily_cost_by_reference_dataset",
+    "session_feedback",
+    "experiment_summary",
+)
+# The daemon looks for new backfills twice a minute, a run's process takes seconds to start.
+PATIENCE_SECONDS = 180
+
+Ask = Callable[..., dict[str, Any]]
+
+LAUNCH = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+RUNS = """
+query Runs($id: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { runId status } }
+  }
+}
+"""
+SHOWN = """
+query Shown($asset: AssetKeyInput!, $days: [String!]) {
+  assetOrError(assetKey: $asset) {
+    ... on Asset {
+      assetMaterializations(partitions: $days) {
+        partition
+        metadataEntries {
+          label
+          ... on IntMetadataEntry { intValue }
+          ... on FloatMetadataEntry { floatValue }
+          ... on TextMetadataEntry { text }
+          ... on PathMetadataEntry { path }
+          ... on TableMetadataEntry { table { records } }
+        }
+      }
+      definition {
+        description
+        groupName
+        assetChecksOrError {
+          ... on AssetChecks { checks { name executionForLatestMaterialization { status } } }
+        }
+      }
+    }
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
+    """GraphQL of a running `dagster dev` on a fresh instance, and its data root."""
+    folder = tmp_path_factory.mktemp("dagster")
+    home, root = folder / "home", folder / "lake"
+    home.mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", home)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with running_sandbox() as sandbox, (folder / "log").open("w") as log:
+        ours = ("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_", "DAGSTER_")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
+            "LANGSMITH_API_KEY": sandbox.key,
+            "LANGSMITH_ENDPOINT": sandbox.url,
+            "SESSIONS_PIPELINE_DATA_ROOT": str(root),
+            "DAGSTER_HOME": str(home),
+        }
+        command = [sys.executable, "-m", "dagster", "dev", "-w", str(REPOSITORY / "workspace.yaml")]
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                _until(lambda: _is_up(client, process), folder / "log")
+
+                def ask(query: str, **variables: Any) -> dict[str, Any]:
+                    answer = client.post("/graphql", json={"query": query, "variables": variables}).json()
+                    assert "errors" not in answer, answer["errors"]
+                    data: dict[str, Any] = answer["data"]
+                    return data
+
+                yield ask, root
+        finally:
+            _stop(process)
+
+
+def _until(is_so: Callable[[], bool], log: Path | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {PATIENCE_SECONDS} s: {log.read_text()[-2000:] if log else ''}")
+        time.sleep(0.25)
+
+
+def _is_up(client: httpx.Client, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "dagster dev has ended"
+    try:
+        return client.get("/server_info").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ctrl-C as a terminal sends it, to the whole group; what remains after that is killed."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def backfilled(ui: tuple[Ask, Path]) -> tuple[Ask, Path]:
+    """The same after a backfill of five days, launched as the UI does it."""
+    ask, _ = ui
+    launched = ask(
+        LAUNCH,
+        params={
+            "assetSelection": [{"path": [table]} for table in TABLES],
+            "partitionNames": DAYS,
+            "fromFailure": False,
+            "tags": [],
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def is_over() -> bool:
+        runs = ask(RUNS, id=launched["backfillId"])["runsOrError"]["results"]
+        assert len(runs) <= 1, "a backfill is one run"
+        assert not runs or runs[0]["status"] not in ("FAILURE", "CANCELED"), runs
+        return bool(runs) and runs[0]["status"] == "SUCCESS"
+
+    _until(is_over)
+    return ui
+
+
+def test_a_backfill_of_five_days_is_one_run_that_writes_their_parquet(backfilled: tuple[Ask, Path]) -> None:
+    _, root = backfilled
+    for table in TABLES:
+        assert sorted(path.name.removeprefix("start_date=") for path in (root / table).glob("start_date=2*")) == DAYS
+    rows = sum(pq.read_metadata(path).num_rows for path in root.glob("daily_cost_by_reference_dataset/*/*.parquet"))
+    assert rows >= 5 * 4
+
+
+def test_every_day_shows_its_rows_its_cost_as_text_its_file_and_a_sample(backfilled: tuple[Ask, Path]) -> None:
+    ask, root = backfilled
+    asset = ask(SHOWN, asset={"path": ["sessions"]}, days=DAYS)["assetOrError"]
+    shown = {one["partition"]: one["metadataEntries"] for one in asset["assetMaterializations"]}
+    assert sorted(shown) == DAYS
+    for day, entries in shown.items():
+        by_label = {entry["label"]: entry for entry in entries}
+        [file] = (root / "sessions" / f"start_date={day}").glob("*.parquet")
+        table = pq.read_table(file)
+        assert by_label["dagster/row_count"]["intValue"] == table.num_rows
+        assert file.name in json.dumps(by_label["dagster/uri"])
+        known = [cost for cost in table.column("total_cost").to_pylist() if cost is not None]
+        assert by_label["total_cost"]["text"] == f"{sum(known).normalize():f}"
+        assert len(by_label["sample"]["table"]["records"]) == min(5, table.num_rows)
+
+
+def test_every_promise_was_examined_and_kept(backfilled: tuple[Ask, Path]) -> None:
+    ask, _ = backfilled
+    found: dict[str, str | None] = {}
+    for table in TABLES:
+        definition = ask(SHOWN, asset={"path": [table]}, days=DAYS)["assetOrError"]["definition"]
+        assert definition["description"]
+        for check in definition["assetChecksOrError"].get("checks", []):
+            latest = check["executionForLatestMaterialization"]
+            found[check["name"]] = latest and latest["status"]
+    promised = {
+        "session_ids_are_unique",
+        "every_record_is_accounted_for",
+        "sessions_start_on_their_day",
+        "costs_add_up",
+    }
+    assert promised <= set(found)
+    assert {found[name] for name in promised} == {"SUCCEEDED"}

@@ -1,0 +1,242 @@
+"""The command line: what goes wrong is one line, an honest exit status, and nothing written."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+import stamina
+
+from sessions_pipeline import cli as package
+from sessions_pipeline.cli import cli
+from sessions_pipeline.sandbox.faults import Fault
+from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline_tests.strategies import openapi
+
+COMMANDS = ("materialize", "list", "report", "doctor", "sandbox", "demo")
+TODAY = datetime.now(UTC).date()
+KEY = "lsv2_pt_d15tinc71ve_0123456789"
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with running_sandbox() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def behaves(sandbox: Sandbox) -> Iterator[None]:
+    stamina.set_testing(True, attempts=2)
+    yield
+    stamina.set_testing(False)
+    sandbox.faults.clear()
+
+
+@pytest.fixture
+def run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command in this process, in an empty folder and a bare environment but for the sandbox's address."""
+    for name in ("LANGCHAIN_API_KEY", "LANGCHAIN_ENDPOINT", "LANGSMITH_WORKSPACE_ID", "LANGSMITH_BEARER_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("SESSIONS_PIPELINE_QUERY", "SESSIONS_PIPELINE_START_DATE", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    usual = {
+        "LANGSMITH_API_KEY": sandbox.key,
+        "LANGSMITH_ENDPOINT": sandbox.url,
+        "SESSIONS_PIPELINE_DATA_ROOT": str(tmp_path / "lake"),
+    }
+
+    def run_command(*arguments: str, **environment: str | None) -> Result:
+        for name, value in (usual | environment).items():
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["sessions-pipeline", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            package.main()
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Result(ended.value.code, captured.out, captured.err)
+
+    return run_command
+
+
+def _days(first: int = 1, last: int = 0) -> tuple[str, ...]:
+    return ("--from", str(TODAY - timedelta(days=first)), "--to", str(TODAY - timedelta(days=last)))
+
+
+def _complains(result: Result, status: int, *words: str) -> None:
+    told = [line for line in result.err.splitlines() if "DAGSTER_HOME is not set" not in line]
+    assert result.status == status, result
+    assert "Traceback" not in result.err
+    assert len([line for line in told if not line.startswith(("Usage:", "Try ")) and line]) == 1, result.err
+    assert all(word in result.err for word in words), result.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_a_command_does_with_an_example(run: Run, command: str) -> None:
+    result = run(command, "--help")
+    assert result.status == 0
+    assert f"Example: sessions-pipeline {command}" in " ".join(result.out.split())
+
+
+def test_help_lists_the_commands(run: Run) -> None:
+    result = run("--help")
+    assert result.status == 0
+    assert all(command in result.out for command in COMMANDS)
+
+
+def test_every_query_parameter_of_the_schema_is_an_option_of_list() -> None:
+    parameters = openapi()["paths"]["/api/v1/sessions"]["get"]["parameters"]
+    names = {one["name"] for one in parameters if one["in"] == "query"}
+    command = cli.get_command(click.Context(cli), "list")
+    assert command is not None
+    options = {option.name: option.opts for option in command.params}
+    assert len(names) == 21
+    assert names <= set(options)
+    assert all(f"--{name.replace('_', '-')}" in options[name] for name in names)
+
+
+def test_list_speaks_table_json_and_ndjson(run: Run) -> None:
+    arguments = ("list", "--name-contains", "nightly", "--include-stats", "--limit", "3")
+    table = run(*arguments)
+    assert table.out.rstrip().endswith("3 sessions")
+    as_json = json.loads(run(*arguments, "--format", "json").out)
+    lines = [json.loads(line) for line in run(*arguments, "--format", "ndjson").out.splitlines()]
+    assert [record["id"] for record in as_json] == [record["id"] for record in lines]
+    assert len(lines) == 3
+    assert all(record["reference_dataset_id"][:8] in table.out for record in lines)
+
+
+def test_the_doctor_finds_all_well(run: Run) -> None:
+    result = run("doctor")
+    assert result.status == 0
+    assert all(line.startswith("ok") for line in result.out.splitlines())
+    assert all(word in result.out for word in ("settings", "credentials", "API", "data root"))
+
+
+def test_the_doctor_names_what_failed_and_goes_on(run: Run) -> None:
+    result = run("doctor", LANGSMITH_API_KEY=KEY)
+    _complains(result, 1, "1 of 4")
+    assert [line.split()[1] for line in result.out.splitlines() if line.startswith("FAIL")] == ["API"]
+    assert KEY not in result.out + result.err
+    assert any(line.startswith("ok    data root") for line in result.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("environment", "status", "word"),
+    [
+        ({"LANGSMITH_API_KEY": None}, 2, "LANGSMITH_API_KEY"),
+        ({"LANGSMITH_API_KEY": KEY}, 1, "LANGSMITH_API_KEY"),
+        ({"LANGSMITH_ENDPOINT": "http://127.0.0.1:1"}, 1, "127.0.0.1:1"),
+        ({"LANGSMITH_ENDPOINT": "nowhere"}, 2, "LANGSMITH_ENDPOINT"),
+        ({"LANGSMITH_WORKSPACE_ID": "mine"}, 2, "LANGSMITH_WORKSPACE_ID"),
+        ({"SESSIONS_PIPELINE_QUERY": '{"limit": 3}'}, 2, "SESSIONS_PIPELINE_QUERY"),
+        ({"SESSIONS_PIPELINE_QUERY": "nightly"}, 2, "SESSIONS_PIPELINE_QUERY"),
+        ({"SESSIONS_PIPELINE_PAGE_SIZE": "101"}, 2, "SESSIONS_PIPELINE_PAGE_SIZE"),
+        ({"SESSIONS_PIPELINE_START_DATE": "soon"}, 2, "SESSIONS_PIPELINE_START_DATE"),
+        ({"DAGSTER_HOME": "/nowhere/at/all"}, 2, "DAGSTER_HOME"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_writes_nothing(
+    run: Run, tmp_path: Path, environment: dict[str, str | None], status: int, word: str
+) -> None:
+    result = run("materialize", *_days(), **environment)
+    _complains(result, status, word)
+    assert KEY not in result.out + result.err
+    assert not [path for path in tmp_path.rglob("*.parquet")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--from", "2024-01-01", "--to", "2024-01-02"), "first partition"),
+        (_days(0, -1), "future"),
+        (_days(0, 2), "swap"),
+        (("--from", "yesterday", "--to", "2026-01-01"), "--from"),
+        (("--from", "2026-02-30", "--to", "2026-03-01"), "--from"),
+        ((*_days(), "--select", "no_such_asset"), "no_such_asset"),
+        ((*_days(), "--select", "((("), "--select"),
+        (("--from", "2026-01-01"), "--to"),
+    ],
+)
+def test_days_and_selections_that_make_no_sense_are_wrong_usage(
+    run: Run, sandbox: Sandbox, tmp_path: Path, arguments: tuple[str, ...], word: str
+) -> None:
+    before = len(sandbox.requests)
+    _complains(run("materialize", *arguments), 2, word)
+    assert len(sandbox.requests) == before
+    assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        (Fault("not_json", times=None), "JSON"),
+        (Fault("status", 422, times=None), "sandbox fault 422"),
+        (Fault("status", 404, times=None), "LANGSMITH_ENDPOINT"),
+        (Fault("redirect", "http://127.0.0.1:1/", times=None), "redirect"),
+        (Fault("ignore_offset", times=None), "offset"),
+    ],
+)
+def test_an_api_that_misbehaves_is_one_line_and_no_day_is_written(
+    run: Run, sandbox: Sandbox, tmp_path: Path, fault: Fault, word: str
+) -> None:
+    sandbox.faults.add(fault)
+    _complains(run("materialize", *_days(9, 7)), 1, word)
+    assert not [path for path in tmp_path.rglob("*.parquet")]
+
+
+def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    _complains(run("materialize", *_days(), SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "file" / "lake")), 1, "file")
+
+
+def test_another_query_or_a_newer_layout_than_the_lake_s_is_refused(run: Run, tmp_path: Path) -> None:
+    assert run("materialize", *_days(0)).status == 0
+    marker = tmp_path / "lake" / "_lake.json"
+    before = marker.read_text()
+    _complains(run("materialize", *_days(0), SESSIONS_PIPELINE_QUERY='{"reference_free": true}'), 1, "query")
+    assert marker.read_text() == before
+    marker.write_text('{"layout": 99, "version": 99, "query": {}}')
+    _complains(run("materialize", *_days(0), SESSIONS_PIPELINE_QUERY=None), 1)
+
+
+def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sessions_pipeline.cli.run.run_days", interrupted)
+    _complains(run("materialize", *_days()), 1, "stopped")
+
+
+def test_a_taken_port_is_one_line(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        _complains(run("sandbox", "--port", str(taken.getsockname()[1])), 1, "--port")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_sandbox_tells_its_address_and_ends_in_peace(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "sessions_pipeline.cli", "sandbox", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        process.send_signal(number)
+        assert "http://127.0.0.1:" in first
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
