@@ -53,7 +53,10 @@ report: .venv/.runtime ## Write the HTML cost report of the data root
 	@$(BIN)/sessions-pipeline report
 
 bench: .venv/.dev ## Measure against other tools, in minutes; FULL=1 takes hours
-	@$(BIN)/python benchmarks/run.py $(if $(FULL),--full)
+	@$(BIN)/python benchmarks/run.py $(if $(FULL),--full --write)
+
+screenshots: .venv/.dev ## Take the README's pictures of the UI from the demo's data
+	@$(BIN)/python docs/screenshots.py
 
 lock: .venv/.uv ## Compile the locks again from pyproject.toml
 	@for set in "build requirements.lock" "dev requirements-dev.lock"; do set -- $$set; \
