@@ -52,7 +52,9 @@ def test_the_official_client_narrows_what_it_lists(client: langsmith.Client) -> 
 def test_the_official_client_reads_the_second_version(sandbox: Sandbox, client: langsmith.Client) -> None:
     async def read_all() -> list[Any]:
         pages = client.sessions.list_v2(page_size=100, include_stats=True, sort_by="START_TIME", sort_order="asc")
-        return [item async for item in pages]
+        items = [item async for item in pages]
+        await client.sessions._client.close()
+        return items
 
     items = asyncio.run(read_all())
     expected = {one.id for one in sandbox.api.data.sessions if one.tenant_id == WORKSPACE}  # type: ignore[attr-defined]

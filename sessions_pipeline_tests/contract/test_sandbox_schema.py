@@ -33,6 +33,6 @@ schema = schemathesis.openapi.from_dict(_document())
 @schema.parametrize()
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 def test_schemathesis_finds_nothing(case: schemathesis.Case, sandbox: Sandbox) -> None:
-    # The file types `metadata`, `filter` and the like as any string; the API, and so the sandbox, refuses most with a 422.
+    # The file types `metadata`, `filter` and the like as any string; the API refuses most of them with a 422.
     accepted = CHECKS.get_by_names(["positive_data_acceptance"])
     case.call_and_validate(base_url=sandbox.url, headers={"X-API-Key": sandbox.key}, excluded_checks=accepted)

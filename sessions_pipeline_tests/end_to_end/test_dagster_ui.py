@@ -1,5 +1,6 @@
 """`dagster dev` as it comes: a five-day backfill as the UI launches it, and what the UI then shows."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -139,14 +140,10 @@ def _is_up(client: httpx.Client, process: "subprocess.Popen[bytes]") -> bool:
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Ctrl-C as a terminal sends it, to the whole group; what remains after that is killed."""
     os.killpg(process.pid, signal.SIGINT)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(30)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(10)
 
 
@@ -178,7 +175,8 @@ def backfilled(ui: tuple[Ask, Path]) -> tuple[Ask, Path]:
 def test_a_backfill_of_five_days_is_one_run_that_writes_their_parquet(backfilled: tuple[Ask, Path]) -> None:
     _, root = backfilled
     for table in TABLES:
-        assert sorted(path.name.removeprefix("start_date=") for path in (root / table).glob("start_date=2*")) == DAYS
+        # More days may be there: the sensor, on by default, looks for changes from the first minute.
+        assert set(DAYS) <= {path.name.removeprefix("start_date=") for path in (root / table).glob("start_date=2*")}
     rows = sum(pq.read_metadata(path).num_rows for path in root.glob("daily_cost_by_reference_dataset/*/*.parquet"))
     assert rows >= 5 * 4
 

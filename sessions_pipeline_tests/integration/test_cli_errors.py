@@ -158,7 +158,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
     result = run("materialize", *_days(), **environment)
     _complains(result, status, word)
     assert KEY not in result.out + result.err
-    assert not [path for path in tmp_path.rglob("*.parquet")]
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_an_api_that_misbehaves_is_one_line_and_no_day_is_written(
 ) -> None:
     sandbox.faults.add(fault)
     _complains(run("materialize", *_days(9, 7)), 1, word)
-    assert not [path for path in tmp_path.rglob("*.parquet")]
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:

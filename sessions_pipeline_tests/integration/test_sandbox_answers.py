@@ -124,16 +124,22 @@ FILTERS: dict[str, tuple[Any, Callable[[dict[str, Any]], bool]]] = {
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_filter_gives_all_that_match_and_nothing_else(name: str, sandbox: Sandbox, listed: List) -> None:
     value, matches = FILTERS[name]
-    everything = [
-        json.loads(text)
-        for offset in range(0, 7_000, 100)
-        for text in sandbox.api._page(_asked(offset), WORKSPACE, {})[0]
-    ]
+    everything = [json.loads(text) for text in _all_texts(sandbox)]
     expected = {record["id"] for record in everything if matches(record)}
-    found = {record["id"] for offset in range(0, 7_000, 100) for record in listed(offset=offset, **{name: value})}
+    found = set[str]()
+    for offset in range(0, len(everything), 100):
+        page = listed(offset=offset, **{name: value})
+        found |= {record["id"] for record in page}
+        if len(page) < 100:
+            break
     broken = {one.id for one in sandbox.api.data.sessions if one.broken}  # type: ignore[attr-defined]
     assert found - broken == expected - broken
     assert 0 < len(found) < len(everything)
+
+
+def _all_texts(sandbox: Sandbox) -> list[str]:
+    pages = (sandbox.api.data.page(_asked(offset), WORKSPACE)[0] for offset in range(0, 7_000, 100))
+    return [text for page in pages for text in page]
 
 
 def _asked(offset: int) -> Parameters:
