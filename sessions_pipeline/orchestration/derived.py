@@ -82,9 +82,9 @@ def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         lake = pipeline.open_lake()
         days: list[Day] = [*days_of(context), *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
         with lake.exclusive(pipeline.on_wait or context.log.warning):
-            _replace(context, lake, _insights(lake, days))
-        yield dg.MaterializeResult(asset_key=SESSION_FEEDBACK.name)
-        yield dg.MaterializeResult(asset_key=EXPERIMENT_SUMMARY.name)
+            _replace(context, lake, (one for one in _insights(lake, days) if one[0] in tables))
+        for table in tables:
+            yield dg.MaterializeResult(asset_key=table.name)
 
     return summarize_experiments
 
