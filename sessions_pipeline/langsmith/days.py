@@ -17,6 +17,11 @@ def day_start_us(day: date) -> int:
     return (day - _EPOCH).days * _DAY_US
 
 
+def day_of_us(start_us: int) -> date:
+    """The UTC day that holds a time, given in microseconds from the epoch."""
+    return _EPOCH + timedelta(days=start_us // _DAY_US)
+
+
 @dataclass(frozen=True, slots=True)
 class DayReading:
     """All sessions of one UTC day (None: those whose day is not known) in one workspace, each once.
@@ -54,7 +59,7 @@ class DayAssembler:
     def add(self, page: Page) -> None:
         """Take a page's records; those of days outside the window, or handed out already, are passed over."""
         for record in page.records:
-            day = None if record.start_us is None else _EPOCH + timedelta(days=record.start_us // _DAY_US)
+            day = None if record.start_us is None else day_of_us(record.start_us)
             if day is not None and not self._first <= day <= self._next:
                 continue
             bucket = self._days.setdefault(day, _Day())

@@ -8,11 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from sessions_pipeline.langsmith.activity import Activity
+from sessions_pipeline.langsmith.days import day_of_us
+from sessions_pipeline.orchestration.partitions import days_between, tagged_range
 
 # A run is listed under the time it started, yet may arrive when it ends: look this far back again.
 OVERLAP = timedelta(hours=2)
-_EPOCH = date(1970, 1, 1)
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Cursor:
             seen[active.session] = active.latest_run.isoformat()
             if active.start_us is None or self.seen.get(active.session) == seen[active.session]:
                 continue
-            day = _EPOCH + timedelta(days=active.start_us // _DAY_US)
+            day = day_of_us(active.start_us)
             if first <= day <= last:
                 days.add(day)
         return Cursor(latest, self.looked, seen, tuple(sorted(days)))
@@ -101,11 +101,9 @@ def days_that_failed(instance: dg.DagsterInstance, sensor: str, since: datetime)
 def _days_of_runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> set[date]:
     days: set[date] = set()
     for run in instance.get_runs(filters=filters):
-        first = run.tags.get("dagster/asset_partition_range_start") or run.tags.get("dagster/partition")
-        last = run.tags.get("dagster/asset_partition_range_end") or run.tags.get("dagster/partition")
-        if first and last:
-            start, end = date.fromisoformat(first), date.fromisoformat(last)
-            days.update(start + timedelta(days=number) for number in range((end - start).days + 1))
+        span = tagged_range(run.tags)
+        if span is not None:
+            days.update(days_between(*span))
     return days
 
 

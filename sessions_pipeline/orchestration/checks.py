@@ -13,7 +13,7 @@ import pyarrow as pa
 from sessions_pipeline.insights import quality
 from sessions_pipeline.insights.quality import Finding
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.orchestration.partitions import rows_by_day
+from sessions_pipeline.orchestration.partitions import rows_by_day, tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -24,7 +24,7 @@ from sessions_pipeline.schema.columns import (
     SESSIONS,
     Table,
 )
-from sessions_pipeline.schema.readings import READINGS, load_readings
+from sessions_pipeline.schema.readings import READINGS, last_read, load_readings
 from sessions_pipeline.settings import Settings
 
 # Rejected records below this share are everyday noise; the fuse in the settings guards against more.
@@ -129,9 +129,7 @@ def _fresh(days: Examined) -> Finding:
     time = now()
     recent = [time.date() - timedelta(days=back) for back in range(days.settings.lookback_days + 1)]
     latest = {
-        day: max(reading.fetched_at for reading in load_readings(days.lake.metadata(SESSIONS, day)))
-        if days.lake.has(SESSIONS, day)
-        else None
+        day: last_read(days.lake.metadata(SESSIONS, day)) if days.lake.has(SESSIONS, day) else None
         for day in recent
         if day >= days.settings.start_date
     }
@@ -230,8 +228,5 @@ def _checks(name: str, promises: list[str]) -> dg.AssetChecksDefinition:
 
 
 def _days(context: dg.AssetCheckExecutionContext, lake: Lake) -> list[date]:
-    tags = context.run.tags
-    first = tags.get("dagster/asset_partition_range_start") or tags.get("dagster/partition")
-    last = tags.get("dagster/asset_partition_range_end") or tags.get("dagster/partition")
-    days = lake.days(SESSIONS)
-    return [day for day in days if first is None or last is None or first <= day.isoformat() <= last]
+    span = tagged_range(context.run.tags)
+    return [day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1]]

@@ -1,5 +1,6 @@
 """Daily UTC partitions, from the first day in the settings to today included."""
 
+from collections.abc import Mapping
 from datetime import date, timedelta
 from itertools import accumulate
 
@@ -32,9 +33,19 @@ def rows_by_day(rows: pa.Table) -> dict[date, pa.Table]:
     return {day: rows.slice(offset, length) for day, offset, length in zip(days, offsets, lengths, strict=False)}
 
 
+RANGE_START, RANGE_END, PARTITION = (
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+    "dagster/partition",
+)
+
+
 def range_tags(first: date, last: date) -> dict[str, str]:
     """Run tags that make one run of several days."""
-    return {
-        "dagster/asset_partition_range_start": first.isoformat(),
-        "dagster/asset_partition_range_end": last.isoformat(),
-    }
+    return {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+
+
+def tagged_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
+    """The first and last day that a run's tags name, as a range or as one partition; None where they name none."""
+    first, last = tags.get(RANGE_START) or tags.get(PARTITION), tags.get(RANGE_END) or tags.get(PARTITION)
+    return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None

@@ -17,7 +17,7 @@ from sessions_pipeline.schema.columns import (
     WEEKLY_COST_BY_REFERENCE_DATASET,
     Table,
 )
-from sessions_pipeline.schema.readings import load_readings
+from sessions_pipeline.schema.readings import last_read
 
 SUMS = {
     WEEKLY_COST_BY_REFERENCE_DATASET: periods.weekly_costs,
@@ -51,11 +51,7 @@ def _period_asset(table: Table) -> dg.AssetsDefinition:
 
 def _unfinished(lake: Lake, days: list[date]) -> list[date]:
     """Days that were last read before they were over."""
-    return [
-        day
-        for day in days
-        if max(r.fetched_at for r in load_readings(lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day))).date() <= day
-    ]
+    return [day for day in days if last_read(lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day)).date() <= day]
 
 
 def _told(sums: pa.Table) -> dict[str, Any]:

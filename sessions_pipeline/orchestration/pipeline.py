@@ -10,7 +10,7 @@ from sessions_pipeline.errors import ApiError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.source import OffsetSource, SessionSource
-from sessions_pipeline.schema.query import parse_narrowing
+from sessions_pipeline.schema.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.schema.redaction import parse_paths
 from sessions_pipeline.settings import Settings
 
@@ -48,6 +48,15 @@ class Pipeline:
     on_wait: Callable[[str], None] | None = None
     as_of: datetime | None = None
 
+    @property
+    def query(self) -> SessionsQuery:
+        """What narrows the sessions that are read.
+
+        Raises:
+            SettingError: `SESSIONS_PIPELINE_QUERY` is wrong.
+        """
+        return parse_narrowing(self.settings.query)
+
     def open_lake(self, *, read_only: bool = False) -> Lake:
         """The lake under the data root.
 
@@ -63,7 +72,7 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query, private = parse_narrowing(self.settings.query), parse_paths(self.settings.redact)
+        query, private = self.query, parse_paths(self.settings.redact)
         with (
             SessionsClient.from_settings(self.settings) as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,

@@ -12,6 +12,7 @@ from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.days import DayReading
+from sessions_pipeline.orchestration.partitions import days_between
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
 from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 from sessions_pipeline.schema.history import DayVerdict, judge_day
@@ -77,7 +78,7 @@ def stored_days(pipeline: Pipeline, lake: Lake, first: date, last: date) -> Iter
     Raises:
         NotReadError: a day's raw sessions were never read, or not yet at the time asked for; nothing is replaced.
     """
-    days: list[Day] = [last - timedelta(days=back) for back in range((last - first).days + 1)]
+    days: list[Day] = [*reversed(days_between(first, last))]
     days += [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
     readings = {day: load_readings(lake.metadata(RAW_SESSIONS, day)) for day in days}
     for day in days:

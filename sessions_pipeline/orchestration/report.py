@@ -20,7 +20,7 @@ from sessions_pipeline.schema.columns import (
     WEEKLY_COST_BY_REFERENCE_DATASET,
     Table,
 )
-from sessions_pipeline.schema.readings import load_readings
+from sessions_pipeline.schema.readings import last_read
 
 REPORT = "cost_report"
 REPORT_FILE = "reports/cost.html"
@@ -74,8 +74,7 @@ def _read(lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] 
 
 
 def _read_at(lake: Lake, days: Sequence[date]) -> datetime | None:
-    readings = (load_readings(lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day)) for day in days)
-    return max((reading.fetched_at for of_day in readings for reading in of_day), default=None)
+    return max((last_read(lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day)) for day in days), default=None)
 
 
 def report_asset() -> dg.AssetsDefinition:

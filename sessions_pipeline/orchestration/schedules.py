@@ -9,7 +9,6 @@ from sessions_pipeline.langsmith.activity import Activity, active_since
 from sessions_pipeline.orchestration.changes import Cursor, days_being_read, days_that_failed, ranges, utc_day
 from sessions_pipeline.orchestration.partitions import days_between, range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
-from sessions_pipeline.schema.query import parse_narrowing
 from sessions_pipeline.settings import Settings
 
 REFRESH = "refresh_sessions"
@@ -115,10 +114,9 @@ def list_activity(pipeline: Pipeline, since: datetime) -> list[Activity]:
     Raises:
         ApiError: a workspace could not be listed; nothing of it counts then.
     """
-    query = parse_narrowing(pipeline.settings.query)
     with pipeline.workspaces() as (client, workspaces):
         listed: list[Activity] = []
         for workspace in workspaces:
             with workspace.named():
-                listed += active_since(client, query, workspace=workspace.asked, since=since)
+                listed += active_since(client, pipeline.query, workspace=workspace.asked, since=since)
         return listed

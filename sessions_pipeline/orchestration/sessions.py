@@ -88,17 +88,10 @@ def _write(lake: Lake, state: DayState, tables: list[Table]) -> tuple[DayState, 
 def _record(
     context: dg.AssetExecutionContext, pipeline: Pipeline, state: DayState, written: Mapping[str, Written]
 ) -> None:
-    """Record a day as soon as it is written, so that a crash later in the run keeps it.
-
-    A temporary instance keeps nothing after a crash, and events cost 1 ms each: there the step's end records the days.
-    """
+    """Record a written day's tables; undated sessions have no partition, so they are only logged."""
     if not isinstance(state.day, date):
         context.log.info("%d sessions have no day; they are under %s", state.verdict.sessions.num_rows, UNDATED.value)
         return
     for table in (table for table in TABLES if table.name in written):
-        told = metadata.of_day(table, state, written[table.name])
-        partition = state.day.isoformat()
-        if not context.instance.is_ephemeral:
-            context.log_event(dg.AssetMaterialization(table.name, partition=partition, metadata=told))
-        context.add_asset_metadata(told, asset_key=table.name, partition_key=partition)
+        metadata.record(context, table, state.day, metadata.of_day(table, state, written[table.name]))
     pipeline.on_day(state.day)

@@ -19,7 +19,6 @@ from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
 from sessions_pipeline.orchestration.schedules import runs_of
 from sessions_pipeline.schema.batch import judge_batch
 from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT
-from sessions_pipeline.schema.query import parse_narrowing
 from sessions_pipeline.schema.records import Record
 
 MEASURE = "measure_project_costs"
@@ -86,13 +85,12 @@ def _measure(
     workspaces: Sequence[Workspace],
     day: date,
 ) -> None:
-    query = parse_narrowing(pipeline.settings.query)
     read_at, is_over, before = now(), now() >= midnight(day + timedelta(days=1)), client.requests
     rows, tenants, refused = [DAILY_COST_BY_PROJECT.schema.empty_table()], set[str](), 0
     for workspace in workspaces:
         tenants |= {workspace.asked} if workspace.asked else set()
         with workspace.named():
-            for readings in read_usage(client, query, workspace=workspace.asked, day=day):
+            for readings in read_usage(client, pipeline.query, workspace=workspace.asked, day=day):
                 end, start, end_again, broken = _tables(readings)
                 refused += broken
                 tenants |= set(start.column("tenant_id").to_pylist())
@@ -106,9 +104,7 @@ def _measure(
         "rejected": refused,
         "requests": client.requests - before,
     }
-    partition = day.isoformat()
-    context.log_event(dg.AssetMaterialization(DAILY_COST_BY_PROJECT.name, partition=partition, metadata=told))
-    context.add_asset_metadata(told, asset_key=DAILY_COST_BY_PROJECT.name, partition_key=partition)
+    metadata.record(context, DAILY_COST_BY_PROJECT, day, told)
     pipeline.on_day(day)
 
 

@@ -63,6 +63,11 @@ def load_readings(metadata: Mapping[str, str]) -> list[Reading]:
     ]
 
 
+def last_read(metadata: Mapping[str, str]) -> datetime:
+    """When the day of a file with this metadata was read last; a written day has at least one reading."""
+    return max(reading.fetched_at for reading in load_readings(metadata))
+
+
 def row_key(session_id: str | None, payload: str) -> str:
     """What makes two raw rows readings of the same session: its id or, where it has none, its text."""
     if session_id is not None:

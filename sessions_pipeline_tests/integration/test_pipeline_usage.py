@@ -13,16 +13,7 @@ from sessions_pipeline.sandbox.company import DAY_US, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT
-from sessions_pipeline.settings import Settings
-
-
-def settings_of(sandbox: Sandbox, root: Path) -> Settings:
-    return Settings(
-        _env_file=None,
-        LANGSMITH_API_KEY=sandbox.key,
-        LANGSMITH_ENDPOINT=sandbox.url,
-        SESSIONS_PIPELINE_DATA_ROOT=str(root),
-    )
+from sessions_pipeline_tests.integration.pipeline_runs import settings_for
 
 
 def runs_of_day(session: Session, day: date) -> list[Run]:
@@ -31,7 +22,7 @@ def runs_of_day(session: Session, day: date) -> list[Run]:
 
 
 def measure(sandbox: Sandbox, root: Path, first: date, last: date) -> None:
-    run_days(settings_of(sandbox, root), first, last, select="daily_cost_by_project")
+    run_days(settings_for(sandbox.url, root), first, last, select="daily_cost_by_project")
 
 
 def yesterday() -> date:
