@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+  --no-emit-index-url --no-header pyproject.toml
 DEMO_HOME := $(CURDIR)/data/demo/_dagster
 HOME_DIR := $(or $(DAGSTER_HOME),$(CURDIR)/.dagster)
 SANDBOX_PORT ?= 8123
@@ -59,9 +61,9 @@ screenshots: .venv/.dev ## Take the README's pictures of the UI from the demo's 
 	@$(BIN)/python docs/screenshots.py
 
 lock: .venv/.uv ## Compile the locks again from pyproject.toml
-	@for set in "build requirements.lock" "dev requirements-dev.lock"; do set -- $$set; \
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
-	  --no-emit-index-url --no-header pyproject.toml --group $$1 -c requirements.lock -o $$2; done
+	@$(COMPILE) --group build --extra deploy -o requirements-deploy.lock
+	@$(COMPILE) --group build -c requirements-deploy.lock -o requirements.lock
+	@$(COMPILE) --group dev --extra deploy -c requirements-deploy.lock -o requirements-dev.lock
 
 check: lint types test ## Everything that CI runs
 
