@@ -3,20 +3,24 @@
     python -S benchmarks/measure.py RESULT.json COMMAND [ARGUMENT...]
 
 A small process of its own, with the standard library alone: a child's peak as the kernel counts it includes what its
-parent held when it forked, so the parent has to be smaller than anything measured. CPU time comes from `wait4` and
-includes children that were waited for. Memory is sampled: the resident set of a single process (with the kernel's own
+parent held when it forked, so the parent has to be smaller than anything measured. CPU time is that of all processes,
+also of those that outlive the command: as a subreaper, this process inherits them and waits for them too. Memory is sampled: the resident set of a single process (with the kernel's own
 high-water mark), the sum of proportional set sizes (shared pages counted once) as soon as there are several.
 """
 
+import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 INTERVAL = 0.05
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def tree(root: int) -> list[int]:
@@ -53,6 +57,7 @@ def memory(processes: list[int]) -> int:
 
 def main() -> None:
     result, command = Path(sys.argv[1]), sys.argv[2:]
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     start = time.perf_counter()
     child = subprocess.Popen(command)
     peak, finished = 0, threading.Event()
@@ -68,10 +73,14 @@ def main() -> None:
     wall = time.perf_counter() - start
     finished.set()
     sampler.join()
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = {
         "status": os.waitstatus_to_exitcode(status),
         "wall_seconds": wall,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_megabytes": max(peak, usage.ru_maxrss) / 1024,
     }
     result.write_text(json.dumps(measured))

@@ -128,5 +128,9 @@ class TooManyRejectedError(SessionsPipelineError):
     """A day's share of rejected records is beyond the fuse; its former tables stay."""
 
 
+class WorkerLostError(SessionsPipelineError):
+    """A process that worked on a day died without a word."""
+
+
 class SumOverflowError(SessionsPipelineError):
     """A sum does not fit its column; a wrong number is never written."""

@@ -31,6 +31,10 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     settings = Settings.load()
     window = first.date(), last.date()
     check_days(*window, settings)
+    from sessions_pipeline.orchestration.workers import prepare
+
+    # Workers load what they need while Dagster is imported.
+    prepare((window[1] - window[0]).days + 1)
     from sessions_pipeline.cli.run import run_days
     from sessions_pipeline.cli.summary import print_summary
 

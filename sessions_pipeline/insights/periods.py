@@ -5,14 +5,17 @@ experiments on it, which is knowledge, while of a day that was not read nothing 
 partition and days to come are unread, so the first and the current period are incomplete as long as they lack any.
 """
 
-from array import array
-from collections.abc import Collection
-from datetime import date
+from calendar import monthrange
+from collections import Counter
+from collections.abc import Callable, Collection
+from datetime import date, timedelta
 
 import pyarrow as pa
 
 from sessions_pipeline.insights.costs import DAY, MEASURES
-from sessions_pipeline.insights.sql import conform, query, sums
+from sessions_pipeline.insights.sql import conform
+from sessions_pipeline.insights.sums import sums
+from sessions_pipeline.schema.arrays import date_array, flag_array, int64_array
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
@@ -20,7 +23,7 @@ from sessions_pipeline.schema.columns import (
     Table,
 )
 
-_EPOCH = date(1970, 1, 1).toordinal()
+_WEEK = 7
 _SUMMED = (
     "session_count",
     "priced_session_count",
@@ -40,7 +43,7 @@ def weekly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Colle
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    return _by_period(daily, days_read, unfinished, WEEKLY_COST_BY_REFERENCE_DATASET, "week")
+    return _by_period(daily, days_read, unfinished, WEEKLY_COST_BY_REFERENCE_DATASET, _monday, lambda _start: _WEEK)
 
 
 def monthly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
@@ -49,39 +52,39 @@ def monthly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Coll
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    return _by_period(daily, days_read, unfinished, MONTHLY_COST_BY_REFERENCE_DATASET, "month")
+    return _by_period(daily, days_read, unfinished, MONTHLY_COST_BY_REFERENCE_DATASET, _first, _days_in_month)
 
 
 def _by_period(
-    daily: pa.Table, days_read: Collection[date], unfinished: Collection[date], table: Table, unit: str
+    daily: pa.Table,
+    days_read: Collection[date],
+    unfinished: Collection[date],
+    table: Table,
+    start_of: Callable[[date], date],
+    length_of: Callable[[date], int],
 ) -> pa.Table:
-    start = f"{unit}_start"
+    """Sums by the period that a day belongs to; `start_of` gives its first day, `length_of` that day's period's days."""
+    key = table.order[0]
     daily = daily.select(_DAILY.names).cast(_DAILY)
-    keys = (start, "tenant_id", "reference_dataset_id")
-    dated = query(f"SELECT date_trunc('{unit}', start_date)::DATE AS {start}, * FROM daily", daily=daily)  # noqa: S608
-    summed = sums(dated, keys, _SUMMED)
-    counted = query(
-        f"""
-        WITH read AS (SELECT day FROM days_read UNION SELECT start_date FROM daily),
-             coverage AS (
-                SELECT date_trunc('{unit}', day)::DATE AS period, count(*) AS day_count,
-                    count(*) = date_diff('day', period, (period + INTERVAL 1 {unit})::DATE)
-                        AND NOT bool_or(day IN (SELECT day FROM unfinished)) AS is_complete
-                FROM read GROUP BY period)
-        SELECT summed.*, day_count, is_complete
-        FROM summed JOIN coverage ON period = {start}
-        ORDER BY {", ".join(keys)}
-        """,  # noqa: S608
-        summed=summed,
-        daily=daily,
-        days_read=_dates(days_read),
-        unfinished=_dates(unfinished),
-    )
-    return conform(counted, table.schema)
+    days = daily.column("start_date").to_pylist()
+    starts = date_array([start_of(day) for day in days])
+    summed = sums(daily.append_column(key, starts), table.order, _SUMMED)
+    read = {*days_read, *days}
+    counts = Counter(map(start_of, read))
+    unsure = {start_of(day) for day in read.intersection(unfinished)}
+    periods = summed.column(key).to_pylist()
+    complete = [counts[start] == length_of(start) and start not in unsure for start in periods]
+    summed = summed.append_column("day_count", int64_array([counts[start] for start in periods], pa.int64()))
+    return conform(summed.append_column("is_complete", flag_array(bytes(complete))), table.schema)
 
 
-def _dates(days: Collection[date]) -> pa.Table:
-    # From a buffer, because `pa.array` on Python values imports pandas.
-    since_epoch = array("i", [day.toordinal() - _EPOCH for day in days])
-    column = pa.Array.from_buffers(pa.date32(), len(days), [None, pa.py_buffer(since_epoch)])
-    return pa.Table.from_arrays([column], ["day"])
+def _monday(day: date) -> date:
+    return day - timedelta(days=day.weekday())
+
+
+def _first(day: date) -> date:
+    return day.replace(day=1)
+
+
+def _days_in_month(start: date) -> int:
+    return monthrange(start.year, start.month)[1]

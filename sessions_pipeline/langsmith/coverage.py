@@ -9,7 +9,6 @@ The API has no time filter, no total and no stable order, so offsets are only hi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 from sessions_pipeline.errors import PagingError
@@ -50,17 +49,17 @@ class Piece:
         Raises:
             PagingError: the records are not sorted by start time, newest first.
         """
-        placed = [(i, key) for i, key in enumerate(_sort_keys(page.records, undated_key)) if key is not None]
+        keys = _sort_keys(page.records, undated_key)
+        placed = [key for key in keys if key is not None]
         if not placed:
             return cls(page.offset, None, None, page.offset, not page.records, is_end)
-        if any(key < later for (_, key), (_, later) in pairwise(placed)):
+        if placed != sorted(placed, reverse=True):
             raise PagingError(
                 "The API did not sort the sessions by start time, so their days can't be told; "
                 "check that LANGSMITH_ENDPOINT is the LangSmith API"
             )
-        last = placed[-1][1]
-        group = next(i for i, key in placed if key == last)
-        return cls(page.offset, placed[0][1], last, page.offset + group - 1, is_empty=False, is_end=is_end)
+        last = placed[-1]
+        return cls(page.offset, placed[0], last, page.offset + keys.index(last) - 1, is_empty=False, is_end=is_end)
 
     @property
     def reach(self) -> int | None:
@@ -83,13 +82,12 @@ def identity(record: Record) -> str:
 
 def _sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
     """Undated records before the first dated one sort first, after it last; where none is dated, `undated_key`."""
-    first_dated = next((i for i, record in enumerate(records) if record.start_us is not None), None)
-    keys: list[int | None] = []
-    for index, record in enumerate(records):
-        if not record.undated:
-            keys.append(record.start_us)
-        elif first_dated is None:
-            keys.append(undated_key)
-        else:
-            keys.append(UNDATED_FIRST if index < first_dated else UNDATED_LAST)
+    keys = [record.start_us for record in records]
+    if None in keys:
+        first_dated = next((i for i, key in enumerate(keys) if key is not None), None)
+        for index in (i for i, record in enumerate(records) if record.undated):
+            if first_dated is None:
+                keys[index] = undated_key
+            else:
+                keys[index] = UNDATED_FIRST if index < first_dated else UNDATED_LAST
     return keys

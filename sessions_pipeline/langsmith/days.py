@@ -1,6 +1,7 @@
 """From pages to days: each session once, newest reading of it, with what was received accounted for. Pure."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -14,7 +15,7 @@ _DAY_US = 86_400_000_000
 
 def day_start_us(day: date) -> int:
     """Microseconds from the epoch to the UTC midnight that begins the day."""
-    return (day - _EPOCH).days * _DAY_US
+    return _number(day) * _DAY_US
 
 
 def day_of_us(start_us: int) -> date:
@@ -45,6 +46,13 @@ class _Day:
     records: dict[str, Record] = field(default_factory=dict)
     received: int = 0
 
+    def add(self, record: Record) -> None:
+        self.received += 1
+        key = identity(record)
+        held = self.records.setdefault(key, record)
+        if held is not record:
+            self.records[key] = newest(held, record)
+
 
 class DayAssembler:
     """Collects pages and hands out the days of a window, newest first, as soon as they are proven complete."""
@@ -53,20 +61,18 @@ class DayAssembler:
         """A window of UTC days, both included."""
         self._first = first
         self._next = last
-        self._days: dict[date | None, _Day] = {None: _Day()}
+        # By the day's number from the epoch, since making a date of each record's time would take 1 us.
+        self._days: defaultdict[int | None, _Day] = defaultdict(_Day)
         self._requests = 0
 
     def add(self, page: Page) -> None:
         """Take a page's records; those of days outside the window, or handed out already, are passed over."""
+        first, last = _number(self._first), _number(self._next)
         for record in page.records:
-            day = None if record.start_us is None else day_of_us(record.start_us)
-            if day is not None and not self._first <= day <= self._next:
-                continue
-            bucket = self._days.setdefault(day, _Day())
-            bucket.received += 1
-            key = identity(record)
-            held = bucket.records.get(key)
-            bucket.records[key] = record if held is None else newest(held, record)
+            if record.start_us is None:
+                self._days[None].add(record)
+            elif first <= (number := record.start_us // _DAY_US) <= last:
+                self._days[number].add(record)
 
     def count_request(self) -> None:
         """Count an answered request, to be told with the next day handed out."""
@@ -84,9 +90,13 @@ class DayAssembler:
         return self._hand_out(None)
 
     def _hand_out(self, day: date | None) -> DayReading:
-        bucket = self._days.pop(day, _Day())
+        bucket = self._days.pop(None if day is None else _number(day), _Day())
         requests, self._requests = self._requests, 0
         return DayReading(day, tuple(bucket.records.values()), bucket.received, requests)
+
+
+def _number(day: date) -> int:
+    return (day - _EPOCH).days
 
 
 def newest(held: Record, received: Record) -> Record:

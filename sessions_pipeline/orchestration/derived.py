@@ -1,25 +1,26 @@
 """The assets that are computed from `sessions` day by day: feedback, experiments and daily costs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from functools import partial
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
-from sessions_pipeline.insights import costs, experiments, feedback
-from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.insights import costs
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.orchestration import metadata
-from sessions_pipeline.orchestration.overlap import one_behind
+from sessions_pipeline.orchestration import metadata, telling
 from sessions_pipeline.orchestration.partitions import days_of, rows_by_day
 from sessions_pipeline.orchestration.pictures import show_costs
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.work import summarize
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
     SESSION_FEEDBACK,
     SESSIONS,
-    Table,
 )
 
 COSTS = "costs"
@@ -43,19 +44,22 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         lake, days = pipeline.open_lake(), days_of(context)
         with lake.exclusive(pipeline.on_wait or context.log.warning):
             for start in range(0, len(days), DAYS_AT_ONCE):
-                some = days[start : start + DAYS_AT_ONCE]
-                sums = costs.daily_costs(lake.read_days(SESSIONS, some, list(costs.NEEDED)))
-                by_day = rows_by_day(sums)
-                none = sums.slice(0, 0)
-                made = (
-                    (DAILY_COST_BY_REFERENCE_DATASET, day, by_day.get(day, none).drop_columns("start_date"))
-                    for day in some
-                )
-                _replace(context, lake, made)
+                for day, rows in _daily_costs(lake, days[start : start + DAYS_AT_ONCE]):
+                    # Under the readings of the sessions that they were made from.
+                    written = lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, lake.metadata(SESSIONS, day))
+                    told = metadata.of_file(written) | telling.money(telling.total(rows.column("total_cost")))
+                    _tell(context, day, {DAILY_COST_BY_REFERENCE_DATASET.name: told})
             show_costs(context, lake, days)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
 
     return sum_daily_costs
+
+
+def _daily_costs(lake: Lake, days: Sequence[date]) -> Iterator[tuple[date, pa.Table]]:
+    sums = costs.daily_costs(lake.read_days(SESSIONS, days, list(costs.NEEDED)))
+    by_day = rows_by_day(sums)
+    for day in days:
+        yield day, by_day.get(day, sums.slice(0, 0)).drop_columns("start_date")
 
 
 def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
@@ -78,36 +82,23 @@ def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
         both = (SESSION_FEEDBACK, EXPERIMENT_SUMMARY)
-        tables = [table for table in both if dg.AssetKey(table.name) in context.selected_asset_keys]
+        names = [table.name for table in both if dg.AssetKey(table.name) in context.selected_asset_keys]
         lake = pipeline.open_lake()
         days: list[Day] = [*days_of(context), *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
-        with lake.exclusive(pipeline.on_wait or context.log.warning):
-            _replace(context, lake, (one for one in _insights(lake, days) if one[0] in tables))
-        for table in tables:
-            yield dg.MaterializeResult(asset_key=table.name)
+        with (
+            lake.exclusive(pipeline.on_wait or context.log.warning),
+            pipeline.workers(lake, len(days)) as workers,
+        ):
+            for day, written in zip(days, workers.each(partial(summarize, tables=names), days), strict=True):
+                _tell(context, day, {name: metadata.of_file(file) for name, file in written.items()})
+        for name in names:
+            yield dg.MaterializeResult(asset_key=name)
 
     return summarize_experiments
 
 
-def _insights(lake: Lake, days: Sequence[Day]) -> Iterator[tuple[Table, Day, pa.Table]]:
-    needed = list({*feedback.NEEDED, *experiments.NEEDED})
-    for day in days:
-        sessions = lake.read(SESSIONS, day, needed)
-        scores = feedback.session_feedback(sessions)
-        yield SESSION_FEEDBACK, day, scores
-        yield EXPERIMENT_SUMMARY, day, experiments.experiment_summary(sessions, scores)
-
-
-def _replace(context: dg.AssetExecutionContext, lake: Lake, made: Iterable[tuple[Table, Day, pa.Table]]) -> None:
-    """Replace derived days under the readings of the sessions that they were made from, and tell Dagster."""
-    for table, day, rows, written in one_behind(partial(_write, lake, *one) for one in made):
-        if day is UNDATED:
-            continue
-        told = metadata.of_file(written)
-        if "total_cost" in table.schema.names:
-            told |= metadata.money(metadata.total(rows.column("total_cost")))
-        context.add_asset_metadata(told, asset_key=table.name, partition_key=str(day))
-
-
-def _write(lake: Lake, table: Table, day: Day, rows: pa.Table) -> tuple[Table, Day, pa.Table, Written]:
-    return table, day, rows, lake.replace(table, day, rows, lake.metadata(SESSIONS, day))
+def _tell(context: dg.AssetExecutionContext, day: Day, told: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tell Dagster of a day's files; the undated one has no partition."""
+    if isinstance(day, date):
+        for name, facts in told.items():
+            context.add_asset_metadata(dict(facts), asset_key=name, partition_key=day.isoformat())

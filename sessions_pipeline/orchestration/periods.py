@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from sessions_pipeline.insights import periods
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration import metadata, telling
 from sessions_pipeline.orchestration.derived import COSTS
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.schema.columns import (
@@ -56,4 +56,4 @@ def _unfinished(lake: Lake, days: list[date]) -> list[date]:
 
 def _told(sums: pa.Table) -> dict[str, Any]:
     incomplete = sums.column("is_complete").to_pylist().count(False)
-    return {"incomplete_rows": incomplete, **metadata.money(metadata.total(sums.column("total_cost")))}
+    return {"incomplete_rows": incomplete, **telling.money(telling.total(sums.column("total_cost")))}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -10,6 +10,7 @@ from sessions_pipeline.errors import ApiError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.source import OffsetSource, SessionSource
+from sessions_pipeline.orchestration.workers import Workers, workers_for
 from sessions_pipeline.schema.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.schema.redaction import parse_paths
 from sessions_pipeline.settings import Settings
@@ -64,6 +65,10 @@ class Pipeline:
             LakeError: it can't be opened, or was filled with another query.
         """
         return Lake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
+
+    def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
+        """Who does the work on so many days of the lake."""
+        return workers_for(days, lake, self.settings.data_root, self.settings.query)
 
     @contextmanager
     def workspaces(self) -> Iterator[tuple[SessionsClient, list[Workspace]]]:

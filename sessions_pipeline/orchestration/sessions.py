@@ -4,21 +4,21 @@ One step makes the three tables of a day together, so that they agree; the day i
 and judged. Selected without `raw_sessions`, it judges the stored readings again, without the network.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from functools import partial
 
 import dagster as dg
 
-from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration import metadata
-from sessions_pipeline.orchestration.overlap import one_behind
 from sessions_pipeline.orchestration.partitions import days_of
 from sessions_pipeline.orchestration.pictures import show_rejected
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.refresh import DayState, blow_fuse, read_days, stored_days, write_day
+from sessions_pipeline.orchestration.refresh import read_days, stored_days
+from sessions_pipeline.orchestration.work import DayTask, Settled, settle
 from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 
 TABLES = (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS)
@@ -46,22 +46,23 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         tables = [table for table in TABLES if dg.AssetKey(table.name) in context.selected_asset_keys]
         days = days_of(context)
         lake = pipeline.open_lake()
-        unwritten: list[DayState] = []
+        fuses: list[str] = []
         with (
             lake.exclusive(pipeline.on_wait or context.log.warning),
-            _states(pipeline, lake, tables, days) as (states, warnings),
+            pipeline.workers(lake, len(days)) as workers,
+            _tasks(pipeline, lake, tables, days) as (tasks, warnings),
         ):
-            for state, written in one_behind(partial(_write, lake, state, tables) for state in states):
-                if state.fuse:
-                    unwritten.append(state)
-                    context.log.error(state.fuse)
+            for settled in workers.each(settle, tasks):
+                if settled.fuse:
+                    fuses.append(settled.fuse)
+                    context.log.error(settled.fuse)
                 else:
-                    _record(context, pipeline, state, written)
+                    _record(context, pipeline, settled)
             if REJECTED_SESSIONS in tables:
                 show_rejected(context, lake, days)
         for warning in warnings:
             context.log.warning(warning)
-        blow_fuse(unwritten, pipeline.settings.max_rejected_ratio)
+        _blow(fuses, pipeline.settings.max_rejected_ratio)
         for table in tables:
             told = {"api_warnings": "; ".join(warnings)} if warnings and table is RAW_SESSIONS else {}
             yield dg.MaterializeResult(asset_key=table.name, metadata=told)
@@ -70,28 +71,37 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
 
 
 @contextmanager
-def _states(
-    pipeline: Pipeline, lake: Lake, tables: list[Table], days: list[date]
-) -> Iterator[tuple[Iterator[DayState], list[str]]]:
-    """The days, and what the API warned of by the time they are all read."""
+def _tasks(
+    pipeline: Pipeline, lake: Lake, tables: Sequence[Table], days: Sequence[date]
+) -> Iterator[tuple[Iterator[DayTask], list[str]]]:
+    """The days to settle, and what the API warned of by the time they are all read."""
+    names = [table.name for table in tables]
     if RAW_SESSIONS not in tables:
-        yield stored_days(pipeline, lake, days[0], days[-1]), []
+        yield stored_days(pipeline, lake, days[0], days[-1], names), []
         return
     with pipeline.workspaces() as (client, workspaces):
-        yield read_days(pipeline, lake, client, workspaces, days[0], days[-1]), client.warnings
+        yield read_days(pipeline, client, workspaces, days[0], days[-1], names), client.warnings
 
 
-def _write(lake: Lake, state: DayState, tables: list[Table]) -> tuple[DayState, Mapping[str, Written]]:
-    return state, ({} if state.fuse else write_day(lake, state, tables))
-
-
-def _record(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, state: DayState, written: Mapping[str, Written]
-) -> None:
+def _record(context: dg.AssetExecutionContext, pipeline: Pipeline, settled: Settled) -> None:
     """Record a written day's tables; undated sessions have no partition, so they are only logged."""
-    if not isinstance(state.day, date):
-        context.log.info("%d sessions have no day; they are under %s", state.verdict.sessions.num_rows, UNDATED.value)
+    if not isinstance(settled.day, date):
+        context.log.info("%d sessions have no day; they are under %s", settled.sessions, UNDATED.value)
         return
-    for table in (table for table in TABLES if table.name in written):
-        metadata.record(context, table, state.day, metadata.of_day(table, state, written[table.name]))
-    pipeline.on_day(state.day)
+    for table in (table for table in TABLES if table.name in settled.written):
+        metadata.record(context, table, settled.day, metadata.of_day(table, settled))
+    pipeline.on_day(settled.day)
+
+
+def _blow(fuses: Sequence[str], limit: float) -> None:
+    """Fail for the days that were not written, each with its reason.
+
+    Raises:
+        TooManyRejectedError: there are such days.
+    """
+    if fuses:
+        days = "; ".join(fuses[:3]) + ("; and more" if len(fuses) > 3 else "")  # noqa: PLR2004
+        raise TooManyRejectedError(
+            f"{days}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days keep their former "
+            "tables; see whether the API changed, or raise the ratio"
+        )

@@ -12,7 +12,7 @@ from sessions_pipeline.insights import usage
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.usage import UsageReadings, is_within_reach, midnight, read_usage
-from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration import metadata, telling
 from sessions_pipeline.orchestration.changes import utc_day
 from sessions_pipeline.orchestration.partitions import days_between, days_of
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
@@ -99,7 +99,7 @@ def _measure(
     written = lake.replace(DAILY_COST_BY_PROJECT, day, used, {FINAL: str(is_over)})
     told = {
         **metadata.of_file(written),
-        **metadata.money(metadata.total(used.column("total_cost"))),
+        **telling.money(telling.total(used.column("total_cost"))),
         "not_exact": used.column("is_exact").to_pylist().count(False),
         "rejected": refused,
         "requests": client.requests - before,

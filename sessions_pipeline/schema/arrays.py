@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import accumulate
 from typing import Any
@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from sessions_pipeline.schema.columns import TIMESTAMP
 from sessions_pipeline.schema.timestamps import microseconds
+
+_EPOCH = date(1970, 1, 1).toordinal()
 
 
 def text_array(values: Sequence[str | None]) -> "pa.Array[Any]":
@@ -61,6 +63,12 @@ def value_array(values: Sequence[Any], type_: pa.DataType) -> "pa.Array[Any]":
 def time_array(time: datetime, count: int) -> "pa.Array[Any]":
     """One moment, so many times."""
     return pa.Array.from_buffers(TIMESTAMP, count, [None, pa.py_buffer(array("q", [microseconds(time)]) * count)])
+
+
+def date_array(days: Sequence[date]) -> "pa.Array[Any]":
+    """UTC days as date32."""
+    since_epoch = int64_array([day.toordinal() - _EPOCH for day in days], pa.int64())
+    return since_epoch.cast(pa.int32()).cast(pa.date32())
 
 
 def flag_array(flags: bytes) -> "pa.Array[Any]":

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from sessions_pipeline.schema.arrays import text_array, time_array
 from sessions_pipeline.schema.columns import RAW_SESSIONS
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.schema.records import Columns
 
 READINGS = "readings"
 # So few records that their payloads never overflow text offsets of 32 bits.
@@ -86,7 +86,7 @@ def row_workspaces(raw: pa.Table, readings: Sequence[Reading]) -> list[str]:
 def merge_reading(
     stored: pa.Table | None,
     readings: Sequence[Reading],
-    records: Sequence[Record],
+    records: Columns,
     *,
     asked: str | None,
     fetched_at: datetime,
@@ -98,29 +98,33 @@ def merge_reading(
     Returns the day's raw rows and readings. Readings that changed nothing are dropped once a later one, which changed
     nothing either, says the same.
     """
-    current = {} if stored is None else _current_payloads(stored, readings)
-    present: set[tuple[str, str]] = set()
-    fresh: list[Record] = []
-    for record in records:
-        key = (asked or (record.tenant_id or "").lower(), row_key(record.session_id, record.payload))
-        present.add(key)
-        if current.get(key) != record.payload:
-            fresh.append(record)
     before = (workspace for reading in readings if reading.asked is None for workspace in reading.workspaces)
-    speaks_for = {asked} if asked else {*before, *(workspace for workspace, _ in present)}
-    gone = sorted(key for workspace, key in current.keys() - present if workspace in speaks_for)
+    speaks_for = {asked} if asked else {*before, *((tenant or "").lower() for tenant in set(records.tenant_id))}
+    gone: list[str] = []
+    fresh = records
+    if stored is not None:
+        current, present = _current_payloads(stored, readings), _keys(records, asked)
+        changed = [i for i, key in enumerate(present) if current.get(key) != records.payload[i]]
+        fresh = records.only(changed)
+        gone = sorted(key for workspace, key in current.keys() - set(present) if workspace in speaks_for)
     reading = Reading(
         fetched_at=fetched_at,
         asked=asked,
         workspaces=tuple(sorted(speaks_for)),
         received=received,
-        repeated=received - len(records),
+        repeated=received - len(records.payload),
         requests=requests,
-        added=len(fresh),
+        added=len(fresh.payload),
         gone=tuple(gone),
     )
     rows = _raw_rows(fresh, fetched_at)
     return (rows if stored is None else pa.concat_tables([stored, rows])), _append(readings, reading)
+
+
+def _keys(records: Columns, asked: str | None) -> list[tuple[str, str]]:
+    """For each record its workspace and what identifies it there."""
+    rows = zip(records.tenant_id, records.session_id, records.payload, strict=True)
+    return [(asked or (tenant or "").lower(), row_key(session_id, payload)) for tenant, session_id, payload in rows]
 
 
 def _append(readings: Sequence[Reading], reading: Reading) -> list[Reading]:
@@ -143,16 +147,16 @@ def _current_payloads(stored: pa.Table, readings: Sequence[Reading]) -> dict[tup
     return current
 
 
-def _raw_rows(records: Sequence[Record], fetched_at: datetime) -> pa.Table:
+def _raw_rows(records: Columns, fetched_at: datetime) -> pa.Table:
     tables = [pa.Table.from_batches([], RAW_SESSIONS.schema)]
-    for first in range(0, len(records), _CHUNK):
-        part = records[first : first + _CHUNK]
+    for first in range(0, len(records.payload), _CHUNK):
+        part = Columns(*(values[first : first + _CHUNK] for values in records))
         columns = [
-            text_array([record.session_id for record in part]),
-            text_array([record.tenant_id for record in part]),
-            text_array([record.start_time for record in part]),
-            text_array([record.payload for record in part]),
-            time_array(fetched_at, len(part)),
+            text_array(part.session_id),
+            text_array(part.tenant_id),
+            text_array(part.start_time),
+            text_array(part.payload),
+            time_array(fetched_at, len(part.payload)),
         ]
         tables.append(pa.table(columns, schema=RAW_SESSIONS.schema))
     return pa.concat_tables(tables)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sessions_pipeline.schema.columns import REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.schema.history import DayVerdict, judge_day
 from sessions_pipeline.schema.readings import Reading, dump_readings, load_readings, merge_reading
-from sessions_pipeline.schema.records import Record, read_page
+from sessions_pipeline.schema.records import Columns, read_page
 
 T0 = datetime(2026, 1, 10, 12, tzinfo=UTC)
 TENANT = str(UUID(int=1))
@@ -43,9 +43,9 @@ class Day:
         self.readings: list[Reading] = []
 
     def read(self, *sessions: Any, at: timedelta = timedelta(0), asked: str | None = None) -> "Day":
-        records: list[Record] = read_page(json.dumps(sessions).encode())
+        records = Columns.of(read_page(json.dumps(sessions).encode()))
         self.raw, self.readings = merge_reading(
-            self.raw, self.readings, records, asked=asked, fetched_at=T0 + at, received=len(records), requests=1
+            self.raw, self.readings, records, asked=asked, fetched_at=T0 + at, received=len(sessions), requests=1
         )
         return self
 

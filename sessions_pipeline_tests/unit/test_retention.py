@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.schema.history import judge_day
 from sessions_pipeline.schema.readings import Reading, merge_reading
-from sessions_pipeline.schema.records import read_page
+from sessions_pipeline.schema.records import Columns, read_page
 from sessions_pipeline.schema.retention import without_superseded
 from sessions_pipeline_tests.builders import NOON, payload
 
@@ -23,14 +23,14 @@ def read_again(said: list[list[Any]], days_between: int = 8) -> tuple[pa.Table, 
     readings: list[Reading] = []
     for number, runs in enumerate(said):
         texts = [payload(index, run_count=run) for index, run in enumerate(runs) if run is not None]
-        records = read_page(f"[{','.join(texts)}]".encode())
+        records = Columns.of(read_page(f"[{','.join(texts)}]".encode()))
         raw, readings = merge_reading(
             raw,
             readings,
             records,
             asked=None,
             fetched_at=NOON + timedelta(days=days_between * number, hours=1),
-            received=len(records),
+            received=len(texts),
             requests=1,
         )
     assert raw is not None

@@ -1,0 +1,169 @@
+"""The work on one day, without Dagster and without the network: settle and judge it, then summarize it.
+
+It is done by whoever is free, a thread or a process (see `workers`), so what comes in and out are plain values.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from sessions_pipeline.insights import experiments, feedback
+from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.orchestration import telling
+from sessions_pipeline.schema.columns import (
+    EXPERIMENT_SUMMARY,
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSION_FEEDBACK,
+    SESSIONS,
+)
+from sessions_pipeline.schema.history import DayVerdict, judge_day
+from sessions_pipeline.schema.readings import Reading, dump_readings, load_readings, merge_reading
+from sessions_pipeline.schema.records import Columns
+from sessions_pipeline.schema.retention import without_superseded
+
+# A handful of broken records among few is no sign of a broken API: the fuse needs this many.
+FUSE_FLOOR = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one workspace (`asked`; None: the key's own) said about a day at `fetched_at`."""
+
+    asked: str | None
+    fetched_at: datetime
+    records: Columns
+    received: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for all days of a run.
+
+    `tables` names the tables to replace; `as_of` and `kept_from` are limits in time (see `judge_day` and
+    `without_superseded`), None for no limit; `max_rejected_ratio` is the fuse.
+    """
+
+    tables: tuple[str, ...]
+    max_rejected_ratio: float
+    as_of: datetime | None = None
+    kept_from: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DayTask:
+    """A day to settle: with what was heard of it, or again from what is stored where nothing was.
+
+    `received` counts all records of the run so far.
+    """
+
+    day: Day
+    rules: Rules
+    heard: tuple[Heard, ...] = ()
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of a day: the files written, and what to tell of each; all by the table's name.
+
+    `fuse` says why nothing was written, where too many of its records are rejected.
+    """
+
+    day: Day
+    sessions: int
+    written: Mapping[str, Written]
+    told: Mapping[str, Mapping[str, Any]]
+    samples: Mapping[str, Sequence[Mapping[str, str]]]
+    fuse: str | None = None
+
+
+def settle(lake: Lake, task: DayTask) -> Settled:
+    """Settle a day and replace its tables, raw first: the others can be made again from it, never the other way round.
+
+    Raises:
+        LakeError: the day could not be read or written; its former tables are intact.
+    """
+    raw, readings = _merged(lake, task)
+    verdict = judge_day(raw, readings, as_of=task.rules.as_of)
+    count = verdict.sessions.num_rows
+    if fuse := _fuse(task, verdict):
+        return Settled(task.day, count, {}, {}, {}, fuse)
+    rows = {RAW_SESSIONS: raw, SESSIONS: verdict.sessions, REJECTED_SESSIONS: verdict.rejected}
+    told = {
+        RAW_SESSIONS.name: telling.of_readings(readings),
+        SESSIONS.name: telling.of_sessions(verdict),
+        REJECTED_SESSIONS.name: telling.of_rejected(verdict),
+    }
+    metadata = _metadata(readings, verdict)
+    tables = [table for table in rows if table.name in task.rules.tables]
+    written = {table.name: lake.replace(table, task.day, rows[table], metadata) for table in tables}
+    samples = {table.name: telling.sample(table.name, rows[table]) for table in tables}
+    return Settled(task.day, count, written, told, samples)
+
+
+def summarize(lake: Lake, day: Day, *, tables: Sequence[str]) -> dict[str, Written]:
+    """Replace those of the day's feedback and experiment tables that are named, from its sessions.
+
+    Raises:
+        NotReadError: the day has no sessions.
+        LakeError: the day could not be read or written; its former tables are intact.
+    """
+    sessions = lake.read(SESSIONS, day, sorted({*feedback.NEEDED, *experiments.NEEDED}))
+    scores = feedback.session_feedback(sessions)
+    made = {
+        SESSION_FEEDBACK: lambda: scores,
+        EXPERIMENT_SUMMARY: lambda: experiments.experiment_summary(sessions, scores),
+    }
+    # Under the readings of the sessions that they were made from.
+    metadata = lake.metadata(SESSIONS, day)
+    return {
+        table.name: lake.replace(table, day, make(), metadata) for table, make in made.items() if table.name in tables
+    }
+
+
+def _merged(lake: Lake, task: DayTask) -> tuple[pa.Table, list[Reading]]:
+    raw: pa.Table | None = None
+    readings: list[Reading] = []
+    if not task.heard or lake.has(RAW_SESSIONS, task.day):
+        raw = lake.read(RAW_SESSIONS, task.day)
+        readings = load_readings(lake.metadata(RAW_SESSIONS, task.day))
+    for heard in task.heard:
+        raw, readings = merge_reading(
+            raw,
+            readings,
+            heard.records,
+            asked=heard.asked,
+            fetched_at=heard.fetched_at,
+            received=heard.received,
+            requests=heard.requests,
+        )
+    if task.rules.kept_from is not None and task.heard:
+        raw = without_superseded(raw, readings, before=task.rules.kept_from)
+    return raw, readings
+
+
+def _metadata(readings: Sequence[Reading], verdict: DayVerdict) -> dict[str, str]:
+    return {
+        **dump_readings(readings),
+        **({"shrunk": json.dumps(verdict.shrunk)} if verdict.shrunk else {}),
+        **({"drift": json.dumps(verdict.drift, sort_keys=True)} if verdict.drift else {}),
+    }
+
+
+def _fuse(task: DayTask, verdict: DayVerdict) -> str | None:
+    rejected = verdict.rejected.num_rows
+    count = rejected + verdict.sessions.num_rows
+    if task.day is UNDATED:
+        # Records without a readable day are few or none: they are measured against all that the run received.
+        count = max(count, task.received)
+    if rejected < FUSE_FLOOR or rejected <= task.rules.max_rejected_ratio * count:
+        return None
+    reason = verdict.rejected.column("reasons")[0].as_py()[0]
+    return f"{task.day}: {rejected} of {count} records are rejected ({reason})"

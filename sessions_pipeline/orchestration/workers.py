@@ -1,0 +1,134 @@
+"""Who settles days: processes of their own for a backfill, one thread for the few days of a refresh.
+
+Reading pages and judging records both need Python's one lock, so a backfill of 100,000 sessions in one process takes
+twice as long on two cores. A process takes some 0.3 s to be ready, which a refresh of a few days would not win back.
+"""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import connection, forkserver, get_context, parent_process
+from typing import Any, TypeVar
+
+from sessions_pipeline.errors import WorkerLostError
+from sessions_pipeline.lake.lake import Lake
+
+# So many days are a backfill.
+BACKFILL_DAYS = 8
+# Each holds a day and its tables in memory; with more than four the reading is what limits.
+MOST_PROCESSES = 4
+_PRELOADED = ["sessions_pipeline.orchestration.work"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """Does work on days, each with the lake, in the order given. A context manager through `workers_for`."""
+
+    def __init__(self, executor: Executor, call: Callable[..., Any], ahead: int) -> None:
+        self._executor = executor
+        self._call = call
+        self._ahead = ahead
+
+    def each(self, work: Callable[[Lake, T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """The results in order; while tasks are worked on, the next ones are taken from the iterable, a few at most.
+
+        Where a task can't be had, or its work fails, no other is begun; the results of those that were are still
+        given, and then the failure is raised.
+        """
+        flying: deque[Future[R]] = deque()
+        failure: Exception | None = None
+        source = iter(tasks)
+        while True:
+            try:
+                task = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised below
+                failure = error
+                break
+            flying.append(self._executor.submit(self._call, work, task))
+            while flying and failure is None and (len(flying) > self._ahead or flying[0].done()):
+                result, failure = _outcome(flying.popleft())
+                yield from result
+            if failure is not None:
+                break
+        for future in flying:
+            result, later = _outcome(future)
+            yield from result
+            failure = failure or later
+        if failure is not None:
+            raise failure
+
+
+@contextmanager
+def workers_for(days: int, lake: Lake, root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
+    """Workers for so many days of `lake`, which is the one at `root` for `query`. They have ended when this has."""
+    count = min(_cores(), MOST_PROCESSES)
+    if days < BACKFILL_DAYS or count == 1:
+        with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
+            yield Workers(executor, partial(_with_lake, lake), ahead=1)
+        return
+    prepare(days)
+    context = get_context("forkserver")
+    with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(root, dict(query))) as executor:
+        try:
+            yield Workers(executor, _in_process, ahead=count + 1)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def prepare(days: int) -> None:
+    """Begin to load what workers need, in the background, where so many days will need them."""
+    if days >= BACKFILL_DAYS and _cores() > 1:
+        forkserver.set_forkserver_preload(_PRELOADED)
+        forkserver.ensure_running()
+
+
+def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
+    try:
+        return [future.result()], None
+    except BrokenProcessPool:
+        return [], WorkerLostError(
+            "A worker process was killed, most likely because memory ran out; days already written stay, "
+            "run the others again"
+        )
+    except Exception as error:  # noqa: BLE001 - raised by the caller when all others have ended
+        return [], error
+
+
+_OPENED: dict[str, Lake] = {}
+
+
+def _begin(root: str, query: Mapping[str, Any]) -> None:
+    """Make a process a worker: it opens the lake, leaves Ctrl-C to its parent, and ends when that is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _OPENED["lake"] = Lake.open(root, query=query)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _in_process(work: Callable[[Lake, T], R], task: T) -> R:
+    return work(_OPENED["lake"], task)
+
+
+def _with_lake(lake: Lake, work: Callable[[Lake, T], R], task: T) -> R:
+    return work(lake, task)
+
+
+def _cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
