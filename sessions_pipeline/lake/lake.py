@@ -1,8 +1,9 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import date
+from time import monotonic
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
@@ -10,10 +11,10 @@ import pyarrow as pa
 
 from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import marker, parquet
-from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of
+from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, lock_of
 from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.s3 import S3Store
-from sessions_pipeline.lake.store import OnWait, Store
+from sessions_pipeline.lake.store import OnWait, Store, said_once
 from sessions_pipeline.schema.columns import Table
 
 
@@ -51,8 +52,13 @@ class Lake:
         return lake
 
     @contextmanager
-    def exclusive(self, on_wait: OnWait | None = None, timeout: float | None = None) -> Iterator[None]:
-        """Keep other runs from writing here; re-entrant within a thread, freed by the system if the process dies.
+    def exclusive(
+        self, on_wait: OnWait | None = None, timeout: float | None = None, *, days: Iterable[Day] = (None,)
+    ) -> Iterator[None]:
+        """Keep other runs from writing to the months of `days`; None among them stands for what has no day.
+
+        Re-entrant within a thread, and freed if the process dies. Hold it for as short as a day is read, merged and
+        written: runs for other months go on meanwhile. Who nests them takes the later months inside.
 
         `on_wait` is told once, in one line, when another run has to be waited for; `timeout` is in seconds.
 
@@ -61,7 +67,12 @@ class Lake:
             LakeMismatchError: the run waited for filled the lake with another query.
         """
         self._refuse_if_read_only()
-        with self._store.lock(on_wait, timeout):
+        say, end = said_once(on_wait), None if timeout is None else monotonic() + timeout
+        with ExitStack() as held:
+            # All in one order: two runs that each need what the other holds would wait for ever.
+            for name in sorted({lock_of(day) for day in days}):
+                rest = None if end is None else max(0.0, end - monotonic())
+                held.enter_context(self._store.lock(name, say, rest))
             marker.check(self._store, self._query)
             yield
 

@@ -42,6 +42,13 @@ def key_of(table: Table, day: Day) -> str:
     return f"{table.name}/{table.partition}={value}/{table.name}.parquet"
 
 
+def lock_of(day: Day) -> str:
+    """The name of the lock that a day is written under: its month, such as `2025-01`; `undated`; `lake` for None."""
+    if isinstance(day, date):
+        return f"{day:%Y-%m}"
+    return "lake" if day is None else "undated"
+
+
 def day_of(table: Table, key: str) -> date | Undated | None:
     """The day whose file `key` is; None for any other file in the table's folder."""
     folder, _, name = key.removeprefix(f"{table.name}/").partition("/")

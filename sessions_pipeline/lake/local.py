@@ -5,7 +5,7 @@ it again for each part, so a query of theirs in the very millisecond of the rena
 
 A file is written to `_tmp/` on the same file system, synced, and renamed to its place; then the folder is synced too.
 Both syncs together cost 0.8 ms on an SSD, so 365 days of four tables take about a second. A crash leaves at most a
-temporary file, which the next exclusive run removes.
+temporary file, which the next run that takes a lock removes.
 """
 
 import errno
@@ -23,7 +23,7 @@ from sessions_pipeline.lake.lock import RunLock
 from sessions_pipeline.lake.store import OnWait, problem
 
 TEMPORARY = "_tmp"
-LOCK = "_lake.lock"
+LOCKS = "_locks"
 # The umask may take more away. Sessions hold private data, so others get nothing.
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
@@ -68,35 +68,45 @@ class LocalStore:
 
     def put(self, key: str, data: bytes | pa.Buffer) -> None:
         """Write the file beside its place, make it durable, then rename it; on failure nothing is left behind."""
-        target = self._path(key)
         with self._told(key, writing=True):
-            temporary = self.root / TEMPORARY / f"{quote(key, safe='')}.{uuid4().hex}"
-            made: list[Path] = []
-            _make_folders(temporary.parent, [])
-            fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
-            try:
-                _claim(fd)
-                _write(fd, data)
-                os.fsync(fd)
-                _make_folders(target.parent, made)
-                os.replace(temporary, target)  # noqa: PTH105
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-                _remove_empty(made)
-                raise
-            finally:
-                os.close(fd)
-            for folder in {target.parent, *(folder.parent for folder in made)}:
-                _sync_folder(folder)
+            for last in (False, False, True):
+                try:
+                    self._put(key, data)
+                except FileNotFoundError:
+                    # Just before it was claimed, another run took the file for one that a crash left behind.
+                    if last:
+                        raise
+                else:
+                    break
+
+    def _put(self, key: str, data: bytes | pa.Buffer) -> None:
+        target, made = self._path(key), list[Path]()
+        temporary = self.root / TEMPORARY / f"{quote(key, safe='')}.{uuid4().hex}"
+        _make_folders(temporary.parent, [])
+        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
+        try:
+            _claim(fd)
+            _write(fd, data)
+            os.fsync(fd)
+            _make_folders(target.parent, made)
+            os.replace(temporary, target)  # noqa: PTH105
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            _remove_empty(made)
+            raise
+        finally:
+            os.close(fd)
+        for folder in {target.parent, *(folder.parent for folder in made)}:
+            _sync_folder(folder)
 
     @contextmanager
-    def lock(self, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
-        """Hold `_lake.lock`; the system frees it when the process dies. Removes what a crashed run left behind."""
-        with self._told(LOCK, writing=True):
-            _make_folders(self.root, [])
-            lock = RunLock(self.root / LOCK, str(self.root))
-        with lock.held(on_wait, timeout) as is_outermost:
+    def lock(self, name: str, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
+        """Hold a file in `_locks/`, freed by the system when the process dies. Removes what crashed runs left."""
+        key = f"{LOCKS}/{name}.lock"
+        with self._told(key, writing=True):
+            _make_folders(self._path(LOCKS), [])
+        with RunLock(self._path(key), str(self.root)).held(on_wait, timeout) as is_outermost:
             if is_outermost:
                 with self._told(TEMPORARY, writing=True):
                     self._tidy()
@@ -105,16 +115,20 @@ class LocalStore:
     def _tidy(self) -> None:
         folder = self.root / TEMPORARY
         for stray in folder.iterdir() if folder.is_dir() else ():
-            fd = os.open(stray, os.O_RDONLY)
-            try:
-                # A report may be written without the run's lock: a file that its writer still holds is not stray.
-                if not _claim(fd):
-                    continue
-                stray.unlink(missing_ok=True)
-                target = self._path(unquote(stray.name.rpartition(".")[0]))
-                _remove_empty([parent for parent in reversed(target.parents) if self.root in parent.parents])
-            finally:
-                os.close(fd)
+            with suppress(FileNotFoundError):
+                self._remove_stray(stray)
+
+    def _remove_stray(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            # Other months are written at the same time: a file that its writer still holds is not stray.
+            if not _claim(fd):
+                return
+            path.unlink(missing_ok=True)
+            target = self._path(unquote(path.name.rpartition(".")[0]))
+            _remove_empty([parent for parent in reversed(target.parents) if self.root in parent.parents])
+        finally:
+            os.close(fd)
 
     def _path(self, key: str) -> Path:
         return self.root / key

@@ -1,4 +1,4 @@
-"""The lock that keeps two runs from writing to one lake: a file lock, freed by the system when its process dies."""
+"""A lock that keeps two runs from writing to the same days: a file lock, freed by the system when its process dies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -104,15 +104,15 @@ class S3Store:
         target.close()
 
     @contextmanager
-    def lock(self, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
+    def lock(self, name: str, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
         """Keep other runs on this machine out; those on other machines are not seen."""
         folder = Path(tempfile.gettempdir()) / f"sessions-pipeline-{os.getuid()}"
-        name = sha256(self._root.encode()).hexdigest()[:32]
+        file = sha256(f"{self._root}/{name}".encode()).hexdigest()[:32]
         try:
             folder.mkdir(0o700, exist_ok=True)
         except OSError as error:
             raise problem(str(folder), error) from error
-        with RunLock(folder / f"{name}.lock", f"s3://{self._root}").held(on_wait, timeout) as is_outermost:
+        with RunLock(folder / f"{file}.lock", f"s3://{self._root}").held(on_wait, timeout) as is_outermost:
             for stray in self.keys(TEMPORARY) if is_outermost else ():
                 self.delete(stray)
             yield

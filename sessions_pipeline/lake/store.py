@@ -52,12 +52,24 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object, if it is there."""
 
-    def lock(self, on_wait: OnWait | None, timeout: float | None) -> AbstractContextManager[None]:
-        """Keep other runs out, as far as the store can; `timeout` in seconds. Re-entrant within a thread.
+    def lock(self, name: str, on_wait: OnWait | None, timeout: float | None) -> AbstractContextManager[None]:
+        """Keep other runs out of what `name` stands for; `timeout` in seconds. Re-entrant within a thread.
 
         Raises:
             LakeBusyError: another run still holds it after `timeout`.
         """
+
+
+def said_once(on_wait: OnWait | None) -> OnWait:
+    """A listener that passes its first line alone on."""
+    said: list[str] = []
+
+    def listener(line: str) -> None:
+        if on_wait is not None and not said:
+            on_wait(line)
+        said.append(line)
+
+    return listener
 
 
 def problem(path: str, error: OSError) -> LakeError:

@@ -81,11 +81,11 @@ def contents(root: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 
 def files(root: Path) -> dict[str, str]:
-    """The digest of every file of a lake but its lock."""
+    """The digest of every file of a lake but its locks."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != "_lake.lock"
+        if path.is_file() and path.suffix != ".lock"
     }
 
 

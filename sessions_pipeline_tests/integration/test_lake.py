@@ -1,10 +1,12 @@
 """Promises of the lake in a local folder: what is written is what everyone reads."""
 
 import json
+import random
 import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -14,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeError, LakeMismatchError, NotReadError
-from sessions_pipeline.lake import marker
+from sessions_pipeline.lake import local, marker
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.schema.columns import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
 
 DAY = date(2025, 1, 31)
@@ -286,6 +288,63 @@ def test_another_run_is_waited_for_and_that_is_said_once(lake: Lake, root: Path)
         pass
     holder.join()
     assert said == [f"waiting for another run that is writing to {root}"]
+
+
+def test_runs_for_different_months_do_not_wait_for_each_other(lake: Lake, root: Path):
+    other = Lake.open(str(root), query={})
+    january, february = date(2025, 1, 31), date(2025, 2, 1)
+    with lake.exclusive(days=[january]), ThreadPoolExecutor(1) as elsewhere:
+
+        def takes(*days: Day) -> bool:
+            try:
+                with other.exclusive(timeout=0, days=days):
+                    return True
+            except LakeBusyError:
+                return False
+
+        for days in ([february], [UNDATED], [None], [date(2024, 1, 31), february, UNDATED, None]):
+            assert elsewhere.submit(takes, *days).result()
+        for days in ([january], [date(2025, 1, 1)], [None, january, UNDATED]):
+            assert not elsewhere.submit(takes, *days).result()
+        with lake.exclusive(timeout=0, days=[date(2025, 1, 1), february]):
+            assert not elsewhere.submit(takes, february).result()
+        assert elsewhere.submit(takes, february).result()
+
+
+def test_runs_that_need_the_same_months_in_any_order_never_wait_for_ever(root: Path):
+    days: list[Day] = [date(2025, 1, 31), date(2025, 2, 1), UNDATED, None]
+    counted = {"now": 0, "most": 0, "turns": 0}
+
+    def work(seed: int) -> None:
+        lake = Lake.open(str(root), query={})
+        for turn in range(30):
+            random.Random(seed * 100 + turn).shuffle(mine := list(days))
+            with lake.exclusive(timeout=60, days=mine):
+                counted["now"] += 1
+                counted["most"] = max(counted["most"], counted["now"])
+                counted["turns"] += 1
+                counted["now"] -= 1
+
+    with ThreadPoolExecutor(4) as runs:
+        list(runs.map(work, range(4)))
+    assert counted == {"now": 0, "most": 1, "turns": 120}
+
+
+def test_a_file_that_another_month_s_run_took_for_stray_is_written_all_the_same(
+    lake: Lake, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    claim, moments = local._claim, iter([True])
+
+    def late(fd: int) -> bool:
+        if next(moments, False):
+            with Lake.open(str(root), query={}).exclusive(days=[UNDATED]):
+                assert list((root / "_tmp").iterdir()) == []
+        return claim(fd)
+
+    lake.write_file("reports/a", b"former")
+    monkeypatch.setattr(local, "_claim", late)
+    lake.write_file("reports/a", b"whole")
+    assert lake.read_file("reports/a") == b"whole"
 
 
 def test_a_query_that_came_in_while_waiting_is_refused(root: Path):
