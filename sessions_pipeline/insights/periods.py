@@ -63,7 +63,7 @@ def _by_period(
     start_of: Callable[[date], date],
     length_of: Callable[[date], int],
 ) -> pa.Table:
-    """Sums by the period that a day belongs to; `start_of` gives its first day, `length_of` that day's period's days."""
+    """Sums by period: `start_of` gives the first day of a day's period, `length_of` the days that it has."""
     key = table.order[0]
     daily = daily.select(_DAILY.names).cast(_DAILY)
     days = daily.column("start_date").to_pylist()

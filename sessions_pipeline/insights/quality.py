@@ -1,6 +1,6 @@
 """The promises that a day's tables keep, examined on what was written. Pure: tables in, findings out."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -100,9 +100,13 @@ def costs_add_up(daily: pa.Table, sessions: pa.Table | Iterable[pa.Table]) -> Fi
 def _add_again(sessions: pa.Table, sums: dict[tuple[Any, ...], tuple[int, Decimal | None]]) -> None:
     names = ("start_date", "tenant_id", "reference_dataset_id", "total_cost")
     experiments = sessions.filter(pc.is_valid(sessions.column("reference_dataset_id")))
+    costs: dict[tuple[Any, ...], list[Decimal | None]] = defaultdict(list)
     for *key, cost in zip(*(experiments.column(name).to_pylist() for name in names), strict=True):
-        count, total = sums.get(tuple(key), (0, None))
-        sums[tuple(key)] = count + 1, (total if cost is None else cost + (total or 0))
+        costs[tuple(key)].append(cost)
+    for group, of_group in costs.items():
+        count, total = sums.get(group, (0, None))
+        known = [cost for cost in of_group if cost is not None]
+        sums[group] = count + len(of_group), sum(known, total or Decimal(0)) if known else total
 
 
 def no_cost_is_invented(daily: pa.Table) -> Finding:

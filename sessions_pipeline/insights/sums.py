@@ -1,17 +1,18 @@
 """Exact sums over Arrow tables: 256 bits wide while they are added, since Arrow's narrower sums wrap silently.
 
-In one process of 100,000 sessions this takes 0.1 s, where an SQL engine's start alone takes 0.2 s and 60 MB.
+By slices of sorted rows: Arrow's own grouping imports pandas, and an SQL engine takes 0.2 s and 60 MB to start.
 """
 
 from collections.abc import Sequence
 from decimal import Context, Decimal
+from itertools import accumulate, groupby
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.schema.arrays import int64_array
+from sessions_pipeline.schema.arrays import int64_array, value_array
 
 # More digits than any sum of 38-digit numbers can have.
 _EXACT = Context(prec=100)
@@ -30,36 +31,34 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit; the text names the column and the group.
     """
-    types = {name: rows.schema.field(name).type for name in measures}
-    wide = pa.table(
-        {
-            **{name: rows.column(name) for name in keys},
-            **{name: rows.column(name).cast(_wide(type_)) for name, type_ in types.items()},
-        }
-    )
-    # In one thread, so that equal input gives rows in equal order.
-    grouped = wide.group_by(list(keys), use_threads=False).aggregate(
-        [*((name, "sum") for name in measures), ([], "count_all")]
-    )
-    summed = grouped.rename_columns([*keys, *measures, "rows"]).sort_by([(name, "ascending") for name in keys])
+    ordered = rows.select([*keys, *measures]).sort_by([(name, "ascending") for name in keys]).combine_chunks()
+    lengths = [
+        len(list(group)) for _, group in groupby(zip(*(ordered.column(key).to_pylist() for key in keys), strict=True))
+    ]
+    starts = list(accumulate(lengths, initial=0))[:-1]
+    firsts = ordered.select(list(keys)).take(int64_array(starts, pa.int64()))
+    columns = {name: firsts.column(name) for name in keys}
     try:
-        return pa.table(
-            {
-                name: summed.column(name).cast(types.get(name) or summed.column(name).type)
-                for name in summed.schema.names
-            }
-        )
-    except pa.ArrowInvalid as error:
+        for name in measures:
+            columns[name] = _sums(ordered.column(name), starts, lengths)
+    except (pa.ArrowInvalid, OverflowError) as error:
         raise _overflow(rows, keys, measures) or error from None
+    return pa.table({**columns, "rows": int64_array(lengths, pa.int64())})
+
+
+def _sums(column: pa.ChunkedArray, starts: Sequence[int], lengths: Sequence[int]) -> pa.Array:
+    scale = column.type.scale if pa.types.is_decimal(column.type) else 0
+    wide = column.cast(pa.decimal256(_WIDE, scale))
+    parts = zip(starts, lengths, strict=True)
+    added = [pc.sum(wide.slice(start, length)).as_py() for start, length in parts]
+    if pa.types.is_integer(column.type):
+        added = [None if value is None else int(value) for value in added]
+    return value_array(added, column.type)
 
 
 def counted(flags: Any) -> pa.ChunkedArray:
     """A column to be summed that counts where `flags` is true; null is no."""
     return pc.fill_null(flags.cast(pa.int64()), _ZERO)
-
-
-def _wide(type_: pa.DataType) -> pa.DataType:
-    return pa.decimal256(_WIDE, type_.scale if pa.types.is_decimal(type_) else 0)
 
 
 def _overflow(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> SumOverflowError | None:

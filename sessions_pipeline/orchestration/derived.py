@@ -1,9 +1,8 @@
 """The assets that are computed from `sessions` day by day: feedback, experiments and daily costs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import partial
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -42,13 +41,13 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[None]:
         lake, days = pipeline.open_lake(), days_of(context)
-        with lake.exclusive(pipeline.on_wait or context.log.warning):
+        with lake.exclusive(pipeline.on_wait or context.log.warning, days=days):
             for start in range(0, len(days), DAYS_AT_ONCE):
                 for day, rows in _daily_costs(lake, days[start : start + DAYS_AT_ONCE]):
                     # Under the readings of the sessions that they were made from.
                     written = lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, lake.metadata(SESSIONS, day))
                     told = metadata.of_file(written) | telling.money(telling.total(rows.column("total_cost")))
-                    _tell(context, day, {DAILY_COST_BY_REFERENCE_DATASET.name: told})
+                    metadata.record(context, DAILY_COST_BY_REFERENCE_DATASET.name, day, told)
             show_costs(context, lake, days)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
 
@@ -84,21 +83,18 @@ def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         both = (SESSION_FEEDBACK, EXPERIMENT_SUMMARY)
         names = [table.name for table in both if dg.AssetKey(table.name) in context.selected_asset_keys]
         lake = pipeline.open_lake()
-        days: list[Day] = [*days_of(context), *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
+        days = days_of(context)
+        todo: list[Day] = [*days, *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
         with (
-            lake.exclusive(pipeline.on_wait or context.log.warning),
+            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
             pipeline.workers(lake, len(days)) as workers,
         ):
-            for day, written in zip(days, workers.each(partial(summarize, tables=names), days), strict=True):
-                _tell(context, day, {name: metadata.of_file(file) for name, file in written.items()})
+            for day, written in zip(todo, workers.each(partial(summarize, tables=names), todo), strict=True):
+                # Rows without a day have no partition to tell of.
+                if isinstance(day, date):
+                    for name, file in written.items():
+                        metadata.record(context, name, day, metadata.of_file(file))
         for name in names:
             yield dg.MaterializeResult(asset_key=name)
 
     return summarize_experiments
-
-
-def _tell(context: dg.AssetExecutionContext, day: Day, told: Mapping[str, Mapping[str, Any]]) -> None:
-    """Tell Dagster of a day's files; the undated one has no partition."""
-    if isinstance(day, date):
-        for name, facts in told.items():
-            context.add_asset_metadata(dict(facts), asset_key=name, partition_key=day.isoformat())

@@ -1,11 +1,13 @@
 """What the UI shows of a day, a table and a column. The columns' texts come from their one definition."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from sessions_pipeline.lake.lake import Written
+from sessions_pipeline.orchestration.instance import keeps_metadata
 from sessions_pipeline.orchestration.telling import SAMPLE_COLUMNS
 from sessions_pipeline.orchestration.work import Settled
 from sessions_pipeline.schema.columns import Table
@@ -54,15 +56,17 @@ def of_file(written: Written) -> dict[str, Any]:
     }
 
 
-def record(context: dg.AssetExecutionContext, table: Table, day: date, told: dict[str, Any]) -> None:
-    """Record a day as soon as it is written, so that a crash later in the run keeps it.
+def record(context: dg.AssetExecutionContext, table: str, day: date, told: Mapping[str, Any]) -> None:
+    """Tell Dagster of a day's table, where it is kept: the step's end records the day with it."""
+    if keeps_metadata(context.instance):
+        context.add_asset_metadata(dict(told), asset_key=table, partition_key=day.isoformat())
 
-    A temporary instance keeps nothing after a crash, and events cost 1 ms each: there the step's end records the days.
-    """
-    partition = day.isoformat()
+
+def record_now(context: dg.AssetExecutionContext, table: str, day: date, told: Mapping[str, Any]) -> None:
+    """The same, and record the day at once, so that a crash later in the run keeps it."""
     if not context.instance.is_ephemeral:
-        context.log_event(dg.AssetMaterialization(table.name, partition=partition, metadata=told))
-    context.add_asset_metadata(told, asset_key=table.name, partition_key=partition)
+        context.log_event(dg.AssetMaterialization(table, partition=day.isoformat(), metadata=dict(told)))
+    record(context, table, day, told)
 
 
 def of_day(table: Table, settled: Settled) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         lake = pipeline.open_lake()
         fuses: list[str] = []
         with (
-            lake.exclusive(pipeline.on_wait or context.log.warning),
+            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
             pipeline.workers(lake, len(days)) as workers,
             _tasks(pipeline, lake, tables, days) as (tasks, warnings),
         ):
@@ -89,7 +89,7 @@ def _record(context: dg.AssetExecutionContext, pipeline: Pipeline, settled: Sett
         context.log.info("%d sessions have no day; they are under %s", settled.sessions, UNDATED.value)
         return
     for table in (table for table in TABLES if table.name in settled.written):
-        metadata.record(context, table, settled.day, metadata.of_day(table, settled))
+        metadata.record_now(context, table.name, settled.day, metadata.of_day(table, settled))
     pipeline.on_day(settled.day)
 
 

@@ -44,9 +44,12 @@ def usage_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     def measure_usage(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[None]:
-        lake = pipeline.open_lake()
-        with lake.exclusive(pipeline.on_wait or context.log.warning), pipeline.workspaces() as (client, workspaces):
-            for day in _reachable(context, days_of(context)):
+        lake, days = pipeline.open_lake(), days_of(context)
+        with (
+            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
+            pipeline.workspaces() as (client, workspaces),
+        ):
+            for day in _reachable(context, days):
                 _measure(context, pipeline, lake, client, workspaces, day)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_PROJECT.name)
 
@@ -104,7 +107,7 @@ def _measure(
         "rejected": refused,
         "requests": client.requests - before,
     }
-    metadata.record(context, DAILY_COST_BY_PROJECT, day, told)
+    metadata.record_now(context, DAILY_COST_BY_PROJECT.name, day, told)
     pipeline.on_day(day)
 
 

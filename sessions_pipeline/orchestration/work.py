@@ -4,7 +4,8 @@ It is done by whoever is free, a thread or a process (see `workers`), so what co
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -90,6 +91,11 @@ def settle(lake: Lake, task: DayTask) -> Settled:
     Raises:
         LakeError: the day could not be read or written; its former tables are intact.
     """
+    with _alone(lake, task.day):
+        return _settled(lake, task)
+
+
+def _settled(lake: Lake, task: DayTask) -> Settled:
     raw, readings = _merged(lake, task)
     verdict = judge_day(raw, readings, as_of=task.rules.as_of)
     count = verdict.sessions.num_rows
@@ -115,17 +121,27 @@ def summarize(lake: Lake, day: Day, *, tables: Sequence[str]) -> dict[str, Writt
         NotReadError: the day has no sessions.
         LakeError: the day could not be read or written; its former tables are intact.
     """
-    sessions = lake.read(SESSIONS, day, sorted({*feedback.NEEDED, *experiments.NEEDED}))
-    scores = feedback.session_feedback(sessions)
-    made = {
-        SESSION_FEEDBACK: lambda: scores,
-        EXPERIMENT_SUMMARY: lambda: experiments.experiment_summary(sessions, scores),
-    }
-    # Under the readings of the sessions that they were made from.
-    metadata = lake.metadata(SESSIONS, day)
-    return {
-        table.name: lake.replace(table, day, make(), metadata) for table, make in made.items() if table.name in tables
-    }
+    with _alone(lake, day):
+        sessions = lake.read(SESSIONS, day, sorted({*feedback.NEEDED, *experiments.NEEDED}))
+        scores = feedback.session_feedback(sessions)
+        made = {SESSION_FEEDBACK: scores}
+        if EXPERIMENT_SUMMARY.name in tables:
+            made[EXPERIMENT_SUMMARY] = experiments.experiment_summary(sessions, scores)
+        # Under the readings of the sessions that they were made from.
+        metadata = lake.metadata(SESSIONS, day)
+        return {
+            table.name: lake.replace(table, day, rows, metadata) for table, rows in made.items() if table.name in tables
+        }
+
+
+@contextmanager
+def _alone(lake: Lake, day: Day) -> Iterator[None]:
+    """Keep other runs away from the rows without a day. A run holds its days for itself, but all runs share these."""
+    if day is UNDATED:
+        with lake.exclusive(days=[day]):
+            yield
+    else:
+        yield
 
 
 def _merged(lake: Lake, task: DayTask) -> tuple[pa.Table, list[Reading]]:

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 
-from sessions_pipeline.schema.arrays import text_array, time_array
+from sessions_pipeline.schema.arrays import moments, text_array, time_array
 from sessions_pipeline.schema.columns import RAW_SESSIONS
 from sessions_pipeline.schema.records import Columns
 
@@ -79,7 +79,7 @@ def row_workspaces(raw: pa.Table, readings: Sequence[Reading]) -> list[str]:
     """The workspace that each raw row was read for: the one asked for, else the one that the record names."""
     asked = {reading.fetched_at: reading.asked for reading in readings}
     tenants = raw.column("tenant_id").to_pylist()
-    times = raw.column("fetched_at").to_pylist()
+    times = moments(raw.column("fetched_at"))
     return [asked.get(time) or (tenant or "").lower() for tenant, time in zip(tenants, times, strict=True)]
 
 
@@ -139,7 +139,7 @@ def _append(readings: Sequence[Reading], reading: Reading) -> list[Reading]:
 
 def _current_payloads(stored: pa.Table, readings: Sequence[Reading]) -> dict[tuple[str, str], str]:
     ids, payloads = stored.column("session_id").to_pylist(), stored.column("payload").to_pylist()
-    times = stored.column("fetched_at").to_pylist()
+    times = moments(stored.column("fetched_at"))
     workspaces = row_workspaces(stored, readings)
     current: dict[tuple[str, str], str] = {}
     for index in sorted(range(len(ids)), key=times.__getitem__):
@@ -150,7 +150,7 @@ def _current_payloads(stored: pa.Table, readings: Sequence[Reading]) -> dict[tup
 def _raw_rows(records: Columns, fetched_at: datetime) -> pa.Table:
     tables = [pa.Table.from_batches([], RAW_SESSIONS.schema)]
     for first in range(0, len(records.payload), _CHUNK):
-        part = Columns(*(values[first : first + _CHUNK] for values in records))
+        part = records.part(first, _CHUNK)
         columns = [
             text_array(part.session_id),
             text_array(part.tenant_id),

@@ -1,7 +1,7 @@
 """A page of the API, split into records whose text stays verbatim. No judgement yet: that is the verdict's."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, Self
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -41,7 +41,14 @@ class Columns(NamedTuple):
 
     def only(self, places: Sequence[int]) -> "Columns":
         """The records at these places."""
-        return Columns(*([values[place] for place in places] for values in self))
+        return self._mapped(lambda values: [values[place] for place in places])
+
+    def part(self, first: int, count: int) -> "Columns":
+        """So many records from one on."""
+        return self._mapped(lambda values: values[first : first + count])
+
+    def _mapped(self, change: Callable[[list[Any]], list[Any]]) -> "Columns":
+        return Columns(change(self.payload), change(self.session_id), change(self.tenant_id), change(self.start_time))
 
 
 class _Head(msgspec.Struct):

@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.schema.arrays import flag_array, time_array, value_array
+from sessions_pipeline.schema.arrays import flag_array, moments, time_array, value_array
 from sessions_pipeline.schema.columns import TIMESTAMP
 from sessions_pipeline.schema.readings import Reading, row_key, row_workspaces
 
@@ -103,7 +103,7 @@ class ManyVersions:
 
     def __init__(self, raw: pa.Table, readings: Sequence[Reading]) -> None:
         ids, payloads = raw.column("session_id").to_pylist(), raw.column("payload").to_pylist()
-        self.times: list[datetime] = raw.column("fetched_at").to_pylist()
+        self.times: list[datetime] = moments(raw.column("fetched_at"))
         self.foreign = _foreign(raw, readings)
         self._workspaces = row_workspaces(raw, readings)
         self._keys = [row_key(id_, payload) for id_, payload in zip(ids, payloads, strict=True)]
@@ -160,7 +160,7 @@ def _foreign(raw: pa.Table, readings: Sequence[Reading]) -> dict[int, str]:
     asked = {reading.fetched_at: reading.asked for reading in readings if reading.asked is not None}
     if not asked:
         return {}
-    tenants, times = pc.utf8_lower(raw.column("tenant_id")).to_pylist(), raw.column("fetched_at").to_pylist()
+    tenants, times = pc.utf8_lower(raw.column("tenant_id")).to_pylist(), moments(raw.column("fetched_at"))
     return {
         row: asked[time]
         for row, (tenant, time) in enumerate(zip(tenants, times, strict=True))
