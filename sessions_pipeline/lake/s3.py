@@ -142,10 +142,13 @@ class S3Store:
 
 
 def _connect(bucket: str, prefix: str, *, timeout: timedelta, retries: int) -> obstore.store.S3Store:
-    # These are AWS's own variables, which the library reads itself: they stand beside the package's settings.
+    # These are AWS's own variables, which the library reads itself: they stand beside the package's settings. Compose
+    # hands unset ones on as empty ones, and it would take them at their word.
+    for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
+        del os.environ[name]
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         endpoint = urlsplit(os.environ.get(name, ""))
-        if (endpoint.scheme or endpoint.path) and not (endpoint.scheme in {"http", "https"} and endpoint.hostname):
+        if name in os.environ and not (endpoint.scheme in {"http", "https"} and endpoint.hostname):
             raise LakeError(f"{name}: write an address such as https://minio.example.com:9000")
     client: Any = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "60s", "timeout": timeout}
     if bundle := os.environ.get("AWS_CA_BUNDLE"):
