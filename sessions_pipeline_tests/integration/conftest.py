@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
 from sessions_pipeline.lake import s3
+from sessions_pipeline_tests.integration.pipeline_runs import Bucket, DataRoot
 from sessions_pipeline_tests.integration.s3_server import S3Server
 
 
@@ -38,3 +40,9 @@ def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 def bucket(server: S3Server, request: pytest.FixtureRequest) -> str:  # noqa: ARG001
     """An address under which nothing is yet."""
     return f"s3://bucket/{sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.long)])
+def data_root(request: pytest.FixtureRequest, tmp_path: Path) -> DataRoot:
+    """A place for a lake: what is promised holds in each of them. See also `also_in_a_bucket`."""
+    return tmp_path / "lake" if request.param == "folder" else Bucket(request.getfixturevalue("bucket"))

@@ -49,6 +49,7 @@ class Front(ThreadingHTTPServer):
 
 class FrontHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Front
 
     def answer(self) -> None:
