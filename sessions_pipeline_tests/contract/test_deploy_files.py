@@ -77,6 +77,7 @@ def test_the_image_is_built_from_the_hash_pinned_lock_on_a_pinned_base_and_runs_
     assert [rest for word, rest in found if word == "USER"] == ["10001:10001"]
     installs = [rest for word, rest in found if word == "RUN" and "pip install" in rest]
     assert all("--require-hashes -r requirements-deploy.lock" in one or "--no-deps" in one for one in installs)
+    assert any("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1" in rest for word, rest in found if word == "ENV")
     last = max(number for number, (word, _) in enumerate(found) if word == "FROM")
     assert not any("pip install" in rest for _, rest in found[last:]), "only what was built comes along"
 

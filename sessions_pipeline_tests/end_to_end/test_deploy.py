@@ -98,7 +98,7 @@ def launch(deployment: Deployment) -> str:
 
 @pytest.fixture(scope="module")
 def backfill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfill]:
-    """A backfill in whose middle the code server is killed and started again."""
+    """A backfill in whose middle the code server is killed, and started again after a while."""
     folder = tmp_path_factory.mktemp("deploy")
     root = folder / "lake"
     with running_sandbox(now=NOW) as sandbox:
@@ -119,6 +119,8 @@ def backfill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfill]:
             deployment.kill_code_server()
             sandbox.faults.clear()
             assert not (root / "raw_sessions" / f"start_date={DAYS[0]}").exists(), "killed too late"
+            # Away for long enough that the daemon looks for it.
+            until(lambda: deployment.daemon_said("was unable to continue"), "a look at the backfill", deployment.told)
             deployment.start_code_server()
             until(asked.completed, "the backfill has ended", deployment.told)
             yield asked
