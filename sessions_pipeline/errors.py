@@ -124,6 +124,10 @@ class NotReadError(LakeError):
     """A table was asked for whose source was never read for that day."""
 
 
+class EngineError(SessionsPipelineError):
+    """Dagster's webserver did not queue a run."""
+
+
 class TooManyRejectedError(SessionsPipelineError):
     """A day's share of rejected records is beyond the fuse; its former tables stay."""
 

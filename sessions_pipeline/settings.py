@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     start_date: date = _variable("SESSIONS_PIPELINE_START_DATE", default=date(2025, 1, 1))
     lookback_days: Annotated[int, Field(ge=0, le=3650)] = _variable("SESSIONS_PIPELINE_LOOKBACK_DAYS", default=3)
     concurrency: Annotated[int, Field(ge=1, le=64)] = _variable("SESSIONS_PIPELINE_CONCURRENCY", default=8)
+    requests_per_minute: Annotated[int | None, Field(ge=8)] = _variable(
+        "SESSIONS_PIPELINE_REQUESTS_PER_MINUTE", default=None
+    )
+    rate_store: SecretStr | None = _variable("SESSIONS_PIPELINE_RATE_STORE", default=None)
     page_size: Annotated[int, Field(ge=1, le=100)] = _variable("SESSIONS_PIPELINE_PAGE_SIZE", default=100)
     query: Annotated[Mapping[str, Any], NoDecode] = _variable("SESSIONS_PIPELINE_QUERY", default={})
     max_rejected_ratio: Annotated[float, Field(ge=0, le=1)] = _variable(

@@ -13,6 +13,7 @@ from sessions_pipeline.errors import SessionsPipelineError
     cls=LazyGroup,
     lazy={
         "materialize": "sessions_pipeline.cli.materialize:materialize",
+        "backfill": "sessions_pipeline.cli.backfill:backfill",
         "list": "sessions_pipeline.cli.listing:list_sessions",
         "report": "sessions_pipeline.cli.report:report",
         "doctor": "sessions_pipeline.cli.doctor:doctor",

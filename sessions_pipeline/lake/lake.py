@@ -13,7 +13,6 @@ from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import marker, parquet
 from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, lock_of
 from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import OnWait, Store, said_once
 from sessions_pipeline.schema.columns import Table
 
@@ -204,6 +203,9 @@ class Lake:
 
 def _store(root: str) -> Store:
     if root.startswith("s3://"):
+        # Imported here because a folder needs none of it.
+        from sessions_pipeline.lake.s3 import S3Store  # noqa: PLC0415
+
         return S3Store(root)
     if "://" in root:
         raise LakeError(f"{root}: SESSIONS_PIPELINE_DATA_ROOT takes a folder or an s3://bucket/prefix address")

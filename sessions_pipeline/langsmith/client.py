@@ -14,6 +14,7 @@ import stamina
 
 from sessions_pipeline.errors import ApiError, BadBodyError, RateLimitedError, ServerError
 from sessions_pipeline.langsmith.access import Access
+from sessions_pipeline.langsmith.budget import Budget
 from sessions_pipeline.langsmith.failures import failure, http_date
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Reply, Transport
@@ -77,7 +78,11 @@ class SessionsClient:
             SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
         """
         access = Access.from_settings(settings)
-        throttle = Throttle(settings.concurrency, deadline_seconds=settings.deadline_minutes * 60)
+        throttle = Throttle(
+            settings.concurrency,
+            deadline_seconds=settings.deadline_minutes * 60,
+            budget=Budget.from_settings(settings),
+        )
         transport = Transport(access, most_connections=settings.concurrency)
         return cls(access, throttle, transport, api_version=api_version)
 
@@ -147,7 +152,7 @@ class SessionsClient:
             return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 
         def attempt() -> tuple[T, Reply]:
-            with self._throttle.slot():
+            with self._throttle.slot(workspace):
                 reply = self._exchange(path, parameters, workspace, is_retry=failures > 0)
             return self._read(read, reply, path), reply
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimitedError, ServerError, TimedOutError
 
@@ -11,6 +12,14 @@ from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimite
 WINDOW_SECONDS = 60.0
 # A window that should be over, yet answers 429: the clocks differ by a little.
 SHORTEST_PAUSE_SECONDS = 1.0
+
+
+class Places(Protocol):
+    """What else a request needs, such as a place in the rate budget: see `budget.Budget`."""
+
+    def take(self, workspace: str | None) -> float:
+        """0 where one is taken, else the seconds after which to try again."""
+        ...
 
 
 class Throttle:
@@ -25,12 +34,17 @@ class Throttle:
         most: int,
         *,
         deadline_seconds: float,
+        budget: Places | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
-        """At most `most` slots, none later than `deadline_seconds` from now. `clock` is in seconds."""
+        """At most `most` slots, none later than `deadline_seconds` from now, each with a place in the `budget`.
+
+        `clock` is in seconds.
+        """
         self.progress: Callable[[], str] = str
         self._most = most
+        self._budget = budget
         self._clock = clock
         self._wait = wait
         self._minutes = deadline_seconds / 60
@@ -65,14 +79,14 @@ class Throttle:
             self._changed.notify_all()
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Wait for a slot and hold it; learns from the error, or its absence, that the body ends with.
+    def slot(self, workspace: str | None = None) -> Iterator[None]:
+        """Wait for a slot to ask `workspace`, and hold it; learns from the error that the body ends with, if any.
 
         Raises:
             DeadlineExceededError: the deadline has passed, or will before the server wants to be asked again.
             ApiError: the throttle was closed.
         """
-        cuts = self._enter()
+        cuts = self._enter(workspace)
         try:
             yield
         except (RateLimitedError, ServerError, TimedOutError) as error:
@@ -85,7 +99,7 @@ class Throttle:
                 self._in_flight -= 1
                 self._changed.notify_all()
 
-    def _enter(self) -> int:
+    def _enter(self, workspace: str | None) -> int:
         with self._changed:
             while True:
                 if self._closed:
@@ -99,6 +113,8 @@ class Throttle:
                     self._wait(self._changed, self._paused_until - now)
                 elif self._in_flight >= self.slots:
                     self._wait(self._changed, self._deadline - now)
+                elif self._budget is not None and (pause := self._budget.take(workspace)) > 0:
+                    self._wait(self._changed, min(pause, self._deadline - now))
                 else:
                     break
             self._in_flight += 1

@@ -14,6 +14,7 @@ from sessions_pipeline.orchestration.schedules import REFRESH, changed_sessions,
 from sessions_pipeline.orchestration.sessions import GROUP as SESSIONS_GROUP
 from sessions_pipeline.orchestration.sessions import session_assets
 from sessions_pipeline.orchestration.usage import MEASURE, nightly_project_costs, usage_asset
+from sessions_pipeline.orchestration.wide import of_run
 from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT
 
 
@@ -48,7 +49,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             nightly_project_costs(pipeline),
         ],
         sensors=[changed_sessions(pipeline)],
-        resources={"pipeline": pipeline},
+        resources={"pipeline": of_run(pipeline)},
         executor=dg.in_process_executor,
     )
 

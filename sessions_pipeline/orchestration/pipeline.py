@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from typing import Self
 
-from sessions_pipeline.errors import ApiError
+from sessions_pipeline.errors import ApiError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.source import OffsetSource, SessionSource
@@ -48,6 +49,20 @@ class Pipeline:
     on_day: OnDay = lambda _day: None
     on_wait: Callable[[str], None] | None = None
     as_of: datetime | None = None
+
+    def only(self, workspace: str | None) -> Self:
+        """The same for one of the settings' workspaces, or for all of them (None).
+
+        Raises:
+            UsageError: the settings do not name it.
+        """
+        if workspace is None:
+            return self
+        if workspace not in self.settings.workspace_ids:
+            raise UsageError(
+                f"Workspace {workspace} is not one of LANGSMITH_WORKSPACE_ID; add it there, or ask for another"
+            )
+        return replace(self, settings=self.settings.model_copy(update={"workspace_ids": (workspace,)}))
 
     @property
     def query(self) -> SessionsQuery:

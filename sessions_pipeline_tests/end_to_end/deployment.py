@@ -79,6 +79,8 @@ class Deployment:
             "DAGSTER_CODE_SERVER_HOST": "127.0.0.1",
             "DAGSTER_CODE_SERVER_PORT": str(self._code_port),
             "DAGSTER_LOGS_BUCKET": "bucket",
+            # The image sets this one.
+            "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1",
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.logs.port}",
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
@@ -110,6 +112,10 @@ class Deployment:
         assert "errors" not in answer, answer["errors"]
         data: dict[str, Any] = answer["data"]
         return data
+
+    def daemon_said(self, words: str) -> bool:
+        """Whether these words stand in the daemon's log."""
+        return words in (self._folder / "dagster-daemon.log").read_text()
 
     def told(self) -> str:
         """The end of what each process has printed."""

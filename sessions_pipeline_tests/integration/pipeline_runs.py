@@ -1,16 +1,16 @@
 """A whole run against the sandbox over HTTP, into a lake in a temporary folder, and what to compare of it."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sessions_pipeline.cli.run import run_days
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.lake import Lake, _store
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.sandbox.company import WORKSPACE, dumps
 from sessions_pipeline.sandbox.server import Sandbox
@@ -34,7 +34,21 @@ READ_TIMES = {"fetched_at", "stats_as_of", "missing_since", "read_at"}
 KEY = "lsv2_pt_d15tinc71ve_0123456789"
 
 
-def settings_for(url: str, root: Path, **values: Any) -> Settings:
+class Bucket(str):
+    """An `s3://` address, to which names are joined as to a folder."""
+
+    __slots__ = ()
+
+    def __truediv__(self, name: str) -> "Bucket":
+        return Bucket(f"{self}/{name}")
+
+
+DataRoot = Path | Bucket
+# Runs into a bucket are tried in the long suite, and those marked so always.
+also_in_a_bucket = pytest.mark.parametrize("data_root", ["folder", "s3"], indirect=True)
+
+
+def settings_for(url: str, root: DataRoot, **values: Any) -> Settings:
     """Settings for a sandbox alone; nothing of the environment's."""
     return Settings(
         _env_file=None,
@@ -50,14 +64,14 @@ def settings_for(url: str, root: Path, **values: Any) -> Settings:
     )
 
 
-def read(sandbox: Sandbox, root: Path, first: date = FIRST, last: date = TODAY, **values: Any) -> Settings:
+def read(sandbox: Sandbox, root: DataRoot, first: date = FIRST, last: date = TODAY, **values: Any) -> Settings:
     """One run of `refresh_sessions`; the settings that it had."""
     settings = settings_for(sandbox.url, root, **values)
     run_days(settings, first, last)
     return settings
 
 
-def lake_at(root: Path) -> Lake:
+def lake_at(root: DataRoot) -> Lake:
     return Lake.open(str(root), query={}, read_only=True)
 
 
@@ -67,7 +81,7 @@ def days_held(lake: Lake, table: Table) -> list[Day]:
     return [*lake.days(table), *([UNDATED] if lake.has(table, UNDATED) else [])]
 
 
-def contents(root: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def contents(root: DataRoot) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Every row of every table by table and day, without the times of reading."""
     lake = lake_at(root)
     return {
@@ -80,27 +94,33 @@ def contents(root: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
     }
 
 
-def files(root: Path) -> dict[str, str]:
+def files(root: DataRoot) -> dict[str, str]:
     """The digest of every file of a lake but its locks."""
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    }
+    store = _store(str(root))
+    return {key: sha256(store.read(key)).hexdigest() for key in store.keys("") if not key.startswith("_locks/")}
 
 
-def stray(root: Path) -> list[Path]:
+def copy(source: DataRoot, target: DataRoot) -> None:
+    """Make one lake's files those of another."""
+    read_from, write_to = _store(str(source)), _store(str(target))
+    for key in write_to.keys(""):
+        write_to.delete(key)
+    for key in read_from.keys(""):
+        write_to.put(key, read_from.read(key))
+
+
+def stray(root: DataRoot) -> list[str]:
     """Files that a run has left behind."""
-    return [path for path in root.rglob("*") if path.is_file() and "_tmp" in path.parts]
+    return [key for key in files(root) if "_tmp" in key]
 
 
-def ids(root: Path, days: Sequence[Day] = DAYS) -> list[str]:
+def ids(root: DataRoot, days: Sequence[Day] = DAYS) -> list[str]:
     """The ids of the days' valid sessions, each as often as it is there."""
     lake = lake_at(root)
     return [name for day in days for name in lake.read(SESSIONS, day, ["id"]).column("id").to_pylist()]
 
 
-def accounts(root: Path) -> dict[Day, tuple[int, int, int, int]]:
+def accounts(root: DataRoot) -> dict[Day, tuple[int, int, int, int]]:
     """What the latest reading of each day received, and its valid, rejected and repeated records."""
     lake = lake_at(root)
     told: dict[Day, tuple[int, int, int, int]] = {}

@@ -1,6 +1,6 @@
 """moto's S3 server behind a front that can fail on demand, in a process of its own.
 
-Of its own because Arrow may talk to S3 while it holds the interpreter's lock: a server in the same process would hang.
+Of its own, so that a client that holds the interpreter's lock, or is killed, takes nothing of the server with it.
 """
 
 import http.client
@@ -8,16 +8,30 @@ import json
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 CONTROL = "/-/control"
 HOP_BY_HOP = {"connection", "content-length", "expect", "transfer-encoding"}
+CONDITIONS = {"if-match", "if-none-match"}
+ERRORS = {
+    "slow down": (503, "SlowDown"),
+    "denied": (403, "AccessDenied"),
+    "wrong key": (403, "SignatureDoesNotMatch"),
+    "wrong clock": (403, "RequestTimeTooSkewed"),
+    "wrong region": (301, "PermanentRedirect"),
+    "not implemented": (501, "NotImplemented"),
+}
 
 
 class Front(ThreadingHTTPServer):
-    """Does to the next requests what `faults` says, passes the others on, and keeps what was asked for."""
+    """Does to the next requests what `faults` says, passes the others on, and keeps what was asked for.
+
+    `kind` is how the store takes conditional puts: as it should (""), not at all ("deaf"), or as an error ("refusing").
+    """
 
     daemon_threads = True
 
@@ -25,6 +39,8 @@ class Front(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), FrontHandler)
         self.behind = port
         self.faults: list[str] = []
+        self.kind = ""
+        self.turns = threading.Lock()
         self.asked: list[str] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -33,6 +49,7 @@ class Front(ThreadingHTTPServer):
 
 class FrontHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: Front
 
     def answer(self) -> None:
@@ -41,28 +58,48 @@ class FrontHandler(BaseHTTPRequestHandler):
             return
         self.server.asked.append(f"{self.command} {urlsplit(self.path).path}")
         fault = self.server.faults.pop(0) if self.server.faults else ""
-        if fault == "reset":
-            self.rfile.read(5 if self.command == "PUT" else 0)
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+        if fault in {"reset", "hang"}:
+            self.break_off(fault)
             return
         body = self.body()
-        if fault == "slow down":
-            self.reply(503, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>", {})
-        elif fault == "denied":
-            self.reply(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>", {})
-        else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.server.behind)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+        is_conditional = bool(CONDITIONS & {name.lower() for name in headers}) and self.command == "PUT"
+        if is_conditional and self.server.kind == "refusing":
+            fault = "not implemented"
+        elif is_conditional and self.server.kind == "deaf":
+            headers = {name: value for name, value in headers.items() if name.lower() not in CONDITIONS}
+        if fault in ERRORS:
+            status, code = ERRORS[fault]
+            # A real store repeats parts of the request, so this one does: none of it may reach a message.
+            text = f"<Error><Code>{code}</Code><Message>{fault}</Message><StringToSign>{self.headers['Authorization']}"
+            self.reply(status, f"{text}</StringToSign></Error>".encode(), {})
+            return
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.behind)
+        # moto looks at a put's condition and then puts, in threads; a store does both at once.
+        with self.server.turns if self.command == "PUT" else nullcontext():
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
-            self.reply(response.status, response.read(), dict(response.headers))
-            connection.close()
+        if fault == "lost answer":
+            self.break_off(fault)
+            return
+        self.reply(response.status, response.read(), dict(response.headers))
+        connection.close()
+
+    def break_off(self, fault: str) -> None:
+        """Take a part of the body, and then close the connection, or wait until the client does."""
+        if fault != "lost answer":
+            self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
+        if fault == "hang":
+            while self.rfile.read1():
+                pass
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def control(self) -> None:
         """GET tells the faults to come and what was asked for; PUT sets the faults and forgets what was asked for."""
         if self.command == "PUT":
-            self.server.faults[:] = json.loads(self.body())
+            self.server.kind, *faults = json.loads(self.body())
+            self.server.faults[:] = faults
             self.server.asked.clear()
         self.reply(200, json.dumps([self.server.faults, self.server.asked]).encode(), {})
 
@@ -119,9 +156,9 @@ class S3Server:
         self._process.kill()
         self._process.communicate()
 
-    def fail(self, *faults: str) -> None:
+    def fail(self, *faults: str, kind: str = "") -> None:
         """Answer the next requests with these faults, one each ("" is none); forget what was asked for so far."""
-        self.request("PUT", CONTROL, json.dumps(faults))
+        self.request("PUT", CONTROL, json.dumps([kind, *faults]))
 
     @property
     def faults(self) -> list[str]:

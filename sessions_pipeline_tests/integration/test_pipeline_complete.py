@@ -3,7 +3,6 @@
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +24,9 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    DataRoot,
     accounts,
+    also_in_a_bucket,
     contents,
     failing_in_one_line,
     files,
@@ -83,12 +84,12 @@ def in_window(number: int) -> bool:
     "seeds", [range(3), pytest.param(range(3, 103), marks=pytest.mark.long)], ids=["three", "hundred"]
 )
 def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_is_accounted_for(
-    seeds: Sequence[int], tmp_path: Path
+    seeds: Sequence[int], data_root: DataRoot
 ) -> None:
     changed = 0
     for seed in seeds:
         changing = ChangingList(seed)
-        root = tmp_path / str(seed)
+        root = data_root / str(seed)
         with running_sandbox(texts=changing.texts(), now=NOW) as sandbox:
             change_before_each_answer(sandbox, changing)
             run_days(settings_for(sandbox.url, root, SESSIONS_PIPELINE_PAGE_SIZE=20), FIRST, TODAY, select=READING)
@@ -112,20 +113,20 @@ def change_before_each_answer(sandbox: Sandbox, changing: ChangingList) -> None:
     sandbox.api.before_answer = change
 
 
-def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeated(tmp_path: Path) -> None:
+def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeated(data_root: DataRoot) -> None:
     texts = [record(number, NOW - timedelta(minutes=number)) for number in range(60)]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         data: Any = sandbox.api.data
         new = iter(record(MANY + number, NOW + timedelta(minutes=number)) for number in range(MANY))
         sandbox.api.before_answer = lambda _request: data.texts.insert(0, next(new))
-        read(sandbox, tmp_path, SESSIONS_PIPELINE_PAGE_SIZE=10)
-    received, valid, rejected, repeated = accounts(tmp_path)[TODAY]
+        read(sandbox, data_root, SESSIONS_PIPELINE_PAGE_SIZE=10)
+    received, valid, rejected, repeated = accounts(data_root)[TODAY]
     assert repeated > 0
     assert received == valid + rejected + repeated
-    assert {session_id(number) for number in range(60)} <= set(ids(tmp_path))
+    assert {session_id(number) for number in range(60)} <= set(ids(data_root))
 
 
-def test_broken_and_undated_records_are_in_the_accounts_of_their_day(tmp_path: Path) -> None:
+def test_broken_and_undated_records_are_in_the_accounts_of_their_day(data_root: DataRoot) -> None:
     texts = [
         record(1, None),
         record(2, None, run_count="many"),
@@ -135,8 +136,8 @@ def test_broken_and_undated_records_are_in_the_accounts_of_their_day(tmp_path: P
         record(5, NOW - timedelta(days=1)),
     ]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
-        read(sandbox, tmp_path)
-    told = accounts(tmp_path)
+        read(sandbox, data_root)
+    told = accounts(data_root)
     assert {day: (valid, rejected) for day, (_, valid, rejected, _) in told.items()} == {
         FIRST: (0, 0),
         DAYS[1]: (1, 0),
@@ -147,15 +148,15 @@ def test_broken_and_undated_records_are_in_the_accounts_of_their_day(tmp_path: P
     assert told[TODAY][3] >= 1
 
 
-def test_two_workspaces_are_one_run_whose_rows_are_told_apart(tmp_path: Path) -> None:
+def test_two_workspaces_are_one_run_whose_rows_are_told_apart(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
     with running_sandbox(now=NOW, broken=False) as sandbox:
-        read(sandbox, tmp_path / "both", LANGSMITH_WORKSPACE_ID=both)
-        read(sandbox, tmp_path / "one", LANGSMITH_WORKSPACE_ID=WORKSPACE)
-        read(sandbox, tmp_path / "other", LANGSMITH_WORKSPACE_ID=OTHER_WORKSPACE)
+        read(sandbox, data_root / "both", LANGSMITH_WORKSPACE_ID=both)
+        read(sandbox, data_root / "one", LANGSMITH_WORKSPACE_ID=WORKSPACE)
+        read(sandbox, data_root / "other", LANGSMITH_WORKSPACE_ID=OTHER_WORKSPACE)
         asked = {request["workspace"] for request in sandbox.requests}
     assert asked == {WORKSPACE, OTHER_WORKSPACE}
-    together, one, other = (contents(tmp_path / name) for name in ("both", "one", "other"))
+    together, one, other = (contents(data_root / name) for name in ("both", "one", "other"))
     for table in (SESSIONS, DAILY_COST_BY_REFERENCE_DATASET):
         for day in map(str, DAYS):
             expected = [*one[table.name, day], *other[table.name, day]]
@@ -164,47 +165,48 @@ def test_two_workspaces_are_one_run_whose_rows_are_told_apart(tmp_path: Path) ->
     assert any(other[SESSIONS.name, str(day)] for day in DAYS)
 
 
-def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(tmp_path: Path) -> None:
+def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
     with running_sandbox(now=NOW) as sandbox:
-        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=both)
-        before = files(tmp_path)
+        read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
+        before = files(data_root)
         sandbox.api.workspaces = (WORKSPACE,)
         with failing_in_one_line(PermissionDeniedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
-            read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=both)
-    assert files(tmp_path) == before
+            read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
+    assert files(data_root) == before
 
 
-def test_usage_of_one_workspace_that_fails_is_named_and_replaces_nothing(tmp_path: Path) -> None:
+def test_usage_of_one_workspace_that_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
     # The API's stats reach 31 days back from the real time.
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     with running_sandbox() as sandbox:
-        settings = settings_for(sandbox.url, tmp_path, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+        settings = settings_for(sandbox.url, data_root, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
         run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
-        before = files(tmp_path)
-        held = set(lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, yesterday).column("tenant_id").to_pylist())
+        before = files(data_root)
+        held = set(lake_at(data_root).read(DAILY_COST_BY_PROJECT, yesterday).column("tenant_id").to_pylist())
         sandbox.api.workspaces = (WORKSPACE,)
         with failing_in_one_line(PermissionDeniedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
             run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
     assert held == {WORKSPACE, OTHER_WORKSPACE}
-    assert files(tmp_path) == before
+    assert files(data_root) == before
 
 
-def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(tmp_path: Path) -> None:
+def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(data_root: DataRoot) -> None:
     texts = [record(1, NOW), record(2, NOW, tenant_id=OTHER_WORKSPACE)]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
-        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=WORKSPACE)
-    [rejected] = lake_at(tmp_path).read(REJECTED_SESSIONS, TODAY).to_pylist()
+        read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=WORKSPACE)
+    [rejected] = lake_at(data_root).read(REJECTED_SESSIONS, TODAY).to_pylist()
     assert rejected["reasons"] == [f"tenant_id: is not the workspace asked for ({WORKSPACE})"]
-    assert ids(tmp_path) == [session_id(1)]
-    assert accounts(tmp_path)[TODAY][1:3] == (1, 1)
+    assert ids(data_root) == [session_id(1)]
+    assert accounts(data_root)[TODAY][1:3] == (1, 1)
 
 
-def test_a_run_of_one_workspace_keeps_the_rows_of_another(tmp_path: Path) -> None:
+@also_in_a_bucket
+def test_a_run_of_one_workspace_keeps_the_rows_of_another(data_root: DataRoot) -> None:
     with running_sandbox(now=NOW, broken=False) as sandbox:
-        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
-        before = contents(tmp_path)
-        read(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=WORKSPACE)
-    assert contents(tmp_path) == before
-    raw = lake_at(tmp_path).read(RAW_SESSIONS, DAYS[1])
+        read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+        before = contents(data_root)
+        read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=WORKSPACE)
+    assert contents(data_root) == before
+    raw = lake_at(data_root).read(RAW_SESSIONS, DAYS[1])
     assert set(raw.column("tenant_id").to_pylist()) == {WORKSPACE, OTHER_WORKSPACE}

@@ -4,7 +4,6 @@ docs/faults.md lists these faults; `test_pipeline_pages.py` keeps it so.
 """
 
 import re
-import shutil
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -45,8 +44,10 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    DataRoot,
     accounts,
     contents,
+    copy,
     failing_in_one_line,
     files,
     read,
@@ -84,7 +85,7 @@ PASSING = [
     Case("HTML 502", Fault("html", 502, times=3, after=9)),
     Case("late answers", Fault("latency", 0.05, times=5, after=9)),
     Case("capped pages", Fault("cap", 7, times=None)),
-    Case("Deprecation and Sunset", Fault("deprecated", "Sat, 31 Oct 2026 00:00:00 GMT", times=None)),
+    Case("Deprecation and Sunset", Fault("deprecated", "Thu, 31 Dec 2099 00:00:00 GMT", times=None)),
 ]
 FINAL = [
     Case("endless 429", Fault("status", 429, times=None, after=9, retry_after="0"), RateLimitedError, "429"),
@@ -123,66 +124,68 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", PASSING, ids=lambda case: case.name)
-def test_a_passing_fault_changes_nothing_of_the_result(case: Case, tmp_path: Path, former: Path) -> None:
+def test_a_passing_fault_changes_nothing_of_the_result(case: Case, data_root: DataRoot, former: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(case.fault)
-        run_days(settings_for(sandbox.url, tmp_path, **SMALL_PAGES), FIRST, TODAY, select=READING)
+        run_days(settings_for(sandbox.url, data_root, **SMALL_PAGES), FIRST, TODAY, select=READING)
         assert len(sandbox.requests) > 9
-    assert contents(tmp_path) == contents(former)
-    assert stray(tmp_path) == []
+    assert contents(data_root) == contents(former)
+    assert stray(data_root) == []
 
 
 @pytest.mark.parametrize("case", FINAL, ids=lambda case: case.name)
-def test_a_final_fault_is_one_line_and_replaces_no_unfinished_day(case: Case, tmp_path: Path, former: Path) -> None:
+def test_a_final_fault_is_one_line_and_replaces_no_unfinished_day(
+    case: Case, data_root: DataRoot, former: Path
+) -> None:
     assert case.error is not None
-    shutil.copytree(former, tmp_path, dirs_exist_ok=True)
-    before, rows = files(tmp_path), contents(tmp_path)
+    copy(former, data_root)
+    before, rows = files(data_root), contents(data_root)
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        settings = settings_for(sandbox.url, tmp_path, **SMALL_PAGES)
+        settings = settings_for(sandbox.url, data_root, **SMALL_PAGES)
         sandbox.faults.add(case.fault)
         with failing_in_one_line(case.error, case.says):
             run_days(settings, FIRST, TODAY, select=READING)
     # Pages come newest first: today may be finished before the fault, the oldest day is not.
-    assert _oldest(files(tmp_path)) == _oldest(before)
-    assert contents(tmp_path) == rows
-    assert stray(tmp_path) == []
+    assert _oldest(files(data_root)) == _oldest(before)
+    assert contents(data_root) == rows
+    assert stray(data_root) == []
 
 
 def _oldest(digests: Mapping[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in digests.items() if str(FIRST) in name or "_PARTITION_" in name}
 
 
-def test_days_finished_before_a_fault_stay_written_and_the_others_are_as_they_were(tmp_path: Path) -> None:
+def test_days_finished_before_a_fault_stay_written_and_the_others_are_as_they_were(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("status", 401, times=None, after=25))
         with failing_in_one_line(AuthenticationError, "401"):
-            read(sandbox, tmp_path, **SMALL_PAGES)
-    assert list(accounts(tmp_path)) == [TODAY]
-    assert stray(tmp_path) == []
+            read(sandbox, data_root, **SMALL_PAGES)
+    assert list(accounts(data_root)) == [TODAY]
+    assert stray(data_root) == []
 
 
-def test_an_api_that_answers_nothing_in_time_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_that_answers_nothing_in_time_is_one_line(data_root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport.Transport.__init__, "__kwdefaults__", {"read_seconds": 0.05})
     with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
         sandbox.faults.add(Fault("latency", 0.5, times=None))
         with failing_in_one_line(TimedOutError, "did not answer in time"):
-            run_days(settings_for(sandbox.url, tmp_path), FIRST, TODAY, select=READING)
-    assert files(tmp_path) == {}
+            run_days(settings_for(sandbox.url, data_root), FIRST, TODAY, select=READING)
+    assert files(data_root) == {}
 
 
-def test_nobody_listening_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
+def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) -> None:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
     with failing_in_one_line(UnreachableError, "LANGSMITH_ENDPOINT"):
-        run_days(settings_for(f"http://127.0.0.1:{port}", tmp_path), FIRST, TODAY, select=READING)
-    assert files(tmp_path) == {}
+        run_days(settings_for(f"http://127.0.0.1:{port}", data_root), FIRST, TODAY, select=READING)
+    assert files(data_root) == {}
 
 
-def test_the_deadline_names_itself_and_how_far_the_run_came(tmp_path: Path) -> None:
+def test_the_deadline_names_itself_and_how_far_the_run_came(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("status", 429, times=None, after=25, retry_after="86400"))
         with failing_in_one_line(DeadlineExceededError, r"SESSIONS_PIPELINE_DEADLINE_MINUTES.*after 1 of 3 days"):
-            read(sandbox, tmp_path, **SMALL_PAGES)
+            read(sandbox, data_root, **SMALL_PAGES)
 
 
 class _Elsewhere(BaseHTTPRequestHandler):
@@ -195,7 +198,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
         """Tests stay silent."""
 
 
-def test_a_redirect_to_another_host_carries_no_key(tmp_path: Path) -> None:
+def test_a_redirect_to_another_host_carries_no_key(data_root: DataRoot) -> None:
     with (
         ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere) as elsewhere,
         running_sandbox(texts=some_records(), now=NOW) as sandbox,
@@ -203,16 +206,16 @@ def test_a_redirect_to_another_host_carries_no_key(tmp_path: Path) -> None:
         threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
         sandbox.faults.add(Fault("redirect", f"http://localhost:{elsewhere.server_port}/?token=t0ken", times=None))
         with failing_in_one_line(RedirectRefusedError, "to localhost; the key is not sent there"):
-            read(sandbox, tmp_path)
+            read(sandbox, data_root)
         elsewhere.shutdown()
     assert _Elsewhere.seen == []
-    assert files(tmp_path) == {}
+    assert files(data_root) == {}
 
 
-def test_the_announced_end_of_the_api_is_one_warning_and_metadata(tmp_path: Path) -> None:
+def test_the_announced_end_of_the_api_is_one_warning_and_metadata(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        sandbox.faults.add(Fault("deprecated", "Sat, 31 Oct 2026 00:00:00 GMT", times=None))
-        pipeline = Pipeline(settings_for(sandbox.url, tmp_path, **SMALL_PAGES))
+        sandbox.faults.add(Fault("deprecated", "Thu, 31 Dec 2099 00:00:00 GMT", times=None))
+        pipeline = Pipeline(settings_for(sandbox.url, data_root, **SMALL_PAGES))
         job = build_definitions(pipeline).get_repository_def().get_job("refresh_sessions")
         with dg.DagsterInstance.ephemeral() as instance:
             result = job.execute_in_process(
@@ -231,24 +234,24 @@ def test_the_announced_end_of_the_api_is_one_warning_and_metadata(tmp_path: Path
     assert sum("Sat, 31 Oct 2026" in text for text in told) >= 1
 
 
-def test_too_many_rejected_records_fail_their_day_alone_and_it_keeps_its_former_tables(tmp_path: Path) -> None:
+def test_too_many_rejected_records_fail_their_day_alone_and_it_keeps_its_former_tables(data_root: DataRoot) -> None:
     good = some_records()
     with running_sandbox(texts=good, now=NOW) as sandbox:
-        read(sandbox, tmp_path)
-        before, rows = files(tmp_path), contents(tmp_path)
+        read(sandbox, data_root)
+        before, rows = files(data_root), contents(data_root)
         data = sandbox.api.data
         data.texts = [  # type: ignore[attr-defined]
             re.sub(r'"total_cost":"1.25"', '"total_cost":"much"', text) if str(TODAY) in text else text for text in good
         ]
         with failing_in_one_line(TooManyRejectedError, f"{TODAY}: 91 of 182|{TODAY}: 91 of 91"):
-            read(sandbox, tmp_path)
-    after = files(tmp_path)
+            read(sandbox, data_root)
+    after = files(data_root)
     assert {key for key in before if str(TODAY) in key and before[key] != after[key]} == set()
-    assert contents(tmp_path) == rows
+    assert contents(data_root) == rows
 
 
-def test_a_few_broken_records_never_block_the_valid_ones(tmp_path: Path) -> None:
+def test_a_few_broken_records_never_block_the_valid_ones(data_root: DataRoot) -> None:
     texts = [*some_records(100), record(200, NOW - timedelta(minutes=1000), run_count="many")]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
-        read(sandbox, tmp_path)
-    assert sum(told[1] for told in accounts(tmp_path).values()) == 100
+        read(sandbox, data_root)
+    assert sum(told[1] for told in accounts(data_root).values()) == 100

@@ -32,6 +32,8 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    DataRoot,
+    also_in_a_bucket,
     contents,
     failing_in_one_line,
     files,
@@ -66,7 +68,7 @@ def serve(sandbox: Sandbox, *texts: str) -> None:
     sandbox.api.data.texts = list(texts)  # type: ignore[attr-defined]
 
 
-def daily_cost(root: Path) -> list[tuple[int, Decimal]]:
+def daily_cost(root: DataRoot) -> list[tuple[int, Decimal]]:
     rows = lake_at(root).read(DAILY_COST_BY_REFERENCE_DATASET, DAY).to_pylist()
     return [(row["session_count"], row["total_cost"]) for row in rows]
 
@@ -84,21 +86,22 @@ def told_of(settings: Settings, table: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(tmp_path: Path, clock: Clock) -> None:
+@also_in_a_bucket
+def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: DataRoot, clock: Clock) -> None:
     kept, deleted, expired = record(1, NOW), record(2, NOW), record(3, NOW)
     emptied = record(3, NOW, run_count=0, total_tokens=0, total_cost=None)
     with running_sandbox(texts=[kept, deleted, expired], now=NOW) as sandbox:
-        read(sandbox, tmp_path, DAY, DAY)
+        read(sandbox, data_root, DAY, DAY)
         first = clock.time
-        before, month = daily_cost(tmp_path), contents(tmp_path)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"]
+        before, month = daily_cost(data_root), contents(data_root)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"]
         serve(sandbox, kept, emptied)
-        settings = read(sandbox, tmp_path, DAY, DAY)
+        settings = read(sandbox, data_root, DAY, DAY)
         second = clock.time
         told = told_of(settings, SESSIONS.name)
         raw = told_of(settings, RAW_SESSIONS.name)
-    assert before == daily_cost(tmp_path) == [(3, Decimal("3.75"))]
-    assert contents(tmp_path)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"] == month
-    rows = {row["id"][-1]: row for row in lake_at(tmp_path).read(SESSIONS, DAY).to_pylist()}
+    assert before == daily_cost(data_root) == [(3, Decimal("3.75"))]
+    assert contents(data_root)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"] == month
+    rows = {row["id"][-1]: row for row in lake_at(data_root).read(SESSIONS, DAY).to_pylist()}
     assert [(rows[i]["missing_since"], rows[i]["stats_as_of"], rows[i]["fetched_at"] > second) for i in "123"] == [
         (None, clock.time - timedelta(hours=0), True),
         (second, first, False),
@@ -110,36 +113,38 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(tmp_path: P
     assert raw["readings_kept"] >= 2
 
 
-def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(tmp_path: Path, clock: Clock) -> None:
+def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(data_root: DataRoot, clock: Clock) -> None:
     with running_sandbox(texts=some_records(200), now=NOW) as sandbox:
-        settings = read(sandbox, tmp_path)
-        known, then = contents(tmp_path), clock.time + timedelta(minutes=1)
-        times = lake_at(tmp_path).read(SESSIONS, DAY).column("fetched_at").to_pylist()
+        settings = read(sandbox, data_root)
+        known, then = contents(data_root), clock.time + timedelta(minutes=1)
+        times = lake_at(data_root).read(SESSIONS, DAY).column("fetched_at").to_pylist()
         serve(sandbox, *some_records(150, total_cost="9.99"), "7")
-        read(sandbox, tmp_path)
-        later = contents(tmp_path)
+        read(sandbox, data_root)
+        later = contents(data_root)
     # The server is gone.
     run_days(settings, FIRST, TODAY, as_of=then)
-    rebuilt = contents(tmp_path)
+    rebuilt = contents(data_root)
     derived = {key for key in known if key[0] != RAW_SESSIONS.name}
     assert {key: rebuilt[key] for key in derived} == {key: known[key] for key in derived}
     assert known != later
-    assert lake_at(tmp_path).read(SESSIONS, DAY).column("fetched_at").to_pylist() == times
+    assert lake_at(data_root).read(SESSIONS, DAY).column("fetched_at").to_pylist() == times
     run_days(settings, FIRST, TODAY, as_of=clock.time)
-    assert contents(tmp_path) == later
+    assert contents(data_root) == later
 
 
-def test_as_of_a_time_before_the_first_reading_is_one_line_and_changes_nothing(tmp_path: Path, clock: Clock) -> None:
+def test_as_of_a_time_before_the_first_reading_is_one_line_and_changes_nothing(
+    data_root: DataRoot, clock: Clock
+) -> None:
     with running_sandbox(texts=some_records(20), now=NOW) as sandbox:
-        settings = read(sandbox, tmp_path)
-    before = files(tmp_path)
+        settings = read(sandbox, data_root)
+    before = files(data_root)
     with failing_in_one_line(NotReadError, "was not read yet"):
         run_days(settings, FIRST, TODAY, as_of=clock.time - timedelta(hours=2))
-    assert files(tmp_path) == before
+    assert files(data_root) == before
 
 
 def test_after_a_fix_of_the_rules_rejected_records_are_judged_again_without_the_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data_root: DataRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = [record(number, NOW) for number in range(10)]
 
@@ -149,40 +154,40 @@ def test_after_a_fix_of_the_rules_rejected_records_are_judged_again_without_the_
     with running_sandbox(texts=good, now=NOW) as sandbox:
         with monkeypatch.context() as wrong_rules:
             wrong_rules.setattr(history, "judge_batch", strict)
-            settings = read(sandbox, tmp_path, DAY, DAY)
-        assert lake_at(tmp_path).read(REJECTED_SESSIONS, DAY).num_rows == 1
-        assert daily_cost(tmp_path) == [(9, Decimal("11.25"))]
+            settings = read(sandbox, data_root, DAY, DAY)
+        assert lake_at(data_root).read(REJECTED_SESSIONS, DAY).num_rows == 1
+        assert daily_cost(data_root) == [(9, Decimal("11.25"))]
     run_days(settings, DAY, DAY, select="key:sessions+ or key:rejected_sessions")
-    assert lake_at(tmp_path).read(REJECTED_SESSIONS, DAY).num_rows == 0
-    assert daily_cost(tmp_path) == [(10, Decimal("12.50"))]
+    assert lake_at(data_root).read(REJECTED_SESSIONS, DAY).num_rows == 0
+    assert daily_cost(data_root) == [(10, Decimal("12.50"))]
 
 
-def test_what_was_never_read_cannot_be_derived(tmp_path: Path) -> None:
+def test_what_was_never_read_cannot_be_derived(data_root: DataRoot) -> None:
     with running_sandbox(texts=[], now=NOW) as sandbox:
-        settings = read(sandbox, tmp_path, FIRST, FIRST)
+        settings = read(sandbox, data_root, FIRST, FIRST)
         with failing_in_one_line(NotReadError, f"raw_sessions was never read for {TODAY}"):
             run_days(settings, FIRST, TODAY, select="key:sessions or key:rejected_sessions")
 
 
-def test_superseded_readings_go_after_their_days_and_no_number_moves(tmp_path: Path, clock: Clock) -> None:
+def test_superseded_readings_go_after_their_days_and_no_number_moves(data_root: DataRoot, clock: Clock) -> None:
     keeping = {"SESSIONS_PIPELINE_KEEP_READINGS_DAYS": 2}
     with running_sandbox(texts=[], now=NOW) as sandbox:
         for runs in (5, 8, 10, 10, 2, 0):
             serve(sandbox, record(1, NOW, run_count=runs, name=f"at {clock.time}"), record(2, NOW))
-            read(sandbox, tmp_path, DAY, DAY, **keeping)
-        everything = lake_at(tmp_path).read(RAW_SESSIONS, DAY).num_rows
+            read(sandbox, data_root, DAY, DAY, **keeping)
+        everything = lake_at(data_root).read(RAW_SESSIONS, DAY).num_rows
         # Once, long after: nothing the API says has changed, only the time.
         clock.time += timedelta(days=30)
-        settled = [row | {"fetched_at": None} for row in lake_at(tmp_path).read(SESSIONS, DAY).to_pylist()]
-        read(sandbox, tmp_path, DAY, DAY, **keeping)
-    left = lake_at(tmp_path).read(RAW_SESSIONS, DAY).to_pylist()
+        settled = [row | {"fetched_at": None} for row in lake_at(data_root).read(SESSIONS, DAY).to_pylist()]
+        read(sandbox, data_root, DAY, DAY, **keeping)
+    left = lake_at(data_root).read(RAW_SESSIONS, DAY).to_pylist()
     runs_left = sorted(json.loads(row["payload"])["run_count"] for row in left if row["session_id"].endswith("1"))
     assert everything == 7
     assert runs_left == [0, 2, 10]
-    after = lake_at(tmp_path).read(SESSIONS, DAY).to_pylist()
+    after = lake_at(data_root).read(SESSIONS, DAY).to_pylist()
     assert [row["stats_as_of"] for row in after][:1] == [row["stats_as_of"] for row in settled][:1]
     assert [row["run_count"] for row in after] == [row["run_count"] for row in settled]
-    assert len(load_readings(lake_at(tmp_path).metadata(RAW_SESSIONS, DAY))) >= 6
+    assert len(load_readings(lake_at(data_root).metadata(RAW_SESSIONS, DAY))) >= 6
 
 
 def test_private_fields_are_in_no_file_of_the_lake(tmp_path: Path) -> None:
@@ -213,19 +218,19 @@ def test_private_fields_are_in_no_file_of_the_lake(tmp_path: Path) -> None:
     assert all(b"private.example" not in path.read_bytes() for path in (tmp_path / "lake").rglob("*.*"))
 
 
-def test_a_path_that_cannot_be_redacted_is_told_before_any_request(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_redacted_is_told_before_any_request(data_root: DataRoot) -> None:
     with running_sandbox(texts=[], now=NOW) as sandbox:
         with failing_in_one_line(SettingError, "SESSIONS_PIPELINE_REDACT"):
-            read(sandbox, tmp_path, SESSIONS_PIPELINE_REDACT="id")
+            read(sandbox, data_root, SESSIONS_PIPELINE_REDACT="id")
         assert sandbox.requests == []
 
 
-def test_a_failed_reading_is_no_reading(tmp_path: Path) -> None:
+def test_a_failed_reading_is_no_reading(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(50), now=NOW) as sandbox:
-        read(sandbox, tmp_path)
-        before = contents(tmp_path)
+        read(sandbox, data_root)
+        before = contents(data_root)
         sandbox.faults.add(Fault("status", 404, times=None))
         with failing_in_one_line(ApiError, "404"):
-            read(sandbox, tmp_path)
-    assert contents(tmp_path) == before
-    assert datetime.now(UTC) > load_readings(lake_at(tmp_path).metadata(RAW_SESSIONS, DAY))[-1].fetched_at
+            read(sandbox, data_root)
+    assert contents(data_root) == before
+    assert datetime.now(UTC) > load_readings(lake_at(data_root).metadata(RAW_SESSIONS, DAY))[-1].fetched_at

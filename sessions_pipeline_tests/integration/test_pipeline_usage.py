@@ -2,7 +2,6 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,10 @@ from sessions_pipeline.sandbox.company import DAY_US, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT
-from sessions_pipeline_tests.integration.pipeline_runs import settings_for
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    DataRoot,
+    settings_for,
+)
 
 
 def runs_of_day(session: Session, day: date) -> list[Run]:
@@ -21,7 +23,7 @@ def runs_of_day(session: Session, day: date) -> list[Run]:
     return [run for run in session.runs if run.start_us // DAY_US == number]
 
 
-def measure(sandbox: Sandbox, root: Path, first: date, last: date) -> None:
+def measure(sandbox: Sandbox, root: DataRoot, first: date, last: date) -> None:
     run_days(settings_for(sandbox.url, root), first, last, select="daily_cost_by_project")
 
 
@@ -29,15 +31,15 @@ def yesterday() -> date:
     return datetime.now(UTC).date() - timedelta(days=1)
 
 
-def test_usage_of_a_day_equals_the_runs_of_that_day(tmp_path: Path) -> None:
+def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None:
     day = yesterday()
     with running_sandbox(broken=False) as sandbox:
-        measure(sandbox, tmp_path, day, day)
+        measure(sandbox, data_root, day, day)
         assert isinstance(sandbox.api.data, CompanyData)
         sessions = [session for session in sandbox.api.data.sessions if session.tenant_id == WORKSPACE]
         expected = {session.id: runs for session in sessions if (runs := runs_of_day(session, day))}
         unpriced = {s.id for s in sessions if s.model == "in-house-7b" and s.seed % 2 == 0}
-    rows = {row["id"]: row for row in Lake.open(str(tmp_path), query={}).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
+    rows = {row["id"]: row for row in Lake.open(str(data_root), query={}).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
     assert rows.keys() == expected.keys()
     assert all(row["is_exact"] for row in rows.values())
     for session, runs in expected.items():
@@ -48,7 +50,7 @@ def test_usage_of_a_day_equals_the_runs_of_that_day(tmp_path: Path) -> None:
     assert any(row["reference_dataset_id"] is None for row in rows.values()), "tracing projects are there, too"
 
 
-def test_usage_that_moves_while_it_is_read_is_flagged(tmp_path: Path) -> None:
+def test_usage_that_moves_while_it_is_read_is_flagged(data_root: DataRoot) -> None:
     day = yesterday()
     with running_sandbox(broken=False) as sandbox:
         data = sandbox.api.data
@@ -60,20 +62,20 @@ def test_usage_that_moves_while_it_is_read_is_flagged(tmp_path: Path) -> None:
             data.forget(project)
 
         sandbox.api.before_answer = run_arrives
-        measure(sandbox, tmp_path, day, day)
-    rows = {row["id"]: row for row in Lake.open(str(tmp_path), query={}).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
+        measure(sandbox, data_root, day, day)
+    rows = {row["id"]: row for row in Lake.open(str(data_root), query={}).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
     assert not rows[project.id]["is_exact"]
     assert any(row["is_exact"] for row in rows.values())
 
 
-def test_days_beyond_the_apis_reach_are_refused_alone_and_skipped_among_others(tmp_path: Path) -> None:
+def test_days_beyond_the_apis_reach_are_refused_alone_and_skipped_among_others(data_root: DataRoot) -> None:
     old = yesterday() - timedelta(days=40)
     with running_sandbox(broken=False) as sandbox:
         with pytest.raises(UsageError, match="31 days back"):
-            measure(sandbox, tmp_path, old, old)
+            measure(sandbox, data_root, old, old)
         sandbox.api.data.sessions = []  # type: ignore[attr-defined]
-        measure(sandbox, tmp_path, old, yesterday())
-    lake = Lake.open(str(tmp_path), query={})
+        measure(sandbox, data_root, old, yesterday())
+    lake = Lake.open(str(data_root), query={})
     days = lake.days(DAILY_COST_BY_PROJECT)
     assert min(days) > old
     assert max(days) == yesterday()

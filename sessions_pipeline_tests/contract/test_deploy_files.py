@@ -1,0 +1,255 @@
+"""The files of `deploy/` that CI can't run, held to schemas, linters and each other."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster._config import process_config
+from dagster._core.instance.config import dagster_instance_config
+from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.job import UserDefinedDagsterK8sConfig
+from dagster_postgres.storage import DagsterPostgresStorage
+
+import sessions_pipeline
+
+REPOSITORY = Path(__file__).parents[2]
+DEPLOY = REPOSITORY / "deploy"
+DAGSTERS = ("code-server", "webserver", "daemon")
+SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|API_KEY|TOKEN")
+
+
+def load(name: str) -> Any:
+    return yaml.safe_load((DEPLOY / name).read_text())
+
+
+def linted(program: str, *arguments: str) -> None:
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    done = subprocess.run(command, cwd=DEPLOY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def names_of_variables(value: Any) -> set[str]:
+    """Every variable that a `{env: NAME}` names."""
+    if isinstance(value, dict):
+        if set(value) == {"env"}:
+            return {value["env"]}
+        return set().union(*map(names_of_variables, value.values()))
+    return set().union(*map(names_of_variables, value)) if isinstance(value, list) else set()
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's, in order."""
+    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def is_pinned(image: str) -> bool:
+    """Whether the tag names one version, to the last number or the moment of the release."""
+    tag = image.rpartition(":")[2]
+    return re.match(r"\d+\.\d+(\.\d+)?(-|$)|RELEASE\.\d{4}", tag) is not None
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    linted("hadolint", "Dockerfile")
+
+
+def test_the_image_is_built_from_the_hash_pinned_lock_on_a_pinned_base_and_runs_as_nobody_special() -> None:
+    found = instructions()
+    assert {word for word, _ in found} <= {
+        "FROM",
+        "ENV",
+        "WORKDIR",
+        "RUN",
+        "COPY",
+        "USER",
+        "EXPOSE",
+        "HEALTHCHECK",
+        "CMD",
+    }
+    assert all(is_pinned(rest.split()[0]) for word, rest in found if word == "FROM")
+    assert [rest for word, rest in found if word == "USER"] == ["10001:10001"]
+    installs = [rest for word, rest in found if word == "RUN" and "pip install" in rest]
+    assert all("--require-hashes -r requirements-deploy.lock" in one or "--no-deps" in one for one in installs)
+    assert any("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1" in rest for word, rest in found if word == "ENV")
+    last = max(number for number, (word, _) in enumerate(found) if word == "FROM")
+    assert not any("pip install" in rest for _, rest in found[last:]), "only what was built comes along"
+
+
+def test_everything_that_is_copied_is_there_and_nothing_else_reaches_the_builder() -> None:
+    copied = [
+        source
+        for word, rest in instructions()
+        if word == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    ]
+    assert copied
+    assert all((REPOSITORY / source).exists() for source in copied)
+    first, *rules = [line for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[0] != "#"]
+    assert first == "*"
+    assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied)
+
+
+def test_the_compose_file_fits_the_compose_specification() -> None:
+    linted("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml")
+
+
+def test_every_container_is_pinned_limited_and_examined_and_only_loopback_is_published() -> None:
+    services = load("docker-compose.yaml")["services"]
+    for name, service in services.items():
+        if name in DAGSTERS:
+            assert service["image"].startswith("${SESSIONS_PIPELINE_IMAGE:?")
+            assert service["cap_drop"] == ["ALL"]
+            assert service["init"] is True
+        else:
+            assert is_pinned(service["image"]), service["image"]
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert service["logging"]["options"]["max-size"], name
+        if name != "buckets":
+            assert service["mem_limit"], name
+            assert "healthcheck" in service or name == "code-server", "that one's is in the image"
+        for variable, value in service["environment"].items():
+            assert not SECRET.search(variable) or value.startswith("${"), f"{name}: {variable} is written down"
+
+
+def test_every_variable_that_dagster_asks_for_is_given_by_compose() -> None:
+    asked = names_of_variables(load("dagster.yaml")) | names_of_variables(load("workspace.yaml"))
+    services = load("docker-compose.yaml")["services"]
+    for name in DAGSTERS:
+        assert asked <= set(services[name]["environment"]), name
+    required = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "docker-compose.yaml").read_text()))
+    offered = set(re.findall(r"^(\w+)=", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
+    assert required <= offered
+
+
+def test_the_images_bear_the_version_of_the_package() -> None:
+    here = sessions_pipeline.__version__
+    assert f"SESSIONS_PIPELINE_IMAGE=sessions-pipeline:{here}\n" in (DEPLOY / ".env.example").read_text()
+    assert f"-t sessions-pipeline:{here} ." in (DEPLOY / "Dockerfile").read_text()
+    values = load("helm-values.yaml")
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    images = [deployment["image"], values["dagsterWebserver"]["image"], values["dagsterDaemon"]["image"]]
+    assert [str(image["tag"]) for image in images] == [here] * 3
+
+
+def as_the_chart_writes_it(values: Any) -> dict[str, Any]:
+    """The `dagster.yaml` that the chart's templates make of these values."""
+    database = values["postgresql"]
+    launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
+    logs = values["computeLogManager"]["config"]["s3ComputeLogManager"]
+    assert values["runLauncher"]["type"] == "K8sRunLauncher"
+    assert values["computeLogManager"]["type"] == "S3ComputeLogManager"
+    connection = {
+        "username": database["postgresqlUsername"],
+        "password": {"env": "DAGSTER_PG_PASSWORD"},
+        "hostname": database["postgresqlHost"],
+        "db_name": database["postgresqlDatabase"],
+        "port": database["service"]["port"],
+        "params": database["postgresqlParams"],
+        "scheme": database["postgresqlScheme"],
+    }
+    return {
+        "storage": {"postgres": {"postgres_db": connection}},
+        "run_launcher": {
+            "module": "dagster_k8s",
+            "class": "K8sRunLauncher",
+            "config": {
+                "load_incluster_config": launcher["loadInclusterConfig"],
+                "job_namespace": "default",
+                "image_pull_policy": launcher["imagePullPolicy"],
+                "service_account_name": "dagster",
+                "dagster_home": values["global"]["dagsterHome"],
+                "instance_config_map": "dagster-instance",
+                "postgres_password_secret": values["global"]["postgresqlSecretName"],
+                "resources": launcher["resources"],
+                "run_k8s_config": {
+                    "container_config": launcher["runK8sConfig"]["containerConfig"],
+                    "job_spec_config": launcher["runK8sConfig"]["jobSpecConfig"],
+                },
+            },
+        },
+        "compute_logs": {
+            "module": "dagster_aws.s3.compute_log_manager",
+            "class": "S3ComputeLogManager",
+            "config": {
+                "bucket": logs["bucket"],
+                "prefix": logs["prefix"],
+                "skip_empty_files": logs["skipEmptyFiles"],
+                "upload_interval": logs["uploadInterval"],
+            },
+        },
+        "telemetry": values["telemetry"],
+        **values["additionalInstanceConfig"],
+    }
+
+
+@pytest.mark.parametrize("source", ["dagster.yaml", "helm-values.yaml"])
+def test_dagster_takes_the_instance_in_all_its_parts(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = load(source)
+    instance = as_the_chart_writes_it(written) if source == "helm-values.yaml" else written
+    for name in names_of_variables(instance):
+        monkeypatch.setenv(name, "5432" if name.endswith("PORT") else "something")
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance))
+    taken, _ = dagster_instance_config(str(tmp_path))
+    assert taken["run_retries"]["max_retries"] == 2
+    parts = {
+        "storage": (DagsterPostgresStorage, instance["storage"]["postgres"]),
+        "compute_logs": (S3ComputeLogManager, instance["compute_logs"]["config"]),
+    }
+    if source == "helm-values.yaml":
+        parts["run_launcher"] = (K8sRunLauncher, instance["run_launcher"]["config"])
+    for name, (kind, config) in parts.items():
+        examined = process_config(kind.config_type(), config)
+        assert examined.success, (name, examined.errors)
+
+
+def test_helm_has_the_limits_retries_and_retention_of_the_production_instance() -> None:
+    own, helm = load("dagster.yaml"), load("helm-values.yaml")
+    assert helm["telemetry"] == own["telemetry"]
+    assert helm["additionalInstanceConfig"] == {
+        name: own[name] for name in ("nux", "concurrency", "run_monitoring", "run_retries", "retention")
+    }
+    # The chart would write these again, and a key that stands twice is an error.
+    for part in ("runCoordinator", "runMonitoring", "runRetries"):
+        assert helm["dagsterDaemon"][part] == {"enabled": False}
+
+
+def test_kubernetes_gets_secrets_by_name_and_runs_nothing_as_root() -> None:
+    values = load("helm-values.yaml")
+    text = (DEPLOY / "helm-values.yaml").read_text()
+    assert not re.search(r"^\s*\w*(password|secretKey|apiKey):", text, re.IGNORECASE | re.MULTILINE)
+    assert values["generatePostgresqlPasswordSecret"] is False
+    [deployment] = values["dagster-user-deployments"]["deployments"]
+    run = values["runLauncher"]["config"]["k8sRunLauncher"]
+    for part in (
+        deployment,
+        values["dagsterWebserver"],
+        values["dagsterDaemon"],
+        run["runK8sConfig"]["containerConfig"],
+    ):
+        assert part["securityContext"]["runAsNonRoot"] is True
+    for part in (deployment, values["dagsterWebserver"], values["dagsterDaemon"], run):
+        assert part["resources"]["requests"]
+        assert part["resources"]["limits"]["memory"]
+    for part in (deployment, values["dagsterWebserver"], values["dagsterDaemon"]):
+        assert part["envSecrets"] == [{"name": "sessions-pipeline"}]
+    # Names and types of Kubernetes' own objects, by its client's models.
+    UserDefinedDagsterK8sConfig.from_dict(
+        {
+            "container_config": run["runK8sConfig"]["containerConfig"] | {"resources": run["resources"]},
+            "job_spec_config": run["runK8sConfig"]["jobSpecConfig"],
+        }
+    )
+
+
+def test_the_page_names_the_chart_of_the_locked_dagster() -> None:
+    named = set(re.findall(r"--version (\d+\.\d+\.\d+)", (REPOSITORY / "docs" / "deploy.md").read_text()))
+    assert named == {version("dagster")}

@@ -1,0 +1,156 @@
+"""An engine as wide backfills use it: Redis, Celery's workers, and Dagster's code server, webserver and daemon."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import yaml
+
+from sessions_pipeline.orchestration.wide import BACKFILL
+from sessions_pipeline_tests.end_to_end.deployment import OURS, REPOSITORY, free_port, until
+
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+RUNS = """
+query Runs($tag: ExecutionTag!) {
+  runsOrError(filter: {tags: [$tag]}) {
+    ... on Runs { results { runId status startTime endTime tags { key value } } }
+  }
+}
+"""
+
+
+class Engine:
+    """The processes, each in its own group, as a context manager; one `DAGSTER_HOME` with SQLite for all.
+
+    `workers` is how many Celery workers there are, each with place for one run; `per_workspace` how many runs of a
+    workspace Dagster lets in at once.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, workers: int, per_workspace: int) -> None:
+        self.home = folder / "dagster"
+        self.folder = folder
+        self.workers = workers
+        self._per_workspace = per_workspace
+        self._settings = settings
+        self._running: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(parents=True)
+        (self.home / "dagster.yaml").write_text(yaml.safe_dump(self._instance()))
+        redis, code, web = free_port(), free_port(), free_port()
+        self.url = f"http://127.0.0.1:{web}"
+        self.broker = f"redis://127.0.0.1:{redis}/0"
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | {
+            "SESSIONS_PIPELINE_RATE_STORE": f"redis://127.0.0.1:{redis}/1",
+            **self._settings,
+            "DAGSTER_HOME": str(self.home),
+            "DAGSTER_CELERY_BROKER": self.broker,
+            "DAGSTER_CODE_SERVER_HOST": "127.0.0.1",
+            "DAGSTER_CODE_SERVER_PORT": str(code),
+        }
+        workspace = str(REPOSITORY / "deploy" / "workspace.yaml")
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._stop)
+            quiet = ("--save", "", "--appendonly", "no", "--dir", str(self.home))
+            self._start("redis-server", "--bind", "127.0.0.1", "--port", str(redis), *quiet)
+            module = ("-m", "sessions_pipeline.definitions")
+            self._start("dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(code), *module)
+            until(lambda: _listens(code), "the code server listens", self.told)
+            self._start("dagster-webserver", "-h", "127.0.0.1", "-p", str(web), "-w", workspace)
+            self._client = stack.enter_context(httpx.Client(base_url=self.url, timeout=60))
+            # Two processes at once would race to create the tables of SQLite.
+            until(self._is_up, "the webserver is up", self.told)
+            self._start("dagster-daemon", "run", "-w", workspace)
+            for number in range(self.workers):
+                self._start_worker(number)
+            self._closing = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.close()
+
+    def _instance(self) -> dict[str, Any]:
+        """The repository's own `dagster.yaml` with the keys of `deploy/celery.yaml`, sized to the workers."""
+        celery = yaml.safe_load((REPOSITORY / "deploy" / "celery.yaml").read_text())
+        celery["concurrency"]["pools"]["default_limit"] = self.workers
+        celery["concurrency"]["runs"]["max_concurrent_runs"] = self.workers
+        celery["concurrency"]["runs"]["tag_concurrency_limits"][0]["limit"] = self._per_workspace
+        return {**yaml.safe_load((REPOSITORY / "dagster.yaml").read_text()), **celery}
+
+    def _start_worker(self, number: int) -> None:
+        broker = ("-b", self.broker, "--result-backend", self.broker)
+        worker = ("worker", "-Q", "dagster", "--disable-prefetch", "--concurrency", "1", "-n", f"worker{number}@%h")
+        self._start("celery", "-A", "dagster_celery.app", *broker, *worker)
+
+    def backfill(self, *options: str) -> str:
+        """Queue runs by the command, and what it names them by."""
+        command = [str(Path(sys.executable).with_name("sessions-pipeline")), "backfill", "--url", self.url, *options]
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split(f"{BACKFILL}=")[1].strip()
+
+    def runs(self, backfill: str) -> list[dict[str, Any]]:
+        """All runs of a backfill, oldest first."""
+        tag = {"key": BACKFILL, "value": backfill}
+        answer = self._client.post("/graphql", json={"query": RUNS, "variables": {"tag": tag}}).json()
+        assert "errors" not in answer, answer["errors"]
+        found: list[dict[str, Any]] = answer["data"]["runsOrError"]["results"]
+        return found[::-1]
+
+    def has_ended(self, backfill: str) -> bool:
+        """Whether none of its runs is waiting or running; one that failed fails the caller."""
+        runs = self.runs(backfill)
+        failed = [run for run in runs if run["status"] in ENDED - {"SUCCESS"}]
+        assert not failed, (failed, self.told())
+        return all(run["status"] in ENDED for run in runs)
+
+    def told(self) -> str:
+        """The end of what each process has printed."""
+        return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
+
+    def _start(self, program: str, *arguments: str) -> None:
+        beside_python = Path(sys.executable).with_name(program)
+        found = str(beside_python) if beside_python.exists() else shutil.which(program)
+        assert found is not None, f"{program} is not installed"
+        with (self.folder / f"{program}-{len(self._running)}.log").open("w") as log:
+            self._running.append(
+                subprocess.Popen(
+                    [found, *arguments],
+                    cwd=self.home,
+                    env=self.environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+
+    def _is_up(self) -> bool:
+        assert all(process.poll() is None for process in self._running), self.told()
+        try:
+            return self._client.get("/server_info").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _stop(self) -> None:
+        """The last started first; Redis and the code server stay until nobody needs them."""
+        for process in reversed(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

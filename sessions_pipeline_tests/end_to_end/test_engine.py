@@ -1,0 +1,88 @@
+"""A wide backfill on Celery's workers, with Redis: the same lake as one process writes, within the rate budget."""
+
+import os
+import shutil
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from sessions_pipeline.orchestration.wide import WORKSPACE as WORKSPACE_TAG
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
+from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
+from sessions_pipeline_tests.end_to_end.deployment import until
+from sessions_pipeline_tests.end_to_end.engine import Engine
+from sessions_pipeline_tests.integration.pipeline_runs import NOW, contents, read
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.xdist_group("engine"),
+    pytest.mark.skipif(
+        shutil.which("redis-server") is None and not os.environ.get("CI"),
+        reason="Redis is not installed: apt-get install redis-server",
+    ),
+]
+
+FIRST, LAST = date(2026, 2, 25), date(2026, 3, 4)
+BOTH = f"{WORKSPACE},{OTHER_WORKSPACE}"
+BUDGET = 120
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is left when all runs have ended; `asked` are times in seconds by workspace."""
+
+    runs: list[dict[str, Any]]
+    asked: dict[str, list[float]]
+    sandbox: Sandbox
+    root: Path
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    folder = tmp_path_factory.mktemp("engine")
+    api = build_api(now=NOW)
+    arrivals: list[float] = []
+    api.before_answer = lambda _number: arrivals.append(monotonic())
+    with running_sandbox(api) as sandbox:
+        settings = {
+            "LANGSMITH_API_KEY": sandbox.key,
+            "LANGSMITH_ENDPOINT": sandbox.url,
+            "LANGSMITH_WORKSPACE_ID": BOTH,
+            "SESSIONS_PIPELINE_DATA_ROOT": str(folder / "lake"),
+            "SESSIONS_PIPELINE_PAGE_SIZE": "10",
+            "SESSIONS_PIPELINE_REQUESTS_PER_MINUTE": str(BUDGET),
+        }
+        with Engine(folder, settings, workers=2, per_workspace=2) as engine:
+            backfill = engine.backfill("--from", str(FIRST), "--to", str(LAST))
+            until(lambda: engine.has_ended(backfill), "all runs have ended", engine.told)
+            asked: dict[str, list[float]] = {}
+            for time, request in zip(arrivals, sandbox.requests, strict=True):
+                asked.setdefault(request["workspace"], []).append(time)
+            yield Told(engine.runs(backfill), asked, sandbox, folder / "lake")
+
+
+def test_each_month_of_each_workspace_is_a_run_and_two_workers_run_them_side_by_side(told: Told) -> None:
+    workspaces = [tag["value"] for run in told.runs for tag in run["tags"] if tag["key"] == WORKSPACE_TAG]
+    assert sorted(workspaces) == sorted([WORKSPACE, OTHER_WORKSPACE] * 2)
+    first, second, *_ = sorted(told.runs, key=lambda run: run["startTime"])
+    assert second["startTime"] < first["endTime"]
+
+
+def test_the_lake_is_the_one_that_a_single_process_writes(told: Told, tmp_path: Path) -> None:
+    read(told.sandbox, tmp_path / "lake", FIRST, LAST, LANGSMITH_WORKSPACE_ID=BOTH)
+    assert contents(told.root) == contents(tmp_path / "lake")
+
+
+def test_no_workspace_was_asked_more_often_than_its_budget_allows(told: Told) -> None:
+    assert set(told.asked) == {WORKSPACE, OTHER_WORKSPACE}
+    for times in told.asked.values():
+        # The budget comes in eighths of eight seconds; one arrives later than another.
+        most = max(bisect_left(times, time + 7) - number for number, time in enumerate(times))
+        assert most <= BUDGET // 8
+    assert max(map(len, told.asked.values())) > BUDGET // 8, "too few requests for the budget to matter"

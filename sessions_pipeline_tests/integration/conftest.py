@@ -1,0 +1,48 @@
+"""The places that a lake can be in: a folder, and a bucket of moto's server, one server for each test process."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from sessions_pipeline.lake import s3
+from sessions_pipeline_tests.integration.pipeline_runs import Bucket, DataRoot
+from sessions_pipeline_tests.integration.s3_server import S3Server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with S3Server() as running:
+        yield running
+
+
+@pytest.fixture
+def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server, free of faults, and an environment that leads to it."""
+    s3_server.fail()
+    monkeypatch.setattr(s3, "RETRIES", 2)
+    monkeypatch.setattr(s3, "_CONDITIONAL", {})
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret-that-is-never-shown",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{s3_server.port}",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    return s3_server
+
+
+@pytest.fixture
+def bucket(server: S3Server, request: pytest.FixtureRequest) -> str:  # noqa: ARG001
+    """An address under which nothing is yet."""
+    return f"s3://bucket/{sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.long)])
+def data_root(request: pytest.FixtureRequest, tmp_path: Path) -> DataRoot:
+    """A place for a lake: what is promised holds in each of them. See also `also_in_a_bucket`."""
+    return tmp_path / "lake" if request.param == "folder" else Bucket(request.getfixturevalue("bucket"))
