@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -105,7 +106,15 @@ class Engine:
         found: list[dict[str, Any]] = answer["data"]["runsOrError"]["results"]
         return found[::-1]
 
-    def has_ended(self, backfill: str) -> bool:
+    def finish(self, backfill: str, *, patience_seconds: float = 300) -> list[dict[str, Any]]:
+        """Wait until all runs of a backfill have succeeded, and what they were."""
+        deadline = time.monotonic() + patience_seconds
+        while not self._has_ended(backfill):
+            assert time.monotonic() < deadline, self.told()
+            time.sleep(1)
+        return self.runs(backfill)
+
+    def _has_ended(self, backfill: str) -> bool:
         """Whether none of its runs is waiting or running; one that failed fails the caller."""
         runs = self.runs(backfill)
         failed = [run for run in runs if run["status"] in ENDED - {"SUCCESS"}]

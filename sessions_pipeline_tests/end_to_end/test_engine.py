@@ -15,7 +15,6 @@ import pytest
 from sessions_pipeline.orchestration.wide import WORKSPACE as WORKSPACE_TAG
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
-from sessions_pipeline_tests.end_to_end.deployment import until
 from sessions_pipeline_tests.end_to_end.engine import Engine
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, contents, read
 
@@ -60,11 +59,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         }
         with Engine(folder, settings, workers=2, per_workspace=2) as engine:
             backfill = engine.backfill("--from", str(FIRST), "--to", str(LAST))
-            until(lambda: engine.has_ended(backfill), "all runs have ended", engine.told)
+            runs = engine.finish(backfill)
             asked: dict[str, list[float]] = {}
             for time, request in zip(arrivals, sandbox.requests, strict=True):
                 asked.setdefault(request["workspace"], []).append(time)
-            yield Told(engine.runs(backfill), asked, sandbox, folder / "lake")
+            yield Told(runs, asked, sandbox, folder / "lake")
 
 
 def test_each_month_of_each_workspace_is_a_run_and_two_workers_run_them_side_by_side(told: Told) -> None:
