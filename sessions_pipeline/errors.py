@@ -49,7 +49,11 @@ class PermissionDeniedError(ApiError):
 
 
 class NotFoundError(ApiError):
-    """404: the endpoint is not the API, or the version is gone."""
+    """404 or 410: the endpoint is not the API, or the version is gone."""
+
+
+class GoneError(NotFoundError):
+    """The same with a JSON body, as the API itself says it: perhaps only this version of it is gone."""
 
 
 class InvalidRequestError(ApiError):
@@ -95,7 +99,7 @@ class TimedOutError(ApiError):
 
 
 class BadBodyError(ApiError):
-    """A 200 whose body is not a JSON array: truncated, HTML, or something else."""
+    """A 200 whose body is no page of the API: truncated, HTML, or something else."""
 
     transient = True
 

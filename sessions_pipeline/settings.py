@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -30,6 +30,7 @@ class Settings(BaseSettings):
 
     api_key: SecretStr | None = _variable("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY", default=None)
     endpoint: str = _variable("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT", default=DEFAULT_ENDPOINT)
+    api_version: Literal["v1", "v2", "auto"] = _variable("SESSIONS_PIPELINE_API_VERSION", default="auto")
     workspace_ids: Annotated[tuple[str, ...], NoDecode] = _variable("LANGSMITH_WORKSPACE_ID", default=())
     bearer_token: SecretStr | None = _variable("LANGSMITH_BEARER_TOKEN", default=None)
     data_root: str = _variable("SESSIONS_PIPELINE_DATA_ROOT", default="data")

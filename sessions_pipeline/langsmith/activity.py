@@ -5,14 +5,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.coverage import identity
+from sessions_pipeline.langsmith.pages import pages
 from sessions_pipeline.schema.query import SessionSortableColumns, SessionsQuery
 from sessions_pipeline.schema.timestamps import parse_timestamp
-
-# 100,000 sessions with runs since the last look: more than any workspace, so the server repeats itself.
-MOST_PAGES = 1000
 
 
 class Activity(NamedTuple):
@@ -38,9 +35,7 @@ def active_since(
     query = query.model_copy(
         update={"sort_by": SessionSortableColumns.last_run_start_time, "sort_by_desc": True, "include_stats": True}
     )
-    offset = 0
-    for _ in range(MOST_PAGES):
-        records = client.fetch(query.model_copy(update={"offset": offset}), workspace=workspace).records
+    for records in pages(client, query, workspace=workspace):
         found_old = False
         for record in records:
             latest = _latest_run(record.payload)
@@ -50,10 +45,8 @@ def active_since(
                 found_old = True
             else:
                 yield Activity(identity(record), record.start_us, latest)
-        if found_old or not records:
+        if found_old:
             return
-        offset += len(records)
-    raise PagingError(f"The list of active sessions did not end after {MOST_PAGES} pages; nothing was asked for")
 
 
 def _latest_run(payload: str) -> datetime | None:

@@ -1,14 +1,13 @@
 """The API's pages, with patience: what is transient is asked again, within the run's deadline.
 
-Another way of paging needs a path, parameters and a reader of bodies: see `SessionsClient._get`.
+Path, parameters and bodies are the API version's; which version that is, is decided once, at the first request.
 """
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import stamina
 
@@ -18,8 +17,9 @@ from sessions_pipeline.langsmith.budget import Budget
 from sessions_pipeline.langsmith.failures import failure, http_date
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Reply, Transport
+from sessions_pipeline.langsmith.versions import FIRST, SECOND, Answer, ApiVersion, decide
 from sessions_pipeline.schema.query import SessionsQuery
-from sessions_pipeline.schema.records import Record, read_page
+from sessions_pipeline.schema.records import Record
 from sessions_pipeline.settings import Settings
 
 # With waits of 0.5, 1, 2, 4, 5, 5, 5 seconds and jitter this outlasts a restart of the API.
@@ -27,43 +27,39 @@ ATTEMPTS = 8
 # A server that never gave an answer is rather a wrong address than one in trouble.
 ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 
-T = TypeVar("T")
-
 # By default stamina prints each retry on standard output wherever structlog is installed, as it is beside Dagster.
 stamina.instrumentation.set_on_retry_hooks([])
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One page.
-
-    `total` is what `X-Pagination-Total` says, None where it is absent; `received_at` is this machine's UTC time when
-    the body was complete, `server_time` the server's, where it tells; `size` counts the body's bytes on the wire.
-    """
-
-    records: list[Record]
-    total: int | None
-    received_at: datetime
-    size: int
-    server_time: datetime | None
 
 
 class SessionsClient:
     """Reads pages of sessions; one for a run, shared by its threads. A context manager.
 
     `requests` counts the requests sent, `retries` those of them that repeated one; `warnings` says once what the API
-    announces, such as its end.
+    announces, such as its end, and which version was read if it was not the first. `version` is the API's version
+    that is spoken.
     """
 
-    def __init__(self, access: Access, throttle: Throttle, transport: Transport, *, api_version: str = "v1") -> None:
+    def __init__(
+        self,
+        access: Access,
+        throttle: Throttle,
+        transport: Transport,
+        *,
+        version: ApiVersion = FIRST,
+        may_move: bool = False,
+    ) -> None:
+        """`may_move`: the first request decides whether it is another version than `version`."""
         self.requests = 0
         self.retries = 0
         self.warnings: list[str] = []
         self._access = access
         self._throttle = throttle
         self._transport = transport
-        self._path = f"/api/{api_version}/sessions"
+        self.version = version
+        self._may_move = may_move
+        self._deciding = threading.Lock()
         self._answered = False
+        self._is_end_noted = False
         self._lock = threading.Lock()
         self._retry = stamina.RetryingCaller(
             attempts=ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=5.0, wait_jitter=1.0
@@ -71,7 +67,7 @@ class SessionsClient:
         self.progress = lambda: f"{self.requests} requests"
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, api_version: str = "v1") -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         """A client for the settings' endpoint, whose deadline counts from now; sends nothing yet.
 
         Raises:
@@ -84,10 +80,14 @@ class SessionsClient:
             budget=Budget.from_settings(settings),
         )
         transport = Transport(access, most_connections=settings.concurrency)
-        return cls(access, throttle, transport, api_version=api_version)
+        version = SECOND if settings.api_version == SECOND.name else FIRST
+        client = cls(access, throttle, transport, version=version, may_move=settings.api_version == "auto")
+        if version is SECOND:
+            client.warnings.append("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
+        return client
 
     def __repr__(self) -> str:
-        return f"SessionsClient({self._access.base}{self._path})"
+        return f"SessionsClient({self._access.base}{self.version.path})"
 
     def __enter__(self) -> Self:
         return self
@@ -121,13 +121,30 @@ class SessionsClient:
     def progress(self, value: Callable[[], str]) -> None:
         self._throttle.progress = value
 
-    def fetch(self, query: SessionsQuery, *, workspace: str | None = None) -> Answer:
+    def fetch(self, query: SessionsQuery, *, workspace: str | None = None, cursor: str | None = None) -> Answer:
         """One page of sessions, of `workspace` or of the one that the key belongs to. Thread-safe.
+
+        `cursor` is the `next_cursor` of the page before, where the version has cursors.
 
         Raises:
             ApiError: no usable answer, after retries where they could help; the subclass says what kind.
+            UsageError: the version does not have what the query asks for.
         """
-        records, reply = self._get(self._path, query.to_parameters(), workspace, read_page)
+        if self._may_move:
+            with self._deciding:
+                if self._may_move:
+                    return self._decide(query, workspace)
+        return self._page(self.version, query, workspace, cursor)
+
+    def _decide(self, query: SessionsQuery, workspace: str | None) -> Answer:
+        self.version, answer, said = decide(lambda version: self._page(version, query, workspace, None))
+        self._may_move = False
+        if said:
+            self.warnings[:] = [said]
+        return answer
+
+    def _page(self, version: ApiVersion, query: SessionsQuery, workspace: str | None, cursor: str | None) -> Answer:
+        (records, next_cursor), reply = self._get(version, version.parameters(query, cursor), workspace)
         total = reply.headers.get("x-pagination-total", "")
         return Answer(
             records,
@@ -135,12 +152,14 @@ class SessionsClient:
             datetime.now(UTC),
             reply.size,
             http_date(reply.headers.get("date", "")),
+            next_cursor,
+            http_date(reply.headers.get("sunset", "")),
         )
 
     def _get(
-        self, path: str, parameters: Sequence[tuple[str, str]], workspace: str | None, read: Callable[[bytes], T]
-    ) -> tuple[T, Reply]:
-        """What `read` makes of the body (ValueError: it is not the API's), and the reply that it came in; retried."""
+        self, version: ApiVersion, parameters: Sequence[tuple[str, str]], workspace: str | None
+    ) -> tuple[tuple[list[Record], str | None], Reply]:
+        """A page's records and next cursor, and the reply that they came in; retried."""
         failures = 0
 
         def may_retry(error: Exception) -> bool:
@@ -151,10 +170,10 @@ class SessionsClient:
             is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
             return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 
-        def attempt() -> tuple[T, Reply]:
+        def attempt() -> tuple[tuple[list[Record], str | None], Reply]:
             with self._throttle.slot(workspace):
-                reply = self._exchange(path, parameters, workspace, is_retry=failures > 0)
-            return self._read(read, reply, path), reply
+                reply = self._exchange(version.path, parameters, workspace, is_retry=failures > 0)
+            return self._read(version, reply), reply
 
         return self._retry(may_retry, attempt)
 
@@ -170,24 +189,25 @@ class SessionsClient:
             raise failure(reply.status, reply.headers, reply.body, path=path, access=self._access)
         return reply
 
-    def _read(self, read: Callable[[bytes], T], reply: Reply, path: str) -> T:
+    def _read(self, version: ApiVersion, reply: Reply) -> tuple[list[Record], str | None]:
         try:
-            value = read(reply.body)
+            page = version.read(reply.body)
         except ValueError:
             kind = self._access.clean(reply.headers.get("content-type", "no content type"))
             raise BadBodyError(
-                f"{self._access.host}{path} answered with something else than a complete JSON array "
+                f"{self._access.host}{version.path} answered with something else than {version.page} "
                 f"({len(reply.body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if it stays"
             ) from None
         self._answered = True
-        self._note_warnings(reply.headers)
-        return value
+        self._note_end(version, reply.headers)
+        return page
 
-    def _note_warnings(self, headers: Mapping[str, str]) -> None:
+    def _note_end(self, version: ApiVersion, headers: Mapping[str, str]) -> None:
         named = [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]
         if not named:
             return
         with self._lock:
-            if not self.warnings:
+            if not self._is_end_noted:
+                self._is_end_noted = True
                 said = self._access.clean(", ".join(named))
-                self.warnings.append(f"The API announces the end of {self._path} ({said}); look for a newer version")
+                self.warnings.append(f"The API announces the end of {version.path} ({said}); look for a newer version")

@@ -49,7 +49,7 @@ class Piece:
         Raises:
             PagingError: the records are not sorted by start time, newest first.
         """
-        keys = _sort_keys(page.records, undated_key)
+        keys = sort_keys(page.records, undated_key)
         placed = [key for key in keys if key is not None]
         if not placed:
             return cls(page.offset, None, None, page.offset, not page.records, is_end)
@@ -80,7 +80,7 @@ def identity(record: Record) -> str:
     return record.session_id if record.session_id is not None else record.payload
 
 
-def _sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
+def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
     """Undated records before the first dated one sort first, after it last; where none is dated, `undated_key`."""
     keys = [record.start_us for record in records]
     if None in keys:

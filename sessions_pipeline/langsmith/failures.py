@@ -12,6 +12,7 @@ from sessions_pipeline.errors import (
     ApiError,
     AuthenticationError,
     FirewallError,
+    GoneError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
@@ -47,9 +48,11 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, *, path: str, 
                 f"{where} does not let this key read the workspace ({code}); "
                 f"check LANGSMITH_WORKSPACE_ID and the rights of {access.variable}"
             )
-        case 404:
-            return NotFoundError(f"{where} does not exist ({code}); check LANGSMITH_ENDPOINT")
-        case 422:
+        case 404 | 410:
+            # Which of the two, only the other version's answer tells: see `versions.decide`.
+            kind = GoneError if is_json else NotFoundError
+            return kind(f"{where} does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION")
+        case 400 | 422:
             return InvalidRequestError(
                 f"{where} refuses a parameter ({code}); correct it in SESSIONS_PIPELINE_QUERY or on the command line"
             )

@@ -1,18 +1,24 @@
 """The seam between the API's ways of paging and the pipeline: days of sessions, newest first.
 
-Another way of paging is one more class with the method `days`.
+Version 1 pages by offset, version 2 by cursor; each is one class with the method `days`, and `ApiSource` takes the one
+that the API speaks.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from datetime import date, timedelta
-from typing import Protocol
+from typing import Any, Protocol
+from uuid import UUID
 
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.coverage import Page
+from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
 from sessions_pipeline.langsmith.days import DayAssembler, DayReading, day_start_us
-from sessions_pipeline.langsmith.window import Ask, WindowReader
+from sessions_pipeline.langsmith.flights import drive
+from sessions_pipeline.langsmith.versions import SECOND, Answer
+from sessions_pipeline.langsmith.window import SMALLEST_PAGE, Ask, WindowReader
 from sessions_pipeline.schema.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.schema.records import Record
 from sessions_pipeline.schema.redaction import Path, redact
 
 
@@ -28,31 +34,49 @@ class SessionSource(Protocol):
         ...
 
 
-class OffsetSource:
-    """Version 1 of the API: pages by offset and limit, sorted by start time, newest first."""
+class Listing:
+    """One workspace's sessions as the API lists them, newest first; pages of them, without what is private."""
 
     def __init__(
-        self,
-        client: SessionsClient,
-        executor: Executor,
-        query: SessionsQuery,
-        *,
-        workspace: str | None,
-        page_size: int,
-        in_flight: int,
-        private: Sequence[Path] = (),
+        self, client: SessionsClient, query: SessionsQuery, *, workspace: str | None, private: Sequence[Path] = ()
     ) -> None:
         """`query` narrows what is read; its sorting, paging and `include_stats` are set here.
 
         `private` names what is taken out of every record as soon as it arrives.
         """
         self._client = client
-        self._executor = executor
         self._query = query.model_copy(update={"sort_by": SessionSortableColumns.start_time, "sort_by_desc": True})
         self._workspace = workspace
+        self._private = private
+        self._opening: tuple[SessionsQuery, Answer] | None = None
+
+    def open(self, page_size: int) -> bool:
+        """Read the first page, whichever way of paging it will belong to; whether pages come by cursor."""
+        query = self._query.model_copy(update={"limit": page_size, "include_stats": True})
+        self._opening = query, self._client.fetch(query, workspace=self._workspace)
+        return self._client.version is SECOND
+
+    def page(self, *, cursor: str | None = None, **values: Any) -> Answer:
+        """A page; `values` are of the query."""
+        query = self._query.model_copy(update=values)
+        opening, self._opening = self._opening, None
+        if opening is not None and cursor is None and opening[0] == query:
+            return opening[1]
+        return self._client.fetch(query, workspace=self._workspace, cursor=cursor)
+
+    def records(self, answer: Answer) -> list[Record]:
+        """The answer's records without what is private."""
+        return [redact(record, self._private) for record in answer.records] if self._private else answer.records
+
+
+class OffsetSource:
+    """Version 1 of the API: pages by offset and limit, many in flight."""
+
+    def __init__(self, listing: Listing, executor: Executor, *, page_size: int, in_flight: int) -> None:
+        self._listing = listing
+        self._executor = executor
         self._page_size = page_size
         self._in_flight = in_flight
-        self._private = private
 
     def days(self, first: date, last: date) -> Iterator[DayReading]:
         """See `SessionSource.days`."""
@@ -65,54 +89,45 @@ class OffsetSource:
         yield from drive(reader, self._fetch, self._executor, DayAssembler(first, last))
 
     def _fetch(self, ask: Ask) -> Page:
-        query = self._query.model_copy(
-            update={"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats}
+        answer = self._listing.page(offset=ask.offset, limit=ask.limit, include_stats=ask.include_stats)
+        return Page(ask.offset, self._listing.records(answer), answer.total)
+
+
+class CursorSource:
+    """Version 2 of the API: pages by cursor, each only after the one before."""
+
+    def __init__(self, listing: Listing, executor: Executor, *, page_size: int) -> None:
+        self._listing = listing
+        self._executor = executor
+        self._page_size = page_size
+
+    def days(self, first: date, last: date) -> Iterator[DayReading]:
+        """See `SessionSource.days`; undated sessions are those that the pages of the window come upon."""
+        reader = CursorReader(
+            start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=self._page_size
         )
-        answer = self._client.fetch(query, workspace=self._workspace)
-        records = answer.records
-        if self._private:
-            records = [redact(record, self._private) for record in records]
-        return Page(ask.offset, records, answer.total)
+        yield from drive(reader, self._fetch, self._executor, DayAssembler(first, last))
+
+    def _fetch(self, ask: CursorAsk) -> CursorPage:
+        only = {"id": tuple(map(UUID, ask.ids))} if ask.ids else {}
+        answer = self._listing.page(cursor=ask.cursor, limit=ask.size, include_stats=ask.include_stats, **only)
+        return CursorPage(self._listing.records(answer), answer.next_cursor)
 
 
-def drive(
-    reader: WindowReader, fetch: Callable[[Ask], Page], executor: Executor, assembler: DayAssembler
-) -> Iterator[DayReading]:
-    """Answer the reader's asks, with the pages it expects next in flight, and hand out days as they are proven."""
-    flights: dict[int, Future[Page]] = {}
-    steps = reader.read()
-    ask = next(steps)
-    try:
-        while True:
-            page = _answer(ask, flights, fetch, executor)
-            assembler.count_request()
-            try:
-                ask = steps.send(page)
-            except StopIteration:
-                break
-            finally:
-                _take(reader, assembler)
-            yield from assembler.close(reader.frontier)
-    finally:
-        for flight in flights.values():
-            flight.cancel()
-    yield from assembler.close(reader.start_us - 1)
-    yield assembler.close_undated()
+class ApiSource:
+    """The version that the API speaks, decided at the run's first request."""
 
+    def __init__(self, listing: Listing, executor: Executor, *, page_size: int, in_flight: int) -> None:
+        self._listing = listing
+        self._executor = executor
+        self._page_size = page_size
+        self._in_flight = in_flight
 
-def _answer(ask: Ask, flights: dict[int, Future[Page]], fetch: Callable[[Ask], Page], executor: Executor) -> Page:
-    if not ask.include_stats:
-        return fetch(ask)
-    wanted = (ask.offset, *ask.ahead)
-    for offset in [offset for offset in flights if offset not in wanted]:
-        flights.pop(offset).cancel()
-    for offset in wanted:
-        if offset not in flights:
-            flights[offset] = executor.submit(fetch, ask._replace(offset=offset, ahead=()))
-    return flights.pop(ask.offset).result()
-
-
-def _take(reader: WindowReader, assembler: DayAssembler) -> None:
-    for page in reader.received:
-        assembler.add(page)
-    reader.received.clear()
+    def days(self, first: date, last: date) -> Iterator[DayReading]:
+        """See `SessionSource.days`."""
+        source: SessionSource
+        if self._listing.open(max(self._page_size, SMALLEST_PAGE)):
+            source = CursorSource(self._listing, self._executor, page_size=self._page_size)
+        else:
+            source = OffsetSource(self._listing, self._executor, page_size=self._page_size, in_flight=self._in_flight)
+        yield from source.days(first, last)

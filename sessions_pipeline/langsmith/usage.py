@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sessions_pipeline.langsmith.activity import active_since
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.pages import pages
 from sessions_pipeline.schema.query import SessionsQuery
 from sessions_pipeline.schema.records import Record
 
@@ -70,12 +71,14 @@ def _stats_since(
             "stats_start_time": moment,
             "stats_select": STATS,
             "limit": 100,
-            "offset": 0,
         }
     )
-    records = client.fetch(narrowed, workspace=workspace).records
-    wanted = set(ids)
-    return tuple(record for record in records if record.session_id in wanted)
+    found: dict[str, Record] = {}
+    for records in pages(client, narrowed, workspace=workspace):
+        found |= {name: record for record in records if (name := record.session_id) is not None and name in ids}
+        if len(found) == len(ids):
+            break
+    return tuple(found.values())
 
 
 def _is_uuid(text: str) -> bool:

@@ -7,7 +7,7 @@ that, two readings in a row must agree. A view that will not settle in a bounded
 short read.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -32,6 +32,15 @@ class Ask(NamedTuple):
     limit: int
     include_stats: bool
     ahead: tuple[int, ...] = ()
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether pages in flight are still wanted after it, as it is a probe."""
+        return not self.include_stats
+
+    def expected(self) -> Sequence["Ask"]:
+        """Itself and what will probably be wanted next."""
+        return [self._replace(offset=offset, ahead=()) for offset in (self.offset, *self.ahead)]
 
 
 class WindowReader:

@@ -10,7 +10,7 @@ from typing import Self
 from sessions_pipeline.errors import ApiError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.source import OffsetSource, SessionSource
+from sessions_pipeline.langsmith.source import ApiSource, Listing, SessionSource
 from sessions_pipeline.orchestration.workers import Workers, workers_for
 from sessions_pipeline.schema.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.schema.redaction import parse_paths
@@ -98,15 +98,12 @@ class Pipeline:
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 
-            def source(asked: str | None) -> OffsetSource:
-                return OffsetSource(
-                    client,
+            def source(asked: str | None) -> SessionSource:
+                return ApiSource(
+                    Listing(client, query, workspace=asked, private=private),
                     executor,
-                    query,
-                    workspace=asked,
                     page_size=self.settings.page_size,
                     in_flight=self.settings.concurrency,
-                    private=private,
                 )
 
             try:

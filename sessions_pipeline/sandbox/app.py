@@ -17,7 +17,7 @@ from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.faults import Fault, Faults
 from sessions_pipeline.sandbox.listing import Data
 from sessions_pipeline.sandbox.parameters import InvalidParametersError, Parameters, parse_parameters
-from sessions_pipeline.sandbox.second_version import read_second_version
+from sessions_pipeline.sandbox.second_version import first_cursor, read_second_version
 
 # Not a secret: it opens nothing but this made-up data.
 KEY = "sandbox-key"
@@ -77,8 +77,11 @@ class Api:
         faults = self.faults.take()
         if "latency" in faults:
             await asyncio.sleep(faults["latency"].value)
+        is_first = request.url.path.startswith("/api/v1/")
+        if "gone" in faults and is_first:
+            faults["status"] = faults["gone"]
         response = _instead(faults) or self._refused(request) or body(pairs, workspace or self.workspaces[0], faults)
-        if "deprecated" in faults:
+        if "deprecated" in faults and is_first:
             response.headers["Deprecation"] = "true"
             response.headers["Sunset"] = str(faults["deprecated"].value)
         entry["status"] = response.status_code
@@ -104,9 +107,12 @@ class Api:
 
     def _second_version(self, pairs: list[tuple[str, str]], workspace: str, faults: dict[str, Fault]) -> Response:
         try:
-            return JSONResponse(read_second_version(pairs, self.now, lambda a: self._page(a, workspace, faults)))
+            body = read_second_version(pairs, self.now, lambda asked: self._page(asked, workspace, faults))
         except InvalidParametersError as error:
             return JSONResponse({"detail": error.detail}, 422)
+        if "same_cursor" in faults:
+            body = body._replace(cursor=first_cursor(pairs))
+        return Response(body.text, media_type="application/json")
 
     def _page(self, asked: Parameters, workspace: str, faults: dict[str, Fault]) -> tuple[list[str], int]:
         values = dict(vars(asked))

@@ -11,7 +11,9 @@ A fault is a kind, how many answers it spoils (`times`, None for all), after how
 | `latency` | seconds | a late answer |
 | `cap` | n | at most n records a page |
 | `ignore_offset`, `repeat_last`, `unsorted` | | the page of offset 0; the last page for ever; records in reverse |
-| `deprecated` | date | `Deprecation` and `Sunset` headers |
+| `deprecated` | date | `Deprecation` and `Sunset` headers, of version 1 alone |
+| `gone` | 404, 410 | version 1 is gone: that status with a JSON body; version 2 answers |
+| `same_cursor` | | version 2 gives one cursor for ever |
 """
 
 import threading
@@ -31,6 +33,8 @@ KINDS = (
     "repeat_last",
     "unsorted",
     "deprecated",
+    "gone",
+    "same_cursor",
 )
 
 

@@ -111,12 +111,6 @@ def test_a_bearer_token_is_sent_instead_of_a_key() -> None:
     assert "x-api-key" not in server.headers[0]
 
 
-def test_another_version_of_the_api_is_another_path() -> None:
-    with scripted(answer()) as server, SessionsClient.from_settings(settings(server.url), api_version="v9") as client:
-        client.fetch(QUERY)
-    assert server.paths[0].startswith("/api/v9/sessions?")
-
-
 def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +129,10 @@ def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
     [
         (401, b'{"detail": "Invalid token"}', errors.AuthenticationError, "Invalid token"),
         (403, b'{"error": "Forbidden"}', errors.PermissionDeniedError, "LANGSMITH_WORKSPACE_ID"),
-        (404, b'{"detail": "Not Found"}', errors.NotFoundError, "LANGSMITH_ENDPOINT"),
+        (404, b"<html>", errors.NotFoundError, "LANGSMITH_ENDPOINT"),
+        (404, b'{"detail": "Not Found"}', errors.GoneError, "LANGSMITH_ENDPOINT"),
+        (410, b'{"detail": "use v2"}', errors.GoneError, "SESSIONS_PIPELINE_API_VERSION"),
+        (400, b'{"detail": "bad cursor"}', errors.InvalidRequestError, "bad cursor"),
         (
             422,
             b'{"detail": [{"loc": ["query", "limit"], "msg": "too large", "type": "x"}, {"msg": "b"}]}',

@@ -1,0 +1,318 @@
+"""Version 2 of the API: the same tables, over real HTTP, and a lake that goes from one version to the other."""
+
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import stamina
+
+from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.errors import ApiError, BadBodyError, NotFoundError, PagingError
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.partitions import range_tags
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.schedules import list_activity
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
+from sessions_pipeline.sandbox.faults import Fault
+from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
+from sessions_pipeline.schema.query import SessionsQuery
+from sessions_pipeline.schema.readings import load_readings
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    DAYS,
+    FIRST,
+    KEY,
+    NOW,
+    TODAY,
+    accounts,
+    contents,
+    failing_in_one_line,
+    lake_at,
+    read,
+    settings_for,
+    some_records,
+)
+from sessions_pipeline_tests.integration.scripted_server import answer, scripted
+
+READING = "key:raw_sessions or key:sessions or key:rejected_sessions"
+V1, V2, AUTO = ({"SESSIONS_PIPELINE_API_VERSION": version} for version in ("v1", "v2", "auto"))
+BOTH = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}"}
+SUNSET = "Sat, 31 Oct 2026 00:00:00 GMT"
+
+
+@pytest.fixture(autouse=True)
+def impatient() -> Iterator[None]:
+    with stamina.set_testing(testing=True, attempts=8):
+        yield
+
+
+def paths(sandbox: Sandbox) -> set[str]:
+    return {str(request["path"]) for request in sandbox.requests}
+
+
+def metadata_of(root: Path, key: str) -> list[dict[str, str]]:
+    """The metadata of a table's files that tells of drift, or of sessions that shrank."""
+    lake = lake_at(root)
+    return [{name: text for name, text in lake.metadata(SESSIONS, day).items() if name == key} for day in DAYS]
+
+
+@pytest.mark.parametrize("undated", ["postgres", "last"])
+def test_both_versions_of_the_whole_corpus_are_judged_the_same_to_the_last_character(
+    undated: Any, tmp_path: Path
+) -> None:
+    first = TODAY - timedelta(days=150)
+    with running_sandbox(now=NOW, undated=undated) as sandbox:
+        for version in (V1, V2):
+            root = tmp_path / version["SESSIONS_PIPELINE_API_VERSION"]
+            run_days(settings_for(sandbox.url, root, **version, **BOTH), first, TODAY, select=READING)
+        one, two = contents(tmp_path / "v1"), contents(tmp_path / "v2")
+    assert paths(sandbox) == {"/api/v1/sessions", "/api/v2/sessions"}
+    assert one.keys() == two.keys()
+    for table, day in one:
+        assert one[table, day] == two[table, day], f"{table} of {day}"
+    rows = [row for (table, _), of_day in two.items() for row in of_day if table == SESSIONS.name]
+    assert len(rows) > 5000
+    assert {row["trace_tier"] for row in rows} == {"longlived", "shortlived"}
+    assert sum(len(of_day) for (table, _), of_day in two.items() if table == "rejected_sessions") > 10
+    assert metadata_of(tmp_path / "v1", "drift") == metadata_of(tmp_path / "v2", "drift")
+
+
+def test_a_lake_begun_on_version_1_goes_on_with_version_2_without_a_new_row(tmp_path: Path) -> None:
+    with running_sandbox(now=NOW) as sandbox:
+        read(sandbox, tmp_path, **V1, **BOTH)
+        before, rows = contents(tmp_path), lake_at(tmp_path).read(RAW_SESSIONS, FIRST).num_rows
+        read(sandbox, tmp_path / "anew", **V2, **BOTH)
+        read(sandbox, tmp_path, **V2, **BOTH)
+    assert contents(tmp_path) == contents(tmp_path / "anew") == before
+    assert {table for (table, _), of_day in before.items() if of_day} >= {
+        "session_feedback",
+        "experiment_summary",
+        "daily_cost_by_reference_dataset",
+    }
+    assert lake_at(tmp_path).read(RAW_SESSIONS, FIRST).num_rows == rows
+    assert metadata_of(tmp_path, "shrunk") == [{}, {}, {}]
+    readings = load_readings(lake_at(tmp_path).metadata(RAW_SESSIONS, FIRST))
+    assert [(reading.added > 0, reading.gone) for reading in readings] == [(True, ())] * 2 + [(False, ())] * 2
+
+
+def test_costs_keep_digits_that_no_float_has(tmp_path: Path) -> None:
+    cost = "12345678901234567890.123456789012345678"
+    with running_sandbox(texts=some_records(1, total_cost=cost, prompt_cost="1.50e-3"), now=NOW) as sandbox:
+        read(sandbox, tmp_path, **V2)
+    [row] = lake_at(tmp_path).read(SESSIONS, TODAY).to_pylist()
+    assert (str(row["total_cost"]), str(row["prompt_cost"])) == (cost, "0.001500000000000000")
+
+
+def told(sandbox: Sandbox, root: Path, **values: Any) -> list[str]:
+    """What the client of a run with `auto` warns of."""
+    settings = settings_for(sandbox.url, root, **{**AUTO, **values})
+    with Pipeline(settings).workspaces() as (client, workspaces):
+        for workspace in workspaces:
+            list(workspace.source.days(FIRST, TODAY))
+        return client.warnings
+
+
+def test_auto_reads_version_1_while_it_is_there(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        assert told(sandbox, tmp_path) == []
+        assert paths(sandbox) == {"/api/v1/sessions"}
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_auto_reads_version_2_of_all_workspaces_once_version_1_is_gone(status: int, tmp_path: Path) -> None:
+    with running_sandbox(now=NOW) as sandbox:
+        run_days(settings_for(sandbox.url, tmp_path / "before", **V1, **BOTH), TODAY, TODAY, select=READING)
+        sandbox.faults.add(Fault("gone", status, times=None))
+        sandbox.requests.clear()
+        run_days(settings_for(sandbox.url, tmp_path / "after", **AUTO, **BOTH), TODAY, TODAY, select=READING)
+        asked = [request["path"] for request in sandbox.requests]
+        said = told(sandbox, tmp_path, **BOTH)
+    assert contents(tmp_path / "after") == contents(tmp_path / "before")
+    assert asked.count("/api/v1/sessions") == 1
+    assert said == ["Version 1 of the API is gone: version 2 is read"]
+
+
+def test_auto_reads_version_2_once_the_announced_end_has_passed(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("deprecated", SUNSET, times=None))
+        assert told(sandbox, tmp_path) == ["Version 1 of the API was to end on 2026-10-31: version 2 is read"]
+        assert [request["path"] for request in sandbox.requests].count("/api/v1/sessions") == 1
+
+
+def test_auto_stays_with_version_1_after_its_announced_end_where_there_is_no_other(tmp_path: Path) -> None:
+    old = {"Deprecation": "true", "Sunset": SUNSET}
+
+    def only_first(handler: Any) -> None:
+        if not handler.path.startswith("/api/v1/"):
+            handler.reply(404, b'{"detail": "Not Found"}')
+            return
+        offset = int(handler.path.split("offset=")[1].split("&")[0])
+        handler.reply(200, f"[{','.join(some_records(5)[offset:])}]".encode(), old)
+
+    with scripted(only_first) as server:
+        run_days(settings_for(server.url, tmp_path, **AUTO), FIRST, TODAY, select=READING)
+    assert lake_at(tmp_path).read(SESSIONS, TODAY).num_rows == 5
+
+
+def test_a_version_that_was_read_instead_is_in_the_metadata_and_the_log(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        pipeline = Pipeline(settings_for(sandbox.url, tmp_path, **V2))
+        job = build_definitions(pipeline).get_repository_def().get_job("refresh_sessions")
+        job.execute_in_process(instance=instance, tags=range_tags(FIRST, TODAY), raise_on_error=True)
+        event = instance.get_latest_materialization_event(dg.AssetKey("raw_sessions"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    said = event.asset_materialization.metadata["api_warnings"].value
+    assert said == "Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [answer(404, b'{"detail": "Not Found"}'), answer(404, b"<html>"), answer(410, b'{"detail": "Gone"}')],
+    ids=["JSON 404", "HTML 404", "JSON 410"],
+)
+@pytest.mark.parametrize("version", [V1, V2, AUTO], ids=lambda version: version["SESSIONS_PIPELINE_API_VERSION"])
+def test_a_wrong_endpoint_is_told_as_one_whatever_the_version(
+    step: Callable[[Any], None], version: dict[str, str], tmp_path: Path
+) -> None:
+    with scripted(step) as server, failing_in_one_line(NotFoundError, "does not exist .*check LANGSMITH_ENDPOINT"):
+        run_days(settings_for(server.url, tmp_path, LANGSMITH_API_KEY=KEY, **version), FIRST, TODAY, select=READING)
+    assert len(server.paths) <= 2
+
+
+def test_the_versions_decided_by_the_endpoints_address_do_not_matter(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        for suffix in ("", "/api", "/api/v1", "/api/v2/"):
+            settings = settings_for(f"{sandbox.url}{suffix}", tmp_path / suffix.strip("/"), **V2)
+            run_days(settings, FIRST, TODAY, select=READING)
+    assert paths(sandbox) == {"/api/v2/sessions"}
+
+
+ITEM = some_records(1)[0]
+BAD_BODIES = {
+    "no items": b'{"next_cursor": null}',
+    "items no array": b'{"items": {}, "next_cursor": null}',
+    "an array": f"[{ITEM}]".encode(),
+    "cursor no text": b'{"items": [], "next_cursor": 7}',
+    "cut": f'{{"items": [{ITEM}], "next_'.encode(),
+    "no JSON": b"<html>",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+def test_a_body_that_is_no_page_of_version_2_is_one_line_without_the_key(body: bytes, tmp_path: Path) -> None:
+    with scripted(answer(200, body)) as server, pytest.raises(BadBodyError, match="items and next_cursor") as caught:
+        run_days(settings_for(server.url, tmp_path, LANGSMITH_API_KEY=KEY, **V2), FIRST, TODAY, select=READING)
+    assert "\n" not in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert len(server.paths) == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("same_cursor", times=None), "leads back"),
+        (Fault("ignore_offset", times=None), "read already"),
+        (Fault("unsorted", times=None), "did not sort"),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_a_cursor_that_leads_nowhere_is_one_line_and_replaces_nothing(fault: Fault, says: str, tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path, **V2)
+        run_days(settings, FIRST, TODAY, select=READING)
+        before = contents(tmp_path)
+        sandbox.faults.add(fault)
+        with failing_in_one_line(PagingError, says):
+            run_days(settings, FIRST, TODAY, select=READING)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", 429, times=2, after=5, retry_after="0"),
+        Fault("status", 503, times=2, after=5),
+        Fault("truncated", times=2, after=5),
+        Fault("reset", times=2, after=5),
+        Fault("html", 403, times=2, after=5),
+        Fault("cap", 17, times=None),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_a_passing_fault_changes_nothing_of_version_2s_result(fault: Fault, tmp_path: Path) -> None:
+    small = {"SESSIONS_PIPELINE_PAGE_SIZE": 20}
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        run_days(settings_for(sandbox.url, tmp_path / "usual", **V1), FIRST, TODAY, select=READING)
+        sandbox.faults.add(fault)
+        run_days(settings_for(sandbox.url, tmp_path / "faulty", **V2, **small), FIRST, TODAY, select=READING)
+    assert contents(tmp_path / "faulty") == contents(tmp_path / "usual")
+    assert all(
+        received == valid + rejected + again
+        for received, valid, rejected, again in accounts(tmp_path / "faulty").values()
+    )
+
+
+def test_sessions_deleted_while_version_2_pages_cost_no_other(tmp_path: Path) -> None:
+    texts = some_records(400)
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        data: Any = sandbox.api.data
+        sandbox.api.before_answer = lambda number: data.texts.pop(0) if number % 3 == 1 else None
+        read(sandbox, tmp_path, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
+        left = {text for text in data.texts if text in texts}
+    raw = {row for day in DAYS for row in lake_at(tmp_path).read(RAW_SESSIONS, day).column("payload").to_pylist()}
+    assert {text for text in left if date.fromisoformat(text.split('"start_time":"')[1][:10]) >= FIRST} <= raw
+
+
+def test_private_fields_are_taken_out_of_version_2_as_well(tmp_path: Path) -> None:
+    with running_sandbox(now=NOW) as sandbox:
+        read(sandbox, tmp_path, **V2, SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email")
+    assert not any(b"@example.com" in path.read_bytes() for path in tmp_path.rglob("*.parquet"))
+    payloads = lake_at(tmp_path).read(RAW_SESSIONS, FIRST).column("payload").to_pylist()
+    assert payloads
+    assert not any("author_email" in payload for payload in payloads)
+
+
+def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> None:
+    # The API's stats reach 31 days back from the real time.
+    with running_sandbox(broken=False) as sandbox:
+        yesterday = sandbox.api.now.date() - timedelta(days=1)
+        found = []
+        for version in (V1, V2):
+            root = tmp_path / version["SESSIONS_PIPELINE_API_VERSION"]
+            settings = settings_for(sandbox.url, root, **version)
+            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
+            used = lake_at(root).read(DAILY_COST_BY_PROJECT, yesterday).drop_columns("read_at").to_pylist()
+            found.append((used, list_activity(Pipeline(settings), sandbox.api.now - timedelta(days=2))))
+    assert found[0] == found[1]
+    assert len(found[0][0]) > 50
+    assert len(found[0][1]) > 100
+
+
+def test_what_version_2_does_not_have_is_one_line() -> None:
+    with running_sandbox(texts=some_records(3), now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, Path(), **V2)
+        for query, says in (
+            (SessionsQuery(offset=5), "no offset"),
+            (SessionsQuery(sort_by="runs_count"), "runs_count"),
+        ):
+            with SessionsClient.from_settings(settings) as client, pytest.raises(Exception, match=says) as caught:
+                client.fetch(query)
+            assert "\n" not in str(caught.value)
+    assert sandbox.requests == []
+
+
+def test_a_version_that_a_server_refuses_a_cursor_of_is_its_own_words(tmp_path: Path) -> None:
+    with (
+        running_sandbox(texts=some_records(), now=NOW) as sandbox,
+        SessionsClient.from_settings(settings_for(sandbox.url, tmp_path, **V2)) as client,
+    ):
+        first = client.fetch(SessionsQuery(limit=10))
+        assert client.fetch(SessionsQuery(limit=10), cursor=first.next_cursor).records
+        with failing_in_one_line(ApiError, "other parameters"):
+            client.fetch(SessionsQuery(limit=11), cursor=first.next_cursor)

@@ -1,0 +1,70 @@
+"""The list that changes while it is paged, by cursor: one that stands for a place in the list, or for a session."""
+
+import json
+from dataclasses import dataclass, field
+from uuid import NAMESPACE_URL, uuid5
+
+from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
+from sessions_pipeline.langsmith.days import DayAssembler, DayReading
+from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, record
+
+
+@dataclass
+class CursorServer(SimulatedServer):
+    """`keyset`: a cursor names the start of the page's last session, otherwise how many sessions lie before it."""
+
+    keyset: bool = False
+    asked: list[CursorAsk] = field(default_factory=list)
+
+    def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+        self.asked.append(ask)
+        if self.schedule:
+            self._mutate(self.schedule.pop(0))
+        names = sorted(self.sessions, key=self._sort_key)
+        if ask.ids:
+            names = [name for name in names if as_uuid(name) in ask.ids]
+        if ask.cursor is not None:
+            query, place = json.loads(ask.cursor)
+            assert query == _query(ask), "the API takes a cursor with the same query only"
+            names = [name for name in names if self._sort_key(name) > tuple(place)] if self.keyset else names[place:]
+        page = names[: min(ask.size, self.cap)]
+        records = [record(as_uuid(name), self.sessions[name]) for name in page]
+        if len(page) == len(names):
+            return CursorPage(records, None)
+        before = json.loads(ask.cursor)[1] if ask.cursor and not self.keyset else 0
+        place = self._sort_key(page[-1]) if self.keyset else before + len(page)
+        return CursorPage(records, json.dumps([_query(ask), place]))
+
+
+def _query(ask: CursorAsk) -> list[object]:
+    return [ask.size, ask.include_stats, list(ask.ids)]
+
+
+def as_uuid(name: str) -> str:
+    """Sessions are asked for by id only where it is a UUID."""
+    return str(uuid5(NAMESPACE_URL, name))
+
+
+def read_cursors(server: CursorServer, reader: CursorReader, assembler: DayAssembler) -> list[DayReading]:
+    """Drive the reader; what it expects next is in flight, and stale when used."""
+    steps = reader.read()
+    flights: dict[CursorAsk, CursorPage] = {}
+    days: list[DayReading] = []
+    ask = next(steps)
+    while True:
+        page = flights.pop(ask._replace(ahead=()), None) or server.cursor_answer(ask._replace(ahead=()))
+        for ahead in ask.ahead:
+            if ahead not in flights:
+                flights[ahead] = server.cursor_answer(ahead)
+        try:
+            ask = steps.send(page)
+        except StopIteration:
+            break
+        finally:
+            for received in reader.received:
+                assembler.add(received)
+            reader.received.clear()
+        days.extend(assembler.close(reader.frontier))
+    days.extend(assembler.close(reader.start_us - 1))
+    days.append(assembler.close_undated())
+    return days
