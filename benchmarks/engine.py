@@ -140,11 +140,11 @@ def table(rows: Sequence[Row]) -> str:
         "| workers | budget | seconds | speed-up | requests | requests a minute, most | mean | same lake |",
         "|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row.workers} | {row.budget} | {row.seconds} | {rows[0].seconds / row.seconds:.2f} | {row.requests} "
-            f"| {row.most_a_minute} | {row.mean_a_minute} | {'yes' if row.same_lake else 'NO'} |"
-        )
+    lines += [
+        f"| {row.workers} | {row.budget} | {row.seconds} | {rows[0].seconds / row.seconds:.2f} | {row.requests} "
+        f"| {row.most_a_minute} | {row.mean_a_minute} | {'yes' if row.same_lake else 'NO'} |"
+        for row in rows
+    ]
     return "\n".join(lines)
 
 

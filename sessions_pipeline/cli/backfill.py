@@ -23,8 +23,11 @@ from sessions_pipeline.settings import Settings
     help="A workspace to read; repeatable. Without it all of LANGSMITH_WORKSPACE_ID.",
 )
 @click.option("--url", default="http://127.0.0.1:3000", show_default=True, help="Address of the Dagster webserver.")
+@click.option("--location", default="sessions_pipeline", show_default=True, help="Its code location to run in.")
 @click.option("--dry-run", is_flag=True, help="Say which runs it would be, and queue none.")
-def backfill(first: datetime, last: datetime, workspaces: tuple[UUID, ...], url: str, *, dry_run: bool) -> None:
+def backfill(
+    first: datetime, last: datetime, workspaces: tuple[UUID, ...], url: str, location: str, *, dry_run: bool
+) -> None:
     """Queue one run for each month of each workspace.
 
     They run where that Dagster runs them, as many at a time as its limits allow, and together keep to
@@ -49,5 +52,7 @@ def backfill(first: datetime, last: datetime, workspaces: tuple[UUID, ...], url:
         for part in wanted:
             say(part)
         return
-    queue(url, wanted, backfill=name, on_queued=say)
-    click.echo(f"{len(wanted)} runs are queued; the UI shows them under {url}/runs by the tag {BACKFILL}={name}")
+    queue(url, wanted, backfill=name, on_queued=say, location=location)
+    click.echo(
+        f"{len(wanted)} runs are queued; the UI shows them under {url.rstrip('/')}/runs by the tag {BACKFILL}={name}"
+    )

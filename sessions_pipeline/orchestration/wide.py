@@ -19,6 +19,10 @@ from sessions_pipeline.orchestration.schedules import REFRESH
 
 WORKSPACE = "sessions_pipeline/workspace"
 BACKFILL = "sessions_pipeline/backfill"
+# As in workspace.yaml.
+LOCATION = "sessions_pipeline"
+# Dagster's name for the repository of a code location that has but one.
+REPOSITORY = "__repository__"
 
 
 class Part(NamedTuple):
@@ -58,8 +62,10 @@ def parts(first: date, last: date, workspaces: Sequence[str]) -> list[Part]:
     ]
 
 
-def queue(url: str, wanted: Sequence[Part], *, backfill: str, on_queued: Callable[[Part], None]) -> None:
-    """Ask the Dagster webserver at `url` for a run of each part; its daemon starts them as its limits allow.
+def queue(
+    url: str, wanted: Sequence[Part], *, backfill: str, on_queued: Callable[[Part], None], location: str = LOCATION
+) -> None:
+    """Ask the Dagster webserver at `url` for a run of each part in a code location; its daemon starts them.
 
     Raises:
         UsageError: `url` is no address.
@@ -68,21 +74,25 @@ def queue(url: str, wanted: Sequence[Part], *, backfill: str, on_queued: Callabl
     # GraphQL's client takes half a second to import, and no run needs it.
     from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError  # noqa: PLC0415
 
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise UsageError(f"--url {url}: write the address of the Dagster webserver, such as http://127.0.0.1:3000")
+    host, port, secure, path = _address(url)
     try:
-        client = DagsterGraphQLClient(
-            address.hostname,
-            address.port,
-            use_https=address.scheme == "https",
-            path_prefix=address.path.rstrip("/"),
-        )
+        client = DagsterGraphQLClient(host, port, use_https=secure, path_prefix=path)
         for part in wanted:
-            client.submit_job_execution(REFRESH, tags=part.tags(backfill))
+            client.submit_job_execution(REFRESH, location, REPOSITORY, tags=part.tags(backfill))
             on_queued(part)
     except DagsterGraphQLClientError as error:
         raise EngineError(f"{url}: {_reason(error)}; runs that were queued before stay queued") from error
+
+
+def _address(url: str) -> tuple[str, int | None, bool, str]:
+    """Host, port, whether by TLS, and the path before Dagster's own."""
+    try:
+        address = urlsplit(url)
+        if address.scheme in ("http", "https") and address.hostname:
+            return address.hostname, address.port, address.scheme == "https", address.path.rstrip("/")
+    except ValueError:
+        pass
+    raise UsageError(f"--url {url}: write the address of the Dagster webserver, such as http://127.0.0.1:3000")
 
 
 def _reason(error: Exception) -> str:

@@ -76,7 +76,10 @@ def test_the_keys_of_celery_yaml_make_an_instance_that_sends_runs_to_celery_and_
         assert [limit["key"] for limit in queue_config.tag_concurrency_limits] == [WORKSPACE_TAG]
 
 
-@pytest.mark.parametrize(("url", "error"), [("http://127.0.0.1:1", EngineError), ("localhost:3000", UsageError)])
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [("http://127.0.0.1:1", EngineError), ("localhost:3000", UsageError), ("http://localhost:three", UsageError)],
+)
 def test_a_webserver_that_can_not_be_asked_is_one_line(url: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=url) as caught:
         queue(url, [Part(FIRST, LAST, None)], backfill="test", on_queued=lambda _: None)
