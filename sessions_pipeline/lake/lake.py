@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import marker, parquet
-from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, lock_of
+from sessions_pipeline.lake.layout import LOCKS, UNDATED, Day, day_of, key_of, lock_names, lock_of
 from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.store import OnWait, Store, said_once
 from sessions_pipeline.schema.columns import Table
@@ -42,11 +42,10 @@ class Lake:
 
         Raises:
             LakeMismatchError: the lake was filled with another query, or by a newer version of this package.
-            LakeError: the root can't be read, or is of an older layout that this version can't migrate.
+            LakeError: the root can't be read, or is of an older layout that this version can't migrate, or may not.
         """
         lake = cls(_store(root), query, read_only=read_only)
-        layout = marker.check(lake._store, query)
-        if layout is not None and layout < marker.LAYOUT:
+        if lake._is_older():
             lake._migrate()
         return lake
 
@@ -189,11 +188,26 @@ class Lake:
             named = "rows without a day" if day is UNDATED else str(day)
             raise NotReadError(f"{table.name} was never read for {named}; materialize that day first") from None
 
+    def _is_older(self) -> bool:
+        found = marker.check(self._store, self._query)
+        return found is not None and found < marker.layout()
+
     def _migrate(self) -> None:
+        if self._read_only:
+            raise LakeError(f"{self._store.uri('')}: of an older layout; `sessions-pipeline materialize` migrates it")
         with self.exclusive():
-            layout = marker.check(self._store, self._query)
-            if layout is not None and layout < marker.LAYOUT:
-                marker.migrate(self._store, layout)
+            found = marker.check(self._store, self._query)
+            if found is None or found == marker.layout():
+                return
+            steps = marker.steps(self._store, found)
+            marker.write(self._store, self._query, migrated_from=found)
+        # Older versions refuse the lake now. Whoever still writes to it holds one of the locks that are there.
+        with ExitStack() as held:
+            for name in sorted(lock_names(self._store.keys(LOCKS)) | {lock_of(None), lock_of(UNDATED)}):
+                held.enter_context(self._store.lock(name, None, None))
+            if self._is_older():
+                for step in steps:
+                    step(self._store)
                 marker.write(self._store, self._query)
 
     def _refuse_if_read_only(self) -> None:

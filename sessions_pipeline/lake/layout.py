@@ -4,12 +4,14 @@
 unpartitioned table is `<table>/<table>.parquet`. The partition value is in the path alone.
 """
 
+from collections.abc import Iterable
 from datetime import date
 from enum import Enum
 from typing import Final, TypeAlias
 
 from sessions_pipeline.schema.columns import Table
 
+LOCKS = "_locks"
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -47,6 +49,12 @@ def lock_of(day: Day) -> str:
     if isinstance(day, date):
         return f"{day:%Y-%m}"
     return "lake" if day is None else "undated"
+
+
+def lock_names(keys: Iterable[str]) -> set[str]:
+    """The locks that the files in the folder of locks stand for."""
+    files = (key.rpartition("/")[2] for key in keys)
+    return {file.partition(".")[0] for file in files if "." in file}
 
 
 def day_of(table: Table, key: str) -> date | Undated | None:

@@ -19,11 +19,11 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from sessions_pipeline.lake.layout import LOCKS
 from sessions_pipeline.lake.lock import RunLock
 from sessions_pipeline.lake.store import OnWait, problem
 
 TEMPORARY = "_tmp"
-LOCKS = "_locks"
 # The umask may take more away. Sessions hold private data, so others get nothing.
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750

@@ -23,6 +23,7 @@ import pyarrow as pa
 from obstore.exceptions import BaseError
 
 from sessions_pipeline.errors import LakeError
+from sessions_pipeline.lake.layout import LOCKS
 from sessions_pipeline.lake.lease import check_leases, is_conditional, leased
 from sessions_pipeline.lake.lock import RunLock
 from sessions_pipeline.lake.s3_errors import reason
@@ -30,7 +31,6 @@ from sessions_pipeline.lake.store import OnWait, problem
 
 # Waits between them double from 0.1 s on.
 RETRIES = 6
-LOCKS = "_locks"
 # Parquet keeps what describes a file at its end; even our widest table needs less than half of this, in bytes.
 FOOTER = 64 * 1024
 

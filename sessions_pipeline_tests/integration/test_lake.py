@@ -198,12 +198,13 @@ def test_a_newer_layout_is_refused(root: Path):
 
 def test_an_older_layout_is_migrated_step_by_step(root: Path, monkeypatch: pytest.MonkeyPatch):
     Lake.open(str(root), query={}).write_file("old", b"1")
-    monkeypatch.setattr(marker, "LAYOUT", 3)
-    monkeypatch.setitem(marker.MIGRATIONS, 1, lambda store: store.put("new", store.read("old") + b"2"))
-    with pytest.raises(LakeError, match="layout 2 is too old to be migrated; materialize anew"):
+    monkeypatch.setitem(marker.MIGRATIONS, 2, lambda store: store.put("newest", store.read("new") + b"3"))
+    with pytest.raises(LakeError, match="layout 1 is too old to be migrated; materialize anew"):
         Lake.open(str(root), query={})
     assert json.loads((root / "_lake.json").read_text())["layout"] == 1
-    monkeypatch.setitem(marker.MIGRATIONS, 2, lambda store: store.put("newest", store.read("new") + b"3"))
+    monkeypatch.setitem(marker.MIGRATIONS, 1, lambda store: store.put("new", store.read("old") + b"2"))
+    with pytest.raises(LakeError, match="of an older layout; `sessions-pipeline materialize` migrates it"):
+        Lake.open(str(root), query={}, read_only=True)
     assert Lake.open(str(root), query={}).read_file("newest") == b"123"
     assert json.loads((root / "_lake.json").read_text())["layout"] == 3
 
