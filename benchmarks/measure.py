@@ -4,8 +4,9 @@
 
 A small process of its own, with the standard library alone: a child's peak as the kernel counts it includes what its
 parent held when it forked, so the parent has to be smaller than anything measured. CPU time is that of all processes,
-also of those that outlive the command: as a subreaper, this process inherits them and waits for them too. Memory is sampled: the resident set of a single process (with the kernel's own
-high-water mark), the sum of proportional set sizes (shared pages counted once) as soon as there are several.
+also of those that outlive the command: as their subreaper, this process inherits them and waits for them too. Memory is
+sampled: the resident set of a single process (with the kernel's own high-water mark), the sum of proportional set sizes
+(shared pages counted once) as soon as there are several.
 """
 
 import ctypes

@@ -33,31 +33,16 @@ def daily_cost_by_reference_dataset(sessions: pa.Table) -> pa.Table:
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    return _sums(sessions, (), DAILY_COST_BY_REFERENCE_DATASET.schema)
-
-
-def daily_costs(sessions: pa.Table) -> pa.Table:
-    """The sums of many days at once: `sessions` has `start_date` (date32) too, and so has the result, first.
-
-    Raises:
-        SumOverflowError: a sum does not fit its column; the text names it.
-    """
-    return _sums(sessions, (DAY.name,), pa.schema([DAY, *DAILY_COST_BY_REFERENCE_DATASET.schema]))
-
-
-def _sums(sessions: pa.Table, days: tuple[str, ...], schema: pa.Schema) -> pa.Table:
-    needed = sessions.select([*days, *NEEDED]).cast(
-        pa.schema([*(DAY for _ in days), *(SESSIONS.schema.field(name) for name in NEEDED)])
-    )
+    needed = sessions.select(list(NEEDED)).cast(pa.schema([SESSIONS.schema.field(name) for name in NEEDED]))
     experiments = needed.filter(needed.column("reference_dataset_id").is_valid())
     priced = counted(experiments.column("total_cost").is_valid())
     flagged = experiments.append_column("priced_session_count", priced).append_column(
         "zero_cost_with_tokens_count", counted(_costs_nothing(experiments))
     )
-    summed = sums(flagged, (*days, *_KEYS), (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
+    summed = sums(flagged, _KEYS, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
     summed = summed.append_column("session_count", summed.column("rows"))
-    return conform(summed.append_column("unpriced_session_count", unpriced), schema)
+    return conform(summed.append_column("unpriced_session_count", unpriced), DAILY_COST_BY_REFERENCE_DATASET.schema)
 
 
 def _costs_nothing(sessions: pa.Table) -> pa.ChunkedArray:

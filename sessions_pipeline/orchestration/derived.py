@@ -1,20 +1,17 @@
 """The assets that are computed from `sessions` day by day: feedback, experiments and daily costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
 from functools import partial
 
 import dagster as dg
-import pyarrow as pa
 
-from sessions_pipeline.insights import costs
-from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.orchestration import metadata, telling
-from sessions_pipeline.orchestration.partitions import days_of, rows_by_day
+from sessions_pipeline.orchestration import metadata
+from sessions_pipeline.orchestration.partitions import days_of
 from sessions_pipeline.orchestration.pictures import show_costs
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.work import summarize
+from sessions_pipeline.orchestration.work import sum_costs, summarize
 from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -24,8 +21,6 @@ from sessions_pipeline.schema.columns import (
 
 COSTS = "costs"
 INSIGHT = "insight"
-# Days summed in one query: enough to make its fixed cost small, few enough to keep memory flat.
-DAYS_AT_ONCE = 8
 
 
 def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
@@ -41,24 +36,17 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[None]:
         lake, days = pipeline.open_lake(), days_of(context)
-        with lake.exclusive(pipeline.on_wait or context.log.warning, days=days):
-            for start in range(0, len(days), DAYS_AT_ONCE):
-                for day, rows in _daily_costs(lake, days[start : start + DAYS_AT_ONCE]):
-                    # Under the readings of the sessions that they were made from.
-                    written = lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, lake.metadata(SESSIONS, day))
-                    told = metadata.of_file(written) | telling.money(telling.total(rows.column("total_cost")))
-                    metadata.record(context, DAILY_COST_BY_REFERENCE_DATASET.name, day, told)
+        with (
+            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
+            pipeline.workers(lake, len(days)) as workers,
+        ):
+            for day, (written, told) in zip(days, workers.each(sum_costs, days), strict=True):
+                facts = metadata.of_file(written) | told
+                metadata.record(context, DAILY_COST_BY_REFERENCE_DATASET.name, day, facts)
             show_costs(context, lake, days)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
 
     return sum_daily_costs
-
-
-def _daily_costs(lake: Lake, days: Sequence[date]) -> Iterator[tuple[date, pa.Table]]:
-    sums = costs.daily_costs(lake.read_days(SESSIONS, days, list(costs.NEEDED)))
-    by_day = rows_by_day(sums)
-    for day in days:
-        yield day, by_day.get(day, sums.slice(0, 0)).drop_columns("start_date")
 
 
 def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:

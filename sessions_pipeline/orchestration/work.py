@@ -12,11 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.insights import experiments, feedback
+from sessions_pipeline.errors import SumOverflowError
+from sessions_pipeline.insights import costs, experiments, feedback
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.orchestration import telling
 from sessions_pipeline.schema.columns import (
+    DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
     RAW_SESSIONS,
     REJECTED_SESSIONS,
@@ -132,6 +134,22 @@ def summarize(lake: Lake, day: Day, *, tables: Sequence[str]) -> dict[str, Writt
         return {
             table.name: lake.replace(table, day, rows, metadata) for table, rows in made.items() if table.name in tables
         }
+
+
+def sum_costs(lake: Lake, day: Day) -> tuple[Written, dict[str, Any]]:
+    """Replace the day's daily costs, from its sessions; also what to tell of them.
+
+    Raises:
+        NotReadError: the day has no sessions.
+        LakeError: the day could not be read or written; its former table is intact.
+        SumOverflowError: a sum does not fit its column; the text names the day too.
+    """
+    try:
+        rows = costs.daily_cost_by_reference_dataset(lake.read(SESSIONS, day, costs.NEEDED))
+    except SumOverflowError as error:
+        raise SumOverflowError(f"{day}: {error}") from None
+    written = lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, lake.metadata(SESSIONS, day))
+    return written, telling.money(telling.total(rows.column("total_cost")))
 
 
 @contextmanager

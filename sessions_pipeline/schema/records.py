@@ -51,13 +51,14 @@ class Columns(NamedTuple):
         return Columns(change(self.payload), change(self.session_id), change(self.tenant_id), change(self.start_time))
 
 
-class _Head(msgspec.Struct):
+class _Head(msgspec.Struct, gc=False):
     id: str | None = None
     tenant_id: str | None = None
     start_time: str | None = None
 
 
 _PAGE = msgspec.json.Decoder(list[msgspec.Raw])
+_HEADS = msgspec.json.Decoder(list[_Head])
 _HEAD = msgspec.json.Decoder(_Head)
 _ABSENT = Member(None, "null")
 
@@ -70,17 +71,25 @@ def read_page(body: bytes) -> list[Record]:
     """
     text = body.decode()
     try:
-        return [_record(bytes(raw).decode()) for raw in _PAGE.decode(body)]
+        payloads = [bytes(raw).decode() for raw in _PAGE.decode(body)]
     except (msgspec.DecodeError, RecursionError):
         # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
         return [_record(element.text) for element in split_array(text)]
+    try:
+        # All in one go, which saves a quarter of the time.
+        return [_of_head(payload, head) for payload, head in zip(payloads, _HEADS.decode(body), strict=True)]
+    except (msgspec.DecodeError, RecursionError):
+        return [_record(payload) for payload in payloads]
 
 
 def _record(payload: str) -> Record:
     try:
-        head = _HEAD.decode(payload)
+        return _of_head(payload, _HEAD.decode(payload))
     except (msgspec.DecodeError, RecursionError):
         return _odd_record(payload)
+
+
+def _of_head(payload: str, head: _Head) -> Record:
     start_time = head.start_time
     return Record(payload, head.id, head.tenant_id, start_time, _start_us(start_time), start_time is None)
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sessions_pipeline.insights.costs import NEEDED, daily_costs
+from sessions_pipeline.insights.costs import daily_cost_by_reference_dataset
 from sessions_pipeline.insights.experiments import experiment_summary
 from sessions_pipeline.insights.feedback import session_feedback
 from sessions_pipeline.insights.periods import monthly_costs, weekly_costs
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.schema import columns
-from sessions_pipeline_tests.builders import NOON, dataset, experiment, on_day, session, sessions_table, table_of, uuid
+from sessions_pipeline_tests.builders import NOON, dataset, experiment, session, sessions_table, table_of, uuid
 
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
 FIRST = NOON.date()
@@ -72,9 +72,9 @@ def fill(root: Path) -> None:
         lake.replace(columns.SESSION_FEEDBACK, day, feedback, {})
         lake.replace(columns.EXPERIMENT_SUMMARY, day, experiment_summary(table, feedback), {})
         if isinstance(day, date):
-            daily = daily_costs(on_day(day, table)).drop_columns("start_date")
+            daily = daily_cost_by_reference_dataset(table)
             lake.replace(columns.DAILY_COST_BY_REFERENCE_DATASET, day, daily, {})
-    daily = daily_costs(lake.read_days(columns.SESSIONS, DAYS, list(NEEDED)))
+    daily = lake.read_days(columns.DAILY_COST_BY_REFERENCE_DATASET, DAYS)
     lake.replace(columns.WEEKLY_COST_BY_REFERENCE_DATASET, None, weekly_costs(daily, DAYS), {})
     lake.replace(columns.MONTHLY_COST_BY_REFERENCE_DATASET, None, monthly_costs(daily, DAYS), {})
 

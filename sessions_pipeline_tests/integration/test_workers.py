@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.errors import LakeError, WorkerLostError
+from sessions_pipeline.errors import LakeError, SumOverflowError, WorkerLostError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import workers
+from sessions_pipeline.orchestration.work import sum_costs
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, workers_for
 from sessions_pipeline.sandbox.server import running_sandbox
+from sessions_pipeline.schema.columns import DAILY_COST_BY_REFERENCE_DATASET, SESSIONS
+from sessions_pipeline_tests.builders import experiment, sessions_table
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, read
 
 FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
@@ -100,6 +103,18 @@ def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(
         read(sandbox, tmp_path / "several", FIRST, TODAY)
         read(sandbox, tmp_path / "several", FIRST, TODAY)
     assert contents(tmp_path / "one") == contents(tmp_path / "several")
+
+
+def test_a_sum_that_does_not_fit_names_its_day_and_leaves_the_table_as_it_was(tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path), query={})
+    lake.replace(SESSIONS, TODAY, sessions_table(experiment(1, total_tokens=2**63 - 1)), {})
+    sum_costs(lake, TODAY)
+    before = lake.read(DAILY_COST_BY_REFERENCE_DATASET, TODAY)
+    huge = [experiment(number, total_tokens=2**63 - 1) for number in (1, 2)]
+    lake.replace(SESSIONS, TODAY, sessions_table(*huge), {})
+    with pytest.raises(SumOverflowError, match=rf"^{TODAY}: total_tokens of .* 18446744073709551614, more than"):
+        sum_costs(lake, TODAY)
+    assert lake.read(DAILY_COST_BY_REFERENCE_DATASET, TODAY).equals(before)
 
 
 ORPHAN = """
