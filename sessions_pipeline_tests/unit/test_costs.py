@@ -33,8 +33,13 @@ def costs_of(*rows: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def daily_of(*days_and_rows: tuple[date, Sequence[dict[str, Any]]]) -> pa.Table:
-    days = [on_day(day, daily_cost_by_reference_dataset(sessions_table(*rows))) for day, rows in days_and_rows]
-    return pa.concat_tables(days)
+    by_day: dict[date, list[dict[str, Any]]] = defaultdict(list)
+    for day, rows in days_and_rows:
+        by_day[day] += rows
+    days = [(day, daily_cost_by_reference_dataset(sessions_table(*rows))) for day, rows in sorted(by_day.items())]
+    return pa.concat_tables(
+        [on_day(MONDAY, daily_cost_by_reference_dataset(sessions_table())), *(on_day(*day) for day in days)]
+    )
 
 
 def test_only_experiments_count_and_rows_are_sorted_by_tenant_and_dataset() -> None:
@@ -199,17 +204,6 @@ def assert_equal(table: pa.Table, start: str, expected: dict[Any, dict[str, Any]
     for key, row in zip(keys, rows, strict=True):
         found = {name: row[name] for name in expected[key]}
         assert {name: None if value is None else Fraction(value) for name, value in found.items()} == expected[key]
-
-
-def test_many_days_at_once_equal_each_day_alone() -> None:
-    days = [MONDAY + timedelta(days=number) for number in range(5)]
-    rows = {day: [experiment(n, total_cost=str(n), run_count=n) for n in range(day.day)] for day in days}
-    together = daily_of(*rows.items())
-    for day in days:
-        alone = daily_cost_by_reference_dataset(sessions_table(*rows[day])).to_pylist()
-        assert [row | {"start_date": day} for row in alone] == [
-            r for r in together.to_pylist() if r["start_date"] == day
-        ]
 
 
 def week(first: date, count: int) -> list[date]:
