@@ -40,7 +40,7 @@ def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Call
 @_query_options
 @click.option("--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", show_default=True)
 def list_sessions(shape: str, **values: Any) -> None:
-    """Show one page of sessions as the API gives it now; nothing is written."""
+    """Show one page of sessions as the API gives it now, version 2 in the first's spelling; nothing is written."""
     query = _query(values)
     settings = Settings.load()
     from sessions_pipeline.langsmith.client import SessionsClient
@@ -50,6 +50,8 @@ def list_sessions(shape: str, **values: Any) -> None:
         payloads = [
             record.payload for workspace in workspaces for record in client.fetch(query, workspace=workspace).records
         ]
+        for warning in client.warnings:
+            click.echo(f"sessions-pipeline: {warning}", err=True)
     if shape == "ndjson":
         for payload in payloads:
             click.echo(" ".join(payload.splitlines()))

@@ -1,17 +1,21 @@
 """The official client reads the sandbox, and finds in it what our Parquet has."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import langsmith
 import pytest
 
+from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
+from sessions_pipeline.schema.batch import judge_batch
 from sessions_pipeline.schema.columns import SESSIONS
-from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, lake_at, read
+from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, lake_at, read, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +53,14 @@ def test_the_official_client_narrows_what_it_lists(client: langsmith.Client) -> 
     assert one.id == projects[0].id
 
 
-def test_the_official_client_reads_the_second_version(sandbox: Sandbox, client: langsmith.Client) -> None:
-    async def read_all() -> list[Any]:
-        pages = client.sessions.list_v2(page_size=100, include_stats=True, sort_by="START_TIME", sort_order="asc")
-        items = [item async for item in pages]
-        await client.sessions._client.close()
-        return items
+async def list_second_version(client: langsmith.Client, **values: Any) -> list[Any]:
+    items = [item async for item in client.sessions.list_v2(page_size=100, sort_by="START_TIME", **values)]
+    await client.sessions._client.close()
+    return items
 
-    items = asyncio.run(read_all())
+
+def test_the_official_client_reads_the_second_version(sandbox: Sandbox, client: langsmith.Client) -> None:
+    items = asyncio.run(list_second_version(client, include_stats=True, sort_order="asc"))
     expected = {one.id for one in sandbox.api.data.sessions if one.tenant_id == WORKSPACE}  # type: ignore[attr-defined]
     assert len(items) == len(expected)
     assert {item.id for item in items} == expected
@@ -64,3 +68,27 @@ def test_the_official_client_reads_the_second_version(sandbox: Sandbox, client: 
     first = {str(one.id): one.total_cost for one in client.list_projects(include_stats=True, limit=300)}
     costs = {item.id: item.total_cost for item in items if item.id in first}
     assert costs == {name: None if cost is None else float(cost) for name, cost in first.items()}
+
+
+def test_our_reading_of_the_second_version_is_what_the_official_client_lists(sandbox: Sandbox, tmp_path: Path) -> None:
+    first = NOW.date() - timedelta(days=150)
+    # A client of its own: the other test has closed the connections of the first.
+    client = langsmith.Client(api_url=f"{sandbox.url}/api/v1", api_key=sandbox.key, info={}, auto_batch_tracing=False)
+    items = asyncio.run(list_second_version(client, include_stats=True, sort_order="desc"))
+    client.close()
+    settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_API_VERSION="v2")
+    with Pipeline(settings).workspaces() as (_, [workspace]):
+        read = [record for day in workspace.source.days(first, TODAY) for record in day.records]
+    judged = judge_batch([record.payload for record in read])
+    assert (judged.rejected, set(judged.drift)) == ({}, {"longlived_ttl_days"})
+    ours = {row["id"]: row for row in judged.sessions.to_pylist()}
+    assert len(ours) == judged.sessions.num_rows == len(items) > 5000
+    for item in items:
+        row = ours[item.id]
+        assert (row["name"], row["run_count"], row["total_tokens"]) == (item.name, item.run_count, item.total_tokens)
+        assert row["start_time"] == item.start_time
+        assert (row["total_cost"] is None) is (item.total_cost is None)
+        # The client makes costs floats; ours are the digits that were sent.
+        assert item.total_cost is None or float(row["total_cost"]) == item.total_cost
+        assert {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}[row["trace_tier"]] == item.trace_tier
+        assert set(json.loads(row["feedback_stats"])) == set(item.feedback_stats)

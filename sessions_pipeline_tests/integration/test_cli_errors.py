@@ -129,6 +129,19 @@ def test_the_doctor_finds_all_well(run: Run) -> None:
     assert all(word in result.out for word in ("settings", "credentials", "API", "data root"))
 
 
+def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandbox) -> None:
+    arguments = ("list", "--reference-free", "--include-stats", "--limit", "3", "--format", "json")
+    first = run(*arguments, SESSIONS_PIPELINE_API_VERSION="v1")
+    second = run(*arguments, SESSIONS_PIPELINE_API_VERSION="v2")
+    assert (second.status, second.out) == (0, first.out)
+    assert (first.err, second.err.count("\n")) == ("", 1)
+    assert "Version 2 of the API is read" in second.err
+    assert sandbox.requests[-1]["path"] == "/api/v2/sessions"
+    _complains(run("list", "--offset", "5", SESSIONS_PIPELINE_API_VERSION="v2"), 2, "no offset")
+    sandbox.faults.add(Fault("gone", 410, times=None))
+    assert "Version 1 of the API is gone: version 2 is read" in run("doctor", SESSIONS_PIPELINE_API_VERSION="auto").out
+
+
 def test_the_doctor_names_what_failed_and_goes_on(run: Run) -> None:
     result = run("doctor", LANGSMITH_API_KEY=KEY)
     _complains(result, 1, "1 of 4")
@@ -147,6 +160,7 @@ def test_the_doctor_names_what_failed_and_goes_on(run: Run) -> None:
         ({"LANGSMITH_WORKSPACE_ID": "mine"}, 2, "LANGSMITH_WORKSPACE_ID"),
         ({"SESSIONS_PIPELINE_QUERY": '{"limit": 3}'}, 2, "SESSIONS_PIPELINE_QUERY"),
         ({"SESSIONS_PIPELINE_QUERY": "nightly"}, 2, "SESSIONS_PIPELINE_QUERY"),
+        ({"SESSIONS_PIPELINE_API_VERSION": "2"}, 2, "SESSIONS_PIPELINE_API_VERSION: should be 'v1', 'v2' or 'auto'"),
         ({"SESSIONS_PIPELINE_PAGE_SIZE": "101"}, 2, "SESSIONS_PIPELINE_PAGE_SIZE"),
         ({"SESSIONS_PIPELINE_START_DATE": "soon"}, 2, "SESSIONS_PIPELINE_START_DATE"),
         ({"DAGSTER_HOME": "/nowhere/at/all"}, 2, "DAGSTER_HOME"),

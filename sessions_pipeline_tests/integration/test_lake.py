@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake import local, marker
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.lake import Lake, _store
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.schema.columns import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket, files
 
 DAY = date(2025, 1, 31)
 READ_AT = datetime(2025, 1, 31, 12, tzinfo=UTC)
@@ -37,9 +38,22 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "deep" / "lake"
 
 
+def marker_of(root: DataRoot) -> bytes:
+    return _store(str(root)).read(marker.MARKER)
+
+
+def put_marker(root: DataRoot, content: bytes) -> None:
+    _store(str(root)).put(marker.MARKER, content)
+
+
 @pytest.fixture
 def lake(root: Path) -> Lake:
     return Lake.open(str(root), query={})
+
+
+@pytest.fixture
+def anywhere(data_root: DataRoot) -> Lake:
+    return Lake.open(str(data_root), query={})
 
 
 def test_a_day_comes_back_as_it_was_written(lake: Lake, root: Path):
@@ -101,11 +115,12 @@ def test_days_are_only_those_with_a_file(lake: Lake, root: Path):
     assert lake.days(RAW_SESSIONS) == []
 
 
-def test_a_day_that_was_never_read_is_not_an_empty_one(lake: Lake):
-    lake.replace(SESSIONS, DAY, SESSIONS.schema.empty_table(), {})
-    assert lake.read(SESSIONS, DAY).num_rows == 0
-    assert not lake.has(SESSIONS, DAY + timedelta(1))
-    for read in (lake.read, lake.metadata):
+@also_in_a_bucket
+def test_a_day_that_was_never_read_is_not_an_empty_one(anywhere: Lake):
+    anywhere.replace(SESSIONS, DAY, SESSIONS.schema.empty_table(), {})
+    assert anywhere.read(SESSIONS, DAY).num_rows == 0
+    assert not anywhere.has(SESSIONS, DAY + timedelta(1))
+    for read in (anywhere.read, anywhere.metadata):
         with pytest.raises(NotReadError, match=r"^sessions was never read for 2025-02-01; materialize that day first$"):
             read(SESSIONS, DAY + timedelta(1))
         with pytest.raises(NotReadError, match=r"^sessions was never read for rows without a day;"):
@@ -113,16 +128,17 @@ def test_a_day_that_was_never_read_is_not_an_empty_one(lake: Lake):
         with pytest.raises(NotReadError, match=r"^weekly_cost_by_reference_dataset was never made;"):
             read(WEEKLY_COST_BY_REFERENCE_DATASET, None)
     with pytest.raises(NotReadError, match="2025-02-01"):
-        lake.read_days(SESSIONS, [DAY, DAY + timedelta(1)])
+        anywhere.read_days(SESSIONS, [DAY, DAY + timedelta(1)])
 
 
-def test_no_days_at_all_is_an_empty_table_with_its_columns(lake: Lake):
-    table = lake.read_days(SESSIONS, [])
+@also_in_a_bucket
+def test_no_days_at_all_is_an_empty_table_with_its_columns(anywhere: Lake):
+    table = anywhere.read_days(SESSIONS, [])
     assert table.schema.names == [*SESSIONS.schema.names, "start_date"]
     assert table.schema.field("start_date").type == pa.date32()
     assert table.num_rows == 0
     with pytest.raises(ValueError, match="has no partitions"):
-        lake.read_days(WEEKLY_COST_BY_REFERENCE_DATASET, [])
+        anywhere.read_days(WEEKLY_COST_BY_REFERENCE_DATASET, [])
 
 
 def test_a_broken_file_is_named(lake: Lake):
@@ -142,22 +158,24 @@ def test_other_files_can_be_kept_beside_the_tables(lake: Lake, root: Path):
         lake.read_file("reports/none.html")
 
 
-def test_a_missing_root_read_only_is_an_empty_lake_and_stays_missing(root: Path):
-    lake = Lake.open(str(root), query={"name": "x"}, read_only=True)
-    assert lake.days(SESSIONS) == []
-    assert not lake.has(SESSIONS, DAY)
+@also_in_a_bucket
+def test_a_missing_root_read_only_is_an_empty_lake_and_stays_missing(data_root: DataRoot):
+    anywhere = Lake.open(str(data_root), query={"name": "x"}, read_only=True)
+    assert anywhere.days(SESSIONS) == []
+    assert not anywhere.has(SESSIONS, DAY)
     with pytest.raises(NotReadError):
-        lake.read(SESSIONS, DAY)
-    assert not root.exists()
+        anywhere.read(SESSIONS, DAY)
+    assert files(data_root) == {}
 
 
-def test_a_lake_opened_for_reading_refuses_to_write(root: Path):
-    lake = Lake.open(str(root), query={}, read_only=True)
+@also_in_a_bucket
+def test_a_lake_opened_for_reading_refuses_to_write(data_root: DataRoot):
+    anywhere = Lake.open(str(data_root), query={}, read_only=True)
     with pytest.raises(LakeError, match="opened for reading only"):
-        lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
-    with pytest.raises(LakeError, match="opened for reading only"), lake.exclusive():
+        anywhere.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    with pytest.raises(LakeError, match="opened for reading only"), anywhere.exclusive():
         pass
-    assert not root.exists()
+    assert files(data_root) == {}
 
 
 def test_opening_and_reading_write_nothing(root: Path, lake: Lake):
@@ -170,43 +188,46 @@ def test_the_first_write_says_what_the_lake_is_filled_with(root: Path):
     assert json.loads((root / "_lake.json").read_text()) == {"layout": 1, "query": {"name": "x"}}
 
 
-def test_the_same_query_spelled_otherwise_is_the_same(root: Path):
-    Lake.open(str(root), query={"id": ("b", "a"), "name": "x"}).write_file("a", b"")
-    Lake.open(str(root), query={"name": "x", "id": ["a", "b"], "facets": None}).write_file("b", b"")
+@also_in_a_bucket
+def test_the_same_query_spelled_otherwise_is_the_same(data_root: DataRoot):
+    Lake.open(str(data_root), query={"id": ("b", "a"), "name": "x"}).write_file("a", b"")
+    Lake.open(str(data_root), query={"name": "x", "id": ["a", "b"], "facets": None}).write_file("b", b"")
 
 
-def test_another_query_is_refused_in_one_line(root: Path):
-    early = Lake.open(str(root), query={"name": "y"})
-    Lake.open(str(root), query={"name": "x"}).write_file("a", b"")
+@also_in_a_bucket
+def test_another_query_is_refused_in_one_line(data_root: DataRoot):
+    early = Lake.open(str(data_root), query={"name": "y"})
+    Lake.open(str(data_root), query={"name": "x"}).write_file("a", b"")
     expected = r'filled with the query {"name": "x"}, not {"name": "y"}; set SESSIONS_PIPELINE_QUERY as it was, or'
     for read_only in (True, False):
         with pytest.raises(LakeMismatchError, match=expected):
-            Lake.open(str(root), query={"name": "y"}, read_only=read_only)
+            Lake.open(str(data_root), query={"name": "y"}, read_only=read_only)
     with pytest.raises(LakeMismatchError, match=expected):
         early.replace(RAW_SESSIONS, DAY, raw("{}"), {})
     with pytest.raises(LakeMismatchError, match=expected), early.exclusive():
         pass
-    assert not (root / "raw_sessions").exists()
+    assert not any(key.startswith("raw_sessions") for key in files(data_root))
 
 
-def test_a_newer_layout_is_refused(root: Path):
-    root.mkdir(parents=True)
-    (root / "_lake.json").write_text('{"layout": 2, "query": {}}')
+@also_in_a_bucket
+def test_a_newer_layout_is_refused(data_root: DataRoot):
+    put_marker(data_root, b'{"layout": 2, "query": {}}')
     with pytest.raises(LakeMismatchError, match=r"layout 2 is newer than this version's 1; upgrade sessions-pipeline"):
-        Lake.open(str(root), query={})
+        Lake.open(str(data_root), query={})
 
 
-def test_an_older_layout_is_migrated_step_by_step(root: Path, monkeypatch: pytest.MonkeyPatch):
-    Lake.open(str(root), query={}).write_file("old", b"1")
+@also_in_a_bucket
+def test_an_older_layout_is_migrated_step_by_step(data_root: DataRoot, monkeypatch: pytest.MonkeyPatch):
+    Lake.open(str(data_root), query={}).write_file("old", b"1")
     monkeypatch.setitem(marker.MIGRATIONS, 2, lambda store: store.put("newest", store.read("new") + b"3"))
     with pytest.raises(LakeError, match="layout 1 is too old to be migrated; materialize anew"):
-        Lake.open(str(root), query={})
-    assert json.loads((root / "_lake.json").read_text())["layout"] == 1
+        Lake.open(str(data_root), query={})
+    assert json.loads(marker_of(data_root))["layout"] == 1
     monkeypatch.setitem(marker.MIGRATIONS, 1, lambda store: store.put("new", store.read("old") + b"2"))
     with pytest.raises(LakeError, match="of an older layout; `sessions-pipeline materialize` migrates it"):
-        Lake.open(str(root), query={}, read_only=True)
-    assert Lake.open(str(root), query={}).read_file("newest") == b"123"
-    assert json.loads((root / "_lake.json").read_text())["layout"] == 3
+        Lake.open(str(data_root), query={}, read_only=True)
+    assert Lake.open(str(data_root), query={}).read_file("newest") == b"123"
+    assert json.loads(marker_of(data_root))["layout"] == 3
 
 
 @pytest.mark.parametrize(
@@ -222,12 +243,12 @@ def test_an_older_layout_is_migrated_step_by_step(root: Path, monkeypatch: pytes
         b'{"layout": 1, "query": 5}',
     ],
 )
-def test_a_broken_marker_is_an_error_and_never_a_new_lake(root: Path, content: bytes):
-    root.mkdir(parents=True)
-    (root / "_lake.json").write_bytes(content)
+@also_in_a_bucket
+def test_a_broken_marker_is_an_error_and_never_a_new_lake(data_root: DataRoot, content: bytes):
+    put_marker(data_root, content)
     with pytest.raises(LakeError, match=r"_lake\.json: broken; put it back"):
-        Lake.open(str(root), query={})
-    assert (root / "_lake.json").read_bytes() == content
+        Lake.open(str(data_root), query={})
+    assert marker_of(data_root) == content
 
 
 @pytest.mark.parametrize("root", ["gs://bucket/x", "http://127.0.0.1/x"])
@@ -264,10 +285,11 @@ def test_equal_input_gives_equal_files(lake: Lake):
     assert Path(lake.replace(RAW_SESSIONS, DAY, raw("{}", "[]"), {"a": "b"}).uri).read_bytes() == first
 
 
-def test_the_lock_is_re_entered_by_the_thread_that_holds_it(lake: Lake, root: Path):
-    with lake.exclusive(timeout=0), Lake.open(str(root), query={}).exclusive(timeout=0):
-        lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
-    with lake.exclusive(timeout=0):
+@also_in_a_bucket
+def test_the_lock_is_re_entered_by_the_thread_that_holds_it(anywhere: Lake, data_root: DataRoot):
+    with anywhere.exclusive(timeout=0), Lake.open(str(data_root), query={}).exclusive(timeout=0):
+        anywhere.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    with anywhere.exclusive(timeout=0):
         pass
 
 
@@ -291,10 +313,11 @@ def test_another_run_is_waited_for_and_that_is_said_once(lake: Lake, root: Path)
     assert said == [f"waiting for another run that is writing to {root}"]
 
 
-def test_runs_for_different_months_do_not_wait_for_each_other(lake: Lake, root: Path):
-    other = Lake.open(str(root), query={})
+@also_in_a_bucket
+def test_runs_for_different_months_do_not_wait_for_each_other(anywhere: Lake, data_root: DataRoot):
+    other = Lake.open(str(data_root), query={})
     january, february = date(2025, 1, 31), date(2025, 2, 1)
-    with lake.exclusive(days=[january]), ThreadPoolExecutor(1) as elsewhere:
+    with anywhere.exclusive(days=[january]), ThreadPoolExecutor(1) as elsewhere:
 
         def takes(*days: Day) -> bool:
             try:
@@ -307,20 +330,22 @@ def test_runs_for_different_months_do_not_wait_for_each_other(lake: Lake, root: 
             assert elsewhere.submit(takes, *days).result()
         for days in ([january], [date(2025, 1, 1)], [None, january, UNDATED]):
             assert not elsewhere.submit(takes, *days).result()
-        with lake.exclusive(timeout=0, days=[date(2025, 1, 1), february]):
+        with anywhere.exclusive(timeout=0, days=[date(2025, 1, 1), february]):
             assert not elsewhere.submit(takes, february).result()
         assert elsewhere.submit(takes, february).result()
 
 
-def test_runs_that_need_the_same_months_in_any_order_never_wait_for_ever(root: Path):
+@also_in_a_bucket
+def test_runs_that_need_the_same_months_in_any_order_never_wait_for_ever(data_root: DataRoot):
     days: list[Day] = [date(2025, 1, 31), date(2025, 2, 1), UNDATED, None]
     counted = {"now": 0, "most": 0, "turns": 0}
+    turns = 30 if isinstance(data_root, Path) else 4
 
     def work(seed: int) -> None:
-        lake = Lake.open(str(root), query={})
-        for turn in range(30):
+        anywhere = Lake.open(str(data_root), query={})
+        for turn in range(turns):
             random.Random(seed * 100 + turn).shuffle(mine := list(days))
-            with lake.exclusive(timeout=60, days=mine):
+            with anywhere.exclusive(timeout=60, days=mine):
                 counted["now"] += 1
                 counted["most"] = max(counted["most"], counted["now"])
                 counted["turns"] += 1
@@ -328,7 +353,7 @@ def test_runs_that_need_the_same_months_in_any_order_never_wait_for_ever(root: P
 
     with ThreadPoolExecutor(4) as runs:
         list(runs.map(work, range(4)))
-    assert counted == {"now": 0, "most": 1, "turns": 120}
+    assert counted == {"now": 0, "most": 1, "turns": 4 * turns}
 
 
 def test_a_file_that_another_month_s_run_took_for_stray_is_written_all_the_same(
@@ -348,10 +373,11 @@ def test_a_file_that_another_month_s_run_took_for_stray_is_written_all_the_same(
     assert lake.read_file("reports/a") == b"whole"
 
 
-def test_a_query_that_came_in_while_waiting_is_refused(root: Path):
-    lake = Lake.open(str(root), query={"name": "y"})
-    Lake.open(str(root), query={"name": "x"}).write_file("a", b"")
-    with pytest.raises(LakeMismatchError), lake.exclusive():
+@also_in_a_bucket
+def test_a_query_that_came_in_while_waiting_is_refused(data_root: DataRoot):
+    anywhere = Lake.open(str(data_root), query={"name": "y"})
+    Lake.open(str(data_root), query={"name": "x"}).write_file("a", b"")
+    with pytest.raises(LakeMismatchError), anywhere.exclusive():
         pass
 
 
@@ -405,8 +431,9 @@ def test_every_table_can_be_empty(lake: Lake, table):
     assert lake.read(table, day).schema.equals(table.schema, check_metadata=True)
 
 
-def test_asking_whether_it_can_be_written_leaves_no_file(lake: Lake, root: Path):
-    lake.check_writable()
-    assert [path for path in root.rglob("*") if path.is_file()] == []
+@also_in_a_bucket
+def test_asking_whether_it_can_be_written_leaves_no_file(anywhere: Lake, data_root: DataRoot):
+    anywhere.check_writable()
+    assert files(data_root) == {}
     with pytest.raises(LakeError, match="SESSIONS_PIPELINE_DATA_ROOT elsewhere"):
         Lake.open("/proc/no/such/lake", query={}).check_writable()

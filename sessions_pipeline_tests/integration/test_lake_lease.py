@@ -33,8 +33,7 @@ with Lake.open(sys.argv[1], query={}).exclusive(days=[date(2025, 1, 31)]):
 
 
 @pytest.fixture
-def lake(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    monkeypatch.setattr(lease, "PAUSE", (0.02, 0.05))
+def lake(bucket: str) -> Lake:
     return Lake.open(bucket, query={})
 
 

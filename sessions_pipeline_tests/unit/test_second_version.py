@@ -1,0 +1,139 @@
+"""Version 2's records in version 1's spelling: nothing lost, no digit touched, and the way back."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessions_pipeline.insights.feedback import session_feedback
+from sessions_pipeline.schema.batch import judge_batch
+from sessions_pipeline.schema.second_version import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
+from sessions_pipeline_tests.builders import dataset, uuid
+
+NO_SCORES = '"contains_thread_feedback":false,"max":null,"median":null,"min":null,"type":"PRIMARY"'
+PROJECT = f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","type":"PROJECT"'
+
+
+def second(**values: str) -> str:
+    """A record of version 2 from the JSON texts of its properties."""
+    return "{" + ",".join(f'"{name}":{text}' for name, text in values.items()) + "}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "spelt"),
+    [
+        ('{"total_cost":0.10}', '{"total_cost":"0.10"}'),
+        ('{"prompt_cost":1E-7,"completion_cost":null}', '{"prompt_cost":"1E-7","completion_cost":null}'),
+        ('{"total_cost":1234567890.123456789012345678}', '{"total_cost":"1234567890.123456789012345678"}'),
+        ('{"total_cost":"0.5"}', '{"total_cost":"0.5"}'),
+        ('{"trace_tier":"LONG_LIVED"}', '{"trace_tier":"longlived"}'),
+        ('{"trace_tier":"SHORT_LIVED"}', '{"trace_tier":"shortlived"}'),
+        ('{"trace_tier":"FOR_EVER"}', '{"trace_tier":"FOR_EVER"}'),
+        ('{"type":"PROJECT"}', "{}"),
+        ('{"type":"PROJECT","reference_dataset_id":null}', '{"reference_dataset_id":null}'),
+        ('{"type":"EXPERIMENT","reference_dataset_id":"d"}', '{"reference_dataset_id":"d"}'),
+        ('{"type":"AGENT"}', '{"type":"AGENT"}'),
+        ('{"type":"PROJECT","reference_dataset_id":"d"}', '{"type":"PROJECT","reference_dataset_id":"d"}'),
+        (
+            '{"extra":{"total_cost":1.0,"type":"PROJECT"} , "é":1}',
+            '{"extra":{"total_cost":1.0,"type":"PROJECT"} , "é":1}',
+        ),
+        (
+            f'{{"feedback_stats":{{"a":{{"avg":0.50,"errors":0,{NO_SCORES},"n":2,"stdev":null,"values":{{}}}}}}}}',
+            '{"feedback_stats":{"a":{"n":2,"avg":0.50,"stdev":null,"errors":0}}}',
+        ),
+        (
+            '{"session_feedback_stats":{"a":{"values":{"x":1},"min":0.1,"type":"COMPOSITE","n":2}}}',
+            '{"session_feedback_stats":{"a":{"n":2,"values":{"x":1},"min":0.1,"type":"COMPOSITE"}}}',
+        ),
+        ('{"feedback_stats":null}', '{"feedback_stats":null}'),
+        ('{"feedback_stats":{"a":7}}', '{"feedback_stats":{"a":7}}'),
+        ('{"total_cost":NaN}', '{"total_cost":NaN}'),
+        ('{"name":"\\ud800","total_cost":1}', '{"name":"\\ud800","total_cost":1}'),
+        ("[1]", "[1]"),
+        ("7", "7"),
+    ],
+)
+def test_a_record_is_spelt_as_version_1_spells_it(sent: str, spelt: str) -> None:
+    assert as_first_version(sent) == spelt
+    assert as_first_version(spelt) == spelt, "version 1's own spelling stays"
+
+
+DIGITS = st.from_regex(r"\A(0|[1-9][0-9]{0,19})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?\Z")
+STAT = st.one_of(st.just("null"), DIGITS)
+SCORES = st.fixed_dictionaries(
+    {
+        "n": DIGITS,
+        "avg": STAT,
+        "stdev": STAT,
+        "errors": DIGITS,
+        "min": STAT,
+        "max": STAT,
+        "median": STAT,
+        "values": st.sampled_from(["{}", '{"pass":3}']),
+        "contains_thread_feedback": st.sampled_from(["true", "false"]),
+        "type": st.sampled_from(['"PRIMARY"', '"COMPOSITE"']),
+    }
+).map(lambda fields: second(**fields))
+RECORDS = st.fixed_dictionaries(
+    {
+        "id": st.just('"a"'),
+        "type": st.sampled_from(['"PROJECT"', '"EXPERIMENT"', '"AGENT"', '"NEW"']),
+        "reference_dataset_id": st.sampled_from(["null", '"d"']),
+        "trace_tier": st.sampled_from(["null", '"LONG_LIVED"', '"SHORT_LIVED"', '"OTHER"']),
+        **dict.fromkeys(COSTS, STAT),
+        **dict.fromkeys(FEEDBACK, st.one_of(st.just("null"), SCORES.map(lambda scores: second(score=scores)))),
+        "extra": st.sampled_from(["null", '{"total_cost": 1.50}']),
+    }
+)
+
+
+def as_second_version(payload: str) -> dict[str, Any]:
+    """The way back, as docs/api-versions.md gives it; numbers as their text."""
+    values: dict[str, Any] = json.loads(payload, parse_float=str, parse_int=str)
+    values.setdefault("type", "EXPERIMENT" if values["reference_dataset_id"] else "PROJECT")
+    tiers = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}
+    values["trace_tier"] = tiers.get(values["trace_tier"], values["trace_tier"])
+    nothing = {name: json.loads(text) for name, text in NOTHING.items()}
+    for name in FEEDBACK:
+        values[name] = values[name] and {key: {**nothing, **scores} for key, scores in values[name].items()}
+    return values
+
+
+@given(RECORDS)
+def test_the_way_back_is_known(texts: dict[str, str]) -> None:
+    sent = second(**texts)
+    assert as_second_version(as_first_version(sent)) == json.loads(sent, parse_float=str, parse_int=str)
+
+
+def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_read() -> None:
+    scores = f'{{"avg":0.5,"errors":1,{NO_SCORES},"n":2,"stdev":0.1,"values":{{"pass":2}}}}'
+    sent = (
+        f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","name":"n","start_time":"2026-03-20T10:00:00.5Z",'
+        f'"type":"EXPERIMENT","reference_dataset_id":"{dataset(1)}","trace_tier":"LONG_LIVED",'
+        f'"total_cost":0.000000000000000001,"feedback_stats":{{"ok":{scores}}}}}'
+    )
+    judged = judge_batch([as_first_version(sent)])
+    assert (judged.rejected, judged.drift) == ({}, {})
+    [row] = judged.sessions.to_pylist()
+    assert (row["trace_tier"], f"{row['total_cost']:f}") == ("longlived", "0.000000000000000001")
+    [feedback] = session_feedback(judged.sessions).to_pylist()
+    told = ("count", "average", "standard_deviation", "errors", "values")
+    assert [feedback[name] for name in told] == [2, 0.5, 0.1, 1, '{"pass":2}']
+
+
+def test_a_page_gives_its_records_and_the_next_cursor() -> None:
+    body = f'{{"next_cursor": "abc", "new": [1], "items": [{PROJECT}, "total_cost": 1.0}}, 7, {{"id": NaN}}]}}'
+    records, cursor = read_second_page(body.encode())
+    assert cursor == "abc"
+    assert [record.session_id for record in records] == [uuid(1), None, None]
+    assert records[0].payload == f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","total_cost":"1.0"}}'
+    assert [record.payload for record in records[1:]] == ["7", '{"id": NaN}']
+
+
+@pytest.mark.parametrize("end", ["null", '""', None])
+def test_the_last_page_has_no_cursor(end: str | None) -> None:
+    body = '{"items":[]}' if end is None else f'{{"items":[],"next_cursor":{end}}}'
+    assert read_second_page(body.encode()) == ([], None)
