@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from sessions_pipeline.cli.lazy import heavy_imports
 from sessions_pipeline.settings import Settings
 
 DAYS = 30
@@ -15,10 +16,11 @@ ROOT = Path("data/demo")
 @click.option("--days", type=click.IntRange(1, 45), default=DAYS, show_default=True, help="How many days to read.")
 def demo(days: int) -> None:
     """Materialise the last days of a made-up company from the embedded API, under data/demo. No account needed."""
-    from sessions_pipeline.cli.report import write_report
-    from sessions_pipeline.cli.run import run_days
-    from sessions_pipeline.cli.summary import print_summary
-    from sessions_pipeline.sandbox.server import running_sandbox
+    with heavy_imports():
+        from sessions_pipeline.cli.report import write_report
+        from sessions_pipeline.cli.run import run_days
+        from sessions_pipeline.cli.summary import print_summary
+        from sessions_pipeline.sandbox.server import running_sandbox
 
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)

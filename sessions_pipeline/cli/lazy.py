@@ -1,6 +1,8 @@
 """Commands that are imported when they are run: `--help` does not wait a second for Dagster."""
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -26,3 +28,14 @@ class LazyGroup(click.Group):
         module, _, attribute = self._lazy[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
         return command
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import Dagster without looking for garbage among a million objects that live for ever: a sixth of its time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime
 
 import click
 
+from sessions_pipeline.cli.lazy import heavy_imports
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.settings import Settings
 
@@ -35,8 +36,9 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
 
     # Workers load what they need while Dagster is imported.
     prepare((window[1] - window[0]).days + 1)
-    from sessions_pipeline.cli.run import run_days
-    from sessions_pipeline.cli.summary import print_summary
+    with heavy_imports():
+        from sessions_pipeline.cli.run import run_days
+        from sessions_pipeline.cli.summary import print_summary
 
     run_days(settings, *window, select=select, as_of=as_of.replace(tzinfo=UTC) if as_of else None)
     print_summary(settings, *window, as_json=as_json)

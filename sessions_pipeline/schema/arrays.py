@@ -1,7 +1,7 @@
 """Arrow arrays from Python values and back, where Arrow's own ways would import pandas: 0.3 s or more, and 50 MB."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
@@ -18,18 +18,23 @@ _EPOCH = date(1970, 1, 1).toordinal()
 
 def text_array(values: Sequence[str | None]) -> "pa.Array[Any]":
     """Strings, None as null."""
-    flags = bytes([value is not None for value in values])
-    filled = [value or "" for value in values]
-    joined = "".join(filled)
+    try:
+        # Where nothing is null this takes a third of the time.
+        filled: Sequence[str] = values  # type: ignore[assignment]
+        joined, validity = "".join(filled), None
+    except TypeError:
+        filled = [value or "" for value in values]
+        joined, validity = "".join(filled), _validity(values)
     if joined.isascii():
-        return _strings(map(len, filled), joined.encode(), flags)
+        return _strings(map(len, filled), joined.encode(), len(values), validity)
     parts = [value.encode() for value in filled]
-    return _strings(map(len, parts), b"".join(parts), flags)
+    return _strings(map(len, parts), b"".join(parts), len(values), validity)
 
 
 def utf8_array(values: Sequence[bytes]) -> "pa.Array[Any]":
     """Strings given in UTF-8, empty as null."""
-    return _strings(map(len, values), b"".join(values), bytes(map(bool, values)))
+    validity = None if all(values) else _flags(bytes(map(bool, values)))
+    return _strings(map(len, values), b"".join(values), len(values), validity)
 
 
 def few_texts_array(values: Sequence[str]) -> "pa.Array[Any]":
@@ -49,12 +54,20 @@ def int64_array(values: Sequence[int | None], type_: pa.DataType) -> "pa.Array[A
     Raises:
         OverflowError: a value does not fit 64 bits.
     """
-    return _fixed(array("q", [0 if value is None else value for value in values]), values, type_)
+    try:
+        return _fixed(array("q", values), None, type_)  # type: ignore[arg-type]
+    except TypeError:
+        filled = [0 if value is None else value for value in values]
+    return _fixed(array("q", filled), _validity(values), type_)
 
 
 def double_array(values: Sequence[float | None]) -> "pa.Array[Any]":
     """Floating-point numbers, None as null, negative zero as zero."""
-    return _fixed(array("d", [0.0 if value is None else value + 0.0 for value in values]), values, pa.float64())
+    try:
+        return _fixed(array("d", [value + 0.0 for value in values]), None, pa.float64())  # type: ignore[operator]
+    except TypeError:
+        filled = [0.0 if value is None else value + 0.0 for value in values]
+    return _fixed(array("d", filled), _validity(values), pa.float64())
 
 
 def value_array(values: Sequence[Any], type_: pa.DataType) -> "pa.Array[Any]":
@@ -93,16 +106,18 @@ def flag_array(flags: bytes) -> "pa.Array[Any]":
     return pa.Array.from_buffers(pa.uint8(), len(flags), [None, pa.py_buffer(flags)]).cast(pa.bool_())
 
 
-def _strings(lengths: Any, data: bytes, flags: bytes) -> "pa.Array[Any]":
+def _strings(lengths: Iterable[int], data: bytes, count: int, validity: pa.Buffer | None) -> "pa.Array[Any]":
     offsets = array("i", accumulate(lengths, initial=0))
-    buffers = [_validity(flags), pa.py_buffer(offsets), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.string(), len(flags), buffers)
+    return pa.Array.from_buffers(pa.string(), count, [validity, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
-def _fixed(numbers: "array[Any]", values: Sequence[Any], type_: pa.DataType) -> "pa.Array[Any]":
-    flags = bytes([value is not None for value in values])
-    return pa.Array.from_buffers(type_, len(flags), [_validity(flags), pa.py_buffer(numbers)])
+def _fixed(numbers: "array[Any]", validity: pa.Buffer | None, type_: pa.DataType) -> "pa.Array[Any]":
+    return pa.Array.from_buffers(type_, len(numbers), [validity, pa.py_buffer(numbers)])
 
 
-def _validity(flags: bytes) -> pa.Buffer | None:
-    return flag_array(flags).buffers()[1] if 0 in flags else None
+def _validity(values: Sequence[Any]) -> pa.Buffer | None:
+    return _flags(bytes([value is not None for value in values]))
+
+
+def _flags(flags: bytes) -> pa.Buffer | None:
+    return flag_array(flags).buffers()[1]
