@@ -26,7 +26,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             session_assets(daily),
             daily_cost_asset(daily),
             insight_assets(daily),
-            *period_assets(),
+            period_assets(),
             usage_asset(daily),
             report_asset(),
         ],

@@ -1,5 +1,6 @@
 """The assets that sum all days: costs by week and by month, one file each."""
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -15,7 +16,6 @@ from sessions_pipeline.schema.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
     WEEKLY_COST_BY_REFERENCE_DATASET,
-    Table,
 )
 from sessions_pipeline.schema.readings import last_read
 
@@ -25,28 +25,31 @@ SUMS = {
 }
 
 
-def period_assets() -> list[dg.AssetsDefinition]:
-    """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
-    return [_period_asset(table) for table in SUMS]
+def period_assets() -> dg.AssetsDefinition:
+    """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`, from one reading of the days."""
 
-
-def _period_asset(table: Table) -> dg.AssetsDefinition:
     @dg.multi_asset(
-        name=f"sum_{table.name.partition('_')[0]}_costs",
-        specs=[metadata.spec(table, deps=[DAILY_COST_BY_REFERENCE_DATASET.name], group=COSTS, partitions=None)],
+        name="sum_periods",
+        specs=[
+            metadata.spec(table, deps=[DAILY_COST_BY_REFERENCE_DATASET.name], group=COSTS, partitions=None)
+            for table in SUMS
+        ],
+        can_subset=True,
         pool="lake",
     )
-    def sum_costs(
+    def sum_periods(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> dg.MaterializeResult[None]:
+    ) -> Iterator[dg.MaterializeResult[None]]:
         lake = pipeline.open_lake()
         with lake.exclusive(pipeline.on_wait or context.log.warning):
             days = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
-            sums = SUMS[table](lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days), days, _unfinished(lake, days))
-            written = lake.replace(table, None, sums, {})
-        return dg.MaterializeResult(asset_key=table.name, metadata={**metadata.of_file(written), **_told(sums)})
+            daily, unfinished = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days), _unfinished(lake, days)
+            for table in (table for table in SUMS if dg.AssetKey(table.name) in context.selected_asset_keys):
+                sums = SUMS[table](daily, days, unfinished)
+                told = metadata.of_file(lake.replace(table, None, sums, {}))
+                yield dg.MaterializeResult(asset_key=table.name, metadata={**told, **_told(sums)})
 
-    return sum_costs
+    return sum_periods
 
 
 def _unfinished(lake: Lake, days: list[date]) -> list[date]:

@@ -55,7 +55,7 @@ def int64_array(values: Sequence[int | None], type_: pa.DataType) -> "pa.Array[A
         OverflowError: a value does not fit 64 bits.
     """
     try:
-        return _fixed(array("q", values), None, type_)  # type: ignore[arg-type]
+        return _fixed(array("q", values), None, type_)
     except TypeError:
         filled = [0 if value is None else value for value in values]
     return _fixed(array("q", filled), _validity(values), type_)
