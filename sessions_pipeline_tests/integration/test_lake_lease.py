@@ -113,10 +113,11 @@ def test_a_holder_that_stood_still_has_lost_its_lock_and_writes_nothing_more(
             done.wait(30)
 
     with ThreadPoolExecutor(1) as elsewhere:
-        with lake.exclusive(days=[DAY]):
+        lost = "stood still so long that it has lost its lock; run it again"
+        with pytest.raises(LakeBusyError, match=lost), lake.exclusive(days=[DAY]):
             other = elsewhere.submit(take_over)
             assert taken.wait(30)
-            with pytest.raises(LakeBusyError, match="stood still so long that it has lost its lock; run it again"):
+            with pytest.raises(LakeBusyError, match=lost):
                 lake.write_file("a", b"late")
         assert content(lake)["held"]
         done.set()
