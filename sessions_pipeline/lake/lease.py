@@ -104,7 +104,7 @@ def leased(files: S3Store, key: str, lake: str, on_wait: OnWait | None, timeout:
     """Hold the lock object `key` of `lake`; re-entrant within a thread.
 
     Raises:
-        LakeBusyError: another run still holds it after `timeout` seconds.
+        LakeBusyError: another run still holds it after `timeout` seconds, or it was lost before the end.
     """
     mine = (os.getpid(), threading.get_ident(), f"{lake}/{key}")
     if mine in _HELD:
@@ -113,6 +113,8 @@ def leased(files: S3Store, key: str, lake: str, on_wait: OnWait | None, timeout:
     lease = _HELD[mine] = _acquire(files, key, lake, on_wait, timeout)
     try:
         yield
+        # What other processes wrote for this one was not checked as it was written.
+        lease.check()
     finally:
         del _HELD[mine]
         lease.release()

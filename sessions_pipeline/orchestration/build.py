@@ -10,6 +10,7 @@ from sessions_pipeline.orchestration.partitions import daily_partitions
 from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.report import REPORT, report_asset
+from sessions_pipeline.orchestration.retries import missed_retries
 from sessions_pipeline.orchestration.schedules import REFRESH, changed_sessions, hourly_refresh, nightly_refresh
 from sessions_pipeline.orchestration.sessions import GROUP as SESSIONS_GROUP
 from sessions_pipeline.orchestration.sessions import session_assets
@@ -48,7 +49,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             nightly_refresh(pipeline.settings),
             nightly_project_costs(pipeline),
         ],
-        sensors=[changed_sessions(pipeline)],
+        sensors=[changed_sessions(pipeline), missed_retries()],
         resources={"pipeline": of_run(pipeline)},
         executor=dg.in_process_executor,
     )

@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import connection, forkserver, get_context, parent_process
+from multiprocessing import connection, current_process, forkserver, get_context, parent_process
 from typing import Any, TypeVar
 
 from sessions_pipeline.errors import WorkerLostError
@@ -73,7 +73,8 @@ class Workers:
 def workers_for(days: int, lake: Lake, root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
     """Workers for so many days of `lake`, which is the one at `root` for `query`. They have ended when this has."""
     count = min(_cores(), MOST_PROCESSES)
-    if days < BACKFILL_DAYS or count == 1:
+    # A run in a worker of Celery's may have no processes of its own; the workers there are many themselves.
+    if days < BACKFILL_DAYS or count == 1 or current_process().daemon:
         with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
             yield Workers(executor, partial(_with_lake, lake), ahead=1)
         return

@@ -111,7 +111,7 @@ class Engine:
         deadline = time.monotonic() + patience_seconds
         while not self._has_ended(backfill):
             assert time.monotonic() < deadline, self.told()
-            time.sleep(1)
+            time.sleep(2)
         return self.runs(backfill)
 
     def _has_ended(self, backfill: str) -> bool:

@@ -105,19 +105,28 @@ def test_a_holder_that_stood_still_has_lost_its_lock_and_writes_nothing_more(
     monkeypatch.setattr(lease, "SECONDS", 0.3)
     monkeypatch.setattr(lease.Lease, "_renew", lambda _: None)
     lake.write_file("a", b"former")
-    taken, done = threading.Event(), threading.Event()
+    standing, taken, done = threading.Event(), threading.Event(), threading.Event()
 
     def take_over() -> None:
         with Lake.open(bucket, query={}).exclusive(timeout=30, days=[DAY]):
             taken.set()
             done.wait(30)
 
-    with ThreadPoolExecutor(1) as elsewhere:
+    lost = "stood still so long that it has lost its lock; run it again"
+
+    def stand_still() -> None:
         with lake.exclusive(days=[DAY]):
-            other = elsewhere.submit(take_over)
+            standing.set()
             assert taken.wait(30)
-            with pytest.raises(LakeBusyError, match="stood still so long that it has lost its lock; run it again"):
+            with pytest.raises(LakeBusyError, match=lost):
                 lake.write_file("a", b"late")
+
+    with ThreadPoolExecutor(2) as elsewhere:
+        first = elsewhere.submit(stand_still)
+        assert standing.wait(30)
+        other = elsewhere.submit(take_over)
+        with pytest.raises(LakeBusyError, match=lost):
+            first.result()
         assert content(lake)["held"]
         done.set()
         other.result()

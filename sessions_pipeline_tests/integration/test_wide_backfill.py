@@ -1,8 +1,10 @@
 """What the runs of a wide backfill write, each by itself in this process: together the same as one run."""
 
+import os
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -10,6 +12,8 @@ import yaml
 from dagster_celery.launcher import CeleryRunLauncher
 
 from sessions_pipeline.errors import EngineError, UsageError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration import workers
 from sessions_pipeline.orchestration.build import build_definitions, quiet_config
 from sessions_pipeline.orchestration.instance import temporary_instance
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -59,6 +63,15 @@ def test_a_run_for_a_workspace_that_the_settings_do_not_name_reads_nothing(sandb
         run(Part(LAST, LAST, OTHER_WORKSPACE), settings)
     assert isinstance(caught.value.__cause__, UsageError)
     assert len(sandbox.requests) == before
+
+
+def test_a_run_in_a_process_that_may_have_no_children_settles_its_days_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "current_process", lambda: SimpleNamespace(daemon=True))
+    lake = Lake.open(str(tmp_path), query={})
+    with workers.workers_for(31, lake, str(tmp_path), {}) as crew:
+        assert list(crew.each(lambda _lake, _task: os.getpid(), range(3))) == [os.getpid()] * 3
 
 
 def test_the_keys_of_celery_yaml_make_an_instance_that_sends_runs_to_celery_and_counts_them_by_workspace(

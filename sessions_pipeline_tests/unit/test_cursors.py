@@ -1,5 +1,6 @@
 """The cursor reader: complete under change whatever a cursor stands for, bounded, never an endless loop."""
 
+import contextlib
 import random
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -113,6 +114,35 @@ def test_a_session_that_a_deletion_moves_over_a_page_end_is_read_by_id() -> None
     server = Deleting(dict(sessions), schedule=["none", "delete"])
     assert by_day(read(server)) == wanted(sessions)
     assert [ask.ids for ask in server.asked if ask.ids] == [(as_uuid("s100"),)]
+
+
+def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
+    class Deleting(CursorServer):
+        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+            if ask.cursor is not None and ask.cursor.endswith("90]"):
+                self.sessions.pop("s000", None)
+            return super().cursor_answer(ask)
+
+    # Pages of ten and of nine: both have one that ends with the ninetieth session.
+    sessions: Sessions = {f"s{i:03}": START + 3 * DAY - 1 - i for i in range(200)}
+    server = Deleting(dict(sessions))
+    assert by_day(read(server, 10)) == wanted(sessions)
+    assert "s000" not in server.sessions
+    assert {ask.size for ask in server.asked if not ask.ids} >= {10, 9, 8}
+
+
+def test_days_are_handed_out_while_older_ones_are_being_read() -> None:
+    server = CursorServer({f"s{i:03}": START + 3 * DAY - 1 - i * DAY // 100 for i in range(300)})
+    reader = CursorReader(start_us=START, end_us=START + 3 * DAY, page_size=20)
+    frontiers = []
+    steps = reader.read()
+    ask = next(steps)
+    with contextlib.suppress(StopIteration):
+        while True:
+            ask = steps.send(server.cursor_answer(ask._replace(ahead=())))
+            frontiers.append(reader.frontier)
+    assert frontiers == sorted(frontiers, reverse=True)
+    assert sum(START + DAY < frontier < START + 2 * DAY for frontier in frontiers) > 5
 
 
 @pytest.mark.parametrize("page_size", [1, 10, 33, 64, 100])
