@@ -1,5 +1,6 @@
 """`sessions-pipeline materialize`: the assets of some days, as one Dagster run in this process."""
 
+import os
 from datetime import UTC, date, datetime
 
 import click
@@ -32,6 +33,8 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     settings = Settings.load()
     window = first.date(), last.date()
     check_days(*window, settings)
+    # Before Arrow is loaded: its own pool keeps what it freed, in this process as in the workers.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from sessions_pipeline.orchestration.workers import prepare
 
     # Workers load what they need while Dagster is imported.

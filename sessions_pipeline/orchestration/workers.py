@@ -90,6 +90,8 @@ def workers_for(days: int, lake: Lake, root: str, query: Mapping[str, Any]) -> I
 def prepare(days: int) -> None:
     """Begin to load what workers need, in the background, where so many days will need them."""
     if days >= BACKFILL_DAYS and _cores() > 1:
+        # Arrow's own pool keeps what it freed: 90 MB of 370 in a backfill on two cores.
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         forkserver.set_forkserver_preload(_PRELOADED)
         forkserver.ensure_running()
 
