@@ -38,8 +38,8 @@ def sandbox() -> Iterator[Sandbox]:
 
 def run(part: Part, settings: Settings) -> None:
     """As a worker runs it: tags are all that tells the part."""
-    job = build_definitions(Pipeline(settings)).get_repository_def().get_job(REFRESH)
     with temporary_instance() as instance:
+        job = build_definitions(Pipeline(settings)).get_repository_def().get_job(REFRESH)
         job.execute_in_process(instance=instance, run_config=quiet_config(), tags=part.tags("test"))
 
 
