@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import connection, current_process, forkserver, get_context, parent_process
+from multiprocessing import connection, current_process, forkserver, get_context, parent_process, resource_tracker
 from typing import Any, TypeVar
 
 from sessions_pipeline.errors import WorkerLostError
@@ -93,7 +93,12 @@ def prepare(days: int) -> None:
         # Arrow's own pool keeps what it freed: 90 MB of 370 in a backfill on two cores.
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
         forkserver.set_forkserver_preload(_PRELOADED)
+        # Ctrl-C is for this process: what it starts inherits the mask, and would else print where it was interrupted.
+        # The tracker first, since starting it takes the mask away.
+        resource_tracker.ensure_running()
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
 
 
 def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:

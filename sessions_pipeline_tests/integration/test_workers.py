@@ -148,3 +148,24 @@ def _is_alive(process: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+def test_what_is_being_prepared_is_not_interrupted_by_ctrl_c() -> None:
+    prepare = "from sessions_pipeline.orchestration import workers; workers._cores = lambda: 2; workers.prepare(99)"
+    wait = "import sys; print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", f"{prepare}; {wait}"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        os.killpg(run.pid, signal.SIGINT)
+        _, said = run.communicate()
+    # Only this process itself, which has no command line around it, says that it was interrupted.
+    assert said.count("KeyboardInterrupt") == 1
+    assert "forkserver.py" not in said
