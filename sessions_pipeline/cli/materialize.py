@@ -1,6 +1,5 @@
 """`sessions-pipeline materialize`: the assets of some days, as one Dagster run in this process."""
 
-import os
 from datetime import UTC, date, datetime
 
 import click
@@ -33,11 +32,9 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     settings = Settings.load()
     window = first.date(), last.date()
     check_days(*window, settings)
-    # Before Arrow is loaded: its own pool keeps what it freed, in this process as in the workers.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from sessions_pipeline.orchestration.workers import prepare
 
-    # Workers load what they need while Dagster is imported.
+    # Before Arrow is loaded, and so that workers load what they need while Dagster is imported.
     prepare((window[1] - window[0]).days + 1)
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Collection, Generator, Sequence
 from itertools import combinations
 from typing import NamedTuple
-from uuid import UUID
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.coverage import (
@@ -27,6 +26,7 @@ from sessions_pipeline.langsmith.coverage import (
     identity,
     sort_keys,
 )
+from sessions_pipeline.schema.query import IDS_PER_REQUEST, is_uuid
 from sessions_pipeline.schema.records import Record
 
 # Pages of fewer records prove too little of each other.
@@ -37,8 +37,6 @@ SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
 TRIES = 12
 # Ten million sessions: more than any workspace has, so the list has no end.
 MOST_PAGES = 100_000
-# Ids a request: 50 UUIDs make an address of 2,300 characters; servers refuse from 8,000 on.
-BATCH = 50
 _TOP = UNDATED_FIRST + 1
 
 
@@ -273,9 +271,9 @@ class CursorReader:
         """Sessions that the main walk has lost; what does not come was deleted meanwhile."""
         for name in names:
             del self._unread[name]
-        wanted = [name for name in names if _is_uuid(name)]
-        for first in range(0, len(wanted), BATCH):
-            yield from self._read_batch(tuple(wanted[first : first + BATCH]))
+        wanted = [name for name in names if is_uuid(name)]
+        for first in range(0, len(wanted), IDS_PER_REQUEST):
+            yield from self._read_batch(tuple(wanted[first : first + IDS_PER_REQUEST]))
 
     def _read_batch(self, ids: tuple[str, ...]) -> Generator[CursorAsk, CursorPage, None]:
         walk, missing = Walk(self._main.size, include_stats=True, ids=ids), set(ids)
@@ -307,11 +305,3 @@ def _only(records: Sequence[Record], wanted: Collection[str]) -> list[Record]:
 def _name(record: Record) -> str:
     """What tells a record in all walks; the text won't do, as it differs with the stats."""
     return record.session_id or record.start_time or ""
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True

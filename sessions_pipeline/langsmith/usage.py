@@ -13,13 +13,11 @@ from uuid import UUID
 from sessions_pipeline.langsmith.activity import active_since
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.pages import pages
-from sessions_pipeline.schema.query import SessionsQuery
+from sessions_pipeline.schema.query import IDS_PER_REQUEST, SessionsQuery, is_uuid
 from sessions_pipeline.schema.records import Record
 
 # `stats_start_time` reaches this far back (source: the API's documentation of the parameter).
 REACH = timedelta(days=31)
-# Ids a request: 50 UUIDs make an address of 2,300 characters; servers refuse from 8,000 on.
-BATCH = 50
 STATS = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
 
 
@@ -51,9 +49,9 @@ def read_usage(
         ApiError: a request failed for good.
     """
     active = active_since(client, query, workspace=workspace, since=midnight(day))
-    ids = sorted({active_session.session for active_session in active if _is_uuid(active_session.session)})
-    for first in range(0, len(ids), BATCH):
-        some = ids[first : first + BATCH]
+    ids = sorted({active_session.session for active_session in active if is_uuid(active_session.session)})
+    for first in range(0, len(ids), IDS_PER_REQUEST):
+        some = ids[first : first + IDS_PER_REQUEST]
         end, start, end_again = (
             _stats_since(client, query, workspace, some, moment)
             for moment in (midnight(day + timedelta(days=1)), midnight(day), midnight(day + timedelta(days=1)))
@@ -79,11 +77,3 @@ def _stats_since(
         if len(found) == len(ids):
             break
     return tuple(found.values())
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True

@@ -15,10 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import connection, current_process, forkserver, get_context, parent_process, resource_tracker
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessions_pipeline.errors import WorkerLostError
-from sessions_pipeline.lake.lake import Lake
+
+if TYPE_CHECKING:
+    from sessions_pipeline.lake.lake import Lake
 
 # So many days are a backfill.
 BACKFILL_DAYS = 8
@@ -38,7 +40,7 @@ class Workers:
         self._call = call
         self._ahead = ahead
 
-    def each(self, work: Callable[[Lake, T], R], tasks: Iterable[T]) -> Iterator[R]:
+    def each(self, work: "Callable[[Lake, T], R]", tasks: Iterable[T]) -> Iterator[R]:
         """The results in order; while tasks are worked on, the next ones are taken from the iterable, a few at most.
 
         Where a task can't be had, or its work fails, no other is begun; the results of those that were are still
@@ -70,11 +72,9 @@ class Workers:
 
 
 @contextmanager
-def workers_for(days: int, lake: Lake, root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
+def workers_for(days: int, lake: "Lake", root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
     """Workers for so many days of `lake`, which is the one at `root` for `query`. They have ended when this has."""
-    count = min(_cores(), MOST_PROCESSES)
-    # A run in a worker of Celery's may have no processes of its own; the workers there are many themselves.
-    if days < BACKFILL_DAYS or count == 1 or current_process().daemon:
+    if (count := _processes(days)) == 0:
         with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
             yield Workers(executor, partial(_with_lake, lake), ahead=1)
         return
@@ -89,9 +89,10 @@ def workers_for(days: int, lake: Lake, root: str, query: Mapping[str, Any]) -> I
 
 def prepare(days: int) -> None:
     """Begin to load what workers need, in the background, where so many days will need them."""
-    if days >= BACKFILL_DAYS and _cores() > 1:
-        # Arrow's own pool keeps what it freed: 90 MB of 370 in a backfill on two cores.
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # Arrow's own pool keeps what it freed, 90 MB of 370 in a backfill on two cores. Read when Arrow is loaded, here and
+    # in the workers, which is why this module does not load it.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    if _processes(days):
         forkserver.set_forkserver_preload(_PRELOADED)
         # Ctrl-C is for this process: what it starts inherits the mask, and would else print where it was interrupted.
         # The tracker first, since starting it takes the mask away.
@@ -99,6 +100,15 @@ def prepare(days: int) -> None:
         unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
+
+
+def _processes(days: int) -> int:
+    """How many processes so many days are shared out to; 0 where this one does them itself."""
+    cores = _cores()
+    # A run in a worker of Celery's may have no processes of its own; the workers there are many themselves.
+    if days < BACKFILL_DAYS or cores == 1 or current_process().daemon:
+        return 0
+    return min(cores, MOST_PROCESSES)
 
 
 def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
@@ -113,7 +123,7 @@ def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
         return [], error
 
 
-_OPENED: dict[str, Lake] = {}
+_OPENED: "dict[str, Lake]" = {}
 
 
 def _begin(root: str, query: Mapping[str, Any]) -> None:
@@ -122,6 +132,8 @@ def _begin(root: str, query: Mapping[str, Any]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # What was loaded lives for ever: looked through for garbage again and again it takes a twentieth of the time.
     gc.freeze()
+    from sessions_pipeline.lake.lake import Lake  # noqa: PLC0415 - see `prepare`
+
     _OPENED["lake"] = Lake.open(root, query=query)
 
 
@@ -132,11 +144,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _in_process(work: Callable[[Lake, T], R], task: T) -> R:
+def _in_process(work: "Callable[[Lake, T], R]", task: T) -> R:
     return work(_OPENED["lake"], task)
 
 
-def _with_lake(lake: Lake, work: Callable[[Lake, T], R], task: T) -> R:
+def _with_lake(lake: "Lake", work: "Callable[[Lake, T], R]", task: T) -> R:
     return work(lake, task)
 
 

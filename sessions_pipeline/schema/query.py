@@ -14,7 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sessions_pipeline.errors import SettingError
 
+# 50 UUIDs make an address of 2,300 characters; servers refuse from 8,000 on.
+IDS_PER_REQUEST = 50
+
 Uuids = tuple[UUID, ...]
+
+
+def is_uuid(text: str) -> bool:
+    """Whether a session of this id can be asked for by it: the parameter `id` takes nothing else."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 class SessionSortableColumns(StrEnum):

@@ -15,6 +15,7 @@ from typing import Any, Self
 import httpx
 
 from sessions_pipeline_tests.end_to_end import postgres_server
+from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.postgres_server import PostgresServer
 from sessions_pipeline_tests.integration.s3_server import S3Server
 
@@ -152,8 +153,4 @@ class Deployment:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
         for process in self._running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            end(process, patience_seconds=20)

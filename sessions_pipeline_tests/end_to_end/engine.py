@@ -16,6 +16,7 @@ import httpx
 import yaml
 
 from sessions_pipeline.orchestration.wide import BACKFILL
+from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.deployment import OURS, REPOSITORY, free_port, until
 
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
@@ -153,11 +154,7 @@ class Engine:
         for process in reversed(self._running):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
+            end(process, patience_seconds=10)
 
 
 def _listens(port: int) -> bool:

@@ -1,6 +1,5 @@
 """`dagster dev` as it comes: a five-day backfill as the UI launches it, and what the UI then shows."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sessions_pipeline.sandbox.server import running_sandbox
+from sessions_pipeline_tests.end_to_end.dagster_processes import Ask, end, launch_backfill
 
 REPOSITORY = Path(__file__).parents[2]
 TODAY = datetime.now(UTC).date()
@@ -34,17 +34,6 @@ TABLES = (
 # The daemon looks for new backfills twice a minute, a run's process takes seconds to start.
 PATIENCE_SECONDS = 180
 
-Ask = Callable[..., dict[str, Any]]
-
-LAUNCH = """
-mutation Launch($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
-"""
 RUNS = """
 query Runs($id: String!) {
   runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
@@ -140,30 +129,17 @@ def _is_up(client: httpx.Client, process: "subprocess.Popen[bytes]") -> bool:
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Ctrl-C as a terminal sends it, to the whole group; what remains after that is killed."""
     os.killpg(process.pid, signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(30)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    end(process, patience_seconds=30)
 
 
 @pytest.fixture(scope="module")
 def backfilled(ui: tuple[Ask, Path]) -> tuple[Ask, Path]:
     """The same after a backfill of five days, launched as the UI does it."""
     ask, _ = ui
-    launched = ask(
-        LAUNCH,
-        params={
-            "assetSelection": [{"path": [table]} for table in TABLES],
-            "partitionNames": DAYS,
-            "fromFailure": False,
-            "tags": [],
-        },
-    )["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    backfill = launch_backfill(ask, TABLES, DAYS)
 
     def is_over() -> bool:
-        runs = ask(RUNS, id=launched["backfillId"])["runsOrError"]["results"]
+        runs = ask(RUNS, id=backfill)["runsOrError"]["results"]
         assert len(runs) <= 1, "a backfill is one run"
         assert not runs or runs[0]["status"] not in ("FAILURE", "CANCELED"), runs
         return bool(runs) and runs[0]["status"] == "SUCCESS"

@@ -13,6 +13,7 @@ import pytest
 from sessions_pipeline.sandbox.faults import Fault
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline_tests.end_to_end import postgres_server
+from sessions_pipeline_tests.end_to_end.dagster_processes import launch_backfill
 from sessions_pipeline_tests.end_to_end.deployment import Deployment, until
 from sessions_pipeline_tests.integration.pipeline_runs import contents, read
 
@@ -29,15 +30,6 @@ NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(6, 0, -1)]
 TABLES = ("raw_sessions", "sessions", "rejected_sessions", "daily_cost_by_reference_dataset")
 
-LAUNCH = """
-mutation Launch($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) {
-    __typename
-    ... on LaunchBackfillSuccess { backfillId }
-    ... on PythonError { message }
-  }
-}
-"""
 BACKFILL = """
 query Backfill($id: String!) {
   partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
@@ -80,22 +72,6 @@ class Backfill:
         return status == "COMPLETED_SUCCESS"
 
 
-def launch(deployment: Deployment) -> str:
-    """Ask for the days as the UI does."""
-    launched = deployment.ask(
-        LAUNCH,
-        params={
-            "assetSelection": [{"path": [table]} for table in TABLES],
-            "partitionNames": [str(day) for day in DAYS],
-            "fromFailure": False,
-            "tags": [],
-        },
-    )["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    name: str = launched["backfillId"]
-    return name
-
-
 @pytest.fixture(scope="module")
 def backfill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfill]:
     """A backfill in whose middle the code server is killed, and started again after a while."""
@@ -112,7 +88,7 @@ def backfill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfill]:
         # Pages come slowly, so that there is a middle.
         sandbox.faults.add(Fault("latency", 0.3, times=None))
         with Deployment(folder, settings) as deployment:
-            asked = Backfill(deployment, sandbox, root, launch(deployment))
+            asked = Backfill(deployment, sandbox, root, launch_backfill(deployment.ask, TABLES, list(map(str, DAYS))))
             deployment.start_daemon()
             newest = root / "raw_sessions" / f"start_date={DAYS[-1]}"
             until(newest.exists, "the first of the days is written", deployment.told)

@@ -6,7 +6,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
 from sessions_pipeline.langsmith.days import DayAssembler, DayReading
-from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, record
+from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, collected, record
 
 
 @dataclass
@@ -47,24 +47,13 @@ def as_uuid(name: str) -> str:
 
 def read_cursors(server: CursorServer, reader: CursorReader, assembler: DayAssembler) -> list[DayReading]:
     """Drive the reader; what it expects next is in flight, and stale when used."""
-    steps = reader.read()
     flights: dict[CursorAsk, CursorPage] = {}
-    days: list[DayReading] = []
-    ask = next(steps)
-    while True:
+
+    def answer(ask: CursorAsk) -> CursorPage:
         page = flights.pop(ask._replace(ahead=()), None) or server.cursor_answer(ask._replace(ahead=()))
         for ahead in ask.ahead:
             if ahead not in flights:
                 flights[ahead] = server.cursor_answer(ahead)
-        try:
-            ask = steps.send(page)
-        except StopIteration:
-            break
-        finally:
-            for received in reader.received:
-                assembler.add(received)
-            reader.received.clear()
-        days.extend(assembler.close(reader.frontier))
-    days.extend(assembler.close(reader.start_us - 1))
-    days.append(assembler.close_undated())
-    return days
+        return page
+
+    return collected(reader, answer, assembler)

@@ -1,10 +1,12 @@
 """A list of sessions that changes while it is paged: the model that the window reader is tested against."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sessions_pipeline.langsmith.coverage import Page
 from sessions_pipeline.langsmith.days import DayAssembler, DayReading
+from sessions_pipeline.langsmith.flights import AskT, PageT, Reader
 from sessions_pipeline.langsmith.window import Ask, WindowReader
 from sessions_pipeline.schema.records import Record
 
@@ -64,19 +66,32 @@ def read_with(
     server: "SimulatedServer | StillServer", reader: WindowReader, assembler: DayAssembler, *, eager: bool
 ) -> list[DayReading]:
     """Drive the reader; `eager` takes the pages in flight at once (stale when used), otherwise none is in flight."""
-    steps = reader.read()
     flights: dict[int, Page] = {}
-    days: list[DayReading] = []
-    ask = next(steps)
-    while True:
+
+    def answer(ask: Ask) -> Page:
         page = flights.pop(ask.offset, None) if ask.include_stats else None
         if page is None:
             page = server.answer(ask)
-        flights = {offset: flight for offset, flight in flights.items() if offset in ask.ahead}
+        for offset in [offset for offset in flights if offset not in ask.ahead]:
+            del flights[offset]
         if eager:
             for offset in ask.ahead:
                 if offset not in flights:
                     flights[offset] = server.answer(ask._replace(offset=offset, ahead=()))
+        return page
+
+    return collected(reader, answer, assembler)
+
+
+def collected(
+    reader: Reader[AskT, PageT], answer: Callable[[AskT], PageT], assembler: DayAssembler
+) -> list[DayReading]:
+    """The days that the reader proves from the answers."""
+    steps = reader.read()
+    days: list[DayReading] = []
+    ask = next(steps)
+    while True:
+        page = answer(ask)
         try:
             ask = steps.send(page)
         except StopIteration:

@@ -1,0 +1,45 @@
+"""What the tests of Dagster's real processes do alike: launch a backfill as the UI does, and end a process."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Ask = Callable[..., dict[str, Any]]
+
+LAUNCH = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+def launch_backfill(ask: Ask, tables: Sequence[str], days: Sequence[str]) -> str:
+    """Ask for these tables and days; the backfill's id."""
+    launched = ask(
+        LAUNCH,
+        params={
+            "assetSelection": [{"path": [table]} for table in tables],
+            "partitionNames": list(days),
+            "fromFailure": False,
+            "tags": [],
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    name: str = launched["backfillId"]
+    return name
+
+
+def end(process: "subprocess.Popen[bytes]", *, patience_seconds: float) -> None:
+    """Wait for a process that was told to stop; what then remains of its group is killed."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience_seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
