@@ -18,6 +18,31 @@ mutation Launch($params: LaunchBackfillParams!) {
   }
 }
 """
+SCHEDULES = """
+query Schedules {
+  schedulesOrError(repositorySelector: {
+    repositoryName: "__repository__", repositoryLocationName: "sessions_pipeline"
+  }) { ... on Schedules { results { scheduleState { id selectorId } } } }
+}
+"""
+STOP = """
+mutation Stop($id: String!, $selector: String!) {
+  stopRunningSchedule(id: $id, scheduleSelectorId: $selector) {
+    ... on ScheduleStateResult { scheduleState { status } }
+    ... on PythonError { message }
+  }
+}
+"""
+
+
+def stop_schedules(ask: Ask) -> None:
+    """Stop all that are on by default: a test that runs over the full hour would find their days beside its own."""
+    schedules = ask(SCHEDULES)["schedulesOrError"]["results"]
+    assert schedules
+    for schedule in schedules:
+        state = schedule["scheduleState"]
+        stopped = ask(STOP, id=state["id"], selector=state["selectorId"])["stopRunningSchedule"]
+        assert stopped["scheduleState"]["status"] == "STOPPED", stopped
 
 
 def launch_backfill(ask: Ask, tables: Sequence[str], days: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import pytest
 from sessions_pipeline.sandbox.faults import Fault
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline_tests.end_to_end import postgres_server
-from sessions_pipeline_tests.end_to_end.dagster_processes import launch_backfill
+from sessions_pipeline_tests.end_to_end.dagster_processes import launch_backfill, stop_schedules
 from sessions_pipeline_tests.end_to_end.deployment import Deployment, until
 from sessions_pipeline_tests.integration.pipeline_runs import contents, read
 
@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 
-# Long past, so that neither the hourly schedule nor the sensor has anything to do with these days.
+# Long past, so that neither the schedules, which are stopped, nor the sensor has anything to do with these days.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(6, 0, -1)]
 TABLES = ("raw_sessions", "sessions", "rejected_sessions", "daily_cost_by_reference_dataset")
@@ -88,6 +88,7 @@ def backfill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfill]:
         # Pages come slowly, so that there is a middle.
         sandbox.faults.add(Fault("latency", 0.3, times=None))
         with Deployment(folder, settings) as deployment:
+            stop_schedules(deployment.ask)
             asked = Backfill(deployment, sandbox, root, launch_backfill(deployment.ask, TABLES, list(map(str, DAYS))))
             deployment.start_daemon()
             newest = root / "raw_sessions" / f"start_date={DAYS[-1]}"
