@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.schema.columns import SESSIONS, TABLES
+from sessions_pipeline.tables import SESSIONS, TABLES
 
 NOON = datetime(2025, 3, 3, 12, tzinfo=UTC)
 TENANT = "7e000000-0000-4000-8000-000000000001"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sessions_pipeline.schema.json_text import MAX_DEPTH
+from sessions_pipeline.validation.json_text import MAX_DEPTH
 
 ID = "0b8e3b1e-11aa-4000-8000-00000000000a"
 TENANT = "5f0c2c53-22bb-4000-8000-00000000000b"

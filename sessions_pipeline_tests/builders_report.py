@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.insights.report import ReportData, report_data
-from sessions_pipeline.insights.report.data import DAILY, EXPERIMENTS, PROJECTS, SESSIONS
+from sessions_pipeline.outputs.report import ReportData, report_data
+from sessions_pipeline.outputs.report.data import DAILY, EXPERIMENTS, PROJECTS, SESSIONS
 from sessions_pipeline_tests.builders import TENANT, dataset, uuid
 
 FIRST, LAST = date(2025, 3, 1), date(2025, 3, 30)

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-import sessions_pipeline.schema
+import sessions_pipeline.validation
 from sessions_pipeline_tests.builders_corpus import CORPUS, FULL
 
-OPENAPI = Path(sessions_pipeline.schema.__file__).with_name("sessions.openapi.yaml")
+OPENAPI = Path(sessions_pipeline.validation.__file__).with_name("sessions.openapi.yaml")
 Pairs = list[tuple[str, str]]
 
 _CHARACTERS = st.characters(exclude_categories=["Cs"])

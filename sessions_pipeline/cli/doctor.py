@@ -43,7 +43,7 @@ def doctor(*, quick: bool) -> None:
 
 
 def _settings(settings: Settings) -> str:
-    from sessions_pipeline.schema.query import parse_narrowing
+    from sessions_pipeline.langsmith.query import parse_narrowing
 
     parse_narrowing(settings.query)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
@@ -65,7 +65,7 @@ def _credentials(settings: Settings) -> str:
 
 def _api(settings: Settings) -> str:
     from sessions_pipeline.langsmith.client import SessionsClient
-    from sessions_pipeline.schema.query import SessionsQuery
+    from sessions_pipeline.langsmith.query import SessionsQuery
 
     lines = []
     with SessionsClient.from_settings(settings) as client:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from sessions_pipeline.errors import UsageError
-from sessions_pipeline.schema.query import SessionsQuery
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.settings import Settings
 
 SHOWN = ("name", "start_time", "run_count", "total_tokens", "total_cost", "reference_dataset_id")

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import click
 
-from sessions_pipeline.insights.figures import count, dataset_name, exact, money, total
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.report import dataset_names
-from sessions_pipeline.schema.columns import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.outputs.formatting import count, dataset_name, exact, money, total
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 MOST_DAYS = 7

@@ -14,7 +14,7 @@ from sessions_pipeline.lake import marker, parquet
 from sessions_pipeline.lake.layout import LOCKS, UNDATED, Day, day_of, key_of, lock_names, lock_of
 from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.store import OnWait, Store, said_once
-from sessions_pipeline.schema.columns import Table
+from sessions_pipeline.tables import Table
 
 
 class Written(NamedTuple):

@@ -9,7 +9,7 @@ from datetime import date
 from enum import Enum
 from typing import Final, TypeAlias
 
-from sessions_pipeline.schema.columns import Table
+from sessions_pipeline.tables import Table
 
 LOCKS = "_locks"
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.schema.columns import Table
+from sessions_pipeline.tables import Table
 
 _EPOCH = date(1970, 1, 1).toordinal()
 

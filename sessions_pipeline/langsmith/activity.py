@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.coverage import identity
 from sessions_pipeline.langsmith.pages import pages
-from sessions_pipeline.schema.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.schema.timestamps import parse_timestamp
+from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.validation.timestamps import parse_timestamp
 
 
 class Activity(NamedTuple):

@@ -12,15 +12,15 @@ from typing import Self
 import stamina
 
 from sessions_pipeline.errors import ApiError, BadBodyError, RateLimitedError, ServerError
-from sessions_pipeline.langsmith.access import Access
-from sessions_pipeline.langsmith.budget import Budget
-from sessions_pipeline.langsmith.failures import failure, http_date
+from sessions_pipeline.langsmith.auth import Access
+from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith.rate_limit import Budget
+from sessions_pipeline.langsmith.status_errors import failure, http_date
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Reply, Transport
 from sessions_pipeline.langsmith.versions import FIRST, SECOND, Answer, ApiVersion, decide
-from sessions_pipeline.schema.query import SessionsQuery
-from sessions_pipeline.schema.records import Record
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.validation.records import Record
 
 # With waits of 0.5, 1, 2, 4, 5, 5, 5 seconds and jitter this outlasts a restart of the API.
 ATTEMPTS = 8

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.validation.records import Record
 
 UNDATED_FIRST = 2**62  # sort key of a session without a start time where the server sorts them first
 UNDATED_LAST = -(2**62)  # and where it sorts them last

@@ -26,8 +26,8 @@ from sessions_pipeline.langsmith.coverage import (
     identity,
     sort_keys,
 )
-from sessions_pipeline.schema.query import IDS_PER_REQUEST, is_uuid
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, is_uuid
+from sessions_pipeline.validation.records import Record
 
 # Pages of fewer records prove too little of each other.
 SMALLEST_PAGE = 10

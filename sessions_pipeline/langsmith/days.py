@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 from sessions_pipeline.langsmith.coverage import Page, identity
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.validation.records import Record
 
 _EPOCH = date(1970, 1, 1)
 _DAY_US = 86_400_000_000

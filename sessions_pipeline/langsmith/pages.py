@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.versions import SECOND
-from sessions_pipeline.schema.query import SessionsQuery
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.validation.records import Record
 
 # 100,000 sessions with runs since the last look: more than any workspace, so the server repeats itself.
 MOST_PAGES = 1000

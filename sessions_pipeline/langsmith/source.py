@@ -14,12 +14,12 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.coverage import Page
 from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
 from sessions_pipeline.langsmith.days import DayAssembler, DayReading, day_start_us
-from sessions_pipeline.langsmith.flights import drive
+from sessions_pipeline.langsmith.prefetch import drive
+from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.langsmith.redaction import Path, redact
 from sessions_pipeline.langsmith.versions import SECOND, Answer
 from sessions_pipeline.langsmith.window import SMALLEST_PAGE, Ask, WindowReader
-from sessions_pipeline.schema.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.schema.records import Record
-from sessions_pipeline.schema.redaction import Path, redact
+from sessions_pipeline.validation.records import Record
 
 
 class SessionSource(Protocol):

@@ -17,7 +17,7 @@ import httpx
 
 from sessions_pipeline import __version__
 from sessions_pipeline.errors import ApiError, BadBodyError, SettingError, TimedOutError, UnreachableError
-from sessions_pipeline.langsmith.access import Access
+from sessions_pipeline.langsmith.auth import Access
 
 CONNECT_SECONDS = 10.0
 # Stats of a hundred large sessions take the API tens of seconds.

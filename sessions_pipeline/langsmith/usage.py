@@ -13,8 +13,8 @@ from uuid import UUID
 from sessions_pipeline.langsmith.activity import active_since
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.pages import pages
-from sessions_pipeline.schema.query import IDS_PER_REQUEST, SessionsQuery, is_uuid
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, SessionsQuery, is_uuid
+from sessions_pipeline.validation.records import Record
 
 # `stats_start_time` reaches this far back (source: the API's documentation of the parameter).
 REACH = timedelta(days=31)

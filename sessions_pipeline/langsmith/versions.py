@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
-from sessions_pipeline.schema.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.schema.records import Record, read_page
-from sessions_pipeline.schema.second_version import read_second_page
+from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.langsmith.second_version import read_second_page
+from sessions_pipeline.validation.records import Record, read_page
 
 Parameters = list[tuple[str, str]]
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.coverage import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, Piece, identity
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
 SMALLEST_PAGE = 3

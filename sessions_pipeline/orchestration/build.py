@@ -16,7 +16,7 @@ from sessions_pipeline.orchestration.sessions import GROUP as SESSIONS_GROUP
 from sessions_pipeline.orchestration.sessions import session_assets
 from sessions_pipeline.orchestration.usage import MEASURE, nightly_project_costs, usage_asset
 from sessions_pipeline.orchestration.wide import of_run
-from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 
 
 def build_definitions(pipeline: Pipeline) -> dg.Definitions:

@@ -10,12 +10,11 @@ from functools import cached_property
 import dagster as dg
 import pyarrow as pa
 
-from sessions_pipeline.insights import quality
-from sessions_pipeline.insights.quality import Finding
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.partitions import rows_by_day, tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
-from sessions_pipeline.schema.columns import (
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
     RAW_SESSIONS,
@@ -23,9 +22,10 @@ from sessions_pipeline.schema.columns import (
     SESSION_FEEDBACK,
     SESSIONS,
     Table,
+    quality,
 )
-from sessions_pipeline.schema.readings import READINGS, last_read, load_readings
-from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables.quality import Finding
+from sessions_pipeline.tables.readings import READINGS, last_read, load_readings
 
 # Rejected records below this share are everyday noise; the fuse in the settings guards against more.
 REJECTED_SHARE = 0.05

@@ -11,13 +11,8 @@ from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.partitions import days_of
 from sessions_pipeline.orchestration.pictures import show_costs
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.work import sum_costs, summarize
-from sessions_pipeline.schema.columns import (
-    DAILY_COST_BY_REFERENCE_DATASET,
-    EXPERIMENT_SUMMARY,
-    SESSION_FEEDBACK,
-    SESSIONS,
-)
+from sessions_pipeline.process_day import sum_costs, summarize
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY, SESSION_FEEDBACK, SESSIONS
 
 COSTS = "costs"
 INSIGHT = "insight"

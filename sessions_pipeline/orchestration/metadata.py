@@ -8,9 +8,9 @@ import dagster as dg
 
 from sessions_pipeline.lake.lake import Written
 from sessions_pipeline.orchestration.instance import keeps_metadata
-from sessions_pipeline.orchestration.telling import SAMPLE_COLUMNS
-from sessions_pipeline.orchestration.work import Settled
-from sessions_pipeline.schema.columns import Table
+from sessions_pipeline.process_day import Settled
+from sessions_pipeline.tables import Table
+from sessions_pipeline.tables.day_metadata import SAMPLE_COLUMNS
 
 OWNERS = ["team:llm-costs"]
 

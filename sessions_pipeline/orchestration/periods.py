@@ -7,17 +7,18 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from sessions_pipeline.insights import periods
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.orchestration import metadata, telling
+from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.derived import COSTS
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.schema.columns import (
+from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
     WEEKLY_COST_BY_REFERENCE_DATASET,
 )
-from sessions_pipeline.schema.readings import last_read
+from sessions_pipeline.tables import day_metadata as telling
+from sessions_pipeline.tables import period_costs as periods
+from sessions_pipeline.tables.readings import last_read
 
 SUMS = {
     WEEKLY_COST_BY_REFERENCE_DATASET: periods.weekly_costs,

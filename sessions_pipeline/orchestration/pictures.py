@@ -9,10 +9,10 @@ from typing import Any
 
 import dagster as dg
 
-from sessions_pipeline.insights import charts
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.report import dataset_names
-from sessions_pipeline.schema.columns import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS
+from sessions_pipeline.outputs import charts
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS
 
 
 def show_costs(context: dg.AssetExecutionContext, lake: Lake, days: Sequence[date]) -> None:

@@ -10,10 +10,10 @@ from typing import Self
 from sessions_pipeline.errors import ApiError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
+from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.langsmith.source import ApiSource, Listing, SessionSource
 from sessions_pipeline.orchestration.workers import Workers, workers_for
-from sessions_pipeline.schema.query import SessionsQuery, parse_narrowing
-from sessions_pipeline.schema.redaction import parse_paths
 from sessions_pipeline.settings import Settings
 
 OnDay = Callable[[date], None]

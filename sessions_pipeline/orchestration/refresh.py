@@ -11,10 +11,10 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.days import DayReading
 from sessions_pipeline.orchestration.partitions import days_between
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
-from sessions_pipeline.orchestration.work import DayTask, Heard, Rules
-from sessions_pipeline.schema.columns import RAW_SESSIONS
-from sessions_pipeline.schema.readings import load_readings
-from sessions_pipeline.schema.records import Columns
+from sessions_pipeline.process_day import DayTask, Heard, Rules
+from sessions_pipeline.tables import RAW_SESSIONS
+from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline.validation.records import Columns
 
 
 def read_days(

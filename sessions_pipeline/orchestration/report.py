@@ -6,12 +6,12 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 import pyarrow as pa
 
-from sessions_pipeline.insights import names
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
-from sessions_pipeline.schema.columns import (
+from sessions_pipeline.outputs import dataset_names as names
+from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -20,7 +20,7 @@ from sessions_pipeline.schema.columns import (
     WEEKLY_COST_BY_REFERENCE_DATASET,
     Table,
 )
-from sessions_pipeline.schema.readings import last_read
+from sessions_pipeline.tables.readings import last_read
 
 REPORT = "cost_report"
 REPORT_FILE = "reports/cost.html"
@@ -46,9 +46,9 @@ def dataset_names(lake: Lake, days: Sequence[date]) -> dict[str, str]:
 def render_report(lake: Lake, first: date, last: date) -> str:
     """The report of the days, both included, as one HTML page."""
     # The page's library takes 0.3 s to import, and a run without the report should not wait for it.
-    from sessions_pipeline.insights.report import build_report  # noqa: PLC0415
-    from sessions_pipeline.insights.report.data import SESSIONS as NEEDED  # noqa: PLC0415
-    from sessions_pipeline.insights.report.data import report_data  # noqa: PLC0415
+    from sessions_pipeline.outputs.report import build_report  # noqa: PLC0415
+    from sessions_pipeline.outputs.report.data import SESSIONS as NEEDED  # noqa: PLC0415
+    from sessions_pipeline.outputs.report.data import report_data  # noqa: PLC0415
 
     earliest = first - (last - first) - timedelta(days=1)
     read = [day for day in lake.days(DAILY_COST_BY_REFERENCE_DATASET) if earliest <= day <= last]

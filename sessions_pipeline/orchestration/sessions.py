@@ -18,8 +18,8 @@ from sessions_pipeline.orchestration.partitions import days_of
 from sessions_pipeline.orchestration.pictures import show_rejected
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.refresh import read_days, stored_days
-from sessions_pipeline.orchestration.work import DayTask, Settled, settle
-from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
+from sessions_pipeline.process_day import DayTask, Settled, settle
+from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 
 TABLES = (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS)
 GROUP = "sessions"

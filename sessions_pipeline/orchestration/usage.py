@@ -8,18 +8,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import UsageError
-from sessions_pipeline.insights import usage
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.usage import UsageReadings, is_within_reach, midnight, read_usage
-from sessions_pipeline.orchestration import metadata, telling
+from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.changes import utc_day
 from sessions_pipeline.orchestration.partitions import days_between, days_of
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
 from sessions_pipeline.orchestration.schedules import runs_of
-from sessions_pipeline.schema.batch import judge_batch
-from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
+from sessions_pipeline.tables import daily_cost_by_project as usage
+from sessions_pipeline.tables import day_metadata as telling
+from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline.validation.records import Record
 
 MEASURE = "measure_project_costs"
 # The API's stats reach 31 days back; the night's run begins hours after midnight.

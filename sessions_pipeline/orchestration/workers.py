@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BACKFILL_DAYS = 8
 # Each holds a day and its tables in memory; with more than four the reading is what limits.
 MOST_PROCESSES = 4
-_PRELOADED = ["sessions_pipeline.orchestration.work"]
+_PRELOADED = ["sessions_pipeline.process_day"]
 
 T = TypeVar("T")
 R = TypeVar("R")

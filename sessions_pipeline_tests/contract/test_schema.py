@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel
 
-from sessions_pipeline.schema.columns import SESSIONS
-from sessions_pipeline.schema.model import ExperimentProgress, TracerSession, TraceTier
-from sessions_pipeline.schema.verdict import Valid, judge
+from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.validation.model import ExperimentProgress, TracerSession, TraceTier
+from sessions_pipeline.validation.verdict import Valid, judge
 from sessions_pipeline_tests.builders_corpus import CORPUS
 from sessions_pipeline_tests.strategies import openapi, records, resolved, sessions
 

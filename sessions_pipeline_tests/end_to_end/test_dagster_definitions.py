@@ -11,7 +11,7 @@ import pytest
 
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.schema.columns import TABLES
+from sessions_pipeline.tables import TABLES
 from sessions_pipeline_tests.integration.pipeline_runs import settings_for
 
 REPOSITORY = Path(__file__).parents[2]

@@ -12,9 +12,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from sessions_pipeline.insights import figures
-from sessions_pipeline.insights.report import ReportData, build_report
-from sessions_pipeline.insights.report.spending import spending
+from sessions_pipeline.outputs import formatting as figures
+from sessions_pipeline.outputs.report import ReportData, build_report
+from sessions_pipeline.outputs.report.spending import spending
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, LAST, SCRIPT, daily, made_up, report_of
 

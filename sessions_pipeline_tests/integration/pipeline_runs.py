@@ -14,15 +14,9 @@ from sessions_pipeline.lake.lake import Lake, _store
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.sandbox.company import WORKSPACE, dumps
 from sessions_pipeline.sandbox.server import Sandbox
-from sessions_pipeline.schema.columns import (
-    RAW_SESSIONS,
-    REJECTED_SESSIONS,
-    SESSIONS,
-    TABLES,
-    Table,
-)
-from sessions_pipeline.schema.readings import load_readings
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
+from sessions_pipeline.tables.readings import load_readings
 
 # Everything here happens in March 2026, whatever the clock says.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)

@@ -16,11 +16,11 @@ import stamina
 
 from sessions_pipeline import __version__, errors
 from sessions_pipeline.langsmith import client as client_module
-from sessions_pipeline.langsmith.access import Access
+from sessions_pipeline.langsmith.auth import Access
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
-from sessions_pipeline.schema.query import SessionsQuery
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.langsmith.access import Access
+from sessions_pipeline.langsmith.auth import Access
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.settings import Settings
 

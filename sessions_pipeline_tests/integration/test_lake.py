@@ -19,7 +19,7 @@ from sessions_pipeline.errors import LakeBusyError, LakeError, LakeMismatchError
 from sessions_pipeline.lake import local, marker
 from sessions_pipeline.lake.lake import Lake, _store
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.schema.columns import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket, files
 
 DAY = date(2025, 1, 31)
@@ -414,7 +414,7 @@ def test_reading_and_writing_import_no_pandas(root: Path):
     program = """
 import sys, datetime, pyarrow as pa
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.schema.columns import SESSIONS
+from sessions_pipeline.tables import SESSIONS
 lake, day = Lake.open(sys.argv[1], query={}), datetime.date(2025, 1, 31)
 with lake.exclusive():
     lake.replace(SESSIONS, day, pa.Table.from_batches([], SESSIONS.schema), {})

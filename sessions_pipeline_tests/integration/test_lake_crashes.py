@@ -16,7 +16,7 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.schema.columns import RAW_SESSIONS, REJECTED_SESSIONS, Table
+from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, Table
 
 DAY = date(2025, 1, 31)
 DAYS: tuple[Day, ...] = (DAY, UNDATED)

@@ -18,7 +18,7 @@ import pytest
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.schema.columns import RAW_SESSIONS
+from sessions_pipeline.tables import RAW_SESSIONS
 
 DAY = date(2025, 1, 31)
 STEPS = ("open", "write", "fsync", "replace", "mkdir", "close")
@@ -194,7 +194,7 @@ from pathlib import Path
 import pyarrow as pa
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.schema.columns import RAW_SESSIONS
+from sessions_pipeline.tables import RAW_SESSIONS
 
 def raw(payload):
     row = {"session_id": "s", "payload": payload, "fetched_at": datetime(2025, 1, 31, tzinfo=UTC)}

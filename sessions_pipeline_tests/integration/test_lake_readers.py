@@ -14,7 +14,7 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.schema.columns import EXPERIMENT_SUMMARY, RAW_SESSIONS, SESSIONS
+from sessions_pipeline.tables import EXPERIMENT_SUMMARY, RAW_SESSIONS, SESSIONS
 
 DAY = date(2025, 1, 31)
 NOON = datetime(2025, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)

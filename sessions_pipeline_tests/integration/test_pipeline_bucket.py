@@ -13,7 +13,7 @@ from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import lease
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
-from sessions_pipeline.schema.columns import SESSIONS
+from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     Bucket,

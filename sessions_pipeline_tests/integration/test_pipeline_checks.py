@@ -23,14 +23,8 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE, company, dumps
 from sessions_pipeline.sandbox.server import SEED, running_sandbox
 from sessions_pipeline.sandbox.stats import as_json
-from sessions_pipeline.schema.columns import (
-    DAILY_COST_BY_REFERENCE_DATASET,
-    RAW_SESSIONS,
-    REJECTED_SESSIONS,
-    SESSIONS,
-    Table,
-)
-from sessions_pipeline.schema.model import TracerSession
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
+from sessions_pipeline.validation.model import TracerSession
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,

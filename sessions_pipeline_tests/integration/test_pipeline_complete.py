@@ -12,7 +12,7 @@ from sessions_pipeline.errors import PermissionDeniedError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
-from sessions_pipeline.schema.columns import (
+from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     RAW_SESSIONS,

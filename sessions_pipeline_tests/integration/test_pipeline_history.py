@@ -17,17 +17,17 @@ from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.faults import Fault
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
-from sessions_pipeline.schema import history
-from sessions_pipeline.schema.batch import Judged, judge_batch
-from sessions_pipeline.schema.columns import (
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
     RAW_SESSIONS,
     REJECTED_SESSIONS,
     SESSIONS,
+    history,
 )
-from sessions_pipeline.schema.readings import load_readings
-from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline.validation.batch import Judged, judge_batch
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,

@@ -13,6 +13,7 @@ import stamina
 from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import ApiError, BadBodyError, NotFoundError, PagingError
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -20,9 +21,8 @@ from sessions_pipeline.orchestration.schedules import list_activity
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.faults import Fault
 from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
-from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
-from sessions_pipeline.schema.query import SessionsQuery
-from sessions_pipeline.schema.readings import load_readings
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
+from sessions_pipeline.tables.readings import load_readings
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,

@@ -17,13 +17,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sessions_pipeline.insights.costs import daily_cost_by_reference_dataset
-from sessions_pipeline.insights.experiments import experiment_summary
-from sessions_pipeline.insights.feedback import session_feedback
-from sessions_pipeline.insights.periods import monthly_costs, weekly_costs
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.schema import columns
+from sessions_pipeline.tables import columns
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import daily_cost_by_reference_dataset
+from sessions_pipeline.tables.experiment_summary import experiment_summary
+from sessions_pipeline.tables.period_costs import monthly_costs, weekly_costs
+from sessions_pipeline.tables.session_feedback import session_feedback
 from sessions_pipeline_tests.builders import NOON, dataset, experiment, session, sessions_table, table_of, uuid
 
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
@@ -118,7 +118,7 @@ def test_recipes_print_what_the_page_shows(tool: str, place: Path, monkeypatch: 
 def lake(place: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as connection:
         connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
-        connection.execute(files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
+        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
         yield connection
 
 
@@ -138,7 +138,7 @@ def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path, place:
     Lake.open(str(tmp_path), query={}).replace(columns.DAILY_COST_BY_PROJECT, FIRST, costs, {})
     with duckdb.connect() as connection:
         connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
-        connection.execute(files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
+        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
         connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
         found = connection.sql("SELECT usage_date, total_cost FROM days_of('daily_cost_by_project')").fetchall()
     assert found == [(FIRST, Decimal("1.5"))]
@@ -151,7 +151,7 @@ def test_lake_sql_looks_below_the_current_folder_without_a_data_root(
     (place / "elsewhere" / "data").symlink_to(place / "data" / "demo")
     monkeypatch.chdir(place / "elsewhere")
     with duckdb.connect() as connection:
-        connection.execute(files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
+        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
         assert connection.sql("SELECT count(*) FROM sessions").fetchall() == [(32,)]
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from sessions_pipeline.langsmith.coverage import Page
 from sessions_pipeline.langsmith.days import DayAssembler, DayReading
-from sessions_pipeline.langsmith.flights import AskT, PageT, Reader
+from sessions_pipeline.langsmith.prefetch import AskT, PageT, Reader
 from sessions_pipeline.langsmith.window import Ask, WindowReader
-from sessions_pipeline.schema.records import Record
+from sessions_pipeline.validation.records import Record
 
 
 def record(name: str, start_us: int | None) -> Record:

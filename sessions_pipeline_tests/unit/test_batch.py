@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.schema import batch
-from sessions_pipeline.schema.batch import judge_batch
-from sessions_pipeline.schema.columns import SESSIONS
-from sessions_pipeline.schema.verdict import Rejected, Valid, judge
+from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.validation import batch
+from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline.validation.verdict import Rejected, Valid, judge
 from sessions_pipeline_tests.builders_corpus import CORPUS, Case, record
 from sessions_pipeline_tests.strategies import records
 
@@ -88,7 +88,7 @@ def test_plain_records_and_known_drift_never_need_the_slow_path(monkeypatch: pyt
 
 def test_judging_does_not_import_pandas() -> None:
     code = (
-        "import sys; from sessions_pipeline.schema.batch import judge_batch\n"
+        "import sys; from sessions_pipeline.validation.batch import judge_batch\n"
         f"judge_batch([{record()!r}, {record(run_count='1.0', total_cost='1e-5')!r}, '7'])\n"
         "sys.exit('pandas' in sys.modules)"
     )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import DeadlineExceededError, SettingError
-from sessions_pipeline.langsmith.budget import WINDOW_SECONDS, WINDOWS, Budget
+from sessions_pipeline.langsmith.rate_limit import WINDOW_SECONDS, WINDOWS, Budget
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.insights.costs import MEASURES, daily_cost_by_reference_dataset
-from sessions_pipeline.insights.periods import monthly_costs, weekly_costs
-from sessions_pipeline.schema.columns import (
+from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
     WEEKLY_COST_BY_REFERENCE_DATASET,
 )
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import MEASURES, daily_cost_by_reference_dataset
+from sessions_pipeline.tables.period_costs import monthly_costs, weekly_costs
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, experiment, on_day, session, sessions_table
 
 MONDAY = date(2025, 3, 3)

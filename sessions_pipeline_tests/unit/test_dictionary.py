@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sessions_pipeline.schema.columns import TABLES
-from sessions_pipeline.schema.dictionary import dictionary
+from sessions_pipeline.tables import TABLES
+from sessions_pipeline.tables.dictionary import dictionary
 
 PAGE = Path(__file__).parents[2] / "docs" / "data-dictionary.md"
 

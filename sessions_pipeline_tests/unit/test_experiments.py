@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.insights.experiments import experiment_summary
-from sessions_pipeline.insights.feedback import session_feedback
-from sessions_pipeline.schema.columns import EXPERIMENT_SUMMARY, SESSION_FEEDBACK
+from sessions_pipeline.tables import EXPERIMENT_SUMMARY, SESSION_FEEDBACK
+from sessions_pipeline.tables.experiment_summary import experiment_summary
+from sessions_pipeline.tables.session_feedback import session_feedback
 from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, uuid
 
 LARGEST = Decimal("99999999999999999999.999999999999999999")

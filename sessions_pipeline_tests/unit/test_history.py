@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.schema.columns import REJECTED_SESSIONS, SESSIONS
-from sessions_pipeline.schema.history import DayVerdict, judge_day
-from sessions_pipeline.schema.readings import Reading, dump_readings, load_readings, merge_reading
-from sessions_pipeline.schema.records import Columns, read_page
+from sessions_pipeline.tables import REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.tables.history import DayVerdict, judge_day
+from sessions_pipeline.tables.readings import Reading, dump_readings, load_readings, merge_reading
+from sessions_pipeline.validation.records import Columns, read_page
 
 T0 = datetime(2026, 1, 10, 12, tzinfo=UTC)
 TENANT = str(UUID(int=1))

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from sessions_pipeline.lake.layout import UNDATED, day_of, key_of
-from sessions_pipeline.schema.columns import DAILY_COST_BY_PROJECT, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
 
 DAY = date(2025, 1, 31)
 

@@ -10,7 +10,7 @@ import pytest
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import parquet
-from sessions_pipeline.schema.columns import (
+from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
     RAW_SESSIONS,

@@ -8,9 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.insights import quality
-from sessions_pipeline.schema.columns import REJECTED_SESSIONS
-from sessions_pipeline.schema.readings import Reading
+from sessions_pipeline.tables import REJECTED_SESSIONS, quality
+from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline_tests.builders import (
     NOON,
     TENANT,

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.insights.report import ReportData, build_report
-from sessions_pipeline.insights.report.honesty import notes
-from sessions_pipeline.insights.report.ranking import panels
-from sessions_pipeline.insights.report.spending import spending
+from sessions_pipeline.outputs.report import ReportData, build_report
+from sessions_pipeline.outputs.report.honesty import notes
+from sessions_pipeline.outputs.report.ranking import panels
+from sessions_pipeline.outputs.report.spending import spending
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import (
     FIRST,

@@ -10,8 +10,8 @@ from datetime import timedelta
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.insights import charts
-from sessions_pipeline.insights.report.data import DAILY
+from sessions_pipeline.outputs import charts
+from sessions_pipeline.outputs.report.data import DAILY
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, daily, made_up
 
@@ -104,8 +104,8 @@ def test_ticks_of_money_stay_short_and_differ(largest: float) -> None:
 def test_nothing_heavy_is_imported_before_a_picture_is_drawn_and_never_pandas() -> None:
     script = """
 import sys
-from sessions_pipeline.insights import charts
-from sessions_pipeline.insights.report import build_report
+from sessions_pipeline.outputs import charts
+from sessions_pipeline.outputs.report import build_report
 assert not {"vl_convert", "altair", "pandas", "jinja2"} & sys.modules.keys()
 charts.render_svg({"data": {"values": [{"a": 1}]}, "mark": "bar", "encoding": {"x": {"field": "a"}}})
 assert not {"altair", "pandas"} & sys.modules.keys()

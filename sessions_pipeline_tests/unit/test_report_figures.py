@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.insights import figures
+from sessions_pipeline.outputs import formatting as figures
 
 MONEYS = st.decimals(0, Decimal(10) ** 20 - 1, places=18, allow_nan=False)
 

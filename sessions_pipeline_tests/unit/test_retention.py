@@ -7,10 +7,10 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.schema.history import judge_day
-from sessions_pipeline.schema.readings import Reading, merge_reading
-from sessions_pipeline.schema.records import Columns, read_page
-from sessions_pipeline.schema.retention import without_superseded
+from sessions_pipeline.tables.history import judge_day
+from sessions_pipeline.tables.readings import Reading, merge_reading
+from sessions_pipeline.tables.retention import without_superseded
+from sessions_pipeline.validation.records import Columns, read_page
 from sessions_pipeline_tests.builders import NOON, payload
 
 # What a reading may say of a session: its runs, None where it is absent, or a text where it is broken.

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.insights.feedback import session_feedback
-from sessions_pipeline.schema.batch import judge_batch
-from sessions_pipeline.schema.second_version import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
+from sessions_pipeline.langsmith.second_version import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
+from sessions_pipeline.tables.session_feedback import session_feedback
+from sessions_pipeline.validation.batch import judge_batch
 from sessions_pipeline_tests.builders import dataset, uuid
 
 NO_SCORES = '"contains_thread_feedback":false,"max":null,"median":null,"min":null,"type":"PRIMARY"'

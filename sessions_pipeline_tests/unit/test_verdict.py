@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from sessions_pipeline.schema.columns import SESSIONS
-from sessions_pipeline.schema.verdict import Rejected, Valid, judge
+from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.validation.verdict import Rejected, Valid, judge
 from sessions_pipeline_tests.builders_corpus import CORPUS, Case, record
 
 

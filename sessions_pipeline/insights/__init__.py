@@ -1,1 +1,0 @@
-"""Pure: Arrow in, Arrow out. Costs, feedback, experiments, usage, and the report's numbers and pictures."""

@@ -1,0 +1,104 @@
+"""Version 2 of the API, spelt as version 1 spells it, so that nothing behind the client tells them apart. Pure.
+
+Only what differs is respelt, on the JSON text: no digit passes through a float. The rest of a record stays as it was
+sent, and the way back is known for each change (see docs/api-versions.md):
+
+- costs, numbers in version 2, are put in quotes;
+- `trace_tier` is `longlived` or `shortlived` again;
+- `type` goes where it says what `reference_dataset_id` says, and stays where it says more (an AGENT);
+- a feedback key's fixed fields go where they hold nothing, and stand in version 1's order.
+"""
+
+import json
+from collections.abc import Mapping
+
+import msgspec
+
+from sessions_pipeline.validation.json_text import split_array, split_object
+from sessions_pipeline.validation.records import Record, read_page
+
+COSTS = ("total_cost", "prompt_cost", "completion_cost")
+FEEDBACK = ("feedback_stats", "session_feedback_stats")
+TIERS = {'"LONG_LIVED"': '"longlived"', '"SHORT_LIVED"': '"shortlived"'}
+# What version 1 leaves out, and version 2 sends when there is nothing to say.
+NOTHING = {
+    "min": "null",
+    "max": "null",
+    "median": "null",
+    "values": "{}",
+    "contains_thread_feedback": "false",
+    "type": '"PRIMARY"',
+}
+FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
+
+
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw]
+    next_cursor: str | None = None
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_second_page(body: bytes) -> tuple[list[Record], str | None]:
+    """The records of an answer `{items, next_cursor}`, as version 1 spells them, and the next page's cursor.
+
+    Raises:
+        ValueError: the body is something else, because it is truncated or not this API's.
+    """
+    try:
+        page = _PAGE.decode(body)
+        items, cursor = [bytes(item).decode() for item in page.items], page.next_cursor
+    except (msgspec.DecodeError, RecursionError):
+        # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
+        items, cursor = _split(body.decode())
+    return read_page(f"[{','.join(map(as_first_version, items))}]".encode()), cursor or None
+
+
+def as_first_version(payload: str) -> str:
+    """A record of version 2 as version 1 would have sent it; what can't be read, or is no object, stays as it is."""
+    try:
+        sent = _texts(payload)
+        spelt = {name: _respelt(name, text) for name, text in sent.items()}
+    except (msgspec.DecodeError, RecursionError):
+        return payload
+    if spelt.get("type") == ('"PROJECT"' if spelt.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'):
+        del spelt["type"]
+    return payload if spelt == sent else _object(spelt)
+
+
+def _split(text: str) -> tuple[list[str], str | None]:
+    members = dict(split_object(text))
+    if "items" not in members:
+        raise ValueError("has no items")
+    cursor = members["next_cursor"].value if "next_cursor" in members else None
+    if not isinstance(cursor, str | None):
+        raise ValueError("next_cursor is no text")  # noqa: TRY004
+    return [element.text for element in split_array(members["items"].text)], cursor
+
+
+def _respelt(name: str, text: str) -> str:
+    if name in COSTS:
+        return f'"{text}"' if text[0] in "-0123456789" else text
+    if name == "trace_tier":
+        return TIERS.get(text, text)
+    if name in FEEDBACK and text.startswith("{"):
+        return _object({key: _feedback(stats) for key, stats in _texts(text).items()})
+    return text
+
+
+def _feedback(text: str) -> str:
+    if not text.startswith("{"):
+        return text
+    sent = _texts(text)
+    told = {name: value for name, value in sent.items() if NOTHING.get(name) != value}
+    return _object({name: told[name] for name in (*FEEDBACK_ORDER, *told) if name in told})
+
+
+def _texts(text: str) -> dict[str, str]:
+    return {name: bytes(value).decode() for name, value in _OBJECT.decode(text).items()}
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    return "{" + ",".join([f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in texts.items()]) + "}"

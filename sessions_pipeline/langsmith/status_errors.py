@@ -1,0 +1,122 @@
+"""From an answer that is no page to the error that says what to do about it. Pure."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from sessions_pipeline.errors import (
+    ApiError,
+    AuthenticationError,
+    FirewallError,
+    GoneError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RedirectRefusedError,
+    RequestRefusedError,
+    ServerError,
+)
+from sessions_pipeline.langsmith.auth import Access
+
+_SECONDS = re.compile(r"\d+(\.\d+)?")
+
+
+def failure(status: int, headers: Mapping[str, str], body: bytes, *, path: str, access: Access) -> ApiError:
+    """The typed error for an answer whose status is not 2xx; `headers` are looked up in lower case."""
+    where = f"{access.host}{path}"
+    if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
+        return _redirect(status, headers, where, access)
+    is_json, reasons = _read(body)
+    said = access.clean(reasons)
+    code = f"{status}: {said}" if said else str(status)
+    if status in (401, 403) and not is_json:
+        return FirewallError(
+            f"Something in front of {where} answered {status} without JSON, so not the API; "
+            "try again, and check proxies and LANGSMITH_ENDPOINT if it stays",
+            retry_after=retry_after(headers),
+        )
+    match status:
+        case 401:
+            return AuthenticationError(f"{where} does not accept the key ({code}); check {access.variable}")
+        case 403:
+            return PermissionDeniedError(
+                f"{where} does not let this key read the workspace ({code}); "
+                f"check LANGSMITH_WORKSPACE_ID and the rights of {access.variable}"
+            )
+        case 404 | 410:
+            # Which of the two, only the other version's answer tells: see `versions.decide`.
+            kind = GoneError if is_json else NotFoundError
+            return kind(f"{where} does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION")
+        case 400 | 422:
+            return InvalidRequestError(
+                f"{where} refuses a parameter ({code}); correct it in SESSIONS_PIPELINE_QUERY or on the command line"
+            )
+        case 429:
+            return RateLimitedError(
+                f"{where} limits the rate of requests ({code}); try again later or lower SESSIONS_PIPELINE_CONCURRENCY",
+                retry_after=retry_after(headers),
+            )
+        case _ if status < 500:  # noqa: PLR2004 - where HTTP's server errors begin
+            return RequestRefusedError(f"{where} refused the request ({code}); check LANGSMITH_ENDPOINT")
+        case _:
+            return ServerError(f"{where} failed ({code}); try again later", retry_after=retry_after(headers))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The wait in seconds that the server asked for, 0 or more; None where it did not ask, or not readably."""
+    value = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(value):
+        return float(value)
+    until = http_date(value)
+    if until is None:
+        return None
+    now = http_date(headers.get("date", "")) or datetime.now(UTC)
+    return max(0.0, (until - now).total_seconds())
+
+
+def http_date(value: str) -> datetime | None:
+    """An HTTP date, aware UTC; None if it is not one."""
+    try:
+        parsed = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def _redirect(status: int, headers: Mapping[str, str], where: str, access: Access) -> RedirectRefusedError:
+    try:
+        # The host alone: paths and queries of redirects carry tokens.
+        host = urlsplit(headers.get("location", "")).hostname
+    except ValueError:
+        host = None
+    to = f"to {access.clean(host)}" if host else "within its own host"
+    return RedirectRefusedError(
+        f"{where} redirects ({status}) {to}; the key is not sent there: set LANGSMITH_ENDPOINT to the API's own address"
+    )
+
+
+def _read(body: bytes) -> tuple[bool, str]:
+    """Whether a body is JSON, and the reasons it gives in words."""
+    try:
+        parsed: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return False, ""
+    if isinstance(parsed, dict):
+        parsed = next((parsed[name] for name in ("detail", "error", "message") if parsed.get(name)), "")
+    if isinstance(parsed, list):
+        return True, "; ".join(map(_reason, parsed))
+    return True, _reason(parsed)
+
+
+def _reason(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    location = value.get("loc")
+    names = [str(part) for part in location if part != "query"] if isinstance(location, list) else []
+    said = str(value.get("msg") or value.get("message") or json.dumps(value))
+    return f"{'.'.join(names)}: {said}" if names else said

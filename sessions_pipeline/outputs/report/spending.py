@@ -1,0 +1,184 @@
+"""What was spent in the period, on which dataset, when, and how that differs from the period before."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sessions_pipeline.outputs import formatting as figures
+from sessions_pipeline.outputs.report.data import ReportData
+
+# Thirty or so bars fit on a phone.
+LONGEST_BY_DAY = 45
+LONGEST_BY_WEEK = 200
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Sums over some rows of daily costs. Money is None where nothing is known."""
+
+    cost: Decimal | None
+    sessions: int
+    unpriced: int
+    zero_with_tokens: int
+    runs: int | None
+    tokens: int | None
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> "Usage":
+        """The sums of `rows`."""
+        found = list(rows)
+        return cls(
+            cost=figures.total(row["total_cost"] for row in found),
+            sessions=sum(row["session_count"] for row in found),
+            unpriced=sum(row["unpriced_session_count"] for row in found),
+            zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
+            runs=_known_sum(row["run_count"] for row in found),
+            tokens=_known_sum(row["total_tokens"] for row in found),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpending:
+    """A dataset's sums in the period and in the one before."""
+
+    id: str
+    name: str
+    now: Usage
+    before: Usage
+
+    @property
+    def difference(self) -> Decimal:
+        """What was spent more than before, of what is known, US dollars."""
+        return figures.EXACT.subtract(self.now.cost or Decimal(0), self.before.cost or Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A day, week or month of the period: costs by dataset id, and how many of its days were read."""
+
+    start: date
+    label: str
+    long_label: str
+    days: int
+    days_read: int
+    usage: Usage
+    costs: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """The whole period. `datasets` are the dearest first; `unit` is `day`, `week` or `month`."""
+
+    now: Usage
+    before: Usage
+    undated: Usage
+    datasets: Sequence[DatasetSpending]
+    buckets: Sequence[Bucket]
+    unit: str
+    rows: Sequence[Row]
+    unread: Sequence[date]
+    unread_before: Sequence[date]
+    tenants: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def has_before(self) -> bool:
+        """Whether anything is known of the period before."""
+        return self.before.sessions > 0
+
+
+def spending(data: ReportData) -> Spending:
+    """Add up `data.daily`."""
+    rows = data.daily.to_pylist()
+    now = [row for row in rows if row["start_date"] is not None and row["start_date"] >= data.first]
+    earlier = [row for row in rows if row["start_date"] is not None and row["start_date"] < data.first]
+    read = data.days_read | {row["start_date"] for row in rows}
+    unit = _unit(len(data.days))
+    return Spending(
+        now=Usage.of(now),
+        before=Usage.of(earlier),
+        undated=Usage.of(row for row in rows if row["start_date"] is None),
+        datasets=_by_dataset(now, earlier, data.names),
+        buckets=_buckets(data.days, now, read, unit),
+        unit=unit,
+        rows=sorted(now, key=_dearest_of_latest_day_first),
+        unread=[day for day in data.days if day not in read],
+        unread_before=[day for day in data.before if day not in read],
+        tenants=sorted({row["tenant_id"] for row in now}),
+    )
+
+
+def _by_dataset(now: Iterable[Row], earlier: Iterable[Row], names: Mapping[str, str]) -> list[DatasetSpending]:
+    rows_now, rows_earlier = _grouped(now, "reference_dataset_id"), _grouped(earlier, "reference_dataset_id")
+    found = [
+        DatasetSpending(
+            key,
+            figures.dataset_name(key, names),
+            Usage.of(rows_now.get(key, ())),
+            Usage.of(rows_earlier.get(key, ())),
+        )
+        for key in rows_now.keys() | rows_earlier.keys()
+    ]
+    return sorted(found, key=lambda one: (-(one.now.cost or 0), not one.now.sessions, -(one.before.cost or 0), one.id))
+
+
+def _buckets(days: Sequence[date], rows: Iterable[Row], read: Iterable[date], unit: str) -> list[Bucket]:
+    days_of, rows_of = defaultdict(list), defaultdict(list)
+    known = set(read)
+    for day in days:
+        days_of[_start(day, unit)].append(day)
+    for row in rows:
+        rows_of[_start(row["start_date"], unit)].append(row)
+    return [
+        Bucket(
+            start=start,
+            label=figures.month(start) if unit == "month" else figures.short_day(start),
+            long_label=figures.days(inside[0], inside[-1]),
+            days=len(inside),
+            days_read=sum(day in known for day in inside),
+            usage=Usage.of(rows_of[start]),
+            costs={
+                key: cost
+                for key, group in sorted(_grouped(rows_of[start], "reference_dataset_id").items())
+                if (cost := figures.total(row["total_cost"] for row in group)) is not None
+            },
+        )
+        for start, inside in days_of.items()
+    ]
+
+
+def _start(day: date, unit: str) -> date:
+    if unit == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if unit == "month" else day
+
+
+def _unit(days: int) -> str:
+    if days <= LONGEST_BY_DAY:
+        return "day"
+    return "week" if days <= LONGEST_BY_WEEK else "month"
+
+
+def _dearest_of_latest_day_first(row: Row) -> tuple[Any, ...]:
+    return (
+        -row["start_date"].toordinal(),
+        -(row["total_cost"] if row["total_cost"] is not None else -1),
+        row["reference_dataset_id"],
+        row["tenant_id"],
+    )
+
+
+def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row[key]].append(row)
+    return groups
+
+
+def _known_sum(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

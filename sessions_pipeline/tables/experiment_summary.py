@@ -1,0 +1,116 @@
+"""One row per experiment: what it cost, how fast it was and how it scored."""
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sessions_pipeline.tables.columns import EXPERIMENT_SUMMARY
+from sessions_pipeline.tables.sql import conform
+from sessions_pipeline.validation.arrays import double_array, value_array
+from sessions_pipeline.validation.types import MONEY
+
+NEEDED = (
+    "id",
+    "tenant_id",
+    "reference_dataset_id",
+    "name",
+    "start_time",
+    "end_time",
+    "last_run_start_time",
+    "run_count",
+    "total_tokens",
+    "total_cost",
+    "latency_p50",
+    "latency_p99",
+    "error_rate",
+    "experiment_progress",
+)
+"""The columns of `sessions` that the summary is made from."""
+
+# A cost has 38 digits and a count of runs 19: with 80 digits a quotient is exact far beyond the last one kept.
+_EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+_LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
+_SCORES = EXPERIMENT_SUMMARY.schema.field("scores").type
+
+
+class _Progress(msgspec.Struct):
+    run_progress: float | None = None
+
+
+_PROGRESS = msgspec.json.Decoder(_Progress)
+
+
+def experiment_summary(sessions: pa.Table, feedback: pa.Table) -> pa.Table:
+    """The table `experiment_summary`: those of `sessions` that ran against a dataset, with scores from `feedback`.
+
+    `sessions` has at least the columns `NEEDED`, `feedback` is their `session_feedback`.
+    """
+    wanted = sessions.select(list(NEEDED)).filter(sessions.column("reference_dataset_id").is_valid())
+    found = wanted.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order]).combine_chunks()
+    ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
+    progress = double_array([_progress(text) for text in found.column("experiment_progress").to_pylist()])
+    computed: dict[str, Any] = {
+        "duration_seconds": _seconds(found.column("start_time"), ends),
+        "cost_per_run": _cost_per_run(found.column("total_cost"), found.column("run_count")),
+        "run_progress": progress,
+        "scores": _scores(found.column("id"), feedback),
+    }
+    for name, column in computed.items():
+        found = found.append_column(name, column)
+    return conform(found, EXPERIMENT_SUMMARY.schema)
+
+
+def _seconds(starts: Any, ends: Any) -> Any:
+    """Seconds from start to end; null where one is unknown or the end lies before the start."""
+    microseconds = pc.subtract(ends, starts).cast(pa.int64())
+    # Not by kernels, which make scalars of Python's numbers and import pandas for that.
+    return double_array([None if value is None or value < 0 else value / 1e6 for value in microseconds.to_pylist()])
+
+
+def _cost_per_run(costs: Any, runs: Any) -> Any:
+    """Cost divided by runs, rounded once, half to even; null where one is unknown or there are no runs.
+
+    In Python, because Arrow's quotients of decimals are wrong near multiples of 2**32 (as of pyarrow 26). A quotient
+    that is not a tie differs from it by at least 1 / (2 * 2**63) of the last kept digit, so that the digits that
+    `_EXACT` cuts can't change the rounding.
+    """
+    pairs = zip(costs.to_pylist(), runs.to_pylist(), strict=True)
+    return value_array(
+        [
+            _EXACT.quantize(_EXACT.divide(cost, run), _LAST_DIGIT)
+            if cost is not None and run is not None and run > 0
+            else None
+            for cost, run in pairs
+        ],
+        MONEY,
+    )
+
+
+def _progress(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return _PROGRESS.decode(text).run_progress
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return None
+
+
+def _scores(ids: Any, feedback: pa.Table) -> Any:
+    """For each id its feedback that has an average, ordered by key and scope; an empty list where there is none."""
+    scored = feedback.filter(feedback.column("average").is_valid())
+    # Which row of `ids` a score belongs to; feedback on sessions that are no experiments finds none.
+    parents = pc.index_in(scored.column("session_id"), value_set=ids)
+    scored = scored.append_column("parent", parents.cast(pa.int64())).filter(parents.is_valid())
+    scored = scored.sort_by([(name, "ascending") for name in ("parent", "feedback_key", "scope")])
+    offsets = pc.search_sorted(_array(scored, "parent"), pa.arange(0, len(ids) + 1))
+    structs = pa.StructArray.from_arrays(
+        [_array(scored, field.name) for field in _SCORES.value_type], fields=list(_SCORES.value_type)
+    )
+    return pa.ListArray.from_arrays(offsets.cast(pa.int32()), structs, type=_SCORES)
+
+
+def _array(table: pa.Table, name: str) -> Any:
+    return table.column(name).combine_chunks()

@@ -1,0 +1,126 @@
+"""A page of the API, split into records whose text stays verbatim. No judgement yet: that is the verdict's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Self
+
+import msgspec
+
+from sessions_pipeline.validation.json_text import Member, split_array, split_object
+from sessions_pipeline.validation.timestamps import microseconds, parse_timestamp
+
+
+class Record(NamedTuple):
+    """One element of the API's array.
+
+    `payload` is its JSON text, verbatim; `session_id`, `tenant_id` and `start_time` are what it says, as sent, None
+    where that is not text. `start_us` is the start in microseconds since the epoch, UTC; None if absent, null or
+    unreadable. `undated` tells the first two from the last; it is also False for what is no object.
+    """
+
+    payload: str
+    session_id: str | None
+    tenant_id: str | None
+    start_time: str | None
+    start_us: int | None
+    undated: bool
+
+
+class Columns(NamedTuple):
+    """The texts of many records, a list for each property: what crosses from process to process quickly."""
+
+    payload: list[str]
+    session_id: list[str | None]
+    tenant_id: list[str | None]
+    start_time: list[str | None]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Self:
+        """The records' texts, in their order."""
+        payload, session_id, tenant_id, start_time, *_ = zip(*records, strict=True) if records else [()] * 4
+        return cls(list(payload), list(session_id), list(tenant_id), list(start_time))
+
+    def only(self, places: Sequence[int]) -> "Columns":
+        """The records at these places."""
+        return self._mapped(lambda values: [values[place] for place in places])
+
+    def part(self, first: int, count: int) -> "Columns":
+        """So many records from one on."""
+        return self._mapped(lambda values: values[first : first + count])
+
+    def _mapped(self, change: Callable[[list[Any]], list[Any]]) -> "Columns":
+        return Columns(change(self.payload), change(self.session_id), change(self.tenant_id), change(self.start_time))
+
+
+class _Head(msgspec.Struct, gc=False):
+    id: str | None = None
+    tenant_id: str | None = None
+    start_time: str | None = None
+
+
+_PAGE = msgspec.json.Decoder(list[msgspec.Raw])
+_HEADS = msgspec.json.Decoder(list[_Head])
+_HEAD = msgspec.json.Decoder(_Head)
+_ABSENT = Member(None, "null")
+
+
+def read_page(body: bytes) -> list[Record]:
+    """The records of one answer, in its order.
+
+    Raises:
+        ValueError: the body is not one JSON array in UTF-8, because it is truncated or something else.
+    """
+    text = body.decode()
+    try:
+        payloads = [bytes(raw).decode() for raw in _PAGE.decode(body)]
+    except (msgspec.DecodeError, RecursionError):
+        # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
+        return [_record(element.text) for element in split_array(text)]
+    try:
+        # All in one go, which saves a quarter of the time.
+        return [_of_head(payload, head) for payload, head in zip(payloads, _HEADS.decode(body), strict=True)]
+    except (msgspec.DecodeError, RecursionError):
+        return [_record(payload) for payload in payloads]
+
+
+def _record(payload: str) -> Record:
+    try:
+        return _of_head(payload, _HEAD.decode(payload))
+    except (msgspec.DecodeError, RecursionError):
+        return _odd_record(payload)
+
+
+def _of_head(payload: str, head: _Head) -> Record:
+    start_time = head.start_time
+    return Record(payload, head.id, head.tenant_id, start_time, _start_us(start_time), start_time is None)
+
+
+def _odd_record(payload: str) -> Record:
+    if not payload.startswith("{"):
+        # Not "undated": where the API sorts undated sessions is known, where it puts such a thing is not.
+        return Record(payload, None, None, None, None, False)
+    members = dict(split_object(payload))
+    start_time = _text(members, "start_time")
+    undated = members.get("start_time", _ABSENT).value is None
+    return Record(
+        payload, _text(members, "id"), _text(members, "tenant_id"), start_time, _start_us(start_time), undated
+    )
+
+
+def _text(members: dict[str, Member], name: str) -> str | None:
+    value = members.get(name, _ABSENT).value
+    if not isinstance(value, str):
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return None
+    return value
+
+
+def _start_us(start_time: str | None) -> int | None:
+    if start_time is None:
+        return None
+    try:
+        return microseconds(parse_timestamp(start_time))
+    except ValueError:
+        return None
