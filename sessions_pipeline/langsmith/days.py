@@ -6,21 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
+from sessions_pipeline.days import day_start_us
 from sessions_pipeline.langsmith.coverage import Page, identity
 from sessions_pipeline.validation.records import Record
 
 _EPOCH = date(1970, 1, 1)
 _DAY_US = 86_400_000_000
-
-
-def day_start_us(day: date) -> int:
-    """Microseconds from the epoch to the UTC midnight that begins the day."""
-    return _number(day) * _DAY_US
-
-
-def day_of_us(start_us: int) -> date:
-    """The UTC day that holds a time, given in microseconds from the epoch."""
-    return _EPOCH + timedelta(days=start_us // _DAY_US)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ from datetime import date, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from sessions_pipeline.days import day_start_us
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.coverage import Page
 from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading, day_start_us
+from sessions_pipeline.langsmith.days import DayAssembler, DayReading
 from sessions_pipeline.langsmith.prefetch import drive
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
 from sessions_pipeline.langsmith.redaction import Path, redact

@@ -7,9 +7,10 @@ see whether something did.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
+from sessions_pipeline.days import midnight
 from sessions_pipeline.langsmith.activity import active_since
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.pages import pages
@@ -33,11 +34,6 @@ class UsageReadings:
 def is_within_reach(day: date, now: datetime) -> bool:
     """Whether the API still tells what was used on the day."""
     return now - midnight(day) <= REACH
-
-
-def midnight(day: date) -> datetime:
-    """The UTC midnight that begins the day."""
-    return datetime.combine(day, time(), UTC)
 
 
 def read_usage(

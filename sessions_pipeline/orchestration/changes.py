@@ -1,15 +1,15 @@
 """Which older days have changed since the last look. Pure but for reading Dagster's runs in progress."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 
+from sessions_pipeline.days import day_of_us, days_between
 from sessions_pipeline.langsmith.activity import Activity
-from sessions_pipeline.langsmith.days import day_of_us
-from sessions_pipeline.orchestration.partitions import days_between, tagged_range
+from sessions_pipeline.orchestration.partitions import tagged_range
 
 # A run is listed under the time it started, yet may arrive when it ends: look this far back again.
 OVERLAP = timedelta(hours=2)
@@ -67,19 +67,6 @@ class Cursor:
         return Cursor(latest, self.looked, seen, tuple(sorted(days)))
 
 
-def ranges(days: Sequence[date]) -> Iterator[tuple[date, date]]:
-    """Runs of adjoining days, each as its first and last."""
-    start = previous = None
-    for day in sorted(days):
-        if previous is not None and start is not None and day - previous > timedelta(days=1):
-            yield start, previous
-            start = day
-        start = start or day
-        previous = day
-    if start is not None and previous is not None:
-        yield start, previous
-
-
 def days_being_read(instance: dg.DagsterInstance, job: str) -> set[date]:
     """The days of the job's runs that wait or run."""
     unfinished = [
@@ -105,8 +92,3 @@ def _days_of_runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> set[d
         if span is not None:
             days.update(days_between(*span))
     return days
-
-
-def utc_day(time: datetime) -> date:
-    """The UTC day of a time."""
-    return time.astimezone(UTC).date()

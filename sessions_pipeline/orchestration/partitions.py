@@ -1,7 +1,7 @@
 """Daily UTC partitions, from the first day in the settings to today included."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from itertools import accumulate
 
 import dagster as dg
@@ -17,11 +17,6 @@ def daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
 def days_of(context: dg.AssetExecutionContext) -> list[date]:
     """The UTC days of a run, oldest first."""
     return [date.fromisoformat(key) for key in context.partition_keys]
-
-
-def days_between(first: date, last: date) -> list[date]:
-    """All days from `first` to `last`, both included."""
-    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
 def rows_by_day(rows: pa.Table) -> dict[date, pa.Table]:

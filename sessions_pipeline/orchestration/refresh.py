@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
+from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.days import DayReading
-from sessions_pipeline.orchestration.partitions import days_between
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
 from sessions_pipeline.process_day import DayTask, Heard, Rules
 from sessions_pipeline.tables import RAW_SESSIONS

@@ -5,9 +5,10 @@ from datetime import date, datetime, timedelta
 
 import dagster as dg
 
+from sessions_pipeline.days import days_between, ranges, utc_day
 from sessions_pipeline.langsmith.activity import Activity, active_since
-from sessions_pipeline.orchestration.changes import Cursor, days_being_read, days_that_failed, ranges, utc_day
-from sessions_pipeline.orchestration.partitions import days_between, range_tags
+from sessions_pipeline.orchestration.changes import Cursor, days_being_read, days_that_failed
+from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.settings import Settings
 

@@ -7,13 +7,13 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.days import days_between, midnight, utc_day
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.usage import UsageReadings, is_within_reach, midnight, read_usage
+from sessions_pipeline.langsmith.usage import UsageReadings, is_within_reach, read_usage
 from sessions_pipeline.orchestration import metadata
-from sessions_pipeline.orchestration.changes import utc_day
-from sessions_pipeline.orchestration.partitions import days_between, days_of
+from sessions_pipeline.orchestration.partitions import days_of
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
 from sessions_pipeline.orchestration.schedules import runs_of
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT

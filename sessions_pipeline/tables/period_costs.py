@@ -8,10 +8,11 @@ partition and days to come are unread, so the first and the current period are i
 from calendar import monthrange
 from collections import Counter
 from collections.abc import Callable, Collection
-from datetime import date, timedelta
+from datetime import date
 
 import pyarrow as pa
 
+from sessions_pipeline.days import month_start, week_start
 from sessions_pipeline.tables.aggregate import sums
 from sessions_pipeline.tables.columns import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -43,7 +44,7 @@ def weekly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Colle
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    return _by_period(daily, days_read, unfinished, WEEKLY_COST_BY_REFERENCE_DATASET, _monday, lambda _start: _WEEK)
+    return _by_period(daily, days_read, unfinished, WEEKLY_COST_BY_REFERENCE_DATASET, week_start, lambda _start: _WEEK)
 
 
 def monthly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
@@ -52,7 +53,7 @@ def monthly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Coll
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    return _by_period(daily, days_read, unfinished, MONTHLY_COST_BY_REFERENCE_DATASET, _first, _days_in_month)
+    return _by_period(daily, days_read, unfinished, MONTHLY_COST_BY_REFERENCE_DATASET, month_start, _days_in_month)
 
 
 def _by_period(
@@ -76,14 +77,6 @@ def _by_period(
     complete = [counts[start] == length_of(start) and start not in unsure for start in periods]
     summed = summed.append_column("day_count", int64_array([counts[start] for start in periods], pa.int64()))
     return conform(summed.append_column("is_complete", flag_array(bytes(complete))), table.schema)
-
-
-def _monday(day: date) -> date:
-    return day - timedelta(days=day.weekday())
-
-
-def _first(day: date) -> date:
-    return day.replace(day=1)
 
 
 def _days_in_month(start: date) -> int:

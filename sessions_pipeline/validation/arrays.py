@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.validation.timestamps import EPOCH, microseconds
+from sessions_pipeline.days import EPOCH, microseconds
 from sessions_pipeline.validation.types import TIMESTAMP
 
 _INTEGERS = {"b": pa.int8(), "i": pa.int32(), "q": pa.int64()}

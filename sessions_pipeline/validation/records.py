@@ -5,8 +5,9 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
+from sessions_pipeline.days import microseconds
 from sessions_pipeline.validation.json_text import Member, split_array, split_object
-from sessions_pipeline.validation.timestamps import microseconds, parse_timestamp
+from sessions_pipeline.validation.timestamps import parse_timestamp
 
 
 class Record(NamedTuple):

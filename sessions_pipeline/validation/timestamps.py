@@ -1,10 +1,8 @@
 """Reading the API's date-times: RFC 3339, where a missing offset means UTC."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 # Python's own reader also takes week dates, basic format and hour 24, so the form is checked first. At most six
 # digits of the fraction are captured: what is beyond microseconds is cut, never rounded over midnight.
 _DATE_TIME = re.compile(
@@ -27,8 +25,3 @@ def parse_timestamp(text: str) -> datetime:
         return datetime.fromisoformat(f"{day}T{time}{fraction or ''}{offset or '+00:00'}").astimezone(UTC)
     except OverflowError:
         raise ValueError("outside years 1 to 9999") from None
-
-
-def microseconds(moment: datetime) -> int:
-    """Microseconds since 1970-01-01T00:00Z, exact."""
-    return (moment - EPOCH) // _MICROSECOND

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessions_pipeline.days import ranges
 from sessions_pipeline.errors import ServerError
 from sessions_pipeline.langsmith.activity import Activity
-from sessions_pipeline.orchestration.changes import OVERLAP, Cursor, ranges
+from sessions_pipeline.orchestration.changes import OVERLAP, Cursor
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.schedules import look_for_changes
 from sessions_pipeline.settings import Settings

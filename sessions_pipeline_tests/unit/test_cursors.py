@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith import cursors
 from sessions_pipeline.langsmith.coverage import Piece
 from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading, day_start_us
+from sessions_pipeline.langsmith.days import DayAssembler, DayReading
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid, read_cursors
 from sessions_pipeline_tests.unit.simulated_server import record
 from sessions_pipeline_tests.unit.test_window import (

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.layout import lock_of
-from sessions_pipeline.orchestration.partitions import days_between, tagged_range
+from sessions_pipeline.orchestration.partitions import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.wide import BACKFILL, WORKSPACE, Part, months, parts
 from sessions_pipeline.settings import Settings

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.coverage import Page, Piece
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading, day_start_us
+from sessions_pipeline.langsmith.days import DayAssembler, DayReading
 from sessions_pipeline.langsmith.window import Ask, WindowReader
 from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, StillServer, read_with, record
 
