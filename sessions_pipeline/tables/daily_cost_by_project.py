@@ -18,9 +18,41 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from sessions_pipeline.tables.columns import DAILY_COST_BY_PROJECT
 from sessions_pipeline.tables.sql import conform, query
+from sessions_pipeline.tables.table import (
+    COSTS,
+    DATASET,
+    SESSION,
+    TENANT,
+    Table,
+    count,
+    flag,
+    registered,
+    text,
+    time,
+)
 from sessions_pipeline.validation.types import TIMESTAMP
+
+DAILY_COST_BY_PROJECT = registered(
+    Table(
+        "daily_cost_by_project",
+        "What each session, tracing projects included, used on a UTC day, however long ago it started.",
+        (
+            SESSION,
+            TENANT,
+            text("name", "The project's or experiment's name"),
+            DATASET,
+            count("run_count", "Runs of the day"),
+            count("total_tokens", "Tokens used on the day"),
+            *COSTS,
+            flag("is_exact", "False when the readings moved while they were taken, or the day is not over"),
+            time("read_at", "When the readings were taken", nullable=False),
+        ),
+        order=("tenant_id", "id"),
+        partition="usage_date",
+        group="usage",
+    )
+)
 
 MEASURES = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
 NEEDED = ("id", "tenant_id", "name", "reference_dataset_id", *MEASURES)

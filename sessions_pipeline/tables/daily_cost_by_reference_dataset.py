@@ -1,12 +1,61 @@
 """What each reference dataset's experiments cost by the UTC day they started: exact sums of what is known."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables.aggregate import counted, sums
-from sessions_pipeline.tables.columns import DAILY_COST_BY_REFERENCE_DATASET, SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.sql import conform
+from sessions_pipeline.tables.table import (
+    COSTS,
+    EXPERIMENTS_DATASET,
+    TENANT,
+    Table,
+    count,
+    flag,
+    registered,
+)
 from sessions_pipeline.validation.arrays import int64_array
+
+DAILY_MEASURES = (
+    count("session_count", "Experiments that started in the period", nullable=False),
+    count("priced_session_count", "Those with a `total_cost`", nullable=False),
+    count("unpriced_session_count", "Those without one: their cost is unknown, not zero", nullable=False),
+    count(
+        "zero_cost_with_tokens_count",
+        "Those that cost 0 although tokens were used: usually a model without a price",
+        nullable=False,
+    ),
+    count("run_count", "Traces recorded for all their lives, as of `stats_as_of`; null when unknown"),
+    count("prompt_tokens", "Tokens in prompts"),
+    count("completion_tokens", "Tokens in completions"),
+    count("total_tokens", "Tokens used, prompt and completion; null when unknown"),
+    *(
+        replace(
+            column,
+            description=f"{column.description}; of the experiments that started on the day, what each had cost at its "
+            "`stats_as_of`, for all its life",
+        )
+        for column in COSTS
+    ),
+)
+
+DAILY_COST_BY_REFERENCE_DATASET = registered(
+    Table(
+        "daily_cost_by_reference_dataset",
+        "What each reference dataset's experiments cost, by the UTC day they started: exact sums of what is known.",
+        (
+            TENANT,
+            EXPERIMENTS_DATASET,
+            *DAILY_MEASURES,
+            flag("is_day_over", "The day had ended when it was read"),
+        ),
+        order=("tenant_id", "reference_dataset_id"),
+        group="costs",
+    )
+)
 
 _KEYS = ("tenant_id", "reference_dataset_id")
 MEASURES = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from sessions_pipeline.tables.columns import TABLES, Table
+from sessions_pipeline.tables import TABLES, Table
 
 _INTRODUCTION = """\
 # Data dictionary

@@ -7,10 +7,62 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.columns import EXPERIMENT_SUMMARY
 from sessions_pipeline.tables.sql import conform
+from sessions_pipeline.tables.table import (
+    RUN_COUNT,
+    SESSION,
+    TENANT,
+    TOTAL_TOKENS,
+    Column,
+    Table,
+    money,
+    number,
+    registered,
+    text,
+    time,
+)
 from sessions_pipeline.validation.arrays import double_array, value_array
 from sessions_pipeline.validation.types import MONEY
+
+_SCORE = pa.struct(
+    [
+        pa.field("feedback_key", pa.string()),
+        pa.field("scope", pa.string()),
+        pa.field("average", pa.float64()),
+        pa.field("count", pa.int64()),
+    ]
+)
+
+EXPERIMENT_SUMMARY = registered(
+    Table(
+        "experiment_summary",
+        "One row per experiment: what it cost, how fast it was and how it scored.",
+        (
+            SESSION,
+            TENANT,
+            text(
+                "reference_dataset_id",
+                "The dataset that the experiment ran against, canonical UUID",
+                nullable=False,
+                repeats=True,
+            ),
+            text("name", "The experiment's name"),
+            time("start_time", "When it started"),
+            number("duration_seconds", "From start to end, or to its latest run's start; null when neither is known"),
+            RUN_COUNT,
+            TOTAL_TOKENS,
+            money("total_cost", "Total cost"),
+            money("cost_per_run", "Total cost divided by runs, rounded half-even to 18 digits"),
+            number("latency_p50", "Median latency of a run, seconds"),
+            number("latency_p99", "99th percentile of a run's latency, seconds"),
+            number("error_rate", "Share of runs that failed, 0 to 1"),
+            number("run_progress", "Share of the expected runs that are done, 0 to 1"),
+            Column("scores", pa.list_(_SCORE), "Its feedback with an average, by key and scope", repeats=True),
+        ),
+        order=("start_time", "id"),
+        group="insight",
+    )
+)
 
 NEEDED = (
     "id",

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.columns import REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.tables import REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.tables.versions import Versions, versions_of
 from sessions_pipeline.validation.arrays import int64_array, text_array, value_array

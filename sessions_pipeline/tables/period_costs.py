@@ -13,13 +13,13 @@ from datetime import date
 import pyarrow as pa
 
 from sessions_pipeline.days import month_start, week_start
-from sessions_pipeline.tables.aggregate import sums
-from sessions_pipeline.tables.columns import (
+from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
     WEEKLY_COST_BY_REFERENCE_DATASET,
     Table,
 )
+from sessions_pipeline.tables.aggregate import sums
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAY, MEASURES
 from sessions_pipeline.tables.sql import conform
 from sessions_pipeline.validation.arrays import date_array, flag_array, int64_array

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 
-from sessions_pipeline.tables.columns import RAW_SESSIONS
+from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline.validation.arrays import moments, text_array, time_array
 from sessions_pipeline.validation.records import Columns
 

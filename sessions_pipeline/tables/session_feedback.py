@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from sessions_pipeline.tables.columns import SESSION_FEEDBACK
+from sessions_pipeline.tables.table import DATASET, TENANT, Table, count, number, registered, text
 from sessions_pipeline.validation.arrays import (
     double_array,
     few_texts_array,
@@ -20,6 +20,36 @@ from sessions_pipeline.validation.arrays import (
     number_array,
     text_array,
     utf8_array,
+)
+
+SESSION_FEEDBACK = registered(
+    Table(
+        "session_feedback",
+        "One row per session, scope and feedback key.",
+        (
+            text("session_id", "The session, canonical UUID", nullable=False),
+            TENANT,
+            DATASET,
+            text(
+                "scope",
+                "`run`: feedback on its runs; `session`: feedback on the session itself",
+                nullable=False,
+                repeats=True,
+            ),
+            text("feedback_key", "The feedback's name, such as `correctness`", nullable=False, repeats=True),
+            count("count", "How many feedbacks"),
+            number("average", "Their average score"),
+            number("standard_deviation", "Their standard deviation"),
+            count("errors", "How many evaluations failed"),
+            text(
+                "values",
+                "Counts by value for categorical feedback, JSON text as sent; may hold private data",
+                long_text=True,
+            ),
+        ),
+        order=("session_id", "scope", "feedback_key"),
+        group="insight",
+    )
 )
 
 NEEDED = ("id", "tenant_id", "reference_dataset_id", "feedback_stats", "session_feedback_stats")
