@@ -46,13 +46,17 @@ class Settings(BaseSettings):
     max_rejected_ratio: Annotated[float, Field(ge=0, le=1)] = _variable(
         "SESSIONS_PIPELINE_MAX_REJECTED_RATIO", default=0.2
     )
+    days_per_run: Annotated[int | None, Field(ge=1)] = _variable("SESSIONS_PIPELINE_DAYS_PER_RUN", default=None)
+    attributes: Annotated[tuple[str, ...], NoDecode] = _variable(
+        "SESSIONS_PIPELINE_ATTRIBUTES", default=("models", "git.branch")
+    )
     redact: Annotated[tuple[str, ...], NoDecode] = _variable("SESSIONS_PIPELINE_REDACT", default=())
     keep_readings_days: Annotated[int | None, Field(ge=1)] = _variable(
         "SESSIONS_PIPELINE_KEEP_READINGS_DAYS", default=None
     )
     deadline_minutes: Annotated[float, Field(gt=0)] = _variable("SESSIONS_PIPELINE_DEADLINE_MINUTES", default=120)
 
-    @field_validator("workspace_ids", "redact", mode="before")
+    @field_validator("workspace_ids", "redact", "attributes", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):

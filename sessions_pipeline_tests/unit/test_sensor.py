@@ -7,20 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.days import ranges
-from sessions_pipeline.errors import ServerError
 from sessions_pipeline.langsmith.activity import Activity
-from sessions_pipeline.orchestration.changes import OVERLAP, Cursor
-from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import look_for_changes
+from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, next_look
 from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 OLD = date(2026, 3, 1)
 OLDER = date(2026, 2, 1)
 RECENT = date(2026, 3, 19)
-PIPELINE = Pipeline(
-    Settings(_env_file=None, SESSIONS_PIPELINE_START_DATE=date(2026, 1, 1), SESSIONS_PIPELINE_LOOKBACK_DAYS=3)
-)
+SETTINGS = Settings(_env_file=None, SESSIONS_PIPELINE_START_DATE=date(2026, 1, 1), SESSIONS_PIPELINE_LOOKBACK_DAYS=3)
 
 
 def active(day: date | None, at: datetime, session: str = "a") -> Activity:
@@ -34,15 +29,21 @@ def look(
     listed: list[Activity],
     being_read: set[date] | None = None,
     failed: set[date] | None = None,
+    *,
+    whole: bool = True,
 ) -> tuple[str, list[date]]:
     """One look, with the cursor as Dagster keeps it: text."""
-
-    def listing(_: Pipeline, since: datetime) -> list[Activity]:
-        return [activity for activity in listed if activity.latest_run >= since]
-
     before = Cursor.load(text, time)
-    cursor, days = look_for_changes(before, PIPELINE, time, listing, being_read or set(), failed or set())
-    return cursor.dump(), days
+    cursor, days = next_look(
+        before,
+        [activity for activity in listed if activity.latest_run >= before.look_from],
+        whole=whole,
+        time=time,
+        settings=SETTINGS,
+        being_read=being_read or set(),
+        failed=failed or set(),
+    )
+    return cursor.dump(), sorted(days)
 
 
 def test_the_first_look_asks_for_nothing_that_was_before_it_but_for_the_overlap() -> None:
@@ -95,14 +96,34 @@ def test_a_day_whose_run_failed_is_asked_for_again_once_it_is_not_being_read() -
     assert look(text, NOW + timedelta(hours=3), [])[1] == [OLD]
 
 
-def test_a_look_that_fails_moves_no_cursor() -> None:
-    def failing(_: Pipeline, _since: datetime) -> list[Activity]:
-        raise ServerError("503")
-
+def test_a_look_that_was_cut_off_asks_for_what_it_found_and_the_next_one_finds_the_rest_once() -> None:
     text, _ = look(None, NOW, [])
-    with pytest.raises(ServerError):
-        look_for_changes(Cursor.load(text, NOW), PIPELINE, NOW + timedelta(hours=1), failing, set(), set())
-    assert look(text, NOW + timedelta(hours=2), [active(OLD, NOW + timedelta(minutes=30))])[1] == [OLD]
+    later = NOW + timedelta(hours=5)
+    found, rest = active(OLD, later), active(OLDER, NOW + timedelta(hours=1), "rest")
+    text, days = look(text, later, [found], whole=False)
+    assert days == [OLD]
+    text, days = look(text, later + timedelta(hours=1), [found, rest])
+    assert days == [OLDER]
+    assert look(text, later + timedelta(hours=2), [found, rest])[1] == []
+
+
+def test_a_look_that_found_nothing_in_time_still_asks_for_pending_and_failed_days() -> None:
+    text, _ = look(None, NOW, [active(OLD, NOW)], being_read={OLD})
+    text, days = look(text, NOW + timedelta(hours=1), [], failed={OLDER}, whole=False)
+    assert days == [OLDER, OLD]
+    assert Cursor.load(text, NOW).since == NOW
+
+
+def test_a_day_that_grows_too_old_for_the_schedule_is_not_left_between_it_and_the_sensor() -> None:
+    """Its activity came after the schedule's last reading of it, and before the sensor's first look at it."""
+    boundary, midnight = NOW.date() - timedelta(days=3), datetime(2026, 3, 21, tzinfo=UTC)
+    late = active(boundary, midnight - timedelta(minutes=20))
+    text, _ = look(None, midnight - timedelta(hours=1), [])
+    text, days = look(text, midnight - timedelta(minutes=1), [late])
+    assert days == [], "until midnight it is the schedule's"
+    text, days = look(text, midnight + timedelta(minutes=59), [late])
+    assert days == [boundary]
+    assert look(text, midnight + timedelta(minutes=119), [late])[1] == []
 
 
 def test_a_quiet_workspace_and_a_server_clock_behind_ours_skip_nothing() -> None:

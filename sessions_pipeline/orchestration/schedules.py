@@ -1,0 +1,66 @@
+"""When days are refreshed: every hour the latest, every night the last 31; and when projects are measured."""
+
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+
+from sessions_pipeline.days import ranges, utc_day
+from sessions_pipeline.orchestration.partitions import range_tags
+from sessions_pipeline.settings import Settings
+
+REFRESH = "refresh_sessions"
+MEASURE = "measure_project_costs"
+# Feedback may arrive without new runs, and the API's stats reach 31 days back.
+NIGHTLY_DAYS = 31
+
+
+def refresh_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """`hourly_refresh` of today and the lookback days, `nightly_refresh` of the last 31 days; one run each."""
+    lookback = settings.lookback_days
+    return [
+        _refresh(settings, "hourly_refresh", "0 * * * *", lookback, f"Refreshes today and the {lookback} days before."),
+        _refresh(
+            settings,
+            "nightly_refresh",
+            "30 2 * * *",
+            NIGHTLY_DAYS - 1,
+            f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs.",
+        ),
+    ]
+
+
+def project_schedule() -> dg.ScheduleDefinition:
+    """`nightly_project_costs`: yesterday, and days missed while it was down."""
+    return dg.ScheduleDefinition(
+        name="nightly_project_costs",
+        job_name=MEASURE,
+        cron_schedule="0 3 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Measures what every project used yesterday, and on days missed while it was down.",
+    )
+
+
+def _refresh(settings: Settings, name: str, cron: str, days_back: int, description: str) -> dg.ScheduleDefinition:
+    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        today = utc_day(context.scheduled_execution_time)
+        return dg.RunRequest(tags=range_tags(max(today - timedelta(days=days_back), settings.start_date), today))
+
+    return dg.ScheduleDefinition(
+        name=name,
+        job_name=REFRESH,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        execution_fn=request,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+
+
+def runs_of(days: Iterable[date], time: datetime) -> list[dg.RunRequest]:
+    """A run for each stretch of adjoining days; its key is the time, since the same days may be asked for again."""
+    return [
+        dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
+        for first, last in ranges(sorted(days))
+    ]
