@@ -1,20 +1,18 @@
 """The tables' checks as asset checks: on the days of the run, or on all days when run alone."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from sessions_pipeline.days import days_between, utc_day
-from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.partitions import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.process_day import last_readings
-from sessions_pipeline.tables import CHECKS, SESSIONS, CheckResult, DayTables, Table
+from sessions_pipeline.process_day import day_tables
+from sessions_pipeline.tables import CHECKS, SESSIONS, CheckResult, Table
 from sessions_pipeline.tables.table import ALL, Check
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
@@ -59,32 +57,23 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
     earliest = max(utc_day(time) - timedelta(days=pipeline.settings.lookback_days), pipeline.settings.start_date)
     recent = days_between(earliest, utc_day(time))
     stored = [day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1]]
-    columns = _columns(checks)
+    reads = _reads(checks)
     results: dict[str, list[CheckResult]] = {check.name: [] for check in checks}
     for day in sorted({*stored, *recent}):
         asked = [check for check in checks if day in (recent if check.days == "recent" else stored)]
-        if asked:
-            tables = _tables(lake, day, columns, time)
-            for check in asked:
-                results[check.name].append(check.examine(tables))
+        tables = day_tables(lake, day, reads, now=time) if asked else None
+        for check in asked:
+            results[check.name].append(check.examine(tables))
     return {name: CheckResult.merged(of_days) for name, of_days in results.items()}
 
 
-def _columns(checks: Sequence[Check]) -> dict[Table, tuple[str, ...] | None]:
-    """What the checks together need of each table; None where one of them needs all columns."""
+def _reads(checks: Sequence[Check]) -> dict[Table, tuple[str, ...]]:
+    """The columns that the checks together need of each table."""
     needed: dict[Table, set[str]] = defaultdict(set)
     for check in checks:
         for table, columns in check.reads.items():
             needed[table].update(columns)
-    return {table: None if columns >= set(ALL) else tuple(sorted(columns)) for table, columns in needed.items()}
-
-
-def _tables(lake: Lake, day: date, columns: Mapping[Table, tuple[str, ...] | None], time: datetime) -> DayTables:
-    def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
-        stored = lake.load(table, day, columns[table])
-        return None if stored is None else (stored.rows, stored.metadata)
-
-    return DayTables(day, load, now=time, last_read=last_readings(lake, day))
+    return {table: ALL if columns.issuperset(ALL) else tuple(sorted(columns)) for table, columns in needed.items()}
 
 
 def _shown(result: CheckResult) -> dict[str, Any]:

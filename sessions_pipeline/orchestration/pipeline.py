@@ -96,7 +96,7 @@ class Pipeline:
         work, count = partial(process_day, rules=self._rules(tables)), processes_for(len(days), self.processes)
         with workers_for(count, lake, settings.data_root, settings.query) as workers:
             if RAW_SESSIONS not in tables:
-                yield from workers.each(work, _stored_days(lake, days))
+                yield from workers.each(work, _stored_days(lake, days, self.as_of))
                 return
             bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
             with self.workspaces() as (client, workspaces):
@@ -143,14 +143,13 @@ class Pipeline:
         )
 
 
-def _stored_days(lake: Lake, days: Sequence[date]) -> Iterator[DayTask]:
+def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[DayTask]:
     """The days to be made again from their raw sessions, newest first, then the rows without a day if there are any."""
-    versions = lake.versions(RAW_SESSIONS, [*days, UNDATED])
-    if missing := [str(day) for day in days if versions[day] is None]:
-        raise NotReadError(f"raw_sessions was never read for {', '.join(missing[:5])}; materialize it first")
-    yield from map(DayTask, sorted(days, reverse=True))
-    if versions[UNDATED] is not None:
-        yield DayTask(UNDATED)
+    stored: list[Day] = sorted(days, reverse=True)
+    stored += [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
+    for day in stored:
+        check_was_read(lake, day, as_of)
+    yield from map(DayTask, stored)
 
 
 def _read_days(

@@ -29,11 +29,14 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
     )
 
 
-def record_day(context: dg.AssetExecutionContext, day: str, result: DayResult, tables: Sequence[Table]) -> None:
+def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:
     """Record a finished day's tables at once, each after those that it is made from: a later crash keeps the day."""
     for table in tables:
-        facts = {**of_file(result.written[table.name]), **result.metadata.get(table.name, {})}
-        context.log_event(dg.AssetMaterialization(table.name, partition=day, metadata=facts))
+        file = result.written.get(table.name)
+        facts = {**(_of_file(file) if file else {"unchanged": True}), **result.metadata.get(table.name, {})}
+        if sample := facts.pop("sample", None):
+            facts["sample"] = _sample(sample)
+        context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=facts))
 
 
 def recorded(table: Table) -> dg.MaterializeResult[None]:
@@ -41,9 +44,14 @@ def recorded(table: Table) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(asset_key=table.name, metadata=_IS_RECORDED)
 
 
-def of_file(written: Written) -> Mapping[str, Any]:
+def _of_file(file: Written) -> dict[str, Any]:
     """Rows, bytes and address of a file."""
-    return {"dagster/row_count": written.rows, "dagster/uri": written.uri, "bytes": written.bytes}
+    return {"dagster/row_count": file.rows, "dagster/uri": file.uri, "bytes": file.bytes}
+
+
+def _sample(rows: Sequence[Mapping[str, str]]) -> dg.TableMetadataValue:
+    columns = [dg.TableColumn(name, "string") for name in rows[0]]
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], dg.TableSchema(columns=columns))
 
 
 def _column_schema(table: Table) -> dg.TableSchema:

@@ -1,17 +1,19 @@
 """A whole run against the sandbox over HTTP, into a lake in a temporary folder, and what to compare of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.lake.lake import Lake, _store
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.orchestration import runs
+from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.sandbox.company import WORKSPACE, dumps
 from sessions_pipeline.sandbox.server import Sandbox
 from sessions_pipeline.settings import Settings
@@ -58,10 +60,26 @@ def settings_for(url: str, root: DataRoot, **values: Any) -> Settings:
     )
 
 
-def read(sandbox: Sandbox, root: DataRoot, first: date = FIRST, last: date = TODAY, **values: Any) -> Settings:
+def run_days(
+    settings: Settings, first: date, last: date, *, select: str | None = None, **pipeline: Any
+) -> dg.ExecuteInProcessResult:
+    """One run on an instance that forgets; of `refresh_sessions`, if nothing is selected."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        return runs.run_days(Pipeline(settings, **pipeline), first, last, instance=instance, select=select)
+
+
+def read(
+    sandbox: Sandbox,
+    root: DataRoot,
+    first: date = FIRST,
+    last: date = TODAY,
+    *,
+    clock: Callable[[], datetime] = now,
+    **values: Any,
+) -> Settings:
     """One run of `refresh_sessions`; the settings that it had."""
     settings = settings_for(sandbox.url, root, **values)
-    run_days(settings, first, last)
+    run_days(settings, first, last, clock=clock)
     return settings
 
 

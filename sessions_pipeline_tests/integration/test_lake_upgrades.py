@@ -19,7 +19,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import LakeError, LakeMismatchError
 from sessions_pipeline.lake import lease, marker
 from sessions_pipeline.lake.lake import Lake
@@ -49,6 +48,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     files,
     lake_at,
     read,
+    run_days,
     settings_for,
 )
 from sessions_pipeline_tests.integration.s3_server import S3Server

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import checks
 from sessions_pipeline.orchestration.build import build_definitions, quiet_config
@@ -31,6 +30,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     TODAY,
     record,
+    run_days,
     settings_for,
 )
 

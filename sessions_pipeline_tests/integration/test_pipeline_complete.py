@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import PermissionDeniedError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
@@ -34,6 +33,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     lake_at,
     read,
     record,
+    run_days,
     settings_for,
 )
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import lease
 from sessions_pipeline.sandbox.faults import Fault
@@ -34,6 +33,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     files,
     read,
     record,
+    run_days,
     settings_for,
     some_records,
     stray,

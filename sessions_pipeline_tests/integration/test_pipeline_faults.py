@@ -16,7 +16,6 @@ import dagster as dg
 import pytest
 import stamina
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import (
     ApiError,
     AuthenticationError,
@@ -52,6 +51,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     files,
     read,
     record,
+    run_days,
     settings_for,
     some_records,
     stray,

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import ApiError, NotReadError, SettingError
 from sessions_pipeline.orchestration import refresh
 from sessions_pipeline.orchestration.build import build_definitions, quiet_config
@@ -40,6 +39,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     lake_at,
     read,
     record,
+    run_days,
     some_records,
 )
 

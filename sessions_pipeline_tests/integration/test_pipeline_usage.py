@@ -5,7 +5,6 @@ from decimal import Decimal
 
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.sandbox.company import DAY_US, WORKSPACE, Run, Session
@@ -14,6 +13,7 @@ from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DataRoot,
+    run_days,
     settings_for,
 )
 

@@ -10,7 +10,6 @@ import dagster as dg
 import pytest
 import stamina
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import ApiError, BadBodyError, NotFoundError, PagingError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery
@@ -33,6 +32,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     failing_in_one_line,
     lake_at,
     read,
+    run_days,
     settings_for,
     some_records,
 )
