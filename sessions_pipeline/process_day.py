@@ -129,8 +129,8 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             written[table] = lake.replace_derived(table, task.day, tables[table], metadata, commit=commit)
         _note_readings(lake, task.day, merged)
     files = {table.name: file for table, file in written.items() if file}
-    metadata = {table.name: describe.of_table(table, tables[table], told, merged) for table in written}
-    return DayResult(task.day, told.sessions.num_rows, files, metadata, None, merged.learned)
+    worth_knowing = {table.name: describe.of_table(table, tables[table], told, merged) for table in written}
+    return DayResult(task.day, told.sessions.num_rows, files, worth_knowing, None, merged.learned)
 
 
 def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, History]:

@@ -22,9 +22,9 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit; the text names the column and the group.
     """
-    wide = pa.table(
-        {**{key: rows.column(key) for key in keys}, **{name: _wide(rows.column(name)) for name in measures}}
-    )
+    wide = rows.select([*keys, *measures])
+    for name in measures:
+        wide = wide.set_column(wide.schema.get_field_index(name), name, _wide(wide.column(name)))
     summed = wide.group_by(list(keys)).aggregate([*((name, "sum") for name in measures), ([], "count_all")])
     summed = summed.sort_by([(key, "ascending") for key in keys])
     columns = {key: summed.column(key) for key in keys}

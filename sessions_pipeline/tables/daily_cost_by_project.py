@@ -98,16 +98,17 @@ def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[
     if used["run_count"] == 0 and all(value == 0 for value in known):
         return None
     readings = [row for row in (start, end, end_again) if row is not None]
-    is_steady = start is not None and end is not None and end_again is not None
-    is_steady = is_steady and all(end[name] == end_again[name] for name in MEASURES)
+    is_steady = start is not None and end is not None and _measures(end) == _measures(end_again)
     return {
         **{name: readings[0][name] for name in _LABELS},
-        "reference_dataset_id": next(
-            (row["reference_dataset_id"] for row in readings if row["reference_dataset_id"]), None
-        ),
+        "reference_dataset_id": next(filter(None, (row["reference_dataset_id"] for row in readings)), None),
         **{name: value if value is not None and value >= 0 else None for name, value in used.items()},
         "is_exact": is_steady and all(value >= 0 for value in known),
     }
+
+
+def _measures(row: _Row | None) -> list[Any]:
+    return [] if row is None else [row[name] for name in MEASURES]
 
 
 def _difference(start: _Row | None, end: _Row | None, name: str) -> Any:

@@ -25,7 +25,7 @@ AS_OF, ATTRIBUTES, IS_DAY_OVER, SHRUNK, DRIFT = "as_of", "attributes", "is_day_o
 
 
 def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
-    """What a file follows from, beside the raw sessions: a time that it is made as of, and keys that it is summed by."""
+    """What a file follows from, beside the raw sessions: a time that it is as of, and keys that it is summed by."""
     made = DERIVED.get(table)
     return {
         **({AS_OF: as_of.isoformat()} if as_of else {}),

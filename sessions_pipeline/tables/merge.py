@@ -97,8 +97,7 @@ def _merge_late(merged: Merged, day: FetchedDay, speaks_for: set[str], number: i
         since.add(row.payload)
     fresh = [record for key, record in _by_key(day).items() if record.payload not in versions.get(key, ())]
     if not fresh:
-        heard = _reading(day, speaks_for, number - 1, 0, version)
-        return merged._replace(heard=[*merged.heard, heard])
+        return merged._replace(heard=[*merged.heard, _reading(day, speaks_for, number - 1, 0, version)])
     moved = pc.add(merged.rows.column("reading"), pc.greater_equal(merged.rows.column("reading"), number).cast("int64"))
     place = merged.rows.schema.get_field_index("reading")
     rows = merged.rows.set_column(place, merged.rows.schema.field(place), moved)

@@ -52,9 +52,11 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
         return CheckResult()
     gone = gone_since(load_readings(day.metadata(RAW_SESSIONS)[READINGS]))
     rejected = day[REJECTED_SESSIONS]
-    records = zip(*(rejected.column(name).to_pylist() for name in ("session_id", "tenant_id", "payload")), strict=True)
-    # A record of a foreign workspace has a key that names it; which it was can't be seen from the row.
-    keys = [{record_key(*record, None), record_key(*record, "")} for record in records]
+    # A record of another workspace than was asked for has a key that says so; which it is can't be seen from the row.
+    keys = [
+        {record_key(row["session_id"], row["tenant_id"], row["payload"], asked) for asked in (None, "")}
+        for row in rejected.select(["session_id", "tenant_id", "payload"]).to_pylist()
+    ]
     counts = {
         "received": sum(reading.received for reading in day.last_read),
         "valid": day[SESSIONS].column("missing_since").null_count,
@@ -75,7 +77,7 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
 def rejected_share_is_low(day: DayTables) -> CheckResult:
     """Named with the commonest reason."""
     rejected, valid = day[REJECTED_SESSIONS].num_rows, day[SESSIONS].num_rows
-    broken = ()
+    broken: tuple[str, ...] = ()
     if rejected > REJECTED_SHARE * (rejected + valid):
         reasons = Counter(reason for row in day[REJECTED_SESSIONS].column("reasons").to_pylist() for reason in row)
         ((reason, _),) = reasons.most_common(1)

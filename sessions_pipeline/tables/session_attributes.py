@@ -105,8 +105,7 @@ def _spell(value: Any) -> str | None:
     if isinstance(value, list):
         if any(isinstance(part, list | dict) for part in value):
             return None
-        parts = {_spell(part) for part in value if part is not None}
-        return ", ".join(sorted(parts)) if parts else None
+        return ", ".join(sorted({spelt for part in value if (spelt := _spell(part)) is not None})) or None
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, str) else None
