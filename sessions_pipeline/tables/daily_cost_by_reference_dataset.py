@@ -1,24 +1,32 @@
 """What each reference dataset's experiments cost by the UTC day they started: exact sums of what is known."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Context, Decimal
+from functools import reduce
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.aggregate import counted, sums
+from sessions_pipeline.tables.aggregate import conform, counted, sums
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.sql import conform
 from sessions_pipeline.tables.table import (
     COSTS,
     EXPERIMENTS_DATASET,
     TENANT,
+    CheckResult,
+    DayTables,
     Table,
+    check,
     count,
+    derived,
     flag,
     registered,
 )
-from sessions_pipeline.validation.arrays import int64_array
 
+_AT = "of the experiments that started in the period, what each had used at its `stats_as_of`, for all its life"
 DAILY_MEASURES = (
     count("session_count", "Experiments that started in the period", nullable=False),
     count("priced_session_count", "Those with a `total_cost`", nullable=False),
@@ -28,18 +36,11 @@ DAILY_MEASURES = (
         "Those that cost 0 although tokens were used: usually a model without a price",
         nullable=False,
     ),
-    count("run_count", "Traces recorded for all their lives, as of `stats_as_of`; null when unknown"),
-    count("prompt_tokens", "Tokens in prompts"),
-    count("completion_tokens", "Tokens in completions"),
-    count("total_tokens", "Tokens used, prompt and completion; null when unknown"),
-    *(
-        replace(
-            column,
-            description=f"{column.description}; of the experiments that started on the day, what each had cost at its "
-            "`stats_as_of`, for all its life",
-        )
-        for column in COSTS
-    ),
+    count("run_count", f"Traces recorded, {_AT}; null when unknown"),
+    count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
+    count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
+    count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),
+    *(replace(column, description=f"{column.description}; {_AT}") for column in COSTS),
 )
 
 DAILY_COST_BY_REFERENCE_DATASET = registered(
@@ -56,9 +57,9 @@ DAILY_COST_BY_REFERENCE_DATASET = registered(
         group="costs",
     )
 )
-
-_KEYS = ("tenant_id", "reference_dataset_id")
-MEASURES = (
+# More digits than any sum of 38-digit numbers can have.
+_EXACT = Context(prec=100)
+_MEASURES = (
     "run_count",
     "prompt_tokens",
     "completion_tokens",
@@ -67,34 +68,100 @@ MEASURES = (
     "completion_cost",
     "total_cost",
 )
-NEEDED = (*_KEYS, *MEASURES)
+NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *_MEASURES)
 """The columns of `sessions` that the sums are made from."""
 
-DAY = pa.field("start_date", pa.date32())
 
-# By way of an array, because `pa.scalar` imports pandas, which takes 0.4 s.
-(_ZERO,) = int64_array([0], pa.int64())
-
-
-def daily_cost_by_reference_dataset(sessions: pa.Table) -> pa.Table:
-    """The sums of one day. `sessions` has at least the columns `NEEDED`; those without a dataset do not count.
+@derived(DAILY_COST_BY_REFERENCE_DATASET, reads={SESSIONS: NEEDED})
+def daily_cost_by_reference_dataset(day: DayTables) -> pa.Table:
+    """The sums of one day. Sessions without a dataset do not count.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    needed = sessions.select(list(NEEDED)).cast(pa.schema([SESSIONS.schema.field(name) for name in NEEDED]))
-    experiments = needed.filter(needed.column("reference_dataset_id").is_valid())
-    priced = counted(experiments.column("total_cost").is_valid())
-    flagged = experiments.append_column("priced_session_count", priced).append_column(
-        "zero_cost_with_tokens_count", counted(_costs_nothing(experiments))
-    )
-    summed = sums(flagged, _KEYS, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
+    sessions = day[SESSIONS].select(NEEDED)
+    summed = summed_costs(sessions.filter(sessions.column("reference_dataset_id").is_valid()), NEEDED[:2])
+    is_open = pc.is_in(summed.column("tenant_id"), pa.array(sorted(day.open_workspaces), pa.string()))
+    return conform(summed.append_column("is_day_over", pc.invert(is_open)), DAILY_COST_BY_REFERENCE_DATASET.schema)
+
+
+def summed_costs(experiments: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """`DAILY_MEASURES` of experiments, which have at least the columns `NEEDED`, by `keys`.
+
+    Raises:
+        SumOverflowError: a sum does not fit its column; the text names it.
+    """
+    # Any known count of tokens will do: some may be unknown.
+    tokens = pc.max_element_wise(*(experiments.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
+    costs_nothing = pc.and_kleene(pc.equal(experiments.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
+    flagged = experiments.append_column("priced_session_count", counted(experiments.column("total_cost").is_valid()))
+    flagged = flagged.append_column("zero_cost_with_tokens_count", counted(costs_nothing))
+    summed = sums(flagged, keys, (*_MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
     summed = summed.append_column("session_count", summed.column("rows"))
-    return conform(summed.append_column("unpriced_session_count", unpriced), DAILY_COST_BY_REFERENCE_DATASET.schema)
+    return summed.append_column("unpriced_session_count", unpriced)
 
 
-def _costs_nothing(sessions: pa.Table) -> pa.ChunkedArray:
-    """Where a cost is zero although tokens were used. Any known count of tokens will do: some may be unknown."""
-    tokens = pc.max_element_wise(*(sessions.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
-    return pc.and_kleene(pc.equal(sessions.column("total_cost"), _ZERO), pc.greater(tokens, _ZERO))
+@check(
+    DAILY_COST_BY_REFERENCE_DATASET,
+    "The daily sums equal sums made again from the sessions.",
+    reads={
+        DAILY_COST_BY_REFERENCE_DATASET: ("tenant_id", "reference_dataset_id", "session_count", "total_cost"),
+        SESSIONS: ("tenant_id", "reference_dataset_id", "total_cost"),
+    },
+)
+def costs_add_up(day: DayTables) -> CheckResult:
+    """In Python, whose numbers do not overflow, from the sessions as they lie in the lake."""
+    costs: defaultdict[tuple[Any, ...], list[Decimal | None]] = defaultdict(list)
+    for *key, cost in _values(day[SESSIONS], "tenant_id", "reference_dataset_id", "total_cost"):
+        if key[1] is not None:
+            costs[tuple(key)].append(cost)
+    expected = {key: (len(all_), _total(all_)) for key, all_ in costs.items()}
+    daily = _values(
+        day[DAILY_COST_BY_REFERENCE_DATASET], "tenant_id", "reference_dataset_id", "session_count", "total_cost"
+    )
+    found = {tuple(key): (sessions, total) for *key, sessions, total in daily}
+    broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+    return CheckResult(
+        tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in broken),
+        {"rows": len(found), "total_cost": _total([total for _, total in found.values()]) or Decimal(0)},
+    )
+
+
+@check(
+    DAILY_COST_BY_REFERENCE_DATASET,
+    "A sum is unknown exactly where no session has a cost; unknown is never zero.",
+    reads={
+        DAILY_COST_BY_REFERENCE_DATASET: (
+            "reference_dataset_id",
+            "session_count",
+            "priced_session_count",
+            "unpriced_session_count",
+            "total_cost",
+        )
+    },
+)
+def no_cost_is_invented(day: DayTables) -> CheckResult:
+    """Priced and unpriced sessions are all sessions, and without a priced one there is no sum."""
+    daily = day[DAILY_COST_BY_REFERENCE_DATASET]
+    rows = _values(
+        daily, "reference_dataset_id", "session_count", "priced_session_count", "unpriced_session_count", "total_cost"
+    )
+    broken = [
+        dataset
+        for dataset, sessions, priced, unpriced, total in rows
+        if (priced == 0) is not (total is None) or priced + unpriced != sessions
+    ]
+    unpriced = sum(daily.column("unpriced_session_count").to_pylist())
+    return CheckResult(
+        tuple(f"{day.day} {dataset}" for dataset in broken), {"rows": daily.num_rows, "unpriced_sessions": unpriced}
+    )
+
+
+def _values(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:
+    return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
+
+
+def _total(costs: Sequence[Decimal | None]) -> Decimal | None:
+    known = [cost for cost in costs if cost is not None]
+    return reduce(_EXACT.add, known) if known else None

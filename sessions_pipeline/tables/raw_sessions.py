@@ -1,6 +1,11 @@
 """What the API said of a day, before any judgement: the day's only commit, from which all else can be made again."""
 
-from sessions_pipeline.tables.table import Table, count, registered, text, time
+from datetime import timedelta
+
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, count, registered, text, time
+
+# The schedule runs hourly: two missed hours are a hiccup, three a fault.
+FRESH_WITHIN = timedelta(hours=3)
 
 RAW_SESSIONS = registered(
     Table(
@@ -29,3 +34,15 @@ RAW_SESSIONS = registered(
         sample=("session_id", "start_time", "payload"),
     )
 )
+
+
+@check(
+    RAW_SESSIONS, "Today and the lookback days were read within three hours.", reads={}, severity="warn", days="recent"
+)
+def recent_days_are_fresh(day: DayTables) -> CheckResult:
+    """By the latest reading, also one that learned nothing."""
+    if not day.last_read:
+        return CheckResult((f"{day.day}: was never read",), {"days": 1})
+    read_at = day.last_read[-1].fetched_at
+    stale = day.now - read_at > FRESH_WITHIN
+    return CheckResult((f"{day.day}: was read at {read_at:%Y-%m-%d %H:%M} UTC",) if stale else (), {"days": 1})

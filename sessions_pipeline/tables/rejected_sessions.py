@@ -1,8 +1,16 @@
 """Records that failed validation, nothing lost."""
 
+from collections import Counter
+
 import pyarrow as pa
 
-from sessions_pipeline.tables.table import Column, Table, registered, text, time
+from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
+from sessions_pipeline.tables.readings import READINGS, gone_since, load_readings, record_key
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import CheckResult, Column, DayTables, Table, check, registered, text, time
+
+# Rejected records below this share are everyday noise; the threshold in the settings guards against more.
+REJECTED_SHARE = 0.05
 
 REJECTED_SESSIONS = registered(
     Table(
@@ -27,3 +35,51 @@ REJECTED_SESSIONS = registered(
         sample=("session_id", "reasons"),
     )
 )
+
+
+@check(
+    RAW_SESSIONS,
+    "What the latest reading received is valid, rejected or repeated: nothing is lost.",
+    reads={
+        RAW_SESSIONS: (),
+        SESSIONS: ("missing_since",),
+        REJECTED_SESSIONS: ("session_id", "tenant_id", "payload"),
+    },
+)
+def every_record_is_accounted_for(day: DayTables) -> CheckResult:
+    """Of each workspace's latest reading. Tables that were made as of an earlier time are passed over."""
+    if "as_of" in day.metadata(SESSIONS):
+        return CheckResult()
+    gone = gone_since(load_readings(day.metadata(RAW_SESSIONS)[READINGS]))
+    rejected = day[REJECTED_SESSIONS]
+    # A record of another workspace than was asked for has a key that says so; which it is can't be seen from the row.
+    keys = [
+        {record_key(row["session_id"], row["tenant_id"], row["payload"], asked) for asked in (None, "")}
+        for row in rejected.select(["session_id", "tenant_id", "payload"]).to_pylist()
+    ]
+    counts = {
+        "received": sum(reading.received for reading in day.last_read),
+        "valid": day[SESSIONS].column("missing_since").null_count,
+        "rejected": sum(gone.keys().isdisjoint(either) for either in keys),
+        "repeated": sum(reading.repeated for reading in day.last_read),
+    }
+    lost = counts["received"] - counts["valid"] - counts["rejected"] - counts["repeated"]
+    said = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return CheckResult((f"{day.day}: {said}",) if lost else (), counts)
+
+
+@check(
+    REJECTED_SESSIONS,
+    "At most one record in twenty of a day is rejected.",
+    reads={REJECTED_SESSIONS: ("reasons",), SESSIONS: ("missing_since",)},
+    severity="warn",
+)
+def rejected_share_is_low(day: DayTables) -> CheckResult:
+    """Named with the commonest reason."""
+    rejected, valid = day[REJECTED_SESSIONS].num_rows, day[SESSIONS].num_rows
+    broken: tuple[str, ...] = ()
+    if rejected > REJECTED_SHARE * (rejected + valid):
+        reasons = Counter(reason for row in day[REJECTED_SESSIONS].column("reasons").to_pylist() for reason in row)
+        ((reason, _),) = reasons.most_common(1)
+        broken = (f"{day.day}: {rejected} of {rejected + valid} ({reason})",)
+    return CheckResult(broken, {"rejected": rejected, "valid": valid})

@@ -1,8 +1,12 @@
 """One row per valid session: the 30 properties of the API's schema, and where each row comes from."""
 
-import pyarrow as pa
+import json
 
-from sessions_pipeline.tables.table import Column, Table, registered, time
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
+from sessions_pipeline.tables.table import TABLES, CheckResult, Column, DayTables, Table, check, registered, time
 from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
 REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
@@ -85,3 +89,68 @@ SESSIONS = registered(
         sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
     )
 )
+
+COMMIT = "commit"
+"""In a file's metadata: which commit of `raw_sessions` it is, or was made from."""
+
+
+@check(SESSIONS, "Every session is in the lake once.", reads={SESSIONS: ("id",)})
+def session_ids_are_unique(day: DayTables) -> CheckResult:
+    """On all days together."""
+    ids = day[SESSIONS].column("id")
+    return CheckResult(counts={"sessions": len(ids)}, once=ids)
+
+
+@check(SESSIONS, "Every session lies under the UTC day it started.", reads={SESSIONS: ("id", "start_time")})
+def sessions_start_on_their_day(day: DayTables) -> CheckResult:
+    """Where the day is none, without a start."""
+    sessions = day[SESSIONS]
+    started = pc.cast(sessions.column("start_time"), pa.timestamp("us")).cast(pa.date32(), safe=False)
+    if day.day is None:
+        elsewhere = pc.is_valid(started)
+    else:
+        elsewhere = pc.fill_null(pc.not_equal(started, pa.scalar(day.day, pa.date32())), fill_value=True)
+    return CheckResult(tuple(sessions.filter(elsewhere).column("id").to_pylist()), {"sessions": sessions.num_rows})
+
+
+@check(SESSIONS, "All tables of a day come from the same readings.", reads={RAW_SESSIONS: ()})
+def tables_of_a_day_agree(day: DayTables) -> CheckResult:
+    """By the commit that each was made from; what the day does not have is no disagreement."""
+    commit = day.metadata(RAW_SESSIONS).get(COMMIT)
+    made = [table for table in TABLES if table.partition == "start_date" and day.has(table)]
+    broken = [table.name for table in made if day.metadata(table).get(COMMIT) != commit]
+    return CheckResult(tuple(f"{name} of {day.day}" for name in broken), {"tables": len(made)})
+
+
+@check(
+    SESSIONS,
+    "No session's newest reading says less than an earlier one without retention to explain it.",
+    reads={SESSIONS: ()},
+    severity="warn",
+)
+def no_reading_shrinks(day: DayTables) -> CheckResult:
+    """As it was found when the day was made."""
+    return CheckResult(tuple(json.loads(day.metadata(SESSIONS).get("shrunk", "[]"))))
+
+
+@check(
+    SESSIONS,
+    "The API sends no property or value that its schema does not name.",
+    reads={SESSIONS: ()},
+    severity="warn",
+)
+def schema_has_not_drifted(day: DayTables) -> CheckResult:
+    """By name and day, as it was found when the day was made."""
+    drift = json.loads(day.metadata(SESSIONS).get("drift", "{}"))
+    return CheckResult(tuple(f"{name} ({count} records on {day.day})" for name, count in drift.items()), drift)
+
+
+@check(SESSIONS, "Every cost that the API sends can be used.", reads={SESSIONS: ("id", "problems")}, severity="warn")
+def costs_are_usable(day: DayTables) -> CheckResult:
+    """A cost that can't be is null, and its session says why."""
+    sessions = day[SESSIONS].filter(day[SESSIONS].column("problems").is_valid())
+    rows = zip(sessions.column("id").to_pylist(), sessions.column("problems").to_pylist(), strict=True)
+    return CheckResult(
+        tuple(f"{session}: {'; '.join(problems)}" for session, problems in rows),
+        {"sessions": day[SESSIONS].num_rows, "with_problems": sessions.num_rows},
+    )

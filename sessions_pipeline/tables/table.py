@@ -8,13 +8,13 @@ dictionary, DuckDB views and Parquet options all follow from here.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from decimal import Decimal
 from itertools import chain
 from typing import Any, Literal, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
 Group: TypeAlias = Literal["sessions", "costs", "insight", "usage"]
@@ -68,20 +68,6 @@ ALL: tuple[str, ...] = ("*",)
 """In `reads`: every column of the table."""
 
 
-@dataclass(frozen=True, slots=True)
-class LastRead:
-    """The latest reading of a day in one workspace (`asked`; None: the key's own), also one that learned nothing.
-
-    `received` counts the records of all pages, `repeated` those of them that said what another said.
-    """
-
-    asked: str | None
-    fetched_at: datetime
-    received: int
-    repeated: int
-    requests: int
-
-
 class DayTables:
     """A UTC day (None: the rows without one) and its tables, as transforms and checks are given them.
 
@@ -96,17 +82,19 @@ class DayTables:
         *,
         now: datetime,
         attributes: tuple[str, ...] = (),
-        last_read: tuple[LastRead, ...] = (),
+        last_read: tuple[Reading, ...] = (),
+        is_over: bool = False,
         open_workspaces: frozenset[str] = frozenset(),
     ) -> None:
         """`load` gives a table's rows and file metadata, or None where the day has no such table; asked once each.
 
-        `open_workspaces` are those that were last read before the day was over.
+        `is_over`: the day had ended when it was last read; `open_workspaces` are those that were last read before.
         """
         self.day = day
         self.now = now
         self.attributes = attributes
         self.last_read = last_read
+        self.is_over = is_over
         self.open_workspaces = open_workspaces
         self._load = load
         self._loaded: dict[Table, tuple[pa.Table, Mapping[str, str]] | None] = {}
@@ -181,11 +169,15 @@ def _repeated(values: pa.ChunkedArray) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """How a table's day is made from other tables of the day, with the columns that are read of each."""
+    """How a table's day is made from other tables of the day, with the columns that are read of each.
+
+    `by_attributes`: it also follows from the day's `attributes`, so a file that lists others is made again.
+    """
 
     table: Table
     make: Callable[[DayTables], pa.Table]
     reads: Reads
+    by_attributes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +213,12 @@ def registered(table: Table) -> Table:
 
 
 def derived(
-    made: Table, *, reads: Reads
+    made: Table, *, reads: Reads, by_attributes: bool = False
 ) -> Callable[[Callable[[DayTables], pa.Table]], Callable[[DayTables], pa.Table]]:
     """Enter the function that makes a day of a table; the order of entering is the order of making."""
 
     def enter(function: Callable[[DayTables], pa.Table]) -> Callable[[DayTables], pa.Table]:
-        DERIVED[made] = Derived(made, function, reads)
+        DERIVED[made] = Derived(made, function, reads, by_attributes)
         return function
 
     return enter
@@ -293,9 +285,3 @@ COSTS = (
     money("completion_cost", "Cost of the completions"),
     money("total_cost", "Total cost, which may exceed prompt and completion together"),
 )
-
-
-def known_sum(column: pa.ChunkedArray) -> Decimal | None:
-    """An exact sum of money; None when nothing is known. 256 bits wide, since Arrow's 128-bit sums wrap silently."""
-    value: Decimal | None = pc.sum(column.cast(pa.decimal256(76, 18))).as_py()
-    return value

@@ -1,6 +1,8 @@
 """A page of the API, split into records whose text stays verbatim. No judgement yet: that is the verdict's."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -24,6 +26,22 @@ class Record(NamedTuple):
     start_time: str | None
     start_us: int | None
     undated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedDay:
+    """All sessions of one UTC day (None: those whose day is not known) in one workspace (None: the key's own).
+
+    `records` has each session once, one id in any letter case being one id, redacted; `received` counts the records of
+    all pages, repeats included. `fetched_at` is when the workspace's reading began, UTC.
+    """
+
+    day: date | None
+    workspace: str | None
+    fetched_at: datetime
+    records: tuple[Record, ...]
+    received: int
+    requests: int
 
 
 class Columns(NamedTuple):
