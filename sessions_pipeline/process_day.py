@@ -156,11 +156,8 @@ def sum_costs(lake: Lake, day: Day) -> tuple[Written, dict[str, Any]]:
 
 @contextmanager
 def _alone(lake: Lake, day: Day) -> Iterator[None]:
-    """Keep other runs away from the rows without a day. A run holds its days for itself, but all runs share these."""
-    if day is UNDATED:
-        with lake.exclusive(days=[day]):
-            yield
-    else:
+    """Keep other runs away from the day while it is merged and written."""
+    with lake.lock(day):
         yield
 
 
