@@ -12,9 +12,9 @@ import pytest
 
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE
-from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline_tests.faulty_server import Sandbox, build_api, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, lake_at, read, settings_for
 
 

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     Bucket,

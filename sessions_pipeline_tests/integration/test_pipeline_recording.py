@@ -12,8 +12,8 @@ from sessions_pipeline.errors import TooManyRejectedError
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.runs import run_days
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import CHECKS, DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,

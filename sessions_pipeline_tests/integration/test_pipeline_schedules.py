@@ -13,9 +13,8 @@ from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, changed_sessions, days_being_read, days_that_failed
 from sessions_pipeline.sandbox.company import Session
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, settings_for
 
 OLD = TODAY - timedelta(days=12)

@@ -18,10 +18,9 @@ from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.schedules import list_activity
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
 from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,

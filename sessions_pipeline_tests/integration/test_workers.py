@@ -15,7 +15,7 @@ import pytest
 from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
-from sessions_pipeline.sandbox.server import running_sandbox
+from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
 
 FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
