@@ -25,9 +25,7 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
     @dg.multi_asset(
         specs=[spec(table, deps=[dep.name for dep in deps], partitions=daily) for table, deps in tables.items()],
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.multi_run(days_per_run)
-        if days_per_run
-        else dg.BackfillPolicy.single_run(),
+        backfill_policy=dg.BackfillPolicy.multi_run(days_per_run) if days_per_run else dg.BackfillPolicy.single_run(),
     )
     def daily_tables(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]

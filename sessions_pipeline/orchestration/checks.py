@@ -55,15 +55,18 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
     """
     lake, time = pipeline.open_lake(read_only=True), pipeline.clock()
     earliest = max(utc_day(time) - timedelta(days=pipeline.settings.lookback_days), pipeline.settings.start_date)
-    recent = days_between(earliest, utc_day(time))
-    stored = [day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1]]
+    recent, stored = set[date](), set[date]()
+    if any(check.days == "recent" for check in checks):
+        recent.update(days_between(earliest, utc_day(time)))
+    if any(check.days == "run" for check in checks):
+        stored.update(day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1])
     reads = _reads(checks)
     results: dict[str, list[CheckResult]] = {check.name: [] for check in checks}
     for day in sorted({*stored, *recent}):
-        asked = [check for check in checks if day in (recent if check.days == "recent" else stored)]
-        tables = day_tables(lake, day, reads, now=time) if asked else None
-        for check in asked:
-            results[check.name].append(check.examine(tables))
+        tables = day_tables(lake, day, reads, now=time)
+        for check in checks:
+            if day in (recent if check.days == "recent" else stored):
+                results[check.name].append(check.examine(tables))
     return {name: CheckResult.merged(of_days) for name, of_days in results.items()}
 
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError
-from sessions_pipeline.lake.lake import Lake, Stored, Written
+from sessions_pipeline.lake.lake import Lake, Stored
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.tables import Table
 
@@ -15,7 +15,7 @@ Made: TypeAlias = tuple[pa.Table, dict[str, str]] | None
 """A file's rows and metadata; None leaves the file as it is."""
 
 
-def commit(lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], Made]) -> Written | None:
+def commit(lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], Made]) -> None:
     """Replace a file by what `make` makes of it; where another run was quicker it is made again, of that run's file.
 
     Raises:
@@ -25,6 +25,7 @@ def commit(lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], M
         stored = lake.load(table, day)
         made = make(stored)
         if made is None:
-            return None
+            return
         with suppress(LakeConflictError):
-            return lake.replace(table, day, *made, expected=stored.version if stored else None)
+            lake.replace(table, day, *made, expected=stored.version if stored else None)
+            return

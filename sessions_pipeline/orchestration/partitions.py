@@ -1,4 +1,4 @@
-"""Daily UTC partitions, from the first day in the settings to today included, and the tags that name a range of them."""
+"""Daily UTC partitions, from the first day in the settings to today included, and the tags that name a range."""
 
 from collections.abc import Mapping
 from datetime import date

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from sessions_pipeline.lake.lake import Lake, Stored
+from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.orchestration.commits import Made, commit
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.recording import spec
@@ -67,9 +68,10 @@ def refresh_periods(lake: Lake, period: Period) -> Mapping[str, Any]:
     return facts
 
 
-def _fingerprints(versions: Mapping[date, str | None], period: Period) -> dict[str, str]:
+def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[str, str]:
     """What names the versions of a period's days, by its first day."""
     of_period = defaultdict(list)
-    for day, version in sorted(versions.items()):
-        of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
+    for day, version in versions.items():
+        if isinstance(day, date):
+            of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
     return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in of_period.items()}

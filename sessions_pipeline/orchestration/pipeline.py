@@ -13,11 +13,12 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.redaction import parse_paths
-from sessions_pipeline.langsmith.source import ApiSource, Listing, Source
+from sessions_pipeline.langsmith.source import ApiSource, Listing, SessionSource
 from sessions_pipeline.orchestration.workers import processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, DayTask, Rules, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
+from sessions_pipeline.tables.readings import READINGS, load_readings
 from sessions_pipeline.validation.records import FetchedDay
 
 
@@ -31,7 +32,8 @@ class Workspace:
     """One workspace's way into the API; `asked` is its id, or None for the one that the key belongs to."""
 
     asked: str | None
-    source: Source
+    source: SessionSource
+    clock: Callable[[], datetime] = now
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -45,8 +47,10 @@ class Workspace:
 
     def days(self, first: date, last: date) -> Iterator[FetchedDay]:
         """See `Source.days`; errors name the workspace."""
+        began = self.clock()
         with self.named():
-            yield from self.source.days(first, last)
+            for day in self.source.days(first, last):
+                yield FetchedDay(day.day, self.asked, began, tuple(day.records), day.received, day.requests)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Pipeline:
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 
-            def source(asked: str | None) -> Source:
+            def source(asked: str | None) -> SessionSource:
                 return ApiSource(
                     Listing(client, query, workspace=asked, private=private),
                     executor,
@@ -126,7 +130,10 @@ class Pipeline:
                 )
 
             try:
-                yield client, [Workspace(asked, source(asked)) for asked in self.settings.workspace_ids or (None,)]
+                yield (
+                    client,
+                    [Workspace(asked, source(asked), self.clock) for asked in self.settings.workspace_ids or (None,)],
+                )
             finally:
                 # The executor waits for its workers, and they may be waiting for pages that nobody needs any more.
                 client.stop()
@@ -145,11 +152,23 @@ class Pipeline:
 
 def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[DayTask]:
     """The days to be made again from their raw sessions, newest first, then the rows without a day if there are any."""
-    stored: list[Day] = sorted(days, reverse=True)
-    stored += [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
+    undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
+    stored = [*sorted(days, reverse=True), *undated]
     for day in stored:
-        check_was_read(lake, day, as_of)
+        _check_was_read(lake, day, as_of)
     yield from map(DayTask, stored)
+
+
+def _check_was_read(lake: Lake, day: Day, as_of: datetime | None) -> None:
+    """Refuse a day that was never read, or not by `as_of`, before anything is replaced.
+
+    Raises:
+        NotReadError: it was not.
+    """
+    readings = load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS])
+    if as_of is not None and not any(reading.fetched_at <= as_of for reading in readings):
+        named = "rows without a day" if day is UNDATED else day
+        raise NotReadError(f"raw_sessions was not read yet for {named} at {as_of:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def _read_days(

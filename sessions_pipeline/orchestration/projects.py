@@ -1,14 +1,14 @@
 """The asset `daily_cost_by_project`: what every session used on a UTC day, measured while the API still tells it."""
 
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
-from sessions_pipeline.lake.lake import Lake, Stored, Written
+from sessions_pipeline.lake.lake import Lake, Stored
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.usage import is_within_reach, read_usage
 from sessions_pipeline.orchestration.commits import Made, commit
@@ -38,8 +38,11 @@ def project_asset() -> dg.AssetsDefinition:
         context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
         days = unmeasured(lake, reachable)
         with pipeline.workspaces() as (client, workspaces):
-            rows = {str(day): _measure(pipeline, lake, client, workspaces, day).rows for day in days}
-        return dg.MaterializeResult(metadata={"rows_by_day": rows, "measurable_from": str(reachable[0])})
+            for day in days:
+                _measure(pipeline, lake, client, workspaces, day)
+                pipeline.on_day(day)
+        measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
+        return dg.MaterializeResult(metadata=measured)
 
     return measure_projects
 
@@ -63,7 +66,7 @@ def unmeasured(lake: Lake, days: Sequence[date]) -> list[date]:
 
 def _measure(
     pipeline: Pipeline, lake: Lake, client: SessionsClient, workspaces: Iterable[Workspace], day: date
-) -> Written:
+) -> None:
     """Measure a day in every workspace, and write it; rows of workspaces that were not read are kept."""
     read_at = pipeline.clock()
     is_over = is_day_over(day, read_at)
@@ -74,17 +77,13 @@ def _measure(
             for usage in read_usage(client, pipeline.query, workspace=workspace.asked, day=day):
                 end, start, end_again = map(_validated, (usage.end, usage.start, usage.end_again))
                 tenants |= set(start.column("tenant_id").to_pylist())
-                rows.append(
-                    projects.daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at)
-                )
+                rows.append(projects.daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
     def make(stored: Stored | None) -> Made:
         kept = [] if stored is None else [_of_others(stored.rows, tenants)]
         return pa.concat_tables([*rows, *kept]), {IS_FINAL: str(is_over)}
 
-    written = commit(lake, DAILY_COST_BY_PROJECT, day, make)
-    pipeline.on_day(day)
-    return written
+    commit(lake, DAILY_COST_BY_PROJECT, day, make)
 
 
 def _validated(records: Sequence[Record]) -> pa.Table:

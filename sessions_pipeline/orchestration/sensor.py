@@ -37,7 +37,7 @@ FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What the sensor remembers: how far it looked and when, what it saw in the overlap, and days still to be asked for.
+    """What the sensor remembers: how far and when it looked, what it saw in the overlap, days still to be asked for.
 
     `since` is the latest activity that whole looks have seen, `looked` the time of the last look.
     """
