@@ -30,11 +30,17 @@ DAILY = [table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DE
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def instance() -> Iterator[dg.DagsterInstance]:
+    """Dagster's storage in memory: the same as on disk, and ten times as fast."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """An instance with its storage in a folder, as in `DAGSTER_HOME`."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with dg.DagsterInstance.from_config(str(home)) as instance:
+    (tmp_path / "home").mkdir()
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         yield instance
 
 
@@ -55,20 +61,20 @@ def materialized(instance: dg.DagsterInstance, table: str) -> list[str]:
 
 
 def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
-    instance: dg.DagsterInstance, tmp_path: Path
+    home: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+    with running_sandbox(now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         for _ in range(2):
-            result = run_days(pipeline, FIRST, TODAY, instance=instance)
+            result = run_days(pipeline, FIRST, TODAY, instance=home)
             checked = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
             assert checked == dict.fromkeys(CHECKS, True)
-            counted = recorded(instance, result.run_id)
+            counted = recorded(home, result.run_id)
             assert set(counted.values()) == {1}
             days = {(table, str(day)) for table in DAILY for day in DAYS}
             assert {key for key in counted if key[1]} == days
     for table in DAILY:
-        assert materialized(instance, table) == [str(day) for day in DAYS]
+        assert materialized(home, table) == [str(day) for day in DAYS]
 
 
 def test_only_days_that_were_written_count_as_materialized_and_the_run_says_why_others_were_not(
