@@ -20,9 +20,9 @@ from sessions_pipeline.tables.columns import REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.tables.versions import Versions, versions_of
 from sessions_pipeline.validation.arrays import int64_array, text_array, value_array
-from sessions_pipeline.validation.batch import judge_batch
 from sessions_pipeline.validation.drift import absent_properties
 from sessions_pipeline.validation.types import TIMESTAMP
+from sessions_pipeline.validation.validate import validate
 
 STATS = (
     "run_count",
@@ -80,7 +80,7 @@ def judge_day(raw: pa.Table, readings: Sequence[Reading], *, as_of: datetime | N
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
     versions = versions_of(raw, readings)
     payloads = raw.column("payload").to_pylist()
-    judged, absent = judge_batch(payloads), absent_properties(payloads)
+    judged, absent = validate(payloads), absent_properties(payloads)
     sessions = judged.sessions
     counts = versions.is_newest(sessions.column("row"))
     sessions = sessions if counts is None else sessions.filter(counts)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.tables.versions import versions_of
 from sessions_pipeline.validation.arrays import flag_array
-from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline.validation.validate import validate
 
 
 def without_superseded(raw: pa.Table, readings: Sequence[Reading], *, before: datetime) -> pa.Table:
@@ -45,6 +45,6 @@ def _superseded(group: Sequence[int], runs: Mapping[int, int], times: Sequence[d
 
 def _runs(raw: pa.Table, rows: Sequence[int]) -> dict[int, int]:
     """The runs that valid versions tell; one that is rejected has nothing to rest on."""
-    judged: pa.Table = judge_batch(raw.column("payload").take(pa.array(rows, pa.int64())).to_pylist()).sessions
+    judged: pa.Table = validate(raw.column("payload").take(pa.array(rows, pa.int64())).to_pylist()).sessions
     told: Any = zip(judged.column("row").to_pylist(), judged.column("run_count").to_pylist(), strict=True)
     return {rows[index]: count for index, count in told if count is not None}
