@@ -9,7 +9,6 @@ import dagster as dg
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.partitions import days_of
-from sessions_pipeline.orchestration.pictures import show_costs
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import sum_costs, summarize
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY, SESSION_FEEDBACK, SESSIONS
@@ -38,7 +37,6 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
             for day, (written, told) in zip(days, workers.each(sum_costs, days), strict=True):
                 facts = metadata.of_file(written) | told
                 metadata.record(context, DAILY_COST_BY_REFERENCE_DATASET.name, day, facts)
-            show_costs(context, lake, days)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_REFERENCE_DATASET.name)
 
     return sum_daily_costs

@@ -15,7 +15,6 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration import metadata
 from sessions_pipeline.orchestration.partitions import days_of
-from sessions_pipeline.orchestration.pictures import show_rejected
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.refresh import read_days, stored_days
 from sessions_pipeline.process_day import DayTask, Settled, settle
@@ -58,8 +57,6 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
                     context.log.error(settled.fuse)
                 else:
                     _record(context, pipeline, settled)
-            if REJECTED_SESSIONS in tables:
-                show_rejected(context, lake, days)
         for warning in warnings:
             context.log.warning(warning)
         _blow(fuses, pipeline.settings.max_rejected_ratio)
