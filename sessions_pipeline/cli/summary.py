@@ -11,7 +11,7 @@ import click
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.report import dataset_names
+from sessions_pipeline.outputs.dataset_names import dataset_names
 from sessions_pipeline.outputs.formatting import count, dataset_name, exact, money, total
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS

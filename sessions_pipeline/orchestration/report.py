@@ -21,10 +21,14 @@ def report_asset() -> dg.AssetsDefinition:
         description="One HTML page for people who don't use Dagster: total, trend, the most expensive, caveats.",
     )
     def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
-        # The page's library takes 0.3 s to import, and a run without the report should not wait for it.
-        from sessions_pipeline.outputs.report import write_report  # noqa: PLC0415
+        # The page's libraries take 0.3 s to import, and a run without the report should not wait for them.
+        from sessions_pipeline.outputs.report import latest_days, write_report  # noqa: PLC0415
 
-        written = write_report(pipeline.open_lake())
-        return dg.MaterializeResult(metadata={"dagster/uri": written.uri, "days": f"{written.first} to {written.last}"})
+        lake = pipeline.open_lake()
+        first, last = latest_days(lake)
+        address = write_report(lake, first, last)
+        return dg.MaterializeResult(
+            metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
+        )
 
     return cost_report
