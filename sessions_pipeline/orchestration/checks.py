@@ -67,7 +67,9 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
         for check in checks:
             if day in (recent if check.days == "recent" else stored):
                 results[check.name].append(check.examine(tables))
-    return {name: CheckResult.merged(of_days) for name, of_days in results.items()}
+    return {
+        name: CheckResult.merged([*found, CheckResult(counts={"days": len(found)})]) for name, found in results.items()
+    }
 
 
 def _reads(checks: Sequence[Check]) -> dict[Table, tuple[str, ...]]:

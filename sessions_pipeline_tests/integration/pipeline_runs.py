@@ -20,7 +20,8 @@ from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
 from sessions_pipeline.tables.readings import load_readings
-from sessions_pipeline_tests.faulty_server import Sandbox
+from sessions_pipeline.validation.model import TracerSession
+from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api
 
 # Everything here happens in March 2026, whatever the clock says.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -183,3 +184,11 @@ def failing_in_one_line(error: type[Exception], match: str) -> Iterator[None]:
     with pytest.raises(error, match=match) as caught:
         yield
     assert "\n" not in str(caught.value)
+
+
+def by_the_schema() -> list[str]:
+    """A company's sessions, newest first, without the property that the sandbox sends beyond the schema."""
+    records = map(json.loads, all_texts(build_api(now=NOW, broken=False), include_stats=True, reference_free=False))
+    recent = [record for record in records if record["start_time"] >= FIRST.isoformat()]
+    named = ({name: value for name, value in one.items() if name in TracerSession.model_fields} for one in recent)
+    return [json.dumps(values) for values in named]

@@ -19,6 +19,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    by_the_schema,
     files,
     lake_at,
     record,
@@ -46,7 +47,9 @@ def home(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 def pipeline_for(sandbox: Sandbox, root: Path, **values: object) -> Pipeline:
     """Lookback days are the run's, and the clock is the sandbox's: its days are over or begin today."""
-    return Pipeline(settings_for(sandbox.url, root / "lake", SESSIONS_PIPELINE_LOOKBACK_DAYS=2, **values), clock=lambda: NOW)
+    return Pipeline(
+        settings_for(sandbox.url, root / "lake", SESSIONS_PIPELINE_LOOKBACK_DAYS=2, **values), clock=lambda: NOW
+    )
 
 
 def recorded(instance: dg.DagsterInstance, run_id: str) -> Counter[tuple[str, str | None]]:
@@ -63,7 +66,7 @@ def materialized(instance: dg.DagsterInstance, table: str) -> list[str]:
 def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
     home: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(texts=by_the_schema(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         for _ in range(2):
             result = run_days(pipeline, FIRST, TODAY, instance=home)

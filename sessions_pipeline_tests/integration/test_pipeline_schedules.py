@@ -128,9 +128,7 @@ def test_a_refresh_is_one_run_that_ends_today(tmp_path: Path, name: str, start: 
     settings = settings_for(NOWHERE, tmp_path, SESSIONS_PIPELINE_START_DATE=start)
     repository = build_definitions(Pipeline(settings)).get_repository_def()
     with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=NOW, repository_def=repository
-        )
+        context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW, repository_def=repository)
         [request] = repository.get_schedule_def(name).evaluate_tick(context).run_requests or []
     assert request.tags == range_tags(first, TODAY) | request.tags
 

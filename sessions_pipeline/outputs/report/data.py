@@ -23,7 +23,7 @@ from sessions_pipeline.tables import (
     SESSIONS,
     Table,
 )
-from sessions_pipeline.tables.readings import last_read
+from sessions_pipeline.tables.readings import load_readings
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -105,8 +105,13 @@ def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
         kept=kept_readings(_read(lake, SESSIONS, inside, KEPT_COLUMNS)),
         days_read=frozenset(read),
         names=dataset_names(lake, read),
-        read_at=max((last_read(lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day)) for day in inside), default=None),
+        read_at=max((_last_read(lake, day) for day in inside), default=None),
     )
+
+
+def _last_read(lake: Lake, day: date) -> datetime:
+    """When a day that is in the lake was read last, also by a reading that learned nothing."""
+    return load_readings(lake.read_file(f"_readings/start_date={day}.json"))[-1].fetched_at
 
 
 def kept_readings(sessions: pa.Table) -> Kept:
