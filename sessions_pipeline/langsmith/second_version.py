@@ -69,13 +69,13 @@ def as_first_version(payload: str) -> str:
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
-    members = dict(split_object(text))
+    members = split_object(text)
     if "items" not in members:
         raise ValueError("has no items")
-    cursor = members["next_cursor"].value if "next_cursor" in members else None
+    cursor = json.loads(members.get("next_cursor", "null"))
     if not isinstance(cursor, str | None):
         raise ValueError("next_cursor is no text")  # noqa: TRY004
-    return [element.text for element in split_array(members["items"].text)], cursor
+    return split_array(members["items"]), cursor
 
 
 def _respelt(name: str, text: str) -> str:

@@ -19,8 +19,8 @@ from sessions_pipeline.orchestration.schedules import runs_of
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 from sessions_pipeline.tables import daily_cost_by_project as usage
 from sessions_pipeline.tables import day_metadata as telling
-from sessions_pipeline.validation.batch import judge_batch
 from sessions_pipeline.validation.records import Record
+from sessions_pipeline.validation.validate import validate
 
 MEASURE = "measure_project_costs"
 # The API's stats reach 31 days back; the night's run begins hours after midnight.
@@ -119,7 +119,7 @@ def _tables(readings: UsageReadings) -> tuple[pa.Table, pa.Table, pa.Table, int]
 
 
 def _judged(records: Sequence[Record]) -> tuple[pa.Table, int]:
-    judged = judge_batch([record.payload for record in records])
+    judged = validate([record.payload for record in records])
     return judged.sessions.select(list(usage.NEEDED)), len(judged.rejected)
 
 

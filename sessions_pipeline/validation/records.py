@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from sessions_pipeline.days import microseconds
-from sessions_pipeline.validation.json_text import Member, split_array, split_object
+from sessions_pipeline.validation.json_text import UNREADABLE, split_array, split_object
 from sessions_pipeline.validation.timestamps import parse_timestamp
 
 
@@ -26,22 +26,6 @@ class Record(NamedTuple):
     start_time: str | None
     start_us: int | None
     undated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedDay:
-    """All sessions of one UTC day (None: those whose day is not known) in one workspace (None: the key's own).
-
-    `records` has each session once, one id in any letter case being one id, redacted; `received` counts the records of
-    all pages, repeats included. `fetched_at` is when the workspace's reading began, UTC.
-    """
-
-    day: date | None
-    workspace: str | None
-    fetched_at: datetime
-    records: tuple[Record, ...]
-    received: int
-    requests: int
 
 
 class Columns(NamedTuple):
@@ -70,6 +54,27 @@ class Columns(NamedTuple):
         return Columns(change(self.payload), change(self.session_id), change(self.tenant_id), change(self.start_time))
 
 
+@dataclass(frozen=True, slots=True)
+class FetchedDay:
+    """What one reading brought of a day's sessions, from one workspace.
+
+    Attributes:
+        day: the UTC day that they started on; None for sessions whose day is not known.
+        workspace: the one that was asked for; None for the key's own.
+        fetched_at: when the workspace's reading began, UTC.
+        records: each session once, the newest of this reading, redacted.
+        received: how many records came in all pages, repeats included.
+        requests: how many requests were sent.
+    """
+
+    day: date | None
+    workspace: str | None
+    fetched_at: datetime
+    records: tuple[Record, ...]
+    received: int
+    requests: int
+
+
 class _Head(msgspec.Struct, gc=False):
     id: str | None = None
     tenant_id: str | None = None
@@ -79,7 +84,6 @@ class _Head(msgspec.Struct, gc=False):
 _PAGE = msgspec.json.Decoder(list[msgspec.Raw])
 _HEADS = msgspec.json.Decoder(list[_Head])
 _HEAD = msgspec.json.Decoder(_Head)
-_ABSENT = Member(None, "null")
 
 
 def read_page(body: bytes) -> list[Record]:
@@ -91,20 +95,20 @@ def read_page(body: bytes) -> list[Record]:
     text = body.decode()
     try:
         payloads = [bytes(raw).decode() for raw in _PAGE.decode(body)]
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
-        return [_record(element.text) for element in split_array(text)]
+        return [_record(payload) for payload in split_array(text)]
     try:
         # All in one go, which saves a quarter of the time.
         return [_of_head(payload, head) for payload, head in zip(payloads, _HEADS.decode(body), strict=True)]
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return [_record(payload) for payload in payloads]
 
 
 def _record(payload: str) -> Record:
     try:
         return _of_head(payload, _HEAD.decode(payload))
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return _odd_record(payload)
 
 
@@ -117,23 +121,22 @@ def _odd_record(payload: str) -> Record:
     if not payload.startswith("{"):
         # Not "undated": where the API sorts undated sessions is known, where it puts such a thing is not.
         return Record(payload, None, None, None, None, False)
-    members = dict(split_object(payload))
+    members = split_object(payload)
     start_time = _text(members, "start_time")
-    undated = members.get("start_time", _ABSENT).value is None
+    undated = members.get("start_time", "null") == "null"
     return Record(
         payload, _text(members, "id"), _text(members, "tenant_id"), start_time, _start_us(start_time), undated
     )
 
 
-def _text(members: dict[str, Member], name: str) -> str | None:
-    value = members.get(name, _ABSENT).value
-    if not isinstance(value, str):
+def _text(members: dict[str, str], name: str) -> str | None:
+    text = members.get(name, "null")
+    if not text.startswith('"'):
         return None
     try:
-        value.encode()
-    except UnicodeEncodeError:
+        return msgspec.json.decode(text, type=str)
+    except UNREADABLE:
         return None
-    return value
 
 
 def _start_us(start_time: str | None) -> int | None:

@@ -1,17 +1,54 @@
-"""Validation of many records at once."""
+"""The validation: many records' JSON text at once, each a row of `sessions`, or every reason why it is none. Pure.
 
+Each record is split into its properties' texts once; then the texts of one property are read together, by its rule.
+"""
+
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
+import msgspec
 import pyarrow as pa
 
-from sessions_pipeline.validation.batch import judge_batch
-from sessions_pipeline.validation.drift import absent_properties
+from sessions_pipeline.validation.decimals import Rounded
+from sessions_pipeline.validation.json_text import TOO_DEEP, UNREADABLE, flaw, is_deep, split_record
+from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
+from sessions_pipeline.validation.rules import Text, missing, reasons, spelled
+
+# A part's columns stay in the processor's cache, and far below the 2 GiB that a text array holds.
+_RECORDS, _CHARACTERS = 512, 1 << 26
+_TIERS = frozenset(TraceTier)
+_COSTS = frozenset(one.name for one in PROPERTIES if not one.rule.rejects)
+_ABSENT, _FLAWED = msgspec.Raw(b"null"), msgspec.Raw(b"null")
+_PROPERTIES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SCHEMA = pa.schema(
+    [
+        *(pa.field(one.name, one.rule.type, not one.required) for one in PROPERTIES),
+        pa.field("unknown_fields", pa.string()),
+        pa.field("problems", pa.list_(pa.string())),
+        pa.field("row", pa.int64(), nullable=False),
+    ]
+)
+
+_NAMES = {one.name: None for one in PROPERTIES}.keys()
+_ALL = itemgetter(*_NAMES)
+
+Record = Mapping[str, Text]
 
 
 class Validated(NamedTuple):
-    """What a batch of records came to."""
+    """What records came to; each is in `sessions` or in `rejected`.
+
+    Attributes:
+        sessions: the schema's properties, then `unknown_fields` (JSON text of the others), `problems` (why a cost is
+            null) and `row` (the record's place in what was given, ascending).
+        rejected: every reason, as `field: what is wrong`, by the record's place.
+        drift: how many sessions have a property or tier that the schema does not name (`ttl`, `trace_tier=new`), or
+            null where it does not allow it (`name=null`).
+        rounded: costs of sessions that had more than 18 digits after the decimal point.
+    """
 
     sessions: pa.Table
     rejected: dict[int, tuple[str, ...]]
@@ -20,12 +57,126 @@ class Validated(NamedTuple):
 
 
 def validate(payloads: Sequence[str]) -> Validated:
-    """Validate records by their JSON text."""
-    judged = judge_batch(payloads)
-    sessions = judged.sessions.add_column(
-        judged.sessions.num_columns - 1,
-        pa.field("problems", pa.list_(pa.string())),
-        pa.nulls(judged.sessions.num_rows, pa.list_(pa.string())),
-    )
-    absent = Counter({f"without {name}": sessions.num_rows for name in absent_properties(payloads)})
-    return Validated(sessions, judged.rejected, judged.drift + absent, 0)
+    """Read records by their JSON text. Never raises, whatever the texts."""
+    tables = [_SCHEMA.empty_table()]
+    rejected: dict[int, tuple[str, ...]] = {}
+    drift: Counter[str] = Counter()
+    rounded = 0
+    for first, last in _parts(payloads):
+        part = _Part(payloads[first:last], first)
+        tables.append(part.table())
+        rejected |= {row: tuple(part.rejected[row]) for row in sorted(part.rejected)}
+        drift.update(name for row, name in part.drift if row not in part.rejected)
+        rounded += sum(row not in part.rejected for row in part.rounded)
+    return Validated(pa.concat_tables(tables), rejected, drift, rounded)
+
+
+def _parts(payloads: Sequence[str]) -> Iterator[tuple[int, int]]:
+    first = characters = 0
+    for place, payload in enumerate(payloads):
+        if place - first == _RECORDS or (place > first and characters + len(payload) > _CHARACTERS):
+            yield first, place
+            first, characters = place, 0
+        characters += len(payload)
+    if payloads:
+        yield first, len(payloads)
+
+
+class _Part:
+    """Some records on their way; what is noted about rows may be about rejected ones, too."""
+
+    def __init__(self, payloads: Sequence[str], first: int) -> None:
+        self.rejected: dict[int, list[str]] = {}
+        self.drift: list[tuple[int, str]] = []
+        self.rounded: list[int] = []
+        self._problems: dict[int, list[str]] = {}
+        read = [(row, self._read(row, payload)) for row, payload in enumerate(payloads, first)]
+        self._rows = [row for row, record in read if record is not None]
+        self._records = [record for _, record in read if record is not None]
+
+    def table(self) -> pa.Table:
+        if not self._rows:
+            return _SCHEMA.empty_table()
+        texts = zip(*map(_known, self._records), strict=True)
+        columns = [self._column(one, column) for one, column in zip(PROPERTIES, texts, strict=True)]
+        columns += [
+            pa.array(list(map(self._unknown, self._rows, self._records)), pa.string()),
+            pa.array(list(map(self._problems.get, self._rows)), pa.list_(pa.string())),
+            pa.array(self._rows, pa.int64()),
+        ]
+        table = pa.table(columns, schema=_SCHEMA)
+        return table.filter(pa.array([row not in self.rejected for row in self._rows])) if self.rejected else table
+
+    def _read(self, row: int, payload: str) -> Record | None:
+        """The texts of a record's properties, if it is an object."""
+        try:
+            return _PROPERTIES.decode(payload)
+        except UNREADABLE:
+            pass
+        try:
+            members = split_record(payload)
+        except ValueError as error:
+            self._reject(row, "record", str(error))
+            return None
+        return {name: self._without_flaw(row, name, text) for name, text in members.items()}
+
+    def _without_flaw(self, row: int, name: str, text: str) -> Text:
+        wrong = None if name in _COSTS else flaw(name, text)
+        if wrong is None:
+            return text.encode()
+        self._reject(row, name, wrong)
+        return _FLAWED
+
+    def _column(self, one: Property, texts: Sequence[Text]) -> "pa.Array[object]":
+        wrong: dict[int, ValueError] = {}
+        values = one.rule.column(texts, wrong)
+        if not one.nullable and None in values:
+            self._note_nulls(one, texts, values, wrong)
+        notes = self.rejected if one.rule.rejects else self._problems
+        for place, error in wrong.items():
+            notes.setdefault(self._rows[place], []).extend(reasons(one.name, error))
+        if one.name == "trace_tier":
+            self.drift += [
+                (row, f"trace_tier={tier}")
+                for row, tier in zip(self._rows, values, strict=True)
+                if tier is not None and tier not in _TIERS
+            ]
+        if one.name in _COSTS:
+            self.rounded += [row for row, value in zip(self._rows, values, strict=True) if type(value) is Rounded]
+        return pa.array(values, one.rule.type)
+
+    def _note_nulls(
+        self, one: Property, texts: Sequence[Text], values: Sequence[object], wrong: dict[int, ValueError]
+    ) -> None:
+        for place, (text, value) in enumerate(zip(texts, values, strict=True)):
+            if value is not None or text is _FLAWED or place in wrong:
+                continue
+            if one.required:
+                wrong[place] = missing(None if text is _ABSENT else "null")
+            elif text is not _ABSENT:
+                self.drift.append((self._rows[place], f"{one.name}=null"))
+
+    def _reject(self, row: int, name: str, wrong: str) -> None:
+        self.rejected.setdefault(row, []).append(f"{spelled(name)}: {wrong}")
+
+    def _unknown(self, row: int, record: Record) -> str | None:
+        if record.keys() <= _NAMES:
+            return None
+        unknown = {name: text for name, text in record.items() if name not in _NAMES and text is not _FLAWED}
+        self.drift += [(row, name) for name in unknown]
+        texts = []
+        for name, text in unknown.items():
+            sent = bytes(text)
+            if is_deep(sent):
+                self._reject(row, name, TOO_DEEP)
+            texts.append(f"{json.dumps(name, ensure_ascii=False)}:{sent.decode()}")
+        return "{" + ",".join(texts) + "}"
+
+
+def _known(record: Record) -> tuple[Text, ...]:
+    """The texts of the schema's properties."""
+    try:
+        known: tuple[Text, ...] = _ALL(record)
+    except KeyError:
+        return tuple([record.get(name, _ABSENT) for name in _NAMES])
+    return known

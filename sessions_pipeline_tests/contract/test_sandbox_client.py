@@ -14,7 +14,7 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
 from sessions_pipeline.tables import SESSIONS
-from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, lake_at, read, settings_for
 
 
@@ -79,7 +79,7 @@ def test_our_reading_of_the_second_version_is_what_the_official_client_lists(san
     settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_API_VERSION="v2")
     with Pipeline(settings).workspaces() as (_, [workspace]):
         read = [record for day in workspace.source.days(first, TODAY) for record in day.records]
-    judged = judge_batch([record.payload for record in read])
+    judged = validate([record.payload for record in read])
     assert (judged.rejected, set(judged.drift)) == ({}, {"longlived_ttl_days"})
     ours = {row["id"]: row for row in judged.sessions.to_pylist()}
     assert len(ours) == judged.sessions.num_rows == len(items) > 5000

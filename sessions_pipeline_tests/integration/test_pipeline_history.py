@@ -27,7 +27,7 @@ from sessions_pipeline.tables import (
     history,
 )
 from sessions_pipeline.tables.readings import load_readings
-from sessions_pipeline.validation.batch import Judged, judge_batch
+from sessions_pipeline.validation.validate import Validated, validate
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
@@ -148,12 +148,12 @@ def test_after_a_fix_of_the_rules_rejected_records_are_judged_again_without_the_
 ) -> None:
     good = [record(number, NOW) for number in range(10)]
 
-    def strict(payloads: list[str]) -> Judged:
-        return judge_batch([text.replace("tenant_id", "x") if "experiment 3" in text else text for text in payloads])
+    def strict(payloads: list[str]) -> Validated:
+        return validate([text.replace("tenant_id", "x") if "experiment 3" in text else text for text in payloads])
 
     with running_sandbox(texts=good, now=NOW) as sandbox:
         with monkeypatch.context() as wrong_rules:
-            wrong_rules.setattr(history, "judge_batch", strict)
+            wrong_rules.setattr(history, "validate", strict)
             settings = read(sandbox, data_root, DAY, DAY)
         assert lake_at(data_root).read(REJECTED_SESSIONS, DAY).num_rows == 1
         assert daily_cost(data_root) == [(9, Decimal("11.25"))]

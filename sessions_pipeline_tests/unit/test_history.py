@@ -148,9 +148,9 @@ def test_naming_the_workspace_later_doubles_nothing() -> None:
 
 
 def test_a_record_that_is_repaired_moves_from_rejected_to_valid_and_back() -> None:
-    day = Day().read(session(1, total_cost="abc")).read(session(1), at=HOUR)
+    day = Day().read(session(1, run_count="abc")).read(session(1), at=HOUR)
     assert (day.verdict().sessions.num_rows, day.verdict().rejected.num_rows) == (1, 0)
-    day.read(session(1, total_cost="-1"), at=2 * HOUR)
+    day.read(session(1, run_count=1.5), at=2 * HOUR)
     assert (day.verdict().sessions.num_rows, day.verdict().rejected.num_rows) == (0, 1)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.langsmith.second_version import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
 from sessions_pipeline.tables.session_feedback import session_feedback
-from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.builders import dataset, uuid
 
 NO_SCORES = '"contains_thread_feedback":false,"max":null,"median":null,"min":null,"type":"PRIMARY"'
@@ -115,7 +115,7 @@ def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_re
         f'"type":"EXPERIMENT","reference_dataset_id":"{dataset(1)}","trace_tier":"LONG_LIVED",'
         f'"total_cost":0.000000000000000001,"feedback_stats":{{"ok":{scores}}}}}'
     )
-    judged = judge_batch([as_first_version(sent)])
+    judged = validate([as_first_version(sent)])
     assert (judged.rejected, judged.drift) == ({}, {})
     [row] = judged.sessions.to_pylist()
     assert (row["trace_tier"], f"{row['total_cost']:f}") == ("longlived", "0.000000000000000001")

@@ -1,0 +1,243 @@
+"""One rule for each type of property: what its values may be, and what they become.
+
+A rule reads one value; `Rule.column` reads many at once and takes the same from them. msgspec reads the column as one
+JSON array, in C, wherever it decides as the rule does; where it refuses, ever smaller parts of the column are tried,
+down to the single values that the rule decides on.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from math import isfinite
+from typing import Annotated, Any
+
+import msgspec
+import pyarrow as pa
+
+from sessions_pipeline.validation.decimals import read_decimal, read_money
+from sessions_pipeline.validation.json_text import TOO_DEEP, UNREADABLE, is_deep, kind, split_array, split_object
+from sessions_pipeline.validation.timestamps import parse_timestamp
+from sessions_pipeline.validation.types import MONEY, TIMESTAMP
+
+# A property's JSON text: a view of the record's, or a copy.
+Text = msgspec.Raw | bytes
+
+_FEW = 16
+_INT64 = range(-(2**63), 2**63)
+_INT64_DIGITS = 19
+_LONGEST_NAME = 80
+_LONGEST_VALUE = 40
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """How the values of a property are read.
+
+    Attributes:
+        type: of the column.
+        read: makes one value's JSON text, never `null`, the column's value. Raises a `ValueError` whose arguments say
+            what is wrong, each beginning with `.inner: ` where it is about a part of the value.
+        quick: reads a whole column.
+        is_plain: whether `quick` either refuses the column's JSON text or takes from it exactly what `read` does.
+        is_verbatim: the values are the texts as sent; `read` and `quick` only check them.
+        rejects: whether a value that can't be read rejects its record, or else is null with an entry in `problems`.
+    """
+
+    type: pa.DataType
+    read: Callable[[str], Any]
+    quick: msgspec.json.Decoder[list[Any]]
+    is_plain: Callable[[bytes], Any] = bool
+    is_verbatim: bool = False
+    rejects: bool = True
+
+    def column(self, texts: Sequence[Text], wrong: dict[int, ValueError], first: int = 0) -> list[Any]:
+        """The values of a column, None for null and for what can't be read, which goes to `wrong` by its place."""
+        joined = b"[%b]" % b",".join(texts)
+        if self.is_plain(joined):
+            try:
+                values = self.quick.decode(joined)
+            except UNREADABLE:
+                pass
+            else:
+                if not self.is_verbatim:
+                    return values
+                sent = [None if text == b"null" else text for text in map(bytes, texts)]
+                if not any(text is not None and is_deep(text) for text in sent):
+                    return sent
+        if len(texts) > _FEW:
+            half = len(texts) // 2
+            return self.column(texts[:half], wrong, first) + self.column(texts[half:], wrong, first + half)
+        values = []
+        for place, text in enumerate(texts, first):
+            try:
+                values.append(self.value(bytes(text)))
+            except ValueError as error:
+                wrong[place] = error
+                values.append(None)
+        return values
+
+    def value(self, text: bytes) -> Any:
+        """What one value's JSON text means, None for null.
+
+        Raises:
+            ValueError: it can't be read.
+        """
+        if text == b"null":
+            return None
+        if self.is_verbatim and is_deep(text):
+            raise ValueError(TOO_DEEP)
+        return self.read(text.decode())
+
+
+def spelled(text: str, longest: int = _LONGEST_NAME) -> str:
+    """A name or value as sent, safe to store and to print, and short enough to read."""
+    safe = text[: longest + 1]
+    if not safe.isprintable():
+        safe = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in safe)
+    return safe if len(safe) <= longest else f"{safe[:longest]}…"
+
+
+def reasons(name: str, error: ValueError) -> list[str]:
+    """What is wrong with a property, as `field: what is wrong`."""
+    return [f"{name}{what}" if what.startswith(".") else f"{name}: {what}" for what in error.args]
+
+
+def missing(text: str | None) -> ValueError:
+    """What is wrong with a required value that is absent, or else null."""
+    return ValueError("is required, but absent" if text is None else "must not be null")
+
+
+def _column_of(type_: Any) -> msgspec.json.Decoder[list[Any]]:
+    return msgspec.json.Decoder(list[type_ | None])
+
+
+def _only(item: str) -> Callable[[bytes], Any]:
+    """Whether all of a column is of this form, or null."""
+    return re.compile(rf"\[(?:(?:{item}|null),)*+(?:{item}|null)\]".encode()).fullmatch
+
+
+def _expect(text: str, what: str, *kinds: str) -> str:
+    if kind(text) not in kinds:
+        raise ValueError(f"must be {what}, not {kind(text)}")
+    return text
+
+
+def _read_string(text: str, what: str = "a string") -> str:
+    string: str = json.loads(_expect(text, what, "a string"))
+    return string
+
+
+def _read_uuid(text: str) -> str:
+    value = _read_string(text, "a UUID")
+    if not _UUID.fullmatch(value):
+        raise ValueError("is not a UUID")
+    return value.lower()
+
+
+def _read_time(text: str) -> datetime:
+    value = _read_string(text, "a date-time")
+    try:
+        return parse_timestamp(value)
+    except ValueError as error:
+        raise ValueError(f"is not a date-time: {error}") from None
+
+
+def _read_integer(text: str) -> int:
+    number = read_decimal(_expect(text, "an integer", "a number"))
+    if number != number.to_integral_value():
+        raise ValueError("must be an integer, not a fraction")
+    if number and (number.adjusted() >= _INT64_DIGITS or int(number) not in _INT64):
+        raise ValueError("is an integer beyond 64 bits")
+    return int(number) if number else 0
+
+
+def _read_double(text: str) -> float:
+    # Adding zero makes negative zero the zero that it is.
+    number = float(_expect(text, "a number", "a number")) + 0.0
+    if not isfinite(number):
+        raise ValueError("is a number beyond what a double can hold")
+    return number
+
+
+def _read_cost(text: str) -> Decimal | None:
+    if text == '""':
+        return None
+    try:
+        _expect(text, "a decimal number", "a string", "a number")
+        return read_money(json.loads(text) if text.startswith('"') else text)
+    except ValueError as error:
+        sent = text[1:-1] if text.startswith('"') else text
+        raise ValueError(f"{error} ({spelled(sent, _LONGEST_VALUE)})") from None
+
+
+def _read_object(text: str) -> str:
+    return _expect(text, "an object", "an object")
+
+
+def _read_objects(text: str) -> str:
+    elements = split_array(_expect(text, "an array", "an array"))
+    return _checked(text, ((str(place), element, OBJECT) for place, element in enumerate(elements)))
+
+
+def _read_numbers(text: str) -> str:
+    return _checked(text, ((name, number, DOUBLE) for name, number in split_object(_read_object(text)).items()))
+
+
+def _read_progress(text: str) -> str:
+    members = split_object(_read_object(text))
+    return _checked(text, ((name, members.get(name), rule) for name, rule in _PROGRESS.items()))
+
+
+def _checked(text: str, parts: Iterable[tuple[str, str | None, Rule]]) -> str:
+    """The text, if each named part of it can be read by its rule."""
+    wrong: list[str] = []
+    for name, part, rule in parts:
+        try:
+            if part is None or part == "null":
+                raise missing(part)
+            rule.read(part)
+        except ValueError as error:
+            wrong += reasons(f".{spelled(name)}", error)
+    if wrong:
+        raise ValueError(*wrong)
+    return text
+
+
+class _AnyObject(msgspec.Struct):
+    """An object of whatever properties."""
+
+
+class _Progress(msgspec.Struct):
+    expected_run_count: Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]
+    run_progress: float
+    evaluator_progress: dict[str, float]
+
+
+UUID = Rule(pa.string(), _read_uuid, _column_of(str), _only('"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"'))
+# msgspec rounds what is beyond microseconds, and moves times at the ends of the calendar by their offset.
+TIME = Rule(
+    TIMESTAMP,
+    _read_time,
+    _column_of(datetime),
+    _only(r'"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|\+00:00)?"'),
+)
+STRING = Rule(pa.string(), _read_string, _column_of(str))
+INTEGER = Rule(pa.int64(), _read_integer, _column_of(Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]))
+DOUBLE = Rule(pa.float64(), _read_double, _column_of(float), lambda joined: b"-0" not in joined)
+COST = Rule(
+    MONEY,
+    _read_cost,
+    _column_of(Decimal),
+    # At most 18 digits of the fraction, also with an exponent, which is how numbers below 0.0001 are written.
+    _only(r'"?(?:[0-9]{1,20}(?:\.[0-9]{1,18})?|[0-9]{1,10}(?:\.[0-9]{1,9})?[eE]-0?[1-9])"?'),
+    rejects=False,
+)
+OBJECT = Rule(pa.string(), _read_object, _column_of(_AnyObject), is_verbatim=True)
+OBJECTS = Rule(pa.string(), _read_objects, _column_of(list[_AnyObject]), is_verbatim=True)
+PROGRESS = Rule(pa.string(), _read_progress, _column_of(_Progress), is_verbatim=True)
+_NUMBERS = Rule(pa.string(), _read_numbers, _column_of(dict[str, float]), is_verbatim=True)
+_PROGRESS = {"expected_run_count": INTEGER, "run_progress": DOUBLE, "evaluator_progress": _NUMBERS}
