@@ -117,11 +117,15 @@ class LakeError(SessionsPipelineError):
 
 
 class LakeMismatchError(LakeError):
-    """The data root was filled with another query, or by a newer version of this package."""
+    """The data root was filled with another query, or by another version of this package."""
 
 
 class LakeBusyError(LakeError):
-    """Another run holds the lake's lock."""
+    """Another run writes a day and does not come to an end."""
+
+
+class LakeConflictError(LakeError):
+    """A file is not what it was expected to be: another run was quicker."""
 
 
 class NotReadError(LakeError):

@@ -29,7 +29,7 @@ def run_days(
         SessionsPipelineError: what went wrong, in one line.
     """
     with _instance() as instance, _progress((last - first).days + 1) as on_day:
-        pipeline = Pipeline(settings, on_day=on_day, on_wait=_say, as_of=as_of)
+        pipeline = Pipeline(settings, on_day=on_day, as_of=as_of)
         definitions = build_definitions(pipeline)
         repository = definitions.get_repository_def()
         selection = None

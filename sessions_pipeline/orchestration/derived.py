@@ -31,10 +31,7 @@ def daily_cost_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[None]:
         lake, days = pipeline.open_lake(), days_of(context)
-        with (
-            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
-            pipeline.workers(lake, len(days)) as workers,
-        ):
+        with pipeline.workers(lake, len(days)) as workers:
             for day, (written, told) in zip(days, workers.each(sum_costs, days), strict=True):
                 facts = metadata.of_file(written) | told
                 metadata.record(context, DAILY_COST_BY_REFERENCE_DATASET.name, day, facts)
@@ -68,10 +65,7 @@ def insight_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         lake = pipeline.open_lake()
         days = days_of(context)
         todo: list[Day] = [*days, *([UNDATED] if lake.has(SESSIONS, UNDATED) else [])]
-        with (
-            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
-            pipeline.workers(lake, len(days)) as workers,
-        ):
+        with pipeline.workers(lake, len(days)) as workers:
             for day, written in zip(todo, workers.each(partial(summarize, tables=names), todo), strict=True):
                 # Rows without a day have no partition to tell of.
                 if isinstance(day, date):

@@ -42,7 +42,7 @@ def period_assets() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
         lake = pipeline.open_lake()
-        with lake.exclusive(pipeline.on_wait or context.log.warning):
+        with lake.lock(None):
             days = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
             daily, unfinished = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days), _unfinished(lake, days)
             for table in (table for table in SUMS if dg.AssetKey(table.name) in context.selected_asset_keys):

@@ -41,13 +41,11 @@ class Workspace:
 class Pipeline:
     """Settings and the doors they open.
 
-    `on_day` is told of each day as it is finished, `on_wait` that another run has to be waited for; `as_of`
-    makes tables say what was known at that time.
+    `on_day` is told of each day as it is finished; `as_of` makes tables say what was known at that time.
     """
 
     settings: Settings
     on_day: OnDay = lambda _day: None
-    on_wait: Callable[[str], None] | None = None
     as_of: datetime | None = None
 
     def only(self, workspace: str | None) -> Self:

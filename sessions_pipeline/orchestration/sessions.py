@@ -48,7 +48,6 @@ def session_assets(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         lake = pipeline.open_lake()
         fuses: list[str] = []
         with (
-            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
             pipeline.workers(lake, len(days)) as workers,
             _tasks(pipeline, lake, tables, days) as (tasks, warnings),
         ):

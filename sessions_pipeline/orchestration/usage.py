@@ -46,10 +46,7 @@ def usage_asset(daily: dg.PartitionsDefinition) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> dg.MaterializeResult[None]:
         lake, days = pipeline.open_lake(), days_of(context)
-        with (
-            lake.exclusive(pipeline.on_wait or context.log.warning, days=days),
-            pipeline.workspaces() as (client, workspaces),
-        ):
+        with pipeline.workspaces() as (client, workspaces):
             for day in _reachable(context, days):
                 _measure(context, pipeline, lake, client, workspaces, day)
         return dg.MaterializeResult(asset_key=DAILY_COST_BY_PROJECT.name)

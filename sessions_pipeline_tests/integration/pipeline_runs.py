@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from sessions_pipeline.cli.run import run_days
-from sessions_pipeline.lake.lake import Lake, _store
+from sessions_pipeline.lake.lake import Lake, store_at
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.lake.s3_client import open_bucket
 from sessions_pipeline.sandbox.company import WORKSPACE, dumps
 from sessions_pipeline.sandbox.server import Sandbox
 from sessions_pipeline.settings import Settings
@@ -88,18 +89,25 @@ def contents(root: DataRoot) -> dict[tuple[str, str], list[dict[str, Any]]]:
     }
 
 
+def keys(root: DataRoot) -> list[str]:
+    """Every file that there is, hidden ones and locks included."""
+    if isinstance(root, Path):
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return sorted(found["path"] for some in open_bucket(root)._files.list() for found in some)
+
+
 def files(root: DataRoot) -> dict[str, str]:
     """The digest of every file of a lake but its locks."""
-    store = _store(str(root))
-    return {key: sha256(store.read(key)).hexdigest() for key in store.keys("") if not key.startswith("_locks/")}
+    store = store_at(str(root))
+    return {key: sha256(store.read(key)).hexdigest() for key in keys(root) if not key.startswith("_locks/")}
 
 
 def copy(source: DataRoot, target: DataRoot) -> None:
     """Make one lake's files those of another."""
-    read_from, write_to = _store(str(source)), _store(str(target))
-    for key in write_to.keys(""):
+    read_from, write_to = store_at(str(source)), store_at(str(target))
+    for key in keys(target):
         write_to.delete(key)
-    for key in read_from.keys(""):
+    for key in keys(source):
         write_to.put(key, read_from.read(key))
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import UsageError
-from sessions_pipeline.lake.layout import lock_of
 from sessions_pipeline.orchestration.partitions import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.wide import BACKFILL, WORKSPACE, Part, months, parts
@@ -28,17 +27,6 @@ workspaces = st.integers(0, 7).map(lambda count: [f"workspace {number}" for numb
 def test_every_day_of_every_workspace_is_in_exactly_one_run(days: tuple[date, date], asked: list[str]) -> None:
     read = Counter((part.workspace, day) for part in parts(*days, asked) for day in days_between(part.first, part.last))
     assert read == Counter((workspace, day) for workspace in asked or [None] for day in days_between(*days))
-
-
-@given(days=ranges, asked=workspaces)
-def test_a_run_needs_one_lock_and_as_many_in_a_row_as_there_are_months_need_different_ones(
-    days: tuple[date, date], asked: list[str]
-) -> None:
-    locks = [{lock_of(day) for day in days_between(part.first, part.last)} for part in parts(*days, asked)]
-    assert all(len(lock) == 1 for lock in locks)
-    count = len(months(*days))
-    for start in range(len(locks) - count + 1):
-        assert len(set.union(*locks[start : start + count])) == count
 
 
 @given(days=ranges, asked=workspaces.filter(lambda some: len(some) > 1))
