@@ -7,51 +7,12 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.table import TABLES, CheckResult, Column, DayTables, Table, check, registered, time
-from sessions_pipeline.validation.types import MONEY, TIMESTAMP
+from sessions_pipeline.validation.model import session_columns
 
 REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
 LONG = frozenset(
     ["description", "extra", "feedback_stats", "session_feedback_stats", "run_facets", "experiment_progress"]
 )
-
-
-def session_columns() -> tuple[tuple[str, pa.DataType, bool, str], ...]:
-    """The properties of the API's schema as columns."""
-    text, count, number = pa.string(), pa.int64(), pa.float64()
-    exact = "US dollars, exact; null when unknown"
-    return (
-        ("id", text, False, "The session, canonical UUID"),
-        ("tenant_id", text, False, "The workspace that the session belongs to, canonical UUID"),
-        ("default_dataset_id", text, True, "The dataset that new examples go to, canonical UUID"),
-        ("reference_dataset_id", text, True, "The dataset that the experiment ran against; null for a tracing project"),
-        ("name", text, True, "The project's or experiment's name"),
-        ("description", text, True, "Its description"),
-        ("trace_tier", text, True, "Retention of its traces: longlived (400 days) or shortlived (14 days)"),
-        ("start_time", TIMESTAMP, True, "When the session started; its UTC day is the partition"),
-        ("end_time", TIMESTAMP, True, "When it ended, if it did"),
-        ("last_run_start_time", TIMESTAMP, True, "When its latest run started"),
-        ("last_run_start_time_live", TIMESTAMP, True, "The same, without the API's caching"),
-        ("run_count", count, True, "Traces recorded; null when unknown"),
-        ("total_tokens", count, True, "Tokens used, prompt and completion; null when unknown"),
-        ("prompt_tokens", count, True, "Tokens in prompts"),
-        ("completion_tokens", count, True, "Tokens in completions"),
-        ("test_run_number", count, True, "Number of the experiment within its dataset"),
-        ("latency_p50", number, True, "Median latency of a run, seconds"),
-        ("latency_p99", number, True, "99th percentile of a run's latency, seconds"),
-        ("first_token_p50", number, True, "Median time to the first token, seconds"),
-        ("first_token_p99", number, True, "99th percentile of the time to the first token, seconds"),
-        ("error_rate", number, True, "Share of runs that failed, 0 to 1"),
-        ("streaming_rate", number, True, "Share of runs that streamed, 0 to 1"),
-        ("total_cost", MONEY, True, f"Total cost, which may exceed prompt and completion together, {exact}"),
-        ("prompt_cost", MONEY, True, f"Cost of the prompts, {exact}"),
-        ("completion_cost", MONEY, True, f"Cost of the completions, {exact}"),
-        ("extra", text, True, "Free-form properties, JSON text as sent"),
-        ("feedback_stats", text, True, "Feedback on runs by key, JSON text as sent"),
-        ("session_feedback_stats", text, True, "Feedback on the session by key, JSON text as sent"),
-        ("run_facets", text, True, "Facets of the runs, JSON text as sent"),
-        ("experiment_progress", text, True, "How far the experiment has come, JSON text as sent"),
-    )
-
 
 SESSIONS = registered(
     Table(

@@ -1,4 +1,4 @@
-"""`make demo` as a stranger runs it: a fresh clone, a path with spaces, and an environment with nothing of ours in it."""
+"""`make demo` as a stranger runs it: a fresh clone, spaces in the path, and nothing of ours in the environment."""
 
 import os
 import shutil
