@@ -136,6 +136,14 @@ class EngineError(SessionsPipelineError):
     """Dagster's webserver did not queue a run."""
 
 
+class InstanceError(SessionsPipelineError):
+    """Dagster's instance can't be used: its `dagster.yaml` or its database."""
+
+    def __init__(self, home: str, error: BaseException) -> None:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        super().__init__(f"DAGSTER_HOME: {home}/dagster.yaml or its database: {' '.join(lines)[:300]}")
+
+
 class TooManyRejectedError(SessionsPipelineError):
     """A day's share of rejected records is beyond the fuse; its former tables stay."""
 

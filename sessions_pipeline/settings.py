@@ -87,6 +87,11 @@ class Settings(BaseModel):
     dagster_home: str | None = _variable("DAGSTER_HOME", default=None)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def absolute_data_root(self) -> str:
+        """The data root as it can be found from any folder."""
+        return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
+
     @field_validator("workspace_ids")
     @classmethod
     def _canonical_workspaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """One Dagster run in this process, as the command line has it."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from sessions_pipeline.errors import SettingError, UsageError
+from sessions_pipeline.errors import UsageError
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -21,6 +20,11 @@ from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS
 OF_THE_PRESENT = (RAW_SESSIONS.name, DAILY_COST_BY_PROJECT.name, REPORT)
 # Dagster's own log stays off the terminal; errors are told by the command line.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+# As in the repository's dagster.yaml, which a wheel does not have.
+_INSTANCE = """
+storage: {custom: {module: sessions_pipeline.orchestration.event_storage, class: KeptStorage}}
+telemetry: {enabled: false}
+"""
 
 
 def run_days(
@@ -47,26 +51,19 @@ def run_days(
 
 
 @contextmanager
-def open_instance() -> Iterator[tuple[dg.DagsterInstance, bool]]:
-    """The instance in `DAGSTER_HOME` and True; without one an instance in a temporary folder and False.
-
-    Raises:
-        SettingError: `DAGSTER_HOME` is no folder.
-    """
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.from_config(folder) as instance:
-            yield instance, False
-        return
-    if not Path(home).is_absolute() or not Path(home).is_dir():
-        raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")
-    with dg.DagsterInstance.get() as instance:
-        yield instance, True
+def temporary_instance() -> Iterator[dg.DagsterInstance]:
+    """An instance in a folder that goes when the block ends, with the storage that the shipped `dagster.yaml` names."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "dagster.yaml").write_text(_INSTANCE)
+        with dg.DagsterInstance.from_config(folder) as instance:
+            yield instance
 
 
 def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
     try:
-        keys = dg.AssetSelection.from_string(select).resolve(job.asset_layer.asset_graph)
+        # Dagster warns of its own parser's "*".
+        selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
+        keys = selection.resolve(job.asset_layer.asset_graph)
     except Exception as error:  # noqa: BLE001 - Dagster's parser raises errors of many kinds
         raise UsageError(f"--select {select}: {str(error).splitlines()[0]}") from None
     keys -= {dg.AssetKey(name) for name in without}

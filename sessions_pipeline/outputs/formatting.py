@@ -1,5 +1,6 @@
 """Numbers and names as people read them: rounded for the eye, never so far that something becomes nothing."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -140,6 +141,25 @@ def _pictured(code: int) -> str:
     if code < 0x20:  # noqa: PLR2004 - Unicode has a picture for each of these
         return chr(0x2400 + code)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - as Python writes them
+
+
+def json_line(text: str, encoding: str) -> str:
+    """A JSON text as one line that an encoding can hold and that does nothing to a terminal; the same value."""
+
+    def escaped(characters: str) -> str:
+        # White space between values; within a string there can be none of these.
+        return " " if characters in "\t\r\n" else json.dumps(characters)[1:-1]
+
+    safe = _UNSAFE.sub(lambda found: escaped(found[0]), text)
+    return "".join(one if _fits(one, encoding) else escaped(one) for one in safe) if not _fits(safe, encoding) else safe
+
+
+def _fits(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def dataset_labels(ids: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:

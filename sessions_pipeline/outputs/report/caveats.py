@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sessions_pipeline.outputs.formatting import day_ranges, money, plural
 from sessions_pipeline.outputs.formatting import day as day_text
+from sessions_pipeline.outputs.formatting import day_ranges, money, plural
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.spending import Spending
 

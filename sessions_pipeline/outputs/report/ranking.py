@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from sessions_pipeline.outputs.formatting import total, visible
 from sessions_pipeline.outputs.report.data import ReportData, Row
