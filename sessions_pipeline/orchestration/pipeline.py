@@ -62,7 +62,7 @@ class Pipeline:
     """
 
     settings: Settings
-    on_day: Callable[[date], None] = lambda _day: None
+    on_day: Callable[[date], object] = lambda _day: None
     as_of: datetime | None = None
     clock: Callable[[], datetime] = now
     processes: int | None = None

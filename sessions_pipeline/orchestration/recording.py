@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from sessions_pipeline.lake.lake import Written
+from sessions_pipeline.orchestration.event_storage import together
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import Table
 
@@ -31,17 +32,21 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
 
 def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:
     """Record a finished day's tables at once, each after those that it is made from: a later crash keeps the day."""
-    for table in tables:
-        file = result.written.get(table.name)
-        facts = {**(_of_file(file) if file else {"unchanged": True}), **result.metadata.get(table.name, {})}
-        if sample := facts.pop("sample", None):
-            facts["sample"] = _sample(sample)
-        context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=facts))
+    with together(context.instance):
+        for table in tables:
+            facts = _facts(result, table)
+            context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=facts))
 
 
 def recorded(table: Table) -> dg.MaterializeResult[None]:
     """The result of a table whose days are recorded already: later steps may begin."""
     return dg.MaterializeResult(asset_key=table.name, metadata=_IS_RECORDED)
+
+
+def _facts(result: DayResult, table: Table) -> dict[str, Any]:
+    file = result.written.get(table.name)
+    facts = {**(_of_file(file) if file else {"unchanged": True}), **result.metadata.get(table.name, {})}
+    return facts | ({"sample": _sample(facts["sample"])} if "sample" in facts else {})
 
 
 def _of_file(file: Written) -> dict[str, Any]:
