@@ -91,18 +91,14 @@ def split_record(text: str) -> dict[str, str]:
     """
     found = kind(text.lstrip(_SPACES))
     try:
-        text.encode()
         if found == "an object":
             return split_object(text)
-        if found == "an array":
-            split_array(text)
-        else:
-            _SYNTAX.decode(text)
+        is_json = len(split_array(f"[{text}]")) == 1
     except UnicodeEncodeError:
         raise ValueError("is not Unicode text") from None
     except ValueError:
-        raise ValueError("is not JSON") from None
-    raise ValueError(f"must be an object, not {found}")
+        is_json = False
+    raise ValueError(f"must be an object, not {found}" if is_json else "is not JSON")
 
 
 def _split(text: str, opening: str) -> list[str]:
