@@ -32,12 +32,16 @@ def read_decimal(text: str) -> Decimal:
     return Decimal(f"{number}e{sign}{exponent or 0}")
 
 
-def read_money(text: str) -> Decimal:
+def read_money(text: str) -> Decimal | None:
     """An amount of US dollars, exact; as `Rounded`, half to even, if it has more digits than the column's 18.
+
+    None for no text, which is how some versions of the API spell an unknown cost.
 
     Raises:
         ValueError: it is no decimal number, negative, or has more than 20 digits before the point.
     """
+    if not text:
+        return None
     exact = read_decimal(text)
     if not exact:
         return Decimal(0)

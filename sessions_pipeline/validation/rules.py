@@ -29,7 +29,6 @@ _FEW = 16
 _INT64 = range(-(2**63), 2**63)
 _INT64_DIGITS = 19
 _LONGEST_NAME = 80
-_LONGEST_VALUE = 40
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -38,36 +37,48 @@ class Rule:
     """How the values of a property are read.
 
     Attributes:
+        what: it must be, as reasons say it.
+        sent_as: what JSON calls it.
         type: of the column.
-        read: makes one value's JSON text, never `null`, the column's value. Raises a `ValueError` whose arguments say
-            what is wrong, each beginning with `.inner: ` where it is about a part of the value.
-        quick: reads a whole column.
-        is_plain: whether `quick` either refuses the column's JSON text or takes from it exactly what `read` does.
-        is_verbatim: the values are the texts as sent; `read` and `quick` only check them.
+        read: makes one value the column's: the string, or else the JSON text, that stands there. Raises a `ValueError`
+            whose arguments say what is wrong, each beginning with `.inner: ` where it is about a part of the value.
+        quick: makes a whole column's texts what `value` makes of each; None where it is in doubt about any of them.
+        is_text: the values are the texts as sent, which `read` and `quick` only check.
         rejects: whether a value that can't be read rejects its record, or else is null with an entry in `problems`.
     """
 
+    what: str
+    sent_as: str
     type: pa.DataType
     read: Callable[[str], Any]
-    quick: msgspec.json.Decoder[list[Any]]
-    is_plain: Callable[[bytes], Any] = bool
-    is_verbatim: bool = False
+    quick: Callable[[Sequence[Text]], list[Any] | None]
+    is_text: bool = False
     rejects: bool = True
+
+    def value(self, sent: bytes) -> Any:
+        """What one value's JSON text means, None for null.
+
+        Raises:
+            ValueError: it can't be read; see `read`.
+        """
+        text = sent.decode()
+        found = kind(text)
+        if found == "null":
+            return None
+        if self.is_text and is_deep(sent):
+            raise ValueError(TOO_DEEP)
+        if found not in self.sent_as:
+            raise ValueError(f"must be {self.what}, not {found}")
+        return self.read(json.loads(text) if found == "a string" else text)
 
     def column(self, texts: Sequence[Text], wrong: dict[int, ValueError], first: int = 0) -> list[Any]:
         """The values of a column, None for null and for what can't be read, which goes to `wrong` by its place."""
-        joined = b"[%b]" % b",".join(texts)
-        if self.is_plain(joined):
-            try:
-                values = self.quick.decode(joined)
-            except UNREADABLE:
-                pass
-            else:
-                if not self.is_verbatim:
-                    return values
-                sent = [None if text == b"null" else text for text in map(bytes, texts)]
-                if not any(text is not None and is_deep(text) for text in sent):
-                    return sent
+        values = self.quick(texts)
+        if values is not None and self.is_text:
+            values = [None if text == b"null" else text for text in map(bytes, texts)]
+            values = None if any(text is not None and is_deep(text) for text in values) else values
+        if values is not None:
+            return values
         if len(texts) > _FEW:
             half = len(texts) // 2
             return self.column(texts[:half], wrong, first) + self.column(texts[half:], wrong, first + half)
@@ -80,24 +91,10 @@ class Rule:
                 values.append(None)
         return values
 
-    def value(self, text: bytes) -> Any:
-        """What one value's JSON text means, None for null.
-
-        Raises:
-            ValueError: it can't be read.
-        """
-        if text == b"null":
-            return None
-        if self.is_verbatim and is_deep(text):
-            raise ValueError(TOO_DEEP)
-        return self.read(text.decode())
-
 
 def spelled(text: str, longest: int = _LONGEST_NAME) -> str:
     """A name or value as sent, safe to store and to print, and short enough to read."""
-    safe = text[: longest + 1]
-    if not safe.isprintable():
-        safe = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in safe)
+    safe = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[: longest + 1])
     return safe if len(safe) <= longest else f"{safe[:longest]}…"
 
 
@@ -111,43 +108,36 @@ def missing(text: str | None) -> ValueError:
     return ValueError("is required, but absent" if text is None else "must not be null")
 
 
-def _column_of(type_: Any) -> msgspec.json.Decoder[list[Any]]:
-    return msgspec.json.Decoder(list[type_ | None])
+def _decoded(type_: Any, plain: str | None = None) -> Callable[[Sequence[Text]], list[Any] | None]:
+    """A column as msgspec decodes it; in doubt where it refuses, and where a text that is not null is not `plain`."""
+    decode = msgspec.json.Decoder(list[type_ | None]).decode
+    is_plain = re.compile(rf"\[(?:(?:{plain}|null),)*+(?:{plain}|null)\]".encode()).fullmatch if plain else bool
 
+    def quick(texts: Sequence[Text]) -> list[Any] | None:
+        joined = b"[%b]" % b",".join(texts)
+        try:
+            return decode(joined) if is_plain(joined) else None
+        except UNREADABLE:
+            return None
 
-def _only(item: str) -> Callable[[bytes], Any]:
-    """Whether all of a column is of this form, or null."""
-    return re.compile(rf"\[(?:(?:{item}|null),)*+(?:{item}|null)\]".encode()).fullmatch
-
-
-def _expect(text: str, what: str, *kinds: str) -> str:
-    if kind(text) not in kinds:
-        raise ValueError(f"must be {what}, not {kind(text)}")
-    return text
-
-
-def _read_string(text: str, what: str = "a string") -> str:
-    string: str = json.loads(_expect(text, what, "a string"))
-    return string
+    return quick
 
 
 def _read_uuid(text: str) -> str:
-    value = _read_string(text, "a UUID")
-    if not _UUID.fullmatch(value):
+    if not _UUID.fullmatch(text):
         raise ValueError("is not a UUID")
-    return value.lower()
+    return text.lower()
 
 
 def _read_time(text: str) -> datetime:
-    value = _read_string(text, "a date-time")
     try:
-        return parse_timestamp(value)
+        return parse_timestamp(text)
     except ValueError as error:
         raise ValueError(f"is not a date-time: {error}") from None
 
 
 def _read_integer(text: str) -> int:
-    number = read_decimal(_expect(text, "an integer", "a number"))
+    number = read_decimal(text)
     if number != number.to_integral_value():
         raise ValueError("must be an integer, not a fraction")
     if number and (number.adjusted() >= _INT64_DIGITS or int(number) not in _INT64):
@@ -157,38 +147,22 @@ def _read_integer(text: str) -> int:
 
 def _read_double(text: str) -> float:
     # Adding zero makes negative zero the zero that it is.
-    number = float(_expect(text, "a number", "a number")) + 0.0
+    number = float(text) + 0.0
     if not isfinite(number):
         raise ValueError("is a number beyond what a double can hold")
     return number
 
 
-def _read_cost(text: str) -> Decimal | None:
-    if text == '""':
-        return None
-    try:
-        _expect(text, "a decimal number", "a string", "a number")
-        return read_money(json.loads(text) if text.startswith('"') else text)
-    except ValueError as error:
-        sent = text[1:-1] if text.startswith('"') else text
-        raise ValueError(f"{error} ({spelled(sent, _LONGEST_VALUE)})") from None
-
-
-def _read_object(text: str) -> str:
-    return _expect(text, "an object", "an object")
-
-
 def _read_objects(text: str) -> str:
-    elements = split_array(_expect(text, "an array", "an array"))
-    return _checked(text, ((str(place), element, OBJECT) for place, element in enumerate(elements)))
+    return _checked(text, ((str(place), element, OBJECT) for place, element in enumerate(split_array(text))))
 
 
 def _read_numbers(text: str) -> str:
-    return _checked(text, ((name, number, DOUBLE) for name, number in split_object(_read_object(text)).items()))
+    return _checked(text, ((name, number, DOUBLE) for name, number in split_object(text).items()))
 
 
 def _read_progress(text: str) -> str:
-    members = split_object(_read_object(text))
+    members = split_object(text)
     return _checked(text, ((name, members.get(name), rule) for name, rule in _PROGRESS.items()))
 
 
@@ -199,7 +173,7 @@ def _checked(text: str, parts: Iterable[tuple[str, str | None, Rule]]) -> str:
         try:
             if part is None or part == "null":
                 raise missing(part)
-            rule.read(part)
+            rule.value(part.encode())
         except ValueError as error:
             wrong += reasons(f".{spelled(name)}", error)
     if wrong:
@@ -207,37 +181,37 @@ def _checked(text: str, parts: Iterable[tuple[str, str | None, Rule]]) -> str:
     return text
 
 
+_BOUNDED = Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]
+
+
 class _AnyObject(msgspec.Struct):
     """An object of whatever properties."""
 
 
 class _Progress(msgspec.Struct):
-    expected_run_count: Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]
+    expected_run_count: _BOUNDED
     run_progress: float
     evaluator_progress: dict[str, float]
 
 
-UUID = Rule(pa.string(), _read_uuid, _column_of(str), _only('"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"'))
-# msgspec rounds what is beyond microseconds, and moves times at the ends of the calendar by their offset.
-TIME = Rule(
-    TIMESTAMP,
-    _read_time,
-    _column_of(datetime),
-    _only(r'"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|\+00:00)?"'),
-)
-STRING = Rule(pa.string(), _read_string, _column_of(str))
-INTEGER = Rule(pa.int64(), _read_integer, _column_of(Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]))
-DOUBLE = Rule(pa.float64(), _read_double, _column_of(float), lambda joined: b"-0" not in joined)
+_PLAIN_UUID = '"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"'
+# msgspec rounds what is beyond microseconds, and leaves the years 1 to 9999 by an offset.
+_PLAIN_TIME = r'"[0-9-]{10}[Tt ][0-9:]{8}(?:\.[0-9]{1,6})?(?:[Zz]|\+00:00)?"'
+_PLAIN_DOUBLE = r"(?!-0)[0-9.eE+-]++"
+# The second form is how floats below 0.0001 are written; with so few digits it can't have more than 18 in its fraction.
+_PLAIN_COST = r'"?(?:[0-9]{1,20}(?:\.[0-9]{1,18})?|[0-9]{1,10}(?:\.[0-9]{1,9})?[eE]-0?[1-9])"?'
+_TEXT = pa.string()
+
+UUID = Rule("a UUID", "a string", _TEXT, _read_uuid, _decoded(str, _PLAIN_UUID))
+TIME = Rule("a date-time", "a string", TIMESTAMP, _read_time, _decoded(datetime, _PLAIN_TIME))
+STRING = Rule("a string", "a string", _TEXT, str, _decoded(str))
+INTEGER = Rule("an integer", "a number", pa.int64(), _read_integer, _decoded(_BOUNDED))
+DOUBLE = Rule("a number", "a number", pa.float64(), _read_double, _decoded(float, _PLAIN_DOUBLE))
 COST = Rule(
-    MONEY,
-    _read_cost,
-    _column_of(Decimal),
-    # At most 18 digits of the fraction, also with an exponent, which is how numbers below 0.0001 are written.
-    _only(r'"?(?:[0-9]{1,20}(?:\.[0-9]{1,18})?|[0-9]{1,10}(?:\.[0-9]{1,9})?[eE]-0?[1-9])"?'),
-    rejects=False,
+    "a decimal number", "a string or a number", MONEY, read_money, _decoded(Decimal, _PLAIN_COST), rejects=False
 )
-OBJECT = Rule(pa.string(), _read_object, _column_of(_AnyObject), is_verbatim=True)
-OBJECTS = Rule(pa.string(), _read_objects, _column_of(list[_AnyObject]), is_verbatim=True)
-PROGRESS = Rule(pa.string(), _read_progress, _column_of(_Progress), is_verbatim=True)
-_NUMBERS = Rule(pa.string(), _read_numbers, _column_of(dict[str, float]), is_verbatim=True)
+OBJECT = Rule("an object", "an object", _TEXT, str, _decoded(_AnyObject), is_text=True)
+OBJECTS = Rule("an array", "an array", _TEXT, _read_objects, _decoded(list[_AnyObject]), is_text=True)
+_NUMBERS = Rule("an object", "an object", _TEXT, _read_numbers, _decoded(dict[str, float]), is_text=True)
+PROGRESS = Rule("an object", "an object", _TEXT, _read_progress, _decoded(_Progress), is_text=True)
 _PROGRESS = {"expected_run_count": INTEGER, "run_progress": DOUBLE, "evaluator_progress": _NUMBERS}

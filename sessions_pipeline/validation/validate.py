@@ -5,9 +5,9 @@ Each record is split into its properties' texts once; then the texts of one prop
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from operator import itemgetter
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -17,25 +17,19 @@ from sessions_pipeline.validation.json_text import TOO_DEEP, UNREADABLE, flaw, i
 from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
 from sessions_pipeline.validation.rules import Text, missing, reasons, spelled
 
-# A part's columns stay in the processor's cache, and far below the 2 GiB that a text array holds.
-_RECORDS, _CHARACTERS = 512, 1 << 26
-_TIERS = frozenset(TraceTier)
+# So few that what is known about them stays in the processor's cache.
+_PART = 512
+_NAMES = tuple(one.name for one in PROPERTIES)
+# More names that the schema does not have are a sign of free-form keys, which no decoder should be built for.
+_LEARNT = len(_NAMES) + 32
+_TIERS = frozenset([None, *TraceTier])
 _COSTS = frozenset(one.name for one in PROPERTIES if not one.rule.rejects)
+_LONGEST_COST = 40
 _ABSENT, _FLAWED = msgspec.Raw(b"null"), msgspec.Raw(b"null")
-_PROPERTIES = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_SCHEMA = pa.schema(
-    [
-        *(pa.field(one.name, one.rule.type, not one.required) for one in PROPERTIES),
-        pa.field("unknown_fields", pa.string()),
-        pa.field("problems", pa.list_(pa.string())),
-        pa.field("row", pa.int64(), nullable=False),
-    ]
-)
-
-_NAMES = {one.name: None for one in PROPERTIES}.keys()
-_ALL = itemgetter(*_NAMES)
-
-Record = Mapping[str, Text]
+_OBJECT: msgspec.json.Decoder[dict[str, Text]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_TEXTS = [pa.field("unknown_fields", pa.string()), pa.field("problems", pa.list_(pa.string()))]
+_COLUMNS = [pa.field(one.name, one.rule.type, not one.required) for one in PROPERTIES]
+_SCHEMA = pa.schema([*_COLUMNS, *_TEXTS, pa.field("row", pa.int64(), nullable=False)])
 
 
 class Validated(NamedTuple):
@@ -58,65 +52,63 @@ class Validated(NamedTuple):
 
 def validate(payloads: Sequence[str]) -> Validated:
     """Read records by their JSON text. Never raises, whatever the texts."""
-    tables = [_SCHEMA.empty_table()]
-    rejected: dict[int, tuple[str, ...]] = {}
-    drift: Counter[str] = Counter()
-    rounded = 0
-    for first, last in _parts(payloads):
-        part = _Part(payloads[first:last], first)
-        tables.append(part.table())
-        rejected |= {row: tuple(part.rejected[row]) for row in sorted(part.rejected)}
-        drift.update(name for row, name in part.drift if row not in part.rejected)
-        rounded += sum(row not in part.rejected for row in part.rounded)
-    return Validated(pa.concat_tables(tables), rejected, drift, rounded)
+    batch = _Batch()
+    parts = [batch.part(payloads[first : first + _PART], first) for first in range(0, len(payloads), _PART)]
+    rejected = {row: tuple(batch.rejected[row]) for row in sorted(batch.rejected)}
+    drift = Counter(name for row, name in batch.drift if row not in rejected)
+    rounded = sum(row not in rejected for row in batch.rounded)
+    return Validated(pa.concat_tables([_SCHEMA.empty_table(), *parts]), rejected, drift, rounded)
 
 
-def _parts(payloads: Sequence[str]) -> Iterator[tuple[int, int]]:
-    first = characters = 0
-    for place, payload in enumerate(payloads):
-        if place - first == _RECORDS or (place > first and characters + len(payload) > _CHARACTERS):
-            yield first, place
-            first, characters = place, 0
-        characters += len(payload)
-    if payloads:
-        yield first, len(payloads)
+class _Batch:
+    """What is noted about the rows; drift and rounded costs may be those of rejected ones."""
 
-
-class _Part:
-    """Some records on their way; what is noted about rows may be about rejected ones, too."""
-
-    def __init__(self, payloads: Sequence[str], first: int) -> None:
+    def __init__(self) -> None:
         self.rejected: dict[int, list[str]] = {}
         self.drift: list[tuple[int, str]] = []
         self.rounded: list[int] = []
         self._problems: dict[int, list[str]] = {}
-        read = [(row, self._read(row, payload)) for row, payload in enumerate(payloads, first)]
-        self._rows = [row for row, record in read if record is not None]
-        self._records = [record for _, record in read if record is not None]
+        self._names = _NAMES
 
-    def table(self) -> pa.Table:
-        if not self._rows:
+    def part(self, payloads: Sequence[str], first: int) -> pa.Table:
+        """The table of some records, from this row on."""
+        texts: dict[int, tuple[Text, ...]] = {}
+        unknown: dict[int, Mapping[str, Text]] = {}
+        for row, payload in enumerate(payloads, first):
+            try:
+                known = msgspec.structs.astuple(_decoder(self._names).decode(payload))
+                if len(known) > len(_NAMES):
+                    more = zip(self._names[len(_NAMES) :], known[len(_NAMES) :], strict=True)
+                    unknown[row] = {name: text for name, text in more if text is not _ABSENT}
+            except UNREADABLE:
+                record = self._read(row, payload)
+                if record is None:
+                    continue
+                known = tuple([record.get(name, _ABSENT) for name in _NAMES])
+                unknown[row] = {name: text for name, text in record.items() if name not in _NAMES}
+                learnt = (name for name in unknown[row] if name not in self._names and name.isidentifier())
+                self._names = (*self._names, *learnt)[:_LEARNT]
+            texts[row] = known
+        if not texts:
             return _SCHEMA.empty_table()
-        texts = zip(*map(_known, self._records), strict=True)
-        columns = [self._column(one, column) for one, column in zip(PROPERTIES, texts, strict=True)]
-        columns += [
-            pa.array(list(map(self._unknown, self._rows, self._records)), pa.string()),
-            pa.array(list(map(self._problems.get, self._rows)), pa.list_(pa.string())),
-            pa.array(self._rows, pa.int64()),
-        ]
+        rows = list(texts)
+        named = zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False)
+        columns = [self._column(one, rows, column) for one, column in named]
+        columns.append(pa.array([self._unknown_fields(row, unknown.get(row, {})) for row in rows], pa.string()))
+        columns += [pa.array([self._problems.get(row) for row in rows], pa.list_(pa.string())), pa.array(rows)]
         table = pa.table(columns, schema=_SCHEMA)
-        return table.filter(pa.array([row not in self.rejected for row in self._rows])) if self.rejected else table
+        return table.filter(pa.array([row not in self.rejected for row in rows])) if self.rejected else table
 
-    def _read(self, row: int, payload: str) -> Record | None:
-        """The texts of a record's properties, if it is an object."""
+    def _read(self, row: int, payload: str) -> Mapping[str, Text] | None:
+        """A record's properties, if it is an object."""
         try:
-            return _PROPERTIES.decode(payload)
+            return _OBJECT.decode(payload)
         except UNREADABLE:
             pass
         try:
             members = split_record(payload)
         except ValueError as error:
-            self._reject(row, "record", str(error))
+            self._reject(row, "record", error)
             return None
         return {name: self._without_flaw(row, name, text) for name, text in members.items()}
 
@@ -124,59 +116,57 @@ class _Part:
         wrong = None if name in _COSTS else flaw(name, text)
         if wrong is None:
             return text.encode()
-        self._reject(row, name, wrong)
+        self._reject(row, name, ValueError(wrong))
         return _FLAWED
 
-    def _column(self, one: Property, texts: Sequence[Text]) -> "pa.Array[object]":
+    def _reject(self, row: int, name: str, error: ValueError) -> None:
+        self.rejected.setdefault(row, []).extend(reasons(spelled(name), error))
+
+    def _column(self, one: Property, rows: Sequence[int], texts: Sequence[Text]) -> "pa.Array[object]":
         wrong: dict[int, ValueError] = {}
         values = one.rule.column(texts, wrong)
         if not one.nullable and None in values:
-            self._note_nulls(one, texts, values, wrong)
-        notes = self.rejected if one.rule.rejects else self._problems
+            for place, (text, value) in enumerate(zip(texts, values, strict=True)):
+                if value is None and text is not _FLAWED and place not in wrong:
+                    if one.required:
+                        wrong[place] = missing(None if text is _ABSENT else "null")
+                    elif text is not _ABSENT:
+                        self.drift.append((rows[place], f"{one.name}=null"))
         for place, error in wrong.items():
-            notes.setdefault(self._rows[place], []).extend(reasons(one.name, error))
+            if one.rule.rejects:
+                self._reject(rows[place], one.name, error)
+            else:
+                shown = spelled(bytes(texts[place]).decode().removeprefix('"').removesuffix('"'), _LONGEST_COST)
+                self._problems.setdefault(rows[place], []).append(f"{one.name}: {error} ({shown})")
         if one.name == "trace_tier":
-            self.drift += [
-                (row, f"trace_tier={tier}")
-                for row, tier in zip(self._rows, values, strict=True)
-                if tier is not None and tier not in _TIERS
-            ]
+            tiers = zip(rows, values, strict=True)
+            self.drift += [(row, f"trace_tier={tier}") for row, tier in tiers if tier not in _TIERS]
         if one.name in _COSTS:
-            self.rounded += [row for row, value in zip(self._rows, values, strict=True) if type(value) is Rounded]
+            self.rounded += [row for row, value in zip(rows, values, strict=True) if type(value) is Rounded]
         return pa.array(values, one.rule.type)
 
-    def _note_nulls(
-        self, one: Property, texts: Sequence[Text], values: Sequence[object], wrong: dict[int, ValueError]
-    ) -> None:
-        for place, (text, value) in enumerate(zip(texts, values, strict=True)):
-            if value is not None or text is _FLAWED or place in wrong:
-                continue
-            if one.required:
-                wrong[place] = missing(None if text is _ABSENT else "null")
-            elif text is not _ABSENT:
-                self.drift.append((self._rows[place], f"{one.name}=null"))
-
-    def _reject(self, row: int, name: str, wrong: str) -> None:
-        self.rejected.setdefault(row, []).append(f"{spelled(name)}: {wrong}")
-
-    def _unknown(self, row: int, record: Record) -> str | None:
-        if record.keys() <= _NAMES:
-            return None
-        unknown = {name: text for name, text in record.items() if name not in _NAMES and text is not _FLAWED}
-        self.drift += [(row, name) for name in unknown]
+    def _unknown_fields(self, row: int, unknown: Mapping[str, Text]) -> str | None:
+        """The JSON text of a record's properties that the schema does not name, as they stood there."""
         texts = []
-        for name, text in unknown.items():
-            sent = bytes(text)
-            if is_deep(sent):
-                self._reject(row, name, TOO_DEEP)
-            texts.append(f"{json.dumps(name, ensure_ascii=False)}:{sent.decode()}")
-        return "{" + ",".join(texts) + "}"
+        for name in sorted(unknown, key=lambda name: _address(unknown[name])) if unknown else ():
+            text = bytes(unknown[name])
+            if is_deep(text):
+                self._reject(row, name, ValueError(TOO_DEEP))
+            elif unknown[name] is not _FLAWED:
+                self.drift.append((row, name))
+                texts.append(f"{json.dumps(name, ensure_ascii=False)}:{text.decode()}")
+        return "{" + ",".join(texts) + "}" if texts else None
 
 
-def _known(record: Record) -> tuple[Text, ...]:
-    """The texts of the schema's properties."""
-    try:
-        known: tuple[Text, ...] = _ALL(record)
-    except KeyError:
-        return tuple([record.get(name, _ABSENT) for name in _NAMES])
-    return known
+def _address(text: Text) -> int:
+    """Where in its record a text stands; copies stand in order already."""
+    address: int = pa.py_buffer(text).address if isinstance(text, msgspec.Raw) else 0
+    return address
+
+
+@lru_cache(maxsize=64)
+def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    """Reads the texts of properties of these names, and refuses a record that has others: quicker than any dict."""
+    fields = {f"_{place}": name for place, name in enumerate(names)}
+    types = [(field, msgspec.Raw, _ABSENT) for field in fields]
+    return msgspec.json.Decoder(msgspec.defstruct("Record", types, rename=fields, forbid_unknown_fields=True, gc=False))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.validation.model import PROPERTIES, Property, session_columns
 from sessions_pipeline.validation.validate import validate
-from sessions_pipeline_tests.builders_corpus import CORPUS, ID, TENANT, Case, record
+from sessions_pipeline_tests.builders_corpus import CORPUS, FULL, ID, TENANT, Case, record
 from sessions_pipeline_tests.strategies import column_texts, records
 
 
@@ -68,14 +68,14 @@ def test_the_edges_do_not_disturb_each_other_in_one_batch() -> None:
 
 
 @given(st.lists(records(), max_size=6))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_any_records_come_to_the_same_together_and_one_by_one(payloads: list[str]) -> None:
     _assert_each_by_itself(payloads)
 
 
 @pytest.mark.parametrize("one", PROPERTIES, ids=lambda one: one.name)
 @given(data=st.data())
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 def test_a_column_takes_from_each_value_what_its_rule_takes(one: Property, data: st.DataObject) -> None:
     texts = [text.encode() for text in data.draw(st.lists(column_texts(one.name), min_size=1, max_size=40))]
     wrong: dict[int, ValueError] = {}
@@ -83,15 +83,15 @@ def test_a_column_takes_from_each_value_what_its_rule_takes(one: Property, data:
     for place, text in enumerate(texts):
         try:
             expected = one.rule.value(text)
+            reason = None
         except ValueError as error:
-            assert (values[place], wrong[place].args) == (None, error.args)
-        else:
-            assert place not in wrong
-            array = pa.array([values[place], expected], one.rule.type)
-            assert _spelt(array[0].as_py()) == _spelt(array[1].as_py())
+            expected, reason = None, error.args
+        assert (wrong[place].args if place in wrong else None) == reason
+        array = pa.array([values[place], expected], one.rule.type)
+        assert _spelt(array[0].as_py()) == _spelt(array[1].as_py())
 
 
-@pytest.mark.parametrize("count", [511, 512, 513, 1024, 1300])
+@pytest.mark.parametrize("count", [511, 512, 513, 1300])
 def test_rows_keep_their_order_and_place_over_many_parts(count: int) -> None:
     texts = [record(run_count=f'"{row}"' if row % 100 == 7 else f"{row}.0") for row in range(count)]
     validated = validate(texts)
@@ -101,11 +101,16 @@ def test_rows_keep_their_order_and_place_over_many_parts(count: int) -> None:
     assert list(validated.rejected) == bad
 
 
-def test_long_records_are_taken_in_parts_that_text_arrays_can_hold() -> None:
-    long = record(extra='{"a":"' + "x" * (1 << 22) + '"}')
-    sessions = validate([long] * 17).sessions
-    assert sessions.column("row").to_pylist() == list(range(17))
-    assert sessions.column("extra").num_chunks > 1
+@pytest.mark.parametrize("one", PROPERTIES, ids=lambda one: one.name)
+def test_ordinary_values_are_read_a_column_at_a_time(one: Property) -> None:
+    ordinary = {
+        "start_time": ['"2025-06-01T10:00:00.123456+00:00"', '"2025-06-01 10:00:00Z"'],
+        "total_cost": ["1.5e-05", "0.25", '"1E-9"', "7"],
+        "trace_tier": ['"xyz"'],
+        "latency_p50": ["1e-05", "-1.5"],
+    }
+    texts = [FULL[one.name], *ordinary.get(one.name, []), FULL[one.name]]
+    assert one.rule.quick([text.encode() for text in texts]) is not None
 
 
 @pytest.mark.parametrize("payloads", [[], ["7"], [record()], [record(), record(run_count="1.0"), record(id="1")]])
@@ -174,8 +179,15 @@ def test_ids_are_canonical_whatever_their_letter_case() -> None:
     assert (row["id"], row["tenant_id"]) == (ID, TENANT)
 
 
+def test_unknown_properties_are_the_same_whether_or_not_their_names_were_met_before() -> None:
+    odd = record(total_cost="NaN", b="[1]", a='" x"', b1="2", a2="null")
+    plain = record(b="[1]", a='" x"', b1="2", a2="null", **{"no name": "1"})
+    _assert_each_by_itself([plain, odd, record(a2="1", b="2"), plain, record(), record(a="1", a3='"\\ud800"'), plain])
+    assert _rows([plain])[0]["unknown_fields"] == '{"b":[1],"a":" x","b1":2,"a2":null,"no name":1}'
+
+
 def test_more_unknown_names_than_the_schema_has_are_all_kept() -> None:
     names = {f"u{number}": str(number) for number in range(100)}
-    validated = validate([record(names)])
+    validated = validate([record(names), record(names)])
     assert json.loads(validated.sessions.to_pylist()[0]["unknown_fields"]) == {f"u{n}": n for n in range(100)}
-    assert validated.drift == Counter(dict.fromkeys(names, 1))
+    assert validated.drift == Counter(dict.fromkeys(names, 2))
