@@ -9,15 +9,51 @@ import pyarrow as pa
 
 from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
+_REPETITIVE = frozenset(
+    [
+        "tenant_id",
+        "default_dataset_id",
+        "reference_dataset_id",
+        "trace_tier",
+        "scope",
+        "feedback_key",
+        "reasons",
+        "scores",
+    ]
+)
+_LONG_TEXT = frozenset(
+    [
+        "payload",
+        "description",
+        "extra",
+        "feedback_stats",
+        "session_feedback_stats",
+        "run_facets",
+        "experiment_progress",
+        "unknown_fields",
+        "values",
+        "reasons",
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, Arrow type, what it means, and whether it may be null."""
+    """One column: its name, Arrow type, what it means, and whether it may be null.
+
+    `repeats`: its values come again and again; `long_text`: nobody filters it by range.
+    """
 
     name: str
     type: pa.DataType
     description: str
     nullable: bool = True
+    repeats: bool = False
+    long_text: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "repeats", self.name in _REPETITIVE)
+        object.__setattr__(self, "long_text", self.name in _LONG_TEXT)
 
 
 @dataclass(frozen=True, slots=True)
