@@ -1,4 +1,4 @@
-"""The tables that the first house made of a frozen set of payloads, row for row, but for a list of intended differences.
+"""The tables that the first house made of frozen payloads, row for row, but for a list of intended differences.
 
 The payloads have oddities, several readings, deletions, stats that retention has emptied, and two workspaces.
 """
