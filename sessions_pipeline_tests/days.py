@@ -49,7 +49,7 @@ class ProcessedDay:
         """The version of the raw sessions."""
         return self.lake.version(RAW_SESSIONS, self.day)
 
-    def read(self, *readings: FetchedDay, base: str | None | Any = ..., received: int = 0, **rules: Any) -> DayResult:
+    def read(self, *readings: FetchedDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
         """Process the day with these readings; `base` is the present version, unless it is given."""
         task = DayTask(self.day, readings, self.base if base is ... else base, received)
         return process_day(self.lake, task, replace(self.rules, **rules))
