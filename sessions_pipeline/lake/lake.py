@@ -13,11 +13,11 @@ from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
 from sessions_pipeline.lake import marker, parquet
 from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, value_of
 from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.lake.store import ANY, Expected, Opened, Store
+from sessions_pipeline.lake.store import ANY, Expected, Store
 from sessions_pipeline.tables import Table
 
+# The key of a file's metadata that holds the number of the raw commit that it is, or was made from.
 COMMIT = "commit"
-"""The key of a file's metadata that holds the number of the raw commit that it is, or was made from."""
 
 # What the API said at a time: nothing makes these again.
 _SOURCES = frozenset(["raw_sessions", "daily_cost_by_project", "reference_datasets", "judge_cost_by_experiment"])
@@ -42,6 +42,14 @@ class Stored(NamedTuple):
     rows: pa.Table
     metadata: dict[str, str]
     version: str
+
+
+class _BrokenError(LakeError):
+    """A file can't be read; `version` says which it was."""
+
+    def __init__(self, message: str, version: str) -> None:
+        super().__init__(message)
+        self.version = version
 
 
 class Lake:
@@ -128,23 +136,19 @@ class Lake:
 
         Raises:
             NotReadError: the day was never written.
-            LakeError: the file is broken.
+            LakeError: as `load`.
         """
-        with self._opened(table, day, whole=True) as (source, _):
-            return parquet.decode(table, source, columns)[0]
+        return self._required(table, day, self.load(table, day, columns)).rows
 
     def load(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> Stored | None:
         """The rows of a day, its metadata and its version, by one opening of its file; None if it was never written.
 
+        A derived file that another program wrote has no metadata.
+
         Raises:
-            LakeError: the file is broken, or is raw and without its metadata.
+            LakeError: the file is broken, or is a raw one that another program wrote.
         """
-        try:
-            with self._opened(table, day, whole=True) as (source, version):
-                rows, metadata = parquet.decode(table, source, columns)
-        except NotReadError:
-            return None
-        return Stored(rows, self._known(table, day, metadata), version)
+        return self._load(table, day, columns, whole=True)
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several days, and as a last column the partition's own (date32; null for `UNDATED`).
@@ -164,15 +168,13 @@ class Lake:
         return pa.concat_tables(parts)
 
     def metadata(self, table: Table, day: Day) -> dict[str, str]:
-        """What was stored with a day's file, nothing if another program wrote it; reads its footer alone.
+        """What was stored with a day's file; reads its footer alone.
 
         Raises:
             NotReadError: the day was never written.
-            LakeError: the file is broken, or is raw and without its metadata.
+            LakeError: as `load`.
         """
-        with self._opened(table, day, whole=False) as (source, _):
-            metadata = parquet.decode_metadata(table, source)
-        return self._known(table, day, metadata)
+        return self._required(table, day, self._load(table, day, (), whole=False)).metadata
 
     def days(self, table: Table) -> list[date]:
         """The days that a table has, sorted; `UNDATED` is not among them, ask `has` for it."""
@@ -190,7 +192,7 @@ class Lake:
     def versions(self, table: Table, days: Sequence[Day]) -> dict[Day, str | None]:
         """The versions of several days' files; in a bucket by one listing."""
         keys = {day: key_of(table, day) for day in days}
-        found = self._store.versions(list(keys.values()))
+        found = self._store.versions(list(keys.values())) if keys else {}
         return {day: found[key] for day, key in keys.items()}
 
     def uri(self, table: Table, day: Day) -> str:
@@ -239,43 +241,39 @@ class Lake:
     def _made_from(self, table: Table, day: Day) -> tuple[str | None, int]:
         """The version of a derived file and the raw commit that it was made from; -1 if there is none that says it."""
         try:
-            opened = self._open(table, day, whole=False)
-        except NotReadError:
-            return None, -1
-        with opened.source as source:
-            try:
-                return opened.version, int((parquet.decode_metadata(table, source) or {})[COMMIT])
-            except (parquet.UnreadableError, KeyError, ValueError):
-                return opened.version, -1
+            stored = self._load(table, day, (), whole=False)
+        except _BrokenError as error:
+            return error.version, -1
+        made_from = stored.metadata.get(COMMIT, "") if stored else ""
+        return stored and stored.version, int(made_from) if made_from.isdecimal() else -1
 
-    def _open(self, table: Table, day: Day, *, whole: bool) -> Opened:
+    def _load(self, table: Table, day: Day, columns: Sequence[str] | None, *, whole: bool) -> Stored | None:
         try:
-            return self._store.open(key_of(table, day), whole=whole)
+            source, version = self._store.open(key_of(table, day), whole=whole)
         except FileNotFoundError:
-            if day is None:
-                raise NotReadError(f"{table.name} was never made; materialize it first") from None
-            named = "rows without a day" if day is UNDATED else str(day)
-            raise NotReadError(f"{table.name} was never read for {named}; materialize that day first") from None
-
-    @contextmanager
-    def _opened(self, table: Table, day: Day, *, whole: bool) -> Iterator[Opened]:
-        opened = self._open(table, day, whole=whole)
+            return None
         try:
-            with opened.source:
-                yield opened
+            with source:
+                rows, metadata = parquet.decode(table, source, columns)
         except parquet.UnreadableError as error:
             advice = _HISTORY if table.name in _SOURCES else "delete it and materialize it again"
-            raise LakeError(
-                f"{self.uri(table, day)}: not a readable Parquet file of this table ({error}); {advice}"
+            raise _BrokenError(
+                f"{self.uri(table, day)}: not a readable Parquet file of this table ({error}); {advice}", version
             ) from error
-
-    def _known(self, table: Table, day: Day, metadata: dict[str, str] | None) -> dict[str, str]:
         if metadata is None and table.name == _NEEDS_METADATA:
             raise LakeError(
-                f"{self.uri(table, day)}: another program has rewritten it and dropped its metadata, which says what"
-                f" was read when; {_HISTORY}"
+                f"{self.uri(table, day)}: another program wrote it, without the metadata that says what was read when;"
+                f" {_HISTORY}"
             )
-        return metadata or {}
+        return Stored(rows, metadata or {}, version)
+
+    def _required(self, table: Table, day: Day, stored: Stored | None) -> Stored:
+        if stored is None and day is None:
+            raise NotReadError(f"{table.name} was never made; materialize it first")
+        if stored is None:
+            named = "rows without a day" if day is UNDATED else day
+            raise NotReadError(f"{table.name} was never read for {named}; materialize that day first")
+        return stored
 
     def _refuse_if_read_only(self) -> None:
         if self._read_only:

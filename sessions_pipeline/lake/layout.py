@@ -25,8 +25,8 @@ class Undated(Enum):
 
 UNDATED: Final = Undated.UNDATED
 
+# A UTC day, `UNDATED`, or None for a table without partitions.
 Day: TypeAlias = date | Undated | None
-"""A UTC day, `UNDATED`, or None for a table without partitions."""
 
 
 def key_of(table: Table, day: Day) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, LakeMismatchError
 from sessions_pipeline.lake.store import Store
@@ -10,6 +11,7 @@ from sessions_pipeline.lake.store import Store
 MARKER = "_lake.json"
 LAYOUT = 2
 
+_ANEW = "point SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize anew, or go back to the version that wrote it"
 # No object has this version, so a put that expects it must be refused.
 _NO_VERSION = '"0"'
 
@@ -30,15 +32,9 @@ def check(store: Store, query: Mapping[str, Any]) -> bool:
         raise LakeError(
             f"{store.uri(MARKER)}: broken; put it back from a backup, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere"
         ) from None
-    if found > LAYOUT:
-        raise LakeMismatchError(
-            f"{store.uri(MARKER)}: layout {found} is newer than this version's {LAYOUT}; upgrade sessions-pipeline"
-        )
-    if found < LAYOUT:
-        raise LakeMismatchError(
-            f"{store.uri(MARKER)}: layout {found} is older than this version's {LAYOUT}, which does not read it; point"
-            " SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize anew, or go back to the version that wrote it"
-        )
+    if found != LAYOUT:
+        advice = "upgrade sessions-pipeline" if found > LAYOUT else _ANEW
+        raise LakeMismatchError(f"{store.uri(MARKER)}: layout {found}, where this version has {LAYOUT}; {advice}")
     if filled_with != _canonical(query):
         raise LakeMismatchError(
             f"{store.uri(MARKER)}: filled with the query {filled_with}, not {_canonical(query)}; set"
@@ -54,23 +50,28 @@ def write(store: Store, query: Mapping[str, Any]) -> None:
         LakeMismatchError: another run has meanwhile begun the lake with another query.
         LakeError: the store takes a put whose condition does not hold, so that two runs could undo each other's work.
     """
-    content = json.dumps({"layout": LAYOUT, "query": json.loads(_canonical(query))}, indent=2).encode() + b"\n"
+    content = {"layout": LAYOUT, "query": json.loads(_canonical(query))}
     with store.lock("lake"):
         if not check(store, query):
             try:
-                store.put(MARKER, content, None)
+                store.put(MARKER, _encoded(content), None)
             except LakeConflictError:
                 check(store, query)
+        # Not the same bytes: those count as put, since a put is sent again when its answer was lost.
+        probe = _encoded({**content, "probe": uuid4().hex})
         for false in (None, _NO_VERSION):
             try:
-                # Not the same bytes: those count as this put's own, done at a first try whose answer was lost.
-                store.put(MARKER, content + b"\n", false)
+                store.put(MARKER, probe, false)
             except LakeConflictError:
                 continue
             raise LakeError(
                 f"{store.uri(MARKER)}: this store ignores the conditions of a put (If-None-Match, If-Match), so two"
                 " runs could undo each other's work; point SESSIONS_PIPELINE_DATA_ROOT at a store that knows them"
             )
+
+
+def _encoded(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode() + b"\n"
 
 
 def _canonical(query: Mapping[str, Any]) -> str:

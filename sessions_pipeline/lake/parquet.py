@@ -25,26 +25,7 @@ COMPRESSION_LEVEL = 1
 # Whose file it is: a program that rewrites a file drops what it does not know, and with it what we keep there.
 _TABLE = "sessions_pipeline.table"
 
-# Columns whose values come again and again: a dictionary makes them small and fast to filter.
-_REPETITIVE = frozenset(
-    ["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier", "scope", "feedback_key", "reasons"]
-)
-# Columns that nobody filters by range: their smallest and largest value would only swell the footer.
-_LONG_TEXT = frozenset(
-    [
-        "payload",
-        "description",
-        "extra",
-        "feedback_stats",
-        "session_feedback_stats",
-        "run_facets",
-        "experiment_progress",
-        "unknown_fields",
-        "values",
-        "reasons",
-    ]
-)
-_STRING_TYPES = frozenset([pa.string().id, pa.large_string().id, pa.string_view().id])
+_STRING_TYPES = frozenset([pa.string().id, pa.large_string().id])
 
 
 class UnreadableError(Exception):
@@ -75,7 +56,9 @@ def encode(
 def decode(
     table: Table, source: pa.NativeFile, columns: Sequence[str] | None
 ) -> tuple[pa.Table, dict[str, str] | None]:
-    """The rows of one file, with the schema of `table` or those of its `columns` that are asked for; its metadata.
+    """The rows of one file, with the schema of `table` or those of its `columns` that are asked for, and its metadata.
+
+    The metadata is None if another program wrote the file. Without any columns only the end of the file is needed.
 
     Raises:
         UnreadableError: the file is broken, or lacks a column.
@@ -84,32 +67,11 @@ def decode(
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
             rows = file.read(columns=schema.names).select(schema.names).cast(schema)
-            return rows, _own(table, file)
+            stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise _unreadable(error) from error
-
-
-def decode_metadata(table: Table, source: pa.NativeFile) -> dict[str, str] | None:
-    """What was stored with the file; None if another program wrote it. Reads its footer alone.
-
-    Raises:
-        UnreadableError: the file is broken.
-    """
-    try:
-        with pq.ParquetFile(source) as file:
-            return _own(table, file)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _unreadable(error) from error
-
-
-def _own(table: Table, file: pq.ParquetFile) -> dict[str, str] | None:
-    stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
+        raise UnreadableError(" ".join(str(error).split())[:200]) from error
     stored.pop("ARROW:schema", None)
-    return stored if stored.pop(_TABLE, None) == table.name else None
-
-
-def _unreadable(error: Exception) -> UnreadableError:
-    return UnreadableError(" ".join(str(error).split())[:200])
+    return rows, stored if stored.pop(_TABLE, None) == table.name else None
 
 
 def _conform(table: Table, data: pa.Table) -> pa.Table:
@@ -175,12 +137,12 @@ def _gather(data: pa.Table, places: "pa.Array[Any]") -> pa.Table:
 
 @cache
 def _options(table: Table) -> dict[str, Any]:
-    leaves = [(field.name, leaf) for field in table.schema for leaf in _leaves(field.name, field.type)]
+    leaves = [(column, leaf) for column in table.columns for leaf in _leaves(column.name, column.type)]
     return {
         "compression": "zstd",
         "compression_level": COMPRESSION_LEVEL,
-        "use_dictionary": [leaf for name, leaf in leaves if {name, leaf.rpartition(".")[2]} & _REPETITIVE],
-        "write_statistics": [leaf for name, leaf in leaves if name not in _LONG_TEXT],
+        "use_dictionary": [leaf for column, leaf in leaves if column.repeats],
+        "write_statistics": [leaf for column, leaf in leaves if not column.long_text],
         "write_page_checksum": True,
         "sorting_columns": pq.SortingColumn.from_ordering(table.schema, [(name, "ascending") for name in table.order]),
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 import obstore.store
 import pyarrow as pa
-from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.s3_errors import NO_BUCKET, reason
@@ -40,7 +40,13 @@ class S3Store:
         """The object, or only its end unless `whole`, by one request: no replacement can come between two of them."""
         options: Any = None if whole else {"range": {"suffix": FOOTER}}
         with self._as_lake_error(key):
-            got = self._files.get(key, options=options)
+            try:
+                got = self._files.get(key, options=options)
+            except GenericError as error:
+                # An empty object has no end to ask for.
+                if whole or not any(sign in str(error) for sign in ("NotPartial", "InvalidRange")):
+                    raise
+                got = self._files.get(key)
             return Opened(pa.BufferReader(bytes(got.bytes())), str(got.meta["e_tag"]))
 
     def read(self, key: str) -> bytes:
@@ -49,28 +55,18 @@ class S3Store:
             return bytes(self._files.get(key).bytes())
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
-        """The objects' ETags: one request for one of them, one listing from the first on for several."""
-        found: dict[str, str | None] = dict.fromkeys(keys)
-        if len(found) == 1:
-            with self._as_lake_error(keys[0]):
-                try:
-                    found[keys[0]] = self._files.head(keys[0])["e_tag"]
-                except FileNotFoundError as error:
-                    if "NoSuchBucket" in str(error):
-                        raise
-        elif found:
-            first = min(found)
-            listed = self._list(first.partition("/")[0], after=first.rpartition("/")[0])
-            found |= {key: version for key, version in listed.items() if key in found}
-        return found
+        """The objects' ETags, by one listing: of the partition of a single one, else from the first on."""
+        folder = min(keys).rpartition("/")[0]
+        listed = self._list(folder) if len(keys) == 1 else self._list(folder.partition("/")[0], after=folder)
+        return {key: listed.get(key) for key in keys}
 
     def partitions(self, table: str) -> list[str]:
-        """The objects `<table>/<partition>/<table>.parquet`."""
-        return [key for key in self._list(table) if key.count("/") == 2 and key.endswith(f"/{table}.parquet")]  # noqa: PLR2004
+        """All objects in the table's folder."""
+        return list(self._list(table))
 
-    def _list(self, table: str, after: str | None = None) -> dict[str, str | None]:
-        with self._as_lake_error(table):
-            return {one["path"]: one["e_tag"] for some in self._files.list(table, offset=after) for one in some}
+    def _list(self, folder: str, after: str | None = None) -> dict[str, str | None]:
+        with self._as_lake_error(folder):
+            return {one["path"]: one["e_tag"] for some in self._files.list(folder, offset=after) for one in some}
 
     def delete(self, key: str) -> None:
         """Remove the object, if it is there."""

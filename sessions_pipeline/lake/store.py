@@ -33,8 +33,8 @@ class Anything(Enum):
 
 ANY: Final = Anything.ANY
 
+# What must be there for a put: an object of this version, no object (None), or whatever is there (`ANY`).
 Expected: TypeAlias = str | Literal[Anything.ANY] | None
-"""What must be there for a put: an object of this version, no object (None), or whatever is there (`ANY`)."""
 
 
 class Opened(NamedTuple):
@@ -70,10 +70,10 @@ class Store(Protocol):
         """
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
-        """The version of each of these keys, all of one table; None where there is no object."""
+        """The version of each of these keys, one at least and all of one table; None where there is no object."""
 
     def partitions(self, table: str) -> list[str]:
-        """The keys `<table>/<partition>/<table>.parquet` that there are."""
+        """The keys `<table>/<partition>/<table>.parquet` that there are, and perhaps others in the table's folder."""
 
     def delete(self, key: str) -> None:
         """Remove the object, if it is there."""

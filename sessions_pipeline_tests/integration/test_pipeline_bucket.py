@@ -5,7 +5,6 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
