@@ -20,9 +20,6 @@ _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TOKEN = re.compile(rf'{_STRING}|["\[\]{{}},]', re.DOTALL)
 _MEMBER = re.compile(rf"({_STRING})[ \t\n\r]*:[ \t\n\r]*", re.DOTALL)
 _NO_BRACKET = re.compile(rf'{_STRING}|[^\[\]{{}}"]++|"'.encode(), re.DOTALL)
-_STRING_OR_NOT_FINITE = re.compile(rf"{_STRING}|(NaN|Infinity)", re.DOTALL)
-# Pairs and other escapes are consumed, so that what is left over is a half alone.
-_ESCAPES = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]|(\\u[dD][89a-fA-F])|\\.", re.DOTALL)
 _CLOSING = {"[": "]", "{": "}"}
 _STEP = {b"["[0]: 1, b"{"[0]: 1, b"]"[0]: -1, b"}"[0]: -1}
 _SPACES = " \t\n\r"
@@ -48,9 +45,14 @@ def flaw(name: str, text: str) -> str | None:
     """What is wrong with a property whatever it means: nesting, and what JSON or Unicode do not have."""
     if is_deep(text.encode()):
         return TOO_DEEP
-    if any(match[1] for match in _STRING_OR_NOT_FINITE.finditer(text)):
+    constants: list[str] = []
+    json.loads(text, parse_int=str, parse_constant=constants.append)
+    if constants:
         return "holds NaN or Infinity, which JSON does not have"
-    if any("\ud800" <= letter <= "\udfff" for letter in name) or any(match[1] for match in _ESCAPES.finditer(text)):
+    try:
+        name.encode()
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except UNREADABLE:
         return "holds half of a surrogate pair, which is no character"
     return None
 
@@ -75,7 +77,9 @@ def split_object(text: str) -> dict[str, str]:
         match = _MEMBER.match(part)
         if match is None:
             raise ValueError("a property has no name")
-        members[json.loads(match[1])] = part[match.end() :]
+        name = json.loads(match[1])
+        members.pop(name, None)  # so that it stands where it was given last
+        members[name] = part[match.end() :]
     return members
 
 

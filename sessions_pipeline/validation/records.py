@@ -1,4 +1,4 @@
-"""A page of the API, split into records whose text stays verbatim. No judgement yet: that is the verdict's."""
+"""A page of the API, split into records whose text stays verbatim. They are not validated yet."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +28,23 @@ class Record(NamedTuple):
     undated: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FetchedDay:
+    """All sessions that started on one UTC day (`day` None: on no known day) in one workspace, as the API has them.
+
+    `workspace` is the one asked for, None the key's own. `fetched_at` is when the reading of the workspace began, UTC.
+    `records` holds each session once, the newest of this reading, without what is private; `received` counts the day's
+    records in all pages, repeats included, and `requests` the pages read since the day before was handed out.
+    """
+
+    day: date | None
+    workspace: str | None
+    fetched_at: datetime
+    records: tuple[Record, ...]
+    received: int
+    requests: int
+
+
 class Columns(NamedTuple):
     """The texts of many records, a list for each property: what crosses from process to process quickly."""
 
@@ -52,27 +69,6 @@ class Columns(NamedTuple):
 
     def _mapped(self, change: Callable[[list[Any]], list[Any]]) -> "Columns":
         return Columns(change(self.payload), change(self.session_id), change(self.tenant_id), change(self.start_time))
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedDay:
-    """What one reading brought of a day's sessions, from one workspace.
-
-    Attributes:
-        day: the UTC day that they started on; None for sessions whose day is not known.
-        workspace: the one that was asked for; None for the key's own.
-        fetched_at: when the workspace's reading began, UTC.
-        records: each session once, the newest of this reading, redacted.
-        received: how many records came in all pages, repeats included.
-        requests: how many requests were sent.
-    """
-
-    day: date | None
-    workspace: str | None
-    fetched_at: datetime
-    records: tuple[Record, ...]
-    received: int
-    requests: int
 
 
 class _Head(msgspec.Struct, gc=False):

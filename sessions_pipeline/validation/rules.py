@@ -30,6 +30,7 @@ _INT64 = range(-(2**63), 2**63)
 _INT64_DIGITS = 19
 _LONGEST_NAME = 80
 _LONGEST_VALUE = 40
+_LONG_FRACTION, _WEST = re.compile(rb"\.[0-9]{7}"), re.compile(rb"-[0-9]{2}:")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -41,33 +42,25 @@ class Rule:
         type: of the column.
         read: makes one value's JSON text, never `null`, the column's value. Raises a `ValueError` whose arguments say
             what is wrong, each beginning with `.inner: ` where it is about a part of the value.
-        quick: reads a whole column.
-        is_plain: whether `quick` either refuses the column's JSON text or takes from it exactly what `read` does.
-        is_verbatim: the values are the texts as sent; `read` and `quick` only check them.
+        quick: makes a column's texts what `read` makes of each; None where it is in doubt about any of them.
+        is_text: the values are the texts as sent, which `read` and `quick` only check.
         rejects: whether a value that can't be read rejects its record, or else is null with an entry in `problems`.
     """
 
     type: pa.DataType
     read: Callable[[str], Any]
-    quick: msgspec.json.Decoder[list[Any]]
-    is_plain: Callable[[bytes], Any] = bool
-    is_verbatim: bool = False
+    quick: Callable[[Sequence[Text]], list[Any] | None]
+    is_text: bool = False
     rejects: bool = True
 
     def column(self, texts: Sequence[Text], wrong: dict[int, ValueError], first: int = 0) -> list[Any]:
         """The values of a column, None for null and for what can't be read, which goes to `wrong` by its place."""
-        joined = b"[%b]" % b",".join(texts)
-        if self.is_plain(joined):
-            try:
-                values = self.quick.decode(joined)
-            except UNREADABLE:
-                pass
-            else:
-                if not self.is_verbatim:
-                    return values
-                sent = [None if text == b"null" else text for text in map(bytes, texts)]
-                if not any(text is not None and is_deep(text) for text in sent):
-                    return sent
+        values = self.quick(texts)
+        if values is not None and self.is_text:
+            values = [None if text == b"null" else text for text in map(bytes, texts)]
+            values = None if any(text is not None and is_deep(text) for text in values) else values
+        if values is not None:
+            return values
         if len(texts) > _FEW:
             half = len(texts) // 2
             return self.column(texts[:half], wrong, first) + self.column(texts[half:], wrong, first + half)
@@ -88,7 +81,7 @@ class Rule:
         """
         if text == b"null":
             return None
-        if self.is_verbatim and is_deep(text):
+        if self.is_text and is_deep(text):
             raise ValueError(TOO_DEEP)
         return self.read(text.decode())
 
@@ -111,13 +104,33 @@ def missing(text: str | None) -> ValueError:
     return ValueError("is required, but absent" if text is None else "must not be null")
 
 
-def _column_of(type_: Any) -> msgspec.json.Decoder[list[Any]]:
-    return msgspec.json.Decoder(list[type_ | None])
+def _decoded(type_: Any, is_plain: Callable[[bytes], Any] = bool) -> Callable[[Sequence[Text]], list[Any] | None]:
+    """A column as msgspec decodes it, which is in doubt where it refuses, and where the column is not plain."""
+    decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[type_ | None])
+
+    def quick(texts: Sequence[Text]) -> list[Any] | None:
+        joined = b"[%b]" % b",".join(texts)
+        try:
+            return decoder.decode(joined) if is_plain(joined) else None
+        except UNREADABLE:
+            return None
+
+    return quick
 
 
 def _only(item: str) -> Callable[[bytes], Any]:
     """Whether all of a column is of this form, or null."""
     return re.compile(rf"\[(?:(?:{item}|null),)*+(?:{item}|null)\]".encode()).fullmatch
+
+
+def _is_plain_time(joined: bytes) -> bool:
+    """Whether msgspec can't round (more digits than microseconds) or leave the years 1 to 9999 (by an offset)."""
+    return not (
+        b"\\" in joined
+        or _LONG_FRACTION.search(joined)
+        or _WEST.search(joined)
+        or joined.count(b"+") != joined.count(b"+00:00")
+    )
 
 
 def _expect(text: str, what: str, *kinds: str) -> str:
@@ -207,37 +220,29 @@ def _checked(text: str, parts: Iterable[tuple[str, str | None, Rule]]) -> str:
     return text
 
 
+_BOUNDED = Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]
+
+
 class _AnyObject(msgspec.Struct):
     """An object of whatever properties."""
 
 
 class _Progress(msgspec.Struct):
-    expected_run_count: Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]
+    expected_run_count: _BOUNDED
     run_progress: float
     evaluator_progress: dict[str, float]
 
 
-UUID = Rule(pa.string(), _read_uuid, _column_of(str), _only('"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"'))
-# msgspec rounds what is beyond microseconds, and moves times at the ends of the calendar by their offset.
-TIME = Rule(
-    TIMESTAMP,
-    _read_time,
-    _column_of(datetime),
-    _only(r'"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|\+00:00)?"'),
-)
-STRING = Rule(pa.string(), _read_string, _column_of(str))
-INTEGER = Rule(pa.int64(), _read_integer, _column_of(Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]))
-DOUBLE = Rule(pa.float64(), _read_double, _column_of(float), lambda joined: b"-0" not in joined)
-COST = Rule(
-    MONEY,
-    _read_cost,
-    _column_of(Decimal),
-    # At most 18 digits of the fraction, also with an exponent, which is how numbers below 0.0001 are written.
-    _only(r'"?(?:[0-9]{1,20}(?:\.[0-9]{1,18})?|[0-9]{1,10}(?:\.[0-9]{1,9})?[eE]-0?[1-9])"?'),
-    rejects=False,
-)
-OBJECT = Rule(pa.string(), _read_object, _column_of(_AnyObject), is_verbatim=True)
-OBJECTS = Rule(pa.string(), _read_objects, _column_of(list[_AnyObject]), is_verbatim=True)
-PROGRESS = Rule(pa.string(), _read_progress, _column_of(_Progress), is_verbatim=True)
-_NUMBERS = Rule(pa.string(), _read_numbers, _column_of(dict[str, float]), is_verbatim=True)
+UUID = Rule(pa.string(), _read_uuid, _decoded(str, _only('"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"')))
+TIME = Rule(TIMESTAMP, _read_time, _decoded(datetime, _is_plain_time))
+STRING = Rule(pa.string(), _read_string, _decoded(str))
+INTEGER = Rule(pa.int64(), _read_integer, _decoded(_BOUNDED))
+DOUBLE = Rule(pa.float64(), _read_double, _decoded(float, lambda joined: b"-0" not in joined))
+# The second form is how floats below 0.0001 are written; with so few digits it can't have more than 18 in its fraction.
+_PLAIN_COST = r'"?(?:[0-9]{1,20}(?:\.[0-9]{1,18})?|[0-9]{1,10}(?:\.[0-9]{1,9})?[eE]-0?[1-9])"?'
+COST = Rule(MONEY, _read_cost, _decoded(Decimal, _only(_PLAIN_COST)), rejects=False)
+OBJECT = Rule(pa.string(), _read_object, _decoded(_AnyObject), is_text=True)
+OBJECTS = Rule(pa.string(), _read_objects, _decoded(list[_AnyObject]), is_text=True)
+PROGRESS = Rule(pa.string(), _read_progress, _decoded(_Progress), is_text=True)
+_NUMBERS = Rule(pa.string(), _read_numbers, _decoded(dict[str, float]), is_text=True)
 _PROGRESS = {"expected_run_count": INTEGER, "run_progress": DOUBLE, "evaluator_progress": _NUMBERS}
