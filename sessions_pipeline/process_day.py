@@ -174,7 +174,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
     def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
         columns = reads.get(table, ())
-        stored = lake.load(table, day, None if columns == ALL else columns)
+        stored = lake.load(table, day, None if ALL[0] in columns else columns)
         return stored and (stored.rows, stored.metadata)
 
     tables = DayTables(day if isinstance(day, date) else None, load, now=now)

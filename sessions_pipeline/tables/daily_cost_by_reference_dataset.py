@@ -59,16 +59,8 @@ DAILY_COST_BY_REFERENCE_DATASET = registered(
 )
 # More digits than any sum of 38-digit numbers can have.
 _EXACT = Context(prec=100)
-_MEASURES = (
-    "run_count",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "prompt_cost",
-    "completion_cost",
-    "total_cost",
-)
-NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *_MEASURES)
+MEASURES = tuple(column.name for column in DAILY_MEASURES[4:])
+NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *MEASURES)
 """The columns of `sessions` that the sums are made from."""
 
 
@@ -96,7 +88,7 @@ def summed_costs(experiments: pa.Table, keys: Sequence[str]) -> pa.Table:
     costs_nothing = pc.and_kleene(pc.equal(experiments.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
     flagged = experiments.append_column("priced_session_count", counted(experiments.column("total_cost").is_valid()))
     flagged = flagged.append_column("zero_cost_with_tokens_count", counted(costs_nothing))
-    summed = sums(flagged, keys, (*_MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
+    summed = sums(flagged, keys, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
     summed = summed.append_column("session_count", summed.column("rows"))
     return summed.append_column("unpriced_session_count", unpriced)

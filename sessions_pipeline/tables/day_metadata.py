@@ -49,7 +49,7 @@ def of_table(table: Table, rows: pa.Table, told: History, merged: Merged) -> dic
     elif table is REJECTED_SESSIONS:
         of_kind = _of_rejected(told)
     cost = money(known_sum(rows.column("total_cost"))) if "total_cost" in rows.schema.names else {}
-    head = rows.select(table.sample).slice(0, SAMPLE_ROWS).to_pylist()
+    head = rows.select(table.sample).slice(0, SAMPLE_ROWS).to_pylist() if table.sample else []
     sample = [{name: _short(value) for name, value in row.items()} for row in head]
     return {**of_kind, **cost, **({"sample": sample} if sample else {})}
 

@@ -17,6 +17,7 @@ from sessions_pipeline.tables.readings import RawRow, Reading, gone_since, is_fo
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, Version, stats_of, superseded
 from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.validation.drift import absent_properties
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import Validated, validate
 
@@ -53,7 +54,8 @@ def history(
         raw = raw.filter(pc.less_equal(raw.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
     rows = raw_rows(raw, readings)
-    validated = validate(raw.column("payload").to_pylist())
+    payloads = raw.column("payload").to_pylist()
+    validated = validate(payloads)
     by_key: defaultdict[str, list[int]] = defaultdict(list)
     for row in sorted(range(len(rows)), key=lambda row: rows[row].reading):
         by_key[rows[row].key].append(row)
@@ -70,7 +72,7 @@ def history(
     return History(
         sessions.append_column("missing_since", _missing(valid, rows, readings)).select(SESSIONS.schema.names),
         _rejected(raw, reasons),
-        validated.drift,
+        validated.drift + Counter({f"without {name}": len(valid) for name in absent_properties(payloads)}),
         validated.rounded,
         shrunk,
         _superseded(several.values(), kept_from),

@@ -5,6 +5,7 @@ client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -108,25 +109,23 @@ def _rows(sessions: pa.Table) -> Iterator[tuple[int, str, str, _Stats]]:
 
 
 def _by_key(text: str) -> Mapping[str, _Stats]:
-    """The statistics by key, most often in one go."""
-    try:
+    """The statistics by key, most often in one go; nothing where the text is no object."""
+    with suppress(msgspec.DecodeError):
         return _FITS.decode(text)
-    except msgspec.DecodeError:
+    with suppress(msgspec.DecodeError):
         return {key: _field_by_field(raw) for key, raw in _BY_KEY.decode(text).items()}
+    return {}
 
 
 def _field_by_field(raw: msgspec.Raw) -> _Stats:
     """The statistics that fit, where the object as a whole does not."""
-    try:
+    fitting = _Stats()
+    with suppress(msgspec.DecodeError):
         fields = _BY_KEY.decode(raw)
-    except msgspec.DecodeError:
-        return _Stats()
-    fitting = _Stats(values=fields.get("values", _NULL))
-    for name, decoder in _DECODERS.items():
-        try:
-            setattr(fitting, name, decoder.decode(fields.get(name, _NULL)))
-        except msgspec.DecodeError:
-            continue
+        fitting.values = fields.get("values", _NULL)
+        for name, decoder in _DECODERS.items():
+            with suppress(msgspec.DecodeError):
+                setattr(fitting, name, decoder.decode(fields.get(name, _NULL)))
     return fitting
 
 

@@ -206,6 +206,15 @@ DERIVED: dict[Table, Derived] = {}
 CHECKS: dict[str, Check] = {}
 
 
+def needed(checks: Iterable[Check]) -> Reads:
+    """The columns that several checks need of each table together."""
+    columns: dict[Table, tuple[str, ...]] = {}
+    for one in checks:
+        for table, names in one.reads.items():
+            columns[table] = tuple(dict.fromkeys((*columns.get(table, ()), *names)))
+    return columns
+
+
 def registered(table: Table) -> Table:
     """Enter a table in the registry."""
     TABLES.append(table)
