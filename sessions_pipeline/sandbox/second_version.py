@@ -65,7 +65,7 @@ def _item(record: Any) -> Any:
         return record
     tier = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}.get(str(record.get("trace_tier")))
     item = record | ({"trace_tier": tier} if tier else {})
-    item["type"] = "EXPERIMENT" if record.get("reference_dataset_id") else "PROJECT"
+    item["type"] = "PROJECT" if record.get("reference_dataset_id") is None else "EXPERIMENT"
     for name in COSTS:
         if isinstance(cost := record.get(name), str):
             try:
