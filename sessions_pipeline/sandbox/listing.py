@@ -1,6 +1,6 @@
 """Sessions and datasets chosen, sorted and cut into a page, as the API does it."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
@@ -72,19 +72,17 @@ class CompanyData:
         if asked.stats_filter is not None:
             runs = session.runs_by_experiment.get(asked.stats_filter, [])
         if asked.stats_start_time is not None:
-            runs = [run for run in runs if run.start_us >= microseconds(asked.stats_start_time)]
+            since = microseconds(asked.stats_start_time)
+            runs = [run for run in runs if run.start_us >= since]
         stats = stats_of(session, runs, self.now)
         return {name: stats[name] for name in stats if asked.stats_select is None or name in asked.stats_select}
 
     def _matches(self, session: Session, asked: SessionsQuery) -> bool:
         dataset = session.dataset.id if session.dataset else None
-        if asked.metadata is not None or asked.dataset_version is not None:
-            metadata = (self._record(session)["extra"] or {}).get("metadata", {})
-            version = {} if asked.dataset_version is None else {"dataset_version": asked.dataset_version}
-            if not _contains(metadata, version | (asked.metadata or {})):
-                return False
+        wanted = (asked.metadata or {}) | ({"dataset_version": asked.dataset_version} if asked.dataset_version else {})
         return (
             _is_asked(session, asked)
+            and (not wanted or _contains((self._record(session)["extra"] or {}).get("metadata"), wanted))
             and (asked.reference_free is None or asked.reference_free == (dataset is None))
             and (asked.reference_dataset is None or dataset in asked.reference_dataset)
             and not asked.tag_value_id  # nothing here is tagged
@@ -92,21 +90,21 @@ class CompanyData:
         )
 
     def _dataset_json(self, dataset: Dataset) -> dict[str, Any]:
-        starts = [session.start for session in self.sessions if session.dataset is dataset]
-        created = self.now.replace(month=1, day=15, hour=9, minute=30, second=0, microsecond=0) - timedelta(days=200)
+        experiments = [session for session in self.sessions if session.dataset is dataset]
         return {
             "id": dataset.id,
             "tenant_id": dataset.tenant_id,
             "name": dataset.name,
             "data_type": "kv",
             "description": None if dataset.name == dataset.prefix else f"Called {dataset.prefix} until it was renamed.",
-            "created_at": time_text(created, self._offset),
-            "modified_at": time_text(created + timedelta(days=90), self._offset),
+            "created_at": f"2025-06-02T09:30:00.000000{self._offset}",
+            "modified_at": f"2025-08-31T14:05:00.000000{self._offset}",
             "example_count": 20 + 5 * len(dataset.name),
-            "session_count": len(starts),
-            "last_session_start_time": time_text(max(starts, default=None), self._offset),
+            "session_count": len(experiments),
+            "last_session_start_time": time_text(max((one.start for one in experiments), default=None), self._offset),
+            "baseline_experiment_id": experiments[0].id if experiments and len(dataset.name) % 2 else None,
             "metadata": {"team": dataset.team},
-            **dict.fromkeys(("baseline_experiment_id", "inputs_schema_definition", "outputs_schema_definition")),
+            **dict.fromkeys(("inputs_schema_definition", "outputs_schema_definition")),
         }
 
 

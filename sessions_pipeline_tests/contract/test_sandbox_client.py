@@ -9,6 +9,7 @@ from typing import Any
 
 import langsmith
 import pytest
+from langsmith.types.dataset import Dataset
 
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE
@@ -58,12 +59,16 @@ def test_the_official_client_narrows_what_it_lists(client: langsmith.Client) -> 
 
 
 def test_the_official_client_lists_the_datasets(sandbox: Sandbox, client: langsmith.Client) -> None:
+    as_sent = client.request_with_retries("GET", "/datasets").json()
+    assert all(Dataset.model_validate(dataset) for dataset in as_sent), "the type that the client is generated with"
     listed = list(client.list_datasets())
     assert [dataset.model_dump(mode="json")["name"] for dataset in listed] == [
         dataset.name for dataset in sandbox.api.data.datasets if dataset.tenant_id == WORKSPACE
     ]
     assert all(dataset.example_count and dataset.session_count and dataset.modified_at for dataset in listed)
     assert all(dataset.last_session_start_time and dataset.created_at < NOW for dataset in listed)
+    baselines = [dataset["baseline_experiment_id"] for dataset in as_sent]
+    assert 0 < len(set(baselines) - {None}) < len(baselines)
     some = [dataset.id for dataset in listed[3:5]]
     assert [dataset.id for dataset in client.list_datasets(dataset_ids=some)] == some
     [one] = client.list_datasets(dataset_name="contract-clauses")
