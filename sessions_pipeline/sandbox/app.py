@@ -15,7 +15,6 @@ from starlette.routing import Route
 
 from sessions_pipeline.sandbox import second_version
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.listing import Data
 from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
 
 # Not a secret: it opens nothing but this made-up data.
@@ -23,9 +22,9 @@ KEY = "sandbox-key"
 
 
 class Api:
-    """What is served, and to whom."""
+    """What is served, and to whom; `data` is a `CompanyData`, or has its two pages."""
 
-    def __init__(self, data: Data, now: datetime) -> None:
+    def __init__(self, data: Any, now: datetime) -> None:
         self.data = data
         self.now = now
         self.workspaces: Sequence[str] = (WORKSPACE, OTHER_WORKSPACE)
@@ -47,7 +46,8 @@ class Api:
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         """One page of sessions, and how many there are in all."""
-        return self.data.page(asked, workspace)
+        page: tuple[list[str], int] = self.data.page(asked, workspace)
+        return page
 
     def sessions(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v1/sessions`."""
@@ -56,8 +56,8 @@ class Api:
 
     def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v2/sessions`."""
-        body = second_version.read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
-        return Response(body.text, media_type="application/json")
+        text = second_version.read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
+        return Response(text, media_type="application/json")
 
     def datasets(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v1/datasets`."""

@@ -6,6 +6,7 @@ as the SDK traces them.
 """
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -94,6 +95,7 @@ class Session:
 
     An experiment has `run_count` runs in all between `start` and `end`, a project each day; none begins after `until`.
     `length` multiplies its prompts, `broken` replaces fields of its JSON, `undated` leaves its start time out of it.
+    The project `evaluators` has, beside a few runs that were tried by hand, one for each run of those that it `judged`.
     """
 
     id: str
@@ -110,6 +112,7 @@ class Session:
     length: float = 1.0
     broken: dict[str, Any] = field(default_factory=dict)
     undated: bool = False
+    judged: tuple["Session", ...] = ()
 
     @property
     def cost_is_unknown(self) -> bool:
@@ -125,10 +128,10 @@ class Session:
     @cached_property
     def runs_by_experiment(self) -> dict[str | None, list[Run]]:
         """The runs that judged an experiment, by its name."""
-        found: dict[str | None, list[Run]] = {}
+        found = defaultdict[str | None, list[Run]](list)
         for run in self.runs:
-            found.setdefault(run.experiment, []).append(run)
-        return found
+            found[run.experiment].append(run)
+        return dict(found)
 
     def _draw(self) -> Iterator[Run]:
         first = microseconds(self.start)
@@ -141,6 +144,8 @@ class Session:
             choose = random.Random(self.seed + day)
             for _ in range(self.run_count):
                 yield self._run(choose.random, day * DAY_US + int(choose.random() * DAY_US))
+        for experiment in self.judged:
+            yield from _judge(experiment)
 
     def _run(self, chance: Any, start_us: int) -> Run:
         prompt, completion = int((200 + 5_800 * chance()) * self.length), 20 + int(880 * chance())
@@ -150,27 +155,15 @@ class Session:
         return Run(start_us, prompt, completion, *costs, latency, first_token, luck < 0.03, luck > 0.6)  # noqa: PLR2004
 
 
-@dataclass(eq=False)
-class Judges(Session):
-    """The project of a workspace's judges: a run for each run of an experiment, and a few tried by hand."""
-
-    experiments: list[Session] = field(default_factory=list)
-
-    def _draw(self) -> Iterator[Run]:
-        yield from super()._draw()
-        for experiment in self.experiments:
-            yield from _judge(experiment)
-
-
 def _judge(experiment: Session) -> Iterator[Run]:
     """An experiment's judge runs: 31 to 59 % of what it and they have cost together."""
     share = 0.46 + 0.96 * random.Random(experiment.seed + 2).random()
     per_prompt, per_completion = PRICES[experiment.model] or (150, 750)
     for run in experiment.runs:
         prompt, completion = round(run.prompt_tokens * share), round(run.completion_tokens * share)
-        costs, start_us = (prompt * per_prompt, completion * per_completion), run.start_us + int(run.latency * 1e6)
-        how: Any = run[5:9]
-        yield Run(start_us, prompt, completion, *costs, *how, experiment.name)
+        costs = (prompt * per_prompt, completion * per_completion)
+        values: Any = (run.start_us + int(run.latency * 1e6), prompt, completion, *costs, *run[5:9], experiment.name)
+        yield Run(*values)
 
 
 def dumps(value: Any) -> str:
@@ -216,8 +209,8 @@ def _projects(seed: int, now: datetime, experiments: list[Session]) -> Iterator[
         yield Session(key, tenant, name, start, now, luck, 20 + luck % 30, model)
     for tenant in (WORKSPACE, OTHER_WORKSPACE):
         key, start = identity(f"{seed}/judges/{tenant}"), _quarter(now) - timedelta(days=100)
-        mine = [session for session in experiments if session.tenant_id == tenant]
-        yield Judges(key, tenant, "evaluators", start, now, seed, 2, "gpt-5.2", experiments=mine)
+        mine = tuple(session for session in experiments if session.tenant_id == tenant)
+        yield Session(key, tenant, "evaluators", start, now, seed, 2, "gpt-5.2", judged=mine)
 
 
 def _experiments(choose: random.Random, dataset: Dataset, day: datetime, now: datetime) -> Iterator[Session]:

@@ -1,26 +1,14 @@
 """Sessions and datasets chosen, sorted and cut into a page, as the API does it."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any
 
 from sessions_pipeline.sandbox.company import Dataset, Session, company, datasets, dumps, microseconds
 from sessions_pipeline.sandbox.parameters import DatasetsQuery, SessionsQuery
 from sessions_pipeline.sandbox.stats import STATS, as_json, stats_of, time_text
 
-# Orders kept at a time: a reader's few, not a fuzzer's thousands.
-MOST_ORDERS = 16
 SEED = 7
-# What changes neither the choice of sessions nor their order.
-_OF_A_PAGE = {"offset", "limit", "include_stats", "facets", "stats_filter", "stats_select", "stats_start_time"}
-
-
-class Data(Protocol):
-    """What the server lists: the JSON texts of one page, and how many there are in all."""
-
-    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]: ...  # noqa: D102
-
-    def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]: ...  # noqa: D102
 
 
 class CompanyData:
@@ -39,40 +27,25 @@ class CompanyData:
         self.sessions = company(seed, now, self.datasets, broken=broken)
         self._offset = "" if broken else "Z"
         self._records: dict[str, dict[str, Any]] = {}
-        self._texts: dict[str, str] = {}
-        self._listed: list[Session] = []
-        self._orders: dict[str, list[Session]] = {}
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
-        """See `Data`."""
+        """The JSON texts of one page of sessions, and how many there are in all."""
         chosen = self.ordered(asked, workspace)
         return [self._text(one, asked) for one in chosen[asked.offset : asked.offset + asked.limit]], len(chosen)
 
     def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]:
-        """See `Data`."""
+        """The same of datasets."""
         chosen = [one for one in self.datasets if one.tenant_id == workspace and _is_asked(one, asked)]
         page = chosen[asked.offset : asked.offset + asked.limit]
         return [dumps(self._dataset_json(one)) for one in page], len(chosen)
 
     def forget(self, session: Session) -> None:
-        """Take a changed session's JSON and place anew."""
-        self._texts.pop(session.id, None)
+        """Take a changed session's JSON anew."""
         self._records.pop(session.id, None)
-        self._orders.clear()
 
     def ordered(self, asked: SessionsQuery, workspace: str) -> list[Session]:
-        """All sessions asked for; kept, since a listing asks for the same order page by page."""
-        if self._listed != self.sessions or len(self._orders) >= MOST_ORDERS:
-            self._listed = list(self.sessions)
-            self._orders.clear()
-        key = f"{workspace} {asked.model_dump(exclude=_OF_A_PAGE)}"
-        if key not in self._orders:
-            chosen = [one for one in self.sessions if one.tenant_id == workspace and self._matches(one, asked)]
-            self._orders[key] = self._sorted(chosen, asked)
-        return self._orders[key]
-
-    def _sorted(self, sessions: list[Session], asked: SessionsQuery) -> list[Session]:
-        """As PostgreSQL sorts: the unknown last ascending and first descending."""
+        """All sessions asked for, sorted as PostgreSQL does: the unknown last ascending and first descending."""
+        sessions = [one for one in self.sessions if one.tenant_id == workspace and self._matches(one, asked)]
         keyed = [(_sort_key(self._record(session), asked), session.id, session) for session in sessions]
         known = sorted((one for one in keyed if one[0] is not None), key=itemgetter(0, 1), reverse=asked.sort_by_desc)
         unknown = sorted((one for one in keyed if one[0] is None), key=itemgetter(1))
@@ -81,19 +54,18 @@ class CompanyData:
     def _record(self, session: Session) -> dict[str, Any]:
         """With all stats, and sound."""
         if session.id not in self._records:
-            stats = stats_of(session, session.runs, self.now, facets=False)
-            self._records[session.id] = as_json(session, self._offset, stats)
+            self._records[session.id] = as_json(session, self._offset, stats_of(session, session.runs, self.now))
         return self._records[session.id]
 
     def _text(self, session: Session, asked: SessionsQuery) -> str:
-        narrowed = (asked.stats_start_time, asked.stats_filter, asked.stats_select, asked.facets or None)
-        if asked.include_stats and narrowed == (None,) * 4:
-            if session.id not in self._texts:
-                self._texts[session.id] = dumps(self._record(session) | session.broken)
-            return self._texts[session.id]
-        stats = self._stats(session, asked) if asked.include_stats else {}
-        broken = {name: value for name, value in session.broken.items() if name in stats or name not in STATS}
-        return dumps(as_json(session, self._offset, stats) | broken)
+        record = self._record(session)
+        if not asked.include_stats:
+            record = record | dict.fromkeys(STATS)
+        elif (asked.stats_start_time, asked.stats_filter, asked.stats_select) != (None, None, None):
+            record = record | dict.fromkeys(STATS) | self._stats(session, asked)
+        # A stat that was not asked for is null, broken or not.
+        broken = session.broken.items()
+        return dumps(record | {name: value for name, value in broken if name not in STATS or record[name] is not None})
 
     def _stats(self, session: Session, asked: SessionsQuery) -> dict[str, Any]:
         runs = session.runs
@@ -102,38 +74,37 @@ class CompanyData:
         if asked.stats_start_time is not None:
             since = microseconds(asked.stats_start_time)
             runs = [run for run in runs if run.start_us >= since]
-        stats = stats_of(session, runs, self.now, facets=asked.facets)
+        stats = stats_of(session, runs, self.now)
         return {name: stats[name] for name in stats if asked.stats_select is None or name in asked.stats_select}
 
     def _matches(self, session: Session, asked: SessionsQuery) -> bool:
         dataset = session.dataset.id if session.dataset else None
-        metadata = (self._record(session)["extra"] or {}).get("metadata", {})
+        wanted = (asked.metadata or {}) | ({"dataset_version": asked.dataset_version} if asked.dataset_version else {})
         return (
             _is_asked(session, asked)
+            and (not wanted or _contains((self._record(session)["extra"] or {}).get("metadata"), wanted))
             and (asked.reference_free is None or asked.reference_free == (dataset is None))
             and (asked.reference_dataset is None or dataset in asked.reference_dataset)
-            and (asked.dataset_version is None or metadata.get("dataset_version") == asked.dataset_version)
-            and (asked.metadata is None or _contains(metadata, asked.metadata))
             and not asked.tag_value_id  # nothing here is tagged
             and (asked.filter is None or session.name == asked.filter)
         )
 
     def _dataset_json(self, dataset: Dataset) -> dict[str, Any]:
-        starts = [session.start for session in self.sessions if session.dataset is dataset]
-        created = self.now.replace(month=1, day=15, hour=9, minute=30, second=0, microsecond=0) - timedelta(days=200)
+        experiments = [session for session in self.sessions if session.dataset is dataset]
         return {
             "id": dataset.id,
             "tenant_id": dataset.tenant_id,
             "name": dataset.name,
             "data_type": "kv",
             "description": None if dataset.name == dataset.prefix else f"Called {dataset.prefix} until it was renamed.",
-            "created_at": time_text(created, self._offset),
-            "modified_at": time_text(created + timedelta(days=90), self._offset),
+            "created_at": f"2025-06-02T09:30:00.000000{self._offset}",
+            "modified_at": f"2025-08-31T14:05:00.000000{self._offset}",
             "example_count": 20 + 5 * len(dataset.name),
-            "session_count": len(starts),
-            "last_session_start_time": time_text(max(starts, default=None), self._offset),
+            "session_count": len(experiments),
+            "last_session_start_time": time_text(max((one.start for one in experiments), default=None), self._offset),
+            "baseline_experiment_id": experiments[0].id if experiments and len(dataset.name) % 2 else None,
             "metadata": {"team": dataset.team},
-            **dict.fromkeys(("baseline_experiment_id", "inputs_schema_definition", "outputs_schema_definition")),
+            **dict.fromkeys(("inputs_schema_definition", "outputs_schema_definition")),
         }
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, PlainValidator, ValidationInfo
 
 # `stats_start_time` reaches this far back.
 REACH = timedelta(days=31)
@@ -17,6 +17,7 @@ _EXPERIMENT = re.compile(
     rf"""\s*eq\(\s*metadata_value\s*,\s*{_STRING}\s*\)\s*\)\s*""",
     re.DOTALL,
 )
+_SORTS = "name|start_time|last_run_start_time|latency_p50|latency_p99|error_rate"
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
 
 Pairs = Sequence[tuple[str, str]]
@@ -32,13 +33,10 @@ def _value_in(expression: re.Pattern[str], example: str) -> Callable[[str], str]
     return read
 
 
-def _date_time(text: str) -> str:
+def _moment(text: str, info: ValidationInfo[datetime]) -> datetime:
     if not _DATE_TIME.fullmatch(text):
         raise ValueError("Input should be a valid datetime")
-    return text
-
-
-def _within_reach(moment: datetime, info: ValidationInfo[datetime]) -> datetime:
+    moment = datetime.fromisoformat(text.upper())
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if info.context - moment > REACH:
         raise ValueError("stats_start_time reaches 31 days back at most")
@@ -91,7 +89,7 @@ class _Common(_Query):
     filter: Name | None = None
     include_stats: bool = False
     use_approx_stats: bool = False
-    stats_start_time: Annotated[datetime, BeforeValidator(_date_time), AfterValidator(_within_reach)] | None = None
+    stats_start_time: Annotated[datetime, PlainValidator(_moment)] | None = None
     stats_select: tuple[str, ...] | None = None
     stats_filter: Experiment | None = None
     sort_by_feedback_key: str = "correctness"
@@ -103,16 +101,7 @@ class SessionsQuery(_Common):
     reference_free: bool | None = None
     reference_dataset: tuple[Id, ...] | None = None
     facets: bool = False
-    sort_by: Literal[
-        "name",
-        "start_time",
-        "last_run_start_time",
-        "latency_p50",
-        "latency_p99",
-        "error_rate",
-        "feedback",
-        "runs_count",
-    ] = "start_time"
+    sort_by: str = Field("start_time", pattern=f"^({_SORTS}|feedback|runs_count)$")
     sort_by_desc: bool = True
     sort_by_feedback_source: Literal["session", "run"] = "run"
     offset: int = Field(0, ge=0)
@@ -125,9 +114,7 @@ class SecondSessionsQuery(_Common):
     type: tuple[Literal["PROJECT", "AGENT", "EXPERIMENT"], ...] | None = None
     reference_dataset_id: tuple[Id, ...] | None = None
     include_facets: bool = False
-    sort_by: Literal[
-        "NAME", "START_TIME", "LAST_RUN_START_TIME", "ERROR_RATE", "LATENCY_P50", "LATENCY_P99", "FEEDBACK"
-    ] = "START_TIME"
+    sort_by: str = Field("START_TIME", pattern=f"^({_SORTS.upper()}|FEEDBACK)$")
     sort_order: Literal["asc", "desc"] = "desc"
     sort_by_feedback_source: Literal["SESSION", "RUN"] = "RUN"
     cursor: str = ""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -26,20 +26,8 @@ class CursorError(ValueError):
     """It is none of ours, or belongs to a request with other parameters."""
 
 
-class Body(NamedTuple):
-    """The items' JSON texts, and the cursor of the page after them."""
-
-    items: list[str]
-    cursor: str | None
-
-    @property
-    def text(self) -> str:
-        """`{items, next_cursor}`."""
-        return f'{{"items":[{",".join(self.items)}],"next_cursor":{dumps(self.cursor)}}}'
-
-
-def read_page(pairs: Pairs, now: datetime, page: Callable[[SessionsQuery], tuple[list[str], int]]) -> Body:
-    """The answer to a request.
+def read_page(pairs: Pairs, now: datetime, page: Callable[[SessionsQuery], tuple[list[str], int]]) -> str:
+    """The answer to a request: `{items, next_cursor}`.
 
     Raises:
         pydantic.ValidationError: a parameter is wrong.
@@ -49,8 +37,9 @@ def read_page(pairs: Pairs, now: datetime, page: Callable[[SessionsQuery], tuple
     offset = _offset(asked.cursor, pairs)
     texts, total = page(asked.as_first_version(offset))
     after = offset + len(texts)
-    items = [dumps(_item(_DECODER.decode(text))) for text in texts]
-    return Body(items, cursor_at(after, pairs) if texts and after < total else None)
+    cursor = cursor_at(after, pairs) if texts and after < total else None
+    items = (dumps(_item(_DECODER.decode(text))) for text in texts)
+    return f'{{"items":[{",".join(items)}],"next_cursor":{dumps(cursor)}}}'
 
 
 def cursor_at(offset: int, pairs: Pairs) -> str:
@@ -76,7 +65,7 @@ def _item(record: Any) -> Any:
         return record
     tier = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}.get(str(record.get("trace_tier")))
     item = record | ({"trace_tier": tier} if tier else {})
-    item["type"] = "EXPERIMENT" if record.get("reference_dataset_id") else "PROJECT"
+    item["type"] = "PROJECT" if record.get("reference_dataset_id") is None else "EXPERIMENT"
     for name in COSTS:
         if isinstance(cost := record.get(name), str):
             try:

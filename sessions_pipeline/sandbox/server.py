@@ -25,25 +25,6 @@ class Sandbox(NamedTuple):
     api: Api
 
 
-class _UntilStopped(uvicorn.Server):
-    """Ends in peace on Ctrl-C or SIGTERM, where uvicorn raises the signal again after it has closed."""
-
-    ready: Callable[[], None]
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready()
-
-
 def build_api(*, seed: int = SEED, now: datetime | None = None, broken: bool = True) -> Api:
     """A company's API up to this moment, or to `now`; for `seed` and `broken` see `CompanyData`."""
     time_ = now or datetime.now(UTC)
@@ -51,16 +32,17 @@ def build_api(*, seed: int = SEED, now: datetime | None = None, broken: bool = T
 
 
 def serve(port: int, *, seed: int = SEED, ready: Callable[[str], None] = lambda _url: None) -> None:
-    """Serve until interrupted; `ready` is told the address.
+    """Serve until SIGINT or SIGTERM, whose handlers stay in place; `ready` is told the address.
 
     Raises:
         OSError: the port is taken.
     """
-    app = build_api(seed=seed).app()
-    with _bound(port) as listening:
-        server = _UntilStopped(_config(app))
-        server.ready = lambda: ready(_url(listening))
-        server.run([listening])
+    stopped = threading.Event()
+    with serving(build_api(seed=seed).app(), port) as url:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        ready(url)
+        stopped.wait()
 
 
 @contextlib.contextmanager
@@ -72,32 +54,19 @@ def running_sandbox(api: Api | None = None) -> Iterator[Sandbox]:
 
 
 @contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """An ASGI application in a thread, on a free port; gives its address."""
-    with _bound(0) as listening:
-        server = uvicorn.Server(_config(app))
+def serving(app: Any, port: int = 0) -> Iterator[str]:
+    """An ASGI application in a thread, on a port that is free if it is 0; gives its address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((HOST, port))
+        config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none")
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True, name="sandbox")
         thread.start()
         while not server.started and thread.is_alive():
             time.sleep(0.005)
         try:
-            yield _url(listening)
+            yield f"http://{HOST}:{listening.getsockname()[1]}"
         finally:
             server.should_exit = server.force_exit = True
             thread.join()
-
-
-@contextlib.contextmanager
-def _bound(port: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((HOST, port))
-        yield listening
-
-
-def _url(listening: socket.socket) -> str:
-    return f"http://{HOST}:{listening.getsockname()[1]}"
-
-
-def _config(app: Any) -> uvicorn.Config:
-    return uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none")

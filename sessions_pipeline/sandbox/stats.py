@@ -18,7 +18,7 @@ QUALITY = {"gpt-5-mini": 0.55, "gpt-5.2": 0.75, "claude-sonnet-5": 0.78, "claude
 
 
 def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, Any]:
-    """The `TracerSession` of the schema; `offset` is written after every time, `stats` are those asked for."""
+    """The `TracerSession` of the schema; `offset` is written after every time."""
     latest = EPOCH + timedelta(microseconds=session.runs[-1].start_us) if session.runs else None
     is_over = session.end is not None and session.end <= session.until
     is_experiment = session.dataset is not None
@@ -38,19 +38,16 @@ def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, A
         "last_run_start_time_live": None,
         "experiment_progress": _progress(session) if is_experiment else None,
         **({"longlived_ttl_days": 400} if is_experiment and session.seed % 4 == 0 else {}),
-        **dict.fromkeys(STATS),
         **stats,
     }
 
 
-def stats_of(session: Session, runs: Sequence[Run], now: datetime, *, facets: bool) -> dict[str, Any]:
+def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, Any]:
     """Counts, tokens, exact costs, latencies, rates and scores of some of a session's runs."""
     prompt, completion = sum(run.prompt_tokens for run in runs), sum(run.completion_tokens for run in runs)
     costs = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
-    times = {
-        "latency": sorted(run.latency for run in runs),
-        "first_token": sorted(run.first_token for run in runs),
-    }
+    latencies, first_tokens = sorted(run.latency for run in runs), sorted(run.first_token for run in runs)
+    times = {"latency": latencies, "first_token": first_tokens}
     known = not session.cost_is_unknown
     return {
         **dict(zip(COUNTS, (len(runs), prompt, completion, prompt + completion), strict=True)),
@@ -60,7 +57,7 @@ def stats_of(session: Session, runs: Sequence[Run], now: datetime, *, facets: bo
         "streaming_rate": round(sum(run.is_streamed for run in runs) / len(runs), 6) if runs else None,
         "feedback_stats": _feedback(session, now),
         "session_feedback_stats": {},
-        "run_facets": [{"key": "model", "value": session.model, "n": len(runs)}] if facets else [],
+        "run_facets": [],
     }
 
 
@@ -110,12 +107,12 @@ def _feedback(session: Session, now: datetime) -> dict[str, Any]:
     late = timedelta(days=1) if choose.random() < 0.2 else timedelta(minutes=40)  # noqa: PLR2004
     if session.dataset is None or n == 0 or session.start + late > now:
         return {}
-    scores: dict[str, Any] = {
-        key: {"n": n, "avg": round(least + 0.15 * choose.random(), 4), "stdev": round(0.05 + choose.random() / 4, 4)}
-        for key, least in (("correctness", QUALITY[session.model]), ("conciseness", 0.6))
-    }
-    scores["verdict"] = {"n": n, "avg": None, "stdev": None, "values": {"pass": n - n // 8, "fail": n // 8}}
-    return {key: score | {"errors": 0} for key, score in scores.items()}
+    scores: dict[str, Any] = {}
+    for key, least in (("correctness", QUALITY[session.model]), ("conciseness", 0.6)):
+        average, spread = round(least + 0.15 * choose.random(), 4), round(0.05 + choose.random() / 4, 4)
+        scores[key] = {"n": n, "avg": average, "stdev": spread, "errors": 0}
+    values = {"pass": n - n // 8, "fail": n // 8}
+    return scores | {"verdict": {"n": n, "avg": None, "stdev": None, "errors": 0, "values": values}}
 
 
 def _percentile(values: Sequence[float], part: int) -> float | None:
