@@ -56,7 +56,9 @@ def run_days(
 
 def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
     try:
-        keys = dg.AssetSelection.from_string(select).resolve(job.asset_layer.asset_graph)
+        # Dagster warns of its own parser's "*".
+        selected = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
+        keys = selected.resolve(job.asset_layer.asset_graph)
     except Exception as error:  # noqa: BLE001 - Dagster's parser raises errors of many kinds
         raise UsageError(f"--select {select}: {str(error).splitlines()[0]}") from None
     keys -= {dg.AssetKey(name) for name in without}

@@ -81,8 +81,12 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequen
     from rich.table import Table
     from rich.text import Text
 
-    shape = box.SIMPLE_HEAD if is_utf8() else box.ASCII2
-    table = Table(box=shape, show_footer=bool(footer), pad_edge=False, padding=(0, 2, 0, 0))
+    encoding = sys.stdout.encoding or "ascii"
+
+    def text(cell: str) -> Text:
+        return Text(visible(cell).encode(encoding, "backslashreplace").decode(encoding))
+
+    table = Table(box=box.SIMPLE_HEAD if is_utf8() else None, show_footer=bool(footer), pad_edge=False, padding=(0, 2, 0, 0))
     places = [place for place, name in enumerate(columns) if name in kept]
     for place in places:
         justify: Any = "right" if columns[place] in NUMBERS else "left"
@@ -90,7 +94,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequen
             columns[place].replace("Bar", ""), footer[place] if footer else "", justify=justify, no_wrap=True
         )
     for row in rows:
-        table.add_row(*(Text(visible(row[place])) for place in places))
+        table.add_row(*(text(row[place]) for place in places))
     return table
 
 
