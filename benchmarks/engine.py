@@ -25,11 +25,10 @@ from pathlib import Path
 from generate import LAST_DAY, records
 
 from sessions_pipeline.cli.run import run_days
-from sessions_pipeline.sandbox.app import KEY, Api
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.parameters import Parameters
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline.sandbox.app import KEY
+from sessions_pipeline.sandbox.parameters import DatasetsQuery, SessionsQuery
 from sessions_pipeline_tests.end_to_end.engine import Engine
+from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import contents, settings_for
 
 RESULT = Path(__file__).parent / "results" / "engine.json"
@@ -45,9 +44,12 @@ class Company:
             texts = [full for full, *_ in records(days * per_day, days, seed)]
             self.texts[json.loads(texts[0])["tenant_id"]] = texts[::-1]
 
-    def page(self, asked: Parameters, workspace: str) -> tuple[list[str], int]:
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         texts = self.texts[workspace]
         return texts[asked.offset : asked.offset + asked.limit], len(texts)
+
+    def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
+        return [], 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Bench:
             self.lake = checksum(lake)
 
     def _sandbox(self) -> "Sandbox":
-        api = Api(self.company, datetime.combine(LAST_DAY, datetime.max.time(), UTC) + timedelta(days=1))
+        api = FaultyApi(self.company, datetime.combine(LAST_DAY, datetime.max.time(), UTC) + timedelta(days=1))
         api.workspaces = tuple(self.company.texts)
         return running_sandbox(api)
 

@@ -1,5 +1,6 @@
 """A whole run against the sandbox over HTTP, into a lake in a temporary folder, and what to compare of it."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -12,11 +13,11 @@ import pytest
 from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.lake.lake import Lake, _store
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.sandbox.company import WORKSPACE, dumps
-from sessions_pipeline.sandbox.server import Sandbox
+from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
 from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline_tests.faulty_server import Sandbox
 
 # Everything here happens in March 2026, whatever the clock says.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -128,7 +129,7 @@ def accounts(root: DataRoot) -> dict[Day, tuple[int, int, int, int]]:
 
 def record(number: int, start: datetime | None, **values: Any) -> str:
     """A session's JSON text."""
-    return dumps(
+    return json.dumps(
         {
             "id": f"00000000-0000-4000-8000-{number:012d}",
             "tenant_id": WORKSPACE,
@@ -140,7 +141,9 @@ def record(number: int, start: datetime | None, **values: Any) -> str:
             "total_tokens": 1000,
             "total_cost": "1.25",
             **values,
-        }
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
     )
 
 

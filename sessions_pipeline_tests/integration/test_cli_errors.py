@@ -16,8 +16,7 @@ import stamina
 
 from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.strategies import openapi
 
 COMMANDS = ("materialize", "list", "report", "doctor", "sandbox", "demo")

@@ -25,7 +25,6 @@ from sessions_pipeline.lake import lease, marker
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.store import Store
-from sessions_pipeline.sandbox.server import running_sandbox
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -38,6 +37,7 @@ from sessions_pipeline.tables import (
     TABLES,
 )
 from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     Bucket,
     DataRoot,

@@ -12,8 +12,8 @@ from pyarrow import fs
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import lease
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     Bucket,

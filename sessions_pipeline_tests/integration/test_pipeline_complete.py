@@ -11,7 +11,6 @@ from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import PermissionDeniedError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -19,6 +18,7 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSIONS,
 )
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,

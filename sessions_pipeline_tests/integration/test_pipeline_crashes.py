@@ -19,8 +19,7 @@ import pytest
 from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import lease
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,

@@ -38,8 +38,7 @@ from sessions_pipeline.langsmith import throttle, transport
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import running_sandbox
+from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,

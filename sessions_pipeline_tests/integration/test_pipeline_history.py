@@ -15,8 +15,6 @@ from sessions_pipeline.orchestration import refresh
 from sessions_pipeline.orchestration.build import build_definitions, quiet_config
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -28,6 +26,7 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.readings import load_readings
 from sessions_pipeline.validation.batch import Judged, judge_batch
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,

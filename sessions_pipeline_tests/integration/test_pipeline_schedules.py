@@ -14,10 +14,9 @@ from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.usage import FINAL, nightly_project_costs, unmeasured_days
 from sessions_pipeline.sandbox.company import Session
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, settings_for
 
 OLD = TODAY - timedelta(days=12)

@@ -10,8 +10,8 @@ from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.sandbox.company import DAY_US, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DataRoot,
     settings_for,

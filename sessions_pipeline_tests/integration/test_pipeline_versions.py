@@ -19,10 +19,9 @@ from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.schedules import list_activity
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
 from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,
@@ -85,7 +84,7 @@ def test_both_versions_give_the_whole_corpus_the_same_to_the_last_character(unda
         one, two = (listen(sandbox, first, **version, **BOTH).payloads for version in (V1, V2))
     assert paths(sandbox) == {"/api/v1/sessions", "/api/v2/sessions"}
     assert one == two
-    assert sum(map(len, two.values())) > 5000
+    assert sum(map(len, two.values())) > 1400
     assert two[WORKSPACE, None]
 
 
@@ -273,7 +272,7 @@ def test_private_fields_are_taken_out_of_version_2_as_well() -> None:
     with running_sandbox(now=NOW) as sandbox:
         given = listen(sandbox, **V2, SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email").payloads
     payloads = [payload for of_day in given.values() for payload in of_day]
-    assert len(payloads) > 300
+    assert len(payloads) > 80
     assert not any("author_email" in payload for payload in payloads)
 
 
@@ -289,8 +288,8 @@ def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> Non
             used = lake_at(root).read(DAILY_COST_BY_PROJECT, yesterday).drop_columns("read_at").to_pylist()
             found.append((used, list_activity(Pipeline(settings), sandbox.api.now - timedelta(days=2))))
     assert found[0] == found[1]
-    assert len(found[0][0]) > 50
-    assert len(found[0][1]) > 100
+    assert len(found[0][0]) > 20
+    assert len(found[0][1]) > 40
 
 
 def test_what_version_2_does_not_have_is_one_line() -> None:

@@ -21,8 +21,8 @@ from sessions_pipeline.orchestration.schedules import REFRESH
 from sessions_pipeline.orchestration.wide import WORKSPACE as WORKSPACE_TAG
 from sessions_pipeline.orchestration.wide import Part, parts, queue
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, contents, read, settings_for, stray
 
 REPOSITORY = Path(__file__).parents[2]

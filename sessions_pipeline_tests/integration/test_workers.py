@@ -16,9 +16,9 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import workers
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, workers_for
 from sessions_pipeline.process_day import sum_costs
-from sessions_pipeline.sandbox.server import running_sandbox
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, SESSIONS
 from sessions_pipeline_tests.builders import experiment, sessions_table
+from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, read
 
 FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
