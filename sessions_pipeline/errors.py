@@ -3,6 +3,7 @@
 No message may hold a secret: messages are built from names, status codes and addresses without their query string.
 """
 
+import re
 from typing import ClassVar
 
 
@@ -137,11 +138,12 @@ class EngineError(SessionsPipelineError):
 
 
 class InstanceError(SessionsPipelineError):
-    """Dagster's instance can't be used: its `dagster.yaml` or its database."""
+    """Dagster's instance can't be used: its `dagster.yaml`, or its database."""
 
-    def __init__(self, home: str, error: BaseException) -> None:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        super().__init__(f"DAGSTER_HOME: {home}/dagster.yaml or its database: {' '.join(lines)[:300]}")
+    def __init__(self, place: str, error: BaseException) -> None:
+        # Dagster goes on with all that it would have expected, SQLAlchemy with the statement.
+        told = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0][:200]
+        super().__init__(f"DAGSTER_HOME: {place}: {told}")
 
 
 class TooManyRejectedError(SessionsPipelineError):

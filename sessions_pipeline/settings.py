@@ -189,3 +189,8 @@ def _choices(alias: object) -> list[Any]:
 
 def _plain(message: str) -> str:
     return message.removeprefix("Value error, ").replace("Input should", "should")
+
+
+def variable(*names: str) -> tuple[str, str] | None:
+    """The first of these environment variables that is set and not empty, and its value; none of them is ours."""
+    return next(((name, value) for name in names if (value := os.environ.get(name))), None)

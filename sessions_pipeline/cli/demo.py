@@ -33,8 +33,12 @@ def demo(days: int) -> None:
 
 def demo_settings(url: str, key: str, first: date) -> Settings:
     """Settings for the sandbox alone, and an instance of its own: nothing of the environment is used."""
+    from sessions_pipeline.orchestration.home import STORAGE
+
     home = ROOT.resolve() / "_dagster"
     home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").write_text(f"{STORAGE}telemetry:\n  enabled: false\n")
     return Settings.model_validate(
         {
             "LANGSMITH_API_KEY": key,

@@ -101,5 +101,5 @@ def _dagster(settings: Settings) -> str:
     try:
         slow = slow_storage(home)
     except Exception as error:  # noqa: BLE001 - whatever YAML, or what stands in it, gives
-        raise InstanceError(home, error) from None
+        raise InstanceError(str(Path(home) / "dagster.yaml"), error) from None
     return f"{home}: {slow or 'its storage is as fast as it can be'}"

@@ -1,5 +1,6 @@
 """One Dagster run in this process, with a progress bar on a terminal."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -45,10 +46,12 @@ def _open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
         return
     if not Path(home).is_absolute() or not Path(home).is_dir():
         raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")
+    # Dagster logs retries of its database by `logging.warning`, which prints where nobody listens.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         instance = dg.DagsterInstance.from_config(home)
     except Exception as error:  # noqa: BLE001 - of YAML, of Dagster's configuration, or of any database
-        raise InstanceError(home, error) from None
+        raise InstanceError(str(Path(home) / "dagster.yaml"), error) from None
     with instance:
         yield instance
 
@@ -64,6 +67,6 @@ def _naming(home: str | None) -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:
             if type(cause).__module__.partition(".")[0] in _DATABASES:
-                raise InstanceError(home or "a temporary instance", cause) from None
+                raise InstanceError(f"{home or 'a temporary instance'}, its database", cause) from None
             cause = cause.__cause__ or cause.__context__
         raise

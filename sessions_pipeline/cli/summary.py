@@ -1,4 +1,4 @@
-"""The closing summary of a run: what it made, what each dataset cost, and how far to trust it. Read from the Parquet."""
+"""The closing summary of a run, read from the Parquet: what it made, and what each dataset cost."""
 
 import json
 from collections import Counter, defaultdict
@@ -79,12 +79,15 @@ def _lines(lake: Lake, days: Sequence[date]) -> list[Line]:
     for row in lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist():
         groups[periods[row["start_date"]], row["tenant_id"], row["reference_dataset_id"]].append(row)
     lines = []
-    for key, rows in sorted(groups.items()):
+    for key, rows in groups.items():
         tokens = [row["total_tokens"] for row in rows if row["total_tokens"] is not None]
         sessions, unpriced = (sum(row[f"{name}session_count"] for row in rows) for name in ("", "unpriced_"))
         cost = total(row["total_cost"] for row in rows)
         lines.append(Line(*key, days_read[key[0]], sessions, unpriced, sum(tokens) if tokens else None, cost))
-    return lines
+    spent: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for line in lines:
+        spent[line[1:3]] += line.cost or 0
+    return sorted(lines, key=lambda line: (line.period, -spent[line[1:3]], line[1:3]))
 
 
 def _as_json(line: Line, names: Mapping[str, str]) -> dict[str, Any]:

@@ -60,15 +60,16 @@ def print_table(
     footer: Sequence[str] = (),
     drop: Sequence[str] = (),
     hide: str | None = None,
+    width: int | None = None,
 ) -> None:
-    """Print rows without the column `hide`; counts and money to the right.
+    """Print rows without the column `hide`; counts and money to the right. `width`: the terminal's own without it.
 
     Where a terminal is too narrow, the columns of `drop` are left out, the first one first; a cell is never broken over
     lines, and cut only if nothing else helps.
     """
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(width=width or (None if sys.stdout.isatty() else WIDTH))
     for dropped in range(len(drop) + 1):
         table = _table(columns, rows, footer, set(columns) - {hide, *drop[:dropped]})
         if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
@@ -81,8 +82,14 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequen
     from rich.table import Table
     from rich.text import Text
 
-    shape = box.SIMPLE_HEAD if is_utf8() else box.ASCII2
-    table = Table(box=shape, show_footer=bool(footer), pad_edge=False, padding=(0, 2, 0, 0))
+    encoding = sys.stdout.encoding or "ascii"
+
+    def text(cell: str) -> Text:
+        return Text(visible(cell).encode(encoding, "backslashreplace").decode(encoding))
+
+    table = Table(
+        box=box.SIMPLE_HEAD if is_utf8() else None, show_footer=bool(footer), pad_edge=False, padding=(0, 2, 0, 0)
+    )
     places = [place for place, name in enumerate(columns) if name in kept]
     for place in places:
         justify: Any = "right" if columns[place] in NUMBERS else "left"
@@ -90,7 +97,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequen
             columns[place].replace("Bar", ""), footer[place] if footer else "", justify=justify, no_wrap=True
         )
     for row in rows:
-        table.add_row(*(Text(visible(row[place])) for place in places))
+        table.add_row(*(text(row[place]) for place in places))
     return table
 
 
