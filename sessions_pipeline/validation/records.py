@@ -1,6 +1,8 @@
 """A page of the API, split into records whose text stays verbatim. No judgement yet: that is the verdict's."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -24,6 +26,23 @@ class Record(NamedTuple):
     start_time: str | None
     start_us: int | None
     undated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedDay:
+    """All sessions that started on one UTC day (`day` None: on no known day) in one workspace, as the API has them.
+
+    `workspace` is the one asked for, None the key's own. `fetched_at` is when the reading of the workspace began, UTC.
+    `records` holds each session once, the newest of this reading, without what is private; `received` counts the day's
+    records in all pages, repeats included, and `requests` the pages read since the day before was handed out.
+    """
+
+    day: date | None
+    workspace: str | None
+    fetched_at: datetime
+    records: tuple[Record, ...]
+    received: int
+    requests: int
 
 
 class Columns(NamedTuple):
