@@ -140,7 +140,7 @@ class CursorReader:
         """Begin a walk of another size, if there is one."""
         share, before = next(self._shares, None), self._walks[-1].size
         # The server may give shorter pages than it is asked for.
-        size = 0 if share is None else min(int(self._full * share), before - 1)
+        size = 0 if share is None else min(max(int(self._full * share), 1), before - 1)
         if size > 0:
             self._walks.append(self._walk(size, include_stats=False))
         return size > 0

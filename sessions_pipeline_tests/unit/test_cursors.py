@@ -237,6 +237,21 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(misbehav
         read(Misbehaving({}), page_size)
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 30, 99, 100, 250])
+def test_a_list_may_end_with_an_empty_page(count: int) -> None:
+    class Late(CursorServer):
+        """Learns that there is no more only when it is asked for more."""
+
+        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+            if ask.cursor == "end":
+                return CursorPage([], None)
+            answer = super().cursor_answer(ask)
+            return answer._replace(next_cursor=answer.next_cursor or "end")
+
+    sessions: Sessions = {f"s{i:03}": START + 3 * DAY - 1 - i for i in range(count)}
+    assert by_day(read(Late(dict(sessions)))) == wanted(sessions)
+
+
 def test_a_few_empty_pages_are_passed_over() -> None:
     class Sparse(CursorServer):
         """Every other page is empty, as where a server filters what it has paged."""
