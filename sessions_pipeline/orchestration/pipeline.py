@@ -12,8 +12,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
-from sessions_pipeline.langsmith.redaction import parse_paths
-from sessions_pipeline.langsmith.source import ApiSource, Listing, SessionSource
+from sessions_pipeline.langsmith.source import ApiSource, Listing, Source
 from sessions_pipeline.orchestration.workers import processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, DayTask, Rules, process_day
 from sessions_pipeline.settings import Settings
@@ -32,8 +31,7 @@ class Workspace:
     """One workspace's way into the API; `asked` is its id, or None for the one that the key belongs to."""
 
     asked: str | None
-    source: SessionSource
-    clock: Callable[[], datetime] = now
+    source: Source
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -47,10 +45,8 @@ class Workspace:
 
     def days(self, first: date, last: date) -> Iterator[FetchedDay]:
         """See `Source.days`; errors name the workspace."""
-        began = self.clock()
         with self.named():
-            for day in self.source.days(first, last):
-                yield FetchedDay(day.day, self.asked, began, tuple(day.records), day.received, day.requests)
+            yield from self.source.days(first, last)
 
 
 @dataclass(frozen=True)
@@ -115,15 +111,15 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query, private = self.query, parse_paths(self.settings.redact)
+        query = self.query
         with (
             SessionsClient.from_settings(self.settings) as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 
-            def source(asked: str | None) -> SessionSource:
+            def source(asked: str | None) -> Source:
                 return ApiSource(
-                    Listing(client, query, workspace=asked, private=private),
+                    Listing(client, query, workspace=asked),
                     executor,
                     page_size=self.settings.page_size,
                     in_flight=self.settings.concurrency,
