@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.validation.json_text import split_array, split_object
+from sessions_pipeline.validation.json_text import split_array, split_members
 from sessions_pipeline.validation.records import Record
 
 Path = tuple[str, ...]
@@ -55,12 +55,12 @@ def _redacted(payload: str, path: Path) -> str:
 
 def _without(text: str, path: Path) -> str:
     if text.startswith("["):
-        items = [item.text for item in split_array(text)]
+        items = split_array(text)
         cut = [_without(item, path) for item in items]
         return text if cut == items else f"[{','.join(cut)}]"
     if not text.startswith("{"):
         return text
-    sent = [(name, member.text) for name, member in split_object(text)]
+    sent = split_members(text)
     matches = [(name, value, path[0] in ("*", name)) for name, value in sent]
     kept = [
         (name, _without(value, path[1:]) if matched else value)

@@ -111,9 +111,9 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query = self.query
+        query, asked_for = self.query, self.settings.workspace_ids or (None,)
         with (
-            SessionsClient.from_settings(self.settings) as client,
+            SessionsClient.from_settings(self.settings, clock=self.clock) as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 
@@ -126,10 +126,7 @@ class Pipeline:
                 )
 
             try:
-                yield (
-                    client,
-                    [Workspace(asked, source(asked), self.clock) for asked in self.settings.workspace_ids or (None,)],
-                )
+                yield client, [Workspace(asked, source(asked)) for asked in asked_for]
             finally:
                 # The executor waits for its workers, and they may be waiting for pages that nobody needs any more.
                 client.stop()

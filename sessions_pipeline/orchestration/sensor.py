@@ -149,10 +149,10 @@ def list_activity(pipeline: Pipeline, since: datetime, seconds: float) -> tuple[
     Raises:
         ApiError: a workspace could not be listed.
     """
-    hurried = replace(pipeline, settings=pipeline.settings.model_copy(update={"deadline_minutes": seconds / 60}))
     listed: list[Activity] = []
     try:
-        with hurried.workspaces() as (client, workspaces):
+        with pipeline.workspaces() as (client, workspaces):
+            client.end_within(seconds)
             for workspace in workspaces:
                 with workspace.named():
                     listed.extend(active_since(client, pipeline.query, workspace=workspace.asked, since=since))

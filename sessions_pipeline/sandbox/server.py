@@ -54,12 +54,15 @@ def running_sandbox(api: Api | None = None) -> Iterator[Sandbox]:
 
 
 @contextlib.contextmanager
-def serving(app: Any, port: int = 0) -> Iterator[str]:
-    """An ASGI application in a thread, on a port that is free if it is 0; gives its address."""
+def serving(app: Any, port: int = 0, *, tells_time: bool = True) -> Iterator[str]:
+    """An ASGI application in a thread, on a port that is free if it is 0; gives its address.
+
+    Its answers have a `Date`, unless it does not tell the time.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))
-        config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none")
+        config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none", date_header=tells_time)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True, name="sandbox")
         thread.start()

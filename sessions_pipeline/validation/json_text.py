@@ -73,13 +73,24 @@ def split_object(text: str) -> dict[str, str]:
         ValueError: the text is not one JSON object.
     """
     members: dict[str, str] = {}
+    for name, value in split_members(text):
+        members.pop(name, None)  # so that it stands where it was given last
+        members[name] = value
+    return members
+
+
+def split_members(text: str) -> list[tuple[str, str]]:
+    """The properties of a JSON object in their order, each with its verbatim text, as often as they were given.
+
+    Raises:
+        ValueError: the text is not one JSON object.
+    """
+    members: list[tuple[str, str]] = []
     for part in _split(text.strip(_SPACES), "{"):
         match = _MEMBER.match(part)
         if match is None:
             raise ValueError("a property has no name")
-        name = json.loads(match[1])
-        members.pop(name, None)  # so that it stands where it was given last
-        members[name] = part[match.end() :]
+        members.append((json.loads(match[1]), part[match.end() :]))
     return members
 
 
