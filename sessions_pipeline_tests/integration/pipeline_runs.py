@@ -16,10 +16,10 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3_client import open_bucket
 from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
+from sessions_pipeline.process_day import day_tables
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
-from sessions_pipeline.tables.readings import load_readings
 from sessions_pipeline.validation.model import TracerSession
 from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api
 
@@ -143,14 +143,14 @@ def ids(root: DataRoot, days: Sequence[Day] = DAYS) -> list[str]:
 
 
 def accounts(root: DataRoot) -> dict[Day, tuple[int, int, int, int]]:
-    """What the latest reading of each day received, and its valid, rejected and repeated records."""
+    """What the latest readings of each day received, and its valid, rejected and repeated records."""
     lake = lake_at(root)
     told: dict[Day, tuple[int, int, int, int]] = {}
     for day in days_held(lake, RAW_SESSIONS):
-        latest = load_readings(lake.metadata(RAW_SESSIONS, day))[-1]
-        valid = [row["missing_since"] for row in lake.read(SESSIONS, day).to_pylist()].count(None)
-        rejected = lake.read(REJECTED_SESSIONS, day).column("fetched_at").to_pylist().count(latest.fetched_at)
-        told[day] = (latest.received, valid, rejected, latest.repeated)
+        latest = day_tables(lake, day, {}, now=NOW).last_read
+        valid = lake.read(SESSIONS, day).column("missing_since").null_count
+        rejected = lake.read(REJECTED_SESSIONS, day).num_rows
+        told[day] = (sum(one.received for one in latest), valid, rejected, sum(one.repeated for one in latest))
     return told
 
 
