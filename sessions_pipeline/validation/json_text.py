@@ -6,26 +6,27 @@ deep nesting), so that one such record can be told apart from its page, and one 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 from itertools import accumulate
 
 import msgspec
 
 # Fixed, and far below Python's own limit: what a record is must not depend on how deep the caller stands.
 MAX_DEPTH = 256
-TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
+HALF_PAIR = "half of a surrogate pair, which is no character"
 # What msgspec raises for text that it does not take.
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_TOKEN = re.compile(rf'{_STRING}|["\[\]{{}},]', re.DOTALL)
+_TOKEN = re.compile(rf"{_STRING}|[\[\]{{}},]", re.DOTALL)
 _MEMBER = re.compile(rf"({_STRING})[ \t\n\r]*:[ \t\n\r]*", re.DOTALL)
-_NO_BRACKET = re.compile(rf'{_STRING}|[^\[\]{{}}"]++|"'.encode(), re.DOTALL)
+_NO_BRACKET = re.compile(rf'{_STRING}|[^\[\]{{}}"]++|"', re.DOTALL)
 _CLOSING = {"[": "]", "{": "}"}
-_STEP = {b"["[0]: 1, b"{"[0]: 1, b"]"[0]: -1, b"}"[0]: -1}
+_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 _SPACES = " \t\n\r"
 _KINDS = {'"': "a string", "{": "an object", "[": "an array", "t": "a boolean", "f": "a boolean", "n": "null"}
 # Integers of any length are valid JSON; Python would refuse those of more than 4,300 digits.
 _SYNTAX = json.JSONDecoder(parse_int=str)
+_OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw | bytes]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def kind(text: str) -> str:
@@ -38,22 +39,19 @@ def is_deep(text: bytes) -> bool:
     # Every level takes two characters: most values are too short to look at.
     if len(text) <= 2 * MAX_DEPTH or text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
-    return max(accumulate(map(_STEP.__getitem__, _NO_BRACKET.sub(b"", text))), default=0) > MAX_DEPTH
+    return max(accumulate(map(_STEP.__getitem__, _NO_BRACKET.sub("", text.decode()))), default=0) > MAX_DEPTH
 
 
-def flaw(name: str, text: str) -> str | None:
-    """What is wrong with a property whatever it means: nesting, and what JSON or Unicode do not have."""
-    if is_deep(text.encode()):
-        return TOO_DEEP
-    constants: list[str] = []
-    json.loads(text, parse_int=str, parse_constant=constants.append)
-    if constants:
-        return "holds NaN or Infinity, which JSON does not have"
+def flaw(sent: bytes) -> str | None:
+    """What is wrong with a JSON value whatever it means: nesting, and what JSON or Unicode do not have."""
+    if is_deep(sent):
+        return f"is nested deeper than {MAX_DEPTH} levels"
     try:
-        name.encode()
-        msgspec.json.decode(text, type=msgspec.Raw)
+        msgspec.json.decode(sent, type=msgspec.Raw)
     except UNREADABLE:
-        return "holds half of a surrogate pair, which is no character"
+        constants: list[str] = []
+        json.loads(sent, parse_int=str, parse_constant=constants.append)
+        return f"holds {'NaN or Infinity, which JSON does not have' if constants else HALF_PAIR}"
     return None
 
 
@@ -94,16 +92,19 @@ def split_members(text: str) -> list[tuple[str, str]]:
     return members
 
 
-def split_record(text: str) -> dict[str, str]:
-    """The properties of what should be a JSON object.
+def split_record(text: str) -> Mapping[str, msgspec.Raw | bytes]:
+    """The properties of what should be a JSON object, each with its verbatim text.
 
     Raises:
         ValueError: it is something else, and says what.
     """
-    found = kind(text.lstrip(_SPACES))
+    try:
+        return _OBJECT.decode(text)
+    except UNREADABLE:
+        found = kind(text.lstrip(_SPACES))
     try:
         if found == "an object":
-            return split_object(text)
+            return {name: value.encode() for name, value in split_object(text).items()}
         is_json = len(split_array(f"[{text}]")) == 1
     except UnicodeEncodeError:
         raise ValueError("is not Unicode text") from None
@@ -114,36 +115,21 @@ def split_record(text: str) -> dict[str, str]:
 
 def _split(text: str, opening: str) -> list[str]:
     """What stands between the outer commas. Of what is nested too deeply only the brackets are looked at."""
-    if not text.startswith(opening):
-        raise ValueError(f"does not start with {opening}")
+    closing = _CLOSING[opening]
     parts: list[str] = []
-    start = 1
-    for end, is_last in _outer_commas(text):
-        parts.append(text[start:end].strip(_SPACES))
-        start = end + 1
-        if is_last:
+    depth, start = 0, 1
+    for token in _TOKEN.finditer(text):
+        depth += _STEP.get(token[0], 0)
+        if depth == 0 or (depth == 1 and token[0] == ","):
+            parts.append(text[start : token.start()].strip(_SPACES))
+            start = token.end()
+        if depth == 0:
             break
-    if start != len(text):
-        raise ValueError("goes on after its end")
-    if parts == [""]:
-        return []
+    if depth or start != len(text) or not (text.startswith(opening) and text.endswith(closing)):
+        raise ValueError(f"does not begin with {opening} and end with its {closing}")
     for part in parts:
-        if not part:
+        if not part and len(parts) > 1:
             raise ValueError("has nothing between two commas")
         if not is_deep(part.encode()):
-            _SYNTAX.decode(f"{opening}{part}{_CLOSING[opening]}")
-    return parts
-
-
-def _outer_commas(text: str) -> Iterator[tuple[int, bool]]:
-    """Where an array's or object's commas stand, and its last bracket."""
-    awaited: list[str] = []
-    for token in _TOKEN.finditer(text):
-        mark = token[0]
-        if mark in _CLOSING:
-            awaited.append(_CLOSING[mark])
-        elif mark in {"]", "}", '"'} and awaited.pop() != mark:
-            break
-        if not awaited or (mark == "," and len(awaited) == 1):
-            yield token.start(), not awaited
-    raise ValueError("is not closed")
+            _SYNTAX.decode(f"{opening}{part}{closing}")
+    return parts if parts != [""] else []

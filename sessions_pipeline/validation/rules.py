@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.validation.decimals import read_decimal, read_money
-from sessions_pipeline.validation.json_text import TOO_DEEP, UNREADABLE, is_deep, kind, split_array, split_object
+from sessions_pipeline.validation.json_text import UNREADABLE, flaw, is_deep, kind, split_array, split_object
 from sessions_pipeline.validation.timestamps import parse_timestamp
 from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
@@ -65,8 +65,8 @@ class Rule:
         found = kind(text)
         if found == "null":
             return None
-        if self.is_text and is_deep(sent):
-            raise ValueError(TOO_DEEP)
+        if self.rejects and (wrong := flaw(sent)):
+            raise ValueError(wrong)
         if found not in self.sent_as:
             raise ValueError(f"must be {self.what}, not {found}")
         return self.read(json.loads(text) if found == "a string" else text)

@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.validation.decimals import Rounded
-from sessions_pipeline.validation.json_text import TOO_DEEP, UNREADABLE, flaw, is_deep, split_record
+from sessions_pipeline.validation.json_text import UNREADABLE, flaw, split_record
 from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
 from sessions_pipeline.validation.rules import Text, missing, reasons, spelled
 
@@ -25,8 +25,7 @@ _LEARNT = len(_NAMES) + 32
 _TIERS = frozenset([None, *TraceTier])
 _COSTS = frozenset(one.name for one in PROPERTIES if not one.rule.rejects)
 _LONGEST_COST = 40
-_ABSENT, _FLAWED = msgspec.Raw(b"null"), msgspec.Raw(b"null")
-_OBJECT: msgspec.json.Decoder[dict[str, Text]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ABSENT = msgspec.Raw(b"null")
 _TEXTS = [pa.field("unknown_fields", pa.string()), pa.field("problems", pa.list_(pa.string()))]
 _COLUMNS = [pa.field(one.name, one.rule.type, not one.required) for one in PROPERTIES]
 _SCHEMA = pa.schema([*_COLUMNS, *_TEXTS, pa.field("row", pa.int64(), nullable=False)])
@@ -81,8 +80,10 @@ class _Batch:
                     more = zip(self._names[len(_NAMES) :], known[len(_NAMES) :], strict=True)
                     unknown[row] = {name: text for name, text in more if text is not _ABSENT}
             except UNREADABLE:
-                record = self._read(row, payload)
-                if record is None:
+                try:
+                    record = split_record(payload)
+                except ValueError as error:
+                    self._reject(row, "record", error)
                     continue
                 known = tuple([record.get(name, _ABSENT) for name in _NAMES])
                 unknown[row] = {name: text for name, text in record.items() if name not in _NAMES}
@@ -93,31 +94,12 @@ class _Batch:
             return _SCHEMA.empty_table()
         rows = list(texts)
         named = zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False)
-        columns = [self._column(one, rows, column) for one, column in named]
-        columns.append(pa.array([self._unknown_fields(row, unknown.get(row, {})) for row in rows], pa.string()))
+        # First, so that the reasons begin with what is wrong with the record as JSON.
+        left = pa.array([self._unknown_fields(row, unknown.get(row, {})) for row in rows], pa.string())
+        columns = [*(self._column(one, rows, column) for one, column in named), left]
         columns += [pa.array([self._problems.get(row) for row in rows], pa.list_(pa.string())), pa.array(rows)]
         table = pa.table(columns, schema=_SCHEMA)
         return table.filter(pa.array([row not in self.rejected for row in rows])) if self.rejected else table
-
-    def _read(self, row: int, payload: str) -> Mapping[str, Text] | None:
-        """A record's properties, if it is an object."""
-        try:
-            return _OBJECT.decode(payload)
-        except UNREADABLE:
-            pass
-        try:
-            members = split_record(payload)
-        except ValueError as error:
-            self._reject(row, "record", error)
-            return None
-        return {name: self._without_flaw(row, name, text) for name, text in members.items()}
-
-    def _without_flaw(self, row: int, name: str, text: str) -> Text:
-        wrong = None if name in _COSTS else flaw(name, text)
-        if wrong is None:
-            return text.encode()
-        self._reject(row, name, ValueError(wrong))
-        return _FLAWED
 
     def _reject(self, row: int, name: str, error: ValueError) -> None:
         self.rejected.setdefault(row, []).extend(reasons(spelled(name), error))
@@ -127,7 +109,7 @@ class _Batch:
         values = one.rule.column(texts, wrong)
         if not one.nullable and None in values:
             for place, (text, value) in enumerate(zip(texts, values, strict=True)):
-                if value is None and text is not _FLAWED and place not in wrong:
+                if value is None and place not in wrong:
                     if one.required:
                         wrong[place] = missing(None if text is _ABSENT else "null")
                     elif text is not _ABSENT:
@@ -150,9 +132,10 @@ class _Batch:
         texts = []
         for name in sorted(unknown, key=lambda name: _address(unknown[name])) if unknown else ():
             text = bytes(unknown[name])
-            if is_deep(text):
-                self._reject(row, name, ValueError(TOO_DEEP))
-            elif unknown[name] is not _FLAWED:
+            wrong = flaw(text) or (None if name.isprintable() else flaw(json.dumps(name).encode()))
+            if wrong:
+                self._reject(row, name, ValueError(wrong))
+            else:
                 self.drift.append((row, name))
                 texts.append(f"{json.dumps(name, ensure_ascii=False)}:{text.decode()}")
         return "{" + ",".join(texts) + "}" if texts else None
