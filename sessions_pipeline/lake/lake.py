@@ -1,8 +1,8 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
@@ -76,8 +76,7 @@ class Lake:
         marker.check(lake._store, query)
         return lake
 
-    @contextmanager
-    def lock(self, day: Day) -> Iterator[None]:
+    def lock(self, day: Day) -> AbstractContextManager[None]:
         """Keep other runs from writing to a day of any table while it is merged and written; in a bucket, nothing.
 
         Re-entrant within a thread, and freed if the process dies. Never hold it while the network is waited for.
@@ -86,8 +85,7 @@ class Lake:
             LakeBusyError: another run holds it for longer than one writes.
         """
         self._refuse_if_read_only()
-        with self._store.lock(value_of(day)):
-            yield
+        return self._store.lock(value_of(day))
 
     def replace(
         self, table: Table, day: Day, data: pa.Table, metadata: Mapping[str, str], *, expected: Expected = ANY
