@@ -11,7 +11,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.lake.lake import Lake, store_at
+from sessions_pipeline.lake.address import store_at
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3_client import open_bucket
 from sessions_pipeline.orchestration import runs
