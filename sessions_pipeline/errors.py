@@ -86,6 +86,14 @@ class ServerError(ApiError):
     transient = True
 
 
+class UntrustedCertificateError(ApiError):
+    """The server's certificate is not trusted here."""
+
+
+class OversizedError(ApiError):
+    """A body that unpacks to more than can be a page."""
+
+
 class UnreachableError(ApiError):
     """No connection, or it broke in the middle of an answer."""
 

@@ -1,6 +1,7 @@
 """The only reader of the environment: one typed, frozen object, with errors that name the variable."""
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, Self
@@ -103,3 +104,8 @@ class Settings(BaseSettings):
 
 def _plain(message: str) -> str:
     return message.removeprefix("Value error, ").replace("Input should", "should")
+
+
+def variable(*names: str) -> tuple[str, str] | None:
+    """The first of these environment variables that is set and not empty, and its value; none of them is ours."""
+    return next(((name, value) for name in names if (value := os.environ.get(name))), None)

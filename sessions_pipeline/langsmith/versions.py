@@ -7,6 +7,7 @@ names. Records come out of both in version 1's spelling.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
@@ -16,6 +17,25 @@ from sessions_pipeline.validation.records import Record, read_page
 Parameters = list[tuple[str, str]]
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}
 _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
+
+
+class Endpoint(Protocol):
+    """A list of the API: where it is, what one of its pages is in words, and how that is read."""
+
+    @property
+    def path(self) -> str:
+        """Behind the endpoint's host."""
+        ...
+
+    @property
+    def page(self) -> str:
+        """For error messages."""
+        ...
+
+    @property
+    def read(self) -> Callable[[bytes], tuple[list[Record], str | None]]:
+        """A body's records, and the next page's cursor where there are cursors."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +57,28 @@ class ApiVersion:
 class Answer:
     """One page.
 
-    `total` is what `X-Pagination-Total` says, None where it is absent; `received_at` is this machine's UTC time when
-    the body was complete, `server_time` the server's, where it tells; `size` counts the body's bytes on the wire;
-    `next_cursor` asks for the next page, None at the list's end and in version 1; `sunset` is this version's end.
+    `records` are without what is private. `total` is what `X-Pagination-Total` says, None where it is absent;
+    `asked_at` and `received_at` are this machine's UTC times of the request and of the complete body, `server_time` the
+    server's, where it tells; `size` counts the body's bytes on the wire; `next_cursor` asks for the next page, None at
+    the list's end and in version 1; `sunset` is this version's end.
     """
 
     records: list[Record]
     total: int | None
+    asked_at: datetime
     received_at: datetime
     size: int
     server_time: datetime | None
     next_cursor: str | None = None
     sunset: datetime | None = None
+
+    @property
+    def clock_error_seconds(self) -> float:
+        """By how much this machine's clock differs from the server's at least; 0 where that can't be told."""
+        if self.server_time is None:
+            return 0.0
+        early, late = self.asked_at - self.server_time, self.server_time - self.received_at
+        return max(early.total_seconds(), late.total_seconds(), 0.0)
 
 
 def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:

@@ -11,8 +11,7 @@ from sessions_pipeline.errors import ApiError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
-from sessions_pipeline.langsmith.redaction import parse_paths
-from sessions_pipeline.langsmith.source import ApiSource, Listing, SessionSource
+from sessions_pipeline.langsmith.source import ApiSource, Listing, Source
 from sessions_pipeline.orchestration.workers import Workers, workers_for
 from sessions_pipeline.settings import Settings
 
@@ -24,7 +23,7 @@ class Workspace:
     """One workspace's way into the API; `asked` is its id, or None for the one that the key belongs to."""
 
     asked: str | None
-    source: SessionSource
+    source: Source
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -90,15 +89,15 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query, private = self.query, parse_paths(self.settings.redact)
+        query = self.query
         with (
             SessionsClient.from_settings(self.settings) as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 
-            def source(asked: str | None) -> SessionSource:
+            def source(asked: str | None) -> Source:
                 return ApiSource(
-                    Listing(client, query, workspace=asked, private=private),
+                    Listing(client, query, workspace=asked),
                     executor,
                     page_size=self.settings.page_size,
                     in_flight=self.settings.concurrency,

@@ -9,12 +9,11 @@ from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.days import DayReading
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace, now
 from sessions_pipeline.process_day import DayTask, Heard, Rules
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline.tables.readings import load_readings
-from sessions_pipeline.validation.records import Columns
+from sessions_pipeline.validation.records import Columns, FetchedDay
 
 
 def read_days(
@@ -69,10 +68,10 @@ def _rules(pipeline: Pipeline, tables: Sequence[str]) -> Rules:
     return Rules(tuple(tables), pipeline.settings.max_rejected_ratio, pipeline.as_of)
 
 
-def _days_of(workspace: Workspace, first: date, last: date) -> Iterator[DayReading]:
+def _days_of(workspace: Workspace, first: date, last: date) -> Iterator[FetchedDay]:
     with workspace.named():
         yield from workspace.source.days(first, last)
 
 
-def _heard(workspace: Workspace, reading: DayReading, fetched_at: datetime) -> Heard:
+def _heard(workspace: Workspace, reading: FetchedDay, fetched_at: datetime) -> Heard:
     return Heard(workspace.asked, fetched_at, Columns.of(reading.records), reading.received, reading.requests)

@@ -16,7 +16,7 @@ import stamina
 
 from sessions_pipeline import __version__, errors
 from sessions_pipeline.langsmith import client as client_module
-from sessions_pipeline.langsmith.auth import Access
+from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.throttle import Throttle
@@ -48,11 +48,11 @@ def settings(url: str, **values: object) -> Settings:
 def client_for(
     url: str, *, clock: Clock | None = None, read_seconds: float = 20, minutes: float = 1, slots: int = 8
 ) -> Iterator[SessionsClient]:
-    access = Access.from_settings(settings(url))
+    auth = Auth.from_settings(settings(url))
     clocked = {"clock": clock, "wait": clock.wait} if clock else {}
     throttle = Throttle(slots, deadline_seconds=minutes * 60, **clocked)
-    transport = Transport(access, most_connections=slots, read_seconds=read_seconds)
-    with SessionsClient(access, throttle, transport) as client:
+    transport = Transport(auth, most_connections=slots, read_seconds=read_seconds)
+    with SessionsClient(auth, throttle, transport) as client:
         yield client
 
 

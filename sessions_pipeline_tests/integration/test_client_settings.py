@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.langsmith.auth import Access
+from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.settings import Settings
 
@@ -84,7 +84,7 @@ def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
     ],
 )
 def test_the_base_address_is_what_stands_before_the_api(endpoint: str, base: str) -> None:
-    assert Access.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
+    assert Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
 
 
 @pytest.mark.parametrize(
@@ -98,13 +98,13 @@ def test_the_base_address_is_what_stands_before_the_api(endpoint: str, base: str
     ],
 )
 def test_loopback_is_told_from_the_rest(endpoint: str, loopback: bool) -> None:
-    access = Access.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
-    assert access.is_loopback is loopback
+    auth = Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
+    assert auth.is_loopback is loopback
 
 
 def test_no_representation_shows_the_key() -> None:
     with SessionsClient.from_settings(settings(LANGSMITH_API_KEY=KEY)) as client:
-        shown = repr(client) + str(client) + repr(client._access) + repr(client._transport)
+        shown = repr(client) + str(client) + repr(client._auth) + repr(client._transport)
     assert KEY not in shown
     assert "api.smith.langchain.com" in shown
 
@@ -112,9 +112,11 @@ def test_no_representation_shows_the_key() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "named"),
     [
-        ("ALL_PROXY", "gopher://user:hunter2@host", "HTTPS_PROXY"),
+        ("ALL_PROXY", "gopher://user:hunter2@host", "ALL_PROXY"),
         ("HTTPS_PROXY", "http://user:hunter2@ho st:x", "HTTPS_PROXY"),
+        ("all_proxy", "socks://user:hunter2@127.0.0.1:7890", "all_proxy"),
         ("SSL_CERT_FILE", "no-such-file.pem", "SSL_CERT_FILE"),
+        ("REQUESTS_CA_BUNDLE", "no-such-file.pem", "REQUESTS_CA_BUNDLE"),
     ],
 )
 def test_an_environment_that_httpx_cannot_use_is_named(

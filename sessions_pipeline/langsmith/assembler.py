@@ -4,32 +4,14 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.langsmith.coverage import Page, identity
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.validation.records import FetchedDay, Record
 
 _EPOCH = date(1970, 1, 1)
 _DAY_US = 86_400_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class DayReading:
-    """All sessions of one UTC day (None: those whose day is not known) in one workspace, each once.
-
-    `received` counts the day's records in all pages, overlaps included: `received == len(records) + repeated`.
-    """
-
-    day: date | None
-    records: tuple[Record, ...]
-    received: int
-    requests: int
-
-    @property
-    def repeated(self) -> int:
-        """Records that said again what another said, or that a newer reading of the same session replaced."""
-        return self.received - len(self.records)
 
 
 @dataclass(slots=True)
@@ -48,8 +30,10 @@ class _Day:
 class DayAssembler:
     """Collects pages and hands out the days of a window, newest first, as soon as they are proven complete."""
 
-    def __init__(self, first: date, last: date) -> None:
-        """A window of UTC days, both included."""
+    def __init__(self, first: date, last: date, *, workspace: str | None, fetched_at: datetime) -> None:
+        """A window of UTC days, both included, of a workspace whose reading began at `fetched_at`."""
+        self._workspace = workspace
+        self._fetched_at = fetched_at
         self._first = first
         self._next = last
         # By the day's number from the epoch, since making a date of each record's time would take 1 us.
@@ -69,21 +53,22 @@ class DayAssembler:
         """Count an answered request, to be told with the next day handed out."""
         self._requests += 1
 
-    def close(self, frontier_us: int) -> Iterator[DayReading]:
+    def close(self, frontier_us: int) -> Iterator[FetchedDay]:
         """The days that lie wholly above the frontier and were not handed out yet."""
         while self._next >= self._first and day_start_us(self._next) > frontier_us:
             day = self._next
             self._next -= timedelta(days=1)
             yield self._hand_out(day)
 
-    def close_undated(self) -> DayReading:
+    def close_undated(self) -> FetchedDay:
         """The sessions without a day; to be called when the whole reading is over."""
         return self._hand_out(None)
 
-    def _hand_out(self, day: date | None) -> DayReading:
+    def _hand_out(self, day: date | None) -> FetchedDay:
         bucket = self._days.pop(None if day is None else _number(day), _Day())
         requests, self._requests = self._requests, 0
-        return DayReading(day, tuple(bucket.records.values()), bucket.received, requests)
+        records = tuple(bucket.records.values())
+        return FetchedDay(day, self._workspace, self._fetched_at, records, bucket.received, requests)
 
 
 def _number(day: date) -> int:

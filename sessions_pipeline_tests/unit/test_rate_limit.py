@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import DeadlineExceededError, SettingError
-from sessions_pipeline.langsmith.rate_limit import WINDOW_SECONDS, WINDOWS, Budget
+from sessions_pipeline.langsmith.rate_limit import WINDOW_SECONDS, WINDOWS, RateLimiter
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
@@ -43,10 +43,10 @@ def test_no_minute_at_the_server_has_more_requests_than_the_budget_and_it_is_use
 ) -> None:
     arrivals: list[float] = []
     with wall_clock() as now:
-        places = Budget(budget)
+        places = RateLimiter(budget)
         pauses = iter(idle)
         while now[0] < START + 180:
-            wait = places.take("workspace")
+            wait = places.acquire("workspace")
             if wait == 0:
                 arrivals.append(now[0] + latencies[len(arrivals) % len(latencies)])
             else:
@@ -58,24 +58,24 @@ def test_no_minute_at_the_server_has_more_requests_than_the_budget_and_it_is_use
 
 def test_workspaces_do_not_take_from_each_other() -> None:
     with wall_clock():
-        places = Budget(16)
-        assert [places.take("one") for _ in range(2)] == [0, 0]
-        assert places.take("one") == pytest.approx(WINDOW_SECONDS)
-        assert places.take("other") == 0
-        assert places.take(None) == 0
+        places = RateLimiter(16)
+        assert [places.acquire("one") for _ in range(2)] == [0, 0]
+        assert places.acquire("one") == pytest.approx(WINDOW_SECONDS)
+        assert places.acquire("other") == 0
+        assert places.acquire(None) == 0
 
 
 def test_a_store_that_can_not_be_used_is_named_without_its_address() -> None:
     with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: write redis") as caught:
-        Budget(60, "carrier-pigeon://secret@nowhere")
+        RateLimiter(60, "carrier-pigeon://secret@nowhere")
     assert "secret" not in str(caught.value)
     with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: the store does not answer") as caught:
-        Budget(60, "redis://:secret@127.0.0.1:1/0").take("workspace")
+        RateLimiter(60, "redis://:secret@127.0.0.1:1/0").acquire("workspace")
     assert "secret" not in str(caught.value)
 
 
 def test_without_a_budget_nothing_is_counted() -> None:
-    assert Budget.from_settings(Settings(_env_file=None)) is None
+    assert RateLimiter.from_settings(Settings(_env_file=None)) is None
 
 
 class Scripted:
@@ -85,7 +85,7 @@ class Scripted:
         self.waits = list(waits)
         self.asked: list[str | None] = []
 
-    def take(self, workspace: str | None) -> float:
+    def acquire(self, workspace: str | None) -> float:
         self.asked.append(workspace)
         return self.waits.pop(0)
 
@@ -93,14 +93,14 @@ class Scripted:
 def test_a_request_waits_until_the_budget_has_a_place_and_names_its_workspace() -> None:
     clock, budget = Clock(), Scripted(7.5, 0.5, 0)
     before = clock()
-    with Throttle(8, deadline_seconds=60, budget=budget, clock=clock, wait=clock.wait).slot("workspace"):
+    with Throttle(8, deadline_seconds=60, limiter=budget, clock=clock, wait=clock.wait).slot("workspace"):
         assert clock() - before == 8
     assert budget.asked == ["workspace"] * 3
 
 
 def test_the_deadline_ends_the_wait_for_a_place() -> None:
     clock, budget = Clock(), Scripted(8, 8)
-    limits = Throttle(8, deadline_seconds=10, budget=budget, clock=clock, wait=clock.wait)
+    limits = Throttle(8, deadline_seconds=10, limiter=budget, clock=clock, wait=clock.wait)
     with pytest.raises(DeadlineExceededError, match="has passed"), limits.slot():
         pytest.fail("nobody may ask")
     assert not budget.waits
@@ -108,7 +108,7 @@ def test_the_deadline_ends_the_wait_for_a_place() -> None:
 
 def test_who_waits_for_a_slot_or_for_the_server_takes_no_place_meanwhile() -> None:
     clock, budget = Clock(), Scripted(0)
-    limits = Throttle(1, deadline_seconds=10, budget=budget, clock=clock, wait=clock.wait)
+    limits = Throttle(1, deadline_seconds=10, limiter=budget, clock=clock, wait=clock.wait)
     with limits.slot(), pytest.raises(DeadlineExceededError), limits.slot():
         pytest.fail("there is one slot")
     assert budget.asked == [None]
