@@ -150,18 +150,10 @@ def _joined(merged: Merged, day: FetchedDay, reading: Reading, fresh: Sequence[R
 
 
 def _tables(records: Sequence[Record], reading: Reading) -> list[pa.Table]:
-    parts = [records[first : first + _CHUNK] for first in range(0, len(records), _CHUNK)]
-    return [
-        pa.Table.from_arrays(
-            [
-                pa.array([record.session_id for record in part], pa.string()),
-                pa.array([record.tenant_id for record in part], pa.string()),
-                pa.array([record.start_time for record in part], pa.string()),
-                pa.array([record.payload for record in part], pa.string()),
-                pa.repeat(pa.scalar(reading.number, pa.int64()), len(part)),
-                pa.repeat(pa.scalar(reading.fetched_at, pa.timestamp("us", "UTC")), len(part)),
-            ],
-            schema=RAW_SESSIONS.schema,
-        )
-        for part in parts
-    ]
+    tables = []
+    for first in range(0, len(records), _CHUNK):
+        part = records[first : first + _CHUNK]
+        sent = {name: [getattr(record, name) for record in part] for name in RAW_SESSIONS.schema.names[:4]}
+        read = {"reading": [reading.number] * len(part), "fetched_at": [reading.fetched_at] * len(part)}
+        tables.append(pa.Table.from_pydict({**sent, **read}, RAW_SESSIONS.schema))
+    return tables
