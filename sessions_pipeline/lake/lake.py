@@ -1,8 +1,7 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
@@ -10,20 +9,16 @@ from uuid import uuid4
 import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
-from sessions_pipeline.lake import marker, parquet
+from sessions_pipeline.lake import day_file, marker, parquet
+from sessions_pipeline.lake.address import store_at
+from sessions_pipeline.lake.day_file import BrokenError, Stored
 from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, value_of
-from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.store import ANY, Expected, Store
 from sessions_pipeline.tables import Table
 
 # The key of a file's metadata that holds the number of the raw commit that it is, or was made from.
 COMMIT = "commit"
 
-# What the API said at a time: nothing makes these again.
-_SOURCES = frozenset(["raw_sessions", "daily_cost_by_project", "reference_datasets", "judge_cost_by_experiment"])
-# Their metadata says which readings the rows come from, so rows without it are of no use.
-_NEEDS_METADATA = "raw_sessions"
-_HISTORY = "put it back from a backup, since deleting it loses the history of its day, which the API may no longer have"
 # So often a derived file may be replaced by others while this one looks at it.
 _TRIES = 20
 
@@ -34,22 +29,6 @@ class Written(NamedTuple):
     uri: str
     bytes: int
     rows: int
-
-
-class Stored(NamedTuple):
-    """A day as `Lake.load` found it: all of it from one file, of this version."""
-
-    rows: pa.Table
-    metadata: dict[str, str]
-    version: str
-
-
-class _BrokenError(LakeError):
-    """A file can't be read; `version` says which it was."""
-
-    def __init__(self, message: str, version: str) -> None:
-        super().__init__(message)
-        self.version = version
 
 
 class Lake:
@@ -76,8 +55,7 @@ class Lake:
         marker.check(lake._store, query)
         return lake
 
-    @contextmanager
-    def lock(self, day: Day) -> Iterator[None]:
+    def lock(self, day: Day) -> AbstractContextManager[None]:
         """Keep other runs from writing to a day of any table while it is merged and written; in a bucket, nothing.
 
         Re-entrant within a thread, and freed if the process dies. Never hold it while the network is waited for.
@@ -86,8 +64,7 @@ class Lake:
             LakeBusyError: another run holds it for longer than one writes.
         """
         self._refuse_if_read_only()
-        with self._store.lock(value_of(day)):
-            yield
+        return self._store.lock(value_of(day))
 
     def replace(
         self, table: Table, day: Day, data: pa.Table, metadata: Mapping[str, str], *, expected: Expected = ANY
@@ -242,30 +219,13 @@ class Lake:
         """The version of a derived file and the raw commit that it was made from; -1 if there is none that says it."""
         try:
             stored = self._load(table, day, (), whole=False)
-        except _BrokenError as error:
+        except BrokenError as error:
             return error.version, -1
         made_from = stored.metadata.get(COMMIT, "") if stored else ""
         return stored and stored.version, int(made_from) if made_from.isdecimal() else -1
 
     def _load(self, table: Table, day: Day, columns: Sequence[str] | None, *, whole: bool) -> Stored | None:
-        try:
-            source, version = self._store.open(key_of(table, day), whole=whole)
-        except FileNotFoundError:
-            return None
-        try:
-            with source:
-                rows, metadata = parquet.decode(table, source, columns)
-        except parquet.UnreadableError as error:
-            advice = _HISTORY if table.name in _SOURCES else "delete it and materialize it again"
-            raise _BrokenError(
-                f"{self.uri(table, day)}: not a readable Parquet file of this table ({error}); {advice}", version
-            ) from error
-        if metadata is None and table.name == _NEEDS_METADATA:
-            raise LakeError(
-                f"{self.uri(table, day)}: another program wrote it, without the metadata that says what was read when;"
-                f" {_HISTORY}"
-            )
-        return Stored(rows, metadata or {}, version)
+        return day_file.load(self._store, table, key_of(table, day), columns, whole=whole)
 
     def _required(self, table: Table, day: Day, stored: Stored | None) -> Stored:
         if stored is None and day is None:
@@ -278,19 +238,3 @@ class Lake:
     def _refuse_if_read_only(self) -> None:
         if self._read_only:
             raise LakeError(f"{self._store.uri('')}: opened for reading only; run `sessions-pipeline materialize`")
-
-
-def store_at(root: str) -> Store:
-    """The place that an address leads to.
-
-    Raises:
-        LakeError: it is of another kind, which is not repeated, since it may hold credentials.
-    """
-    if root.startswith("s3://"):
-        # Imported here because a folder needs none of it.
-        from sessions_pipeline.lake.s3_client import open_bucket  # noqa: PLC0415
-
-        return open_bucket(root)
-    if re.match(r"\w[\w+.-]+:/", root):
-        raise LakeError("SESSIONS_PIPELINE_DATA_ROOT: takes a folder or an s3://bucket/prefix address")
-    return LocalStore(root)

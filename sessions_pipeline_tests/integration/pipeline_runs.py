@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sessions_pipeline.cli.run import run_days
-from sessions_pipeline.lake.lake import Lake, store_at
+from sessions_pipeline.lake.address import store_at
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3_client import open_bucket
 from sessions_pipeline.sandbox.company import WORKSPACE, dumps
