@@ -44,6 +44,15 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
     order=("tenant_id", "reference_dataset_id"),
     group="costs",
 )
+PERIOD_COLUMNS = (
+    column.TENANT,
+    column.EXPERIMENTS_DATASET,
+    *DAILY_MEASURES,
+    column.count("day_count", "Days of the period that were read", nullable=False),
+    column.flag("is_complete", "Whether every day of the period was read, and is over"),
+)
+"""What the sums of a week or a month have, after the period's first day."""
+
 # More digits than any sum of 38-digit numbers can have.
 _EXACT = Context(prec=100)
 MEASURES = tuple(column.name for column in DAILY_MEASURES[4:])
