@@ -19,6 +19,7 @@ from sessions_pipeline.tables import day_metadata as describe
 from sessions_pipeline.tables.history import History, history
 from sessions_pipeline.tables.merge import Merged, merge
 from sessions_pipeline.tables.readings import (
+    COMMIT,
     READINGS,
     Reading,
     dump_readings,
@@ -26,7 +27,6 @@ from sessions_pipeline.tables.readings import (
     load_readings,
     open_workspaces,
 )
-from sessions_pipeline.tables.sessions import COMMIT
 from sessions_pipeline.tables.table import ALL, Reads
 from sessions_pipeline.validation.records import FetchedDay
 

@@ -21,10 +21,12 @@ from sessions_pipeline.tables.monthly_cost_by_reference_dataset import (
 from sessions_pipeline.tables.daily_cost_by_project import DAILY_COST_BY_PROJECT as DAILY_COST_BY_PROJECT
 
 # isort: on
+from sessions_pipeline.tables.column import Column as Column
 from sessions_pipeline.tables.table import CHECKS as CHECKS
 from sessions_pipeline.tables.table import DERIVED as DERIVED
-from sessions_pipeline.tables.table import TABLES as TABLES
 from sessions_pipeline.tables.table import CheckResult as CheckResult
-from sessions_pipeline.tables.table import Column as Column
 from sessions_pipeline.tables.table import DayTables as DayTables
 from sessions_pipeline.tables.table import Table as Table
+
+TABLES: tuple[Table, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Table))
+"""All of them, in this order."""

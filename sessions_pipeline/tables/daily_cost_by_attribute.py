@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform, sums
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -14,33 +15,21 @@ from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
 )
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import (
-    EXPERIMENTS_DATASET,
-    TENANT,
-    CheckResult,
-    DayTables,
-    Table,
-    check,
-    derived,
-    registered,
-    text,
-)
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
-DAILY_COST_BY_ATTRIBUTE = registered(
-    Table(
-        "daily_cost_by_attribute",
-        "What experiments cost by an attribute's value, by the UTC day they started; for each attribute the rows of a "
-        "dataset add up to its row of `daily_cost_by_reference_dataset`.",
-        (
-            TENANT,
-            EXPERIMENTS_DATASET,
-            text("attribute", "The key of `extra.metadata`", nullable=False, repeats=True),
-            text("value", "The attribute's value; null where the experiments do not say", repeats=True),
-            *DAILY_MEASURES,
-        ),
-        order=("tenant_id", "reference_dataset_id", "attribute", "value"),
-        group="costs",
-    )
+DAILY_COST_BY_ATTRIBUTE = Table(
+    "daily_cost_by_attribute",
+    "What experiments cost by an attribute's value, by the UTC day they started; for each attribute the rows of a "
+    "dataset add up to its row of `daily_cost_by_reference_dataset`.",
+    (
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        column.text("attribute", "The key of `extra.metadata`", nullable=False, repeats=True),
+        column.text("value", "The attribute's value; null where the experiments do not say", repeats=True),
+        *DAILY_MEASURES,
+    ),
+    order=("tenant_id", "reference_dataset_id", "attribute", "value"),
+    group="costs",
 )
 _GROUP = ("tenant_id", "reference_dataset_id", "attribute")
 _SUMMED = tuple(column.name for column in DAILY_MEASURES)

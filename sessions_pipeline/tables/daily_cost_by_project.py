@@ -20,38 +20,26 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.tables.table import (
-    COSTS,
-    DATASET,
-    SESSION,
-    TENANT,
-    Table,
-    count,
-    flag,
-    registered,
-    text,
-    time,
-)
+from sessions_pipeline.tables import column
+from sessions_pipeline.tables.table import Table
 
-DAILY_COST_BY_PROJECT = registered(
-    Table(
-        "daily_cost_by_project",
-        "What each session, tracing projects included, used on a UTC day, however long ago it started.",
-        (
-            SESSION,
-            TENANT,
-            text("name", "The project's or experiment's name"),
-            DATASET,
-            count("run_count", "Runs of the day"),
-            count("total_tokens", "Tokens used on the day"),
-            *COSTS,
-            flag("is_exact", "False when the readings moved while they were taken, or the day is not over"),
-            time("read_at", "When the readings were taken", nullable=False),
-        ),
-        order=("tenant_id", "id"),
-        partition="usage_date",
-        group="usage",
-    )
+DAILY_COST_BY_PROJECT = Table(
+    "daily_cost_by_project",
+    "What each session, tracing projects included, used on a UTC day, however long ago it started.",
+    (
+        column.SESSION,
+        column.TENANT,
+        column.text("name", "The project's or experiment's name"),
+        column.DATASET,
+        column.count("run_count", "Runs of the day"),
+        column.count("total_tokens", "Tokens used on the day"),
+        *column.COSTS,
+        column.flag("is_exact", "False when the readings moved while they were taken, or the day is not over"),
+        column.time("read_at", "When the readings were taken", nullable=False),
+    ),
+    order=("tenant_id", "id"),
+    partition="usage_date",
+    group="usage",
 )
 MEASURES = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
 _LABELS = ("id", "tenant_id", "name", "reference_dataset_id")

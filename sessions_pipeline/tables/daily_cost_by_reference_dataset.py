@@ -10,56 +10,54 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform, counted, sums
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import (
-    COSTS,
-    EXPERIMENTS_DATASET,
-    TENANT,
-    CheckResult,
-    DayTables,
-    Table,
-    check,
-    count,
-    derived,
-    flag,
-    registered,
-)
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
 _AT = "of the experiments that started in the period, what each had used at its `stats_as_of`, for all its life"
 DAILY_MEASURES = (
-    count("session_count", "Experiments that started in the period", nullable=False),
-    count("priced_session_count", "Those with a `total_cost`", nullable=False),
-    count("unpriced_session_count", "Those without one: their cost is unknown, not zero", nullable=False),
-    count(
+    column.count("session_count", "Experiments that started in the period", nullable=False),
+    column.count("priced_session_count", "Those with a `total_cost`", nullable=False),
+    column.count("unpriced_session_count", "Those without one: their cost is unknown, not zero", nullable=False),
+    column.count(
         "zero_cost_with_tokens_count",
         "Those that cost 0 although tokens were used: usually a model without a price",
         nullable=False,
     ),
-    count("run_count", f"Traces recorded, {_AT}; null when unknown"),
-    count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
-    count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
-    count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),
-    *(replace(column, description=f"{column.description}; {_AT}") for column in COSTS),
+    column.count("run_count", f"Traces recorded, {_AT}; null when unknown"),
+    column.count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
+    column.count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
+    column.count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),
+    *(replace(column, description=f"{column.description}; {_AT}") for column in column.COSTS),
 )
 
-DAILY_COST_BY_REFERENCE_DATASET = registered(
-    Table(
-        "daily_cost_by_reference_dataset",
-        "What each reference dataset's experiments cost, by the UTC day they started: exact sums of what is known.",
-        (
-            TENANT,
-            EXPERIMENTS_DATASET,
-            *DAILY_MEASURES,
-            flag("is_day_over", "The day had ended when it was read"),
-        ),
-        order=("tenant_id", "reference_dataset_id"),
-        group="costs",
-    )
+DAILY_COST_BY_REFERENCE_DATASET = Table(
+    "daily_cost_by_reference_dataset",
+    "What each reference dataset's experiments cost, by the UTC day they started: exact sums of what is known.",
+    (
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        *DAILY_MEASURES,
+        column.flag("is_day_over", "The day had ended when it was read"),
+    ),
+    order=("tenant_id", "reference_dataset_id"),
+    group="costs",
 )
+PERIOD_COLUMNS = (
+    column.TENANT,
+    column.EXPERIMENTS_DATASET,
+    *DAILY_MEASURES,
+    column.count("day_count", "Days of the period that were read", nullable=False),
+    column.flag("is_complete", "Whether every day of the period was read, and is over"),
+)
+"""What the sums of a week or a month have, after the period's first day."""
+
 # More digits than any sum of 38-digit numbers can have.
 _EXACT = Context(prec=100)
 MEASURES = tuple(column.name for column in DAILY_MEASURES[4:])
+_COUNTED = ("session_count", "priced_session_count", "unpriced_session_count")
+_SUMMED = (*DAILY_COST_BY_REFERENCE_DATASET.order, "session_count", "total_cost")
 NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *MEASURES)
 """The columns of `sessions` that the sums are made from."""
 
@@ -97,57 +95,39 @@ def summed_costs(experiments: pa.Table, keys: Sequence[str]) -> pa.Table:
 @check(
     DAILY_COST_BY_REFERENCE_DATASET,
     "The daily sums equal sums made again from the sessions.",
-    reads={
-        DAILY_COST_BY_REFERENCE_DATASET: ("tenant_id", "reference_dataset_id", "session_count", "total_cost"),
-        SESSIONS: ("tenant_id", "reference_dataset_id", "total_cost"),
-    },
+    reads={DAILY_COST_BY_REFERENCE_DATASET: _SUMMED, SESSIONS: (*_SUMMED[:2], "total_cost")},
 )
 def costs_add_up(day: DayTables) -> CheckResult:
     """In Python, whose numbers do not overflow, from the sessions as they lie in the lake."""
     costs: defaultdict[tuple[Any, ...], list[Decimal | None]] = defaultdict(list)
-    for *key, cost in _values(day[SESSIONS], "tenant_id", "reference_dataset_id", "total_cost"):
+    for *key, cost in _values(day[SESSIONS], *_SUMMED[:2], "total_cost"):
         if key[1] is not None:
             costs[tuple(key)].append(cost)
     expected = {key: (len(all_), _total(all_)) for key, all_ in costs.items()}
-    daily = _values(
-        day[DAILY_COST_BY_REFERENCE_DATASET], "tenant_id", "reference_dataset_id", "session_count", "total_cost"
-    )
+    daily = _values(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)
     found = {tuple(key): (sessions, total) for *key, sessions, total in daily}
     broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+    total = _total([cost for _, cost in found.values()]) or Decimal(0)
     return CheckResult(
         tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in broken),
-        {"rows": len(found), "total_cost": _total([total for _, total in found.values()]) or Decimal(0)},
+        {"rows": len(found), "total_cost": total},
     )
 
 
 @check(
     DAILY_COST_BY_REFERENCE_DATASET,
     "A sum is unknown exactly where no session has a cost; unknown is never zero.",
-    reads={
-        DAILY_COST_BY_REFERENCE_DATASET: (
-            "reference_dataset_id",
-            "session_count",
-            "priced_session_count",
-            "unpriced_session_count",
-            "total_cost",
-        )
-    },
+    reads={DAILY_COST_BY_REFERENCE_DATASET: ("reference_dataset_id", *_COUNTED, "total_cost")},
 )
 def no_cost_is_invented(day: DayTables) -> CheckResult:
     """Priced and unpriced sessions are all sessions, and without a priced one there is no sum."""
-    daily = day[DAILY_COST_BY_REFERENCE_DATASET]
-    rows = _values(
-        daily, "reference_dataset_id", "session_count", "priced_session_count", "unpriced_session_count", "total_cost"
-    )
+    daily = _values(day[DAILY_COST_BY_REFERENCE_DATASET], "reference_dataset_id", *_COUNTED, "total_cost")
     broken = [
-        dataset
-        for dataset, sessions, priced, unpriced, total in rows
+        f"{day.day} {dataset}"
+        for dataset, sessions, priced, unpriced, total in daily
         if (priced == 0) is not (total is None) or priced + unpriced != sessions
     ]
-    unpriced = sum(daily.column("unpriced_session_count").to_pylist())
-    return CheckResult(
-        tuple(f"{day.day} {dataset}" for dataset in broken), {"rows": daily.num_rows, "unpriced_sessions": unpriced}
-    )
+    return CheckResult(tuple(broken), {"rows": len(daily), "unpriced_sessions": sum(row[3] for row in daily)})
 
 
 def _values(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:

@@ -7,83 +7,41 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform
 from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import (
-    ALL,
-    RUN_COUNT,
-    SESSION,
-    TENANT,
-    TOTAL_TOKENS,
-    Column,
-    DayTables,
-    Table,
-    derived,
-    money,
-    number,
-    registered,
-    text,
-    time,
-)
+from sessions_pipeline.tables.table import ALL, DayTables, Table, derived
 from sessions_pipeline.validation.types import MONEY
 
-_SCORE = pa.struct(
-    [
-        pa.field("feedback_key", pa.string()),
-        pa.field("scope", pa.string()),
-        pa.field("average", pa.float64()),
-        pa.field("count", pa.int64()),
-    ]
+_SCORE = pa.struct({"feedback_key": pa.string(), "scope": pa.string(), "average": pa.float64(), "count": pa.int64()})
+
+EXPERIMENT_SUMMARY = Table(
+    "experiment_summary",
+    "One row per experiment: what it cost, how fast it was and how it scored.",
+    (
+        column.SESSION,
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        column.text("name", "The experiment's name"),
+        column.time("start_time", "When it started"),
+        column.number("duration_seconds", "From start to end, or else to its latest run's start; null when unknown"),
+        column.RUN_COUNT,
+        column.TOTAL_TOKENS,
+        column.money("total_cost", "Total cost"),
+        column.money("cost_per_run", "Total cost divided by runs, rounded half-even to 18 digits"),
+        column.number("latency_p50", "Median latency of a run, seconds"),
+        column.number("latency_p99", "99th percentile of a run's latency, seconds"),
+        column.number("error_rate", "Share of runs that failed, 0 to 1"),
+        column.number("run_progress", "Share of the expected runs that are done, 0 to 1"),
+        column.Column("scores", pa.list_(_SCORE), "Its feedback with an average, by key and scope", repeats=True),
+    ),
+    order=("start_time", "id"),
+    group="insight",
 )
 
-EXPERIMENT_SUMMARY = registered(
-    Table(
-        "experiment_summary",
-        "One row per experiment: what it cost, how fast it was and how it scored.",
-        (
-            SESSION,
-            TENANT,
-            text(
-                "reference_dataset_id",
-                "The dataset that the experiment ran against, canonical UUID",
-                nullable=False,
-                repeats=True,
-            ),
-            text("name", "The experiment's name"),
-            time("start_time", "When it started"),
-            number("duration_seconds", "From start to end, or to its latest run's start; null when neither is known"),
-            RUN_COUNT,
-            TOTAL_TOKENS,
-            money("total_cost", "Total cost"),
-            money("cost_per_run", "Total cost divided by runs, rounded half-even to 18 digits"),
-            number("latency_p50", "Median latency of a run, seconds"),
-            number("latency_p99", "99th percentile of a run's latency, seconds"),
-            number("error_rate", "Share of runs that failed, 0 to 1"),
-            number("run_progress", "Share of the expected runs that are done, 0 to 1"),
-            Column("scores", pa.list_(_SCORE), "Its feedback with an average, by key and scope", repeats=True),
-        ),
-        order=("start_time", "id"),
-        group="insight",
-    )
-)
-
-NEEDED = (
-    "id",
-    "tenant_id",
-    "reference_dataset_id",
-    "name",
-    "start_time",
-    "end_time",
-    "last_run_start_time",
-    "run_count",
-    "total_tokens",
-    "total_cost",
-    "latency_p50",
-    "latency_p99",
-    "error_rate",
-    "experiment_progress",
-)
+_COPIED = tuple(name for name in EXPERIMENT_SUMMARY.schema.names if name in SESSIONS.schema.names)
+NEEDED = (*_COPIED, "end_time", "last_run_start_time", "experiment_progress")
 # A cost has 38 digits and a count of runs 19: with 80 digits a quotient is exact far beyond the last one kept.
 _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
@@ -105,14 +63,10 @@ def experiment_summary(day: DayTables) -> pa.Table:
     found = found.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
     progress = [_progress(text) for text in found.column("experiment_progress").to_pylist()]
-    computed: dict[str, Any] = {
-        "duration_seconds": _seconds(found.column("start_time"), ends),
-        "cost_per_run": _cost_per_run(found.column("total_cost"), found.column("run_count")),
-        "run_progress": pa.array(progress, pa.float64()),
-        "scores": _scores(found.column("id"), day[SESSION_FEEDBACK]),
-    }
-    for name, column in computed.items():
-        found = found.append_column(name, column)
+    found = found.append_column("duration_seconds", _seconds(found.column("start_time"), ends))
+    found = found.append_column("cost_per_run", _cost_per_run(found.column("total_cost"), found.column("run_count")))
+    found = found.append_column("run_progress", pa.array(progress, pa.float64()))
+    found = found.append_column("scores", _scores(found.column("id"), day[SESSION_FEEDBACK]))
     return conform(found, EXPERIMENT_SUMMARY.schema)
 
 

@@ -110,7 +110,8 @@ def _sessions(
                 stats, shrinks = stats_of([version for version in several[row] if version.row in known])
                 source[index] = stats.row
                 shrunk |= {row} if shrinks else set()
-    sessions = validated.take(pc.index_in(rows, value_set=place))
+    # Both are in the order of the rows. Filtering, unlike taking, can't overflow the offsets of long texts.
+    sessions = validated if len(valid) == len(place) else validated.filter(pc.is_in(place, value_set=rows))
     stats_rows = pa.array(source, pa.int64())
     if source != valid:
         kept = validated.select(STATS).take(pc.index_in(stats_rows, value_set=place))

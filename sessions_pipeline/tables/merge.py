@@ -6,6 +6,7 @@ of readings travels in the Parquet file's metadata, so that rows and readings ar
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import RawRow, Reading, gone_since, open_workspaces, raw_rows, record_key
 from sessions_pipeline.validation.records import FetchedDay, Record
+from sessions_pipeline.validation.types import TIMESTAMP
 
 # So few records that their payloads never overflow text offsets of 32 bits: up to 128 kB each.
 _CHUNK = 16_384
@@ -150,18 +152,11 @@ def _joined(merged: Merged, day: FetchedDay, reading: Reading, fresh: Sequence[R
 
 
 def _tables(records: Sequence[Record], reading: Reading) -> list[pa.Table]:
-    parts = [records[first : first + _CHUNK] for first in range(0, len(records), _CHUNK)]
-    return [
-        pa.Table.from_arrays(
-            [
-                pa.array([record.session_id for record in part], pa.string()),
-                pa.array([record.tenant_id for record in part], pa.string()),
-                pa.array([record.start_time for record in part], pa.string()),
-                pa.array([record.payload for record in part], pa.string()),
-                pa.repeat(pa.scalar(reading.number, pa.int64()), len(part)),
-                pa.repeat(pa.scalar(reading.fetched_at, pa.timestamp("us", "UTC")), len(part)),
-            ],
-            schema=RAW_SESSIONS.schema,
-        )
-        for part in parts
-    ]
+    tables = []
+    for first in range(0, len(records), _CHUNK):
+        part = records[first : first + _CHUNK]
+        sent = [pa.array(map(attrgetter(name), part), pa.string()) for name in RAW_SESSIONS.schema.names[:4]]
+        at = (pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP))
+        read = [pa.repeat(value, len(part)) for value in at]
+        tables.append(pa.Table.from_arrays([*sent, *read], schema=RAW_SESSIONS.schema))
+    return tables

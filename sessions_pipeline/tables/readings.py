@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from sessions_pipeline.days import is_day_over
 
-READINGS = "readings"
+# Names in a file's metadata: the readings of a raw file, and the raw commit that a file is, or was made from.
+READINGS, COMMIT = "readings", "commit"
 
 
 @dataclass(frozen=True, slots=True)

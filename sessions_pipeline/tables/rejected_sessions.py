@@ -4,36 +4,35 @@ from collections import Counter
 
 import pyarrow as pa
 
+from sessions_pipeline.tables import column
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import READINGS, gone_since, load_readings, record_key
+from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, record_key
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import CheckResult, Column, DayTables, Table, check, registered, text, time
+from sessions_pipeline.tables.table import DERIVED, CheckResult, DayTables, Table, check
 
 # Rejected records below this share are everyday noise; the threshold in the settings guards against more.
 REJECTED_SHARE = 0.05
 
-REJECTED_SESSIONS = registered(
-    Table(
-        "rejected_sessions",
-        "Records that failed validation, with every reason and the payload as sent. Nothing is lost.",
-        (
-            text("session_id", "The record's `id` as sent, if it has one that is text"),
-            text("tenant_id", "The record's `tenant_id` as sent, if it has one that is text", repeats=True),
-            text("start_time", "The record's `start_time` as sent, if it has one that is text"),
-            Column(
-                "reasons",
-                pa.list_(pa.string()),
-                "Every reason, as `field: what is wrong`",
-                nullable=False,
-                repeats=True,
-                long_text=True,
-            ),
-            text("payload", "The record's JSON text, verbatim", nullable=False, long_text=True),
-            time("fetched_at", "The reading that first brought the record", nullable=False),
+REJECTED_SESSIONS = Table(
+    "rejected_sessions",
+    "Records that failed validation, with every reason and the payload as sent. Nothing is lost.",
+    (
+        column.text("session_id", "The record's `id` as sent, if it has one that is text"),
+        column.text("tenant_id", "The record's `tenant_id` as sent, if it has one that is text", repeats=True),
+        column.text("start_time", "The record's `start_time` as sent, if it has one that is text"),
+        column.Column(
+            "reasons",
+            pa.list_(pa.string()),
+            "Every reason, as `field: what is wrong`",
+            nullable=False,
+            repeats=True,
+            long_text=True,
         ),
-        order=("session_id", "payload"),
-        sample=("session_id", "reasons"),
-    )
+        column.text("payload", "The record's JSON text, verbatim", nullable=False, long_text=True),
+        column.time("fetched_at", "The reading that first brought the record", nullable=False),
+    ),
+    order=("session_id", "payload"),
+    sample=("session_id", "reasons"),
 )
 
 
@@ -66,6 +65,15 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
     lost = counts["received"] - counts["valid"] - counts["rejected"] - counts["repeated"]
     said = ", ".join(f"{name} {count}" for name, count in counts.items())
     return CheckResult((f"{day.day}: {said}",) if lost else (), counts)
+
+
+@check(SESSIONS, "All tables of a day come from the same readings.", reads={RAW_SESSIONS: ()})
+def tables_of_a_day_agree(day: DayTables) -> CheckResult:
+    """By the commit that each was made from; what the day does not have is no disagreement."""
+    commit = day.metadata(RAW_SESSIONS).get(COMMIT)
+    made = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.has(table)]
+    broken = [table.name for table in made if day.metadata(table).get(COMMIT) != commit]
+    return CheckResult(tuple(f"{name} of {day.day}" for name in broken), {"tables": len(made)})
 
 
 @check(

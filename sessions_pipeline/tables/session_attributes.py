@@ -7,42 +7,33 @@ from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.tables import column
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import (
-    EXPERIMENTS_DATASET,
-    TENANT,
-    DayTables,
-    Table,
-    derived,
-    registered,
-    text,
-)
+from sessions_pipeline.tables.table import DayTables, Table, derived
 
-SESSION_ATTRIBUTES = registered(
-    Table(
-        "session_attributes",
-        "What experiments say about themselves: one row per session and key of `extra.metadata`.",
-        (
-            text("session_id", "The experiment, canonical UUID", nullable=False),
-            TENANT,
-            EXPERIMENTS_DATASET,
-            text(
-                "key",
-                "The metadata's key; of nested objects the keys joined by dots, three levels",
-                nullable=False,
-                repeats=True,
-            ),
-            text(
-                "value",
-                "Its value: text, numbers as sent, true or false, arrays of these sorted and joined by commas; one of "
-                "over 200 characters is cut to 191 with `…` and eight hex digits of its SHA-256",
-                nullable=False,
-                repeats=True,
-            ),
+SESSION_ATTRIBUTES = Table(
+    "session_attributes",
+    "What experiments say about themselves: one row per session and key of `extra.metadata`.",
+    (
+        column.text("session_id", "The experiment, canonical UUID", nullable=False),
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        column.text(
+            "key",
+            "The metadata's key; of nested objects the keys joined by dots, three levels",
+            nullable=False,
+            repeats=True,
         ),
-        order=("session_id", "key"),
-        group="insight",
-    )
+        column.text(
+            "value",
+            "Its value: text, numbers as sent, true or false, arrays of these sorted and joined by commas; one of "
+            "over 200 characters is cut to 191 with `…` and eight hex digits of its SHA-256",
+            nullable=False,
+            repeats=True,
+        ),
+    ),
+    order=("session_id", "key"),
+    group="insight",
 )
 _OWNER = ("id", "tenant_id", "reference_dataset_id")
 _LEVELS = 3

@@ -11,47 +11,36 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from sessions_pipeline.tables import column
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import (
-    DATASET,
-    TENANT,
-    DayTables,
-    Table,
-    count,
-    derived,
-    number,
-    registered,
-    text,
-)
+from sessions_pipeline.tables.table import DayTables, Table, derived
 
-SESSION_FEEDBACK = registered(
-    Table(
-        "session_feedback",
-        "One row per session, scope and feedback key.",
-        (
-            text("session_id", "The session, canonical UUID", nullable=False),
-            TENANT,
-            DATASET,
-            text(
-                "scope",
-                "`run`: feedback on its runs; `session`: feedback on the session itself",
-                nullable=False,
-                repeats=True,
-            ),
-            text("feedback_key", "The feedback's name, such as `correctness`", nullable=False, repeats=True),
-            count("count", "How many feedbacks"),
-            number("average", "Their average score"),
-            number("standard_deviation", "Their standard deviation"),
-            count("errors", "How many evaluations failed"),
-            text(
-                "values",
-                "Counts by value for categorical feedback, JSON text as sent; may hold private data",
-                long_text=True,
-            ),
+SESSION_FEEDBACK = Table(
+    "session_feedback",
+    "One row per session, scope and feedback key.",
+    (
+        column.text("session_id", "The session, canonical UUID", nullable=False),
+        column.TENANT,
+        column.DATASET,
+        column.text(
+            "scope",
+            "`run`: feedback on its runs; `session`: feedback on the session itself",
+            nullable=False,
+            repeats=True,
         ),
-        order=("session_id", "scope", "feedback_key"),
-        group="insight",
-    )
+        column.text("feedback_key", "The feedback's name, such as `correctness`", nullable=False, repeats=True),
+        column.count("count", "How many feedbacks"),
+        column.number("average", "Their average score"),
+        column.number("standard_deviation", "Their standard deviation"),
+        column.count("errors", "How many evaluations failed"),
+        column.text(
+            "values",
+            "Counts by value for categorical feedback, JSON text as sent; may hold private data",
+            long_text=True,
+        ),
+    ),
+    order=("session_id", "scope", "feedback_key"),
+    group="insight",
 )
 
 _OWNER = ("id", "tenant_id", "reference_dataset_id")
@@ -70,12 +59,8 @@ class _Stats(msgspec.Struct, gc=False):
 
 _FITS = msgspec.json.Decoder(dict[str, _Stats])
 _BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    "n": msgspec.json.Decoder(int),
-    "avg": msgspec.json.Decoder(float),
-    "stdev": msgspec.json.Decoder(float),
-    "errors": msgspec.json.Decoder(int),
-}
+_WHOLE, _ANY = msgspec.json.Decoder(int), msgspec.json.Decoder(float)
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "stdev": _ANY, "errors": _WHOLE}
 
 
 @derived(SESSION_FEEDBACK, reads={SESSIONS: (*_OWNER, *_SCOPES.values())})

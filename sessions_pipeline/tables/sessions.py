@@ -5,8 +5,8 @@ import json
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.table import TABLES, CheckResult, Column, DayTables, Table, check, registered, time
+from sessions_pipeline.tables import column
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.model import session_columns
 
 REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
@@ -14,45 +14,40 @@ LONG = frozenset(
     ["description", "extra", "feedback_stats", "session_feedback_stats", "run_facets", "experiment_progress"]
 )
 
-SESSIONS = registered(
-    Table(
-        "sessions",
-        "One row per valid session, with exact costs and the time that its numbers come from.",
-        (
-            *(
-                Column(name, kind, description, nullable, repeats=name in REPEATING, long_text=name in LONG)
-                for name, kind, nullable, description in session_columns()
-            ),
-            Column(
-                "unknown_fields",
-                pa.string(),
-                "Properties that the schema does not name, JSON text; null when there are none",
-                long_text=True,
-            ),
-            time("fetched_at", "The reading that first brought what this row says", nullable=False),
-            time(
-                "stats_as_of",
-                "The reading that counts, tokens, costs, latencies, rates and feedback come from; another than "
-                "`fetched_at` when retention has emptied them since",
-            ),
-            Column(
-                "problems",
-                pa.list_(pa.string()),
-                "Why a cost of this valid session is null, as `total_cost: is negative (-0.0012)`; null when there is "
-                "nothing to report",
-                long_text=True,
-            ),
-            time(
-                "missing_since", "The first reading of its day that no longer contained it; null while the API has it"
-            ),
+SESSIONS = Table(
+    "sessions",
+    "One row per valid session, with exact costs and the time that its numbers come from.",
+    (
+        *(
+            column.Column(name, kind, description, nullable, repeats=name in REPEATING, long_text=name in LONG)
+            for name, kind, nullable, description in session_columns()
         ),
-        order=("start_time", "id"),
-        sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
-    )
+        column.Column(
+            "unknown_fields",
+            pa.string(),
+            "Properties that the schema does not name, JSON text; null when there are none",
+            long_text=True,
+        ),
+        column.time("fetched_at", "The reading that first brought what this row says", nullable=False),
+        column.time(
+            "stats_as_of",
+            "The reading that counts, tokens, costs, latencies, rates and feedback come from; another than "
+            "`fetched_at` when retention has emptied them since",
+        ),
+        column.Column(
+            "problems",
+            pa.list_(pa.string()),
+            "Why a cost of this valid session is null, as `total_cost: is negative (-0.0012)`; null when there is "
+            "nothing to report",
+            long_text=True,
+        ),
+        column.time(
+            "missing_since", "The first reading of its day that no longer contained it; null while the API has it"
+        ),
+    ),
+    order=("start_time", "id"),
+    sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
 )
-
-COMMIT = "commit"
-"""In a file's metadata: which commit of `raw_sessions` it is, or was made from."""
 
 
 @check(SESSIONS, "Every session is in the lake once.", reads={SESSIONS: ("id",)})
@@ -72,15 +67,6 @@ def sessions_start_on_their_day(day: DayTables) -> CheckResult:
     else:
         elsewhere = pc.fill_null(pc.not_equal(started, pa.scalar(day.day, pa.date32())), fill_value=True)
     return CheckResult(tuple(sessions.filter(elsewhere).column("id").to_pylist()), {"sessions": sessions.num_rows})
-
-
-@check(SESSIONS, "All tables of a day come from the same readings.", reads={RAW_SESSIONS: ()})
-def tables_of_a_day_agree(day: DayTables) -> CheckResult:
-    """By the commit that each was made from; what the day does not have is no disagreement."""
-    commit = day.metadata(RAW_SESSIONS).get(COMMIT)
-    made = [table for table in TABLES if table.partition == "start_date" and day.has(table)]
-    broken = [table.name for table in made if day.metadata(table).get(COMMIT) != commit]
-    return CheckResult(tuple(f"{name} of {day.day}" for name in broken), {"tables": len(made)})
 
 
 @check(

@@ -1,8 +1,7 @@
-"""What a table, a column, a transform and a check are, and the registry that they are entered in.
+"""What a table, a transform and a check are, and the registry that these are entered in.
 
-A table's file defines its columns with `Table(...)` and enters it by `registered(...)`; `@derived` enters the function
-that makes a day of it, `@check` one that examines a day. Assets, dependencies, column schemas, checks, the data
-dictionary, DuckDB views and Parquet options all follow from here.
+A table's file defines its columns; `@derived` enters the function that makes a day of it, `@check` one that examines a
+day. Assets, dependencies, column schemas, checks, the data dictionary, DuckDB views and Parquet options follow from it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,28 +13,12 @@ from typing import Any, Literal, Self, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.tables.column import Column
 from sessions_pipeline.tables.readings import Reading
-from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
 Group: TypeAlias = Literal["sessions", "costs", "insight", "usage"]
 Severity: TypeAlias = Literal["error", "warn"]
 Examined: TypeAlias = Literal["run", "recent"]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its name, Arrow type, what it means, and whether it may be null.
-
-    `repeats`: few values come again and again, so it is dictionary-encoded. `long_text`: nobody filters it by range,
-    and its smallest and largest value would only swell the file, so it has no statistics.
-    """
-
-    name: str
-    type: pa.DataType
-    description: str
-    nullable: bool = True
-    repeats: bool = False
-    long_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +184,6 @@ class Check:
         return self.function(day) if all(map(day.has, self.reads)) else CheckResult()
 
 
-TABLES: list[Table] = []
 DERIVED: dict[Table, Derived] = {}
 CHECKS: dict[str, Check] = {}
 
@@ -213,12 +195,6 @@ def needed(checks: Iterable[Check]) -> Reads:
         for table, names in one.reads.items():
             columns[table] = tuple(dict.fromkeys((*columns.get(table, ()), *names)))
     return columns
-
-
-def registered(table: Table) -> Table:
-    """Enter a table in the registry."""
-    TABLES.append(table)
-    return table
 
 
 def derived(
@@ -244,53 +220,3 @@ def check(
         return function
 
     return enter
-
-
-def text(name: str, description: str, **more: bool) -> Column:
-    """A column of text."""
-    return Column(name, pa.string(), description, **more)
-
-
-def count(name: str, description: str, **more: bool) -> Column:
-    """A column of whole numbers."""
-    return Column(name, pa.int64(), description, **more)
-
-
-def number(name: str, description: str) -> Column:
-    """A column of doubles."""
-    return Column(name, pa.float64(), description)
-
-
-def money(name: str, description: str) -> Column:
-    """A column of US dollars."""
-    return Column(name, MONEY, f"{description}, US dollars, exact; null when unknown")
-
-
-def time(name: str, description: str, **more: bool) -> Column:
-    """A column of UTC times."""
-    return Column(name, TIMESTAMP, description, **more)
-
-
-def flag(name: str, description: str) -> Column:
-    """A column of yes and no, never null."""
-    return Column(name, pa.bool_(), description, nullable=False)
-
-
-SESSION = text("id", "The session, canonical UUID", nullable=False)
-TENANT = text("tenant_id", "The workspace that the session belongs to, canonical UUID", nullable=False, repeats=True)
-DATASET = text(
-    "reference_dataset_id", "The dataset that the experiment ran against; null for a tracing project", repeats=True
-)
-EXPERIMENTS_DATASET = text(
-    "reference_dataset_id",
-    "The dataset that the experiments ran against, canonical UUID",
-    nullable=False,
-    repeats=True,
-)
-RUN_COUNT = count("run_count", "Traces recorded; null when unknown")
-TOTAL_TOKENS = count("total_tokens", "Tokens used, prompt and completion; null when unknown")
-COSTS = (
-    money("prompt_cost", "Cost of the prompts"),
-    money("completion_cost", "Cost of the completions"),
-    money("total_cost", "Total cost, which may exceed prompt and completion together"),
-)
