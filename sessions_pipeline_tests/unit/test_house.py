@@ -1,0 +1,85 @@
+"""The house stays small: lines, modules, functions, dependencies, and no private part of Dagster but in one module."""
+
+import ast
+import io
+import tokenize
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sessions_pipeline
+
+PACKAGE = Path(sessions_pipeline.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+# Without blank lines, comments and docstrings, which are never saved on.
+MOST_LINES_OF_CODE = 5_800
+MOST_MODULES = 75
+MOST_LINES_OF_A_MODULE = 255
+MOST_LINES_OF_A_FUNCTION = 45
+MOST_DEPENDENCIES = 18
+LEANS_ON_PRIVATE_PARTS_OF_DAGSTER = "orchestration/event_storage.py"
+_NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+
+
+def lines_of_code(path: Path) -> int:
+    text = path.read_text()
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    lines = {line for token in tokens if token.type not in _NO_CODE for line in range(token.start[0], token.end[0] + 1)}
+    for docstring in _docstrings(ast.parse(text)):
+        lines -= set(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
+    return len(lines)
+
+
+def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield body[0]
+
+
+def test_the_package_keeps_its_budget_of_code() -> None:
+    assert sum(map(lines_of_code, MODULES)) <= MOST_LINES_OF_CODE
+
+
+def test_the_package_keeps_its_budget_of_modules() -> None:
+    assert len(MODULES) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_and_its_functions_fit_on_a_screen(module: Path) -> None:
+    text = module.read_text()
+    assert len(text.splitlines()) <= MOST_LINES_OF_A_MODULE
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    # Click's commands begin with their options, which are no code of the function.
+    long = {
+        f.name: (f.end_lineno or 0) - f.lineno
+        for f in functions
+        if (f.end_lineno or 0) - f.lineno > MOST_LINES_OF_A_FUNCTION
+    }
+    assert long == {}
+
+
+def test_one_module_alone_leans_on_private_parts_of_dagster() -> None:
+    private = {
+        str(path.relative_to(PACKAGE))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node)
+        if name.startswith(("dagster._", "dagster_shared"))
+    }
+    assert private <= {LEANS_ON_PRIVATE_PARTS_OF_DAGSTER}
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+
+
+def test_what_runs_needs_few_packages() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    assert len(project["dependencies"]) <= MOST_DEPENDENCIES

@@ -1,0 +1,36 @@
+"""What set-up hands on from pip's configuration to uv."""
+
+import importlib.util
+from pathlib import Path
+
+_SPEC = importlib.util.spec_from_file_location("install", Path(__file__).parents[2] / "tools" / "install.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+install = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(install)
+
+
+def test_a_mirror_that_only_pip_knows_reaches_uv() -> None:
+    listed = "global.index-url='https://mirror.example/simple'\nglobal.cert='/etc/ca.pem'\n"
+    environment = install.uv_environment(listed, {})
+    assert environment["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
+    assert environment["SSL_CERT_FILE"] == "/etc/ca.pem"
+
+
+def test_a_variable_of_pip_counts_more_than_its_file_and_one_of_uv_more_than_both() -> None:
+    listed = ":env:.index-url='https://variable.example'\nglobal.index-url='https://file.example'\n"
+    assert install.uv_environment(listed, {})["UV_DEFAULT_INDEX"] == "https://variable.example"
+    assert install.uv_environment(listed, {"UV_DEFAULT_INDEX": "https://own.example"})["UV_DEFAULT_INDEX"] == (
+        "https://own.example"
+    )
+
+
+def test_several_addresses_reach_uv_as_uv_separates_them() -> None:
+    listed = "global.extra-index-url='https://a.example\\nhttps://b.example'\nglobal.find-links='/wheels /more'\n"
+    environment = install.uv_environment(listed, {})
+    assert environment["UV_INDEX"] == "https://a.example https://b.example"
+    assert environment["UV_FIND_LINKS"] == "/wheels,/more"
+
+
+def test_the_certificates_of_the_system_count_without_any_configuration() -> None:
+    assert install.uv_environment("", {"PATH": "/bin"})["UV_SYSTEM_CERTS"] == "1"

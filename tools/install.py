@@ -1,0 +1,66 @@
+"""Install a hash-pinned lock with uv, telling it of the mirror, proxy and certificates that pip's configuration names.
+
+uv reads neither pip.conf nor PIP_* variables, so behind a company's mirror pip would work and uv would not.
+`python tools/install.py requirements.lock` installs into the environment of the Python that runs it.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# What pip calls it, and what uv does; several values are separated by spaces in pip's configuration.
+SETTINGS = {
+    "index-url": ("UV_DEFAULT_INDEX", None),
+    "extra-index-url": ("UV_INDEX", " "),
+    "find-links": ("UV_FIND_LINKS", ","),
+    "trusted-host": ("UV_INSECURE_HOST", " "),
+    "no-index": ("UV_NO_INDEX", None),
+    "cert": ("SSL_CERT_FILE", None),
+    "proxy": ("ALL_PROXY", None),
+}
+# A later one counts more, as in pip.
+SECTIONS = ("global", "install", ":env:")
+
+
+def main(lock: str) -> int:
+    """Install the lock, then the checkout itself."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
+    ).stdout
+    environment = uv_environment(listed, os.environ)
+    uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--python", sys.executable]
+    for what in (
+        ["--require-hashes", "-r", lock, "--compile-bytecode"],
+        ["--no-deps", "--no-build-isolation", "-e", "."],
+    ):
+        status = subprocess.run([*uv, *what], env=environment, check=False).returncode
+        if status:
+            return status
+    return 0
+
+
+def uv_environment(listed: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for uv: `listed` is what `pip config list` prints; variables that are set already stay."""
+    found: dict[str, str] = {}
+    for section in SECTIONS:
+        for line in listed.splitlines():
+            name, _, value = line.partition("=")
+            where, _, key = name.rpartition(".")
+            if where == section and key in SETTINGS:
+                found[key] = str(ast.literal_eval(value))
+    translated = {
+        variable: value if separator is None else separator.join(value.split())
+        for key, value in found.items()
+        for variable, separator in [SETTINGS[key]]
+    }
+    # Every file is pinned by its hash, so whichever index has it may give it. The system's certificates count too,
+    # as a proxy that re-signs TLS is known to the system alone.
+    defaults = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1"}
+    return {**defaults, **translated, **environment}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
