@@ -19,7 +19,7 @@ def report_asset() -> dg.AssetsDefinition:
         group_name="insight",
         owners=metadata.OWNERS,
         kinds={"html"},
-        description="One HTML page for people who do not use Dagster: total, trend, what cost most, how far to trust it.",
+        description="One HTML page for people who do not use Dagster: total, trend, what cost most, and caveats.",
     )
     def cost_report(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
