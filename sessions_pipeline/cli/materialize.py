@@ -12,7 +12,7 @@ from sessions_pipeline.settings import Settings
 DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
-def _past(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+def past(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
     """A time in ISO 8601; without an offset it is UTC."""
     if value is None:
         return None
@@ -34,7 +34,7 @@ def _past(_context: click.Context, _option: click.Parameter, value: str | None) 
 )
 @click.option(
     "--as-of",
-    callback=_past,
+    callback=past,
     metavar="TIME",
     help="Make tables again from the stored readings as they were known at this time, without the network.",
 )

@@ -88,7 +88,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequen
         return Text(visible(cell).encode(encoding, "backslashreplace").decode(encoding))
 
     table = Table(
-        box=box.SIMPLE_HEAD if is_utf8() else None, show_footer=bool(footer), pad_edge=False, padding=(0, 2, 0, 0)
+        box=box.SIMPLE_HEAD if is_utf8() else None,
+        show_footer=bool(footer),
+        pad_edge=False,
+        padding=(0, 1 if is_utf8() else 2, 0, 0),
     )
     places = [place for place, name in enumerate(columns) if name in kept]
     for place in places:
@@ -102,7 +105,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequen
 
 
 @contextmanager
-def progress_bar(days: int) -> Iterator["Callable[[date], object]"]:
+def progress_bar(days: int) -> Iterator["Callable[[date], None]"]:
     """A bar on a terminal; yields what is told of each finished day.
 
     It draws on a copy of standard error, because Dagster redirects the descriptor itself while a step runs.
@@ -116,7 +119,7 @@ def progress_bar(days: int) -> Iterator["Callable[[date], object]"]:
     columns: tuple[Any, ...] = (TextColumn("Days"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[day]}"))
     with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal:
         console = Console(file=terminal, force_terminal=True, width=shutil.get_terminal_size().columns)
-        options = {"transient": True, "redirect_stdout": False, "redirect_stderr": False, "refresh_per_second": 4}
-        with Progress(*columns, TimeElapsedColumn(), console=console, **options) as bar:
+        options: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
+        with Progress(*columns, TimeElapsedColumn(), console=console, refresh_per_second=4, **options) as bar:
             task = bar.add_task("days", total=days, day="reading")
             yield lambda day: bar.update(task, advance=1, day=day.isoformat())

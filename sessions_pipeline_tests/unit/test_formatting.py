@@ -122,9 +122,10 @@ def test_a_dataset_goes_by_its_name_or_id_and_no_two_by_the_same(
     assert list(formatting.dataset_labels(ids, names).values()) == labels
 
 
-@pytest.mark.parametrize(
-    "name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "＝1", "＋1", "－1", "＠A", "\ta", "\ra"]
-)  # noqa: RUF001
+FULL_WIDTH = [chr(ord(mark) + 0xFEE0) + "1" for mark in "=+-@"]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "\ta", "\ra", *FULL_WIDTH])
 def test_a_name_is_no_formula_in_a_spreadsheet(name: str) -> None:
     assert formatting.spreadsheet_text(name) == f"'{name}"
     assert formatting.spreadsheet_text("golden-set") == "golden-set"

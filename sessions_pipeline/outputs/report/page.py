@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts, ranking
-from sessions_pipeline.outputs.report.caveats import caveats, moment
+from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData, Row
 from sessions_pipeline.outputs.report.spending import Spending, spending
 from sessions_pipeline.settings import DEMO
@@ -67,7 +67,6 @@ def _content(data: ReportData) -> dict[str, Any]:
         "most_expensive": ranking.most_expensive(data),
         "panels": [(panel, _panel_svg(panel)) for panel in found],
         "panels_left_out": left_out,
-        "names": {one.id: one.name for one in spent.datasets},
         "shown": spent.rows[:ROWS_SHOWN],
         "embedded": _embedded(data, spent.rows),
     }
@@ -142,21 +141,11 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "money": formatting.money,
-        "exact": formatting.exact,
-        "count": formatting.count,
-        "number": formatting.number,
-        "day": formatting.day,
-        "moment": moment,
-    }
-    environment.globals |= {
-        "share": formatting.share,
-        "change": formatting.change,
-        "signed": formatting.signed,
-        "plural": formatting.plural,
-        "demo": DEMO,
-    }
+    for name in ("money", "exact", "count", "number", "day"):
+        environment.filters[name] = getattr(formatting, name)
+    for name in ("share", "change", "signed", "plural"):
+        environment.globals[name] = getattr(formatting, name)
+    environment.globals["demo"] = DEMO
     return environment
 
 

@@ -93,7 +93,7 @@ def most_expensive(data: ReportData) -> list[Experiment]:
 
 
 def panels(data: ReportData, spent: Spending) -> tuple[list[Panel], int]:
-    """Score against cost for the most expensive datasets that have scored experiments, and how many datasets are left out."""
+    """Score against cost for the most expensive datasets with scored experiments, and how many are left out."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in data.experiments:
         groups[row["reference_dataset_id"]].append(row)
