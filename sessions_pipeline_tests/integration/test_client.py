@@ -218,7 +218,7 @@ def test_nobody_listening_is_unreachable() -> None:
     assert "LANGSMITH_ENDPOINT" in str(error)
 
 
-def test_no_answer_in_time_is_its_own_error() -> None:
+def test_an_api_that_answers_nothing_in_time_is_one_line() -> None:
     done = threading.Event()
     with scripted(lambda _: done.wait(20)) as server:
         error = failing(server.url, read_seconds=0.02)
