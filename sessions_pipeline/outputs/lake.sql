@@ -7,31 +7,39 @@
 --
 --   lake = duckdb.connect()
 --   lake.execute("SET VARIABLE data_root = 'data/demo'")
---   lake.execute(importlib.resources.files("sessions_pipeline.insights").joinpath("lake.sql").read_text())
+--   lake.execute(importlib.resources.files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
 
 SET VARIABLE data_root = coalesce(getvariable('data_root'), 'data');
 SET TimeZone = 'UTC';
 
--- Any table by its name; `daily_cost_by_project`, which a job of its own makes, has no view because a view of a table
--- that is not there yet can't be made: `FROM days_of('daily_cost_by_project')`.
-CREATE OR REPLACE MACRO days_of(folder) AS TABLE FROM read_parquet(
+-- Any table that is partitioned by day, by its name. A table that a job of its own makes has no view, because a view of
+-- files that are not there yet can't be made: `FROM usage_of('daily_cost_by_project')`. The days are read as text and cast
+-- here: before 1.5, DuckDB takes the folder of rows without a day for text that compares greater than any date.
+CREATE OR REPLACE MACRO days_of(folder) AS TABLE
+SELECT * REPLACE (try_cast(start_date AS DATE) AS start_date)
+FROM read_parquet(
+    getvariable('data_root') || '/' || folder || '/*/*.parquet',
+    hive_partitioning = true,
+    hive_types_autocast = false
+);
+CREATE OR REPLACE MACRO usage_of(folder) AS TABLE FROM read_parquet(
     getvariable('data_root') || '/' || folder || '/*/*.parquet',
     hive_partitioning = true
 );
+CREATE OR REPLACE MACRO file_of(folder) AS TABLE FROM read_parquet(
+    getvariable('data_root') || '/' || folder || '/*.parquet'
+);
 
+-- Views of the tables, written by docs/generate.py.
 CREATE OR REPLACE VIEW raw_sessions AS FROM days_of('raw_sessions');
 CREATE OR REPLACE VIEW sessions AS FROM days_of('sessions');
 CREATE OR REPLACE VIEW rejected_sessions AS FROM days_of('rejected_sessions');
 CREATE OR REPLACE VIEW session_feedback AS FROM days_of('session_feedback');
 CREATE OR REPLACE VIEW experiment_summary AS FROM days_of('experiment_summary');
 CREATE OR REPLACE VIEW daily_cost_by_reference_dataset AS FROM days_of('daily_cost_by_reference_dataset');
-
-CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM read_parquet(
-    getvariable('data_root') || '/weekly_cost_by_reference_dataset/*.parquet'
-);
-CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM read_parquet(
-    getvariable('data_root') || '/monthly_cost_by_reference_dataset/*.parquet'
-);
+CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM file_of('weekly_cost_by_reference_dataset');
+CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM file_of('monthly_cost_by_reference_dataset');
+-- End of the views.
 
 -- FOCUS (FinOps Open Cost and Usage Specification) column names, one row per experiment, charged to the UTC day it
 -- started. Period ends are exclusive. FOCUS allows no null cost, this view does: a null is a cost that is unknown,
