@@ -13,6 +13,8 @@ from sessions_pipeline.validation.json_text import split_array, split_members
 from sessions_pipeline.validation.records import Record
 
 Path = tuple[str, ...]
+# Arrays in arrays on the way to a private property: more are nobody's data, and taking them apart is slow.
+MOST_DEPTH = 50
 # The record's place and identity: without them it could not be stored.
 NEEDED = {"id", "tenant_id", "start_time"}
 
@@ -53,17 +55,19 @@ def _redacted(payload: str, path: Path) -> str:
         return json.dumps({"redacted": "the record could not be read"})
 
 
-def _without(text: str, path: Path) -> str:
+def _without(text: str, path: Path, depth: int = 0) -> str:
+    if depth > MOST_DEPTH:
+        raise ValueError("is nested too deeply")
     if text.startswith("["):
         items = split_array(text)
-        cut = [_without(item, path) for item in items]
+        cut = [_without(item, path, depth + 1) for item in items]
         return text if cut == items else f"[{','.join(cut)}]"
     if not text.startswith("{"):
         return text
     sent = split_members(text)
     matches = [(name, value, path[0] in ("*", name)) for name, value in sent]
     kept = [
-        (name, _without(value, path[1:]) if matched else value)
+        (name, _without(value, path[1:], depth + 1) if matched else value)
         for name, value, matched in matches
         if not matched or len(path) > 1
     ]

@@ -15,11 +15,12 @@ from sessions_pipeline.langsmith.assembler import DayAssembler
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.coverage import Page
 from sessions_pipeline.langsmith.cursors import CursorReader
+from sessions_pipeline.langsmith.offsets import OffsetAsk
 from sessions_pipeline.langsmith.prefetch import read_ahead, run
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
 from sessions_pipeline.langsmith.versions import SECOND, Answer
 from sessions_pipeline.langsmith.walks import CursorAsk, CursorPage
-from sessions_pipeline.langsmith.window import SMALLEST_PAGE, OffsetAsk, WindowReader
+from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
 from sessions_pipeline.validation.records import FetchedDay
 
 # Timestamps and daily partitions bear a minute.

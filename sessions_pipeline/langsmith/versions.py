@@ -7,7 +7,6 @@ names. Records come out of both in version 1's spelling.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
@@ -19,38 +18,21 @@ _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "
 _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
 
 
-class Endpoint(Protocol):
-    """A list of the API: where it is, what one of its pages is in words, and how that is read."""
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A list of the API: its `path`, what its `page` is in words, and how that is `read` into records and next cursor."""
 
-    @property
-    def path(self) -> str:
-        """Behind the endpoint's host."""
-        ...
-
-    @property
-    def page(self) -> str:
-        """For error messages."""
-        ...
-
-    @property
-    def read(self) -> Callable[[bytes], tuple[list[Record], str | None]]:
-        """A body's records, and the next page's cursor where there are cursors."""
-        ...
+    path: str
+    page: str
+    read: Callable[[bytes], tuple[list[Record], str | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class ApiVersion:
-    """One version: its `name` in addresses, what a `page` is in words, its `parameters` and how a page is `read`."""
+class ApiVersion(Endpoint):
+    """The list of sessions in one version of the API: its `name` in settings and its `parameters`."""
 
     name: str
-    page: str
     parameters: Callable[[SessionsQuery, str | None], Parameters]
-    read: Callable[[bytes], tuple[list[Record], str | None]]
-
-    @property
-    def path(self) -> str:
-        """Where it lists sessions."""
-        return f"/api/{self.name}/sessions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +88,16 @@ def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
     return pairs if cursor is None else [*pairs, ("cursor", cursor)]
 
 
-FIRST = ApiVersion(
-    "v1",
-    "a complete JSON array",
-    lambda query, _cursor: query.to_parameters(),
-    lambda body: (read_page(body), None),
+def _read_array(body: bytes) -> tuple[list[Record], str | None]:
+    return read_page(body), None
+
+
+ARRAY = "a complete JSON array"
+FIRST = ApiVersion("/api/v1/sessions", ARRAY, _read_array, "v1", lambda query, _cursor: query.to_parameters())
+SECOND = ApiVersion(
+    "/api/v2/sessions", "a complete JSON object with items and next_cursor", read_second_page, "v2", second_parameters
 )
-SECOND = ApiVersion("v2", "a complete JSON object with items and next_cursor", second_parameters, read_second_page)
+DATASETS = Endpoint("/api/v1/datasets", ARRAY, _read_array)
 
 
 def decide(ask: Callable[[ApiVersion], Answer]) -> tuple[ApiVersion, Answer, str | None]:

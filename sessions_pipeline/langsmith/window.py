@@ -13,13 +13,13 @@ empty one, must end where that began. Only a deletion before and an insertion af
 cap, could hide a session from all three.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import replace
 from math import ceil
-from typing import NamedTuple
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.coverage import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, Piece, identity
+from sessions_pipeline.langsmith.offsets import OffsetAsk, Offsets
 from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
@@ -28,29 +28,6 @@ SMALLEST_PAGE = 3
 TRIES = 12
 # Readings of a group of equal start times that may disagree before giving up.
 SETTLE_TRIES = 5
-# The search's first strides quadruple: 1,000,000 sessions are crossed by 8 probes.
-STRIDE = 4
-# Probes asked for together: a third of the requests more than one by one, in half the time.
-PROBES = 3
-NOT_KNOWN = 2**62
-
-
-class OffsetAsk(NamedTuple):
-    """A page wanted now, and those that will probably be wanted next."""
-
-    offset: int
-    limit: int
-    include_stats: bool
-    ahead: tuple["OffsetAsk", ...] = ()
-
-    @property
-    def is_aside(self) -> bool:
-        """Whether pages in flight are still wanted after it: never, so that what it says is newer than they are."""
-        return False
-
-    def expected(self) -> tuple["OffsetAsk", ...]:
-        """Itself and what will probably be wanted next."""
-        return (self._replace(ahead=()), *self.ahead)
 
 
 class WindowReader:
@@ -68,12 +45,9 @@ class WindowReader:
         self.in_flight = in_flight
         self.frontier = end_us - 1
         self.received: list[Page] = []
-        self._undated_key = UNDATED_LAST
+        self._offsets = Offsets()
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0
-        self._inside = -1  # the highest offset known to exist
-        self._beyond: int | None = None  # an offset that was past the end
-        self._total: int | None = None  # how long the list is, as the last page says; believed only where it adds up
 
     def read(self) -> Generator[OffsetAsk, Page, None]:
         """Undated sessions that sort first, then the window, then undated sessions that sort last."""
@@ -83,10 +57,10 @@ class WindowReader:
             yield from self._cover(front, UNDATED_FIRST, floor=UNDATED_FIRST)
         start = front
         if not front.is_empty and (front.last is None or front.last >= self.end_us):
-            start = yield from self._ask((yield from self._last_offset_from(self.end_us)))
+            start = yield from self._ask((yield from self._last_offset_from(self.end_us, 0)))
         frontier = yield from self._cover(start, self.end_us - 1, floor=self.start_us)
         if frontier > LIST_END and not undated_first:
-            last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, low=max(self._inside, 0))))
+            last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, max(self._offsets.inside, 0))))
             yield from self._cover(last, UNDATED_LAST, floor=UNDATED_LAST)
 
     def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[OffsetAsk, Page, int]:
@@ -165,13 +139,13 @@ class WindowReader:
         if count > self._full:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
-        self._total = page.total
+        self._offsets.total = page.total
         if count:
             self.received.append(page)
-            self._inside = max(self._inside, page.offset + count - 1)
+            self._offsets.inside = max(self._offsets.inside, page.offset + count - 1)
             if page.offset == 0 and all(record.undated for record in page.records):
-                self._undated_key = UNDATED_FIRST
-        return Piece.of(page, undated_key=self._undated_key)
+                self._offsets.undated_key = UNDATED_FIRST
+        return Piece.of(page, undated_key=self._offsets.undated_key)
 
     def _may_be_last(self, piece: Piece) -> bool:
         """Whether the page is shorter than others, or than what was asked for where there are no others."""
@@ -180,14 +154,14 @@ class WindowReader:
 
     def _is_followed_by_nothing(self, piece: Piece) -> Generator[OffsetAsk, Page, bool]:
         """Whether an empty page follows, and no record that was seen behind it is still there."""
-        if not piece.is_empty and (yield from self._probe(piece.end)) != LIST_END:
+        if not piece.is_empty and (yield from self._offsets.probe(piece.end)) != LIST_END:
             # The server's cap has sunk.
             self._full, self._full_pages = piece.end - piece.offset, 1
             return False
-        if self._inside >= piece.end:
-            if piece.is_empty or (yield from self._probe(self._inside)) != LIST_END:
+        if self._offsets.inside >= piece.end:
+            if piece.is_empty or (yield from self._offsets.probe(self._offsets.inside)) != LIST_END:
                 return False
-            self._inside = piece.end - 1
+            self._offsets.inside = piece.end - 1
         return True
 
     def _last_page(self, piece: Piece) -> Generator[OffsetAsk, Page, Piece]:
@@ -203,7 +177,7 @@ class WindowReader:
         for _ in range(SETTLE_TRIES):
             reading = yield from self._walk(offset, frontier)
             if reading is not None and previous is not None and _same(previous, reading):
-                return Piece.of(reading, undated_key=self._undated_key, is_end=reading.total is not None)
+                return Piece.of(reading, undated_key=self._offsets.undated_key, is_end=reading.total is not None)
             previous = reading
         raise PagingError(
             f"The list of sessions kept changing around offset {offset} during {SETTLE_TRIES} readings; "
@@ -231,39 +205,8 @@ class WindowReader:
             last = identity(page.records[-1])
             offset += max(1, len(page.records) - 1)
 
-    def _last_offset_from(self, key: int, *, low: int = 0) -> Generator[OffsetAsk, Page, int]:
-        """An offset at most a page before the first session that sorts below `key`; a hint that `_cover` checks."""
-        high = NOT_KNOWN if self._beyond is None else self._beyond
-        if high == NOT_KNOWN and self._total is not None and low < self._total:
-            low, high = yield from self._narrowed([self._total], key, low, high)
-        while high == NOT_KNOWN:
-            first = max(low * STRIDE, self.limit)
-            low, high = yield from self._narrowed([first * STRIDE**n for n in range(PROBES)], key, low, high)
-        while high - low > self._step:
-            between = {low + (high - low) * (n + 1) // (PROBES + 1) for n in range(PROBES)} - {low}
-            low, high = yield from self._narrowed(sorted(between), key, low, high)
-        return low
-
-    def _narrowed(
-        self, offsets: Sequence[int], key: int, low: int, high: int
-    ) -> Generator[OffsetAsk, Page, tuple[int, int]]:
-        """`low` and `high` nearer to each other by probes at these offsets, which are in flight together."""
-        for number, offset in enumerate(offsets):
-            if (yield from self._probe(offset, offsets[number + 1 :])) < key:
-                return low, offset
-            low = max(low, offset)
-        return low, high
-
-    def _probe(self, offset: int, ahead: Sequence[int] = ()) -> Generator[OffsetAsk, Page, int]:
-        """The sort key at an offset, without the costly stats. One that can't be read counts as before the window."""
-        asks = [OffsetAsk(one, 1, include_stats=False) for one in (offset, *ahead)]
-        page = yield asks[0]._replace(ahead=tuple(asks[1:]))
-        if not page.records:
-            self._beyond = offset
-            return LIST_END
-        self._inside = max(self._inside, offset)
-        key = Piece.of(page, undated_key=self._undated_key).first
-        return UNDATED_FIRST if key is None else key
+    def _last_offset_from(self, key: int, low: int) -> Generator[OffsetAsk, Page, int]:
+        return self._offsets.last_from(key, low=low, step=self._step, limit=self.limit)
 
     @staticmethod
     def _check(fruitless: int, piece: Piece) -> None:

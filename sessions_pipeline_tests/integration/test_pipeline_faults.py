@@ -29,11 +29,10 @@ from sessions_pipeline.errors import (
     RateLimitedError,
     RedirectRefusedError,
     ServerError,
-    TimedOutError,
     TooManyRejectedError,
     UnreachableError,
 )
-from sessions_pipeline.langsmith import throttle, transport
+from sessions_pipeline.langsmith import throttle
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -161,15 +160,6 @@ def test_days_finished_before_a_fault_stay_written_and_the_others_are_as_they_we
             read(sandbox, data_root, **SMALL_PAGES)
     assert list(accounts(data_root)) == [TODAY]
     assert stray(data_root) == []
-
-
-def test_an_api_that_answers_nothing_in_time_is_one_line(data_root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport.Transport.__init__, "__kwdefaults__", {"read_seconds": 0.05})
-    with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
-        sandbox.faults.add(Fault("latency", 0.5, times=None))
-        with failing_in_one_line(TimedOutError, "did not answer in time"):
-            run_days(settings_for(sandbox.url, data_root), FIRST, TODAY, select=READING)
-    assert files(data_root) == {}
 
 
 def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) -> None:

@@ -86,18 +86,18 @@ def random_schedules(seeds: range, actions: tuple[str, ...] = MOVES) -> int:
 
 @pytest.mark.parametrize("block", range(2))
 def test_seeded_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
-    assert random_schedules(range(250 * block, 250 * (block + 1))) > 200
+    assert random_schedules(range(100 * block, 100 * (block + 1))) > 80
 
 
 def test_equal_start_times_in_no_stable_order_are_found_too() -> None:
     # Not proven: one schedule in ten thousand loses a session to a deletion and a new order at once, see the docs.
-    random_schedules(range(200), (*MOVES, "reorder"))
+    assert random_schedules(range(50), (*MOVES, "reorder")) > 25
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
-def test_twenty_thousand_schedules_of_changes_lose_nothing(block: int) -> None:
-    random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1)))
+def test_twenty_thousand_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+    assert random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1))) > 800
 
 
 def test_a_cursor_that_is_trusted_loses_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
