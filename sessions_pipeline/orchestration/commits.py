@@ -7,7 +7,8 @@ from typing import TypeAlias
 import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError
-from sessions_pipeline.lake.lake import Lake, Stored
+from sessions_pipeline.lake.day_file import Stored
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.tables import Table
 

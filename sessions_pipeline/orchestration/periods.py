@@ -13,7 +13,8 @@ from typing import Any
 
 import dagster as dg
 
-from sessions_pipeline.lake.lake import Lake, Stored
+from sessions_pipeline.lake.day_file import Stored
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.orchestration.commits import Made, commit
 from sessions_pipeline.orchestration.pipeline import Pipeline

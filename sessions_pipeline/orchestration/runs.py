@@ -10,6 +10,7 @@ import dagster as dg
 
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.home import STORAGE
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.report import REPORT
@@ -20,11 +21,6 @@ from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS
 OF_THE_PRESENT = (RAW_SESSIONS.name, DAILY_COST_BY_PROJECT.name, REPORT)
 # Dagster's own log stays off the terminal; errors are told by the command line.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-# As in the repository's dagster.yaml, which a wheel does not have.
-_INSTANCE = """
-storage: {custom: {module: sessions_pipeline.orchestration.event_storage, class: KeptStorage}}
-telemetry: {enabled: false}
-"""
 
 
 def run_days(
@@ -54,7 +50,7 @@ def run_days(
 def temporary_instance() -> Iterator[dg.DagsterInstance]:
     """An instance in a folder that goes when the block ends, with the storage that the shipped `dagster.yaml` names."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "dagster.yaml").write_text(_INSTANCE)
+        Path(folder, "dagster.yaml").write_text(f"{STORAGE}telemetry: {{enabled: false}}\n")
         with dg.DagsterInstance.from_config(folder) as instance:
             yield instance
 

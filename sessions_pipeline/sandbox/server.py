@@ -62,7 +62,9 @@ def serving(app: Any, port: int = 0, *, tells_time: bool = True) -> Iterator[str
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))
-        config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none", date_header=tells_time)
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, lifespan="off", ws="none", date_header=tells_time
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True, name="sandbox")
         thread.start()
