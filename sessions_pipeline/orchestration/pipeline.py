@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
@@ -100,7 +100,8 @@ class Pipeline:
                 return
             bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
             with self.workspaces() as (client, workspaces):
-                yield from workers.each(work, _read_days(client, workspaces, days, bases))
+                for result in workers.each(work, _read_days(client, workspaces, days, bases)):
+                    yield _warned(result, client.warnings)
                 for warning in client.warnings:
                     warn(warning)
 
@@ -141,6 +142,14 @@ class Pipeline:
             kept_from=None if kept is None else time - timedelta(days=kept),
             now=time,
         )
+
+
+def _warned(result: DayResult, warnings: Sequence[str]) -> DayResult:
+    """The result with what the API has warned of so far, as metadata of `raw_sessions`."""
+    if not warnings:
+        return result
+    raw = {**result.metadata.get(RAW_SESSIONS.name, {}), "api_warnings": "; ".join(warnings)}
+    return replace(result, metadata={**result.metadata, RAW_SESSIONS.name: raw})
 
 
 def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[DayTask]:
