@@ -7,16 +7,17 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.settings import Settings
+from sessions_pipeline.settings import DEFAULT_ENDPOINT, Settings
 
 # What a person reads of a server's own words.
 SHOWN_CHARACTERS = 200
 _HEADER_SAFE = re.compile(r"[!-~]+")
 _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
+_QUOTES = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class Auth:
     """The API's base address without `/api`, and the headers that open it.
 
     `variable` is the setting that holds the secret. Neither `repr` nor `clean` ever show the secret.
@@ -28,7 +29,7 @@ class Access:
     secret: str = field(repr=False)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Access":
+    def from_settings(cls, settings: Settings) -> "Auth":
         """Check endpoint and credentials.
 
         Raises:
@@ -52,6 +53,11 @@ class Access:
         return urlsplit(self.base).netloc
 
     @property
+    def is_default(self) -> bool:
+        """Whether the endpoint is the one that is asked where no other is set."""
+        return self.base == DEFAULT_ENDPOINT
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the endpoint is on this machine, where a proxy could not reach it."""
         name = urlsplit(self.base).hostname or ""
@@ -67,7 +73,14 @@ class Access:
         return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
 
 
+def _unquoted(value: str) -> str:
+    """A value without the quotes around it: `docker run --env-file` keeps those of the file."""
+    quoted = _QUOTES.fullmatch(value)
+    return quoted[2] if quoted else value
+
+
 def _header_value(variable: str, value: str) -> str:
+    value = _unquoted(value)
     if not _HEADER_SAFE.fullmatch(value):
         raise SettingError(
             variable, "holds a space, a line break or a letter that a header can't carry; copy the value again"
@@ -76,6 +89,7 @@ def _header_value(variable: str, value: str) -> str:
 
 
 def _base(endpoint: str) -> str:
+    endpoint = _unquoted(endpoint)
     try:
         parts = urlsplit(endpoint)
         usable = _is_plain(parts) and _HEADER_SAFE.fullmatch(endpoint) is not None and parts.port != 0

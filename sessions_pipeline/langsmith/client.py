@@ -3,6 +3,7 @@
 Path, parameters and bodies are the API version's; which version that is, is decided once, at the first request.
 """
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,13 +13,14 @@ from typing import Self
 import stamina
 
 from sessions_pipeline.errors import ApiError, BadBodyError, RateLimitedError, ServerError
-from sessions_pipeline.langsmith.auth import Access
+from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.langsmith.rate_limit import Budget
-from sessions_pipeline.langsmith.status_errors import failure, http_date
+from sessions_pipeline.langsmith.rate_limit import RateLimiter
+from sessions_pipeline.langsmith.redaction import Path, parse_paths, redact
+from sessions_pipeline.langsmith.status_errors import http_date, status_error
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Reply, Transport
-from sessions_pipeline.langsmith.versions import FIRST, SECOND, Answer, ApiVersion, decide
+from sessions_pipeline.langsmith.versions import FIRST, SECOND, Answer, ApiVersion, Endpoint, decide
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.validation.records import Record
 
@@ -27,8 +29,18 @@ ATTEMPTS = 8
 # A server that never gave an answer is rather a wrong address than one in trouble.
 ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 
+# Between two attempts, with jitter: who has less time left than this does not begin to wait.
+LONGEST_WAIT_SECONDS = 6.0
+# The list's length; a number of more digits is none.
+TOTAL = re.compile(r"[0-9]{1,15}")
+
 # By default stamina prints each retry on standard output wherever structlog is installed, as it is beside Dagster.
 stamina.instrumentation.set_on_retry_hooks([])
+
+
+def now() -> datetime:
+    """The current time, UTC."""
+    return datetime.now(UTC)
 
 
 class SessionsClient:
@@ -41,25 +53,32 @@ class SessionsClient:
 
     def __init__(
         self,
-        access: Access,
+        auth: Auth,
         throttle: Throttle,
         transport: Transport,
         *,
         version: ApiVersion = FIRST,
         may_move: bool = False,
+        private: Sequence[Path] = (),
+        clock: Callable[[], datetime] = now,
     ) -> None:
-        """`may_move`: the first request decides whether it is another version than `version`."""
+        """`may_move`: the first request decides whether it is another version than `version`.
+
+        What `private` names is taken out of every record as soon as it arrives; `clock` tells this machine's time, UTC.
+        """
         self.requests = 0
         self.retries = 0
         self.warnings: list[str] = []
-        self._access = access
+        self._auth = auth
+        self._private = private
+        self.clock = clock
         self._throttle = throttle
         self._transport = transport
         self.version = version
         self._may_move = may_move
         self._deciding = threading.Lock()
         self._answered = False
-        self._is_end_noted = False
+        self._ends_noted: set[str] = set()
         self._lock = threading.Lock()
         self._retry = stamina.RetryingCaller(
             attempts=ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=5.0, wait_jitter=1.0
@@ -67,27 +86,35 @@ class SessionsClient:
         self.progress = lambda: f"{self.requests} requests"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, *, clock: Callable[[], datetime] = now) -> Self:
         """A client for the settings' endpoint, whose deadline counts from now; sends nothing yet.
 
         Raises:
             SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
         """
-        access = Access.from_settings(settings)
+        auth = Auth.from_settings(settings)
         throttle = Throttle(
             settings.concurrency,
             deadline_seconds=settings.deadline_minutes * 60,
-            budget=Budget.from_settings(settings),
+            limiter=RateLimiter.from_settings(settings),
         )
-        transport = Transport(access, most_connections=settings.concurrency)
+        transport = Transport(auth, most_connections=settings.concurrency)
         version = SECOND if settings.api_version == SECOND.name else FIRST
-        client = cls(access, throttle, transport, version=version, may_move=settings.api_version == "auto")
+        client = cls(
+            auth,
+            throttle,
+            transport,
+            version=version,
+            may_move=settings.api_version == "auto",
+            private=parse_paths(settings.redact),
+            clock=clock,
+        )
         if version is SECOND:
-            client.warnings.append("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
+            client.warn("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
         return client
 
     def __repr__(self) -> str:
-        return f"SessionsClient({self._access.base}{self.version.path})"
+        return f"SessionsClient({self._auth.base}{self.version.path})"
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +123,16 @@ class SessionsClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def warn(self, text: str) -> None:
+        """Add to the warnings what is not among them."""
+        with self._lock:
+            if text not in self.warnings:
+                self.warnings.append(text)
+
+    def end_within(self, seconds: float) -> None:
+        """Let no request go on, or begin, later than so many seconds from now."""
+        self._throttle.end_within(seconds)
 
     def stop(self) -> None:
         """Wake and stop whoever waits for a slot or an answer; the requests of other threads fail."""
@@ -144,12 +181,21 @@ class SessionsClient:
         return answer
 
     def _page(self, version: ApiVersion, query: SessionsQuery, workspace: str | None, cursor: str | None) -> Answer:
-        (records, next_cursor), reply = self._get(version, version.parameters(query, cursor), workspace)
+        return self.answer(version, version.parameters(query, cursor), workspace)
+
+    def answer(self, endpoint: Endpoint, parameters: Sequence[tuple[str, str]], workspace: str | None) -> Answer:
+        """One page of an endpoint's list, without what is private. Thread-safe.
+
+        Raises:
+            ApiError: no usable answer, after retries where they could help; the subclass says what kind.
+        """
+        (records, next_cursor), reply, asked_at = self._get(endpoint, parameters, workspace)
         total = reply.headers.get("x-pagination-total", "")
         return Answer(
-            records,
-            int(total) if total.isascii() and total.isdigit() else None,
-            datetime.now(UTC),
+            [redact(record, self._private) for record in records] if self._private else records,
+            int(total) if TOTAL.fullmatch(total) else None,
+            asked_at,
+            self.clock(),
             reply.size,
             http_date(reply.headers.get("date", "")),
             next_cursor,
@@ -157,9 +203,9 @@ class SessionsClient:
         )
 
     def _get(
-        self, version: ApiVersion, parameters: Sequence[tuple[str, str]], workspace: str | None
-    ) -> tuple[tuple[list[Record], str | None], Reply]:
-        """A page's records and next cursor, and the reply that they came in; retried."""
+        self, endpoint: Endpoint, parameters: Sequence[tuple[str, str]], workspace: str | None
+    ) -> tuple[tuple[list[Record], str | None], Reply, datetime]:
+        """A page's records and next cursor, the reply that they came in, and when it was asked for; retried."""
         failures = 0
 
         def may_retry(error: Exception) -> bool:
@@ -167,15 +213,23 @@ class SessionsClient:
             failures += 1
             if not isinstance(error, ApiError) or not error.transient or self._throttle.is_closed:
                 return False
+            if self._throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
+                return False
             is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
             return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 
-        def attempt() -> tuple[tuple[list[Record], str | None], Reply]:
+        def attempt() -> tuple[tuple[list[Record], str | None], Reply, datetime]:
             with self._throttle.slot(workspace):
-                reply = self._exchange(version.path, parameters, workspace, is_retry=failures > 0)
-            return self._read(version, reply), reply
+                asked_at = self.clock()
+                reply = self._exchange(endpoint.path, parameters, workspace, is_retry=failures > 0)
+            return self._read(endpoint, reply), reply, asked_at
 
-        return self._retry(may_retry, attempt)
+        try:
+            return self._retry(may_retry, attempt)
+        except ApiError as error:
+            if not error.transient or self._throttle.remaining_seconds >= LONGEST_WAIT_SECONDS:
+                raise
+        raise self._throttle.too_late("leaves no time to ask again")
 
     def _exchange(
         self, path: str, parameters: Sequence[tuple[str, str]], workspace: str | None, *, is_retry: bool
@@ -186,28 +240,25 @@ class SessionsClient:
         seconds = self._throttle.remaining_seconds
         reply = self._transport.get(path, parameters, workspace=workspace, most_seconds=seconds)
         if not reply.is_success:
-            raise failure(reply.status, reply.headers, reply.body, path=path, access=self._access)
+            raise status_error(reply.status, reply.headers, reply.body, path=path, auth=self._auth)
         return reply
 
-    def _read(self, version: ApiVersion, reply: Reply) -> tuple[list[Record], str | None]:
+    def _read(self, endpoint: Endpoint, reply: Reply) -> tuple[list[Record], str | None]:
         try:
-            page = version.read(reply.body)
+            page = endpoint.read(reply.body)
         except ValueError:
-            kind = self._access.clean(reply.headers.get("content-type", "no content type"))
+            kind = self._auth.clean(reply.headers.get("content-type", "no content type"))
             raise BadBodyError(
-                f"{self._access.host}{version.path} answered with something else than {version.page} "
+                f"{self._auth.host}{endpoint.path} answered with something else than {endpoint.page} "
                 f"({len(reply.body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if it stays"
             ) from None
         self._answered = True
-        self._note_end(version, reply.headers)
+        self._note_end(endpoint, reply.headers)
         return page
 
-    def _note_end(self, version: ApiVersion, headers: Mapping[str, str]) -> None:
+    def _note_end(self, endpoint: Endpoint, headers: Mapping[str, str]) -> None:
         named = [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]
-        if not named:
-            return
-        with self._lock:
-            if not self._is_end_noted:
-                self._is_end_noted = True
-                said = self._access.clean(", ".join(named))
-                self.warnings.append(f"The API announces the end of {version.path} ({said}); look for a newer version")
+        if named and endpoint.path not in self._ends_noted:
+            self._ends_noted.add(endpoint.path)
+            said = self._auth.clean(", ".join(named))
+            self.warn(f"The API announces the end of {endpoint.path} ({said}); look for a newer version")

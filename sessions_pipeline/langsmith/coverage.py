@@ -5,6 +5,8 @@ The API has no time filter, no total and no stable order, so offsets are only hi
     A page is one answer, so it is a contiguous piece of the list, newest first. Every session that starts strictly
     between its first and its last start time was in it, if it existed. A page at offset 0 also proves all that is
     newer, a page at the list's end all that is older.
+
+That a page lies at the list's end it can't say itself: a short page may be a server's cap (see `window`).
 """
 
 from collections.abc import Sequence
@@ -31,19 +33,22 @@ class Page(NamedTuple):
 class Piece:
     """A page placed on the time line.
 
-    `first` and `last` are sort keys in microseconds since the epoch (None: no record with a known place).
-    `overlap` is the offset that a next page must begin at, or before, to hold the last key's sessions in its interior.
+    It holds the list's places from `offset` to `end` (exclusive). `first` and `last` are sort keys in microseconds
+    since the epoch (None: no record with a known place). `overlap` is the offset that a next page must begin at, or
+    before, to hold the last key's sessions in its interior. `adds_up`: the list is as long as the page's own answer
+    says if it ends here. `is_end`: that nothing lies behind is proven.
     """
 
     offset: int
+    end: int
     first: int | None
     last: int | None
     overlap: int
-    is_empty: bool
+    adds_up: bool
     is_end: bool
 
     @classmethod
-    def of(cls, page: Page, *, undated_key: int, is_end: bool) -> "Piece":
+    def of(cls, page: Page, *, undated_key: int, is_end: bool = False) -> "Piece":
         """Place a page; a session whose start time can't be read has no place and is passed over.
 
         Raises:
@@ -51,15 +56,22 @@ class Piece:
         """
         keys = sort_keys(page.records, undated_key)
         placed = [key for key in keys if key is not None]
+        end = page.offset + len(page.records)
         if not placed:
-            return cls(page.offset, None, None, page.offset, not page.records, is_end)
+            return cls(page.offset, end, None, None, page.offset, page.total == end, is_end)
         if placed != sorted(placed, reverse=True):
             raise PagingError(
                 "The API did not sort the sessions by start time, so their days can't be told; "
                 "check that LANGSMITH_ENDPOINT is the LangSmith API"
             )
         last = placed[-1]
-        return cls(page.offset, placed[0], last, page.offset + keys.index(last) - 1, is_empty=False, is_end=is_end)
+        overlap = page.offset + keys.index(last) - 1
+        return cls(page.offset, end, placed[0], last, overlap, page.total == end, is_end)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the page has no record at all."""
+        return self.end == self.offset
 
     @property
     def reach(self) -> int | None:
@@ -76,8 +88,8 @@ class Piece:
 
 
 def identity(record: Record) -> str:
-    """What makes two records the same session: the id, or the whole text where there is none."""
-    return record.session_id if record.session_id is not None else record.payload
+    """What makes two records the same session: the id in any letter case, or the whole text where there is none."""
+    return record.session_id.lower() if record.session_id is not None else record.payload
 
 
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:

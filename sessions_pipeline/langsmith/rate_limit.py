@@ -22,7 +22,7 @@ THIS_PROCESS = "memory://"
 STORE = "SESSIONS_PIPELINE_RATE_STORE"
 
 
-class Budget:
+class RateLimiter:
     """Places for requests, per workspace. Thread-safe."""
 
     def __init__(self, requests_per_minute: int, store: str = THIS_PROCESS) -> None:
@@ -62,7 +62,7 @@ class Budget:
         store = settings.rate_store
         return cls(settings.requests_per_minute, store.get_secret_value() if store else THIS_PROCESS)
 
-    def take(self, workspace: str | None) -> float:
+    def acquire(self, workspace: str | None) -> float:
         """Take the place of one request, to be sent at once, to a workspace or (None) to the key's own.
 
         Returns 0 where it is taken, else the seconds after which to try again.

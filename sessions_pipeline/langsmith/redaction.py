@@ -1,23 +1,22 @@
 """Private fields, taken out of a record before anything is written. Pure.
 
 A path names properties from the record's top, separated by dots, `*` for any: `extra.metadata.git.author_email`,
-`feedback_stats.*.values`. A leading `$.` is allowed. Everything else of the record stays as it was sent.
+`feedback_stats.*.values`. A leading `$.` is allowed. Everything else of the record stays as it was sent. The client
+takes them out of whatever it reads, so that no reader can forget to.
 """
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import msgspec
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.validation.json_text import split_array, split_members
 from sessions_pipeline.validation.records import Record
 
 Path = tuple[str, ...]
+# Arrays in arrays on the way to a private property: more are nobody's data, and taking them apart is slow.
+MOST_DEPTH = 50
 # The record's place and identity: without them it could not be stored.
 NEEDED = {"id", "tenant_id", "start_time"}
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def parse_paths(texts: Iterable[str]) -> tuple[Path, ...]:
@@ -36,52 +35,40 @@ def parse_paths(texts: Iterable[str]) -> tuple[Path, ...]:
 
 
 def redact(record: Record, paths: Sequence[Path]) -> Record:
-    """The record without the properties that the paths name; the same record if it has none of them."""
+    """The record without the properties that the paths name; the same record if it has none of them.
+
+    A property that is given twice goes each time.
+    """
     payload = record.payload
     for path in paths:
-        payload = _without(payload, path)
-    return record if payload is record.payload else record._replace(payload=payload)
+        # An escape may hide a name; where there is none, most records are told without taking them apart.
+        if "\\" in payload or all(name == "*" or f'"{name}"' in payload for name in path):
+            payload = _redacted(payload, path)
+    return record if payload == record.payload else record._replace(payload=payload)
 
 
-def _without(text: str, path: Path) -> str:
-    if not text.startswith(("{", "[")):
-        return text
+def _redacted(payload: str, path: Path) -> str:
     try:
-        return _spliced(text, path)
-    except (msgspec.DecodeError, RecursionError):
-        # NaN, lone surrogates: the record will be rejected, but what is private must not be kept with it.
-        return _loosely(text, path)
-
-
-def _spliced(text: str, path: Path) -> str:
-    if text.startswith("["):
-        items = [bytes(item).decode() for item in _ARRAY.decode(text)]
-        cut = [_without(item, path) for item in items]
-        return text if cut == items else f"[{','.join(cut)}]"
-    if not text.startswith("{"):
-        return text
-    fields = {name: bytes(value).decode() for name, value in _OBJECT.decode(text).items()}
-    kept = {}
-    for name, value in fields.items():
-        if path[0] not in ("*", name):
-            kept[name] = value
-        elif len(path) > 1:
-            kept[name] = _without(value, path[1:])
-    return text if kept == fields else "{" + ",".join(f"{json.dumps(k)}:{v}" for k, v in kept.items()) + "}"
-
-
-def _loosely(text: str, path: Path) -> str:
-    try:
-        return json.dumps(_pruned(json.loads(text), path))
+        return _without(payload, path)
     except (ValueError, RecursionError):
+        # It will be rejected, but what is private must not be kept with it.
         return json.dumps({"redacted": "the record could not be read"})
 
 
-def _pruned(value: Any, path: Path) -> Any:
-    if isinstance(value, list):
-        return [_pruned(item, path) for item in value]
-    if not isinstance(value, dict):
-        return value
-    matched = {name for name in value if path[0] in ("*", name)}
-    kept = {name: item for name, item in value.items() if name not in matched}
-    return kept | {name: _pruned(value[name], path[1:]) for name in matched if len(path) > 1}
+def _without(text: str, path: Path, depth: int = 0) -> str:
+    if depth > MOST_DEPTH:
+        raise ValueError("is nested too deeply")
+    if text.startswith("["):
+        items = split_array(text)
+        cut = [_without(item, path, depth + 1) for item in items]
+        return text if cut == items else f"[{','.join(cut)}]"
+    if not text.startswith("{"):
+        return text
+    sent = split_members(text)
+    matches = [(name, value, path[0] in ("*", name)) for name, value in sent]
+    kept = [
+        (name, _without(value, path[1:], depth + 1) if matched else value)
+        for name, value, matched in matches
+        if not matched or len(path) > 1
+    ]
+    return text if kept == sent else "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in kept) + "}"

@@ -33,7 +33,7 @@ FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
 
 
 class _Page(msgspec.Struct):
-    items: list[msgspec.Raw]
+    items: list[msgspec.Raw] | None
     next_cursor: str | None = None
 
 
@@ -44,12 +44,14 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 def read_second_page(body: bytes) -> tuple[list[Record], str | None]:
     """The records of an answer `{items, next_cursor}`, as version 1 spells them, and the next page's cursor.
 
+    `"items": null` is an empty page: so Go spells an empty list.
+
     Raises:
         ValueError: the body is something else, because it is truncated or not this API's.
     """
     try:
         page = _PAGE.decode(body)
-        items, cursor = [bytes(item).decode() for item in page.items], page.next_cursor
+        items, cursor = [bytes(item).decode() for item in page.items or ()], page.next_cursor
     except (msgspec.DecodeError, RecursionError):
         # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
         items, cursor = _split(body.decode())
@@ -69,13 +71,14 @@ def as_first_version(payload: str) -> str:
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
-    members = dict(split_object(text))
+    members = split_object(text)
     if "items" not in members:
         raise ValueError("has no items")
-    cursor = members["next_cursor"].value if "next_cursor" in members else None
+    cursor = json.loads(members.get("next_cursor", "null"))
     if not isinstance(cursor, str | None):
         raise ValueError("next_cursor is no text")  # noqa: TRY004
-    return [element.text for element in split_array(members["items"].text)], cursor
+    items = members["items"]
+    return [] if items == "null" else split_array(items), cursor
 
 
 def _respelt(name: str, text: str) -> str:

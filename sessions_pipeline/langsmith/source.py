@@ -1,32 +1,36 @@
 """The seam between the API's ways of paging and the pipeline: days of sessions, newest first.
 
-Version 1 pages by offset, version 2 by cursor; each is one class with the method `days`, and `ApiSource` takes the one
-that the API speaks.
+Version 1 pages by offset (`window`), version 2 by cursor (`cursors`). Whoever adds another way writes a reader beside
+them and names it in `ApiSource.days`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
 from sessions_pipeline.days import day_start_us
+from sessions_pipeline.langsmith.assembler import DayAssembler
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.coverage import Page
-from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading
-from sessions_pipeline.langsmith.prefetch import drive
+from sessions_pipeline.langsmith.cursors import CursorReader
+from sessions_pipeline.langsmith.offsets import OffsetAsk
+from sessions_pipeline.langsmith.prefetch import read_ahead, run
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.langsmith.redaction import Path, redact
 from sessions_pipeline.langsmith.versions import SECOND, Answer
-from sessions_pipeline.langsmith.window import SMALLEST_PAGE, Ask, WindowReader
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.walks import CursorAsk, CursorPage
+from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
+from sessions_pipeline.validation.records import FetchedDay
+
+# Timestamps and daily partitions bear a minute.
+CLOCK_TOLERANCE_SECONDS = 60
 
 
-class SessionSource(Protocol):
+class Source(Protocol):
     """Reads days of one workspace."""
 
-    def days(self, first: date, last: date) -> Iterator[DayReading]:
+    def days(self, first: date, last: date) -> Iterator[FetchedDay]:
         """Every UTC day from `last` back to `first`, both included, then the sessions without a day.
 
         Raises:
@@ -36,25 +40,34 @@ class SessionSource(Protocol):
 
 
 class Listing:
-    """One workspace's sessions as the API lists them, newest first; pages of them, without what is private."""
+    """One workspace's sessions as the API lists them, newest first."""
 
-    def __init__(
-        self, client: SessionsClient, query: SessionsQuery, *, workspace: str | None, private: Sequence[Path] = ()
-    ) -> None:
-        """`query` narrows what is read; its sorting, paging and `include_stats` are set here.
-
-        `private` names what is taken out of every record as soon as it arrives.
-        """
+    def __init__(self, client: SessionsClient, query: SessionsQuery, *, workspace: str | None) -> None:
+        """`query` narrows what is read; its sorting, paging and `include_stats` are set here."""
+        self.workspace = workspace
         self._client = client
         self._query = query.model_copy(update={"sort_by": SessionSortableColumns.start_time, "sort_by_desc": True})
-        self._workspace = workspace
-        self._private = private
         self._opening: tuple[SessionsQuery, Answer] | None = None
 
-    def open(self, page_size: int) -> bool:
-        """Read the first page, whichever way of paging it will belong to; whether pages come by cursor."""
+    def open(self, page_size: int) -> datetime:
+        """Read the first page, whichever way of paging it will belong to; when that was.
+
+        By this machine's clock; by the server's, with a warning, where the two differ by over a minute.
+        """
+        began = self._client.clock()
         query = self._query.model_copy(update={"limit": page_size, "include_stats": True})
-        self._opening = query, self._client.fetch(query, workspace=self._workspace)
+        answer = self._client.fetch(query, workspace=self.workspace)
+        self._opening = query, answer
+        if answer.server_time is None or answer.clock_error_seconds <= CLOCK_TOLERANCE_SECONDS:
+            return began
+        self._client.warn(
+            f"This machine's clock is {answer.clock_error_seconds:.0f} s off the API's, whose time is taken; set it"
+        )
+        return answer.server_time
+
+    @property
+    def has_cursors(self) -> bool:
+        """Whether pages come by cursor; known once it is open."""
         return self._client.version is SECOND
 
     def page(self, *, cursor: str | None = None, **values: Any) -> Answer:
@@ -63,72 +76,43 @@ class Listing:
         opening, self._opening = self._opening, None
         if opening is not None and cursor is None and opening[0] == query:
             return opening[1]
-        return self._client.fetch(query, workspace=self._workspace, cursor=cursor)
+        return self._client.fetch(query, workspace=self.workspace, cursor=cursor)
 
-    def records(self, answer: Answer) -> list[Record]:
-        """The answer's records without what is private."""
-        return [redact(record, self._private) for record in answer.records] if self._private else answer.records
+    def offset_page(self, ask: OffsetAsk) -> Page:
+        """A page by offset."""
+        answer = self.page(offset=ask.offset, limit=ask.limit, include_stats=ask.include_stats)
+        return Page(ask.offset, answer.records, answer.total)
 
-
-class OffsetSource:
-    """Version 1 of the API: pages by offset and limit, many in flight."""
-
-    def __init__(self, listing: Listing, executor: Executor, *, page_size: int, in_flight: int) -> None:
-        self._listing = listing
-        self._executor = executor
-        self._page_size = page_size
-        self._in_flight = in_flight
-
-    def days(self, first: date, last: date) -> Iterator[DayReading]:
-        """See `SessionSource.days`."""
-        reader = WindowReader(
-            start_us=day_start_us(first),
-            end_us=day_start_us(last + timedelta(days=1)),
-            page_size=self._page_size,
-            in_flight=self._in_flight,
-        )
-        yield from drive(reader, self._fetch, self._executor, DayAssembler(first, last))
-
-    def _fetch(self, ask: Ask) -> Page:
-        answer = self._listing.page(offset=ask.offset, limit=ask.limit, include_stats=ask.include_stats)
-        return Page(ask.offset, self._listing.records(answer), answer.total)
-
-
-class CursorSource:
-    """Version 2 of the API: pages by cursor, each only after the one before."""
-
-    def __init__(self, listing: Listing, executor: Executor, *, page_size: int) -> None:
-        self._listing = listing
-        self._executor = executor
-        self._page_size = page_size
-
-    def days(self, first: date, last: date) -> Iterator[DayReading]:
-        """See `SessionSource.days`; undated sessions are those that the pages of the window come upon."""
-        reader = CursorReader(
-            start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=self._page_size
-        )
-        yield from drive(reader, self._fetch, self._executor, DayAssembler(first, last))
-
-    def _fetch(self, ask: CursorAsk) -> CursorPage:
+    def cursor_page(self, ask: CursorAsk) -> CursorPage:
+        """A page by cursor, or of the ids asked for."""
         only = {"id": tuple(map(UUID, ask.ids))} if ask.ids else {}
-        answer = self._listing.page(cursor=ask.cursor, limit=ask.size, include_stats=ask.include_stats, **only)
-        return CursorPage(self._listing.records(answer), answer.next_cursor)
+        answer = self.page(cursor=ask.cursor, limit=ask.size, include_stats=ask.include_stats, **only)
+        return CursorPage(answer.records, answer.next_cursor)
 
 
 class ApiSource:
-    """The version that the API speaks, decided at the run's first request."""
+    """The days of a listing, by the version that the API speaks, decided at the run's first request."""
 
     def __init__(self, listing: Listing, executor: Executor, *, page_size: int, in_flight: int) -> None:
+        """Pages of at most `page_size` sessions are asked for in the executor's threads, `in_flight` together."""
         self._listing = listing
         self._executor = executor
         self._page_size = page_size
         self._in_flight = in_flight
 
-    def days(self, first: date, last: date) -> Iterator[DayReading]:
-        """See `SessionSource.days`."""
-        source: SessionSource
-        if self._listing.open(max(self._page_size, SMALLEST_PAGE)):
-            source = CursorSource(self._listing, self._executor, page_size=self._page_size)
+    def days(self, first: date, last: date) -> Iterator[FetchedDay]:
+        """See `Source.days`; later days are read while the caller is busy with one."""
+        return read_ahead(self._days(first, last))
+
+    def _days(self, first: date, last: date) -> Iterator[FetchedDay]:
+        listing, start_us, end_us = self._listing, day_start_us(first), day_start_us(last + timedelta(days=1))
+        fetched_at = listing.open(max(self._page_size, SMALLEST_PAGE))
+        assembler = DayAssembler(first, last, workspace=listing.workspace, fetched_at=fetched_at)
+        if listing.has_cursors:
+            by_cursor = CursorReader(start_us=start_us, end_us=end_us, page_size=self._page_size)
+            yield from run(by_cursor, listing.cursor_page, self._executor, assembler)
         else:
-            source = OffsetSource(self._listing, self._executor, page_size=self._page_size, in_flight=self._in_flight)
-        yield from source.days(first, last)
+            by_offset = WindowReader(
+                start_us=start_us, end_us=end_us, page_size=self._page_size, in_flight=self._in_flight
+            )
+            yield from run(by_offset, listing.offset_page, self._executor, assembler)

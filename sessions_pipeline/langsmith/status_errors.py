@@ -21,18 +21,19 @@ from sessions_pipeline.errors import (
     RequestRefusedError,
     ServerError,
 )
-from sessions_pipeline.langsmith.auth import Access
+from sessions_pipeline.langsmith.auth import Auth
 
+PROXY_ADVICE = "check user name and password in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
 
-def failure(status: int, headers: Mapping[str, str], body: bytes, *, path: str, access: Access) -> ApiError:
+def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: str, auth: Auth) -> ApiError:
     """The typed error for an answer whose status is not 2xx; `headers` are looked up in lower case."""
-    where = f"{access.host}{path}"
+    where = f"{auth.host}{path}"
     if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
-        return _redirect(status, headers, where, access)
+        return _redirect(status, headers, where, auth)
     is_json, reasons = _read(body)
-    said = access.clean(reasons)
+    said = auth.clean(reasons)
     code = f"{status}: {said}" if said else str(status)
     if status in (401, 403) and not is_json:
         return FirewallError(
@@ -42,11 +43,12 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, *, path: str, 
         )
     match status:
         case 401:
-            return AuthenticationError(f"{where} does not accept the key ({code}); check {access.variable}")
+            return AuthenticationError(f"{where} does not accept the key ({code}); check {auth.variable}")
         case 403:
+            region = "a key of the EU or APAC needs that address" if auth.is_default else "a key holds in one region"
             return PermissionDeniedError(
-                f"{where} does not let this key read the workspace ({code}); "
-                f"check LANGSMITH_WORKSPACE_ID and the rights of {access.variable}"
+                f"{where} does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT ({region}), "
+                f"LANGSMITH_WORKSPACE_ID (an organisation's key needs one) and the rights of {auth.variable}"
             )
         case 404 | 410:
             # Which of the two, only the other version's answer tells: see `versions.decide`.
@@ -56,6 +58,8 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, *, path: str, 
             return InvalidRequestError(
                 f"{where} refuses a parameter ({code}); correct it in SESSIONS_PIPELINE_QUERY or on the command line"
             )
+        case 407:
+            return RequestRefusedError(f"The proxy on the way to {where} refused ({code}); {PROXY_ADVICE}")
         case 429:
             return RateLimitedError(
                 f"{where} limits the rate of requests ({code}); try again later or lower SESSIONS_PIPELINE_CONCURRENCY",
@@ -83,18 +87,18 @@ def http_date(value: str) -> datetime | None:
     """An HTTP date, aware UTC; None if it is not one."""
     try:
         parsed = parsedate_to_datetime(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
 
 
-def _redirect(status: int, headers: Mapping[str, str], where: str, access: Access) -> RedirectRefusedError:
+def _redirect(status: int, headers: Mapping[str, str], where: str, auth: Auth) -> RedirectRefusedError:
     try:
         # The host alone: paths and queries of redirects carry tokens.
         host = urlsplit(headers.get("location", "")).hostname
     except ValueError:
         host = None
-    to = f"to {access.clean(host)}" if host else "within its own host"
+    to = f"to {auth.clean(host)}" if host else "within its own host"
     return RedirectRefusedError(
         f"{where} redirects ({status}) {to}; the key is not sent there: set LANGSMITH_ENDPOINT to the API's own address"
     )
@@ -104,13 +108,11 @@ def _read(body: bytes) -> tuple[bool, str]:
     """Whether a body is JSON, and the reasons it gives in words."""
     try:
         parsed: Any = json.loads(body)
+        if isinstance(parsed, dict):
+            parsed = next((parsed[name] for name in ("detail", "error", "message") if parsed.get(name)), "")
+        return True, "; ".join(map(_reason, parsed)) if isinstance(parsed, list) else _reason(parsed)
     except (ValueError, RecursionError):
         return False, ""
-    if isinstance(parsed, dict):
-        parsed = next((parsed[name] for name in ("detail", "error", "message") if parsed.get(name)), "")
-    if isinstance(parsed, list):
-        return True, "; ".join(map(_reason, parsed))
-    return True, _reason(parsed)
 
 
 def _reason(value: Any) -> str:

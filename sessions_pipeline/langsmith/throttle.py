@@ -14,10 +14,10 @@ WINDOW_SECONDS = 60.0
 SHORTEST_PAUSE_SECONDS = 1.0
 
 
-class Places(Protocol):
-    """What else a request needs, such as a place in the rate budget: see `budget.Budget`."""
+class Limiter(Protocol):
+    """Gives each request a place before it is sent: see `rate_limit.RateLimiter`."""
 
-    def take(self, workspace: str | None) -> float:
+    def acquire(self, workspace: str | None) -> float:
         """0 where one is taken, else the seconds after which to try again."""
         ...
 
@@ -34,20 +34,21 @@ class Throttle:
         most: int,
         *,
         deadline_seconds: float,
-        budget: Places | None = None,
+        limiter: Limiter | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
-        """At most `most` slots, none later than `deadline_seconds` from now, each with a place in the `budget`.
+        """At most `most` slots, none later than `deadline_seconds` from now, each with a place from the `limiter`.
 
         `clock` is in seconds.
         """
         self.progress: Callable[[], str] = str
         self._most = most
-        self._budget = budget
+        self._limiter = limiter
         self._clock = clock
         self._wait = wait
-        self._minutes = deadline_seconds / 60
+        minutes = deadline_seconds / 60
+        self._deadline_name = f"The run's deadline of {minutes:g} minutes (SESSIONS_PIPELINE_DEADLINE_MINUTES)"
         self._deadline = clock() + deadline_seconds
         self._changed = threading.Condition()
         self._slots = float(most)
@@ -71,6 +72,14 @@ class Throttle:
     def is_closed(self) -> bool:
         """Whether `close` was called."""
         return self._closed
+
+    def end_within(self, seconds: float) -> None:
+        """Bring the deadline nearer: so many seconds from now, where it is later."""
+        with self._changed:
+            end = self._clock() + seconds
+            if end < self._deadline:
+                self._deadline = end
+                self._deadline_name = f"The {seconds:g} seconds that this may take"
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -106,14 +115,14 @@ class Throttle:
                     raise ApiError("The reading was stopped before it was complete; run it again")
                 now = self._clock()
                 if now >= self._deadline:
-                    raise self._too_late("has passed")
+                    raise self.too_late("has passed")
                 if self._paused_until > self._deadline:
-                    raise self._too_late("would pass before the API answers again, as it limits the rate of requests")
+                    raise self.too_late("would pass before the API answers again, as it limits the rate of requests")
                 if self._paused_until > now:
                     self._wait(self._changed, self._paused_until - now)
                 elif self._in_flight >= self.slots:
                     self._wait(self._changed, self._deadline - now)
-                elif self._budget is not None and (pause := self._budget.take(workspace)) > 0:
+                elif self._limiter is not None and (pause := self._limiter.acquire(workspace)) > 0:
                     self._wait(self._changed, min(pause, self._deadline - now))
                 else:
                     break
@@ -139,9 +148,10 @@ class Throttle:
         with self._changed:
             self._slots = min(float(self._most), self._slots + 1 / self._slots)
 
-    def _too_late(self, what: str) -> DeadlineExceededError:
+    def too_late(self, what: str) -> DeadlineExceededError:
+        """The error that says so, and how far the run came."""
         reached = self.progress()
         return DeadlineExceededError(
-            f"The run's deadline of {self._minutes:g} minutes (SESSIONS_PIPELINE_DEADLINE_MINUTES) {what}"
+            f"{self._deadline_name} {what}"
             f"{f', after {reached}' if reached else ''}; days already written stay, run the others again"
         )

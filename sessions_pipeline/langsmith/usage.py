@@ -13,6 +13,7 @@ from uuid import UUID
 from sessions_pipeline.days import midnight
 from sessions_pipeline.langsmith.activity import active_since
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.coverage import identity
 from sessions_pipeline.langsmith.pages import pages
 from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, SessionsQuery, is_uuid
 from sessions_pipeline.validation.records import Record
@@ -69,7 +70,7 @@ def _stats_since(
     )
     found: dict[str, Record] = {}
     for records in pages(client, narrowed, workspace=workspace):
-        found |= {name: record for record in records if (name := record.session_id) is not None and name in ids}
+        found |= {name: record for record in records if (name := identity(record)) in ids}
         if len(found) == len(ids):
             break
     return tuple(found.values())

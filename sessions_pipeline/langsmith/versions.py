@@ -19,36 +19,48 @@ _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
 
 
 @dataclass(frozen=True, slots=True)
-class ApiVersion:
-    """One version: its `name` in addresses, what a `page` is in words, its `parameters` and how a page is `read`."""
+class Endpoint:
+    """A list of the API: its `path`, what its `page` is in words, and how that is `read` into records and next cursor."""
 
-    name: str
+    path: str
     page: str
-    parameters: Callable[[SessionsQuery, str | None], Parameters]
     read: Callable[[bytes], tuple[list[Record], str | None]]
 
-    @property
-    def path(self) -> str:
-        """Where it lists sessions."""
-        return f"/api/{self.name}/sessions"
+
+@dataclass(frozen=True, slots=True)
+class ApiVersion(Endpoint):
+    """The list of sessions in one version of the API: its `name` in settings and its `parameters`."""
+
+    name: str
+    parameters: Callable[[SessionsQuery, str | None], Parameters]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One page.
 
-    `total` is what `X-Pagination-Total` says, None where it is absent; `received_at` is this machine's UTC time when
-    the body was complete, `server_time` the server's, where it tells; `size` counts the body's bytes on the wire;
-    `next_cursor` asks for the next page, None at the list's end and in version 1; `sunset` is this version's end.
+    `records` are without what is private. `total` is what `X-Pagination-Total` says, None where it is absent;
+    `asked_at` and `received_at` are this machine's UTC times of the request and of the complete body, `server_time` the
+    server's, where it tells; `size` counts the body's bytes on the wire; `next_cursor` asks for the next page, None at
+    the list's end and in version 1; `sunset` is this version's end.
     """
 
     records: list[Record]
     total: int | None
+    asked_at: datetime
     received_at: datetime
     size: int
     server_time: datetime | None
     next_cursor: str | None = None
     sunset: datetime | None = None
+
+    @property
+    def clock_error_seconds(self) -> float:
+        """By how much this machine's clock differs from the server's at least; 0 where that can't be told."""
+        if self.server_time is None:
+            return 0.0
+        early, late = self.asked_at - self.server_time, self.server_time - self.received_at
+        return max(early.total_seconds(), late.total_seconds(), 0.0)
 
 
 def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
@@ -76,13 +88,16 @@ def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
     return pairs if cursor is None else [*pairs, ("cursor", cursor)]
 
 
-FIRST = ApiVersion(
-    "v1",
-    "a complete JSON array",
-    lambda query, _cursor: query.to_parameters(),
-    lambda body: (read_page(body), None),
+def _read_array(body: bytes) -> tuple[list[Record], str | None]:
+    return read_page(body), None
+
+
+ARRAY = "a complete JSON array"
+FIRST = ApiVersion("/api/v1/sessions", ARRAY, _read_array, "v1", lambda query, _cursor: query.to_parameters())
+SECOND = ApiVersion(
+    "/api/v2/sessions", "a complete JSON object with items and next_cursor", read_second_page, "v2", second_parameters
 )
-SECOND = ApiVersion("v2", "a complete JSON object with items and next_cursor", second_parameters, read_second_page)
+DATASETS = Endpoint("/api/v1/datasets", ARRAY, _read_array)
 
 
 def decide(ask: Callable[[ApiVersion], Answer]) -> tuple[ApiVersion, Answer, str | None]:

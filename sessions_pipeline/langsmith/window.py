@@ -5,14 +5,21 @@ proven (see `coverage`). A page that does not, because sessions were deleted or 
 reader steps back and asks again. Sessions of equal start time must lie inside one page; where they are too many for
 that, two readings in a row must agree. A view that will not settle in a bounded number of tries is an error, never a
 short read.
+
+Where the list ends is proven too, since a short page may come from a server whose cap has sunk. Behind the page, an
+empty one must follow; but a session may have moved up between the two, when others were deleted. So either the page's
+own answer gave the list's length (`X-Pagination-Total`), and it ends there, or a third page, asked to go on beyond the
+empty one, must end where that began. Only a deletion before and an insertion after the empty page, each beside a sunken
+cap, could hide a session from all three.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
+from dataclasses import replace
 from math import ceil
-from typing import NamedTuple
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.coverage import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, Piece, identity
+from sessions_pipeline.langsmith.offsets import OffsetAsk, Offsets
 from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
@@ -21,33 +28,13 @@ SMALLEST_PAGE = 3
 TRIES = 12
 # Readings of a group of equal start times that may disagree before giving up.
 SETTLE_TRIES = 5
-# The search's first strides quadruple: 1,000,000 sessions are crossed in 8 requests.
-STRIDE = 4
-
-
-class Ask(NamedTuple):
-    """A page wanted now, and the offsets that will probably be wanted next."""
-
-    offset: int
-    limit: int
-    include_stats: bool
-    ahead: tuple[int, ...] = ()
-
-    @property
-    def is_aside(self) -> bool:
-        """Whether pages in flight are still wanted after it, as it is a probe."""
-        return not self.include_stats
-
-    def expected(self) -> Sequence["Ask"]:
-        """Itself and what will probably be wanted next."""
-        return [self._replace(offset=offset, ahead=()) for offset in (self.offset, *self.ahead)]
 
 
 class WindowReader:
     """Asks for the pages that prove a window complete, newest first, and the undated sessions beside it.
 
-    Drive `read()`: it yields an `Ask` and expects its `Page`. `received` grows by the pages that hold data; `frontier`
-    is the start time, in microseconds, above which everything in the window is proven.
+    Drive `read()`: it yields an `OffsetAsk` and expects its `Page`. `received` grows by the pages that hold data;
+    `frontier` is the start time, in microseconds, above which everything in the window is proven.
     """
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:
@@ -58,153 +45,172 @@ class WindowReader:
         self.in_flight = in_flight
         self.frontier = end_us - 1
         self.received: list[Page] = []
-        self._undated_key = UNDATED_LAST
-        self._full = 0  # the longest page seen: a shorter one can only be the list's end
+        self._offsets = Offsets()
+        self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0
-        self._inside = 0  # the highest offset known to exist
-        self._beyond: int | None = None  # the lowest offset known to be past the end
 
-    def read(self) -> Generator[Ask, Page, None]:
+    def read(self) -> Generator[OffsetAsk, Page, None]:
         """Undated sessions that sort first, then the window, then undated sessions that sort last."""
         front = yield from self._ask(0)
         undated_first = front.first == UNDATED_FIRST
         if undated_first:
             yield from self._cover(front, UNDATED_FIRST, floor=UNDATED_FIRST)
         start = front
-        if not front.is_end and (front.last is None or front.last >= self.end_us):
-            start = yield from self._ask((yield from self._last_offset_from(self.end_us)))
+        if not front.is_empty and (front.last is None or front.last >= self.end_us):
+            start = yield from self._ask((yield from self._last_offset_from(self.end_us, 0)))
         frontier = yield from self._cover(start, self.end_us - 1, floor=self.start_us)
         if frontier > LIST_END and not undated_first:
-            last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, low=self._inside)))
+            last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, max(self._offsets.inside, 0))))
             yield from self._cover(last, UNDATED_LAST, floor=UNDATED_LAST)
 
-    def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[Ask, Page, int]:
-        """Prove everything from `frontier` down to `floor`, beginning with `piece`; the frontier reached."""
-        tries, grid, anchor, late_at = 0, piece.offset, piece.offset, 0
+    def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[OffsetAsk, Page, int]:
+        """Prove everything from `frontier` down to `floor`, beginning with `piece`; the frontier reached.
+
+        Each round looks at one page. If it joins what is proven and reaches further down, the frontier moves to its
+        last start time, and the next page is asked for a little before that. If it begins behind the frontier (what
+        was deleted has moved sessions up over the gap), a page further up is asked for, at twice the distance each
+        time. Four things are remembered from round to round:
+
+        fruitless: rounds in a row that proved nothing; too many are an error.
+        grid_start: the offset from which pages in flight are laid out; moves only by a step back.
+        joined_at: where the last page that joined begins; a group of equal start times is read from there on.
+        late_until: the highest offset at which a page began too late. Pages on the way back down to it bring nothing
+            new, which is no sign of trouble.
+        """
+        fruitless, grid_start, joined_at, late_until = 0, piece.offset, piece.offset, 0
         while True:
             joins = piece.begins_before(frontier)
-            if joins:
-                anchor = piece.offset
+            joined_at = piece.offset if joins else joined_at
             if piece.proves_below(frontier):
-                tries, frontier = 0, piece.reach or 0
-                if frontier < self.end_us:
-                    self.frontier = frontier
+                fruitless, frontier = 0, piece.reach or 0
+                self.frontier = min(self.frontier, frontier)
                 if frontier < floor:
                     return frontier
-            elif not joins or piece.offset >= late_at:
-                tries += 1
-                self._check(tries, piece)
+            elif not joins or piece.is_empty or piece.offset >= late_until:
+                fruitless += 1
+                self._check(fruitless, piece)
             if piece.first is None and not piece.is_empty:
-                piece = yield from self._settle(anchor, frontier)
+                piece = yield from self._settle(joined_at, frontier)
             elif not joins:
-                late_at = max(late_at, piece.offset)
-                grid = max(0, piece.offset - ceil(max(self._full, 2) / 2) * 2 ** max(tries - 1, 0))
-                piece = yield from self._ask(grid)
-            elif piece.overlap <= piece.offset:
+                late_until = max(late_until, piece.offset)
+                grid_start = max(0, piece.offset - ceil(max(self._full, 2) / 2) * 2 ** max(fruitless - 1, 0))
+                piece = yield from self._ask(grid_start)
+            elif self._may_be_last(piece) and (yield from self._is_followed_by_nothing(piece)):
+                piece = yield from self._last_page(piece)
+                if not piece.is_end:
+                    # What is read again below is not new, but how often the end is looked for counts.
+                    fruitless, late_until = fruitless + 1, max(late_until, piece.end)
+                    self._check(fruitless, piece)
+            elif piece.overlap <= piece.offset and not piece.is_empty:
+                late_until = 0  # this leads nowhere further down, so it counts
                 piece = yield from self._settle(piece.offset, frontier)
             else:
-                offset = self._next_offset(piece, grid)
-                piece = yield from self._ask(offset, self._ahead(piece, offset, grid, floor))
+                offset = self._next_offset(piece, grid_start)
+                piece = yield from self._ask(offset, self._ahead(piece, offset, grid_start, floor))
 
     @property
     def _step(self) -> int:
         """How far pages lie apart so that each holds the last two records of the one before."""
         return max(self._full - 2, 1)
 
-    def _next_offset(self, piece: Piece, grid: int) -> int:
+    def _next_offset(self, piece: Piece, grid_start: int) -> int:
         """The overlap, or the offset on the grid of pages in flight just before it, where that leads forward."""
         step = self._step
-        on_grid = grid + (piece.overlap - grid) // step * step
+        on_grid = grid_start + (piece.overlap - grid_start) // step * step
         return on_grid if on_grid > piece.offset else piece.overlap
 
-    def _ahead(self, piece: Piece, offset: int, grid: int, floor: int) -> tuple[int, ...]:
-        """Offsets worth having in flight: about as many pages as the window still holds, at most `in_flight`."""
-        if self._full < self.limit and self._full_pages < 2:  # noqa: PLR2004 - one short page may be the whole list
-            return ()
-        if piece.first is None or piece.last is None:
+    def _ahead(self, piece: Piece, offset: int, grid_start: int, floor: int) -> tuple[OffsetAsk, ...]:
+        """Pages worth having in flight: about as many as the window still holds, at most `in_flight`."""
+        if (self._full < self.limit and self._full_pages < 2) or piece.first is None or piece.last is None:  # noqa: PLR2004 - one short page may be the whole list
             return ()
         pages_left = max(piece.last - floor, 0) // max(piece.first - piece.last, 1) + 1
         step = self._step
-        following = grid + ((offset - grid) // step + 1) * step
-        # Twice the estimate, since quiet weekends make pages long; one of the pages in flight is `offset` itself.
-        count = min(self.in_flight - 1, 2 * pages_left)
-        return tuple(following + step * i for i in range(count))
+        following = grid_start + ((offset - grid_start) // step + 1) * step
+        # Twice the estimate, since quiet weekends make pages long. One more than can be in flight, so that a late page
+        # leaves nobody idle.
+        count = min(self.in_flight, 2 * pages_left)
+        return tuple(OffsetAsk(following + step * i, self.limit, include_stats=True) for i in range(count))
 
-    def _ask(self, offset: int, ahead: tuple[int, ...] = ()) -> Generator[Ask, Page, Piece]:
-        page = yield Ask(offset, self.limit, include_stats=True, ahead=ahead)
-        return self._place(page)
+    def _ask(self, offset: int, ahead: tuple[OffsetAsk, ...] = ()) -> Generator[OffsetAsk, Page, Piece]:
+        return self._place((yield OffsetAsk(offset, self.limit, include_stats=True, ahead=ahead)))
 
     def _place(self, page: Page) -> Piece:
         count = len(page.records)
         if count > self._full:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
-        if page.total is not None:
-            self._beyond = page.total
+        self._offsets.total = page.total
         if count:
             self.received.append(page)
-            self._inside = max(self._inside, page.offset + count - 1)
-        if page.offset == 0 and all(record.undated for record in page.records):
-            self._undated_key = UNDATED_FIRST
-        is_end = count < self._full or (count == 0 and page.offset == 0)
-        return Piece.of(page, undated_key=self._undated_key, is_end=is_end)
+            self._offsets.inside = max(self._offsets.inside, page.offset + count - 1)
+            if page.offset == 0 and all(record.undated for record in page.records):
+                self._offsets.undated_key = UNDATED_FIRST
+        return Piece.of(page, undated_key=self._offsets.undated_key)
 
-    def _settle(self, offset: int, frontier: int) -> Generator[Ask, Page, Piece]:
+    def _may_be_last(self, piece: Piece) -> bool:
+        """Whether the page is shorter than others, or than what was asked for where there are no others."""
+        count = piece.end - piece.offset
+        return count < self._full or (count < self.limit and self._full_pages < 2)  # noqa: PLR2004 - this one alone
+
+    def _is_followed_by_nothing(self, piece: Piece) -> Generator[OffsetAsk, Page, bool]:
+        """Whether an empty page follows, and no record that was seen behind it is still there."""
+        if not piece.is_empty and (yield from self._offsets.probe(piece.end)) != LIST_END:
+            # The server's cap has sunk.
+            self._full, self._full_pages = piece.end - piece.offset, 1
+            return False
+        if self._offsets.inside >= piece.end:
+            if piece.is_empty or (yield from self._offsets.probe(self._offsets.inside)) != LIST_END:
+                return False
+            self._offsets.inside = piece.end - 1
+        return True
+
+    def _last_page(self, piece: Piece) -> Generator[OffsetAsk, Page, Piece]:
+        """The page as the list's end if its own answer says so; else one that goes on beyond, if it ends there too."""
+        if piece.adds_up:
+            return replace(piece, is_end=True)
+        again = yield from self._ask(max(0, min(piece.end - ceil(self._full / 2), piece.overlap)))
+        return replace(again, is_end=again.end == piece.end)
+
+    def _settle(self, offset: int, frontier: int) -> Generator[OffsetAsk, Page, Piece]:
         """A group too large for one page: read it until two readings in a row agree, which then count as one page."""
         previous: Page | None = None
         for _ in range(SETTLE_TRIES):
             reading = yield from self._walk(offset, frontier)
             if reading is not None and previous is not None and _same(previous, reading):
-                return Piece.of(reading, undated_key=self._undated_key, is_end=reading.total is not None)
+                return Piece.of(reading, undated_key=self._offsets.undated_key, is_end=reading.total is not None)
             previous = reading
         raise PagingError(
             f"The list of sessions kept changing around offset {offset} during {SETTLE_TRIES} readings; "
             "nothing was replaced, run it again when the workspace is quieter"
         )
 
-    def _walk(self, offset: int, frontier: int) -> Generator[Ask, Page, Page | None]:
+    def _walk(self, offset: int, frontier: int) -> Generator[OffsetAsk, Page, Page | None]:
         """Pages from `offset` until one passes the frontier, joined; `total` is set at the list's end, None if torn."""
         start = offset
         joined: dict[str, Record] = {}
         last = ""
         while True:
-            page = yield Ask(offset, self.limit, include_stats=True)
+            page = yield OffsetAsk(offset, self.limit, include_stats=True)
             piece = self._place(page)
             fresh = {identity(record): record for record in page.records if identity(record) not in joined}
-            torn = len(page.records) > 1 and last not in ("", identity(page.records[0]))
-            if torn or not (fresh or piece.is_end):
+            if len(page.records) > 1 and last not in ("", identity(page.records[0])):
                 return None
             joined |= fresh
-            if piece.is_end or (piece.last is not None and piece.last < frontier):
-                length = offset + len(page.records) if piece.is_end else None
-                return Page(start, tuple(joined.values()), total=length)
+            if piece.last is not None and piece.last < frontier:
+                return Page(start, tuple(joined.values()))
+            if (self._may_be_last(piece) or not fresh) and (yield from self._is_followed_by_nothing(piece)):
+                return Page(start, tuple(joined.values()), total=piece.end)
+            if not fresh:
+                return None
             last = identity(page.records[-1])
             offset += max(1, len(page.records) - 1)
 
-    def _last_offset_from(self, key: int, *, low: int = 0) -> Generator[Ask, Page, int]:
-        """An offset at most a page before the first session that sorts below `key`; a hint that `_cover` checks."""
-        high = self._beyond
-        while high is None:
-            offset = max(low * STRIDE, self.limit)
-            low, high = (offset, None) if (yield from self._probe(offset)) >= key else (low, offset)
-        while high - low > self._step:
-            middle = (low + high) // 2
-            low, high = (middle, high) if (yield from self._probe(middle)) >= key else (low, middle)
-        return low
-
-    def _probe(self, offset: int) -> Generator[Ask, Page, int]:
-        """The sort key at an offset, without the costly stats. One that can't be read counts as before the window."""
-        page = yield Ask(offset, 1, include_stats=False)
-        if not page.records:
-            self._beyond = offset
-            return LIST_END
-        self._inside = max(self._inside, offset)
-        key = Piece.of(page, undated_key=self._undated_key, is_end=False).first
-        return UNDATED_FIRST if key is None else key
+    def _last_offset_from(self, key: int, low: int) -> Generator[OffsetAsk, Page, int]:
+        return self._offsets.last_from(key, low=low, step=self._step, limit=self.limit)
 
     @staticmethod
-    def _check(tries: int, piece: Piece) -> None:
-        if tries > TRIES:
+    def _check(fruitless: int, piece: Piece) -> None:
+        if fruitless > TRIES:
             raise PagingError(
                 f"{TRIES} pages in a row around offset {piece.offset} brought nothing new: the server ignores "
                 "`offset`, repeats a page, or its list changes faster than it can be read; nothing was replaced"

@@ -1,6 +1,7 @@
 """A real HTTP server on loopback that answers each request as a test's script says."""
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -57,6 +58,7 @@ class Script:
     headers: list[dict[str, str]] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    pause: threading.Event = field(default_factory=threading.Event)
 
     def take(self, handler: Handler) -> None:
         with self.lock:
@@ -80,9 +82,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def scripted(*steps: Handle) -> Iterator[Script]:
+def scripted(*steps: Handle, tls: ssl.SSLContext | None = None) -> Iterator[Script]:
     script = Script(steps)
     server = _Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     server.script = script  # type: ignore[attr-defined]
     script.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

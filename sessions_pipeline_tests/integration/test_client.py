@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ import stamina
 
 from sessions_pipeline import __version__, errors
 from sessions_pipeline.langsmith import client as client_module
-from sessions_pipeline.langsmith.auth import Access
+from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.throttle import Throttle
@@ -46,13 +46,13 @@ def settings(url: str, **values: object) -> Settings:
 
 @contextmanager
 def client_for(
-    url: str, *, clock: Clock | None = None, read_seconds: float = 20, minutes: float = 1, slots: int = 8
+    url: str, *, clock: Clock | None = None, minutes: float = 1, slots: int = 8, **limits: float
 ) -> Iterator[SessionsClient]:
-    access = Access.from_settings(settings(url))
+    auth = Auth.from_settings(settings(url))
     clocked = {"clock": clock, "wait": clock.wait} if clock else {}
     throttle = Throttle(slots, deadline_seconds=minutes * 60, **clocked)
-    transport = Transport(access, most_connections=slots, read_seconds=read_seconds)
-    with SessionsClient(access, throttle, transport) as client:
+    transport = Transport(auth, most_connections=slots, **{"read_seconds": 20, **limits})
+    with SessionsClient(auth, throttle, transport) as client:
         yield client
 
 
@@ -81,7 +81,7 @@ def test_a_page_comes_with_its_records_total_time_and_size() -> None:
     assert (client.requests, client.retries, client.warnings) == (1, 0, [])
 
 
-@pytest.mark.parametrize("total", ["", "-1", "many", "1.5", "²"])
+@pytest.mark.parametrize("total", ["", "-1", "many", "1.5", "²", "9" * 5000])
 def test_an_unreadable_total_is_unknown(total: str) -> None:
     encoded = total.encode().decode("latin-1")
     with scripted(answer(X_Pagination_Total=encoded)) as server, client_for(server.url) as client:
@@ -129,6 +129,8 @@ def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
     [
         (401, b'{"detail": "Invalid token"}', errors.AuthenticationError, "Invalid token"),
         (403, b'{"error": "Forbidden"}', errors.PermissionDeniedError, "LANGSMITH_WORKSPACE_ID"),
+        (403, b'{"error": "Forbidden"}', errors.PermissionDeniedError, "check LANGSMITH_ENDPOINT"),
+        (407, b"", errors.RequestRefusedError, "HTTPS_PROXY"),
         (404, b"<html>", errors.NotFoundError, "LANGSMITH_ENDPOINT"),
         (404, b'{"detail": "Not Found"}', errors.GoneError, "LANGSMITH_ENDPOINT"),
         (410, b'{"detail": "use v2"}', errors.GoneError, "SESSIONS_PIPELINE_API_VERSION"),
@@ -216,7 +218,7 @@ def test_nobody_listening_is_unreachable() -> None:
     assert "LANGSMITH_ENDPOINT" in str(error)
 
 
-def test_no_answer_in_time_is_its_own_error() -> None:
+def test_an_api_that_answers_nothing_in_time_is_one_line() -> None:
     done = threading.Event()
     with scripted(lambda _: done.wait(20)) as server:
         error = failing(server.url, read_seconds=0.02)
@@ -241,6 +243,64 @@ def test_a_server_that_drips_bytes_is_ended_by_the_deadline() -> None:
 
     with scripted(drip) as server:
         assert type(failing(server.url, minutes=0.002)) is errors.DeadlineExceededError
+
+
+def drip_headers(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while True:
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+        handler.server.script.pause.wait(0.01)
+
+
+def drip_body(handler: Handler) -> None:
+    handler.begin(10**9, b"[")
+    while True:
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        handler.server.script.pause.wait(0.01)
+
+
+@pytest.mark.parametrize("drip", [drip_headers, drip_body])
+def test_one_dripping_answer_does_not_take_the_deadline_of_a_run(drip: Callable[[Handler], None]) -> None:
+    with scripted(drip, answer(body=ONE)) as server, client_for(server.url, request_seconds=0.2) as client:
+        assert len(client.fetch(QUERY).records) == 1
+    assert client.retries == 1
+
+
+@pytest.mark.parametrize("packed_as", ["gzip", "identity"])
+def test_a_body_that_unpacks_to_more_than_a_page_ends_with_a_line_and_is_not_asked_again(packed_as: str) -> None:
+    body = b"[" + b" " * 3_000_000
+    sent = gzip.compress(body) if packed_as == "gzip" else body
+    with scripted(answer(200, sent, Content_Encoding=packed_as)) as server:
+        error = failing(server.url, most_bytes=2**20)
+    assert type(error) is errors.OversizedError
+    assert "more than 1 MB in one page" in str(error)
+    assert len(server.paths) == 1
+
+
+def test_a_body_that_is_packed_twice_is_refused_unread() -> None:
+    body = gzip.compress(gzip.compress(ONE))
+    with scripted(answer(200, body, Content_Encoding="gzip, gzip")) as server:
+        assert type(failing(server.url)) is errors.BadBodyError
+
+
+def test_time_given_to_one_look_ends_it_before_the_run_is_over() -> None:
+    clock = Clock()
+    with scripted(answer(429, b"{}")) as server, client_for(server.url, clock=clock, minutes=120) as client:
+        client.end_within(45)
+        with pytest.raises(errors.DeadlineExceededError, match="The 45 seconds that this may take would pass"):
+            client.fetch(QUERY)
+    assert clock.waits == []
+    assert len(server.paths) == 1
+
+
+@pytest.mark.parametrize("sunset", ["Fri, 31 Dec 9999 23:59:59 -2359", "9" * 5000])
+def test_a_sunset_that_no_clock_reaches_is_passed_over(sunset: str) -> None:
+    with scripted(answer(body=ONE, Sunset=sunset)) as server, client_for(server.url) as client:
+        page = client.fetch(QUERY)
+    assert page.sunset is None
+    assert len(client.warnings) == 1
 
 
 @pytest.mark.parametrize(("sent", "waits"), [("7", 7.0), ("Wed, 25 Nov 2026 07:00:09 GMT", 9.0)])

@@ -1,13 +1,19 @@
 """What the client refuses before any request is sent."""
 
+import ssl
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.errors import SettingError
-from sessions_pipeline.langsmith.auth import Access
+from sessions_pipeline.errors import RequestRefusedError, SettingError, UntrustedCertificateError
+from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.network import CERTIFICATES, proxy_for
+from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
 
 KEY = "lsv2_pt_0123456789abcdef"
 WORKSPACE = "6f1c1f2e-0000-4000-8000-000000000001"
@@ -15,7 +21,9 @@ WORKSPACE = "6f1c1f2e-0000-4000-8000-000000000001"
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY", "LANGSMITH_BEARER_TOKEN", "LANGSMITH_WORKSPACE_ID"):
+    proxies = [name for kind in ("http", "https", "all", "no") for name in (f"{kind}_proxy", f"{kind}_proxy".upper())]
+    ours = ("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY", "LANGSMITH_BEARER_TOKEN", "LANGSMITH_WORKSPACE_ID")
+    for name in (*ours, *CERTIFICATES, *proxies):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -72,6 +80,14 @@ def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
     assert "hunter2" not in str(error)
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_around_a_key_and_an_endpoint_are_stripped(quote: str) -> None:
+    auth = Auth.from_settings(
+        settings(LANGSMITH_API_KEY=f"{quote}{KEY}{quote}", LANGSMITH_ENDPOINT=f"{quote}https://host/api{quote}")
+    )
+    assert (auth.headers, auth.base) == ({"X-API-Key": KEY}, "https://host")
+
+
 @pytest.mark.parametrize(
     ("endpoint", "base"),
     [
@@ -84,7 +100,7 @@ def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
     ],
 )
 def test_the_base_address_is_what_stands_before_the_api(endpoint: str, base: str) -> None:
-    assert Access.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
+    assert Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
 
 
 @pytest.mark.parametrize(
@@ -98,13 +114,13 @@ def test_the_base_address_is_what_stands_before_the_api(endpoint: str, base: str
     ],
 )
 def test_loopback_is_told_from_the_rest(endpoint: str, loopback: bool) -> None:
-    access = Access.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
-    assert access.is_loopback is loopback
+    auth = Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
+    assert auth.is_loopback is loopback
 
 
 def test_no_representation_shows_the_key() -> None:
     with SessionsClient.from_settings(settings(LANGSMITH_API_KEY=KEY)) as client:
-        shown = repr(client) + str(client) + repr(client._access) + repr(client._transport)
+        shown = repr(client) + str(client) + repr(client._auth) + repr(client._transport)
     assert KEY not in shown
     assert "api.smith.langchain.com" in shown
 
@@ -112,9 +128,11 @@ def test_no_representation_shows_the_key() -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "named"),
     [
-        ("ALL_PROXY", "gopher://user:hunter2@host", "HTTPS_PROXY"),
+        ("ALL_PROXY", "gopher://user:hunter2@host", "ALL_PROXY"),
         ("HTTPS_PROXY", "http://user:hunter2@ho st:x", "HTTPS_PROXY"),
+        ("all_proxy", "socks://user:hunter2@127.0.0.1:7890", "all_proxy"),
         ("SSL_CERT_FILE", "no-such-file.pem", "SSL_CERT_FILE"),
+        ("REQUESTS_CA_BUNDLE", "no-such-file.pem", "REQUESTS_CA_BUNDLE"),
     ],
 )
 def test_an_environment_that_httpx_cannot_use_is_named(
@@ -125,3 +143,81 @@ def test_an_environment_that_httpx_cannot_use_is_named(
     error = refusal(LANGSMITH_API_KEY=KEY)
     assert error.variable == named
     assert "hunter2" not in str(error)
+
+
+PROXY = "http://proxy:3128"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environment", "expected"),
+    [
+        ("https://api.example", {"HTTPS_PROXY": PROXY}, ("HTTPS_PROXY", PROXY)),
+        ("https://api.example", {"https_proxy": "proxy:3128"}, ("https_proxy", PROXY)),
+        ("https://api.example", {"ALL_PROXY": "socks://proxy:1"}, ("ALL_PROXY", "socks5://proxy:1")),
+        ("https://api.example", {"HTTP_PROXY": PROXY}, None),
+        ("http://127.0.0.1:8", {"ALL_PROXY": PROXY}, None),
+        ("http://localhost:8", {"HTTP_PROXY": PROXY}, None),
+        ("http://[::1]:8", {"HTTP_PROXY": PROXY, "NO_PROXY": "::1/128"}, None),
+        ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "*"}, None),
+        ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "x, api.example"}, None),
+        ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": ".example"}, None),
+        ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "*.example:443"}, None),
+        (
+            "https://api.example",
+            {"HTTPS_PROXY": PROXY, "NO_PROXY": "pi.example,fd07::/64,[::1],%"},
+            ("HTTPS_PROXY", PROXY),
+        ),
+        ("https://10.1.2.3", {"HTTPS_PROXY": PROXY, "NO_PROXY": "10.0.0.0/8"}, None),
+        ("https://[fd07::5]", {"HTTPS_PROXY": PROXY, "NO_PROXY": "[fd07::]/64"}, None),
+        ("https://[fd08::5]", {"HTTPS_PROXY": PROXY, "NO_PROXY": "fd07::/64"}, ("HTTPS_PROXY", PROXY)),
+    ],
+)
+def test_a_proxy_is_asked_only_where_the_environment_says_so(
+    endpoint: str,
+    environment: dict[str, str],
+    expected: tuple[str, str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    auth = Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
+    assert proxy_for(auth) == expected
+    if "socks" not in str(expected):
+        Transport(auth, most_connections=1).close()
+
+
+def test_a_proxy_that_wants_a_password_is_named() -> None:
+    def refuse(handler: Handler) -> None:
+        handler.reply(407, b"")
+
+    with scripted(refuse) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HTTP_PROXY", proxy.url)
+        with SessionsClient.from_settings(
+            settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
+        ) as client:
+            with pytest.raises(RequestRefusedError, match="proxy .*407.*HTTP_PROXY"):
+                client.fetch(SessionsQuery())
+    assert proxy.paths[0].startswith("http://api.test/api/v1/sessions?")
+
+
+@pytest.mark.parametrize("variable", [None, "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_a_companys_certificate_is_trusted_where_the_environment_names_it(
+    variable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    named = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*made, *named, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    if variable:
+        monkeypatch.setenv(variable, str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with scripted(answer(body=b"[]"), tls=context) as server:
+        url = server.url.replace("http://127.0.0.1", "https://localhost")
+        with SessionsClient.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=url)) as client:
+            if variable:
+                assert client.fetch(SessionsQuery()).records == []
+                return
+            with pytest.raises(UntrustedCertificateError, match="SSL_CERT_FILE"):
+                client.fetch(SessionsQuery())
+    assert server.paths == []

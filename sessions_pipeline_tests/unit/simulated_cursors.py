@@ -4,9 +4,8 @@ import json
 from dataclasses import dataclass, field
 from uuid import NAMESPACE_URL, uuid5
 
-from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading
-from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, collected, record
+from sessions_pipeline.langsmith.walks import CursorAsk, CursorPage
+from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, record
 
 
 @dataclass
@@ -27,7 +26,7 @@ class CursorServer(SimulatedServer):
             query, place = json.loads(ask.cursor)
             assert query == _query(ask), "the API takes a cursor with the same query only"
             names = [name for name in names if self._sort_key(name) > tuple(place)] if self.keyset else names[place:]
-        page = names[: min(ask.size, self.cap)]
+        page = names[: min(ask.size, self._capped)]
         records = [record(as_uuid(name), self.sessions[name]) for name in page]
         if len(page) == len(names):
             return CursorPage(records, None)
@@ -43,17 +42,3 @@ def _query(ask: CursorAsk) -> list[object]:
 def as_uuid(name: str) -> str:
     """Sessions are asked for by id only where it is a UUID."""
     return str(uuid5(NAMESPACE_URL, name))
-
-
-def read_cursors(server: CursorServer, reader: CursorReader, assembler: DayAssembler) -> list[DayReading]:
-    """Drive the reader; what it expects next is in flight, and stale when used."""
-    flights: dict[CursorAsk, CursorPage] = {}
-
-    def answer(ask: CursorAsk) -> CursorPage:
-        page = flights.pop(ask._replace(ahead=()), None) or server.cursor_answer(ask._replace(ahead=()))
-        for ahead in ask.ahead:
-            if ahead not in flights:
-                flights[ahead] = server.cursor_answer(ahead)
-        return page
-
-    return collected(reader, answer, assembler)

@@ -1,14 +1,20 @@
-"""A list of sessions that changes while it is paged: the model that the window reader is tested against."""
+"""A list of sessions that changes while it is paged: the model that the readers are tested against.
+
+Pages go through the driver that runs in production (`prefetch.run`); only the threads are the test's own.
+"""
 
 import random
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any, Protocol
 
+from sessions_pipeline.langsmith.assembler import DayAssembler
 from sessions_pipeline.langsmith.coverage import Page
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading
-from sessions_pipeline.langsmith.prefetch import AskT, PageT, Reader
-from sessions_pipeline.langsmith.window import Ask, WindowReader
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.prefetch import AskT, PageT, Reader, run
+from sessions_pipeline.langsmith.offsets import OffsetAsk
+from sessions_pipeline.validation.records import FetchedDay, Record
 
 
 def record(name: str, start_us: int | None) -> Record:
@@ -17,29 +23,61 @@ def record(name: str, start_us: int | None) -> Record:
     )
 
 
+class AtOnce(Executor):
+    """Pages in flight are answered when they are asked for, so that they are stale when they are used."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        future.set_result(fn(*args))
+        return future
+
+
+class WhenWanted(Executor):
+    """Pages in flight are answered when they are used; those that are not wanted any more, never."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":
+        return _Later(lambda: fn(*args))
+
+
+class _Later(Future[Any]):
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def result(self, timeout: float | None = None) -> Any:  # noqa: ARG002
+        return self._answer()
+
+
 @dataclass
 class SimulatedServer:
-    """Sorts by start time, newest first, ties at random; mutates between answers as its schedule says."""
+    """Sorts by start time, newest first, ties at random; changes between answers as its schedule says.
+
+    `totals`: whether answers tell the list's length.
+    """
 
     sessions: dict[str, int | None]
     cap: int = 100
     undated_first: bool = True
     schedule: list[str] = field(default_factory=list)
     seed: int = 0
-    requests: list[Ask] = field(default_factory=list)
+    totals: bool = False
+    requests: list[OffsetAsk] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._ties: dict[str, float] = {}
+        self._capped = self.cap
+        self._lie = 0
 
-    def answer(self, ask: Ask) -> Page:
+    def answer(self, ask: OffsetAsk) -> Page:
         self.requests.append(ask)
         if self.schedule:
             self._mutate(self.schedule.pop(0))
         listed = sorted(self.sessions, key=self._sort_key)
-        names = listed[ask.offset : ask.offset + min(ask.limit, self.cap)]
-        return Page(ask.offset, [record(name, self.sessions[name]) for name in names])
+        names = listed[ask.offset : ask.offset + min(ask.limit, self._capped)]
+        total = max(0, len(listed) + self._lie) if self.totals else None
+        return Page(ask.offset, [record(name, self.sessions[name]) for name in names], total)
 
     def _sort_key(self, name: str) -> tuple[float, float]:
         start = self.sessions[name]
@@ -60,50 +98,16 @@ class SimulatedServer:
             name = self._random.choice(sorted(self.sessions))
             del self.sessions[name]
             self.deleted.add(name)
+        elif what == "sink":
+            self._capped = self._random.randint(1, self.cap)
+        elif what == "rise":
+            self._capped = self.cap
+        elif what == "lie":
+            self._lie = self._random.choice([-40, -3, -1, 1, 3, 40])
 
 
-def read_with(
-    server: "SimulatedServer | StillServer", reader: WindowReader, assembler: DayAssembler, *, eager: bool
-) -> list[DayReading]:
-    """Drive the reader; `eager` takes the pages in flight at once (stale when used), otherwise none is in flight."""
-    flights: dict[int, Page] = {}
-
-    def answer(ask: Ask) -> Page:
-        page = flights.pop(ask.offset, None) if ask.include_stats else None
-        if page is None:
-            page = server.answer(ask)
-        for offset in [offset for offset in flights if offset not in ask.ahead]:
-            del flights[offset]
-        if eager:
-            for offset in ask.ahead:
-                if offset not in flights:
-                    flights[offset] = server.answer(ask._replace(offset=offset, ahead=()))
-        return page
-
-    return collected(reader, answer, assembler)
-
-
-def collected(
-    reader: Reader[AskT, PageT], answer: Callable[[AskT], PageT], assembler: DayAssembler
-) -> list[DayReading]:
-    """The days that the reader proves from the answers."""
-    steps = reader.read()
-    days: list[DayReading] = []
-    ask = next(steps)
-    while True:
-        page = answer(ask)
-        try:
-            ask = steps.send(page)
-        except StopIteration:
-            break
-        finally:
-            for received in reader.received:
-                assembler.add(received)
-            reader.received.clear()
-        days.extend(assembler.close(reader.frontier))
-    days.extend(assembler.close(reader.start_us - 1))
-    days.append(assembler.close_undated())
-    return days
+class AnyServer(Protocol):
+    def answer(self, ask: OffsetAsk) -> Page: ...
 
 
 class StillServer:
@@ -111,8 +115,16 @@ class StillServer:
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
-        self.requests: list[Ask] = []
+        self.requests: list[OffsetAsk] = []
 
-    def answer(self, ask: Ask) -> Page:
+    def answer(self, ask: OffsetAsk) -> Page:
         self.requests.append(ask)
         return Page(ask.offset, self.records[ask.offset : ask.offset + ask.limit])
+
+
+def collected(
+    reader: Reader[AskT, PageT], answer: Callable[[AskT], PageT], first: date, last: date, executor: Executor
+) -> list[FetchedDay]:
+    """The days that the reader proves from the answers."""
+    assembler = DayAssembler(first, last, workspace=None, fetched_at=datetime(2026, 1, 13, tzinfo=UTC))
+    return list(run(reader, answer, executor, assembler))

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith import cursors
 from sessions_pipeline.langsmith.coverage import Piece
-from sessions_pipeline.langsmith.cursors import CursorAsk, CursorPage, CursorReader
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading
-from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid, read_cursors
-from sessions_pipeline_tests.unit.simulated_server import record
+from sessions_pipeline.langsmith.cursors import CursorReader
+from sessions_pipeline.langsmith.walks import CursorAsk, CursorPage
+from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
+from sessions_pipeline_tests.unit.simulated_server import AtOnce, collected, record
 from sessions_pipeline_tests.unit.test_window import (
     DAY,
     EDGES,
@@ -31,10 +31,11 @@ from sessions_pipeline_tests.unit.test_window import (
 )
 
 
-def read(server: CursorServer, page_size: int = 100, first: date = FIRST, last: date = LAST) -> list[DayReading]:
+def read(server: CursorServer, page_size: int = 100, first: date = FIRST, last: date = LAST) -> list[FetchedDay]:
     end = day_start_us(last + timedelta(days=1))
-    reader = CursorReader(start_us=day_start_us(first), end_us=end, page_size=page_size)
-    return read_cursors(server, reader, DayAssembler(first, last))
+    # The servers here have a thousand sessions at most, so 300 pages are endless.
+    reader = CursorReader(start_us=day_start_us(first), end_us=end, page_size=page_size, most_pages=300)
+    return collected(reader, server.cursor_answer, first, last, AtOnce())
 
 
 def wanted(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict[date | None, list[str]]:
@@ -64,7 +65,7 @@ def lose_nothing(sessions: Sessions, cap: int, schedule: list[str], *, keyset: b
 
 
 # What moves sessions over the ends of pages; the order of equal start times stays.
-MOVES = ("none", "none", "none", "none", "insert", "insert newest", "delete")
+MOVES = ("none", "none", "none", "none", "insert", "insert newest", "delete", "sink", "rise")
 
 
 def random_schedules(seeds: range, actions: tuple[str, ...] = MOVES) -> int:
@@ -85,18 +86,18 @@ def random_schedules(seeds: range, actions: tuple[str, ...] = MOVES) -> int:
 
 @pytest.mark.parametrize("block", range(2))
 def test_seeded_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
-    assert random_schedules(range(250 * block, 250 * (block + 1))) > 200
+    assert random_schedules(range(100 * block, 100 * (block + 1))) > 80
 
 
 def test_equal_start_times_in_no_stable_order_are_found_too() -> None:
     # Not proven: one schedule in ten thousand loses a session to a deletion and a new order at once, see the docs.
-    random_schedules(range(200), (*MOVES, "reorder"))
+    assert random_schedules(range(50), (*MOVES, "reorder")) > 25
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
-def test_twenty_thousand_schedules_of_changes_lose_nothing(block: int) -> None:
-    random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1)))
+def test_twenty_thousand_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+    assert random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1))) > 800
 
 
 def test_a_cursor_that_is_trusted_loses_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,10 +224,7 @@ def forgets_to_sort(names: list[str], ask: CursorAsk, number: int) -> CursorPage
     ],
 )
 @pytest.mark.parametrize("page_size", [1, 10, 100])
-def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
-    misbehaves: Misbehaves, page_size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cursors, "MOST_PAGES", 300)
+def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(misbehaves: Misbehaves, page_size: int) -> None:
     names, numbers = [str(i) for i in range(250)], count()
 
     class Misbehaving(CursorServer):
@@ -237,6 +235,21 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
 
     with pytest.raises(PagingError):
         read(Misbehaving({}), page_size)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 30, 99, 100, 250])
+def test_a_list_may_end_with_an_empty_page(count: int) -> None:
+    class Late(CursorServer):
+        """Learns that there is no more only when it is asked for more."""
+
+        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+            if ask.cursor == "end":
+                return CursorPage([], None)
+            answer = super().cursor_answer(ask)
+            return answer._replace(next_cursor=answer.next_cursor or "end")
+
+    sessions: Sessions = {f"s{i:03}": START + 3 * DAY - 1 - i for i in range(count)}
+    assert by_day(read(Late(dict(sessions)))) == wanted(sessions)
 
 
 def test_a_few_empty_pages_are_passed_over() -> None:

@@ -39,6 +39,27 @@ def test_a_broken_record_is_redacted_too() -> None:
     assert "NaN" in left
 
 
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"extra": {"email": "a@b.c"}, "extra": {"sha": 1}}',
+        '{"extra": {"sha": 1}, "extra": {"email": "a@b.c", "email": "d@b.c"}}',
+        '{"extra": [{"email": "a@b.c", "sha": 1.50, "email": "d@b.c"}]}',
+        '{"extra": {"\\u0065mail": "a@b.c"}}',
+        '{"\\u0065xtra": {"email": "a@b.c"}, "latency_p50": NaN}',
+    ],
+)
+def test_a_property_that_is_given_twice_or_in_escapes_is_gone_each_time(payload: str) -> None:
+    left = redacted(payload, "extra.email")
+    assert "@b.c" not in left
+    assert ("1.50" in payload) == ("1.50" in left)
+
+
+def test_too_deep_a_record_is_not_kept_with_what_is_private() -> None:
+    deep = "[" * 3000 + '{"email": "a@b.c"}' + "]" * 3000
+    assert "@b.c" not in redacted(f'{{"extra": {deep}}}', "extra.email")
+
+
 @pytest.mark.parametrize("path", ["id", "$.tenant_id", "*", "extra..email", ""])
 def test_what_a_session_is_stored_by_cannot_be_redacted(path: str) -> None:
     with pytest.raises(SettingError, match="SESSIONS_PIPELINE_REDACT"):

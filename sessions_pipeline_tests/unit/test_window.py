@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.coverage import Page, Piece
-from sessions_pipeline.langsmith.days import DayAssembler, DayReading
-from sessions_pipeline.langsmith.window import Ask, WindowReader
-from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, StillServer, read_with, record
+from sessions_pipeline.langsmith.offsets import OffsetAsk
+from sessions_pipeline.langsmith.window import WindowReader
+from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline_tests.unit.simulated_server import (
+    AtOnce,
+    SimulatedServer,
+    StillServer,
+    WhenWanted,
+    collected,
+    record,
+)
 
 DAY = 86_400_000_000
 FIRST, LAST = date(2026, 1, 10), date(2026, 1, 12)
@@ -23,14 +31,14 @@ Sessions = dict[str, int | None]
 
 def read(
     server: SimulatedServer | StillServer, page_size: int, first: date = FIRST, last: date = LAST, *, eager: bool = True
-) -> list[DayReading]:
+) -> list[FetchedDay]:
     reader = WindowReader(
         start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=page_size, in_flight=8
     )
-    return read_with(server, reader, DayAssembler(first, last), eager=eager)
+    return collected(reader, server.answer, first, last, AtOnce() if eager else WhenWanted())
 
 
-def by_day(days: list[DayReading]) -> dict[date | None, list[str]]:
+def by_day(days: list[FetchedDay]) -> dict[date | None, list[str]]:
     return {day.day: sorted(str(record.session_id) for record in day.records) for day in days}
 
 
@@ -48,7 +56,10 @@ def expected(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict
 EDGES = [None, START - 1, START, START + 1, START + DAY, START + 3 * DAY - 1, START + 3 * DAY, START + 3 * DAY + 1]
 TIMES = st.one_of(st.sampled_from(EDGES), st.integers(START - 3 * DAY, START + 6 * DAY))
 SESSIONS = st.lists(TIMES, max_size=60).map(lambda starts: {f"s{i:03}": start for i, start in enumerate(starts)})
-MUTATIONS = st.lists(st.sampled_from(["none", "none", "reorder", "insert", "insert newest", "delete"]), max_size=40)
+MUTATIONS = st.lists(
+    st.sampled_from(["none", "none", "reorder", "insert", "insert newest", "delete", "sink", "rise", "lie"]),
+    max_size=40,
+)
 
 
 @given(SESSIONS, st.integers(1, 12), st.sampled_from([1, 2, 3, 5, 100]), st.booleans())
@@ -58,65 +69,89 @@ def test_a_still_list_is_read_exactly(sessions: Sessions, page_size: int, cap: i
     assert by_day(read(server, page_size)) == expected(sessions)
 
 
-def assert_nothing_is_lost_or_doubled(
-    sessions: Sessions, page_size: int, schedule: list[str], *, undated_first: bool, eager: bool, seed: int
-) -> None:
-    server = SimulatedServer(dict(sessions), undated_first=undated_first, schedule=list(schedule), seed=seed)
+def lose_nothing(server: SimulatedServer, page_size: int, *, eager: bool) -> bool:
+    """Whether it could be read; what was there throughout was read once then."""
+    sessions, changes = dict(server.sessions), bool(server.schedule)
     try:
         found = by_day(read(server, page_size, eager=eager))
     except PagingError:
-        assert schedule, "a still list must always settle"
-        return
+        assert changes, "a still list must always settle"
+        return False
     lasting = {name: start for name, start in sessions.items() if name not in server.deleted}
     for day, names in expected(lasting).items():
         assert set(names) <= set(found[day]), f"lost on {day}"
         assert len(set(found[day])) == len(found[day]), f"doubled on {day}"
+    return True
 
 
-@given(SESSIONS, st.integers(3, 12), MUTATIONS, st.booleans(), st.booleans(), st.integers(0, 2**16))
-@settings(max_examples=1000, deadline=None)
+@given(SESSIONS, st.integers(3, 12), MUTATIONS, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 2**16))
+@settings(max_examples=500, deadline=None)
 def test_every_session_that_existed_during_the_whole_read_is_found_once(
-    sessions: Sessions, page_size: int, schedule: list[str], undated_first: bool, eager: bool, seed: int
+    sessions: Sessions, page_size: int, schedule: list[str], undated_first: bool, eager: bool, totals: bool, seed: int
 ) -> None:
-    assert_nothing_is_lost_or_doubled(
-        sessions, page_size, schedule, undated_first=undated_first, eager=eager, seed=seed
+    server = SimulatedServer(
+        sessions, cap=10, undated_first=undated_first, schedule=list(schedule), totals=totals, seed=seed
     )
+    lose_nothing(server, page_size, eager=eager)
 
 
-def random_schedule(seed: int) -> None:
-    choose = random.Random(seed)
-    sessions: Sessions = {
-        f"s{i:03}": choose.choice(EDGES) if choose.random() < 0.15 else choose.randint(START - 3 * DAY, START + 6 * DAY)
-        for i in range(choose.choice([5, 30, 60, 300]))
-    }
-    actions = ["none", "none", "reorder", "insert", "insert newest", "delete"]
-    schedule = choose.choices(actions, k=choose.choice([5, 40, 400]))
-    undated_first, eager = choose.random() < 0.5, choose.random() < 0.7
-    assert_nothing_is_lost_or_doubled(
-        sessions, choose.randint(3, 12), schedule, undated_first=undated_first, eager=eager, seed=seed
-    )
+# What moves sessions, what makes pages shorter or longer, and what makes totals wrong.
+MOVES = ("none", "none", "reorder", "insert", "insert newest", "delete")
+CAPS = ("none", "none", "sink", "rise", "rise")
+LIES = ("lie",)
 
 
-def random_schedules(seeds: range) -> None:
+def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = False) -> int:
+    """How many of the schedules could be read."""
+    done = 0
     for seed in seeds:
-        random_schedule(seed)
+        choose = random.Random(seed)
+        sessions: Sessions = {
+            f"s{i:03}": choose.choice(EDGES)
+            if choose.random() < 0.15
+            else choose.randint(START - 3 * DAY, START + 6 * DAY)
+            for i in range(choose.choice([5, 30, 60, 300]))
+        }
+        server = SimulatedServer(
+            sessions,
+            cap=choose.choice([12, 100]),
+            undated_first=choose.random() < 0.5,
+            schedule=choose.choices(actions, k=choose.choice([5, 40, 400])),
+            totals=totals,
+            seed=seed,
+        )
+        done += lose_nothing(server, choose.randint(3, 12), eager=choose.random() < 0.7)
+    return done
 
 
-@pytest.mark.parametrize("block", range(10))
-def test_seeded_schedules_of_changes_lose_nothing(block: int) -> None:
-    random_schedules(range(100 * block, 100 * (block + 1)))
+@pytest.mark.parametrize(
+    ("actions", "totals", "least"),
+    [
+        (MOVES, False, 210),
+        (CAPS, False, 285),
+        (CAPS + LIES, True, 285),
+        (MOVES + CAPS, False, 240),
+        (MOVES + CAPS + LIES, True, 240),
+    ],
+    ids=["moves", "caps", "caps and totals that lie", "moves and caps", "all"],
+)
+def test_seeded_schedules_of_changes_lose_nothing(
+    actions: tuple[str, ...], totals: bool, least: int
+) -> None:
+    assert random_schedules(range(300), actions, totals=totals) >= least
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
-def test_twenty_thousand_schedules_of_changes_lose_nothing(block: int) -> None:
-    random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1)))
+def test_twenty_thousand_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+    seeds = range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1))
+    assert random_schedules(seeds, MOVES + CAPS + LIES, totals=block % 2 == 1) > 750
 
 
 def test_without_the_repair_sessions_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Piece, "begins_before", lambda _piece, _frontier: True)
     with pytest.raises(AssertionError, match="lost"):
-        random_schedules(range(1000))
+        random_schedules(range(1000), MOVES)
 
 
 @pytest.mark.parametrize("page_size", range(1, 101))
@@ -151,7 +186,7 @@ def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_
     newest = day_start_us(first_day) + 1095 * DAY - 1
 
     class Million(StillServer):
-        def answer(self, ask: Ask) -> Page:
+        def answer(self, ask: OffsetAsk) -> Page:
             self.requests.append(ask)
             numbers = range(ask.offset, min(ask.offset + ask.limit, 1_000_000))
             return Page(ask.offset, [record(str(number), newest - number * gap) for number in numbers])
@@ -163,28 +198,28 @@ def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_
     assert len(server.requests) <= -(-found // 100) + 40
 
 
-def ignores_offset(server: StillServer, ask: Ask) -> Page:
+def ignores_offset(server: StillServer, ask: OffsetAsk) -> Page:
     return Page(ask.offset, server.records[: ask.limit])
 
 
-def repeats_the_last_page(server: StillServer, ask: Ask) -> Page:
+def repeats_the_last_page(server: StillServer, ask: OffsetAsk) -> Page:
     offset = min(ask.offset, len(server.records) - ask.limit)
     return Page(ask.offset, server.records[offset : offset + ask.limit])
 
 
-def forgets_to_sort(server: StillServer, ask: Ask) -> Page:
+def forgets_to_sort(server: StillServer, ask: OffsetAsk) -> Page:
     return Page(ask.offset, server.records[ask.offset : ask.offset + ask.limit][::-1])
 
 
 @pytest.mark.parametrize("misbehaves", [ignores_offset, repeats_the_last_page, forgets_to_sort])
 @pytest.mark.parametrize("page_size", [1, 10, 100])
 def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
-    misbehaves: Callable[[StillServer, Ask], Page], page_size: int
+    misbehaves: Callable[[StillServer, OffsetAsk], Page], page_size: int
 ) -> None:
     server = StillServer([record(f"s{i}", START + DAY - i) for i in range(250)])
     asked = 0
 
-    def answer(ask: Ask) -> Page:
+    def answer(ask: OffsetAsk) -> Page:
         nonlocal asked
         asked += 1
         assert asked < 1000
@@ -193,6 +228,50 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
     server.answer = answer  # type: ignore[method-assign]
     with pytest.raises(PagingError):
         read(server, page_size)
+
+
+@pytest.mark.parametrize("totals", [False, True])
+def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
+    # 344 of these 1,000 were taken for the whole list, when pages of 50 followed pages of 100.
+    sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
+    server = SimulatedServer(dict(sessions), totals=totals)
+    answer = server.answer
+
+    def sinking(ask: OffsetAsk) -> Page:
+        page = answer(ask)
+        return page._replace(records=page.records[: 50 if len(server.requests) >= 4 else 100])
+
+    server.answer = sinking  # type: ignore[method-assign]
+    assert by_day(read(server, 100)) == expected(sessions)
+
+
+def test_a_list_whose_length_its_last_page_tells_needs_no_third_page() -> None:
+    sessions: Sessions = {f"s{i:03}": START + 5 + i for i in range(30)}
+    requests = []
+    for totals in (True, False):
+        server = SimulatedServer(dict(sessions), totals=totals)
+        read(server, 100)
+        requests.append([(ask.offset, ask.limit) for ask in server.requests])
+    assert requests == [[(0, 100), (30, 1)], [(0, 100), (30, 1), (15, 100)]]
+
+
+def nothing_behind(server: SimulatedServer, ask: OffsetAsk, *, lasts: bool) -> Page:
+    page = SimulatedServer.answer(server, ask)
+    if ask.offset >= 150 and ask.include_stats and (lasts or len(server.requests) < 9):
+        return page._replace(records=[])
+    return page
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_an_empty_page_before_records_that_others_hold_is_read_again_and_an_error_if_it_stays(lasts: bool) -> None:
+    sessions: Sessions = {f"s{i:03}": START - DAY + 12 * DAY - i * DAY // 40 for i in range(480)}
+    server = SimulatedServer(dict(sessions))
+    server.answer = lambda ask: nothing_behind(server, ask, lasts=lasts)  # type: ignore[method-assign]
+    if lasts:
+        with pytest.raises(PagingError):
+            read(server, 50)
+    else:
+        assert by_day(read(server, 50)) == expected(sessions)
 
 
 @pytest.mark.parametrize("cap", [1, 2, 3, 7, 50])

@@ -1,0 +1,85 @@
+"""The list of datasets over real HTTP: whole, to its proven end, or an error."""
+
+import json
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from sessions_pipeline.errors import PagingError, PermissionDeniedError
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.datasets import read_datasets
+from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
+
+Change = Callable[[list[str], int], None]
+
+
+def client_for(url: str) -> SessionsClient:
+    return SessionsClient.from_settings(Settings(_env_file=None, LANGSMITH_ENDPOINT=url, LANGSMITH_API_KEY="key"))
+
+
+def uuid(number: int) -> str:
+    return f"abcdefab-0000-4000-8000-{number:012d}"
+
+
+def datasets(
+    names: list[str], *, total: bool, cap: int = 100, change: Change = lambda _names, _n: None
+) -> Callable[[Handler], None]:
+    answered = 0
+
+    def step(handler: Handler) -> None:
+        nonlocal answered
+        asked = parse_qs(urlsplit(handler.path).query)
+        offset, limit, ids = int(asked["offset"][0]), int(asked["limit"][0]), asked.get("id")
+        listed = [name for name in names if ids is None or name in ids]
+        body = json.dumps([{"id": name, "name": f"dataset {name}"} for name in listed[offset:][: min(limit, cap)]])
+        handler.reply(200, body.encode(), {"X-Pagination-Total": str(len(listed))} if total else {})
+        answered += 1
+        change(names, answered)
+
+    return step
+
+
+@pytest.mark.parametrize("total", [True, False])
+@pytest.mark.parametrize("cap", [2, 100])
+@pytest.mark.parametrize("count", [0, 1, 100, 250])
+def test_all_datasets_are_read_to_the_proven_end(count: int, cap: int, total: bool) -> None:
+    names = [uuid(number) for number in range(count)]
+    with scripted(datasets(names, total=total, cap=cap)) as server, client_for(server.url) as client:
+        found = read_datasets(client, workspace=None)
+    assert [record.session_id for record in found] == names
+
+
+def test_a_deletion_in_mid_read_loses_no_other_dataset() -> None:
+    def delete(names: list[str], number: int) -> None:
+        if number == 1:
+            del names[:5]
+
+    names = [uuid(number) for number in range(250)]
+    with scripted(datasets(names, total=False, change=delete)) as server, client_for(server.url) as client:
+        assert {record.session_id for record in read_datasets(client, workspace=None)} >= set(names)
+
+
+def test_a_list_that_keeps_changing_is_an_error() -> None:
+    def delete(names: list[str], _: int) -> None:
+        del names[:5]
+
+    names = [uuid(number) for number in range(2000)]
+    with scripted(datasets(names, total=False, change=delete)) as server, client_for(server.url) as client:
+        with pytest.raises(PagingError, match="kept changing"):
+            read_datasets(client, workspace=None)
+
+
+def test_some_datasets_are_asked_for_by_id_fifty_together() -> None:
+    names = [uuid(number) for number in range(200)]
+    with scripted(datasets(names, total=True)) as server, client_for(server.url) as client:
+        found = read_datasets(client, workspace=None, ids=[*names[:60], uuid(999)])
+    assert [record.session_id for record in found] == names[:60]
+    assert len(server.paths) == 2
+
+
+def test_datasets_that_the_key_may_not_read_are_its_own_error() -> None:
+    with scripted(answer(403, b'{"detail": "Forbidden"}')) as server, client_for(server.url) as client:
+        with pytest.raises(PermissionDeniedError, match="/api/v1/datasets"):
+            read_datasets(client, workspace=None)

@@ -1,0 +1,213 @@
+"""The source over real HTTP: when a reading began, what is private, what is active, and requests that do not wait."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+import stamina
+
+from sessions_pipeline.errors import DeadlineExceededError
+from sessions_pipeline.langsmith.activity import active_since
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.prefetch import read_ahead
+from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith.source import ApiSource, Listing
+from sessions_pipeline.langsmith.usage import read_usage
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
+
+NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
+TODAY = NOW.date()
+Values = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_backoff() -> Iterator[None]:
+    with stamina.set_testing(testing=True, attempts=8):
+        yield
+
+
+def session(number: int, start: datetime = NOW, **values: Any) -> Values:
+    return {
+        "id": f"abcdefab-0000-4000-8000-{number:012d}",
+        "tenant_id": "5f0c2c53-22bb-4000-8000-00000000000b",
+        "name": f"session {number}",
+        "start_time": (start - timedelta(minutes=number)).isoformat(),
+        **values,
+    }
+
+
+def listing(sessions: list[Values], **headers: str) -> Callable[[Handler], None]:
+    """A step that answers pages of the list, as version 1 does."""
+
+    def step(handler: Handler) -> None:
+        asked = dict(parse_qsl(urlsplit(handler.path).query))
+        offset = int(asked["offset"])
+        page = sessions[offset : offset + int(asked["limit"])]
+        handler.send_response_only(200)
+        body = json.dumps(page).encode()
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return step
+
+
+@contextmanager
+def client_for(url: str, **values: Any) -> Iterator[SessionsClient]:
+    settings = Settings(_env_file=None, LANGSMITH_ENDPOINT=url, LANGSMITH_API_KEY="key", **values)
+    with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
+        yield client
+
+
+def days_from(client: SessionsClient, first: date = TODAY, **values: Any) -> list[FetchedDay]:
+    with ThreadPoolExecutor(4) as executor:
+        source = ApiSource(
+            Listing(client, SessionsQuery(), workspace=None),
+            executor,
+            page_size=values.get("page_size", 100),
+            in_flight=4,
+        )
+        return list(source.days(first, TODAY))
+
+
+@pytest.mark.parametrize(
+    ("server_time", "expected", "warns"),
+    [
+        (None, NOW, False),
+        ("Fri, 20 Mar 2026 15:00:50 GMT", NOW, False),
+        ("Fri, 20 Mar 2026 14:59:10 GMT", NOW, False),
+        ("Fri, 20 Mar 2026 15:02:00 GMT", NOW + timedelta(minutes=2), True),
+        ("Fri, 20 Mar 2026 14:00:00 GMT", NOW - timedelta(hours=1), True),
+    ],
+)
+def test_a_day_was_fetched_when_its_reading_began_by_the_servers_clock_where_the_two_differ(
+    server_time: str | None, expected: datetime, warns: bool
+) -> None:
+    headers = {"Date": server_time} if server_time else {}
+    with scripted(listing([session(1)], **headers)) as server, client_for(server.url) as client:
+        days = days_from(client)
+        assert [day.fetched_at for day in days] == [expected] * 2
+        assert [warning for warning in client.warnings if "clock" in warning] == client.warnings
+        assert bool(client.warnings) == warns
+
+
+def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
+    small = session(1, run_count=5)
+    large = {**small, "id": small["id"].upper(), "run_count": 6}
+    with scripted(listing([small, large])) as server, client_for(server.url) as client:
+        [today, _] = days_from(client)
+    assert (len(today.records), today.received) == (1, 4)
+    assert '"run_count": 6' in today.records[0].payload
+
+
+def test_no_reader_sees_what_is_private() -> None:
+    one = session(1, last_run_start_time=NOW.isoformat(), run_count=1)
+    with (
+        scripted(listing([one])) as server,
+        client_for(server.url, SESSIONS_PIPELINE_REDACT="name") as client,
+    ):
+        seen = [record.payload for day in days_from(client) for record in day.records]
+        for usage in read_usage(client, SessionsQuery(), workspace=None, day=TODAY):
+            seen += [record.payload for records in (usage.end, usage.start, usage.end_again) for record in records]
+        seen += [record.payload for record in client.fetch(SessionsQuery()).records]
+    assert len(seen) == 5
+    assert not any("session 1" in payload for payload in seen)
+
+
+def test_activity_asks_for_the_cheapest_stats_that_bring_times() -> None:
+    sessions = [session(number, last_run_start_time=(NOW - timedelta(hours=number)).isoformat()) for number in range(9)]
+    with scripted(listing(sessions)) as server, client_for(server.url) as client:
+        since = NOW - timedelta(hours=3)
+        found = [active.start_us for active in active_since(client, SessionsQuery(), workspace=None, since=since)]
+    assert len(found) == 4
+    assert all("stats_select=run_count" in path for path in server.paths)
+    assert client.warnings == []
+
+
+def test_activity_asks_for_all_stats_with_a_warning_where_the_cheapest_bring_no_times() -> None:
+    timed = [session(number, last_run_start_time=NOW.isoformat()) for number in range(3)]
+
+    def step(handler: Handler) -> None:
+        listing([session(9)] if "stats_select" in handler.path else timed)(handler)
+
+    with scripted(step) as server, client_for(server.url) as client:
+        assert len(list(active_since(client, SessionsQuery(), workspace=None, since=NOW))) == 3
+        assert len(list(active_since(client, SessionsQuery(), workspace=None, since=NOW))) == 3
+    assert len(client.warnings) == 1
+    assert "stats_select" in client.warnings[0]
+
+
+def test_activity_gives_what_it_has_when_its_time_is_over() -> None:
+    sessions = [session(number, last_run_start_time=NOW.isoformat()) for number in range(150)]
+
+    def limited(handler: Handler) -> None:
+        handler.reply(429, b'{"detail": "Too many requests"}')
+
+    found = []
+    with scripted(listing(sessions), limited) as server, client_for(server.url) as client:
+        activity = active_since(client, SessionsQuery(), workspace=None, since=NOW, deadline=45)
+        with pytest.raises(DeadlineExceededError, match="45 seconds"):
+            found.extend(activity)
+    assert len(found) == 100
+    assert len(server.paths) == 2
+
+
+def test_pages_are_asked_for_while_a_day_is_processed_until_enough_wait() -> None:
+    sessions = [session(number * 20) for number in range(400)]
+    asked = threading.Semaphore(0)
+
+    def step(handler: Handler) -> None:
+        listing(sessions)(handler)
+        asked.release()
+
+    first = TODAY - timedelta(days=5)
+    with scripted(step) as server, client_for(server.url) as client, ThreadPoolExecutor(4) as executor:
+        source = ApiSource(Listing(client, SessionsQuery(), workspace=None), executor, page_size=20, in_flight=4)
+        days = source.days(first, TODAY)
+        next(days)
+        # The day is being processed, nobody asks for the next; 400 sessions are twenty pages all the same.
+        assert all(asked.acquire(timeout=20) for _ in range(20))
+        assert len(list(days)) == 6
+    assert len(server.paths) >= 22
+
+
+def day_of(number: int, records: int) -> FetchedDay:
+    return FetchedDay(TODAY - timedelta(days=number), None, NOW, (None,) * records, records, 1)  # type: ignore[arg-type]
+
+
+def test_reading_ahead_waits_where_enough_records_wait() -> None:
+    made: list[int] = []
+    third = threading.Event()
+
+    def days() -> Iterator[FetchedDay]:
+        for number in range(6):
+            made.append(number)
+            if number == 2:
+                third.set()
+            yield day_of(number, 10)
+
+    ahead = read_ahead(days(), most_waiting=15)
+    assert next(ahead).day == TODAY
+    assert third.wait(20)
+    assert len(made) <= 3 + 1
+    assert [day.day for day in ahead] == [TODAY - timedelta(days=number) for number in range(1, 6)]
+
+
+def test_what_breaks_while_reading_ahead_comes_after_the_days_before_it() -> None:
+    def days() -> Iterator[FetchedDay]:
+        yield day_of(0, 1)
+        raise DeadlineExceededError("over")
+
+    ahead = read_ahead(days())
+    assert next(ahead).day == TODAY
+    with pytest.raises(DeadlineExceededError, match="over"):
+        next(ahead)

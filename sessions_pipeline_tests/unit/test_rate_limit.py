@@ -1,0 +1,114 @@
+"""The rate budget on a clock of the test's own: used up, and never exceeded, however many ask."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sessions_pipeline.errors import DeadlineExceededError, SettingError
+from sessions_pipeline.langsmith.rate_limit import WINDOW_SECONDS, WINDOWS, RateLimiter
+from sessions_pipeline.langsmith.throttle import Throttle
+from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.clock import Clock
+
+START = 1_700_000_000.0
+
+
+@contextmanager
+def wall_clock() -> Iterator[list[float]]:
+    """The time that `limits` sees, in a list of one."""
+    now = [START]
+    with patch("time.time", lambda: now[0]):
+        yield now
+
+
+def most_in_a_minute(times: list[float]) -> int:
+    ordered = sorted(times)
+    return max(bisect_left(ordered, time + 60) - number for number, time in enumerate(ordered))
+
+
+@settings(max_examples=25)
+@given(
+    budget=st.integers(8, 200),
+    latencies=st.lists(st.floats(0, 3.9), min_size=1, max_size=7),
+    idle=st.lists(st.floats(0, 40), max_size=3),
+)
+def test_no_minute_at_the_server_has_more_requests_than_the_budget_and_it_is_used(
+    budget: int, latencies: list[float], idle: list[float]
+) -> None:
+    arrivals: list[float] = []
+    with wall_clock() as now:
+        places = RateLimiter(budget)
+        pauses = iter(idle)
+        while now[0] < START + 180:
+            wait = places.acquire("workspace")
+            if wait == 0:
+                arrivals.append(now[0] + latencies[len(arrivals) % len(latencies)])
+            else:
+                now[0] += wait + next(pauses, 0)
+    assert most_in_a_minute(arrivals) <= budget
+    windows = (180 - sum(idle)) / (WINDOW_SECONDS + 0.1)
+    assert len(arrivals) >= math.floor(windows) * (budget // WINDOWS) - budget
+
+
+def test_workspaces_do_not_take_from_each_other() -> None:
+    with wall_clock():
+        places = RateLimiter(16)
+        assert [places.acquire("one") for _ in range(2)] == [0, 0]
+        assert places.acquire("one") == pytest.approx(WINDOW_SECONDS)
+        assert places.acquire("other") == 0
+        assert places.acquire(None) == 0
+
+
+def test_a_store_that_can_not_be_used_is_named_without_its_address() -> None:
+    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: write redis") as caught:
+        RateLimiter(60, "carrier-pigeon://secret@nowhere")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: the store does not answer") as caught:
+        RateLimiter(60, "redis://:secret@127.0.0.1:1/0").acquire("workspace")
+    assert "secret" not in str(caught.value)
+
+
+def test_without_a_budget_nothing_is_counted() -> None:
+    assert RateLimiter.from_settings(Settings(_env_file=None)) is None
+
+
+class Scripted:
+    """A budget that says these waits, one after the other, and notes who asked."""
+
+    def __init__(self, *waits: float) -> None:
+        self.waits = list(waits)
+        self.asked: list[str | None] = []
+
+    def acquire(self, workspace: str | None) -> float:
+        self.asked.append(workspace)
+        return self.waits.pop(0)
+
+
+def test_a_request_waits_until_the_budget_has_a_place_and_names_its_workspace() -> None:
+    clock, budget = Clock(), Scripted(7.5, 0.5, 0)
+    before = clock()
+    with Throttle(8, deadline_seconds=60, limiter=budget, clock=clock, wait=clock.wait).slot("workspace"):
+        assert clock() - before == 8
+    assert budget.asked == ["workspace"] * 3
+
+
+def test_the_deadline_ends_the_wait_for_a_place() -> None:
+    clock, budget = Clock(), Scripted(8, 8)
+    limits = Throttle(8, deadline_seconds=10, limiter=budget, clock=clock, wait=clock.wait)
+    with pytest.raises(DeadlineExceededError, match="has passed"), limits.slot():
+        pytest.fail("nobody may ask")
+    assert not budget.waits
+
+
+def test_who_waits_for_a_slot_or_for_the_server_takes_no_place_meanwhile() -> None:
+    clock, budget = Clock(), Scripted(0)
+    limits = Throttle(1, deadline_seconds=10, limiter=budget, clock=clock, wait=clock.wait)
+    with limits.slot(), pytest.raises(DeadlineExceededError), limits.slot():
+        pytest.fail("there is one slot")
+    assert budget.asked == [None]
