@@ -16,7 +16,7 @@ from sessions_pipeline.settings import Settings, without_secrets
 CLOCK_TOLERANCE_SECONDS = 60
 
 
-@click.command(epilog="Example: sessions-pipeline doctor")
+@click.command(short_help="Check what can be wrong, line by line.", epilog="Example: sessions-pipeline doctor")
 @click.option("--quick", is_flag=True, help="Only what needs no network; says nothing when all is well.")
 def doctor(*, quick: bool) -> None:
     """Check settings, key, reachability, clock, one one-record request, the data root and Dagster's storage."""
