@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from enum import EnumType
+from enum import Enum
 from typing import Any, get_args
 
 import click
@@ -33,10 +33,11 @@ def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Call
     flag = f"--{name.replace('_', '-')}"
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
     is_repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
-    members = [member.value for kind in kinds if isinstance(kind, EnumType) for member in kind]
-    parts = [str(field.description), *(["repeatable"] if is_repeatable else []), *filter(None, [", ".join(members)])]
+    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    members = [str(member.value) for kind in enums for member in kind]
     default = f"  [default: {str(field.default).lower()}]" if field.default else ""
-    said = f"{'; '.join(parts)}.{default}"
+    choices = f": {', '.join(members)}" if members else ""
+    said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
     if kinds == [bool]:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=said)
     kind = click.Choice(members) if members else None
