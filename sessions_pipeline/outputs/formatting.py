@@ -33,6 +33,12 @@ def total(values: Iterable[Decimal | None]) -> Decimal | None:
     return added
 
 
+def known_sum(values: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None when nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
 def exact(value: Decimal | None) -> str:
     """Every digit, without an exponent or closing zeros; empty for unknown."""
     if value is None:
