@@ -12,7 +12,7 @@ DAYS, SHOWN = 60, 30
 ROOT = Path("data/demo")
 
 
-@click.command(epilog="Example: sessions-pipeline demo")
+@click.command(short_help="See daily costs of a made-up company.", epilog="Example: sessions-pipeline demo")
 @click.option("--days", type=click.IntRange(1, DAYS), default=DAYS, help="How many days to read.")
 def demo(days: int) -> None:
     """Materialise the last days of a made-up company from the embedded API, under data/demo. No account needed."""
