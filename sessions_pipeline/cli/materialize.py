@@ -26,7 +26,10 @@ def past(_context: click.Context, _option: click.Parameter, value: str | None) -
     return moment
 
 
-@click.command(epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31")
+@click.command(
+    short_help="Read days, and make every table of them.",
+    epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31",
+)
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
