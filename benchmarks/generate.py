@@ -23,7 +23,6 @@ from uuid import UUID
 
 LAST_DAY = date(2025, 12, 31)
 DATASETS = 20
-RECENT_DAYS = 4
 # Costs are counted in billionths of a dollar, which integers hold exactly.
 NANO = 10**9
 PRICES = ((150, 600), (250, 2_000), (2_500, 10_000), (3_000, 15_000), (75, 300))  # per prompt and completion token
@@ -44,7 +43,6 @@ class Manifest:
     total_cost: str
     daily_groups: int
     daily_digest: str
-    recent_sessions: int
 
 
 def digest(costs: dict[tuple[str, str], str]) -> str:
@@ -151,15 +149,13 @@ def write(folder: Path, sessions: int, days: int, seed: int = 7) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     indexes = {"full": array("Q", [0]), "bare": array("Q", [0])}
     costs: dict[tuple[str, str], int] = defaultdict(int)
-    experiments = recent = 0
-    recent_from = str(LAST_DAY - timedelta(days=RECENT_DAYS - 1))
+    experiments = 0
     with ExitStack() as stack:
         files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in indexes}
         for full, bare, day, dataset, total in records(sessions, days, seed):
             for name, text in (("full", full), ("bare", bare)):
                 files[name].write(f"{text},".encode())
                 indexes[name].append(indexes[name][-1] + len(text) + 1)
-            recent += day >= recent_from
             experiments += dataset is not None
             if dataset and total:
                 costs[day, dataset] += total
@@ -175,7 +171,6 @@ def write(folder: Path, sessions: int, days: int, seed: int = 7) -> Manifest:
         total_cost=dollars(sum(costs.values())),
         daily_groups=len(costs),
         daily_digest=digest({group: dollars(cost) for group, cost in costs.items()}),
-        recent_sessions=recent,
     )
     (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2))
     return manifest

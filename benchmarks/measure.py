@@ -2,11 +2,9 @@
 
     python -S benchmarks/measure.py RESULT.json COMMAND [ARGUMENT...]
 
-A small process of its own, with the standard library alone: a child's peak as the kernel counts it includes what its
-parent held when it forked, so the parent has to be smaller than anything measured. CPU time is that of all processes,
+A small process of its own, with the standard library alone. CPU time is that of all processes,
 also of those that outlive the command: as their subreaper, this process inherits them and waits for them too. Memory is
-sampled: the resident set of a single process (with the kernel's own high-water mark), the sum of proportional set sizes
-(shared pages counted once) as soon as there are several.
+sampled twenty times a second: the sum of the tree's proportional set sizes, in which a shared page counts once.
 """
 
 import ctypes
@@ -39,27 +37,20 @@ def tree(root: int) -> list[int]:
     return found
 
 
-def _kilobytes(path: str, field: str) -> int:
-    try:
-        for line in Path(path).read_text().splitlines():
-            if line.startswith(field):
-                return int(line.split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return 0
-
-
 def memory(processes: list[int]) -> int:
     """Kilobytes that these processes hold now."""
-    if len(processes) == 1:
-        return _kilobytes(f"/proc/{processes[0]}/status", "VmHWM:")
-    return sum(_kilobytes(f"/proc/{process}/smaps_rollup", "Pss:") for process in processes)
+    held = 0
+    for process in processes:
+        with suppress(OSError, IndexError):  # it has just ended
+            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+            held += int(rollup.partition("Pss:")[2].split(maxsplit=1)[0])
+    return held
 
 
 def main() -> None:
     result, command = Path(sys.argv[1]), sys.argv[2:]
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    start = time.perf_counter()
+    started_at, start = time.time(), time.perf_counter()
     child = subprocess.Popen(command)
     peak, finished = 0, threading.Event()
 
@@ -70,7 +61,7 @@ def main() -> None:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    _, status, usage = os.wait4(child.pid, 0)
+    _, status = os.waitpid(child.pid, 0)
     wall = time.perf_counter() - start
     finished.set()
     sampler.join()
@@ -80,9 +71,10 @@ def main() -> None:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = {
         "status": os.waitstatus_to_exitcode(status),
+        "started_at": started_at,
         "wall_seconds": wall,
         "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_megabytes": max(peak, usage.ru_maxrss) / 1024,
+        "peak_megabytes": peak / 1024,
     }
     result.write_text(json.dumps(measured))
     os._exit(0)  # the child was waited for here, which its Popen need not know

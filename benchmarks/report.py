@@ -1,185 +1,169 @@
-"""Tables and pictures from `benchmarks/results/*.json`, printed or put between the marks in `docs/performance.md`.
-
-python benchmarks/report.py [--size full]
-"""
+"""Tables of the results, printed or put between `<!-- NAME -->` and `<!-- /NAME -->` in docs/performance.md."""
 
 import json
+import operator
 import re
 import statistics
-from collections import defaultdict
-from datetime import date
+from collections.abc import Iterator
 from typing import Any
 
-import plots
-import targets
-from contenders import CONTENDERS, OURS
-from environment import HERE, RESULTS
+from bench import HERE, RESULTS
+from scenarios import OURS, scenarios
 
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-PICTURES = HERE.parent / "docs" / "performance"
+PAGE, IN_FLIGHT = 100, 8
 Result = dict[str, Any]
 
 
-def medians(trials: list[Result]) -> dict[str, Result]:
-    """The median of every figure, by contender, in the order in which they ran."""
-    by_contender: dict[str, list[Result]] = defaultdict(list)
-    for trial in trials:
-        by_contender[trial["contender"]].append(trial)
-    return {name: _median_of(found) for name, found in by_contender.items()}
-
-
-def _median_of(trials: list[Result]) -> Result:
-    middle: Result = {"rounds": len(trials)}
-    for figure, value in trials[0].items():
-        values = [trial[figure] for trial in trials]
-        if isinstance(value, int | float) and not isinstance(value, bool) and None not in values:
-            middle[figure] = statistics.median(values)
-    judged = [trial["exact"] for trial in trials]
-    middle["exact"] = None if None in judged else all(judged)
-    walls = [trial["wall_seconds"] for trial in trials]
-    middle["spread"] = (min(walls), max(walls))
-    return middle
-
-
 def table(result: Result) -> str:
-    """One result as Markdown."""
-    if result["name"] == "overhead":
-        return _overhead(result)
-    if result["name"] == "reading":
-        return _reading(result)
-    if result["name"] == "server":
-        return _server(result)
-    if result["along"] and any(point["trials"] for point in result["points"]):
-        return plots.as_text(result["along"], _curve(result))
-    return "\n\n".join(_point(result, point) for point in result["points"])
+    """One scenario as Markdown."""
+    if "dagster" in result:
+        return _dagster(result)
+    parts = []
+    for point in result["points"]:
+        found = medians(point)
+        ours = found.get(OURS, {}).get("wall")
+        rows = [
+            [
+                who,
+                f"{row['wall']:.2f}",
+                f"{row['least']:.2f} to {row['most']:.2f}",
+                f"{row['wall'] / ours:.2f}" if ours else "-",
+                f"{row['cpu']:.2f}",
+                f"{row['megabytes']:.0f}",
+                f"{row['requests']:.0f}",
+                f"{row['first_request']:.2f}",
+            ]
+            for who, row in found.items()
+        ]
+        head = [
+            "",
+            "wall, s",
+            "least to most",
+            "times ours",
+            "CPU, s",
+            "peak, MB",
+            "requests",
+            "first request after, s",
+        ]
+        parts.append(f"**{point['label']}**, medians of {result['rounds']}\n\n{grid(head, rows)}")
+        tables = {name for trial in point["trials"] for name in trial.get("tables", ())}
+        if tables:
+            parts.append(f"Ours writes {', '.join(f'`{name}`' for name in sorted(tables))}.")
+    return "\n\n".join(parts)
 
 
-def _curve(result: Result) -> plots.Points:
-    return [(point["point"], medians(point["trials"])) for point in result["points"]]
+def medians(point: Result) -> dict[str, Result]:
+    """The median of every figure, by contender, of the trials that were right."""
+    found: dict[str, Result] = {}
+    for who in dict.fromkeys(trial["who"] for trial in point["trials"]):
+        trials = [trial for trial in point["trials"] if trial["who"] == who and not trial["failed"]]
+        if trials:
+            walls = [trial["wall"] for trial in trials]
+            figures = [name for name, value in trials[0].items() if isinstance(value, int | float)]
+            found[who] = {name: statistics.median(trial[name] for trial in trials) for name in figures}
+            found[who] |= {"least": min(walls), "most": max(walls)}
+    return found
 
 
-def _grid(head: list[str], rows: list[list[str]]) -> str:
+def grid(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _point(result: Result, point: Result) -> str:
-    setting = point["point"]
-    found = medians(point["trials"])
-    ours = found.get(OURS)
+def _share(result: Result, storage: str) -> dict[int, Result]:
+    runs: dict[int, list[Result]] = {}
+    for one in result["dagster"]:
+        if one["storage"] == storage:
+            for run in one["runs"]:
+                runs.setdefault(run["days"], []).append(run)
+    return {days: {name: statistics.median(run[name] for run in of) for name in of[0]} for days, of in runs.items()}
+
+
+def _dagster(result: Result) -> str:
     rows = []
-    for name, row in found.items():
-        ratio = f"{row['wall_seconds'] / ours['wall_seconds']:.2f}" if ours else "-"
-        exact = {True: "yes", False: "no", None: "-"}[row["exact"]]
-        rows.append(
-            [
-                CONTENDERS[name].label,
-                f"{row['wall_seconds']:.2f}",
-                f"{row['spread'][0]:.2f} to {row['spread'][1]:.2f}",
-                ratio,
-                f"{row['cpu_seconds']:.2f}",
-                f"{row['peak_megabytes']:.0f}",
-                f"{row['requests']:.0f}",
-                f"{row['rows']:,.0f}",
-                exact,
-            ]
+    for storage in ("stock", "ours"):
+        for days, run in _share(result, storage).items():
+            each = run["cpu"] * 1000 / days / result["dagster"][0]["tables"]
+            rows.append([storage, f"{days}", *(f"{run[name]:.2f}" for name in ("wall", "cpu", "before_the_asset"))])
+            rows[-1].append(f"{each:.2f}")
+    return grid(["storage", "days", "wall, s", "CPU, s", "before the asset, s", "ms of CPU a day and table"], rows)
+
+
+def targets(results: dict[str, Result]) -> str:
+    """Each target beside what was measured."""
+    rows = [
+        [what, f"{at_least:g}", f"{goal:g}", f"{measured:.2f}", "goal" if good(measured, goal) else
+         "target" if good(measured, at_least) else "**missed**"]
+        for what, at_least, goal, measured, good in _targets(results)
+    ]  # fmt: skip
+    return grid(["what", "at least", "goal", "measured", "met"], rows)
+
+
+AGAINST = {
+    "backfill": {"dlt, default": (3.5, 5), "dlt, tuned": (2.2, 4), "SDK + pandas": (2.2, 4), "dlt, Arrow": (1, 1.5)},
+    "large": {"dlt, default": (4.5, 8)},
+}
+
+
+def _targets(results: dict[str, Result]) -> Iterator[tuple[str, float, float, float, Any]]:
+    found = {name: [medians(point) for point in result["points"]] for name, result in results.items()}
+    for name, peers in AGAINST.items():
+        for peer, (at_least, goal) in peers.items():
+            if name in found and {peer, OURS} <= found[name][0].keys():
+                times = found[name][0][peer]["wall"] / found[name][0][OURS]["wall"]
+                yield f"{results[name]['points'][0]['label']}: times {peer}", at_least, goal, times, operator.ge
+    for what, at_least, goal, measured in _at_most(results, found):
+        yield what, at_least, goal, measured, operator.le
+
+
+def _at_most(
+    results: dict[str, Result], found: dict[str, list[dict[str, Result]]]
+) -> Iterator[tuple[str, float, float, float]]:
+    ours = {name: [point[OURS] for point in points if OURS in point] for name, points in found.items()}
+    if "waiting" in found:
+        asked = results["waiting"]["points"][0]["in"]
+        bound = asked["sessions"] / PAGE * asked["latency"] / IN_FLIGHT
+        yield (
+            f"{asked['sessions'] // PAGE} pages of 250 ms: times the bound",
+            1.5,
+            1.3,
+            ours["waiting"][0]["wall"] / bound,
         )
-    head = ["", "wall, s", "least to most, s", "times ours", "CPU, s", "peak, MB", "requests", "rows", "exact"]
-    days = f"{setting['days']:,} days"
-    if setting["first_day"]:
-        days += f" of which {setting['first_day']} to {setting['last_day']} are read"
-    title = (
-        f"**{setting['sessions']:,} sessions, {days}**, {setting['latency'] * 1000:.0f} ms a page, "
-        f"{setting['in_flight']} in flight, medians of {result['rounds']}"
-    )
-    return f"{title}\n\n{_grid(head, rows)}"
-
-
-def _server(result: Result) -> str:
-    found = medians(result["points"][0]["trials"])
-    rows = [
-        [
-            CONTENDERS[name].label,
-            f"{row['wall_seconds']:.2f}",
-            f"{row['megabytes_received'] / row['wall_seconds']:.0f}",
-            f"{row['server_cpu_seconds'] / row['requests'] * 1e6:.0f}",
-            f"{row['server_cpu_seconds'] / row['wall_seconds']:.0%}",
-        ]
-        for name, row in found.items()
-    ]
-    return _grid(["", "wall, s", "MB/s", "server CPU, µs a page", "server busy"], rows)
-
-
-def _overhead(result: Result) -> str:
-    starts = _grid(["start", "s"], [[name, f"{seconds:.2f}"] for name, seconds in result["starts"].items()])
-    phases = next(iter(result["empty_run"].values()))
-    rows = []
-    for days, run in result["empty_run"].items():
-        whole = result["whole_run"].get(days)
-        rows.append([str(days), *(f"{run[phase]:.2f}" for phase in phases), f"{whole:.2f}" if whole else "-"])
-    runs = _grid(["days", *phases, "our whole CLI run, 1,000 sessions"], rows)
-    lines = [starts, runs]
-    for name, figures in (
-        (
-            "A Dagster run of the same shape that does nothing",
-            {d: run["run"] for d, run in result["empty_run"].items()},
-        ),
-        ("Our whole run", result["whole_run"]),
-    ):
-        if figures:
-            first, last = min(figures, key=int), max(figures, key=int)
-            slope = (figures[last] - figures[first]) / (int(last) - int(first)) * 1000
-            lines.append(f"{name}: {slope:.1f} ms a day.")
-    return "\n\n".join(lines)
-
-
-def _reading(result: Result) -> str:
-    rows = [
-        [
-            one["question"],
-            f"{one['milliseconds']:.0f}",
-            f"{one['files']:,} of {one['files_there']:,}",
-            f"{one['rows']:,}",
-        ]
-        for one in result["questions"]
-    ]
-    return _grid(["question", "ms", "files read", "rows scanned"], rows)
-
-
-def load(size: str) -> dict[str, Result]:
-    """Every result of this size, by name."""
-    found = {}
-    for file in sorted(RESULTS.glob(f"{size}-*.json")):
-        result = json.loads(file.read_text())
-        found[result["name"]] = result
-    return found
+    if "dagster" in results:
+        run = _share(results["dagster"], "ours")[90]
+        yield "Dagster's share, ms of CPU a day and table", 3, 1, run["cpu"] * 1000 / 90 / 8
+    if "start" in found:
+        yield "365 days: start to first request, s", 3, 2, ours["start"][-1]["first_request"]
+    if "refresh" in found:
+        short, long = (point["wall"] for point in ours["refresh"])
+        yield "four recent days of a long history, s", 6, 4, long
+        yield "the same, times a short history", 1.1, 1, long / short
+    if {"large", "backfill"} <= found.keys():
+        large, small = (ours[name][0]["megabytes"] for name in ("large", "backfill"))
+        yield "memory of the large backfill, MB", 400, 300, large
+        yield "growth from the small one, %", 15, 0, (large / small - 1) * 100
+    if "one_day" in found:
+        yield "memory of the large day, MB", 600, 400, ours["one_day"][0]["megabytes"]
 
 
 def write(size: str) -> None:
-    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->`, for every result there is; draw the curves."""
-    results = load(size)
+    """Fill the marks of the document.
+
+    Raises:
+        SystemExit: a mark would stay without a table.
+    """
+    names = [scenario.name for scenario in scenarios(full=size == "full")]
+    files = {name: RESULTS / f"{size}-{name}.json" for name in names}
+    results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    machine = next(iter(results.values()))["machine"]
+    blocks = {name: table(result) for name, result in results.items()} | {"targets": targets(results)}
+    blocks["machine"] = "Measured on " + ", ".join(f"{name} {value}" for name, value in machine.items()) + "."
     text = DOCUMENT.read_text()
-    blocks = {name: table(result) for name, result in results.items() if not result.get("along")}
-    for name, result in results.items():
-        if result.get("along") and any(point["trials"] for point in result["points"]):
-            PICTURES.mkdir(exist_ok=True)
-            plots.growth(result["along"], _curve(result), PICTURES / f"{name}.svg")
-            blocks[name] = f"![{result['title']}](performance/{name}.svg)\n\n{table(result)}"
-    if results:
-        blocks["machine"] = _machine(results)
-        blocks["targets"] = targets.table(results, medians)
-    for name, block in blocks.items():
-        text = re.sub(
-            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
-            lambda mark, block=block: f"{mark[1]}\n{block}\n\n{mark[2]}",  # type: ignore[misc]
-            text,
-            flags=re.DOTALL,
-        )
+    marks = re.findall(r"<!-- (\w+) -->", text)
+    if missing := [mark for mark in marks if mark not in blocks]:
+        raise SystemExit(f"bench: no result for {', '.join(missing)}, which {DOCUMENT.name} shows")
+    for name in marks:
+        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = between.sub(lambda found, name=name: f"{found[1]}\n{blocks[name]}\n\n{found[2]}", text)  # type: ignore[misc]
     DOCUMENT.write_text(text)
-
-
-def _machine(results: dict[str, Result]) -> str:
-    about = max(results.values(), key=lambda result: result["measured_at"])
-    named = ", ".join(f"{name} {value}" for name, value in about["machine"].items() if name not in {"cores", "memory"})
-    day = date.fromisoformat(about["measured_at"][:10])
-    return f"Measured on {day}: {about['machine']['cores']} cores, {about['machine']['memory']}, {named}."

@@ -1,86 +1,87 @@
-"""What is measured, small (minutes, for a look) and full (an hour or two, for `docs/performance.md`)."""
+"""What is measured, and who runs: our command line, its peers and the floor."""
 
-from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
 
-from contenders import FLOOR, OURS
-from generate import LAST_DAY, RECENT_DAYS
+from bench import HERE, PEERS, PRODUCT
+from generate import LAST_DAY
 
-EVERYONE = (OURS, "dlt_default", "dlt_tuned", "dlt_arrow", "sdk_pandas", "naive", FLOOR)
+OURS = "sessions-pipeline"
+EVERYONE = (OURS, "dlt, default", "dlt, tuned", "dlt, Arrow", "SDK + pandas", "floor")
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One setting under which contenders run. Without `first_day` and `last_day` they read every day there is."""
+    """A setting. The days read end with the last one there is; `before`: an untimed run of so many days comes first."""
 
     sessions: int
     days: int
-    contenders: tuple[str, ...] = (OURS, FLOOR)
+    who: tuple[str, ...] = (OURS,)
     latency: float = 0.0
-    in_flight: int = 8
-    first_day: date | None = None
-    last_day: date | None = None
+    read_days: int | None = None
+    before: int | None = None
+
+    @property
+    def label(self) -> str:
+        read = f", of which {self.read_days} are read" if self.read_days else ""
+        latency = f", {self.latency * 1000:.0f} ms a page" if self.latency else ""
+        return f"{self.sessions:,} sessions over {self.days} days{read}{latency}"
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`rounds` times all points in turn, in each all contenders in turn; `along` names what a growth curve varies."""
-
     name: str
     title: str
-    points: tuple[Point, ...]
-    rounds: int
-    along: str | None = None
+    points: tuple[Point, ...] = field(default=())
+    rounds: int = 1
 
 
-def _growth(full: bool) -> list[Scenario]:
-    rounds = 3 if full else 1
-    sessions = (10_000, 30_000, 100_000, 300_000, 1_000_000) if full else (1_000, 4_000, 16_000)
-    days = (1, 7, 30, 90, 365, 1_095) if full else (1, 7, 30)
-    latencies = (0.0, 0.05, 0.1, 0.25, 0.5) if full else (0.0, 0.02, 0.05)
-    in_flight = (1, 2, 4, 8, 16, 32) if full else (1, 4, 16)
-    wide = Point(30_000 if full else 3_000, 30)
-    many = 20_000 if full else 2_000
+def command(who: str, endpoint: str, folder: Path, read_days: int) -> tuple[list[str], dict[str, str]]:
+    """A whole process' command line, and its variables beside the few that everyone gets."""
+    if who != OURS:
+        name, *arguments = SCRIPTS[who]
+        return [str(PEERS / "bin" / "python"), str(HERE / "peers" / name), endpoint, str(folder), *arguments], {}
+    first = LAST_DAY - timedelta(days=read_days - 1)
     return [
-        Scenario("sessions", "Sessions", tuple(Point(n, 90) for n in sessions), rounds, "sessions"),
-        Scenario("days", "Days", tuple(Point(many, n, (OURS,)) for n in days), rounds, "days"),
-        Scenario("latency", "Latency", tuple(replace(wide, latency=n) for n in latencies), rounds, "latency"),
+        str(PRODUCT / "bin" / "sessions-pipeline"), "materialize", "--from", str(first), "--to", str(LAST_DAY)
+    ], {
+        "LANGSMITH_ENDPOINT": endpoint,
+        "LANGSMITH_API_KEY": "benchmark",
+        "SESSIONS_PIPELINE_DATA_ROOT": str(folder / "lake"),
+        "SESSIONS_PIPELINE_START_DATE": "2020-01-01",
+        "DAGSTER_HOME": str(folder / "dagster"),
+    }  # fmt: skip
+
+
+SCRIPTS = {
+    "dlt, default": ("dlt_default.py",),
+    "dlt, tuned": ("dlt_tuned.py",),
+    "dlt, Arrow": ("dlt_arrow.py",),
+    "SDK + pandas": ("sdk_pandas.py",),
+    "floor": ("floor.py",),
+}
+
+
+def scenarios(*, full: bool) -> list[Scenario]:
+    """In the order of docs/performance.md."""
+    pick: Callable[[int, int], int] = (lambda _small, large: large) if full else (lambda small, _large: small)
+    backfill = Point(pick(5_000, 100_000), pick(30, 90), EVERYONE)
+    large = Point(pick(20_000, 500_000), pick(30, 90), (OURS, "dlt, default", "dlt, Arrow", "floor"))
+    waiting = Point(pick(3_000, 30_000), pick(30, 90), (OURS, "dlt, tuned", "dlt, Arrow", "floor"), latency=0.25)
+    long, one_day = pick(120, 730), Point(1_000, 1, before=1)
+    return [
+        Scenario("backfill", "A backfill", (backfill,), pick(1, 5)),
+        Scenario("large", "A large backfill", (large,), pick(1, 2)),
+        Scenario("waiting", "A slow API", (waiting,), pick(1, 3)),
+        Scenario("one_day", "One large day", (Point(pick(10_000, 200_000), 1),), pick(1, 2)),
+        Scenario("start", "From start to the first request", (one_day, replace(one_day, days=365)), pick(1, 3)),
         Scenario(
-            "concurrency",
-            "Concurrency",
-            tuple(replace(wide, latency=0.25 if full else 0.05, in_flight=n) for n in in_flight),
-            rounds,
-            "in_flight",
+            "refresh",
+            "Four recent days of a short and a long history",
+            tuple(Point(days * 100, days, read_days=4, before=days) for days in (30, long)),
+            pick(1, 3),
         ),
+        Scenario("dagster", "Dagster's share", rounds=pick(1, 3)),
     ]
-
-
-def _refresh(full: bool) -> Scenario:
-    """The newest four days, and four days in the middle, of ever longer histories of the same density."""
-    recent = LAST_DAY - timedelta(days=RECENT_DAYS - 1)
-    points = []
-    for sessions, days in ((10_000, 11), (100_000, 110), (1_000_000, 1_095)) if full else ((3_000, 10), (30_000, 100)):
-        middle = LAST_DAY - timedelta(days=days // 2)
-        here = Point(sessions, days, (OURS,))
-        points.append(replace(here, first_day=recent, last_day=LAST_DAY))
-        points.append(replace(here, first_day=middle, last_day=middle + timedelta(days=RECENT_DAYS - 1)))
-    return Scenario("refresh", "Refresh of four days", tuple(points), 3 if full else 1)
-
-
-def all_scenarios(*, full: bool) -> list[Scenario]:
-    """Every scenario, the quickest to tell first."""
-    rounds = 5 if full else 3
-    backfill = Point(100_000, 90, EVERYONE) if full else Point(10_000, 30, EVERYONE)
-    waiting = (OURS, "sdk_pandas", "dlt_tuned", "dlt_arrow", FLOOR)
-    waits = Point(30_000, 90, waiting, latency=0.25) if full else Point(3_000, 30, waiting, latency=0.1)
-    scenarios = [
-        Scenario("server", "The server", (replace(backfill, contenders=("drain", FLOOR)),), rounds),
-        Scenario("backfill", f"{backfill.sessions:,} sessions over {backfill.days} days", (backfill,), rounds),
-        Scenario("waiting", f"{waits.sessions // 100} pages of {waits.latency * 1000:.0f} ms", (waits,), rounds),
-        _refresh(full),
-        *_growth(full),
-    ]
-    if full:
-        large = Point(500_000, 90, EVERYONE)
-        scenarios.insert(2, Scenario("large", "500,000 sessions over 90 days", (large,), rounds))
-    return scenarios

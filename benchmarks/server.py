@@ -54,6 +54,7 @@ class Counters:
     bytes_sent: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    first_request_at: float = 0.0
     cpu_start: float = field(default_factory=time.process_time)
 
     def as_json(self) -> bytes:
@@ -76,6 +77,7 @@ class Api:
         if path.rstrip("/") != "/api/v1/sessions":
             return 404, [b'{"detail":"Not Found"}']
         self.counters.requests += 1
+        self.counters.first_request_at = self.counters.first_request_at or time.time()
         asked = dict(parse_qsl(query, keep_blank_values=True))
         offset, limit = int(asked.get("offset", 0)), int(asked.get("limit", 100))
         unknown = asked.keys() - KNOWN

@@ -1,7 +1,8 @@
-"""One measured run: a fresh server, a clean folder, one whole process, and what it left."""
+"""Rounds of a scenario: a server, a folder that nothing has seen before, a whole process, and what it left."""
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -9,42 +10,103 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from contenders import OURS, Contender, Task
-from environment import HERE, PYTHON, RESULTS
-from generate import Manifest
-from verify import Outcome, read_lake, read_peer
+import duckdb
+from bench import HERE, PRODUCT, RESULTS
+from generate import Manifest, digest, ensure
+from scenarios import OURS, Point, Scenario, command
 
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What one run took and gave. `server_cpu_seconds` is the server's share of the same two cores."""
-
-    contender: str
-    round: int
-    wall_seconds: float
-    cpu_seconds: float
-    peak_megabytes: float
-    requests: int
-    megabytes_received: float
-    most_in_flight: int
-    server_cpu_seconds: float
-    rows: int | None
-    total_cost: str | None
-    exact: bool | None
+Result = dict[str, Any]
 
 
-class RunFailedError(RuntimeError):
-    """A contender ended with another status than 0; the text is the end of what it said."""
+def run(scenario: Scenario, rounds: int, without: list[str]) -> tuple[Result, int]:
+    """All rounds, every contender of every point in turn, after one untimed round on little; and how many failed."""
+    result: Result = {
+        "name": scenario.name,
+        "title": scenario.title,
+        "rounds": rounds,
+        "machine": describe(),
+        "points": [{"label": point.label, "in": point_facts(point), "trials": []} for point in scenario.points],
+    }
+    if not scenario.points:
+        shares = (("stock", "1", "30"), ("ours", "1", "90", "365"))  # the stock storage would take minutes for more
+        result["dagster"] = [json.loads(_share(*words)) for _ in range(rounds) for words in shares]
+        return result, 0
+    names = dict.fromkeys(who for point in scenario.points for who in point.who if who not in without)
+    for who in names:
+        _trial(Point(500, 5), who)
+    failed = 0
+    for number in range(rounds):
+        for place, point in enumerate(scenario.points):
+            for who in point.who:
+                if who in without:
+                    continue
+                trial = _trial(point, who)
+                failed += trial["failed"] is not None
+                print(f"  {number + 1} {who:20} {point.label}: {_said(trial)}", file=sys.stderr)
+                result["points"][place]["trials"].append(trial)
+    return result, failed
+
+
+def point_facts(point: Point) -> Result:
+    return {"sessions": point.sessions, "days": point.days, "latency": point.latency, "read_days": point.read_days}
+
+
+def describe() -> dict[str, str]:
+    """The machine in words that anyone can compare with: no host name, no paths."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "day": datetime.now(UTC).date().isoformat(),
+        "processor": f"{len(os.sched_getaffinity(0))} cores of {(names or [platform.machine()])[0]}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "Python": platform.python_version(),
+        **{name: version(name) for name in ("dlt", "langsmith", "pandas", "pyarrow", "duckdb")},
+    }
+
+
+def _said(trial: Result) -> str:
+    if trial["failed"]:
+        return f"FAILED: {trial['failed']}"
+    return f"{trial['wall']:.2f} s, {trial['cpu']:.2f} s CPU, {trial['megabytes']:.0f} MB, {trial['requests']} requests"
+
+
+def _trial(point: Point, who: str) -> Result:
+    """One run; `failed` says what was wrong with it or what it left."""
+    records, manifest = ensure(RESULTS / "data", point.sessions, point.days)
+    with _serving(records, point.latency) as endpoint, _folder() as folder:
+        try:
+            if point.before:
+                _measured(who, endpoint, folder, point.before)
+            _counters(endpoint)
+            measured, output = _measured(who, endpoint, folder, point.read_days or point.days)
+        except RuntimeError as error:
+            return {"who": who, "failed": str(error)}
+        served = _counters(endpoint)
+        found = _lake(folder / "lake") if who == OURS else _peers(folder, output)
+    return {
+        "who": who,
+        "failed": _wrong(found, manifest),
+        "wall": measured["wall_seconds"],
+        "cpu": measured["cpu_seconds"],
+        "megabytes": measured["peak_megabytes"],
+        "first_request": served["first_request_at"] - measured["started_at"],
+        "requests": served["requests"],
+        "server_busy": served["cpu_seconds"] / measured["wall_seconds"],
+        "tables": found["tables"],
+    }
 
 
 @contextmanager
-def serving(folder: Path, latency: float) -> Iterator[str]:
-    """A server process for these records; its address."""
-    command = [PYTHON, HERE / "server.py", folder, "--latency", str(latency)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+def _serving(records: Path, latency: float) -> Iterator[str]:
+    with subprocess.Popen(
+        [sys.executable, HERE / "server.py", records, "--latency", str(latency)], stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()
@@ -52,81 +114,69 @@ def serving(folder: Path, latency: float) -> Iterator[str]:
             server.terminate()
 
 
-def counters(endpoint: str) -> dict[str, float]:
-    """What the server counted since it was last asked."""
-    with urllib.request.urlopen(f"{endpoint}/counters") as answer:
-        return dict(json.load(answer))
-
-
 @contextmanager
-def clean_folder() -> Iterator[Path]:
-    """A folder that nothing has seen before and that is gone afterwards."""
-    RESULTS.mkdir(exist_ok=True)
+def _folder() -> Iterator[Path]:
+    """A home of its own for one contender, with a Dagster instance as we ship it."""
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
+    (folder / "dagster").mkdir()
+    shutil.copy(HERE.parent / "dagster.yaml", folder / "dagster")
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(contender: Contender, task: Task, manifest: Manifest, number: int) -> Trial:
-    """Run once and judge.
-
-    Raises:
-        RunFailedError: the process failed.
-    """
-    counters(task.endpoint)
-    measured, output = _measured(contender, task)
-    served = counters(task.endpoint)
-    outcome = read_lake(task.folder / "lake") if contender.name == OURS else read_peer(task.folder, output)
-    return Trial(
-        contender=contender.name,
-        round=number,
-        wall_seconds=measured["wall_seconds"],
-        cpu_seconds=measured["cpu_seconds"],
-        peak_megabytes=measured["peak_megabytes"],
-        requests=int(served["requests"]),
-        megabytes_received=served["bytes_sent"] / 1e6,
-        most_in_flight=int(served["most_in_flight"]),
-        server_cpu_seconds=served["cpu_seconds"],
-        rows=outcome.rows,
-        total_cost=outcome.total_cost,
-        exact=_is_exact(outcome, manifest, task),
-    )
+def _counters(endpoint: str) -> dict[str, float]:
+    with urllib.request.urlopen(f"{endpoint}/counters") as answer:
+        return dict(json.load(answer))
 
 
-def _is_exact(outcome: Outcome, manifest: Manifest, task: Task) -> bool | None:
-    whole = (task.first_day, task.last_day) == (manifest.first_day, manifest.last_day)
-    return outcome.daily_digest == manifest.daily_digest if outcome.daily_digest and whole else None
-
-
-def _measured(contender: Contender, task: Task) -> tuple[dict[str, float], str]:
-    """The figures of `measure.py` and the standard output, with nothing of this machine's settings let in."""
-    home = task.folder / "home"
-    home.mkdir(exist_ok=True)
-    environment = {
-        "PATH": os.environ["PATH"],
-        "LANG": "C.UTF-8",
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "DO_NOT_TRACK": "1",
-        **contender.environment(task),
-    }
-    result, output, errors = (home / name for name in ("measured.json", "output", "errors"))
-    with output.open("w") as out, errors.open("w") as err:
-        subprocess.run(
-            [sys.executable, "-S", HERE / "measure.py", result, *contender.command(task)],
-            cwd=home,
-            env=environment,
-            stdout=out,
-            stderr=err,
+def _measured(who: str, endpoint: str, folder: Path, days: int) -> tuple[dict[str, float], str]:
+    """The figures of `measure.py` and standard output, with nothing of this machine's settings let in."""
+    words, variables = command(who, endpoint, folder, days)
+    everyone = {"LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder), "DO_NOT_TRACK": "1"}
+    result, errors = folder / "measured.json", folder / "errors"
+    with errors.open("w") as told:
+        output = subprocess.run(
+            [sys.executable, "-S", HERE / "measure.py", result, *words],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], **everyone, **variables},
+            stdout=subprocess.PIPE,
+            stderr=told,
+            text=True,
             check=True,
-        )
+        ).stdout
     measured = json.loads(result.read_text())
     if measured["status"] != 0:
-        raise RunFailedError(f"{contender.label} ended with {measured['status']}: {errors.read_text()[-800:]}")
-    return measured, output.read_text()
+        raise RuntimeError(f"status {measured['status']}: {errors.read_text()[-600:]}")
+    return measured, output
 
 
-def as_json(trials: list[Trial]) -> list[dict[str, object]]:
-    return [asdict(trial) for trial in trials]
+def _share(*arguments: str) -> str:
+    with _folder() as folder:
+        words = [PRODUCT / "bin" / "python", HERE / "dagster_share.py", *arguments]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "DAGSTER_HOME": str(folder / "dagster")}
+        return subprocess.run(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def _lake(lake: Path) -> Result:
+    """What our run left: rows of `sessions`, sums of `daily_cost_by_reference_dataset`, and which tables there are."""
+    [(rows,)] = duckdb.sql(f"SELECT count(*) FROM read_parquet('{lake}/sessions/*/*.parquet')").fetchall()
+    daily = f"read_parquet('{lake}/daily_cost_by_reference_dataset/*/*.parquet', hive_partitioning = true)"
+    sums = duckdb.sql(f"SELECT start_date, reference_dataset_id, total_cost FROM {daily}").fetchall()
+    return {"rows": rows, "sums": sums, "tables": sorted(path.name for path in lake.glob("[a-z]*"))}
+
+
+def _peers(folder: Path, output: str) -> Result:
+    """A peer prints its rows as its last line, and leaves `daily_cost.parquet`."""
+    sums = duckdb.sql(f"SELECT day, reference_dataset_id, total_cost FROM '{folder / 'daily_cost.parquet'}'").fetchall()
+    return {"rows": json.loads(output.strip().splitlines()[-1])["rows"], "sums": sums, "tables": []}
+
+
+def _wrong(found: Result, manifest: Manifest) -> str | None:
+    costs = {(str(day), dataset): Decimal(str(cost)) for day, dataset, cost in found["sums"] if cost}
+    if found["rows"] != manifest.sessions:
+        return f"{found['rows']} rows instead of {manifest.sessions}"
+    if digest({group: format(cost.normalize(), "f") for group, cost in costs.items()}) != manifest.daily_digest:
+        return "its sums are not those of the records"
+    return None

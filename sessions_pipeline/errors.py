@@ -3,6 +3,7 @@
 No message may hold a secret: messages are built from names, status codes and addresses without their query string.
 """
 
+import re
 from typing import ClassVar
 
 
@@ -125,11 +126,15 @@ class LakeError(SessionsPipelineError):
 
 
 class LakeMismatchError(LakeError):
-    """The data root was filled with another query, or by a newer version of this package."""
+    """The data root was filled with another query, or by another version of this package."""
 
 
 class LakeBusyError(LakeError):
-    """Another run holds the lake's lock."""
+    """Another run writes a day and does not come to an end."""
+
+
+class LakeConflictError(LakeError):
+    """A file is not what it was expected to be: another run was quicker."""
 
 
 class NotReadError(LakeError):
@@ -138,6 +143,15 @@ class NotReadError(LakeError):
 
 class EngineError(SessionsPipelineError):
     """Dagster's webserver did not queue a run."""
+
+
+class InstanceError(SessionsPipelineError):
+    """Dagster's instance can't be used: its `dagster.yaml`, or its database."""
+
+    def __init__(self, place: str, error: BaseException) -> None:
+        # Dagster goes on with all that it would have expected, SQLAlchemy with the statement.
+        told = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0][:200]
+        super().__init__(f"DAGSTER_HOME: {place}: {told}")
 
 
 class TooManyRejectedError(SessionsPipelineError):

@@ -1,205 +1,236 @@
-"""The work on one day, without Dagster and without the network: settle and judge it, then summarize it.
+"""The life of a day: read what is stored, merge what was fetched, validate, derive, write. Without Dagster and HTTP.
 
-It is done by whoever is free, a thread or a process (see `workers`), so what comes in and out are plain values.
+It is done by whoever is free, a thread or a process, so what comes in and goes out are plain values.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import SumOverflowError
+from sessions_pipeline.days import is_day_over
+from sessions_pipeline.errors import LakeConflictError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.lake import Lake, Written
-from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.tables import (
-    DAILY_COST_BY_REFERENCE_DATASET,
-    EXPERIMENT_SUMMARY,
-    RAW_SESSIONS,
-    REJECTED_SESSIONS,
-    SESSION_FEEDBACK,
-    SESSIONS,
+from sessions_pipeline.lake.layout import UNDATED, Day, value_of
+from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, DayTables, Table
+from sessions_pipeline.tables import day_metadata as describe
+from sessions_pipeline.tables.history import History, history
+from sessions_pipeline.tables.merge import Merged, merge
+from sessions_pipeline.tables.readings import (
+    COMMIT,
+    READINGS,
+    Reading,
+    dump_readings,
+    latest_readings,
+    load_readings,
+    open_workspaces,
 )
-from sessions_pipeline.tables import daily_cost_by_reference_dataset as costs
-from sessions_pipeline.tables import day_metadata as telling
-from sessions_pipeline.tables import experiment_summary as experiments
-from sessions_pipeline.tables import session_feedback as feedback
-from sessions_pipeline.tables.history import DayVerdict, judge_day
-from sessions_pipeline.tables.readings import Reading, dump_readings, load_readings, merge_reading
-from sessions_pipeline.tables.retention import without_superseded
-from sessions_pipeline.validation.records import Columns
+from sessions_pipeline.tables.table import ALL, Reads
+from sessions_pipeline.validation.records import FetchedDay
 
-# A handful of broken records among few is no sign of a broken API: the fuse needs this many.
-FUSE_FLOOR = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What one workspace (`asked`; None: the key's own) said about a day at `fetched_at`."""
-
-    asked: str | None
-    fetched_at: datetime
-    records: Columns
-    received: int
-    requests: int
+# A handful of broken records among few is no sign of a broken API: so many it takes.
+LEAST_REJECTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What holds for all days of a run.
 
-    `tables` names the tables to replace; `as_of` and `kept_from` are limits in time (see `judge_day` and
-    `without_superseded`), None for no limit; `max_rejected_ratio` is the fuse.
+    `tables` names the tables to make; `max_rejected_ratio` is the rejection threshold; `attributes` are the keys that
+    costs are summed by; `as_of`: only what was read by then counts; `kept_from`: what was superseded by then is
+    forgotten; None is no limit. `now` is when the run began.
     """
 
     tables: tuple[str, ...]
     max_rejected_ratio: float
-    as_of: datetime | None = None
-    kept_from: datetime | None = None
+    attributes: tuple[str, ...]
+    as_of: datetime | None
+    kept_from: datetime | None
+    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class DayTask:
-    """A day to settle: with what was heard of it, or again from what is stored where nothing was.
+    """A day, and what was fetched of it, a workspace each; nothing: make its tables again from what is stored.
 
-    `received` counts all records of the run so far.
+    `base` is the version of `raw_sessions` before the day's first request, None if there was none; `received` counts
+    all records of the run so far.
     """
 
     day: Day
-    rules: Rules
-    heard: tuple[Heard, ...] = ()
+    fetched: tuple[FetchedDay, ...] = ()
+    base: str | None = None
     received: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What came of a day: the files written, and what to tell of each; all by the table's name.
+class DayResult:
+    """What came of a day: the files written, and what is worth knowing of each, by the table's name.
 
-    `fuse` says why nothing was written, where too many of its records are rejected.
+    `sessions` is how many it has; `learned` whether the reading brought anything new; `exceeded` says why nothing was
+    written, where too many of its records are rejected.
     """
 
     day: Day
     sessions: int
     written: Mapping[str, Written]
-    told: Mapping[str, Mapping[str, Any]]
-    samples: Mapping[str, Sequence[Mapping[str, str]]]
-    fuse: str | None = None
+    metadata: Mapping[str, Mapping[str, Any]]
+    exceeded: str | None
+    learned: bool
 
 
-def settle(lake: Lake, task: DayTask) -> Settled:
-    """Settle a day and replace its tables, raw first: the others can be made again from it, never the other way round.
-
-    Raises:
-        LakeError: the day could not be read or written; its former tables are intact.
-    """
-    with _alone(lake, task.day):
-        return _settled(lake, task)
-
-
-def _settled(lake: Lake, task: DayTask) -> Settled:
-    raw, readings = _merged(lake, task)
-    verdict = judge_day(raw, readings, as_of=task.rules.as_of)
-    count = verdict.sessions.num_rows
-    if fuse := _fuse(task, verdict):
-        return Settled(task.day, count, {}, {}, {}, fuse)
-    rows = {RAW_SESSIONS: raw, SESSIONS: verdict.sessions, REJECTED_SESSIONS: verdict.rejected}
-    told = {
-        RAW_SESSIONS.name: telling.of_readings(readings),
-        SESSIONS.name: telling.of_sessions(verdict),
-        REJECTED_SESSIONS.name: telling.of_rejected(verdict),
-    }
-    metadata = _metadata(readings, verdict)
-    tables = [table for table in rows if table.name in task.rules.tables]
-    written = {table.name: lake.replace(table, task.day, rows[table], metadata) for table in tables}
-    samples = {table.name: telling.sample(table.name, rows[table]) for table in tables}
-    return Settled(task.day, count, written, told, samples)
-
-
-def summarize(lake: Lake, day: Day, *, tables: Sequence[str]) -> dict[str, Written]:
-    """Replace those of the day's feedback and experiment tables that are named, from its sessions.
+def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
+    """Merge, validate, derive and write a day. One that taught nothing, and whose tables are all there, stays as it is.
 
     Raises:
-        NotReadError: the day has no sessions.
-        LakeError: the day could not be read or written; its former tables are intact.
-    """
-    with _alone(lake, day):
-        sessions = lake.read(SESSIONS, day, sorted({*feedback.NEEDED, *experiments.NEEDED}))
-        scores = feedback.session_feedback(sessions)
-        made = {SESSION_FEEDBACK: scores}
-        if EXPERIMENT_SUMMARY.name in tables:
-            made[EXPERIMENT_SUMMARY] = experiments.experiment_summary(sessions, scores)
-        # Under the readings of the sessions that they were made from.
-        metadata = lake.metadata(SESSIONS, day)
-        return {
-            table.name: lake.replace(table, day, rows, metadata) for table, rows in made.items() if table.name in tables
-        }
-
-
-def sum_costs(lake: Lake, day: Day) -> tuple[Written, dict[str, Any]]:
-    """Replace the day's daily costs, from its sessions; also what to tell of them.
-
-    Raises:
-        NotReadError: the day has no sessions.
-        LakeError: the day could not be read or written; its former table is intact.
+        NotReadError: nothing was fetched, and nothing is stored (or was, by `rules.as_of`).
         SumOverflowError: a sum does not fit its column; the text names the day too.
+        LakeError: the day could not be read or written; its former tables are intact.
     """
     try:
-        rows = costs.daily_cost_by_reference_dataset(lake.read(SESSIONS, day, costs.NEEDED))
-    except SumOverflowError as error:
-        raise SumOverflowError(f"{day}: {error}") from None
-    written = lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, lake.metadata(SESSIONS, day))
-    return written, telling.money(telling.total(rows.column("total_cost")))
+        return _process(lake, task, rules)
+    except LakeConflictError:
+        # Another run was quicker. The same again, as a reading that it overtook; in a folder nobody can come between.
+        with lake.lock(task.day):
+            return process_day(lake, task, rules)
 
 
-@contextmanager
-def _alone(lake: Lake, day: Day) -> Iterator[None]:
-    """Keep other runs away from the rows without a day. A run holds its days for itself, but all runs share these."""
-    if day is UNDATED:
-        with lake.exclusive(days=[day]):
-            yield
-    else:
-        yield
+def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
+    stored = lake.load(RAW_SESSIONS, task.day)
+    version = stored.version if stored else None
+    commit = int(stored.metadata[COMMIT]) if stored else 0
+    rows = stored.rows if stored else RAW_SESSIONS.schema.empty_table()
+    readings = load_readings(stored.metadata[READINGS]) if stored else []
 
-
-def _merged(lake: Lake, task: DayTask) -> tuple[pa.Table, list[Reading]]:
-    raw: pa.Table | None = None
-    readings: list[Reading] = []
-    if not task.heard or lake.has(RAW_SESSIONS, task.day):
-        raw = lake.read(RAW_SESSIONS, task.day)
-        readings = load_readings(lake.metadata(RAW_SESSIONS, task.day))
-    for heard in task.heard:
-        raw, readings = merge_reading(
-            raw,
-            readings,
-            heard.records,
-            asked=heard.asked,
-            fetched_at=heard.fetched_at,
-            received=heard.received,
-            requests=heard.requests,
+    merged = merge(rows, readings, task.fetched, base=task.base, version=version)
+    wanted = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
+    if task.fetched and not merged.learned:
+        wanted = [table for table in wanted if _is_behind(lake, table, task.day, commit, rules)]
+    if not merged.learned and not wanted:
+        _note_readings(lake, task.day, merged)
+        heard = describe.of_readings(merged)
+        return DayResult(
+            task.day, heard["received"] - heard["repeated"], {}, {RAW_SESSIONS.name: heard}, None, learned=False
         )
-    if task.rules.kept_from is not None and task.heard:
-        raw = without_superseded(raw, readings, before=task.rules.kept_from)
-    return raw, readings
+
+    tables, told = derive_day(task, merged, rules)
+    if reason := _exceeded(task, told, rules):
+        return DayResult(task.day, told.sessions.num_rows, {}, {}, reason, merged.learned)
+    with lake.lock(task.day):
+        written: dict[Table, Written | None] = {}
+        if merged.learned:
+            commit += 1
+            raw, metadata = tables[RAW_SESSIONS], {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
+            written[RAW_SESSIONS] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
+        for table in wanted:
+            metadata = describe.of_file(table, tables, told, rules.as_of)
+            written[table] = lake.replace_derived(table, task.day, tables[table], metadata, commit=commit)
+        _note_readings(lake, task.day, merged)
+    files = {table.name: file for table, file in written.items() if file}
+    worth_knowing = {table.name: describe.of_table(table, tables[table], told, merged) for table in written}
+    return DayResult(task.day, told.sessions.num_rows, files, worth_knowing, None, merged.learned)
 
 
-def _metadata(readings: Sequence[Reading], verdict: DayVerdict) -> dict[str, str]:
-    return {
-        **dump_readings(readings),
-        **({"shrunk": json.dumps(verdict.shrunk)} if verdict.shrunk else {}),
-        **({"drift": json.dumps(verdict.drift, sort_keys=True)} if verdict.drift else {}),
-    }
+def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, History]:
+    """A day's tables from its merged raw rows, and what is worth knowing of it. Pure.
+
+    Raises:
+        NotReadError: nothing was read by `rules.as_of`.
+        SumOverflowError: a sum does not fit its column; the text names the day too.
+    """
+    readings = [reading for reading in merged.readings if rules.as_of is None or reading.fetched_at <= rules.as_of]
+    if not readings:
+        at = f" at {rules.as_of:%Y-%m-%d %H:%M:%S} UTC" if rules.as_of else ""
+        raise NotReadError(f"raw_sessions was not read yet for {_named(task.day)}{at}; materialize that day first")
+    may_forget = bool(task.fetched) and rules.as_of is None
+    told = history(merged.rows, readings, as_of=rules.as_of, kept_from=rules.kept_from if may_forget else None)
+    day = task.day if isinstance(task.day, date) else None
+
+    def make(table: Table) -> tuple[pa.Table, Mapping[str, str]]:
+        try:
+            return DERIVED[table].make(tables), {}
+        except SumOverflowError as error:
+            raise SumOverflowError(f"{_named(task.day)}: {error}") from None
+
+    tables = DayTables(
+        day,
+        make,
+        now=rules.now,
+        attributes=rules.attributes,
+        is_over=day is not None and is_day_over(day, readings[-1].fetched_at),
+        open_workspaces=open_workspaces(day, readings),
+    )
+    kept = [row not in told.superseded for row in range(merged.rows.num_rows)] if told.superseded else None
+    tables.put(RAW_SESSIONS, merged.rows.filter(kept) if kept else merged.rows)
+    tables.put(SESSIONS, told.sessions)
+    tables.put(REJECTED_SESSIONS, told.rejected)
+    for table in DERIVED:
+        if table.name in rules.tables:
+            # Made when it is asked for, with those that it is made from.
+            tables[table]
+    return tables, told
 
 
-def _fuse(task: DayTask, verdict: DayVerdict) -> str | None:
-    rejected = verdict.rejected.num_rows
-    count = rejected + verdict.sessions.num_rows
+def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
+    """A stored day as checks are given it; of each table the columns that `reads` names, of others the metadata alone.
+
+    A file is read once, when it is first asked for.
+    """
+
+    def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
+        columns = reads.get(table, ())
+        stored = lake.load(table, day, None if ALL[0] in columns else columns)
+        return stored and (stored.rows, stored.metadata)
+
+    tables = DayTables(day if isinstance(day, date) else None, load, now=now)
+    committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
+    tables.last_read = tuple(latest_readings(committed, _noted(lake, day)))
+    return tables
+
+
+def _is_behind(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> bool:
+    """Whether a derived file is missing, of another commit, as of another time, or by other attributes than wanted."""
+    try:
+        metadata = lake.metadata(table, day)
+    except NotReadError:
+        return True
+    wanted = {COMMIT: str(commit), **describe.basis(table, rules.as_of, rules.attributes)}
+    return any(metadata.get(name) != wanted.get(name) for name in (COMMIT, describe.AS_OF, describe.ATTRIBUTES))
+
+
+def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
+    rejected = told.rejected.num_rows
+    count = rejected + told.sessions.num_rows
     if task.day is UNDATED:
         # Records without a readable day are few or none: they are measured against all that the run received.
         count = max(count, task.received)
-    if rejected < FUSE_FLOOR or rejected <= task.rules.max_rejected_ratio * count:
+    if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * count:
         return None
-    reason = verdict.rejected.column("reasons")[0].as_py()[0]
-    return f"{task.day}: {rejected} of {count} records are rejected ({reason})"
+    reason = told.rejected.column("reasons")[0].as_py()[0]
+    return f"{_named(task.day)}: {rejected} of {count} records are rejected ({reason})"
+
+
+def _readings_key(day: Day) -> str:
+    return f"_readings/start_date={value_of(day)}.json"
+
+
+def _noted(lake: Lake, day: Day) -> list[Reading]:
+    """The latest reading of each workspace that was noted beside the tables."""
+    try:
+        return load_readings(lake.read_file(_readings_key(day)))
+    except NotReadError:
+        return []
+
+
+def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
+    """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
+    if merged.heard:
+        with lake.lock(day):
+            latest = latest_readings(merged.readings, [*_noted(lake, day), *merged.heard])
+            lake.write_file(_readings_key(day), dump_readings(latest).encode())
+
+
+def _named(day: Day) -> str:
+    return "rows without a day" if day is UNDATED else str(day)

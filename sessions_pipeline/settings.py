@@ -1,64 +1,96 @@
-"""The only reader of the environment: one typed, frozen object, with errors that name the variable."""
+"""The only reader and writer of the environment: one typed, frozen object, with errors that name the variable."""
 
+import difflib
+import io
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from dotenv import dotenv_values
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sessions_pipeline.errors import SettingError
 
 DEFAULT_ENDPOINT = "https://api.smith.langchain.com"
+# How to see the demo; an installed wheel has no Makefile.
+DEMO = "make demo" if Path(__file__).parents[1].joinpath("Makefile").exists() else "sessions-pipeline demo"
+
+# What other libraries read from the environment, so that `.env` may hold it, too.
+_PASSED_ON = re.compile(
+    r"DAGSTER_HOME|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|AWS_\w+|(HTTPS?|ALL|NO)_PROXY|(https?|all|no)_proxy"
+)
+_OURS = re.compile(r"(SESSIONS_PIPELINE|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|STORE|NOTIFY", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=//)[^/@\s]+@")
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def _variable(name: str, *fallbacks: str, default: Any) -> Any:
     return Field(default, validation_alias=AliasChoices(name, *fallbacks))
 
 
-class Settings(BaseSettings):
-    """What the environment and `.env` say; see the README for the meaning of each variable.
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
-    Load it with `Settings.load()`, which raises `SettingError` with one line that names the variable.
+
+class Settings(BaseModel):
+    """What the environment and `.env` say; docs/settings.md has the meaning of each variable.
+
+    `Settings.load()` reads them, and raises `SettingError` with one line that names the variable; `Settings(...)` knows
+    nothing but what it is given. `warnings` name variables that look like ours and are not.
     """
 
-    model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     api_key: SecretStr | None = _variable("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY", default=None)
     endpoint: str = _variable("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT", default=DEFAULT_ENDPOINT)
     api_version: Literal["v1", "v2", "auto"] = _variable("SESSIONS_PIPELINE_API_VERSION", default="auto")
-    workspace_ids: Annotated[tuple[str, ...], NoDecode] = _variable("LANGSMITH_WORKSPACE_ID", default=())
+    workspace_ids: Names = _variable("LANGSMITH_WORKSPACE_ID", default=())
     bearer_token: SecretStr | None = _variable("LANGSMITH_BEARER_TOKEN", default=None)
     data_root: str = _variable("SESSIONS_PIPELINE_DATA_ROOT", default="data")
     start_date: date = _variable("SESSIONS_PIPELINE_START_DATE", default=date(2025, 1, 1))
     lookback_days: Annotated[int, Field(ge=0, le=3650)] = _variable("SESSIONS_PIPELINE_LOOKBACK_DAYS", default=3)
+    days_per_run: Annotated[int | None, Field(ge=1)] = _variable("SESSIONS_PIPELINE_DAYS_PER_RUN", default=None)
     concurrency: Annotated[int, Field(ge=1, le=64)] = _variable("SESSIONS_PIPELINE_CONCURRENCY", default=8)
     requests_per_minute: Annotated[int | None, Field(ge=8)] = _variable(
         "SESSIONS_PIPELINE_REQUESTS_PER_MINUTE", default=None
     )
     rate_store: SecretStr | None = _variable("SESSIONS_PIPELINE_RATE_STORE", default=None)
     page_size: Annotated[int, Field(ge=1, le=100)] = _variable("SESSIONS_PIPELINE_PAGE_SIZE", default=100)
-    query: Annotated[Mapping[str, Any], NoDecode] = _variable("SESSIONS_PIPELINE_QUERY", default={})
+    query: Mapping[str, Any] = _variable("SESSIONS_PIPELINE_QUERY", default={})
+    attributes: Names = _variable("SESSIONS_PIPELINE_ATTRIBUTES", default=("models", "git.branch"))
     max_rejected_ratio: Annotated[float, Field(ge=0, le=1)] = _variable(
         "SESSIONS_PIPELINE_MAX_REJECTED_RATIO", default=0.2
     )
-    redact: Annotated[tuple[str, ...], NoDecode] = _variable("SESSIONS_PIPELINE_REDACT", default=())
+    redact: Names = _variable("SESSIONS_PIPELINE_REDACT", default=())
     keep_readings_days: Annotated[int | None, Field(ge=1)] = _variable(
         "SESSIONS_PIPELINE_KEEP_READINGS_DAYS", default=None
     )
     deadline_minutes: Annotated[float, Field(gt=0)] = _variable("SESSIONS_PIPELINE_DEADLINE_MINUTES", default=120)
+    dagster_home: str | None = _variable("DAGSTER_HOME", default=None)
+    warnings: tuple[str, ...] = ()
 
-    @field_validator("workspace_ids", "redact", mode="before")
-    @classmethod
-    def _split_list(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+    @property
+    def absolute_data_root(self) -> str:
+        """The data root as it can be found from any folder."""
+        return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
 
     @field_validator("workspace_ids")
     @classmethod
@@ -75,7 +107,7 @@ class Settings(BaseSettings):
             return value
         try:
             parsed = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         if not isinstance(parsed, dict):
             raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')  # noqa: TRY004
@@ -89,17 +121,70 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment and `.env`.
+        """Read `.env` and the environment, which goes first; what other libraries read in `.env` is exported to them.
 
         Raises:
             SettingError: a variable is wrong; the text names it and never repeats its value.
         """
+        found = _variables()
+        os.environ.update({name: value for name, value in found.items() if _PASSED_ON.fullmatch(name)})
         try:
-            return cls()
+            return cls.model_validate({**found, "warnings": _misspelt(found)})
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             variable = str(first["loc"][0]) if first["loc"] else "settings"
             raise SettingError(variable, _plain(first["msg"])) from None
+
+
+def without_secrets(text: str) -> str:
+    """A text without the values of the environment's secrets, and without passwords in addresses."""
+    try:
+        found = _variables()
+    except SettingError:
+        found = dict(os.environ)
+    secrets = {value for name, value in found.items() if _SECRET.search(name) and len(value) > 3}  # noqa: PLR2004
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _PASSWORD.sub("***@", text)
+
+
+def _variables() -> dict[str, str]:
+    return {**_dotenv(Path(".env")), **{name: _unquoted(value) for name, value in os.environ.items() if value}}
+
+
+def _dotenv(file: Path) -> dict[str, str]:
+    """The variables of a file that have a value; a byte order mark is allowed."""
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        return {}
+    except UnicodeDecodeError:
+        raise SettingError(str(file), "is not UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise SettingError(str(file), f"can't be read: {error.strerror}") from None
+    return {name: _unquoted(value) for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
+
+
+def _unquoted(value: str) -> str:
+    """Without quotes around it, which `docker run --env-file` keeps."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
+
+
+def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
+    """A warning for each variable that looks like one of ours; LangSmith's SDK has others of its own."""
+    known = [str(name) for field in Settings.model_fields.values() for name in _choices(field.validation_alias)]
+    warnings = []
+    for name in sorted(set(names) - set(known)):
+        if _OURS.fullmatch(name):
+            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+            if close or name.upper().startswith("SESSIONS_PIPELINE_"):
+                meant = f"; did you mean {close[0]}?" if close else ""
+                warnings.append(f"{name} is no setting and has no effect{meant}")
+    return tuple(warnings)
+
+
+def _choices(alias: object) -> list[Any]:
+    return list(alias.choices) if isinstance(alias, AliasChoices) else []
 
 
 def _plain(message: str) -> str:

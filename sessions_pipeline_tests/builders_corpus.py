@@ -1,4 +1,4 @@
-"""Records at the edges of the schema, each with the verdict that CONTRACT.md promises for it."""
+"""Records at the edges of the schema, each with what CONTRACT.md promises for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,13 +48,15 @@ _DEEP = "[" * 100_000 + "]" * 100_000
 
 @dataclass(frozen=True)
 class Case:
-    """A record and its verdict: `reasons`, or else `values` (those of interest) and `drift`."""
+    """A record and what it comes to: `reasons`, or else `values` (those of interest) and the rest."""
 
     name: str
     payload: str
     reasons: tuple[str, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
     drift: tuple[str, ...] = ()
+    problems: tuple[str, ...] | None = None
+    rounded: int = 0
 
 
 def record(changes: Mapping[str, str | None] | None = None, /, **more: str | None) -> str:
@@ -65,6 +67,15 @@ def record(changes: Mapping[str, str | None] | None = None, /, **more: str | Non
 
 def _kept(name: str, text: str | None, value: Any) -> Case:
     return Case(f"{name} {_short(text)}", record({name: text}), values={name: value})
+
+
+def _rounded(text: str, value: Decimal) -> Case:
+    return Case(f"total_cost {_short(text)}", record(total_cost=text), values={"total_cost": value}, rounded=1)
+
+
+def _unusable(text: str, problem: str) -> Case:
+    problems = (f"total_cost: {problem}",)
+    return Case(f"total_cost {_short(text)}", record(total_cost=text), values={"total_cost": None}, problems=problems)
 
 
 def _refused(name: str, text: str | None, reason: str) -> Case:
@@ -83,7 +94,6 @@ def _utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=UTC)  # type: ignore[misc, arg-type]
 
 
-_FRACTION = "has more than 18 digits after the decimal point"
 _INTEGER = "has more than 20 digits before the decimal point"
 _NOT_DECIMAL = "is not a decimal number"
 _NOT_A_TIME = "is not a date-time: not an RFC 3339 date-time"
@@ -123,46 +133,68 @@ COSTS = (
         )
     ),
     *(
-        _refused("total_cost", text, reason)
-        for text, reason in (
-            ("-1", "is negative"),
-            ('"-0.000000000000000001"', "is negative"),
-            ("-1e-400", "is negative"),
-            ("0.1234567890123456789", _FRACTION),
-            ("1.2345678901234567e-05", _FRACTION),
-            ("1e-19", _FRACTION),
-            ("1.1234567891e-09", _FRACTION),
-            ("1.123456789012e-09", _FRACTION),
-            ("1e-999999999999999999999999", _FRACTION),
-            ('"100000000000000000000"', _INTEGER),
-            ("1e20", _INTEGER),
-            ("1e999999999", _INTEGER),
-            ("1e999999999999999999999999", _INTEGER),
-            (_HUGE, _INTEGER),
-            ('" 1"', _NOT_DECIMAL),
-            ('"1 "', _NOT_DECIMAL),
-            ('"1\\n"', _NOT_DECIMAL),
-            ('"+1"', _NOT_DECIMAL),
-            ('"1_000"', _NOT_DECIMAL),
-            ('"1,5"', _NOT_DECIMAL),
-            ('".5"', _NOT_DECIMAL),
-            ('"5."', _NOT_DECIMAL),
-            ('"1e"', _NOT_DECIMAL),
-            ('"٣"', _NOT_DECIMAL),
-            ('"\\"1\\""', _NOT_DECIMAL),
-            ('"null"', _NOT_DECIMAL),
-            ('"NaN"', _NOT_DECIMAL),
-            ('"Infinity"', _NOT_DECIMAL),
-            ("NaN", _NOT_FINITE),
-            ("-Infinity", _NOT_FINITE),
-            ("true", "must be a decimal number, not a boolean"),
-            ("[]", "must be a decimal number, not an array"),
-            ("{}", "must be a decimal number, not an object"),
+        _rounded(text, value)
+        for text, value in (
+            ("0.1234567890123456789", _cost("0.123456789012345679")),
+            ("1.2345678901234567e-05", _cost("0.000012345678901235")),
+            ('"0.00000012000000000000000123"', _cost("0.00000012")),
+            ("1e-19", _cost("0")),
+            ("5e-19", _cost("0")),
+            ("15e-19", _cost("0.000000000000000002")),
+            ("25e-19", _cost("0.000000000000000002")),
+            ("25000000000000000000001e-40", _cost("0.000000000000000003")),
+            ("1.1234567891e-09", _cost("0.000000001123456789")),
+            ("1e-999999999999999999999999", _cost("0")),
+            ('"99999999999999999999.9999999999999999994"', Decimal("99999999999999999999.999999999999999999")),
         )
+    ),
+    *(
+        _unusable(text, problem)
+        for text, problem in (
+            ("-1", "is negative (-1)"),
+            ('"-0.0012"', "is negative (-0.0012)"),
+            ("-1e-400", "is negative (-1e-400)"),
+            ('"100000000000000000000"', f"{_INTEGER} (100000000000000000000)"),
+            ("1e20", f"{_INTEGER} (1e20)"),
+            ("99999999999999999999.9999999999999999995", f"{_INTEGER} (99999999999999999999.9999999999999999995)"),
+            ("1e999999999", f"{_INTEGER} (1e999999999)"),
+            ("1e999999999999999999999999", f"{_INTEGER} (1e999999999999999999999999)"),
+            (_HUGE, f"{_INTEGER} ({'1' * 40}…)"),
+            ('" 1"', f"{_NOT_DECIMAL} ( 1)"),
+            ('"1 "', f"{_NOT_DECIMAL} (1 )"),
+            ('"1\\n"', f"{_NOT_DECIMAL} (1\\n)"),
+            ('"+1"', f"{_NOT_DECIMAL} (+1)"),
+            ('"1_000"', f"{_NOT_DECIMAL} (1_000)"),
+            ('"1,5"', f"{_NOT_DECIMAL} (1,5)"),
+            ('".5"', f"{_NOT_DECIMAL} (.5)"),
+            ('"5."', f"{_NOT_DECIMAL} (5.)"),
+            ('"1e"', f"{_NOT_DECIMAL} (1e)"),
+            ('"٣"', f"{_NOT_DECIMAL} (٣)"),
+            ('"\\"1\\""', f'{_NOT_DECIMAL} (\\"1\\")'),
+            ('"null"', f"{_NOT_DECIMAL} (null)"),
+            ('"free\u2028\x85"', f"{_NOT_DECIMAL} (free\\u2028\\x85)"),
+            ('"\\ud800"', f"{_NOT_DECIMAL} (\\ud800)"),
+            ('"NaN"', f"{_NOT_DECIMAL} (NaN)"),
+            ('"Infinity"', f"{_NOT_DECIMAL} (Infinity)"),
+            ("NaN", f"{_NOT_DECIMAL} (NaN)"),
+            ("-Infinity", f"{_NOT_DECIMAL} (-Infinity)"),
+            ("true", "must be a decimal number, not a boolean (true)"),
+            ("[]", "must be a decimal number, not an array ([])"),
+            ('{"usd": NaN}', 'must be a decimal number, not an object ({"usd": NaN})'),
+            ("[" * 300 + "]" * 300, f"must be a decimal number, not an array ({'[' * 40}…)"),
+            (_DEEP, f"must be a decimal number, not an array ({'[' * 40}…)"),
+        )
+    ),
+    Case(
+        "each cost by itself",
+        record(total_cost="NaN", prompt_cost='"0.5"', completion_cost='"-1"'),
+        values={"total_cost": None, "prompt_cost": _cost("0.5"), "completion_cost": None},
+        problems=(f"total_cost: {_NOT_DECIMAL} (NaN)", "completion_cost: is negative (-1)"),
     ),
 )
 
 TIMES = (
+    Case("start_time null", record(start_time="null"), values={"start_time": None}, drift=("start_time=null",)),
     *(
         _kept("start_time", text, value)
         for text, value in (
@@ -186,7 +218,6 @@ TIMES = (
     *(
         _refused("start_time", text, reason)
         for text, reason in (
-            ("null", "must not be null"),
             ('""', _NOT_A_TIME),
             ('"2025-06-01"', _NOT_A_TIME),
             ('"1767322800"', _NOT_A_TIME),
@@ -267,7 +298,7 @@ TEXTS = (
     _kept("name", '"\\ud83d\\ude00 é"', "😀 é"),
     _kept("name", '"\\\\ud800"', "\\ud800"),
     _kept("name", '"NaN, Infinity"', "NaN, Infinity"),
-    _refused("name", "null", "must not be null"),
+    Case("name null", record(name="null"), values={"name": None}, drift=("name=null",)),
     _refused("name", "1", "must be a string, not a number"),
     _refused("name", '"\\ud800"', _SURROGATE),
     _refused("name", '"\\udc00\\ud800"', _SURROGATE),
@@ -277,6 +308,21 @@ TEXTS = (
     Case("an empty tier", record(trace_tier='""'), values={"trace_tier": ""}, drift=("trace_tier=",)),
     _refused("trace_tier", "1", "must be a string, not a number"),
 )
+
+FULL_VALUES = {
+    "id": ID,
+    "tenant_id": TENANT,
+    "start_time": _utc(2025, 6, 1, 10, 0, 0, 123_456),
+    "last_run_start_time": _utc(2025, 6, 1, 10, 4, 59),
+    "total_cost": _cost("0.0123"),
+    "prompt_cost": _cost("0.01"),
+    "completion_cost": _cost("0.0023"),
+    "latency_p99": 4.0,
+    "test_run_number": 7,
+    "extra": FULL["extra"],
+    "session_feedback_stats": "{}",
+    "unknown_fields": None,
+}
 
 _PROGRESS = '{"expected_run_count":%s,"run_progress":%s,"evaluator_progress":%s}'
 STRUCTURES = (
@@ -356,6 +402,8 @@ UNKNOWN = (
         values={"unknown_fields": '{"b":2,"a":3}'},
         drift=("b", "a"),
     ),
+    Case("NaN before the right value", '{"name":NaN,"total_cost":NaN,' + record()[1:], values=FULL_VALUES),
+    Case("a null name before the right one", '{"name":null,' + record()[1:], values={"name": "nightly-42"}),
     Case("a known property twice", record()[:-1] + ',"name":"last"}', values={"name": "last"}),
     Case("a wrong value before the right one", '{"run_count":"x",' + record()[1:], values={"run_count": 12}),
     Case("a name in escapes", record(name=None)[:-1] + ',"n\\u0061me":"x"}', values={"name": "x"}),
@@ -371,7 +419,6 @@ UNKNOWN = (
             f"more: {_NOT_FINITE}",
             "id: is required, but absent",
             "run_count: must be an integer, not a string",
-            "total_cost: is negative",
             "extra: must be an object, not an array",
         ),
     ),
@@ -400,21 +447,6 @@ NO_OBJECTS = tuple(
         ("\ud800", "is not Unicode text"),
     )
 )
-
-FULL_VALUES = {
-    "id": ID,
-    "tenant_id": TENANT,
-    "start_time": _utc(2025, 6, 1, 10, 0, 0, 123_456),
-    "last_run_start_time": _utc(2025, 6, 1, 10, 4, 59),
-    "total_cost": _cost("0.0123"),
-    "prompt_cost": _cost("0.01"),
-    "completion_cost": _cost("0.0023"),
-    "latency_p99": 4.0,
-    "test_run_number": 7,
-    "extra": FULL["extra"],
-    "session_feedback_stats": "{}",
-    "unknown_fields": None,
-}
 
 CORPUS = (
     Case("a full session", record(), values=FULL_VALUES),

@@ -1,6 +1,7 @@
 """Tables for the report: a made-up month, a year of it, and rows of one's own."""
 
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -8,8 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.outputs.report import ReportData, report_data
-from sessions_pipeline.outputs.report.data import DAILY, EXPERIMENTS, PROJECTS, SESSIONS
+from sessions_pipeline.outputs.report.data import KEPT_COLUMNS, ReportData, kept_readings
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_PROJECT,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    EXPERIMENT_SUMMARY,
+    SESSIONS,
+)
 from sessions_pipeline_tests.builders import TENANT, dataset, uuid
 
 FIRST, LAST = date(2025, 3, 1), date(2025, 3, 30)
@@ -29,7 +35,7 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
     """A row of daily costs; without a cost its only experiment is unpriced."""
     known = None if cost is None else Decimal(cost)
     return {
-        **dict.fromkeys(DAILY.names),
+        **dict.fromkeys(DAILY_COST_BY_REFERENCE_DATASET.schema.names),
         "start_date": day,
         "tenant_id": TENANT,
         "reference_dataset_id": dataset(number),
@@ -47,7 +53,7 @@ def summary(number: int, cost: str | None, score: float | None = None, **columns
     day = columns.pop("day", FIRST)
     scores = [] if score is None else [{"feedback_key": "correctness", "scope": "run", "average": score, "count": 9}]
     return {
-        **dict.fromkeys(EXPERIMENTS.names),
+        **dict.fromkeys(EXPERIMENT_SUMMARY.schema.names),
         "start_date": day,
         "id": uuid(number),
         "tenant_id": TENANT,
@@ -63,7 +69,7 @@ def summary(number: int, cost: str | None, score: float | None = None, **columns
 def project(day: date, number: int, cost: str | None, **columns: Any) -> dict[str, Any]:
     """A row of `daily_cost_by_project` with its day."""
     return {
-        **dict.fromkeys(PROJECTS.names),
+        **dict.fromkeys(DAILY_COST_BY_PROJECT.schema.names),
         "usage_date": day,
         "id": uuid(number, "9e"),
         "tenant_id": TENANT,
@@ -89,16 +95,17 @@ def report_of(
 ) -> ReportData:
     """A report on daily rows; both periods were read but for the days of `unread`."""
     asked = 2 * ((last - first).days + 1)
-    return report_data(
+    kept = pa.schema([SESSIONS.schema.field(name) for name in KEPT_COLUMNS])
+    return ReportData(
         first=first,
         last=last,
-        daily=pa.Table.from_pylist(list(rows), DAILY),
-        experiments=pa.Table.from_pylist(list(experiments), EXPERIMENTS),
-        rejected=pa.table({"start_date": pa.array(rejected, pa.date32())}),
-        sessions=pa.Table.from_pylist(list(sessions), SESSIONS),
-        days_read={last - timedelta(days=back) for back in range(asked)} - set(unread),
-        projects=None if projects is None else pa.Table.from_pylist(list(projects), PROJECTS),
-        names=names,
+        daily=rows,
+        experiments=experiments,
+        rejected=Counter(rejected),
+        kept=kept_readings(pa.Table.from_pylist(list(sessions), kept)),
+        days_read=frozenset({last - timedelta(days=back) for back in range(asked)} - set(unread)),
+        projects=projects,
+        names=names or {},
         read_at=read_at,
     )
 
@@ -133,7 +140,6 @@ def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experi
         rejected=[first, first, None],
         sessions=[
             {
-                "start_date": first,
                 "reference_dataset_id": dataset(1),
                 "total_cost": Decimal("2.5"),
                 "fetched_at": datetime(2025, 4, 2, tzinfo=UTC),

@@ -17,11 +17,40 @@ Pairs = list[tuple[str, str]]
 
 _CHARACTERS = st.characters(exclude_categories=["Cs"])
 _STRINGS = st.one_of(st.text(_CHARACTERS, max_size=12), st.sampled_from(["", "\0", "😀", '"\\', "\ud7ff"]))
-_BROKEN_TEXTS = st.sampled_from(
-    ["null", "true", "NaN", "-Infinity", "1e400", "-1", "1.0", "2.50", "1e3", "1e-400", str(2**63), "1" * 400, '""']
-    + ['"\\ud800"', '"1.5"', '"x"', "[]", "[{}]", "[1]", "{}", '{"a":1,"a":NaN}', "[" * 300 + "]" * 300, "01", "tru"]
-    + [f'"{text}"' for text in ("2025-02-30T00:00:00", "2025-01-01T00:00:00.9999999Z", "1e-05", "-0", "0" * 40)]
-)
+# Values that JSON does not have, or half of a character.
+_NO_VALUES = ["NaN", "-Infinity", '"\\ud800"', '{"a":1,"a":NaN}', "01", "tru"]
+_ODD_VALUES = [
+    *(
+        "null",
+        "true",
+        "1e400",
+        "-1",
+        "1.0",
+        "2.50",
+        "1e3",
+        "1e-400",
+        "-0",
+        "-0.0",
+        "1e-19",
+        str(2**63),
+        "1" * 400,
+        '""',
+    ),
+    *(
+        '"1.5"',
+        '"x"',
+        "[]",
+        "[{}]",
+        "[1]",
+        "[null]",
+        "{}",
+        "[" * 300 + "]" * 300,
+        '{"a":' + "[" * 300 + "]" * 300 + "}",
+    ),
+    *(f'"{text}"' for text in ("2025-02-30T00:00:00", "2025-01-01T00:00:00.9999999Z", "9999-12-31T23:59:59-00:01")),
+    *(f'"{text}"' for text in ("0B8E3B1E-11AA-4000-8000-00000000000A", "1e-05", "-0", "-1", "0" * 40, "9" * 21)),
+]
+_BROKEN_TEXTS = st.sampled_from([*_ODD_VALUES, *_NO_VALUES])
 
 
 @cache
@@ -116,6 +145,13 @@ def _text_of(name: str, schema: dict[str, Any]) -> st.SearchStrategy[str]:
 def _properties() -> dict[str, st.SearchStrategy[str]]:
     schema = openapi()["components"]["schemas"]["TracerSession"]
     return {name: _text_of(name, inner) for name, inner in schema["properties"].items()}
+
+
+def column_texts(name: str) -> st.SearchStrategy[str]:
+    """JSON values as they may stand in a property: mostly right, each in its many spellings, or wrong in any way."""
+    right = _properties()[name]
+    valid = [text for text in _ODD_VALUES if text not in _NO_VALUES]
+    return st.one_of(right, right, right, st.just("null"), st.sampled_from(valid), _json(), _cost(), _date_times())
 
 
 @st.composite

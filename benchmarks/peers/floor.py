@@ -1,9 +1,8 @@
-"""The floor: download with 8 requests in flight and decode with msgspec. Nothing is checked, nothing is written.
+"""The floor: pages straight to disk over raw sockets, then one DuckDB query over them. Nothing is checked.
 
-    python benchmarks/peers/floor.py ENDPOINT FOLDER [IN_FLIGHT] [--no-decode]
+    python benchmarks/peers/floor.py ENDPOINT FOLDER
 
-Raw sockets and one typed decoder: no Python client that reads every session can do much less. With `--no-decode` it
-only downloads, which shows what the server can do at most.
+Eight requests in flight; `read_json` with every column typed writes one Parquet file and the sums, in decimals.
 """
 
 import json
@@ -11,50 +10,30 @@ import socket
 import sys
 import threading
 from itertools import count
+from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
+import duckdb
+from daily_cost import write_daily_cost
 
-IN_FLIGHT = int(sys.argv[3]) if len(sys.argv) > 3 else 8
-DECODE = "--no-decode" not in sys.argv
-PAGE = 100
-Nested = msgspec.Raw
-
-
-class Session(msgspec.Struct, gc=False):
-    id: str
-    tenant_id: str
-    name: str | None = None
-    start_time: str | None = None
-    end_time: str | None = None
-    description: str | None = None
-    default_dataset_id: str | None = None
-    reference_dataset_id: str | None = None
-    trace_tier: str | None = None
-    extra: Nested = Nested()
-    run_count: int | None = None
-    latency_p50: float | None = None
-    latency_p99: float | None = None
-    first_token_p50: float | None = None
-    first_token_p99: float | None = None
-    total_tokens: int | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_cost: str | None = None
-    prompt_cost: str | None = None
-    completion_cost: str | None = None
-    last_run_start_time: str | None = None
-    last_run_start_time_live: str | None = None
-    feedback_stats: Nested = Nested()
-    session_feedback_stats: Nested = Nested()
-    run_facets: Nested = Nested()
-    error_rate: float | None = None
-    streaming_rate: float | None = None
-    test_run_number: int | None = None
-    experiment_progress: Nested = Nested()
+IN_FLIGHT, PAGE = 8, 100
+TEXT = ("id", "tenant_id", "name", "description", "default_dataset_id", "reference_dataset_id", "trace_tier")
+TIMES = ("start_time", "end_time", "last_run_start_time", "last_run_start_time_live")
+COUNTS = ("run_count", "total_tokens", "prompt_tokens", "completion_tokens", "test_run_number")
+RATES = ("latency_p50", "latency_p99", "first_token_p50", "first_token_p99", "error_rate", "streaming_rate")
+COSTS = ("total_cost", "prompt_cost", "completion_cost")
+NESTED = ("extra", "feedback_stats", "session_feedback_stats", "run_facets", "experiment_progress")
+TYPES = {
+    **dict.fromkeys(TEXT, "VARCHAR"),
+    **dict.fromkeys(TIMES, "TIMESTAMP"),
+    **dict.fromkeys(COUNTS, "BIGINT"),
+    **dict.fromkeys(RATES, "DOUBLE"),
+    **dict.fromkeys(COSTS, "DECIMAL(38, 18)"),
+    **dict.fromkeys(NESTED, "JSON"),
+}
 
 
-def body(connection: socket.socket, target: str) -> memoryview:
+def body(connection: socket.socket, target: str) -> bytearray:
     """One answer's body, by its Content-Length."""
     connection.sendall(f"GET {target} HTTP/1.1\r\nHost: floor\r\n\r\n".encode())
     received = connection.recv(1 << 16)
@@ -65,30 +44,40 @@ def body(connection: socket.socket, target: str) -> memoryview:
     view, filled = memoryview(page), len(start)
     while filled < length:
         filled += connection.recv_into(view[filled:])
-    return view
+    return page
 
 
-def main() -> None:
-    address = urlsplit(sys.argv[1])
-    offsets, rows, finished = count(0, PAGE), [0] * IN_FLIGHT, threading.Event()
+def download(endpoint: str, pages: Path) -> None:
+    address = urlsplit(endpoint)
+    numbers, finished = count(), threading.Event()
 
-    def work(worker: int) -> None:
-        decoder = msgspec.json.Decoder(list[Session])
+    def work() -> None:
         with socket.create_connection((address.hostname, address.port)) as connection:
             while not finished.is_set():
-                query = f"sort_by=start_time&sort_by_desc=true&include_stats=true&offset={next(offsets)}&limit={PAGE}"
+                number = next(numbers)
+                query = f"sort_by=start_time&include_stats=true&offset={number * PAGE}&limit={PAGE}"
                 page = body(connection, f"/api/v1/sessions?{query}")
-                count_here = len(decoder.decode(page)) if DECODE else PAGE * (len(page) > 2)
-                rows[worker] += count_here
-                if count_here < PAGE:
+                if len(page) == len(b"[]"):
                     finished.set()
+                else:
+                    (pages / f"{number}.json").write_bytes(page)
 
-    workers = [threading.Thread(target=work, args=[worker]) for worker in range(IN_FLIGHT)]
+    workers = [threading.Thread(target=work) for _ in range(IN_FLIGHT)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    print(json.dumps({"rows": sum(rows)}))
+
+
+def main() -> None:
+    endpoint, folder = sys.argv[1], Path(sys.argv[2])
+    pages, table = folder / "pages", folder / "sessions"
+    pages.mkdir()
+    table.mkdir()
+    download(endpoint, pages)
+    read = f"read_json('{pages}/*.json', format = 'array', columns = {TYPES})"
+    duckdb.execute(f"COPY (FROM {read}) TO '{table / 'sessions.parquet'}' (COMPRESSION zstd)")
+    print(json.dumps({"rows": write_daily_cost(table, folder)}))
 
 
 if __name__ == "__main__":

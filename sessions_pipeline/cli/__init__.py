@@ -1,26 +1,30 @@
 """`sessions-pipeline`: the command line. Options, progress and one-line errors; no logic."""
 
+import shutil
 import sys
+import tempfile
+import traceback
 
 import click
 
 from sessions_pipeline import __version__
-from sessions_pipeline.cli.lazy import LazyGroup
+from sessions_pipeline.cli.group import LazyGroup
+from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say
 from sessions_pipeline.errors import SessionsPipelineError
+from sessions_pipeline.settings import without_secrets
 
 
 @click.group(
     cls=LazyGroup,
     lazy={
         "materialize": "sessions_pipeline.cli.materialize:materialize",
-        "backfill": "sessions_pipeline.cli.backfill:backfill",
         "list": "sessions_pipeline.cli.listing:list_sessions",
         "report": "sessions_pipeline.cli.report:report",
         "doctor": "sessions_pipeline.cli.doctor:doctor",
         "sandbox": "sessions_pipeline.cli.sandbox:sandbox",
         "demo": "sessions_pipeline.cli.demo:demo",
     },
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(__version__, prog_name="sessions-pipeline")
 def cli() -> None:
@@ -36,21 +40,45 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; failures are one line on standard error and exit status 1, wrong usage 2."""
+    escape_what_cannot_be_encoded()
     try:
-        status = cli.main(standalone_mode=False)
+        width = shutil.get_terminal_size().columns
+        status = cli.main(prog_name="sessions-pipeline", standalone_mode=False, max_content_width=width)
     except SessionsPipelineError as error:
-        status = _fail(str(error), error.exit_status)
-    except click.ClickException as error:
+        status = _fail(without_secrets(str(error)), error.exit_status)
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         status = error.exit_code
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"; see `{context.command_path} --help`" if context else ""
+        status = _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         status = _fail("stopped; the days that were finished stay written", 1)
     except BrokenPipeError:
         sys.stderr.close()
         status = 1
+    except OSError as error:
+        status = _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
+        status = _fail(_unexpected(error), 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(f"sessions-pipeline: {' '.join(message.split())}", err=True)
+    say(message)
     return status
+
+
+def _unexpected(error: Exception) -> str:
+    """One line on what nobody foresaw, and where its traceback was put."""
+    lines = without_secrets("".join(traceback.format_exception(error)))
+    said = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="sessions-pipeline-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as file:
+            file.write(lines)
+    except OSError:
+        return f"unexpected {said}"
+    return f"unexpected {said}; please report it with {file.name}"

@@ -1,18 +1,26 @@
 """`sessions-pipeline list`: what the API says now; every query parameter of the schema is an option."""
 
 import json
+import sys
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, get_args
 
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from sessions_pipeline.cli.terminal import load_settings, print_table, say
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.settings import Settings
+from sessions_pipeline.outputs.formatting import SHORT_ID, json_line, plural
 
-SHOWN = ("name", "start_time", "run_count", "total_tokens", "total_cost", "reference_dataset_id")
+# Rows of a table, unless more are asked for.
+ROWS = 20
+SHOWN = ("name", "start_time", "reference_dataset_id")
+STATS = ("run_count", "total_tokens", "total_cost")
+HEADERS = ("Name", "Start (UTC)", "Dataset", "Runs", "Tokens", "Cost")
+MINUTES = len("2026-01-31T12:00")
 
 
 def _query_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -24,25 +32,32 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
 def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
     flag = f"--{name.replace('_', '-')}"
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
-    kwargs: dict[str, Any] = {"help": f"{field.description}.", "default": None}
+    is_repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
+    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    members = [str(member.value) for kind in enums for member in kind]
+    default = f"  [default: {str(field.default).lower()}]" if field.default else ""
+    choices = f": {', '.join(members)}" if members else ""
+    said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
     if kinds == [bool]:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
-    repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
-    if repeatable:
-        kwargs["help"] = f"{field.description}; repeatable."
-    return click.option(flag, name, multiple=repeatable, metavar="VALUE", **kwargs)
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=said)
+    kind = click.Choice(members) if members else None
+    return click.option(flag, name, type=kind, multiple=is_repeatable, metavar="VALUE", help=said, default=None)
 
 
 @click.command(
     "list",
+    short_help="Show what the API says now.",
     epilog="Example: sessions-pipeline list --name-contains nightly --include-stats --limit 20",
 )
 @_query_options
-@click.option("--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", show_default=True)
-def list_sessions(shape: str, **values: Any) -> None:
+@click.option(
+    "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", help="How to print."
+)
+@click.option("--all", "show_all", is_flag=True, help=f"Show all rows of the page, not only {ROWS}, as a table.")
+def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
     """Show one page of sessions as the API gives it now, version 2 in the first's spelling; nothing is written."""
     query = _query(values)
-    settings = Settings.load()
+    settings = load_settings()
     from sessions_pipeline.langsmith.client import SessionsClient
 
     with SessionsClient.from_settings(settings) as client:
@@ -51,14 +66,13 @@ def list_sessions(shape: str, **values: Any) -> None:
             record.payload for workspace in workspaces for record in client.fetch(query, workspace=workspace).records
         ]
         for warning in client.warnings:
-            click.echo(f"sessions-pipeline: {warning}", err=True)
-    if shape == "ndjson":
-        for payload in payloads:
-            click.echo(" ".join(payload.splitlines()))
-    elif shape == "json":
-        click.echo(f"[{','.join(payloads)}]")
-    else:
-        _print_table([json.loads(payload) for payload in payloads])
+            say(warning)
+    if shape == "table":
+        most = None if show_all or values["limit"] is not None else ROWS
+        _print_sessions(payloads, most, STATS if query.include_stats else ())
+        return
+    lines = [json_line(payload, sys.stdout.encoding or "ascii") for payload in payloads]
+    click.echo("\n".join(lines) if shape == "ndjson" else f"[{','.join(lines)}]", nl=bool(lines) or shape == "json")
 
 
 def _query(values: dict[str, Any]) -> SessionsQuery:
@@ -68,19 +82,26 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         option = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{option}: {first['msg']}") from None
+        raise UsageError(f"--{option}: {first['msg'].replace('Input should', 'should')}") from None
 
 
-def _print_table(rows: list[Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _print_sessions(payloads: list[str], most: int | None, stats: tuple[str, ...]) -> None:
+    columns = (*SHOWN, *stats)
+    rows = [[cells.get(name, "") for name in columns] for cells in map(_cells, payloads[:most])]
+    print_table(HEADERS[: len(columns)], rows, drop=("Tokens", "Runs"))
+    more = f" of the page's {len(payloads)}; --all shows them all" if most is not None and len(payloads) > most else ""
+    click.echo(f"{plural(len(rows), 'session')}{more}")
 
-    table = Table(box=None, header_style="bold")
-    for name in SHOWN:
-        table.add_column(name, overflow="fold", justify="right" if name in SHOWN[2:5] else "left")
-    for row in rows:
-        cells = row if isinstance(row, dict) else {"name": json.dumps(row)}
-        table.add_row(*("" if cells.get(name) is None else escape(str(cells[name])) for name in SHOWN))
-    Console().print(table)
-    click.echo(f"{len(rows)} session{'' if len(rows) == 1 else 's'}")
+
+def _cells(payload: str) -> dict[str, str]:
+    """A record's texts by property, numbers as sent; what is no object, or can't be read, is all in `name`."""
+    try:
+        record = json.loads(payload, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        return {"name": payload}
+    cells = {name: str(value) for name, value in record.items() if value is not None}
+    cells["start_time"] = cells.get("start_time", "")[:MINUTES].replace("T", " ")
+    cells["reference_dataset_id"] = cells.get("reference_dataset_id", "")[:SHORT_ID]
+    return cells

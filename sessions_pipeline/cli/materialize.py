@@ -4,14 +4,32 @@ from datetime import UTC, date, datetime
 
 import click
 
-from sessions_pipeline.cli.lazy import heavy_imports
+from sessions_pipeline.cli.group import heavy_imports
+from sessions_pipeline.cli.terminal import load_settings
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.settings import Settings
 
 DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
-@click.command(epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31")
+def past(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """A time in ISO 8601; without an offset it is UTC."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value} is no time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > datetime.now(UTC):
+        raise click.BadParameter(f"{value} is in the future")
+    return moment
+
+
+@click.command(
+    short_help="Read days, and make every table of them.",
+    epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31",
+)
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
@@ -19,9 +37,9 @@ DAY = click.DateTime(formats=["%Y-%m-%d"])
 )
 @click.option(
     "--as-of",
-    type=click.DateTime(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    callback=past,
     metavar="TIME",
-    help="Rebuild from the stored readings as they were known at this UTC time, without the network.",
+    help="Make tables again from the stored readings as they were known at this time, without the network.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def materialize(first: datetime, last: datetime, select: str | None, as_of: datetime | None, *, as_json: bool) -> None:
@@ -29,27 +47,19 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
 
     Uses the Dagster instance in DAGSTER_HOME, so that the UI shows the run; without one a temporary instance.
     """
-    settings = Settings.load()
+    settings = load_settings()
     window = first.date(), last.date()
-    check_days(*window, settings)
-    from sessions_pipeline.orchestration.workers import prepare
-
-    # Before Arrow is loaded, and so that workers load what they need while Dagster is imported.
-    prepare((window[1] - window[0]).days + 1)
+    _check_days(*window, settings)
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
 
-    run_days(settings, *window, select=select, as_of=as_of.replace(tzinfo=UTC) if as_of else None)
-    print_summary(settings, *window, as_json=as_json)
+    made = run_days(settings, *window, select=select, as_of=as_of)
+    print_summary(settings, made, *window, as_json=as_json)
 
 
-def check_days(first: date, last: date, settings: Settings) -> None:
-    """Refuse days that make no sense.
-
-    Raises:
-        UsageError: the days are in the wrong order, before the first partition or in the future.
-    """
+def _check_days(first: date, last: date, settings: Settings) -> None:
+    """Refuse days in the wrong order, before the first partition or in the future."""
     today = datetime.now(UTC).date()
     if first > last:
         raise UsageError(f"--from {first} is after --to {last}; swap them")

@@ -1,20 +1,26 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date
-from time import monotonic
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import LakeError, NotReadError
-from sessions_pipeline.lake import marker, parquet
-from sessions_pipeline.lake.layout import LOCKS, UNDATED, Day, day_of, key_of, lock_names, lock_of
-from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.lake.store import OnWait, Store, said_once
+from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
+from sessions_pipeline.lake import day_file, marker, parquet
+from sessions_pipeline.lake.address import store_at
+from sessions_pipeline.lake.day_file import BrokenError, Stored
+from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, value_of
+from sessions_pipeline.lake.store import ANY, Expected, Store
 from sessions_pipeline.tables import Table
+
+# The key of a file's metadata that holds the number of the raw commit that it is, or was made from.
+COMMIT = "commit"
+
+# So often a derived file may be replaced by others while this one looks at it.
+_TRIES = 20
 
 
 class Written(NamedTuple):
@@ -35,68 +41,91 @@ class Lake:
         self._is_marked = False
 
     @classmethod
-    def open(cls, root: str, *, query: Mapping[str, Any], read_only: bool = False) -> Self:
+    def open(cls, root: str | Store, *, query: Mapping[str, Any], read_only: bool = False) -> Self:
         """The lake at `root`, a folder or `s3://bucket/prefix`; nothing is written before the first write.
 
-        `query` is what narrows the sessions that the lake is filled with. A missing root is an empty lake.
+        `query` is what narrows the sessions that the lake is filled with. A missing root is an empty lake. A `Store`
+        in place of an address is for tests that count or disturb what it is asked for.
 
         Raises:
-            LakeMismatchError: the lake was filled with another query, or by a newer version of this package.
-            LakeError: the root can't be read, or is of an older layout that this version can't migrate, or may not.
+            LakeMismatchError: the lake was filled with another query, or by another version of this package.
+            LakeError: the root can't be read.
         """
-        lake = cls(_store(root), query, read_only=read_only)
-        if lake._is_older():
-            lake._migrate()
+        lake = cls(store_at(root) if isinstance(root, str) else root, query, read_only=read_only)
+        marker.check(lake._store, query)
         return lake
 
-    @contextmanager
-    def exclusive(
-        self, on_wait: OnWait | None = None, timeout: float | None = None, *, days: Iterable[Day] = (None,)
-    ) -> Iterator[None]:
-        """Keep other runs from writing to the months of `days`; None among them stands for what has no day.
+    def lock(self, day: Day) -> AbstractContextManager[None]:
+        """Keep other runs from writing to a day of any table while it is merged and written; in a bucket, nothing.
 
-        Re-entrant within a thread, and freed if the process dies. Hold it for as short as a day is read, merged and
-        written: runs for other months go on meanwhile. Who nests them takes the later months inside.
-
-        `on_wait` is told once, in one line, when another run has to be waited for; `timeout` is in seconds.
+        Re-entrant within a thread, and freed if the process dies. Never hold it while the network is waited for.
 
         Raises:
-            LakeBusyError: another run is still writing after `timeout`.
-            LakeMismatchError: the run waited for filled the lake with another query.
+            LakeBusyError: another run holds it for longer than one writes.
         """
         self._refuse_if_read_only()
-        say, end = said_once(on_wait), None if timeout is None else monotonic() + timeout
-        with ExitStack() as held:
-            # All in one order: two runs that each need what the other holds would wait for ever.
-            for name in sorted({lock_of(day) for day in days}):
-                rest = None if end is None else max(0.0, end - monotonic())
-                held.enter_context(self._store.lock(name, say, rest))
-            marker.check(self._store, self._query)
-            yield
+        return self._store.lock(value_of(day))
 
-    def replace(self, table: Table, day: Day, data: pa.Table, metadata: Mapping[str, str]) -> Written:
+    def replace(
+        self, table: Table, day: Day, data: pa.Table, metadata: Mapping[str, str], *, expected: Expected = ANY
+    ) -> Written:
         """Make `data` the whole content of a day; readers see the former file or this one.
 
         `data` has the table's columns in any order; the writer sorts the rows. `metadata` is kept in the file.
+        `expected` is the version that is replaced, None for a day that is not there, or `ANY`.
 
         Raises:
+            LakeConflictError: something else than `expected` is there; it stays.
             LakeError: it could not be written; the former file is intact.
             TypeError, ValueError: the data breaks the table's schema, a fault of the program.
         """
-        key = key_of(table, day)
-        content = parquet.encode(table, data, metadata)
-        self._put(key, content)
+        key, content = key_of(table, day), parquet.encode(table, data, metadata)
+        with self.lock(day):
+            self._put(key, content, expected)
         return Written(self._store.uri(key), content.size, data.num_rows)
+
+    def replace_derived(
+        self, table: Table, day: Day, data: pa.Table, metadata: Mapping[str, str], *, commit: int
+    ) -> Written | None:
+        """The same for what was made from raw commit `commit`; None if what is there was made from a later one.
+
+        A file that doesn't say what it was made from, or can't be read, counts as older.
+
+        Raises:
+            LakeConflictError: others replace it again and again.
+            LakeError, TypeError, ValueError: as `replace`.
+        """
+        content = {**metadata, COMMIT: str(commit)}
+        for left in reversed(range(_TRIES)):
+            with self.lock(day):
+                version, made_from = self._made_from(table, day)
+                if made_from > commit:
+                    return None
+                try:
+                    return self.replace(table, day, data, content, expected=version)
+                except LakeConflictError:
+                    if not left:
+                        raise
+        raise AssertionError
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a day, in the table's order; all columns or the given ones.
 
         Raises:
             NotReadError: the day was never written.
-            LakeError: the file is broken.
+            LakeError: as `load`.
         """
-        with self._open(table, day, whole=True) as source:
-            return parquet.decode(table, source, columns, self.uri(table, day))
+        return self._required(table, day, self.load(table, day, columns)).rows
+
+    def load(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> Stored | None:
+        """The rows of a day, its metadata and its version, by one opening of its file; None if it was never written.
+
+        A derived file that another program wrote has no metadata.
+
+        Raises:
+            LakeError: the file is broken, or is a raw one that another program wrote.
+        """
+        return self._load(table, day, columns, whole=True)
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several days, and as a last column the partition's own (date32; null for `UNDATED`).
@@ -108,12 +137,11 @@ class Lake:
             raise ValueError(f"{table.name} has no partitions")
         level = pa.field(table.partition, pa.date32())
         fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
-        parts = [pa.Table.from_batches([], pa.schema([*fields, level]))]
+        parts = [pa.schema([*fields, level]).empty_table()]
         for day in days:
             rows = self.read(table, day, columns)
-            parts.append(
-                rows.append_column(level, parquet.repeated(day if isinstance(day, date) else None, rows.num_rows))
-            )
+            value = pa.scalar(day if isinstance(day, date) else None, pa.date32())
+            parts.append(rows.append_column(level, pa.repeat(value, rows.num_rows)))
         return pa.concat_tables(parts)
 
     def metadata(self, table: Table, day: Day) -> dict[str, str]:
@@ -121,19 +149,28 @@ class Lake:
 
         Raises:
             NotReadError: the day was never written.
-            LakeError: the file is broken.
+            LakeError: as `load`.
         """
-        with self._open(table, day, whole=False) as source:
-            return parquet.decode_metadata(source, self.uri(table, day))
+        return self._required(table, day, self._load(table, day, (), whole=False)).metadata
 
     def days(self, table: Table) -> list[date]:
         """The days that a table has, sorted; `UNDATED` is not among them, ask `has` for it."""
-        found = (day_of(table, key) for key in self._store.keys(table.name))
+        found = (day_of(table, key) for key in self._store.partitions(table.name))
         return sorted(day for day in found if isinstance(day, date))
 
     def has(self, table: Table, day: Day) -> bool:
         """Whether a table has this day."""
-        return self._store.has(key_of(table, day))
+        return self.version(table, day) is not None
+
+    def version(self, table: Table, day: Day) -> str | None:
+        """The version of a day's file, which differs after each write; None if the day was never written."""
+        return self.versions(table, [day])[day]
+
+    def versions(self, table: Table, days: Sequence[Day]) -> dict[Day, str | None]:
+        """The versions of several days' files; in a bucket by one listing."""
+        keys = {day: key_of(table, day) for day in days}
+        found = self._store.versions(list(keys.values())) if keys else {}
+        return {day: found[key] for day, key in keys.items()}
 
     def uri(self, table: Table, day: Day) -> str:
         """The address of a day's file, for other programs."""
@@ -145,7 +182,8 @@ class Lake:
         Raises:
             LakeError: it could not be written; the former file is intact.
         """
-        self._put(key, content)
+        with self._store.lock("files"):
+            self._put(key, content)
         return self._store.uri(key)
 
     def read_file(self, key: str) -> bytes:
@@ -170,57 +208,33 @@ class Lake:
         self._store.put(probe, b"")
         self._store.delete(probe)
 
-    def _put(self, key: str, content: bytes | pa.Buffer) -> None:
+    def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> None:
         self._refuse_if_read_only()
         if not self._is_marked:
-            if marker.check(self._store, self._query) is None:
-                marker.write(self._store, self._query)
+            marker.write(self._store, self._query)
             self._is_marked = True
-        self._store.put(key, content)
+        self._store.put(key, content, expected)
 
-    def _open(self, table: Table, day: Day, *, whole: bool) -> pa.NativeFile:
-        key = key_of(table, day)
+    def _made_from(self, table: Table, day: Day) -> tuple[str | None, int]:
+        """The version of a derived file and the raw commit that it was made from; -1 if there is none that says it."""
         try:
-            return self._store.open(key, whole=whole)
-        except FileNotFoundError:
-            if day is None:
-                raise NotReadError(f"{table.name} was never made; materialize it first") from None
-            named = "rows without a day" if day is UNDATED else str(day)
-            raise NotReadError(f"{table.name} was never read for {named}; materialize that day first") from None
+            stored = self._load(table, day, (), whole=False)
+        except BrokenError as error:
+            return error.version, -1
+        made_from = stored.metadata.get(COMMIT, "") if stored else ""
+        return stored and stored.version, int(made_from) if made_from.isdecimal() else -1
 
-    def _is_older(self) -> bool:
-        found = marker.check(self._store, self._query)
-        return found is not None and found < marker.layout()
+    def _load(self, table: Table, day: Day, columns: Sequence[str] | None, *, whole: bool) -> Stored | None:
+        return day_file.load(self._store, table, key_of(table, day), columns, whole=whole)
 
-    def _migrate(self) -> None:
-        if self._read_only:
-            raise LakeError(f"{self._store.uri('')}: of an older layout; `sessions-pipeline materialize` migrates it")
-        with self.exclusive():
-            found = marker.check(self._store, self._query)
-            if found is None or found == marker.layout():
-                return
-            steps = marker.steps(self._store, found)
-            marker.write(self._store, self._query, migrated_from=found)
-        # Older versions refuse the lake now. Whoever still writes to it holds one of the locks that are there.
-        with ExitStack() as held:
-            for name in sorted(lock_names(self._store.keys(LOCKS)) | {lock_of(None), lock_of(UNDATED)}):
-                held.enter_context(self._store.lock(name, None, None))
-            if self._is_older():
-                for step in steps:
-                    step(self._store)
-                marker.write(self._store, self._query)
+    def _required(self, table: Table, day: Day, stored: Stored | None) -> Stored:
+        if stored is None and day is None:
+            raise NotReadError(f"{table.name} was never made; materialize it first")
+        if stored is None:
+            named = "rows without a day" if day is UNDATED else day
+            raise NotReadError(f"{table.name} was never read for {named}; materialize that day first")
+        return stored
 
     def _refuse_if_read_only(self) -> None:
         if self._read_only:
             raise LakeError(f"{self._store.uri('')}: opened for reading only; run `sessions-pipeline materialize`")
-
-
-def _store(root: str) -> Store:
-    if root.startswith("s3://"):
-        # Imported here because a folder needs none of it.
-        from sessions_pipeline.lake.s3 import S3Store  # noqa: PLC0415
-
-        return S3Store(root)
-    if "://" in root:
-        raise LakeError(f"{root}: SESSIONS_PIPELINE_DATA_ROOT takes a folder or an s3://bucket/prefix address")
-    return LocalStore(root)

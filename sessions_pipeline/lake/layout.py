@@ -1,17 +1,16 @@
 """Which key holds which day of which table, after the conventions of Hive.
 
 `<table>/start_date=2025-01-31/<table>.parquet`; the null partition is `start_date=__HIVE_DEFAULT_PARTITION__`; an
-unpartitioned table is `<table>/<table>.parquet`. The partition value is in the path alone.
+unpartitioned table is `<table>/<table>.parquet`. The partition value is in the path alone. Other files and folders in a
+table's folder are nobody's day, a second spelling of one (`start_date=20250131`) included.
 """
 
-from collections.abc import Iterable
 from datetime import date
 from enum import Enum
 from typing import Final, TypeAlias
 
 from sessions_pipeline.tables import Table
 
-LOCKS = "_locks"
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -26,8 +25,8 @@ class Undated(Enum):
 
 UNDATED: Final = Undated.UNDATED
 
+# A UTC day, `UNDATED`, or None for a table without partitions.
 Day: TypeAlias = date | Undated | None
-"""A UTC day, `UNDATED`, or None for a table without partitions."""
 
 
 def key_of(table: Table, day: Day) -> str:
@@ -40,21 +39,14 @@ def key_of(table: Table, day: Day) -> str:
         raise ValueError(f"{table.name} {'has no partitions' if table.partition is None else 'needs a day'}")
     if day is None:
         return f"{table.name}/{table.name}.parquet"
-    value = day.value if isinstance(day, Undated) else day.isoformat()
-    return f"{table.name}/{table.partition}={value}/{table.name}.parquet"
+    return f"{table.name}/{table.partition}={value_of(day)}/{table.name}.parquet"
 
 
-def lock_of(day: Day) -> str:
-    """The name of the lock that a day is written under: its month, such as `2025-01`; `undated`; `lake` for None."""
+def value_of(day: Day) -> str:
+    """The day as the partitions and locks are named: `2025-01-31`, the null partition's name, or `all` for None."""
     if isinstance(day, date):
-        return f"{day:%Y-%m}"
-    return "lake" if day is None else "undated"
-
-
-def lock_names(keys: Iterable[str]) -> set[str]:
-    """The locks that the files in the folder of locks stand for."""
-    files = (key.rpartition("/")[2] for key in keys)
-    return {file.partition(".")[0] for file in files if "." in file}
+        return day.isoformat()
+    return "all" if day is None else day.value
 
 
 def day_of(table: Table, key: str) -> date | Undated | None:
@@ -66,6 +58,8 @@ def day_of(table: Table, key: str) -> date | Undated | None:
     if value == NULL_PARTITION:
         return UNDATED
     try:
-        return date.fromisoformat(value)
+        day = date.fromisoformat(value)
     except ValueError:
         return None
+    # Python 3.11 also takes 20250131 and 2025-W05-5, and the same day would count twice.
+    return day if day.isoformat() == value else None

@@ -5,136 +5,142 @@ it again for each part, so a query of theirs in the very millisecond of the rena
 
 A file is written to `_tmp/` on the same file system, synced, and renamed to its place; then the folder is synced too.
 Both syncs together cost 0.8 ms on an SSD, so 365 days of four tables take about a second. A crash leaves at most a
-temporary file, which the next run that takes a lock removes.
+temporary file, which the next write of the same file replaces: it has the key's name, and all hold a lock who write it.
 """
 
 import errno
-import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote, unquote
-from uuid import uuid4
+from urllib.parse import quote
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
-from sessions_pipeline.lake.layout import LOCKS
-from sessions_pipeline.lake.lock import RunLock
-from sessions_pipeline.lake.store import OnWait, problem
+from sessions_pipeline.errors import LakeBusyError, LakeError
+from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict, problem
 
+LOCKS = "_locks"
 TEMPORARY = "_tmp"
 # The umask may take more away. Sessions hold private data, so others get nothing.
-FILE_MODE = 0o640
-FOLDER_MODE = 0o750
+FILE_MODE, FOLDER_MODE = 0o640, 0o750
+# Seconds. A day is merged and written in well under one, the largest we know in ten.
+PATIENCE = 600.0
 
 
 class LocalStore:
-    """A `Store` in the folder `root`, which is made on the first write."""
+    """A `Store` in the folder `root`, which is made on the first write.
 
-    def __init__(self, root: str | Path) -> None:
+    `patience`: seconds to wait for a lock.
+    """
+
+    def __init__(self, root: str | Path, *, patience: float = PATIENCE) -> None:
         self.root = Path(root).expanduser().absolute()
+        self._patience = patience
 
     def uri(self, key: str) -> str:
         """The file's absolute path."""
         return str(self._path(key))
 
-    def open(self, key: str, *, whole: bool) -> pa.NativeFile:  # noqa: ARG002
+    def open(self, key: str, *, whole: bool) -> Opened:  # noqa: ARG002
         """The file; stays the same one for its reader when it is replaced meanwhile."""
-        with self._told(key):
-            return pa.OSFile(self.uri(key), "r")
+        with self._as_lake_error(key):
+            while True:
+                version = _version(self._path(key))
+                source = pa.OSFile(self.uri(key), "r")
+                if version == _version(self._path(key)):
+                    return Opened(source, version)
+                source.close()
 
     def read(self, key: str) -> bytes:
         """The file's bytes."""
-        with self._told(key):
+        with self._as_lake_error(key):
             return self._path(key).read_bytes()
 
-    def has(self, key: str) -> bool:
-        """Whether the file is there."""
-        with self._told(key):
-            return self._path(key).is_file()
+    def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """When each file was written, its number and its size; None where there is none."""
+        found: dict[str, str | None] = dict.fromkeys(keys)
+        for key in keys:
+            with self._as_lake_error(key), suppress(FileNotFoundError):
+                found[key] = _version(self._path(key))
+        return found
 
-    def keys(self, folder: str) -> list[str]:
-        """All files below a folder, hidden ones left out."""
-        with self._told(folder):
-            walk = os.walk(self._path(folder), onerror=_raise_unless_missing)
-            found = [f"{parent}/{name}" for parent, _, names in walk for name in names if not name.startswith(".")]
-        return sorted(path.removeprefix(f"{self.root}/") for path in found)
+    def partitions(self, table: str) -> list[str]:
+        """The files `<table>/<partition>/<table>.parquet`; links to folders are followed."""
+        found = []
+        with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self._path(table)) as folders:
+            found = [folder.name for folder in folders if folder.is_dir() or self._is_lost(folder)]
+        keys = [f"{table}/{name}/{table}.parquet" for name in found]
+        return [key for key, version in self.versions(keys).items() if version is not None]
 
     def delete(self, key: str) -> None:
         """Remove the file, if it is there."""
-        with self._told(key):
+        with self._as_lake_error(key):
             self._path(key).unlink(missing_ok=True)
 
-    def put(self, key: str, data: bytes | pa.Buffer) -> None:
-        """Write the file beside its place, make it durable, then rename it; on failure nothing is left behind."""
-        with self._told(key, writing=True):
-            for last in (False, False, True):
-                try:
-                    self._put(key, data)
-                except FileNotFoundError:
-                    # Just before it was claimed, another run took the file for one that a crash left behind.
-                    if last:
-                        raise
-                else:
-                    break
+    def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
+        """Write the file beside its place, make it durable, then rename it; on failure nothing is left behind.
 
-    def _put(self, key: str, data: bytes | pa.Buffer) -> None:
+        Raises:
+            LakeConflictError: something else than `expected` is there.
+        """
+        if expected is not ANY and self.versions([key])[key] != expected:
+            raise conflict(self.uri(key))
         target, made = self._path(key), list[Path]()
-        temporary = self.root / TEMPORARY / f"{quote(key, safe='')}.{uuid4().hex}"
-        _make_folders(temporary.parent, [])
-        fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
-        try:
-            _claim(fd)
-            _write(fd, data)
-            os.fsync(fd)
-            _make_folders(target.parent, made)
-            os.replace(temporary, target)  # noqa: PTH105
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            _remove_empty(made)
-            raise
-        finally:
-            os.close(fd)
-        for folder in {target.parent, *(folder.parent for folder in made)}:
-            _sync_folder(folder)
+        temporary = self._path(f"{TEMPORARY}/{quote(key, safe='')}")
+        with self._as_lake_error(key, writing=True):
+            _make_folders(temporary.parent, [])
+            try:
+                _write(temporary, data)
+                _make_folders(target.parent, made)
+                os.replace(temporary, target)  # noqa: PTH105
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                for folder in reversed(made):
+                    with suppress(OSError):
+                        folder.rmdir()
+                raise
+            for folder in {target.parent, *(folder.parent for folder in made)}:
+                _sync_folder(folder)
 
     @contextmanager
-    def lock(self, name: str, on_wait: OnWait | None, timeout: float | None) -> Iterator[None]:
-        """Hold a file in `_locks/`, freed by the system when the process dies. Removes what crashed runs left."""
-        key = f"{LOCKS}/{name}.lock"
-        with self._told(key, writing=True):
-            _make_folders(self._path(LOCKS), [])
-        with RunLock(self._path(key), str(self.root)).held(on_wait, timeout) as is_outermost:
-            if is_outermost:
-                with self._told(TEMPORARY, writing=True):
-                    self._tidy()
-            yield
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the file `_locks/<name>.lock`, freed by the system when the process dies.
 
-    def _tidy(self) -> None:
-        folder = self.root / TEMPORARY
-        for stray in folder.iterdir() if folder.is_dir() else ():
-            with suppress(FileNotFoundError):
-                self._remove_stray(stray)
-
-    def _remove_stray(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY)
+        Raises:
+            LakeBusyError: another process holds it for longer than one writes.
+        """
+        path = self._path(f"{LOCKS}/{name}.lock")
+        # One lock object for each path and process, so that a second Lake on the same root re-enters it.
+        lock = FileLock(path, mode=FILE_MODE, is_singleton=True)
+        with self._as_lake_error(f"{LOCKS}/{name}.lock", writing=True):
+            _make_folders(path.parent, [])
+            try:
+                lock.acquire(timeout=self._patience)
+            except Timeout:
+                raise LakeBusyError(
+                    f"{path}: another run has been writing for over {self._patience:g} s; see whether it still does"
+                    " anything, end it if not, and run this one again"
+                ) from None
         try:
-            # Other months are written at the same time: a file that its writer still holds is not stray.
-            if not _claim(fd):
-                return
-            path.unlink(missing_ok=True)
-            target = self._path(unquote(path.name.rpartition(".")[0]))
-            _remove_empty([parent for parent in reversed(target.parents) if self.root in parent.parents])
+            yield
         finally:
-            os.close(fd)
+            lock.release()
 
     def _path(self, key: str) -> Path:
         return self.root / key
 
+    def _is_lost(self, entry: os.DirEntry[str]) -> bool:
+        # Its days would be missing from sums without a word.
+        if entry.is_symlink() and not Path(entry.path).exists():
+            raise LakeError(f"{entry.path}: a link that leads nowhere; mount what it leads to, or remove it")
+        return False
+
     @contextmanager
-    def _told(self, key: str, *, writing: bool = False) -> Iterator[None]:
+    def _as_lake_error(self, key: str, *, writing: bool = False) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -143,25 +149,23 @@ class LocalStore:
             raise problem(self.uri(key), error) from error
 
 
-def _raise_unless_missing(error: OSError) -> None:
-    # os.walk would pass over a folder that can't be read, and a failed read is never an empty one.
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _version(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_mtime_ns}-{found.st_ino}-{found.st_size}"
 
 
-def _write(fd: int, data: bytes | pa.Buffer) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def _claim(fd: int) -> bool:
-    """Mark an open temporary file as somebody's; False if it already is. The mark goes with the process."""
+def _write(path: Path, data: bytes | pa.Buffer) -> None:
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE_MODE)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
-    return True
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        # The system's own stamps are up to 4 ms apart, and two files of one tick could pass for each other.
+        os.utime(fd, ns=(now := time.time_ns(), now))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _make_folders(path: Path, made: list[Path]) -> None:
@@ -176,12 +180,6 @@ def _make_folders(path: Path, made: list[Path]) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
     else:
         made.append(path)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in reversed(folders):
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,79 +1,77 @@
-"""`_lake.json` at the lake's root: the layout's version, and the query that the lake was filled with.
-
-A lake of an older layout is migrated where it is. First the marker says so, with the new layout and the one to come
-`from`, so that older versions refuse the lake from then on; then each step is done; then the marker says that it is
-whole. A crash anywhere leaves a lake whose migration the next run does again, from its first step.
-"""
+"""`_lake.json` at the lake's root: the layout's version, and the query that the lake was filled with."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
-from sessions_pipeline.errors import LakeError, LakeMismatchError
+from sessions_pipeline.errors import LakeConflictError, LakeError, LakeMismatchError
 from sessions_pipeline.lake.store import Store
 
 MARKER = "_lake.json"
+LAYOUT = 2
 
-Migration = Callable[[Store], None]
-
-MIGRATIONS: dict[int, Migration] = {}
-"""By the layout that it starts from: what makes that layout the next one.
-
-Each is done again after a crash, so it must bear to find its work done in part. It replaces whole objects only.
-"""
+_ANEW = "point SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize anew, or go back to the version that wrote it"
+# No object has this version, so a put that expects it must be refused.
+_NO_VERSION = '"0"'
 
 
-def layout() -> int:
-    """The layout that this version writes."""
-    return max(MIGRATIONS, default=0) + 1
-
-
-def check(store: Store, query: Mapping[str, Any]) -> int | None:
-    """The layout of the lake in `store`, or that from which it has still to be migrated; None if it is not there.
+def check(store: Store, query: Mapping[str, Any]) -> bool:
+    """Whether the lake in `store` is there; it is then of this version's layout, and filled with `query`.
 
     Raises:
-        LakeMismatchError: it was filled with another query, or by a newer version of this package.
+        LakeMismatchError: it has another layout, or was filled with another query.
         LakeError: the marker can't be read.
     """
     try:
         content = json.loads(store.read(MARKER))
         found, filled_with = int(content["layout"]), _canonical(content["query"])
-        migrated_from = int(content.get("from", found))
     except FileNotFoundError:
-        return None
+        return False
     except (ValueError, KeyError, TypeError, AttributeError):
         raise LakeError(
             f"{store.uri(MARKER)}: broken; put it back from a backup, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere"
         ) from None
-    if found > layout():
-        raise LakeMismatchError(
-            f"{store.uri(MARKER)}: layout {found} is newer than this version's {layout()}; upgrade sessions-pipeline"
-        )
+    if found != LAYOUT:
+        advice = "upgrade sessions-pipeline" if found > LAYOUT else _ANEW
+        raise LakeMismatchError(f"{store.uri(MARKER)}: layout {found}, where this version has {LAYOUT}; {advice}")
     if filled_with != _canonical(query):
         raise LakeMismatchError(
             f"{store.uri(MARKER)}: filled with the query {filled_with}, not {_canonical(query)}; set"
             " SESSIONS_PIPELINE_QUERY as it was, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere"
         )
-    return migrated_from
+    return True
 
 
-def write(store: Store, query: Mapping[str, Any], *, migrated_from: int | None = None) -> None:
-    """Say that the lake in `store` has this version's layout, or is about to get it, and is filled with `query`."""
-    still = {} if migrated_from is None else {"from": migrated_from}
-    content = {"layout": layout(), **still, "query": json.loads(_canonical(query))}
-    store.put(MARKER, json.dumps(content, indent=2).encode() + b"\n")
-
-
-def steps(store: Store, found: int) -> list[Migration]:
-    """What brings a lake of an older layout to this version's, in order.
+def write(store: Store, query: Mapping[str, Any]) -> None:
+    """Say that the lake in `store` is filled with `query`; try on the marker that the store refuses a false condition.
 
     Raises:
-        LakeError: this version knows no way.
+        LakeMismatchError: another run has meanwhile begun the lake with another query.
+        LakeError: the store takes a put whose condition does not hold, so that two runs could undo each other's work.
     """
-    for version in range(found, layout()):
-        if version not in MIGRATIONS:
-            raise LakeError(f"{store.uri(MARKER)}: layout {version} is too old to be migrated; materialize anew")
-    return [MIGRATIONS[version] for version in range(found, layout())]
+    content = {"layout": LAYOUT, "query": json.loads(_canonical(query))}
+    with store.lock("lake"):
+        if not check(store, query):
+            try:
+                store.put(MARKER, _encoded(content), None)
+            except LakeConflictError:
+                check(store, query)
+        # Not the same bytes: those count as put, since a put is sent again when its answer was lost.
+        probe = _encoded({**content, "probe": uuid4().hex})
+        for false in (None, _NO_VERSION):
+            try:
+                store.put(MARKER, probe, false)
+            except LakeConflictError:
+                continue
+            raise LakeError(
+                f"{store.uri(MARKER)}: this store ignores the conditions of a put (If-None-Match, If-Match), so two"
+                " runs could undo each other's work; point SESSIONS_PIPELINE_DATA_ROOT at a store that knows them"
+            )
+
+
+def _encoded(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode() + b"\n"
 
 
 def _canonical(query: Mapping[str, Any]) -> str:

@@ -3,11 +3,12 @@
 The settings were measured with 1,100 sessions of 1.5 kB a day on two cores (pyarrow 26): zstd level 1 takes 3.5 ms a
 file and level 3 takes 6.9 ms for files of the same size; a dictionary of the payloads costs another 10 % and is thrown
 away by the writer in the end.
+
+A row group is made at a time, and holds no more text than `BYTES_PER_GROUP`: Arrow's texts end at 2 GiB in one piece,
+and what is sorted or put together here is never more than a group.
 """
 
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
 from functools import cache
 from typing import Any
 
@@ -15,94 +16,62 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sessions_pipeline.errors import LakeError
 from sessions_pipeline.tables import Table
 
-_EPOCH = date(1970, 1, 1).toordinal()
-
 ROWS_PER_GROUP = 65_536
+BYTES_PER_GROUP = 256 * 1024 * 1024
 COMPRESSION_LEVEL = 1
 
-# Columns whose values come again and again: a dictionary makes them small and fast to filter.
-_REPETITIVE = frozenset(
-    ["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier", "scope", "feedback_key", "reasons"]
-)
-# Columns that nobody filters by range: their smallest and largest value would only swell the footer.
-_LONG_TEXT = frozenset(
-    [
-        "payload",
-        "description",
-        "extra",
-        "feedback_stats",
-        "session_feedback_stats",
-        "run_facets",
-        "experiment_progress",
-        "unknown_fields",
-        "values",
-        "reasons",
-    ]
-)
-_STRING_TYPES = frozenset([pa.string().id, pa.large_string().id, pa.string_view().id])
+# Whose file it is: a program that rewrites a file drops what it does not know, and with it what we keep there.
+_TABLE = "sessions_pipeline.table"
+
+_STRING_TYPES = frozenset([pa.string().id, pa.large_string().id])
 
 
-def encode(table: Table, data: pa.Table, metadata: Mapping[str, str]) -> pa.Buffer:
+class UnreadableError(Exception):
+    """A file is no readable Parquet file of its table; the text says why, in one line."""
+
+
+def encode(
+    table: Table, data: pa.Table, metadata: Mapping[str, str], *, bytes_per_group: int = BYTES_PER_GROUP
+) -> pa.Buffer:
     """The Parquet file of `data`: columns, types, descriptions and row order of `table`; equal bytes on equal input.
 
-    `metadata` is stored in the file's own key-value metadata.
+    `metadata` is stored in the file's own key-value metadata. A row group's texts end at `bytes_per_group` or with
+    their first row.
 
     Raises:
         TypeError, ValueError: the data does not have the table's schema, or a null where there may be none: a fault
             of the program that made it.
     """
-    rows = _sort(_conform(table, data), table.order).combine_chunks().replace_schema_metadata(dict(metadata) or None)
+    data = _conform(table, data)
+    schema = table.schema.with_metadata({_TABLE: table.name, **metadata})
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, rows.schema, **_options(table.name, table.schema, table.order)) as writer:
-        writer.write_table(rows, row_group_size=ROWS_PER_GROUP)
+    with pq.ParquetWriter(sink, schema, **_options(table)) as writer:
+        for group in _groups(data, table.order, bytes_per_group):
+            writer.write_table(group.cast(schema).combine_chunks(), row_group_size=ROWS_PER_GROUP)
     return sink.getvalue()
 
 
-def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None, uri: str) -> pa.Table:
-    """The rows of one file, with the schema of `table` or those of its `columns` that are asked for.
+def decode(
+    table: Table, source: pa.NativeFile, columns: Sequence[str] | None
+) -> tuple[pa.Table, dict[str, str] | None]:
+    """The rows of one file, with the schema of `table` or those of its `columns` that are asked for, and its metadata.
+
+    The metadata is None if another program wrote the file. Without any columns only the end of the file is needed.
 
     Raises:
-        LakeError: the file is broken, or lacks a column; the text names it.
+        UnreadableError: the file is broken, or lacks a column.
     """
     schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            return file.read(columns=schema.names).select(schema.names).cast(schema)
+            rows = file.read(columns=schema.names).select(schema.names).cast(schema)
+            stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise _broken(uri, error) from error
-
-
-def decode_metadata(source: pa.NativeFile, uri: str) -> dict[str, str]:
-    """What was stored with the file; reads its footer alone.
-
-    Raises:
-        LakeError: the file is broken; the text names it.
-    """
-    try:
-        with pq.ParquetFile(source) as file:
-            stored = file.metadata.metadata or {}
-            return {key.decode(): value.decode() for key, value in stored.items() if key != b"ARROW:schema"}
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _broken(uri, error) from error
-
-
-def repeated(day: date | None, count: int) -> "pa.Array[Any]":
-    """A date32 column of one value.
-
-    Built from its buffer, because `pa.array` and `pa.scalar` on Python values import pandas, which takes 0.4 s.
-    """
-    if day is None:
-        return pa.nulls(count, pa.date32())
-    since_epoch = day.toordinal() - _EPOCH
-    return pa.Array.from_buffers(pa.date32(), count, [None, pa.py_buffer(array("i", [since_epoch]) * count)])
-
-
-def _broken(uri: str, error: Exception) -> LakeError:
-    reason = " ".join(str(error).split())[:200]
-    return LakeError(f"{uri}: not a readable Parquet file of this table ({reason}); delete it and materialize its day")
+        raise UnreadableError(" ".join(str(error).split())[:200]) from error
+    stored.pop("ARROW:schema", None)
+    return rows, stored if stored.pop(_TABLE, None) == table.name else None
 
 
 def _conform(table: Table, data: pa.Table) -> pa.Table:
@@ -115,7 +84,7 @@ def _conform(table: Table, data: pa.Table) -> pa.Table:
             raise TypeError(f"{table.name}.{want.name}: {column.type} is not {want.type}")
         if column.null_count and not want.nullable:
             raise ValueError(f"{table.name}.{want.name}: {column.null_count} nulls where there may be none")
-    return data.cast(table.schema)
+    return data
 
 
 def _may_become(have: pa.DataType, want: pa.DataType) -> bool:
@@ -125,23 +94,57 @@ def _may_become(have: pa.DataType, want: pa.DataType) -> bool:
     return bool(have.id == want.id or pa.types.is_null(have) or both_text)
 
 
-def _sort(data: pa.Table, order: Sequence[str]) -> pa.Table:
+def _groups(data: pa.Table, order: Sequence[str], most: int) -> Iterator[pa.Table]:
+    """The rows in order, a row group at a time; one group without rows if there are none."""
+    places = pc.sort_indices(data, sort_keys=[(name, "ascending") for name in order])
     # Most tables come sorted, and copying the payloads in vain would cost more than everything else here.
-    indices = pc.sort_indices(data, sort_keys=[(name, "ascending") for name in order])
-    unchanged = pa.arange(0, data.num_rows).cast(indices.type)
-    return data if indices.equals(unchanged) else data.take(indices)
+    is_sorted = places.equals(pa.arange(0, data.num_rows).cast(places.type))
+    sizes = _text_sizes(data)
+    for start, end in _bounds(sizes if is_sorted else sizes.take(places), most):
+        yield data.slice(start, end - start) if is_sorted else _gather(data, places.slice(start, end - start))
+
+
+def _text_sizes(data: pa.Table) -> "pa.Array[Any]":
+    """How many bytes of text each row has."""
+    total = pa.repeat(pa.scalar(0, pa.int64()), data.num_rows)
+    for column in data.columns:
+        if column.type.id in _STRING_TYPES:
+            sizes = pc.fill_null(pc.binary_length(column).cast(pa.int64()), 0)
+            total = pc.add(total, sizes.combine_chunks())
+    return total
+
+
+def _bounds(sizes: "pa.Array[Any]", most: int) -> Iterator[tuple[int, int]]:
+    start = held = 0
+    for row, size in enumerate(sizes.to_pylist()):
+        if row > start and (held + size > most or row - start == ROWS_PER_GROUP):
+            yield start, row
+            start, held = row, 0
+        held += size
+    yield start, len(sizes)
+
+
+def _gather(data: pa.Table, places: "pa.Array[Any]") -> pa.Table:
+    """The rows at these places, in their order. `take` on the whole would first put each column into one piece."""
+    parts, found, first = [], [], 0
+    for batch in data.to_batches():
+        inside = pc.and_(pc.greater_equal(places, first), pc.less(places, first + batch.num_rows))
+        parts.append(batch.take(pc.subtract(places.filter(inside), pa.scalar(first, places.type))))
+        found.append(pc.indices_nonzero(inside))
+        first += batch.num_rows
+    return pa.Table.from_batches(parts).take(pc.sort_indices(pa.concat_arrays(found)))
 
 
 @cache
-def _options(_name: str, schema: pa.Schema, order: tuple[str, ...]) -> dict[str, Any]:
-    leaves = [(field.name, leaf) for field in schema for leaf in _leaves(field.name, field.type)]
+def _options(table: Table) -> dict[str, Any]:
+    leaves = [(column, leaf) for column in table.columns for leaf in _leaves(column.name, column.type)]
     return {
         "compression": "zstd",
         "compression_level": COMPRESSION_LEVEL,
-        "use_dictionary": [leaf for name, leaf in leaves if {name, leaf.rpartition(".")[2]} & _REPETITIVE],
-        "write_statistics": [leaf for name, leaf in leaves if name not in _LONG_TEXT],
+        "use_dictionary": [leaf for column, leaf in leaves if column.repeats],
+        "write_statistics": [leaf for column, leaf in leaves if not column.long_text],
         "write_page_checksum": True,
-        "sorting_columns": pq.SortingColumn.from_ordering(schema, [(name, "ascending") for name in order]),
+        "sorting_columns": pq.SortingColumn.from_ordering(table.schema, [(name, "ascending") for name in table.order]),
     }
 
 

@@ -6,6 +6,9 @@ _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "In
 _CLOCK_CODE = "RequestTimeTooSkewed"
 _REFUSED = {"401", "403"}
 _OVERLOADED = {"429", "503"}
+_NOT_IMPLEMENTED = "501"
+
+NO_BUCKET = "there is no such bucket; make it, or correct SESSIONS_PIPELINE_DATA_ROOT"
 
 
 def reason(text: str) -> str:
@@ -22,11 +25,13 @@ def reason(text: str) -> str:
     if "redirect" in text or status.startswith("3"):
         return f"{named or 'redirected'}: the bucket is elsewhere; set AWS_REGION to its region"
     if code == "NoSuchBucket":
-        return "there is no such bucket; make it, or correct SESSIONS_PIPELINE_DATA_ROOT"
+        return NO_BUCKET
     if status in _REFUSED:
         return f"{named}: access denied; the key needs to list, read, write and delete below this address"
     if status in _OVERLOADED:
         return f"{named}: the store is overloaded; try again later"
+    if status == _NOT_IMPLEMENTED:
+        return f"{named}: the store lacks conditional puts (If-None-Match, If-Match); choose one that has them"
     if not status:
         return "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network"
     return f"{named}: the store failed; check the bucket, the AWS variables and the endpoint"

@@ -1,15 +1,14 @@
 """What the lake needs of the place that holds its objects, and what its failures mean to a person."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from enum import Enum
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import LakeError
-
-OnWait = Callable[[str], None]
+from sessions_pipeline.errors import LakeConflictError, LakeError
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space",
@@ -22,57 +21,77 @@ _ADVICE = {
     errno.ENOTDIR: "a file is where a folder should be: move it away",
     errno.EISDIR: "a folder is where a file should be: move it away",
     errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
+    errno.EXDEV: "its folder is a link to another file system: move it back",
 }
+
+
+class Anything(Enum):
+    """What `put` replaces when it does not matter what is there; its only member is `ANY`."""
+
+    ANY = "any"
+
+
+ANY: Final = Anything.ANY
+
+# What must be there for a put: an object of this version, no object (None), or whatever is there (`ANY`).
+Expected: TypeAlias = str | Literal[Anything.ANY] | None
+
+
+class Opened(NamedTuple):
+    """An object opened once: its bytes for random access, and its version."""
+
+    source: pa.NativeFile
+    version: str
 
 
 class Store(Protocol):
     """Objects under keys such as `sessions/start_date=2025-01-31/sessions.parquet`.
 
-    A missing object raises `FileNotFoundError`; whatever else goes wrong raises `LakeError`.
+    A missing object raises `FileNotFoundError`; whatever else goes wrong raises `LakeError`. A version is a text that
+    differs from that of every other object that the key has held.
     """
 
     def uri(self, key: str) -> str:
         """The address that other programs read the object at."""
 
-    def open(self, key: str, *, whole: bool) -> pa.NativeFile:
-        """A Parquet file for random access; `whole` says that most of it will be read, not its footer alone."""
+    def open(self, key: str, *, whole: bool) -> Opened:
+        """A Parquet file; `whole` says that most of it will be read, not its footer alone."""
 
     def read(self, key: str) -> bytes:
         """The whole object."""
 
-    def put(self, key: str, data: bytes | pa.Buffer) -> None:
-        """Write the whole object, or replace it: a reader sees the former one or this one."""
+    def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
+        """Write the whole object, or replace it: a reader sees the former one or this one.
 
-    def has(self, key: str) -> bool:
-        """Whether the object is there."""
+        Hold the `lock` under which all write this key.
 
-    def keys(self, folder: str) -> list[str]:
-        """The keys of all objects in a folder and those below it, sorted; none if there is no such folder."""
+        Raises:
+            LakeConflictError: something else than `expected` is there; it stays.
+        """
+
+    def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """The version of each of these keys, one at least and all of one table; None where there is no object."""
+
+    def partitions(self, table: str) -> list[str]:
+        """The keys `<table>/<partition>/<table>.parquet` that there are, and perhaps others in the table's folder."""
 
     def delete(self, key: str) -> None:
         """Remove the object, if it is there."""
 
-    def lock(self, name: str, on_wait: OnWait | None, timeout: float | None) -> AbstractContextManager[None]:
-        """Keep other runs out of what `name` stands for; `timeout` in seconds. Re-entrant within a thread.
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Keep other writers of what `name` stands for out where a put can't do so itself. Re-entrant in a thread.
 
         Raises:
-            LakeBusyError: another run still holds it after `timeout`.
+            LakeBusyError: another writer did not come to an end.
         """
-
-
-def said_once(on_wait: OnWait | None) -> OnWait:
-    """A listener that passes its first line alone on."""
-    said: list[str] = []
-
-    def listener(line: str) -> None:
-        if on_wait is not None and not said:
-            on_wait(line)
-        said.append(line)
-
-    return listener
 
 
 def problem(path: str, error: OSError) -> LakeError:
     """One line about a failed operation on `path`: what happened and what to do."""
     advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: mend that")
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")
+
+
+def conflict(uri: str) -> LakeConflictError:
+    """One line about an object that another run replaced first."""
+    return LakeConflictError(f"{uri}: another run has written it since this one looked; run it again")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.validation.json_text import split_array, split_object
+from sessions_pipeline.validation.json_text import split_array, split_members
 from sessions_pipeline.validation.records import Record
 
 Path = tuple[str, ...]
@@ -59,12 +59,12 @@ def _without(text: str, path: Path, depth: int = 0) -> str:
     if depth > MOST_DEPTH:
         raise ValueError("is nested too deeply")
     if text.startswith("["):
-        items = [item.text for item in split_array(text)]
+        items = split_array(text)
         cut = [_without(item, path, depth + 1) for item in items]
         return text if cut == items else f"[{','.join(cut)}]"
     if not text.startswith("{"):
         return text
-    sent = [(name, member.text) for name, member in split_object(text)]
+    sent = split_members(text)
     matches = [(name, value, path[0] in ("*", name)) for name, value in sent]
     kept = [
         (name, _without(value, path[1:], depth + 1) if matched else value)

@@ -71,14 +71,14 @@ def as_first_version(payload: str) -> str:
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
-    members = dict(split_object(text))
+    members = split_object(text)
     if "items" not in members:
         raise ValueError("has no items")
-    cursor = members["next_cursor"].value if "next_cursor" in members else None
+    cursor = json.loads(members.get("next_cursor", "null"))
     if not isinstance(cursor, str | None):
         raise ValueError("next_cursor is no text")  # noqa: TRY004
     items = members["items"]
-    return [] if items.value is None else [element.text for element in split_array(items.text)], cursor
+    return [] if items == "null" else split_array(items), cursor
 
 
 def _respelt(name: str, text: str) -> str:

@@ -1,12 +1,15 @@
-"""Daily UTC partitions, from the first day in the settings to today included."""
+"""Daily UTC partitions, from the first day in the settings to today included, and the tags that name a range."""
 
 from collections.abc import Mapping
 from datetime import date
-from itertools import accumulate
 
 import dagster as dg
-import pyarrow as pa
-import pyarrow.compute as pc
+
+RANGE_START, RANGE_END, PARTITION = (
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+    "dagster/partition",
+)
 
 
 def daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
@@ -17,22 +20,6 @@ def daily_partitions(start: date) -> dg.DailyPartitionsDefinition:
 def days_of(context: dg.AssetExecutionContext) -> list[date]:
     """The UTC days of a run, oldest first."""
     return [date.fromisoformat(key) for key in context.partition_keys]
-
-
-def rows_by_day(rows: pa.Table) -> dict[date, pa.Table]:
-    """The rows of each day, from a table that holds one day after the other; days without rows are left out."""
-    # Slices, where a filter for each day would copy, and import pandas for its scalar.
-    counts = pc.value_counts(rows.column("start_date"))
-    days, lengths = counts.field("values").to_pylist(), counts.field("counts").to_pylist()
-    offsets = accumulate(lengths, initial=0)
-    return {day: rows.slice(offset, length) for day, offset, length in zip(days, offsets, lengths, strict=False)}
-
-
-RANGE_START, RANGE_END, PARTITION = (
-    "dagster/asset_partition_range_start",
-    "dagster/asset_partition_range_end",
-    "dagster/partition",
-)
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

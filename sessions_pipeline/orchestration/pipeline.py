@@ -1,21 +1,29 @@
-"""What a run works with: the lake, and the API's days. A plain object that Dagster hands to the assets."""
+"""What a run works with: settings, the lake and the API's days. A plain object that Dagster hands to the assets."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
-from typing import Self
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
-from sessions_pipeline.errors import ApiError, UsageError
+from sessions_pipeline.errors import ApiError, NotReadError
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.source import ApiSource, Listing, Source
-from sessions_pipeline.orchestration.workers import Workers, workers_for
+from sessions_pipeline.orchestration.workers import processes_for, workers_for
+from sessions_pipeline.process_day import DayResult, DayTask, Rules, process_day
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import RAW_SESSIONS, Table
+from sessions_pipeline.tables.readings import READINGS, load_readings
+from sessions_pipeline.validation.records import FetchedDay
 
-OnDay = Callable[[date], None]
+
+def now() -> datetime:
+    """The current time, UTC."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -35,33 +43,25 @@ class Workspace:
                 raise
             raise type(error)(f"Workspace {self.asked}: {error}", retry_after=error.retry_after) from None
 
+    def days(self, first: date, last: date) -> Iterator[FetchedDay]:
+        """See `Source.days`; errors name the workspace."""
+        with self.named():
+            yield from self.source.days(first, last)
+
 
 @dataclass(frozen=True)
 class Pipeline:
     """Settings and the doors they open.
 
-    `on_day` is told of each day as it is finished, `on_wait` that another run has to be waited for; `as_of`
-    makes tables say what was known at that time.
+    `on_day` is told of each day as it is finished; `as_of` makes tables say what was known at that time; `clock` tells
+    the time; `processes` is how many a backfill is shared out to (None: as many as there are processors, four at most).
     """
 
     settings: Settings
-    on_day: OnDay = lambda _day: None
-    on_wait: Callable[[str], None] | None = None
+    on_day: Callable[[date], object] = lambda _day: None
     as_of: datetime | None = None
-
-    def only(self, workspace: str | None) -> Self:
-        """The same for one of the settings' workspaces, or for all of them (None).
-
-        Raises:
-            UsageError: the settings do not name it.
-        """
-        if workspace is None:
-            return self
-        if workspace not in self.settings.workspace_ids:
-            raise UsageError(
-                f"Workspace {workspace} is not one of LANGSMITH_WORKSPACE_ID; add it there, or ask for another"
-            )
-        return replace(self, settings=self.settings.model_copy(update={"workspace_ids": (workspace,)}))
+    clock: Callable[[], datetime] = now
+    processes: int | None = None
 
     @property
     def query(self) -> SessionsQuery:
@@ -80,9 +80,30 @@ class Pipeline:
         """
         return Lake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
 
-    def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
-        """Who does the work on so many days of the lake."""
-        return workers_for(days, lake, self.settings.data_root, self.settings.query)
+    def process(
+        self, days: Sequence[date], tables: Sequence[Table], warn: Callable[[str], object]
+    ) -> Iterator[DayResult]:
+        """Make these tables of the days, newest first, and of the rows without a day; each is written when it comes.
+
+        With `raw_sessions` among them the days are read from the API; without it they are made from what is stored.
+        `warn` is told what the API warns of.
+
+        Raises:
+            ApiError: a workspace could not be read, the text names it; days that did not come stay as they were.
+            NotReadError: a day's raw sessions were never read; nothing is replaced.
+        """
+        lake, settings = self.open_lake(), self.settings
+        work, count = partial(process_day, rules=self._rules(tables)), processes_for(len(days), self.processes)
+        with workers_for(count, lake, settings.data_root, settings.query) as workers:
+            if RAW_SESSIONS not in tables:
+                yield from workers.each(work, _stored_days(lake, days, self.as_of))
+                return
+            bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
+            with self.workspaces() as (client, workspaces):
+                for result in workers.each(work, _read_days(client, workspaces, days, bases)):
+                    yield _warned(result, client.warnings)
+                for warning in client.warnings:
+                    warn(warning)
 
     @contextmanager
     def workspaces(self) -> Iterator[tuple[SessionsClient, list[Workspace]]]:
@@ -91,9 +112,9 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query = self.query
+        query, asked_for = self.query, self.settings.workspace_ids or (None,)
         with (
-            SessionsClient.from_settings(self.settings) as client,
+            SessionsClient.from_settings(self.settings, clock=self.clock) as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 
@@ -106,12 +127,61 @@ class Pipeline:
                 )
 
             try:
-                yield client, [Workspace(asked, source(asked)) for asked in self.settings.workspace_ids or (None,)]
+                yield client, [Workspace(asked, source(asked)) for asked in asked_for]
             finally:
                 # The executor waits for its workers, and they may be waiting for pages that nobody needs any more.
                 client.stop()
 
+    def _rules(self, tables: Sequence[Table]) -> Rules:
+        time, kept = self.clock(), self.settings.keep_readings_days
+        return Rules(
+            tables=tuple(table.name for table in tables),
+            max_rejected_ratio=self.settings.max_rejected_ratio,
+            attributes=self.settings.attributes,
+            as_of=self.as_of,
+            kept_from=None if kept is None else time - timedelta(days=kept),
+            now=time,
+        )
 
-def now() -> datetime:
-    """The current time, UTC."""
-    return datetime.now(UTC)
+
+def _warned(result: DayResult, warnings: Sequence[str]) -> DayResult:
+    """The result with what the API has warned of so far, as metadata of `raw_sessions`."""
+    if not warnings:
+        return result
+    raw = {**result.metadata.get(RAW_SESSIONS.name, {}), "api_warnings": "; ".join(warnings)}
+    return replace(result, metadata={**result.metadata, RAW_SESSIONS.name: raw})
+
+
+def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[DayTask]:
+    """The days to be made again from their raw sessions, newest first, then the rows without a day if there are any."""
+    undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
+    stored = [*sorted(days, reverse=True), *undated]
+    for day in stored:
+        _check_was_read(lake, day, as_of)
+    yield from map(DayTask, stored)
+
+
+def _check_was_read(lake: Lake, day: Day, as_of: datetime | None) -> None:
+    """Refuse a day that was never read, or not by `as_of`, before anything is replaced.
+
+    Raises:
+        NotReadError: it was not.
+    """
+    readings = load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS])
+    if as_of is not None and not any(reading.fetched_at <= as_of for reading in readings):
+        named = "rows without a day" if day is UNDATED else day
+        raise NotReadError(f"raw_sessions was not read yet for {named} at {as_of:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _read_days(
+    client: SessionsClient, workspaces: Sequence[Workspace], days: Sequence[date], bases: dict[Day, str | None]
+) -> Iterator[DayTask]:
+    """Days from the API, newest first, then the undated sessions; a day comes when all workspaces have it."""
+    received, finished = 0, 0
+    client.progress = lambda: f"{finished} of {len(days)} days"
+    streams = [workspace.days(min(days), max(days)) for workspace in workspaces]
+    for fetched in zip(*streams, strict=True):
+        received += sum(one.received for one in fetched)
+        day = fetched[0].day or UNDATED
+        yield DayTask(day, fetched, bases[day], received)
+        finished += day is not UNDATED

@@ -1,106 +1,61 @@
-"""When the assets are refreshed: the schedules, and the sensor for late truth."""
+"""When days are refreshed: every hour the latest, every night the last 31; and when projects are measured."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 
 import dagster as dg
 
-from sessions_pipeline.days import days_between, ranges, utc_day
-from sessions_pipeline.langsmith.activity import Activity, active_since
-from sessions_pipeline.orchestration.changes import Cursor, days_being_read, days_that_failed
+from sessions_pipeline.days import ranges, utc_day
 from sessions_pipeline.orchestration.partitions import range_tags
-from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.settings import Settings
 
 REFRESH = "refresh_sessions"
-SENSOR = "changed_sessions"
+MEASURE = "measure_project_costs"
 # Feedback may arrive without new runs, and the API's stats reach 31 days back.
 NIGHTLY_DAYS = 31
-# Long-lived projects are always active: their first day would be read again at every look.
-LOOK_EVERY_SECONDS = 3600
-# For all workspaces together: Dagster drops a tick after 60 s.
-LOOK_SECONDS = 40
 
 
-def hourly_refresh(settings: Settings) -> dg.ScheduleDefinition:
-    """Every hour, one run for the lookback days and today."""
+def refresh_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """`hourly_refresh` of today and the lookback days, `nightly_refresh` of the last 31 days; one run each."""
+    lookback = settings.lookback_days
+    return [
+        _refresh(settings, "hourly_refresh", "0 * * * *", lookback, f"Refreshes today and the {lookback} days before."),
+        _refresh(
+            settings,
+            "nightly_refresh",
+            "30 2 * * *",
+            NIGHTLY_DAYS - 1,
+            f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs.",
+        ),
+    ]
 
-    @dg.schedule(
-        job_name=REFRESH,
-        cron_schedule="0 * * * *",
+
+def project_schedule() -> dg.ScheduleDefinition:
+    """`nightly_project_costs`: yesterday, and days missed while it was down."""
+    return dg.ScheduleDefinition(
+        name="nightly_project_costs",
+        job_name=MEASURE,
+        cron_schedule="0 3 * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Refreshes today and the {settings.lookback_days} days before it, as one run.",
+        description="Measures what every project used yesterday, and on days missed while it was down.",
     )
-    def hourly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+
+
+def _refresh(settings: Settings, name: str, cron: str, days_back: int, description: str) -> dg.ScheduleDefinition:
+    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         today = utc_day(context.scheduled_execution_time)
-        first = max(today - timedelta(days=settings.lookback_days), settings.start_date)
-        return dg.RunRequest(tags=range_tags(first, today))
+        return dg.RunRequest(tags=range_tags(max(today - timedelta(days=days_back), settings.start_date), today))
 
-    return hourly_refresh
-
-
-def nightly_refresh(settings: Settings) -> dg.ScheduleDefinition:
-    """Every night the last 31 days, for feedback that arrives without new runs."""
-
-    @dg.schedule(
+    return dg.ScheduleDefinition(
+        name=name,
         job_name=REFRESH,
-        cron_schedule="30 2 * * *",
+        cron_schedule=cron,
         execution_timezone="UTC",
+        execution_fn=request,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs.",
+        description=description,
     )
-    def nightly_refresh(context: dg.ScheduleEvaluationContext) -> Sequence[dg.RunRequest] | dg.SkipReason:
-        today = utc_day(context.scheduled_execution_time)
-        first = max(today - timedelta(days=NIGHTLY_DAYS - 1), settings.start_date)
-        days = set(days_between(first, today)) - days_being_read(context.instance, REFRESH)
-        if not days:
-            return dg.SkipReason("all of these days are being read already")
-        return runs_of(days, context.scheduled_execution_time)
-
-    return nightly_refresh
-
-
-def changed_sessions(pipeline: Pipeline) -> dg.SensorDefinition:
-    """Older days whose sessions had new runs."""
-
-    @dg.sensor(
-        name=SENSOR,
-        job_name=REFRESH,
-        minimum_interval_seconds=LOOK_EVERY_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Refreshes older days whose sessions had new activity.",
-    )
-    def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        time = now()
-        before = Cursor.load(context.cursor, time)
-        being_read = days_being_read(context.instance, REFRESH)
-        failed = days_that_failed(context.instance, SENSOR, before.looked)
-        cursor, days = look_for_changes(before, pipeline, time, list_activity, being_read, failed)
-        requests = runs_of(days, time)
-        skipped = None if requests else "no older day has changed"
-        return dg.SensorResult(run_requests=requests, cursor=cursor.dump(), skip_reason=skipped)
-
-    return changed_sessions
-
-
-def look_for_changes(
-    before: Cursor,
-    pipeline: Pipeline,
-    time: datetime,
-    listing: Callable[[Pipeline, datetime], list[Activity]],
-    being_read: set[date],
-    failed: set[date],
-) -> tuple[Cursor, list[date]]:
-    """The next cursor and the days to ask for.
-
-    Days being read stay pending, `failed` ones are asked for again, recent ones are the schedule's.
-    """
-    settings = pipeline.settings
-    last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
-    cursor = before.after(listing(pipeline, before.look_from), first=settings.start_date, last=last)
-    wanted = {*cursor.pending, *failed}
-    return Cursor(cursor.since, time, cursor.seen, tuple(sorted(wanted & being_read))), sorted(wanted - being_read)
 
 
 def runs_of(days: Iterable[date], time: datetime) -> list[dg.RunRequest]:
@@ -109,19 +64,3 @@ def runs_of(days: Iterable[date], time: datetime) -> list[dg.RunRequest]:
         dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
         for first, last in ranges(sorted(days))
     ]
-
-
-def list_activity(pipeline: Pipeline, since: datetime) -> list[Activity]:
-    """All activity since a time, in every workspace of the settings.
-
-    Raises:
-        ApiError: a workspace could not be listed; nothing of it counts then.
-    """
-    with pipeline.workspaces() as (client, workspaces):
-        listed: list[Activity] = []
-        for workspace in workspaces:
-            with workspace.named():
-                listed += active_since(
-                    client, pipeline.query, workspace=workspace.asked, since=since, deadline=LOOK_SECONDS
-                )
-        return listed

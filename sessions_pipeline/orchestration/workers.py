@@ -1,6 +1,6 @@
-"""Who settles days: processes of their own for a backfill, one thread for the few days of a refresh.
+"""Who processes days: processes of their own for a backfill, one thread for the few days of a refresh.
 
-Reading pages and judging records both need Python's one lock, so a backfill of 100,000 sessions in one process takes
+Reading pages and validating records both need Python's one lock, so a backfill of 100,000 sessions in one process takes
 twice as long on two cores. A process takes some 0.3 s to be ready, which a refresh of a few days would not win back.
 """
 
@@ -46,10 +46,10 @@ class Workers:
         Where a task can't be had, or its work fails, no other is begun; the results of those that were are still
         given, and then the failure is raised.
         """
-        flying: deque[Future[R]] = deque()
+        begun: deque[Future[R]] = deque()
         failure: Exception | None = None
         source = iter(tasks)
-        while True:
+        while failure is None:
             try:
                 task = next(source)
             except StopIteration:
@@ -57,13 +57,11 @@ class Workers:
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
                 break
-            flying.append(self._executor.submit(self._call, work, task))
-            while flying and failure is None and (len(flying) > self._ahead or flying[0].done()):
-                result, failure = _outcome(flying.popleft())
+            begun.append(self._executor.submit(self._call, work, task))
+            while begun and failure is None and (len(begun) > self._ahead or begun[0].done()):
+                result, failure = _outcome(begun.popleft())
                 yield from result
-            if failure is not None:
-                break
-        for future in flying:
+        for future in begun:
             result, later = _outcome(future)
             yield from result
             failure = failure or later
@@ -71,44 +69,44 @@ class Workers:
             raise failure
 
 
-@contextmanager
-def workers_for(days: int, lake: "Lake", root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
-    """Workers for so many days of `lake`, which is the one at `root` for `query`. They have ended when this has."""
-    if (count := _processes(days)) == 0:
-        with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
-            yield Workers(executor, partial(_with_lake, lake), ahead=1)
-        return
-    prepare(days)
-    context = get_context("forkserver")
-    with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(root, dict(query))) as executor:
-        try:
-            yield Workers(executor, _in_process, ahead=count + 1)
-        finally:
-            executor.shutdown(cancel_futures=True)
-
-
-def prepare(days: int) -> None:
-    """Begin to load what workers need, in the background, where so many days will need them."""
-    # Arrow's own pool keeps what it freed, 90 MB of 370 in a backfill on two cores. Read when Arrow is loaded, here and
-    # in the workers, which is why this module does not load it.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    if _processes(days):
-        forkserver.set_forkserver_preload(_PRELOADED)
-        # Ctrl-C is for this process: what it starts inherits the mask, and would else print where it was interrupted.
-        # The tracker first, since starting it takes the mask away.
-        resource_tracker.ensure_running()
-        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        forkserver.ensure_running()
-        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
-
-
-def _processes(days: int) -> int:
-    """How many processes so many days are shared out to; 0 where this one does them itself."""
-    cores = _cores()
+def processes_for(days: int, most: int | None = None) -> int:
+    """How many processes so many days are shared out to, `most` instead of the processors; 0: this one does them."""
+    cores = most or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     # A run in a worker of Celery's may have no processes of its own; the workers there are many themselves.
     if days < BACKFILL_DAYS or cores == 1 or current_process().daemon:
         return 0
     return min(cores, MOST_PROCESSES)
+
+
+@contextmanager
+def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
+    """So many processes (0: a thread) for work on `lake`, the one at `root` for `query`. They end with the block."""
+    if processes == 0:
+        with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
+            yield Workers(executor, partial(_with_lake, lake), ahead=1)
+        return
+    prepare(processes)
+    context = get_context("forkserver")
+    with ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(root, dict(query))) as executor:
+        try:
+            yield Workers(executor, _in_process, ahead=processes + 1)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def prepare(processes: int) -> None:
+    """Begin to load what processes need, in the background, where there will be any."""
+    # Arrow's own pool keeps what it freed, 90 MB of 370 in a backfill on two cores. Read when Arrow is loaded, here and
+    # in the processes, which is why this module does not load it.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    if processes:
+        forkserver.set_forkserver_preload(_PRELOADED)
+        # Ctrl-C is for this process: what it starts inherits the mask, and would else print where it was interrupted.
+        # The tracker first, since starting it takes the mask away.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        forkserver.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
@@ -150,8 +148,3 @@ def _in_process(work: "Callable[[Lake, T], R]", task: T) -> R:
 
 def _with_lake(lake: "Lake", work: "Callable[[Lake, T], R]", task: T) -> R:
     return work(lake, task)
-
-
-def _cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

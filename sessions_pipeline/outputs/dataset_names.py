@@ -1,45 +1,44 @@
-"""What datasets are called. The API's sessions hold only ids, so a name is what experiments say of themselves. Pure."""
+"""What datasets are called. The API's sessions hold only ids, so a name is what experiments say of themselves."""
 
-from collections.abc import Iterable
-from typing import Any
+import json
+from collections.abc import Sequence
+from datetime import date
 
-import msgspec
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.validation.arrays import text_array
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.tables import SESSIONS
 
-NEEDED = ("reference_dataset_id", "extra")
+# Names are looked for in this many of the latest days.
+MOST_DAYS = 7
 # Where evaluation code commonly leaves the dataset's name in `extra.metadata`.
-KEYS = ("dataset_name", "dataset")
+_KEYS = ("dataset_name", "dataset")
 
 
-class _Extra(msgspec.Struct):
-    metadata: dict[str, Any] | None = None
+def dataset_names(lake: Lake, days: Sequence[date]) -> dict[str, str]:
+    """Datasets' names by id; of several names the latest day's counts.
 
-
-_EXTRA = msgspec.json.Decoder(_Extra)
-
-
-def dataset_names(days: Iterable[pa.Table]) -> dict[str, str]:
-    """Names by dataset id, from tables with the columns `NEEDED`; the first table that tells one counts."""
+    Raises:
+        LakeError: a file can't be read.
+    """
     names: dict[str, str] = {}
-    for sessions in days:
-        experiments = sessions.filter(pc.is_valid(sessions.column("reference_dataset_id")))
-        unnamed = pc.invert(pc.is_in(experiments.column("reference_dataset_id"), text_array(list(names))))
-        # Most experiments say nothing of it, and decoding all in vain takes 2 us each.
-        telling = pc.match_substring(experiments.column("extra"), '"dataset')
-        rows = experiments.filter(pc.and_(unnamed, telling))
-        ids, extras = (rows.column(name).to_pylist() for name in NEEDED)
-        for dataset, extra in zip(ids, extras, strict=True):
-            if dataset not in names and extra is not None and (name := _name(extra)):
+    for day in [day for day in sorted(days, reverse=True) if lake.has(SESSIONS, day)][:MOST_DAYS]:
+        sessions = lake.read(SESSIONS, day, ("reference_dataset_id", "extra"))
+        # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
+        named = sessions.filter(
+            pc.and_(pc.is_valid(sessions.column(0)), pc.match_substring(sessions.column("extra"), '"dataset'))
+        )
+        for dataset, extra in zip(*(named.column(name).to_pylist() for name in sessions.column_names), strict=True):
+            if dataset not in names and (name := _name(extra)):
                 names[dataset] = name
     return names
 
 
 def _name(extra: str) -> str | None:
     try:
-        metadata = _EXTRA.decode(extra).metadata or {}
-    except msgspec.DecodeError:
+        # Integers may have more digits than Python converts.
+        metadata = json.loads(extra, parse_int=str).get("metadata")
+    except (ValueError, RecursionError, AttributeError):
         return None
-    return next((metadata[key] for key in KEYS if isinstance(metadata.get(key), str) and metadata[key]), None)
+    found = (metadata.get(key) for key in _KEYS) if isinstance(metadata, dict) else ()
+    return next((name for name in found if isinstance(name, str) and name), None)

@@ -1,9 +1,13 @@
 """Numbers and names as people read them: rounded for the eye, never so far that something becomes nothing."""
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+from sessions_pipeline.days import ranges
 
 UNKNOWN = "unknown"
 SHORT_ID = 8
@@ -12,8 +16,10 @@ SHORT_ID = 8
 EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_CONTROLS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
-_TO_UNDERSTAND_AS_TEXT = re.compile(r"\A\s*[=+\-@\t\r]")
+# Control characters, line ends of other scripts, marks that turn the direction of writing, halves of surrogate pairs.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Excel takes the full-width forms for formulas, too.
+_LIKE_A_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r]")
 
 
 def total(values: Iterable[Decimal | None]) -> Decimal | None:
@@ -27,8 +33,14 @@ def total(values: Iterable[Decimal | None]) -> Decimal | None:
     return added
 
 
+def known_sum(values: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None when nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
 def exact(value: Decimal | None) -> str:
-    """Every digit, without exponent and idle zeros; empty for unknown."""
+    """Every digit, without an exponent or closing zeros; empty for unknown."""
     if value is None:
         return ""
     digits = f"{value:f}"
@@ -116,27 +128,53 @@ def days(first: date, last: date) -> str:
     return f"{short_day(first) if first.year == last.year else day(first)} \N{EN DASH} {day(last)}"
 
 
-def ranges(dates: Iterable[date]) -> str:
-    """Days in words, neighbours joined: `3 Mar 2025, 5 Mar – 7 Mar 2025`."""  # noqa: RUF002 - a range
-    runs: list[tuple[date, date]] = []
-    for value in sorted(dates):
-        if runs and value - runs[-1][1] == timedelta(days=1):
-            runs[-1] = runs[-1][0], value
-        else:
-            runs.append((value, value))
-    return ", ".join(days(*run) for run in runs)
+def day_ranges(dates: Iterable[date]) -> str:
+    """Days in words, neighbours joined: `3 Mar 2025, 5 Mar \N{EN DASH} 7 Mar 2025`."""
+    return ", ".join(days(first, last) for first, last in ranges(dates))
 
 
-def visible(name: str) -> str:
-    """A name with its control characters made visible."""
-    return name.translate(_CONTROLS)
+def plural(number: int, noun: str) -> str:
+    """`1 day`, `1,200 days`."""
+    return f"{number:,d} {noun}{'' if number == 1 else 's'}"
 
 
-def dataset_name(dataset_id: str, names: Mapping[str, str]) -> str:
-    """A dataset's name, or the first digits of its id where no name is known."""
-    return visible(names.get(dataset_id) or dataset_id[:SHORT_ID])
+def visible(text: str) -> str:
+    """One line that does nothing to a terminal: control characters and the like become pictures or escapes."""
+    return _UNSAFE.sub(lambda found: _pictured(ord(found[0])), text)
+
+
+def _pictured(code: int) -> str:
+    if code < 0x20:  # noqa: PLR2004 - Unicode has a picture for each of these
+        return chr(0x2400 + code)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - as Python writes them
+
+
+def json_line(text: str, encoding: str) -> str:
+    """A JSON text as one line that an encoding can hold and that does nothing to a terminal; the same value."""
+
+    def escaped(found: re.Match[str]) -> str:
+        # White space between values; no string can hold it as it is.
+        return " " if found[0] in "\t\r\n" else json.dumps(found[0])[1:-1]
+
+    safe = _UNSAFE.sub(escaped, text)
+    try:
+        safe.encode(encoding)
+    except UnicodeEncodeError:
+        return re.sub(r"[^\x00-\x7f]", escaped, safe)
+    return safe
+
+
+def dataset_labels(ids: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
+    """What each dataset is called: its name, else the first digits of its id. No two have the same label."""
+    labels = {one: visible(names.get(one) or one[:SHORT_ID]) for one in sorted(set(ids))}
+    for digits in (SHORT_ID, None):
+        taken = Counter(labels.values())
+        for one, label in labels.items():
+            if taken[label] > 1:
+                labels[one] = f"{visible(names[one])} ({one[:digits]})" if names.get(one) else one[:digits]
+    return labels
 
 
 def spreadsheet_text(name: str) -> str:
     """A name that no spreadsheet takes for a formula."""
-    return f"'{name}" if _TO_UNDERSTAND_AS_TEXT.match(name) else name
+    return f"'{name}" if _LIKE_A_FORMULA.match(name) else name

@@ -18,7 +18,8 @@ SET TimeZone = 'UTC';
 CREATE OR REPLACE MACRO days_of(folder) AS TABLE
 SELECT * REPLACE (try_cast(start_date AS DATE) AS start_date)
 FROM read_parquet(
-    getvariable('data_root') || '/' || folder || '/*/*.parquet',
+    -- A folder such as `start_date=20260131`, a second spelling of a day, is not the lake's.
+    getvariable('data_root') || '/' || folder || '/start_date=*[-_]*/*.parquet',
     hive_partitioning = true,
     hive_types_autocast = false
 );
@@ -36,7 +37,9 @@ CREATE OR REPLACE VIEW sessions AS FROM days_of('sessions');
 CREATE OR REPLACE VIEW rejected_sessions AS FROM days_of('rejected_sessions');
 CREATE OR REPLACE VIEW session_feedback AS FROM days_of('session_feedback');
 CREATE OR REPLACE VIEW experiment_summary AS FROM days_of('experiment_summary');
+CREATE OR REPLACE VIEW session_attributes AS FROM days_of('session_attributes');
 CREATE OR REPLACE VIEW daily_cost_by_reference_dataset AS FROM days_of('daily_cost_by_reference_dataset');
+CREATE OR REPLACE VIEW daily_cost_by_attribute AS FROM days_of('daily_cost_by_attribute');
 CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM file_of('weekly_cost_by_reference_dataset');
 CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM file_of('monthly_cost_by_reference_dataset');
 -- End of the views.

@@ -1,1 +1,1 @@
-"""The embedded API: deterministic sessions, injectable faults, a real HTTP server."""
+"""The embedded API: a made-up company behind a real HTTP server."""

@@ -1,168 +1,85 @@
-"""The API's HTTP face: authentication, parameters, bodies, and faults on demand."""
+"""The API's HTTP face: authentication, parameters and bodies."""
 
-import asyncio
-import gzip
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sessions_pipeline.sandbox import second_version
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.faults import Fault, Faults
-from sessions_pipeline.sandbox.listing import Data
-from sessions_pipeline.sandbox.parameters import InvalidParametersError, Parameters, parse_parameters
-from sessions_pipeline.sandbox.second_version import first_cursor, read_second_version
+from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
 
 # Not a secret: it opens nothing but this made-up data.
 KEY = "sandbox-key"
-COMPRESS_FROM = 1024
 
 
-@dataclass
 class Api:
-    """What is served, to whom, and what was asked."""
+    """What is served, and to whom; `data` is a `CompanyData`, or has its two pages."""
 
-    data: Data
-    now: datetime
-    faults: Faults = field(default_factory=Faults)
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    workspaces: tuple[str, ...] = (WORKSPACE, OTHER_WORKSPACE)
-    tell_total: bool = False
-    before_answer: Callable[[int], None] | None = None
+    def __init__(self, data: Any, now: datetime) -> None:
+        self.data = data
+        self.now = now
+        self.workspaces: Sequence[str] = (WORKSPACE, OTHER_WORKSPACE)
 
-    def app(self) -> Starlette:
+    def app(self) -> Any:
         """The application to serve."""
+        answers = {
+            "/api/v1/sessions": self.sessions,
+            "/api/v2/sessions": self.second_sessions,
+            "/api/v1/datasets": self.datasets,
+        }
         return Starlette(
             routes=[
-                Route("/api/v1/sessions", self.read_sessions),
-                Route("/api/v2/sessions", self.read_second_version),
+                *(Route(path, self._endpoint(answer)) for path, answer in answers.items()),
                 Route("/info", lambda _: JSONResponse({"version": "sandbox"})),
-                Route("/_sandbox/faults", self.control_faults, methods=["GET", "POST", "DELETE"]),
-                Route("/_sandbox/requests", lambda _: JSONResponse(self.requests)),
-            ]
+            ],
+            middleware=[Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)],
         )
 
-    async def read_sessions(self, request: Request) -> Response:
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        """One page of sessions, and how many there are in all."""
+        page: tuple[list[str], int] = self.data.page(asked, workspace)
+        return page
+
+    def sessions(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v1/sessions`."""
-        return await self._answer(request, self._first_version)
+        texts, _ = self.page(SessionsQuery.read(pairs, self.now), workspace)
+        return Response(f"[{','.join(texts)}]", media_type="application/json")
 
-    async def read_second_version(self, request: Request) -> Response:
+    def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v2/sessions`."""
-        return await self._answer(request, self._second_version)
+        text = second_version.read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
+        return Response(text, media_type="application/json")
 
-    async def control_faults(self, request: Request) -> Response:
-        """`GET`, `POST` or `DELETE /_sandbox/faults`; a list of faults as JSON."""
-        if request.method == "POST":
-            self.faults.add(*(Fault(**values) for values in await request.json()))
-        elif request.method == "DELETE":
-            self.faults.clear()
-        return JSONResponse(self.faults.as_dicts())
-
-    async def _answer(
-        self, request: Request, body: Callable[[list[tuple[str, str]], str, dict[str, Fault]], Response]
-    ) -> Response:
-        number = len(self.requests)
-        pairs = parse_qsl(request.url.query, keep_blank_values=True)
-        workspace = request.headers.get("x-tenant-id")
-        entry: dict[str, Any] = {"path": request.url.path, "parameters": pairs, "workspace": workspace, "status": None}
-        self.requests.append(entry)
-        if self.before_answer is not None:
-            self.before_answer(number)
-        faults = self.faults.take()
-        if "latency" in faults:
-            await asyncio.sleep(faults["latency"].value)
-        is_first = request.url.path.startswith("/api/v1/")
-        if "gone" in faults and is_first:
-            faults["status"] = faults["gone"]
-        response = _instead(faults) or self._refused(request) or body(pairs, workspace or self.workspaces[0], faults)
-        if "deprecated" in faults and is_first:
-            response.headers["Deprecation"] = "true"
-            response.headers["Sunset"] = str(faults["deprecated"].value)
-        entry["status"] = response.status_code
-        return _spoiled(_compressed(response, request), faults)
-
-    def _refused(self, request: Request) -> Response | None:
-        bearer = request.headers.get("authorization", "")
-        if request.headers.get("x-api-key") != KEY and bearer != f"Bearer {KEY}":
-            return JSONResponse({"detail": "Invalid token"}, 401)
-        workspace = request.headers.get("x-tenant-id")
-        if workspace is not None and workspace.lower() not in self.workspaces:
-            return JSONResponse({"detail": "Forbidden"}, 403)
-        return None
-
-    def _first_version(self, pairs: list[tuple[str, str]], workspace: str, faults: dict[str, Fault]) -> Response:
-        try:
-            asked = parse_parameters(pairs, self.now)
-        except InvalidParametersError as error:
-            return JSONResponse({"detail": error.detail}, 422)
-        texts, total = self._page(asked, workspace, faults)
-        headers = {"X-Pagination-Total": str(total)} if self.tell_total else {}
+    def datasets(self, pairs: Pairs, workspace: str) -> Response:
+        """`GET /api/v1/datasets`."""
+        texts, total = self.data.datasets_page(DatasetsQuery.read(pairs, self.now), workspace)
+        headers = {"X-Pagination-Total": str(total)}
         return Response(f"[{','.join(texts)}]", media_type="application/json", headers=headers)
 
-    def _second_version(self, pairs: list[tuple[str, str]], workspace: str, faults: dict[str, Fault]) -> Response:
-        try:
-            body = read_second_version(pairs, self.now, lambda asked: self._page(asked, workspace, faults))
-        except InvalidParametersError as error:
-            return JSONResponse({"detail": error.detail}, 422)
-        if "same_cursor" in faults:
-            body = body._replace(cursor=first_cursor(pairs))
-        return Response(body.text, media_type="application/json")
+    def _endpoint(self, answer: Callable[[Pairs, str], Response]) -> Callable[[Request], Any]:
+        async def respond(request: Request) -> Response:
+            bearer = request.headers.get("authorization", "")
+            if request.headers.get("x-api-key") != KEY and bearer != f"Bearer {KEY}":
+                return JSONResponse({"detail": "Invalid token"}, 401)
+            workspace = request.headers.get("x-tenant-id", self.workspaces[0]).lower()
+            if workspace not in self.workspaces:
+                return JSONResponse({"detail": "Forbidden"}, 403)
+            try:
+                return answer(parse_qsl(request.url.query, keep_blank_values=True), workspace)
+            except ValidationError as error:
+                found = error.errors(include_url=False, include_context=False, include_input=False)
+                detail: list[Any] = [{**one, "loc": ["query", *one["loc"]]} for one in found]
+            except second_version.CursorError as error:
+                detail = [{"loc": ["query", "cursor"], "msg": f"The cursor {error}", "type": "value_error"}]
+            return JSONResponse({"detail": detail}, 422)
 
-    def _page(self, asked: Parameters, workspace: str, faults: dict[str, Fault]) -> tuple[list[str], int]:
-        values = dict(vars(asked))
-        if "cap" in faults:
-            values["limit"] = min(asked.limit, faults["cap"].value)
-        if "ignore_offset" in faults:
-            values["offset"] = 0
-        if "repeat_last" in faults:
-            total = self.data.page(Parameters(**{**values, "limit": 1}), workspace)[1]
-            values["offset"] = min(asked.offset, max(0, total - asked.limit))
-        texts, total = self.data.page(Parameters(**values), workspace)
-        return (texts[::-1] if "unsorted" in faults else texts), total
-
-
-def _instead(faults: dict[str, Fault]) -> Response | None:
-    """An answer in place of the right one."""
-    if "redirect" in faults:
-        return RedirectResponse(str(faults["redirect"].value))
-    for kind, fault in faults.items():
-        headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-        if kind == "status":
-            return JSONResponse({"detail": f"sandbox fault {fault.value}"}, fault.value, headers)
-        if kind == "html":
-            return Response("<html><h1>Blocked</h1></html>", fault.value, headers, media_type="text/html")
-        if kind == "not_json":
-            return Response("<html>Welcome to the hotel's network</html>", media_type="text/html")
-    return None
-
-
-def _compressed(response: Response, request: Request) -> Response:
-    if "gzip" not in request.headers.get("accept-encoding", "") or len(response.body) < COMPRESS_FROM:
-        return response
-    response.body = gzip.compress(bytes(response.body), 1)
-    response.headers["Content-Encoding"] = "gzip"
-    response.headers["Content-Length"] = str(len(response.body))
-    return response
-
-
-def _spoiled(response: Response, faults: dict[str, Fault]) -> Response:
-    body, half = bytes(response.body), len(response.body) // 2
-    if "truncated" in faults:
-        if "content-encoding" in response.headers:
-            body = gzip.decompress(body)
-        return Response(body[: len(body) // 2], media_type="application/json")
-    if "reset" in faults:
-
-        async def begin_and_break() -> AsyncIterator[bytes]:
-            yield body[:half]
-            await asyncio.sleep(0)
-            # The server closes the connection when fewer bytes come than it announced.
-
-        return StreamingResponse(begin_and_break(), headers=dict(response.headers))
-    return response
+        return respond

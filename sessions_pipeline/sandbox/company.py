@@ -1,11 +1,12 @@
-"""A made-up company's sessions: the same for the same seed and time.
+"""A made-up company: its datasets, experiments and projects, the same for the same seed and day.
 
-Three teams evaluate seven datasets on weekdays and, in nightly regressions, every day; five long-lived projects trace
-production. A session's runs are drawn when they are first asked for, and all its numbers are sums over them.
+Three teams evaluate eight datasets, nightly and on weekdays by hand; another workspace has two. A session's runs are
+drawn when they are first asked for, and all its numbers are sums over them. LLM judges run in the project `evaluators`,
+as the SDK traces them.
 """
 
-import json
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,31 +14,68 @@ from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-DAYS = 45
+import msgspec
+
+DAYS = 60
 DAY_US = 86_400_000_000
-WORKSPACE = str(uuid5(NAMESPACE_URL, "sandbox/workspace/main"))
-OTHER_WORKSPACE = str(uuid5(NAMESPACE_URL, "sandbox/workspace/research"))
-TEAMS = {
-    "support": ("support-answers", "support-triage", "refund-policy"),
-    "search": ("query-rewrite", "product-ranking"),
-    "legal": ("contract-clauses", "privacy-requests"),
-}
-DATASETS = {name: str(uuid5(NAMESPACE_URL, f"sandbox/dataset/{name}")) for names in TEAMS.values() for name in names}
-TAGS = {team: str(uuid5(NAMESPACE_URL, f"sandbox/tag/{team}")) for team in TEAMS}
-PROJECTS = (
-    "checkout-assistant",
-    "search-production",
-    "support-production",
-    "<script>alert(1)</script>",
-    "legal-copilot",
-)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Billionths of a dollar per token, prompt and completion; None: a model without a price.
-MODELS = {"gpt-5.2": (1_750, 14_000), "claude-sonnet-5": (3_000, 15_000), "haiku-5": (800, 4_000), "in-house-7b": None}
-PRICES = {model: price for model, price in MODELS.items() if price}
+PRICES: dict[str, tuple[int, int] | None] = {
+    "gpt-5-mini": (150, 750),
+    "gpt-5.2": (1_750, 14_000),
+    "claude-sonnet-5": (3_000, 15_000),
+    "claude-opus-5": (15_000, 75_000),
+    "in-house-7b": None,
+}
+LABELS = ("prompt-tuning", "model-swap", "retrieval", "ablation", 'prompt "v2"', "terse\\strict")
+# The last one gets dearer: its prompts grow with each day of the quarter.
+BRANCHES = ("main", "fix-42", "prompt-cache", "long-context")
+# What the API has been seen to send, or is known to have sent, against its own schema.
+BROKEN: tuple[dict[str, Any], ...] = (
+    {"end_time": ""},
+    {"total_cost": "-0.0012", "prompt_cost": "-0.0031"},
+    {"reference_dataset_id": ""},
+    {"error_rate": "0.03"},
+)
+
+
+def identity(kind: str) -> str:
+    """The UUID of something that has a name here."""
+    return str(uuid5(NAMESPACE_URL, f"sandbox/{kind}"))
+
+
+WORKSPACE, OTHER_WORKSPACE = identity("workspace/main"), identity("workspace/research")
+
+
+@dataclass(eq=False)
+class Dataset:
+    """What experiments run on; `prefix` begins the names of its experiments."""
+
+    name: str
+    team: str
+    prefix: str
+    tenant_id: str = WORKSPACE
+
+    def __post_init__(self) -> None:
+        self.id = identity(f"dataset/{self.tenant_id}/{self.prefix}")
+
+
+def datasets() -> list[Dataset]:
+    """Those of both workspaces; two share a name, and one was renamed after its experiments had got theirs."""
+    names = {
+        "support": ("support-answers", "support-triage", "refund-policy"),
+        "search": ("query-rewrite", "product-ranking", "catalogue-tags"),
+        "legal": ("privacy-requests",),
+    }
+    return [
+        *(Dataset(name, team, name) for team, of_team in names.items() for name in of_team),
+        Dataset("contract-clauses", "legal", "clauses"),
+        *(Dataset(name, "research", name, OTHER_WORKSPACE) for name in ("support-answers", "long-documents")),
+    ]
 
 
 class Run(NamedTuple):
-    """One trace: when it began (microseconds), what it used, what it cost (billionths of a dollar) and how it went."""
+    """One trace: its start (microseconds), use, cost (billionths of a dollar), how it went, and what it judged."""
 
     start_us: int
     prompt_tokens: int
@@ -48,197 +86,149 @@ class Run(NamedTuple):
     first_token: float
     is_error: bool
     is_streamed: bool
+    experiment: str | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """A session as the database would hold it.
 
-    `run_count` runs are made in all or, with `until`, a day; `broken` replaces fields of its JSON.
+    An experiment has `run_count` runs in all between `start` and `end`, a project each day; none begins after `until`.
+    `length` multiplies its prompts, `broken` replaces fields of its JSON, `undated` leaves its start time out of it.
+    The project `evaluators` has, beside a few runs that were tried by hand, one for each run of those that it `judged`.
     """
 
     id: str
     tenant_id: str
     name: str
-    start: datetime | None
+    start: datetime
+    until: datetime
     seed: int
     run_count: int
     model: str
-    dataset: str | None = None
+    dataset: Dataset | None = None
     end: datetime | None = None
-    team: str = "support"
-    until: datetime | None = None
+    branch: str = "main"
+    length: float = 1.0
     broken: dict[str, Any] = field(default_factory=dict)
-    emptied: bool = False
-    order: float = 0.0
+    undated: bool = False
+    judged: tuple["Session", ...] = ()
+
+    @property
+    def cost_is_unknown(self) -> bool:
+        """Of models without a price, half the costs are unknown, and half are 0 although tokens were used."""
+        return PRICES[self.model] is None and self.seed % 2 == 0
 
     @cached_property
     def runs(self) -> list[Run]:
         """Its runs in the order of their start."""
-        if self.emptied:
-            return []
-        if self.until is not None and self.start is not None:
-            return list(self._runs_by_day(self.start, self.until))
-        choose = random.Random(self.seed)
-        begin = self.start or datetime(2026, 1, 1, tzinfo=UTC)
-        span = max(int(((self.end or begin + timedelta(minutes=20)) - begin).total_seconds() * 1e6), 1)
-        starts = sorted(choose.randrange(span) for _ in range(self.run_count))
-        first = microseconds(begin)
-        return [self._run(choose, first + start) for start in starts]
-
-    def _runs_by_day(self, start: datetime, until: datetime) -> Iterator[Run]:
-        """`run_count` runs a day: what a day had does not depend on when it is looked at."""
-        first, last = microseconds(start), microseconds(until)
-        for day in range(first // DAY_US, last // DAY_US + 1):
-            choose = random.Random(self.seed + day)
-            for offset in sorted(choose.randrange(DAY_US) for _ in range(self.run_count)):
-                run = self._run(choose, day * DAY_US + offset)
-                if first <= run.start_us <= last:
-                    yield run
-
-    def _run(self, choose: random.Random, start_us: int) -> Run:
-        prompt, completion = choose.randrange(200, 6_000), choose.randrange(20, 900)
-        price = MODELS[self.model] or (0, 0)
-        latency = round(choose.lognormvariate(0.4, 0.6), 4)
-        first_token = round(latency * choose.uniform(0.1, 0.5), 4)
-        return Run(
-            start_us,
-            prompt,
-            completion,
-            prompt * price[0],
-            completion * price[1],
-            latency,
-            first_token,
-            choose.random() < 0.03,  # noqa: PLR2004
-            choose.random() < 0.4,  # noqa: PLR2004
-        )
+        last = microseconds(self.until)
+        return [run for run in sorted(self._draw()) if run.start_us <= last]
 
     @cached_property
-    def extra(self) -> dict[str, Any]:
-        """Free-form properties, as an evaluation would leave them."""
-        choose = random.Random(self.seed + 1)
-        author = choose.choice(["ana", "bob", "chen", "dara"])
-        metadata = {
-            "team": self.team,
-            "dataset_version": f"v{1 + self.seed % 3}",
-            "models": [self.model],
-            "git": {"commit": f"{choose.getrandbits(160):040x}", "author_email": f"{author}@example.com"},
-        }
-        if self.dataset:
-            metadata["dataset"] = self.dataset
-        return {"metadata": metadata}
+    def runs_by_experiment(self) -> dict[str | None, list[Run]]:
+        """The runs that judged an experiment, by its name."""
+        found = defaultdict[str | None, list[Run]](list)
+        for run in self.runs:
+            found[run.experiment].append(run)
+        return dict(found)
 
-    def feedback(self, now: datetime) -> dict[str, Any]:
-        """Scores on its runs; some arrive a day late."""
-        if not self.dataset or self.emptied:
-            return {}
-        choose = random.Random(self.seed + 2)
-        late = timedelta(days=1) if choose.random() < 0.2 else timedelta(0)  # noqa: PLR2004
-        if self.start and self.start + late > now:
-            return {}
-        n = self.run_count
-        scores: dict[str, Any] = {
-            key: {
-                "n": n,
-                "avg": round(choose.uniform(low, 1), 4),
-                "stdev": round(choose.uniform(0.05, 0.3), 4),
-                "errors": 0,
-            }
-            for key, low in (("correctness", 0.55), ("conciseness", 0.4))
-        }
-        scores["verdict"] = {
-            "n": n,
-            "avg": None,
-            "stdev": None,
-            "errors": 0,
-            "values": {"pass": n - n // 8, "fail": n // 8},
-        }
-        return scores
+    def _draw(self) -> Iterator[Run]:
+        first = microseconds(self.start)
+        if self.end is not None:
+            choose, span = random.Random(self.seed), microseconds(self.end) - first
+            yield from (self._run(choose.random, first + int(choose.random() * span)) for _ in range(self.run_count))
+            return
+        # A day's runs do not depend on when it is looked at.
+        for day in range(first // DAY_US + 1, microseconds(self.until) // DAY_US + 1):
+            choose = random.Random(self.seed + day)
+            for _ in range(self.run_count):
+                yield self._run(choose.random, day * DAY_US + int(choose.random() * DAY_US))
+        for experiment in self.judged:
+            yield from _judge(experiment)
+
+    def _run(self, chance: Any, start_us: int) -> Run:
+        prompt, completion = int((200 + 5_800 * chance()) * self.length), 20 + int(880 * chance())
+        per_prompt, per_completion = PRICES[self.model] or (0, 0)
+        latency, luck = round(0.3 + 6 * chance() ** 3, 4), chance()
+        first_token, costs = round(latency * (0.1 + 0.4 * luck), 4), (prompt * per_prompt, completion * per_completion)
+        return Run(start_us, prompt, completion, *costs, latency, first_token, luck < 0.03, luck > 0.6)  # noqa: PLR2004
+
+
+def _judge(experiment: Session) -> Iterator[Run]:
+    """An experiment's judge runs: 31 to 59 % of what it and they have cost together."""
+    share = 0.46 + 0.96 * random.Random(experiment.seed + 2).random()
+    per_prompt, per_completion = PRICES[experiment.model] or (150, 750)
+    for run in experiment.runs:
+        prompt, completion = round(run.prompt_tokens * share), round(run.completion_tokens * share)
+        costs = (prompt * per_prompt, completion * per_completion)
+        values: Any = (run.start_us + int(run.latency * 1e6), prompt, completion, *costs, *run[5:9], experiment.name)
+        yield Run(*values)
+
+
+def dumps(value: Any) -> str:
+    """JSON as the API writes it; a `Decimal` is a number with its own digits."""
+    return _ENCODER.encode(value).decode()
+
+
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def microseconds(time: datetime) -> int:
     """Since the epoch, UTC."""
-    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
-def company(seed: int, now: datetime, *, broken: bool = True) -> list[Session]:
-    """Its sessions up to `now`, about 6,000 in 45 days; a day's sessions are the same whenever it is looked at."""
+def company(seed: int, now: datetime, known: list[Dataset], *, broken: bool = True) -> list[Session]:
+    """Its sessions up to `now`, about 1,500 experiments of the main workspace in 60 days."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    sessions = [*_projects(seed, today, now)]
+    experiments: list[Session] = []
     for back in range(DAYS - 1, -1, -1):
         day = today - timedelta(days=back)
         choose = random.Random(f"{seed}/{day:%Y-%m-%d}")
-        of_day = list(_experiments(choose, seed, day))
-        if broken and day.day % 3 == 0:
-            _break_one(of_day, choose)
-        sessions += [session for session in of_day if session.start is None or session.start <= now]
-    for session in sessions:
-        session.order = random.Random(session.seed).random()
-    return sessions
+        of_day = [one for dataset in known for one in _experiments(choose, dataset, day, now)]
+        if broken and day.day % 4 == 0:
+            choose.choice(of_day).broken = choose.choice(BROKEN)
+        if broken and day.day % 14 == 0:
+            choose.choice(of_day).undated = True
+        experiments += [session for session in of_day if session.start <= now]
+    return [*_projects(seed, now, experiments), *experiments]
 
 
-def _projects(seed: int, today: datetime, now: datetime) -> Iterator[Session]:
-    # Begun in the last quarter but one, so that they stay the same for months.
-    quarter = today.replace(day=1, month=(today.month - 1) // 3 * 3 + 1)
-    for number, name in enumerate(PROJECTS):
-        choose = random.Random(f"{seed}/{name}")
-        start = quarter - timedelta(days=10 + 7 * number, hours=-number)
+def _quarter(day: datetime) -> datetime:
+    return day.replace(day=1, month=(day.month - 1) // 3 * 3 + 1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def _projects(seed: int, now: datetime, experiments: list[Session]) -> Iterator[Session]:
+    names = ("checkout-assistant", "search-production", "support-production", "legal-copilot", "research-notebooks")
+    for number, name in enumerate(names):
+        tenant = WORKSPACE if number < 4 else OTHER_WORKSPACE  # noqa: PLR2004
+        # Opened before the quarter, so that they stay the same for months.
+        start, luck = _quarter(now) - timedelta(days=62 + 7 * number), random.Random(f"{seed}/{name}").getrandbits(60)
+        key, model = identity(f"{seed}/project/{name}"), list(PRICES)[luck % 4]
+        yield Session(key, tenant, name, start, now, luck, 20 + luck % 30, model)
+    for tenant in (WORKSPACE, OTHER_WORKSPACE):
+        key, start = identity(f"{seed}/judges/{tenant}"), _quarter(now) - timedelta(days=100)
+        mine = tuple(session for session in experiments if session.tenant_id == tenant)
+        yield Session(key, tenant, "evaluators", start, now, seed, 2, "gpt-5.2", judged=mine)
+
+
+def _experiments(choose: random.Random, dataset: Dataset, day: datetime, now: datetime) -> Iterator[Session]:
+    """One at night and, on weekdays, one to five by hand."""
+    for number in range(1 if day.weekday() >= 5 else choose.randrange(2, 7)):  # noqa: PLR2004
+        start = day + timedelta(hours=8 + 10 * choose.random() if number else 2, microseconds=choose.randrange(10**6))
+        luck, branch = choose.getrandbits(60), choose.choice(BRANCHES) if number else "main"
         yield Session(
-            id=str(uuid5(NAMESPACE_URL, f"sandbox/{seed}/project/{name}")),
-            tenant_id=WORKSPACE if number != len(PROJECTS) - 1 else OTHER_WORKSPACE,
-            name=name,
+            id=identity(f"{dataset.id}/{luck}"),
+            tenant_id=dataset.tenant_id,
+            name=f"{dataset.prefix}-{choose.choice(LABELS) if number else 'nightly'}-{luck & 0xFFFFFFFF:08x}",
             start=start,
-            seed=choose.getrandbits(60),
-            run_count=choose.randrange(40, 120),
-            model=choose.choice(list(PRICES)),
-            team=list(TEAMS)[number % 3],
             until=now,
+            seed=luck,
+            run_count=choose.randrange(10, 40),
+            model=choose.choices(list(PRICES), weights=(4, 4, 3, 1, 1))[0],
+            dataset=dataset,
+            end=start + timedelta(minutes=choose.randrange(3, 40)),
+            branch=branch,
+            length=1 + (day - _quarter(day)).days / 45 if branch == BRANCHES[-1] else 1,
         )
-
-
-def _experiments(choose: random.Random, seed: int, day: datetime) -> Iterator[Session]:
-    weekend = day.weekday() >= 5  # noqa: PLR2004
-    for team, datasets in TEAMS.items():
-        for dataset in datasets:
-            count = choose.randrange(2, 6) if weekend else choose.randrange(20, 33)
-            for number in range(count):
-                nightly = number == 0
-                offset = timedelta(hours=2) if nightly else timedelta(hours=8) + timedelta(hours=10) * choose.random()
-                start = day + offset + timedelta(microseconds=choose.randrange(1_000_000))
-                model = choose.choices(list(MODELS), weights=(4, 4, 3, 1))[0]
-                label = (
-                    "nightly" if nightly else choose.choice(["prompt-tuning", "model-swap", "retrieval", "ablation"])
-                )
-                yield Session(
-                    id=str(uuid5(NAMESPACE_URL, f"sandbox/{seed}/{dataset}/{day:%Y-%m-%d}/{number}")),
-                    tenant_id=OTHER_WORKSPACE if team == "legal" and number % 10 == 9 else WORKSPACE,  # noqa: PLR2004
-                    name=f"{dataset} · {label} · {day:%Y-%m-%d} #{number}",
-                    start=start,
-                    seed=choose.getrandbits(60),
-                    run_count=choose.randrange(10, 45),
-                    model=model,
-                    dataset=dataset,
-                    end=start + timedelta(minutes=choose.randrange(3, 40)),
-                    team=team,
-                )
-
-
-def _break_one(sessions: list[Session], choose: random.Random) -> None:
-    """One record of the day breaks the schema, and on some days one has no start time: a dozen and five in all."""
-    faults: list[dict[str, Any]] = [
-        {"total_cost": "12,50"},
-        {"run_count": "many"},
-        {"reference_dataset_id": "support-answers"},
-        {"end_time": "yesterday"},
-        {"total_cost": "-0.01"},
-        {"error_rate": "3%"},
-    ]
-    broken, undated = choose.sample(sessions, 2)
-    broken.broken = choose.choice(faults)
-    if choose.random() < 0.4:  # noqa: PLR2004
-        undated.start = None
-
-
-def dumps(value: Any) -> str:
-    """JSON as the API writes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,123 +1,118 @@
-"""Sessions chosen, sorted and cut into a page, as the API does it."""
+"""Sessions and datasets chosen, sorted and cut into a page, as the API does it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, Literal, Protocol
+from typing import Any
 
-from sessions_pipeline.sandbox.company import DATASETS, TAGS, Session, dumps, microseconds
-from sessions_pipeline.sandbox.parameters import Parameters
-from sessions_pipeline.sandbox.stats import as_json, latest_run, of_runs
+from sessions_pipeline.sandbox.company import Dataset, Session, company, datasets, dumps, microseconds
+from sessions_pipeline.sandbox.parameters import DatasetsQuery, SessionsQuery
+from sessions_pipeline.sandbox.stats import STATS, as_json, stats_of, time_text
 
-# Where sessions without a value sort. PostgreSQL: last ascending, first descending; others always put them at one end.
-Undated = Literal["postgres", "first", "last"]
-# Orders kept at a time: a reader's few, not a fuzzer's thousands.
-MOST_ORDERS = 16
-
-
-class Data(Protocol):
-    """What the server lists."""
-
-    def page(self, asked: Parameters, workspace: str) -> tuple[list[str], int]:
-        """The JSON texts of one page, and how many sessions there are in all."""
-        ...
+SEED = 7
 
 
 class CompanyData:
-    """A made-up company's sessions. `sessions` may be changed between requests.
+    """A made-up company. `sessions` and `datasets` may be changed between requests.
 
     Args:
-        sessions: all there are, of every workspace.
-        now: the time up to which feedback has arrived.
-        undated: where sessions without a value sort.
-        offset: written after every time; the API itself sends none, although RFC 3339 wants one.
+        now: the time that its data end at.
+        seed: other seeds make other data.
+        broken: with a few records that break the schema, a few without a start time, and times without an offset, as
+            the real API's; False keeps to the letter of the schema.
     """
 
-    def __init__(
-        self, sessions: list[Session], now: datetime, undated: Undated = "postgres", *, offset: str = ""
-    ) -> None:
-        self.sessions = sessions
+    def __init__(self, now: datetime, seed: int = SEED, *, broken: bool = True) -> None:
         self.now = now
-        self.undated = undated
-        self.offset = offset
-        self._texts: dict[str, str] = {}
-        self._listed: list[Session] = []
-        self._orders: dict[str, list[Session]] = {}
+        self.datasets = datasets()
+        self.sessions = company(seed, now, self.datasets, broken=broken)
+        self._offset = "" if broken else "Z"
+        self._records: dict[str, dict[str, Any]] = {}
 
-    def page(self, asked: Parameters, workspace: str) -> tuple[list[str], int]:
-        """See `Data`."""
-        chosen = self._chosen(asked, workspace)
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        """The JSON texts of one page of sessions, and how many there are in all."""
+        chosen = self.ordered(asked, workspace)
+        return [self._text(one, asked) for one in chosen[asked.offset : asked.offset + asked.limit]], len(chosen)
+
+    def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]:
+        """The same of datasets."""
+        chosen = [one for one in self.datasets if one.tenant_id == workspace and _is_asked(one, asked)]
         page = chosen[asked.offset : asked.offset + asked.limit]
-        return [self._text(session, asked) for session in page], len(chosen)
+        return [dumps(self._dataset_json(one)) for one in page], len(chosen)
 
     def forget(self, session: Session) -> None:
-        """Take a changed session's JSON and place anew."""
-        self._texts.pop(session.id, None)
-        self._orders.clear()
+        """Take a changed session's JSON anew."""
+        self._records.pop(session.id, None)
 
-    def _chosen(self, asked: Parameters, workspace: str) -> list[Session]:
-        """All sessions asked for, in order; kept, since a listing asks for the same order page by page."""
-        if self._listed != self.sessions or len(self._orders) >= MOST_ORDERS:
-            self._listed = list(self.sessions)
-            self._orders.clear()
-        asked = replace(asked, offset=0, limit=1)
-        key = f"{workspace} {asked}"
-        if key not in self._orders:
-            chosen = [one for one in self.sessions if one.tenant_id == workspace and _matches(one, asked)]
-            self._orders[key] = self._sorted(chosen, asked)
-        return self._orders[key]
-
-    def _sorted(self, sessions: list[Session], asked: Parameters) -> list[Session]:
-        key = _sort_key(asked, self.now)
-        keyed = [(key(session), session.order, session) for session in sessions]
+    def ordered(self, asked: SessionsQuery, workspace: str) -> list[Session]:
+        """All sessions asked for, sorted as PostgreSQL does: the unknown last ascending and first descending."""
+        sessions = [one for one in self.sessions if one.tenant_id == workspace and self._matches(one, asked)]
+        keyed = [(_sort_key(self._record(session), asked), session.id, session) for session in sessions]
         known = sorted((one for one in keyed if one[0] is not None), key=itemgetter(0, 1), reverse=asked.sort_by_desc)
         unknown = sorted((one for one in keyed if one[0] is None), key=itemgetter(1))
-        first = asked.sort_by_desc if self.undated == "postgres" else self.undated == "first"
-        return [session for *_, session in ([*unknown, *known] if first else [*known, *unknown])]
+        return [one for *_, one in ([*unknown, *known] if asked.sort_by_desc else [*known, *unknown])]
 
-    def _text(self, session: Session, asked: Parameters) -> str:
-        plain = not (asked.stats_start_time or asked.stats_filter or asked.stats_select or asked.facets)
-        if asked.include_stats and plain:
-            if session.id not in self._texts:
-                self._texts[session.id] = self._json(session, include_stats=True)
-            return self._texts[session.id]
-        return self._json(
-            session,
-            include_stats=asked.include_stats,
-            facets=asked.facets,
-            since_us=microseconds(asked.stats_start_time) if asked.stats_start_time else None,
-            only_errors=asked.stats_filter[1] == "error" if asked.stats_filter else None,
-            select=asked.stats_select,
+    def _record(self, session: Session) -> dict[str, Any]:
+        """With all stats, and sound."""
+        if session.id not in self._records:
+            self._records[session.id] = as_json(session, self._offset, stats_of(session, session.runs, self.now))
+        return self._records[session.id]
+
+    def _text(self, session: Session, asked: SessionsQuery) -> str:
+        record = self._record(session)
+        if not asked.include_stats:
+            record = record | dict.fromkeys(STATS)
+        elif (asked.stats_start_time, asked.stats_filter, asked.stats_select) != (None, None, None):
+            record = record | dict.fromkeys(STATS) | self._stats(session, asked)
+        # A stat that was not asked for is null, broken or not.
+        broken = session.broken.items()
+        return dumps(record | {name: value for name, value in broken if name not in STATS or record[name] is not None})
+
+    def _stats(self, session: Session, asked: SessionsQuery) -> dict[str, Any]:
+        runs = session.runs
+        if asked.stats_filter is not None:
+            runs = session.runs_by_experiment.get(asked.stats_filter, [])
+        if asked.stats_start_time is not None:
+            since = microseconds(asked.stats_start_time)
+            runs = [run for run in runs if run.start_us >= since]
+        stats = stats_of(session, runs, self.now)
+        return {name: stats[name] for name in stats if asked.stats_select is None or name in asked.stats_select}
+
+    def _matches(self, session: Session, asked: SessionsQuery) -> bool:
+        dataset = session.dataset.id if session.dataset else None
+        wanted = (asked.metadata or {}) | ({"dataset_version": asked.dataset_version} if asked.dataset_version else {})
+        return (
+            _is_asked(session, asked)
+            and (not wanted or _contains((self._record(session)["extra"] or {}).get("metadata"), wanted))
+            and (asked.reference_free is None or asked.reference_free == (dataset is None))
+            and (asked.reference_dataset is None or dataset in asked.reference_dataset)
+            and not asked.tag_value_id  # nothing here is tagged
+            and (asked.filter is None or session.name == asked.filter)
         )
 
-    def _json(self, session: Session, **chosen: Any) -> str:
-        return dumps(as_json(session, now=self.now, offset=self.offset, **chosen))
+    def _dataset_json(self, dataset: Dataset) -> dict[str, Any]:
+        experiments = [session for session in self.sessions if session.dataset is dataset]
+        return {
+            "id": dataset.id,
+            "tenant_id": dataset.tenant_id,
+            "name": dataset.name,
+            "data_type": "kv",
+            "description": None if dataset.name == dataset.prefix else f"Called {dataset.prefix} until it was renamed.",
+            "created_at": f"2025-06-02T09:30:00.000000{self._offset}",
+            "modified_at": f"2025-08-31T14:05:00.000000{self._offset}",
+            "example_count": 20 + 5 * len(dataset.name),
+            "session_count": len(experiments),
+            "last_session_start_time": time_text(max((one.start for one in experiments), default=None), self._offset),
+            "baseline_experiment_id": experiments[0].id if experiments and len(dataset.name) % 2 else None,
+            "metadata": {"team": dataset.team},
+            **dict.fromkeys(("inputs_schema_definition", "outputs_schema_definition")),
+        }
 
 
-class FixedData:
-    """A given list of JSON texts, in the order in which it is served; `texts` may be changed between requests."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = list(texts)
-
-    def page(self, asked: Parameters, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002 - one workspace has all
-        """See `Data`; other parameters than `offset` and `limit` are not honoured."""
-        return self.texts[asked.offset : asked.offset + asked.limit], len(self.texts)
-
-
-def _matches(session: Session, asked: Parameters) -> bool:
-    dataset = DATASETS[session.dataset] if session.dataset else None
+def _is_asked(one: Session | Dataset, asked: SessionsQuery | DatasetsQuery) -> bool:
     return (
-        (asked.reference_free is None or asked.reference_free == (dataset is None))
-        and (asked.reference_dataset is None or dataset in asked.reference_dataset)
-        and (asked.id is None or session.id in asked.id)
-        and (asked.name is None or session.name == asked.name)
-        and (asked.name_contains is None or asked.name_contains.lower() in session.name.lower())
-        and (asked.dataset_version is None or session.extra["metadata"]["dataset_version"] == asked.dataset_version)
-        and (asked.metadata is None or _contains(session.extra["metadata"], asked.metadata))
-        and (asked.tag_value_id is None or TAGS[session.team] in asked.tag_value_id)
-        and (asked.filter is None or session.name == asked.filter[1])
+        (asked.id is None or one.id in asked.id)
+        and (asked.name is None or one.name == asked.name)
+        and (asked.name_contains is None or asked.name_contains.lower() in one.name.lower())
     )
 
 
@@ -127,20 +122,8 @@ def _contains(whole: Any, part: Any) -> bool:
     return bool(whole == part)
 
 
-def _sort_key(asked: Parameters, now: datetime) -> Callable[[Session], Any]:
-    def statistic(session: Session) -> Any:
-        name = "run_count" if asked.sort_by == "runs_count" else asked.sort_by
-        return of_runs(session.runs, session)[name]
-
-    def score(session: Session) -> Any:
-        if asked.sort_by_feedback_source == "session":
-            return None
-        return session.feedback(now).get(asked.sort_by_feedback_key or "correctness", {}).get("avg")
-
-    keys: dict[str, Callable[[Session], Any]] = {
-        "name": lambda session: session.name,
-        "start_time": lambda session: session.start,
-        "last_run_start_time": latest_run,
-        "feedback": score,
-    }
-    return keys.get(asked.sort_by, statistic)
+def _sort_key(record: dict[str, Any], asked: SessionsQuery) -> Any:
+    if asked.sort_by == "feedback":
+        scores = record["feedback_stats"] if asked.sort_by_feedback_source == "run" else {}
+        return scores.get(asked.sort_by_feedback_key, {}).get("avg")
+    return record.get("run_count" if asked.sort_by == "runs_count" else asked.sort_by)

@@ -1,188 +1,139 @@
-"""The query parameters of `GET /api/v1/sessions`, checked as the API checks them: what is wrong is a 422."""
+"""The query parameters of both versions' sessions and of datasets, checked as the API checks them."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-SORTABLE = (
-    "name",
-    "start_time",
-    "last_run_start_time",
-    "latency_p50",
-    "latency_p99",
-    "error_rate",
-    "feedback",
-    "runs_count",
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, PlainValidator, ValidationInfo
+
 # `stats_start_time` reaches this far back.
 REACH = timedelta(days=31)
-_TRUE, _FALSE = {"true", "1", "yes", "on", "t", "y"}, {"false", "0", "no", "off", "f", "n"}
-_EQ = re.compile(r'^\s*eq\(\s*(\w+)\s*,\s*"((?:[^"\\]|\\.)*)"\s*\)\s*$')
-_DATE_TIME = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?$")
+_STRING = r"""(?P<quote>["'])(?P<value>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)"""
+_NAME = re.compile(rf"\s*eq\(\s*name\s*,\s*{_STRING}\s*\)\s*", re.DOTALL)
+_EXPERIMENT = re.compile(
+    rf"""\s*and\(\s*eq\(\s*metadata_key\s*,\s*["']experiment["']\s*\)\s*,"""
+    rf"""\s*eq\(\s*metadata_value\s*,\s*{_STRING}\s*\)\s*\)\s*""",
+    re.DOTALL,
+)
+_SORTS = "name|start_time|last_run_start_time|latency_p50|latency_p99|error_rate"
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
+
+Pairs = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """A valid request."""
+def _value_in(expression: re.Pattern[str], example: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        match = expression.fullmatch(text)
+        if not match:
+            raise ValueError(f"Only {example} is understood")
+        return re.sub(r"\\(.)", r"\1", match["value"], flags=re.DOTALL)
 
-    reference_free: bool | None = None
-    reference_dataset: tuple[str, ...] | None = None
-    id: tuple[str, ...] | None = None
+    return read
+
+
+def _moment(text: str, info: ValidationInfo[datetime]) -> datetime:
+    if not _DATE_TIME.fullmatch(text):
+        raise ValueError("Input should be a valid datetime")
+    moment = datetime.fromisoformat(text.upper())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if info.context - moment > REACH:
+        raise ValueError("stats_start_time reaches 31 days back at most")
+    return moment
+
+
+Id = Annotated[str, BeforeValidator(lambda text: str(UUID(text)))]
+Name = Annotated[str, BeforeValidator(_value_in(_NAME, 'eq(name, "value")'))]
+Experiment = Annotated[
+    str,
+    BeforeValidator(_value_in(_EXPERIMENT, 'and(eq(metadata_key, "experiment"), eq(metadata_value, "value"))')),
+]
+
+
+class _Query(BaseModel):
+    """Parameters that are not named here are ignored, as the API does."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: tuple[Id, ...] | None = None
     name: str | None = None
     name_contains: str | None = None
+
+    @classmethod
+    def read(cls, pairs: Pairs, now: datetime) -> Self:
+        """The request in typed form.
+
+        Raises:
+            pydantic.ValidationError: one or more are wrong.
+        """
+        values: dict[str, Any] = dict(pairs)
+        for name in values.keys() & _ARRAYS:
+            values[name] = [value for key, value in pairs if key == name]
+        return cls.model_validate(values, context=now)
+
+
+class DatasetsQuery(_Query):
+    """Of `GET /api/v1/datasets`."""
+
+    offset: int = Field(0, ge=0)
+    limit: int = Field(100, ge=1, le=100)
+
+
+class _Common(_Query):
+    """What both versions of the sessions call the same."""
+
     dataset_version: str | None = None
-    sort_by: str = "start_time"
-    sort_by_desc: bool = True
-    metadata: dict[str, Any] | None = None
-    sort_by_feedback_key: str | None = None
-    sort_by_feedback_source: str | None = None
-    offset: int = 0
-    limit: int = 100
-    tag_value_id: tuple[str, ...] | None = None
-    facets: bool = False
-    filter: tuple[str, str] | None = None
+    metadata: Json[dict[str, Any]] | None = None
+    tag_value_id: tuple[Id, ...] | None = None
+    filter: Name | None = None
     include_stats: bool = False
     use_approx_stats: bool = False
-    stats_start_time: datetime | None = None
+    stats_start_time: Annotated[datetime, PlainValidator(_moment)] | None = None
     stats_select: tuple[str, ...] | None = None
-    stats_filter: tuple[str, str] | None = None
+    stats_filter: Experiment | None = None
+    sort_by_feedback_key: str = "correctness"
 
 
-class InvalidParametersError(Exception):
-    """What is wrong, as the API's 422 body says it."""
+class SessionsQuery(_Common):
+    """Of `GET /api/v1/sessions`."""
 
-    def __init__(self, detail: list[dict[str, Any]]) -> None:
-        self.detail = detail
-        super().__init__("invalid parameters")
-
-
-def _flag(text: str) -> bool:
-    if text.lower() in _TRUE | _FALSE:
-        return text.lower() in _TRUE
-    raise ValueError("Input should be a valid boolean, unable to interpret input")
-
-
-def _whole(low: int, high: int | None) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[+-]?\d{1,4000}", text.strip()):
-            raise ValueError("Input should be a valid integer, unable to parse string as an integer")
-        value = int(text)
-        if value < low:
-            raise ValueError(f"Input should be greater than or equal to {low}")
-        if high is not None and value > high:
-            raise ValueError(f"Input should be less than or equal to {high}")
-        return value
-
-    return parse
+    reference_free: bool | None = None
+    reference_dataset: tuple[Id, ...] | None = None
+    facets: bool = False
+    sort_by: str = Field("start_time", pattern=f"^({_SORTS}|feedback|runs_count)$")
+    sort_by_desc: bool = True
+    sort_by_feedback_source: Literal["session", "run"] = "run"
+    offset: int = Field(0, ge=0)
+    limit: int = Field(100, ge=1, le=100)
 
 
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"Input should be {', '.join(map(repr, allowed))}")
-        return text
+class SecondSessionsQuery(_Common):
+    """Of `GET /api/v2/sessions`."""
 
-    return parse
+    type: tuple[Literal["PROJECT", "AGENT", "EXPERIMENT"], ...] | None = None
+    reference_dataset_id: tuple[Id, ...] | None = None
+    include_facets: bool = False
+    sort_by: str = Field("START_TIME", pattern=f"^({_SORTS.upper()}|FEEDBACK)$")
+    sort_order: Literal["asc", "desc"] = "desc"
+    sort_by_feedback_source: Literal["SESSION", "RUN"] = "RUN"
+    cursor: str = ""
+    page_size: int = Field(20, ge=1, le=100)
 
-
-def _uuid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise ValueError("Input should be a valid UUID") from None
-
-
-def _equation(*fields: str) -> Callable[[str], tuple[str, str]]:
-    def parse(text: str) -> tuple[str, str]:
-        match = _EQ.match(text)
-        if not match or match[1] not in fields:
-            raise ValueError(f'Only eq(field, "value") is understood, for {", ".join(fields)}')
-        return match[1], re.sub(r"\\(.)", r"\1", match[2])
-
-    return parse
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError("Input should be a JSON object")  # noqa: TRY004 - it is the value that is wrong
-    return value
+    def as_first_version(self, offset: int) -> SessionsQuery:
+        """The same in the words of version 1."""
+        # An experiment is a session on a dataset; this company has no agents.
+        is_narrowed = self.type and ("EXPERIMENT" in self.type) is not ("PROJECT" in self.type)
+        renamed: dict[str, Any] = {
+            "reference_free": "PROJECT" in self.type if self.type and is_narrowed else None,
+            "reference_dataset": self.reference_dataset_id,
+            "facets": self.include_facets,
+            "sort_by": self.sort_by.lower(),
+            "sort_by_desc": self.sort_order == "desc",
+            "sort_by_feedback_source": self.sort_by_feedback_source.lower(),
+        }
+        common = {name: getattr(self, name) for name in _Common.model_fields}
+        return SessionsQuery.model_construct(**common, **renamed, offset=offset, limit=self.page_size)
 
 
-def _moment(now: datetime) -> Callable[[str], datetime]:
-    def parse(text: str) -> datetime:
-        text = text.replace(" ", "+") if re.search(r" \d\d:\d\d$", text) and "T" in text.upper() else text
-        try:
-            moment = datetime.fromisoformat(text.upper() if _DATE_TIME.match(text) else "")
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        except (ValueError, OverflowError):
-            raise ValueError("Input should be a valid datetime") from None
-        if now - moment > REACH:
-            raise ValueError("stats_start_time reaches 31 days back at most")
-        return moment
-
-    return parse
-
-
-@dataclass
-class _Reader:
-    pairs: Sequence[tuple[str, str]]
-    detail: list[dict[str, Any]] = field(default_factory=list)
-
-    def one(self, name: str, parse: Callable[[str], Any] = str) -> dict[str, Any]:
-        values = [value for key, value in self.pairs if key == name]
-        return {name: value} if values and (value := self._parse(name, values[-1], parse)) is not None else {}
-
-    def many(self, name: str, parse: Callable[[str], Any] = str) -> dict[str, Any]:
-        values = [value for key, value in self.pairs if key == name]
-        parsed = [self._parse(name, value, parse, index) for index, value in enumerate(values)]
-        return {name: tuple(parsed)} if values else {}
-
-    def _parse(self, name: str, value: str, parse: Callable[[str], Any], *index: int) -> Any:
-        try:
-            return parse(value)
-        except ValueError as error:
-            self.detail.append({"loc": ["query", name, *index], "msg": str(error), "type": "value_error"})
-            return None
-
-
-def parse_parameters(pairs: Sequence[tuple[str, str]], now: datetime) -> Parameters:
-    """The request in typed form; parameters that the schema does not name are ignored, as the API does.
-
-    Raises:
-        InvalidParametersError: one or more are wrong.
-    """
-    read = _Reader(pairs)
-    values = {
-        **read.one("reference_free", _flag),
-        **read.many("reference_dataset", _uuid),
-        **read.many("id", _uuid),
-        **read.one("name"),
-        **read.one("name_contains"),
-        **read.one("dataset_version"),
-        **read.one("sort_by", _one_of(*SORTABLE)),
-        **read.one("sort_by_desc", _flag),
-        **read.one("metadata", _json_object),
-        **read.one("sort_by_feedback_key"),
-        **read.one("sort_by_feedback_source", _one_of("session", "run")),
-        **read.one("offset", _whole(0, None)),
-        **read.one("limit", _whole(1, 100)),
-        **read.many("tag_value_id", _uuid),
-        **read.one("facets", _flag),
-        **read.one("filter", _equation("name")),
-        **read.one("include_stats", _flag),
-        **read.one("use_approx_stats", _flag),
-        **read.one("stats_start_time", _moment(now)),
-        **read.many("stats_select"),
-        **read.one("stats_filter", _equation("status")),
-    }
-    if read.detail:
-        raise InvalidParametersError(read.detail)
-    return Parameters(**values)
+_ARRAYS = {"id", "tag_value_id", "stats_select", "reference_dataset", "reference_dataset_id", "type"}

@@ -1,120 +1,125 @@
-"""A session's JSON: its numbers are sums over its runs from some time on."""
+"""A session's JSON: its numbers are sums over its runs."""
 
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sessions_pipeline.sandbox.company import DATASETS, Run, Session
+from sessions_pipeline.sandbox.company import EPOCH, LABELS, Run, Session
 
+COUNTS = ("run_count", "prompt_tokens", "completion_tokens", "total_tokens")
+COSTS = ("prompt_cost", "completion_cost", "total_cost")
 STATS = (
-    "run_count",
-    "latency_p50",
-    "latency_p99",
-    "first_token_p50",
-    "first_token_p99",
-    "total_tokens",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_cost",
-    "prompt_cost",
-    "completion_cost",
-    "feedback_stats",
-    "session_feedback_stats",
-    "run_facets",
-    "error_rate",
-    "streaming_rate",
+    *(*COUNTS, *COSTS, "latency_p50", "latency_p99", "first_token_p50", "first_token_p99"),
+    *("error_rate", "streaming_rate", "feedback_stats", "session_feedback_stats", "run_facets"),
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# How well a model answers.
+QUALITY = {"gpt-5-mini": 0.55, "gpt-5.2": 0.75, "claude-sonnet-5": 0.78, "claude-opus-5": 0.85, "in-house-7b": 0.45}
 
 
-def as_json(
-    session: Session,
-    *,
-    now: datetime,
-    include_stats: bool,
-    facets: bool = False,
-    since_us: int | None = None,
-    only_errors: bool | None = None,
-    select: Collection[str] | None = None,
-    offset: str = "",
-) -> dict[str, Any]:
-    """The `TracerSession` of the schema.
-
-    `since_us` and `only_errors` choose the runs, `select` the stats; `offset` is written after every time.
-    """
-    record: dict[str, Any] = {
+def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, Any]:
+    """The `TracerSession` of the schema; `offset` is written after every time."""
+    latest = EPOCH + timedelta(microseconds=session.runs[-1].start_us) if session.runs else None
+    is_over = session.end is not None and session.end <= session.until
+    is_experiment = session.dataset is not None
+    return {
         "id": session.id,
         "tenant_id": session.tenant_id,
         "name": session.name,
-        "description": f"{session.team}: {session.model}",
-        "end_time": _time(session.end, offset),
-        "extra": session.extra,
+        "description": None,
+        **({} if session.undated else {"start_time": time_text(session.start, offset)}),
+        "end_time": time_text(session.end, offset) if is_over else None,
+        "extra": _extra(session, offset),
         "default_dataset_id": None,
-        "reference_dataset_id": DATASETS[session.dataset] if session.dataset else None,
-        "trace_tier": "longlived" if session.dataset else "shortlived",
-        "test_run_number": session.seed % 1000 if session.dataset else None,
-        "last_run_start_time": _time(latest_run(session), offset),
+        "reference_dataset_id": session.dataset.id if session.dataset else None,
+        "trace_tier": "longlived" if is_experiment else "shortlived",
+        "test_run_number": session.seed % 500 + 1 if is_experiment else None,
+        "last_run_start_time": time_text(latest, offset),
         "last_run_start_time_live": None,
-        "experiment_progress": _progress(session) if session.dataset else None,
-        **dict.fromkeys(STATS),
+        "experiment_progress": _progress(session) if is_experiment else None,
+        **({"longlived_ttl_days": 400} if is_experiment and session.seed % 4 == 0 else {}),
+        **stats,
     }
-    if session.start is not None:
-        record["start_time"] = _time(session.start, offset)
-    if session.seed % 4 == 0:
-        record["longlived_ttl_days"] = 400
-    if include_stats:
-        runs = [
-            run
-            for run in session.runs
-            if (since_us is None or run.start_us >= since_us) and (only_errors is None or run.is_error is only_errors)
-        ]
-        stats = {**of_runs(runs, session), "feedback_stats": session.feedback(now), "session_feedback_stats": {}}
-        stats["run_facets"] = [{"key": "model", "value": session.model, "n": len(runs)}] if facets else []
-        record |= {name: value for name, value in stats.items() if select is None or name in select}
-    return record | session.broken
 
 
-def of_runs(runs: Sequence[Run], session: Session) -> dict[str, Any]:
-    """Counts, tokens, exact costs, latencies and rates of some runs; a model without a price costs 0 or is unknown."""
+def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, Any]:
+    """Counts, tokens, exact costs, latencies, rates and scores of some of a session's runs."""
     prompt, completion = sum(run.prompt_tokens for run in runs), sum(run.completion_tokens for run in runs)
-    prompt_cost, completion_cost = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
-    unknown = session.model == "in-house-7b" and session.seed % 2 == 0
+    costs = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
     latencies, first_tokens = sorted(run.latency for run in runs), sorted(run.first_token for run in runs)
+    times = {"latency": latencies, "first_token": first_tokens}
+    known = not session.cost_is_unknown
     return {
-        "run_count": len(runs),
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_cost": None if unknown else dollars(prompt_cost),
-        "completion_cost": None if unknown else dollars(completion_cost),
-        "total_cost": None if unknown else dollars(prompt_cost + completion_cost),
-        "latency_p50": _percentile(latencies, 0.5),
-        "latency_p99": _percentile(latencies, 0.99),
-        "first_token_p50": _percentile(first_tokens, 0.5),
-        "first_token_p99": _percentile(first_tokens, 0.99),
+        **dict(zip(COUNTS, (len(runs), prompt, completion, prompt + completion), strict=True)),
+        **{name: dollars(cost) if known else None for name, cost in zip(COSTS, (*costs, sum(costs)), strict=True)},
+        **{f"{name}_p{part}": _percentile(values, part) for name, values in times.items() for part in (50, 99)},
         "error_rate": round(sum(run.is_error for run in runs) / len(runs), 6) if runs else None,
         "streaming_rate": round(sum(run.is_streamed for run in runs) / len(runs), 6) if runs else None,
+        "feedback_stats": _feedback(session, now),
+        "session_feedback_stats": {},
+        "run_facets": [],
     }
-
-
-def latest_run(session: Session) -> datetime | None:
-    """When its latest run started, whatever runs are counted."""
-    return _EPOCH + timedelta(microseconds=session.runs[-1].start_us) if session.runs else None
 
 
 def dollars(billionths: int) -> str:
     """An exact decimal text, such as 0.000123."""
-    text = f"{billionths // 10**9}.{billionths % 10**9:09}".rstrip("0")
-    return text.removesuffix(".")
+    return f"{billionths // 10**9}.{billionths % 10**9:09}".rstrip("0").removesuffix(".")
 
 
-def _percentile(values: Sequence[float], share: float) -> float | None:
-    return values[min(int(len(values) * share), len(values) - 1)] if values else None
+def time_text(time: datetime | None, offset: str) -> str | None:
+    """A time as the API writes it, to the microsecond."""
+    return None if time is None else f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}{offset}"
+
+
+def _extra(session: Session, offset: str) -> dict[str, Any] | None:
+    """What the SDK's `evaluate` sends, and the lists that its documentation asks people to add."""
+    if session.dataset is None:
+        return None
+    choose, repository = random.Random(session.seed + 1), f"{session.dataset.team}-agents"
+    author, commit = choose.choice(("Ana Ruiz", "Bob Okafor", "Chen Li")), f"{choose.getrandbits(160):040x}"
+    git = {
+        "remote_url": f"https://git.example.com/{repository}.git",
+        "repo_name": repository,
+        "commit": commit,
+        "branch": session.branch,
+        "author_name": author,
+        "author_email": f"{author.split()[0].lower()}@example.com",
+        "dirty": choose.random() < 0.2,  # noqa: PLR2004
+        "tags": None,
+    }
+    metadata = {
+        "git": git,
+        "revision_id": commit[:7],
+        "__ls_runner": "py_sdk_evaluate",
+        "num_repetitions": 1,
+        "dataset_version": time_text(session.start.replace(day=1, hour=9, minute=0, second=0, microsecond=0), offset),
+        "dataset_splits": ["base"],
+        "models": [session.model],
+        "prompts": [f"{session.dataset.prefix}:{choose.choice(LABELS[:4])}"],
+        "tools": choose.sample(["search", "calculator", "crm"], choose.randrange(3)),
+    }
+    return {"metadata": metadata}
+
+
+def _feedback(session: Session, now: datetime) -> dict[str, Any]:
+    """Scores on an experiment's runs; of a fifth they arrive a day late."""
+    choose, n = random.Random(session.seed + 3), len(session.runs)
+    late = timedelta(days=1) if choose.random() < 0.2 else timedelta(minutes=40)  # noqa: PLR2004
+    if session.dataset is None or n == 0 or session.start + late > now:
+        return {}
+    scores: dict[str, Any] = {}
+    for key, least in (("correctness", QUALITY[session.model]), ("conciseness", 0.6)):
+        average, spread = round(least + 0.15 * choose.random(), 4), round(0.05 + choose.random() / 4, 4)
+        scores[key] = {"n": n, "avg": average, "stdev": spread, "errors": 0}
+    values = {"pass": n - n // 8, "fail": n // 8}
+    return scores | {"verdict": {"n": n, "avg": None, "stdev": None, "errors": 0, "values": values}}
+
+
+def _percentile(values: Sequence[float], part: int) -> float | None:
+    return values[min(len(values) * part // 100, len(values) - 1)] if values else None
 
 
 def _progress(session: Session) -> dict[str, Any]:
-    return {"expected_run_count": session.run_count, "run_progress": 1.0, "evaluator_progress": {"correctness": 1.0}}
-
-
-def _time(time: datetime | None, offset: str) -> str | None:
-    return None if time is None else f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}{offset}"
+    done = round(len(session.runs) / session.run_count, 4)
+    evaluators = {"correctness": done, "conciseness": done}
+    return {"expected_run_count": session.run_count, "run_progress": done, "evaluator_progress": evaluators}

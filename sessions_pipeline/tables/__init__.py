@@ -1,31 +1,32 @@
-"""The lake's tables: what they hold, how they are made and what they promise."""
+"""The lake's tables: what they hold, how they are made and what they promise. One file per table."""
 
-from sessions_pipeline.tables.columns import (
-    DAILY_COST_BY_PROJECT,
-    DAILY_COST_BY_REFERENCE_DATASET,
-    EXPERIMENT_SUMMARY,
-    MONTHLY_COST_BY_REFERENCE_DATASET,
-    RAW_SESSIONS,
-    REJECTED_SESSIONS,
-    SESSION_FEEDBACK,
-    SESSIONS,
-    TABLES,
-    WEEKLY_COST_BY_REFERENCE_DATASET,
-    Column,
-    Table,
+# In the order in which the tables of a day are made: a table comes after those that it is made from.
+# isort: off
+from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS as RAW_SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS as SESSIONS
+from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS as REJECTED_SESSIONS
+from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK as SESSION_FEEDBACK
+from sessions_pipeline.tables.experiment_summary import EXPERIMENT_SUMMARY as EXPERIMENT_SUMMARY
+from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES as SESSION_ATTRIBUTES
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
+    DAILY_COST_BY_REFERENCE_DATASET as DAILY_COST_BY_REFERENCE_DATASET,
 )
+from sessions_pipeline.tables.daily_cost_by_attribute import DAILY_COST_BY_ATTRIBUTE as DAILY_COST_BY_ATTRIBUTE
+from sessions_pipeline.tables.weekly_cost_by_reference_dataset import (
+    WEEKLY_COST_BY_REFERENCE_DATASET as WEEKLY_COST_BY_REFERENCE_DATASET,
+)
+from sessions_pipeline.tables.monthly_cost_by_reference_dataset import (
+    MONTHLY_COST_BY_REFERENCE_DATASET as MONTHLY_COST_BY_REFERENCE_DATASET,
+)
+from sessions_pipeline.tables.daily_cost_by_project import DAILY_COST_BY_PROJECT as DAILY_COST_BY_PROJECT
 
-__all__ = [
-    "DAILY_COST_BY_PROJECT",
-    "DAILY_COST_BY_REFERENCE_DATASET",
-    "EXPERIMENT_SUMMARY",
-    "MONTHLY_COST_BY_REFERENCE_DATASET",
-    "RAW_SESSIONS",
-    "REJECTED_SESSIONS",
-    "SESSIONS",
-    "SESSION_FEEDBACK",
-    "TABLES",
-    "WEEKLY_COST_BY_REFERENCE_DATASET",
-    "Column",
-    "Table",
-]
+# isort: on
+from sessions_pipeline.tables.column import Column as Column
+from sessions_pipeline.tables.table import CHECKS as CHECKS
+from sessions_pipeline.tables.table import DERIVED as DERIVED
+from sessions_pipeline.tables.table import CheckResult as CheckResult
+from sessions_pipeline.tables.table import DayTables as DayTables
+from sessions_pipeline.tables.table import Table as Table
+
+TABLES: tuple[Table, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Table))
+"""All of them, in this order."""

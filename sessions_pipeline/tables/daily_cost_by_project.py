@@ -13,20 +13,42 @@ its end again. The day is the second minus the first. Rules:
 - Exact means: the day was over, the session was in all three readings, and both readings of the end were equal.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import datetime
+from decimal import Context
+from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.tables.columns import DAILY_COST_BY_PROJECT
-from sessions_pipeline.tables.sql import conform, query
-from sessions_pipeline.validation.types import TIMESTAMP
+from sessions_pipeline.tables import column
+from sessions_pipeline.tables.table import Table
 
+DAILY_COST_BY_PROJECT = Table(
+    "daily_cost_by_project",
+    "What each session, tracing projects included, used on a UTC day, however long ago it started.",
+    (
+        column.SESSION,
+        column.TENANT,
+        column.text("name", "The project's or experiment's name"),
+        column.DATASET,
+        column.count("run_count", "Runs of the day"),
+        column.count("total_tokens", "Tokens used on the day"),
+        *column.COSTS,
+        column.flag("is_exact", "False when the readings moved while they were taken, or the day is not over"),
+        column.time("read_at", "When the readings were taken", nullable=False),
+    ),
+    order=("tenant_id", "id"),
+    partition="usage_date",
+    group="usage",
+)
 MEASURES = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
-NEEDED = ("id", "tenant_id", "name", "reference_dataset_id", *MEASURES)
+_LABELS = ("id", "tenant_id", "name", "reference_dataset_id")
+NEEDED = (*_LABELS, *MEASURES)
 """The columns that a reading has; their types are those of `sessions`."""
 
-_READING = pa.schema([DAILY_COST_BY_PROJECT.schema.field(name) for name in NEEDED])
+# A difference of two numbers of 38 digits.
+_EXACT = Context(prec=100)
+_Row = Mapping[str, Any]
 
 
 def daily_cost_by_project(
@@ -36,42 +58,48 @@ def daily_cost_by_project(
 
     Each reading has at least the columns `NEEDED` and each session once; `read_at` is when they were taken.
     """
-    readings = {"end_first": end, "start": start, "end_again": end_again}
-    tables = {name: table.select(list(NEEDED)).cast(_READING) for name, table in readings.items()}
-    used = query(_statement(day_is_over=day_is_over), **tables)
-    moment = pa.repeat(pa.scalar(read_at, TIMESTAMP), used.num_rows)
-    return conform(used.append_column("read_at", moment), DAILY_COST_BY_PROJECT.schema)
+    first, since, again = (_by_session(reading) for reading in (end, start, end_again))
+    rows = [
+        {**row, "is_exact": row["is_exact"] and day_is_over, "read_at": read_at}
+        for key in sorted(first.keys() | since.keys() | again.keys())
+        if (row := _used(since.get(key), first.get(key), again.get(key)))
+    ]
+    return pa.Table.from_pylist(rows, DAILY_COST_BY_PROJECT.schema)
 
 
-def _statement(*, day_is_over: bool) -> str:
-    def each(spelled: Callable[[str], str], separator: str = ",\n") -> str:
-        return separator.join(spelled(name) for name in MEASURES)
+def _by_session(reading: pa.Table) -> dict[tuple[str, str], _Row]:
+    return {(row["tenant_id"], row["id"]): _known(row) for row in reading.select(NEEDED).to_pylist()}
 
-    def known(reading: str) -> str:
-        quiet = f"run_count = 0 OR coalesce({', '.join(MEASURES)}) IS NULL"
-        columns = each(lambda name: f"CASE WHEN {quiet} THEN coalesce({name}, 0) ELSE {name} END AS {name}")
-        return f"SELECT id, tenant_id, name, reference_dataset_id, {columns} FROM {reading}"  # noqa: S608
 
-    steady = each(lambda name: f"f.{name} IS NOT DISTINCT FROM a.{name}", " AND ")
-    return f"""
-        WITH s AS ({known("start")}), f AS ({known("end_first")}), a AS ({known("end_again")}),
-        e AS (SELECT coalesce(f.id, a.id) AS id, coalesce(f.tenant_id, a.tenant_id) AS tenant_id,
-                CASE WHEN f.id IS NULL THEN a.name ELSE f.name END AS name,
-                coalesce(f.reference_dataset_id, a.reference_dataset_id) AS reference_dataset_id,
-                {each(lambda name: f"CASE WHEN f.id IS NULL THEN a.{name} ELSE f.{name} END AS {name}")},
-                {steady} AS is_steady
-            FROM f FULL JOIN a ON f.tenant_id = a.tenant_id AND f.id = a.id),
-        d AS (SELECT coalesce(s.id, e.id) AS id, coalesce(s.tenant_id, e.tenant_id) AS tenant_id,
-                CASE WHEN s.id IS NULL THEN e.name ELSE s.name END AS name,
-                coalesce(s.reference_dataset_id, e.reference_dataset_id) AS reference_dataset_id,
-                {each(lambda name: f"s.{name} - e.{name} AS {name}")},
-                {day_is_over} AND s.id IS NOT NULL AND coalesce(is_steady, false) AS is_steady
-            FROM s FULL JOIN e ON s.tenant_id = e.tenant_id AND s.id = e.id)
-        SELECT id, tenant_id, name, reference_dataset_id,
-            {each(lambda name: f"CASE WHEN {name} >= 0 THEN {name} END AS {name}")},
-            is_steady AND coalesce(least({", ".join(MEASURES)}) >= 0, true) AS is_exact
-        FROM d
-        WHERE NOT coalesce(run_count = 0 AND greatest({", ".join(MEASURES)}) <= 0
-            AND least({", ".join(MEASURES)}) >= 0, false)
-        ORDER BY tenant_id, id
-    """  # noqa: S608
+def _known(row: _Row) -> _Row:
+    """The reading of one session; null is zero where nothing was used."""
+    if row["run_count"] == 0 or all(row[name] is None for name in MEASURES):
+        return {**row, **{name: row[name] or 0 for name in MEASURES}}
+    return row
+
+
+def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[str, Any] | None:
+    """What a session used between start and end; None where that is nothing."""
+    until = end or end_again
+    used = {name: _difference(start, until, name) for name in MEASURES}
+    known = [value for value in used.values() if value is not None]
+    if used["run_count"] == 0 and all(value == 0 for value in known):
+        return None
+    readings = [row for row in (start, end, end_again) if row is not None]
+    is_steady = start is not None and end is not None and _measures(end) == _measures(end_again)
+    return {
+        **{name: readings[0][name] for name in _LABELS},
+        "reference_dataset_id": next(filter(None, (row["reference_dataset_id"] for row in readings)), None),
+        **{name: value if value is not None and value >= 0 else None for name, value in used.items()},
+        "is_exact": is_steady and all(value >= 0 for value in known),
+    }
+
+
+def _measures(row: _Row | None) -> list[Any]:
+    return [] if row is None else [row[name] for name in MEASURES]
+
+
+def _difference(start: _Row | None, end: _Row | None, name: str) -> Any:
+    if start is None or end is None or start[name] is None or end[name] is None:
+        return None
+    return start[name] - end[name] if name in MEASURES[:2] else _EXACT.subtract(start[name], end[name])

@@ -1,51 +1,139 @@
 """What each reference dataset's experiments cost by the UTC day they started: exact sums of what is known."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Context, Decimal
+from functools import reduce
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.aggregate import counted, sums
-from sessions_pipeline.tables.columns import DAILY_COST_BY_REFERENCE_DATASET, SESSIONS
-from sessions_pipeline.tables.sql import conform
-from sessions_pipeline.validation.arrays import int64_array
+from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import conform, counted, sums
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
-_KEYS = ("tenant_id", "reference_dataset_id")
-MEASURES = (
-    "run_count",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "prompt_cost",
-    "completion_cost",
-    "total_cost",
+_AT = "of the experiments that started in the period, what each had used at its `stats_as_of`, for all its life"
+DAILY_MEASURES = (
+    column.count("session_count", "Experiments that started in the period", nullable=False),
+    column.count("priced_session_count", "Those with a `total_cost`", nullable=False),
+    column.count("unpriced_session_count", "Those without one: their cost is unknown, not zero", nullable=False),
+    column.count(
+        "zero_cost_with_tokens_count",
+        "Those that cost 0 although tokens were used: usually a model without a price",
+        nullable=False,
+    ),
+    column.count("run_count", f"Traces recorded, {_AT}; null when unknown"),
+    column.count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
+    column.count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
+    column.count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),
+    *(replace(column, description=f"{column.description}; {_AT}") for column in column.COSTS),
 )
-NEEDED = (*_KEYS, *MEASURES)
+
+DAILY_COST_BY_REFERENCE_DATASET = Table(
+    "daily_cost_by_reference_dataset",
+    "What each reference dataset's experiments cost, by the UTC day they started: exact sums of what is known.",
+    (
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        *DAILY_MEASURES,
+        column.flag("is_day_over", "The day had ended when it was read"),
+    ),
+    order=("tenant_id", "reference_dataset_id"),
+    group="costs",
+)
+PERIOD_COLUMNS = (
+    column.TENANT,
+    column.EXPERIMENTS_DATASET,
+    *DAILY_MEASURES,
+    column.count("day_count", "Days of the period that were read", nullable=False),
+    column.flag("is_complete", "Whether every day of the period was read, and is over"),
+)
+"""What the sums of a week or a month have, after the period's first day."""
+
+# More digits than any sum of 38-digit numbers can have.
+_EXACT = Context(prec=100)
+MEASURES = tuple(column.name for column in DAILY_MEASURES[4:])
+_COUNTED = ("session_count", "priced_session_count", "unpriced_session_count")
+_SUMMED = (*DAILY_COST_BY_REFERENCE_DATASET.order, "session_count", "total_cost")
+NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *MEASURES)
 """The columns of `sessions` that the sums are made from."""
 
-DAY = pa.field("start_date", pa.date32())
 
-# By way of an array, because `pa.scalar` imports pandas, which takes 0.4 s.
-(_ZERO,) = int64_array([0], pa.int64())
-
-
-def daily_cost_by_reference_dataset(sessions: pa.Table) -> pa.Table:
-    """The sums of one day. `sessions` has at least the columns `NEEDED`; those without a dataset do not count.
+@derived(DAILY_COST_BY_REFERENCE_DATASET, reads={SESSIONS: NEEDED})
+def daily_cost_by_reference_dataset(day: DayTables) -> pa.Table:
+    """The sums of one day. Sessions without a dataset do not count.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    needed = sessions.select(list(NEEDED)).cast(pa.schema([SESSIONS.schema.field(name) for name in NEEDED]))
-    experiments = needed.filter(needed.column("reference_dataset_id").is_valid())
-    priced = counted(experiments.column("total_cost").is_valid())
-    flagged = experiments.append_column("priced_session_count", priced).append_column(
-        "zero_cost_with_tokens_count", counted(_costs_nothing(experiments))
-    )
-    summed = sums(flagged, _KEYS, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
+    sessions = day[SESSIONS].select(NEEDED)
+    summed = summed_costs(sessions.filter(sessions.column("reference_dataset_id").is_valid()), NEEDED[:2])
+    is_open = pc.is_in(summed.column("tenant_id"), pa.array(sorted(day.open_workspaces), pa.string()))
+    return conform(summed.append_column("is_day_over", pc.invert(is_open)), DAILY_COST_BY_REFERENCE_DATASET.schema)
+
+
+def summed_costs(experiments: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """`DAILY_MEASURES` of experiments, which have at least the columns `NEEDED`, by `keys`.
+
+    Raises:
+        SumOverflowError: a sum does not fit its column; the text names it.
+    """
+    # Any known count of tokens will do: some may be unknown.
+    tokens = pc.max_element_wise(*(experiments.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
+    costs_nothing = pc.and_kleene(pc.equal(experiments.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
+    flagged = experiments.append_column("priced_session_count", counted(experiments.column("total_cost").is_valid()))
+    flagged = flagged.append_column("zero_cost_with_tokens_count", counted(costs_nothing))
+    summed = sums(flagged, keys, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
     summed = summed.append_column("session_count", summed.column("rows"))
-    return conform(summed.append_column("unpriced_session_count", unpriced), DAILY_COST_BY_REFERENCE_DATASET.schema)
+    return summed.append_column("unpriced_session_count", unpriced)
 
 
-def _costs_nothing(sessions: pa.Table) -> pa.ChunkedArray:
-    """Where a cost is zero although tokens were used. Any known count of tokens will do: some may be unknown."""
-    tokens = pc.max_element_wise(*(sessions.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
-    return pc.and_kleene(pc.equal(sessions.column("total_cost"), _ZERO), pc.greater(tokens, _ZERO))
+@check(
+    DAILY_COST_BY_REFERENCE_DATASET,
+    "The daily sums equal sums made again from the sessions.",
+    reads={DAILY_COST_BY_REFERENCE_DATASET: _SUMMED, SESSIONS: (*_SUMMED[:2], "total_cost")},
+)
+def costs_add_up(day: DayTables) -> CheckResult:
+    """In Python, whose numbers do not overflow, from the sessions as they lie in the lake."""
+    costs: defaultdict[tuple[Any, ...], list[Decimal | None]] = defaultdict(list)
+    for *key, cost in _values(day[SESSIONS], *_SUMMED[:2], "total_cost"):
+        if key[1] is not None:
+            costs[tuple(key)].append(cost)
+    expected = {key: (len(all_), _total(all_)) for key, all_ in costs.items()}
+    daily = _values(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)
+    found = {tuple(key): (sessions, total) for *key, sessions, total in daily}
+    broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+    total = _total([cost for _, cost in found.values()]) or Decimal(0)
+    return CheckResult(
+        tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in broken),
+        {"rows": len(found), "total_cost": total},
+    )
+
+
+@check(
+    DAILY_COST_BY_REFERENCE_DATASET,
+    "A sum is unknown exactly where no session has a cost; unknown is never zero.",
+    reads={DAILY_COST_BY_REFERENCE_DATASET: ("reference_dataset_id", *_COUNTED, "total_cost")},
+)
+def no_cost_is_invented(day: DayTables) -> CheckResult:
+    """Priced and unpriced sessions are all sessions, and without a priced one there is no sum."""
+    daily = _values(day[DAILY_COST_BY_REFERENCE_DATASET], "reference_dataset_id", *_COUNTED, "total_cost")
+    broken = [
+        f"{day.day} {dataset}"
+        for dataset, sessions, priced, unpriced, total in daily
+        if (priced == 0) is not (total is None) or priced + unpriced != sessions
+    ]
+    return CheckResult(tuple(broken), {"rows": len(daily), "unpriced_sessions": sum(row[3] for row in daily)})
+
+
+def _values(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:
+    return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
+
+
+def _total(costs: Sequence[Decimal | None]) -> Decimal | None:
+    known = [cost for cost in costs if cost is not None]
+    return reduce(_EXACT.add, known) if known else None

@@ -1,75 +1,92 @@
-"""What is worth telling of a day that was settled, as plain values: they cross from process to process. Pure."""
+"""What is worth knowing of a day that was made, as plain values: they cross from process to process. Pure."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
-from sessions_pipeline.tables.history import DayVerdict
-from sessions_pipeline.tables.readings import Reading
+from sessions_pipeline.tables.aggregate import known_sum
+from sessions_pipeline.tables.history import History
+from sessions_pipeline.tables.merge import Merged
+from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
+from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import DERIVED, DayTables, Table
 
 SAMPLE_ROWS = 5
-SAMPLE_COLUMNS = {
-    RAW_SESSIONS.name: ("session_id", "start_time", "payload"),
-    SESSIONS.name: ("name", "start_time", "run_count", "total_tokens", "total_cost"),
-    REJECTED_SESSIONS.name: ("session_id", "reasons"),
-}
+_LONGEST = 120
+# Names in a file's metadata.
+AS_OF, ATTRIBUTES, IS_DAY_OVER, SHRUNK, DRIFT = "as_of", "attributes", "is_day_over", "shrunk", "drift"
 
 
-def of_readings(readings: Sequence[Reading]) -> dict[str, Any]:
-    """What the latest reading of each workspace came to."""
-    latest = {reading.asked: reading for reading in readings}.values()
+def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
+    """What a file follows from, beside the raw sessions: a time that it is as of, and keys that it is summed by."""
+    made = DERIVED.get(table)
     return {
-        "requests": sum(reading.requests for reading in latest),
-        "received": sum(reading.received for reading in latest),
-        "repeated": sum(reading.repeated for reading in latest),
-        "new_or_changed": sum(reading.added for reading in latest),
-        "readings_kept": len(readings),
+        **({AS_OF: as_of.isoformat()} if as_of else {}),
+        **({ATTRIBUTES: json.dumps(attributes)} if made and made.by_attributes else {}),
     }
 
 
-def of_sessions(verdict: DayVerdict) -> dict[str, Any]:
+def of_file(table: Table, day: DayTables, told: History, as_of: datetime | None) -> dict[str, str]:
+    """What is stored with a table's file."""
+    said = {SHRUNK: json.dumps(told.shrunk), DRIFT: json.dumps(told.drift, sort_keys=True)} if table is SESSIONS else {}
+    return {**basis(table, as_of, day.attributes), IS_DAY_OVER: json.dumps(day.is_over), **said}
+
+
+def of_table(table: Table, rows: pa.Table, told: History, merged: Merged) -> dict[str, Any]:
+    """What is worth knowing of a table: of its kind, what all of it costs, and the first of its rows."""
+    of_kind: dict[str, Any] = {}
+    if table is RAW_SESSIONS:
+        of_kind = of_readings(merged)
+    elif table is SESSIONS:
+        of_kind = _of_sessions(told)
+    elif table is REJECTED_SESSIONS:
+        of_kind = _of_rejected(told)
+    cost = money(known_sum(rows.column("total_cost"))) if "total_cost" in rows.schema.names else {}
+    head = rows.select(table.sample).slice(0, SAMPLE_ROWS).to_pylist() if table.sample else []
+    sample = [{name: _short(value) for name, value in row.items()} for row in head]
+    return {**of_kind, **cost, **({"sample": sample} if sample else {})}
+
+
+def of_readings(merged: Merged) -> dict[str, Any]:
+    """What was heard of a day in this run, and how many readings are kept of it."""
+    return {
+        "requests": sum(reading.requests for reading in merged.heard),
+        "received": sum(reading.received for reading in merged.heard),
+        "repeated": sum(reading.repeated for reading in merged.heard),
+        "new_or_changed": sum(reading.added for reading in merged.heard),
+        "readings_kept": len(merged.readings),
+    }
+
+
+def _of_sessions(day: History) -> dict[str, Any]:
     """What the sessions cost, how many are unpriced or gone, and what rests on earlier readings."""
-    sessions = verdict.sessions
+    sessions = day.sessions
     unpriced = sessions.column("total_cost").null_count
     kept = sessions.filter(rests_on_kept_readings(sessions))
     return {
-        "rejected": verdict.rejected.num_rows,
+        "rejected": day.rejected.num_rows,
         "unpriced": unpriced,
         "unpriced_share": unpriced / sessions.num_rows if sessions.num_rows else 0.0,
         "missing": sessions.num_rows - sessions.column("missing_since").null_count,
         "rests_on_kept_readings": kept.num_rows,
-        "kept_cost": str(total(kept.column("total_cost")) or 0),
-        **({"drift": dict(verdict.drift)} if verdict.drift else {}),
-        **money(total(sessions.column("total_cost"))),
+        "kept_cost": str(known_sum(kept.column("total_cost")) or 0),
+        "costs_with_problems": sessions.num_rows - sessions.column("problems").null_count,
+        "costs_rounded": day.rounded,
+        **({"drift": dict(day.drift)} if day.drift else {}),
     }
 
 
-def of_rejected(verdict: DayVerdict) -> dict[str, Any]:
+def _of_rejected(day: History) -> dict[str, Any]:
     """The commonest reasons."""
-    reasons = Counter(reason for row in verdict.rejected.column("reasons").to_pylist() for reason in row)
+    reasons = Counter(reason for row in day.rejected.column("reasons").to_pylist() for reason in row)
     return {"reasons": dict(reasons.most_common(20))} if reasons else {}
-
-
-def sample(table: str, rows: pa.Table) -> list[dict[str, str]]:
-    """The first rows of a table in a few of its columns, as texts, long ones cut."""
-    columns = SAMPLE_COLUMNS[table]
-    head = rows.select(list(columns)).slice(0, SAMPLE_ROWS)
-    if "start_time" in columns:
-        # As text, because Python's times out of Arrow import pandas, which takes 0.4 s.
-        place = head.schema.get_field_index("start_time")
-        head = head.set_column(place, "start_time", head.column("start_time").cast(pa.string()))
-    return [{name: _short(value) for name, value in row.items()} for row in head.to_pylist()]
-
-
-def total(column: pa.ChunkedArray) -> Decimal | None:
-    """An exact sum; None when nothing is known. 256 bits wide, since Arrow's 128-bit sums wrap silently."""
-    value: Decimal | None = pc.sum(column.cast(pa.decimal256(76, 18))).as_py()
-    return value
 
 
 def money(amount: Decimal | None) -> dict[str, Any]:
@@ -81,10 +98,10 @@ def money(amount: Decimal | None) -> dict[str, Any]:
 
 def rests_on_kept_readings(sessions: pa.Table) -> pa.ChunkedArray:
     """Which sessions' numbers the API no longer gives: emptied by retention, or the session is gone. Null is no."""
-    emptied = pc.less(sessions.column("stats_as_of"), sessions.column("fetched_at"))
+    emptied = pc.not_equal(sessions.column("stats_as_of"), sessions.column("fetched_at"))
     return pc.or_kleene(emptied, pc.is_valid(sessions.column("missing_since")))
 
 
 def _short(value: object) -> str:
     text = "" if value is None else str(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."  # noqa: PLR2004
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -7,29 +7,41 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.columns import EXPERIMENT_SUMMARY
-from sessions_pipeline.tables.sql import conform
-from sessions_pipeline.validation.arrays import double_array, value_array
+from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import conform
+from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import ALL, DayTables, Table, derived
 from sessions_pipeline.validation.types import MONEY
 
-NEEDED = (
-    "id",
-    "tenant_id",
-    "reference_dataset_id",
-    "name",
-    "start_time",
-    "end_time",
-    "last_run_start_time",
-    "run_count",
-    "total_tokens",
-    "total_cost",
-    "latency_p50",
-    "latency_p99",
-    "error_rate",
-    "experiment_progress",
-)
-"""The columns of `sessions` that the summary is made from."""
+_SCORE = pa.struct({"feedback_key": pa.string(), "scope": pa.string(), "average": pa.float64(), "count": pa.int64()})
 
+EXPERIMENT_SUMMARY = Table(
+    "experiment_summary",
+    "One row per experiment: what it cost, how fast it was and how it scored.",
+    (
+        column.SESSION,
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        column.text("name", "The experiment's name"),
+        column.time("start_time", "When it started"),
+        column.number("duration_seconds", "From start to end, or else to its latest run's start; null when unknown"),
+        column.RUN_COUNT,
+        column.TOTAL_TOKENS,
+        column.money("total_cost", "Total cost"),
+        column.money("cost_per_run", "Total cost divided by runs, rounded half-even to 18 digits"),
+        column.number("latency_p50", "Median latency of a run, seconds"),
+        column.number("latency_p99", "99th percentile of a run's latency, seconds"),
+        column.number("error_rate", "Share of runs that failed, 0 to 1"),
+        column.number("run_progress", "Share of the expected runs that are done, 0 to 1"),
+        column.Column("scores", pa.list_(_SCORE), "Its feedback with an average, by key and scope", repeats=True),
+    ),
+    order=("start_time", "id"),
+    group="insight",
+)
+
+_COPIED = tuple(name for name in EXPERIMENT_SUMMARY.schema.names if name in SESSIONS.schema.names)
+NEEDED = (*_COPIED, "end_time", "last_run_start_time", "experiment_progress")
 # A cost has 38 digits and a count of runs 19: with 80 digits a quotient is exact far beyond the last one kept.
 _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
@@ -43,31 +55,26 @@ class _Progress(msgspec.Struct):
 _PROGRESS = msgspec.json.Decoder(_Progress)
 
 
-def experiment_summary(sessions: pa.Table, feedback: pa.Table) -> pa.Table:
-    """The table `experiment_summary`: those of `sessions` that ran against a dataset, with scores from `feedback`.
-
-    `sessions` has at least the columns `NEEDED`, `feedback` is their `session_feedback`.
-    """
-    wanted = sessions.select(list(NEEDED)).filter(sessions.column("reference_dataset_id").is_valid())
-    found = wanted.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order]).combine_chunks()
+@derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL})
+def experiment_summary(day: DayTables) -> pa.Table:
+    """The sessions of a day that ran against a dataset, with their scores."""
+    sessions = day[SESSIONS].select(NEEDED)
+    found = sessions.filter(sessions.column("reference_dataset_id").is_valid())
+    found = found.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
-    progress = double_array([_progress(text) for text in found.column("experiment_progress").to_pylist()])
-    computed: dict[str, Any] = {
-        "duration_seconds": _seconds(found.column("start_time"), ends),
-        "cost_per_run": _cost_per_run(found.column("total_cost"), found.column("run_count")),
-        "run_progress": progress,
-        "scores": _scores(found.column("id"), feedback),
-    }
-    for name, column in computed.items():
-        found = found.append_column(name, column)
+    progress = [_progress(text) for text in found.column("experiment_progress").to_pylist()]
+    found = found.append_column("duration_seconds", _seconds(found.column("start_time"), ends))
+    found = found.append_column("cost_per_run", _cost_per_run(found.column("total_cost"), found.column("run_count")))
+    found = found.append_column("run_progress", pa.array(progress, pa.float64()))
+    found = found.append_column("scores", _scores(found.column("id"), day[SESSION_FEEDBACK]))
     return conform(found, EXPERIMENT_SUMMARY.schema)
 
 
 def _seconds(starts: Any, ends: Any) -> Any:
     """Seconds from start to end; null where one is unknown or the end lies before the start."""
     microseconds = pc.subtract(ends, starts).cast(pa.int64())
-    # Not by kernels, which make scalars of Python's numbers and import pandas for that.
-    return double_array([None if value is None or value < 0 else value / 1e6 for value in microseconds.to_pylist()])
+    seconds = pc.divide(microseconds.cast(pa.float64(), safe=False), 1e6)
+    return pc.if_else(pc.greater_equal(microseconds, 0), seconds, pa.scalar(None, pa.float64()))
 
 
 def _cost_per_run(costs: Any, runs: Any) -> Any:
@@ -78,7 +85,7 @@ def _cost_per_run(costs: Any, runs: Any) -> Any:
     `_EXACT` cuts can't change the rounding.
     """
     pairs = zip(costs.to_pylist(), runs.to_pylist(), strict=True)
-    return value_array(
+    return pa.array(
         [
             _EXACT.quantize(_EXACT.divide(cost, run), _LAST_DIGIT)
             if cost is not None and run is not None and run > 0
@@ -94,7 +101,7 @@ def _progress(text: str | None) -> float | None:
         return None
     try:
         return _PROGRESS.decode(text).run_progress
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except msgspec.DecodeError:
         return None
 
 
@@ -102,9 +109,9 @@ def _scores(ids: Any, feedback: pa.Table) -> Any:
     """For each id its feedback that has an average, ordered by key and scope; an empty list where there is none."""
     scored = feedback.filter(feedback.column("average").is_valid())
     # Which row of `ids` a score belongs to; feedback on sessions that are no experiments finds none.
-    parents = pc.index_in(scored.column("session_id"), value_set=ids)
+    parents = pc.index_in(scored.column("session_id"), value_set=ids.combine_chunks())
     scored = scored.append_column("parent", parents.cast(pa.int64())).filter(parents.is_valid())
-    scored = scored.sort_by([(name, "ascending") for name in ("parent", "feedback_key", "scope")])
+    scored = scored.sort_by([(name, "ascending") for name in ("parent", "feedback_key", "scope")]).combine_chunks()
     offsets = pc.search_sorted(_array(scored, "parent"), pa.arange(0, len(ids) + 1))
     structs = pa.StructArray.from_arrays(
         [_array(scored, field.name) for field in _SCORES.value_type], fields=list(_SCORES.value_type)

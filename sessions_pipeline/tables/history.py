@@ -1,172 +1,144 @@
 """What all readings of a day say about its sessions now, or said at an earlier time. Pure.
 
-The newest reading of a session decides, with one exception: what was spent stays spent. Retention deletes traces
-after 14 or 400 days and the API then reports less, or nothing, so numbers that retention has emptied never replace
-those read before; `stats_as_of` says which reading they come from. A session that the API no longer returns stays,
-with `missing_since`.
+The newest reading of a session decides, with one exception: what was spent stays spent (see `retention`). A session
+that the API no longer returns stays, with `missing_since`.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import accumulate, chain
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.columns import REJECTED_SESSIONS, SESSIONS
-from sessions_pipeline.tables.readings import Reading
-from sessions_pipeline.tables.versions import Versions, versions_of
-from sessions_pipeline.validation.arrays import int64_array, text_array, value_array
-from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline.tables.readings import RawRow, Reading, gone_since, is_foreign, raw_rows
+from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
+from sessions_pipeline.tables.retention import STATS, Version, stats_of, superseded
+from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.validation.drift import absent_properties
 from sessions_pipeline.validation.types import TIMESTAMP
-
-STATS = (
-    "run_count",
-    "total_tokens",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_cost",
-    "prompt_cost",
-    "completion_cost",
-    "latency_p50",
-    "latency_p99",
-    "first_token_p50",
-    "first_token_p99",
-    "error_rate",
-    "streaming_rate",
-    "feedback_stats",
-    "session_feedback_stats",
-    "run_facets",
-)
-# How long the API keeps traces, by the session's tier; an unknown tier counts as the shorter.
-LONGLIVED = timedelta(days=400)
-SHORTLIVED = timedelta(days=14)
+from sessions_pipeline.validation.validate import Validated, validate
 
 
 @dataclass(frozen=True, slots=True)
-class DayVerdict:
-    """A day's `sessions` and `rejected_sessions`, with what is worth telling about them.
+class History:
+    """A day's `sessions` and `rejected_sessions`, with what is worth knowing about them.
 
     `drift` counts properties and values that the schema does not name, and properties of it that no record has;
-    `shrunk` names sessions whose newest reading says less than an earlier one although retention can't explain it.
+    `shrunk` names sessions whose newest reading says less than an earlier one although retention can't explain it;
+    `rounded` counts costs that had digits beyond the 18th. `superseded` are raw rows that nothing rests on any more.
     """
 
     sessions: pa.Table
     rejected: pa.Table
     drift: Counter[str]
+    rounded: int
     shrunk: tuple[str, ...]
-
-    @property
-    def rejected_ratio(self) -> float:
-        """Rejected records as a share of all, 0 to 1."""
-        total = self.sessions.num_rows + self.rejected.num_rows
-        return self.rejected.num_rows / total if total else 0.0
+    superseded: frozenset[int]
 
 
-def judge_day(raw: pa.Table, readings: Sequence[Reading], *, as_of: datetime | None = None) -> DayVerdict:
-    """Judge a day's raw rows and settle their history.
+def history(
+    raw: pa.Table, readings: Sequence[Reading], *, as_of: datetime | None = None, kept_from: datetime | None = None
+) -> History:
+    """Validate a day's raw rows and tell what they come to.
 
     Args:
         raw: rows of `raw_sessions` of one day.
-        readings: the day's readings.
+        readings: the day's readings, in their order.
         as_of: only what was read by then counts; None counts everything.
+        kept_from: what was replaced by then may be forgotten; None keeps everything.
     """
     if as_of is not None:
         raw = raw.filter(pc.less_equal(raw.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
-    versions = versions_of(raw, readings)
+    rows = raw_rows(raw, readings)
     payloads = raw.column("payload").to_pylist()
-    judged, absent = judge_batch(payloads), absent_properties(payloads)
-    sessions = judged.sessions
-    counts = versions.is_newest(sessions.column("row"))
-    sessions = sessions if counts is None else sessions.filter(counts)
-    rows = sessions.column("row")
-    seen = versions.last_seen(rows)
-    settled = pa.table(
-        {
-            **{name: sessions.column(name) for name in sessions.schema.names if name != "row"},
-            "fetched_at": seen,
-            "stats_as_of": seen,
-            "missing_since": versions.missing_since(rows),
-        }
-    ).select(SESSIONS.schema.names)
-    settled, shrunk = _keep_what_was_spent(settled, rows.to_pylist(), judged.sessions, versions)
-    reasons = {row: list(said) for row, said in judged.rejected.items() if versions.is_newest_row(row)}
-    for row, workspace in versions.foreign.items():
+    validated = validate(payloads)
+    by_key: defaultdict[str, list[int]] = defaultdict(list)
+    for row in sorted(range(len(rows)), key=lambda row: rows[row].reading):
+        by_key[rows[row].key].append(row)
+    several = _versions([numbers for numbers in by_key.values() if len(numbers) > 1], raw, validated)
+    asked = {reading.number: reading.asked for reading in readings}
+    tenants = raw.column("tenant_id").to_pylist()
+    newest = sorted(numbers[-1] for numbers in by_key.values())
+    foreign = {row: asked[rows[row].reading] for row in newest if is_foreign(tenants[row], asked[rows[row].reading])}
+    reasons = {row: list(validated.rejected[row]) for row in newest if row in validated.rejected}
+    for row, workspace in foreign.items():
         reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({workspace})")
-    drift = judged.drift + Counter({f"without {name}": settled.num_rows for name in absent})
-    return DayVerdict(settled.cast(SESSIONS.schema), _rejected(raw, reasons, versions), drift, shrunk)
+    valid = [row for row in newest if row not in reasons]
+    sessions, shrunk = _sessions(raw, validated.sessions, valid, several)
+    return History(
+        sessions.append_column("missing_since", _missing(valid, rows, readings)).select(SESSIONS.schema.names),
+        _rejected(raw, reasons),
+        validated.drift + Counter({f"without {name}": len(valid) for name in absent_properties(payloads)}),
+        validated.rounded,
+        shrunk,
+        _superseded(several.values(), kept_from),
+    )
 
 
-def _rejected(raw: pa.Table, reasons: Mapping[int, Sequence[str]], versions: Versions) -> pa.Table:
-    rows = pa.chunked_array([int64_array(sorted(reasons), pa.int64())])
-    said = [reasons[row] for row in sorted(reasons)]
-    taken = raw.take(rows)
-    columns = {
-        **{name: taken.column(name) for name in ("session_id", "tenant_id", "start_time", "payload")},
-        "reasons": pa.ListArray.from_arrays(
-            int64_array([0, *accumulate(map(len, said))], pa.int64()).cast(pa.int32()),
-            text_array(list(chain.from_iterable(said))),
-        ),
-        "fetched_at": versions.last_seen(rows),
-    }
-    return pa.table([columns[name] for name in REJECTED_SESSIONS.schema.names], schema=REJECTED_SESSIONS.schema)
+def _versions(groups: Iterable[Sequence[int]], raw: pa.Table, validated: Validated) -> dict[int, list[Version]]:
+    """The versions of sessions with several rows, oldest first, by their newest row."""
+    groups = list(groups)
+    wanted = pa.array([row for group in groups for row in group], pa.int64())
+    columns = ["row", "run_count", "trace_tier", "start_time"]
+    known = validated.sessions.select(columns)
+    said = {row["row"]: row for row in known.filter(pc.is_in(known.column("row"), wanted)).to_pylist()}
+    times = dict(zip(wanted.to_pylist(), raw.column("fetched_at").take(wanted).to_pylist(), strict=True))
+    nothing = dict.fromkeys(columns)
+
+    def version(row: int) -> Version:
+        values = said.get(row, nothing)
+        return Version(row, times[row], values["run_count"] or 0, values["trace_tier"], values["start_time"])
+
+    return {group[-1]: [version(row) for row in group] for group in groups}
 
 
-def _keep_what_was_spent(
-    sessions: pa.Table, current: Sequence[int], judged: pa.Table, versions: Versions
+def _sessions(
+    raw: pa.Table, validated: pa.Table, valid: Sequence[int], several: Mapping[int, Sequence[Version]]
 ) -> tuple[pa.Table, tuple[str, ...]]:
-    """Replace stats that retention has emptied by those of the latest reading that still had them."""
-    if not versions.several:
-        return sessions, ()
-    place = {row: index for index, row in enumerate(judged.column("row").to_pylist())}
-    shrunk: list[str] = []
-    changed: dict[int, dict[str, Any]] = {}
-    for index, row in enumerate(current):
-        earlier = [other for other in versions.several.get(row, ())[:-1] if other in place]
-        if not earlier:
-            continue
-        newest = {**judged.slice(place[row], 1).to_pylist()[0], "at": versions.times[row]}
-        for other in reversed(earlier):
-            held = judged.slice(place[other], 1).to_pylist()[0]
-            if is_emptied(newest, held):
-                since = next(time for time in (versions.times[r] for r in versions.several[row] if r > other))
-                stats_as_of = versions.last_seen_row(other, before=since)
-                changed[index] = {**{name: held[name] for name in STATS}, "stats_as_of": stats_as_of}
-                newest = {**newest, **{name: held[name] for name in STATS}}
-            elif _runs(newest) < _runs(held):
-                shrunk.append(newest["id"])
-    if not changed:
-        return sessions, tuple(dict.fromkeys(shrunk))
-    for name in (*STATS, "stats_as_of"):
-        values = sessions.column(name).to_pylist()
-        for index, replacement in changed.items():
-            values[index] = replacement[name]
-        position = sessions.schema.get_field_index(name)
-        sessions = sessions.set_column(position, name, value_array(values, sessions.schema.field(name).type))
-    return sessions, tuple(dict.fromkeys(shrunk))
+    """The sessions of these raw rows with their times, and the ids of those that shrank."""
+    rows = pa.array(valid, pa.int64())
+    place = validated.column("row").combine_chunks()
+    source, shrunk = list(valid), set[int]()
+    if several:
+        known = set(place.to_pylist())
+        for index, row in enumerate(valid):
+            if row in several:
+                stats, shrinks = stats_of([version for version in several[row] if version.row in known])
+                source[index] = stats.row
+                shrunk |= {row} if shrinks else set()
+    # Both are in the order of the rows. Filtering, unlike taking, can't overflow the offsets of long texts.
+    sessions = validated if len(valid) == len(place) else validated.filter(pc.is_in(place, value_set=rows))
+    stats_rows = pa.array(source, pa.int64())
+    if source != valid:
+        kept = validated.select(STATS).take(pc.index_in(stats_rows, value_set=place))
+        for name in STATS:
+            sessions = sessions.set_column(sessions.schema.get_field_index(name), name, kept.column(name))
+    times = raw.column("fetched_at")
+    sessions = sessions.append_column("fetched_at", times.take(rows))
+    sessions = sessions.append_column("stats_as_of", times.take(stats_rows))
+    less = sessions.filter(pc.is_in(sessions.column("row"), pa.array(sorted(shrunk), pa.int64())))
+    return sessions, tuple(less.column("id").to_pylist())
 
 
-def is_emptied(newest: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
-    """Whether the newest reading's stats say less than earlier ones because traces were deleted, not corrected.
-
-    They do when no runs are left, or when there are fewer than before and the session is older than its tier's
-    retention (source: LangSmith's retention tiers, 14 and 400 days). `newest` also holds `at`, the time of its reading.
-    """
-    runs, runs_before = _runs(newest), _runs(held)
-    if runs >= runs_before:
-        return False
-    if runs == 0:
-        return True
-    tier = (newest["trace_tier"] or "").lower().replace("_", "")
-    start = newest["start_time"]
-    return start is not None and newest["at"] - start >= (LONGLIVED if tier == "longlived" else SHORTLIVED)
+def _missing(valid: Sequence[int], rows: Sequence[RawRow], readings: Sequence[Reading]) -> Any:
+    gone = gone_since(readings)
+    if not gone:
+        return pa.nulls(len(valid), TIMESTAMP)
+    return pa.array([gone.get(rows[row].key) for row in valid], TIMESTAMP)
 
 
-def _runs(values: Mapping[str, Any]) -> int:
-    runs = values["run_count"]
-    return runs if isinstance(runs, int) else 0
+def _rejected(raw: pa.Table, reasons: Mapping[int, Sequence[str]]) -> pa.Table:
+    rows = sorted(reasons)
+    taken = raw.take(pa.array(rows, pa.int64()))
+    said = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
+    return taken.append_column("reasons", said).select(REJECTED_SESSIONS.schema.names).cast(REJECTED_SESSIONS.schema)
+
+
+def _superseded(several: Iterable[Sequence[Version]], kept_from: datetime | None) -> frozenset[int]:
+    if kept_from is None:
+        return frozenset()
+    return frozenset().union(*(superseded(versions, kept_from) for versions in several))

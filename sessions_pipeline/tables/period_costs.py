@@ -1,83 +1,79 @@
-"""The daily costs summed by ISO week and by month, with how many days of each period were read.
+"""The daily costs summed by week and by month, with how many days of each period were read. Pure.
 
 A period's `day_count` is the same for all its datasets: a dataset without a row on a day that was read had no
 experiments on it, which is knowledge, while of a day that was not read nothing is known. Days before the first
 partition and days to come are unread, so the first and the current period are incomplete as long as they lack any.
 """
 
-from calendar import monthrange
-from collections import Counter
-from collections.abc import Callable, Collection
-from datetime import date
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from sessions_pipeline.days import month_start, week_start
-from sessions_pipeline.tables.aggregate import sums
-from sessions_pipeline.tables.columns import (
-    DAILY_COST_BY_REFERENCE_DATASET,
-    MONTHLY_COST_BY_REFERENCE_DATASET,
-    WEEKLY_COST_BY_REFERENCE_DATASET,
-    Table,
+from sessions_pipeline.days import days_between, month_start, next_month_start, week_start
+from sessions_pipeline.tables.aggregate import conform, sums
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAILY_MEASURES
+from sessions_pipeline.tables.monthly_cost_by_reference_dataset import MONTHLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables.table import Table
+from sessions_pipeline.tables.weekly_cost_by_reference_dataset import WEEKLY_COST_BY_REFERENCE_DATASET
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A kind of period and its table: `start_of` gives the first day of a day's period, `next_of` that of the next."""
+
+    table: Table
+    start_of: Callable[[date], date]
+    next_of: Callable[[date], date]
+
+    def days(self, touched: Iterable[date]) -> list[date]:
+        """All days of the periods that have one of these days."""
+        starts = sorted({self.start_of(day) for day in touched})
+        return [day for start in starts for day in days_between(start, self.next_of(start) - timedelta(days=1))]
+
+
+PERIODS = (
+    Period(WEEKLY_COST_BY_REFERENCE_DATASET, week_start, lambda day: week_start(day) + timedelta(days=7)),
+    Period(MONTHLY_COST_BY_REFERENCE_DATASET, month_start, next_month_start),
 )
-from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAY, MEASURES
-from sessions_pipeline.tables.sql import conform
-from sessions_pipeline.validation.arrays import date_array, flag_array, int64_array
-
-_WEEK = 7
-_SUMMED = (
-    "session_count",
-    "priced_session_count",
-    "unpriced_session_count",
-    "zero_cost_with_tokens_count",
-    *MEASURES,
-)
-_DAILY = pa.schema([DAY, *DAILY_COST_BY_REFERENCE_DATASET.schema])
 
 
-def weekly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
-    """`weekly_cost_by_reference_dataset` from daily rows with their `start_date`.
-
-    `days_read` are the UTC days that were read, also those without a row; days with rows count as read.
-    `unfinished` are those of them that were last read before they were over: their period is not complete.
-
-    Raises:
-        SumOverflowError: a sum does not fit its column; the text names it.
-    """
-    return _by_period(daily, days_read, unfinished, WEEKLY_COST_BY_REFERENCE_DATASET, week_start, lambda _start: _WEEK)
-
-
-def monthly_costs(daily: pa.Table, days_read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
-    """`monthly_cost_by_reference_dataset`, as `weekly_costs`.
-
-    Raises:
-        SumOverflowError: a sum does not fit its column; the text names it.
-    """
-    return _by_period(daily, days_read, unfinished, MONTHLY_COST_BY_REFERENCE_DATASET, month_start, _days_in_month)
-
-
-def _by_period(
-    daily: pa.Table,
-    days_read: Collection[date],
-    unfinished: Collection[date],
-    table: Table,
-    start_of: Callable[[date], date],
-    length_of: Callable[[date], int],
+def sum_periods(
+    period: Period, stored: pa.Table | None, daily: pa.Table, read: Mapping[date, bool], touched: Iterable[date]
 ) -> pa.Table:
-    """Sums by period: `start_of` gives the first day of a day's period, `length_of` the days that it has."""
-    key = table.order[0]
-    daily = daily.select(_DAILY.names).cast(_DAILY)
-    days = daily.column("start_date").to_pylist()
-    starts = date_array([start_of(day) for day in days])
-    summed = sums(daily.append_column(key, starts), table.order, _SUMMED)
-    read = {*days_read, *days}
-    counts = Counter(map(start_of, read))
-    unsure = {start_of(day) for day in read.intersection(unfinished)}
-    periods = summed.column(key).to_pylist()
-    complete = [counts[start] == length_of(start) and start not in unsure for start in periods]
-    summed = summed.append_column("day_count", int64_array([counts[start] for start in periods], pa.int64()))
-    return conform(summed.append_column("is_complete", flag_array(bytes(complete))), table.schema)
+    """The period's table with the periods of the touched days made again, and all others as they are.
 
+    Args:
+        period: weeks or months.
+        stored: the table as it is; None: there is none yet, so every day that was ever read must be touched.
+        daily: the daily costs of all days of the touched periods, with their `start_date`.
+        read: those of these days that were read, and whether each was over then.
+        touched: the days that changed.
 
-def _days_in_month(start: date) -> int:
-    return monthrange(start.year, start.month)[1]
+    Raises:
+        SumOverflowError: a sum does not fit its column; the text names it.
+    """
+    key = period.table.order[0]
+    made = {period.start_of(day) for day in touched}
+    starts = [period.start_of(day) for day in daily.column("start_date").to_pylist()]
+    rows = daily.append_column(key, pa.array(starts, pa.date32()))
+    rows = rows.append_column("open_days", pc.invert(rows.column("is_day_over")).cast(pa.int64()))
+    summed = sums(rows, period.table.order, (*(column.name for column in DAILY_MEASURES), "open_days"))
+    days = {start: [day for day in period.days([start]) if day in read] for start in made}
+    over = {
+        start: all(read[day] for day in of_period) and len(of_period) == len(period.days([start]))
+        for start, of_period in days.items()
+    }
+    of_rows = summed.column(key).to_pylist()
+    complete = pc.and_(
+        pc.equal(summed.column("open_days"), 0), pa.array([over[start] for start in of_rows], pa.bool_())
+    )
+    summed = summed.append_column("day_count", pa.array([len(days[start]) for start in of_rows], pa.int64()))
+    fresh = conform(summed.append_column("is_complete", complete), period.table.schema)
+    if stored is None:
+        return fresh
+    others = stored.filter(pc.invert(pc.is_in(stored.column(key), pa.array(sorted(made), pa.date32()))))
+    order = [(name, "ascending") for name in period.table.order]
+    return pa.concat_tables([others.select(fresh.schema.names).cast(fresh.schema), fresh]).sort_by(order)

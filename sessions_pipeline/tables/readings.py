@@ -1,162 +1,144 @@
-"""The readings of a day, and how a new one joins the stored ones. Pure.
+"""The readings of a day: what the raw file's metadata remembers, and what follows from it. Pure.
 
-`raw_sessions` holds a payload once, under the reading that first gave it: an unchanged session costs nothing. The list
-of readings travels in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
+Readings are ordered by their number alone; their times are shown and compared with the API's, and order nothing.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
-from itertools import pairwise
+from datetime import date, datetime
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from sessions_pipeline.tables.columns import RAW_SESSIONS
-from sessions_pipeline.validation.arrays import moments, text_array, time_array
-from sessions_pipeline.validation.records import Columns
+from sessions_pipeline.days import is_day_over
 
-READINGS = "readings"
-# So few records that their payloads never overflow text offsets of 32 bits.
-_CHUNK = 65_536
+# Names in a file's metadata: the readings of a raw file, and the raw commit that a file is, or was made from.
+READINGS, COMMIT = "readings", "commit"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One reading of a day in one workspace.
+    """One reading of a day in one workspace (`asked`; None: the key's own).
 
-    `fetched_at` is unique within a day, so a row's `fetched_at` names its reading. `workspaces` are those that the
-    reading speaks for: the one asked for or, where none was named, all that it saw and that such readings saw before.
-    `gone` names the sessions of these workspaces that earlier readings held and this one did not.
+    `number` is unique within a day and counts up, so a row's `reading` names its reading. `workspaces` are those that
+    the reading speaks for: the one asked for or, where none was named, all that it saw and that such readings saw
+    before. `gone` are the sessions of these that it was the first to miss, `back` those that it has again.
+    `replaced` is the version of the file that this reading was committed on; None: there was none.
     """
 
+    number: int
     fetched_at: datetime
     asked: str | None
     workspaces: tuple[str, ...]
     received: int
     repeated: int
     requests: int
-    added: int
+    added: int = 0
     gone: tuple[str, ...] = ()
+    back: tuple[str, ...] = ()
+    replaced: str | None = None
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether sessions are new, differ, went or came back."""
+        return bool(self.added or self.gone or self.back)
 
 
-def dump_readings(readings: Iterable[Reading]) -> dict[str, str]:
-    """The file metadata that holds the readings."""
-    rows = [{**asdict(reading), "fetched_at": reading.fetched_at.isoformat()} for reading in readings]
-    return {READINGS: json.dumps(rows, separators=(",", ":"))}
+def dump_readings(readings: Iterable[Reading]) -> str:
+    """The readings as JSON text; what is empty is left out."""
+    rows = [
+        {name: value for name, value in asdict(reading).items() if value not in (None, ())}
+        | {"fetched_at": reading.fetched_at.isoformat()}
+        for reading in readings
+    ]
+    return json.dumps(rows, separators=(",", ":"))
 
 
-def load_readings(metadata: Mapping[str, str]) -> list[Reading]:
-    """The readings in a file's metadata, oldest first."""
-    rows = json.loads(metadata.get(READINGS, "[]"))
+def load_readings(text: str | bytes) -> list[Reading]:
+    """The readings in a JSON text, in their order."""
+    return [Reading(**{**_NOTHING, **{name: _value(name, row[name]) for name in row}}) for row in json.loads(text)]
+
+
+_NOTHING: dict[str, Any] = {"asked": None, "workspaces": ()}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "fetched_at":
+        return datetime.fromisoformat(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def record_key(session_id: str | None, tenant_id: str | None, payload: str, asked: str | None) -> str:
+    """What makes two records readings of the same session: its id in small letters or, where it has none, its text.
+
+    A record of another workspace than was asked for is one of its own.
+    """
+    if session_id is None:
+        key = f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    else:
+        key = session_id.lower()
+    return f"{key} of {tenant_id.lower()}" if tenant_id is not None and is_foreign(tenant_id, asked) else key
+
+
+def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
+    """Whether a record names another workspace than the one that was asked for."""
+    return asked is not None and tenant_id is not None and tenant_id.lower() != asked
+
+
+class RawRow(NamedTuple):
+    """Who a raw row is about (`key`, `workspace`), which reading gave it, and its text."""
+
+    key: str
+    workspace: str
+    reading: int
+    payload: str
+
+
+def raw_rows(raw: pa.Table, readings: Iterable[Reading]) -> list[RawRow]:
+    """The rows of `raw_sessions`, in the order of the table."""
+    asked = {reading.number: reading.asked for reading in readings}
+    columns = (raw.column(name).to_pylist() for name in ("session_id", "tenant_id", "payload", "reading"))
     return [
-        Reading(
-            **{
-                **row,
-                "fetched_at": datetime.fromisoformat(row["fetched_at"]),
-                "workspaces": tuple(row["workspaces"]),
-                "gone": tuple(row["gone"]),
-            }
+        RawRow(
+            record_key(session_id, tenant_id, payload, asked.get(number)),
+            asked.get(number) or (tenant_id or "").lower(),
+            number,
+            payload,
         )
-        for row in rows
+        for session_id, tenant_id, payload, number in zip(*columns, strict=True)
     ]
 
 
-def last_read(metadata: Mapping[str, str]) -> datetime:
-    """When the day of a file with this metadata was read last; a written day has at least one reading."""
-    return max(reading.fetched_at for reading in load_readings(metadata))
+def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
+    """The sessions that are gone, and the time of the reading that was the first to miss them."""
+    gone: dict[str, datetime] = {}
+    for reading in readings:
+        for key in reading.back:
+            gone.pop(key, None)
+        gone |= dict.fromkeys(reading.gone, reading.fetched_at)
+    return gone
 
 
-def row_key(session_id: str | None, payload: str) -> str:
-    """What makes two raw rows readings of the same session: its id or, where it has none, its text."""
-    if session_id is not None:
-        return session_id.lower()
-    return f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
+def open_workspaces(day: date | None, readings: Iterable[Reading]) -> frozenset[str]:
+    """The workspaces whose latest reading began before the day was over."""
+    if day is None:
+        return frozenset()
+    latest = {workspace: reading.fetched_at for reading in readings for workspace in reading.workspaces}
+    return frozenset(workspace for workspace, at in latest.items() if not is_day_over(day, at))
 
 
-def row_workspaces(raw: pa.Table, readings: Sequence[Reading]) -> list[str]:
-    """The workspace that each raw row was read for: the one asked for, else the one that the record names."""
-    asked = {reading.fetched_at: reading.asked for reading in readings}
-    tenants = raw.column("tenant_id").to_pylist()
-    times = moments(raw.column("fetched_at"))
-    return [asked.get(time) or (tenant or "").lower() for tenant, time in zip(tenants, times, strict=True)]
+def latest_readings(committed: Iterable[Reading], heard: Iterable[Reading]) -> list[Reading]:
+    """The latest reading of each workspace, the very latest last.
 
-
-def merge_reading(
-    stored: pa.Table | None,
-    readings: Sequence[Reading],
-    records: Columns,
-    *,
-    asked: str | None,
-    fetched_at: datetime,
-    received: int,
-    requests: int,
-) -> tuple[pa.Table, list[Reading]]:
-    """Join one reading of a day to the stored ones: rows for new or differing payloads, and who is gone.
-
-    Returns the day's raw rows and readings. Readings that changed nothing are dropped once a later one, which changed
-    nothing either, says the same.
+    `committed` are a raw file's; `heard` may have learned nothing, and stand for the commit of the same number only.
     """
-    before = (workspace for reading in readings if reading.asked is None for workspace in reading.workspaces)
-    speaks_for = {asked} if asked else {*before, *((tenant or "").lower() for tenant in set(records.tenant_id))}
-    gone: list[str] = []
-    fresh = records
-    if stored is not None:
-        current, present = _current_payloads(stored, readings), _keys(records, asked)
-        changed = [i for i, key in enumerate(present) if current.get(key) != records.payload[i]]
-        fresh = records.only(changed)
-        gone = sorted(key for workspace, key in current.keys() - set(present) if workspace in speaks_for)
-    reading = Reading(
-        fetched_at=fetched_at,
-        asked=asked,
-        workspaces=tuple(sorted(speaks_for)),
-        received=received,
-        repeated=received - len(records.payload),
-        requests=requests,
-        added=len(fresh.payload),
-        gone=tuple(gone),
-    )
-    rows = _raw_rows(fresh, fetched_at)
-    return (rows if stored is None else pa.concat_tables([stored, rows])), _append(readings, reading)
-
-
-def _keys(records: Columns, asked: str | None) -> list[tuple[str, str]]:
-    """For each record its workspace and what identifies it there."""
-    rows = zip(records.tenant_id, records.session_id, records.payload, strict=True)
-    return [(asked or (tenant or "").lower(), row_key(session_id, payload)) for tenant, session_id, payload in rows]
-
-
-def _append(readings: Sequence[Reading], reading: Reading) -> list[Reading]:
-    same = [other for other in readings if other.workspaces == reading.workspaces][-2:]
-    # Hourly readings of a settled day would grow the list for ever: of a run of equal ones the first and the last say
-    # all, so the one between them goes.
-    settled = len(same) == 2 and all(  # noqa: PLR2004
-        not later.added and later.gone == earlier.gone for earlier, later in pairwise([*same, reading])
-    )
-    return [*(other for other in readings if not settled or other is not same[-1]), reading]
-
-
-def _current_payloads(stored: pa.Table, readings: Sequence[Reading]) -> dict[tuple[str, str], str]:
-    ids, payloads = stored.column("session_id").to_pylist(), stored.column("payload").to_pylist()
-    times = moments(stored.column("fetched_at"))
-    workspaces = row_workspaces(stored, readings)
-    current: dict[tuple[str, str], str] = {}
-    for index in sorted(range(len(ids)), key=times.__getitem__):
-        current[workspaces[index], row_key(ids[index], payloads[index])] = payloads[index]
-    return current
-
-
-def _raw_rows(records: Columns, fetched_at: datetime) -> pa.Table:
-    tables = [pa.Table.from_batches([], RAW_SESSIONS.schema)]
-    for first in range(0, len(records.payload), _CHUNK):
-        part = records.part(first, _CHUNK)
-        columns = [
-            text_array(part.session_id),
-            text_array(part.tenant_id),
-            text_array(part.start_time),
-            text_array(part.payload),
-            time_array(fetched_at, len(part.payload)),
-        ]
-        tables.append(pa.table(columns, schema=RAW_SESSIONS.schema))
-    return pa.concat_tables(tables)
+    latest: dict[str | None, Reading] = {}
+    for reading in sorted([*committed, *heard], key=lambda reading: reading.number):
+        # One that speaks for a workspace under another name, as when it is named in the settings later on, replaces it.
+        for asked, other in list(latest.items()):
+            if asked == reading.asked or set(other.workspaces) <= set(reading.workspaces):
+                del latest[asked]
+        latest[reading.asked] = reading
+    return list(latest.values())

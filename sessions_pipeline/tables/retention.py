@@ -1,50 +1,85 @@
-"""Which stored readings may go after a while: old versions of sessions that nothing rests on any more. Pure."""
+"""What was spent stays spent: which of a session's versions its stats come from, and which may be forgotten. Pure.
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+Retention deletes traces after 14 or 400 days, and the API then reports less, or nothing. Numbers that retention has
+emptied never replace those read before.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
-import pyarrow as pa
+# How long the API keeps traces, by the session's tier; an unknown tier counts as the shorter.
+LONGLIVED = timedelta(days=400)
+SHORTLIVED = timedelta(days=14)
+STATS = (
+    "run_count",
+    "total_tokens",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_cost",
+    "prompt_cost",
+    "completion_cost",
+    "latency_p50",
+    "latency_p99",
+    "first_token_p50",
+    "first_token_p99",
+    "error_rate",
+    "streaming_rate",
+    "feedback_stats",
+    "session_feedback_stats",
+    "run_facets",
+    # Of the costs, so it comes from where they come from.
+    "problems",
+)
+"""The columns of `sessions` that retention empties."""
 
-from sessions_pipeline.tables.readings import Reading
-from sessions_pipeline.tables.versions import versions_of
-from sessions_pipeline.validation.arrays import flag_array
-from sessions_pipeline.validation.batch import judge_batch
+
+class Version(NamedTuple):
+    """What one raw row says of its session: `runs` is 0 where unknown, `read_at` the time of its reading."""
+
+    row: int
+    read_at: datetime
+    runs: int
+    tier: str | None
+    start_time: datetime | None
 
 
-def without_superseded(raw: pa.Table, readings: Sequence[Reading], *, before: datetime) -> pa.Table:
-    """A day's raw rows without the versions of sessions that another had replaced by the time `before`.
+def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
+    """The version that a session's stats come from, and whether the newest says less than one before for no reason.
+
+    `versions` are the valid ones, oldest first, at least one. The newest says less because traces were deleted, not
+    corrected, when it has no runs left, or fewer than before when it is as old as its tier's retention.
+    """
+    newest = source = versions[-1]
+    shrinks = False
+    for held in reversed(versions[:-1]):
+        if source.runs < held.runs:
+            if source.runs == 0 or _is_past_retention(newest):
+                source = held
+            else:
+                shrinks = True
+    return source, shrinks
+
+
+def _is_past_retention(version: Version) -> bool:
+    tier = (version.tier or "").lower().replace("_", "")
+    kept = LONGLIVED if tier == "longlived" else SHORTLIVED
+    return version.start_time is not None and version.read_at - version.start_time >= kept
+
+
+def superseded(versions: Sequence[Version], before: datetime) -> set[int]:
+    """The rows of a session's versions, oldest first, that another had replaced by the time `before`.
 
     Kept are all versions since then, the newest one before, those with more runs than all after them up to it, since
-    what was spent rests on them, and the version after each of these, which ends the time that they were the newest.
-    So the day's tables stay the same, now and as of any time since `before`. The list of readings stays whole.
+    what was spent rests on them, and the version after each of these. So the day's tables stay the same, now and as of
+    any time since `before`. A version that is rejected has no runs.
     """
-    if not raw.num_rows:
-        return raw
-    versions = versions_of(raw, readings)
-    several = list(versions.several.values())
-    rows = [row for group in several for row in group]
-    runs = _runs(raw, rows)
-    superseded = {row for group in several for row in _superseded(group, runs, versions.times, before)}
-    if not superseded:
-        return raw
-    return raw.filter(flag_array(bytes(row not in superseded for row in range(raw.num_rows))))
-
-
-def _superseded(group: Sequence[int], runs: Mapping[int, int], times: Sequence[datetime], before: datetime) -> set[int]:
-    old = [row for row in group if times[row] <= before]
-    needed = set(old[-1:])
-    most = runs.get(old[-1], 0) if old else 0
-    for row, successor in reversed(list(pairwise(old))):
-        if runs.get(row, 0) > most:
-            most = runs[row]
-            needed |= {row, successor}
-    return set(old) - needed
-
-
-def _runs(raw: pa.Table, rows: Sequence[int]) -> dict[int, int]:
-    """The runs that valid versions tell; one that is rejected has nothing to rest on."""
-    judged: pa.Table = judge_batch(raw.column("payload").take(pa.array(rows, pa.int64())).to_pylist()).sessions
-    told: Any = zip(judged.column("row").to_pylist(), judged.column("run_count").to_pylist(), strict=True)
-    return {rows[index]: count for index, count in told if count is not None}
+    old = [version for version in versions if version.read_at <= before]
+    needed = {version.row for version in old[-1:]}
+    most = old[-1].runs if old else 0
+    for version, successor in reversed(list(pairwise(old))):
+        if version.runs > most:
+            most = version.runs
+            needed |= {version.row, successor.row}
+    return {version.row for version in old} - needed

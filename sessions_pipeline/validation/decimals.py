@@ -1,36 +1,54 @@
-"""Decimal numbers taken apart as text: exact, and safe from exponents that would fill the memory."""
+"""Decimal numbers read exactly, and safe from exponents that would fill the memory."""
 
 import re
-from typing import NamedTuple
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
-_DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?)0*([0-9]+))?")
+from sessions_pipeline.validation.types import MONEY
+
+_DECIMAL = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(?:[eE]([+-]?)0*([0-9]+))?")
 # No exponent of this many digits can be made up for by the digits of a number that fits into an answer.
 _EXPONENT_DIGITS = 12
+_INTEGER_DIGITS = MONEY.precision - MONEY.scale
+_LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
+_ROUNDING = Context(prec=MONEY.precision + 1, rounding=ROUND_HALF_EVEN)
 
 
-class Parts(NamedTuple):
-    """The number `digits` times ten to the power of `exponent`; `digits` has no zeros at its ends, and none for 0."""
-
-    is_negative: bool
-    digits: str
-    exponent: int
+class Rounded(Decimal):
+    """A cost that had more digits than its column holds."""
 
 
-def decompose(text: str) -> Parts:
-    """A decimal number, with or without an exponent, as its significant digits.
+def read_decimal(text: str) -> Decimal:
+    """The number that `-?digits[.digits][e±digits]` names, exact. Its exponent may be huge: don't write it out.
 
     Raises:
-        ValueError: the text is no decimal number; signs of plus, spaces, underscores, `.5` and `5.` are not read.
+        ValueError: the text is something else, such as `+1`, `.5`, `5.`, `1_000` or NaN.
     """
     match = _DECIMAL.fullmatch(text)
     if match is None:
         raise ValueError("is not a decimal number")
-    sign, integer, fraction, exponent_sign, exponent_digits = match.groups("")
-    significant = (integer + fraction).lstrip("0")
-    digits = significant.rstrip("0")
-    if not digits:
-        return Parts(bool(sign), "", 0)
-    if len(exponent_digits) > _EXPONENT_DIGITS:
-        exponent_digits = "9" * _EXPONENT_DIGITS
-    exponent = int(f"{exponent_sign}{exponent_digits or 0}") - len(fraction) + len(significant) - len(digits)
-    return Parts(bool(sign), digits, exponent)
+    number, sign, exponent = match.groups("")
+    if len(exponent) > _EXPONENT_DIGITS:
+        exponent = "9" * _EXPONENT_DIGITS
+    return Decimal(f"{number}e{sign}{exponent or 0}")
+
+
+def read_money(text: str) -> Decimal | None:
+    """An amount of US dollars, exact; as `Rounded`, half to even, if it has more digits than the column's 18.
+
+    None for no text, which is how some versions of the API spell an unknown cost.
+
+    Raises:
+        ValueError: it is no decimal number, negative, or has more than 20 digits before the point.
+    """
+    if not text:
+        return None
+    exact = read_decimal(text)
+    if not exact:
+        return Decimal(0)
+    if exact < 0:
+        raise ValueError("is negative")
+    if exact.adjusted() < _INTEGER_DIGITS:
+        amount = exact.quantize(_LAST_DIGIT, context=_ROUNDING)
+        if amount.adjusted() < _INTEGER_DIGITS:
+            return amount if amount == exact else Rounded(amount)
+    raise ValueError(f"has more than {_INTEGER_DIGITS} digits before the decimal point")

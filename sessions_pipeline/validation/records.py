@@ -1,4 +1,4 @@
-"""A page of the API, split into records whose text stays verbatim. No judgement yet: that is the verdict's."""
+"""A page of the API, split into records whose text stays verbatim. They are not validated yet."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from sessions_pipeline.days import microseconds
-from sessions_pipeline.validation.json_text import Member, split_array, split_object
+from sessions_pipeline.validation.json_text import UNREADABLE, split_array, split_object
 from sessions_pipeline.validation.timestamps import parse_timestamp
 
 
@@ -80,7 +80,6 @@ class _Head(msgspec.Struct, gc=False):
 _PAGE = msgspec.json.Decoder(list[msgspec.Raw])
 _HEADS = msgspec.json.Decoder(list[_Head])
 _HEAD = msgspec.json.Decoder(_Head)
-_ABSENT = Member(None, "null")
 
 
 def read_page(body: bytes) -> list[Record]:
@@ -92,20 +91,20 @@ def read_page(body: bytes) -> list[Record]:
     text = body.decode()
     try:
         payloads = [bytes(raw).decode() for raw in _PAGE.decode(body)]
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
-        return [_record(element.text) for element in split_array(text)]
+        return [_record(payload) for payload in split_array(text)]
     try:
         # All in one go, which saves a quarter of the time.
         return [_of_head(payload, head) for payload, head in zip(payloads, _HEADS.decode(body), strict=True)]
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return [_record(payload) for payload in payloads]
 
 
 def _record(payload: str) -> Record:
     try:
         return _of_head(payload, _HEAD.decode(payload))
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return _odd_record(payload)
 
 
@@ -118,23 +117,22 @@ def _odd_record(payload: str) -> Record:
     if not payload.startswith("{"):
         # Not "undated": where the API sorts undated sessions is known, where it puts such a thing is not.
         return Record(payload, None, None, None, None, False)
-    members = dict(split_object(payload))
+    members = split_object(payload)
     start_time = _text(members, "start_time")
-    undated = members.get("start_time", _ABSENT).value is None
+    undated = members.get("start_time", "null") == "null"
     return Record(
         payload, _text(members, "id"), _text(members, "tenant_id"), start_time, _start_us(start_time), undated
     )
 
 
-def _text(members: dict[str, Member], name: str) -> str | None:
-    value = members.get(name, _ABSENT).value
-    if not isinstance(value, str):
+def _text(members: dict[str, str], name: str) -> str | None:
+    text = members.get(name, "null")
+    if not text.startswith('"'):
         return None
     try:
-        value.encode()
-    except UnicodeEncodeError:
+        return msgspec.json.decode(text, type=str)
+    except UNREADABLE:
         return None
-    return value
 
 
 def _start_us(start_time: str | None) -> int | None:

@@ -11,10 +11,6 @@ import pytest
 import yaml
 from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config
-from dagster_aws.s3.compute_log_manager import S3ComputeLogManager
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import UserDefinedDagsterK8sConfig
-from dagster_postgres.storage import DagsterPostgresStorage
 
 import sessions_pipeline
 
@@ -193,6 +189,11 @@ def as_the_chart_writes_it(values: Any) -> dict[str, Any]:
 def test_dagster_takes_the_instance_in_all_its_parts(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # These take three seconds to import, which every test process would spend that only collects this file.
+    from dagster_aws.s3.compute_log_manager import S3ComputeLogManager  # noqa: PLC0415
+    from dagster_k8s import K8sRunLauncher  # noqa: PLC0415
+    from dagster_postgres.storage import DagsterPostgresStorage  # noqa: PLC0415
+
     written = load(source)
     instance = as_the_chart_writes_it(written) if source == "helm-values.yaml" else written
     for name in names_of_variables(instance):
@@ -241,6 +242,8 @@ def test_kubernetes_gets_secrets_by_name_and_runs_nothing_as_root() -> None:
         assert part["resources"]["limits"]["memory"]
     for part in (deployment, values["dagsterWebserver"], values["dagsterDaemon"]):
         assert part["envSecrets"] == [{"name": "sessions-pipeline"}]
+    from dagster_k8s.job import UserDefinedDagsterK8sConfig  # noqa: PLC0415 - see above
+
     # Names and types of Kubernetes' own objects, by its client's models.
     UserDefinedDagsterK8sConfig.from_dict(
         {

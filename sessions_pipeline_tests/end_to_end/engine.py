@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import httpx
 import yaml
-
 from sessions_pipeline.orchestration.wide import BACKFILL
+
 from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.deployment import OURS, REPOSITORY, free_port, until
 

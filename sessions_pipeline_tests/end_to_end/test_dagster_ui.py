@@ -17,8 +17,8 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
-from sessions_pipeline.sandbox.server import running_sandbox
 from sessions_pipeline_tests.end_to_end.dagster_processes import Ask, end, launch_backfill
+from sessions_pipeline_tests.faulty_server import running_sandbox
 
 REPOSITORY = Path(__file__).parents[2]
 TODAY = datetime.now(UTC).date()

@@ -10,11 +10,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline_tests.end_to_end import postgres_server
 from sessions_pipeline_tests.end_to_end.dagster_processes import launch_backfill, stop_schedules
 from sessions_pipeline_tests.end_to_end.deployment import Deployment, until
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import contents, read
 
 pytestmark = [

@@ -11,11 +11,11 @@ from time import monotonic
 from typing import Any
 
 import pytest
-
 from sessions_pipeline.orchestration.wide import WORKSPACE as WORKSPACE_TAG
+
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
 from sessions_pipeline_tests.end_to_end.engine import Engine
+from sessions_pipeline_tests.faulty_server import Sandbox, build_api, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, contents, read
 
 pytestmark = [

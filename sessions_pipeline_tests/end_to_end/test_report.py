@@ -12,9 +12,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from sessions_pipeline.outputs import formatting as figures
-from sessions_pipeline.outputs.report import ReportData, build_report
+from sessions_pipeline.outputs import formatting
+from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.report.spending import spending
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, LAST, SCRIPT, daily, made_up, report_of
 
@@ -32,7 +34,7 @@ ARGUMENTS = (
 )
 WIDTHS = {"desk": 1280, "phone": 390}
 DATA = made_up()
-ROWS = [row for row in DATA.daily.to_pylist() if row["start_date"] >= FIRST]
+ROWS = [row for row in DATA.daily if row["start_date"] >= FIRST]
 
 Open = Callable[..., Page]
 
@@ -110,8 +112,8 @@ def test_every_row_of_the_table_is_a_row_of_the_parquet(show: Open) -> None:
         (
             row["start_date"].isoformat(),
             row["reference_dataset_id"],
-            figures.money(row["total_cost"]),
-            *(figures.count(row[name]) for name in measures),
+            formatting.money(row["total_cost"]),
+            *(formatting.count(row[name]) for name in measures),
         )
         for row in ROWS
     )
@@ -130,7 +132,7 @@ def test_the_headline_is_the_exact_total_of_the_parquet(show: Open) -> None:
     (shown,) = values(page, ".total")
     assert shown is not None
     assert Decimal(shown) == total
-    assert page.locator(".total data").inner_text() == figures.money(total)
+    assert page.locator(".total data").inner_text() == formatting.money(total)
     assert values(page, "#rows tfoot td:nth-child(3)") == [shown]
 
 
@@ -140,9 +142,9 @@ def test_the_sums_by_dataset_and_by_day_are_the_parquets(show: Open) -> None:
     spent = spending(DATA)
     for one in spent.datasets:
         exact = values(page, f"tr[data-dataset='{one.id}'] td:nth-child(2)")
-        assert exact == ([] if one.now.cost is None else [figures.exact(one.now.cost)])
+        assert exact == ([] if one.now.cost is None else [formatting.exact(one.now.cost)])
     by_day = values(page, ".buckets td:nth-child(2)")
-    assert by_day == [figures.exact(one.usage.cost) for one in spent.buckets if one.usage.cost is not None]
+    assert by_day == [formatting.exact(one.usage.cost) for one in spent.buckets if one.usage.cost is not None]
     assert "not known" in texts(page.locator(".buckets td:nth-child(2)"))
 
 
@@ -209,9 +211,11 @@ def test_the_csv_holds_the_parquets_rows_to_the_last_digit(show: Open) -> None:
     with page.expect_download() as download:
         page.get_by_role("button", name="Download CSV").click()
     assert download.value.suggested_filename == "daily_cost_by_reference_dataset_2025-03-01_2025-03-30.csv"
-    with Path(download.value.path()).open(encoding="utf-8", newline="") as file:
+    content = Path(download.value.path()).read_bytes()
+    assert content.startswith("\ufeffstart_date,".encode()), "Excel reads UTF-8 only after a byte order mark"
+    with Path(download.value.path()).open(encoding="utf-8-sig", newline="") as file:
         found = list(csv.DictReader(file))
-    assert [*found[0]] == [*DATA.daily.column_names, "dataset_name"]
+    assert [*found[0]] == ["start_date", *DAILY_COST_BY_REFERENCE_DATASET.schema.names, "dataset_name"]
 
     def row_of(line: dict[str, str]) -> dict[str, Any]:
         return {name: _typed(name, text) for name, text in line.items() if name != "dataset_name"}
@@ -350,4 +354,4 @@ def test_the_script_rounds_money_as_the_page_does(show: Open) -> None:
         "all => all.map(one => [one.value, one.innerText])"
     )
     assert len(exact) == len(amounts)
-    assert exact == [[value, figures.money(Decimal(value))] for value, _ in exact]
+    assert exact == [[value, formatting.money(Decimal(value))] for value, _ in exact]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.lake import lease, s3
 from sessions_pipeline_tests.integration.pipeline_runs import Bucket, DataRoot
 from sessions_pipeline_tests.integration.s3_server import S3Server
 
@@ -21,9 +20,6 @@ def s3_server() -> Iterator[S3Server]:
 def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """The server, free of faults, and an environment that leads to it."""
     s3_server.fail()
-    monkeypatch.setattr(s3, "RETRIES", 2)
-    monkeypatch.setattr(lease, "PAUSE", (0.02, 0.05))
-    monkeypatch.setattr(s3, "_CONDITIONAL", {})
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret-that-is-never-shown",

@@ -1,22 +1,28 @@
 """A whole run against the sandbox over HTTP, into a lake in a temporary folder, and what to compare of it."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
-from sessions_pipeline.cli.run import run_days
-from sessions_pipeline.lake.lake import Lake, _store
+from sessions_pipeline.lake.address import store_at
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.sandbox.company import WORKSPACE, dumps
-from sessions_pipeline.sandbox.server import Sandbox
+from sessions_pipeline.lake.s3_client import open_bucket
+from sessions_pipeline.orchestration import runs
+from sessions_pipeline.orchestration.pipeline import Pipeline, now
+from sessions_pipeline.process_day import day_tables
+from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
-from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline.validation.model import TracerSession
+from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api
 
 # Everything here happens in March 2026, whatever the clock says.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -58,10 +64,26 @@ def settings_for(url: str, root: DataRoot, **values: Any) -> Settings:
     )
 
 
-def read(sandbox: Sandbox, root: DataRoot, first: date = FIRST, last: date = TODAY, **values: Any) -> Settings:
+def run_days(
+    settings: Settings, first: date, last: date, *, select: str | None = None, **pipeline: Any
+) -> dg.ExecuteInProcessResult:
+    """One run on an instance that forgets; of `refresh_sessions`, if nothing is selected."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        return runs.run_days(Pipeline(settings, **pipeline), first, last, instance=instance, select=select)
+
+
+def read(
+    sandbox: Sandbox,
+    root: DataRoot,
+    first: date = FIRST,
+    last: date = TODAY,
+    *,
+    clock: Callable[[], datetime] = now,
+    **values: Any,
+) -> Settings:
     """One run of `refresh_sessions`; the settings that it had."""
     settings = settings_for(sandbox.url, root, **values)
-    run_days(settings, first, last)
+    run_days(settings, first, last, clock=clock)
     return settings
 
 
@@ -88,18 +110,25 @@ def contents(root: DataRoot) -> dict[tuple[str, str], list[dict[str, Any]]]:
     }
 
 
+def keys(root: DataRoot) -> list[str]:
+    """Every file that there is, hidden ones and locks included."""
+    if isinstance(root, Path):
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return sorted(found["path"] for some in open_bucket(root)._files.list() for found in some)
+
+
 def files(root: DataRoot) -> dict[str, str]:
     """The digest of every file of a lake but its locks."""
-    store = _store(str(root))
-    return {key: sha256(store.read(key)).hexdigest() for key in store.keys("") if not key.startswith("_locks/")}
+    store = store_at(str(root))
+    return {key: sha256(store.read(key)).hexdigest() for key in keys(root) if not key.startswith("_locks/")}
 
 
 def copy(source: DataRoot, target: DataRoot) -> None:
     """Make one lake's files those of another."""
-    read_from, write_to = _store(str(source)), _store(str(target))
-    for key in write_to.keys(""):
+    read_from, write_to = store_at(str(source)), store_at(str(target))
+    for key in keys(target):
         write_to.delete(key)
-    for key in read_from.keys(""):
+    for key in keys(source):
         write_to.put(key, read_from.read(key))
 
 
@@ -115,20 +144,20 @@ def ids(root: DataRoot, days: Sequence[Day] = DAYS) -> list[str]:
 
 
 def accounts(root: DataRoot) -> dict[Day, tuple[int, int, int, int]]:
-    """What the latest reading of each day received, and its valid, rejected and repeated records."""
+    """What the latest readings of each day received, and its valid, rejected and repeated records."""
     lake = lake_at(root)
     told: dict[Day, tuple[int, int, int, int]] = {}
     for day in days_held(lake, RAW_SESSIONS):
-        latest = load_readings(lake.metadata(RAW_SESSIONS, day))[-1]
-        valid = [row["missing_since"] for row in lake.read(SESSIONS, day).to_pylist()].count(None)
-        rejected = lake.read(REJECTED_SESSIONS, day).column("fetched_at").to_pylist().count(latest.fetched_at)
-        told[day] = (latest.received, valid, rejected, latest.repeated)
+        latest = day_tables(lake, day, {}, now=NOW).last_read
+        valid = lake.read(SESSIONS, day).column("missing_since").null_count
+        rejected = lake.read(REJECTED_SESSIONS, day).num_rows
+        told[day] = (sum(one.received for one in latest), valid, rejected, sum(one.repeated for one in latest))
     return told
 
 
 def record(number: int, start: datetime | None, **values: Any) -> str:
     """A session's JSON text."""
-    return dumps(
+    return json.dumps(
         {
             "id": f"00000000-0000-4000-8000-{number:012d}",
             "tenant_id": WORKSPACE,
@@ -140,7 +169,9 @@ def record(number: int, start: datetime | None, **values: Any) -> str:
             "total_tokens": 1000,
             "total_cost": "1.25",
             **values,
-        }
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
     )
 
 
@@ -154,3 +185,11 @@ def failing_in_one_line(error: type[Exception], match: str) -> Iterator[None]:
     with pytest.raises(error, match=match) as caught:
         yield
     assert "\n" not in str(caught.value)
+
+
+def by_the_schema() -> list[str]:
+    """A company's sessions, newest first, without the property that the sandbox sends beyond the schema."""
+    records = map(json.loads, all_texts(build_api(now=NOW, broken=False), include_stats=True, reference_free=False))
+    recent = [record for record in records if record["start_time"] >= FIRST.isoformat()]
+    named = ({name: value for name, value in one.items() if name in TracerSession.model_fields} for one in recent)
+    return [json.dumps(values) for values in named]

@@ -1,6 +1,7 @@
 """The command line: what goes wrong is one line, an honest exit status, and nothing written."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -16,8 +17,7 @@ import stamina
 
 from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.strategies import openapi
 
 COMMANDS = ("materialize", "list", "report", "doctor", "sandbox", "demo")
@@ -51,10 +51,9 @@ def behaves(sandbox: Sandbox) -> Iterator[None]:
 @pytest.fixture
 def run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """The command in this process, in an empty folder and a bare environment but for the sandbox's address."""
-    for name in ("LANGCHAIN_API_KEY", "LANGCHAIN_ENDPOINT", "LANGSMITH_WORKSPACE_ID", "LANGSMITH_BEARER_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("SESSIONS_PIPELINE_QUERY", "SESSIONS_PIPELINE_START_DATE", "DAGSTER_HOME"):
-        monkeypatch.delenv(name, raising=False)
+    for name in os.environ:
+        if name.startswith(("LANGCHAIN_", "LANGSMITH_", "SESSIONS_PIPELINE_", "DAGSTER_")):
+            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     usual = {
         "LANGSMITH_API_KEY": sandbox.key,
@@ -122,11 +121,20 @@ def test_list_speaks_table_json_and_ndjson(run: Run) -> None:
     assert all(record["reference_dataset_id"][:8] in table.out for record in lines)
 
 
-def test_the_doctor_finds_all_well(run: Run) -> None:
+def test_the_doctor_finds_all_well(run: Run, tmp_path: Path) -> None:
     result = run("doctor")
     assert result.status == 0
     assert all(line.startswith("ok") for line in result.out.splitlines())
-    assert all(word in result.out for word in ("settings", "credentials", "API", "data root"))
+    assert all(word in result.out for word in ("settings", "credentials", "API", "data root", "Dagster"))
+    assert f"{tmp_path / 'lake'} can be written" in result.out
+
+
+def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_path: Path) -> None:
+    slow = run("doctor", DAGSTER_HOME=str(tmp_path))
+    assert slow.status == 0
+    assert "default storage is ten times slower" in slow.out
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n\tenabled: false\n")
+    _complains(run("doctor", DAGSTER_HOME=str(tmp_path)), 1, "1 of 5")
 
 
 def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandbox) -> None:
@@ -144,7 +152,7 @@ def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandb
 
 def test_the_doctor_names_what_failed_and_goes_on(run: Run) -> None:
     result = run("doctor", LANGSMITH_API_KEY=KEY)
-    _complains(result, 1, "1 of 4")
+    _complains(result, 1, "1 of 5")
     assert [line.split()[1] for line in result.out.splitlines() if line.startswith("FAIL")] == ["API"]
     assert KEY not in result.out + result.err
     assert any(line.startswith("ok    data root") for line in result.out.splitlines())
@@ -186,6 +194,8 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         ((*_days(), "--select", "no_such_asset"), "no_such_asset"),
         ((*_days(), "--select", "((("), "--select"),
         (("--from", "2026-01-01"), "--to"),
+        ((*_days(), "--as-of", "2999-01-01"), "future"),
+        ((*_days(), "--as-of", "2026-11-20T25:00"), "no time"),
     ],
 )
 def test_days_and_selections_that_make_no_sense_are_wrong_usage(
@@ -236,6 +246,92 @@ def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("sessions_pipeline.cli.run.run_days", interrupted)
     _complains(run("materialize", *_days()), 1, "stopped")
+
+
+def _dotenv(content: bytes) -> Callable[[Path], dict[str, str]]:
+    def prepare(folder: Path) -> dict[str, str]:
+        (folder / ".env").write_bytes(content)
+        return {}
+
+    return prepare
+
+
+def _instance(yaml: str, *, database: bytes | None = None) -> Callable[[Path], dict[str, str]]:
+    def prepare(folder: Path) -> dict[str, str]:
+        home = folder / "home"
+        (home / "history").mkdir(parents=True)
+        (home / "dagster.yaml").write_text(yaml)
+        if database is not None:
+            (home / "history" / "runs.db").write_bytes(database)
+        return {"DAGSTER_HOME": str(home)}
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("prepare", "status", "words"),
+    [
+        (_dotenv("LANGSMITH_API_KEY=k\n".encode("utf-16")), 2, (".env", "UTF-8")),
+        (_dotenv("# Schlüssel\n".encode("cp1252")), 2, (".env", "UTF-8")),
+        (_instance("telemetery:\n  enabled: false\n"), 1, ("DAGSTER_HOME", "dagster.yaml", "telemetery")),
+        (_instance("telemetry:\n\tenabled: false\n"), 1, ("DAGSTER_HOME", "dagster.yaml", "line 2")),
+        (_instance("- a list\n"), 1, ("DAGSTER_HOME", "dagster.yaml")),
+        (_instance("storage:\n  custom:\n    module: no.such\n    class: Storage\n"), 1, ("DAGSTER_HOME", "no.such")),
+        (_instance("telemetry: {enabled: false}\n", database=b"no database " * 99), 1, ("DAGSTER_HOME", "database")),
+        (lambda folder: {"DAGSTER_HOME": str(folder / ".." / "nowhere")}, 2, ("DAGSTER_HOME", "exists")),
+        (lambda _folder: {"SESSIONS_PIPELINE_DATA_ROOT": "ftp://user:hunter2@host/x"}, 1, ("DATA_ROOT",)),
+        (
+            lambda _folder: {"HTTPS_PROXY": "bogus://user:hunter2@host", "LANGSMITH_ENDPOINT": "https://a.example"},
+            2,
+            (),
+        ),
+    ],
+)
+def test_whatever_is_broken_is_one_line_that_names_it(
+    run: Run, tmp_path: Path, prepare: Callable[[Path], dict[str, str]], status: int, words: tuple[str, ...]
+) -> None:
+    result = run("materialize", *_days(), **prepare(tmp_path))
+    _complains(result, status, *words)
+    assert "hunter2" not in result.err
+
+
+def test_what_nobody_foresaw_is_one_line_and_its_traceback_a_file_without_secrets(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError(f"odd {KEY}\nhttps://user:hunter2@host")
+
+    monkeypatch.setattr("sessions_pipeline.cli.run.run_days", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = run("materialize", *_days(), LANGSMITH_API_KEY=KEY)
+    (kept,) = tmp_path.glob("sessions-pipeline-*.txt")
+    _complains(result, 1, "unexpected RuntimeError", str(kept))
+    assert "Traceback" in kept.read_text()
+    assert KEY not in result.err + kept.read_text()
+    assert "hunter2" not in kept.read_text()
+
+
+def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) -> None:
+    result = run("report", SESSIONS_PIPELINE_LOOKBACK_DAY="3")
+    assert result.status == 0
+    assert "did you mean SESSIONS_PIPELINE_LOOKBACK_DAYS?" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("materialise",), ("No such command 'materialise'", "did you mean 'materialize'")),
+        (("list", "--limits", "3"), ("--limit", "list --help")),
+        (("list", "--limit", "many"), ("--limit", "should be a valid integer")),
+        (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
+        (("report", "--from", "2026-01-01"), ("--to",)),
+    ],
+)
+def test_wrong_usage_is_one_line_in_one_style(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    _complains(result, 2, *words)
+    assert result.err.startswith("sessions-pipeline: ")
+    assert "Input" not in result.err
 
 
 def test_a_taken_port_is_one_line(run: Run) -> None:

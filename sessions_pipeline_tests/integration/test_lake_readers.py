@@ -1,7 +1,7 @@
 """Promises to other people's tools: a glob over a table reads with the contract's types, in each of them."""
 
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import pytest
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.tables import EXPERIMENT_SUMMARY, RAW_SESSIONS, SESSIONS
+from sessions_pipeline_tests.lake_rows import DAY, raw
 
-DAY = date(2025, 1, 31)
 NOON = datetime(2025, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 COST = Decimal("12345678901234567890.123456789012345678")
 
@@ -123,9 +123,7 @@ def test_a_reader_during_many_replaces_sees_only_whole_files(tmp_path: Path):
 
     def write(generation: int) -> None:
         payloads = [f"{generation}-{row}" for row in range(1, 200 + generation % 7)]
-        columns = {"session_id": payloads, "payload": payloads, "fetched_at": [NOON] * len(payloads)}
-        columns |= {"tenant_id": [None] * len(payloads), "start_time": [None] * len(payloads)}
-        lake.replace(RAW_SESSIONS, DAY, pa.table(columns, RAW_SESSIONS.schema), {"generation": str(generation)})
+        lake.replace(RAW_SESSIONS, DAY, raw(*payloads), {"generation": str(generation)})
 
     write(0)
     done = threading.Event()

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pytest
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake import lease
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     Bucket,
@@ -91,11 +89,9 @@ def test_passing_faults_of_the_store_change_nothing_of_the_result(
 
 
 def test_a_store_that_fails_for_good_ends_the_run_in_one_line_and_every_day_is_old_or_new(
-    tmp_path: Path, bucket: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bucket: str, server: S3Server
 ) -> None:
     root = Bucket(bucket)
-    # The store fails when the lock is to be released, too: the next run waits until it has run out.
-    monkeypatch.setattr(lease, "SECONDS", 2)
     with running_sandbox(texts=some_records(150), now=NOW) as sandbox:
         read(sandbox, tmp_path)
         old = contents(tmp_path)

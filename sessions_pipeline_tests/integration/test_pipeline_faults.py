@@ -16,7 +16,6 @@ import dagster as dg
 import pytest
 import stamina
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import (
     ApiError,
     AuthenticationError,
@@ -34,11 +33,9 @@ from sessions_pipeline.errors import (
     UnreachableError,
 )
 from sessions_pipeline.langsmith import throttle
-from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.partitions import range_tags
+from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import running_sandbox
+from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
@@ -51,6 +48,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     files,
     read,
     record,
+    run_days,
     settings_for,
     some_records,
     stray,
@@ -206,13 +204,8 @@ def test_the_announced_end_of_the_api_is_one_warning_and_metadata(data_root: Dat
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("deprecated", "Thu, 31 Dec 2099 00:00:00 GMT", times=None))
         pipeline = Pipeline(settings_for(sandbox.url, data_root, **SMALL_PAGES))
-        job = build_definitions(pipeline).get_repository_def().get_job("refresh_sessions")
         with dg.DagsterInstance.ephemeral() as instance:
-            result = job.execute_in_process(
-                instance=instance,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                tags=range_tags(FIRST, TODAY),
-            )
+            result = runs.run_days(pipeline, FIRST, TODAY, instance=instance)
             logged = [entry for entry in instance.all_logs(result.run_id) if "announces the end" in entry.user_message]
     assert len(logged) == 1
     assert "Thu, 31 Dec 2099" in logged[0].user_message
@@ -231,7 +224,7 @@ def test_too_many_rejected_records_fail_their_day_alone_and_it_keeps_its_former_
         before, rows = files(data_root), contents(data_root)
         data = sandbox.api.data
         data.texts = [  # type: ignore[attr-defined]
-            re.sub(r'"total_cost":"1.25"', '"total_cost":"much"', text) if str(TODAY) in text else text for text in good
+            re.sub(r'"run_count": ?10', '"run_count":"many"', text) if str(TODAY) in text else text for text in good
         ]
         with failing_in_one_line(TooManyRejectedError, f"{TODAY}: 91 of 182|{TODAY}: 91 of 91"):
             read(sandbox, data_root)

@@ -1,7 +1,7 @@
 """The story of a day that is read again and again: what was spent stays spent, and every number is explained."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.errors import ApiError, NotReadError, SettingError
-from sessions_pipeline.orchestration import refresh
-from sessions_pipeline.orchestration.build import build_definitions, quiet_config
-from sessions_pipeline.orchestration.partitions import range_tags
-from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -24,10 +18,9 @@ from sessions_pipeline.tables import (
     RAW_SESSIONS,
     REJECTED_SESSIONS,
     SESSIONS,
-    history,
 )
-from sessions_pipeline.tables.readings import load_readings
-from sessions_pipeline.validation.batch import Judged, judge_batch
+from sessions_pipeline.tables.readings import READINGS, load_readings
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
@@ -40,6 +33,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     lake_at,
     read,
     record,
+    run_days,
     some_records,
 )
 
@@ -47,21 +41,25 @@ DAY = TODAY
 
 
 class Clock:
-    """The time of each run: an hour later every time."""
+    """The time of a run: an hour later every time."""
 
     def __init__(self, start: datetime) -> None:
         self.time = start
 
     def __call__(self) -> datetime:
-        self.time += timedelta(hours=1)
         return self.time
+
+    def read(
+        self, sandbox: Sandbox, root: DataRoot, first: date = FIRST, last: date = TODAY, **values: Any
+    ) -> Settings:
+        """One run of `refresh_sessions`, an hour later; the settings that it had."""
+        self.time += timedelta(hours=1)
+        return read(sandbox, root, first, last, clock=self, **values)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(NOW)
-    monkeypatch.setattr(refresh, "now", clock)
-    return clock
+def clock() -> Clock:
+    return Clock(NOW)
 
 
 def serve(sandbox: Sandbox, *texts: str) -> None:
@@ -73,11 +71,8 @@ def daily_cost(root: DataRoot) -> list[tuple[int, Decimal]]:
     return [(row["session_count"], row["total_cost"]) for row in rows]
 
 
-def told_of(settings: Settings, table: str) -> dict[str, Any]:
+def told_of(result: dg.ExecuteInProcessResult, table: str) -> dict[str, Any]:
     """The metadata that the day's materialization shows."""
-    job = build_definitions(Pipeline(settings)).get_repository_def().get_job("refresh_sessions")
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = job.execute_in_process(instance=instance, run_config=quiet_config(), tags=range_tags(DAY, DAY))
     [event] = [
         event.step_materialization_data.materialization
         for event in result.get_asset_materialization_events()
@@ -91,21 +86,21 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: 
     kept, deleted, expired = record(1, NOW), record(2, NOW), record(3, NOW)
     emptied = record(3, NOW, run_count=0, total_tokens=0, total_cost=None)
     with running_sandbox(texts=[kept, deleted, expired], now=NOW) as sandbox:
-        read(sandbox, data_root, DAY, DAY)
+        settings = clock.read(sandbox, data_root, DAY, DAY)
         first = clock.time
         before, month = daily_cost(data_root), contents(data_root)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"]
         serve(sandbox, kept, emptied)
-        settings = read(sandbox, data_root, DAY, DAY)
+        clock.time += timedelta(hours=1)
         second = clock.time
-        told = told_of(settings, SESSIONS.name)
-        raw = told_of(settings, RAW_SESSIONS.name)
+        result = run_days(settings, DAY, DAY, clock=clock)
+        told, raw = told_of(result, SESSIONS.name), told_of(result, RAW_SESSIONS.name)
     assert before == daily_cost(data_root) == [(3, Decimal("3.75"))]
     assert contents(data_root)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"] == month
     rows = {row["id"][-1]: row for row in lake_at(data_root).read(SESSIONS, DAY).to_pylist()}
-    assert [(rows[i]["missing_since"], rows[i]["stats_as_of"], rows[i]["fetched_at"] > second) for i in "123"] == [
-        (None, clock.time - timedelta(hours=0), True),
-        (second, first, False),
-        (None, first, True),
+    assert [(rows[i]["missing_since"], rows[i]["stats_as_of"], rows[i]["fetched_at"]) for i in "123"] == [
+        (None, first, first),
+        (second, first, first),
+        (None, first, second),
     ]
     assert [rows[i]["run_count"] for i in "123"] == [10, 10, 10]
     assert (told["missing"], told["rests_on_kept_readings"], told["kept_cost"]) == (1, 2, "2.500000000000000000")
@@ -115,11 +110,11 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: 
 
 def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(data_root: DataRoot, clock: Clock) -> None:
     with running_sandbox(texts=some_records(200), now=NOW) as sandbox:
-        settings = read(sandbox, data_root)
+        settings = clock.read(sandbox, data_root)
         known, then = contents(data_root), clock.time + timedelta(minutes=1)
         times = lake_at(data_root).read(SESSIONS, DAY).column("fetched_at").to_pylist()
         serve(sandbox, *some_records(150, total_cost="9.99"), "7")
-        read(sandbox, data_root)
+        clock.read(sandbox, data_root)
         later = contents(data_root)
     # The server is gone.
     run_days(settings, FIRST, TODAY, as_of=then)
@@ -136,30 +131,24 @@ def test_as_of_a_time_before_the_first_reading_is_one_line_and_changes_nothing(
     data_root: DataRoot, clock: Clock
 ) -> None:
     with running_sandbox(texts=some_records(20), now=NOW) as sandbox:
-        settings = read(sandbox, data_root)
+        settings = clock.read(sandbox, data_root)
     before = files(data_root)
     with failing_in_one_line(NotReadError, "was not read yet"):
         run_days(settings, FIRST, TODAY, as_of=clock.time - timedelta(hours=2))
     assert files(data_root) == before
 
 
-def test_after_a_fix_of_the_rules_rejected_records_are_judged_again_without_the_network(
-    data_root: DataRoot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = [record(number, NOW) for number in range(10)]
-
-    def strict(payloads: list[str]) -> Judged:
-        return judge_batch([text.replace("tenant_id", "x") if "experiment 3" in text else text for text in payloads])
-
-    with running_sandbox(texts=good, now=NOW) as sandbox:
-        with monkeypatch.context() as wrong_rules:
-            wrong_rules.setattr(history, "judge_batch", strict)
-            settings = read(sandbox, data_root, DAY, DAY)
-        assert lake_at(data_root).read(REJECTED_SESSIONS, DAY).num_rows == 1
-        assert daily_cost(data_root) == [(9, Decimal("11.25"))]
+def test_after_a_fix_of_the_rules_records_are_judged_again_without_the_network(tmp_path: Path) -> None:
+    with running_sandbox(texts=[record(number, NOW) for number in range(10)], now=NOW) as sandbox:
+        settings = read(sandbox, tmp_path, DAY, DAY)
+    lake = Lake.open(str(tmp_path), query={})
+    # As rules that were too strict would have left it.
+    strict = lake.read(SESSIONS, DAY).slice(1)
+    lake.replace(SESSIONS, DAY, strict, lake.metadata(SESSIONS, DAY))
     run_days(settings, DAY, DAY, select="key:sessions+ or key:rejected_sessions")
-    assert lake_at(data_root).read(REJECTED_SESSIONS, DAY).num_rows == 0
-    assert daily_cost(data_root) == [(10, Decimal("12.50"))]
+    assert lake.read(SESSIONS, DAY).num_rows == 10
+    assert lake.read(REJECTED_SESSIONS, DAY).num_rows == 0
+    assert daily_cost(tmp_path) == [(10, Decimal("12.50"))]
 
 
 def test_what_was_never_read_cannot_be_derived(data_root: DataRoot) -> None:
@@ -174,12 +163,12 @@ def test_superseded_readings_go_after_their_days_and_no_number_moves(data_root: 
     with running_sandbox(texts=[], now=NOW) as sandbox:
         for runs in (5, 8, 10, 10, 2, 0):
             serve(sandbox, record(1, NOW, run_count=runs, name=f"at {clock.time}"), record(2, NOW))
-            read(sandbox, data_root, DAY, DAY, **keeping)
+            clock.read(sandbox, data_root, DAY, DAY, **keeping)
         everything = lake_at(data_root).read(RAW_SESSIONS, DAY).num_rows
         # Once, long after: nothing the API says has changed, only the time.
         clock.time += timedelta(days=30)
         settled = [row | {"fetched_at": None} for row in lake_at(data_root).read(SESSIONS, DAY).to_pylist()]
-        read(sandbox, data_root, DAY, DAY, **keeping)
+        clock.read(sandbox, data_root, DAY, DAY, **keeping)
     left = lake_at(data_root).read(RAW_SESSIONS, DAY).to_pylist()
     runs_left = sorted(json.loads(row["payload"])["run_count"] for row in left if row["session_id"].endswith("1"))
     assert everything == 7
@@ -187,7 +176,7 @@ def test_superseded_readings_go_after_their_days_and_no_number_moves(data_root: 
     after = lake_at(data_root).read(SESSIONS, DAY).to_pylist()
     assert [row["stats_as_of"] for row in after][:1] == [row["stats_as_of"] for row in settled][:1]
     assert [row["run_count"] for row in after] == [row["run_count"] for row in settled]
-    assert len(load_readings(lake_at(data_root).metadata(RAW_SESSIONS, DAY))) >= 6
+    assert len(load_readings(lake_at(data_root).metadata(RAW_SESSIONS, DAY)[READINGS])) >= 6
 
 
 def test_private_fields_are_in_no_file_of_the_lake(tmp_path: Path) -> None:
@@ -233,4 +222,4 @@ def test_a_failed_reading_is_no_reading(data_root: DataRoot) -> None:
         with failing_in_one_line(ApiError, "404"):
             read(sandbox, data_root)
     assert contents(data_root) == before
-    assert datetime.now(UTC) > load_readings(lake_at(data_root).metadata(RAW_SESSIONS, DAY))[-1].fetched_at
+    assert datetime.now(UTC) > load_readings(lake_at(data_root).metadata(RAW_SESSIONS, DAY)[READINGS])[-1].fetched_at

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from sessions_pipeline.sandbox.faults import KINDS
+from sessions_pipeline_tests.faulty_server import KINDS
 from sessions_pipeline_tests.integration.test_pipeline_faults import FINAL, PASSING
 
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"

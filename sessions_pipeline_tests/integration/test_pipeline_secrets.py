@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.sandbox.faults import Fault
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, KEY, NOW, TODAY, read, some_records
 
 RUN = [

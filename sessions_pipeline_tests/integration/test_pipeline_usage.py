@@ -2,18 +2,18 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
-import pytest
-
-from sessions_pipeline.cli.run import run_days
-from sessions_pipeline.errors import UsageError
-from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.sandbox.company import DAY_US, WORKSPACE, Run, Session
+from sessions_pipeline.days import days_between
+from sessions_pipeline.sandbox.company import DAY_US, OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.server import Sandbox, running_sandbox
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DataRoot,
+    lake_at,
+    run_days,
     settings_for,
 )
 
@@ -23,8 +23,10 @@ def runs_of_day(session: Session, day: date) -> list[Run]:
     return [run for run in session.runs if run.start_us // DAY_US == number]
 
 
-def measure(sandbox: Sandbox, root: DataRoot, first: date, last: date) -> None:
-    run_days(settings_for(sandbox.url, root), first, last, select="daily_cost_by_project")
+def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> None:
+    """Measure what can be from a day on; which days a run is for makes no difference."""
+    settings = settings_for(sandbox.url, root, SESSIONS_PIPELINE_START_DATE=first, **values)
+    run_days(settings, first, first, select="daily_cost_by_project")
 
 
 def yesterday() -> date:
@@ -34,12 +36,12 @@ def yesterday() -> date:
 def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None:
     day = yesterday()
     with running_sandbox(broken=False) as sandbox:
-        measure(sandbox, data_root, day, day)
+        measure(sandbox, data_root, day)
         assert isinstance(sandbox.api.data, CompanyData)
         sessions = [session for session in sandbox.api.data.sessions if session.tenant_id == WORKSPACE]
         expected = {session.id: runs for session in sessions if (runs := runs_of_day(session, day))}
         unpriced = {s.id for s in sessions if s.model == "in-house-7b" and s.seed % 2 == 0}
-    rows = {row["id"]: row for row in Lake.open(str(data_root), query={}).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
+    rows = {row["id"]: row for row in lake_at(data_root).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
     assert rows.keys() == expected.keys()
     assert all(row["is_exact"] for row in rows.values())
     for session, runs in expected.items():
@@ -62,21 +64,41 @@ def test_usage_that_moves_while_it_is_read_is_flagged(data_root: DataRoot) -> No
             data.forget(project)
 
         sandbox.api.before_answer = run_arrives
-        measure(sandbox, data_root, day, day)
-    rows = {row["id"]: row for row in Lake.open(str(data_root), query={}).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
+        measure(sandbox, data_root, day)
+    rows = {row["id"]: row for row in lake_at(data_root).read(DAILY_COST_BY_PROJECT, day).to_pylist()}
     assert not rows[project.id]["is_exact"]
     assert any(row["is_exact"] for row in rows.values())
 
 
-def test_days_beyond_the_apis_reach_are_refused_alone_and_skipped_among_others(data_root: DataRoot) -> None:
-    old = yesterday() - timedelta(days=40)
+def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_over(data_root: DataRoot) -> None:
+    old, today = yesterday() - timedelta(days=40), yesterday() + timedelta(days=1)
+    with running_sandbox(texts=[]) as sandbox:
+        measure(sandbox, data_root, old)
+        lake = lake_at(data_root)
+        days = lake.days(DAILY_COST_BY_PROJECT)
+        assert days == days_between(today - timedelta(days=30), today)
+        versions = lake.versions(DAILY_COST_BY_PROJECT, days)
+        Path(lake.uri(DAILY_COST_BY_PROJECT, days[5])).unlink(missing_ok=True)
+        measure(sandbox, data_root, old)
+    after = lake.versions(DAILY_COST_BY_PROJECT, days)
+    assert [day for day in days if after[day] != versions[day]] in ([days[5], today], [today])
+
+
+def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> None:
+    today = yesterday() + timedelta(days=1)
     with running_sandbox(broken=False) as sandbox:
-        with pytest.raises(UsageError, match="31 days back"):
-            measure(sandbox, data_root, old, old)
-        sandbox.api.data.sessions = []  # type: ignore[attr-defined]
-        measure(sandbox, data_root, old, yesterday())
-    lake = Lake.open(str(data_root), query={})
-    days = lake.days(DAILY_COST_BY_PROJECT)
-    assert min(days) > old
-    assert max(days) == yesterday()
-    assert len(days) == 30
+        measure(sandbox, data_root, today, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+        before = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today)
+        measure(sandbox, data_root, today, LANGSMITH_WORKSPACE_ID=WORKSPACE)
+    after = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today)
+    others = {row["id"] for row in before.to_pylist() if row["tenant_id"] == OTHER_WORKSPACE}
+    assert others
+    assert {row["id"] for row in after.to_pylist() if row["tenant_id"] == OTHER_WORKSPACE} == others
+
+
+def test_names_that_are_redacted_are_not_written(data_root: DataRoot) -> None:
+    today = yesterday() + timedelta(days=1)
+    with running_sandbox(broken=False) as sandbox:
+        measure(sandbox, data_root, today, SESSIONS_PIPELINE_REDACT="name")
+    names = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today).column("name")
+    assert len(names) == names.null_count > 0

@@ -8,7 +8,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
 from importlib.util import find_spec
@@ -19,12 +19,19 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.tables import columns
-from sessions_pipeline.tables.daily_cost_by_reference_dataset import daily_cost_by_reference_dataset
-from sessions_pipeline.tables.experiment_summary import experiment_summary
-from sessions_pipeline.tables.period_costs import monthly_costs, weekly_costs
-from sessions_pipeline.tables.session_feedback import session_feedback
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_PROJECT,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    DERIVED,
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+    TABLES,
+    Table,
+)
+from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
 from sessions_pipeline_tests.builders import NOON, dataset, experiment, session, sessions_table, table_of, uuid
+from sessions_pipeline_tests.days import day_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
 FIRST = NOON.date()
@@ -64,19 +71,16 @@ def fill(root: Path) -> None:
     lake = Lake.open(str(root), query={})
     for number, day in [*zip(NUMBERS, DAYS, strict=True), (None, UNDATED)]:
         rows = [experiment(999, name="undated", start_time=None)] if number is None else sessions_of(number)
-        table = sessions_table(*rows)
-        feedback = session_feedback(table)
-        lake.replace(columns.RAW_SESSIONS, day, columns.RAW_SESSIONS.schema.empty_table(), {})
-        lake.replace(columns.REJECTED_SESSIONS, day, columns.REJECTED_SESSIONS.schema.empty_table(), {})
-        lake.replace(columns.SESSIONS, day, table, {})
-        lake.replace(columns.SESSION_FEEDBACK, day, feedback, {})
-        lake.replace(columns.EXPERIMENT_SUMMARY, day, experiment_summary(table, feedback), {})
-        if isinstance(day, date):
-            daily = daily_cost_by_reference_dataset(table)
-            lake.replace(columns.DAILY_COST_BY_REFERENCE_DATASET, day, daily, {})
-    daily = lake.read_days(columns.DAILY_COST_BY_REFERENCE_DATASET, DAYS)
-    lake.replace(columns.WEEKLY_COST_BY_REFERENCE_DATASET, None, weekly_costs(daily, DAYS), {})
-    lake.replace(columns.MONTHLY_COST_BY_REFERENCE_DATASET, None, monthly_costs(daily, DAYS), {})
+        tables = day_of({SESSIONS: sessions_table(*rows)})
+        lake.replace(RAW_SESSIONS, day, RAW_SESSIONS.schema.empty_table(), {})
+        lake.replace(REJECTED_SESSIONS, day, REJECTED_SESSIONS.schema.empty_table(), {})
+        lake.replace(SESSIONS, day, tables[SESSIONS], {})
+        for derived in DERIVED.values():
+            tables.put(derived.table, derived.make(tables))
+            lake.replace(derived.table, day, tables[derived.table], {})
+    daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS)
+    for period in PERIODS:
+        lake.replace(period.table, None, sum_periods(period, None, daily, dict.fromkeys(DAYS, True), DAYS), {})
 
 
 def sections() -> dict[str, str]:
@@ -122,9 +126,9 @@ def lake(place: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-@pytest.mark.parametrize("table", columns.TABLES, ids=lambda table: table.name)
-def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnection, table: columns.Table) -> None:
-    if table is columns.DAILY_COST_BY_PROJECT:
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnection, table: Table) -> None:
+    if table is DAILY_COST_BY_PROJECT:
         with pytest.raises(duckdb.IOException, match="No files found"):
             lake.sql("FROM days_of('daily_cost_by_project')").fetchall()
         return
@@ -135,7 +139,7 @@ def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnecti
 def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path, place: Path) -> None:
     row = {"id": uuid(1), "tenant_id": uuid(2), "is_exact": True, "read_at": NOON, "total_cost": "1.5"}
     costs = table_of("daily_cost_by_project", [row])
-    Lake.open(str(tmp_path), query={}).replace(columns.DAILY_COST_BY_PROJECT, FIRST, costs, {})
+    Lake.open(str(tmp_path), query={}).replace(DAILY_COST_BY_PROJECT, FIRST, costs, {})
     with duckdb.connect() as connection:
         connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
         connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())

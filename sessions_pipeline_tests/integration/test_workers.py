@@ -7,26 +7,22 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.errors import LakeError, SumOverflowError, WorkerLostError
+from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.orchestration import workers
-from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, workers_for
-from sessions_pipeline.process_day import sum_costs
-from sessions_pipeline.sandbox.server import running_sandbox
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, SESSIONS
-from sessions_pipeline_tests.builders import experiment, sessions_table
-from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, read
+from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
+from sessions_pipeline_tests.faulty_server import running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
 
 FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
 
 
-@pytest.fixture(params=[1, BACKFILL_DAYS], ids=["thread", "processes"])
-def crew(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
-    monkeypatch.setattr(workers, "_cores", lambda: 2)
+@pytest.fixture(params=[0, 2], ids=["thread", "processes"])
+def crew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workers]:
     with workers_for(request.param, Lake.open(str(tmp_path), query={}), str(tmp_path), {}) as started:
         yield started
 
@@ -78,43 +74,40 @@ def test_a_task_that_cannot_be_had_fails_after_the_results_before_it(crew: Worke
     assert given == [2]
 
 
-def test_a_killed_worker_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_cores", lambda: 2)
+def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
     lake = Lake.open(str(tmp_path), query={})
     with (
-        workers_for(BACKFILL_DAYS, lake, str(tmp_path), {}) as crew,
+        workers_for(2, lake, str(tmp_path), {}) as crew,
         pytest.raises(WorkerLostError, match="memory ran out; days already written stay, run the others again"),
     ):
         list(crew.each(die, range(9)))
 
 
-def test_few_days_are_done_in_this_process_and_many_in_others(crew: Workers, request: pytest.FixtureRequest) -> None:
+def test_work_is_done_in_this_process_or_in_others(crew: Workers, request: pytest.FixtureRequest) -> None:
     is_here = set(crew.each(who, range(4))) == {os.getpid()}
-    assert is_here is (request.node.callspec.params["crew"] == 1)
+    assert is_here is (request.node.callspec.params["crew"] == 0)
 
 
-def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("days", "most", "processes"),
+    [(BACKFILL_DAYS - 1, 4, 0), (BACKFILL_DAYS, 4, 4), (365, 64, 4), (365, 2, 2), (365, 1, 0)],
+)
+def test_a_backfill_is_shared_out_to_at_most_four_processes_and_a_refresh_to_none(
+    days: int, most: int, processes: int
 ) -> None:
+    assert processes_for(days, most) == processes
+
+
+def test_a_process_that_may_have_no_children_does_the_days_itself() -> None:
+    with get_context("fork").Pool(1) as pool:
+        assert pool.apply(processes_for, (365, 4)) == 0
+
+
+def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox:
-        monkeypatch.setattr(workers, "_cores", lambda: 1)
-        read(sandbox, tmp_path / "one", FIRST, TODAY)
-        monkeypatch.setattr(workers, "_cores", lambda: 3)
-        read(sandbox, tmp_path / "several", FIRST, TODAY)
-        read(sandbox, tmp_path / "several", FIRST, TODAY)
+        for name, processes in (("one", 1), ("several", 3), ("several", 3)):
+            run_days(settings_for(sandbox.url, tmp_path / name), FIRST, TODAY, processes=processes)
     assert contents(tmp_path / "one") == contents(tmp_path / "several")
-
-
-def test_a_sum_that_does_not_fit_names_its_day_and_leaves_the_table_as_it_was(tmp_path: Path) -> None:
-    lake = Lake.open(str(tmp_path), query={})
-    lake.replace(SESSIONS, TODAY, sessions_table(experiment(1, total_tokens=2**63 - 1)), {})
-    sum_costs(lake, TODAY)
-    before = lake.read(DAILY_COST_BY_REFERENCE_DATASET, TODAY)
-    huge = [experiment(number, total_tokens=2**63 - 1) for number in (1, 2)]
-    lake.replace(SESSIONS, TODAY, sessions_table(*huge), {})
-    with pytest.raises(SumOverflowError, match=rf"^{TODAY}: total_tokens of .* 18446744073709551614, more than"):
-        sum_costs(lake, TODAY)
-    assert lake.read(DAILY_COST_BY_REFERENCE_DATASET, TODAY).equals(before)
 
 
 ORPHAN = """
@@ -123,8 +116,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import workers
 from sessions_pipeline_tests.integration.test_workers import who
 
-workers._cores = lambda: 3
-with workers.workers_for(99, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
+with workers.workers_for(3, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
     print(*set(crew.each(who, range(40))), flush=True)
     sys.stdin.read()
 """
@@ -151,7 +143,7 @@ def _is_alive(process: int) -> bool:
 
 
 def test_what_is_being_prepared_is_not_interrupted_by_ctrl_c() -> None:
-    prepare = "from sessions_pipeline.orchestration import workers; workers._cores = lambda: 2; workers.prepare(99)"
+    prepare = "from sessions_pipeline.orchestration import workers; workers.prepare(2)"
     wait = "import sys; print('ready', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", f"{prepare}; {wait}"]
     with subprocess.Popen(

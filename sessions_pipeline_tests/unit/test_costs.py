@@ -1,7 +1,7 @@
 """Daily, weekly and monthly costs: exact sums of what is known, and how many days stand behind them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -16,16 +16,36 @@ from sessions_pipeline.errors import SumOverflowError
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
+    SESSIONS,
     WEEKLY_COST_BY_REFERENCE_DATASET,
 )
-from sessions_pipeline.tables.daily_cost_by_reference_dataset import MEASURES, daily_cost_by_reference_dataset
-from sessions_pipeline.tables.period_costs import monthly_costs, weekly_costs
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import MEASURES
+from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, experiment, on_day, session, sessions_table
+from sessions_pipeline_tests.days import derive
 
 MONDAY = date(2025, 3, 3)
 LARGEST = "99999999999999999999.999999999999999999"
 SMALLEST = "0.000000000000000001"
 INT64_MAX = 2**63 - 1
+
+
+def daily_cost_by_reference_dataset(sessions: pa.Table, **day: Any) -> pa.Table:
+    return derive(DAILY_COST_BY_REFERENCE_DATASET, {SESSIONS: sessions}, **day)
+
+
+def whole(period: Period, daily: pa.Table, read: Collection[date], unfinished: Collection[date]) -> pa.Table:
+    """The period's table from nothing; days with rows count as read."""
+    days = {*read, *daily.column("start_date").to_pylist()}
+    return sum_periods(period, None, daily, {day: day not in unfinished for day in days}, days)
+
+
+def weekly_costs(daily: pa.Table, read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
+    return whole(PERIODS[0], daily, read, unfinished)
+
+
+def monthly_costs(daily: pa.Table, read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
+    return whole(PERIODS[1], daily, read, unfinished)
 
 
 def costs_of(*rows: dict[str, Any]) -> list[dict[str, Any]]:
@@ -164,7 +184,7 @@ def independently(groups: dict[Any, list[dict[str, Any]]]) -> dict[Any, dict[str
     return result
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(days_and_rows(SMALL_COST, SMALL_COUNT) | days_and_rows(ANY_COST, ANY_COUNT), st.sets(DAY, max_size=45))
 def test_days_weeks_and_months_equal_sums_made_in_python(
     rows: list[tuple[date, dict[str, Any]]], read: set[date]
@@ -258,3 +278,40 @@ def test_periods_have_the_tables_schemas_also_without_rows() -> None:
     ):
         assert rows.num_rows == 0
         assert rows.schema.equals(table.schema, check_metadata=True)
+
+
+def test_a_workspace_that_was_last_read_before_the_day_was_over_has_open_rows() -> None:
+    rows = [experiment(1), experiment(2, tenant_id=OTHER_TENANT)]
+    daily = daily_cost_by_reference_dataset(sessions_table(*rows), open_workspaces=frozenset([OTHER_TENANT]))
+    assert daily.column("is_day_over").to_pylist() == [True, False]
+    weekly = weekly_costs(on_day(MONDAY, daily), week(MONDAY, 7))
+    assert weekly.column("is_complete").to_pylist() == [True, False]
+
+
+def test_only_the_periods_of_touched_days_are_made_again() -> None:
+    next_monday = MONDAY + timedelta(days=7)
+    first = daily_of((MONDAY, [experiment(1)]), (next_monday, [experiment(1, total_cost="1")]))
+    stored = weekly_costs(first, [])
+    changed = daily_of((next_monday, [experiment(1, total_cost="2"), experiment(2)]))
+    again = sum_periods(PERIODS[0], stored, changed, {next_monday: True}, [next_monday])
+    assert again.slice(0, 1).equals(stored.slice(0, 1))
+    assert again.column("session_count").to_pylist() == [1, 2]
+    assert again.column("total_cost").to_pylist() == [None, Decimal(2)]
+    # A period that lost its last row goes.
+    none = sum_periods(PERIODS[0], again, daily_of(), {next_monday: True}, [next_monday])
+    assert none.column("week_start").to_pylist() == [MONDAY]
+
+
+@pytest.mark.parametrize(
+    ("period", "touched", "first", "last"),
+    [
+        (PERIODS[0], [date(2025, 1, 1)], date(2024, 12, 30), date(2025, 1, 5)),
+        (PERIODS[1], [date(2024, 2, 29)], date(2024, 2, 1), date(2024, 2, 29)),
+        (PERIODS[1], [date(2025, 12, 31)], date(2025, 12, 1), date(2025, 12, 31)),
+    ],
+)
+def test_the_days_of_a_touched_period_are_all_its_days(
+    period: Period, touched: list[date], first: date, last: date
+) -> None:
+    days = period.days(touched)
+    assert (days[0], days[-1], len(days)) == (first, last, (last - first).days + 1)

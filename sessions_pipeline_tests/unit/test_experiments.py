@@ -6,17 +6,25 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.tables import EXPERIMENT_SUMMARY, SESSION_FEEDBACK
-from sessions_pipeline.tables.experiment_summary import experiment_summary
-from sessions_pipeline.tables.session_feedback import session_feedback
+from sessions_pipeline.tables import EXPERIMENT_SUMMARY, SESSION_FEEDBACK, SESSIONS
 from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, uuid
+from sessions_pipeline_tests.days import derive
 
 LARGEST = Decimal("99999999999999999999.999999999999999999")
 EXACT = Context(prec=60)
+
+
+def session_feedback(sessions: pa.Table) -> pa.Table:
+    return derive(SESSION_FEEDBACK, {SESSIONS: sessions})
+
+
+def experiment_summary(sessions: pa.Table, feedback: pa.Table) -> pa.Table:
+    return derive(EXPERIMENT_SUMMARY, {SESSIONS: sessions, SESSION_FEEDBACK: feedback})
 
 
 def feedback_of(stats: str) -> list[dict[str, Any]]:
@@ -129,7 +137,7 @@ JSON = st.recursive(
 STAT = JSON | st.dictionaries(st.sampled_from(["n", "avg", "stdev", "errors", "values"]), JSON)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), STAT))
 def test_no_statistics_are_an_error_and_no_key_is_lost(stats: dict[str, Any]) -> None:
     rows = feedback_of(json.dumps(stats))

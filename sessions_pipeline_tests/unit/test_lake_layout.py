@@ -45,6 +45,9 @@ def test_a_day_and_a_table_that_do_not_fit_are_refused():
         "sessions/start_date=2025-13-31/sessions.parquet",
         "sessions/start_date=/sessions.parquet",
         "sessions/usage_date=2025-01-31/sessions.parquet",
+        "sessions/start_date=20250131/sessions.parquet",
+        "sessions/start_date=2025-W05-5/sessions.parquet",
+        "sessions/start_date=2025-1-31/sessions.parquet",
         "sessions/README.md",
     ],
 )

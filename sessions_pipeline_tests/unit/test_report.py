@@ -1,4 +1,4 @@
-"""What the report says: sums, the period before, honesty, and that no name becomes markup."""
+"""What the report says: sums, the period before, caveats, and that no name becomes markup."""
 
 import base64
 import hashlib
@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.outputs.report import ReportData, build_report
-from sessions_pipeline.outputs.report.honesty import notes
+from sessions_pipeline.outputs.report.caveats import caveats
+from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.report.ranking import panels
 from sessions_pipeline.outputs.report.spending import spending
 from sessions_pipeline_tests.builders import dataset
@@ -132,16 +133,17 @@ def test_the_change_against_the_period_before_is_told_with_what_is_known(
 
 
 def test_what_moved_the_total_is_named_the_largest_first() -> None:
-    html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1")))
+    names = {dataset(1): "golden", dataset(2): "support", dataset(3): "search"}
+    html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1"), names=names))
     text = words(html)
     moved = text[text.index("What moved it") :]
     assert moved.startswith(
-        "What moved it: da000000 \N{MINUS SIGN}$30.00 (none now), da000000 +$10.00 (new), da000000 +$1.00 (new)."
+        "What moved it: support \N{MINUS SIGN}$30.00 (none now), golden +$10.00 (new), search +$1.00 (new)."
     )
 
 
 def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
-    kept = {"start_date": FIRST, "reference_dataset_id": dataset(1), "total_cost": Decimal(3), "missing_since": None}
+    kept = {"reference_dataset_id": dataset(1), "total_cost": Decimal(3), "missing_since": None}
     at = datetime(2025, 4, 1, tzinfo=UTC)
     data = report_of(
         daily(FIRST, 1, "5", zero_cost_with_tokens_count=2),
@@ -157,7 +159,7 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
         ],
         unread=[date(2025, 3, 5), date(2025, 3, 6), date(2025, 3, 9)],
     )
-    told = {note.key: (note.fine, f"{note.headline} {note.text}") for note in notes(data, spending(data))}
+    told = {caveat.key: (caveat.fine, f"{caveat.headline} {caveat.text}") for caveat in caveats(data, spending(data))}
     assert not any(fine for key, (fine, _) in told.items() if key != "read_at")
     assert told["unpriced"][1].startswith("1 of 2 experiments without a cost")
     assert told["zero_cost"][1].startswith("2 experiments cost exactly $0")
@@ -169,19 +171,19 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
     assert told["undated"][1].startswith("1 experiment without a start time")
 
     fine = report_of(daily(FIRST, 1, "5"))
-    assert all(note.fine for note in notes(fine, spending(fine)))
+    assert all(caveat.fine for caveat in caveats(fine, spending(fine)))
     html = build_report(fine)
     assert html.index("How far to trust these numbers") < html.index("Cost by dataset")
 
 
 def test_a_day_that_was_not_over_when_it_was_read_is_told() -> None:
     data = report_of(daily(FIRST, 1, "5"), read_at=datetime(2025, 3, 30, 23, 59, tzinfo=UTC))
-    (note,) = (note for note in notes(data, spending(data)) if note.key == "days")
-    assert not note.fine
-    assert note.text == "All 30 days were read. 30 Mar 2025 was not over when it was read; its costs will grow."
+    (caveat,) = (caveat for caveat in caveats(data, spending(data)) if caveat.key == "days")
+    assert not caveat.fine
+    assert caveat.text == "All 30 days were read. 30 Mar 2025 was not over when it was read; its costs will grow."
 
 
-def test_the_ten_dearest_experiments_are_listed_with_exact_costs() -> None:
+def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> None:
     rows = [summary(number, f"{number}.000000000000000001") for number in range(1, 15)]
     found = Page(build_report(report_of(daily(FIRST, 1, "5"), experiments=[*rows, summary(99, None)]))).values
     listed = [(key, values[0]) for key, values in found.items() if key and key.startswith("5e")]
@@ -261,7 +263,7 @@ def test_only_the_pages_own_script_may_run_and_nothing_may_be_loaded() -> None:
 
 def test_the_rows_in_the_page_hold_every_column_of_the_parquet_exactly() -> None:
     data = made_up()
-    inside = [row for row in data.daily.to_pylist() if row["start_date"] >= FIRST]
+    inside = [row for row in data.daily if row["start_date"] >= FIRST]
     embedded = Page(build_report(data)).embedded
     found = [dict(zip(embedded["columns"], row, strict=True)) for row in embedded["rows"]]
     for row in found:
@@ -284,6 +286,15 @@ def test_equal_data_give_equal_pages() -> None:
 def test_a_year_of_twenty_datasets_and_five_thousand_experiments_stays_under_3_mb() -> None:
     html = build_report(made_up(*YEAR, datasets=20, experiments=5_000))
     assert len(html.encode()) < 3_000_000
+
+
+def test_two_datasets_of_one_name_are_two_rows_that_can_be_told_apart() -> None:
+    names = {dataset(1): "golden", "db000000-0000-4000-8000-000000000001": "golden"}
+    other = daily(FIRST, 1, "2", reference_dataset_id="db000000-0000-4000-8000-000000000001")
+    html = build_report(report_of(daily(FIRST, 1, "1"), other, names=names))
+    assert Page(html).values[dataset(1)][0] == "1"
+    assert "golden (da000000)" in words(html)
+    assert "golden (db000000)" in words(html)
 
 
 def test_an_empty_lake_says_what_to_run() -> None:

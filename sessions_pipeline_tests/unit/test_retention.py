@@ -1,81 +1,171 @@
-"""Forgetting superseded readings moves no number: not now, and not as of any time since."""
+"""What was spent stays spent; and forgetting superseded readings moves no number: not now, nor as of a time since."""
 
-from datetime import timedelta
+import json
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.tables.history import judge_day
-from sessions_pipeline.tables.readings import Reading, merge_reading
-from sessions_pipeline.tables.retention import without_superseded
-from sessions_pipeline.validation.records import Columns, read_page
-from sessions_pipeline_tests.builders import NOON, payload
+from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.tables.history import History, history
+from sessions_pipeline.tables.merge import Merged, merge
+from sessions_pipeline.tables.readings import dump_readings, load_readings
+from sessions_pipeline_tests.builders import NOON, payload, uuid
+from sessions_pipeline_tests.days import fetched
 
+READ = NOON + timedelta(hours=6)
+HOUR, YEARS = timedelta(hours=1), timedelta(days=365)
+SPENT: dict[str, Any] = {"run_count": 10, "total_cost": "1.50", "trace_tier": "longlived"}
 # What a reading may say of a session: its runs, None where it is absent, or a text where it is broken.
 SAID = st.one_of(st.none(), st.integers(0, 4), st.just("many"))
 
 
-def read_again(said: list[list[Any]], days_between: int = 8) -> tuple[pa.Table, list[Reading]]:
-    """The raw rows and readings of a day that was read once a week: what each reading said of sessions 1, 2, 3 …"""
-    raw: pa.Table | None = None
-    readings: list[Reading] = []
+class Readings:
+    """A day's raw rows and readings in memory, grown by one reading after another."""
+
+    def __init__(self) -> None:
+        self.merged = Merged(RAW_SESSIONS.schema.empty_table(), [], [], learned=False)
+
+    def read(self, *texts: str, at: timedelta = timedelta(0)) -> "Readings":
+        self.merged = merge(self.merged.rows, self.merged.readings, [fetched(*texts, at=READ + at)])
+        return self
+
+    def history(self, as_of: datetime | None = None, rows: pa.Table | None = None) -> History:
+        return history(self.merged.rows if rows is None else rows, self.merged.readings, as_of=as_of)
+
+    def row(self, number: int, as_of: datetime | None = None) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = self.history(as_of).sessions.to_pylist()
+        return next(row for row in rows if row["id"] == uuid(number))
+
+    def forgotten(self, before: datetime) -> pa.Table:
+        """The raw rows that are left."""
+        gone = history(self.merged.rows, self.merged.readings, kept_from=before).superseded
+        return self.merged.rows.filter(
+            pa.array([row not in gone for row in range(self.merged.rows.num_rows)], pa.bool_())
+        )
+
+
+@pytest.mark.parametrize("emptied", [{"run_count": 0, "total_cost": "0"}, {"run_count": None, "total_cost": None}])
+def test_stats_that_retention_has_emptied_never_replace_those_read_before(emptied: dict[str, Any]) -> None:
+    late = timedelta(days=401)
+    day = Readings().read(payload(1, **SPENT)).read(payload(1, name="new", **{**SPENT, **emptied}), at=late)
+    row = day.row(1)
+    assert (row["total_cost"], row["run_count"], row["name"]) == (Decimal("1.50"), 10, "new")
+    assert (row["stats_as_of"], row["fetched_at"]) == (READ, READ + late)
+
+
+def test_the_problems_of_a_cost_come_from_where_the_cost_comes_from() -> None:
+    day = Readings().read(payload(1, **SPENT)).read(payload(1, run_count=0, total_cost="-1"), at=YEARS)
+    assert (day.row(1)["total_cost"], day.row(1)["problems"]) == (Decimal("1.50"), None)
+    assert day.row(1, as_of=READ)["problems"] is None
+
+
+@pytest.mark.parametrize(("tier", "days"), [("longlived", 400), ("shortlived", 14), (None, 14), ("LONG_LIVED", 400)])
+def test_a_partly_emptied_session_keeps_its_stats_from_its_retention_on(tier: str | None, days: int) -> None:
+    start = {"start_time": NOON.isoformat(), "trace_tier": tier}
+    less = payload(1, **{**SPENT, **start, "run_count": 4, "total_cost": "0.60"})
+    bound = NOON + timedelta(days=days) - READ
+    young = Readings().read(payload(1, **{**SPENT, **start})).read(less, at=bound - timedelta(microseconds=1))
+    assert (young.row(1)["total_cost"], young.history().shrunk) == (Decimal("0.60"), (uuid(1),))
+    old = Readings().read(payload(1, **{**SPENT, **start})).read(less, at=bound)
+    assert (old.row(1)["total_cost"], old.history().shrunk) == (Decimal("1.50"), ())
+
+
+def test_the_fullest_of_several_emptied_readings_counts() -> None:
+    day = Readings().read(payload(1, **{**SPENT, "run_count": 20, "total_cost": "3"}))
+    day.read(payload(1, **{**SPENT, "run_count": 12, "total_cost": "2"}), at=timedelta(days=410))
+    day.read(payload(1, **{**SPENT, "run_count": 0, "total_cost": None}), at=timedelta(days=420))
+    assert (day.row(1)["total_cost"], day.row(1)["stats_as_of"]) == (Decimal(3), READ)
+
+
+def test_the_newest_of_two_readings_decides_whatever_their_texts_and_times() -> None:
+    for first, second in (("a", "b"), ("b", "a")):
+        for at in (HOUR, -HOUR, timedelta(0)):
+            day = Readings().read(payload(1, name=first)).read(payload(1, name=second), at=at)
+            assert day.row(1)["name"] == second
+
+
+def test_a_day_that_had_nothing_has_tables_with_no_rows_and_their_schemas() -> None:
+    nothing = Readings().read().history()
+    assert nothing.sessions.num_rows == nothing.rejected.num_rows == 0
+    assert nothing.sessions.schema.names == SESSIONS.schema.names
+    assert nothing.rejected.schema.names == REJECTED_SESSIONS.schema.names
+
+
+def test_new_and_vanished_properties_are_counted_by_name() -> None:
+    texts = [payload(n, longlived_ttl_days=400, trace_tier="eternal", total_cost="1") for n in range(3)]
+    drift = Readings().read(*texts).history().drift
+    assert drift["longlived_ttl_days"] == drift["trace_tier=eternal"] == drift["without latency_p50"] == 3
+    assert "without total_cost" not in drift
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=6), min_size=1, max_size=8))
+def test_any_history_holds_every_session_ever_read_once(said: list[list[tuple[int, int]]]) -> None:
+    day, known, costs = Readings(), set[int](), dict[int, int]()
+    for hour, reading in enumerate(said):
+        latest = dict(reading)
+        day.read(*(payload(n, total_cost=str(c), run_count=10 + c) for n, c in latest.items()), at=hour * HOUR)
+        known |= latest.keys()
+        costs |= latest
+        rows = {row["id"]: row for row in day.history().sessions.to_pylist()}
+        assert sorted(rows) == sorted(map(uuid, known))
+        for n in known:
+            assert rows[uuid(n)]["total_cost"] == costs[n]
+            assert (rows[uuid(n)]["missing_since"] is None) == (n in latest)
+    assert load_readings(dump_readings(day.merged.readings)) == day.merged.readings
+    for earlier in range(len(said)):
+        then = day.history(as_of=READ + earlier * HOUR).sessions.num_rows
+        assert then == len({n for reading in said[: earlier + 1] for n, _ in reading})
+
+
+def weekly(said: list[list[Any]]) -> Readings:
+    """A day that was read once a week: what each reading said of sessions 0, 1, 2 …"""
+    day = Readings()
     for number, runs in enumerate(said):
         texts = [payload(index, run_count=run) for index, run in enumerate(runs) if run is not None]
-        records = Columns.of(read_page(f"[{','.join(texts)}]".encode()))
-        raw, readings = merge_reading(
-            raw,
-            readings,
-            records,
-            asked=None,
-            fetched_at=NOON + timedelta(days=days_between * number, hours=1),
-            received=len(texts),
-            requests=1,
-        )
-    assert raw is not None
-    return raw, readings
+        day.read(*texts, at=number * timedelta(days=8))
+    return day
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(SAID, min_size=2, max_size=2), min_size=1, max_size=7), st.integers(0, 60))
 def test_the_day_stays_the_same_now_and_as_of_any_time_since(said: list[list[Any]], cut: int) -> None:
-    raw, readings = read_again(said)
-    before = NOON + timedelta(days=cut)
-    left = without_superseded(raw, readings, before=before)
-    for as_of in [None, before, *(reading.fetched_at for reading in readings if reading.fetched_at >= before)]:
-        if as_of is not None and as_of < readings[0].fetched_at:
-            continue
-        full, pruned = judge_day(raw, readings, as_of=as_of), judge_day(left, readings, as_of=as_of)
+    day, before = weekly(said), READ + timedelta(days=cut)
+    left = day.forgotten(before)
+    times = [reading.fetched_at for reading in day.merged.readings if reading.fetched_at >= before]
+    for as_of in [None, before, *times]:
+        full, pruned = day.history(as_of), day.history(as_of, left)
         assert pruned.sessions.sort_by("id").equals(full.sessions.sort_by("id"))
         assert pruned.rejected.num_rows == full.rejected.num_rows
         assert sorted(pruned.shrunk) == sorted(full.shrunk)
 
 
 def test_versions_that_nothing_rests_on_go_and_the_fullest_and_the_newest_stay() -> None:
-    raw, readings = read_again([[1], [2], [5], [3], [4], [0]])
-    left = without_superseded(raw, readings, before=NOON + timedelta(days=365))
-    assert runs_in(left) == [5, 3, 4, 0]
-    assert runs_in(without_superseded(raw, readings, before=NOON)) == [1, 2, 5, 3, 4, 0]
+    day = weekly([[1], [2], [5], [3], [4], [0]])
+    assert runs_in(day.forgotten(READ + YEARS)) == [5, 3, 4, 0]
+    assert runs_in(day.forgotten(READ - HOUR)) == [1, 2, 5, 3, 4, 0]
 
 
 def test_a_version_that_was_replaced_after_the_cut_stays() -> None:
-    raw, readings = read_again([[1], [2], [3]])
-    assert runs_in(without_superseded(raw, readings, before=NOON + timedelta(days=10))) == [2, 3]
+    assert runs_in(weekly([[1], [2], [3]]).forgotten(READ + timedelta(days=10))) == [2, 3]
 
 
 def test_forgetting_twice_is_forgetting_once() -> None:
-    raw, readings = read_again([[1], [2], [5], [3], [4], [0]])
-    cut = NOON + timedelta(days=30)
-    once = without_superseded(raw, readings, before=cut)
-    assert without_superseded(once, readings, before=cut).equals(once)
+    day = weekly([[1], [2], [5], [3], [4], [0]])
+    once = day.forgotten(READ + timedelta(days=30))
+    day.merged = day.merged._replace(rows=once)
+    assert day.forgotten(READ + timedelta(days=30)).equals(once)
 
 
 def test_nothing_read_is_nothing_to_forget() -> None:
-    raw, readings = read_again([[None]])
-    assert without_superseded(raw, readings, before=NOON + timedelta(days=365)).num_rows == 0
+    assert weekly([[None]]).forgotten(READ + YEARS).num_rows == 0
 
 
 def runs_in(raw: pa.Table) -> list[int]:
-    rows = sorted(raw.to_pylist(), key=lambda row: row["fetched_at"])
-    return [int(row["payload"].rpartition(":")[2].strip(" }")) for row in rows]
+    rows = sorted(raw.to_pylist(), key=lambda row: row["reading"])
+    return [json.loads(row["payload"])["run_count"] for row in rows]

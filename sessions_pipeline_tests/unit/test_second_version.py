@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.langsmith.second_version import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
-from sessions_pipeline.tables.session_feedback import session_feedback
-from sessions_pipeline.validation.batch import judge_batch
+from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
+from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.builders import dataset, uuid
+from sessions_pipeline_tests.days import derive
 
 NO_SCORES = '"contains_thread_feedback":false,"max":null,"median":null,"min":null,"type":"PRIMARY"'
 PROJECT = f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","type":"PROJECT"'
@@ -115,11 +116,11 @@ def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_re
         f'"type":"EXPERIMENT","reference_dataset_id":"{dataset(1)}","trace_tier":"LONG_LIVED",'
         f'"total_cost":0.000000000000000001,"feedback_stats":{{"ok":{scores}}}}}'
     )
-    judged = judge_batch([as_first_version(sent)])
+    judged = validate([as_first_version(sent)])
     assert (judged.rejected, judged.drift) == ({}, {})
     [row] = judged.sessions.to_pylist()
     assert (row["trace_tier"], f"{row['total_cost']:f}") == ("longlived", "0.000000000000000001")
-    [feedback] = session_feedback(judged.sessions).to_pylist()
+    [feedback] = derive(SESSION_FEEDBACK, {SESSIONS: judged.sessions}).to_pylist()
     told = ("count", "average", "standard_deviation", "errors", "values")
     assert [feedback[name] for name in told] == [2, 0.5, 0.1, 1, '{"pass":2}']
 

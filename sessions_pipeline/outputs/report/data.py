@@ -1,35 +1,34 @@
-"""What the report is made from: plain tables with fixed schemas, cut to the days that it is about."""
+"""What the report is made from: rows of the lake's tables, read for the days that it is about."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.outputs.formatting import total
-from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
-from sessions_pipeline.validation.arrays import text_array
-from sessions_pipeline.validation.types import MONEY, TIMESTAMP
-
-DAY = pa.field("start_date", pa.date32())
-DAILY = pa.schema([DAY, *DAILY_COST_BY_REFERENCE_DATASET.schema])
-EXPERIMENTS = pa.schema([DAY, *EXPERIMENT_SUMMARY.schema])
-PROJECTS = pa.schema([pa.field("usage_date", pa.date32()), *DAILY_COST_BY_PROJECT.schema])
-REJECTED = pa.schema([DAY, pa.field("rejected", pa.int64())])
-"""How many records of a day were rejected; null for those whose day cannot be known."""
-SESSIONS = pa.schema(
-    [
-        DAY,
-        pa.field("reference_dataset_id", pa.string()),
-        pa.field("total_cost", MONEY),
-        pa.field("fetched_at", TIMESTAMP),
-        pa.field("stats_as_of", TIMESTAMP),
-        pa.field("missing_since", TIMESTAMP),
-    ]
+from sessions_pipeline.days import days_between
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.outputs.dataset_names import dataset_names
+from sessions_pipeline.outputs.formatting import dataset_labels, total
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_PROJECT,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    EXPERIMENT_SUMMARY,
+    REJECTED_SESSIONS,
+    SESSIONS,
+    Table,
 )
-"""The columns of `sessions` that tell which readings were kept."""
+from sessions_pipeline.tables.readings import load_readings
+
+Row: TypeAlias = Mapping[str, Any]
+
+KEPT_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since")
+"""The columns of `sessions` that say which earlier readings were kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,93 +44,83 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What the report says, before any layout.
+    """What the report says, before any layout. Rows have their table's columns and its partition's.
 
-    `daily` (schema `DAILY`) reaches back over the period before, too, which has as many days and ends where this one
-    begins, and may hold rows without a day. `experiments` (`EXPERIMENTS`), `projects` (`PROJECTS`) and `rejected`
-    (`REJECTED`) hold rows of the period only, `rejected` also those without a day. `projects` is None where usage by
-    project was never measured. `days_read` are the days of both periods that were read. `names` gives datasets' names
-    by id. `read_at` is the time of the latest reading.
+    `daily` (`daily_cost_by_reference_dataset`) also has the period before, which has as many days and ends where this
+    one begins, and the rows without a day. `experiments` (`experiment_summary`) and `projects`
+    (`daily_cost_by_project`; None: not measured) are the period's alone. `rejected` counts records by day, None for
+    those without one. `days_read` are the days of both periods that were read, `names` datasets' names by id,
+    `labels` what each is called on the page, and `read_at` is the time of the latest reading.
     """
 
     first: date
     last: date
-    daily: pa.Table = field(default_factory=DAILY.empty_table)
-    experiments: pa.Table = field(default_factory=EXPERIMENTS.empty_table)
-    projects: pa.Table | None = None
-    rejected: pa.Table = field(default_factory=REJECTED.empty_table)
+    daily: Sequence[Row] = ()
+    experiments: Sequence[Row] = ()
+    projects: Sequence[Row] | None = None
+    rejected: Mapping[date | None, int] = field(default_factory=dict)
     kept: Kept = Kept()
     days_read: frozenset[date] = frozenset()
     names: Mapping[str, str] = field(default_factory=dict)
     read_at: datetime | None = None
+    labels: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        datasets = [row["reference_dataset_id"] for row in (*self.daily, *self.experiments)]
+        object.__setattr__(self, "labels", dataset_labels(datasets, self.names))
 
     @property
-    def days(self) -> tuple[date, ...]:
+    def days(self) -> list[date]:
         """The days that were asked for."""
-        return tuple(self.first + timedelta(days=count) for count in range((self.last - self.first).days + 1))
+        return days_between(self.first, self.last)
 
     @property
-    def before(self) -> tuple[date, ...]:
+    def before(self) -> list[date]:
         """The days of the period before."""
-        asked = self.days
-        return tuple(day - timedelta(days=len(asked)) for day in asked)
+        return days_between(first_before(self.first, self.last), self.first - timedelta(days=1))
 
 
-def report_data(
-    *,
-    first: date,
-    last: date,
-    daily: pa.Table,
-    experiments: pa.Table,
-    rejected: pa.Table,
-    sessions: pa.Table,
-    days_read: Collection[date],
-    projects: pa.Table | None = None,
-    names: Mapping[str, str] | None = None,
-    read_at: datetime | None = None,
-) -> ReportData:
-    """Cut the lake's tables to what the report needs, `first` and `last` included.
+def first_before(first: date, last: date) -> date:
+    """The first day of the period before, which is as long."""
+    return first - (last - first) - timedelta(days=1)
 
-    Each table may hold more days and columns than needed: `daily`, `experiments` and `sessions` (columns `SESSIONS`)
-    have `start_date` in front, `projects` has `usage_date`, `rejected` is `rejected_sessions` with `start_date` (its
-    other columns are not looked at). `read_at` defaults to the latest `fetched_at`.
+
+def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
+    """Read what a report on these days, both included, needs.
 
     Raises:
-        KeyError: a column is missing.
-        pyarrow.ArrowInvalid: a column does not fit its type.
+        LakeError: a file can't be read.
     """
-    earliest = first - (last - first) - timedelta(days=1)
-    counted = rejected.select([DAY.name]).cast(pa.schema([DAY]))
-    counted = _within(counted, DAY.name, first, last, undated=True).group_by(DAY.name).aggregate([([], "count_all")])
-    used = _within(_fit(sessions, SESSIONS), DAY.name, first, last)
+    read = [day for day in lake.days(DAILY_COST_BY_REFERENCE_DATASET) if first_before(first, last) <= day <= last]
+    inside = [day for day in read if day >= first]
+    usage = [day for day in lake.days(DAILY_COST_BY_PROJECT) if first <= day <= last]
+    rejected = _read(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     return ReportData(
         first=first,
         last=last,
-        daily=_within(_fit(daily, DAILY), DAY.name, earliest, last, undated=True),
-        experiments=_within(_fit(experiments, EXPERIMENTS), DAY.name, first, last),
-        projects=None if projects is None else _within(_fit(projects, PROJECTS), "usage_date", first, last),
-        rejected=counted.rename_columns(REJECTED.names).cast(REJECTED).sort_by(DAY.name),
-        kept=_kept(used),
-        days_read=frozenset(day for day in days_read if earliest <= day <= last),
-        names=dict(names or {}),
-        read_at=read_at or pc.max(used.column("fetched_at")).as_py(),
+        daily=_read(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED]).to_pylist(),
+        experiments=_read(lake, EXPERIMENT_SUMMARY, inside).to_pylist(),
+        projects=_read(lake, DAILY_COST_BY_PROJECT, usage).to_pylist() if usage else None,
+        rejected=Counter(rejected.column("start_date").to_pylist()),
+        kept=kept_readings(_read(lake, SESSIONS, inside, KEPT_COLUMNS)),
+        days_read=frozenset(read),
+        names=dataset_names(lake, read),
+        read_at=max((_last_read(lake, day) for day in inside), default=None),
     )
 
 
-def _fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    return table.select(schema.names).cast(schema)
+def _last_read(lake: Lake, day: date) -> datetime:
+    """When a day that is in the lake was read last, also by a reading that learned nothing."""
+    return load_readings(lake.read_file(f"_readings/start_date={day}.json"))[-1].fetched_at
 
 
-def _within(table: pa.Table, name: str, first: date, last: date, *, undated: bool = False) -> pa.Table:
-    column = table.column(name)
-    # Cast from text, because a scalar from a Python value imports pandas.
-    lowest, highest = text_array([first.isoformat(), last.isoformat()]).cast(pa.date32())
-    inside = pc.and_(pc.greater_equal(column, lowest), pc.less_equal(column, highest))
-    return table.filter(pc.or_kleene(inside, pc.is_null(column)) if undated else inside)
-
-
-def _kept(sessions: pa.Table) -> Kept:
-    experiments = sessions.filter(pc.is_valid(sessions.column("reference_dataset_id")))
-    older = pc.less(experiments.column("stats_as_of"), experiments.column("fetched_at"))
-    kept = experiments.filter(pc.or_kleene(older, pc.is_valid(experiments.column("missing_since"))))
+def kept_readings(sessions: pa.Table) -> Kept:
+    """The experiments among the rows (with `KEPT_COLUMNS`) that retention has emptied, or that are gone."""
+    emptied = pc.less(sessions.column("stats_as_of"), sessions.column("fetched_at"))
+    is_kept = pc.or_kleene(emptied, pc.is_valid(sessions.column("missing_since")))
+    kept = sessions.filter(pc.and_kleene(is_kept, pc.is_valid(sessions.column("reference_dataset_id"))))
     return Kept(kept.num_rows, total(kept.column("total_cost").to_pylist()))
+
+
+def _read(lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
+    return lake.read_days(table, [day for day in days if lake.has(table, day)], columns)

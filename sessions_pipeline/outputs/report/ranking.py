@@ -5,13 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
-from sessions_pipeline.outputs import formatting as figures
-from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.formatting import known_sum, total, visible
+from sessions_pipeline.outputs.report.data import ReportData, Row
 from sessions_pipeline.outputs.report.spending import Spending
 
-DEAREST = 10
+MOST_EXPENSIVE = 10
 PANELS = 6
 # Points of a panel; more can't be told apart at this size.
 LATEST_SHOWN = 150
@@ -64,49 +63,44 @@ class Panel:
 
 
 def projects(data: ReportData) -> list[Project]:
-    """The projects of the period, the dearest first; empty where usage by project was not measured."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in data.projects.to_pylist() if data.projects is not None else []:
+    """The projects of the period, the most expensive first; empty where usage by project was not measured."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in data.projects or ():
         groups[row["id"]].append(row)
     found = [_project(rows) for rows in groups.values()]
     return sorted(found, key=lambda one: (one.cost is None, -(one.cost or 0), one.id))
 
 
-def _project(rows: Sequence[dict[str, Any]]) -> Project:
+def _project(rows: Sequence[Row]) -> Project:
     latest = max(rows, key=lambda row: row["usage_date"])
-    tokens = [row["total_tokens"] for row in rows if row["total_tokens"] is not None]
     return Project(
         id=latest["id"],
-        name=figures.visible(latest["name"] or ""),
+        name=visible(latest["name"] or ""),
         is_experiment=latest["reference_dataset_id"] is not None,
-        cost=figures.total(row["total_cost"] for row in rows),
-        tokens=sum(tokens) if tokens else None,
+        cost=total(row["total_cost"] for row in rows),
+        tokens=known_sum(row["total_tokens"] for row in rows),
         days=len(rows),
         exact_days=sum(row["is_exact"] for row in rows),
     )
 
 
-def dearest(data: ReportData) -> list[Experiment]:
+def most_expensive(data: ReportData) -> list[Experiment]:
     """The ten experiments with the highest known costs."""
-    priced = [row for row in data.experiments.to_pylist() if row["total_cost"] is not None]
+    priced = [row for row in data.experiments if row["total_cost"] is not None]
     priced.sort(key=lambda row: (-row["total_cost"], row["id"]))
-    return [_experiment(row, data, _main_score(row["scores"])) for row in priced[:DEAREST]]
+    return [_experiment(row, data, _main_score(row["scores"])) for row in priced[:MOST_EXPENSIVE]]
 
 
 def panels(data: ReportData, spent: Spending) -> tuple[list[Panel], int]:
-    """Score against cost for the dearest datasets that have scored experiments, and how many datasets are left out."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in data.experiments.to_pylist():
+    """Score against cost for the most expensive datasets with scored experiments, and how many are left out."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in data.experiments:
         groups[row["reference_dataset_id"]].append(row)
-    found = []
-    for dataset in spent.datasets:
-        panel = _panel(groups.get(dataset.id, []), data)
-        if panel is not None:
-            found.append(panel)
+    found = [panel for dataset in spent.datasets if (panel := _panel(groups.get(dataset.id, []), data))]
     return found[:PANELS], max(0, len(found) - PANELS)
 
 
-def _panel(rows: Sequence[dict[str, Any]], data: ReportData) -> Panel | None:
+def _panel(rows: Sequence[Row], data: ReportData) -> Panel | None:
     """The panel of the feedback that most of the experiments have."""
     priced = [row for row in rows if _is_priced(row)]
     keys = Counter(key for row in priced for key in {_key(score) for score in _scores(row["scores"])})
@@ -129,7 +123,7 @@ def _panel(rows: Sequence[dict[str, Any]], data: ReportData) -> Panel | None:
     )
 
 
-def _is_priced(row: dict[str, Any]) -> bool:
+def _is_priced(row: Row) -> bool:
     """Whether the cost means something: 0 although tokens were used is a model without a price, which beats all."""
     return row["total_cost"] is not None and not (row["total_cost"] == 0 and (row["total_tokens"] or 0) > 0)
 
@@ -143,12 +137,12 @@ def _unbeaten(experiments: Iterable[Experiment]) -> list[Experiment]:
     return found
 
 
-def _experiment(row: dict[str, Any], data: ReportData, scored: tuple[str, float] | None) -> Experiment:
+def _experiment(row: Row, data: ReportData, scored: tuple[str, float] | None) -> Experiment:
     return Experiment(
         id=row["id"],
-        name=figures.visible(row["name"] or ""),
+        name=visible(row["name"] or ""),
         dataset_id=row["reference_dataset_id"],
-        dataset=figures.dataset_name(row["reference_dataset_id"], data.names),
+        dataset=data.labels[row["reference_dataset_id"]],
         start_time=row["start_time"],
         runs=row["run_count"],
         cost=row["total_cost"],
@@ -158,21 +152,21 @@ def _experiment(row: dict[str, Any], data: ReportData, scored: tuple[str, float]
     )
 
 
-def _scores(scores: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
+def _scores(scores: Sequence[Row] | None) -> list[Row]:
     return [one for one in scores or () if one["average"] is not None and one["feedback_key"] is not None]
 
 
-def _key(score: dict[str, Any]) -> str:
+def _key(score: Row) -> str:
     """A feedback's name; feedback on the session itself says so, because a run's may bear the same name."""
-    name = figures.visible(score["feedback_key"])
+    name = visible(score["feedback_key"])
     return f"{name} (session)" if score["scope"] == "session" else name
 
 
-def _score(row: dict[str, Any], key: str) -> float | None:
+def _score(row: Row, key: str) -> float | None:
     return next((one["average"] for one in _scores(row["scores"]) if _key(one) == key), None)
 
 
-def _main_score(scores: Sequence[dict[str, Any]] | None) -> tuple[str, float] | None:
+def _main_score(scores: Sequence[Row] | None) -> tuple[str, float] | None:
     """The feedback given most often."""
     found = _scores(scores)
     if not found:

@@ -2,19 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from sessions_pipeline.outputs import formatting as figures
-from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.days import month_start, week_start
+from sessions_pipeline.outputs import formatting
+from sessions_pipeline.outputs.report.data import ReportData, Row
 
 # Thirty or so bars fit on a phone.
 LONGEST_BY_DAY = 45
 LONGEST_BY_WEEK = 200
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,12 @@ class Usage:
         """The sums of `rows`."""
         found = list(rows)
         return cls(
-            cost=figures.total(row["total_cost"] for row in found),
+            cost=formatting.total(row["total_cost"] for row in found),
             sessions=sum(row["session_count"] for row in found),
             unpriced=sum(row["unpriced_session_count"] for row in found),
             zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
-            runs=_known_sum(row["run_count"] for row in found),
-            tokens=_known_sum(row["total_tokens"] for row in found),
+            runs=formatting.known_sum(row["run_count"] for row in found),
+            tokens=formatting.known_sum(row["total_tokens"] for row in found),
         )
 
 
@@ -54,7 +53,7 @@ class DatasetSpending:
     @property
     def difference(self) -> Decimal:
         """What was spent more than before, of what is known, US dollars."""
-        return figures.EXACT.subtract(self.now.cost or Decimal(0), self.before.cost or Decimal(0))
+        return formatting.EXACT.subtract(self.now.cost or Decimal(0), self.before.cost or Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """The whole period. `datasets` are the dearest first; `unit` is `day`, `week` or `month`."""
+    """The whole period. `datasets` are the most expensive first; `unit` is `day`, `week` or `month`."""
 
     now: Usage
     before: Usage
@@ -83,7 +82,7 @@ class Spending:
     rows: Sequence[Row]
     unread: Sequence[date]
     unread_before: Sequence[date]
-    tenants: Sequence[str] = field(default_factory=tuple)
+    tenants: Sequence[str]
 
     @property
     def has_before(self) -> bool:
@@ -93,42 +92,36 @@ class Spending:
 
 def spending(data: ReportData) -> Spending:
     """Add up `data.daily`."""
-    rows = data.daily.to_pylist()
-    now = [row for row in rows if row["start_date"] is not None and row["start_date"] >= data.first]
-    earlier = [row for row in rows if row["start_date"] is not None and row["start_date"] < data.first]
-    read = data.days_read | {row["start_date"] for row in rows}
+    dated = [row for row in data.daily if row["start_date"] is not None]
+    now = [row for row in dated if data.first <= row["start_date"] <= data.last]
+    earlier = [row for row in dated if row["start_date"] < data.first]
+    read = data.days_read | {row["start_date"] for row in dated}
     unit = _unit(len(data.days))
     return Spending(
         now=Usage.of(now),
         before=Usage.of(earlier),
-        undated=Usage.of(row for row in rows if row["start_date"] is None),
-        datasets=_by_dataset(now, earlier, data.names),
+        undated=Usage.of(row for row in data.daily if row["start_date"] is None),
+        datasets=_by_dataset(now, earlier, data.labels),
         buckets=_buckets(data.days, now, read, unit),
         unit=unit,
-        rows=sorted(now, key=_dearest_of_latest_day_first),
+        rows=sorted(now, key=_latest_day_first),
         unread=[day for day in data.days if day not in read],
         unread_before=[day for day in data.before if day not in read],
         tenants=sorted({row["tenant_id"] for row in now}),
     )
 
 
-def _by_dataset(now: Iterable[Row], earlier: Iterable[Row], names: Mapping[str, str]) -> list[DatasetSpending]:
+def _by_dataset(now: Iterable[Row], earlier: Iterable[Row], labels: Mapping[str, str]) -> list[DatasetSpending]:
     rows_now, rows_earlier = _grouped(now, "reference_dataset_id"), _grouped(earlier, "reference_dataset_id")
     found = [
-        DatasetSpending(
-            key,
-            figures.dataset_name(key, names),
-            Usage.of(rows_now.get(key, ())),
-            Usage.of(rows_earlier.get(key, ())),
-        )
+        DatasetSpending(key, labels[key], Usage.of(rows_now.get(key, ())), Usage.of(rows_earlier.get(key, ())))
         for key in rows_now.keys() | rows_earlier.keys()
     ]
     return sorted(found, key=lambda one: (-(one.now.cost or 0), not one.now.sessions, -(one.before.cost or 0), one.id))
 
 
-def _buckets(days: Sequence[date], rows: Iterable[Row], read: Iterable[date], unit: str) -> list[Bucket]:
+def _buckets(days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unit: str) -> list[Bucket]:
     days_of, rows_of = defaultdict(list), defaultdict(list)
-    known = set(read)
     for day in days:
         days_of[_start(day, unit)].append(day)
     for row in rows:
@@ -136,15 +129,15 @@ def _buckets(days: Sequence[date], rows: Iterable[Row], read: Iterable[date], un
     return [
         Bucket(
             start=start,
-            label=figures.month(start) if unit == "month" else figures.short_day(start),
-            long_label=figures.days(inside[0], inside[-1]),
+            label=formatting.month(start) if unit == "month" else formatting.short_day(start),
+            long_label=formatting.days(inside[0], inside[-1]),
             days=len(inside),
-            days_read=sum(day in known for day in inside),
+            days_read=sum(day in read for day in inside),
             usage=Usage.of(rows_of[start]),
             costs={
                 key: cost
                 for key, group in sorted(_grouped(rows_of[start], "reference_dataset_id").items())
-                if (cost := figures.total(row["total_cost"] for row in group)) is not None
+                if (cost := formatting.total(row["total_cost"] for row in group)) is not None
             },
         )
         for start, inside in days_of.items()
@@ -153,8 +146,8 @@ def _buckets(days: Sequence[date], rows: Iterable[Row], read: Iterable[date], un
 
 def _start(day: date, unit: str) -> date:
     if unit == "week":
-        return day - timedelta(days=day.weekday())
-    return day.replace(day=1) if unit == "month" else day
+        return week_start(day)
+    return month_start(day) if unit == "month" else day
 
 
 def _unit(days: int) -> str:
@@ -163,7 +156,7 @@ def _unit(days: int) -> str:
     return "week" if days <= LONGEST_BY_WEEK else "month"
 
 
-def _dearest_of_latest_day_first(row: Row) -> tuple[Any, ...]:
+def _latest_day_first(row: Row) -> tuple[Any, ...]:
     return (
         -row["start_date"].toordinal(),
         -(row["total_cost"] if row["total_cost"] is not None else -1),
@@ -177,8 +170,3 @@ def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
     for row in rows:
         groups[row[key]].append(row)
     return groups
-
-
-def _known_sum(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -171,7 +171,8 @@
     return `${lines.join("\r\n")}\r\n`;
   };
   byId("csv").addEventListener("click", () => {
-    const address = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+    // Excel on Windows reads a file as UTF-8 only if it begins with a byte order mark.
+    const address = URL.createObjectURL(new Blob(["\ufeff", csv()], { type: "text/csv" }));
     const link = element("a", null, { href: address, download: data.file });
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 1000);

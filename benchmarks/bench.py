@@ -1,0 +1,74 @@
+"""Our command line against other tools: interleaved rounds of whole processes, each in a new folder.
+
+    python benchmarks/bench.py                      # small sizes, minutes
+    python benchmarks/bench.py --full --write       # the sizes of docs/performance.md, hours
+    python benchmarks/bench.py --full --only backfill --rounds 5
+
+Runs with any Python 3.11 or newer. It makes two environments: the peers' from `benchmarks/requirements.lock`, and the
+product's from `requirements.lock` and this checkout, installed as a user installs it. Prints a table for each scenario,
+keeps the trials in `benchmarks/results/`, and with `--write` puts the tables between the marks of
+`docs/performance.md`. Ends with status 1 when somebody failed, lost a session or summed a cost wrongly.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+PEERS, PRODUCT = HERE / ".venv" / "peers", HERE / ".venv" / "product"
+
+
+def make_environments() -> None:
+    """The peers' environment when its lock has changed, the product's always: the checkout may have changed."""
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if uv is None:
+        sys.exit("bench: no uv found; run `make setup` first")
+    for folder, lock in ((PEERS, HERE / "requirements.lock"), (PRODUCT, HERE.parent / "requirements.lock")):
+        stamp = folder / "installed.lock"
+        pip = [uv, "pip", "{}", "--quiet", "--compile-bytecode", "--python", folder / "bin" / "python"]
+        if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
+            subprocess.run([*pip[:2], "sync", *pip[3:], "--require-hashes", lock], check=True)
+            stamp.write_bytes(lock.read_bytes())
+    install = [*pip[:2], "install", *pip[3:], "--no-deps", "--no-build-isolation", "--reinstall", HERE.parent]
+    subprocess.run(install, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="the sizes and rounds of docs/performance.md")
+    parser.add_argument("--only", action="append", help="a scenario by name; may be repeated")
+    parser.add_argument("--without", action="append", default=[], help="a contender by name; may be repeated")
+    parser.add_argument("--rounds", type=int, help="instead of the scenario's own number")
+    parser.add_argument("--write", action="store_true", help="fill docs/performance.md from all results of this size")
+    given = parser.parse_args()
+    if Path(sys.prefix) != PEERS:
+        make_environments()
+        os.execv(PEERS / "bin" / "python", [str(PEERS / "bin" / "python"), __file__, *sys.argv[1:]])
+    import report  # noqa: PLC0415 - these need what has just been installed
+    import scenarios  # noqa: PLC0415
+    import trial  # noqa: PLC0415
+
+    size = "full" if given.full else "small"
+    RESULTS.mkdir(exist_ok=True)
+    failures = 0
+    for scenario in scenarios.scenarios(full=given.full):
+        if given.only and scenario.name not in given.only:
+            continue
+        print(f"{scenario.title}, {given.rounds or scenario.rounds} rounds", file=sys.stderr)
+        result, failed = trial.run(scenario, given.rounds or scenario.rounds, given.without)
+        failures += failed
+        (RESULTS / f"{size}-{scenario.name}.json").write_text(json.dumps(result, indent=1))
+        print(f"\n{report.table(result)}\n", flush=True)
+    if given.write:
+        report.write(size)
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

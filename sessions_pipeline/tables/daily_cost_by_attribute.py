@@ -1,0 +1,89 @@
+"""What experiments cost by what they say about themselves, such as their models or their git branch."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import conform, sums
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    DAILY_MEASURES,
+    NEEDED,
+    summed_costs,
+)
+from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
+
+DAILY_COST_BY_ATTRIBUTE = Table(
+    "daily_cost_by_attribute",
+    "What experiments cost by an attribute's value, by the UTC day they started; for each attribute the rows of a "
+    "dataset add up to its row of `daily_cost_by_reference_dataset`.",
+    (
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        column.text("attribute", "The key of `extra.metadata`", nullable=False, repeats=True),
+        column.text("value", "The attribute's value; null where the experiments do not say", repeats=True),
+        *DAILY_MEASURES,
+    ),
+    order=("tenant_id", "reference_dataset_id", "attribute", "value"),
+    group="costs",
+)
+_GROUP = ("tenant_id", "reference_dataset_id", "attribute")
+_SUMMED = tuple(column.name for column in DAILY_MEASURES)
+
+
+@derived(
+    DAILY_COST_BY_ATTRIBUTE,
+    reads={SESSIONS: ("id", *NEEDED), SESSION_ATTRIBUTES: ("session_id", "key", "value")},
+    by_attributes=True,
+)
+def daily_cost_by_attribute(day: DayTables) -> pa.Table:
+    """The sums of one day for each of the day's `attributes`.
+
+    Raises:
+        SumOverflowError: a sum does not fit its column; the text names it.
+    """
+    sessions = day[SESSIONS].select(["id", *NEEDED])
+    experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid())
+    parts = [_with_attribute(experiments, day[SESSION_ATTRIBUTES], attribute) for attribute in day.attributes]
+    none = _with_attribute(experiments.slice(0, 0), day[SESSION_ATTRIBUTES], "")
+    summed = summed_costs(pa.concat_tables([none, *parts]), DAILY_COST_BY_ATTRIBUTE.order)
+    return conform(summed, DAILY_COST_BY_ATTRIBUTE.schema)
+
+
+def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str) -> pa.Table:
+    said = attributes.filter(pc.equal(attributes.column("key"), attribute)).combine_chunks()
+    places = pc.index_in(experiments.column("id"), value_set=said.column("session_id").combine_chunks())
+    names = pa.repeat(pa.scalar(attribute), experiments.num_rows)
+    return experiments.append_column("attribute", names).append_column("value", said.column("value").take(places))
+
+
+@check(
+    DAILY_COST_BY_ATTRIBUTE,
+    "For each attribute, the rows of a dataset add up to the dataset's own row.",
+    reads={
+        DAILY_COST_BY_ATTRIBUTE: (*_GROUP, *_SUMMED),
+        DAILY_COST_BY_REFERENCE_DATASET: ("tenant_id", "reference_dataset_id", *_SUMMED),
+    },
+)
+def attributes_add_up(day: DayTables) -> CheckResult:
+    """Every count, token and cost of them, for the attributes that the file lists."""
+    datasets = day[DAILY_COST_BY_REFERENCE_DATASET].select([*_GROUP[:2], *_SUMMED]).to_pylist()
+    attributes = json.loads(day.metadata(DAILY_COST_BY_ATTRIBUTE).get("attributes", "[]"))
+    expected = {(*_key(row), attribute): row for row in datasets for attribute in attributes}
+    found = {
+        (*_key(row), row["attribute"]): {name: row[name] for name in (*_GROUP[:2], *_SUMMED)}
+        for row in sums(day[DAILY_COST_BY_ATTRIBUTE], _GROUP, _SUMMED).to_pylist()
+    }
+    broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+    return CheckResult(
+        tuple(f"{day.day} {attribute} of {dataset}" for _, dataset, attribute in broken),
+        {"rows": day[DAILY_COST_BY_ATTRIBUTE].num_rows},
+    )
+
+
+def _key(row: dict[str, str]) -> tuple[str, str]:
+    return row["tenant_id"], row["reference_dataset_id"]

@@ -1,0 +1,100 @@
+"""Days for tests of what is made of them: readings as a source gives them, and a lake that they are processed in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.process_day import DayResult, DayTask, Rules, day_tables, process_day
+from sessions_pipeline.tables import CHECKS, DERIVED, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table
+from sessions_pipeline.tables.table import needed
+from sessions_pipeline.validation.records import FetchedDay, read_page
+from sessions_pipeline_tests.builders import NOON
+
+DAY = NOON.date()
+HOUR = timedelta(hours=1)
+# The morning after, so that the day is over.
+READ = datetime(2025, 3, 4, 6, tzinfo=UTC)
+DAILY = tuple(table.name for table in TABLES if table.partition == "start_date")
+RULES = Rules(DAILY, 0.2, ("models", "git.branch"), None, None, READ)
+
+
+def fetched(
+    *payloads: str,
+    at: datetime = READ,
+    workspace: str | None = None,
+    day: date | None = DAY,
+    received: int | None = None,
+) -> FetchedDay:
+    """One reading of a day: records by their JSON text."""
+    records = tuple(read_page(f"[{','.join(payloads)}]".encode()))
+    return FetchedDay(day, workspace, at, records, len(records) if received is None else received, 1)
+
+
+class ProcessedDay:
+    """A day in a lake, read again and again."""
+
+    def __init__(self, root: Path, day: Day = DAY, **rules: Any) -> None:
+        self.lake = Lake.open(str(root), query={})
+        self.day = day
+        self.rules = replace(RULES, **rules)
+
+    @property
+    def base(self) -> str | None:
+        """The version of the raw sessions."""
+        return self.lake.version(RAW_SESSIONS, self.day)
+
+    def read(self, *readings: FetchedDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
+        """Process the day with these readings; `base` is the present version, unless it is given."""
+        task = DayTask(self.day, readings, self.base if base is ... else base, received)
+        return process_day(self.lake, task, replace(self.rules, **rules))
+
+    def again(self, **rules: Any) -> DayResult:
+        """Make the day's tables again from what is stored."""
+        return process_day(self.lake, DayTask(self.day), replace(self.rules, **rules))
+
+    def rows(self, table: Table) -> list[dict[str, Any]]:
+        """The rows of a table."""
+        return self.lake.read(table, self.day).to_pylist()
+
+    def row(self, table: Table, **values: Any) -> dict[str, Any]:
+        """The only row with these values."""
+        (row,) = [row for row in self.rows(table) if values.items() <= row.items()]
+        return row
+
+    def versions(self) -> dict[str, str | None]:
+        """The versions of all tables' files."""
+        return {name: self.lake.version(table, self.day) for name, table in _BY_NAME.items()}
+
+    def check(self, name: str, now: datetime = READ) -> CheckResult:
+        """The result of a check of the day."""
+        tables = day_tables(self.lake, self.day, needed([CHECKS[name]]), now=now)
+        return CheckResult.merged([CHECKS[name].examine(tables)])
+
+    def broken_checks(self, now: datetime = READ) -> dict[str, Sequence[str]]:
+        """What each check finds broken; that the builders' records lack properties is no news."""
+        results = {name: self.check(name, now) for name in CHECKS if name != "schema_has_not_drifted"}
+        return {name: result.broken for name, result in results.items() if not result.passed}
+
+
+_BY_NAME = {table.name: table for table in TABLES if table.partition == "start_date"}
+
+
+def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any) -> DayTables:
+    """Tables that were made by hand, as transforms and checks are given them, with the metadata of their files."""
+    metadata = more.pop("metadata", {})
+    return DayTables(
+        day,
+        lambda table: (tables[table], metadata.get(table, {})) if table in tables else None,
+        **{"now": READ, **more},
+    )
+
+
+def derive(table: Table, tables: Mapping[Table, pa.Table], **more: Any) -> pa.Table:
+    """A table made from others."""
+    return DERIVED[table].make(day_of(tables, **more))

@@ -1,0 +1,82 @@
+"""The command line on a terminal, on a persistent Dagster instance, and beside a database that others hold."""
+
+import fcntl
+import os
+import pty
+import re
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sessions_pipeline_tests.faulty_server import running_sandbox
+
+CLI = (sys.executable, "-m", "sessions_pipeline.cli")
+COLUMNS = 80
+TODAY = str(datetime.now(UTC).date())
+RUN = ("materialize", "--from", TODAY, "--to", TODAY)
+POSTGRES_AWAY = "storage:\n  postgres:\n    postgres_url: postgresql+psycopg2://user:hunter2@127.0.0.1:9/db\n"
+
+
+def on_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
+    """Exit status and everything that a command wrote to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
+    with subprocess.Popen([*CLI, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder) as process:
+        os.close(theirs)
+        written = b""
+        try:
+            while part := os.read(ours, 65_536):
+                written += part
+        except OSError:  # the other end is closed
+            pass
+    os.close(ours)
+    return process.returncode, written.decode()
+
+
+def test_the_demo_shows_progress_and_a_table_that_fits_80_columns(tmp_path: Path) -> None:
+    status, written = on_a_terminal("demo", "--days", "2", folder=tmp_path)
+    assert status == 0
+    assert written.startswith("Loading Dagster ...")
+    bars = re.findall(r"(\d+)/2", written)
+    assert {"0", "1", "2"} <= set(bars), "the bar moves although Dagster redirects standard error"
+    table = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in written.split("Dataset")[-1].split("\r\n")]
+    assert max(len(line) for line in table if not line.startswith(("DuckDB", "Parquet", "Report", " "))) <= COLUMNS
+    assert f"Parquet  {tmp_path}" in written
+    assert f"Report   {tmp_path}" in written
+
+
+@pytest.mark.parametrize("trouble", ["postgres away", "locked"])
+def test_a_database_of_dagster_that_is_away_or_held_is_one_line(trouble: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(POSTGRES_AWAY if trouble == "postgres away" else "telemetry: {enabled: false}\n")
+    with running_sandbox() as sandbox:
+        environment = {
+            **os.environ,
+            "LANGSMITH_API_KEY": sandbox.key,
+            "LANGSMITH_ENDPOINT": sandbox.url,
+            "DAGSTER_HOME": str(home),
+        }
+
+        def run() -> subprocess.CompletedProcess[str]:
+            command = [*CLI, *RUN]
+            return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+        if trouble == "locked":
+            assert run().returncode == 0
+            with sqlite3.connect(home / "history" / "runs.db", isolation_level=None) as held:
+                held.execute("BEGIN IMMEDIATE")
+                result = run()
+                held.rollback()
+        else:
+            result = run()
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "DAGSTER_HOME" in result.stderr
+    assert "hunter2" not in result.stderr

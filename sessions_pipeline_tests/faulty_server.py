@@ -1,0 +1,289 @@
+"""The sandbox with faults on demand, with what it was asked, and with given texts in place of its company.
+
+A fault is a kind, how many answers it spoils (`times`, None for all), after how many it begins (`after`), and `value`:
+
+| kind | value | what happens |
+|---|---|---|
+| `status` | 429, 500, 503, 401 … | that status with a JSON body; `retry_after` is sent as the header |
+| `html` | 401, 403, 502 … | that status with an HTML body, as a firewall answers |
+| `redirect` | address | 307 to it |
+| `reset`, `truncated`, `not_json` | | the connection ends in mid-body; half a body; HTML with status 200 |
+| `latency` | seconds | a late answer |
+| `cap` | n | at most n records a page |
+| `ignore_offset`, `repeat_last`, `unsorted` | | the page of offset 0; the last page for ever; records in reverse |
+| `deprecated` | date | `Deprecation` and `Sunset` headers, of version 1 alone |
+| `gone` | 404, 410 | version 1 is gone: that status with a JSON body; version 2 answers |
+| `same_cursor` | | version 2 gives one cursor for ever |
+"""
+
+import asyncio
+import contextlib
+import gzip
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from sessions_pipeline.sandbox.app import KEY, Api
+from sessions_pipeline.sandbox.company import WORKSPACE, Session
+from sessions_pipeline.sandbox.listing import SEED, CompanyData
+from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
+from sessions_pipeline.sandbox.second_version import cursor_at
+from sessions_pipeline.sandbox.server import serving
+
+KINDS = (
+    *("status", "html", "redirect", "reset", "truncated", "not_json", "latency", "cap"),
+    *("ignore_offset", "repeat_last", "unsorted", "deprecated", "gone", "same_cursor"),
+)
+Undated = Literal["postgres", "first", "last"]
+
+
+@dataclass
+class Fault:
+    """One kind of misbehaviour; see the module's table."""
+
+    kind: str
+    value: Any = None
+    times: int | None = 1
+    after: int = 0
+    retry_after: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.kind}: choose one of {', '.join(KINDS)}")
+
+
+class Faults:
+    """The faults in force; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+
+    def add(self, *faults: Fault) -> None:
+        """Put faults in force."""
+        with self._lock:
+            self._faults += faults
+
+    def clear(self) -> None:
+        """Behave."""
+        with self._lock:
+            self._faults.clear()
+
+    def take(self) -> dict[str, Fault]:
+        """The faults of this answer by kind, counted down."""
+        taken: dict[str, Fault] = {}
+        with self._lock:
+            for fault in list(self._faults):
+                if fault.after > 0:
+                    fault.after -= 1
+                elif fault.kind not in taken:
+                    taken[fault.kind] = fault
+                    if fault.times is not None:
+                        fault.times -= 1
+                        if fault.times <= 0:
+                            self._faults.remove(fault)
+        return taken
+
+
+class FixedData:
+    """A given list of JSON texts, in the order in which it is served; `texts` may be changed between requests."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = list(texts)
+
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
+        """Other parameters than `offset` and `limit` are not honoured; one workspace has all."""
+        return self.texts[asked.offset : asked.offset + asked.limit], len(self.texts)
+
+    def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
+        return [], 0
+
+
+class UnlikePostgres(CompanyData):
+    """Sessions without a start time always at one end."""
+
+    undated: Undated = "last"
+
+    def ordered(self, asked: SessionsQuery, workspace: str) -> list[Session]:
+        sessions = super().ordered(asked, workspace)
+        return sorted(sessions, key=lambda one: one.undated is (self.undated == "last"))
+
+
+# The faults of the request that is being answered.
+_IN_FORCE: ContextVar[dict[str, Fault]] = ContextVar("in_force")
+
+
+class FaultyApi(Api):
+    """The sandbox's API, with `faults`, and `requests` as they came; `before_answer` is told each one's number."""
+
+    def __init__(self, data: Any, now: datetime, *, tell_total: bool = False) -> None:
+        super().__init__(data, now)
+        self.faults = Faults()
+        self.requests: list[dict[str, Any]] = []
+        self.before_answer: Callable[[int], None] | None = None
+        self.tell_total = tell_total
+        self._total = 0
+
+    def app(self) -> Any:
+        inner = super().app()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            number, path, headers = len(self.requests), scope["path"], dict(scope["headers"])
+            pairs = parse_qsl(scope["query_string"].decode(), keep_blank_values=True)
+            workspace = headers.get(b"x-tenant-id")
+            entry = {"path": path, "parameters": pairs, "workspace": workspace and workspace.decode(), "status": None}
+            self.requests.append(entry)
+            if self.before_answer is not None:
+                self.before_answer(number)
+            faults = self.faults.take()
+            _IN_FORCE.set(faults)
+            if "latency" in faults:
+                await asyncio.sleep(faults["latency"].value)
+            is_first = path.startswith("/api/v1/")
+            if "gone" in faults and is_first:
+                faults["status"] = faults["gone"]
+            response = _instead(faults) or await _answer_of(inner, scope, receive)
+            if "deprecated" in faults and is_first:
+                response.headers["Deprecation"] = "true"
+                response.headers["Sunset"] = str(faults["deprecated"].value)
+            entry["status"] = response.status_code
+            await _spoiled(response, faults)(scope, receive, send)
+
+        return app
+
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        faults = _IN_FORCE.get()
+        values: dict[str, Any] = {}
+        if "cap" in faults:
+            values["limit"] = min(asked.limit, faults["cap"].value)
+        if "ignore_offset" in faults:
+            values["offset"] = 0
+        if "repeat_last" in faults:
+            total = super().page(asked.model_copy(update={"limit": 1}), workspace)[1]
+            values["offset"] = min(asked.offset, max(0, total - asked.limit))
+        texts, self._total = super().page(asked.model_copy(update=values), workspace)
+        return (texts[::-1] if "unsorted" in faults else texts), self._total
+
+    def sessions(self, pairs: Pairs, workspace: str) -> Response:
+        response = super().sessions(pairs, workspace)
+        if self.tell_total:
+            response.headers["X-Pagination-Total"] = str(self._total)
+        return response
+
+    def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
+        response = super().second_sessions(pairs, workspace)
+        if "same_cursor" not in _IN_FORCE.get():
+            return response
+        same = f'"next_cursor":"{cursor_at(0, pairs)}"}}'
+        return Response(
+            re.sub(r'"next_cursor":[^}]*}$', same, bytes(response.body).decode()), media_type="application/json"
+        )
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A running server."""
+
+    url: str
+    key: str
+    api: FaultyApi
+
+    @property
+    def faults(self) -> Faults:
+        """Misbehaviour to put in force."""
+        return self.api.faults
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """What was asked so far."""
+        return self.api.requests
+
+
+def build_api(
+    *,
+    seed: int = SEED,
+    now: datetime | None = None,
+    broken: bool = True,
+    undated: Undated = "postgres",
+    texts: Sequence[str] | None = None,
+    tell_total: bool = False,
+) -> FaultyApi:
+    """A company's API, or one of given texts, newest first."""
+    time = now or datetime.now(UTC)
+    if texts is not None:
+        return FaultyApi(FixedData(texts), time, tell_total=tell_total)
+    data = (CompanyData if undated == "postgres" else UnlikePostgres)(time, seed, broken=broken)
+    if isinstance(data, UnlikePostgres):
+        data.undated = undated
+    return FaultyApi(data, time, tell_total=tell_total)
+
+
+def all_texts(api: Api, **parameters: Any) -> list[str]:
+    """Every session of the first workspace that a listing with these parameters gives, page after page."""
+    texts: list[str] = []
+    total = 1
+    while len(texts) < total:
+        page, total = api.data.page(SessionsQuery(offset=len(texts), **parameters), WORKSPACE)
+        texts += page
+    return texts
+
+
+@contextlib.contextmanager
+def running_sandbox(api: FaultyApi | None = None, **options: Any) -> Iterator[Sandbox]:
+    """A server of `api`, or of what `build_api` makes of `options`, until the block ends."""
+    api = api or build_api(**options)
+    # Its company lives at another time than the tests' clocks, which would be taken for a wrong clock here.
+    with serving(api.app(), tells_time=False) as url:
+        yield Sandbox(url, KEY, api)
+
+
+async def _answer_of(app: Any, scope: Any, receive: Any) -> Response:
+    """The whole answer of an application."""
+    messages: list[Any] = []
+
+    async def keep(message: Any) -> None:
+        messages.append(message)
+
+    await app(scope, receive, keep)
+    response = Response(b"".join(message["body"] for message in messages[1:]), messages[0]["status"])
+    response.raw_headers = messages[0]["headers"]
+    return response
+
+
+def _instead(faults: dict[str, Fault]) -> Response | None:
+    """An answer in place of the right one."""
+    if "redirect" in faults:
+        return RedirectResponse(str(faults["redirect"].value))
+    for kind, fault in faults.items():
+        headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
+        if kind == "status":
+            return JSONResponse({"detail": f"sandbox fault {fault.value}"}, fault.value, headers)
+        if kind == "html":
+            return Response("<html><h1>Blocked</h1></html>", fault.value, headers, media_type="text/html")
+        if kind == "not_json":
+            return Response("<html>Welcome to the hotel's network</html>", media_type="text/html")
+    return None
+
+
+def _spoiled(response: Response, faults: dict[str, Fault]) -> Response:
+    body, half = bytes(response.body), len(response.body) // 2
+    if "truncated" in faults:
+        if "content-encoding" in response.headers:
+            body = gzip.decompress(body)
+        return Response(body[: len(body) // 2], media_type="application/json")
+    if "reset" in faults:
+
+        async def begin_and_break() -> AsyncIterator[bytes]:
+            yield body[:half]
+            await asyncio.sleep(0)
+            # The server closes the connection when fewer bytes come than it announced.
+
+        return StreamingResponse(begin_and_break(), headers=dict(response.headers))
+    return response

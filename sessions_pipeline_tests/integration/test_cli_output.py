@@ -1,0 +1,224 @@
+"""What the command line prints: whole for programs, safe and readable for people, with and without Dagster."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from sessions_pipeline.cli.materialize import past
+from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.cli.summary import print_summary
+from sessions_pipeline.cli.terminal import print_table
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.report import latest_days, write_report
+from sessions_pipeline.outputs.report.data import read_report_data
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, experiment, payload, record, table_of
+from sessions_pipeline_tests.builders_report import daily
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+
+LABEL = '{"metadata": {"dataset_name": "golden"}}'
+A, B = "da000000-0000-4000-8000-000000000001", "db000000-0000-4000-8000-000000000001"
+ODD = [
+    json.dumps(record(1, name="two\u2028lines\x85 and \x9b31m", reference_dataset_id=A), ensure_ascii=False),
+    json.dumps(record(2, name="\x1b[31mred\x1b]0;title\x07", **{"\x1b[32mkey": 1})),
+    '{"id": "x", "name": "\\ud800"}',
+    '{"id": "x", "run_count": ' + "9" * 5000 + "}",
+    json.dumps(record(5, name="Prüfung 🎉 契約"), ensure_ascii=False),
+    "1",
+]
+
+
+@pytest.fixture(scope="module")
+def odd() -> Iterator[Sandbox]:
+    with running_sandbox(texts=ODD) as running:
+        yield running
+
+
+def command(*arguments: str, folder: Path, url: str = "http://127.0.0.1:9", **more: str) -> Any:
+    """The command in a process of its own, and what it imported of Dagster."""
+    script = (
+        "import sys, sessions_pipeline.cli as c\n"
+        "try: c.main()\n"
+        "finally: print('imported dagster' if 'dagster' in sys.modules else '', file=sys.stderr)"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "LANGSMITH_API_KEY": "sandbox-key",
+        "LANGSMITH_ENDPOINT": url,
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        cwd=folder,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("shape", ["table", "json", "ndjson"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_list_prints_every_record_whatever_the_output_can_encode(
+    odd: Sandbox, tmp_path: Path, shape: str, encoding: str
+) -> None:
+    result = command(
+        "list", "--format", shape, "--include-stats", folder=tmp_path, url=odd.url, PYTHONIOENCODING=encoding
+    )
+    assert (result.returncode, result.stderr.strip()) == (0, b"")
+    text = result.stdout.decode(encoding)
+    assert not {"\x1b", "\x07", "\x9b", "\x85", "\u2028"} & set(text)
+    if shape == "table":
+        assert "red" in text
+        assert text.rstrip().endswith("6 sessions")
+        return
+    lines = text.split("\n")[:-1] if shape == "ndjson" else [text]
+    records = [json.loads(line, parse_int=str) for line in lines]
+    found = records if shape == "ndjson" else records[0]
+    assert found == [json.loads(text, parse_int=str) for text in ODD]
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("list",), ("report",), ("doctor",)])
+def test_only_who_runs_assets_imports_dagster(odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = command(*arguments, folder=tmp_path, url=odd.url)
+    assert result.returncode == 0, result.stderr
+    assert b"imported dagster" not in result.stderr
+
+
+def lake_of(root: Path, *rows: dict[str, Any]) -> Settings:
+    """A lake of daily costs, whose experiments call every dataset `golden`."""
+    lake = Lake.open(str(root), query={})
+    for day in {row["start_date"] for row in rows}:
+        of_day = [
+            {name: value for name, value in row.items() if name != "start_date"}
+            for row in rows
+            if row["start_date"] == day
+        ]
+        named = [
+            experiment(number, reference_dataset_id=row["reference_dataset_id"], extra=LABEL)
+            for number, row in enumerate(of_day)
+        ]
+        lake.replace(SESSIONS, day, table_of("sessions", named), {})
+        lake.replace(REJECTED_SESSIONS, day, table_of("rejected_sessions", []), {})
+        lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, table_of("daily_cost_by_reference_dataset", of_day), {})
+    return Settings(SESSIONS_PIPELINE_DATA_ROOT=str(root))
+
+
+DAY = date(2026, 3, 2)
+MADE = {"sessions": [DAY], "rejected_sessions": [DAY], "daily_cost_by_reference_dataset": [DAY]}
+
+
+def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = lake_of(
+        tmp_path,
+        daily(DAY, 1, "1", reference_dataset_id=A),
+        daily(DAY, 1, "2", reference_dataset_id=B),
+        daily(DAY, 1, "4", reference_dataset_id=B, tenant_id=OTHER_TENANT),
+    )
+    print_summary(settings, MADE, DAY, DAY)
+    table = capsys.readouterr().out
+    assert sorted(re.findall(r"golden .*(\$\d\.00)", table)) == ["$1.00", "$2.00", "$4.00"]
+    assert "golden (da000000)" in table
+    assert "golden (db000000)" in table
+    assert TENANT[:8] in table
+    assert "1 day, 3 sessions (3 experiments, 0 without a cost), 0 rejected records" in table
+    assert f"Parquet  {tmp_path}" in table
+    print_summary(settings, MADE, DAY, DAY, as_json=True)
+    lines = json.loads(capsys.readouterr().out)["lines"]
+    assert {(line["tenant_id"], line["reference_dataset_id"], line["dataset"], line["cost"]) for line in lines} == {
+        (TENANT, A, "golden", "1"),
+        (TENANT, B, "golden", "2"),
+        (OTHER_TENANT, B, "golden", "4"),
+    }
+
+
+def test_the_summary_is_about_what_the_run_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1"))
+    print_summary(settings, {"daily_cost_by_project": [DAY, date(2026, 3, 3)], "cost_report": []}, DAY, DAY)
+    assert capsys.readouterr().out.splitlines() == [
+        "cost_report: made",
+        "daily_cost_by_project: 2 days",
+        f"Parquet  {tmp_path}",
+        f"Report   {tmp_path}/reports/cost.html",
+    ]
+
+
+def test_the_report_reads_its_days_and_as_many_before_them(tmp_path: Path) -> None:
+    days = [date(2026, 3, day) for day in range(1, 9)]
+    more = {"reference_dataset_id": A, "total_cost": "1", "extra": {"metadata": {"dataset_name": "golden"}}}
+    texts = [payload(day.day, start_time=f"{day}T12:00:00", **more) for day in reversed(days)]
+    with running_sandbox(texts=texts) as sandbox:
+        settings = Settings(
+            LANGSMITH_API_KEY=sandbox.key,
+            LANGSMITH_ENDPOINT=sandbox.url,
+            SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "lake"),
+        )
+        made = run_days(settings, days[0], days[-1])
+    assert made["daily_cost_by_reference_dataset"] == days
+    lake = Lake.open(settings.data_root, query={})
+    data = read_report_data(lake, days[4], days[6])
+    assert sorted(row["start_date"] for row in data.daily) == days[1:7]
+    assert len(data.experiments) == 3
+    assert (data.days_read, data.names, data.projects) == (frozenset(days[1:7]), {A: "golden"}, None)
+    address = write_report(lake, days[4], days[6], tmp_path / "march.html")
+    assert "$3.00" in Path(address).read_text()
+    assert latest_days(lake) == (date(2026, 2, 7), days[-1])
+
+
+def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    days = [date(2026, 3, day) for day in range(2, 12)]
+    settings = lake_of(tmp_path, *(daily(day, 1, "1") for day in days))
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
+    table = capsys.readouterr().out
+    assert "2026-03-02 " in table
+    assert "2026-03-09* " in table
+    assert "* not the whole week" in table
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "kept", "lost"),
+    [
+        ("short", 80, {"Tokens", "No cost", "########"}, set[str]()),
+        ("a name of thirty-three characters", 80, {"Tokens", "No cost"}, {"########"}),
+        (
+            "a name of fifty-six characters, which is a really long one",
+            80,
+            {"12.50"},
+            {"########", "Tokens", "No cost"},
+        ),
+    ],
+)
+def test_at_80_columns_bars_go_first_and_names_are_never_broken(
+    name: str, width: int, kept: set[str], lost: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = ("Day", "Dataset", "No cost", "Tokens", "Cost", "Bar")
+    print_table(
+        columns,
+        [("2026-03-02", name, "0", "1,234,567", "$12.50", "########")],
+        drop=("Bar", "Tokens", "No cost"),
+        width=width,
+    )
+    out = capsys.readouterr().out
+    assert name in out
+    assert all(word in out for word in kept)
+    assert not any(word in out for word in lost)
+    assert max(map(len, out.splitlines())) <= width
+
+
+def test_as_of_takes_iso_8601_with_an_offset() -> None:
+    command = click.Command("x", params=[click.Option(["--as-of"], callback=past)])
+    context = command.make_context("x", ["--as-of", "2026-01-31T12:00:00+01:00"])
+    assert context.params["as_of"] == datetime(2026, 1, 31, 11, tzinfo=UTC)

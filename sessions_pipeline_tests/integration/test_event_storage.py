@@ -1,0 +1,502 @@
+"""The event storage of `dagster.yaml` against Dagster's own: the same rows, the same answers, any number of writers."""
+
+import os
+import queue
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as db
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.events import StepMaterializationData
+from dagster._core.events.log import EventLogEntry
+from dagster._core.loader import LoadingContextForTest
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+
+from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
+from sessions_pipeline.orchestration.home import STORAGE, slow_storage
+
+REPOSITORY = Path(__file__).parents[2]
+DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
+TABLES = ("raw", "sessions", "costs")
+# What differs by the moment at which a row was written.
+OF_THE_MOMENT = {"create_timestamp", "migration_completed", "update_timestamp"}
+RANGE = {"dagster/asset_partition_range_start": "2026-01-01", "dagster/asset_partition_range_end": "2026-01-05"}
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@cache
+def definitions() -> dg.Definitions:
+    """Assets and checks that tell everything there is to store: days, versions, observations, failures."""
+    warnings.simplefilter("ignore", dg.BetaWarning)  # of the backfill policy; pytest puts the filters back
+
+    @dg.multi_asset(
+        specs=[dg.AssetSpec(table, partitions_def=DAYS, skippable=True) for table in TABLES],
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def daily_tables(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+        for day in context.partition_keys[:-1]:  # the last day's are planned and never come
+            with together(context.instance):
+                for table in TABLES:
+                    context.log_event(dg.AssetMaterialization(table, partition=day, metadata={"rows": 3}))
+        context.log_event(dg.AssetObservation("sessions", partition=context.partition_keys[0]))
+        context.log.info("that is all")
+        yield from ()
+
+    @dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run(), code_version="1")
+    def yielded(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        return dg.MaterializeResult(metadata={"days": len(context.partition_keys)})
+
+    @dg.asset(deps=[yielded])
+    def summary() -> None:
+        """Not partitioned, with data versions."""
+
+    @dg.asset_check(asset=summary)
+    def passes() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True, metadata={"broken": 0})
+
+    @dg.asset_check(asset=summary)
+    def fails() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN)
+
+    @dg.asset(deps=[summary])
+    def breaks() -> None:
+        raise ValueError("on purpose")
+
+    return dg.Definitions(
+        assets=[daily_tables, yielded, summary, breaks], asset_checks=[passes, fails], executor=dg.in_process_executor
+    )
+
+
+def run(instance: dg.DagsterInstance) -> str:
+    """A run of five days, with everything that a run can tell."""
+    job = definitions().resolve_implicit_global_asset_job_def()
+    done = job.execute_in_process(instance=instance, tags=RANGE, run_config=QUIET, raise_on_error=False)
+    return done.run_id
+
+
+@pytest.fixture(scope="module")
+def told() -> Sequence[EventLogEntry]:
+    """The events of two runs after each other."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        return [event for _ in range(2) for event in instance.all_logs(run(instance))]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose databases have been made, which takes longer than any of the tests."""
+    home = tmp_path_factory.mktemp("template")
+    KeptStorage.from_local(str(home)).event_log_storage.dispose()
+    return home
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "home"))
+
+
+@contextmanager
+def instance_with(home: Path, storage: str) -> Iterator[dg.DagsterInstance]:
+    folder = f"    config:\n      base_dir: {home}\n" if storage else ""
+    (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{storage}{folder}")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+@contextmanager
+def opened(home: Path) -> Iterator[KeptEventLog]:
+    log = KeptStorage.from_local(str(home)).event_log_storage
+    assert isinstance(log, KeptEventLog)
+    try:
+        yield log
+    finally:
+        log.dispose()
+
+
+@pytest.fixture(scope="module")
+def both(
+    told: Sequence[EventLogEntry], template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[dg.DagsterInstance, dg.DagsterInstance]]:
+    """An instance with the stock storage and one with ours, after the same events: one by one, and in batches."""
+    folder = tmp_path_factory.mktemp("both")
+    homes = [Path(shutil.copytree(template, folder / name)) for name in ("stock", "ours")]
+    with instance_with(homes[0], "") as stock, instance_with(homes[1], STORAGE) as ours:
+        assert type(stock.event_log_storage) is SqliteEventLogStorage
+        for event in told:
+            stock.event_log_storage.store_event(event)
+        for batch in batches(told):
+            ours.event_log_storage.store_event_batch(batch)
+        yield stock, ours
+
+
+def batches(events: Sequence[EventLogEntry]) -> Iterator[list[EventLogEntry]]:
+    """Neighbours of one run, up to seven: what comes together changes no row."""
+    batch: list[EventLogEntry] = []
+    for event in events:
+        if batch and (event.run_id != batch[0].run_id or len(batch) == 7):
+            yield batch
+            batch = []
+        batch.append(event)
+    yield batch
+
+
+def rows(home: Path) -> dict[str, list[Any]]:
+    """Every row of every table of every database of the event log."""
+    found = {}
+    for file in sorted((home / "history" / "runs").glob("*.db")):
+        with closing(sqlite3.connect(file)) as connection:
+            connection.row_factory = sqlite3.Row
+            for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                found[f"{file.stem}.{table}"] = [
+                    {name: row[name] for name in row.keys() if name not in OF_THE_MOMENT}  # noqa: SIM118
+                    for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1")
+                ]
+    return found
+
+
+def answers(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> dict[str, Any]:
+    """What the UI asks for: of every asset, partition and check, and of the runs."""
+    log = instance.event_log_storage
+    found: dict[str, Any] = {}
+    graph = definitions().resolve_asset_graph()
+    stale = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    keys = sorted(graph.get_all_asset_keys())
+    for key in keys:
+        partitions = graph.get(key).partitions_def
+        if partitions:
+            status = get_and_update_asset_status_cache_value(instance, key, partitions)
+            found[f"{key} status"] = status and status._replace(latest_storage_id=0)
+            found[f"{key} unfinished"] = (
+                log.get_latest_asset_partition_materialization_attempts_without_materializations(key)
+            )
+            found[f"{key} versions"] = log.get_latest_tags_by_partition(
+                key, dg.DagsterEventType.ASSET_MATERIALIZATION, ["dagster/data_version"]
+            )
+        else:
+            found[f"{key} stale"] = stale.get_status(key), stale.get_current_data_version(key)
+        found[f"{key} materialized"] = log.get_materialized_partitions(key)
+        found[f"{key} counts"] = instance.fetch_materializations(key, limit=100).records
+        found[f"{key} planned"] = log.get_latest_planned_materialization_info(key)
+        found[f"{key} tags"] = log.get_event_tags_for_asset(key)
+    records = log.get_asset_records(keys)
+    found["records"] = sorted((str(one.asset_entry.asset_key), one.asset_entry.last_materialization) for one in records)
+    found["latest"] = log.get_latest_materialization_events(keys)
+    for check in graph.asset_check_keys:
+        history = log.get_asset_check_execution_history(check, limit=10)
+        found[f"{check}"] = [(one.run_id, one.status, one.event, one.partition) for one in history]
+    for run_id in run_ids:
+        found[f"{run_id} log"] = log.get_records_for_run(run_id).records
+        found[f"{run_id} steps"] = log.get_step_stats_for_run(run_id)
+        found[f"{run_id} stats"] = log.get_stats_for_run(run_id)
+    return found
+
+
+def materialization(number: int, run_id: str = "a-run") -> EventLogEntry:
+    told = StepMaterializationData(dg.AssetMaterialization("sessions", partition=f"2026-01-{number % 28 + 1:02}"))
+    return entry(dg.DagsterEvent("ASSET_MATERIALIZATION", "job", event_specific_data=told), run_id, number)
+
+
+def entry(event: dg.DagsterEvent | None, run_id: str, number: int) -> EventLogEntry:
+    return EventLogEntry(None, 10, f"{number}", run_id, 1767225600.0 + number, dagster_event=event)
+
+
+def numbers(log: SqliteEventLogStorage, run_id: str = "a-run") -> list[int]:
+    return sorted(int(record.event_log_entry.user_message) for record in log.get_records_for_run(run_id).records)
+
+
+def test_events_are_stored_in_the_same_rows_as_by_the_stock_storage(
+    told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance]
+) -> None:
+    assert {event.dagster_event_type.value for event in told if event.dagster_event_type} >= {
+        "ASSET_MATERIALIZATION_PLANNED",
+        "ASSET_MATERIALIZATION",
+        "ASSET_OBSERVATION",
+        "ASSET_CHECK_EVALUATION_PLANNED",
+        "ASSET_CHECK_EVALUATION",
+        "STEP_FAILURE",
+        "PIPELINE_FAILURE",
+    }
+    stock, ours = (rows(Path(instance.root_directory)) for instance in both)
+    assert ours == stock
+
+
+def test_one_event_after_the_other_gives_the_same_rows_too(
+    told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance], home: Path
+) -> None:
+    with opened(home) as log:
+        for event in told:
+            log.store_event(event)
+        assert rows(home) == rows(Path(both[0].root_directory))
+
+
+def test_the_ui_gets_the_same_answers_as_from_the_stock_storage(
+    told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance]
+) -> None:
+    run_ids = list(dict.fromkeys(event.run_id for event in told))
+    stock, ours = (answers(instance, run_ids) for instance in both)
+    assert len(stock["AssetKey(['sessions']) materialized"]) == 4
+    assert ours == stock
+
+
+def test_one_can_change_between_the_storages_at_any_time(home: Path) -> None:
+    runs = []
+    for storage in (STORAGE, "", STORAGE):
+        with instance_with(home, storage) as instance:
+            runs.append(run(instance))
+            lengths = {len(instance.all_logs(of)) for of in runs}
+            assert len(lengths) == 1
+            assert min(lengths) > 50
+
+
+def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_event(home: Path) -> None:
+    done: Counter[str] = Counter()
+
+    def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        done[statement.split(maxsplit=1)[0]] += 1
+
+    def connected(*_: Any) -> None:
+        done["connections"] += 1
+
+    job = definitions().resolve_implicit_global_asset_job_def()
+    with instance_with(home, STORAGE) as instance:
+        run(instance)
+        db.event.listen(db.Engine, "before_cursor_execute", executed)
+        db.event.listen(db.Engine, "connect", connected)
+        try:
+            planned = job.get_subset(asset_selection={dg.AssetKey("yielded"), dg.AssetKey("sessions")})
+            instance.create_run_for_job(planned, tags=RANGE, asset_selection=planned.asset_selection)
+        finally:
+            db.event.remove(db.Engine, "before_cursor_execute", executed)
+            db.event.remove(db.Engine, "connect", connected)
+    assert done["INSERT"] < 20, done
+    assert done["connections"] < 20, done  # of the run storage, which is stock, and the new run's database
+
+
+def test_what_is_told_together_is_stored_at_the_end_even_when_the_block_fails(home: Path) -> None:
+    with instance_with(home, STORAGE) as instance:
+        log = instance.event_log_storage
+        assert isinstance(log, KeptEventLog)
+
+        def tell() -> None:
+            with together(instance):
+                log.store_event(materialization(1))
+                log.store_event(materialization(2))
+                assert numbers(log) == []
+                raise ValueError("on purpose")
+
+        with pytest.raises(ValueError, match="on purpose"):
+            tell()
+        assert numbers(log) == [1, 2]
+
+
+def test_a_batch_that_fails_leaves_nothing_behind(home: Path) -> None:
+    with instance_with(home, STORAGE) as instance:
+        log = instance.event_log_storage
+        assert isinstance(log, KeptEventLog)
+        broken = entry(None, "a-run", 2)._replace(timestamp="no time")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            log.store_event_batch([materialization(1), broken])
+        assert numbers(log) == []
+        assert not log.get_materialized_partitions(dg.AssetKey("sessions"))
+
+
+WRITER = """
+import sys
+from sessions_pipeline.orchestration.event_storage import KeptStorage
+from sessions_pipeline_tests.integration.test_event_storage import materialization
+log = KeptStorage.from_local(sys.argv[1]).event_log_storage
+print("ready", flush=True)
+for line in sys.stdin:
+    number, run_id = line.split()
+    log.store_event(materialization(int(number), run_id))
+    print(number, flush=True)
+"""
+
+
+@contextmanager
+def writer(home: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process that stores an event for each line that it is given."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", WRITER, str(home)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def tell(process: "subprocess.Popen[str]", line: str) -> None:
+    assert process.stdin
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+
+
+def test_a_watcher_in_another_process_sees_each_event_while_the_run_goes_on(home: Path) -> None:
+    seen: queue.Queue[int] = queue.Queue()
+    with writer(home) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        tell(process, "0 a-run")
+        assert process.stdout.readline() == "0\n"
+        with opened(home) as log:
+            log.watch("a-run", None, lambda event, _cursor: seen.put(int(event.user_message)))
+            for number in range(1, 6):
+                tell(process, f"{number} a-run")
+                while seen.get(timeout=20) != number:
+                    continue
+            process.kill()  # what is told is kept, whatever becomes of the process
+            process.wait()
+            assert numbers(log) == list(range(6))
+
+
+def test_processes_that_start_in_a_new_home_at_once_share_its_files(tmp_path: Path) -> None:
+    with writer(tmp_path) as one, writer(tmp_path) as two:
+        processes = (one, two)
+        for number, process in enumerate(processes):
+            for event in range(40):
+                tell(process, f"{100 * number + event} {'a-run' if event % 2 else process.pid}")
+            assert process.stdin
+            process.stdin.close()
+        for process in processes:
+            assert process.wait(60) == 0
+        with opened(tmp_path) as log:
+            assert numbers(log) == [100 * number + event for number in range(2) for event in range(1, 40, 2)]
+            assert [len(numbers(log, str(process.pid))) for process in processes] == [20, 20]
+            assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 28
+
+
+def test_threads_share_a_storage(home: Path) -> None:
+    failed: list[BaseException] = []
+
+    def store(thread: int) -> None:
+        try:
+            for event in range(10):
+                log.store_event(materialization(10 * thread + event, f"run-{thread % 2}"))
+                assert numbers(log, f"run-{thread % 2}")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test must say it
+            failed.append(error)
+
+    with opened(home) as log:
+        threads = [threading.Thread(target=store, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        assert sorted(numbers(log, "run-0") + numbers(log, "run-1")) == list(range(60))
+
+
+def test_a_fork_uses_connections_of_its_own(home: Path) -> None:
+    with opened(home) as log:
+        log.store_event(materialization(1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside pytest-xdist's thread
+            child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                log.store_event(materialization(2))
+                log.dispose()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        log.store_event(materialization(3))
+        assert numbers(log) == [1, 2, 3]
+
+
+def test_more_runs_than_connections_are_kept(home: Path) -> None:
+    names = [f"run-{number}" for number in range(KEPT_DATABASES + 2)]
+    with opened(home) as log:
+        log.store_event(materialization(0, "run-0"))
+    for name in names[1:]:  # to make a database takes longer than to copy one
+        shutil.copy(home / "history" / "runs" / "run-0.db", home / "history" / "runs" / f"{name}.db")
+    with opened(home) as log:
+        for number, name in enumerate(names[1:], 1):
+            log.store_event(materialization(number, name))
+        assert [numbers(log, name) for name in names] == [[number] for number in range(len(names))]
+        if Path("/proc/self/fd").exists():
+            files = {file.readlink() for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
+            assert sum(home in file.parents and file.suffix == ".db" for file in files) <= KEPT_DATABASES + 1
+
+
+def test_files_that_another_process_wiped_are_not_written_any_more(home: Path) -> None:
+    with opened(home) as log, opened(home) as other:
+        log.store_event(materialization(1))
+        other.wipe()
+        assert not log.get_materialized_partitions(dg.AssetKey("sessions"))
+        other.store_event(materialization(2))
+        log.store_event(materialization(3))
+        assert numbers(log) == numbers(other) == [2, 3]
+
+
+def test_another_signature_gives_the_stock_storage_and_a_warning(tmp_path: Path) -> None:
+    class Changed(SqliteEventLogStorage):
+        def store_event(self, event: EventLogEntry, *, durable: bool = True) -> None:
+            """With one more parameter."""
+
+    with pytest.warns(UserWarning, match=r"Changed has no store_event\(event\)$") as warned:
+        storage = KeptStorage(str(tmp_path), stock=Changed)
+    assert len(warned) == 1
+    assert type(storage.event_log_storage) is SqliteEventLogStorage
+
+
+def test_the_shipped_dagster_yaml_stores_events_this_way_and_in_dagster_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path)
+    assert STORAGE in (tmp_path / "dagster.yaml").read_text()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as instance:
+        assert isinstance(instance.event_log_storage, KeptEventLog)
+        assert instance.event_log_storage.path_for_shard("x") == str(tmp_path / "history" / "runs" / "x.db")
+
+
+def test_without_dagster_home_events_go_to_the_folder_that_make_dev_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    storage = KeptStorage.from_config_value(None, {})
+    assert Path(storage.event_log_storage.path_for_shard("x")) == tmp_path / ".dagster" / "history" / "runs" / "x.db"
+
+
+@pytest.mark.parametrize(
+    ("written", "is_slow"),
+    [
+        (None, True),
+        ("", True),
+        ("telemetry: {enabled: false}\n", True),
+        ("storage: {sqlite: {base_dir: /tmp}}\n", True),
+        (STORAGE, False),
+        ("storage: {postgres: {postgres_url: x}}\n", False),
+        ("event_log_storage: {module: x, class: y}\n", False),
+    ],
+)
+def test_a_home_that_stores_events_slowly_is_told_which_lines_to_add(
+    written: str | None, is_slow: bool, tmp_path: Path
+) -> None:
+    if written is not None:
+        (tmp_path / "dagster.yaml").write_text(written)
+    said = slow_storage(str(tmp_path))
+    assert (said is not None) == is_slow
+    assert said is None or said.endswith(STORAGE)
+
+
+def test_who_has_no_home_is_told_nothing() -> None:
+    assert slow_storage(None) is None

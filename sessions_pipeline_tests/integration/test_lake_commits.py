@@ -1,0 +1,347 @@
+"""Promises to runs that write at the same time: a day is put only over what its writer saw, and never goes back."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
+from sessions_pipeline.lake.address import store_at
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.lake.local import LocalStore
+from sessions_pipeline.lake.store import ANY, Expected
+from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
+from sessions_pipeline_tests.integration.s3_server import S3Server
+from sessions_pipeline_tests.lake_rows import DAY, CountingStore, raw, rows
+
+
+@pytest.fixture
+def anywhere(data_root: DataRoot) -> Lake:
+    return Lake.open(str(data_root), query={})
+
+
+def payloads(lake: Lake, day: Day = DAY) -> list[str]:
+    return lake.read(RAW_SESSIONS, day, ["payload"])["payload"].to_pylist()
+
+
+@also_in_a_bucket
+def test_a_day_is_put_only_over_the_version_that_was_seen(anywhere: Lake):
+    assert anywhere.version(RAW_SESSIONS, DAY) is None
+    anywhere.replace(RAW_SESSIONS, DAY, raw("1"), {}, expected=None)
+    seen = anywhere.version(RAW_SESSIONS, DAY)
+    assert seen is not None
+    with pytest.raises(LakeConflictError, match=r"raw_sessions\.parquet: another run has written it since") as caught:
+        anywhere.replace(RAW_SESSIONS, DAY, raw("2"), {}, expected=None)
+    assert isinstance(caught.value, LakeError)
+    anywhere.replace(RAW_SESSIONS, DAY, raw("3"), {}, expected=seen)
+    with pytest.raises(LakeConflictError):
+        anywhere.replace(RAW_SESSIONS, DAY, raw("4"), {}, expected=seen)
+    assert payloads(anywhere) == ["3"]
+    anywhere.replace(RAW_SESSIONS, DAY, raw("5"), {}, expected=ANY)
+    with pytest.raises(LakeConflictError):
+        anywhere.replace(RAW_SESSIONS, DAY + timedelta(1), raw("6"), {}, expected=seen)
+    assert payloads(anywhere) == ["5"]
+    assert not anywhere.has(RAW_SESSIONS, DAY + timedelta(1))
+
+
+@also_in_a_bucket
+def test_rows_metadata_and_version_come_from_one_opening(data_root: DataRoot):
+    store = CountingStore(store_at(str(data_root)))
+    lake = Lake.open(store, query={})
+    assert lake.load(RAW_SESSIONS, DAY) is None
+    lake.replace(RAW_SESSIONS, DAY, raw("1", "2"), {"commit": "7"})
+    store.opened.clear()
+    store.asked.clear()
+    found = lake.load(RAW_SESSIONS, DAY)
+    assert store.asked == {"open": 1}
+    assert store.opened == {"raw_sessions/start_date=2025-01-31/raw_sessions.parquet": 1}
+    assert found is not None
+    assert (found.metadata, found.version) == ({"commit": "7"}, lake.version(RAW_SESSIONS, DAY))
+    assert found.rows.equals(raw("1", "2"))
+    some = lake.load(RAW_SESSIONS, DAY, ["payload"])
+    assert some is not None
+    assert some.rows.to_pydict() == {"payload": ["1", "2"]}
+
+
+@also_in_a_bucket
+def test_a_version_differs_after_each_write_and_not_without_one(anywhere: Lake):
+    seen = []
+    for number in range(20):
+        # Of the same length, so that neither the size nor, within a tick of the clock, the time must differ.
+        anywhere.replace(RAW_SESSIONS, DAY, raw(f"{number:03}"), {})
+        seen += [anywhere.version(RAW_SESSIONS, DAY), anywhere.version(RAW_SESSIONS, DAY)]
+    assert seen[::2] == seen[1::2]
+    assert len(set(seen)) == 20
+
+
+@also_in_a_bucket
+def test_versions_of_many_days_are_those_of_each(data_root: DataRoot):
+    lake = Lake.open(str(data_root), query={})
+    days: list[Day] = [DAY + timedelta(number) for number in range(4)]
+    for day in (*days[:2], UNDATED):
+        lake.replace(RAW_SESSIONS, day, raw("{}"), {})
+    lake.replace(WEEKLY_COST_BY_REFERENCE_DATASET, None, WEEKLY_COST_BY_REFERENCE_DATASET.schema.empty_table(), {})
+    asked = [*days, UNDATED, DAY - timedelta(1)]
+    assert lake.versions(RAW_SESSIONS, asked) == {day: lake.version(RAW_SESSIONS, day) for day in asked}
+    assert [day for day in asked if lake.has(RAW_SESSIONS, day)] == [*days[:2], UNDATED]
+    assert lake.version(WEEKLY_COST_BY_REFERENCE_DATASET, None) is not None
+    assert lake.versions(RAW_SESSIONS, []) == {}
+
+
+def test_in_a_bucket_versions_of_many_days_cost_one_listing(bucket: str, server: S3Server):
+    lake = Lake.open(bucket, query={})
+    days = [DAY + timedelta(number) for number in range(5)]
+    for day in days:
+        lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
+    server.fail()
+    assert None not in lake.versions(SESSIONS, days[3:]).values()
+    assert len(server.asked) == 1
+
+
+def derived(commit: int) -> pa.Table:
+    return rows(REJECTED_SESSIONS, 1, payload=[str(commit)])
+
+
+def made_from(lake: Lake, day: Day = DAY) -> int:
+    found = lake.load(REJECTED_SESSIONS, day)
+    assert found is not None
+    assert found.rows["payload"].to_pylist() == [found.metadata["commit"]]
+    return int(found.metadata["commit"])
+
+
+@given(commits=st.lists(st.integers(0, 20), min_size=1, max_size=12))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, commits: list[int]):
+    lake = Lake.open(str(tmp_path_factory.mktemp("lake")), query={})
+    latest = -1
+    for commit in commits:
+        written = lake.replace_derived(REJECTED_SESSIONS, DAY, derived(commit), {"a": "b"}, commit=commit)
+        assert (written is None) is (commit < latest)
+        latest = max(latest, commit)
+        assert made_from(lake) == latest
+        assert lake.metadata(REJECTED_SESSIONS, DAY)["a"] == "b"
+
+
+@also_in_a_bucket
+def test_of_many_that_derive_at_once_the_latest_commit_stays(data_root: DataRoot):
+    lakes = [Lake.open(str(data_root), query={}) for _ in range(4)]
+    lakes[0].write_file("a", b"")
+    seen: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            if lakes[0].has(REJECTED_SESSIONS, DAY):
+                seen.append(made_from(lakes[0]))
+
+    def work(number: int) -> None:
+        for commit in range(number, 40, 4):
+            lakes[number].replace_derived(REJECTED_SESSIONS, DAY, derived(commit), {}, commit=commit)
+
+    with ThreadPoolExecutor(5) as runs:
+        watching = runs.submit(watch)
+        list(runs.map(work, range(4)))
+        done.set()
+        watching.result()
+    assert made_from(lakes[0]) == 39
+    assert seen == sorted(seen)
+
+
+class OneAhead(CountingStore):
+    """Lets another run be quicker, once, in the moment between a look at a file and its put."""
+
+    def __init__(self, root: str, commit: int) -> None:
+        super().__init__(store_at(root))
+        self.root, self.commit = root, commit
+
+    def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
+        if key.startswith(REJECTED_SESSIONS.name) and self.commit:
+            commit, self.commit = self.commit, 0
+            Lake.open(self.root, query={}).replace_derived(REJECTED_SESSIONS, DAY, derived(commit), {}, commit=commit)
+        super().put(key, data, expected)
+
+
+@pytest.mark.parametrize(("quicker", "latest"), [(3, 5), (9, 9)])
+def test_in_a_bucket_a_put_between_a_look_and_a_put_is_seen(bucket: str, quicker: int, latest: int):
+    lake = Lake.open(OneAhead(bucket, quicker), query={})
+    written = lake.replace_derived(REJECTED_SESSIONS, DAY, derived(5), {}, commit=5)
+    assert (written is None) is (quicker > 5)
+    assert made_from(Lake.open(bucket, query={})) == latest
+
+
+COMMIT_MANY = """
+import sys
+from sessions_pipeline.errors import LakeConflictError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.tables import RAW_SESSIONS
+from sessions_pipeline_tests.lake_rows import DAY, raw
+
+root, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+lake, conflicts, written = Lake.open(root, query={}), 0, 0
+print("ready", flush=True)
+input()
+while written < count:
+    found = lake.load(RAW_SESSIONS, DAY)
+    payloads = found.rows["payload"].to_pylist() if found else []
+    try:
+        rows = raw(*payloads, f"{name}-{written}")
+        lake.replace(RAW_SESSIONS, DAY, rows, {}, expected=found.version if found else None)
+        written += 1
+    except LakeConflictError:
+        conflicts += 1
+print(conflicts)
+"""
+
+
+@also_in_a_bucket
+def test_of_two_processes_that_commit_the_same_day_none_undoes_the_other(data_root: DataRoot):
+    command = [sys.executable, "-c", COMMIT_MANY, str(data_root)]
+    processes = [
+        subprocess.Popen([*command, name, "20"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in ("one", "other")
+    ]
+    conflicts = 0
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        conflicts += int(process.communicate(timeout=120)[0])
+        assert process.returncode == 0
+    kept = payloads(Lake.open(str(data_root), query={}))
+    for name in ("one", "other"):
+        assert [payload for payload in kept if payload.startswith(f"{name}-")] == [f"{name}-{n}" for n in range(20)]
+    assert len(kept) == 40
+    assert conflicts >= 1
+
+
+@also_in_a_bucket
+def test_of_two_that_saw_the_same_one_gets_the_conflict(data_root: DataRoot):
+    lakes = [Lake.open(str(data_root), query={}) for _ in range(2)]
+    lakes[0].replace(RAW_SESSIONS, DAY, raw("former"), {})
+    seen = lakes[0].version(RAW_SESSIONS, DAY)
+    barrier = threading.Barrier(2)
+
+    def put(number: int) -> bool:
+        barrier.wait()
+        try:
+            lakes[number].replace(RAW_SESSIONS, DAY, raw(str(number)), {}, expected=seen)
+        except LakeConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as runs:
+        was_put = list(runs.map(put, range(2)))
+    assert sorted(was_put) == [False, True]
+    assert payloads(lakes[0]) == [str(was_put.index(True))]
+
+
+HOLD = """
+import sys
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline_tests.lake_rows import DAY
+with Lake.open(sys.argv[1], query={}).lock(DAY):
+    print("held", flush=True)
+    input()
+"""
+
+
+@contextmanager
+def holding(root: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLD, str(root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_day_is_locked_for_other_processes_and_other_days_are_not(tmp_path: Path):
+    lake = Lake.open(LocalStore(tmp_path, patience=0.1), query={})
+    with holding(tmp_path):
+        with pytest.raises(LakeBusyError, match=rf"^{tmp_path}/_locks/2025-01-31.lock: another run .* over 0.1 s; see"):
+            lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+        assert not lake.has(RAW_SESSIONS, DAY)
+        for day in (DAY + timedelta(1), UNDATED):
+            lake.replace(RAW_SESSIONS, day, raw("{}"), {})
+
+
+def test_a_lock_is_free_when_its_process_was_killed(tmp_path: Path):
+    lake = Lake.open(LocalStore(tmp_path, patience=20), query={})
+    with holding(tmp_path) as process:
+        process.kill()
+        process.wait()
+        lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+
+
+def test_threads_of_one_process_keep_each_other_out_and_a_thread_re_enters(tmp_path: Path):
+    lake, other = (Lake.open(LocalStore(tmp_path, patience=0.1), query={}) for _ in range(2))
+
+    def is_free(day: date) -> bool:
+        try:
+            with other.lock(day):
+                return True
+        except LakeBusyError:
+            return False
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        with lake.lock(DAY), other.lock(DAY):
+            lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+            assert not elsewhere.submit(is_free, DAY).result()
+            assert elsewhere.submit(is_free, DAY + timedelta(1)).result()
+        assert elsewhere.submit(is_free, DAY).result()
+
+
+@pytest.mark.parametrize("kind", ["deaf", "refusing"])
+def test_a_store_without_conditional_puts_is_refused_in_one_line(bucket: str, server: S3Server, kind: str):
+    server.fail(kind=kind)
+    said = {
+        "deaf": r"ignores the conditions of a put \(If-None-Match, If-Match\), so two runs could undo each other's",
+        "refusing": r"501 NotImplemented: the store lacks conditional puts \(If-None-Match, If-Match\); choose one",
+    }
+    for _ in range(2):
+        with pytest.raises(LakeError, match=rf"^{bucket}/_lake.json: .*{said[kind]}") as caught:
+            Lake.open(bucket, query={}).replace(RAW_SESSIONS, DAY, raw("{}"), {})
+        assert "\n" not in str(caught.value)
+    server.fail()
+    lake = Lake.open(bucket, query={})
+    assert not lake.has(RAW_SESSIONS, DAY)
+    lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    assert json.loads(lake.read_file("_lake.json")).items() >= {"layout": 2, "query": {}}.items()
+
+
+@pytest.mark.parametrize("expected", [None, "seen"])
+def test_a_put_whose_answer_is_lost_is_no_conflict_with_itself(bucket: str, server: S3Server, expected: str | None):
+    lake = Lake.open(bucket, query={})
+    lake.write_file("a", b"")
+    if expected:
+        lake.replace(RAW_SESSIONS, DAY, raw("former"), {})
+        expected = lake.version(RAW_SESSIONS, DAY)
+    server.fail("lost answer")
+    lake.replace(RAW_SESSIONS, DAY, raw("new"), {}, expected=expected)
+    assert server.faults == []
+    assert payloads(lake) == ["new"]
+
+
+@also_in_a_bucket
+def test_nothing_of_ours_is_left_when_a_put_is_refused(anywhere: Lake, data_root: DataRoot):
+    anywhere.replace(RAW_SESSIONS, DAY, raw("1"), {})
+    with pytest.raises(LakeConflictError):
+        anywhere.replace(RAW_SESSIONS, DAY, raw("2"), {}, expected=None)
+    if isinstance(data_root, Path):
+        assert list((data_root / "_tmp").iterdir()) == []

@@ -1,0 +1,176 @@
+"""What Dagster is told of a run, on an instance that keeps it: each day once, and only what was written."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.runs import run_days
+from sessions_pipeline.tables import CHECKS, DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    DAYS,
+    FIRST,
+    NOW,
+    TODAY,
+    by_the_schema,
+    files,
+    lake_at,
+    record,
+    settings_for,
+    some_records,
+)
+
+DAILY = [table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED)]
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """Dagster's storage in memory: the same as on disk, and ten times as fast."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance with its storage in a folder, as in `DAGSTER_HOME`."""
+    (tmp_path / "home").mkdir()
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        yield instance
+
+
+def pipeline_for(sandbox: Sandbox, root: Path, **values: object) -> Pipeline:
+    """Lookback days are the run's, and the clock is the sandbox's: its days are over or begin today."""
+    return Pipeline(
+        settings_for(sandbox.url, root / "lake", SESSIONS_PIPELINE_LOOKBACK_DAYS=2, **values), clock=lambda: NOW
+    )
+
+
+def recorded(instance: dg.DagsterInstance, run_id: str) -> Counter[tuple[str, str | None]]:
+    """How often each asset was recorded for each partition in a run."""
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    found = [event.get_dagster_event() for event in events]
+    return Counter((one.asset_key.to_user_string(), one.partition) for one in found if one.asset_key)
+
+
+def materialized(instance: dg.DagsterInstance, table: str) -> list[str]:
+    return sorted(instance.get_materialized_partitions(dg.AssetKey(table)))
+
+
+def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
+    home: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    with running_sandbox(texts=by_the_schema(), now=NOW) as sandbox:
+        pipeline = pipeline_for(sandbox, tmp_path)
+        for _ in range(2):
+            result = run_days(pipeline, FIRST, TODAY, instance=home)
+            checked = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
+            assert checked == dict.fromkeys(CHECKS, True)
+            counted = recorded(home, result.run_id)
+            assert set(counted.values()) == {1}
+            days = {(table, str(day)) for table in DAILY for day in DAYS}
+            assert {key for key in counted if key[1]} == days
+    for table in DAILY:
+        assert materialized(home, table) == [str(day) for day in DAYS]
+
+
+def test_only_days_that_were_written_count_as_materialized_and_the_run_says_why_others_were_not(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    bad = [record(number, NOW - timedelta(days=1), name=["no name"]) for number in range(900, 940)]
+    with running_sandbox(texts=sorted([*some_records(20), *bad], key=_start, reverse=True), now=NOW) as sandbox:
+        with pytest.raises(TooManyRejectedError, match=f"{DAYS[1]}: 40 of"):
+            run_days(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
+    written = sorted(str(day) for day in lake_at(tmp_path / "lake").days(SESSIONS))
+    assert written == [str(FIRST), str(TODAY)]
+    for table in DAILY:
+        assert materialized(instance, table) == written
+
+
+def _start(text: str) -> str:
+    return text.split('"start_time":"')[1]
+
+
+def test_a_run_that_dies_keeps_the_days_that_it_had_finished(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    finished: list[date] = []
+
+    def die_at_the_second(day: date) -> None:
+        finished.append(day)
+        if len(finished) == 2:
+            raise MemoryError
+
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        settings = pipeline_for(sandbox, tmp_path).settings
+        with pytest.raises(MemoryError):
+            run_days(Pipeline(settings, on_day=die_at_the_second), FIRST, TODAY, instance=instance)
+    for table in DAILY:
+        assert materialized(instance, table) == sorted(map(str, finished))
+
+
+def test_tables_alone_are_made_from_storage_without_a_request_and_with_their_own_checks(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        pipeline = pipeline_for(sandbox, tmp_path)
+        run_days(pipeline, FIRST, TODAY, instance=instance)
+        before = len(sandbox.requests)
+        result = run_days(
+            pipeline, FIRST, TODAY, instance=instance, select="key:sessions or key:daily_cost_by_reference_dataset"
+        )
+        assert len(sandbox.requests) == before
+    assert {table for table, _ in recorded(instance, result.run_id)} == {"sessions", "daily_cost_by_reference_dataset"}
+    checked = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    assert set(checked) == {
+        name for name, check in CHECKS.items() if check.table.name in ("sessions", "daily_cost_by_reference_dataset")
+    }
+    assert checked["tables_of_a_day_agree"].passed
+    assert checked["costs_add_up"].passed
+
+
+def test_materialize_all_over_an_old_range_succeeds(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """Projects of those days can't be measured any more; those within reach are."""
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        pipeline = pipeline_for(sandbox, tmp_path)
+        first, last = TODAY - timedelta(days=60), TODAY - timedelta(days=58)
+        assert run_days(pipeline, first, last, instance=instance, select="*").success
+    assert materialized(instance, "daily_cost_by_project") == []
+    assert materialized(instance, "sessions") == [str(first), str(first + timedelta(days=1)), str(last)]
+
+
+def test_a_refresh_that_learns_nothing_rewrites_no_table(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        pipeline = pipeline_for(sandbox, tmp_path)
+        run_days(pipeline, FIRST, TODAY, instance=instance)
+        before = files(tmp_path / "lake")
+        run_days(pipeline, FIRST, TODAY, instance=instance)
+        after = files(tmp_path / "lake")
+    assert {key for key in after if before.get(key) != after[key]} <= {
+        key for key in after if key.startswith("_readings/")
+    }
+
+
+def test_assets_are_the_tables_and_depend_on_what_they_are_made_from(tmp_path: Path) -> None:
+    graph = build_definitions(Pipeline(settings_for("http://127.0.0.1:9", tmp_path))).get_repository_def().asset_graph
+    for table, derived in DERIVED.items():
+        parents = {key.to_user_string() for key in graph.get(dg.AssetKey(table.name)).parent_keys}
+        assert parents == {read.name for read in derived.reads}
+    for table in DAILY:
+        assert graph.get(dg.AssetKey(table)).is_partitioned
+    assert not graph.get(dg.AssetKey("daily_cost_by_project")).is_partitioned
+
+
+@pytest.mark.parametrize(("days_per_run", "expected"), [("", None), ("7", 7)])
+def test_a_backfill_is_one_run_or_is_split_as_the_settings_say(
+    tmp_path: Path, days_per_run: str, expected: int | None
+) -> None:
+    values = {"SESSIONS_PIPELINE_DAYS_PER_RUN": days_per_run} if days_per_run else {}
+    pipeline = Pipeline(settings_for("http://127.0.0.1:9", tmp_path, **values))
+    graph = build_definitions(pipeline).get_repository_def().asset_graph
+    policies = {graph.get(dg.AssetKey(table)).backfill_policy for table in DAILY}
+    assert {policy and policy.max_partitions_per_run for policy in policies} == {expected}

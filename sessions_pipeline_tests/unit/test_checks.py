@@ -1,0 +1,238 @@
+"""What the checks find, on small tables: one break for each."""
+
+import json
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from sessions_pipeline.tables import (
+    CHECKS,
+    DAILY_COST_BY_ATTRIBUTE,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSION_FEEDBACK,
+    SESSIONS,
+    TABLES,
+    CheckResult,
+    Table,
+)
+from sessions_pipeline.tables.readings import Reading, dump_readings
+from sessions_pipeline.tables.table import needed
+from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, table_of, uuid
+from sessions_pipeline_tests.days import DAY, READ, day_of
+
+NOTHING: dict[Table, pa.Table] = {table: table.schema.empty_table() for table in TABLES}
+MIDNIGHT = NOON.replace(hour=0)
+
+
+def found(name: str, tables: dict[Table, pa.Table], **more: Any) -> CheckResult:
+    return CheckResult.merged([CHECKS[name].examine(day_of(tables, **more))])
+
+
+def sessions(*rows: dict[str, Any]) -> dict[Table, pa.Table]:
+    return {SESSIONS: sessions_table(*rows)}
+
+
+def daily(table: Table = DAILY_COST_BY_REFERENCE_DATASET, **columns: Any) -> dict[Table, pa.Table]:
+    row = {
+        "tenant_id": TENANT,
+        "reference_dataset_id": dataset(1),
+        "session_count": 2,
+        "priced_session_count": 1,
+        "unpriced_session_count": 1,
+        "zero_cost_with_tokens_count": 0,
+        "total_cost": "1.5",
+        "is_day_over": True,
+        **columns,
+    }
+    return {table: table_of(table.name, [{name: row.get(name) for name in table.schema.names}])}
+
+
+def rejected(*ids: str) -> dict[Table, pa.Table]:
+    row = {**dict.fromkeys(REJECTED_SESSIONS.schema.names), "payload": "{}", "reasons": ["x: y"], "fetched_at": READ}
+    return {
+        REJECTED_SESSIONS: pa.Table.from_pylist([row | {"session_id": id_} for id_ in ids], REJECTED_SESSIONS.schema)
+    }
+
+
+def reading(received: int, repeated: int = 0, **more: Any) -> Reading:
+    return Reading(1, READ, more.pop("asked", None), (TENANT,), received, repeated, 1, **more)
+
+
+def committed(*readings: Reading) -> dict[str, Any]:
+    """A day whose raw file has these readings."""
+    return {"metadata": {RAW_SESSIONS: {"readings": dump_readings(readings), "commit": "1"}}, "last_read": readings}
+
+
+def raw() -> dict[Table, pa.Table]:
+    return {RAW_SESSIONS: NOTHING[RAW_SESSIONS]}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_no_sessions_break_no_promise(name: str) -> None:
+    day = committed(reading(0))
+    day["metadata"] = {table: {"commit": "1", **day["metadata"].get(table, {})} for table in TABLES}
+    assert found(name, NOTHING, **day).passed
+
+
+@pytest.mark.parametrize("name", [name for name, check in CHECKS.items() if check.days == "run"])
+def test_a_day_without_the_tables_that_a_check_reads_is_passed_over(name: str) -> None:
+    assert found(name, {}) == CheckResult()
+
+
+def test_a_check_is_described_and_belongs_to_a_table() -> None:
+    for check in CHECKS.values():
+        assert check.table in TABLES
+        assert check.description.endswith(".")
+        assert set(check.reads) <= set(TABLES)
+        assert all(name in table.schema.names for table, names in check.reads.items() for name in names)
+
+
+def test_what_several_checks_need_of_a_table_is_read_once() -> None:
+    columns = needed([CHECKS["session_ids_are_unique"], CHECKS["costs_add_up"], CHECKS["sessions_start_on_their_day"]])
+    assert columns[SESSIONS] == ("id", "tenant_id", "reference_dataset_id", "total_cost", "start_time")
+
+
+def test_a_session_that_is_there_twice_is_named_also_on_two_days() -> None:
+    check = CHECKS["session_ids_are_unique"]
+    days = [check.examine(day_of(sessions(*rows))) for rows in ([session(1), session(2)], [session(3), session(1)])]
+    assert CheckResult.merged(days[:1]).passed
+    result = CheckResult.merged(days)
+    assert (result.broken, result.counts) == ((uuid(1),), {"sessions": 4})
+    assert found("session_ids_are_unique", sessions(session(1), session(1))).broken == (uuid(1),)
+
+
+@pytest.mark.parametrize(
+    ("start", "is_there"),
+    [
+        (MIDNIGHT, True),
+        (MIDNIGHT + timedelta(days=1) - timedelta(microseconds=1), True),
+        (MIDNIGHT - timedelta(microseconds=1), False),
+        (MIDNIGHT + timedelta(days=1), False),
+        (None, False),
+    ],
+)
+def test_a_session_belongs_to_the_utc_day_it_started(start: Any, is_there: bool) -> None:
+    rows = sessions(session(1, start_time=start))
+    assert found("sessions_start_on_their_day", rows).passed is is_there
+    assert found("sessions_start_on_their_day", rows, day=None).passed is (start is None)
+
+
+def test_what_was_received_is_valid_rejected_or_repeated() -> None:
+    tables = {**raw(), **sessions(session(1), session(2)), **rejected("a", "b", "c")}
+    result = found("every_record_is_accounted_for", tables, **committed(reading(6, 1)))
+    assert (result.passed, dict(result.counts)) == (True, {"received": 6, "valid": 2, "rejected": 3, "repeated": 1})
+    for lost in (reading(7, 1), reading(6, 0), reading(5, 1)):
+        assert not found("every_record_is_accounted_for", tables, **committed(lost)).passed
+
+
+def test_what_is_gone_is_not_in_the_latest_account() -> None:
+    tables = {**raw(), **sessions(session(1), session(2, missing_since=READ)), **rejected("A", "b")}
+    gone = reading(2, gone=(uuid(2), "a"))
+    assert found("every_record_is_accounted_for", tables, **committed(gone)).passed
+
+
+def test_tables_as_of_an_earlier_time_are_not_held_against_the_latest_reading() -> None:
+    day = committed(reading(9))
+    day["metadata"][SESSIONS] = {"as_of": READ.isoformat()}
+    assert found("every_record_is_accounted_for", {**NOTHING, **sessions(session(1))}, **day).passed
+
+
+def test_a_table_of_another_commit_is_named() -> None:
+    tables = {table: NOTHING[table] for table in (RAW_SESSIONS, SESSIONS, SESSION_FEEDBACK)}
+    metadata = {table: {"commit": "2"} for table in tables}
+    assert found("tables_of_a_day_agree", tables, metadata=metadata).passed
+    behind = found("tables_of_a_day_agree", tables, metadata={**metadata, SESSION_FEEDBACK: {"commit": "1"}})
+    assert behind.broken == ("session_feedback of 2025-03-03",)
+    foreign = found("tables_of_a_day_agree", tables, metadata={**metadata, SESSIONS: {}})
+    assert foreign.broken == ("sessions of 2025-03-03",)
+
+
+def test_a_session_whose_newest_reading_shrank_is_named() -> None:
+    day = {"metadata": {SESSIONS: {"shrunk": json.dumps([uuid(1)])}}}
+    assert found("no_reading_shrinks", sessions(session(1)), **day).broken == (uuid(1),)
+
+
+def test_drift_is_named_with_its_count_and_day() -> None:
+    day = {"metadata": {SESSIONS: {"drift": json.dumps({"colour": 3})}}}
+    result = found("schema_has_not_drifted", sessions(session(1)), **day)
+    assert (result.broken, result.counts) == ((f"colour (3 records on {DAY})",), {"colour": 3})
+
+
+def test_a_cost_that_can_not_be_used_is_named_with_its_reason() -> None:
+    rows = sessions(session(1, problems=["total_cost: is negative (-1)"]), session(2))
+    result = found("costs_are_usable", rows)
+    assert result.broken == (f"{uuid(1)}: total_cost: is negative (-1)",)
+    assert result.counts == {"sessions": 2, "with_problems": 1}
+
+
+@pytest.mark.parametrize(("count", "passed"), [(1, True), (2, False)])
+def test_a_share_of_rejected_records_beyond_one_in_twenty_is_told_with_its_reason(count: int, passed: bool) -> None:
+    tables = {**sessions(*(session(number) for number in range(19))), **rejected(*"ab"[:count])}
+    result = found("rejected_share_is_low", tables)
+    assert (result.passed, result.broken) == (passed, () if passed else ("2025-03-03: 2 of 21 (x: y)",))
+
+
+def test_a_day_that_was_not_read_lately_or_never_is_not_fresh() -> None:
+    last_read = {"last_read": (reading(1),), "now": READ + timedelta(hours=3)}
+    assert found("recent_days_are_fresh", {}, **last_read).passed
+    late = found("recent_days_are_fresh", {}, **{**last_read, "now": READ + timedelta(hours=3, seconds=1)})
+    assert late.broken == ("2025-03-03: was read at 2025-03-04 06:00 UTC",)
+    assert found("recent_days_are_fresh", {}, day=date(2025, 3, 4)).broken == ("2025-03-04: was never read",)
+
+
+def test_sums_are_made_again_to_the_last_digit() -> None:
+    held = sessions(experiment(1, total_cost="1.5"), experiment(2), session(3, total_cost="99"))
+    assert found("costs_add_up", {**held, **daily()}).passed
+    assert found("costs_add_up", {**held, **daily()}).counts["total_cost"] == Decimal("1.5")
+    for wrong in (
+        daily(total_cost="1.500000000000000001"),
+        daily(session_count=3),
+        daily(reference_dataset_id=dataset(2)),
+    ):
+        assert not found("costs_add_up", {**held, **wrong}).passed
+
+
+def test_sums_of_more_digits_than_pythons_usual_decimals_are_compared_exactly() -> None:
+    held = sessions(
+        experiment(1, total_cost="12345678901234567890.5"), experiment(2, total_cost="0.000000000000000001")
+    )
+    exact = "12345678901234567890.500000000000000001"
+    assert found("costs_add_up", {**held, **daily(total_cost=exact)}).passed
+    assert not found("costs_add_up", {**held, **daily(total_cost=exact[:-1] + "0")}).passed
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        ({}, True),
+        ({"priced_session_count": 0, "unpriced_session_count": 2, "total_cost": None}, True),
+        ({"priced_session_count": 0, "unpriced_session_count": 2, "total_cost": "0"}, False),
+        ({"total_cost": None}, False),
+        ({"session_count": 3}, False),
+    ],
+)
+def test_a_cost_is_unknown_exactly_where_nothing_is_priced(columns: dict[str, Any], kept: bool) -> None:
+    assert found("no_cost_is_invented", daily(**columns)).passed is kept
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        ({}, True),
+        ({"total_cost": "1.6"}, False),
+        ({"session_count": 1}, False),
+        ({"attribute": "other"}, False),
+        ({"run_count": 1}, False),
+    ],
+)
+def test_the_rows_of_an_attribute_add_up_to_the_dataset(columns: dict[str, Any], kept: bool) -> None:
+    rows = {**daily(), **daily(DAILY_COST_BY_ATTRIBUTE, **{"attribute": "models", **columns})}
+    metadata = {DAILY_COST_BY_ATTRIBUTE: {"attributes": '["models"]'}}
+    assert found("attributes_add_up", rows, metadata=metadata).passed is kept
+    none = {**rows, DAILY_COST_BY_ATTRIBUTE: NOTHING[DAILY_COST_BY_ATTRIBUTE]}
+    assert not found("attributes_add_up", none, metadata=metadata).passed

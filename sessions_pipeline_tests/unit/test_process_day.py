@@ -1,0 +1,375 @@
+"""A day is read again and again: what was said is kept, what was spent stays spent, and nothing is written in vain."""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions_pipeline.errors import LakeConflictError, NotReadError, SumOverflowError
+from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.process_day import DayTask, process_day
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_ATTRIBUTE,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSION_FEEDBACK,
+    SESSIONS,
+)
+from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
+from sessions_pipeline_tests.days import DAILY, HOUR, READ, ProcessedDay, fetched
+
+EXPERIMENT = {"reference_dataset_id": dataset(1), "total_cost": "1.5", "run_count": 10, "total_tokens": 5}
+
+
+@pytest.fixture(name="day")
+def _day(tmp_path: Path) -> ProcessedDay:
+    return ProcessedDay(tmp_path)
+
+
+def test_a_first_reading_makes_all_tables_of_the_day(day: ProcessedDay) -> None:
+    result = day.read(fetched(payload(1, **EXPERIMENT), payload(2, run_count="x")))
+    assert set(result.written) == set(DAILY)
+    assert (result.sessions, result.learned, result.exceeded) == (1, True, None)
+    assert [row["id"] for row in day.rows(SESSIONS)] == [uuid(1)]
+    assert day.row(REJECTED_SESSIONS)["session_id"] == uuid(2)
+    assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["total_cost"] == Decimal("1.5")
+    assert result.metadata["raw_sessions"]["new_or_changed"] == 2
+    assert result.metadata["sessions"]["total_cost"] == "1.5"
+
+
+def test_a_day_that_had_nothing_has_tables_with_no_rows(day: ProcessedDay) -> None:
+    assert set(day.read(fetched()).written) == set(DAILY)
+    assert day.rows(SESSIONS) == day.rows(RAW_SESSIONS) == []
+
+
+def test_a_refresh_that_learns_nothing_rewrites_no_table_and_notes_when_the_day_was_read(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1)))
+    before = day.versions()
+    result = day.read(fetched(payload(1), at=READ + HOUR))
+    assert (result.written, result.learned) == ({}, False)
+    assert day.versions() == before
+    noted = json.loads(day.lake.read_file("_readings/start_date=2025-03-03.json"))
+    assert [(one["fetched_at"], one["received"]) for one in noted] == [((READ + HOUR).isoformat(), 1)]
+    assert day.check("recent_days_are_fresh", READ + 4 * HOUR).passed
+    assert not day.check("recent_days_are_fresh", READ + 4 * HOUR + timedelta(seconds=1)).passed
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        [payload(1, name="other")],
+        [payload(1), payload(2)],
+        [],
+        [payload(1, run_count=None)],
+    ],
+    ids=["changed", "new", "gone", "spelt otherwise"],
+)
+def test_a_refresh_that_learns_something_rewrites_all_tables(day: ProcessedDay, second: list[str]) -> None:
+    day.read(fetched(payload(1)))
+    before = day.versions()
+    assert set(day.read(fetched(*second, at=READ + HOUR)).written) == set(DAILY)
+    assert all(version != before[name] for name, version in day.versions().items())
+    assert not day.broken_checks()
+
+
+def test_checks_pass_when_a_day_is_read_twice_with_and_without_news(day: ProcessedDay) -> None:
+    for hour, texts in enumerate(([payload(1, **EXPERIMENT)], [payload(1, **EXPERIMENT)], [payload(2), "{}"], ["{}"])):
+        day.read(fetched(*texts, at=READ + hour * HOUR), max_rejected_ratio=1.0)
+        assert set(day.broken_checks(READ + hour * HOUR)) <= {"rejected_share_is_low"}
+
+
+def test_a_row_has_the_time_of_the_reading_that_first_brought_what_it_says(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1), payload(2)))
+    day.read(fetched(payload(1), payload(2, name="new"), at=READ + HOUR))
+    assert day.row(SESSIONS, id=uuid(1))["fetched_at"] == READ
+    assert day.row(SESSIONS, id=uuid(2))["fetched_at"] == day.row(SESSIONS, id=uuid(2))["stats_as_of"] == READ + HOUR
+    assert Counter(row["reading"] for row in day.rows(RAW_SESSIONS)) == {1: 2, 2: 1}
+
+
+def test_a_session_that_is_gone_stays_with_the_time_since_when_until_it_is_back(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1, **EXPERIMENT), payload(2)))
+    day.read(fetched(payload(2), at=READ + HOUR))
+    assert not day.read(fetched(payload(2), at=READ + 2 * HOUR)).learned
+    assert day.row(SESSIONS, id=uuid(1))["missing_since"] == READ + HOUR
+    assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["total_cost"] == Decimal("1.5")
+    assert day.read(fetched(payload(1, **EXPERIMENT), payload(2), at=READ + 3 * HOUR)).learned
+    assert day.row(SESSIONS, id=uuid(1))["missing_since"] is None
+    day.again(as_of=READ + 2 * HOUR)
+    assert day.row(SESSIONS, id=uuid(1))["missing_since"] == READ + HOUR
+
+
+def test_the_first_reading_after_the_end_of_a_day_says_that_it_is_over(day: ProcessedDay) -> None:
+    noon, midnight = datetime(2025, 3, 3, 12, tzinfo=UTC), datetime(2025, 3, 4, tzinfo=UTC)
+    day.read(fetched(payload(1, **EXPERIMENT), at=noon))
+    assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is False
+    assert not day.read(fetched(payload(1, **EXPERIMENT), at=midnight - timedelta(microseconds=1))).learned
+    assert day.read(fetched(payload(1, **EXPERIMENT), at=midnight)).learned
+    assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is True
+    assert not day.read(fetched(payload(1, **EXPERIMENT), at=midnight + HOUR)).learned
+
+
+def test_a_workspace_that_is_read_for_the_first_time_is_news_even_if_it_had_nothing(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1), workspace=TENANT))
+    assert day.read(fetched(workspace=OTHER_TENANT, at=READ + HOUR)).learned
+    assert not day.read(fetched(workspace=OTHER_TENANT, at=READ + 2 * HOUR)).learned
+    assert day.row(SESSIONS)["missing_since"] is None
+
+
+def test_a_reading_of_one_workspace_says_nothing_of_another(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1), workspace=TENANT))
+    day.read(fetched(payload(2, tenant_id=OTHER_TENANT), workspace=OTHER_TENANT, at=READ + HOUR))
+    assert {row["id"]: row["missing_since"] for row in day.rows(SESSIONS)} == {uuid(1): None, uuid(2): None}
+    assert not day.broken_checks(READ + HOUR)
+
+
+def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(day: ProcessedDay) -> None:
+    foreign = payload(2, tenant_id=OTHER_TENANT)
+    day.read(fetched(payload(1), foreign, workspace=TENANT), fetched(foreign, workspace=OTHER_TENANT))
+    assert day.row(REJECTED_SESSIONS)["reasons"] == [f"tenant_id: is not the workspace asked for ({TENANT})"]
+    assert {row["id"] for row in day.rows(SESSIONS)} == {uuid(1), uuid(2)}
+    assert day.check("every_record_is_accounted_for").passed
+    day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR))
+    assert day.check("every_record_is_accounted_for").passed
+
+
+def test_naming_the_workspace_later_doubles_nothing(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1)))
+    assert not day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR)).learned
+    assert len(day.rows(RAW_SESSIONS)) == len(day.rows(SESSIONS)) == 1
+    assert day.check("every_record_is_accounted_for").counts["received"] == 1
+
+
+def test_an_id_in_capitals_is_the_same_session_also_when_retention_empties_it(day: ProcessedDay) -> None:
+    id_ = "abcdefab-0000-4000-8000-000000000001"
+    for number, (spelt, runs, cost) in enumerate(((id_, 5, "1.5"), (id_.upper(), 0, None), (id_.upper(), 0, None))):
+        day.read(fetched(payload(1, id=spelt, run_count=runs, total_cost=cost), at=READ + number * timedelta(days=30)))
+    row = day.row(SESSIONS)
+    assert (row["id"], row["run_count"], row["total_cost"]) == (id_, 5, Decimal("1.5"))
+    assert (row["stats_as_of"], row["fetched_at"]) == (READ, READ + timedelta(days=30))
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=365), timedelta(hours=1)])
+def test_a_clock_that_was_ahead_silences_no_later_reading(day: ProcessedDay, ahead: timedelta) -> None:
+    """Case clock-ahead: 1, then 2 under a clock that is ahead, then 3, 4, 5 and 5 again."""
+    for cost, at in ((1, READ), (2, READ + ahead), (3, READ), (4, READ + HOUR / 2), (5, READ + HOUR), (5, READ)):
+        day.read(fetched(payload(1, total_cost=str(cost), run_count=cost), at=at))
+        assert day.row(SESSIONS)["total_cost"] == cost
+    assert [row["reading"] for row in day.rows(RAW_SESSIONS)] == [1, 2, 3, 4, 5]
+    assert not day.broken_checks(READ + HOUR)
+
+
+def test_a_clock_that_was_ahead_beyond_retention_ends_no_run(day: ProcessedDay) -> None:
+    late = READ + timedelta(days=30)
+    for runs, at in ((5, late), (5, late + HOUR), (4, late), (0, late + 2 * HOUR), (0, late + HOUR), (6, late)):
+        day.read(fetched(payload(1, total_cost=str(runs), run_count=runs), at=at))
+    assert day.row(SESSIONS)["total_cost"] == 6
+
+
+def test_a_record_that_is_repaired_moves_from_rejected_to_valid_and_back(day: ProcessedDay) -> None:
+    for hour, (runs, valid) in enumerate((("x", 0), (1, 1), ("x", 0))):
+        day.read(fetched(payload(1, run_count=runs), at=READ + hour * HOUR), max_rejected_ratio=1.0)
+        assert (len(day.rows(SESSIONS)), len(day.rows(REJECTED_SESSIONS))) == (valid, 1 - valid)
+
+
+def test_as_of_an_earlier_time_the_day_is_what_was_read_by_then(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1, total_cost="1")))
+    day.read(fetched(payload(1, total_cost="2"), at=READ + HOUR))
+    day.again(as_of=READ)
+    assert day.row(SESSIONS)["total_cost"] == 1
+    # What was made as of another time is behind, and is made again by whoever finds it.
+    assert set(day.read(fetched(payload(1, total_cost="2"), at=READ + 2 * HOUR)).written) == {*DAILY} - {"raw_sessions"}
+    assert day.row(SESSIONS)["total_cost"] == 2
+    with pytest.raises(NotReadError, match="not read yet for 2025-03-03 at 2025-03-04 05:00:00"):
+        day.again(as_of=READ - HOUR)
+
+
+def test_tables_are_made_again_from_what_is_stored_without_a_reading(day: ProcessedDay) -> None:
+    with pytest.raises(NotReadError):
+        day.again()
+    day.read(fetched(payload(1, **EXPERIMENT)), tables=("raw_sessions",))
+    assert not day.lake.has(SESSIONS, day.day)
+    result = day.again(tables=("sessions", "daily_cost_by_reference_dataset"))
+    assert set(result.written) == {"sessions", "daily_cost_by_reference_dataset"}
+    assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["total_cost"] == Decimal("1.5")
+
+
+def test_whoever_finds_a_table_behind_makes_it_again_and_leaves_the_others(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1, **EXPERIMENT)))
+    day.read(fetched(payload(1, **EXPERIMENT, name="new"), at=READ + HOUR), tables=("raw_sessions", "sessions"))
+    assert set(day.check("tables_of_a_day_agree").broken) == {f"{name} of 2025-03-03" for name in DAILY[2:]}
+    result = day.read(fetched(payload(1, **EXPERIMENT, name="new"), at=READ + 2 * HOUR))
+    assert set(result.written) == set(DAILY[2:])
+    assert day.check("tables_of_a_day_agree").passed
+
+
+def test_other_attributes_than_a_file_lists_make_it_again_and_no_other(day: ProcessedDay) -> None:
+    said = payload(1, **EXPERIMENT, extra={"metadata": {"models": ["b", "a"], "lang": "de"}})
+    day.read(fetched(said))
+    assert {row["attribute"]: row["value"] for row in day.rows(DAILY_COST_BY_ATTRIBUTE)} == {
+        "models": "a, b",
+        "git.branch": None,
+    }
+    assert set(day.read(fetched(said, at=READ + HOUR), attributes=("lang",)).written) == {"daily_cost_by_attribute"}
+    assert day.row(DAILY_COST_BY_ATTRIBUTE)["value"] == "de"
+    assert day.check("attributes_add_up").passed
+
+
+def test_a_table_that_another_program_wrote_counts_as_behind(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1)))
+    day.lake.replace(SESSION_FEEDBACK, day.day, SESSION_FEEDBACK.schema.empty_table(), {})
+    assert set(day.read(fetched(payload(1), at=READ + HOUR)).written) == {"session_feedback"}
+
+
+def test_a_derived_table_never_replaces_one_of_a_later_commit(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1)))
+    rows = day.lake.read(SESSIONS, day.day)
+    day.lake.replace_derived(SESSIONS, day.day, rows.slice(1), {}, commit=9)
+    assert "sessions" not in day.again().written
+    assert day.rows(SESSIONS) == []
+
+
+# Two runs read the day at once. The first to commit decides; the other is merged as an older reading.
+
+
+def test_a_late_reading_adds_rows_and_decides_no_value(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1, name="old"), payload(3)))
+    base = day.base
+    day.read(fetched(payload(1, name="newer"), payload(3), at=READ + HOUR), base=base)
+    result = day.read(fetched(payload(1, name="late"), payload(2), at=READ + 2 * HOUR), base=base)
+    assert result.learned
+    assert day.row(SESSIONS, id=uuid(1))["name"] == "newer"
+    assert day.row(SESSIONS, id=uuid(2))["missing_since"] is None
+    assert day.row(SESSIONS, id=uuid(3))["missing_since"] is None
+    raw = sorted((row["reading"], json.loads(row["payload"])["name"]) for row in day.rows(RAW_SESSIONS))
+    assert raw == [(1, "old"), (1, "session 3"), (2, "late"), (2, "session 2"), (3, "newer")]
+    readings = load_readings(day.lake.metadata(RAW_SESSIONS, day.day)["readings"])
+    assert [(reading.number, reading.fetched_at) for reading in readings] == [
+        (1, READ),
+        (2, READ + 2 * HOUR),
+        (3, READ + HOUR),
+    ]
+
+
+def test_a_late_reading_that_brings_nothing_new_writes_nothing(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1, name="old")))
+    base = day.base
+    day.read(fetched(payload(1, name="new"), at=READ + HOUR), base=base)
+    before = day.versions()
+    for late in (fetched(payload(1, name="new"), at=READ), fetched(payload(1, name="old")), fetched()):
+        assert not day.read(late, base=base).learned
+    assert day.versions() == before
+    assert not day.broken_checks()
+
+
+def test_a_late_first_reading_is_older_than_the_one_that_was_quicker(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1, name="quick")), base=None)
+    day.read(fetched(payload(1, name="late"), at=READ + HOUR), base=None)
+    assert day.row(SESSIONS)["name"] == "quick"
+
+
+def test_runs_of_different_workspaces_overtake_each_other_without_harm(day: ProcessedDay) -> None:
+    other = [payload(number, tenant_id=OTHER_TENANT) for number in (2, 3)]
+    day.read(fetched(payload(1), workspace=TENANT), fetched(*other, workspace=OTHER_TENANT))
+    base = day.base
+    day.read(fetched(payload(1, name="new"), workspace=TENANT, at=READ + HOUR), base=base)
+    day.read(fetched(other[0], workspace=OTHER_TENANT, at=READ + HOUR), base=base)
+    assert day.row(SESSIONS, id=uuid(3))["missing_since"] == READ + HOUR
+    assert day.row(SESSIONS, id=uuid(1))["name"] == "new"
+
+
+def test_a_run_that_is_overtaken_while_it_writes_merges_again(
+    day: ProcessedDay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day.read(fetched(payload(1, name="old")))
+    replace, calls = day.lake.replace, [0]
+
+    def overtaken(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            day.read(fetched(payload(1, name="quick"), at=READ + HOUR))
+            raise LakeConflictError("overtaken")
+        return replace(*args, **kwargs)
+
+    monkeypatch.setattr(day.lake, "replace", overtaken)
+    process_day(day.lake, DayTask(day.day, (fetched(payload(1, name="slow"), at=READ + HOUR),), day.base), day.rules)
+    assert day.row(SESSIONS)["name"] == "quick"
+    assert len(day.rows(RAW_SESSIONS)) == 3
+
+
+# The rejection threshold.
+
+
+def _records(rejected: int, valid: int) -> list[str]:
+    return [payload(number, run_count="x" if number < rejected else 1) for number in range(rejected + valid)]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "valid", "exceeded"),
+    [(20, 80, False), (21, 79, True), (20, 79, True), (19, 1, False), (20, 1, True)],
+    ids=["exactly the ratio", "more", "more than the ratio by one", "nineteen", "twenty"],
+)
+def test_a_day_with_a_larger_share_of_rejected_records_and_at_least_twenty_of_them_is_not_replaced(
+    day: ProcessedDay, rejected: int, valid: int, exceeded: bool
+) -> None:
+    day.read(fetched(payload(0)))
+    before = day.versions()
+    texts = [payload(number, run_count="x" if number >= valid else 1) for number in range(rejected + valid)]
+    result = day.read(fetched(*texts, at=READ + HOUR))
+    assert (day.versions() == before) is exceeded
+    assert (result.written == {}) is exceeded
+    reason = "run_count: must be an integer, not a string"
+    told = f"2025-03-03: {rejected} of {rejected + valid} records are rejected ({reason})"
+    assert result.exceeded == (told if exceeded else None)
+
+
+def test_records_without_a_day_are_measured_against_all_that_the_run_received(tmp_path: Path) -> None:
+    undated = ProcessedDay(tmp_path, UNDATED)
+    broken = [payload(number, start_time="soon") for number in range(20)]
+    assert undated.read(fetched(*broken, day=None), received=100).exceeded is None
+    assert len(undated.rows(REJECTED_SESSIONS)) == 20
+    again = ProcessedDay(tmp_path / "b", UNDATED).read(fetched(*broken, day=None), received=99)
+    assert again.exceeded is not None
+    assert again.exceeded.startswith("rows without a day: 20 of 99 records are rejected")
+
+
+def test_sessions_without_a_start_are_kept_and_refreshed_like_a_day(tmp_path: Path) -> None:
+    undated = ProcessedDay(tmp_path, UNDATED)
+    text = payload(1, **EXPERIMENT).replace("start_time", "started")
+    undated.read(fetched(text, day=None))
+    assert undated.row(SESSIONS)["start_time"] is None
+    assert not undated.read(fetched(text, day=None, at=READ + HOUR)).learned
+    assert not undated.broken_checks()
+
+
+def test_superseded_readings_are_dropped_when_a_day_is_written_after_they_may_go(day: ProcessedDay) -> None:
+    for hour in range(4):
+        day.read(fetched(payload(1, run_count=hour), at=READ + hour * HOUR))
+    day.read(fetched(payload(1, run_count=9), at=READ + 9 * HOUR), kept_from=READ + 2 * HOUR)
+    assert [json.loads(row["payload"])["run_count"] for row in day.rows(RAW_SESSIONS)] == [2, 3, 9]
+
+
+def test_a_table_made_as_of_an_earlier_time_forgets_no_reading(day: ProcessedDay) -> None:
+    for hour in range(3):
+        day.read(fetched(payload(1, run_count=hour), at=READ + hour * HOUR))
+    day.read(fetched(payload(1, run_count=9), payload(2), at=READ + 3 * HOUR), kept_from=READ + HOUR, as_of=READ + HOUR)
+    assert len(day.rows(RAW_SESSIONS)) == 5
+    assert day.row(SESSIONS)["run_count"] == 1
+
+
+def test_a_sum_that_does_not_fit_names_the_day_and_leaves_it_as_it_was(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1)))
+    before = day.versions()
+    many = [payload(number, **{**EXPERIMENT, "total_tokens": 2**63 - 1}) for number in (1, 2)]
+    with pytest.raises(
+        SumOverflowError, match=r"^2025-03-03: total_tokens of tenant_id .* adds up to 18446744073709551614"
+    ):
+        day.read(fetched(*many, at=READ + HOUR))
+    assert day.versions() == before
+    # Where no sum is asked for, none fails.
+    assert set(day.read(fetched(*many, at=READ + HOUR), tables=DAILY[:3]).written) == set(DAILY[:3])

@@ -1,0 +1,170 @@
+"""Late truth is fetched: a change is asked for once, never skipped, whatever the sensor's restarts."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sessions_pipeline.days import ranges
+from sessions_pipeline.langsmith.activity import Activity
+from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, next_look
+from sessions_pipeline.settings import Settings
+
+NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
+OLD = date(2026, 3, 1)
+OLDER = date(2026, 2, 1)
+RECENT = date(2026, 3, 19)
+SETTINGS = Settings(_env_file=None, SESSIONS_PIPELINE_START_DATE=date(2026, 1, 1), SESSIONS_PIPELINE_LOOKBACK_DAYS=3)
+
+
+def active(day: date | None, at: datetime, session: str = "a") -> Activity:
+    start = None if day is None else (day - date(1970, 1, 1)).days * 86_400_000_000 + 5
+    return Activity(session, start, at)
+
+
+def look(
+    text: str | None,
+    time: datetime,
+    listed: list[Activity],
+    being_read: set[date] | None = None,
+    failed: set[date] | None = None,
+    *,
+    whole: bool = True,
+) -> tuple[str, list[date]]:
+    """One look, with the cursor as Dagster keeps it: text."""
+    before = Cursor.load(text, time)
+    cursor, days = next_look(
+        before,
+        [activity for activity in listed if activity.latest_run >= before.look_from],
+        whole=whole,
+        time=time,
+        settings=SETTINGS,
+        being_read=being_read or set(),
+        failed=failed or set(),
+    )
+    return cursor.dump(), sorted(days)
+
+
+def test_the_first_look_asks_for_nothing_that_was_before_it_but_for_the_overlap() -> None:
+    listed = [active(OLD, NOW - timedelta(hours=1)), active(OLDER, NOW - timedelta(hours=3), "b")]
+    assert look(None, NOW, listed)[1] == [OLD]
+
+
+def test_activity_is_asked_for_once() -> None:
+    listed = [active(OLD, NOW)]
+    text, days = look(None, NOW, listed)
+    assert days == [OLD]
+    assert look(text, NOW + timedelta(hours=1), listed)[1] == []
+
+
+def test_more_activity_of_the_same_session_is_asked_for_again() -> None:
+    text, _ = look(None, NOW, [active(OLD, NOW)])
+    assert look(text, NOW + timedelta(hours=1), [active(OLD, NOW + timedelta(minutes=30))])[1] == [OLD]
+
+
+def test_a_run_that_arrives_late_under_an_earlier_time_is_not_skipped() -> None:
+    text, _ = look(None, NOW, [active(OLD, NOW)])
+    late = active(OLDER, NOW - OVERLAP + timedelta(minutes=1), "late")
+    assert look(text, NOW + timedelta(hours=1), [active(OLD, NOW), late])[1] == [OLDER]
+
+
+@pytest.mark.parametrize(
+    "day", [RECENT, NOW.date(), date(2025, 12, 31), None], ids=["lookback", "today", "before the first", "unknown"]
+)
+def test_days_that_the_schedule_reads_or_that_are_no_partitions_are_not_asked_for(day: date | None) -> None:
+    assert look(None, NOW, [active(day, NOW)])[1] == []
+
+
+def test_a_day_being_read_stays_pending_until_it_is_not() -> None:
+    listed = [active(OLD, NOW)]
+    text, days = look(None, NOW, listed, being_read={OLD})
+    assert days == []
+    text, days = look(text, NOW + timedelta(hours=5), [], being_read={OLD})
+    assert days == []
+    text, days = look(text, NOW + timedelta(hours=6), [])
+    assert days == [OLD]
+    assert look(text, NOW + timedelta(hours=7), [])[1] == []
+
+
+def test_a_day_whose_run_failed_is_asked_for_again_once_it_is_not_being_read() -> None:
+    text, _ = look(None, NOW, [active(OLD, NOW)])
+    text, days = look(text, NOW + timedelta(hours=1), [], failed={OLD})
+    assert days == [OLD]
+    text, days = look(text, NOW + timedelta(hours=2), [], failed={OLD}, being_read={OLD})
+    assert days == []
+    assert look(text, NOW + timedelta(hours=3), [])[1] == [OLD]
+
+
+def test_a_look_that_was_cut_off_asks_for_what_it_found_and_the_next_one_finds_the_rest_once() -> None:
+    text, _ = look(None, NOW, [])
+    later = NOW + timedelta(hours=5)
+    found, rest = active(OLD, later), active(OLDER, NOW + timedelta(hours=1), "rest")
+    text, days = look(text, later, [found], whole=False)
+    assert days == [OLD]
+    text, days = look(text, later + timedelta(hours=1), [found, rest])
+    assert days == [OLDER]
+    assert look(text, later + timedelta(hours=2), [found, rest])[1] == []
+
+
+def test_a_look_that_found_nothing_in_time_still_asks_for_pending_and_failed_days() -> None:
+    text, _ = look(None, NOW, [active(OLD, NOW)], being_read={OLD})
+    text, days = look(text, NOW + timedelta(hours=1), [], failed={OLDER}, whole=False)
+    assert days == [OLDER, OLD]
+    assert Cursor.load(text, NOW).since == NOW
+
+
+def test_a_day_that_grows_too_old_for_the_schedule_is_not_left_between_it_and_the_sensor() -> None:
+    """Its activity came after the schedule's last reading of it, and before the sensor's first look at it."""
+    boundary, midnight = NOW.date() - timedelta(days=3), datetime(2026, 3, 21, tzinfo=UTC)
+    late = active(boundary, midnight - timedelta(minutes=20))
+    text, _ = look(None, midnight - timedelta(hours=1), [])
+    text, days = look(text, midnight - timedelta(minutes=1), [late])
+    assert days == [], "until midnight it is the schedule's"
+    text, days = look(text, midnight + timedelta(minutes=59), [late])
+    assert days == [boundary]
+    assert look(text, midnight + timedelta(minutes=119), [late])[1] == []
+
+
+def test_a_quiet_workspace_and_a_server_clock_behind_ours_skip_nothing() -> None:
+    text, _ = look(None, NOW, [])
+    for hours in range(1, 30):
+        text, days = look(text, NOW + timedelta(hours=hours), [])
+        assert days == []
+    assert look(text, NOW + timedelta(hours=30), [active(OLD, NOW + timedelta(minutes=1))])[1] == [OLD]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40), st.integers(1, 45), st.sampled_from("abcd"), st.integers(0, 100)), max_size=25
+    )
+)
+def test_every_change_is_asked_for_after_it_arrived(changes: list[tuple[int, int, str, int]]) -> None:
+    """Changes of sessions of some day, each arriving in some hour under a time at most 100 minutes before."""
+    latest: dict[str, tuple[int, datetime]] = {}
+    text: str | None = look(None, NOW, [])[0]
+    owed: set[date] = set()
+    days_of = {name: OLDER + timedelta(days=index) for index, name in enumerate("abcd")}
+    for hour in range(42):
+        time = NOW + timedelta(hours=hour)
+        for arrives, _, session, late in changes:
+            if arrives == hour:
+                run = time - timedelta(minutes=late)
+                if session not in latest or latest[session][1] < run:
+                    latest[session] = (hour, run)
+                    owed.add(days_of[session])
+        text, days = look(text, time, [active(days_of[name], run, name) for name, (_, run) in latest.items()])
+        owed -= set(days)
+        assert not owed
+
+
+def test_a_cursor_survives_being_kept_as_text() -> None:
+    cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER))
+    assert Cursor.load(cursor.dump(), NOW) == cursor
+
+
+def test_adjoining_days_are_one_range() -> None:
+    days = [date(2026, 3, 3), date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 7)]
+    assert list(ranges(days)) == [(days[1], days[0]), (days[3], days[3])]
+    assert list(ranges([])) == []

@@ -1,0 +1,112 @@
+"""Settings: from the environment and `.env`, read in one place, with nothing misunderstood in silence."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sessions_pipeline.errors import SettingError
+from sessions_pipeline.settings import Settings, without_secrets
+
+OURS = ("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_", "DAGSTER_", "AWS_")
+KEY = "lsv2_pt_0123456789abcdef"
+WORKSPACE = "6f1c1f2e-0000-4000-8000-000000000001"
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty current folder, and an environment without anything that settings read; both come back afterwards."""
+    monkeypatch.chdir(tmp_path)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(OURS) and not name.upper().endswith("_PROXY") and name != "SSL_CERT_FILE"
+    }
+    monkeypatch.setattr("os.environ", kept)
+    return tmp_path
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_dotenv_is_utf_8_with_or_without_a_byte_order_mark(folder: Path, mark: bytes) -> None:
+    (folder / ".env").write_bytes(mark + "LANGSMITH_ENDPOINT=https://a.example # Schlüssel\n".encode())
+    assert Settings.load().endpoint == "https://a.example"
+
+
+@pytest.mark.parametrize("content", ["KEY=k\n".encode("utf-16"), "# Schlüssel\n".encode("cp1252")])
+def test_any_other_encoding_is_one_line_that_says_so(folder: Path, content: bytes) -> None:
+    (folder / ".env").write_bytes(content)
+    with pytest.raises(SettingError, match=r"^\.env: is not UTF-8; save it as UTF-8$"):
+        Settings.load()
+
+
+def test_the_environment_goes_before_dotenv_and_empty_values_count_as_unset(folder: Path) -> None:
+    (folder / ".env").write_text("SESSIONS_PIPELINE_PAGE_SIZE=10\nSESSIONS_PIPELINE_CONCURRENCY=2\n")
+    os.environ |= {"SESSIONS_PIPELINE_PAGE_SIZE": "20", "SESSIONS_PIPELINE_CONCURRENCY": ""}
+    settings = Settings.load()
+    assert (settings.page_size, settings.concurrency) == (20, 2)
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_quotes_around_a_value_are_stripped(quote: str) -> None:
+    os.environ |= {
+        "LANGSMITH_API_KEY": f"{quote}{KEY}{quote}",
+        "LANGSMITH_ENDPOINT": f"{quote}https://a.example{quote}",
+        "LANGSMITH_WORKSPACE_ID": f"{quote}{WORKSPACE}{quote}",
+        "SSL_CERT_FILE": f"{quote}/ca.pem{quote}",
+    }
+    settings = Settings.load()
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == KEY
+    assert (settings.endpoint, settings.workspace_ids) == ("https://a.example", (WORKSPACE,))
+    assert os.environ["SSL_CERT_FILE"] == "/ca.pem"
+
+
+def test_what_other_libraries_read_may_stand_in_dotenv_and_the_environment_goes_first(folder: Path) -> None:
+    names = ("DAGSTER_HOME", "SSL_CERT_FILE", "HTTPS_PROXY", "no_proxy", "AWS_PROFILE", "AWS_SECRET_ACCESS_KEY")
+    (folder / ".env").write_text("".join(f"{name}=from-file\n" for name in (*names, "PATH")))
+    os.environ |= {"AWS_PROFILE": "from-environment"}
+    path = os.environ["PATH"]
+    assert Settings.load().dagster_home == "from-file"
+    assert [os.environ[name] for name in names] == [
+        "from-environment" if name == "AWS_PROFILE" else "from-file" for name in names
+    ]
+    assert os.environ["PATH"] == path
+
+
+@pytest.mark.parametrize(
+    ("name", "warning"),
+    [
+        ("SESSIONS_PIPELINE_PAGESIZE", "did you mean SESSIONS_PIPELINE_PAGE_SIZE?"),
+        ("SESSIONS_PIPELINE_WHATEVER", "SESSIONS_PIPELINE_WHATEVER is no setting and has no effect"),
+        ("LANGSMITH_WORKSPACE", "did you mean LANGSMITH_WORKSPACE_ID?"),
+        ("LANGSMITH_APIKEY", "did you mean LANGSMITH_API_KEY?"),
+        ("langsmith_api_key", "did you mean LANGSMITH_API_KEY?"),
+        ("LANGSMITH_TRACING", None),
+        ("LANGSMITH_PROJECT", None),
+        ("LANGCHAIN_TRACING_V2", None),
+    ],
+)
+def test_a_misspelt_variable_is_a_warning_that_suggests_the_right_name(name: str, warning: str | None) -> None:
+    os.environ[name] = "x"
+    warnings = Settings.load().warnings
+    assert len(warnings) == (warning is not None)
+    assert warning is None or warning in warnings[0]
+
+
+def test_settings_that_are_not_loaded_know_nothing_of_the_environment() -> None:
+    os.environ |= {"LANGSMITH_API_KEY": KEY, "SESSIONS_PIPELINE_PAGE_SIZE": "0"}
+    assert (Settings().api_key, Settings().page_size) == (None, 100)
+
+
+def test_attributes_and_days_per_run_have_their_defaults_and_take_lists_and_numbers() -> None:
+    assert (Settings().attributes, Settings().days_per_run) == (("models", "git.branch"), None)
+    os.environ |= {"SESSIONS_PIPELINE_ATTRIBUTES": "models, prompt.version", "SESSIONS_PIPELINE_DAYS_PER_RUN": "7"}
+    settings = Settings.load()
+    assert (settings.attributes, settings.days_per_run) == (("models", "prompt.version"), 7)
+
+
+def test_no_secret_is_left_in_a_text_wherever_it_was_set(folder: Path) -> None:
+    (folder / ".env").write_text(f"LANGSMITH_API_KEY={KEY}\n")
+    os.environ["SESSIONS_PIPELINE_RATE_STORE"] = "redis://:hunter2@host"
+    text = without_secrets(f"{KEY} redis://:hunter2@host http://user:swordfish@proxy:80/x")
+    assert text == "*** *** http://***@proxy:80/x"
