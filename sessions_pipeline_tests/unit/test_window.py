@@ -247,7 +247,6 @@ def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
 def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(page_size: int, added: int) -> None:
     sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(60)}
     server = SimulatedServer(dict(sessions), schedule=["none"])
-    server._mutate = lambda _: None  # type: ignore[method-assign]
     answer = server.answer
 
     def growing(ask: OffsetAsk) -> Page:
