@@ -50,6 +50,10 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     settings = load_settings()
     window = first.date(), last.date()
     _check_days(*window, settings)
+    from sessions_pipeline.orchestration.workers import prepare, processes_for
+
+    # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
+    prepare(processes_for((window[1] - window[0]).days + 1))
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
