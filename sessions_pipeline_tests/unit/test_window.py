@@ -243,6 +243,23 @@ def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
     assert by_day(read(server, 100)) == expected(sessions)
 
 
+@pytest.mark.parametrize(("page_size", "added"), [(10, 1), (100, 1), (100, 7)])
+def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(page_size: int, added: int) -> None:
+    sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(60)}
+    server = SimulatedServer(dict(sessions), schedule=["none"])
+    answer = server.answer
+
+    def growing(ask: OffsetAsk) -> Page:
+        server.sessions.update(
+            {f"n{len(server.requests)}-{n}": START + 2 * DAY + len(server.requests) for n in range(added)}
+        )
+        return answer(ask)
+
+    server.answer = growing  # type: ignore[method-assign]
+    found = by_day(read(server, page_size, FIRST, FIRST + timedelta(days=1), eager=False))
+    assert set(sessions) <= {name for names in found.values() for name in names}
+
+
 def test_a_list_whose_length_its_last_page_tells_needs_no_third_page() -> None:
     sessions: Sessions = {f"s{i:03}": START + 5 + i for i in range(30)}
     requests = []
