@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import dagster as dg
 import pytest
@@ -47,7 +47,7 @@ class CountingLake(Lake):
 class CountingPipeline(Pipeline):
     """Whose lakes count together."""
 
-    opened = Counter[str]()
+    opened: ClassVar[Counter[str]] = Counter()
 
     def open_lake(self, *, read_only: bool = False) -> Lake:
         lake = CountingLake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
