@@ -44,6 +44,7 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
         "unpriced_session_count": int(known is None),
         "zero_cost_with_tokens_count": 0,
         "total_cost": known,
+        "is_day_over": True,
         **columns,
     }
 
