@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import LakeError
+from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
@@ -38,7 +39,9 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 )
 
 COUNT = 150
-RUN = [sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", str(FIRST), "--to", str(TODAY)]
+RUN = hearing_ctrl_c(
+    sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", str(FIRST), "--to", str(TODAY)
+)
 
 
 def environment(sandbox: Sandbox, root: DataRoot) -> dict[str, str]:
