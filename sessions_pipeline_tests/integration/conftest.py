@@ -1,4 +1,4 @@
-"""The places that a lake can be in: a folder, and a bucket of moto's server, one server for each test process."""
+"""The places that a lake can be in: a folder, and a bucket of moto's server, one for all test processes together."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -8,6 +8,16 @@ import pytest
 
 from sessions_pipeline_tests.integration.pipeline_runs import Bucket, DataRoot
 from sessions_pipeline_tests.integration.s3_server import S3Server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of buckets run in one process, so that the server starts once: it takes two seconds of CPU, and 90 MB."""
+    for item in items:
+        values = (
+            item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        )
+        if "s3_server" in getattr(item, "fixturenames", ()) or "s3" in values:
+            item.add_marker(pytest.mark.xdist_group("s3"))
 
 
 @pytest.fixture(scope="session")
