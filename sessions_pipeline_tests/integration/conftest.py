@@ -10,13 +10,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import Bucket, DataRoot
 from sessions_pipeline_tests.integration.s3_server import S3Server
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests of buckets run in one process, so that the server starts once: it takes two seconds of CPU, and 90 MB."""
-    called = getattr(item, "callspec", None)
-    if "s3_server" in getattr(item, "fixturenames", ()) or (called and "s3" in called.params.values()):
-        item.add_marker(pytest.mark.xdist_group("s3"))
-
-
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     with S3Server() as running:
