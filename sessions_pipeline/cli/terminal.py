@@ -122,4 +122,4 @@ def progress_bar(days: int) -> Iterator["Callable[[date], None]"]:
         options: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
         with Progress(*columns, TimeElapsedColumn(), console=console, refresh_per_second=4, **options) as bar:
             task = bar.add_task("days", total=days, day="reading")
-            yield lambda day: bar.update(task, advance=1, day=day.isoformat())
+            yield lambda day: bar.update(task, advance=1, day=day.isoformat(), refresh=True)

@@ -68,8 +68,25 @@ def command(*arguments: str, folder: Path, url: str = "http://127.0.0.1:9", **mo
     )
 
 
-@pytest.mark.parametrize("shape", ["table", "json", "ndjson"])
-@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+@pytest.mark.parametrize(
+    ("shape", "encoding"),
+    [
+        ("table", "cp1252"),
+        ("json", "ascii"),
+        ("ndjson", "utf-8"),
+        *(
+            pytest.param(shape, encoding, marks=pytest.mark.long)
+            for shape, encoding in (
+                ("table", "utf-8"),
+                ("table", "ascii"),
+                ("json", "utf-8"),
+                ("json", "cp1252"),
+                ("ndjson", "cp1252"),
+                ("ndjson", "ascii"),
+            )
+        ),
+    ],
+)
 def test_list_prints_every_record_whatever_the_output_can_encode(
     odd: Sandbox, tmp_path: Path, shape: str, encoding: str
 ) -> None:

@@ -32,7 +32,6 @@ from sessions_pipeline.errors import (
     TooManyRejectedError,
     UnreachableError,
 )
-from sessions_pipeline.langsmith import throttle
 from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
@@ -71,7 +70,7 @@ class Case(NamedTuple):
 PASSING = [
     Case("429 with Retry-After in seconds", Fault("status", 429, times=3, after=9, retry_after="0.1")),
     Case("429 with Retry-After as a date", Fault("status", 429, after=9, retry_after="Thu, 01 Jan 2026 00:00:00 GMT")),
-    Case("429 without Retry-After", Fault("status", 429, times=2, after=9)),
+    Case("429 without Retry-After", Fault("status", 429, times=1, after=9)),
     Case("500", Fault("status", 500, times=4, after=9)),
     Case("503 with Retry-After", Fault("status", 503, times=2, after=9, retry_after="0.1")),
     Case("connection reset in mid-body", Fault("reset", times=4, after=9)),
@@ -103,10 +102,8 @@ FINAL = [
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def impatient() -> Iterator[None]:
     """All attempts, but no waits between them."""
-    monkeypatch.setattr(throttle, "WINDOW_SECONDS", 0.1)
-    monkeypatch.setattr(throttle, "SHORTEST_PAUSE_SECONDS", 0.01)
     with stamina.set_testing(testing=True, attempts=8):
         yield
 
