@@ -17,7 +17,6 @@ from sessions_pipeline.tables.readings import RawRow, Reading, gone_since, is_fo
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, Version, stats_of, superseded
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.validation.drift import absent_properties
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import Validated, validate
 
@@ -72,7 +71,7 @@ def history(
     return History(
         sessions.append_column("missing_since", _missing(valid, rows, readings)).select(SESSIONS.schema.names),
         _rejected(raw, reasons),
-        validated.drift + Counter({f"without {name}": len(valid) for name in absent_properties(payloads)}),
+        validated.drift + Counter({f"without {name}": len(valid) for name in validated.absent}),
         validated.rounded,
         shrunk,
         _superseded(several.values(), kept_from),
