@@ -5,38 +5,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 
 from sessions_pipeline.days import ranges
+from sessions_pipeline.outputs.totals import EXACT
 
 UNKNOWN = "unknown"
 SHORT_ID = 8
 
-# 38 digits fill a column; a sum of a year's columns, and its quotients, need some more.
-EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Control characters, line ends of other scripts, marks that turn the direction of writing, halves of surrogate pairs.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Excel takes the full-width forms for formulas, too.
 _LIKE_A_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r]")
-
-
-def total(values: Iterable[Decimal | None]) -> Decimal | None:
-    """The exact sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    added = Decimal(0)
-    for value in known:
-        added = EXACT.add(added, value)
-    return added
-
-
-def known_sum(values: Iterable[int | None]) -> int | None:
-    """The sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def exact(value: Decimal | None) -> str:

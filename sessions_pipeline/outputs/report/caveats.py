@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from sessions_pipeline.outputs.formatting import day as day_text
 from sessions_pipeline.outputs.formatting import day_ranges, money, plural
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.report.spending import Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,38 +19,38 @@ class Caveat:
     text: str
 
 
-def caveats(data: ReportData, spent: Spending) -> list[Caveat]:
+def caveats(data: ReportData) -> list[Caveat]:
     """The caveats, what needs a look first. Always the same ones, so that what is fine is said, too."""
     found = [
-        _unpriced(spent),
-        _zero_costs(spent),
-        _days(data, spent),
+        _unpriced(data),
+        _zero_costs(data),
+        _days(data),
         _rejected(data),
         _kept(data),
         _read_at(data),
-        *_undated(spent),
+        *_undated(data),
     ]
     return sorted(found, key=lambda caveat: caveat.fine)
 
 
-def _unpriced(spent: Spending) -> Caveat:
-    unpriced, sessions = spent.now.unpriced, spent.now.sessions
+def _unpriced(data: ReportData) -> Caveat:
+    unpriced, sessions = data.now.unpriced, data.now.sessions
     if not unpriced:
         return Caveat("unpriced", True, "Every experiment has a cost", "Nothing is missing from the totals.")
     text = "Their cost is unknown and not in the totals, so the true cost is higher."
     return Caveat("unpriced", False, f"{unpriced:,d} of {plural(sessions, 'experiment')} without a cost", text)
 
 
-def _zero_costs(spent: Spending) -> Caveat:
-    count = spent.now.zero_with_tokens
+def _zero_costs(data: ReportData) -> Caveat:
+    count = data.now.zero_with_tokens
     if not count:
         return Caveat("zero_cost", True, "No suspicious zero", "No experiment used tokens and cost nothing.")
     text = "They used tokens; usually the model has no price in LangSmith. They count as $0.00."
     return Caveat("zero_cost", False, f"{plural(count, 'experiment')} cost exactly $0", text)
 
 
-def _days(data: ReportData, spent: Spending) -> Caveat:
-    asked, unread = len(data.days), len(spent.unread)
+def _days(data: ReportData) -> Caveat:
+    asked, unread = len(data.days), len(data.unread)
     running = data.read_at is not None and data.read_at.astimezone(UTC).date() <= data.last
     late = f"{day_text(data.last)} was not over when it was read; its costs will grow."
     if not unread and running:
@@ -59,7 +58,7 @@ def _days(data: ReportData, spent: Spending) -> Caveat:
     if not unread:
         headline = f"All {asked} days were read" if asked > 1 else "The day was read"
         return Caveat("days", True, headline, "A day without a row had no experiments.")
-    text = f"Nothing is known of {day_ranges(spent.unread)}.{f' {late}' if running else ''}"
+    text = f"Nothing is known of {day_ranges(data.unread)}.{f' {late}' if running else ''}"
     return Caveat("days", False, f"{unread:,d} of {asked:,d} days not read", text)
 
 
@@ -95,10 +94,10 @@ def _read_at(data: ReportData) -> Caveat:
     return Caveat("read_at", True, f"Read {moment(data.read_at)}", text)
 
 
-def _undated(spent: Spending) -> Iterator[Caveat]:
-    if spent.undated.sessions:
-        text = f"They belong to no day and no total here. Known cost: {money(spent.undated.cost)}."
-        yield Caveat("undated", False, f"{plural(spent.undated.sessions, 'experiment')} without a start time", text)
+def _undated(data: ReportData) -> Iterator[Caveat]:
+    if data.undated.sessions:
+        text = f"They belong to no day and no total here. Known cost: {money(data.undated.cost)}."
+        yield Caveat("undated", False, f"{plural(data.undated.sessions, 'experiment')} without a start time", text)
 
 
 def moment(value: datetime) -> str:

@@ -1,44 +1,18 @@
-"""What was spent in the period, on which dataset, when, and how that differs from the period before."""
+"""What was spent on each dataset, and by day, week or month."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Any
 
 from sessions_pipeline.days import month_start, week_start
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.report.data import ReportData, Row
+from sessions_pipeline.outputs.totals import EXACT, Row, Totals, total
 
 # Thirty or so bars fit on a phone.
 LONGEST_BY_DAY = 45
 LONGEST_BY_WEEK = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Sums over some rows of daily costs. Money is None where nothing is known."""
-
-    cost: Decimal | None
-    sessions: int
-    unpriced: int
-    zero_with_tokens: int
-    runs: int | None
-    tokens: int | None
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> "Usage":
-        """The sums of `rows`."""
-        found = list(rows)
-        return cls(
-            cost=formatting.total(row["total_cost"] for row in found),
-            sessions=sum(row["session_count"] for row in found),
-            unpriced=sum(row["unpriced_session_count"] for row in found),
-            zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
-            runs=formatting.known_sum(row["run_count"] for row in found),
-            tokens=formatting.known_sum(row["total_tokens"] for row in found),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,101 +21,61 @@ class DatasetSpending:
 
     id: str
     name: str
-    now: Usage
-    before: Usage
+    now: Totals
+    before: Totals
 
     @property
     def difference(self) -> Decimal:
         """What was spent more than before, of what is known, US dollars."""
-        return formatting.EXACT.subtract(self.now.cost or Decimal(0), self.before.cost or Decimal(0))
+        return EXACT.subtract(self.now.cost or Decimal(0), self.before.cost or Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A day, week or month of the period: costs by dataset id, and how many of its days were read."""
+    """A day, week or month of the period: known costs by dataset id, and how many of its days were read."""
 
-    start: date
     label: str
     long_label: str
     days: int
     days_read: int
-    usage: Usage
+    totals: Totals
     costs: Mapping[str, Decimal]
 
 
-@dataclass(frozen=True, slots=True)
-class Spending:
-    """The whole period. `datasets` are the most expensive first; `unit` is `day`, `week` or `month`."""
-
-    now: Usage
-    before: Usage
-    undated: Usage
-    datasets: Sequence[DatasetSpending]
-    buckets: Sequence[Bucket]
-    unit: str
-    rows: Sequence[Row]
-    unread: Sequence[date]
-    unread_before: Sequence[date]
-    tenants: Sequence[str]
-
-    @property
-    def has_before(self) -> bool:
-        """Whether anything is known of the period before."""
-        return self.before.sessions > 0
-
-
-def spending(data: ReportData) -> Spending:
-    """Add up `data.daily`."""
-    dated = [row for row in data.daily if row["start_date"] is not None]
-    now = [row for row in dated if data.first <= row["start_date"] <= data.last]
-    earlier = [row for row in dated if row["start_date"] < data.first]
-    read = data.days_read | {row["start_date"] for row in dated}
-    unit = _unit(len(data.days))
-    return Spending(
-        now=Usage.of(now),
-        before=Usage.of(earlier),
-        undated=Usage.of(row for row in data.daily if row["start_date"] is None),
-        datasets=_by_dataset(now, earlier, data.labels),
-        buckets=_buckets(data.days, now, read, unit),
-        unit=unit,
-        rows=sorted(now, key=_latest_day_first),
-        unread=[day for day in data.days if day not in read],
-        unread_before=[day for day in data.before if day not in read],
-        tenants=sorted({row["tenant_id"] for row in now}),
-    )
-
-
-def _by_dataset(now: Iterable[Row], earlier: Iterable[Row], labels: Mapping[str, str]) -> list[DatasetSpending]:
-    rows_now, rows_earlier = _grouped(now, "reference_dataset_id"), _grouped(earlier, "reference_dataset_id")
+def by_dataset(now: Iterable[Row], before: Iterable[Row], labels: Mapping[str, str]) -> list[DatasetSpending]:
+    """What the rows say of each dataset, the most expensive first."""
+    rows_now, rows_before = by_key(now, "reference_dataset_id"), by_key(before, "reference_dataset_id")
     found = [
-        DatasetSpending(key, labels[key], Usage.of(rows_now.get(key, ())), Usage.of(rows_earlier.get(key, ())))
-        for key in rows_now.keys() | rows_earlier.keys()
+        DatasetSpending(key, labels[key], Totals.of(rows_now.get(key, ())), Totals.of(rows_before.get(key, ())))
+        for key in rows_now.keys() | rows_before.keys()
     ]
     return sorted(found, key=lambda one: (-(one.now.cost or 0), not one.now.sessions, -(one.before.cost or 0), one.id))
 
 
-def _buckets(days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unit: str) -> list[Bucket]:
-    days_of, rows_of = defaultdict(list), defaultdict(list)
-    for day in days:
-        days_of[_start(day, unit)].append(day)
+def by_time(days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unit: str) -> list[Bucket]:
+    """What the rows say of each day, week or month, oldest first."""
+    starts = {day: _start(day, unit) for day in days}
+    rows_of = defaultdict(list)
     for row in rows:
-        rows_of[_start(row["start_date"], unit)].append(row)
+        rows_of[starts[row["start_date"]]].append(row)
     return [
-        Bucket(
-            start=start,
-            label=formatting.month(start) if unit == "month" else formatting.short_day(start),
-            long_label=formatting.days(inside[0], inside[-1]),
-            days=len(inside),
-            days_read=sum(day in read for day in inside),
-            usage=Usage.of(rows_of[start]),
-            costs={
-                key: cost
-                for key, group in sorted(_grouped(rows_of[start], "reference_dataset_id").items())
-                if (cost := formatting.total(row["total_cost"] for row in group)) is not None
-            },
-        )
-        for start, inside in days_of.items()
+        _bucket(start, [day for day in days if starts[day] == start], rows_of[start], read, unit)
+        for start in dict.fromkeys(starts.values())
     ]
+
+
+def _bucket(start: date, days: Sequence[date], rows: Sequence[Row], read: frozenset[date], unit: str) -> Bucket:
+    costs = {
+        key: total(row["total_cost"] for row in group) for key, group in by_key(rows, "reference_dataset_id").items()
+    }
+    return Bucket(
+        label=formatting.month(start) if unit == "month" else formatting.short_day(start),
+        long_label=formatting.days(days[0], days[-1]),
+        days=len(days),
+        days_read=len(read.intersection(days)),
+        totals=Totals.of(rows),
+        costs={key: cost for key, cost in costs.items() if cost is not None},
+    )
 
 
 def _start(day: date, unit: str) -> date:
@@ -150,22 +84,15 @@ def _start(day: date, unit: str) -> date:
     return month_start(day) if unit == "month" else day
 
 
-def _unit(days: int) -> str:
+def unit_of(days: int) -> str:
+    """`day`, `week` or `month`: what as many bars stand for as can be told apart."""
     if days <= LONGEST_BY_DAY:
         return "day"
     return "week" if days <= LONGEST_BY_WEEK else "month"
 
 
-def _latest_day_first(row: Row) -> tuple[Any, ...]:
-    return (
-        -row["start_date"].toordinal(),
-        -(row["total_cost"] if row["total_cost"] is not None else -1),
-        row["reference_dataset_id"],
-        row["tenant_id"],
-    )
-
-
-def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+def by_key(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+    """The rows by their value in a column."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row[key]].append(row)
