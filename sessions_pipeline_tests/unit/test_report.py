@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -166,7 +167,7 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
     assert told["rejected"][1].startswith("4 records rejected")
     assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]
     assert told["kept"][1].startswith("3 experiments kept, $4.00")
-    assert told["read_at"][1].startswith("Read 2 Apr 2025, 09:30 UTC")
+    assert told["read_at"][1].startswith("Last read 2 Apr 2025, 09:30 UTC")
     assert told["undated"][1].startswith("1 experiment without a start time")
 
     fine = report_of(daily(FIRST, 1, "5"))
@@ -179,7 +180,21 @@ def test_a_day_that_was_not_over_when_it_was_read_is_told() -> None:
     data = report_of(daily(FIRST, 1, "5"), read_at=datetime(2025, 3, 30, 23, 59, tzinfo=UTC))
     (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "days")
     assert not caveat.fine
-    assert caveat.text == "All 30 days were read. 30 Mar 2025 was not over when it was read; its costs will grow."
+    assert caveat.headline == "The last day is not complete"
+    assert caveat.text == "30 Mar 2025 was not over when it was last read; costs will grow."
+
+
+def test_days_that_were_never_read_again_after_their_end_are_told() -> None:
+    early = {FIRST + timedelta(days=days): datetime(2025, 3, 2, 12, tzinfo=UTC) for days in (1, 2)}
+    data = report_of(daily(FIRST, 1, "5"))
+    data = replace(data, readings={**data.readings, **early})
+    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "days")
+    assert (caveat.fine, caveat.headline) == (False, "2 days not complete")
+    assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025 were not over when they were last read; costs will grow."
+
+
+def test_what_judges_spent_is_said_not_to_be_counted() -> None:
+    assert "Judge calls are not counted" in words(build_report(made_up()))
 
 
 def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, is_day_over
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.dataset_names import dataset_names
@@ -51,7 +51,7 @@ class ReportData:
     one begins, and the rows without a day. `experiments` (`experiment_summary`) and `projects`
     (`daily_cost_by_project`; None: not measured) are the period's alone. `rejected` counts records by day, None for
     those without one. `days_read` are the days of both periods that were read, `names` datasets' names by id, and
-    `read_at` is the time of the latest reading.
+    `readings` the time of each day's last reading.
     """
 
     first: date
@@ -63,7 +63,7 @@ class ReportData:
     kept: Kept = Kept()
     days_read: frozenset[date] = frozenset()
     names: Mapping[str, str] = field(default_factory=dict)
-    read_at: datetime | None = None
+    readings: Mapping[date, datetime] = field(default_factory=dict)
 
     @property
     def days(self) -> list[date]:
@@ -84,6 +84,16 @@ class ReportData:
     def unread_before(self) -> list[date]:
         """The same of the period before."""
         return [day for day in self.days_before if day not in self.days_read]
+
+    @property
+    def read_at(self) -> datetime | None:
+        """The latest reading of all; None: no day was read."""
+        return max(self.readings.values(), default=None)
+
+    @property
+    def unfinished(self) -> list[date]:
+        """The days that were read last before they were over."""
+        return [day for day, read_at in sorted(self.readings.items()) if not is_day_over(day, read_at)]
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
@@ -165,7 +175,7 @@ def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
         kept=kept_readings(_read(lake, SESSIONS, inside, KEPT_COLUMNS)),
         days_read=frozenset(read),
         names=dataset_names(lake, read),
-        read_at=max((_last_read(lake, day) for day in inside), default=None),
+        readings={day: _last_read(lake, day) for day in inside},
     )
 
 
