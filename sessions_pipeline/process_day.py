@@ -134,7 +134,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 
 
 def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, History]:
-    """All tables of a day from its merged raw rows, and what is worth knowing of it. Pure.
+    """A day's tables from its merged raw rows, and what is worth knowing of it. Pure.
 
     Raises:
         NotReadError: nothing was read by `rules.as_of`.
@@ -144,11 +144,19 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
     if not readings:
         at = f" at {rules.as_of:%Y-%m-%d %H:%M:%S} UTC" if rules.as_of else ""
         raise NotReadError(f"raw_sessions was not read yet for {_named(task.day)}{at}; materialize that day first")
-    told = history(merged.rows, merged.readings, as_of=rules.as_of, kept_from=rules.kept_from if task.fetched else None)
+    may_forget = bool(task.fetched) and rules.as_of is None
+    told = history(merged.rows, readings, as_of=rules.as_of, kept_from=rules.kept_from if may_forget else None)
     day = task.day if isinstance(task.day, date) else None
+
+    def make(table: Table) -> tuple[pa.Table, Mapping[str, str]]:
+        try:
+            return DERIVED[table].make(tables), {}
+        except SumOverflowError as error:
+            raise SumOverflowError(f"{_named(task.day)}: {error}") from None
+
     tables = DayTables(
         day,
-        lambda _table: None,
+        make,
         now=rules.now,
         attributes=rules.attributes,
         is_over=day is not None and is_day_over(day, readings[-1].fetched_at),
@@ -158,11 +166,10 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
     tables.put(RAW_SESSIONS, merged.rows.filter(kept) if kept else merged.rows)
     tables.put(SESSIONS, told.sessions)
     tables.put(REJECTED_SESSIONS, told.rejected)
-    for derived in DERIVED.values():
-        try:
-            tables.put(derived.table, derived.make(tables))
-        except SumOverflowError as error:
-            raise SumOverflowError(f"{_named(task.day)}: {error}") from None
+    for table in DERIVED:
+        if table.name in rules.tables:
+            # Made when it is asked for, with those that it is made from.
+            tables[table]
     return tables, told
 
 

@@ -18,7 +18,8 @@ SET TimeZone = 'UTC';
 CREATE OR REPLACE MACRO days_of(folder) AS TABLE
 SELECT * REPLACE (try_cast(start_date AS DATE) AS start_date)
 FROM read_parquet(
-    getvariable('data_root') || '/' || folder || '/*/*.parquet',
+    -- A folder such as `start_date=20260131`, a second spelling of a day, is not the lake's.
+    getvariable('data_root') || '/' || folder || '/start_date=*[-_]*/*.parquet',
     hive_partitioning = true,
     hive_types_autocast = false
 );

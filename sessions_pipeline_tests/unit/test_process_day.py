@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sessions_pipeline.errors import LakeConflictError, NotReadError
+from sessions_pipeline.errors import LakeConflictError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.tables import (
@@ -352,3 +352,24 @@ def test_superseded_readings_are_dropped_when_a_day_is_written_after_they_may_go
         day.read(fetched(payload(1, run_count=hour), at=READ + hour * HOUR))
     day.read(fetched(payload(1, run_count=9), at=READ + 9 * HOUR), kept_from=READ + 2 * HOUR)
     assert [json.loads(row["payload"])["run_count"] for row in day.rows(RAW_SESSIONS)] == [2, 3, 9]
+
+
+def test_a_table_made_as_of_an_earlier_time_forgets_no_reading(day: ProcessedDay) -> None:
+    for hour in range(3):
+        day.read(fetched(payload(1, run_count=hour), at=READ + hour * HOUR))
+    day.read(fetched(payload(1, run_count=9), payload(2), at=READ + 3 * HOUR), kept_from=READ + HOUR, as_of=READ + HOUR)
+    assert len(day.rows(RAW_SESSIONS)) == 5
+    assert day.row(SESSIONS)["run_count"] == 1
+
+
+def test_a_sum_that_does_not_fit_names_the_day_and_leaves_it_as_it_was(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1)))
+    before = day.versions()
+    many = [payload(number, **{**EXPERIMENT, "total_tokens": 2**63 - 1}) for number in (1, 2)]
+    with pytest.raises(
+        SumOverflowError, match=r"^2025-03-03: total_tokens of tenant_id .* adds up to 18446744073709551614"
+    ):
+        day.read(fetched(*many, at=READ + HOUR))
+    assert day.versions() == before
+    # Where no sum is asked for, none fails.
+    assert set(day.read(fetched(*many, at=READ + HOUR), tables=DAILY[:3]).written) == set(DAILY[:3])
