@@ -28,15 +28,19 @@ def make_environments() -> None:
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if uv is None:
         sys.exit("bench: no uv found; run `make setup` first")
+
+    def pip(folder: Path, *words: str | Path) -> None:
+        command, *others = words
+        general = ["--quiet", "--compile-bytecode", "--python", folder / "bin" / "python"]
+        subprocess.run([uv, "pip", command, *general, *others], check=True)
+
     for folder, lock in ((PEERS, HERE / "requirements.lock"), (PRODUCT, HERE.parent / "requirements.lock")):
         stamp = folder / "installed.lock"
-        pip = [uv, "pip", "{}", "--quiet", "--compile-bytecode", "--python", folder / "bin" / "python"]
         if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
-            subprocess.run([*pip[:2], "sync", *pip[3:], "--require-hashes", lock], check=True)
+            pip(folder, "sync", "--require-hashes", lock)
             stamp.write_bytes(lock.read_bytes())
-    install = [*pip[:2], "install", *pip[3:], "--no-deps", "--no-build-isolation", "--reinstall", HERE.parent]
-    subprocess.run(install, check=True)
+    pip(PRODUCT, "install", "--no-deps", "--no-build-isolation", "--reinstall", HERE.parent)
 
 
 def main() -> None:

@@ -282,6 +282,7 @@ NUMBERS = (
 
 TEXTS = (
     _kept("id", f'"{ID.upper()}"', ID),
+    _kept("id", f'"{ID[:8].upper()}{ID[8:]}"', ID),
     _kept("reference_dataset_id", "null", None),
     _refused("id", None, "is required, but absent"),
     _refused("tenant_id", "null", "must not be null"),
@@ -404,6 +405,13 @@ UNKNOWN = (
     ),
     Case("NaN before the right value", '{"name":NaN,"total_cost":NaN,' + record()[1:], values=FULL_VALUES),
     Case("a null name before the right one", '{"name":null,' + record()[1:], values={"name": "nightly-42"}),
+    Case(
+        "an unknown property twice beside NaN for a cost",
+        record(a="1", b="2", total_cost="NaN")[:-1] + ',"a":3}',
+        values={"unknown_fields": '{"b":2,"a":3}'},
+        drift=("b", "a"),
+        problems=(f"total_cost: {_NOT_DECIMAL} (NaN)",),
+    ),
     Case("a known property twice", record()[:-1] + ',"name":"last"}', values={"name": "last"}),
     Case("a wrong value before the right one", '{"run_count":"x",' + record()[1:], values={"run_count": 12}),
     Case("a name in escapes", record(name=None)[:-1] + ',"n\\u0061me":"x"}', values={"name": "x"}),

@@ -58,6 +58,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         status = 1
+    except OSError as error:
+        status = _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
         status = _fail(_unexpected(error), 1)
     sys.exit(status if isinstance(status, int) else 0)

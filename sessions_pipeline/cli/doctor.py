@@ -16,7 +16,7 @@ from sessions_pipeline.settings import Settings, without_secrets
 CLOCK_TOLERANCE_SECONDS = 60
 
 
-@click.command(epilog="Example: sessions-pipeline doctor")
+@click.command(short_help="Check what can be wrong, line by line.", epilog="Example: sessions-pipeline doctor")
 @click.option("--quick", is_flag=True, help="Only what needs no network; says nothing when all is well.")
 def doctor(*, quick: bool) -> None:
     """Check settings, key, reachability, clock, one one-record request, the data root and Dagster's storage."""
@@ -51,7 +51,9 @@ def _settings(settings: Settings) -> str:
     parse_narrowing(settings.query)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
     lookback = plural(settings.lookback_days, "day")
-    return f"{Path.cwd() / '.env'}: partitions from {settings.start_date}, lookback {lookback}{narrowed}"
+    file = Path(".env").resolve()
+    source = f"{file} and the environment" if file.exists() else "the environment"
+    return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}"
 
 
 def _credentials(settings: Settings) -> str:
@@ -102,4 +104,4 @@ def _dagster(settings: Settings) -> str:
         slow = slow_storage(home)
     except Exception as error:  # noqa: BLE001 - whatever YAML, or what stands in it, gives
         raise InstanceError(str(Path(home) / "dagster.yaml"), error) from None
-    return f"{home}: {slow or 'its storage is as fast as it can be'}"
+    return f"{home}: {slow or 'its storage is not the slow default'}"

@@ -32,22 +32,21 @@ def _query_options(command: Callable[..., None]) -> Callable[..., None]:
 def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
     flag = f"--{name.replace('_', '-')}"
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
-    default = field.default.value if isinstance(field.default, Enum) else field.default
-    kwargs: dict[str, Any] = {"help": f"{field.description}.", "default": None}
+    is_repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
+    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    members = [str(member.value) for kind in enums for member in kind]
+    default = f"  [default: {str(field.default).lower()}]" if field.default else ""
+    choices = f": {', '.join(members)}" if members else ""
+    said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
     if kinds == [bool]:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, **kwargs)
-    repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
-    if repeatable:
-        kwargs["help"] = f"{field.description}; repeatable."
-    if issubclass(kinds[0], Enum) if isinstance(kinds[0], type) else False:
-        kwargs["type"] = click.Choice([member.value for member in kinds[0]])
-    else:
-        kwargs["metavar"] = "VALUE"
-    return click.option(flag, name, multiple=repeatable, show_default=str(default) if default else False, **kwargs)
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=said)
+    kind = click.Choice(members) if members else None
+    return click.option(flag, name, type=kind, multiple=is_repeatable, metavar="VALUE", help=said, default=None)
 
 
 @click.command(
     "list",
+    short_help="Show what the API says now.",
     epilog="Example: sessions-pipeline list --name-contains nightly --include-stats --limit 20",
 )
 @_query_options

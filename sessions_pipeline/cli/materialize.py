@@ -26,7 +26,10 @@ def past(_context: click.Context, _option: click.Parameter, value: str | None) -
     return moment
 
 
-@click.command(epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31")
+@click.command(
+    short_help="Read days, and make every table of them.",
+    epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31",
+)
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
@@ -47,6 +50,10 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     settings = load_settings()
     window = first.date(), last.date()
     _check_days(*window, settings)
+    from sessions_pipeline.orchestration.workers import prepare, processes_for
+
+    # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
+    prepare(processes_for((window[1] - window[0]).days + 1))
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary

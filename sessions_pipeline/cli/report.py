@@ -5,13 +5,15 @@ from pathlib import Path
 
 import click
 
+from sessions_pipeline.cli.materialize import DAY
 from sessions_pipeline.cli.terminal import load_settings
 from sessions_pipeline.errors import UsageError
 
-DAY = click.DateTime(formats=["%Y-%m-%d"])
 
-
-@click.command(epilog="Example: sessions-pipeline report --from 2026-01-01 --to 2026-01-31 --output january.html")
+@click.command(
+    short_help="Write the HTML cost report.",
+    epilog="Example: sessions-pipeline report --from 2026-01-01 --to 2026-01-31 --output january.html",
+)
 @click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it the last 30 days read.")
 @click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead.")

@@ -5,7 +5,9 @@ import click
 from sessions_pipeline.errors import SessionsPipelineError
 
 
-@click.command(epilog="Example: sessions-pipeline sandbox --port 8123")
+@click.command(
+    short_help="Serve the API of a made-up company.", epilog="Example: sessions-pipeline sandbox --port 8123"
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8123, show_default=True, help="Port; 0 takes a free one."
 )

@@ -13,7 +13,7 @@ from sessions_pipeline.cli.terminal import is_utf8, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
-from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, total
+from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, known_sum, money, plural, total
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS, Table
@@ -81,10 +81,10 @@ def _lines(lake: Lake, days: Sequence[date]) -> list[Line]:
         groups[periods[row["start_date"]], row["tenant_id"], row["reference_dataset_id"]].append(row)
     lines = []
     for key, rows in groups.items():
-        tokens = [row["total_tokens"] for row in rows if row["total_tokens"] is not None]
+        tokens = known_sum(row["total_tokens"] for row in rows)
         sessions, unpriced = (sum(row[f"{name}session_count"] for row in rows) for name in ("", "unpriced_"))
         cost = total(row["total_cost"] for row in rows)
-        lines.append(Line(*key, days_read[key[0]], sessions, unpriced, sum(tokens) if tokens else None, cost))
+        lines.append(Line(*key, days_read[key[0]], sessions, unpriced, tokens, cost))
     spent: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for line in lines:
         spent[line[1:3]] += line.cost or 0

@@ -7,7 +7,6 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 
 import stamina
@@ -28,13 +27,12 @@ from sessions_pipeline.validation.records import Record
 ATTEMPTS = 8
 # A server that never gave an answer is rather a wrong address than one in trouble.
 ATTEMPTS_BEFORE_FIRST_ANSWER = 3
-
 # Between two attempts, with jitter: who has less time left than this does not begin to wait.
 LONGEST_WAIT_SECONDS = 6.0
 # The list's length; a number of more digits is none.
 TOTAL = re.compile(r"[0-9]{1,15}")
 
-# By default stamina prints each retry on standard output wherever structlog is installed, as it is beside Dagster.
+# By default stamina prints each retry on standard output wherever structlog is installed.
 stamina.instrumentation.set_on_retry_hooks([])
 
 
@@ -44,7 +42,7 @@ def now() -> datetime:
 
 
 class SessionsClient:
-    """Reads pages of sessions; one for a run, shared by its threads. A context manager.
+    """Reads pages; one for a run, shared by its threads. A context manager.
 
     `requests` counts the requests sent, `retries` those of them that repeated one; `warnings` says once what the API
     announces, such as its end, and which version was read if it was not the first. `version` is the API's version
@@ -93,22 +91,12 @@ class SessionsClient:
             SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
         """
         auth = Auth.from_settings(settings)
-        throttle = Throttle(
-            settings.concurrency,
-            deadline_seconds=settings.deadline_minutes * 60,
-            limiter=RateLimiter.from_settings(settings),
-        )
+        seconds, limiter = settings.deadline_minutes * 60, RateLimiter.from_settings(settings)
+        throttle = Throttle(settings.concurrency, deadline_seconds=seconds, limiter=limiter)
         transport = Transport(auth, most_connections=settings.concurrency)
         version = SECOND if settings.api_version == SECOND.name else FIRST
-        client = cls(
-            auth,
-            throttle,
-            transport,
-            version=version,
-            may_move=settings.api_version == "auto",
-            private=parse_paths(settings.redact),
-            clock=clock,
-        )
+        private, may_move = parse_paths(settings.redact), settings.api_version == "auto"
+        client = cls(auth, throttle, transport, version=version, may_move=may_move, private=private, clock=clock)
         if version is SECOND:
             client.warn("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
         return client
@@ -119,9 +107,7 @@ class SessionsClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def warn(self, text: str) -> None:

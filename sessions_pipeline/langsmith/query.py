@@ -95,23 +95,9 @@ class SessionsQuery(BaseModel):
         return pairs
 
 
-NARROWING = frozenset(
-    [
-        "reference_free",
-        "reference_dataset",
-        "id",
-        "name",
-        "name_contains",
-        "dataset_version",
-        "metadata",
-        "tag_value_id",
-        "facets",
-        "filter",
-        "use_approx_stats",
-        "stats_select",
-        "stats_filter",
-    ]
-)
+# Paging, sorting and stats are the pipeline's.
+OURS = "sort_by sort_by_desc sort_by_feedback_key sort_by_feedback_source offset limit include_stats stats_start_time"
+NARROWING = frozenset(SessionsQuery.model_fields) - frozenset(OURS.split())
 
 
 def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:

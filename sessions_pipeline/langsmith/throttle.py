@@ -49,6 +49,7 @@ class Throttle:
         self._wait = wait
         minutes = deadline_seconds / 60
         self._deadline_name = f"The run's deadline of {minutes:g} minutes (SESSIONS_PIPELINE_DEADLINE_MINUTES)"
+        self._advice = "days already written stay, run the others again"
         self._deadline = clock() + deadline_seconds
         self._changed = threading.Condition()
         self._slots = float(most)
@@ -80,6 +81,7 @@ class Throttle:
             if end < self._deadline:
                 self._deadline = end
                 self._deadline_name = f"The {seconds:g} seconds that this may take"
+                self._advice = "look again later"
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -152,6 +154,5 @@ class Throttle:
         """The error that says so, and how far the run came."""
         reached = self.progress()
         return DeadlineExceededError(
-            f"{self._deadline_name} {what}"
-            f"{f', after {reached}' if reached else ''}; days already written stay, run the others again"
+            f"{self._deadline_name} {what}{f', after {reached}' if reached else ''}; {self._advice}"
         )

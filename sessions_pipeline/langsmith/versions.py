@@ -20,7 +20,7 @@ _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A list of the API: its `path`, what its `page` is in words, and how that is `read` into records and next cursor."""
+    """A list of the API: its `path`, what its `page` is in words, and how that is `read`: records, cursor."""
 
     path: str
     page: str

@@ -46,6 +46,7 @@ class WindowReader:
         self.frontier = end_us - 1
         self.received: list[Page] = []
         self._offsets = Offsets()
+        self._page = Page(0, ())  # the last one
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0
 
@@ -95,8 +96,8 @@ class WindowReader:
                 late_until = max(late_until, piece.offset)
                 grid_start = max(0, piece.offset - ceil(max(self._full, 2) / 2) * 2 ** max(fruitless - 1, 0))
                 piece = yield from self._ask(grid_start)
-            elif self._may_be_last(piece) and (yield from self._is_followed_by_nothing(piece)):
-                piece = yield from self._last_page(piece)
+            elif self._may_be_last(piece) and (empty := (yield from self._empty_behind(piece))) is not None:
+                piece = yield from self._last_page(piece, empty)
                 if not piece.is_end:
                     # What is read again below is not new, but how often the end is looked for counts.
                     fruitless, late_until = fruitless + 1, max(late_until, piece.end)
@@ -140,6 +141,7 @@ class WindowReader:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
         self._offsets.total = page.total
+        self._page = page
         if count:
             self.received.append(page)
             self._offsets.inside = max(self._offsets.inside, page.offset + count - 1)
@@ -152,24 +154,35 @@ class WindowReader:
         count = piece.end - piece.offset
         return count < self._full or (count < self.limit and self._full_pages < 2)  # noqa: PLR2004 - this one alone
 
-    def _is_followed_by_nothing(self, piece: Piece) -> Generator[OffsetAsk, Page, bool]:
-        """Whether an empty page follows, and no record that was seen behind it is still there."""
-        if not piece.is_empty and (yield from self._offsets.probe(piece.end)) != LIST_END:
-            # The server's cap has sunk.
-            self._full, self._full_pages = piece.end - piece.offset, 1
-            return False
-        if self._offsets.inside >= piece.end:
-            if piece.is_empty or (yield from self._offsets.probe(self._offsets.inside)) != LIST_END:
-                return False
-            self._offsets.inside = piece.end - 1
-        return True
+    def _empty_behind(self, piece: Piece) -> Generator[OffsetAsk, Page, int | None]:
+        """The offset of an empty page behind this one; None where records follow that it does not hold.
 
-    def _last_page(self, piece: Piece) -> Generator[OffsetAsk, Page, Piece]:
+        While sessions are being added, its own last records are found behind it: then further on by twice as much.
+        """
+        end, places = piece.end, {identity(record): at for at, record in enumerate(self._page.records)}
+        while not piece.is_empty:
+            behind = yield OffsetAsk(end, 1, include_stats=False)
+            if not behind.records:
+                break
+            place = places.get(identity(behind.records[0]))
+            if place is None or end - piece.end > self.limit:
+                self._full, self._full_pages = piece.end - piece.offset, 1  # the server's cap has sunk
+                return None
+            end = piece.end + 2 * (end - self._page.offset - place)
+        if self._offsets.inside >= end:
+            if piece.is_empty or (yield from self._offsets.probe(self._offsets.inside)) != LIST_END:
+                return None  # an empty page before records that are there: not the end
+            self._offsets.inside = end - 1
+        return end
+
+    def _last_page(self, piece: Piece, empty: int) -> Generator[OffsetAsk, Page, Piece]:
         """The page as the list's end if its own answer says so; else one that goes on beyond, if it ends there too."""
         if piece.adds_up:
             return replace(piece, is_end=True)
         again = yield from self._ask(max(0, min(piece.end - ceil(self._full / 2), piece.overlap)))
-        return replace(again, is_end=again.end == piece.end)
+        # As many as were added before the empty page may have been added after it.
+        has_grown = empty < again.end <= 2 * empty - piece.end and again.end - again.offset < self.limit
+        return replace(again, is_end=again.end == empty or has_grown)
 
     def _settle(self, offset: int, frontier: int) -> Generator[OffsetAsk, Page, Piece]:
         """A group too large for one page: read it until two readings in a row agree, which then count as one page."""
@@ -198,7 +211,7 @@ class WindowReader:
             joined |= fresh
             if piece.last is not None and piece.last < frontier:
                 return Page(start, tuple(joined.values()))
-            if (self._may_be_last(piece) or not fresh) and (yield from self._is_followed_by_nothing(piece)):
+            if (self._may_be_last(piece) or not fresh) and (yield from self._empty_behind(piece)) is not None:
                 return Page(start, tuple(joined.values()), total=piece.end)
             if not fresh:
                 return None

@@ -10,7 +10,7 @@ from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.projects import project_asset
 from sessions_pipeline.orchestration.report import REPORT, report_asset
-from sessions_pipeline.orchestration.schedules import MEASURE, REFRESH, project_schedule, refresh_schedules
+from sessions_pipeline.orchestration.schedules import MEASURE, REFRESH, schedules
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 
@@ -40,7 +40,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
                 description="Measures what sessions used on the days within reach, and writes the cost report.",
             ),
         ],
-        schedules=[*refresh_schedules(settings), project_schedule()],
+        schedules=schedules(settings),
         sensors=[changed_sessions(pipeline)],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,

@@ -11,11 +11,10 @@ of Dagster lack what is in `LEANS_ON`, the stock storage is used, with one warni
 
 import inspect
 import os
-import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -29,14 +28,12 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from filelock import FileLock
 from sqlalchemy.dialects.sqlite import insert
 
-LEANS_ON = """run_connection(run_id) index_connection() has_table(table_name) has_asset_key_index_cols() dispose()
-store_event(event) store_event_batch(events) store_asset_event_tags(events, event_ids) path_for_shard(run_id)
-conn_string_for_shard(shard_name) _event_to_row(event)
-_get_asset_entry_values(event, event_id, has_asset_key_index_cols)"""
+LEANS_ON = """run_connection(run_id) index_connection() has_table(table_name) store_event(event) dispose()
+store_event_batch(events) store_asset_event_tags(events,event_ids) path_for_shard(run_id) _event_to_row(event)
+conn_string_for_shard(shard_name) has_asset_key_index_cols()
+_get_asset_entry_values(event,event_id,has_asset_key_index_cols)"""
 AT_ONCE = (dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION)
 KEPT_DATABASES = 16  # that of all runs, and one for each run that is written or looked at
-CONNECT = {"timeout": 30, "check_same_thread": False}  # the stock storage waits as long for another process
-Transaction = AbstractContextManager[db.Connection]
 
 _told = threading.local()
 
@@ -63,11 +60,11 @@ class KeptEventLog(SqliteEventLogStorage):
         super().__init__(base_dir)
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")  # else Dagster hands over planned events one by one
 
-    def run_connection(self, run_id: str | None = None) -> Transaction:
+    def run_connection(self, run_id: str | None = None) -> Any:
         """A transaction in a run's database."""
         return self._transaction(str(run_id), lambda: super(KeptEventLog, self).run_connection(run_id))
 
-    def index_connection(self) -> Transaction:
+    def index_connection(self) -> Any:
         """A transaction in the database of all runs."""
         return self._transaction(INDEX_SHARD_NAME, super().index_connection)
 
@@ -98,9 +95,8 @@ class KeptEventLog(SqliteEventLogStorage):
     def dispose(self) -> None:
         """Close everything."""
         super().dispose()
-        with self._lock:
-            for key in [key for key in self._engines if key[0] == os.getpid()]:
-                self._engines.pop(key).dispose()
+        for key in [key for key in self._engines if key[0] == os.getpid()]:
+            self._engines.pop(key).dispose()
 
     def _store_at_once(self, events: list[EventLogEntry], run: db.Connection, index: db.Connection) -> None:
         """What the stock storage does with these events of one kind, asset by asset and not event by event."""
@@ -118,7 +114,7 @@ class KeptEventLog(SqliteEventLogStorage):
         index.execute(upsert.on_conflict_do_update(index_elements=["asset_key"], set_=told), assets)
 
     @contextmanager
-    def _transaction(self, shard: str, stock: Callable[[], Transaction]) -> Iterator[db.Connection]:
+    def _transaction(self, shard: str, stock: Callable[[], Any]) -> Iterator[db.Connection]:
         key = os.getpid(), shard
         with self._lock:
             outer = self._open.get(key)
@@ -129,20 +125,18 @@ class KeptEventLog(SqliteEventLogStorage):
                 finally:
                     self._open[key] = outer
 
-    def _engine(self, key: tuple[int, str], stock: Callable[[], Transaction]) -> db.Engine:
+    def _engine(self, key: tuple[int, str], stock: Callable[[], Any]) -> db.Engine:
         path = Path(self.path_for_shard(key[1]))
         engine = self._engines.pop((*key, path.stat().st_ino), None) if path.exists() else None
         if engine is None:
-            engine = db.create_engine(self.conn_string_for_shard(key[1]), connect_args=CONNECT)
-            with engine.connect() as connection:
-                if not db.inspect(connection).has_table("alembic_version"):
-                    with stock():  # makes the tables
-                        pass
-                connection.exec_driver_sql("PRAGMA synchronous=NORMAL")  # a power cut loses the last moments, no more
+            # It waits as long for another process as the stock storage does.
+            engine = db.create_engine(self.conn_string_for_shard(key[1]), connect_args={"timeout": 30})
+            with engine.connect() as one, nullcontext() if db.inspect(one).has_table("alembic_version") else stock():
+                one.exec_driver_sql("PRAGMA synchronous=NORMAL")  # a power cut loses the last moments, no more
         self._engines[*key, path.stat().st_ino] = engine  # the last in order is the one used last
-        idle = [one for one in self._engines if one[0] == key[0] and not self._open.get(one[:2])]
-        for one in idle[:-KEPT_DATABASES]:
-            self._engines.pop(one).dispose()
+        idle = [kept for kept in self._engines if kept[0] == key[0] and not self._open.get(kept[:2])]
+        for kept in idle[:-KEPT_DATABASES]:
+            self._engines.pop(kept).dispose()
         return engine
 
 
@@ -154,8 +148,7 @@ class KeptStorage(DagsterSqliteStorage):
         with FileLock(Path(base_dir) / ".storage.lock"):
             super().__init__(base_dir, inst_data)
             if lacking := _lacking(stock):
-                about = f"Dagster {dg.__version__} will store events slowly: its {stock.__name__} has no {lacking}"
-                warnings.warn(about, stacklevel=2)
+                warnings.warn(f"events are stored slowly: Dagster's {stock.__name__} has no {lacking}", stacklevel=2)
             else:
                 self._event_log_storage = KeptEventLog(str(Path(self._event_log_storage.path_for_shard("")).parent))
 
@@ -173,5 +166,5 @@ class KeptStorage(DagsterSqliteStorage):
 
 def _lacking(stock: type) -> str:
     methods = inspect.getmembers(stock, inspect.isfunction)
-    found = {f"{name}({', '.join([*inspect.signature(method).parameters][1:])})" for name, method in methods}
-    return ", ".join(sorted(set(re.findall(r"\w+\(.*?\)", LEANS_ON)) - found))
+    found = {f"{name}({','.join([*inspect.signature(method).parameters][1:])})" for name, method in methods}
+    return ", ".join(sorted({*LEANS_ON.split()} - found))

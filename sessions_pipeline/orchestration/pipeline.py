@@ -153,24 +153,19 @@ def _warned(result: DayResult, warnings: Sequence[str]) -> DayResult:
 
 
 def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[DayTask]:
-    """The days to be made again from their raw sessions, newest first, then the rows without a day if there are any."""
+    """The days to be made again from their raw sessions, newest first, then the rows without a day if there are any.
+
+    Raises:
+        NotReadError: a day was never read, or not by `as_of`; nothing is replaced.
+    """
     undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
     stored = [*sorted(days, reverse=True), *undated]
     for day in stored:
-        _check_was_read(lake, day, as_of)
+        readings = load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS])
+        if as_of is not None and not any(reading.fetched_at <= as_of for reading in readings):
+            named = "rows without a day" if day is UNDATED else day
+            raise NotReadError(f"raw_sessions was not read yet for {named} at {as_of:%Y-%m-%d %H:%M:%S} UTC")
     yield from map(DayTask, stored)
-
-
-def _check_was_read(lake: Lake, day: Day, as_of: datetime | None) -> None:
-    """Refuse a day that was never read, or not by `as_of`, before anything is replaced.
-
-    Raises:
-        NotReadError: it was not.
-    """
-    readings = load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS])
-    if as_of is not None and not any(reading.fetched_at <= as_of for reading in readings):
-        named = "rows without a day" if day is UNDATED else day
-        raise NotReadError(f"raw_sessions was not read yet for {named} at {as_of:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def _read_days(

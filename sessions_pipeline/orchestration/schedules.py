@@ -15,47 +15,34 @@ MEASURE = "measure_project_costs"
 NIGHTLY_DAYS = 31
 
 
-def refresh_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """`hourly_refresh` of today and the lookback days, `nightly_refresh` of the last 31 days; one run each."""
-    lookback = settings.lookback_days
+def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Every hour today and the lookback days, every night the last 31 days, one run each; every night the projects."""
+
+    def schedule(name: str, cron: str, description: str, days_back: int | None = None) -> dg.ScheduleDefinition:
+        def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+            if days_back is None:
+                return dg.RunRequest()
+            today = utc_day(context.scheduled_execution_time)
+            return dg.RunRequest(tags=range_tags(max(today - timedelta(days=days_back), settings.start_date), today))
+
+        return dg.ScheduleDefinition(
+            name=name,
+            job_name=MEASURE if days_back is None else REFRESH,
+            cron_schedule=cron,
+            execution_timezone="UTC",
+            execution_fn=request,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=description,
+        )
+
+    lookback, nightly = settings.lookback_days, NIGHTLY_DAYS - 1
+    late = f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs."
+    missed = "Measures what every project used yesterday, and on days missed while it was down."
     return [
-        _refresh(settings, "hourly_refresh", "0 * * * *", lookback, f"Refreshes today and the {lookback} days before."),
-        _refresh(
-            settings,
-            "nightly_refresh",
-            "30 2 * * *",
-            NIGHTLY_DAYS - 1,
-            f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs.",
-        ),
+        schedule("hourly_refresh", "0 * * * *", f"Refreshes today and the {lookback} days before.", lookback),
+        schedule("nightly_refresh", "30 2 * * *", late, nightly),
+        schedule("nightly_project_costs", "0 3 * * *", missed),
     ]
-
-
-def project_schedule() -> dg.ScheduleDefinition:
-    """`nightly_project_costs`: yesterday, and days missed while it was down."""
-    return dg.ScheduleDefinition(
-        name="nightly_project_costs",
-        job_name=MEASURE,
-        cron_schedule="0 3 * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Measures what every project used yesterday, and on days missed while it was down.",
-    )
-
-
-def _refresh(settings: Settings, name: str, cron: str, days_back: int, description: str) -> dg.ScheduleDefinition:
-    def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        today = utc_day(context.scheduled_execution_time)
-        return dg.RunRequest(tags=range_tags(max(today - timedelta(days=days_back), settings.start_date), today))
-
-    return dg.ScheduleDefinition(
-        name=name,
-        job_name=REFRESH,
-        cron_schedule=cron,
-        execution_timezone="UTC",
-        execution_fn=request,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=description,
-    )
 
 
 def runs_of(days: Iterable[date], time: datetime) -> list[dg.RunRequest]:

@@ -4,12 +4,12 @@ A tick ends within its time, whatever the API does: what was found until then is
 same stretch of time again.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 import dagster as dg
+import msgspec
 
 from sessions_pipeline.days import day_of_us, days_between, utc_day
 from sessions_pipeline.errors import DeadlineExceededError
@@ -49,22 +49,12 @@ class Cursor:
 
     def dump(self) -> str:
         """As text, for Dagster to keep."""
-        pending = [day.isoformat() for day in self.pending]
-        times = {"since": self.since.isoformat(), "looked": self.looked.isoformat()}
-        return json.dumps({**times, "seen": self.seen, "pending": pending})
+        return msgspec.json.encode(self).decode()
 
     @classmethod
     def load(cls, text: str | None, now: datetime) -> "Cursor":
         """From its text; the first look begins one overlap before now."""
-        if not text:
-            return cls(now, now)
-        values = json.loads(text)
-        return cls(
-            datetime.fromisoformat(values["since"]),
-            datetime.fromisoformat(values["looked"]),
-            values["seen"],
-            tuple(date.fromisoformat(day) for day in values["pending"]),
-        )
+        return msgspec.json.decode(text, type=cls) if text else cls(now, now)
 
     @property
     def look_from(self) -> datetime:

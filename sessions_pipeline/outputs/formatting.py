@@ -33,6 +33,12 @@ def total(values: Iterable[Decimal | None]) -> Decimal | None:
     return added
 
 
+def known_sum(values: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None when nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
 def exact(value: Decimal | None) -> str:
     """Every digit, without an exponent or closing zeros; empty for unknown."""
     if value is None:
@@ -146,20 +152,16 @@ def _pictured(code: int) -> str:
 def json_line(text: str, encoding: str) -> str:
     """A JSON text as one line that an encoding can hold and that does nothing to a terminal; the same value."""
 
-    def escaped(characters: str) -> str:
-        # White space between values; within a string there can be none of these.
-        return " " if characters in "\t\r\n" else json.dumps(characters)[1:-1]
+    def escaped(found: re.Match[str]) -> str:
+        # White space between values; no string can hold it as it is.
+        return " " if found[0] in "\t\r\n" else json.dumps(found[0])[1:-1]
 
-    safe = _UNSAFE.sub(lambda found: escaped(found[0]), text)
-    return "".join(one if _fits(one, encoding) else escaped(one) for one in safe) if not _fits(safe, encoding) else safe
-
-
-def _fits(text: str, encoding: str) -> bool:
+    safe = _UNSAFE.sub(escaped, text)
     try:
-        text.encode(encoding)
+        safe.encode(encoding)
     except UnicodeEncodeError:
-        return False
-    return True
+        return re.sub(r"[^\x00-\x7f]", escaped, safe)
+    return safe
 
 
 def dataset_labels(ids: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:

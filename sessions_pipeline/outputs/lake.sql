@@ -37,7 +37,9 @@ CREATE OR REPLACE VIEW sessions AS FROM days_of('sessions');
 CREATE OR REPLACE VIEW rejected_sessions AS FROM days_of('rejected_sessions');
 CREATE OR REPLACE VIEW session_feedback AS FROM days_of('session_feedback');
 CREATE OR REPLACE VIEW experiment_summary AS FROM days_of('experiment_summary');
+CREATE OR REPLACE VIEW session_attributes AS FROM days_of('session_attributes');
 CREATE OR REPLACE VIEW daily_cost_by_reference_dataset AS FROM days_of('daily_cost_by_reference_dataset');
+CREATE OR REPLACE VIEW daily_cost_by_attribute AS FROM days_of('daily_cost_by_attribute');
 CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM file_of('weekly_cost_by_reference_dataset');
 CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM file_of('monthly_cost_by_reference_dataset');
 -- End of the views.

@@ -28,7 +28,7 @@ def few_texts_array(values: Sequence[str]) -> "pa.Array[Any]":
 
 def number_array(numbers: "array[int]") -> "pa.Array[Any]":
     """Integers, without nulls."""
-    return pa.array(numbers)
+    return pa.array(numbers, pa.int64())
 
 
 def int64_array(values: Sequence[int | None], type_: pa.DataType) -> "pa.Array[Any]":

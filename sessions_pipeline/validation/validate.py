@@ -130,7 +130,7 @@ class _Batch:
     def _unknown_fields(self, row: int, unknown: Mapping[str, Text]) -> str | None:
         """The JSON text of a record's properties that the schema does not name, as they stood there."""
         texts = []
-        for name in sorted(unknown, key=lambda name: _address(unknown[name])) if unknown else ():
+        for name in sorted(unknown, key=lambda name: _address(unknown[name])) if len(unknown) > 1 else unknown:
             text = bytes(unknown[name])
             wrong = flaw(text) or (None if name.isprintable() else flaw(json.dumps(name).encode()))
             if wrong:

@@ -8,15 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import yaml
-from sessions_pipeline.orchestration.wide import BACKFILL
 
-from sessions_pipeline_tests.end_to_end.dagster_processes import end
+from sessions_pipeline_tests.end_to_end.dagster_processes import end, launch_backfill
 from sessions_pipeline_tests.end_to_end.deployment import OURS, REPOSITORY, free_port, until
 
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
@@ -32,15 +31,13 @@ query Runs($tag: ExecutionTag!) {
 class Engine:
     """The processes, each in its own group, as a context manager; one `DAGSTER_HOME` with SQLite for all.
 
-    `workers` is how many Celery workers there are, each with place for one run; `per_workspace` how many runs of a
-    workspace Dagster lets in at once.
+    `workers` is how many Celery workers there are, each with place for one run.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], *, workers: int, per_workspace: int) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, workers: int) -> None:
         self.home = folder / "dagster"
         self.folder = folder
         self.workers = workers
-        self._per_workspace = per_workspace
         self._settings = settings
         self._running: list[subprocess.Popen[bytes]] = []
 
@@ -82,9 +79,7 @@ class Engine:
     def _instance(self) -> dict[str, Any]:
         """The repository's own `dagster.yaml` with the keys of `deploy/celery.yaml`, sized to the workers."""
         celery = yaml.safe_load((REPOSITORY / "deploy" / "celery.yaml").read_text())
-        celery["concurrency"]["pools"]["default_limit"] = self.workers
         celery["concurrency"]["runs"]["max_concurrent_runs"] = self.workers
-        celery["concurrency"]["runs"]["tag_concurrency_limits"][0]["limit"] = self._per_workspace
         return {**yaml.safe_load((REPOSITORY / "dagster.yaml").read_text()), **celery}
 
     def _start_worker(self, number: int) -> None:
@@ -92,20 +87,21 @@ class Engine:
         worker = ("worker", "-Q", "dagster", "--disable-prefetch", "--concurrency", "1", "-n", f"worker{number}@%h")
         self._start("celery", "-A", "dagster_celery.app", *broker, *worker)
 
-    def backfill(self, *options: str) -> str:
-        """Queue runs by the command, and what it names them by."""
-        command = [str(Path(sys.executable).with_name("sessions-pipeline")), "backfill", "--url", self.url, *options]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split(f"{BACKFILL}=")[1].strip()
+    def backfill(self, tables: Sequence[str], days: Sequence[str]) -> str:
+        """Ask for tables of some days as the UI does; the backfill's name."""
+        return launch_backfill(self._ask, tables, days)
 
     def runs(self, backfill: str) -> list[dict[str, Any]]:
         """All runs of a backfill, oldest first."""
-        tag = {"key": BACKFILL, "value": backfill}
-        answer = self._client.post("/graphql", json={"query": RUNS, "variables": {"tag": tag}}).json()
-        assert "errors" not in answer, answer["errors"]
-        found: list[dict[str, Any]] = answer["data"]["runsOrError"]["results"]
+        tag = {"key": "dagster/backfill", "value": backfill}
+        found: list[dict[str, Any]] = self._ask(RUNS, tag=tag)["runsOrError"]["results"]
         return found[::-1]
+
+    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = self._client.post("/graphql", json={"query": query, "variables": variables}).json()
+        assert "errors" not in answer, answer["errors"]
+        data: dict[str, Any] = answer["data"]
+        return data
 
     def finish(self, backfill: str, *, patience_seconds: float = 300) -> list[dict[str, Any]]:
         """Wait until all runs of a backfill have succeeded, and what they were."""
@@ -120,7 +116,7 @@ class Engine:
         runs = self.runs(backfill)
         failed = [run for run in runs if run["status"] in ENDED - {"SUCCESS"}]
         assert not failed, (failed, self.told())
-        return all(run["status"] in ENDED for run in runs)
+        return bool(runs) and all(run["status"] in ENDED for run in runs)
 
     def told(self) -> str:
         """The end of what each process has printed."""

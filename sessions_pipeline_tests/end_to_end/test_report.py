@@ -16,6 +16,7 @@ from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.report.spending import spending
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, LAST, SCRIPT, daily, made_up, report_of
 
@@ -214,7 +215,7 @@ def test_the_csv_holds_the_parquets_rows_to_the_last_digit(show: Open) -> None:
     assert content.startswith("\ufeffstart_date,".encode()), "Excel reads UTF-8 only after a byte order mark"
     with Path(download.value.path()).open(encoding="utf-8-sig", newline="") as file:
         found = list(csv.DictReader(file))
-    assert [*found[0]] == [*DATA.daily[0], "dataset_name"]
+    assert [*found[0]] == ["start_date", *DAILY_COST_BY_REFERENCE_DATASET.schema.names, "dataset_name"]
 
     def row_of(line: dict[str, str]) -> dict[str, Any]:
         return {name: _typed(name, text) for name, text in line.items() if name != "dataset_name"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ import click
 import pytest
 
 from sessions_pipeline.cli.materialize import past
+from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.report import latest_days, write_report
+from sessions_pipeline.outputs.report.data import read_report_data
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS
-from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, experiment, record, table_of
+from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 
@@ -126,8 +130,7 @@ def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
     )
     print_summary(settings, MADE, DAY, DAY)
     table = capsys.readouterr().out
-    rows = [line.split() for line in table.splitlines() if "golden" in line]
-    assert sorted(row[-2] for row in rows) == ["$1.00", "$2.00", "$4.00"] or len(rows) == 3
+    assert sorted(re.findall(r"golden .*(\$\d\.00)", table)) == ["$1.00", "$2.00", "$4.00"]
     assert "golden (da000000)" in table
     assert "golden (db000000)" in table
     assert TENANT[:8] in table
@@ -151,6 +154,28 @@ def test_the_summary_is_about_what_the_run_made(tmp_path: Path, capsys: pytest.C
         f"Parquet  {tmp_path}",
         f"Report   {tmp_path}/reports/cost.html",
     ]
+
+
+def test_the_report_reads_its_days_and_as_many_before_them(tmp_path: Path) -> None:
+    days = [date(2026, 3, day) for day in range(1, 9)]
+    more = {"reference_dataset_id": A, "total_cost": "1", "extra": {"metadata": {"dataset_name": "golden"}}}
+    texts = [payload(day.day, start_time=f"{day}T12:00:00", **more) for day in reversed(days)]
+    with running_sandbox(texts=texts) as sandbox:
+        settings = Settings(
+            LANGSMITH_API_KEY=sandbox.key,
+            LANGSMITH_ENDPOINT=sandbox.url,
+            SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "lake"),
+        )
+        made = run_days(settings, days[0], days[-1])
+    assert made["daily_cost_by_reference_dataset"] == days
+    lake = Lake.open(settings.data_root, query={})
+    data = read_report_data(lake, days[4], days[6])
+    assert sorted(row["start_date"] for row in data.daily) == days[1:7]
+    assert len(data.experiments) == 3
+    assert (data.days_read, data.names, data.projects) == (frozenset(days[1:7]), {A: "golden"}, None)
+    address = write_report(lake, days[4], days[6], tmp_path / "march.html")
+    assert "$3.00" in Path(address).read_text()
+    assert latest_days(lake) == (date(2026, 2, 7), days[-1])
 
 
 def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,11 +192,13 @@ def test_a_proxy_that_wants_a_password_is_named() -> None:
 
     with scripted(refuse) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HTTP_PROXY", proxy.url)
-        with SessionsClient.from_settings(
-            settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
-        ) as client:
-            with pytest.raises(RequestRefusedError, match="proxy .*407.*HTTP_PROXY"):
-                client.fetch(SessionsQuery())
+        with (
+            SessionsClient.from_settings(
+                settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
+            ) as client,
+            pytest.raises(RequestRefusedError, match=r"proxy .*407.*HTTP_PROXY"),
+        ):
+            client.fetch(SessionsQuery())
     assert proxy.paths[0].startswith("http://api.test/api/v1/sessions?")
 
 

@@ -66,9 +66,12 @@ def test_a_list_that_keeps_changing_is_an_error() -> None:
         del names[:5]
 
     names = [uuid(number) for number in range(2000)]
-    with scripted(datasets(names, total=False, change=delete)) as server, client_for(server.url) as client:
-        with pytest.raises(PagingError, match="kept changing"):
-            read_datasets(client, workspace=None)
+    with (
+        scripted(datasets(names, total=False, change=delete)) as server,
+        client_for(server.url) as client,
+        pytest.raises(PagingError, match="kept changing"),
+    ):
+        read_datasets(client, workspace=None)
 
 
 def test_some_datasets_are_asked_for_by_id_fifty_together() -> None:
@@ -80,6 +83,9 @@ def test_some_datasets_are_asked_for_by_id_fifty_together() -> None:
 
 
 def test_datasets_that_the_key_may_not_read_are_its_own_error() -> None:
-    with scripted(answer(403, b'{"detail": "Forbidden"}')) as server, client_for(server.url) as client:
-        with pytest.raises(PermissionDeniedError, match="/api/v1/datasets"):
-            read_datasets(client, workspace=None)
+    with (
+        scripted(answer(403, b'{"detail": "Forbidden"}')) as server,
+        client_for(server.url) as client,
+        pytest.raises(PermissionDeniedError, match="/api/v1/datasets"),
+    ):
+        read_datasets(client, workspace=None)

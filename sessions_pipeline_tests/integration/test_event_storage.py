@@ -95,18 +95,50 @@ def told() -> Sequence[EventLogEntry]:
         return [event for _ in range(2) for event in instance.all_logs(run(instance))]
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose databases have been made, which takes longer than any of the tests."""
+    home = tmp_path_factory.mktemp("template")
+    KeptStorage.from_local(str(home)).event_log_storage.dispose()
+    return home
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "home"))
+
+
 @contextmanager
 def instance_with(home: Path, storage: str) -> Iterator[dg.DagsterInstance]:
-    home.mkdir(exist_ok=True)
     folder = f"    config:\n      base_dir: {home}\n" if storage else ""
     (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{storage}{folder}")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         yield instance
 
 
-@pytest.fixture
-def both(tmp_path: Path) -> Iterator[tuple[dg.DagsterInstance, dg.DagsterInstance]]:
-    with instance_with(tmp_path / "stock", "") as stock, instance_with(tmp_path / "ours", STORAGE) as ours:
+@contextmanager
+def opened(home: Path) -> Iterator[KeptEventLog]:
+    log = KeptStorage.from_local(str(home)).event_log_storage
+    assert isinstance(log, KeptEventLog)
+    try:
+        yield log
+    finally:
+        log.dispose()
+
+
+@pytest.fixture(scope="module")
+def both(
+    told: Sequence[EventLogEntry], template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[dg.DagsterInstance, dg.DagsterInstance]]:
+    """An instance with the stock storage and one with ours, after the same events: one by one, and in batches."""
+    folder = tmp_path_factory.mktemp("both")
+    homes = [Path(shutil.copytree(template, folder / name)) for name in ("stock", "ours")]
+    with instance_with(homes[0], "") as stock, instance_with(homes[1], STORAGE) as ours:
+        assert type(stock.event_log_storage) is SqliteEventLogStorage
+        for event in told:
+            stock.event_log_storage.store_event(event)
+        for batch in batches(told):
+            ours.event_log_storage.store_event_batch(batch)
         yield stock, ours
 
 
@@ -186,9 +218,8 @@ def numbers(log: SqliteEventLogStorage, run_id: str = "a-run") -> list[int]:
 
 
 def test_events_are_stored_in_the_same_rows_as_by_the_stock_storage(
-    told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance], tmp_path: Path
+    told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance]
 ) -> None:
-    stock, ours = both
     assert {event.dagster_event_type.value for event in told if event.dagster_event_type} >= {
         "ASSET_MATERIALIZATION_PLANNED",
         "ASSET_MATERIALIZATION",
@@ -198,37 +229,29 @@ def test_events_are_stored_in_the_same_rows_as_by_the_stock_storage(
         "STEP_FAILURE",
         "PIPELINE_FAILURE",
     }
-    for event in told:
-        stock.event_log_storage.store_event(event)
-    for batch in batches(told):
-        ours.event_log_storage.store_event_batch(batch)
-    assert rows(tmp_path / "ours") == rows(tmp_path / "stock")
+    stock, ours = (rows(Path(instance.root_directory)) for instance in both)
+    assert ours == stock
 
 
 def test_one_event_after_the_other_gives_the_same_rows_too(
-    told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance], tmp_path: Path
+    told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance], home: Path
 ) -> None:
-    for event in told[-60:]:
-        for instance in both:
-            instance.event_log_storage.store_event(event)
-    assert rows(tmp_path / "ours") == rows(tmp_path / "stock")
+    with opened(home) as log:
+        for event in told:
+            log.store_event(event)
+        assert rows(home) == rows(Path(both[0].root_directory))
 
 
 def test_the_ui_gets_the_same_answers_as_from_the_stock_storage(
     told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance]
 ) -> None:
-    stock, ours = both
-    for batch in batches(told):
-        for instance in both:
-            instance.event_log_storage.store_event_batch(batch)
     run_ids = list(dict.fromkeys(event.run_id for event in told))
-    expected = answers(stock, run_ids)
-    assert len(expected["AssetKey(['sessions']) materialized"]) == 4
-    assert answers(ours, run_ids) == expected
+    stock, ours = (answers(instance, run_ids) for instance in both)
+    assert len(stock["AssetKey(['sessions']) materialized"]) == 4
+    assert ours == stock
 
 
-def test_one_can_change_between_the_storages_at_any_time(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_one_can_change_between_the_storages_at_any_time(home: Path) -> None:
     runs = []
     for storage in (STORAGE, "", STORAGE):
         with instance_with(home, storage) as instance:
@@ -238,7 +261,7 @@ def test_one_can_change_between_the_storages_at_any_time(tmp_path: Path) -> None
             assert min(lengths) > 50
 
 
-def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_event(tmp_path: Path) -> None:
+def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_event(home: Path) -> None:
     done: Counter[str] = Counter()
 
     def executed(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -248,7 +271,7 @@ def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_e
         done["connections"] += 1
 
     job = definitions().resolve_implicit_global_asset_job_def()
-    with instance_with(tmp_path / "home", STORAGE) as instance:
+    with instance_with(home, STORAGE) as instance:
         run(instance)
         db.event.listen(db.Engine, "before_cursor_execute", executed)
         db.event.listen(db.Engine, "connect", connected)
@@ -262,8 +285,8 @@ def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_e
     assert done["connections"] < 20, done  # of the run storage, which is stock, and the new run's database
 
 
-def test_what_is_told_together_is_stored_at_the_end_even_when_the_block_fails(tmp_path: Path) -> None:
-    with instance_with(tmp_path / "home", STORAGE) as instance:
+def test_what_is_told_together_is_stored_at_the_end_even_when_the_block_fails(home: Path) -> None:
+    with instance_with(home, STORAGE) as instance:
         log = instance.event_log_storage
         assert isinstance(log, KeptEventLog)
 
@@ -279,8 +302,8 @@ def test_what_is_told_together_is_stored_at_the_end_even_when_the_block_fails(tm
         assert numbers(log) == [1, 2]
 
 
-def test_a_batch_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    with instance_with(tmp_path / "home", STORAGE) as instance:
+def test_a_batch_that_fails_leaves_nothing_behind(home: Path) -> None:
+    with instance_with(home, STORAGE) as instance:
         log = instance.event_log_storage
         assert isinstance(log, KeptEventLog)
         broken = entry(None, "a-run", 2)._replace(timestamp="no time")  # type: ignore[arg-type]
@@ -323,14 +346,14 @@ def tell(process: "subprocess.Popen[str]", line: str) -> None:
     process.stdin.flush()
 
 
-def test_a_watcher_in_another_process_sees_each_event_while_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_watcher_in_another_process_sees_each_event_while_the_run_goes_on(home: Path) -> None:
     seen: queue.Queue[int] = queue.Queue()
-    with writer(tmp_path) as process:
+    with writer(home) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         tell(process, "0 a-run")
         assert process.stdout.readline() == "0\n"
-        with closing_storage(tmp_path) as log:
+        with opened(home) as log:
             log.watch("a-run", None, lambda event, _cursor: seen.put(int(event.user_message)))
             for number in range(1, 6):
                 tell(process, f"{number} a-run")
@@ -339,16 +362,6 @@ def test_a_watcher_in_another_process_sees_each_event_while_the_run_goes_on(tmp_
             process.kill()  # what is told is kept, whatever becomes of the process
             process.wait()
             assert numbers(log) == list(range(6))
-
-
-@contextmanager
-def closing_storage(home: Path) -> Iterator[KeptEventLog]:
-    log = KeptStorage.from_local(str(home)).event_log_storage
-    assert isinstance(log, KeptEventLog)
-    try:
-        yield log
-    finally:
-        log.dispose()
 
 
 def test_processes_that_start_in_a_new_home_at_once_share_its_files(tmp_path: Path) -> None:
@@ -361,13 +374,13 @@ def test_processes_that_start_in_a_new_home_at_once_share_its_files(tmp_path: Pa
             process.stdin.close()
         for process in processes:
             assert process.wait(60) == 0
-        with closing_storage(tmp_path) as log:
+        with opened(tmp_path) as log:
             assert numbers(log) == [100 * number + event for number in range(2) for event in range(1, 40, 2)]
             assert [len(numbers(log, str(process.pid))) for process in processes] == [20, 20]
             assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 28
 
 
-def test_threads_share_a_storage(tmp_path: Path) -> None:
+def test_threads_share_a_storage(home: Path) -> None:
     failed: list[BaseException] = []
 
     def store(thread: int) -> None:
@@ -378,7 +391,7 @@ def test_threads_share_a_storage(tmp_path: Path) -> None:
         except BaseException as error:  # noqa: BLE001 - whatever it is, the test must say it
             failed.append(error)
 
-    with closing_storage(tmp_path) as log:
+    with opened(home) as log:
         threads = [threading.Thread(target=store, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
@@ -388,8 +401,8 @@ def test_threads_share_a_storage(tmp_path: Path) -> None:
         assert sorted(numbers(log, "run-0") + numbers(log, "run-1")) == list(range(60))
 
 
-def test_a_fork_uses_connections_of_its_own(tmp_path: Path) -> None:
-    with closing_storage(tmp_path) as log:
+def test_a_fork_uses_connections_of_its_own(home: Path) -> None:
+    with opened(home) as log:
         log.store_event(materialization(1))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside pytest-xdist's thread
@@ -407,19 +420,23 @@ def test_a_fork_uses_connections_of_its_own(tmp_path: Path) -> None:
         assert numbers(log) == [1, 2, 3]
 
 
-def test_more_runs_than_connections_are_kept(tmp_path: Path) -> None:
-    with closing_storage(tmp_path) as log:
-        for number in range(KEPT_DATABASES + 2):
-            log.store_event(materialization(number, f"run-{number}"))
-        for number in range(KEPT_DATABASES + 2):
-            assert numbers(log, f"run-{number}") == [number]
+def test_more_runs_than_connections_are_kept(home: Path) -> None:
+    names = [f"run-{number}" for number in range(KEPT_DATABASES + 2)]
+    with opened(home) as log:
+        log.store_event(materialization(0, "run-0"))
+    for name in names[1:]:  # to make a database takes longer than to copy one
+        shutil.copy(home / "history" / "runs" / "run-0.db", home / "history" / "runs" / f"{name}.db")
+    with opened(home) as log:
+        for number, name in enumerate(names[1:], 1):
+            log.store_event(materialization(number, name))
+        assert [numbers(log, name) for name in names] == [[number] for number in range(len(names))]
         if Path("/proc/self/fd").exists():
             files = {file.readlink() for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
-            assert sum(tmp_path in file.parents and file.suffix == ".db" for file in files) <= KEPT_DATABASES + 1
+            assert sum(home in file.parents and file.suffix == ".db" for file in files) <= KEPT_DATABASES + 1
 
 
-def test_files_that_another_process_wiped_are_not_written_any_more(tmp_path: Path) -> None:
-    with closing_storage(tmp_path) as log, closing_storage(tmp_path) as other:
+def test_files_that_another_process_wiped_are_not_written_any_more(home: Path) -> None:
+    with opened(home) as log, opened(home) as other:
         log.store_event(materialization(1))
         other.wipe()
         assert not log.get_materialized_partitions(dg.AssetKey("sessions"))

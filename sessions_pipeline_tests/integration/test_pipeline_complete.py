@@ -118,7 +118,8 @@ def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeat
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         data: Any = sandbox.api.data
         new = iter(record(MANY + number, NOW + timedelta(minutes=number)) for number in range(MANY))
-        sandbox.api.before_answer = lambda _request: data.texts.insert(0, next(new))
+        # A list that for ever grows by a session for each page has no end that could be proven.
+        sandbox.api.before_answer = lambda request: data.texts.insert(0, next(new)) if request < 12 else None
         read(sandbox, data_root, SESSIONS_PIPELINE_PAGE_SIZE=10)
     received, valid, rejected, repeated = accounts(data_root)[TODAY]
     assert repeated > 0

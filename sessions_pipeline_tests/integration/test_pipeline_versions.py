@@ -99,7 +99,7 @@ def test_a_lake_begun_on_version_1_goes_on_with_version_2_without_a_new_row(tmp_
         "daily_cost_by_reference_dataset",
     }
     assert lake_at(tmp_path).read(RAW_SESSIONS, FIRST).num_rows == rows
-    assert metadata_of(tmp_path, "shrunk") == [{}, {}, {}]
+    assert metadata_of(tmp_path, "shrunk") == [{"shrunk": "[]"}] * 3
     readings = load_readings(lake_at(tmp_path).metadata(RAW_SESSIONS, FIRST)[READINGS])
     assert [(reading.added > 0, reading.gone) for reading in readings] == [(True, ())] * 2
 

@@ -13,7 +13,7 @@ import pytest
 import stamina
 
 from sessions_pipeline.errors import DeadlineExceededError
-from sessions_pipeline.langsmith.activity import active_since
+from sessions_pipeline.langsmith.activity import Activity, active_since
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.prefetch import read_ahead
 from sessions_pipeline.langsmith.query import SessionsQuery
@@ -152,7 +152,7 @@ def test_activity_gives_what_it_has_when_its_time_is_over() -> None:
     def limited(handler: Handler) -> None:
         handler.reply(429, b'{"detail": "Too many requests"}')
 
-    found = []
+    found: list[Activity] = []
     with scripted(listing(sessions), limited) as server, client_for(server.url) as client:
         activity = active_since(client, SessionsQuery(), workspace=None, since=NOW, deadline=45)
         with pytest.raises(DeadlineExceededError, match="45 seconds"):

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from sessions_pipeline.langsmith.assembler import DayAssembler
 from sessions_pipeline.langsmith.coverage import Page
-from sessions_pipeline.langsmith.prefetch import AskT, PageT, Reader, run
 from sessions_pipeline.langsmith.offsets import OffsetAsk
+from sessions_pipeline.langsmith.prefetch import AskT, PageT, Reader, run
 from sessions_pipeline.validation.records import FetchedDay, Record
 
 

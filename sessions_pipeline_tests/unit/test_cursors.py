@@ -43,7 +43,7 @@ def wanted(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict[d
 
 
 @given(SESSIONS, st.integers(1, 30), st.sampled_from([7, 12, 100]), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_still_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, keyset: bool) -> None:
     server = CursorServer(dict(sessions), cap=cap, keyset=keyset)
     assert by_day(read(server, page_size)) == wanted(sessions)
@@ -86,7 +86,7 @@ def random_schedules(seeds: range, actions: tuple[str, ...] = MOVES) -> int:
 
 @pytest.mark.parametrize("block", range(2))
 def test_seeded_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
-    assert random_schedules(range(100 * block, 100 * (block + 1))) > 80
+    assert random_schedules(range(75 * block, 75 * (block + 1))) > 60
 
 
 def test_equal_start_times_in_no_stable_order_are_found_too() -> None:

@@ -67,6 +67,12 @@ def test_an_undated_session_is_told_from_an_unreadable_start(
     assert (found.start_time, found.start_us, found.undated) == (sent, start_us, undated)
 
 
+@pytest.mark.parametrize("start_time", [None, "null"])
+def test_an_undated_session_is_undated_also_beside_a_value_that_json_does_not_have(start_time: str | None) -> None:
+    [found] = read_page(_page(record(start_time=start_time, total_cost="NaN")))
+    assert (found.session_id, found.start_time, found.undated) == (ID, None, True)
+
+
 @pytest.mark.parametrize("payload", ["1", "null", "NaN", '"x"', "[]", '[{"id": "x"}]'])
 def test_what_is_no_object_has_neither_id_nor_start(payload: str) -> None:
     assert read_page(_page(payload)) == [Record(payload, None, None, None, None, undated=False)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sessions_pipeline.outputs.formatting import total, visible
+from sessions_pipeline.outputs.formatting import known_sum, total, visible
 from sessions_pipeline.outputs.report.data import ReportData, Row
 from sessions_pipeline.outputs.report.spending import Spending
 
@@ -73,13 +73,12 @@ def projects(data: ReportData) -> list[Project]:
 
 def _project(rows: Sequence[Row]) -> Project:
     latest = max(rows, key=lambda row: row["usage_date"])
-    tokens = [row["total_tokens"] for row in rows if row["total_tokens"] is not None]
     return Project(
         id=latest["id"],
         name=visible(latest["name"] or ""),
         is_experiment=latest["reference_dataset_id"] is not None,
         cost=total(row["total_cost"] for row in rows),
-        tokens=sum(tokens) if tokens else None,
+        tokens=known_sum(row["total_tokens"] for row in rows),
         days=len(rows),
         exact_days=sum(row["is_exact"] for row in rows),
     )
@@ -97,11 +96,7 @@ def panels(data: ReportData, spent: Spending) -> tuple[list[Panel], int]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in data.experiments:
         groups[row["reference_dataset_id"]].append(row)
-    found = []
-    for dataset in spent.datasets:
-        panel = _panel(groups.get(dataset.id, []), data)
-        if panel is not None:
-            found.append(panel)
+    found = [panel for dataset in spent.datasets if (panel := _panel(groups.get(dataset.id, []), data))]
     return found[:PANELS], max(0, len(found) - PANELS)
 
 

@@ -36,8 +36,8 @@ class Usage:
             sessions=sum(row["session_count"] for row in found),
             unpriced=sum(row["unpriced_session_count"] for row in found),
             zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
-            runs=_known_sum(row["run_count"] for row in found),
-            tokens=_known_sum(row["total_tokens"] for row in found),
+            runs=formatting.known_sum(row["run_count"] for row in found),
+            tokens=formatting.known_sum(row["total_tokens"] for row in found),
         )
 
 
@@ -170,8 +170,3 @@ def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
     for row in rows:
         groups[row[key]].append(row)
     return groups
-
-
-def _known_sum(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -1,0 +1,31 @@
+"""The one module that leans on Dagster's inner parts, on the newest release that the package may be installed with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+# Each release pins the other two to its own version; what they need besides is in the lock.
+PARTS = ("dagster<1.14", "dagster-shared<1.14", "dagster-pipes<1.14")
+
+
+def test_the_event_storage_keeps_its_promises_on_the_newest_dagster(tmp_path: Path) -> None:
+    install = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet", "--no-deps", "--target", tmp_path]
+    installed = subprocess.run(
+        [*install, "--python", sys.executable, *PARTS], capture_output=True, text=True, check=False
+    )
+    if installed.returncode != 0:
+        pytest.skip(f"no package index: {installed.stderr.strip()[-200:]}")
+    tests = REPOSITORY / "sessions_pipeline_tests" / "integration" / "test_event_storage.py"
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", tests],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:]

@@ -1,0 +1,103 @@
+"""What an hour costs depends on what that hour reads, never on the age of the lake."""
+
+import shutil
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+import pytest
+import sqlalchemy as db
+
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.runs import run_days
+from sessions_pipeline.tables import TABLES, Table
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, settings_for, some_records
+
+
+class Cost(NamedTuple):
+    """What a run asked of the API, of the lake's files and of Dagster's storage."""
+
+    requests: int
+    opened: Counter[str]
+    statements: int
+
+
+class CountingLake(Lake):
+    """Counts the files that are opened, by table."""
+
+    opened: Counter[str]
+
+    def load(self, table: Table, day: Any, columns: Any = None) -> Any:
+        self.opened[table.name] += 1
+        return super().load(table, day, columns)
+
+    def read(self, table: Table, day: Any, columns: Any = None) -> Any:
+        self.opened[table.name] += 1
+        return super().read(table, day, columns)
+
+    def metadata(self, table: Table, day: Any) -> Any:
+        self.opened[table.name] += 1
+        return super().metadata(table, day)
+
+
+class CountingPipeline(Pipeline):
+    """Whose lakes count together."""
+
+    opened = Counter[str]()
+
+    def open_lake(self, *, read_only: bool = False) -> Lake:
+        lake = CountingLake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
+        lake.opened = self.opened
+        return lake
+
+
+def age(root: Path, days: int) -> None:
+    """Copy the first day's files to so many days before it."""
+    for table in (table for table in TABLES if table.partition == "start_date"):
+        source = root / table.name / f"start_date={FIRST}"
+        for back in range(1, days + 1) if source.exists() else ():
+            shutil.copytree(source, root / table.name / f"start_date={FIRST - timedelta(days=back)}")
+
+
+def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance) -> Cost:
+    """What one more refresh of the latest days costs."""
+    settings = settings_for(
+        sandbox.url, root, SESSIONS_PIPELINE_START_DATE=start, SESSIONS_PIPELINE_LOOKBACK_DAYS=(TODAY - FIRST).days
+    )
+    pipeline = CountingPipeline(settings, clock=lambda: NOW)
+    pipeline.opened.clear()
+    statements: list[str] = []
+
+    def told(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    before = len(sandbox.requests)
+    db.event.listen(db.Engine, "before_cursor_execute", told)
+    try:
+        run_days(pipeline, FIRST, TODAY, instance=instance)
+    finally:
+        db.event.remove(db.Engine, "before_cursor_execute", told)
+    return Cost(len(sandbox.requests) - before, Counter(pipeline.opened), len(statements))
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["nothing is new", "a day has changed"])
+def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path, changed: bool) -> None:
+    costs = []
+    for days in (30, 730):
+        root, start = tmp_path / str(days), FIRST - timedelta(days=days)
+        with running_sandbox(texts=some_records(200), now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+            hour(sandbox, root, start, instance)
+            age(root, days)
+            hour(sandbox, root, start, instance)
+            if changed:
+                sandbox.api.data.texts = some_records(201)  # type: ignore[attr-defined]
+            costs.append(hour(sandbox, root, start, instance))
+    young, old = costs
+    assert old.requests == young.requests
+    assert old.opened == young.opened
+    # Dagster counts a run's partitions, and those of the definition, by what it has of them: not by the lake's days.
+    assert old.statements == young.statements
