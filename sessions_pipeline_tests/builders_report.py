@@ -43,6 +43,7 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
         "priced_session_count": int(known is not None),
         "unpriced_session_count": int(known is None),
         "zero_cost_with_tokens_count": 0,
+        "is_day_over": True,
         "total_cost": known,
         **columns,
     }

@@ -12,7 +12,7 @@ import click
 from sessions_pipeline.cli.terminal import is_utf8, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.dataset_names import dataset_names
+from sessions_pipeline.outputs.dataset_names import Key, dataset_names
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, known_sum, money, plural, total
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.settings import Settings
@@ -47,7 +47,8 @@ def print_summary(
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
 
     days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
-    names, lines = dataset_names(lake, days), _lines(lake, days)
+    lines = _lines(lake, days)
+    names = dataset_names(lake, {line[1:3] for line in lines}, days)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
         # Day by day, in the column that is smallest, so that memory does not grow with the days.
@@ -90,8 +91,8 @@ def _lines(lake: Lake, days: Sequence[date]) -> list[Line]:
     return sorted(lines, key=lambda line: (line.period, -spent[line[1:3]], line[1:3]))
 
 
-def _as_json(line: Line, names: Mapping[str, str]) -> dict[str, Any]:
-    name = names.get(line.reference_dataset_id)
+def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
+    name = names.get(line[1:3])
     return {**line._asdict(), "period": line.period.isoformat(), "dataset": name, "cost": exact(line.cost) or None}
 
 
@@ -108,8 +109,10 @@ def _written(made: Mapping[str, Sequence[date]]) -> str:
     return "\n".join(f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
 
 
-def _print_lines(lines: Sequence[Line], names: Mapping[str, str], *, by_week: bool) -> None:
-    labels = dataset_labels([line.reference_dataset_id for line in lines], names)
+def _print_lines(lines: Sequence[Line], names: Mapping[Key, str], *, by_week: bool) -> None:
+    labels = dataset_labels(
+        [line.reference_dataset_id for line in lines], {dataset: name for (_, dataset), name in names.items()}
+    )
     largest = max((line.cost for line in lines if line.cost is not None), default=Decimal(0))
     sums = [sum(getattr(line, name) or 0 for line in lines) for name in ("sessions", "unpriced", "tokens")]
     rows, before = [], None

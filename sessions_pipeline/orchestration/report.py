@@ -4,7 +4,12 @@ import dagster as dg
 
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.recording import OWNERS
-from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, EXPERIMENT_SUMMARY, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_PROJECT,
+    EXPERIMENT_SUMMARY,
+    REFERENCE_DATASETS,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+)
 
 REPORT = "cost_report"
 
@@ -14,7 +19,15 @@ def report_asset() -> dg.AssetsDefinition:
 
     @dg.asset(
         name=REPORT,
-        deps=[WEEKLY_COST_BY_REFERENCE_DATASET.name, EXPERIMENT_SUMMARY.name, DAILY_COST_BY_PROJECT.name],
+        deps=[
+            table.name
+            for table in (
+                WEEKLY_COST_BY_REFERENCE_DATASET,
+                EXPERIMENT_SUMMARY,
+                REFERENCE_DATASETS,
+                DAILY_COST_BY_PROJECT,
+            )
+        ],
         group_name="insight",
         owners=OWNERS,
         kinds={"html"},

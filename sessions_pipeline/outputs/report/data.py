@@ -165,16 +165,18 @@ def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
     inside = [day for day in read if day >= first]
     usage = [day for day in lake.days(DAILY_COST_BY_PROJECT) if first <= day <= last]
     rejected = _read(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    daily = _read(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED]).to_pylist()
+    names = dataset_names(lake, {(row["tenant_id"], row["reference_dataset_id"]) for row in daily}, read)
     return ReportData(
         first=first,
         last=last,
-        daily=_read(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED]).to_pylist(),
+        daily=daily,
         experiments=_read(lake, EXPERIMENT_SUMMARY, inside).to_pylist(),
         projects=_read(lake, DAILY_COST_BY_PROJECT, usage).to_pylist() if usage else None,
         rejected=Counter(rejected.column("start_date").to_pylist()),
         kept=kept_readings(_read(lake, SESSIONS, inside, KEPT_COLUMNS)),
         days_read=frozenset(read),
-        names=dataset_names(lake, read),
+        names={dataset: name for (_, dataset), name in names.items()},
         readings={day: _last_read(lake, day) for day in inside},
     )
 
