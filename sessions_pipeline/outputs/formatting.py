@@ -5,14 +5,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from sessions_pipeline.days import ranges
-from sessions_pipeline.outputs.totals import EXACT
 
 UNKNOWN = "unknown"
 SHORT_ID = 8
 
+# 38 digits fill a column; a sum of a year's columns, and its quotients, need some more.
+EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Control characters, line ends of other scripts, marks that turn the direction of writing, halves of surrogate pairs.

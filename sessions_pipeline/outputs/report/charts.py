@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, NamedTuple
 
-from sessions_pipeline.outputs.formatting import money, number, visible
+from sessions_pipeline.outputs.formatting import EXACT, money, number, visible
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.ranking import Panel, Scored
-from sessions_pipeline.outputs.report.spending import Bucket
-from sessions_pipeline.outputs.totals import EXACT, total
+from sessions_pipeline.outputs.spending import Bucket, total
 
 # Datasets with a colour of their own; the style sheet has as many, and one for all others.
 SERIES = 6

@@ -16,8 +16,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.dataset_names import dataset_names
 from sessions_pipeline.outputs.formatting import dataset_labels
-from sessions_pipeline.outputs.report.spending import Bucket, DatasetSpending, by_dataset, by_time, unit_of
-from sessions_pipeline.outputs.totals import Row, Totals, total
+from sessions_pipeline.outputs.spending import Bucket, DatasetSpending, Row, Totals, by_dataset, by_time, total, unit_of
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,

@@ -11,7 +11,7 @@ from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts, ranking
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.totals import total
+from sessions_pipeline.outputs.spending import total
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 

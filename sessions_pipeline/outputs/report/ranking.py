@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from sessions_pipeline.outputs.formatting import visible
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.report.spending import by_key
-from sessions_pipeline.outputs.totals import Row, known_sum, total
+from sessions_pipeline.outputs.spending import Row, by_key, known_sum, total
 
 MOST_EXPENSIVE = 10
 PANELS = 6

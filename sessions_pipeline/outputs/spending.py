@@ -1,18 +1,60 @@
-"""What was spent on each dataset, and by day, week or month."""
+"""What rows of daily costs add up to, exactly: in all, by dataset, and by day, week or month."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from sessions_pipeline.days import month_start, week_start
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.totals import EXACT, Row, Totals, total
+from sessions_pipeline.outputs.formatting import EXACT
 
 # Thirty or so bars fit on a phone.
 LONGEST_BY_DAY = 45
 LONGEST_BY_WEEK = 200
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+def total(values: Iterable[Decimal | None]) -> Decimal | None:
+    """The exact sum of what is known; None when nothing is."""
+    added = None
+    for value in values:
+        if value is not None:
+            added = EXACT.add(added or Decimal(0), value)
+    return added
+
+
+def known_sum(values: Iterable[int | None]) -> int | None:
+    """The sum of what is known; None when nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+class Totals(NamedTuple):
+    """What some rows of `daily_cost_by_reference_dataset` add up to. Money is in US dollars."""
+
+    cost: Decimal | None
+    sessions: int
+    unpriced: int
+    zero_with_tokens: int
+    runs: int | None
+    tokens: int | None
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> Self:
+        """The sums of `rows`."""
+        found = list(rows)
+        return cls(
+            cost=total(row["total_cost"] for row in found),
+            sessions=sum(row["session_count"] for row in found),
+            unpriced=sum(row["unpriced_session_count"] for row in found),
+            zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
+            runs=known_sum(row["run_count"] for row in found),
+            tokens=known_sum(row["total_tokens"] for row in found),
+        )
 
 
 @dataclass(frozen=True, slots=True)
