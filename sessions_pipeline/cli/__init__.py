@@ -17,15 +17,7 @@ from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import without_secrets
 
 
-class Commands(click.Group):
-    """The commands in the order that a newcomer needs them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Their names."""
-        return list(self.commands)
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="sessions-pipeline")
 def cli() -> None:
     """What your LLM experiments cost: LangSmith sessions as Parquet and daily cost per dataset.

@@ -4,12 +4,11 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import click
 
-from sessions_pipeline.cli.terminal import is_utf8, print_table
+from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
@@ -21,8 +20,6 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_S
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
-BAR, BLOCK = 12, {True: "█", False: "#"}
-COLUMNS = ("Dataset", "Workspace", "Experiments", "No cost", "Tokens", "Cost", "Bar")
 
 
 class Line(NamedTuple):
@@ -92,17 +89,15 @@ def _lines(rows: Sequence[Row], days: Sequence[date]) -> list[Line]:
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
-    tenant, dataset = line.key
     return {
         "period": line.period.isoformat(),
-        "tenant_id": tenant,
-        "reference_dataset_id": dataset,
-        "days": line.days,
-        "sessions": line.totals.sessions,
-        "unpriced": line.totals.unpriced,
-        "tokens": line.totals.tokens,
-        "cost": exact(line.totals.cost) or None,
+        "tenant_id": line.key[0],
+        "reference_dataset_id": line.key[1],
         "dataset": names.get(line.key),
+        "days": line.days,
+        "is_part": line.is_part,
+        **line.totals._asdict(),
+        "cost": exact(line.totals.cost) or None,
     }
 
 
@@ -121,21 +116,28 @@ def _written(made: Mapping[str, Sequence[date]]) -> str:
 
 def _print_lines(lines: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool) -> None:
     labels = dataset_labels([line.key[1] for line in lines], {dataset: name for (_, dataset), name in names.items()})
-    largest = max(line.totals.cost or Decimal(0) for line in lines)
+    tenants = {line.key[0] for line in lines}
+
+    def cells(period: str, dataset: str, tenant: str, totals: Totals) -> tuple[str, ...]:
+        workspace = [tenant] if len(tenants) > 1 else []
+        measures = count(totals.sessions), count(totals.unpriced), count(totals.tokens), money(totals.cost)
+        return period, dataset, *workspace, *measures
+
     rows, before = [], None
     for line in lines:
-        tenant, dataset = line.key
         period = f"{line.period}{'*' if line.is_part else ''}" if line.period != before else ""
-        bar = round(BAR * float((line.totals.cost or 0) / (largest or 1)))
-        rows.append((period, labels[dataset], tenant[:SHORT_ID], *_measures(line.totals), BLOCK[is_utf8()] * bar))
+        rows.append(cells(period, labels[line.key[1]], line.key[0][:SHORT_ID], line.totals))
         before = line.period
-    columns = ("Week from" if by_week else "Day (UTC)", *COLUMNS)
-    one = len({line.key[0] for line in lines}) == 1
-    footer = ("Total", "", "", *_measures(whole), "")
-    print_table(columns, rows, footer=footer, drop=("Bar", "Tokens", "No cost"), hide="Workspace" if one else None)
+    workspace = ["Workspace"] if len(tenants) > 1 else []
+    columns = (
+        "Week from" if by_week else "Day (UTC)",
+        "Dataset",
+        *workspace,
+        "Experiments",
+        "No cost",
+        "Tokens",
+        "Cost",
+    )
+    print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
         click.echo("* not the whole week" if by_week else "* the day was not over when it was read")
-
-
-def _measures(totals: Totals) -> tuple[str, ...]:
-    return count(totals.sessions), count(totals.unpriced), count(totals.tokens), money(totals.cost)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,21 +50,15 @@ def load_settings() -> Settings:
     return settings
 
 
-def is_utf8() -> bool:
-    """Whether standard output takes every character."""
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
 def print_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
     footer: Sequence[str] = (),
     drop: Sequence[str] = (),
-    hide: str | None = None,
     width: int | None = None,
 ) -> None:
-    """Print rows without the column `hide`; counts and money to the right. `width`: the terminal's own without it.
+    """Print rows; counts and money to the right. `width`: the terminal's own without it.
 
     Where a terminal is too narrow, the columns of `drop` are left out, the first one first; a cell is never broken over
     lines, and cut only if nothing else helps.
@@ -73,29 +67,27 @@ def print_table(
 
     console = Console(width=width or (None if sys.stdout.isatty() else WIDTH))
     for dropped in range(len(drop) + 1):
-        table = _table(columns, rows, footer, set(columns) - {hide, *drop[:dropped]})
+        places = [place for place, name in enumerate(columns) if name not in drop[:dropped]]
+        table = _table([[line[place] for place in places] for line in (columns, footer or columns, *rows)])
         if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
             break
+    table.show_footer = bool(footer)
     console.print(table)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str], kept: set[str]) -> "Table":
+def _table(lines: Sequence[Sequence[str]]) -> "Table":
+    """Of the headers, the footers, and the rows."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False, padding=(0, 1, 0, 0))
-    places = [place for place, name in enumerate(columns) if name in kept]
-    for place in places:
-        name, total = columns[place], footer[place] if footer else ""
-        table.add_column("" if name == "Bar" else name, total, justify=_side(name), no_wrap=True)
+    headers, footers, *rows = lines
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for header, footer in zip(headers, footers, strict=True):
+        table.add_column(header, footer, justify="right" if header in NUMBERS else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(visible(row[place])) for place in places))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return table
-
-
-def _side(column: str) -> Literal["left", "right"]:
-    return "right" if column in NUMBERS else "left"
 
 
 @contextmanager
