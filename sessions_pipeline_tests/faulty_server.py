@@ -29,10 +29,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
+from sessions_pipeline.sandbox.app import KEY, Api
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from sessions_pipeline.langsmith.versions import DATASETS
-from sessions_pipeline.sandbox.app import KEY, Api
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import SEED, CompanyData
 from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery

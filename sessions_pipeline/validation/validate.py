@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from sessions_pipeline.validation.types import Rounded
 from sessions_pipeline.validation.json_text import UNREADABLE, flaw, split_record
 from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
 from sessions_pipeline.validation.rules import Text, missing, reasons, spelled
+from sessions_pipeline.validation.types import Rounded
 
 # So few that what is known about them stays in the processor's cache.
 _PART = 512
