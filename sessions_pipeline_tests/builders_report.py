@@ -45,7 +45,6 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
         "zero_cost_with_tokens_count": 0,
         "is_day_over": True,
         "total_cost": known,
-        "is_day_over": True,
         **columns,
     }
 
