@@ -321,7 +321,7 @@ def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("materialise",), ("No such command 'materialise'", "did you mean 'materialize'")),
+        (("materialise",), ("No such command 'materialise'", "Did you mean 'materialize'?")),
         (("list", "--limits", "3"), ("--limit", "list --help")),
         (("list", "--limit", "many"), ("--limit", "should be a valid integer")),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
