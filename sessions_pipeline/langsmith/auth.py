@@ -45,7 +45,7 @@ class Auth:
         if settings.api_key is not None:
             key = _header_value("LANGSMITH_API_KEY", settings.api_key.get_secret_value())
             return cls(base, "LANGSMITH_API_KEY", {"X-API-Key": key}, key)
-        raise SettingError("LANGSMITH_API_KEY", "not set; set it, or use `make demo` to see the sandbox's data")
+        raise SettingError("LANGSMITH_API_KEY", f"not set; set it, or use `{DEMO}` to see the sandbox's data")
 
     @property
     def host(self) -> str:
