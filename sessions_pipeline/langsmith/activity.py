@@ -10,7 +10,7 @@ from sessions_pipeline.langsmith.coverage import identity
 from sessions_pipeline.langsmith.pages import pages
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
 from sessions_pipeline.validation.records import Record
-from sessions_pipeline.validation.timestamps import parse_timestamp
+from sessions_pipeline.validation.types import parse_timestamp
 
 # The cheapest of the stats, for the times of the latest runs. That these come with it is not documented.
 CHEAPEST_STATS = ("run_count",)
