@@ -22,7 +22,7 @@ from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
-from sessions_pipeline_tests.integration.scripted_server import scripted
+from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
 
 COMMANDS = ("materialize", "list", "report", "doctor", "sandbox", "demo")
@@ -158,7 +158,15 @@ def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandb
 @pytest.mark.parametrize(("seconds", "status"), [(-70, 1), (-50, 0), (50, 0), (70, 1)])
 def test_the_doctor_says_when_the_clock_is_off_by_more_than_a_minute(run: Run, seconds: int, status: int) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-    with scripted(lambda handler: handler.reply(headers={"Date": date})) as server:
+
+    def step(handler: Handler) -> None:
+        handler.send_response_only(200)
+        handler.send_header("Date", date)
+        handler.send_header("Content-Length", "2")
+        handler.end_headers()
+        handler.wfile.write(b"[]")
+
+    with scripted(step) as server:
         result = run("doctor", LANGSMITH_ENDPOINT=server.url)
     (line,) = [line for line in result.out.splitlines() if line.split()[1] == "API"]
     assert result.status == status
