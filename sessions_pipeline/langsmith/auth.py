@@ -4,16 +4,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.settings import DEFAULT_ENDPOINT, Settings
+from sessions_pipeline.settings import DEMO, Settings
 
 # What a person reads of a server's own words.
 SHOWN_CHARACTERS = 200
 _HEADER_SAFE = re.compile(r"[!-~]+")
 _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
-_QUOTES = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +44,12 @@ class Auth:
         if settings.api_key is not None:
             key = _header_value("LANGSMITH_API_KEY", settings.api_key.get_secret_value())
             return cls(base, "LANGSMITH_API_KEY", {"X-API-Key": key}, key)
-        raise SettingError("LANGSMITH_API_KEY", "not set; set it, or use `make demo` to see the sandbox's data")
+        raise SettingError("LANGSMITH_API_KEY", f"not set; set it, or use `{DEMO}` to see the sandbox's data")
 
     @property
     def host(self) -> str:
         """The endpoint's host and port."""
         return urlsplit(self.base).netloc
-
-    @property
-    def is_default(self) -> bool:
-        """Whether the endpoint is the one that is asked where no other is set."""
-        return self.base == DEFAULT_ENDPOINT
 
     @property
     def is_loopback(self) -> bool:
@@ -73,14 +67,7 @@ class Auth:
         return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
 
 
-def _unquoted(value: str) -> str:
-    """A value without the quotes around it: `docker run --env-file` keeps those of the file."""
-    quoted = _QUOTES.fullmatch(value)
-    return quoted[2] if quoted else value
-
-
 def _header_value(variable: str, value: str) -> str:
-    value = _unquoted(value)
     if not _HEADER_SAFE.fullmatch(value):
         raise SettingError(
             variable, "holds a space, a line break or a letter that a header can't carry; copy the value again"
@@ -89,10 +76,12 @@ def _header_value(variable: str, value: str) -> str:
 
 
 def _base(endpoint: str) -> str:
-    endpoint = _unquoted(endpoint)
     try:
         parts = urlsplit(endpoint)
-        usable = _is_plain(parts) and _HEADER_SAFE.fullmatch(endpoint) is not None and parts.port != 0
+        extras = "@" in parts.netloc or parts.query or parts.fragment or parts.port == 0
+        usable = (
+            parts.scheme in ("http", "https") and parts.hostname and _HEADER_SAFE.fullmatch(endpoint) and not extras
+        )
     except ValueError:
         usable = False
     if not usable:
@@ -102,8 +91,3 @@ def _base(endpoint: str) -> str:
             "without user name, query or fragment",
         )
     return f"{parts.scheme}://{parts.netloc}{_API_SUFFIX.sub('', parts.path.rstrip('/'))}".rstrip("/")
-
-
-def _is_plain(parts: SplitResult) -> bool:
-    extras = "@" in parts.netloc or parts.query or parts.fragment
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not extras
