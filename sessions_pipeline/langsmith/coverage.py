@@ -1,6 +1,6 @@
 """What one page proves. Pure.
 
-The API has no time filter, no total and no stable order, so offsets are only hints. What counts is one idea:
+The API has no time filter and no stable order, so offsets are only hints. What counts is one idea:
 
     A page is one answer, so it is a contiguous piece of the list, newest first. Every session that starts strictly
     between its first and its last start time was in it, if it existed. A page at offset 0 also proves all that is
@@ -10,7 +10,6 @@ That a page lies at the list's end it can't say itself: a short page may be a se
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from sessions_pipeline.errors import PagingError
@@ -21,22 +20,12 @@ UNDATED_LAST = -(2**62)  # and where it sorts them last
 LIST_END = UNDATED_LAST - 1
 
 
-class Page(NamedTuple):
-    """The answer to one request: the records, newest first, and the list's length where the server told it."""
+class Piece(NamedTuple):
+    """A page placed on the time line: it holds the list's places from `offset` to `end` (exclusive).
 
-    offset: int
-    records: Sequence[Record]
-    total: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A page placed on the time line.
-
-    It holds the list's places from `offset` to `end` (exclusive). `first` and `last` are sort keys in microseconds
-    since the epoch (None: no record with a known place). `overlap` is the offset that a next page must begin at, or
-    before, to hold the last key's sessions in its interior. `adds_up`: the list is as long as the page's own answer
-    says if it ends here. `is_end`: that nothing lies behind is proven.
+    `first` and `last` are sort keys in microseconds since the epoch (None: no record with a known place). A next page
+    holds the last key's sessions in its interior if it begins at `overlap`, or before. `is_end`: that nothing lies
+    behind is proven.
     """
 
     offset: int
@@ -44,29 +33,26 @@ class Piece:
     first: int | None
     last: int | None
     overlap: int
-    adds_up: bool
     is_end: bool
 
     @classmethod
-    def of(cls, page: Page, *, undated_key: int, is_end: bool = False) -> "Piece":
+    def of(cls, records: Sequence[Record], offset: int, *, undated_key: int, is_end: bool = False) -> "Piece":
         """Place a page; a session whose start time can't be read has no place and is passed over.
 
         Raises:
             PagingError: the records are not sorted by start time, newest first.
         """
-        keys = sort_keys(page.records, undated_key)
+        keys = sort_keys(records, undated_key)
         placed = [key for key in keys if key is not None]
-        end = page.offset + len(page.records)
+        end = offset + len(records)
         if not placed:
-            return cls(page.offset, end, None, None, page.offset, page.total == end, is_end)
+            return cls(offset, end, None, None, offset, is_end)
         if placed != sorted(placed, reverse=True):
             raise PagingError(
                 "The API did not sort the sessions by start time, so their days can't be told; "
                 "check that LANGSMITH_ENDPOINT is the LangSmith API"
             )
-        last = placed[-1]
-        overlap = page.offset + keys.index(last) - 1
-        return cls(page.offset, end, placed[0], last, overlap, page.total == end, is_end)
+        return cls(offset, end, placed[0], placed[-1], offset + keys.index(placed[-1]) - 1, is_end)
 
     @property
     def is_empty(self) -> bool:
@@ -87,19 +73,14 @@ class Piece:
         return self.begins_before(frontier) and self.reach is not None and self.reach < frontier
 
 
-def identity(record: Record) -> str:
-    """What makes two records the same session: the id in any letter case, or the whole text where there is none."""
-    return record.session_id.lower() if record.session_id is not None else record.payload
-
-
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
     """Undated records before the first dated one sort first, after it last; where none is dated, `undated_key`."""
     keys = [record.start_us for record in records]
     if None in keys:
-        first_dated = next((i for i, key in enumerate(keys) if key is not None), None)
-        for index in (i for i, record in enumerate(records) if record.undated):
+        first_dated = next((place for place, key in enumerate(keys) if key is not None), None)
+        for place in (place for place, record in enumerate(records) if record.undated):
             if first_dated is None:
-                keys[index] = undated_key
+                keys[place] = undated_key
             else:
-                keys[index] = UNDATED_FIRST if index < first_dated else UNDATED_LAST
+                keys[place] = UNDATED_FIRST if place < first_dated else UNDATED_LAST
     return keys

@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimitedError, ServerError, TimedOutError
 
@@ -12,14 +11,6 @@ from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimite
 WINDOW_SECONDS = 60.0
 # A window that should be over, yet answers 429: the clocks differ by a little.
 SHORTEST_PAUSE_SECONDS = 1.0
-
-
-class Limiter(Protocol):
-    """Gives each request a place before it is sent: see `rate_limit.RateLimiter`."""
-
-    def acquire(self, workspace: str | None) -> float:
-        """0 where one is taken, else the seconds after which to try again."""
-        ...
 
 
 class Throttle:
@@ -34,17 +25,18 @@ class Throttle:
         most: int,
         *,
         deadline_seconds: float,
-        limiter: Limiter | None = None,
+        acquire: Callable[[str | None], float] = lambda _workspace: 0.0,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
-        """At most `most` slots, none later than `deadline_seconds` from now, each with a place from the `limiter`.
+        """At most `most` slots, none later than `deadline_seconds` from now.
 
-        `clock` is in seconds.
+        Before each request `acquire` is asked for a place: 0 where there is one, else the seconds after which to try
+        again (see `rate_limit`). `clock` is in seconds.
         """
         self.progress: Callable[[], str] = str
         self._most = most
-        self._limiter = limiter
+        self._acquire = acquire
         self._clock = clock
         self._wait = wait
         minutes = deadline_seconds / 60
@@ -124,7 +116,7 @@ class Throttle:
                     self._wait(self._changed, self._paused_until - now)
                 elif self._in_flight >= self.slots:
                     self._wait(self._changed, self._deadline - now)
-                elif self._limiter is not None and (pause := self._limiter.acquire(workspace)) > 0:
+                elif (pause := self._acquire(workspace)) > 0:
                     self._wait(self._changed, min(pause, self._deadline - now))
                 else:
                     break

@@ -6,15 +6,15 @@ see whether something did.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from sessions_pipeline.days import midnight
 from sessions_pipeline.langsmith.activity import active_since
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.coverage import identity
-from sessions_pipeline.langsmith.pages import pages
+from sessions_pipeline.langsmith.lists import session_pages
+from sessions_pipeline.langsmith.page import identity
 from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, SessionsQuery, is_uuid
 from sessions_pipeline.validation.records import Record
 
@@ -23,8 +23,7 @@ REACH = timedelta(days=31)
 STATS = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
 
 
-@dataclass(frozen=True, slots=True)
-class UsageReadings:
+class UsageReadings(NamedTuple):
     """Records of the same sessions, with stats from the day's end on, from its start on, and from its end again."""
 
     end: tuple[Record, ...]
@@ -45,31 +44,21 @@ def read_usage(
     Raises:
         ApiError: a request failed for good.
     """
-    active = active_since(client, query, workspace=workspace, since=midnight(day))
-    ids = sorted({active_session.session for active_session in active if is_uuid(active_session.session)})
+    active = {activity.session for activity in active_since(client, query, workspace=workspace, since=midnight(day))}
+    ids = sorted(filter(is_uuid, active))
     for first in range(0, len(ids), IDS_PER_REQUEST):
         some = ids[first : first + IDS_PER_REQUEST]
-        end, start, end_again = (
-            _stats_since(client, query, workspace, some, moment)
-            for moment in (midnight(day + timedelta(days=1)), midnight(day), midnight(day + timedelta(days=1)))
-        )
-        yield UsageReadings(end, start, end_again)
+        moments = midnight(day + timedelta(days=1)), midnight(day), midnight(day + timedelta(days=1))
+        yield UsageReadings(*(_stats_since(client, query, workspace, some, moment) for moment in moments))
 
 
 def _stats_since(
     client: SessionsClient, query: SessionsQuery, workspace: str | None, ids: Sequence[str], moment: datetime
 ) -> tuple[Record, ...]:
-    narrowed = query.model_copy(
-        update={
-            "id": tuple(UUID(session) for session in ids),
-            "include_stats": True,
-            "stats_start_time": moment,
-            "stats_select": STATS,
-            "limit": 100,
-        }
-    )
+    values = {"id": tuple(map(UUID, ids)), "include_stats": True, "stats_start_time": moment, "stats_select": STATS}
+    pages = session_pages(client, query.model_copy(update=values), workspace=workspace)
     found: dict[str, Record] = {}
-    for records in pages(client, narrowed, workspace=workspace):
+    for records in pages:
         found |= {name: record for record in records if (name := identity(record)) in ids}
         if len(found) == len(ids):
             break

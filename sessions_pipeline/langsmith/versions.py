@@ -5,10 +5,11 @@ names. Records come out of both in version 1's spelling.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
+from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
 from sessions_pipeline.langsmith.second_version import read_second_page
 from sessions_pipeline.validation.records import Record, read_page
@@ -18,49 +19,18 @@ _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "
 _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A list of the API: its `path`, what its `page` is in words, and how that is `read`: records, cursor."""
+class Endpoint(NamedTuple):
+    """A list of the API: its `path`, what its `page` is in words, and how that is `read`: records, next cursor."""
 
     path: str
     page: str
     read: Callable[[bytes], tuple[list[Record], str | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class ApiVersion(Endpoint):
-    """The list of sessions in one version of the API: its `name` in settings and its `parameters`."""
-
-    name: str
-    parameters: Callable[[SessionsQuery, str | None], Parameters]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One page.
-
-    `records` are without what is private. `total` is what `X-Pagination-Total` says, None where it is absent;
-    `asked_at` and `received_at` are this machine's UTC times of the request and of the complete body, `server_time` the
-    server's, where it tells; `size` counts the body's bytes on the wire; `next_cursor` asks for the next page, None at
-    the list's end and in version 1; `sunset` is this version's end.
-    """
-
-    records: list[Record]
-    total: int | None
-    asked_at: datetime
-    received_at: datetime
-    size: int
-    server_time: datetime | None
-    next_cursor: str | None = None
-    sunset: datetime | None = None
-
-    @property
-    def clock_error_seconds(self) -> float:
-        """By how much this machine's clock differs from the server's at least; 0 where that can't be told."""
-        if self.server_time is None:
-            return 0.0
-        early, late = self.asked_at - self.server_time, self.server_time - self.received_at
-        return max(early.total_seconds(), late.total_seconds(), 0.0)
+ARRAY = "a complete JSON array"
+FIRST = Endpoint("/api/v1/sessions", ARRAY, lambda body: (read_page(body), None))
+SECOND = Endpoint("/api/v2/sessions", "a complete JSON object with items and next_cursor", read_second_page)
+DATASETS = Endpoint("/api/v1/datasets", ARRAY, FIRST.read)
 
 
 def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
@@ -88,19 +58,7 @@ def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
     return pairs if cursor is None else [*pairs, ("cursor", cursor)]
 
 
-def _read_array(body: bytes) -> tuple[list[Record], str | None]:
-    return read_page(body), None
-
-
-ARRAY = "a complete JSON array"
-FIRST = ApiVersion("/api/v1/sessions", ARRAY, _read_array, "v1", lambda query, _cursor: query.to_parameters())
-SECOND = ApiVersion(
-    "/api/v2/sessions", "a complete JSON object with items and next_cursor", read_second_page, "v2", second_parameters
-)
-DATASETS = Endpoint("/api/v1/datasets", ARRAY, _read_array)
-
-
-def decide(ask: Callable[[ApiVersion], Answer]) -> tuple[ApiVersion, Answer, str | None]:
+def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:
     """The version to speak, its answer to the same question, and why, where there is something to say.
 
     Version 1, unless it is gone or its announced end has passed, and version 2 answers. A 404 alone does not say that

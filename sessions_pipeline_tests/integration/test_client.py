@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -69,16 +69,14 @@ def failing(url: str, **options: object) -> errors.ApiError:
     return caught.value
 
 
-def test_a_page_comes_with_its_records_total_time_and_size() -> None:
+def test_a_page_comes_with_its_records_total_and_time() -> None:
     with scripted(answer(body=ONE, X_Pagination_Total="41")) as server, client_for(server.url) as client:
-        before = datetime.now(UTC)
         page = client.fetch(QUERY)
     assert [record.session_id for record in page.records] == ["a"]
     assert page.total == 41
-    assert before <= page.received_at <= datetime.now(UTC)
     assert page.server_time is not None
-    assert page.size == client.bytes_received == len(ONE)
-    assert (client.requests, client.retries, client.warnings) == (1, 0, [])
+    assert abs(datetime.now(UTC) - page.server_time) < timedelta(minutes=1)
+    assert (client.requests, client.warnings) == (1, [])
 
 
 @pytest.mark.parametrize("total", ["", "-1", "many", "1.5", "²", "9" * 5000])
@@ -199,7 +197,7 @@ def test_a_transient_failure_is_asked_again_a_bounded_number_of_times(
 def test_after_a_transient_failure_the_page_comes_whole(step: object) -> None:
     with scripted(step, step, answer(body=ONE)) as server, client_for(server.url) as client:
         assert len(client.fetch(QUERY).records) == 1
-    assert (client.requests, client.retries) == (3, 2)
+    assert client.requests == 3
 
 
 def test_a_server_that_answered_before_gets_all_attempts() -> None:
@@ -229,7 +227,7 @@ def test_an_api_that_answers_nothing_in_time_is_one_line() -> None:
 def test_the_deadline_ends_a_request_and_says_how_far_the_run_came() -> None:
     done = threading.Event()
     with scripted(lambda _: done.wait(20)) as server, client_for(server.url, minutes=0.001) as client:
-        client.progress = lambda: "12 of 30 days"
+        client.throttle.progress = lambda: "12 of 30 days"
         with pytest.raises(errors.DeadlineExceededError, match="after 12 of 30 days"):
             client.fetch(QUERY)
         done.set()
@@ -265,7 +263,7 @@ def drip_body(handler: Handler) -> None:
 def test_one_dripping_answer_does_not_take_the_deadline_of_a_run(drip: Callable[[Handler], None]) -> None:
     with scripted(drip, answer(body=ONE)) as server, client_for(server.url, request_seconds=0.2) as client:
         assert len(client.fetch(QUERY).records) == 1
-    assert client.retries == 1
+    assert client.requests == 2
 
 
 @pytest.mark.parametrize("packed_as", ["gzip", "identity"])
@@ -288,7 +286,7 @@ def test_a_body_that_is_packed_twice_is_refused_unread() -> None:
 def test_time_given_to_one_look_ends_it_before_the_run_is_over() -> None:
     clock = Clock()
     with scripted(answer(429, b"{}")) as server, client_for(server.url, clock=clock, minutes=120) as client:
-        client.end_within(45)
+        client.throttle.end_within(45)
         with pytest.raises(errors.DeadlineExceededError, match="The 45 seconds that this may take would pass"):
             client.fetch(QUERY)
     assert clock.waits == []
@@ -316,7 +314,7 @@ def test_retry_after_is_waited_for_in_seconds_or_as_a_date(sent: str, waits: flo
     with scripted(limited, answer(body=ONE)) as server, client_for(server.url, clock=clock) as client:
         client.fetch(QUERY)
     assert clock.waits == [waits]
-    assert client.retries == 1
+    assert client.requests == 2
 
 
 def test_a_wait_beyond_the_deadline_fails_at_once() -> None:
@@ -345,13 +343,12 @@ def test_a_redirect_is_refused_and_the_other_host_sees_nothing() -> None:
     assert other.paths == []
 
 
-def test_gzip_is_unpacked_and_counted_as_sent() -> None:
+def test_gzip_is_unpacked() -> None:
     packed = gzip.compress(ONE)
     step = answer(body=packed, Content_Encoding="gzip")
     with scripted(step) as server, client_for(server.url) as client:
         page = client.fetch(QUERY)
     assert page.records[0].session_id == "a"
-    assert page.size == len(packed)
 
 
 def test_an_endless_error_page_is_not_read_to_its_end_and_frees_its_connection() -> None:
@@ -360,7 +357,6 @@ def test_an_endless_error_page_is_not_read_to_its_end_and_frees_its_connection()
         with pytest.raises(errors.NotFoundError):
             client.fetch(QUERY)
         assert len(client.fetch(QUERY).records) == 1
-    assert client.bytes_received < 1_000_000
 
 
 def test_one_connection_serves_requests_in_a_row() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from sessions_pipeline.errors import PagingError, PermissionDeniedError
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.datasets import read_datasets
+from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
 
