@@ -149,16 +149,12 @@ class SessionsClient:
             failures += 1
             if not isinstance(error, ApiError) or not error.transient or self.throttle.is_closed:
                 return False
+            if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
+                raise self.throttle.too_late("leaves no time to ask again")
             is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
-            may_go_on = is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
-            return may_go_on and self.throttle.remaining_seconds >= LONGEST_WAIT_SECONDS
+            return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 
-        try:
-            return self._retry(may_retry, self._attempt, endpoint, parameters, workspace)
-        except ApiError as error:
-            if not error.transient or self.throttle.remaining_seconds >= LONGEST_WAIT_SECONDS:
-                raise
-        raise self.throttle.too_late("leaves no time to ask again")
+        return self._retry(may_retry, self._attempt, endpoint, parameters, workspace)
 
     def _attempt(self, endpoint: Endpoint, parameters: Sequence[tuple[str, str]], workspace: str | None) -> Page:
         with self.throttle.slot(workspace):
@@ -166,7 +162,7 @@ class SessionsClient:
                 self.requests += 1
             seconds, asked_at = self.throttle.remaining_seconds, self.clock()
             reply = self._transport.get(endpoint.path, parameters, workspace=workspace, most_seconds=seconds)
-            if not reply.is_success:
+            if reply.status // 100 != 2:  # noqa: PLR2004 - HTTP's successes
                 raise status_error(reply.status, reply.headers, reply.body, path=endpoint.path, auth=self._auth)
         return self._read(endpoint, reply, asked_at)
 

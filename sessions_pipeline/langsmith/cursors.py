@@ -15,8 +15,7 @@ from collections.abc import Generator
 from itertools import combinations
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.coverage import UNDATED_FIRST, UNDATED_LAST, Piece
-from sessions_pipeline.langsmith.page import Ask, Page, identity
+from sessions_pipeline.langsmith.page import UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
 from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, is_uuid
 from sessions_pipeline.langsmith.walks import MOST_PAGES, TOP, Walk
 from sessions_pipeline.validation.records import Record

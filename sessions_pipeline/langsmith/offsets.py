@@ -5,8 +5,7 @@ Offsets are hints only, as the list changes between two answers.
 
 from collections.abc import Generator, Sequence
 
-from sessions_pipeline.langsmith.coverage import LIST_END, UNDATED_FIRST, UNDATED_LAST, Piece
-from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece
 
 # The search's first strides quadruple: 1,000,000 sessions are crossed by 8 probes.
 STRIDE = 4

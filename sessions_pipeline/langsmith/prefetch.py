@@ -1,12 +1,14 @@
 """From a reader's asks to days: pages in flight before they are wanted, days ready before they are taken."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import Protocol
+from datetime import UTC, date, datetime, timedelta
 
-from sessions_pipeline.langsmith.assembler import DayAssembler
-from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.days import day_of_us, day_start_us
+from sessions_pipeline.langsmith.cursors import CursorReader
+from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
+from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.validation.records import FetchedDay, Record
 
 # Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
@@ -14,19 +16,57 @@ from sessions_pipeline.validation.records import FetchedDay, Record
 MOST_DAYS_WAITING = 4
 
 
-class Reader(Protocol):
-    """Says which pages are wanted, and what they prove.
+Reader = WindowReader | CursorReader
 
-    `frontier` is the start time, in microseconds, above which everything in the window is proven and received.
+
+class DayAssembler:
+    """Collects records and hands out the days of a window, newest first, as soon as they are proven complete.
+
+    `requests` counts the answered requests since the last day was handed out.
     """
 
-    start_us: int
-    frontier: int
-    received: list[Record]
+    def __init__(self, first: date, last: date, *, workspace: str | None, fetched_at: datetime) -> None:
+        """A window of UTC days, both included, of a workspace whose reading began at `fetched_at`."""
+        self.requests = 0
+        self._workspace = workspace
+        self._fetched_at = fetched_at
+        self._first = first
+        self._next = last
+        self._received: defaultdict[date | None, list[Record]] = defaultdict(list)
 
-    def read(self) -> Generator[Ask, Page, None]:
-        """Yields what is asked for, and expects its page."""
-        ...
+    def add(self, records: Iterable[Record]) -> None:
+        """Take records; those of days outside the window, or handed out already, are passed over."""
+        start_us, end_us = day_start_us(self._first), day_start_us(self._next + timedelta(days=1))
+        for record in records:
+            if record.start_us is None:
+                self._received[None].append(record)
+            elif start_us <= record.start_us < end_us:
+                self._received[day_of_us(record.start_us)].append(record)
+
+    def close(self, frontier_us: int) -> Iterator[FetchedDay]:
+        """The days that lie wholly above the frontier and were not handed out yet."""
+        while self._next >= self._first and day_start_us(self._next) > frontier_us:
+            day = self._next
+            self._next -= timedelta(days=1)
+            yield self.hand_out(day)
+
+    def hand_out(self, day: date | None) -> FetchedDay:
+        """A day of which nothing is missing; None when the whole reading is over: the sessions without a day."""
+        received, sessions = self._received.pop(day, []), dict[str, Record]()
+        for record in received:
+            name = identity(record)
+            sessions[name] = newest(sessions.get(name, record), record)
+        requests, self.requests = self.requests, 0
+        records = tuple(sessions.values())
+        return FetchedDay(day, self._workspace, self._fetched_at, records, len(received), requests)
+
+
+def newest(held: Record, received: Record) -> Record:
+    """The newer of two readings of one session: by its latest run, else the later received."""
+    if held.payload == received.payload:
+        return held
+    never = datetime.min.replace(tzinfo=UTC)
+    return held if (latest_run(held) or never) > (latest_run(received) or never) else received
 
 
 def run(

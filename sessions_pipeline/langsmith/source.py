@@ -6,16 +6,16 @@ them and names it in `ApiSource`.
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from sessions_pipeline.days import day_start_us
-from sessions_pipeline.langsmith.assembler import DayAssembler
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page
-from sessions_pipeline.langsmith.prefetch import Reader, read_ahead, run
+from sessions_pipeline.langsmith.prefetch import DayAssembler, Reader, read_ahead, run
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
 from sessions_pipeline.langsmith.versions import SECOND
 from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
@@ -37,29 +37,20 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class ApiSource:
-    """A workspace's days from the API, in the version that it speaks, which is decided at the run's first request."""
+    """A workspace's days from the API, in the version that it speaks, which is decided at the run's first request.
 
-    def __init__(
-        self,
-        client: SessionsClient,
-        query: SessionsQuery,
-        executor: Executor,
-        *,
-        workspace: str | None,
-        page_size: int,
-        in_flight: int,
-    ) -> None:
-        """`query` narrows what is read; its sorting, paging and `include_stats` are set here.
+    `query` narrows what is read. Pages of at most `page_size` sessions are asked for in the executor's threads,
+    `in_flight` together.
+    """
 
-        Pages of at most `page_size` sessions are asked for in the executor's threads, `in_flight` together.
-        """
-        self._client = client
-        self._query = query.model_copy(update={"sort_by": SessionSortableColumns.start_time, "sort_by_desc": True})
-        self._executor = executor
-        self._workspace = workspace
-        self._page_size = page_size
-        self._in_flight = in_flight
+    client: SessionsClient
+    query: SessionsQuery
+    executor: Executor
+    workspace: str | None
+    page_size: int
+    in_flight: int
 
     def days(self, first: date, last: date) -> Iterator[FetchedDay]:
         """See `Source.days`; later days are read while the caller is busy with one."""
@@ -67,29 +58,30 @@ class ApiSource:
 
     def _days(self, first: date, last: date) -> Iterator[FetchedDay]:
         # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.
-        began, opening = self._client.clock(), Ask(max(self._page_size, SMALLEST_PAGE))
+        began, opening = self.client.clock(), Ask(max(self.page_size, SMALLEST_PAGE))
         opened = {opening: self._fetch(opening)}
         assembler = DayAssembler(
-            first, last, workspace=self._workspace, fetched_at=self._fetched_at(began, opened[opening])
+            first, last, workspace=self.workspace, fetched_at=self._fetched_at(began, opened[opening])
         )
-        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), self._page_size
+        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), self.page_size
         reader: Reader = (
             CursorReader(start_us=start_us, end_us=end_us, page_size=size)
-            if self._client.version is SECOND
-            else WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self._in_flight)
+            if self.client.version is SECOND
+            else WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
         )
-        yield from run(reader, lambda ask: opened.pop(ask, None) or self._fetch(ask), self._executor, assembler)
+        yield from run(reader, lambda ask: opened.pop(ask, None) or self._fetch(ask), self.executor, assembler)
 
     def _fetch(self, ask: Ask) -> Page:
         only = {"id": tuple(map(UUID, ask.ids))} if ask.ids else {}
-        values = {"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats, **only}
-        return self._client.fetch(self._query.model_copy(update=values), workspace=self._workspace, cursor=ask.cursor)
+        order = {"sort_by": SessionSortableColumns.start_time, "sort_by_desc": True}
+        values = {"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats, **order, **only}
+        return self.client.fetch(self.query.model_copy(update=values), workspace=self.workspace, cursor=ask.cursor)
 
     def _fetched_at(self, began: datetime, page: Page) -> datetime:
         """When the reading began by this machine's clock; by the server's, with a warning, where that is far off."""
         if page.server_time is None or page.clock_error_seconds <= CLOCK_TOLERANCE_SECONDS:
             return began
-        self._client.warn(
+        self.client.warn(
             f"This machine's clock is {page.clock_error_seconds:.0f} s off the API's, whose time is taken; set it"
         )
         return page.server_time

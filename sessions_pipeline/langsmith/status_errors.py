@@ -10,15 +10,11 @@ from urllib.parse import urlsplit
 
 from sessions_pipeline.errors import (
     ApiError,
-    AuthenticationError,
     FirewallError,
     GoneError,
-    InvalidRequestError,
     NotFoundError,
-    PermissionDeniedError,
     RateLimitedError,
-    RedirectRefusedError,
-    RequestRefusedError,
+    RefusedError,
     ServerError,
 )
 from sessions_pipeline.langsmith.auth import Auth
@@ -34,7 +30,7 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: 
     said = auth.clean(reasons)
     code = f"{status}: {said}" if said else str(status)
     if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
-        return RedirectRefusedError(f"{auth.host}{path} {_redirect(status, headers, auth)}")
+        return RefusedError(f"{auth.host}{path} {_redirect(status, headers, auth)}")
     kind, says = _meaning(status, code, is_json=is_json, auth=auth)
     return kind(f"{auth.host}{path} {says}", retry_after=retry_after(headers))
 
@@ -48,11 +44,11 @@ def _meaning(status: int, code: str, *, is_json: bool, auth: Auth) -> tuple[type
                 "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
             )
         case 401:
-            return AuthenticationError, f"does not accept the key ({code}); check {auth.variable}"
+            return RefusedError, f"does not accept the key ({code}); check {auth.variable}"
         case 403:
             is_default = auth.base == DEFAULT_ENDPOINT
             region = "a key of the EU or APAC needs that address" if is_default else "a key holds in one region"
-            return PermissionDeniedError, (
+            return RefusedError, (
                 f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT ({region}), "
                 f"LANGSMITH_WORKSPACE_ID (an organisation's key needs one) and the rights of {auth.variable}"
             )
@@ -62,14 +58,14 @@ def _meaning(status: int, code: str, *, is_json: bool, auth: Auth) -> tuple[type
             return kind, f"does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION"
         case 400 | 422:
             advice = "correct it in SESSIONS_PIPELINE_QUERY or on the command line"
-            return InvalidRequestError, f"refuses a parameter ({code}); {advice}"
+            return RefusedError, f"refuses a parameter ({code}); {advice}"
         case 407:
-            return RequestRefusedError, f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"
+            return RefusedError, f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"
         case 429:
             advice = "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
             return RateLimitedError, f"limits the rate of requests ({code}); {advice}"
         case _ if status < 500:  # noqa: PLR2004 - where HTTP's server errors begin
-            return RequestRefusedError, f"refused the request ({code}); check LANGSMITH_ENDPOINT"
+            return RefusedError, f"refused the request ({code}); check LANGSMITH_ENDPOINT"
         case _:
             return ServerError, f"failed ({code}); try again later"
 

@@ -19,15 +19,12 @@ from sessions_pipeline import __version__
 from sessions_pipeline.errors import (
     ApiError,
     BadBodyError,
-    OversizedError,
-    RequestRefusedError,
+    RefusedError,
     SettingError,
     TimedOutError,
     UnreachableError,
-    UntrustedCertificateError,
 )
-from sessions_pipeline.langsmith.auth import Auth
-from sessions_pipeline.langsmith.network import add_certificates, proxy_for
+from sessions_pipeline.langsmith.auth import Auth, add_certificates, proxy_for
 from sessions_pipeline.langsmith.status_errors import PROXY_ADVICE
 
 CONNECT_SECONDS = 10.0
@@ -42,17 +39,11 @@ MOST_ERROR_BYTES = 65_536
 
 
 class Reply(NamedTuple):
-    """An answer of any status; `headers` are looked up in any case, `size` counts the body's bytes on the wire."""
+    """An answer of any status; `headers` are looked up in any case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-    size: int
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the status is 2xx."""
-        return 200 <= self.status < 300  # noqa: PLR2004 - HTTP's successes
 
 
 class Transport:
@@ -77,7 +68,6 @@ class Transport:
         Raises:
             SettingError: the environment's proxy or certificates can't be used.
         """
-        self.bytes_received = 0
         self._auth = auth
         self._read_seconds = read_seconds
         self._request_seconds = request_seconds
@@ -110,21 +100,16 @@ class Transport:
         """
         most_seconds = max(min(most_seconds, self._request_seconds), 0.001)
         read = min(self._read_seconds, most_seconds)
-        self._current.end = end = time.monotonic() + most_seconds
-        request = self._http.build_request(
-            "GET",
-            f"{self._auth.base}{path}",
-            params=httpx.QueryParams(list(parameters)),
-            headers={"X-Tenant-Id": workspace} if workspace else None,
-            timeout=httpx.Timeout(read, connect=min(CONNECT_SECONDS, read), pool=read),
-            extensions={"trace": self._note_stream},
-        )
+        self._current.end = time.monotonic() + most_seconds
+        request: dict[str, Any] = {
+            "params": list(parameters),
+            "headers": {"X-Tenant-Id": workspace} if workspace else None,
+            "timeout": httpx.Timeout(read, connect=min(CONNECT_SECONDS, read)),
+            "extensions": {"trace": self._note_stream},
+        }
         try:
-            response = self._http.send(request, stream=True)
-            try:
-                return self._receive(response, end)
-            finally:
-                response.close()
+            with self._http.stream("GET", f"{self._auth.base}{path}", **request) as response:
+                return self._receive(response)
         except httpx.HTTPError as error:
             problem = self._broken(error, f"{self._auth.host}{path}")
         raise problem  # outside the except block, so that httpx's exception is not its context
@@ -134,18 +119,20 @@ class Transport:
             return
         stream = info["return_value"]
         read = stream.read
-        stream.read = lambda most, timeout=None: read(most, self._remaining(timeout))
+        stream.read = lambda most, timeout: read(most, self._remaining(timeout))
         with self._lock:
             self._streams.add(stream)
         if self._interrupted:
             _shut_down(stream)
 
-    def _remaining(self, timeout: float | None) -> float:
-        """What is left for one read: headers may drip as well as bodies."""
-        left: float = max(self._current.end - time.monotonic(), 0.001)
-        return left if timeout is None else min(timeout, left)
+    def _remaining(self, timeout: float) -> float:
+        """What is left for one read. A server that drips bytes, of headers or of a body, never keeps one waiting."""
+        left: float = self._current.end - time.monotonic()
+        if left <= 0:
+            raise httpx.ReadTimeout("")
+        return min(timeout, left)
 
-    def _receive(self, response: httpx.Response, end: float) -> Reply:
+    def _receive(self, response: httpx.Response) -> Reply:
         body = bytearray()
         if response.headers.get("content-encoding", "identity").lower() not in ("identity", "gzip", ""):
             # Packed twice, a few bytes unpack to more than a chunk can bear.
@@ -153,37 +140,29 @@ class Transport:
         for chunk in response.iter_bytes():
             body += chunk
             if len(body) > self._most_bytes:
-                raise OversizedError(
+                raise RefusedError(
                     f"{self._auth.host} answered with more than {self._most_bytes / 2**20:.0f} MB in one page, "
                     "unpacked; lower SESSIONS_PIPELINE_PAGE_SIZE, and check LANGSMITH_ENDPOINT"
                 )
-            if time.monotonic() > end:
-                # A server that drips bytes never runs into the timeout of a read.
-                raise httpx.ReadTimeout("")
             if not response.is_success and len(body) > MOST_ERROR_BYTES:
                 break
-        size = response.num_bytes_downloaded
-        with self._lock:
-            self.bytes_received += size
-        return Reply(response.status_code, response.headers, bytes(body), size)
+        return Reply(response.status_code, response.headers, bytes(body))
 
     def _broken(self, error: httpx.HTTPError, where: str) -> ApiError:
         said = self._auth.clean(str(error)) or type(error).__name__
         if isinstance(error, httpx.ConnectTimeout):
             return TimedOutError(f"{where} can't be reached in time; check LANGSMITH_ENDPOINT, network and proxy")
         if isinstance(error, httpx.TimeoutException):
-            return TimedOutError(
-                f"{where} did not answer in time; try again later or lower SESSIONS_PIPELINE_PAGE_SIZE"
-            )
+            return TimedOutError(f"{where} did not answer in time; try later or lower SESSIONS_PIPELINE_PAGE_SIZE")
         if isinstance(error, httpx.DecodingError):
             return BadBodyError(f"{where} answered with a body that can't be unpacked; try again later")
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return UntrustedCertificateError(
+            return RefusedError(
                 f"The certificate of {self._auth.host} is not trusted ({said}); "
                 "set SSL_CERT_FILE to the file with your company's certificates"
             )
         if isinstance(error, httpx.ProxyError) and "407" in said:
-            return RequestRefusedError(f"The proxy on the way to {where} refused ({said}); {PROXY_ADVICE}")
+            return RefusedError(f"The proxy on the way to {where} refused ({said}); {PROXY_ADVICE}")
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
             return UnreachableError(f"{where} can't be reached ({said}); check LANGSMITH_ENDPOINT, network and proxy")
         return UnreachableError(f"{where} broke the connection ({said}); try again later")
@@ -208,7 +187,7 @@ def _http_client(auth: Auth, most_connections: int) -> httpx.Client:
             },
             limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=most_connections),
             follow_redirects=False,
-            # What the environment says is read by `network`: httpx fails on entries of NO_PROXY that others pass over.
+            # What the environment says is read by `auth`: httpx fails on entries of NO_PROXY that others pass over.
             trust_env=False,
             proxy=proxy and proxy[1],
             # Without TLS nobody needs certificates, and loading them takes 20 ms.

@@ -1,20 +1,120 @@
 """The API's two versions: what each calls its parameters and its pages, and which of them a run speaks.
 
 Version 1 pages by offset and answers an array; version 2 pages by cursor, answers `{items, next_cursor}` and has other
-names. Records come out of both in version 1's spelling.
+names. Records come out of both in version 1's spelling, so that nothing behind the client tells them apart. Only what
+differs is respelt, on the JSON text: no digit passes through a float. The rest of a record stays as it was sent, and
+the way back is known for each change (see docs/api-versions.md):
+
+- costs, numbers in version 2, are put in quotes;
+- `trace_tier` is `longlived` or `shortlived` again;
+- `type` goes where it says what `reference_dataset_id` says, and stays where it says more (an AGENT);
+- a feedback key's fixed fields go where they hold nothing, and stand in version 1's order.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+import msgspec
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.langsmith.second_version import read_second_page
+from sessions_pipeline.validation.json_text import split_array, split_object
 from sessions_pipeline.validation.records import Record, read_page
 
 Parameters = list[tuple[str, str]]
+COSTS = ("total_cost", "prompt_cost", "completion_cost")
+FEEDBACK = ("feedback_stats", "session_feedback_stats")
+TIERS = {'"LONG_LIVED"': '"longlived"', '"SHORT_LIVED"': '"shortlived"'}
+# What version 1 leaves out, and version 2 sends when there is nothing to say.
+NOTHING = {
+    "min": "null",
+    "max": "null",
+    "median": "null",
+    "values": "{}",
+    "contains_thread_feedback": "false",
+    "type": '"PRIMARY"',
+}
+FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
+
+
+class _Page(msgspec.Struct):
+    items: list[msgspec.Raw] | None
+    next_cursor: str | None = None
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_second_page(body: bytes) -> tuple[list[Record], str | None]:
+    """The records of an answer `{items, next_cursor}`, as version 1 spells them, and the next page's cursor.
+
+    `"items": null` is an empty page: so Go spells an empty list.
+
+    Raises:
+        ValueError: the body is something else, because it is truncated or not this API's.
+    """
+    try:
+        page = _PAGE.decode(body)
+        items, cursor = [bytes(item).decode() for item in page.items or ()], page.next_cursor
+    except (msgspec.DecodeError, RecursionError):
+        # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
+        items, cursor = _split(body.decode())
+    return read_page(f"[{','.join(map(as_first_version, items))}]".encode()), cursor or None
+
+
+def as_first_version(payload: str) -> str:
+    """A record of version 2 as version 1 would have sent it; what can't be read, or is no object, stays as it is."""
+    try:
+        sent = _texts(payload)
+        spelt = {name: _respelt(name, text) for name, text in sent.items()}
+    except (msgspec.DecodeError, RecursionError):
+        return payload
+    if spelt.get("type") == ('"PROJECT"' if spelt.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'):
+        del spelt["type"]
+    return payload if spelt == sent else _object(spelt)
+
+
+def _split(text: str) -> tuple[list[str], str | None]:
+    members = split_object(text)
+    if "items" not in members:
+        raise ValueError("has no items")
+    cursor = json.loads(members.get("next_cursor", "null"))
+    if not isinstance(cursor, str | None):
+        raise ValueError("next_cursor is no text")  # noqa: TRY004
+    items = members["items"]
+    return [] if items == "null" else split_array(items), cursor
+
+
+def _respelt(name: str, text: str) -> str:
+    if name in COSTS:
+        return f'"{text}"' if text[0] in "-0123456789" else text
+    if name == "trace_tier":
+        return TIERS.get(text, text)
+    if name in FEEDBACK and text.startswith("{"):
+        return _object({key: _feedback(stats) for key, stats in _texts(text).items()})
+    return text
+
+
+def _feedback(text: str) -> str:
+    if not text.startswith("{"):
+        return text
+    sent = _texts(text)
+    told = {name: value for name, value in sent.items() if NOTHING.get(name) != value}
+    return _object({name: told[name] for name in (*FEEDBACK_ORDER, *told) if name in told})
+
+
+def _texts(text: str) -> dict[str, str]:
+    return {name: bytes(value).decode() for name, value in _OBJECT.decode(text).items()}
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    return "{" + ",".join([f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in texts.items()]) + "}"
+
+
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}
 _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
 

@@ -1,8 +1,7 @@
 """One way down a list whose pages come by cursor. Pure."""
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.coverage import LIST_END, UNDATED_FIRST, UNDATED_LAST, Piece, sort_keys
-from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, sort_keys
 from sessions_pipeline.validation.records import Record
 
 # Pages in a row of one walk that bring nothing new.

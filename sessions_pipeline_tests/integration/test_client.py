@@ -125,25 +125,25 @@ def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
 @pytest.mark.parametrize(
     ("status", "body", "kind", "says"),
     [
-        (401, b'{"detail": "Invalid token"}', errors.AuthenticationError, "Invalid token"),
-        (403, b'{"error": "Forbidden"}', errors.PermissionDeniedError, "LANGSMITH_WORKSPACE_ID"),
-        (403, b'{"error": "Forbidden"}', errors.PermissionDeniedError, "check LANGSMITH_ENDPOINT"),
-        (407, b"", errors.RequestRefusedError, "HTTPS_PROXY"),
+        (401, b'{"detail": "Invalid token"}', errors.RefusedError, "Invalid token"),
+        (403, b'{"error": "Forbidden"}', errors.RefusedError, "LANGSMITH_WORKSPACE_ID"),
+        (403, b'{"error": "Forbidden"}', errors.RefusedError, "check LANGSMITH_ENDPOINT"),
+        (407, b"", errors.RefusedError, "HTTPS_PROXY"),
         (404, b"<html>", errors.NotFoundError, "LANGSMITH_ENDPOINT"),
         (404, b'{"detail": "Not Found"}', errors.GoneError, "LANGSMITH_ENDPOINT"),
         (410, b'{"detail": "use v2"}', errors.GoneError, "SESSIONS_PIPELINE_API_VERSION"),
-        (400, b'{"detail": "bad cursor"}', errors.InvalidRequestError, "bad cursor"),
+        (400, b'{"detail": "bad cursor"}', errors.RefusedError, "bad cursor"),
         (
             422,
             b'{"detail": [{"loc": ["query", "limit"], "msg": "too large", "type": "x"}, {"msg": "b"}]}',
-            errors.InvalidRequestError,
+            errors.RefusedError,
             "(422: limit: too large; b)",
         ),
-        (422, b'{"detail": "in words"}', errors.InvalidRequestError, "in words"),
-        (422, b"not JSON", errors.InvalidRequestError, "(422)"),
-        (422, b'{"detail": [1, {"odd": 2}]}', errors.InvalidRequestError, '1; {"odd": 2}'),
-        (418, b"", errors.RequestRefusedError, "418"),
-        (304, b"", errors.RedirectRefusedError, "304"),
+        (422, b'{"detail": "in words"}', errors.RefusedError, "in words"),
+        (422, b"not JSON", errors.RefusedError, "(422)"),
+        (422, b'{"detail": [1, {"odd": 2}]}', errors.RefusedError, '1; {"odd": 2}'),
+        (418, b"", errors.RefusedError, "418"),
+        (304, b"", errors.RefusedError, "304"),
     ],
 )
 def test_a_final_answer_is_its_own_error_and_is_not_asked_again(
@@ -272,7 +272,7 @@ def test_a_body_that_unpacks_to_more_than_a_page_ends_with_a_line_and_is_not_ask
     sent = gzip.compress(body) if packed_as == "gzip" else body
     with scripted(answer(200, sent, Content_Encoding=packed_as)) as server:
         error = failing(server.url, most_bytes=2**20)
-    assert type(error) is errors.OversizedError
+    assert type(error) is errors.RefusedError
     assert "more than 1 MB in one page" in str(error)
     assert len(server.paths) == 1
 
@@ -337,7 +337,7 @@ def test_a_redirect_is_refused_and_the_other_host_sees_nothing() -> None:
         elsewhere = other.url.replace("127.0.0.1", "localhost") + "/api/v1/sessions?token=abc"
         with scripted(answer(307, b"", Location=elsewhere)) as server:
             error = failing(server.url)
-    assert type(error) is errors.RedirectRefusedError
+    assert type(error) is errors.RefusedError
     assert "to localhost;" in str(error)
     assert "token" not in str(error)
     assert other.paths == []

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.errors import RequestRefusedError, SettingError, UntrustedCertificateError
-from sessions_pipeline.langsmith.auth import Auth
+from sessions_pipeline.errors import RefusedError, SettingError
+from sessions_pipeline.langsmith.auth import CERTIFICATES, Auth, proxy_for
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.network import CERTIFICATES, proxy_for
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import DEMO, Settings
@@ -188,7 +187,7 @@ def test_a_proxy_that_wants_a_password_is_named() -> None:
             SessionsClient.from_settings(
                 settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
             ) as client,
-            pytest.raises(RequestRefusedError, match=r"proxy .*407.*HTTP_PROXY"),
+            pytest.raises(RefusedError, match=r"proxy .*407.*HTTP_PROXY"),
         ):
             client.fetch(SessionsQuery())
     assert proxy.paths[0].startswith("http://api.test/api/v1/sessions?")
@@ -212,6 +211,6 @@ def test_a_companys_certificate_is_trusted_where_the_environment_names_it(
             if variable:
                 assert client.fetch(SessionsQuery()).records == []
                 return
-            with pytest.raises(UntrustedCertificateError, match="SSL_CERT_FILE"):
+            with pytest.raises(RefusedError, match="SSL_CERT_FILE"):
                 client.fetch(SessionsQuery())
     assert server.paths == []

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
-from sessions_pipeline.langsmith.assembler import DayAssembler
 from sessions_pipeline.langsmith.page import Ask, Page
-from sessions_pipeline.langsmith.prefetch import Reader, run
+from sessions_pipeline.langsmith.prefetch import DayAssembler, Reader, run
 from sessions_pipeline.validation.records import FetchedDay, Record
 
 
