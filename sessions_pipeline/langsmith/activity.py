@@ -48,24 +48,16 @@ def active_since(
     """
     by_activity = {"sort_by": SessionSortableColumns.last_run_start_time, "sort_by_desc": True, "include_stats": True}
     query = query.model_copy(update=by_activity)
-    pages = _pages_with_times(client, query.model_copy(update={"stats_select": CHEAPEST_STATS}), workspace)
-    first = next(pages, {})
-    if first and not any(first.values()):
+    pages = session_pages(client, query.model_copy(update={"stats_select": CHEAPEST_STATS}), workspace=workspace)
+    first = next(pages, ())
+    if first and not any(map(latest_run, first)):
         client.warn(f"The API gives no times of runs with stats_select={CHEAPEST_STATS[0]}, so all stats are asked for")
-        pages, first = _pages_with_times(client, query, workspace), {}
-    for latest_runs in chain([first], pages):
-        for record, at in latest_runs.items():
-            if at is not None and at >= since:
-                yield Activity(identity(record), record.start_us, at)
-        if any(at is not None and at < since for at in latest_runs.values()):
+        first, pages = (), session_pages(client, query, workspace=workspace)
+    for records in chain([first], pages):
+        found = [(record, at) for record in records if (at := latest_run(record)) is not None]
+        yield from (Activity(identity(record), record.start_us, at) for record, at in found if at >= since)
+        if any(at < since for _, at in found):
             return
-
-
-def _pages_with_times(
-    client: SessionsClient, query: SessionsQuery, workspace: str | None
-) -> Iterator[dict[Record, datetime | None]]:
-    for records in session_pages(client, query, workspace=workspace):
-        yield {record: latest_run(record) for record in records}
 
 
 class UsageReadings(NamedTuple):

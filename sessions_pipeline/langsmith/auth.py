@@ -74,9 +74,7 @@ class Auth:
 
 def _header_value(variable: str, value: str) -> str:
     if not _HEADER_SAFE.fullmatch(value):
-        raise SettingError(
-            variable, "holds a space, a line break or a letter that a header can't carry; copy the value again"
-        )
+        raise SettingError(variable, "holds a space, or another letter that a header can't carry; copy it again")
     return value
 
 
@@ -90,11 +88,8 @@ def _base(endpoint: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise SettingError(
-            "LANGSMITH_ENDPOINT",
-            "must be an address such as https://api.smith.langchain.com, with http or https and a host, "
-            "without user name, query or fragment",
-        )
+        example = "https://api.smith.langchain.com, without user name, query or fragment"
+        raise SettingError("LANGSMITH_ENDPOINT", f"must be an address such as {example}")
     return f"{parts.scheme}://{parts.netloc}{_API_SUFFIX.sub('', parts.path.rstrip('/'))}".rstrip("/")
 
 

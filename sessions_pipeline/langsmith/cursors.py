@@ -13,6 +13,7 @@ have moved a session over the gap and out of sight. So the list is walked twice 
 
 from collections.abc import Generator
 from itertools import combinations
+from operator import attrgetter
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
@@ -88,13 +89,12 @@ class CursorReader:
         """The walk to go on with: the first two side by side, a further one only as far as these need it."""
         behind = [walk for walk in self._walks if not walk.is_ended and walk.lowest >= self._reached]
         pair = [walk for walk in behind if walk in self._walks[:2]]
-        if pair:
-            return max(pair, key=lambda walk: walk.lowest)
-        return min(behind, key=lambda walk: walk.lowest, default=None)
+        by_lowest = attrgetter("lowest")
+        return max(pair, key=by_lowest) if pair else min(behind, key=by_lowest, default=None)
 
     def _ahead(self, walk: Walk) -> tuple[Ask, ...]:
         """The other walk's next page, where the two go side by side."""
-        others = [other for other in self._walks[:2] if other is not walk and walk in self._walks[:2]]
+        others = [other for other in self._walks[:2] if walk in self._walks[:2] and other is not walk]
         return tuple(other.ask for other in others if not other.is_ended and other.lowest >= self.start_us)
 
     def _advance(self) -> None:
@@ -134,8 +134,10 @@ class CursorReader:
     def _read_lost(self) -> Generator[Ask, Page, None]:
         """Read by id what only witnesses saw above the frontier; what does not come was deleted meanwhile."""
         seen = {name: key for walk in self._walks for name, key in walk.seen.items() if key > self._reached}
-        lost = [name for name, key in seen.items() if name not in self._main.seen and self._is_wanted(key)]
-        ids = [name for name in lost if is_uuid(name)]
+        wanted = {
+            name for name, key in seen.items() if self.start_us <= key < self._end_us or abs(key) == UNDATED_FIRST
+        }
+        ids = sorted(filter(is_uuid, wanted - self._main.seen.keys()))
         for first in range(0, len(ids), IDS_PER_REQUEST):
             some = tuple(ids[first : first + IDS_PER_REQUEST])
             walk = Walk(self._main.ask._replace(cursor=None, ids=some), most_pages=self._most_pages)
@@ -143,6 +145,3 @@ class CursorReader:
                 page = yield walk.ask
                 walk.take(page)
                 self.received += [record for record in page.records if identity(record) in some]
-
-    def _is_wanted(self, key: int) -> bool:
-        return self.start_us <= key < self._end_us or key in (UNDATED_FIRST, UNDATED_LAST)

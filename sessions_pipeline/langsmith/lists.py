@@ -25,9 +25,7 @@ def session_pages(client: SessionsClient, query: SessionsQuery, *, workspace: st
     """
 
     def fetch(offset: int, cursor: str | None) -> Page:
-        # Version 2 has no offsets.
-        moved = query if cursor else query.model_copy(update={"offset": offset})
-        return client.fetch(moved, workspace=workspace, cursor=cursor)
+        return client.fetch(query.model_copy(update={"offset": offset}), workspace=workspace, cursor=cursor)
 
     return _pages(fetch, lambda: client.version is SECOND)
 

@@ -85,14 +85,10 @@ class SessionsQuery(BaseModel):
 
         Other parameters are sent where they differ from the schema's default.
         """
-        always = {"sort_by", "sort_by_desc", "offset", "limit"}
-        dumped = self.model_dump(mode="json", exclude_none=True)
-        pairs: list[tuple[str, str]] = []
-        for name, value in dumped.items():
-            if name not in always and value == type(self).model_fields[name].default:
-                continue
-            pairs.extend((name, _spell(item)) for item in (value if isinstance(value, list) else [value]))
-        return pairs
+        sent = {"sort_by", "sort_by_desc", "offset", "limit", *self.model_dump(exclude_defaults=True)}
+        dumped = self.model_dump(mode="json", include=sent, exclude_none=True)
+        arrays = {name: value if isinstance(value, list) else [value] for name, value in dumped.items()}
+        return [(name, _spell(value)) for name, values in arrays.items() for value in values]
 
 
 # Paging, sorting and stats are the pipeline's.

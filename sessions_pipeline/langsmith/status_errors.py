@@ -8,66 +8,53 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sessions_pipeline.errors import (
-    ApiError,
-    FirewallError,
-    GoneError,
-    NotFoundError,
-    RateLimitedError,
-    RefusedError,
-    ServerError,
-)
+from sessions_pipeline import errors
 from sessions_pipeline.langsmith.auth import Auth
-from sessions_pipeline.settings import DEFAULT_ENDPOINT
 
 PROXY_ADVICE = "check user name and password in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
 
-def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: str, auth: Auth) -> ApiError:
+def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: str, auth: Auth) -> errors.ApiError:
     """The typed error for an answer whose status is not 2xx; `headers` are looked up in lower case."""
     is_json, reasons = _read(body)
     said = auth.clean(reasons)
     code = f"{status}: {said}" if said else str(status)
     if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
-        return RefusedError(f"{auth.host}{path} {_redirect(status, headers, auth)}")
+        return errors.RefusedError(f"{auth.host}{path} {_redirect(status, headers, auth)}")
     kind, says = _meaning(status, code, is_json=is_json, auth=auth)
     return kind(f"{auth.host}{path} {says}", retry_after=retry_after(headers))
 
 
-def _meaning(status: int, code: str, *, is_json: bool, auth: Auth) -> tuple[type[ApiError], str]:
+def _meaning(status: int, code: str, *, is_json: bool, auth: Auth) -> tuple[type[errors.ApiError], str]:
     """What a status means, and what to do about it; `code` is the status with the API's reasons."""
     match status:
         case 401 | 403 if not is_json:
-            return FirewallError, (
-                f"answered {status} without JSON, so something in front of the API did; "
-                "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
-            )
+            advice = "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
+            return errors.FirewallError, f"answered {status} without JSON: something before the API did; {advice}"
         case 401:
-            return RefusedError, f"does not accept the key ({code}); check {auth.variable}"
+            return errors.RefusedError, f"does not accept the key ({code}); check {auth.variable}"
         case 403:
-            is_default = auth.base == DEFAULT_ENDPOINT
-            region = "a key of the EU or APAC needs that address" if is_default else "a key holds in one region"
-            return RefusedError, (
-                f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT ({region}), "
-                f"LANGSMITH_WORKSPACE_ID (an organisation's key needs one) and the rights of {auth.variable}"
+            return errors.RefusedError, (
+                f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (a key of the EU or APAC "
+                f"needs its address), LANGSMITH_WORKSPACE_ID (an organisation's needs one) and the rights of {auth.variable}"
             )
         case 404 | 410:
             # Which of the two, only the other version's answer tells: see `versions.decide`.
-            kind = GoneError if is_json else NotFoundError
+            kind = errors.GoneError if is_json else errors.NotFoundError
             return kind, f"does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION"
         case 400 | 422:
             advice = "correct it in SESSIONS_PIPELINE_QUERY or on the command line"
-            return RefusedError, f"refuses a parameter ({code}); {advice}"
+            return errors.RefusedError, f"refuses a parameter ({code}); {advice}"
         case 407:
-            return RefusedError, f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"
+            return errors.RefusedError, f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"
         case 429:
             advice = "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
-            return RateLimitedError, f"limits the rate of requests ({code}); {advice}"
+            return errors.RateLimitedError, f"limits the rate of requests ({code}); {advice}"
         case _ if status < 500:  # noqa: PLR2004 - where HTTP's server errors begin
-            return RefusedError, f"refused the request ({code}); check LANGSMITH_ENDPOINT"
+            return errors.RefusedError, f"refused the request ({code}); check LANGSMITH_ENDPOINT"
         case _:
-            return ServerError, f"failed ({code}); try again later"
+            return errors.ServerError, f"failed ({code}); try again later"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

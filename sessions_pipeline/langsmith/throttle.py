@@ -49,7 +49,7 @@ class Throttle:
         self._cuts = 0
         self._paused_until = 0.0
         self._window_start = -WINDOW_SECONDS
-        self._closed = False
+        self.is_closed = False
 
     @property
     def slots(self) -> int:
@@ -60,11 +60,6 @@ class Throttle:
     def remaining_seconds(self) -> float:
         """Until the deadline; negative after it."""
         return self._deadline - self._clock()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
 
     def end_within(self, seconds: float) -> None:
         """Bring the deadline nearer: so many seconds from now, where it is later."""
@@ -78,7 +73,7 @@ class Throttle:
     def close(self) -> None:
         """Let nobody in any more."""
         with self._changed:
-            self._closed = True
+            self.is_closed = True
             self._changed.notify_all()
 
     @contextmanager
@@ -105,7 +100,7 @@ class Throttle:
     def _enter(self, workspace: str | None) -> int:
         with self._changed:
             while True:
-                if self._closed:
+                if self.is_closed:
                     raise ApiError("The reading was stopped before it was complete; run it again")
                 now = self._clock()
                 if now >= self._deadline:

@@ -21,7 +21,7 @@ import msgspec
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.validation.json_text import split_array, split_object
+from sessions_pipeline.validation.json_text import split_object
 from sessions_pipeline.validation.records import Record, read_page
 
 Parameters = list[tuple[str, str]]
@@ -38,14 +38,6 @@ NOTHING = {
     "type": '"PRIMARY"',
 }
 FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
-
-
-class _Page(msgspec.Struct):
-    items: list[msgspec.Raw] | None
-    next_cursor: str | None = None
-
-
-_PAGE = msgspec.json.Decoder(_Page)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -58,12 +50,15 @@ def read_second_page(body: bytes) -> tuple[list[Record], str | None]:
         ValueError: the body is something else, because it is truncated or not this API's.
     """
     try:
-        page = _PAGE.decode(body)
-        items, cursor = [bytes(item).decode() for item in page.items or ()], page.next_cursor
+        members = _texts(body.decode())
     except (msgspec.DecodeError, RecursionError):
         # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
-        items, cursor = _split(body.decode())
-    return read_page(f"[{','.join(map(as_first_version, items))}]".encode()), cursor or None
+        members = split_object(body.decode())
+    items, cursor = members.get("items"), json.loads(members.get("next_cursor", "null"))
+    if items is None or not isinstance(cursor, str | None):
+        raise ValueError("has no items, or a cursor that is no text")
+    records = [] if items == "null" else read_page(items.encode())
+    return [record._replace(payload=as_first_version(record.payload)) for record in records], cursor or None
 
 
 def as_first_version(payload: str) -> str:
@@ -76,17 +71,6 @@ def as_first_version(payload: str) -> str:
     if spelt.get("type") == ('"PROJECT"' if spelt.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'):
         del spelt["type"]
     return payload if spelt == sent else _object(spelt)
-
-
-def _split(text: str) -> tuple[list[str], str | None]:
-    members = split_object(text)
-    if "items" not in members:
-        raise ValueError("has no items")
-    cursor = json.loads(members.get("next_cursor", "null"))
-    if not isinstance(cursor, str | None):
-        raise ValueError("next_cursor is no text")  # noqa: TRY004
-    items = members["items"]
-    return [] if items == "null" else split_array(items), cursor
 
 
 def _respelt(name: str, text: str) -> str:
@@ -139,7 +123,7 @@ def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
     Raises:
         UsageError: it asks for what version 2 does not have, an offset or an order.
     """
-    if query.offset:
+    if query.offset and cursor is None:
         raise UsageError("version 2 of the API has no offset; narrow the list instead, such as by name")
     if query.sort_by is SessionSortableColumns.runs_count:
         raise UsageError("version 2 of the API does not sort by runs_count; choose another order")
