@@ -15,7 +15,7 @@ from sessions_pipeline.days import midnight
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import session_pages
 from sessions_pipeline.langsmith.page import identity, latest_run
-from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, SessionSortableColumns, SessionsQuery, is_uuid
+from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery, batches, is_uuid
 from sessions_pipeline.validation.records import Record
 
 # The cheapest of the stats, for the times of the latest runs. That these come with it is not documented.
@@ -83,8 +83,7 @@ def read_usage(
     """
     active = {activity.session for activity in active_since(client, query, workspace=workspace, since=midnight(day))}
     ids = sorted(filter(is_uuid, active))
-    for first in range(0, len(ids), IDS_PER_REQUEST):
-        some = ids[first : first + IDS_PER_REQUEST]
+    for some in batches(ids):
         moments = midnight(day + timedelta(days=1)), midnight(day), midnight(day + timedelta(days=1))
         yield UsageReadings(*(_stats_since(client, query, workspace, some, moment) for moment in moments))
 

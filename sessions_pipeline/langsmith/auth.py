@@ -99,8 +99,8 @@ def proxy_for(auth: Auth) -> tuple[str, str] | None:
     A loopback endpoint is never asked by a proxy. What can't be read in `NO_PROXY` is passed over.
     """
     parts, proxies = urlsplit(auth.base), getproxies()
-    address = proxies.get(parts.scheme) or proxies.get("all")
-    if auth.is_loopback or not address or _is_excluded(parts.hostname or "", proxies.get("no", "")):
+    address, excluded = proxies.get(parts.scheme) or proxies.get("all"), proxies.get("no", "").split(",")
+    if auth.is_loopback or not address or any(_matches(parts.hostname or "", entry) for entry in excluded):
         return None
     kinds = (f"{parts.scheme}_proxy",) if proxies.get(parts.scheme) else ("all_proxy",)
     found = variable(*kinds, *(kind.upper() for kind in kinds))
@@ -111,11 +111,8 @@ def proxy_for(auth: Auth) -> tuple[str, str] | None:
     return (found[0] if found else "HTTPS_PROXY"), f"{'socks5' if scheme == 'socks' else scheme}://{rest}"
 
 
-def _is_excluded(host: str, entries: str) -> bool:
-    return any(_matches(host.lower(), entry.strip().lower()) for entry in entries.split(","))
-
-
 def _matches(host: str, entry: str) -> bool:
+    host, entry = host.lower(), entry.strip().lower()
     if entry in ("", "*"):
         return entry == "*"
     try:

@@ -3,7 +3,6 @@
 Path, parameters and bodies are the API version's; which version that is, is decided once, at the first request.
 """
 
-import re
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -30,7 +29,7 @@ ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 # Between two attempts, with jitter: who has less time left than this does not begin to wait.
 LONGEST_WAIT_SECONDS = 6.0
 # The list's length; a number of more digits is none.
-TOTAL = re.compile(r"[0-9]{1,15}")
+MOST_DIGITS = 15
 
 # By default stamina prints each retry on standard output wherever structlog is installed.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -185,7 +184,7 @@ class SessionsClient:
         off = [asked_at - server_time, server_time - received_at] if server_time else []
         return Page(
             [redact(record, self._private) for record in records],
-            int(total) if TOTAL.fullmatch(total) else None,
+            int(total) if total.isdecimal() and len(total) <= MOST_DIGITS else None,
             next_cursor,
             server_time,
             max(0.0, *(difference.total_seconds() for difference in off)) if off else 0.0,

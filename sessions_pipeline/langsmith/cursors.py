@@ -17,12 +17,13 @@ from operator import attrgetter
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
-from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, is_uuid
+from sessions_pipeline.langsmith.query import batches, is_uuid
 from sessions_pipeline.langsmith.walks import MOST_PAGES, TOP, Walk
 from sessions_pipeline.validation.records import Record
 
 # Pages of fewer records prove too little of each other.
 SMALLEST_PAGE = 10
+UNDATED = (UNDATED_FIRST, UNDATED_LAST)
 # Each further walk's pages, as a share of the first's: near to it for few requests, and of few common multiples.
 SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
 
@@ -134,12 +135,9 @@ class CursorReader:
     def _read_lost(self) -> Generator[Ask, Page, None]:
         """Read by id what only witnesses saw above the frontier; what does not come was deleted meanwhile."""
         seen = {name: key for walk in self._walks for name, key in walk.seen.items() if key > self._reached}
-        wanted = {
-            name for name, key in seen.items() if self.start_us <= key < self._end_us or abs(key) == UNDATED_FIRST
-        }
+        wanted = {name for name, key in seen.items() if self.start_us <= key < self._end_us or key in UNDATED}
         ids = sorted(filter(is_uuid, wanted - self._main.seen.keys()))
-        for first in range(0, len(ids), IDS_PER_REQUEST):
-            some = tuple(ids[first : first + IDS_PER_REQUEST])
+        for some in batches(ids):
             walk = Walk(self._main.ask._replace(cursor=None, ids=some), most_pages=self._most_pages)
             while not walk.is_ended:
                 page = yield walk.ask

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity
-from sessions_pipeline.langsmith.query import IDS_PER_REQUEST, SessionsQuery
+from sessions_pipeline.langsmith.query import SessionsQuery, batches
 from sessions_pipeline.langsmith.versions import DATASETS, SECOND
 from sessions_pipeline.validation.records import Record
 
@@ -30,9 +30,7 @@ def session_pages(client: SessionsClient, query: SessionsQuery, *, workspace: st
     return _pages(fetch, lambda: client.version is SECOND)
 
 
-def read_datasets(
-    client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None
-) -> tuple[Record, ...]:
+def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None) -> list[Record]:
     """All datasets of a workspace, from `GET /api/v1/datasets`, to the list's proven end; or those of some ids.
 
     Raises:
@@ -45,22 +43,19 @@ def read_datasets(
         return client.get_page(DATASETS, parameters, workspace)
 
     if ids is not None:
-        parts = (ids[first : first + IDS_PER_REQUEST] for first in range(0, len(ids), IDS_PER_REQUEST))
-        return tuple(record for part in parts for record in fetch(0, part).records)
+        return [record for some in batches(ids) for record in fetch(0, some).records]
     before: dict[str, Record] = {}
     for _ in range(TRIES):
-        pages = list(_pages(lambda offset, _: fetch(offset)))
+        pages = list(_pages(lambda offset, _: fetch(offset), lambda: False))
         found = {identity(record): record for page in pages for record in page}
         # A change between two answers may hide a dataset from both, but hardly the same one from two readings.
         if len(pages[0]) == len(found) < DATASETS_PER_PAGE or found.keys() == before.keys():
-            return tuple(found.values())
+            return list(found.values())
         before = found
     raise PagingError(f"The list of datasets kept changing during {TRIES} readings; nothing was replaced")
 
 
-def _pages(
-    fetch: Callable[[int, str | None], Page], by_cursor: Callable[[], bool] = lambda: False
-) -> Iterator[Sequence[Record]]:
+def _pages(fetch: Callable[[int, str | None], Page], by_cursor: Callable[[], bool]) -> Iterator[Sequence[Record]]:
     """Pages, each by the offset that follows the one before or by its cursor, until one says that it is the last.
 
     Where there are no cursors, that is an empty one, or one with which `X-Pagination-Total` adds up.

@@ -124,11 +124,9 @@ def latest_run(record: Record) -> datetime | None:
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
     """Undated records before the first dated one sort first, after it last; where none is dated, `undated_key`."""
     keys = [record.start_us for record in records]
-    if None in keys:
-        first_dated = next((place for place, key in enumerate(keys) if key is not None), None)
-        for place in (place for place, record in enumerate(records) if record.undated):
-            if first_dated is None:
-                keys[place] = undated_key
-            else:
-                keys[place] = UNDATED_FIRST if place < first_dated else UNDATED_LAST
+    dated = [place for place, key in enumerate(keys) if key is not None]
+    for place, record in enumerate(records):
+        if record.undated:
+            beside = UNDATED_FIRST if dated and place < dated[0] else UNDATED_LAST
+            keys[place] = beside if dated else undated_key
     return keys

@@ -57,8 +57,8 @@ class DayAssembler:
             name = identity(record)
             sessions[name] = newest(sessions.get(name, record), record)
         requests, self.requests = self.requests, 0
-        records = tuple(sessions.values())
-        return FetchedDay(day, self._workspace, self._fetched_at, records, len(received), requests)
+        sessions_of_day = tuple(sessions.values())
+        return FetchedDay(day, self._workspace, self._fetched_at, sessions_of_day, len(received), requests)
 
 
 def newest(held: Record, received: Record) -> Record:
@@ -69,9 +69,7 @@ def newest(held: Record, received: Record) -> Record:
     return held if (latest_run(held) or never) > (latest_run(received) or never) else received
 
 
-def run(
-    reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, assembler: DayAssembler
-) -> Iterator[FetchedDay]:
+def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
     """Answer the reader's asks, and hand out days as they are proven. `fetch` is called in the executor's threads."""
     in_flight: dict[Ask, Future[Page]] = {}
     steps, page = reader.read(), None
@@ -82,16 +80,16 @@ def run(
             except StopIteration:
                 break
             finally:
-                assembler.add(reader.received)
+                days.add(reader.received)
                 reader.received.clear()
-            yield from assembler.close(reader.frontier)
+            yield from days.close(reader.frontier)
             page = _answer(ask, in_flight, lambda one: executor.submit(fetch, one))
-            assembler.requests += 1
+            days.requests += 1
     finally:
         for future in in_flight.values():
             future.cancel()
-    yield from assembler.close(reader.start_us - 1)
-    yield assembler.hand_out(None)
+    yield from days.close(reader.start_us - 1)
+    yield days.hand_out(None)
 
 
 def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask], Future[Page]]) -> Page:

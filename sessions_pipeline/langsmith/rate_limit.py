@@ -43,9 +43,8 @@ class RateLimiter:
                 store, wrap_exceptions=True, **(patience if store.startswith("redis") else {})
             )
         except (ConfigurationError, ValueError):
-            raise SettingError(
-                STORE, "write redis://host:6379, or another store of the library `limits` whose client is installed"
-            ) from None
+            known = "write redis://host:6379, or another store of the library `limits` whose client is installed"
+            raise SettingError(STORE, known) from None
         self._windows = MovingWindowRateLimiter(storage)
         self._window = RateLimitItemPerSecond(requests_per_minute // WINDOWS, WINDOW_SECONDS, namespace="sessions")
         self._unreachable = StorageError

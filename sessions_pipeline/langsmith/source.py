@@ -60,9 +60,8 @@ class ApiSource:
         # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.
         began, opening = self.client.clock(), Ask(max(self.page_size, SMALLEST_PAGE))
         opened = {opening: self._fetch(opening)}
-        assembler = DayAssembler(
-            first, last, workspace=self.workspace, fetched_at=self._fetched_at(began, opened[opening])
-        )
+        fetched_at = self._fetched_at(began, opened[opening])
+        assembler = DayAssembler(first, last, workspace=self.workspace, fetched_at=fetched_at)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), self.page_size
         reader: Reader = (
             CursorReader(start_us=start_us, end_us=end_us, page_size=size)
@@ -79,9 +78,8 @@ class ApiSource:
 
     def _fetched_at(self, began: datetime, page: Page) -> datetime:
         """When the reading began by this machine's clock; by the server's, with a warning, where that is far off."""
-        if page.server_time is None or page.clock_error_seconds <= CLOCK_TOLERANCE_SECONDS:
+        off = page.clock_error_seconds
+        if page.server_time is None or off <= CLOCK_TOLERANCE_SECONDS:
             return began
-        self.client.warn(
-            f"This machine's clock is {page.clock_error_seconds:.0f} s off the API's, whose time is taken; set it"
-        )
+        self.client.warn(f"This machine's clock is {off:.0f} s off the API's, whose time is taken; set it")
         return page.server_time

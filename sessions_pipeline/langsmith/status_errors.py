@@ -37,7 +37,7 @@ def _meaning(status: int, code: str, *, is_json: bool, auth: Auth) -> tuple[type
         case 403:
             return errors.RefusedError, (
                 f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (a key of the EU or APAC "
-                f"needs its address), LANGSMITH_WORKSPACE_ID (an organisation's needs one) and the rights of {auth.variable}"
+                f"needs that address), LANGSMITH_WORKSPACE_ID (an organisation's needs one) and {auth.variable}"
             )
         case 404 | 410:
             # Which of the two, only the other version's answer tells: see `versions.decide`.

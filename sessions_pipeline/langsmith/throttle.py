@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimitedError, ServerError, TimedOutError
 
+DEADLINE = "SESSIONS_PIPELINE_DEADLINE_MINUTES"
 # A 429 without Retry-After lasts until the API's window of this length ends.
 WINDOW_SECONDS = 60.0
 # A window that should be over, yet answers 429: the clocks differ by a little.
@@ -39,8 +40,7 @@ class Throttle:
         self._acquire = acquire
         self._clock = clock
         self._wait = wait
-        minutes = deadline_seconds / 60
-        self._deadline_name = f"The run's deadline of {minutes:g} minutes (SESSIONS_PIPELINE_DEADLINE_MINUTES)"
+        self._deadline_name = f"The run's deadline of {deadline_seconds / 60:g} minutes ({DEADLINE})"
         self._advice = "days already written stay, run the others again"
         self._deadline = clock() + deadline_seconds
         self._changed = threading.Condition()

@@ -155,10 +155,9 @@ def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]
         first = ask(FIRST)
     except GoneError as error:
         try:
-            second = ask(SECOND)
+            return SECOND, ask(SECOND), "Version 1 of the API is gone: version 2 is read"
         except (NotFoundError, BadBodyError):
             raise error from None
-        return SECOND, second, "Version 1 of the API is gone: version 2 is read"
     if first.sunset is None or first.sunset > (first.server_time or datetime.now(UTC)):
         return FIRST, first, None
     ended = f"Version 1 of the API was to end on {first.sunset:%Y-%m-%d}"
