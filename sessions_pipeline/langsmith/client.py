@@ -17,7 +17,7 @@ from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.rate_limit import acquire_for
 from sessions_pipeline.langsmith.redaction import Path, parse_paths, redact
 from sessions_pipeline.langsmith.status_errors import http_date, status_error
-from sessions_pipeline.langsmith.throttle import Throttle
+from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle
 from sessions_pipeline.langsmith.transport import Reply, Transport
 from sessions_pipeline.langsmith.versions import FIRST, SECOND, Endpoint, decide, second_parameters
 from sessions_pipeline.settings import Settings
@@ -76,15 +76,20 @@ class SessionsClient:
         throttle.progress = lambda: f"{self.requests} requests"
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, clock: Callable[[], datetime] = now) -> Self:
+    def from_settings(
+        cls, settings: Settings, *, clock: Callable[[], datetime] = now, window_seconds: float = WINDOW_SECONDS
+    ) -> Self:
         """A client for the settings' endpoint, whose deadline counts from now; sends nothing yet.
+
+        `window_seconds`: in which the API counts requests.
 
         Raises:
             SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
         """
         auth, seconds = Auth.from_settings(settings), settings.deadline_minutes * 60
-        throttle = Throttle(settings.concurrency, deadline_seconds=seconds, acquire=acquire_for(settings))
-        transport = Transport(auth, most_connections=settings.concurrency)
+        acquire, most = acquire_for(settings), settings.concurrency
+        throttle = Throttle(most, deadline_seconds=seconds, acquire=acquire, window_seconds=window_seconds)
+        transport = Transport(auth, most_connections=most)
         version = {"v1": FIRST, "v2": SECOND}.get(settings.api_version)
         client = cls(auth, throttle, transport, version=version, private=parse_paths(settings.redact), clock=clock)
         if version is SECOND:

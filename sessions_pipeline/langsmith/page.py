@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.validation.records import Record
-from sessions_pipeline.validation.timestamps import parse_timestamp
+from sessions_pipeline.validation.types import parse_timestamp
 
 UNDATED_FIRST = 2**62  # sort key of a session without a start time where the server sorts them first
 UNDATED_LAST = -(2**62)  # and where it sorts them last

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimitedError, ServerError, TimedOutError
 
 DEADLINE = "SESSIONS_PIPELINE_DEADLINE_MINUTES"
-# A 429 without Retry-After lasts until the API's window of this length ends.
+# The API counts requests in windows of this length.
 WINDOW_SECONDS = 60.0
 # A window that should be over, yet answers 429: the clocks differ by a little.
 SHORTEST_PAUSE_SECONDS = 1.0
@@ -27,13 +27,15 @@ class Throttle:
         *,
         deadline_seconds: float,
         acquire: Callable[[str | None], float] = lambda _workspace: 0.0,
+        window_seconds: float = WINDOW_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
         """At most `most` slots, none later than `deadline_seconds` from now.
 
         Before each request `acquire` is asked for a place: 0 where there is one, else the seconds after which to try
-        again (see `rate_limit`). `clock` is in seconds.
+        again (see `rate_limit`). A 429 without Retry-After lasts until the window of `window_seconds` ends; `clock` is
+        in seconds.
         """
         self.progress: Callable[[], str] = str
         self._most = most
@@ -48,7 +50,8 @@ class Throttle:
         self._in_flight = 0
         self._cuts = 0
         self._paused_until = 0.0
-        self._window_start = -WINDOW_SECONDS
+        self._window_seconds = window_seconds
+        self._window_start = -window_seconds
         self.is_closed = False
 
     @property
@@ -116,7 +119,7 @@ class Throttle:
                 else:
                     break
             self._in_flight += 1
-            if now >= self._window_start + WINDOW_SECONDS:
+            if now >= self._window_start + self._window_seconds:
                 self._window_start = now
             return self._cuts
 
@@ -128,7 +131,7 @@ class Throttle:
             if error.retry_after is not None:
                 until = self._clock() + error.retry_after
             elif isinstance(error, RateLimitedError):
-                until = max(self._window_start + WINDOW_SECONDS, self._clock() + SHORTEST_PAUSE_SECONDS)
+                until = max(self._window_start + self._window_seconds, self._clock() + SHORTEST_PAUSE_SECONDS)
             else:
                 return
             self._paused_until = max(self._paused_until, until)

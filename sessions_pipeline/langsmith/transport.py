@@ -20,11 +20,7 @@ from sessions_pipeline.langsmith.auth import Auth, add_certificates, proxy_for
 from sessions_pipeline.langsmith.status_errors import PROXY_ADVICE
 
 NETWORK_ADVICE = "check LANGSMITH_ENDPOINT, network and proxy"
-HEADERS = {
-    "User-Agent": f"sessions-pipeline/{__version__}",
-    "Accept": "application/json",
-    "Accept-Encoding": "gzip",
-}
+HEADERS = {"User-Agent": f"sessions-pipeline/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"}
 CONNECT_SECONDS = 10.0
 # An error's body is read for its reasons only.
 MOST_ERROR_BYTES = 65_536

@@ -24,7 +24,6 @@ from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQu
 from sessions_pipeline.validation.json_text import split_object
 from sessions_pipeline.validation.records import Record, read_page
 
-Parameters = list[tuple[str, str]]
 COSTS = ("total_cost", "prompt_cost", "completion_cost")
 FEEDBACK = ("feedback_stats", "session_feedback_stats")
 TIERS = {'"LONG_LIVED"': '"longlived"', '"SHORT_LIVED"': '"shortlived"'}
@@ -117,7 +116,7 @@ SECOND = Endpoint("/api/v2/sessions", "a complete JSON object with items and nex
 DATASETS = Endpoint("/api/v1/datasets", ARRAY, FIRST.read)
 
 
-def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
+def second_parameters(query: SessionsQuery, cursor: str | None) -> list[tuple[str, str]]:
     """The query in version 2's names.
 
     Raises:
@@ -127,7 +126,7 @@ def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
         raise UsageError("version 2 of the API has no offset; narrow the list instead, such as by name")
     if query.sort_by is SessionSortableColumns.runs_count:
         raise UsageError("version 2 of the API does not sort by runs_count; choose another order")
-    pairs: Parameters = []
+    pairs: list[tuple[str, str]] = []
     for name, value in query.to_parameters():
         match name:
             case "offset":

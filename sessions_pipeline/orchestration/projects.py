@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.activity import is_within_reach, read_usage
+from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.orchestration.commits import Made, commit
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
 from sessions_pipeline.orchestration.recording import spec
@@ -41,7 +41,6 @@ def project_asset() -> dg.AssetsDefinition:
         with pipeline.workspaces() as (client, workspaces):
             for day in days:
                 _measure(pipeline, lake, client, workspaces, day)
-                pipeline.on_day(day)
         measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
         return dg.MaterializeResult(metadata=measured)
 
