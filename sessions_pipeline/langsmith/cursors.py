@@ -4,7 +4,7 @@ A cursor leads only forwards, and does not say what lies between its page and th
 have moved a session over the gap and out of sight. So the list is walked twice at the same time:
 
 1. The main walk reads the sessions. A second one, without the costly stats, is its witness, in pages of another size:
-   the ends of one walk's pages lie within pages of the other, and a page proves its interior (see `coverage`).
+   the ends of one walk's pages lie within pages of the other, and a page proves its interior (see `page`).
 2. What a witness alone has seen, the main walk has lost: it is read by id.
 3. Where pages of both end too near to each other to prove anything, another witness is begun, of another size again.
 4. Where there is no other size, walks are believed that saw the same sessions, unless pages of all of them begin with

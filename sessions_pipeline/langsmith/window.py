@@ -1,13 +1,18 @@
 """Which pages hold a window of start times, and when it is proven complete. Pure: asks for pages, fetches none.
 
-Pages are asked for so that each begins before (is newer than) the frontier, the start time down to which everything is
-proven (see `coverage`). A page that does not, because sessions were deleted or inserted meanwhile, proves nothing: the
-reader steps back and asks again. Sessions of equal start time must lie inside one page; where they are too many for
-that, two readings in a row must agree. A view that will not settle in a bounded number of tries is an error, never a
-short read.
+The frontier is the start time down to which everything is proven (see `page`). It moves down page by page, and each
+page is one round of a loop. First: what does the page prove? If it begins before (is newer than) the frontier, it joins
+what is proven, and the frontier moves to its last start time. Then: which page is wanted next?
 
-Where the list ends is proven too: a page that is shorter than others may come from a server whose cap has sunk, so an
-empty page must follow it, and none before records that other pages hold.
+- Usually the one that begins a little before this page's last start time, so that it joins in its turn.
+- The page begins behind the frontier, as what was deleted meanwhile has moved sessions up over the gap, so it proves
+  nothing: one further up, at twice the distance each time.
+- The page has no interior, as all of it starts at the same time, or at none that can be read: the whole group around it
+  is read until two readings in a row agree, and counts as one page.
+- The page may be the list's last: it is shorter than others, which may also come from a server whose cap has sunk. So
+  an empty page must follow it, and none before records that other pages hold.
+
+A view that will not settle in a bounded number of rounds is an error, never a short read.
 """
 
 from collections.abc import Generator
@@ -63,19 +68,9 @@ class WindowReader:
     def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[Ask, Page, int]:
         """Prove everything from `frontier` down to `floor`, beginning with `piece`; the frontier reached.
 
-        Each round looks at one page. First: what does it prove? If it joins what is proven and reaches further down,
-        the frontier moves to its last start time. Then: which page is wanted next?
+        One round for each page, as the module's docstring tells; remembered from round to round are:
 
-        - The page holds no record with a known place, or only such as start at the same time: it has no interior. The
-          whole group around it is read until two readings agree, and counts as one page.
-        - The page begins behind the frontier, as what was deleted has moved sessions up over the gap: one further up,
-          at twice the distance each time.
-        - The page may be the list's last, and nothing is behind it: the same page, as the end.
-        - Otherwise the page that begins a little before this one's last start time.
-
-        Three things are remembered from round to round:
-
-        fruitless: rounds in a row that proved nothing; too many are an error.
+        fruitless: rounds in a row that proved nothing.
         joined_at: where the last page that joined begins; a group without a known place is read from there on.
         late_until: the highest offset at which a page began too late. Pages on the way back down to it bring nothing
             new, which is no sign of trouble.
