@@ -54,11 +54,6 @@ class LocalStore:
                     return Opened(source, version)
                 source.close()
 
-    def read(self, key: str) -> bytes:
-        """The file's bytes."""
-        with self._as_lake_error(key):
-            return self._path(key).read_bytes()
-
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """When each file was written, its number and its size; None where there is none."""
         found: dict[str, str | None] = dict.fromkeys(keys)
@@ -91,10 +86,10 @@ class LocalStore:
         target, made = self._path(key), list[Path]()
         temporary = self._path(f"{TEMPORARY}/{quote(key, safe='')}")
         with self._as_lake_error(key, writing=True):
-            _make_folders(temporary.parent, [])
+            _make_folders(temporary.parent)
             try:
                 _write(temporary, data)
-                _make_folders(target.parent, made)
+                made = _make_folders(target.parent)
                 os.replace(temporary, target)  # noqa: PTH105
             except BaseException:
                 with suppress(OSError):
@@ -117,7 +112,7 @@ class LocalStore:
         # One lock object for each path and process, so that a second Lake on the same root re-enters it.
         lock = FileLock(path, mode=FILE_MODE, is_singleton=True)
         with self._as_lake_error(f"{LOCKS}/{name}.lock", writing=True):
-            _make_folders(path.parent, [])
+            _make_folders(path.parent)
             try:
                 lock.acquire(timeout=self._patience)
             except Timeout:
@@ -168,18 +163,13 @@ def _write(path: Path, data: bytes | pa.Buffer) -> None:
         os.close(fd)
 
 
-def _make_folders(path: Path, made: list[Path]) -> None:
-    """Make the folder and those above it, and note the ones made, outermost first."""
+def _make_folders(path: Path) -> list[Path]:
+    """Make the folder and those above it; the ones made, outermost first."""
     if path.is_dir():
-        return
-    _make_folders(path.parent, made)
-    try:
-        path.mkdir(FOLDER_MODE)
-    except FileExistsError:
-        if not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
-    else:
-        made.append(path)
+        return []
+    made = _make_folders(path.parent)
+    path.mkdir(FOLDER_MODE, exist_ok=True)
+    return [*made, path]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sessions_pipeline.tables import Table
 
 ROWS_PER_GROUP = 65_536
-BYTES_PER_GROUP = 256 * 1024 * 1024
+BYTES_PER_GROUP = 32 * 1024 * 1024
 COMPRESSION_LEVEL = 1
 
 # Whose file it is: a program that rewrites a file drops what it does not know, and with it what we keep there.

@@ -19,6 +19,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: mount it for writing",
     errno.EIO: "the disk reports an I/O error: check it",
     errno.ENOTDIR: "a file is where a folder should be: move it away",
+    errno.EEXIST: "a file is where a folder should be: move it away",
     errno.EISDIR: "a folder is where a file should be: move it away",
     errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
     errno.EXDEV: "its folder is a link to another file system: move it back",
@@ -55,10 +56,7 @@ class Store(Protocol):
         """The address that other programs read the object at."""
 
     def open(self, key: str, *, whole: bool) -> Opened:
-        """A Parquet file; `whole` says that most of it will be read, not its footer alone."""
-
-    def read(self, key: str) -> bytes:
-        """The whole object."""
+        """The object for reading; `whole` says that more of it will be read than a Parquet file's footer."""
 
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
         """Write the whole object, or replace it: a reader sees the former one or this one.

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
-from sessions_pipeline.lake.address import store_at
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.lake import Lake, store_at
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.store import ANY, Expected
