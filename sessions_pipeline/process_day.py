@@ -86,7 +86,7 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 
     Raises:
         NotReadError: nothing was fetched, and nothing is stored (or was, by `rules.as_of`).
-        SumOverflowError: a sum does not fit its column; the text names table, sum and day. All other tables are written.
+        SumOverflowError: a sum does not fit its column; the text names table, sum and day. All others are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
     try:

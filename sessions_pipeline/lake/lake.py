@@ -191,10 +191,12 @@ class Lake:
         Raises:
             LakeError: it could not be written; the former file is intact.
         """
-        return self.update_file(key, lambda _stored: content)
+        with self._store.lock("files"):
+            self._put(key, content)
+        return self._store.uri(key)
 
-    def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> str:
-        """Make another of a file that is no table's, None where there is none; its address.
+    def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Make another of a file that is no table's, None where there is none.
 
         Where another run was quicker, `change` is given what that has written.
 
@@ -205,7 +207,7 @@ class Lake:
             with self._store.lock("files"), suppress(LakeConflictError):
                 stored, version = self._read_file(key)
                 self._put(key, change(stored), version)
-                return self._store.uri(key)
+                return
 
     def read_file(self, key: str) -> bytes:
         """A file that is no table's.

@@ -86,10 +86,10 @@ class LocalStore:
         target, made = self._path(key), list[Path]()
         temporary = self._path(f"{TEMPORARY}/{quote(key, safe='')}")
         with self._as_lake_error(key, writing=True):
-            _make_folders(temporary.parent)
+            _make_folders(temporary.parent, [])
             try:
                 _write(temporary, data)
-                made = _make_folders(target.parent)
+                _make_folders(target.parent, made)
                 os.replace(temporary, target)  # noqa: PTH105
             except BaseException:
                 with suppress(OSError):
@@ -112,7 +112,7 @@ class LocalStore:
         # One lock object for each path and process, so that a second Lake on the same root re-enters it.
         lock = FileLock(path, mode=FILE_MODE, is_singleton=True)
         with self._as_lake_error(f"{LOCKS}/{name}.lock", writing=True):
-            _make_folders(path.parent)
+            _make_folders(path.parent, [])
             try:
                 lock.acquire(timeout=self._patience)
             except Timeout:
@@ -163,13 +163,12 @@ def _write(path: Path, data: bytes | pa.Buffer) -> None:
         os.close(fd)
 
 
-def _make_folders(path: Path) -> list[Path]:
-    """Make the folder and those above it; the ones made, outermost first."""
-    if path.is_dir():
-        return []
-    made = _make_folders(path.parent)
-    path.mkdir(FOLDER_MODE, exist_ok=True)
-    return [*made, path]
+def _make_folders(path: Path, made: list[Path]) -> None:
+    """Make the folder and those above it, and note the ones made, outermost first."""
+    if not path.is_dir():
+        _make_folders(path.parent, made)
+        path.mkdir(FOLDER_MODE, exist_ok=True)
+        made.append(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -119,7 +119,11 @@ def keys(root: DataRoot) -> list[str]:
 def files(root: DataRoot) -> dict[str, str]:
     """The digest of every file of a lake but its locks."""
     store = store_at(str(root))
-    return {key: sha256(store.open(key, whole=True).source.read()).hexdigest() for key in keys(root) if not key.startswith("_locks/")}
+    return {
+        key: sha256(store.open(key, whole=True).source.read()).hexdigest()
+        for key in keys(root)
+        if not key.startswith("_locks/")
+    }
 
 
 def copy(source: DataRoot, target: DataRoot) -> None:

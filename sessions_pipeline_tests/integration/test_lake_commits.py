@@ -344,3 +344,16 @@ def test_nothing_of_ours_is_left_when_a_put_is_refused(anywhere: Lake, data_root
         anywhere.replace(RAW_SESSIONS, DAY, raw("2"), {}, expected=None)
     if isinstance(data_root, Path):
         assert list((data_root / "_tmp").iterdir()) == []
+
+
+@also_in_a_bucket
+def test_of_many_that_change_a_file_that_is_no_table_s_at_once_none_undoes_another(data_root: DataRoot):
+    lakes = [Lake.open(str(data_root), query={}) for _ in range(4)]
+    lakes[0].write_file("_readings/begun", b"")
+
+    def add(number: int) -> None:
+        lakes[number % 4].update_file("_readings/notes", lambda stored: (stored or b"") + bytes([number]))
+
+    with ThreadPoolExecutor(4) as runs:
+        list(runs.map(add, range(12)))
+    assert sorted(lakes[0].read_file("_readings/notes")) == list(range(12))
