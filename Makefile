@@ -59,7 +59,7 @@ report: .venv/.runtime ## Write the HTML cost report of the data root
 	@$(BIN)/sessions-pipeline report
 
 bench: .venv/.dev ## Measure against other tools, in minutes; FULL=1 takes hours
-	@$(BIN)/python benchmarks/run.py $(if $(FULL),--full --write)
+	@$(BIN)/python benchmarks/bench.py $(if $(FULL),--full --write)
 
 screenshots: .venv/.dev ## Take the README's pictures of the UI from the demo's data
 	@$(BIN)/python docs/screenshots.py

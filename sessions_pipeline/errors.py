@@ -141,10 +141,6 @@ class NotReadError(LakeError):
     """A table was asked for whose source was never read for that day."""
 
 
-class EngineError(SessionsPipelineError):
-    """Dagster's webserver did not queue a run."""
-
-
 class InstanceError(SessionsPipelineError):
     """Dagster's instance can't be used: its `dagster.yaml`, or its database."""
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from dotenv import dotenv_values
 from pydantic import (
     AliasChoices,
+    AliasGenerator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -43,10 +44,6 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _variable(name: str, *fallbacks: str, default: Any) -> Any:
-    return Field(default, validation_alias=AliasChoices(name, *fallbacks))
-
-
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -57,35 +54,35 @@ class Settings(BaseModel):
     nothing but what it is given. `warnings` name variables that look like ours and are not.
     """
 
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        # Whatever has no other name below; `page_size` is SESSIONS_PIPELINE_PAGE_SIZE.
+        alias_generator=AliasGenerator(validation_alias=lambda field: f"SESSIONS_PIPELINE_{field.upper()}"),
+    )
 
-    api_key: SecretStr | None = _variable("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY", default=None)
-    endpoint: str = _variable("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT", default=DEFAULT_ENDPOINT)
-    api_version: Literal["v1", "v2", "auto"] = _variable("SESSIONS_PIPELINE_API_VERSION", default="auto")
-    workspace_ids: Names = _variable("LANGSMITH_WORKSPACE_ID", default=())
-    bearer_token: SecretStr | None = _variable("LANGSMITH_BEARER_TOKEN", default=None)
-    data_root: str = _variable("SESSIONS_PIPELINE_DATA_ROOT", default="data")
-    start_date: date = _variable("SESSIONS_PIPELINE_START_DATE", default=date(2025, 1, 1))
-    lookback_days: Annotated[int, Field(ge=0, le=3650)] = _variable("SESSIONS_PIPELINE_LOOKBACK_DAYS", default=3)
-    days_per_run: Annotated[int | None, Field(ge=1)] = _variable("SESSIONS_PIPELINE_DAYS_PER_RUN", default=None)
-    concurrency: Annotated[int, Field(ge=1, le=64)] = _variable("SESSIONS_PIPELINE_CONCURRENCY", default=8)
-    requests_per_minute: Annotated[int | None, Field(ge=8)] = _variable(
-        "SESSIONS_PIPELINE_REQUESTS_PER_MINUTE", default=None
-    )
-    rate_store: SecretStr | None = _variable("SESSIONS_PIPELINE_RATE_STORE", default=None)
-    page_size: Annotated[int, Field(ge=1, le=100)] = _variable("SESSIONS_PIPELINE_PAGE_SIZE", default=100)
-    query: Mapping[str, Any] = _variable("SESSIONS_PIPELINE_QUERY", default={})
-    attributes: Names = _variable("SESSIONS_PIPELINE_ATTRIBUTES", default=("models", "git.branch"))
-    max_rejected_ratio: Annotated[float, Field(ge=0, le=1)] = _variable(
-        "SESSIONS_PIPELINE_MAX_REJECTED_RATIO", default=0.2
-    )
-    redact: Names = _variable("SESSIONS_PIPELINE_REDACT", default=())
-    keep_readings_days: Annotated[int | None, Field(ge=1)] = _variable(
-        "SESSIONS_PIPELINE_KEEP_READINGS_DAYS", default=None
-    )
-    deadline_minutes: Annotated[float, Field(gt=0)] = _variable("SESSIONS_PIPELINE_DEADLINE_MINUTES", default=120)
-    dagster_home: str | None = _variable("DAGSTER_HOME", default=None)
-    warnings: tuple[str, ...] = ()
+    api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY"))
+    endpoint: str = Field(DEFAULT_ENDPOINT, validation_alias=AliasChoices("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT"))
+    workspace_ids: Names = Field((), validation_alias="LANGSMITH_WORKSPACE_ID")
+    bearer_token: SecretStr | None = Field(None, validation_alias="LANGSMITH_BEARER_TOKEN")
+    dagster_home: str | None = Field(None, validation_alias="DAGSTER_HOME")
+    warnings: tuple[str, ...] = Field((), validation_alias="warnings")
+    api_version: Literal["v1", "v2", "auto"] = "auto"
+    data_root: str = "data"
+    start_date: date = date(2025, 1, 1)
+    lookback_days: int = Field(3, ge=0, le=3650)
+    days_per_run: int | None = Field(None, ge=1)
+    concurrency: int = Field(8, ge=1, le=64)
+    requests_per_minute: int | None = Field(None, ge=8)
+    rate_store: SecretStr | None = None
+    page_size: int = Field(100, ge=1, le=100)
+    query: Mapping[str, Any] = {}
+    attributes: Names = ("models", "git.branch")
+    max_rejected_ratio: float = Field(0.2, ge=0, le=1)
+    redact: Names = ()
+    keep_readings_days: int | None = Field(None, ge=1)
+    deadline_minutes: float = Field(120, gt=0)
 
     @property
     def absolute_data_root(self) -> str:
@@ -172,7 +169,7 @@ def _unquoted(value: str) -> str:
 
 def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
     """A warning for each variable that looks like one of ours; LangSmith's SDK has others of its own."""
-    known = [str(name) for field in Settings.model_fields.values() for name in _choices(field.validation_alias)]
+    known = [name for field in Settings.model_fields.values() for name in _names(field.validation_alias)]
     warnings = []
     for name in sorted(set(names) - set(known)):
         if _OURS.fullmatch(name):
@@ -183,8 +180,8 @@ def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _choices(alias: object) -> list[Any]:
-    return list(alias.choices) if isinstance(alias, AliasChoices) else []
+def _names(alias: object) -> list[str]:
+    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
 def _plain(message: str) -> str:

@@ -43,6 +43,7 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
         "priced_session_count": int(known is not None),
         "unpriced_session_count": int(known is None),
         "zero_cost_with_tokens_count": 0,
+        "is_day_over": True,
         "total_cost": known,
         **columns,
     }
@@ -90,11 +91,12 @@ def report_of(
     rejected: Sequence[date | None] = (),
     sessions: Sequence[Mapping[str, Any]] = (),
     unread: Sequence[date] = (),
-    read_at: datetime | None = datetime(2025, 4, 2, 9, 30, tzinfo=UTC),
+    read_at: datetime = datetime(2025, 4, 2, 9, 30, tzinfo=UTC),
     names: Mapping[str, str] | None = None,
 ) -> ReportData:
     """A report on daily rows; both periods were read but for the days of `unread`."""
     asked = 2 * ((last - first).days + 1)
+    read = frozenset({last - timedelta(days=back) for back in range(asked)} - set(unread))
     kept = pa.schema([SESSIONS.schema.field(name) for name in KEPT_COLUMNS])
     return ReportData(
         first=first,
@@ -103,10 +105,10 @@ def report_of(
         experiments=experiments,
         rejected=Counter(rejected),
         kept=kept_readings(pa.Table.from_pylist(list(sessions), kept)),
-        days_read=frozenset({last - timedelta(days=back) for back in range(asked)} - set(unread)),
+        days_read=read,
         projects=projects,
         names=names or {},
-        read_at=read_at,
+        readings={day: read_at for day in read if first <= day <= last},
     )
 
 

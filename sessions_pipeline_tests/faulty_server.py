@@ -13,6 +13,7 @@ A fault is a kind, how many answers it spoils (`times`, None for all), after how
 | `ignore_offset`, `repeat_last`, `unsorted` | | the page of offset 0; the last page for ever; records in reverse |
 | `deprecated` | date | `Deprecation` and `Sunset` headers, of version 1 alone |
 | `gone` | 404, 410 | version 1 is gone: that status with a JSON body; version 2 answers |
+| `no_datasets` | 403, 404, 503 … | `/api/v1/datasets`, and nothing else, answers with that status and a JSON body |
 | `same_cursor` | | version 2 gives one cursor for ever |
 """
 
@@ -28,9 +29,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
+from sessions_pipeline.sandbox.app import KEY, Api
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from sessions_pipeline.sandbox.app import KEY, Api
+from sessions_pipeline.langsmith.versions import DATASETS
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import SEED, CompanyData
 from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
@@ -39,7 +41,7 @@ from sessions_pipeline.sandbox.server import serving
 
 KINDS = (
     *("status", "html", "redirect", "reset", "truncated", "not_json", "latency", "cap"),
-    *("ignore_offset", "repeat_last", "unsorted", "deprecated", "gone", "same_cursor"),
+    *("ignore_offset", "repeat_last", "unsorted", "deprecated", "gone", "no_datasets", "same_cursor"),
 )
 Undated = Literal["postgres", "first", "last"]
 
@@ -149,6 +151,8 @@ class FaultyApi(Api):
             is_first = path.startswith("/api/v1/")
             if "gone" in faults and is_first:
                 faults["status"] = faults["gone"]
+            if "no_datasets" in faults and path == DATASETS.path:
+                faults["status"] = faults["no_datasets"]
             response = _instead(faults) or await _answer_of(inner, scope, receive)
             if "deprecated" in faults and is_first:
                 response.headers["Deprecation"] = "true"

@@ -8,24 +8,16 @@ import traceback
 import click
 
 from sessions_pipeline import __version__
-from sessions_pipeline.cli.group import LazyGroup
+from sessions_pipeline.cli.demo import demo, sandbox
+from sessions_pipeline.cli.doctor import doctor
+from sessions_pipeline.cli.listing import list_sessions
+from sessions_pipeline.cli.materialize import materialize, report
 from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say
 from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import without_secrets
 
 
-@click.group(
-    cls=LazyGroup,
-    lazy={
-        "materialize": "sessions_pipeline.cli.materialize:materialize",
-        "list": "sessions_pipeline.cli.listing:list_sessions",
-        "report": "sessions_pipeline.cli.report:report",
-        "doctor": "sessions_pipeline.cli.doctor:doctor",
-        "sandbox": "sessions_pipeline.cli.sandbox:sandbox",
-        "demo": "sessions_pipeline.cli.demo:demo",
-    },
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="sessions-pipeline")
 def cli() -> None:
     """What your LLM experiments cost: LangSmith sessions as Parquet and daily cost per dataset.
@@ -36,6 +28,10 @@ def cli() -> None:
       sessions-pipeline doctor
       sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31
     """  # noqa: D301 - \b is click's mark for lines that are not to be joined
+
+
+for command in (materialize, list_sessions, report, doctor, demo, sandbox):
+    cli.add_command(command)
 
 
 def main() -> None:
@@ -51,7 +47,7 @@ def main() -> None:
         status = error.exit_code
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
-        hint = f"; see `{context.command_path} --help`" if context else ""
+        hint = f" (see `{context.command_path} --help`)" if context else ""
         status = _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         status = _fail("stopped; the days that were finished stay written", 1)

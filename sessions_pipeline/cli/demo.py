@@ -1,11 +1,13 @@
-"""`make demo`: the sandbox, two months of it as one Dagster run over real HTTP, and what came out."""
+"""The made-up company: `sessions-pipeline demo` reads two months of it, `sessions-pipeline sandbox` serves it alone."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from sessions_pipeline.cli.group import heavy_imports
+from sessions_pipeline.cli.terminal import heavy_imports
+from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import DEMO, Settings
 
 DAYS, SHOWN = 60, 30
@@ -28,17 +30,21 @@ def demo(days: int) -> None:
         settings = demo_settings(sandbox.url, sandbox.key, first)
         made = run_days(settings, first, today, select="*")
     print_summary(settings, made, max(first, today - timedelta(days=SHOWN - 1)), today)
-    click.echo(_where_next(settings))
+    variables = f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} DAGSTER_HOME={settings.dagster_home}"
+    from_a_wheel = f"{variables} dagster dev -m sessions_pipeline.definitions"
+    ui = "make dev SANDBOX=1" if DEMO.startswith("make") else from_a_wheel
+    click.echo(f"Dagster  {ui}    # the same data, its graph, checks and schedules")
 
 
 def demo_settings(url: str, key: str, first: date) -> Settings:
-    """Settings for the sandbox alone, and an instance of its own: nothing of the environment is used."""
+    """Settings for the sandbox alone, and a Dagster instance of its own: nothing of the environment is used."""
     from sessions_pipeline.orchestration.home import STORAGE
 
     home = ROOT.resolve() / "_dagster"
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").write_text(f"{STORAGE}telemetry:\n  enabled: false\n")
+    # The storage is named its folder, as DAGSTER_HOME may be another, or none.
+    storage = f"{STORAGE}    config:\n      base_dir: {json.dumps(str(home))}\n"
+    (home / "dagster.yaml").write_text(f"{storage}telemetry:\n  enabled: false\nnux:\n  enabled: false\n", "utf-8")
     return Settings.model_validate(
         {
             "LANGSMITH_API_KEY": key,
@@ -50,8 +56,21 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
     )
 
 
-def _where_next(settings: Settings) -> str:
-    variables = f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} DAGSTER_HOME={settings.dagster_home}"
-    from_a_wheel = f"{variables} dagster dev -m sessions_pipeline.definitions"
-    ui = "make dev SANDBOX=1" if DEMO.startswith("make") else from_a_wheel
-    return f"Dagster  {ui}    # the same data, its graph, checks and schedules"
+@click.command(
+    short_help="Serve the API of a made-up company.", epilog="Example: sessions-pipeline sandbox --port 8123"
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8123, help="Port; 0 takes a free one.")
+@click.option("--seed", default=7, help="Other seeds make other data.")
+def sandbox(port: int, seed: int) -> None:
+    """Serve a made-up company's sessions on 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C."""
+    from sessions_pipeline.sandbox.server import KEY, serve
+
+    def ready(url: str) -> None:
+        click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
+        click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
+        click.echo("Ctrl-C stops it.")
+
+    try:
+        serve(port, seed=seed, ready=ready)
+    except OSError as error:
+        raise SessionsPipelineError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None

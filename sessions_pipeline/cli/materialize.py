@@ -1,11 +1,11 @@
-"""`sessions-pipeline materialize`: the assets of some days, as one Dagster run in this process."""
+"""`materialize`: the assets of some days, as one Dagster run in this process; `report`: a page of what is there."""
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import click
 
-from sessions_pipeline.cli.group import heavy_imports
-from sessions_pipeline.cli.terminal import load_settings
+from sessions_pipeline.cli.terminal import heavy_imports, load_settings
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.settings import Settings
 
@@ -65,8 +65,7 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
 def _check_days(first: date, last: date, settings: Settings) -> None:
     """Refuse days in the wrong order, before the first partition or in the future."""
     today = datetime.now(UTC).date()
-    if first > last:
-        raise UsageError(f"--from {first} is after --to {last}; swap them")
+    _check_order(first, last)
     if first < settings.start_date:
         raise UsageError(
             f"--from {first} is before the first partition {settings.start_date}; "
@@ -74,3 +73,32 @@ def _check_days(first: date, last: date, settings: Settings) -> None:
         )
     if last > today:
         raise UsageError(f"--to {last} is in the future; today is {today} (UTC)")
+
+
+def _check_order(first: date, last: date) -> None:
+    if first > last:
+        raise UsageError(f"--from {first} is after --to {last}; swap them")
+
+
+@click.command(
+    short_help="Write the HTML cost report.",
+    epilog="Example: sessions-pipeline report --from 2026-01-01 --to 2026-01-31 --output january.html",
+)
+@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it the last 30 days read.")
+@click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write instead.")
+def report(first: datetime | None, last: datetime | None, output: Path | None) -> None:
+    """Write one page that works offline: total, trend, datasets, projects, the most expensive experiments."""
+    settings = load_settings()
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.report import latest_days, write_report
+
+    lake = Lake.open(settings.data_root, query=settings.query)
+    if first and last:
+        days = first.date(), last.date()
+        _check_order(*days)
+    elif first or last:
+        raise UsageError("give both --from and --to, or neither")
+    else:
+        days = latest_days(lake)
+    click.echo(write_report(lake, *days, output))

@@ -1,6 +1,8 @@
 """What the command line writes: safe for a terminal, whole for other programs, within what the output can encode."""
 
+import gc
 import io
+import itertools
 import os
 import shutil
 import sys
@@ -48,21 +50,15 @@ def load_settings() -> Settings:
     return settings
 
 
-def is_utf8() -> bool:
-    """Whether standard output takes every character."""
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
 def print_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
     footer: Sequence[str] = (),
     drop: Sequence[str] = (),
-    hide: str | None = None,
     width: int | None = None,
 ) -> None:
-    """Print rows without the column `hide`; counts and money to the right. `width`: the terminal's own without it.
+    """Print rows; counts and money to the right. `width`: the terminal's own without it.
 
     Where a terminal is too narrow, the columns of `drop` are left out, the first one first; a cell is never broken over
     lines, and cut only if nothing else helps.
@@ -71,37 +67,40 @@ def print_table(
 
     console = Console(width=width or (None if sys.stdout.isatty() else WIDTH))
     for dropped in range(len(drop) + 1):
-        table = _table(columns, rows, footer, set(columns) - {hide, *drop[:dropped]})
+        places = [place for place, name in enumerate(columns) if name not in drop[:dropped]]
+        table = _table([[line[place] for place in places] for line in (columns, footer or columns, *rows)])
         if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
             break
+    table.show_footer = bool(footer)
     console.print(table)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str], kept: set[str]) -> "Table":
+def _table(lines: Sequence[Sequence[str]]) -> "Table":
+    """Of the headers, the footers, and the rows."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    encoding = sys.stdout.encoding or "ascii"
-
-    def text(cell: str) -> Text:
-        return Text(visible(cell).encode(encoding, "backslashreplace").decode(encoding))
-
-    table = Table(
-        box=box.SIMPLE_HEAD if is_utf8() else None,
-        show_footer=bool(footer),
-        pad_edge=False,
-        padding=(0, 1 if is_utf8() else 2, 0, 0),
-    )
-    places = [place for place, name in enumerate(columns) if name in kept]
-    for place in places:
-        justify: Any = "right" if columns[place] in NUMBERS else "left"
-        table.add_column(
-            columns[place].replace("Bar", ""), footer[place] if footer else "", justify=justify, no_wrap=True
-        )
+    headers, footers, *rows = lines
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for header, footer in zip(headers, footers, strict=True):
+        table.add_column(header, footer, justify="right" if header in NUMBERS else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(text(row[place]) for place in places))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return table
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import Dagster without looking for garbage among a million objects that stay: a sixth of its time."""
+    if sys.stderr.isatty():
+        click.echo("Loading Dagster ...", err=True)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager
@@ -114,12 +113,20 @@ def progress_bar(days: int) -> Iterator["Callable[[date], None]"]:
         yield lambda _day: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns: tuple[Any, ...] = (TextColumn("Days"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[day]}"))
+    columns = (TextColumn("Days"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal:
         console = Console(file=terminal, force_terminal=True, width=shutil.get_terminal_size().columns)
         options: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
-        with Progress(*columns, TimeElapsedColumn(), console=console, refresh_per_second=4, **options) as bar:
-            task = bar.add_task("days", total=days, day="reading")
-            yield lambda day: bar.update(task, advance=1, day=day.isoformat())
+        with Progress(*columns, console=console, refresh_per_second=4, **options) as bar:
+            # One more than the days, since what is made of all of them comes after the last.
+            task = bar.add_task("days", total=days + 1, said=f"0/{days} reading")
+            numbers = itertools.count(1)
+
+            def on_day(day: date) -> None:
+                number = next(numbers)
+                said = f"{number}/{days} {day if number < days else 'and what is made of them'}"
+                bar.update(task, completed=number, said=said)
+
+            yield on_day

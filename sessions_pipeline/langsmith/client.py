@@ -17,7 +17,7 @@ from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.rate_limit import RateLimiter
 from sessions_pipeline.langsmith.redaction import Path, parse_paths, redact
 from sessions_pipeline.langsmith.status_errors import http_date, status_error
-from sessions_pipeline.langsmith.throttle import Throttle
+from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle
 from sessions_pipeline.langsmith.transport import Reply, Transport
 from sessions_pipeline.langsmith.versions import FIRST, SECOND, Answer, ApiVersion, Endpoint, decide
 from sessions_pipeline.settings import Settings
@@ -84,15 +84,21 @@ class SessionsClient:
         self.progress = lambda: f"{self.requests} requests"
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, clock: Callable[[], datetime] = now) -> Self:
+    def from_settings(
+        cls, settings: Settings, *, clock: Callable[[], datetime] = now, window_seconds: float = WINDOW_SECONDS
+    ) -> Self:
         """A client for the settings' endpoint, whose deadline counts from now; sends nothing yet.
+
+        `window_seconds`: in which the API counts requests.
 
         Raises:
             SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
         """
         auth = Auth.from_settings(settings)
         seconds, limiter = settings.deadline_minutes * 60, RateLimiter.from_settings(settings)
-        throttle = Throttle(settings.concurrency, deadline_seconds=seconds, limiter=limiter)
+        throttle = Throttle(
+            settings.concurrency, deadline_seconds=seconds, limiter=limiter, window_seconds=window_seconds
+        )
         transport = Transport(auth, most_connections=settings.concurrency)
         version = SECOND if settings.api_version == SECOND.name else FIRST
         private, may_move = parse_paths(settings.redact), settings.api_version == "auto"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimitedError, ServerError, TimedOutError
 
-# A 429 without Retry-After lasts until the API's window of this length ends.
+# The API counts requests in windows of this length.
 WINDOW_SECONDS = 60.0
 # A window that should be over, yet answers 429: the clocks differ by a little.
 SHORTEST_PAUSE_SECONDS = 1.0
@@ -35,12 +35,13 @@ class Throttle:
         *,
         deadline_seconds: float,
         limiter: Limiter | None = None,
+        window_seconds: float = WINDOW_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
         """At most `most` slots, none later than `deadline_seconds` from now, each with a place from the `limiter`.
 
-        `clock` is in seconds.
+        A 429 without Retry-After lasts until the window of `window_seconds` ends; `clock` is in seconds.
         """
         self.progress: Callable[[], str] = str
         self._most = most
@@ -56,7 +57,8 @@ class Throttle:
         self._in_flight = 0
         self._cuts = 0
         self._paused_until = 0.0
-        self._window_start = -WINDOW_SECONDS
+        self._window_seconds = window_seconds
+        self._window_start = -window_seconds
         self._closed = False
 
     @property
@@ -129,7 +131,7 @@ class Throttle:
                 else:
                     break
             self._in_flight += 1
-            if now >= self._window_start + WINDOW_SECONDS:
+            if now >= self._window_start + self._window_seconds:
                 self._window_start = now
             return self._cuts
 
@@ -141,7 +143,7 @@ class Throttle:
             if error.retry_after is not None:
                 until = self._clock() + error.retry_after
             elif isinstance(error, RateLimitedError):
-                until = max(self._window_start + WINDOW_SECONDS, self._clock() + SHORTEST_PAUSE_SECONDS)
+                until = max(self._window_start + self._window_seconds, self._clock() + SHORTEST_PAUSE_SECONDS)
             else:
                 return
             self._paused_until = max(self._paused_until, until)

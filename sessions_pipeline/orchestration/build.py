@@ -4,6 +4,7 @@ import dagster as dg
 
 from sessions_pipeline.orchestration.assets import daily_assets
 from sessions_pipeline.orchestration.checks import table_checks
+from sessions_pipeline.orchestration.names import names_asset
 from sessions_pipeline.orchestration.partitions import daily_partitions
 from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -22,6 +23,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
         assets=[
             daily_assets(daily_partitions(settings.start_date), settings.days_per_run),
             period_assets(),
+            names_asset(),
             project_asset(),
             report_asset(),
         ],

@@ -105,6 +105,14 @@ class Pipeline:
                 for warning in client.warnings:
                     warn(warning)
 
+    def connect(self) -> SessionsClient:
+        """A client for the API; sends nothing yet.
+
+        Raises:
+            SettingError: no key is set, or a setting is wrong.
+        """
+        return SessionsClient.from_settings(self.settings, clock=self.clock)
+
     @contextmanager
     def workspaces(self) -> Iterator[tuple[SessionsClient, list[Workspace]]]:
         """The API's workspaces, one for each id in the settings, sharing connections and patience.
@@ -114,7 +122,7 @@ class Pipeline:
         """
         query, asked_for = self.query, self.settings.workspace_ids or (None,)
         with (
-            SessionsClient.from_settings(self.settings, clock=self.clock) as client,
+            self.connect() as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 

@@ -41,7 +41,6 @@ def project_asset() -> dg.AssetsDefinition:
         with pipeline.workspaces() as (client, workspaces):
             for day in days:
                 _measure(pipeline, lake, client, workspaces, day)
-                pipeline.on_day(day)
         measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
         return dg.MaterializeResult(metadata=measured)
 

@@ -4,7 +4,12 @@ import dagster as dg
 
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.recording import OWNERS
-from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, EXPERIMENT_SUMMARY, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_PROJECT,
+    EXPERIMENT_SUMMARY,
+    REFERENCE_DATASETS,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+)
 
 REPORT = "cost_report"
 
@@ -14,7 +19,12 @@ def report_asset() -> dg.AssetsDefinition:
 
     @dg.asset(
         name=REPORT,
-        deps=[WEEKLY_COST_BY_REFERENCE_DATASET.name, EXPERIMENT_SUMMARY.name, DAILY_COST_BY_PROJECT.name],
+        deps=[
+            WEEKLY_COST_BY_REFERENCE_DATASET.name,
+            EXPERIMENT_SUMMARY.name,
+            REFERENCE_DATASETS.name,
+            DAILY_COST_BY_PROJECT.name,
+        ],
         group_name="insight",
         owners=OWNERS,
         kinds={"html"},

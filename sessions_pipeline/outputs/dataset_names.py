@@ -1,44 +1,54 @@
-"""What datasets are called. The API's sessions hold only ids, so a name is what experiments say of themselves."""
+"""What datasets are called: as the API says now, else as experiments say of themselves."""
 
 import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from datetime import date
+from typing import TypeAlias
 
 import pyarrow.compute as pc
 
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
 
-# Names are looked for in this many of the latest days.
+# Names that the API did not give are looked for in this many of the latest days.
 MOST_DAYS = 7
-# Where evaluation code commonly leaves the dataset's name in `extra.metadata`.
-_KEYS = ("dataset_name", "dataset")
+Key: TypeAlias = tuple[str, str]
+"""A workspace and a dataset."""
 
 
-def dataset_names(lake: Lake, days: Sequence[date]) -> dict[str, str]:
-    """Datasets' names by id; of several names the latest day's counts.
+def dataset_names(lake: Lake, keys: AbstractSet[Key], days: Sequence[date]) -> dict[Key, str]:
+    """Names of these workspaces' datasets, of which some may have none: those that the API gives.
+
+    For datasets that it gives no name, `extra.metadata.dataset_name` of the latest experiments on the days counts.
 
     Raises:
         LakeError: a file can't be read.
     """
-    names: dict[str, str] = {}
-    for day in [day for day in sorted(days, reverse=True) if lake.has(SESSIONS, day)][:MOST_DAYS]:
-        sessions = lake.read(SESSIONS, day, ("reference_dataset_id", "extra"))
-        # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
-        named = sessions.filter(
-            pc.and_(pc.is_valid(sessions.column(0)), pc.match_substring(sessions.column("extra"), '"dataset'))
-        )
-        for dataset, extra in zip(*(named.column(name).to_pylist() for name in sessions.column_names), strict=True):
-            if dataset not in names and (name := _name(extra)):
-                names[dataset] = name
+    listed = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
+    current = {(row["tenant_id"], row["id"]): row["name"] for row in (listed.rows.to_pylist() if listed else ())}
+    names = {key: current[key] for key in keys if current.get(key, "").strip()}
+    if len(names) < len(keys):
+        for day in [day for day in sorted(days, reverse=True) if lake.has(SESSIONS, day)][:MOST_DAYS]:
+            for key, name in _said(lake, day):
+                if key in keys and key not in names:
+                    names[key] = name
     return names
+
+
+def _said(lake: Lake, day: date) -> list[tuple[Key, str]]:
+    sessions = lake.read(SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
+    # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
+    says = pc.match_substring(sessions.column("extra"), '"dataset_name"')
+    columns = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says)).to_pydict().values()
+    named = [((tenant, dataset), _name(extra)) for tenant, dataset, extra in zip(*columns, strict=True)]
+    return [(key, name) for key, name in named if name]
 
 
 def _name(extra: str) -> str | None:
     try:
         # Integers may have more digits than Python converts.
-        metadata = json.loads(extra, parse_int=str).get("metadata")
-    except (ValueError, RecursionError, AttributeError):
+        name = json.loads(extra, parse_int=str)["metadata"]["dataset_name"]
+    except (ValueError, RecursionError, KeyError, TypeError):
         return None
-    found = (metadata.get(key) for key in _KEYS) if isinstance(metadata, dict) else ()
-    return next((name for name in found if isinstance(name, str) and name), None)
+    return name if isinstance(name, str) and name.strip() else None

@@ -22,23 +22,6 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 _LIKE_A_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r]")
 
 
-def total(values: Iterable[Decimal | None]) -> Decimal | None:
-    """The exact sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return None
-    added = Decimal(0)
-    for value in known:
-        added = EXACT.add(added, value)
-    return added
-
-
-def known_sum(values: Iterable[int | None]) -> int | None:
-    """The sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
 def exact(value: Decimal | None) -> str:
     """Every digit, without an exponent or closing zeros; empty for unknown."""
     if value is None:

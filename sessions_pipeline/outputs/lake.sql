@@ -44,6 +44,55 @@ CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM file_of('weekly_
 CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM file_of('monthly_cost_by_reference_dataset');
 -- End of the views.
 
+-- What datasets are called, one row for each that experiments ran against: the name that the API gives, else the one
+-- that the latest experiment says (`extra.metadata.dataset_name`), else the id. `dataset` is for people to read and to
+-- group by: where two datasets bear one name, the beginning of the id stands behind it. Whether the API has given names
+-- yet is looked up when this file is run.
+SET VARIABLE api_names = (
+    SELECT if(
+        count(*) > 0,
+        'SELECT tenant_id, id, name FROM file_of(''reference_datasets'')',
+        'SELECT NULL::VARCHAR AS tenant_id, NULL::VARCHAR AS id, NULL::VARCHAR AS name WHERE false'
+    )
+    FROM glob(getvariable('data_root') || '/reference_datasets/*.parquet')
+);
+CREATE OR REPLACE VIEW dataset_names AS
+WITH
+ran AS (SELECT DISTINCT tenant_id, reference_dataset_id FROM daily_cost_by_reference_dataset),
+given AS (
+    SELECT tenant_id, id AS reference_dataset_id, name
+    FROM query(getvariable('api_names'))
+    WHERE trim(name) <> ''
+),
+said AS (
+    SELECT tenant_id, reference_dataset_id, arg_max(extra ->> '$.metadata.dataset_name', start_time) AS name
+    FROM sessions ANTI JOIN given USING (tenant_id, reference_dataset_id)
+    WHERE contains(extra, '"dataset_name"')
+        AND json_type(extra, '$.metadata.dataset_name') = 'VARCHAR'
+        AND trim(extra ->> '$.metadata.dataset_name') <> ''
+    GROUP BY ALL
+),
+named AS (
+    SELECT
+        tenant_id,
+        reference_dataset_id,
+        coalesce(given.name, said.name, reference_dataset_id) AS name,
+        left(reference_dataset_id, 8) AS short_id
+    FROM ran
+    LEFT JOIN given USING (tenant_id, reference_dataset_id)
+    LEFT JOIN said USING (tenant_id, reference_dataset_id)
+)
+SELECT
+    tenant_id,
+    reference_dataset_id,
+    name,
+    CASE
+        WHEN count(*) OVER (PARTITION BY name, short_id) > 1 THEN name || ' (' || reference_dataset_id || ')'
+        WHEN count(*) OVER (PARTITION BY name) > 1 THEN name || ' (' || short_id || ')'
+        ELSE name
+    END AS dataset
+FROM named;
+
 -- FOCUS (FinOps Open Cost and Usage Specification) column names, one row per experiment, charged to the UTC day it
 -- started. Period ends are exclusive. FOCUS allows no null cost, this view does: a null is a cost that is unknown,
 -- not zero. Who sends the invoice is not known here: the costs are what LangSmith computed from the models' prices.

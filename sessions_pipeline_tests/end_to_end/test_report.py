@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.report.spending import spending
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, LAST, SCRIPT, daily, made_up, report_of
@@ -139,12 +138,11 @@ def test_the_headline_is_the_exact_total_of_the_parquet(show: Open) -> None:
 def test_the_sums_by_dataset_and_by_day_are_the_parquets(show: Open) -> None:
     page = show()
     page.locator("summary").click()
-    spent = spending(DATA)
-    for one in spent.datasets:
+    for one in DATA.datasets:
         exact = values(page, f"tr[data-dataset='{one.id}'] td:nth-child(2)")
         assert exact == ([] if one.now.cost is None else [formatting.exact(one.now.cost)])
     by_day = values(page, ".buckets td:nth-child(2)")
-    assert by_day == [formatting.exact(one.usage.cost) for one in spent.buckets if one.usage.cost is not None]
+    assert by_day == [formatting.exact(one.totals.cost) for one in DATA.buckets if one.totals.cost is not None]
     assert "not known" in texts(page.locator(".buckets td:nth-child(2)"))
 
 

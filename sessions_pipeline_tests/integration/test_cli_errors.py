@@ -17,6 +17,7 @@ import stamina
 
 from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
+from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.strategies import openapi
 
@@ -320,7 +321,7 @@ def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("materialise",), ("No such command 'materialise'", "did you mean 'materialize'")),
+        (("materialise",), ("No such command 'materialise'", "Did you mean 'materialize'?")),
         (("list", "--limits", "3"), ("--limit", "list --help")),
         (("list", "--limit", "many"), ("--limit", "should be a valid integer")),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
@@ -341,7 +342,8 @@ def test_a_taken_port_is_one_line(run: Run) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_tells_its_address_and_ends_in_peace(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "sessions_pipeline.cli", "sandbox", "--port", "0"]
+    program = (sys.executable, "-W", "error", "-m", "sessions_pipeline.cli")
+    command = hearing_ctrl_c(*program, "sandbox", "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -25,7 +25,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     TODAY,
     DataRoot,
     accounts,
-    also_in_a_bucket,
     contents,
     failing_in_one_line,
     files,
@@ -203,7 +202,6 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
     assert accounts(data_root)[TODAY][1:3] == (1, 1)
 
 
-@also_in_a_bucket
 def test_a_run_of_one_workspace_keeps_the_rows_of_another(data_root: DataRoot) -> None:
     with running_sandbox(now=NOW, broken=False) as sandbox:
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")

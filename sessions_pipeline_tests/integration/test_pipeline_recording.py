@@ -84,9 +84,12 @@ def test_only_days_that_were_written_count_as_materialized_and_the_run_says_why_
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     bad = [record(number, NOW - timedelta(days=1), name=["no name"]) for number in range(900, 940)]
-    with running_sandbox(texts=sorted([*some_records(20), *bad], key=_start, reverse=True), now=NOW) as sandbox:
-        with pytest.raises(TooManyRejectedError, match=f"{DAYS[1]}: 40 of"):
-            run_days(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
+    texts = sorted([*some_records(20), *bad], key=_start, reverse=True)
+    with (
+        running_sandbox(texts=texts, now=NOW) as sandbox,
+        pytest.raises(TooManyRejectedError, match=f"{DAYS[1]}: 40 of"),
+    ):
+        run_days(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
     written = sorted(str(day) for day in lake_at(tmp_path / "lake").days(SESSIONS))
     assert written == [str(FIRST), str(TODAY)]
     for table in DAILY:

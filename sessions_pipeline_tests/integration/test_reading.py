@@ -24,13 +24,14 @@ from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     DERIVED,
     RAW_SESSIONS,
+    REFERENCE_DATASETS,
     REJECTED_SESSIONS,
     SESSIONS,
     TABLES,
     Table,
 )
 from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
-from sessions_pipeline_tests.builders import NOON, dataset, experiment, session, sessions_table, table_of, uuid
+from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, table_of, uuid
 from sessions_pipeline_tests.days import day_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
@@ -81,6 +82,11 @@ def fill(root: Path) -> None:
     daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS)
     for period in PERIODS:
         lake.replace(period.table, None, sum_periods(period, None, daily, dict.fromkeys(DAYS, True), DAYS), {})
+    named = [
+        {"id": dataset(which), "tenant_id": TENANT, "name": name, "read_at": NOON}
+        for which, name in ((1, "support-answers"), (2, "query-rewrite"))
+    ]
+    lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", named), {})
 
 
 def sections() -> dict[str, str]:
@@ -128,9 +134,12 @@ def lake(place: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnection, table: Table) -> None:
+    if table is REFERENCE_DATASETS:
+        assert lake.sql("FROM file_of('reference_datasets')").columns == table.schema.names
+        return
     if table is DAILY_COST_BY_PROJECT:
         with pytest.raises(duckdb.IOException, match="No files found"):
-            lake.sql("FROM days_of('daily_cost_by_project')").fetchall()
+            lake.sql("FROM usage_of('daily_cost_by_project')").fetchall()
         return
     partition = [] if table.partition is None else [table.partition]
     assert lake.sql(f"FROM {table.name}").columns == [*table.schema.names, *partition]
@@ -144,7 +153,7 @@ def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path, place:
         connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
         connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
         connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
-        found = connection.sql("SELECT usage_date, total_cost FROM days_of('daily_cost_by_project')").fetchall()
+        found = connection.sql("SELECT usage_date, total_cost FROM usage_of('daily_cost_by_project')").fetchall()
     assert found == [(FIRST, Decimal("1.5"))]
 
 
@@ -157,6 +166,55 @@ def test_lake_sql_looks_below_the_current_folder_without_a_data_root(
     with duckdb.connect() as connection:
         connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
         assert connection.sql("SELECT count(*) FROM sessions").fetchall() == [(32,)]
+
+
+def names_of(connection: duckdb.DuckDBPyConnection, root: Path) -> list[tuple[str, ...]]:
+    """What `dataset_names` says of the lake at `root`."""
+    connection.execute(f"SET VARIABLE data_root = '{root}'")
+    connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
+    return connection.sql(
+        "SELECT reference_dataset_id, name, dataset FROM dataset_names ORDER BY reference_dataset_id"
+    ).fetchall()
+
+
+def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_path: Path) -> None:
+    said = [
+        *('{"metadata": "dataset_name"}', '{"metadata": {"dataset_name": "early"}}'),
+        *('{"metadata": {"dataset_name": "said\\u0007"}}', '{"metadata": {"dataset_name": ["no", "text"]}}'),
+    ]
+    rows = [
+        *(experiment(n, reference_dataset_id=dataset(1), extra=extra) for n, extra in enumerate(said, 1)),
+        experiment(6, reference_dataset_id=dataset(2), extra='{"metadata": {"dataset_name": "golden"}}'),
+        experiment(7, reference_dataset_id=dataset(3)),
+        experiment(8, reference_dataset_id=dataset(4)),
+    ]
+    root = tmp_path / "lake"
+    fill(root)
+    lake = Lake.open(str(root), query={})
+    for day in (*DAYS, UNDATED):
+        tables = day_of({SESSIONS: sessions_table(*(rows if day == FIRST else ()))})
+        lake.replace(SESSIONS, day, tables[SESSIONS], {})
+        costs = DERIVED[DAILY_COST_BY_REFERENCE_DATASET].make(tables)
+        lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, costs, {})
+    given = [
+        {"id": dataset(number), "tenant_id": TENANT, "name": name, "read_at": NOON}
+        for number, name in ((2, "renamed"), (4, "renamed"), (5, "unused"), (1, " "))
+    ]
+    Path(lake.uri(REFERENCE_DATASETS, None)).unlink()
+    with duckdb.connect() as connection:
+        assert names_of(connection, root) == [
+            (dataset(1), "said\x07", "said\x07"),
+            (dataset(2), "golden", "golden"),
+            (dataset(3), dataset(3), dataset(3)),
+            (dataset(4), dataset(4), dataset(4)),
+        ]
+        lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", given), {})
+        assert names_of(connection, root) == [
+            (dataset(1), "said\x07", "said\x07"),
+            (dataset(2), "renamed", f"renamed ({dataset(2)})"),
+            (dataset(3), dataset(3), dataset(3)),
+            (dataset(4), "renamed", f"renamed ({dataset(4)})"),
+        ]
 
 
 def test_focus_costs_are_the_experiments_exact_costs_on_the_day_they_started(lake: duckdb.DuckDBPyConnection) -> None:

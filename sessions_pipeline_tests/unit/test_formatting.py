@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.outputs import formatting
+from sessions_pipeline.outputs.formatting import EXACT
+from sessions_pipeline.outputs.spending import total
 
 MONEYS = st.decimals(0, Decimal(10) ** 20 - 1, places=18, allow_nan=False)
 
@@ -56,11 +58,11 @@ def test_exact_text_gives_the_same_number_back_without_an_exponent(value: Decima
 
 @given(st.lists(st.none() | MONEYS, max_size=40))
 def test_a_total_is_the_exact_sum_of_what_is_known_whatever_its_order(values: list[Decimal | None]) -> None:
-    known = [int(value.scaleb(18, formatting.EXACT)) for value in values if value is not None]
-    found = formatting.total(values)
+    known = [int(value.scaleb(18, EXACT)) for value in values if value is not None]
+    found = total(values)
     assert (found is None) is (not known)
-    assert found is None or found.scaleb(18, formatting.EXACT) == sum(known)
-    assert formatting.total(reversed(values)) == found
+    assert found is None or found.scaleb(18, EXACT) == sum(known)
+    assert total(reversed(values)) == found
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -17,7 +19,6 @@ from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.report.ranking import panels
-from sessions_pipeline.outputs.report.spending import spending
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import (
     FIRST,
@@ -87,7 +88,7 @@ def test_the_total_is_the_exact_sum_of_the_period_alone() -> None:
         daily(LAST + timedelta(days=1), 1, "1000"),
         daily(None, 1, "1000"),
     )
-    assert spending(data).now.cost == Decimal("99999999999999999999.100000000000000001")
+    assert data.now.cost == Decimal("99999999999999999999.100000000000000001")
     assert "$99,999,999,999,999,999,999.10" in words(build_report(data))
 
 
@@ -105,12 +106,11 @@ def test_an_unknown_cost_is_called_unknown_and_never_zero() -> None:
 @pytest.mark.parametrize(("days", "unit"), [(1, "day"), (45, "day"), (46, "week"), (200, "week"), (201, "month")])
 def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, unit: str) -> None:
     data = made_up(LAST - timedelta(days=days - 1), LAST, datasets=3, experiments=0)
-    spent = spending(data)
-    assert spent.unit == unit
-    parts = [cost for bucket in spent.buckets for cost in bucket.costs.values()]
-    assert sum(parts) == sum(bucket.usage.cost or 0 for bucket in spent.buckets) == spent.now.cost
-    assert sum(bucket.days for bucket in spent.buckets) == days
-    assert sum(bucket.days_read for bucket in spent.buckets) == days - len(spent.unread)
+    assert data.unit == unit
+    parts = [cost for bucket in data.buckets for cost in bucket.costs.values()]
+    assert sum(parts) == sum(bucket.totals.cost or 0 for bucket in data.buckets) == data.now.cost
+    assert sum(bucket.days for bucket in data.buckets) == days
+    assert sum(bucket.days_read for bucket in data.buckets) == days - len(data.unread)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
         ],
         unread=[date(2025, 3, 5), date(2025, 3, 6), date(2025, 3, 9)],
     )
-    told = {caveat.key: (caveat.fine, f"{caveat.headline} {caveat.text}") for caveat in caveats(data, spending(data))}
+    told = {caveat.key: (caveat.fine, f"{caveat.headline} {caveat.text}") for caveat in caveats(data)}
     assert not any(fine for key, (fine, _) in told.items() if key != "read_at")
     assert told["unpriced"][1].startswith("1 of 2 experiments without a cost")
     assert told["zero_cost"][1].startswith("2 experiments cost exactly $0")
@@ -167,20 +167,34 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
     assert told["rejected"][1].startswith("4 records rejected")
     assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]
     assert told["kept"][1].startswith("3 experiments kept, $4.00")
-    assert told["read_at"][1].startswith("Read 2 Apr 2025, 09:30 UTC")
+    assert told["read_at"][1].startswith("Last read 2 Apr 2025, 09:30 UTC")
     assert told["undated"][1].startswith("1 experiment without a start time")
 
     fine = report_of(daily(FIRST, 1, "5"))
-    assert all(caveat.fine for caveat in caveats(fine, spending(fine)))
+    assert all(caveat.fine for caveat in caveats(fine))
     html = build_report(fine)
     assert html.index("How far to trust these numbers") < html.index("Cost by dataset")
 
 
 def test_a_day_that_was_not_over_when_it_was_read_is_told() -> None:
     data = report_of(daily(FIRST, 1, "5"), read_at=datetime(2025, 3, 30, 23, 59, tzinfo=UTC))
-    (caveat,) = (caveat for caveat in caveats(data, spending(data)) if caveat.key == "days")
+    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "days")
     assert not caveat.fine
-    assert caveat.text == "All 30 days were read. 30 Mar 2025 was not over when it was read; its costs will grow."
+    assert caveat.headline == "The last day is not complete"
+    assert caveat.text == "30 Mar 2025 was not over when it was last read; costs will grow."
+
+
+def test_days_that_were_never_read_again_after_their_end_are_told() -> None:
+    early = {FIRST + timedelta(days=days): datetime(2025, 3, 2, 12, tzinfo=UTC) for days in (1, 2)}
+    data = report_of(daily(FIRST, 1, "5"))
+    data = replace(data, readings={**data.readings, **early})
+    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "days")
+    assert (caveat.fine, caveat.headline) == (False, "2 days not complete")
+    assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025 were not over when they were last read; costs will grow."
+
+
+def test_what_judges_spent_is_said_not_to_be_counted() -> None:
+    assert "Judge calls are not counted" in words(build_report(made_up()))
 
 
 def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> None:
@@ -209,8 +223,8 @@ def test_without_usage_by_project_the_page_says_how_to_measure_it(projects: list
 def test_the_best_for_their_cost_are_those_that_no_other_beats(points: list[tuple[int, int]]) -> None:
     rows = [summary(number, str(cost), score / 10) for number, (cost, score) in enumerate(points)]
     data = report_of(daily(FIRST, 1, "5"), experiments=rows)
-    ((panel,), _) = panels(data, spending(data))
-    best = {(one.cost, round((one.score or 0) * 10)) for one in panel.best}
+    ((panel,), _) = panels(data)
+    best = {(one.row["total_cost"], round((one.score or 0) * 10)) for one in panel.best}
     unbeaten = {
         (cost, score)
         for cost, score in points
@@ -224,8 +238,8 @@ def test_the_best_for_their_cost_are_those_that_no_other_beats(points: list[tupl
 def test_an_experiment_whose_model_has_no_price_is_not_the_best_for_its_cost() -> None:
     rows = [summary(1, "0", 0.9, total_tokens=5), summary(2, "0", 0.5, total_tokens=0), summary(3, "2", 0.8)]
     data = report_of(daily(FIRST, 1, "5"), experiments=rows)
-    ((panel,), _) = panels(data, spending(data))
-    assert [one.name for one in panel.best] == ["experiment 2", "experiment 3"]
+    ((panel,), _) = panels(data)
+    assert [one.row["name"] for one in panel.best] == ["experiment 2", "experiment 3"]
     assert (panel.scored, panel.without) == (2, 1)
 
 
@@ -273,7 +287,7 @@ def test_the_rows_in_the_page_hold_every_column_of_the_parquet_exactly() -> None
         for name in ("prompt_cost", "completion_cost", "total_cost"):
             row[name] = None if row[name] is None else Decimal(row[name])
 
-    def order(row: dict[str, Any]) -> tuple[Any, ...]:
+    def order(row: Mapping[str, Any]) -> tuple[Any, ...]:
         return row["start_date"], row["reference_dataset_id"]
 
     assert sorted(found, key=order) == sorted(inside, key=order)

@@ -1,167 +1,141 @@
-"""The report's charts: SVG, drawn by Vega-Lite without a browser or a network, that follows the page's colours.
+"""The report's charts: where marks and ticks stand. `charts.html.j2` draws them, so that the style sheet colours them.
 
-A mark shows its value when touched. Names never become text of a chart: they stand in the legend and the captions
-beside it, and in the marks' descriptions, which Vega escapes.
+Coordinates are in SVG's units, `y` downwards. Names stand in the marks' tips alone, and never become text of a chart.
 """
 
-import html
-import re
-from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any
+from collections.abc import Iterator, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any, NamedTuple
 
-from sessions_pipeline.outputs.formatting import money, number, total
-from sessions_pipeline.outputs.report.ranking import Experiment, Panel
-from sessions_pipeline.outputs.report.spending import Bucket, Spending
+from sessions_pipeline.outputs.formatting import EXACT, money, number, visible
+from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.ranking import Panel, Scored
+from sessions_pipeline.outputs.spending import Bucket, total
 
-# Neighbours differ in luminance, not only in hue. The style sheet makes variables and patterns of all these colours.
-_COLOURS = ("#12355b", "#e0862a", "#7d2a55", "#c9a227", "#1f7a6d", "#6fa3dc")
-_OTHERS, _UNREAD, _FAINT, _RULE, _PAPER = "#a3a39b", "#eeeeee", "#5a6472", "#dcdfe3", "#ffffff"
-SERIES = len(_COLOURS)
-_LARGEST_PLAIN_TICK = 10_000
-
-Spec = dict[str, Any]
-
-_MARK = re.compile(r' aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[a-z -]*"')
-_ROLE = re.compile(r' (?:role|aria-roledescription|aria-hidden|aria-label)="[^"]*"')
-_OUTER = re.compile(r"\A<svg [^>]*?(viewBox=\"[^\"]*\")>")
+# Datasets with a colour of their own; the style sheet has as many, and one for all others.
+SERIES = 6
+# What labels of the axes take.
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 8, 24
+LABEL_WIDTH = 56
+_SUFFIXES = ("", "k", "M", "B", "T")
 
 
-def stacked(spent: Spending, *, width: int, height: int, description: str) -> str:
+class Scale(NamedTuple):
+    """Values from `low` to `high` on a line from `start` to `end`."""
+
+    low: Decimal
+    high: Decimal
+    start: float
+    end: float
+
+    def __call__(self, value: Decimal) -> float:
+        """Where a value stands."""
+        share = EXACT.divide(value - self.low, self.high - self.low)
+        return round(self.start + float(share) * (self.end - self.start), 1)
+
+
+def ticks(low: Decimal, high: Decimal, most: int = 5) -> list[Decimal]:
+    """Round numbers, a step of 1, 2 or 5 apart, of which the first is not above `low` and the last not below `high`."""
+    raw = EXACT.divide(high - low or abs(high) or Decimal(1), most)
+    power = Decimal(1).scaleb(raw.adjusted())
+    step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= raw)
+    first = EXACT.divide(low, step).to_integral_value(ROUND_FLOOR)
+    last = max(first + 1, EXACT.divide(high, step).to_integral_value(ROUND_CEILING))
+    return [(first + place) * step for place in range(int(last - first) + 1)]
+
+
+def money_label(value: Decimal, step: Decimal) -> str:
+    """US dollars at a tick, short, so that neighbours `step` apart differ."""
+    if value == 0:
+        return "$0"
+    if step.adjusted() not in range(-6, 3 * len(_SUFFIXES)):
+        return f"${value:.2g}"
+    thousands = max(0, step.adjusted() // 3)
+    places = 0 if step >= 1 else max(2, -step.adjusted())
+    return f"${value.scaleb(-3 * thousands):,.{places}f}{_SUFFIXES[thousands]}"
+
+
+def stacked(data: ReportData, *, width: int, height: int) -> dict[str, Any]:
     """Costs by day, week or month, stacked by dataset, the most expensive at the bottom; days not read are marked."""
-    series = {one.id: index for index, one in enumerate(spent.datasets[:SERIES])}
-    names = {one.id: one.name for one in spent.datasets[:SERIES]}
-    bars = [bar for bucket in spent.buckets for bar in _bars(bucket, series, names)]
-    largest = max((float(bucket.usage.cost or 0) for bucket in spent.buckets), default=0.0)
-    unread = [
-        {"bucket": bucket.label, "tip": f"{bucket.long_label}: {_unread(bucket)}"}
-        for bucket in spent.buckets
-        if bucket.days_read < bucket.days
-    ]
-    x = {
-        "field": "bucket",
-        "type": "ordinal",
-        "sort": None,
-        "scale": {"domain": [bucket.label for bucket in spent.buckets], "paddingInner": 0.22, "paddingOuter": 0.1},
-        "axis": {"title": None, "labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 8, "ticks": False},
-    }
-    y = {**money_axis(largest), "scale": {"domainMin": 0, "nice": True}, "stack": "zero"}
-    colour = {
-        "field": "series",
-        "type": "ordinal",
-        "legend": None,
-        "scale": {"domain": list(range(SERIES + 1)), "range": [*_COLOURS, _OTHERS]},
-    }
-    tip = {"field": "tip", "type": "nominal"}
-    spec = {
+    largest = max((bucket.totals.cost or Decimal(0) for bucket in data.buckets), default=Decimal(0))
+    steps = ticks(Decimal(0), largest)
+    y = Scale(steps[0], steps[-1], height - BOTTOM, TOP)
+    band = (width - LEFT) / len(data.buckets)
+    # Every label that has room.
+    every = -(-LABEL_WIDTH // max(1, int(band)))
+    lefts = [round(LEFT + place * band, 1) for place in range(len(data.buckets))]
+    return {
         "width": width,
         "height": height,
-        "padding": 2,
-        "encoding": {"x": x, "description": tip},
-        "layer": [
-            {"data": {"values": unread}, "mark": {"type": "rect", "color": _UNREAD}},
-            {
-                "data": {"values": bars},
-                "mark": {"type": "bar", "stroke": _PAPER, "strokeWidth": 1},
-                "encoding": {"y": y, "color": colour, "order": {"field": "series", "type": "quantitative"}},
-            },
+        "left": LEFT,
+        "bottom": height - BOTTOM,
+        "band": round(band, 1),
+        "y_ticks": [(y(step), money_label(step, steps[1])) for step in steps],
+        "labels": [
+            (round(left + band / 2, 1), bucket.label)
+            for place, (left, bucket) in enumerate(zip(lefts, data.buckets, strict=True))
+            if place % every == 0
+        ],
+        "unread": [
+            (left, f"{bucket.long_label}{_unread(bucket)}")
+            for left, bucket in zip(lefts, data.buckets, strict=True)
+            if bucket.days_read < bucket.days
+        ],
+        "bars": [
+            {"x": round(left + band * 0.11, 1), "width": round(band * 0.78, 1), **bar}
+            for left, bucket in zip(lefts, data.buckets, strict=True)
+            for bar in _bars(bucket, data, y)
         ],
     }
-    return render_svg(spec, description)
 
 
-def _bars(bucket: Bucket, series: Mapping[str, int], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    others = total(cost for key, cost in bucket.costs.items() if key not in series)
-    parts = [(series[key], names[key], cost) for key, cost in bucket.costs.items() if key in series]
-    if others is not None:
-        parts.append((SERIES, "Other datasets", others))
-    note = f" ({_unread(bucket)})" if bucket.days_read < bucket.days else ""
-    return [
-        {
-            "bucket": bucket.label,
-            "series": index,
-            "value": float(cost),
-            "tip": f"{name} · {bucket.long_label}{note} · {money(cost)}",
-        }
-        for index, name, cost in sorted(parts, key=lambda part: part[0])
-    ]
+def _bars(bucket: Bucket, data: ReportData, y: Scale) -> Iterator[dict[str, Any]]:
+    shown = data.datasets[:SERIES]
+    others = total(cost for key, cost in bucket.costs.items() if key not in {one.id for one in shown})
+    parts = [(one.name, bucket.costs.get(one.id)) for one in shown] + [("Other datasets", others)]
+    below = Decimal(0)
+    for series, (name, cost) in enumerate(parts):
+        if cost is not None:
+            top, bottom = y(below + cost), y(below)
+            tip = f"{name} · {bucket.long_label}{_unread(bucket)} · {money(cost)}"
+            yield {"y": top, "height": round(bottom - top, 1), "series": series, "tip": tip}
+            below = EXACT.add(below, cost)
 
 
 def _unread(bucket: Bucket) -> str:
-    return "not read" if bucket.days == 1 else f"{bucket.days - bucket.days_read} of {bucket.days} days not read"
+    missing = bucket.days - bucket.days_read
+    if not missing:
+        return ""
+    return " (not read)" if bucket.days == 1 else f" ({missing} of {bucket.days} days not read)"
 
 
-def scatter(panel: Panel, *, width: int, height: int, description: str) -> str:
-    """Scores by cost: experiments that no other beats are filled and joined by a line, the others are hollow."""
-    others, best = ([_point(one, panel) for one in group] for group in (panel.others, panel.best))
-    largest = max((one["value"] for one in (*others, *best)), default=0.0)
-    x = {**money_axis(largest), "scale": {"zero": True, "nice": True}}
-    x["axis"] = {**x["axis"], "tickCount": 3, "labelOverlap": "greedy", "domain": True}
-    y_axis = {"title": None, "tickCount": 4, "domain": False, "ticks": False, "format": "~g"}
-    y = {"field": "score", "type": "quantitative", "scale": {"zero": False, "nice": True}, "axis": y_axis}
-    tip = {"description": {"field": "tip", "type": "nominal"}}
-    hollow = {"type": "point", "filled": False, "stroke": _FAINT, "size": 36, "strokeWidth": 1.3, "opacity": 0.75}
-    filled = {"type": "point", "filled": True, "fill": _COLOURS[0], "shape": "diamond", "size": 95, "opacity": 1}
-    line = {"type": "line", "color": _COLOURS[0], "interpolate": "step-after", "strokeWidth": 1.5, "aria": False}
-    spec = {
+def scatter(panel: Panel, *, width: int, height: int) -> dict[str, Any]:
+    """Scores by cost: where experiments stand, and the line that joins those that no other beats."""
+    everyone = (*panel.others, *panel.best)
+    scores = [Decimal(str(one.score)) for one in everyone]
+    across = ticks(Decimal(0), max(one.row["total_cost"] for one in everyone), 3)
+    up = ticks(min(scores), max(scores))
+    x, y = Scale(across[0], across[-1], LEFT, width - RIGHT - 16), Scale(up[0], up[-1], height - BOTTOM, TOP)
+
+    def marks(group: Sequence[Scored]) -> list[tuple[float, float, str]]:
+        return [(x(one.row["total_cost"]), y(Decimal(str(one.score))), _tip(one)) for one in group]
+
+    best = marks(panel.best)
+    return {
         "width": width,
         "height": height,
-        "padding": 4,
-        "encoding": {"x": x, "y": y},
-        "layer": [
-            {"data": {"values": others}, "mark": hollow, "encoding": tip},
-            {"data": {"values": best}, "mark": line},
-            {"data": {"values": best}, "mark": filled, "encoding": tip},
-        ],
+        "left": LEFT,
+        "bottom": height - BOTTOM,
+        "y_ticks": [(y(step), f"{float(step):.10g}") for step in up],
+        "labels": [(x(step), money_label(step, across[1])) for step in across],
+        "others": marks(panel.others),
+        "best": best,
+        "line": "".join(
+            f"M{left} {top}" if not place else f"H{left}V{top}" for place, (left, top, _) in enumerate(best)
+        ),
     }
-    return render_svg(spec, description)
 
 
-def _point(one: Experiment, panel: Panel) -> dict[str, Any]:
-    tip = f"{one.name or 'no name'} · {panel.score_key} {number(one.score)} · {money(one.cost)}"
-    return {"value": float(one.cost or Decimal(0)), "score": one.score, "tip": tip}
-
-
-def money_axis(largest: float) -> Spec:
-    """US dollars from zero up, written so that ticks differ and read well."""
-    if largest >= _LARGEST_PLAIN_TICK:
-        form = "$~s"
-    elif largest > 4:  # noqa: PLR2004 - whole dollars are enough for four ticks
-        form = "$,.0f"
-    else:
-        form = f"$.{2 if largest >= 0.4 else 3 - Decimal(str(largest or 1)).adjusted()}f"  # noqa: PLR2004 - cents
-    axis = {"title": None, "format": form, "tickCount": 4, "domain": False, "ticks": False}
-    return {"field": "value", "type": "quantitative", "axis": axis}
-
-
-def render_svg(spec: Spec, description: str) -> str:
-    """A Vega-Lite specification as SVG: one picture for assistive technology, its marks' descriptions as `data-tip`.
-
-    The attributes can be replaced as text, because Vega escapes quotation marks in them and no name is a text node.
-    """
-    import vl_convert  # noqa: PLC0415 - 65 MB, for those who draw
-
-    axis = {
-        "aria": False,
-        "labelColor": _FAINT,
-        "gridColor": _RULE,
-        "domainColor": _RULE,
-        "tickColor": _RULE,
-        "labelFontSize": 11,
-        "labelPadding": 6,
-    }
-    config = {
-        "font": "Helvetica, Arial, Liberation Sans, sans-serif",
-        "view": {"stroke": None},
-        "aria": True,
-        "axis": axis,
-        "axisX": {"grid": False, "labelPadding": 7},
-    }
-    fitted = {"autosize": {"type": "fit", "contains": "padding"}, "background": None, **spec, "config": config}
-    svg = vl_convert.vegalite_to_svg(fitted, show_warnings=False)
-    marked = _ROLE.sub("", _MARK.sub(r' data-tip="\1"', svg))
-    named = f'role="img" aria-label="{html.escape(description)}" class="chart"'
-    inlined, replaced = _OUTER.subn(lambda outer: f"<svg {outer[1]} {named}>", marked)
-    if not replaced:
-        raise ValueError(f"no SVG: {svg[:80]}")
-    return inlined
+def _tip(one: Scored) -> str:
+    name = visible(one.row["name"] or "no name")
+    return f"{name} · {one.key} {number(one.score)} · {money(one.row['total_cost'])}"

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, TypeAlias
+from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, is_day_over
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.dataset_names import dataset_names
-from sessions_pipeline.outputs.formatting import dataset_labels, total
+from sessions_pipeline.outputs.formatting import dataset_labels
+from sessions_pipeline.outputs.spending import Bucket, DatasetSpending, Row, Totals, by_dataset, by_time, total, unit_of
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -24,8 +26,6 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.readings import load_readings
-
-Row: TypeAlias = Mapping[str, Any]
 
 KEPT_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since")
 """The columns of `sessions` that say which earlier readings were kept."""
@@ -42,15 +42,15 @@ class Kept:
     cost: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReportData:
     """What the report says, before any layout. Rows have their table's columns and its partition's.
 
     `daily` (`daily_cost_by_reference_dataset`) also has the period before, which has as many days and ends where this
     one begins, and the rows without a day. `experiments` (`experiment_summary`) and `projects`
     (`daily_cost_by_project`; None: not measured) are the period's alone. `rejected` counts records by day, None for
-    those without one. `days_read` are the days of both periods that were read, `names` datasets' names by id,
-    `labels` what each is called on the page, and `read_at` is the time of the latest reading.
+    those without one. `days_read` are the days of both periods that were read, `names` datasets' names by id, and
+    `readings` the time of each day's last reading.
     """
 
     first: date
@@ -62,12 +62,7 @@ class ReportData:
     kept: Kept = Kept()
     days_read: frozenset[date] = frozenset()
     names: Mapping[str, str] = field(default_factory=dict)
-    read_at: datetime | None = None
-    labels: Mapping[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        datasets = [row["reference_dataset_id"] for row in (*self.daily, *self.experiments)]
-        object.__setattr__(self, "labels", dataset_labels(datasets, self.names))
+    readings: Mapping[date, datetime] = field(default_factory=dict)
 
     @property
     def days(self) -> list[date]:
@@ -75,9 +70,83 @@ class ReportData:
         return days_between(self.first, self.last)
 
     @property
-    def before(self) -> list[date]:
+    def days_before(self) -> list[date]:
         """The days of the period before."""
         return days_between(first_before(self.first, self.last), self.first - timedelta(days=1))
+
+    @cached_property
+    def unread(self) -> list[date]:
+        """The days of the period that were not read."""
+        return [day for day in self.days if day not in self.days_read]
+
+    @cached_property
+    def unread_before(self) -> list[date]:
+        """The same of the period before."""
+        return [day for day in self.days_before if day not in self.days_read]
+
+    @property
+    def read_at(self) -> datetime | None:
+        """The latest reading of all; None: no day was read."""
+        return max(self.readings.values(), default=None)
+
+    @property
+    def unfinished(self) -> list[date]:
+        """The days that were read last before they were over."""
+        return [day for day, read_at in sorted(self.readings.items()) if not is_day_over(day, read_at)]
+
+    @cached_property
+    def labels(self) -> Mapping[str, str]:
+        """What each dataset is called on the page, by id."""
+        return dataset_labels((row["reference_dataset_id"] for row in (*self.daily, *self.experiments)), self.names)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The daily rows of the period, the latest day first."""
+        return sorted((row for row in self._dated if self.first <= row["start_date"] <= self.last), key=_latest_first)
+
+    @property
+    def _dated(self) -> list[Row]:
+        return [row for row in self.daily if row["start_date"] is not None]
+
+    @cached_property
+    def rows_before(self) -> list[Row]:
+        """The daily rows of the period before."""
+        return [row for row in self._dated if row["start_date"] < self.first]
+
+    @cached_property
+    def now(self) -> Totals:
+        """The sums of the period."""
+        return Totals.of(self.rows)
+
+    @cached_property
+    def before(self) -> Totals:
+        """The sums of the period before."""
+        return Totals.of(self.rows_before)
+
+    @cached_property
+    def undated(self) -> Totals:
+        """The sums of what has no day, and belongs to no period."""
+        return Totals.of(row for row in self.daily if row["start_date"] is None)
+
+    @cached_property
+    def datasets(self) -> list[DatasetSpending]:
+        """What was spent on each dataset, the most expensive first."""
+        return by_dataset(self.rows, self.rows_before, self.labels)
+
+    @property
+    def unit(self) -> str:
+        """`day`, `week` or `month`."""
+        return unit_of(len(self.days))
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """What was spent by day, week or month."""
+        return by_time(self.days, self.rows, self.days_read, self.unit)
+
+
+def _latest_first(row: Row) -> tuple[Any, ...]:
+    cost = -1 if row["total_cost"] is None else row["total_cost"]
+    return -row["start_date"].toordinal(), -cost, row["reference_dataset_id"], row["tenant_id"]
 
 
 def first_before(first: date, last: date) -> date:
@@ -95,17 +164,19 @@ def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
     inside = [day for day in read if day >= first]
     usage = [day for day in lake.days(DAILY_COST_BY_PROJECT) if first <= day <= last]
     rejected = _read(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    daily = _read(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED]).to_pylist()
+    names = dataset_names(lake, {(row["tenant_id"], row["reference_dataset_id"]) for row in daily}, read)
     return ReportData(
         first=first,
         last=last,
-        daily=_read(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED]).to_pylist(),
+        daily=daily,
         experiments=_read(lake, EXPERIMENT_SUMMARY, inside).to_pylist(),
         projects=_read(lake, DAILY_COST_BY_PROJECT, usage).to_pylist() if usage else None,
         rejected=Counter(rejected.column("start_date").to_pylist()),
         kept=kept_readings(_read(lake, SESSIONS, inside, KEPT_COLUMNS)),
         days_read=frozenset(read),
-        names=dataset_names(lake, read),
-        read_at=max((_last_read(lake, day) for day in inside), default=None),
+        names={dataset: name for (_, dataset), name in names.items()},
+        readings={day: _last_read(lake, day) for day in inside},
     )
 
 

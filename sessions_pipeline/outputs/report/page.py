@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts, ranking
 from sessions_pipeline.outputs.report.caveats import caveats
-from sessions_pipeline.outputs.report.data import ReportData, Row
-from sessions_pipeline.outputs.report.spending import Spending, spending
+from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.spending import total
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 
@@ -24,7 +23,8 @@ ROWS_SHOWN = 50
 PROJECTS_SHOWN = 10
 MOVERS = 3
 
-_WIDE, _NARROW, _PANEL = (1000, 300), (340, 250), (300, 180)
+# The chart of all costs, drawn for a desk and for a phone: class, width and height.
+STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
 _KEYS = ("start_date", "tenant_id", "reference_dataset_id")
 
 
@@ -42,60 +42,37 @@ def build_report(data: ReportData) -> str:
 
 
 def _content(data: ReportData) -> dict[str, Any]:
-    spent = spending(data)
-    found, left_out = ranking.panels(data, spent)
+    panels, left_out = ranking.panels(data)
     used = ranking.projects(data)
-    moved = sorted(spent.datasets, key=lambda one: (-abs(one.difference), one.id))
+    moved = sorted(data.datasets, key=lambda one: (-abs(one.difference), one.id))
     return {
         "data": data,
         "range": formatting.days(data.first, data.last),
-        "range_before": formatting.days(data.before[0], data.before[-1]),
-        "spent": spent,
-        "empty": not spent.rows and not data.experiments and not (data.days_read & set(data.days)),
-        "compared": len(spent.unread_before) < len(data.before),
-        "at_least": bool(spent.now.unpriced or spent.unread),
-        "caveats": caveats(data, spent),
+        "range_before": formatting.days(data.days_before[0], data.days_before[-1]),
+        "empty": not (data.rows or data.experiments or data.days_read.intersection(data.days)),
+        "compared": len(data.unread_before) < len(data.days_before),
+        "caveats": caveats(data),
         "movers": [one for one in moved if one.difference][:MOVERS],
-        "stack": _stack(data, spent),
+        "stacks": [(name, charts.stacked(data, width=width, height=height)) for name, width, height in STACKS],
         "series": charts.SERIES,
         "projects": used[:PROJECTS_SHOWN],
         "other_projects": len(used[PROJECTS_SHOWN:]),
-        "other_projects_cost": formatting.total(one.cost for one in used[PROJECTS_SHOWN:]),
-        "projects_cost": formatting.total(one.cost for one in used),
+        "other_projects_cost": total(one.cost for one in used[PROJECTS_SHOWN:]),
+        "projects_cost": total(one.cost for one in used),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
-        "projects_measured": data.projects is not None,
         "most_expensive": ranking.most_expensive(data),
-        "panels": [(panel, _panel_svg(panel)) for panel in found],
+        "panels": [(panel, charts.scatter(panel, width=300, height=180)) for panel in panels],
         "panels_left_out": left_out,
-        "shown": spent.rows[:ROWS_SHOWN],
-        "embedded": _embedded(data, spent.rows),
+        "shown": data.rows[:ROWS_SHOWN],
+        "tenants": sorted({row["tenant_id"] for row in data.rows}),
+        "embedded": _embedded(data),
     }
 
 
-def _stack(data: ReportData, spent: Spending) -> dict[str, str] | None:
-    if spent.now.cost is None:
-        return None
-    description = (
-        f"Cost by {spent.unit}, stacked by dataset, {formatting.days(data.first, data.last)}: "
-        f"{formatting.money(spent.now.cost)} in all. The tables below hold the same numbers."
-    )
-    return {
-        name: charts.stacked(spent, width=width, height=height, description=description)
-        for name, (width, height) in (("wide", _WIDE), ("narrow", _NARROW))
-    }
-
-
-def _panel_svg(panel: ranking.Panel) -> str:
-    words = (
-        f"{panel.score_key} by cost of {len(panel.best) + len(panel.others)} experiments; the list below names the best"
-    )
-    return charts.scatter(panel, width=_PANEL[0], height=_PANEL[1], description=words)
-
-
-def _embedded(data: ReportData, rows: Sequence[Row]) -> str:
+def _embedded(data: ReportData) -> str:
     """The daily costs with every digit, as JSON that can stand in a script element."""
-    datasets = sorted({row["reference_dataset_id"] for row in rows})
-    tenants = sorted({row["tenant_id"] for row in rows})
+    datasets = sorted({row["reference_dataset_id"] for row in data.rows})
+    tenants = sorted({row["tenant_id"] for row in data.rows})
     places = {
         name: {key: index for index, key in enumerate(keys)}
         for name, keys in zip(_KEYS[1:], (tenants, datasets), strict=True)
@@ -110,24 +87,18 @@ def _embedded(data: ReportData, rows: Sequence[Row]) -> str:
             [
                 row["start_date"].isoformat(),
                 *(places[name][row[name]] for name in _KEYS[1:]),
-                *(_value(row[name], is_money=name.endswith("_cost")) for name in measures),
+                *(row[name] for name in measures),
             ]
-            for row in rows
+            for row in data.rows
         ],
         "file": f"daily_cost_by_reference_dataset_{data.first}_{data.last}.csv",
     }
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    # Costs as text, because a script's numbers keep 15 digits.
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=formatting.exact)
     # No markup can begin or end inside; the two separators are line ends to old scripts.
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text
-
-
-def _value(value: Any, *, is_money: bool) -> Any:
-    if value is None:
-        return None
-    # As text, because a script's numbers keep 15 digits.
-    return formatting.exact(value) if is_money else value
 
 
 @cache
@@ -141,7 +112,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("money", "exact", "count", "number", "day"):
+    for name in ("money", "exact", "count", "number", "day", "visible"):
         environment.filters[name] = getattr(formatting, name)
     for name in ("share", "change", "signed", "plural"):
         environment.globals[name] = getattr(formatting, name)
