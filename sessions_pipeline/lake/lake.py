@@ -1,6 +1,5 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import date
@@ -13,29 +12,12 @@ from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
 from sessions_pipeline.lake import day_file, marker, parquet
 from sessions_pipeline.lake.day_file import BrokenError, Stored
 from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, value_of
-from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.lake.store import ANY, Expected, Store
+from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import COMMIT
 
 # So often a derived file may be replaced by others while this one looks at it.
 _TRIES = 20
-
-
-def store_at(root: str) -> Store:
-    """The place that an address leads to.
-
-    Raises:
-        LakeError: it is of another kind, which is not repeated, since it may hold credentials.
-    """
-    if root.startswith("s3://"):
-        # Imported here because a folder needs none of it.
-        from sessions_pipeline.lake.s3 import open_bucket  # noqa: PLC0415
-
-        return open_bucket(root)
-    if re.match(r"\w[\w+.-]+:/", root):
-        raise LakeError("SESSIONS_PIPELINE_DATA_ROOT: takes a folder or an s3://bucket/prefix address")
-    return LocalStore(root)
 
 
 class Written(NamedTuple):

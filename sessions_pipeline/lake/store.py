@@ -1,6 +1,7 @@
 """What the lake needs of the place that holds its objects, and what its failures mean to a person."""
 
 import errno
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
@@ -82,6 +83,24 @@ class Store(Protocol):
         Raises:
             LakeBusyError: another writer did not come to an end.
         """
+
+
+def store_at(root: str) -> Store:
+    """The place that an address leads to.
+
+    Raises:
+        LakeError: it is of another kind, which is not repeated, since it may hold credentials.
+    """
+    # Imported here because either needs nothing of the other, and both need this module.
+    if root.startswith("s3://"):
+        from sessions_pipeline.lake.s3 import open_bucket  # noqa: PLC0415
+
+        return open_bucket(root)
+    if re.match(r"\w[\w+.-]+:/", root):
+        raise LakeError("SESSIONS_PIPELINE_DATA_ROOT: takes a folder or an s3://bucket/prefix address")
+    from sessions_pipeline.lake.local import LocalStore  # noqa: PLC0415
+
+    return LocalStore(root)
 
 
 def problem(path: str, error: OSError) -> LakeError:

@@ -11,9 +11,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.lake.lake import Lake, store_at
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3 import open_bucket
+from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.pipeline import Pipeline, now

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
-from sessions_pipeline.lake.lake import Lake, store_at
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.lake.store import ANY, Expected
+from sessions_pipeline.lake.store import ANY, Expected, store_at
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.integration.s3_server import S3Server
