@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,7 +28,12 @@ NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost"}
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """Make both outputs write an escape for a character that their encoding lacks, where Python would fail."""
+    """Make both outputs write an escape for a character that their encoding lacks, where Python would fail.
+
+    An output that was closed before the start, which is None, swallows what is written.
+    """
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -73,7 +73,7 @@ def _pages_with_times(
 
 def _latest_run(payload: str) -> datetime | None:
     try:
-        values: Any = json.loads(payload)
+        values: Any = json.loads(payload, parse_int=str)  # Python refuses to read one of 5,000 digits
         times = [values.get("last_run_start_time"), values.get("last_run_start_time_live")]
         return max((parse_timestamp(time) for time in times if isinstance(time, str)), default=None)
     except (ValueError, AttributeError, RecursionError):

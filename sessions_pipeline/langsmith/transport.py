@@ -86,7 +86,9 @@ class Transport:
         self._lock = threading.Lock()
         self._streams: WeakSet[Any] = WeakSet()
         self._interrupted = False
-        self._http = _http_client(auth, most_connections)
+        proxy = proxy_for(auth)
+        self._way = f"network and {proxy[0]}" if proxy else "network"
+        self._http = _http_client(auth, most_connections, proxy)
 
     def close(self) -> None:
         """Close the connections."""
@@ -170,7 +172,7 @@ class Transport:
     def _broken(self, error: httpx.HTTPError, where: str) -> ApiError:
         said = self._auth.clean(str(error)) or type(error).__name__
         if isinstance(error, httpx.ConnectTimeout):
-            return TimedOutError(f"{where} can't be reached in time; check LANGSMITH_ENDPOINT, network and proxy")
+            return TimedOutError(f"{where} can't be reached in time; check LANGSMITH_ENDPOINT, {self._way}")
         if isinstance(error, httpx.TimeoutException):
             return TimedOutError(
                 f"{where} did not answer in time; try again later or lower SESSIONS_PIPELINE_PAGE_SIZE"
@@ -185,7 +187,7 @@ class Transport:
         if isinstance(error, httpx.ProxyError) and "407" in said:
             return RequestRefusedError(f"The proxy on the way to {where} refused ({said}); {PROXY_ADVICE}")
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-            return UnreachableError(f"{where} can't be reached ({said}); check LANGSMITH_ENDPOINT, network and proxy")
+            return UnreachableError(f"{where} can't be reached ({said}); check LANGSMITH_ENDPOINT, {self._way}")
         return UnreachableError(f"{where} broke the connection ({said}); try again later")
 
 
@@ -195,9 +197,8 @@ def _shut_down(stream: Any) -> None:
         stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
-def _http_client(auth: Auth, most_connections: int) -> httpx.Client:
+def _http_client(auth: Auth, most_connections: int, proxy: tuple[str, str] | None) -> httpx.Client:
     is_https = auth.base.startswith("https:")
-    proxy = proxy_for(auth)
     try:
         return httpx.Client(
             headers={

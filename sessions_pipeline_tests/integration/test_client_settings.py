@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.errors import RequestRefusedError, SettingError, UntrustedCertificateError
+from sessions_pipeline.errors import RequestRefusedError, SettingError, UnreachableError, UntrustedCertificateError
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.network import CERTIFICATES, proxy_for
@@ -184,6 +184,18 @@ def test_a_proxy_is_asked_only_where_the_environment_says_so(
     assert proxy_for(auth) == expected
     if "socks" not in str(expected):
         Transport(auth, most_connections=1).close()
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_that_cannot_be_reached_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "http://user:hunter2@127.0.0.1:9")
+    given = settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
+    with SessionsClient.from_settings(given) as client, pytest.raises(UnreachableError) as caught:
+        client.fetch(SessionsQuery())
+    assert str(caught.value).endswith(f"check LANGSMITH_ENDPOINT, network and {variable}")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_proxy_that_wants_a_password_is_named() -> None:

@@ -146,6 +146,18 @@ def test_activity_asks_for_all_stats_with_a_warning_where_the_cheapest_bring_no_
     assert "stats_select" in client.warnings[0]
 
 
+def test_activity_of_a_session_with_a_number_of_5000_digits_is_seen() -> None:
+    text = json.dumps([session(1, last_run_start_time=NOW.isoformat(), extra="digits")])
+    body = text.replace('"digits"', "9" * 5000).encode()
+
+    def step(handler: Handler) -> None:
+        handler.reply(body=body if "offset=0" in handler.path else b"[]")
+
+    with scripted(step) as server, client_for(server.url) as client:
+        assert len(list(active_since(client, SessionsQuery(), workspace=None, since=NOW))) == 1
+    assert client.warnings == []
+
+
 def test_activity_gives_what_it_has_when_its_time_is_over() -> None:
     sessions = [session(number, last_run_start_time=NOW.isoformat()) for number in range(150)]
 
