@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urlsplit
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.settings import DEFAULT_ENDPOINT, Settings
+from sessions_pipeline.settings import DEFAULT_ENDPOINT, DEMO, Settings
 
 # What a person reads of a server's own words.
 SHOWN_CHARACTERS = 200
