@@ -93,7 +93,12 @@ FINAL = [
     Case("404", Fault("status", 404, after=9), NotFoundError, "LANGSMITH_ENDPOINT"),
     Case("422", Fault("status", 422, after=9), RefusedError, "refuses a parameter"),
     Case("ignored offset", Fault("ignore_offset", times=None), PagingError, "brought nothing new"),
-    Case("last page for ever", Fault("repeat_last", times=None), PagingError, "brought nothing new|kept changing"),
+    Case(
+        "the last page again and again",
+        Fault("repeat_last", times=None),
+        PagingError,
+        "brought nothing new|kept changing",
+    ),
     Case("unsorted pages", Fault("unsorted", times=None), PagingError, "did not sort"),
 ]
 

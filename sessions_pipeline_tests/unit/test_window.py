@@ -261,6 +261,21 @@ def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
     assert by_day(read(server, 100)) == expected(sessions)
 
 
+@pytest.mark.parametrize("lie", [-1000, -107, -100, -1, 1, 50, 100, 10**12], ids=lambda lie: f"{lie:+}")
+def test_a_total_that_lies_loses_nothing(lie: int) -> None:
+    sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
+    server = SimulatedServer(dict(sessions), totals=True)
+    answer = server.answer
+
+    def lying(ask: OffsetAsk) -> Page:
+        page = answer(ask)
+        # It moves as well: every third answer tells the truth.
+        return page._replace(total=max(0, 1000 + lie * (len(server.requests) % 3 != 0)))
+
+    server.answer = lying  # type: ignore[method-assign]
+    assert by_day(read(server, 100)) == expected(sessions)
+
+
 @pytest.mark.parametrize(("page_size", "added"), [(10, 1), (100, 1), (100, 7)])
 def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(page_size: int, added: int) -> None:
     sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(60)}
