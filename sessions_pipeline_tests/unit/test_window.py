@@ -267,7 +267,7 @@ def test_a_total_that_lies_loses_nothing(lie: int) -> None:
     server = SimulatedServer(dict(sessions), totals=True)
     answer = server.answer
 
-    def lying(ask: OffsetAsk) -> Page:
+    def lying(ask: Ask) -> Page:
         page = answer(ask)
         # It moves as well: every third answer tells the truth.
         return page._replace(total=max(0, 1000 + lie * (len(server.requests) % 3 != 0)))
