@@ -217,8 +217,15 @@ def _readings_key(day: Day) -> str:
 def _noted(lake: Lake, day: Day) -> list[Reading]:
     """The latest reading of each workspace that was noted beside the tables; none where that is missing or broken."""
     try:
-        return load_readings(lake.read_file(_readings_key(day)))
-    except (NotReadError, ValueError, TypeError, AttributeError):
+        return _loaded(lake.read_file(_readings_key(day)))
+    except NotReadError:
+        return []
+
+
+def _loaded(note: bytes | None) -> list[Reading]:
+    try:
+        return load_readings(note or b"[]")
+    except (ValueError, TypeError, AttributeError):
         return []
 
 
@@ -226,8 +233,7 @@ def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
     """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
 
     def noted(stored: bytes | None) -> bytes:
-        before = load_readings(stored) if stored else []
-        return dump_readings(latest_readings(merged.readings, [*before, *merged.heard])).encode()
+        return dump_readings(latest_readings(merged.readings, [*_loaded(stored), *merged.heard])).encode()
 
     if merged.heard:
         lake.update_file(_readings_key(day), noted)
