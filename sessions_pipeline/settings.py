@@ -46,7 +46,7 @@ def _split(value: object) -> object:
 
 def _canonical(ids: tuple[str, ...]) -> tuple[str, ...]:
     try:
-        return tuple(dict.fromkeys(str(UUID(part)) for part in ids))
+        return tuple(dict.fromkeys(str(UUID(part.strip("\"'"))) for part in ids))
     except ValueError:
         raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
 
@@ -154,9 +154,11 @@ def _dotenv(file: Path) -> dict[str, str]:
     except (FileNotFoundError, IsADirectoryError):
         return {}
     except UnicodeDecodeError:
-        raise SettingError(str(file), "is not UTF-8; save it as UTF-8") from None
+        text = "\0"
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
+    if "\0" in text:  # UTF-16 without a byte order mark is valid UTF-8 with these
+        raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
     return {name: _unquoted(value) for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
 
 

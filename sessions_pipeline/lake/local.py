@@ -10,6 +10,7 @@ temporary file, which the next write of the same file replaces: it has the key's
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -53,11 +54,6 @@ class LocalStore:
                 if version == _version(self._path(key)):
                     return Opened(source, version)
                 source.close()
-
-    def read(self, key: str) -> bytes:
-        """The file's bytes."""
-        with self._as_lake_error(key):
-            return self._path(key).read_bytes()
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """When each file was written, its number and its size; None where there is none."""
@@ -151,6 +147,9 @@ class LocalStore:
 
 def _version(path: Path) -> str:
     found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        # Opening a pipe would wait for whoever writes to it.
+        raise OSError(errno.EINVAL, "is no file but a pipe or a device", str(path))
     return f"{found.st_mtime_ns}-{found.st_ino}-{found.st_size}"
 
 
@@ -170,15 +169,9 @@ def _write(path: Path, data: bytes | pa.Buffer) -> None:
 
 def _make_folders(path: Path, made: list[Path]) -> None:
     """Make the folder and those above it, and note the ones made, outermost first."""
-    if path.is_dir():
-        return
-    _make_folders(path.parent, made)
-    try:
-        path.mkdir(FOLDER_MODE)
-    except FileExistsError:
-        if not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
-    else:
+    if not path.is_dir():
+        _make_folders(path.parent, made)
+        path.mkdir(FOLDER_MODE, exist_ok=True)
         made.append(path)
 
 

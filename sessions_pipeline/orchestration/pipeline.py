@@ -12,7 +12,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
-from sessions_pipeline.langsmith.source import ApiSource, Listing, Source
+from sessions_pipeline.langsmith.source import ApiSource, Source
 from sessions_pipeline.orchestration.workers import processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, DayTask, Rules, process_day
 from sessions_pipeline.settings import Settings
@@ -105,6 +105,14 @@ class Pipeline:
                 for warning in client.warnings:
                     warn(warning)
 
+    def connect(self) -> SessionsClient:
+        """A client for the API; sends nothing yet.
+
+        Raises:
+            SettingError: no key is set, or a setting is wrong.
+        """
+        return SessionsClient.from_settings(self.settings, clock=self.clock)
+
     @contextmanager
     def workspaces(self) -> Iterator[tuple[SessionsClient, list[Workspace]]]:
         """The API's workspaces, one for each id in the settings, sharing connections and patience.
@@ -114,14 +122,16 @@ class Pipeline:
         """
         query, asked_for = self.query, self.settings.workspace_ids or (None,)
         with (
-            SessionsClient.from_settings(self.settings, clock=self.clock) as client,
+            self.connect() as client,
             ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
         ):
 
             def source(asked: str | None) -> Source:
                 return ApiSource(
-                    Listing(client, query, workspace=asked),
+                    client,
+                    query,
                     executor,
+                    workspace=asked,
                     page_size=self.settings.page_size,
                     in_flight=self.settings.concurrency,
                 )
@@ -173,7 +183,7 @@ def _read_days(
 ) -> Iterator[DayTask]:
     """Days from the API, newest first, then the undated sessions; a day comes when all workspaces have it."""
     received, finished = 0, 0
-    client.progress = lambda: f"{finished} of {len(days)} days"
+    client.throttle.progress = lambda: f"{finished} of {len(days)} days"
     streams = [workspace.days(min(days), max(days)) for workspace in workspaces]
     for fetched in zip(*streams, strict=True):
         received += sum(one.received for one in fetched)

@@ -20,13 +20,10 @@ def report_asset() -> dg.AssetsDefinition:
     @dg.asset(
         name=REPORT,
         deps=[
-            table.name
-            for table in (
-                WEEKLY_COST_BY_REFERENCE_DATASET,
-                EXPERIMENT_SUMMARY,
-                REFERENCE_DATASETS,
-                DAILY_COST_BY_PROJECT,
-            )
+            WEEKLY_COST_BY_REFERENCE_DATASET.name,
+            EXPERIMENT_SUMMARY.name,
+            REFERENCE_DATASETS.name,
+            DAILY_COST_BY_PROJECT.name,
         ],
         group_name="insight",
         owners=OWNERS,

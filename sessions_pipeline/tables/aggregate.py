@@ -1,6 +1,6 @@
-"""Exact sums over Arrow tables: 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
+"""Exact sums over Arrow tables, 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -8,9 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
+from sessions_pipeline.tables.table import Table
 
 # 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
 _WIDE = 76
+# Rows that are made into Python's values at a time, so that memory does not follow the largest day.
+_PART = 4096
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -31,6 +34,19 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     for name in measures:
         columns[name] = _narrow(summed, keys, name, rows.schema.field(name).type)
     return pa.table({**columns, "rows": summed.column("count_all")})
+
+
+def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
+    """The rows' values in these columns; never more than a part of them is in memory."""
+    for part in rows.select(names).to_batches(max_chunksize=_PART):
+        yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+
+
+def in_parts(make: Callable[[pa.Table], pa.Table], rows: pa.Table, made: Table) -> pa.Table:
+    """What `make` makes of the rows, a part at a time, in the order of the table that is made."""
+    parts = [make(pa.Table.from_batches([part])) for part in rows.to_batches(max_chunksize=_PART)]
+    order = [(name, "ascending") for name in made.order]
+    return pa.concat_tables([made.schema.empty_table(), *parts]).sort_by(order)
 
 
 def counted(flags: Any) -> pa.ChunkedArray:

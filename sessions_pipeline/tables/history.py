@@ -8,16 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.readings import RawRow, Reading, gone_since, is_foreign, raw_rows
+from sessions_pipeline.tables.readings import PART, Reading, gone_since, raw_rows
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, Version, stats_of, superseded
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.validation.drift import absent_properties
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import Validated, validate
 
@@ -53,29 +51,31 @@ def history(
     if as_of is not None:
         raw = raw.filter(pc.less_equal(raw.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
-    rows = raw_rows(raw, readings)
-    payloads = raw.column("payload").to_pylist()
-    validated = validate(payloads)
-    by_key: defaultdict[str, list[int]] = defaultdict(list)
-    for row in sorted(range(len(rows)), key=lambda row: rows[row].reading):
-        by_key[rows[row].key].append(row)
-    several = _versions([numbers for numbers in by_key.values() if len(numbers) > 1], raw, validated)
-    asked = {reading.number: reading.asked for reading in readings}
-    tenants = raw.column("tenant_id").to_pylist()
-    newest = sorted(numbers[-1] for numbers in by_key.values())
-    foreign = {row: asked[rows[row].reading] for row in newest if is_foreign(tenants[row], asked[rows[row].reading])}
+    by_key: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    foreign_to: dict[int, str] = {}
+    for place, row in enumerate(raw_rows(raw, readings)):
+        by_key[row.key].append((row.reading, place))
+        if row.foreign_to:
+            foreign_to[place] = row.foreign_to
+    versions = {key: [place for _, place in sorted(of_key)] for key, of_key in by_key.items()}
+    payloads = raw.select(["payload"]).to_batches(max_chunksize=PART)
+    validated = validate(payload for part in payloads for payload in part.column(0).to_pylist())
+    several = _versions([places for places in versions.values() if len(places) > 1], raw, validated)
+    newest = {places[-1]: key for key, places in versions.items()}
     reasons = {row: list(validated.rejected[row]) for row in newest if row in validated.rejected}
-    for row, workspace in foreign.items():
-        reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({workspace})")
-    valid = [row for row in newest if row not in reasons]
+    for place in foreign_to.keys() & newest:
+        reasons.setdefault(place, []).append(f"tenant_id: is not the workspace asked for ({foreign_to[place]})")
+    valid = sorted(newest.keys() - reasons.keys())
     sessions, shrunk = _sessions(raw, validated.sessions, valid, several)
+    gone = gone_since(readings)
+    missing = pa.array([gone.get(newest[row]) for row in valid], TIMESTAMP)
     return History(
-        sessions.append_column("missing_since", _missing(valid, rows, readings)).select(SESSIONS.schema.names),
+        sessions.append_column("missing_since", missing).select(SESSIONS.schema.names),
         _rejected(raw, reasons),
-        validated.drift + Counter({f"without {name}": len(valid) for name in absent_properties(payloads)}),
+        validated.drift + Counter({f"without {name}": len(valid) for name in validated.absent}),
         validated.rounded,
         shrunk,
-        _superseded(several.values(), kept_from),
+        frozenset().union(*(superseded(rows, kept_from) for rows in several.values() if kept_from)),
     )
 
 
@@ -124,21 +124,9 @@ def _sessions(
     return sessions, tuple(less.column("id").to_pylist())
 
 
-def _missing(valid: Sequence[int], rows: Sequence[RawRow], readings: Sequence[Reading]) -> Any:
-    gone = gone_since(readings)
-    if not gone:
-        return pa.nulls(len(valid), TIMESTAMP)
-    return pa.array([gone.get(rows[row].key) for row in valid], TIMESTAMP)
-
-
 def _rejected(raw: pa.Table, reasons: Mapping[int, Sequence[str]]) -> pa.Table:
     rows = sorted(reasons)
-    taken = raw.take(pa.array(rows, pa.int64()))
+    # Filtered, because taking would first put all payloads into one piece.
+    found = raw.filter(pc.is_in(pa.arange(0, raw.num_rows), pa.array(rows, pa.int64())))
     said = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
-    return taken.append_column("reasons", said).select(REJECTED_SESSIONS.schema.names).cast(REJECTED_SESSIONS.schema)
-
-
-def _superseded(several: Iterable[Sequence[Version]], kept_from: datetime | None) -> frozenset[int]:
-    if kept_from is None:
-        return frozenset()
-    return frozenset().union(*(superseded(versions, kept_from) for versions in several))
+    return found.append_column("reasons", said).select(REJECTED_SESSIONS.schema.names).cast(REJECTED_SESSIONS.schema)

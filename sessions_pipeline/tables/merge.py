@@ -6,6 +6,7 @@ of readings travels in the Parquet file's metadata, so that rows and readings ar
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import date
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -13,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import RawRow, Reading, gone_since, open_workspaces, raw_rows, record_key
+from sessions_pipeline.tables.readings import Reading, gone_since, open_workspaces, raw_rows, record_key, unconfirmed
 from sessions_pipeline.validation.records import FetchedDay, Record
 from sessions_pipeline.validation.types import TIMESTAMP
 
 # So few records that their payloads never overflow text offsets of 32 bits: up to 128 kB each.
 _CHUNK = 16_384
+_NEVER = (0, "", False)
 
 
 class Merged(NamedTuple):
@@ -49,106 +51,85 @@ def merge(
             decide. A late reading is numbered before them; it may add rows, and says of nobody that they are gone.
     """
     merged = Merged(rows, list(readings), [], learned=False)
-    committed_since = [] if base == version else _since(readings, base)
-    first_late = committed_since[0].number if committed_since else None
     for day in fetched:
         before = (name for reading in merged.readings if reading.asked is None for name in reading.workspaces)
-        speaks_for = {day.workspace} if day.workspace else {*before, *_workspaces(day.records)}
-        if first_late is not None and any(speaks_for.intersection(other.workspaces) for other in committed_since):
-            merged = _merge_late(merged, day, speaks_for, first_late, version)
-            first_late += 1
-        else:
-            merged = _merge_newest(merged, day, speaks_for, version)
+        seen = ((tenant_id or "").lower() for tenant_id in {record.tenant_id for record in day.records})
+        speaks_for = {day.workspace} if day.workspace else {*before, *seen}
+        since = _committed_since(merged.readings, base, version)
+        is_late = any(speaks_for.intersection(other.workspaces) for other in since)
+        reading = Reading(
+            number=since[0].number if is_late else max((other.number for other in merged.readings), default=0) + 1,
+            fetched_at=day.fetched_at,
+            asked=day.workspace,
+            workspaces=tuple(sorted(speaks_for)),
+            received=day.received,
+            repeated=day.received - len(day.records),
+            requests=day.requests,
+            replaced=version,
+        )
+        merged = _joined(merged, day, reading, is_late=is_late)
     return merged
 
 
-def _since(readings: Sequence[Reading], base: str | None) -> Sequence[Reading]:
-    for place, reading in enumerate(readings):
-        if reading.replaced == base:
-            return readings[place:]
-    return []
+def _committed_since(readings: Sequence[Reading], base: str | None, version: str | None) -> list[Reading]:
+    """The readings from the one that replaced `base` on, but for those of this run, which replace `version`."""
+    first = next((place for place, reading in enumerate(readings) if reading.replaced == base), len(readings))
+    return [reading for reading in readings[first:] if reading.replaced != version]
 
 
-def _workspaces(records: Iterable[Record]) -> set[str]:
-    return {(tenant_id or "").lower() for tenant_id in {record.tenant_id for record in records}}
-
-
-def _merge_newest(merged: Merged, day: FetchedDay, speaks_for: set[str], version: str | None) -> Merged:
-    readings = merged.readings
-    current = {row.key: row for row in _by_reading(merged)}
-    present = _by_key(day)
-    missing = gone_since(readings)
-    fresh = [record for key, record in present.items() if key not in current or current[key].payload != record.payload]
-    gone = {key for key, row in current.items() if row.workspace in speaks_for} - present.keys() - missing.keys()
-    reading = replace(
-        _reading(day, speaks_for, max((reading.number for reading in readings), default=0) + 1, len(fresh), version),
-        gone=tuple(sorted(gone)),
-        back=tuple(sorted(missing.keys() & present.keys())),
-    )
-    return _joined(merged, day, reading, fresh)
-
-
-def _merge_late(merged: Merged, day: FetchedDay, speaks_for: set[str], number: int, version: str | None) -> Merged:
-    """The same for a reading that others overtook: it takes their first number, and they move up by one."""
-    versions: dict[str, set[str]] = {}
-    for row in _by_reading(merged):
-        # The version that was current when the reading began, and all since.
-        since = versions.setdefault(row.key, set())
-        if row.reading < number:
-            since.clear()
-        since.add(row.payload)
-    fresh = [record for key, record in _by_key(day).items() if record.payload not in versions.get(key, ())]
-    if not fresh:
-        return merged._replace(heard=[*merged.heard, _reading(day, speaks_for, number - 1, 0, version)])
-    moved = pc.add(merged.rows.column("reading"), pc.greater_equal(merged.rows.column("reading"), number).cast("int64"))
-    place = merged.rows.schema.get_field_index("reading")
-    rows = merged.rows.set_column(place, merged.rows.schema.field(place), moved)
-    readings = [replace(other, number=other.number + (other.number >= number)) for other in merged.readings]
-    heard = [replace(other, number=other.number + (other.number >= number)) for other in merged.heard]
-    reading = _reading(day, speaks_for, number, len(fresh), version)
-    return _joined(Merged(rows, readings, heard, merged.learned), day, reading, fresh)
-
-
-def _by_reading(merged: Merged) -> list[RawRow]:
-    return sorted(raw_rows(merged.rows, merged.readings), key=lambda row: row.reading)
-
-
-def _by_key(day: FetchedDay) -> dict[str, Record]:
-    return {
+def _joined(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool) -> Merged:
+    """The rows and readings with one more. Where it is late it has the first number of those that overtook it."""
+    present = {
         record_key(record.session_id, record.tenant_id, record.payload, day.workspace): record for record in day.records
     }
-
-
-def _reading(day: FetchedDay, speaks_for: set[str], number: int, added: int, version: str | None) -> Reading:
-    return Reading(
-        number=number,
-        fetched_at=day.fetched_at,
-        asked=day.workspace,
-        workspaces=tuple(sorted(speaks_for)),
-        received=day.received,
-        repeated=day.received - len(day.records),
-        requests=day.requests,
-        added=added,
-        replaced=version,
-    )
-
-
-def _joined(merged: Merged, day: FetchedDay, reading: Reading, fresh: Sequence[Record]) -> Merged:
-    known = {name for other in merged.readings for name in other.workspaces}
-    was_open = open_workspaces(day.day, merged.readings).intersection(reading.workspaces)
-    learned = (
-        not merged.readings
-        or reading.has_learned
-        or not known.issuperset(reading.workspaces)
-        or bool(was_open.symmetric_difference(open_workspaces(day.day, [reading])))
-    )
+    # What was known of a session when the reading began: by which reading, in which workspace, and whether it is what
+    # this one says; and whether one of those that overtook it says so.
+    before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
+    for row in raw_rows(merged.rows, merged.readings):
+        is_same = row.key in present and present[row.key].payload == row.payload
+        if row.reading >= reading.number:
+            since[row.key] = since.get(row.key, False) or is_same
+        elif row.reading >= before.get(row.key, _NEVER)[0]:
+            before[row.key] = row.reading, row.workspace, is_same
+    fresh = [record for key, record in present.items() if not (since.get(key) or before.get(key, _NEVER)[2])]
+    if is_late:
+        alone = present.keys() - before.keys() - since.keys()
+        reading = replace(reading, added=len(fresh), alone=tuple(sorted(alone)))
+        learned = bool(fresh)
+    else:
+        missing = gone_since(merged.readings).keys()
+        known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
+        gone = known - present.keys() - missing
+        back = present.keys() & (missing | unconfirmed(merged.readings))
+        reading = replace(reading, added=len(fresh), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
+        learned = bool(fresh or gone or back) or _is_first(merged.readings, reading, day.day)
     if not learned:
         # It stands for the commit that it found nothing to add to.
-        reading = replace(reading, number=reading.number - 1)
-        return merged._replace(heard=[*merged.heard, reading])
-    readings = sorted([*merged.readings, reading], key=lambda reading: reading.number)
+        return merged._replace(heard=[*merged.heard, replace(reading, number=reading.number - 1)])
+    if is_late:
+        merged = _moved(merged, reading.number)
+    readings = sorted([*merged.readings, reading], key=attrgetter("number"))
     rows = pa.concat_tables([merged.rows, *_tables(fresh, reading)])
     return Merged(rows, readings, [*merged.heard, reading], learned=True)
+
+
+def _is_first(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
+    """Whether a reading is the first of the day or of a workspace, or differs from it in whether the day was over."""
+    known = {name for other in readings for name in other.workspaces}
+    was_open = open_workspaces(day, readings).intersection(reading.workspaces)
+    return not readings or not known.issuperset(reading.workspaces) or was_open != open_workspaces(day, [reading])
+
+
+def _moved(merged: Merged, first: int) -> Merged:
+    """The same with the readings from the number `first` on moved up by one."""
+
+    def moved(readings: Iterable[Reading]) -> list[Reading]:
+        return [replace(reading, number=reading.number + (reading.number >= first)) for reading in readings]
+
+    field, numbers = RAW_SESSIONS.schema.field("reading"), merged.rows.column("reading")
+    numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(field.type))
+    rows = merged.rows.set_column(merged.rows.schema.get_field_index("reading"), field, numbers)
+    return merged._replace(rows=rows, readings=moved(merged.readings), heard=moved(merged.heard))
 
 
 def _tables(records: Sequence[Record], reading: Reading) -> list[pa.Table]:

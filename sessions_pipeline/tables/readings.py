@@ -5,7 +5,7 @@ Readings are ordered by their number alone; their times are shown and compared w
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from sessions_pipeline.days import is_day_over
 
+# Rows whose texts are in memory at a time.
+PART = 4096
 # Names in a file's metadata: the readings of a raw file, and the raw commit that a file is, or was made from.
 READINGS, COMMIT = "readings", "commit"
 
@@ -24,7 +26,8 @@ class Reading:
 
     `number` is unique within a day and counts up, so a row's `reading` names its reading. `workspaces` are those that
     the reading speaks for: the one asked for or, where none was named, all that it saw and that such readings saw
-    before. `gone` are the sessions of these that it was the first to miss, `back` those that it has again.
+    before. `gone` are the sessions of these that it was the first to miss, `back` those that it has again. `alone` are
+    those that it alone has seen, although others overtook it: whether they are still there, a later reading will say.
     `replaced` is the version of the file that this reading was committed on; None: there was none.
     """
 
@@ -38,12 +41,8 @@ class Reading:
     added: int = 0
     gone: tuple[str, ...] = ()
     back: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
     replaced: str | None = None
-
-    @property
-    def has_learned(self) -> bool:
-        """Whether sessions are new, differ, went or came back."""
-        return bool(self.added or self.gone or self.back)
 
 
 def dump_readings(readings: Iterable[Reading]) -> str:
@@ -88,27 +87,27 @@ def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
 
 
 class RawRow(NamedTuple):
-    """Who a raw row is about (`key`, `workspace`), which reading gave it, and its text."""
+    """Who a raw row is about (`key`, and `workspace` in small letters), which reading gave it, and its text.
+
+    `foreign_to` is the workspace that was asked for, where the row is of another.
+    """
 
     key: str
     workspace: str
     reading: int
     payload: str
+    foreign_to: str | None
 
 
-def raw_rows(raw: pa.Table, readings: Iterable[Reading]) -> list[RawRow]:
-    """The rows of `raw_sessions`, in the order of the table."""
-    asked = {reading.number: reading.asked for reading in readings}
-    columns = (raw.column(name).to_pylist() for name in ("session_id", "tenant_id", "payload", "reading"))
-    return [
-        RawRow(
-            record_key(session_id, tenant_id, payload, asked.get(number)),
-            asked.get(number) or (tenant_id or "").lower(),
-            number,
-            payload,
-        )
-        for session_id, tenant_id, payload, number in zip(*columns, strict=True)
-    ]
+def raw_rows(raw: pa.Table, readings: Iterable[Reading]) -> Iterator[RawRow]:
+    """The rows of `raw_sessions`, in the order of the table; of the texts only a part is in memory at a time."""
+    asked_by = {reading.number: reading.asked for reading in readings}
+    for batch in raw.select(["session_id", "tenant_id", "payload", "reading"]).to_batches(max_chunksize=PART):
+        for session_id, tenant_id, payload, number in zip(*(column.to_pylist() for column in batch), strict=True):
+            asked = asked_by.get(number)
+            key = record_key(session_id, tenant_id, payload, asked)
+            foreign_to = asked if is_foreign(tenant_id, asked) else None
+            yield RawRow(key, asked or (tenant_id or "").lower(), number, payload, foreign_to)
 
 
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
@@ -119,6 +118,14 @@ def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
             gone.pop(key, None)
         gone |= dict.fromkeys(reading.gone, reading.fetched_at)
     return gone
+
+
+def unconfirmed(readings: Iterable[Reading]) -> set[str]:
+    """The sessions that late readings alone have seen, and no reading since has told of."""
+    alone = set[str]()
+    for reading in readings:
+        alone = alone.difference(reading.gone, reading.back).union(reading.alone)
+    return alone
 
 
 def open_workspaces(day: date | None, readings: Iterable[Reading]) -> frozenset[str]:

@@ -5,8 +5,9 @@ from collections import Counter
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, record_key
+from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, record_key, unconfirmed
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DERIVED, CheckResult, DayTables, Table, check
 
@@ -46,25 +47,27 @@ REJECTED_SESSIONS = Table(
     },
 )
 def every_record_is_accounted_for(day: DayTables) -> CheckResult:
-    """Of each workspace's latest reading. Tables that were made as of an earlier time are passed over."""
+    """Of each workspace's latest reading, and without what late readings alone have seen.
+
+    Tables that were made as of an earlier time are passed over.
+    """
     if "as_of" in day.metadata(SESSIONS):
         return CheckResult()
-    gone = gone_since(load_readings(day.metadata(RAW_SESSIONS)[READINGS]))
-    rejected = day[REJECTED_SESSIONS]
+    readings = load_readings(day.metadata(RAW_SESSIONS)[READINGS])
+    gone = gone_since(readings).keys()
+    rows = tuples(day[REJECTED_SESSIONS], "session_id", "tenant_id", "payload")
     # A record of another workspace than was asked for has a key that says so; which it is can't be seen from the row.
-    keys = [
-        {record_key(row["session_id"], row["tenant_id"], row["payload"], asked) for asked in (None, "")}
-        for row in rejected.select(["session_id", "tenant_id", "payload"]).to_pylist()
-    ]
+    keys = [{record_key(id_, tenant, payload, asked) for asked in (None, "")} for id_, tenant, payload in rows]
     counts = {
         "received": sum(reading.received for reading in day.last_read),
         "valid": day[SESSIONS].column("missing_since").null_count,
-        "rejected": sum(gone.keys().isdisjoint(either) for either in keys),
+        "rejected": sum(gone.isdisjoint(either) for either in keys),
         "repeated": sum(reading.repeated for reading in day.last_read),
     }
-    lost = counts["received"] - counts["valid"] - counts["rejected"] - counts["repeated"]
-    said = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return CheckResult((f"{day.day}: {said}",) if lost else (), counts)
+    late = {"seen_late": count} if (count := len(unconfirmed(readings))) else {}
+    found = counts["valid"] + counts["rejected"] + counts["repeated"] - sum(late.values())
+    said = ", ".join(f"{name} {count}" for name, count in (counts | late).items())
+    return CheckResult((f"{day.day}: {said}",) if counts["received"] != found else (), counts | late)
 
 
 @check(SESSIONS, "All tables of a day come from the same readings.", reads={RAW_SESSIONS: ()})

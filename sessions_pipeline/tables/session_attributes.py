@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import in_parts
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -52,17 +53,16 @@ class _Number(str):
 def session_attributes(day: DayTables) -> pa.Table:
     """The attributes of a day's experiments, in the table's order."""
     sessions = day[SESSIONS].select([*_OWNER, "extra"])
-    experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid()).sort_by("id")
-    rows = [
-        (place, key, value)
-        for place, extra in enumerate(experiments.column("extra").to_pylist())
-        for key, value in sorted(attributes(extra).items())
-    ]
+    experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid())
+    return in_parts(_attributes, experiments, SESSION_ATTRIBUTES)
+
+
+def _attributes(experiments: pa.Table) -> pa.Table:
+    extras = experiments.column("extra").to_pylist()
+    rows = [(place, *one) for place, extra in enumerate(extras) for one in attributes(extra).items()]
     places, keys, values = zip(*rows, strict=True) if rows else [()] * 3
     owners = experiments.select(_OWNER).take(pa.array(places, pa.int64()))
-    return pa.Table.from_arrays(
-        [*owners.columns, pa.array(keys, pa.string()), pa.array(values, pa.string())], schema=SESSION_ATTRIBUTES.schema
-    )
+    return pa.table([*owners.columns, keys, values], SESSION_ATTRIBUTES.schema)
 
 
 def attributes(extra: str | None) -> dict[str, str]:

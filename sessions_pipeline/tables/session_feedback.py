@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import in_parts
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -66,20 +67,23 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "st
 @derived(SESSION_FEEDBACK, reads={SESSIONS: (*_OWNER, *_SCOPES.values())})
 def session_feedback(day: DayTables) -> pa.Table:
     """The feedback of a day's sessions, in the table's order."""
-    sessions = day[SESSIONS].select([*_OWNER, *_SCOPES.values()]).sort_by("id")
+    return in_parts(_feedback, day[SESSIONS].select([*_OWNER, *_SCOPES.values()]), SESSION_FEEDBACK)
+
+
+def _feedback(sessions: pa.Table) -> pa.Table:
     rows = list(_rows(sessions))
     owners, scopes, keys, stats = zip(*rows, strict=True) if rows else [()] * 4
     columns = [
         *sessions.select(_OWNER).take(pa.array(owners, pa.int64())).columns,
-        pa.array(scopes, pa.string()),
-        pa.array(keys, pa.string()),
-        _counts([one.n for one in stats]),
-        _numbers([one.avg for one in stats]),
-        _numbers([one.stdev for one in stats]),
-        _counts([one.errors for one in stats]),
-        pa.array([None if one.values == _NULL else bytes(one.values).decode() for one in stats], pa.string()),
+        scopes,
+        keys,
+        [_count(one.n) for one in stats],
+        [_number(one.avg) for one in stats],
+        [_number(one.stdev) for one in stats],
+        [_count(one.errors) for one in stats],
+        [None if one.values == _NULL else bytes(one.values).decode() for one in stats],
     ]
-    return pa.Table.from_arrays(columns, schema=SESSION_FEEDBACK.schema)
+    return pa.table(columns, SESSION_FEEDBACK.schema)
 
 
 def _rows(sessions: pa.Table) -> Iterator[tuple[int, str, str, _Stats]]:
@@ -87,10 +91,8 @@ def _rows(sessions: pa.Table) -> Iterator[tuple[int, str, str, _Stats]]:
     texts = (sessions.column(column).to_pylist() for column in _SCOPES.values())
     for place, of_session in enumerate(zip(*texts, strict=True)):
         for scope, stats in zip(_SCOPES, of_session, strict=True):
-            if stats is not None:
-                by_key = _by_key(stats)
-                for key in sorted(by_key):
-                    yield place, scope, key, by_key[key]
+            for key, one in _by_key(stats).items() if stats is not None else ():
+                yield place, scope, key, one
 
 
 def _by_key(text: str) -> Mapping[str, _Stats]:
@@ -114,11 +116,10 @@ def _field_by_field(raw: msgspec.Raw) -> _Stats:
     return fitting
 
 
-def _counts(values: list[int | None]) -> Any:
-    """Numbers that fit 64 bits; null where one does not."""
-    return pa.array([value if value is None or value in _INT64 else None for value in values], pa.int64())
+def _count(value: int | None) -> int | None:
+    return value if value is not None and value in _INT64 else None
 
 
-def _numbers(values: list[float | None]) -> Any:
+def _number(value: float | None) -> float | None:
     """Adding zero makes negative zero the zero that it is."""
-    return pa.array([None if value is None else value + 0.0 for value in values], pa.float64())
+    return None if value is None else value + 0.0

@@ -1,15 +1,14 @@
 """A page of the API, split into records whose text stays verbatim. They are not validated yet."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
 import msgspec
 
 from sessions_pipeline.days import microseconds
 from sessions_pipeline.validation.json_text import UNREADABLE, split_array, split_object
-from sessions_pipeline.validation.timestamps import parse_timestamp
+from sessions_pipeline.validation.types import parse_timestamp
 
 
 class Record(NamedTuple):
@@ -43,32 +42,6 @@ class FetchedDay:
     records: tuple[Record, ...]
     received: int
     requests: int
-
-
-class Columns(NamedTuple):
-    """The texts of many records, a list for each property: what crosses from process to process quickly."""
-
-    payload: list[str]
-    session_id: list[str | None]
-    tenant_id: list[str | None]
-    start_time: list[str | None]
-
-    @classmethod
-    def of(cls, records: Sequence[Record]) -> Self:
-        """The records' texts, in their order."""
-        payload, session_id, tenant_id, start_time, *_ = zip(*records, strict=True) if records else [()] * 4
-        return cls(list(payload), list(session_id), list(tenant_id), list(start_time))
-
-    def only(self, places: Sequence[int]) -> "Columns":
-        """The records at these places."""
-        return self._mapped(lambda values: [values[place] for place in places])
-
-    def part(self, first: int, count: int) -> "Columns":
-        """So many records from one on."""
-        return self._mapped(lambda values: values[first : first + count])
-
-    def _mapped(self, change: Callable[[list[Any]], list[Any]]) -> "Columns":
-        return Columns(change(self.payload), change(self.session_id), change(self.tenant_id), change(self.start_time))
 
 
 class _Head(msgspec.Struct, gc=False):

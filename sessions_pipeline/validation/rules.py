@@ -17,10 +17,8 @@ from typing import Annotated, Any
 import msgspec
 import pyarrow as pa
 
-from sessions_pipeline.validation.decimals import read_decimal, read_money
 from sessions_pipeline.validation.json_text import UNREADABLE, flaw, is_deep, kind, split_array, split_object
-from sessions_pipeline.validation.timestamps import parse_timestamp
-from sessions_pipeline.validation.types import MONEY, TIMESTAMP
+from sessions_pipeline.validation.types import MONEY, TIMESTAMP, parse_timestamp, read_decimal, read_money
 
 # A property's JSON text: a view of the record's, or a copy.
 Text = msgspec.Raw | bytes

@@ -5,17 +5,18 @@ Each record is split into its properties' texts once; then the texts of one prop
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
-from sessions_pipeline.validation.decimals import Rounded
 from sessions_pipeline.validation.json_text import UNREADABLE, flaw, split_record
 from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
 from sessions_pipeline.validation.rules import Text, missing, reasons, spelled
+from sessions_pipeline.validation.types import Rounded
 
 # So few that what is known about them stays in the processor's cache.
 _PART = 512
@@ -41,22 +42,26 @@ class Validated(NamedTuple):
         drift: how many sessions have a property or tier that the schema does not name (`ttl`, `trace_tier=new`), or
             null where it does not allow it (`name=null`).
         rounded: costs of sessions that had more than 18 digits after the decimal point.
+        absent: the schema's properties that no record has; none where there is no record to ask.
     """
 
     sessions: pa.Table
     rejected: dict[int, tuple[str, ...]]
     drift: Counter[str]
     rounded: int
+    absent: tuple[str, ...]
 
 
-def validate(payloads: Sequence[str]) -> Validated:
-    """Read records by their JSON text. Never raises, whatever the texts."""
-    batch = _Batch()
-    parts = [batch.part(payloads[first : first + _PART], first) for first in range(0, len(payloads), _PART)]
+def validate(payloads: Iterable[str]) -> Validated:
+    """Read records by their JSON text, never more than a part of them at a time. Never raises, whatever the texts."""
+    batch, source, tables = _Batch(), iter(payloads), [_SCHEMA.empty_table()]
+    for first, part in zip(count(0, _PART), iter(lambda: list(islice(source, _PART)), []), strict=False):
+        tables.append(batch.part(part, first))
     rejected = {row: tuple(batch.rejected[row]) for row in sorted(batch.rejected)}
     drift = Counter(name for row, name in batch.drift if row not in rejected)
     rounded = sum(row not in rejected for row in batch.rounded)
-    return Validated(pa.concat_tables([_SCHEMA.empty_table(), *parts]), rejected, drift, rounded)
+    absent = tuple(name for name in _NAMES if batch.present and name not in batch.present)
+    return Validated(pa.concat_tables(tables), rejected, drift, rounded, absent)
 
 
 class _Batch:
@@ -66,6 +71,7 @@ class _Batch:
         self.rejected: dict[int, list[str]] = {}
         self.drift: list[tuple[int, str]] = []
         self.rounded: list[int] = []
+        self.present: set[str] = set()
         self._problems: dict[int, list[str]] = {}
         self._names = _NAMES
 
@@ -93,7 +99,8 @@ class _Batch:
         if not texts:
             return _SCHEMA.empty_table()
         rows = list(texts)
-        named = zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False)
+        named = list(zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False))
+        self.present.update(one.name for one, column in named if any(text is not _ABSENT for text in column))
         # First, so that the reasons begin with what is wrong with the record as JSON.
         left = pa.array([self._unknown_fields(row, unknown.get(row, {})) for row in rows], pa.string())
         columns = [*(self._column(one, rows, column) for one, column in named), left]

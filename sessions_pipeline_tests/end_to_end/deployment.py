@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 
+from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.end_to_end import postgres_server
 from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.postgres_server import PostgresServer
@@ -132,7 +133,7 @@ class Deployment:
         (home / "dagster.yaml").write_text(shortened)
         with (self._folder / f"{program}.log").open("a") as log:
             self._running[program] = subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *arguments],
+                hearing_ctrl_c(str(Path(sys.executable).with_name(program)), *arguments),
                 cwd=home,
                 env=self._environment | {"DAGSTER_HOME": str(home)},
                 stdout=log,

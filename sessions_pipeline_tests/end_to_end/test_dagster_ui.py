@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import Ask, end, launch_backfill
 from sessions_pipeline_tests.faulty_server import running_sandbox
 
@@ -89,9 +90,9 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
             "SESSIONS_PIPELINE_DATA_ROOT": str(root),
             "DAGSTER_HOME": str(home),
         }
-        command = [sys.executable, "-m", "dagster", "dev", "-w", str(REPOSITORY / "workspace.yaml")]
+        dev = (sys.executable, "-m", "dagster", "dev", "-w", str(REPOSITORY / "workspace.yaml"))
         process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            hearing_ctrl_c(*dev, "--host", "127.0.0.1", "--port", str(port)),
             cwd=folder,
             env=environment,
             stdout=log,

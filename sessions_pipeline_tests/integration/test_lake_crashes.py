@@ -105,7 +105,7 @@ def running(function: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.long)])
 def test_after_kill_9_at_a_random_moment_files_are_whole_and_a_rerun_leaves_nothing_stray(tmp_path: Path, kills: int):
     root = tmp_path / "lake"
     moments = random.Random(20250131)
@@ -136,7 +136,7 @@ def check_that_a_rerun_equals_an_undisturbed_run(tmp_path: Path) -> None:
     assert mended == undisturbed
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("is_first_write", [0, 1], ids=["replacing", "first"])
 def test_after_kill_9_at_every_single_step_files_are_whole_and_a_rerun_leaves_nothing_stray(
     tmp_path: Path, is_first_write: int, every: int

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.address import store_at
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.lake_rows import DAY, raw, rows
@@ -168,3 +168,15 @@ def test_a_folder_where_a_file_should_be_is_one_line(tmp_path: Path):
             act()
         assert "\n" not in str(caught.value)
     assert store_at(str(tmp_path)).partitions("sessions") != []
+
+
+def test_a_pipe_where_a_file_should_be_is_one_line_and_hangs_nobody(tmp_path: Path):
+    lake = days_of_two(tmp_path)
+    for key in (f"sessions/start_date={DAY}/sessions.parquet", "reports/a"):
+        (tmp_path / key).parent.mkdir(exist_ok=True)
+        (tmp_path / key).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / key)
+    acts = (lambda: lake.read(SESSIONS, DAY), lambda: lake.days(SESSIONS), lambda: lake.read_file("reports/a"))
+    for act in acts:
+        with pytest.raises(LakeError, match="is no file but a pipe or a device"):
+            act()

@@ -72,7 +72,8 @@ def test_duckdb_opens_one_file_for_one_day(root: Path):
 def test_duckdb_reads_the_metadata_and_the_descriptions_stay_in_the_file(root: Path):
     with duckdb.connect() as connection:
         names = connection.sql(f"SELECT name FROM parquet_schema('{root}/sessions/start_date=2025-01-31/*')").fetchall()
-    assert [name for (name,) in names[1:]] == SESSIONS.schema.names
+    # A list has two levels below its column.
+    assert [name for (name,) in names[1:] if name not in {"list", "element"}] == SESSIONS.schema.names
 
 
 def test_polars_reads_days_as_dates_and_the_null_partition_as_null(root: Path):

@@ -26,7 +26,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     TODAY,
     DataRoot,
-    also_in_a_bucket,
     contents,
     failing_in_one_line,
     files,
@@ -81,7 +80,6 @@ def told_of(result: dg.ExecuteInProcessResult, table: str) -> dict[str, Any]:
     return {name: value.value for name, value in event.metadata.items()}
 
 
-@also_in_a_bucket
 def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: DataRoot, clock: Clock) -> None:
     kept, deleted, expired = record(1, NOW), record(2, NOW), record(3, NOW)
     emptied = record(3, NOW, run_count=0, total_tokens=0, total_cost=None)

@@ -64,14 +64,16 @@ def asked(sandbox: Sandbox) -> list[list[str]]:
     return [[value for name, value in pairs if name == "id"] for pairs in found]
 
 
-def test_a_run_knows_every_dataset_by_name_and_the_report_shows_them(sandbox: Sandbox, data_root: DataRoot) -> None:
+def test_a_run_knows_every_dataset_by_name_and_the_report_shows_them(
+    sandbox: Sandbox, data_root: DataRoot, tmp_path: Path
+) -> None:
     read(sandbox, data_root, clock=lambda: NOW)
     known = rows(data_root)
     assert {key: row["name"] for key, row in known.items()} == {one.id: one.name for one in datasets(sandbox)}
     assert {row["tenant_id"] for row in known.values()} == {WORKSPACE}
     assert all(row["metadata"] and row["created_at"] and row["example_count"] for row in known.values())
     assert {row["read_at"] for row in known.values()} == {NOW}
-    page = Path(write_report(lake_at(data_root), FIRST, TODAY, Path("cost.html").absolute())).read_text()
+    page = Path(write_report(lake_at(data_root), FIRST, TODAY, tmp_path / "cost.html")).read_text()
     assert "contract-clauses</bdi>" in page
 
 

@@ -2,10 +2,11 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from sessions_pipeline.days import days_between
+from sessions_pipeline.lake.layout import key_of
+from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.sandbox.company import DAY_US, OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
@@ -23,10 +24,13 @@ def runs_of_day(session: Session, day: date) -> list[Run]:
     return [run for run in session.runs if run.start_us // DAY_US == number]
 
 
-def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> None:
-    """Measure what can be from a day on; which days a run is for makes no difference."""
+def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> list[date]:
+    """Measure what can be from a day on, whichever days the run is for; the days that were measured."""
     settings = settings_for(sandbox.url, root, SESSIONS_PIPELINE_START_DATE=first, **values)
-    run_days(settings, first, first, select="daily_cost_by_project")
+    result = run_days(settings, first, first, select="daily_cost_by_project")
+    [event] = result.get_asset_materialization_events()
+    days = event.step_materialization_data.materialization.metadata["measured_days"].value
+    return [date.fromisoformat(day) for day in str(days).split(", ")]
 
 
 def yesterday() -> date:
@@ -73,15 +77,11 @@ def test_usage_that_moves_while_it_is_read_is_flagged(data_root: DataRoot) -> No
 def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_over(data_root: DataRoot) -> None:
     old, today = yesterday() - timedelta(days=40), yesterday() + timedelta(days=1)
     with running_sandbox(texts=[]) as sandbox:
-        measure(sandbox, data_root, old)
-        lake = lake_at(data_root)
-        days = lake.days(DAILY_COST_BY_PROJECT)
-        assert days == days_between(today - timedelta(days=30), today)
-        versions = lake.versions(DAILY_COST_BY_PROJECT, days)
-        Path(lake.uri(DAILY_COST_BY_PROJECT, days[5])).unlink(missing_ok=True)
-        measure(sandbox, data_root, old)
-    after = lake.versions(DAILY_COST_BY_PROJECT, days)
-    assert [day for day in days if after[day] != versions[day]] in ([days[5], today], [today])
+        reachable = days_between(today - timedelta(days=30), today)
+        assert measure(sandbox, data_root, old) == reachable
+        store_at(str(data_root)).delete(key_of(DAILY_COST_BY_PROJECT, reachable[5]))
+        assert measure(sandbox, data_root, old) == [reachable[5], today]
+    assert lake_at(data_root).days(DAILY_COST_BY_PROJECT) == reachable
 
 
 def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> None:

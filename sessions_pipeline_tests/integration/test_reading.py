@@ -139,7 +139,7 @@ def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnecti
         return
     if table is DAILY_COST_BY_PROJECT:
         with pytest.raises(duckdb.IOException, match="No files found"):
-            lake.sql("FROM days_of('daily_cost_by_project')").fetchall()
+            lake.sql("FROM usage_of('daily_cost_by_project')").fetchall()
         return
     partition = [] if table.partition is None else [table.partition]
     assert lake.sql(f"FROM {table.name}").columns == [*table.schema.names, *partition]
@@ -153,7 +153,7 @@ def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path, place:
         connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
         connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
         connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
-        found = connection.sql("SELECT usage_date, total_cost FROM days_of('daily_cost_by_project')").fetchall()
+        found = connection.sql("SELECT usage_date, total_cost FROM usage_of('daily_cost_by_project')").fetchall()
     assert found == [(FIRST, Decimal("1.5"))]
 
 

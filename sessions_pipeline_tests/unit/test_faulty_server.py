@@ -70,6 +70,12 @@ def test_pages_can_be_wrong_in_place(sandbox: Sandbox, ask: Ask) -> None:
     assert ask("v2", page_size=5).json()["next_cursor"] != first["next_cursor"]
 
 
+def test_datasets_alone_can_be_refused(sandbox: Sandbox, ask: Ask) -> None:
+    sandbox.faults.add(Fault("no_datasets", 403, times=2))
+    assert ask().status_code == 200
+    assert httpx.get(f"{sandbox.url}/api/v1/datasets", headers={"x-api-key": sandbox.key}).status_code == 403
+
+
 def test_a_fault_begins_after_some_answers_and_ends_after_others(sandbox: Sandbox, ask: Ask) -> None:
     sandbox.faults.add(Fault("status", 500, after=1, times=2))
     assert [ask().status_code for _ in range(4)] == [200, 500, 500, 200]
@@ -78,6 +84,6 @@ def test_a_fault_begins_after_some_answers_and_ends_after_others(sandbox: Sandbo
 
 
 def test_every_kind_is_tried_here_and_another_is_refused() -> None:
-    assert {*FAULTS, "reset", "ignore_offset", "repeat_last", "same_cursor"} == set(KINDS)
+    assert {*FAULTS, "reset", "ignore_offset", "repeat_last", "no_datasets", "same_cursor"} == set(KINDS)
     with pytest.raises(ValueError, match="choose one of"):
         Fault("weather")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.days import EPOCH, microseconds
-from sessions_pipeline.validation.timestamps import parse_timestamp
+from sessions_pipeline.validation.types import parse_timestamp
 
 _OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 _INSIDE = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # noqa: DTZ001

@@ -191,3 +191,10 @@ def test_more_unknown_names_than_the_schema_has_are_all_kept() -> None:
     validated = validate([record(names), record(names)])
     assert json.loads(validated.sessions.to_pylist()[0]["unknown_fields"]) == {f"u{n}": n for n in range(100)}
     assert validated.drift == Counter(dict.fromkeys(names, 2))
+
+
+def test_a_property_is_absent_where_no_record_has_it_at_all() -> None:
+    assert validate([]).absent == validate(["[]", "{}"]).absent == ()
+    some = [json.dumps({"id": ID, "tenant_id": TENANT})] * 999
+    assert {"name", "total_cost"} <= set(validate(some).absent)
+    assert "name" not in validate([*some, '{"name": null}']).absent
