@@ -86,7 +86,7 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 
     Raises:
         NotReadError: nothing was fetched, and nothing is stored (or was, by `rules.as_of`).
-        SumOverflowError: a sum does not fit its column; the text names the day too.
+        SumOverflowError: a sum does not fit its column; the text names table, sum and day. All others are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
     try:
@@ -99,8 +99,7 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 
 def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     stored = lake.load(RAW_SESSIONS, task.day)
-    version = stored.version if stored else None
-    commit = int(stored.metadata[COMMIT]) if stored else 0
+    version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
     rows = stored.rows if stored else RAW_SESSIONS.schema.empty_table()
     readings = load_readings(stored.metadata[READINGS]) if stored else []
 
@@ -115,7 +114,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             task.day, heard["received"] - heard["repeated"], {}, {RAW_SESSIONS.name: heard}, None, learned=False
         )
 
-    tables, told = derive_day(task, merged, rules)
+    tables, told, overflows = derive_day(task, merged, rules)
     if reason := _exceeded(task, told, rules):
         return DayResult(task.day, told.sessions.num_rows, {}, {}, reason, merged.learned)
     with lake.lock(task.day):
@@ -125,20 +124,22 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             raw, metadata = tables[RAW_SESSIONS], {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
             written[RAW_SESSIONS] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
         for table in wanted:
-            metadata = describe.of_file(table, tables, told, rules.as_of)
-            written[table] = lake.replace_derived(table, task.day, tables[table], metadata, commit=commit)
+            if table not in overflows:
+                metadata = describe.of_file(table, tables, told, rules.as_of)
+                written[table] = lake.replace_derived(table, task.day, tables[table], metadata, commit=commit)
         _note_readings(lake, task.day, merged)
+    if overflows.keys() & wanted:
+        raise SumOverflowError("; ".join(overflows.values()))
     files = {table.name: file for table, file in written.items() if file}
     worth_knowing = {table.name: describe.of_table(table, tables[table], told, merged) for table in written}
     return DayResult(task.day, told.sessions.num_rows, files, worth_knowing, None, merged.learned)
 
 
-def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, History]:
-    """A day's tables from its merged raw rows, and what is worth knowing of it. Pure.
+def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, History, dict[Table, str]]:
+    """A day's tables from its merged raw rows, what is worth knowing of it, and which tables' sums do not fit. Pure.
 
     Raises:
         NotReadError: nothing was read by `rules.as_of`.
-        SumOverflowError: a sum does not fit its column; the text names the day too.
     """
     readings = [reading for reading in merged.readings if rules.as_of is None or reading.fetched_at <= rules.as_of]
     if not readings:
@@ -147,16 +148,10 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
     may_forget = bool(task.fetched) and rules.as_of is None
     told = history(merged.rows, readings, as_of=rules.as_of, kept_from=rules.kept_from if may_forget else None)
     day = task.day if isinstance(task.day, date) else None
-
-    def make(table: Table) -> tuple[pa.Table, Mapping[str, str]]:
-        try:
-            return DERIVED[table].make(tables), {}
-        except SumOverflowError as error:
-            raise SumOverflowError(f"{_named(task.day)}: {error}") from None
-
     tables = DayTables(
         day,
-        make,
+        # A table is made when it is asked for, after those that it is made from.
+        lambda table: (DERIVED[table].make(tables), {}),
         now=rules.now,
         attributes=rules.attributes,
         is_over=day is not None and is_day_over(day, readings[-1].fetched_at),
@@ -166,11 +161,14 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
     tables.put(RAW_SESSIONS, merged.rows.filter(kept) if kept else merged.rows)
     tables.put(SESSIONS, told.sessions)
     tables.put(REJECTED_SESSIONS, told.rejected)
+    overflows: dict[Table, str] = {}
     for table in DERIVED:
         if table.name in rules.tables:
-            # Made when it is asked for, with those that it is made from.
-            tables[table]
-    return tables, told
+            try:
+                tables[table]
+            except SumOverflowError as error:
+                overflows[table] = f"{table.name} of {_named(task.day)}: {error}"
+    return tables, told, overflows
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
@@ -226,10 +224,13 @@ def _noted(lake: Lake, day: Day) -> list[Reading]:
 
 def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
     """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
+
+    def noted(stored: bytes | None) -> bytes:
+        before = load_readings(stored) if stored else []
+        return dump_readings(latest_readings(merged.readings, [*before, *merged.heard])).encode()
+
     if merged.heard:
-        with lake.lock(day):
-            latest = latest_readings(merged.readings, [*_noted(lake, day), *merged.heard])
-            lake.write_file(_readings_key(day), dump_readings(latest).encode())
+        lake.update_file(_readings_key(day), noted)
 
 
 def _named(day: Day) -> str:

@@ -53,11 +53,6 @@ class CountingStore:
         self.opened[key] += 1
         return self.store.open(key, whole=whole)
 
-    def read(self, key: str) -> bytes:
-        self.asked["read"] += 1
-        self.opened[key] += 1
-        return self.store.read(key)
-
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
         self.asked["put"] += 1
         self.store.put(key, data, expected)

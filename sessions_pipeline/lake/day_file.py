@@ -33,17 +33,15 @@ class BrokenError(LakeError):
         self.version = version
 
 
-def load(store: Store, table: Table, key: str, columns: Sequence[str] | None, *, whole: bool) -> Stored | None:
+def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) -> Stored | None:
     """What is stored under the key, by one opening; None if there is no file. See `Lake.load`.
-
-    `whole` says that columns will be read, not the metadata alone.
 
     Raises:
         BrokenError: it is no readable Parquet file of this table.
         LakeError: it is a raw one that another program wrote.
     """
     try:
-        source, version = store.open(key, whole=whole)
+        source, version = store.open(key, whole=columns != ())
     except FileNotFoundError:
         return None
     try:

@@ -1,7 +1,7 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import date
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
@@ -10,14 +10,11 @@ import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
 from sessions_pipeline.lake import day_file, marker, parquet
-from sessions_pipeline.lake.address import store_at
 from sessions_pipeline.lake.day_file import BrokenError, Stored
 from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, value_of
-from sessions_pipeline.lake.store import ANY, Expected, Store
+from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
-
-# The key of a file's metadata that holds the number of the raw commit that it is, or was made from.
-COMMIT = "commit"
+from sessions_pipeline.tables.readings import COMMIT
 
 # So often a derived file may be replaced by others while this one looks at it.
 _TRIES = 20
@@ -97,15 +94,9 @@ class Lake:
         """
         content = {**metadata, COMMIT: str(commit)}
         for left in reversed(range(_TRIES)):
-            with self.lock(day):
+            with self.lock(day), suppress(LakeConflictError) if left else nullcontext():
                 version, made_from = self._made_from(table, day)
-                if made_from > commit:
-                    return None
-                try:
-                    return self.replace(table, day, data, content, expected=version)
-                except LakeConflictError:
-                    if not left:
-                        raise
+                return self.replace(table, day, data, content, expected=version) if made_from <= commit else None
         raise AssertionError
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
@@ -115,17 +106,17 @@ class Lake:
             NotReadError: the day was never written.
             LakeError: as `load`.
         """
-        return self._required(table, day, self.load(table, day, columns)).rows
+        return self._required(table, day, columns).rows
 
     def load(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> Stored | None:
         """The rows of a day, its metadata and its version, by one opening of its file; None if it was never written.
 
-        A derived file that another program wrote has no metadata.
+        Without any columns only the end of the file is read. A derived file that another program wrote has no metadata.
 
         Raises:
             LakeError: the file is broken, or is a raw one that another program wrote.
         """
-        return self._load(table, day, columns, whole=True)
+        return day_file.load(self._store, table, key_of(table, day), columns)
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several days, and as a last column the partition's own (date32; null for `UNDATED`).
@@ -151,7 +142,7 @@ class Lake:
             NotReadError: the day was never written.
             LakeError: as `load`.
         """
-        return self._required(table, day, self._load(table, day, (), whole=False)).metadata
+        return self._required(table, day, ()).metadata
 
     def days(self, table: Table) -> list[date]:
         """The days that a table has, sorted; `UNDATED` is not among them, ask `has` for it."""
@@ -186,16 +177,38 @@ class Lake:
             self._put(key, content)
         return self._store.uri(key)
 
+    def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Make another of a file that is no table's, None where there is none.
+
+        Where another run was quicker, `change` is given what that has written.
+
+        Raises:
+            LakeError: it could not be read or written; the former file is intact.
+        """
+        while True:
+            with self._store.lock("files"), suppress(LakeConflictError):
+                stored, version = self._read_file(key)
+                self._put(key, change(stored), version)
+                return
+
     def read_file(self, key: str) -> bytes:
         """A file that is no table's.
 
         Raises:
             NotReadError: there is no such file.
         """
+        content, _ = self._read_file(key)
+        if content is None:
+            raise NotReadError(f"{self._store.uri(key)}: there is no such file; materialize what writes it")
+        return content
+
+    def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
         try:
-            return self._store.read(key)
+            source, version = self._store.open(key, whole=True)
         except FileNotFoundError:
-            raise NotReadError(f"{self._store.uri(key)}: there is no such file; materialize what writes it") from None
+            return None, None
+        with source:
+            return source.read(), version
 
     def check_writable(self) -> None:
         """Write and remove a probe file, nothing else.
@@ -218,16 +231,14 @@ class Lake:
     def _made_from(self, table: Table, day: Day) -> tuple[str | None, int]:
         """The version of a derived file and the raw commit that it was made from; -1 if there is none that says it."""
         try:
-            stored = self._load(table, day, (), whole=False)
+            stored = self.load(table, day, ())
         except BrokenError as error:
             return error.version, -1
         made_from = stored.metadata.get(COMMIT, "") if stored else ""
         return stored and stored.version, int(made_from) if made_from.isdecimal() else -1
 
-    def _load(self, table: Table, day: Day, columns: Sequence[str] | None, *, whole: bool) -> Stored | None:
-        return day_file.load(self._store, table, key_of(table, day), columns, whole=whole)
-
-    def _required(self, table: Table, day: Day, stored: Stored | None) -> Stored:
+    def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
+        stored = self.load(table, day, columns)
         if stored is None and day is None:
             raise NotReadError(f"{table.name} was never made; materialize it first")
         if stored is None:

@@ -55,12 +55,6 @@ class LocalStore:
                     return Opened(source, version)
                 source.close()
 
-    def read(self, key: str) -> bytes:
-        """The file's bytes."""
-        with self._as_lake_error(key):
-            _version(self._path(key))
-            return self._path(key).read_bytes()
-
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """When each file was written, its number and its size; None where there is none."""
         found: dict[str, str | None] = dict.fromkeys(keys)
@@ -175,15 +169,9 @@ def _write(path: Path, data: bytes | pa.Buffer) -> None:
 
 def _make_folders(path: Path, made: list[Path]) -> None:
     """Make the folder and those above it, and note the ones made, outermost first."""
-    if path.is_dir():
-        return
-    _make_folders(path.parent, made)
-    try:
-        path.mkdir(FOLDER_MODE)
-    except FileExistsError:
-        if not path.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
-    else:
+    if not path.is_dir():
+        _make_folders(path.parent, made)
+        path.mkdir(FOLDER_MODE, exist_ok=True)
         made.append(path)
 
 

@@ -24,7 +24,8 @@ def check(store: Store, query: Mapping[str, Any]) -> bool:
         LakeError: the marker can't be read.
     """
     try:
-        content = json.loads(store.read(MARKER))
+        with store.open(MARKER, whole=True).source as file:
+            content = json.loads(file.read())
         found, filled_with = int(content["layout"]), _canonical(content["query"])
     except FileNotFoundError:
         return False

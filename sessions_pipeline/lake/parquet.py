@@ -19,13 +19,11 @@ import pyarrow.parquet as pq
 from sessions_pipeline.tables import Table
 
 ROWS_PER_GROUP = 65_536
-BYTES_PER_GROUP = 256 * 1024 * 1024
+BYTES_PER_GROUP = 32 * 1024 * 1024
 COMPRESSION_LEVEL = 1
 
 # Whose file it is: a program that rewrites a file drops what it does not know, and with it what we keep there.
 _TABLE = "sessions_pipeline.table"
-
-_STRING_TYPES = frozenset([pa.string().id, pa.large_string().id])
 
 
 class UnreadableError(Exception):
@@ -80,18 +78,11 @@ def _conform(table: Table, data: pa.Table) -> pa.Table:
         raise ValueError(f"{table.name}: columns differ from the table's: {wrong}")
     data = data.select(table.schema.names)
     for want, column in zip(table.schema, data.columns, strict=True):
-        if not _may_become(column.type, want.type):
+        if column.type != want.type:
             raise TypeError(f"{table.name}.{want.name}: {column.type} is not {want.type}")
         if column.null_count and not want.nullable:
             raise ValueError(f"{table.name}.{want.name}: {column.null_count} nulls where there may be none")
     return data
-
-
-def _may_become(have: pa.DataType, want: pa.DataType) -> bool:
-    if pa.types.is_timestamp(have) and pa.types.is_timestamp(want):
-        return (have.tz is None) is (want.tz is None)
-    both_text = have.id in _STRING_TYPES and want.id in _STRING_TYPES
-    return bool(have.id == want.id or pa.types.is_null(have) or both_text)
 
 
 def _groups(data: pa.Table, order: Sequence[str], most: int) -> Iterator[pa.Table]:
@@ -108,7 +99,7 @@ def _text_sizes(data: pa.Table) -> "pa.Array[Any]":
     """How many bytes of text each row has."""
     total = pa.repeat(pa.scalar(0, pa.int64()), data.num_rows)
     for column in data.columns:
-        if column.type.id in _STRING_TYPES:
+        if column.type == pa.string():
             sizes = pc.fill_null(pc.binary_length(column).cast(pa.int64()), 0)
             total = pc.add(total, sizes.combine_chunks())
     return total

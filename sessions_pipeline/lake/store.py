@@ -1,6 +1,7 @@
 """What the lake needs of the place that holds its objects, and what its failures mean to a person."""
 
 import errno
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
@@ -19,6 +20,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: mount it for writing",
     errno.EIO: "the disk reports an I/O error: check it",
     errno.ENOTDIR: "a file is where a folder should be: move it away",
+    errno.EEXIST: "a file is where a folder should be: move it away",
     errno.EISDIR: "a folder is where a file should be: move it away",
     errno.ENAMETOOLONG: "the path is too long: choose a shorter one",
     errno.EXDEV: "its folder is a link to another file system: move it back",
@@ -55,10 +57,7 @@ class Store(Protocol):
         """The address that other programs read the object at."""
 
     def open(self, key: str, *, whole: bool) -> Opened:
-        """A Parquet file; `whole` says that most of it will be read, not its footer alone."""
-
-    def read(self, key: str) -> bytes:
-        """The whole object."""
+        """The object for reading; `whole` says that more of it will be read than a Parquet file's footer."""
 
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
         """Write the whole object, or replace it: a reader sees the former one or this one.
@@ -84,6 +83,24 @@ class Store(Protocol):
         Raises:
             LakeBusyError: another writer did not come to an end.
         """
+
+
+def store_at(root: str) -> Store:
+    """The place that an address leads to.
+
+    Raises:
+        LakeError: it is of another kind, which is not repeated, since it may hold credentials.
+    """
+    # Imported here because either needs nothing of the other, and both need this module.
+    if root.startswith("s3://"):
+        from sessions_pipeline.lake.s3 import open_bucket  # noqa: PLC0415
+
+        return open_bucket(root)
+    if re.match(r"\w[\w+.-]+:/", root):
+        raise LakeError("SESSIONS_PIPELINE_DATA_ROOT: takes a folder or an s3://bucket/prefix address")
+    from sessions_pipeline.lake.local import LocalStore  # noqa: PLC0415
+
+    return LocalStore(root)
 
 
 def problem(path: str, error: OSError) -> LakeError:

@@ -1,6 +1,5 @@
 """The tables' checks as asset checks: on the days of the run, or on all days when run alone."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
@@ -12,8 +11,8 @@ from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.orchestration.partitions import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import day_tables
-from sessions_pipeline.tables import CHECKS, SESSIONS, CheckResult, Table
-from sessions_pipeline.tables.table import ALL, Check
+from sessions_pipeline.tables import CHECKS, SESSIONS, CheckResult
+from sessions_pipeline.tables.table import Check, needed
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 # So many broken things are named.
@@ -60,7 +59,7 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
         recent.update(days_between(earliest, utc_day(time)))
     if any(check.days == "run" for check in checks):
         stored.update(day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1])
-    reads = _reads(checks)
+    reads = needed(checks)
     results: dict[str, list[CheckResult]] = {check.name: [] for check in checks}
     for day in sorted({*stored, *recent}):
         tables = day_tables(lake, day, reads, now=time)
@@ -70,15 +69,6 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
     return {
         name: CheckResult.merged([*found, CheckResult(counts={"days": len(found)})]) for name, found in results.items()
     }
-
-
-def _reads(checks: Sequence[Check]) -> dict[Table, tuple[str, ...]]:
-    """The columns that the checks together need of each table."""
-    needed: dict[Table, set[str]] = defaultdict(set)
-    for check in checks:
-        for table, columns in check.reads.items():
-            needed[table].update(columns)
-    return {table: ALL if columns.issuperset(ALL) else tuple(sorted(columns)) for table, columns in needed.items()}
 
 
 def _shown(result: CheckResult) -> dict[str, Any]:

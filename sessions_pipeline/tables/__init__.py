@@ -12,12 +12,8 @@ from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
     DAILY_COST_BY_REFERENCE_DATASET as DAILY_COST_BY_REFERENCE_DATASET,
 )
 from sessions_pipeline.tables.daily_cost_by_attribute import DAILY_COST_BY_ATTRIBUTE as DAILY_COST_BY_ATTRIBUTE
-from sessions_pipeline.tables.weekly_cost_by_reference_dataset import (
-    WEEKLY_COST_BY_REFERENCE_DATASET as WEEKLY_COST_BY_REFERENCE_DATASET,
-)
-from sessions_pipeline.tables.monthly_cost_by_reference_dataset import (
-    MONTHLY_COST_BY_REFERENCE_DATASET as MONTHLY_COST_BY_REFERENCE_DATASET,
-)
+from sessions_pipeline.tables.period_costs import WEEKLY_COST_BY_REFERENCE_DATASET as WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables.period_costs import MONTHLY_COST_BY_REFERENCE_DATASET as MONTHLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline.tables.reference_datasets import REFERENCE_DATASETS as REFERENCE_DATASETS
 from sessions_pipeline.tables.daily_cost_by_project import DAILY_COST_BY_PROJECT as DAILY_COST_BY_PROJECT
 

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Context, Decimal
 from functools import reduce
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform, counted, sums
+from sessions_pipeline.tables.aggregate import conform, counted, sums, tuples
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
@@ -99,18 +98,16 @@ def summed_costs(experiments: pa.Table, keys: Sequence[str]) -> pa.Table:
 )
 def costs_add_up(day: DayTables) -> CheckResult:
     """In Python, whose numbers do not overflow, from the sessions as they lie in the lake."""
-    costs: defaultdict[tuple[Any, ...], list[Decimal | None]] = defaultdict(list)
-    for *key, cost in _values(day[SESSIONS], *_SUMMED[:2], "total_cost"):
-        if key[1] is not None:
-            costs[tuple(key)].append(cost)
+    costs: defaultdict[tuple[str, str], list[Decimal | None]] = defaultdict(list)
+    for tenant, dataset, cost in tuples(day[SESSIONS], *_SUMMED[:2], "total_cost"):
+        if dataset is not None:
+            costs[tenant, dataset].append(cost)
     expected = {key: (len(all_), _total(all_)) for key, all_ in costs.items()}
-    daily = _values(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)
-    found = {tuple(key): (sessions, total) for *key, sessions, total in daily}
+    found = {row[:2]: row[2:] for row in tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)}
     broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
-    total = _total([cost for _, cost in found.values()]) or Decimal(0)
     return CheckResult(
         tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in broken),
-        {"rows": len(found), "total_cost": total},
+        {"rows": len(found), "total_cost": _total([cost for _, cost in found.values()]) or Decimal(0)},
     )
 
 
@@ -121,17 +118,13 @@ def costs_add_up(day: DayTables) -> CheckResult:
 )
 def no_cost_is_invented(day: DayTables) -> CheckResult:
     """Priced and unpriced sessions are all sessions, and without a priced one there is no sum."""
-    daily = _values(day[DAILY_COST_BY_REFERENCE_DATASET], "reference_dataset_id", *_COUNTED, "total_cost")
+    daily = list(tuples(day[DAILY_COST_BY_REFERENCE_DATASET], "reference_dataset_id", *_COUNTED, "total_cost"))
     broken = [
         f"{day.day} {dataset}"
         for dataset, sessions, priced, unpriced, total in daily
         if (priced == 0) is not (total is None) or priced + unpriced != sessions
     ]
     return CheckResult(tuple(broken), {"rows": len(daily), "unpriced_sessions": sum(row[3] for row in daily)})
-
-
-def _values(table: pa.Table, *columns: str) -> list[tuple[Any, ...]]:
-    return list(zip(*(table.column(name).to_pylist() for name in columns), strict=True))
 
 
 def _total(costs: Sequence[Decimal | None]) -> Decimal | None:

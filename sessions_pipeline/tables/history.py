@@ -63,8 +63,8 @@ def history(
     several = _versions([places for places in versions.values() if len(places) > 1], raw, validated)
     newest = {places[-1]: key for key, places in versions.items()}
     reasons = {row: list(validated.rejected[row]) for row in newest if row in validated.rejected}
-    for row in foreign_to.keys() & newest:
-        reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign_to[row]})")
+    for place in foreign_to.keys() & newest:
+        reasons.setdefault(place, []).append(f"tenant_id: is not the workspace asked for ({foreign_to[place]})")
     valid = sorted(newest.keys() - reasons.keys())
     sessions, shrunk = _sessions(raw, validated.sessions, valid, several)
     gone = gone_since(readings)

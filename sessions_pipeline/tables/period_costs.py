@@ -13,11 +13,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, month_start, next_month_start, week_start
+from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform, sums
-from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAILY_MEASURES
-from sessions_pipeline.tables.monthly_cost_by_reference_dataset import MONTHLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    DAILY_MEASURES,
+    PERIOD_COLUMNS,
+)
 from sessions_pipeline.tables.table import Table
-from sessions_pipeline.tables.weekly_cost_by_reference_dataset import WEEKLY_COST_BY_REFERENCE_DATASET
+
+
+def _table(name: str, what: str, first: column.Column) -> Table:
+    columns = (first, *PERIOD_COLUMNS)
+    order = (first.name, *DAILY_COST_BY_REFERENCE_DATASET.order)
+    return Table(name, f"The daily costs summed by {what}", columns, order, partition=None, group="costs")
+
+
+WEEKLY_COST_BY_REFERENCE_DATASET = _table(
+    "weekly_cost_by_reference_dataset",
+    "ISO week; a week with an unread day says so.",
+    column.Column("week_start", pa.date32(), "The Monday that the ISO week starts on", nullable=False),
+)
+MONTHLY_COST_BY_REFERENCE_DATASET = _table(
+    "monthly_cost_by_reference_dataset",
+    "calendar month; a month with an unread day says so.",
+    column.Column("month_start", pa.date32(), "The first day of the month", nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)

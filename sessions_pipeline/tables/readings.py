@@ -121,7 +121,7 @@ def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
 
 
 def unconfirmed(readings: Iterable[Reading]) -> set[str]:
-    """The sessions that late readings alone have seen, and of which no reading since has said whether they are there."""
+    """The sessions that late readings alone have seen, and no reading since has told of."""
     alone = set[str]()
     for reading in readings:
         alone = alone.difference(reading.gone, reading.back).union(reading.alone)

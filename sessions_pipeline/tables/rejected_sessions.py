@@ -5,6 +5,7 @@ from collections import Counter
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, record_key, unconfirmed
 from sessions_pipeline.tables.sessions import SESSIONS
@@ -54,9 +55,9 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
         return CheckResult()
     readings = load_readings(day.metadata(RAW_SESSIONS)[READINGS])
     gone = gone_since(readings).keys()
-    rows = day[REJECTED_SESSIONS].select(["session_id", "tenant_id", "payload"]).to_pylist()
+    rows = tuples(day[REJECTED_SESSIONS], "session_id", "tenant_id", "payload")
     # A record of another workspace than was asked for has a key that says so; which it is can't be seen from the row.
-    keys = [{record_key(*row.values(), asked) for asked in (None, "")} for row in rows]
+    keys = [{record_key(id_, tenant, payload, asked) for asked in (None, "")} for id_, tenant, payload in rows]
     counts = {
         "received": sum(reading.received for reading in day.last_read),
         "valid": day[SESSIONS].column("missing_since").null_count,

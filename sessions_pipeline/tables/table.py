@@ -51,36 +51,24 @@ ALL: tuple[str, ...] = ("*",)
 """In `reads`: every column of the table."""
 
 
+@dataclass
 class DayTables:
     """A UTC day (None: the rows without one) and its tables, as transforms and checks are given them.
 
-    `attributes` are the keys of `extra.metadata` that costs are summed by, `last_read` the latest reading of each
-    workspace, the very latest last; `now` is the time of the run.
+    `load` gives a table's rows and file metadata, or None where the day has no such table; it is asked once for each.
+    `now` is the time of the run; `attributes` are the keys of `extra.metadata` that costs are summed by; `last_read` is
+    the latest reading of each workspace, the very latest last. `is_over`: the day had ended when it was last read;
+    `open_workspaces` are those that were last read before.
     """
 
-    def __init__(
-        self,
-        day: date | None,
-        load: Callable[[Table], tuple[pa.Table, Mapping[str, str]] | None],
-        *,
-        now: datetime,
-        attributes: tuple[str, ...] = (),
-        last_read: tuple[Reading, ...] = (),
-        is_over: bool = False,
-        open_workspaces: frozenset[str] = frozenset(),
-    ) -> None:
-        """`load` gives a table's rows and file metadata, or None where the day has no such table; asked once each.
-
-        `is_over`: the day had ended when it was last read; `open_workspaces` are those that were last read before.
-        """
-        self.day = day
-        self.now = now
-        self.attributes = attributes
-        self.last_read = last_read
-        self.is_over = is_over
-        self.open_workspaces = open_workspaces
-        self._load = load
-        self._loaded: dict[Table, tuple[pa.Table, Mapping[str, str]] | None] = {}
+    day: date | None
+    load: Callable[[Table], tuple[pa.Table, Mapping[str, str]] | None]
+    now: datetime
+    attributes: tuple[str, ...] = ()
+    last_read: tuple[Reading, ...] = ()
+    is_over: bool = False
+    open_workspaces: frozenset[str] = frozenset()
+    _loaded: dict[Table, tuple[pa.Table, Mapping[str, str]] | None] = field(default_factory=dict)
 
     def has(self, table: Table) -> bool:
         """Whether the day has the table."""
@@ -107,7 +95,7 @@ class DayTables:
 
     def _get(self, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
         if table not in self._loaded:
-            self._loaded[table] = self._load(table)
+            self._loaded[table] = self.load(table)
         return self._loaded[table]
 
 

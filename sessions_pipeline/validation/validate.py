@@ -99,7 +99,8 @@ class _Batch:
         if not texts:
             return _SCHEMA.empty_table()
         rows = list(texts)
-        named = zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False)
+        named = list(zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False))
+        self.present.update(one.name for one, column in named if any(text is not _ABSENT for text in column))
         # First, so that the reasons begin with what is wrong with the record as JSON.
         left = pa.array([self._unknown_fields(row, unknown.get(row, {})) for row in rows], pa.string())
         columns = [*(self._column(one, rows, column) for one, column in named), left]
@@ -111,8 +112,6 @@ class _Batch:
         self.rejected.setdefault(row, []).extend(reasons(spelled(name), error))
 
     def _column(self, one: Property, rows: Sequence[int], texts: Sequence[Text]) -> "pa.Array[object]":
-        if one.name not in self.present and any(text is not _ABSENT for text in texts):
-            self.present.add(one.name)
         wrong: dict[int, ValueError] = {}
         values = one.rule.column(texts, wrong)
         if not one.nullable and None in values:

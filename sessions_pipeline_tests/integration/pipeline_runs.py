@@ -11,10 +11,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.lake.address import store_at
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.lake.s3_client import open_bucket
+from sessions_pipeline.lake.s3 import open_bucket
+from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
@@ -128,7 +128,11 @@ def keys(root: DataRoot) -> list[str]:
 def files(root: DataRoot) -> dict[str, str]:
     """The digest of every file of a lake but its locks."""
     store = store_at(str(root))
-    return {key: sha256(store.read(key)).hexdigest() for key in keys(root) if not key.startswith("_locks/")}
+    return {
+        key: sha256(store.open(key, whole=True).source.read()).hexdigest()
+        for key in keys(root)
+        if not key.startswith("_locks/")
+    }
 
 
 def copy(source: DataRoot, target: DataRoot) -> None:
@@ -137,7 +141,7 @@ def copy(source: DataRoot, target: DataRoot) -> None:
     for key in keys(target):
         write_to.delete(key)
     for key in keys(source):
-        write_to.put(key, read_from.read(key))
+        write_to.put(key, read_from.open(key, whole=True).source.read())
 
 
 def stray(root: DataRoot) -> list[str]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake import marker
-from sessions_pipeline.lake.address import store_at
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket, files
 from sessions_pipeline_tests.lake_rows import DAY, raw
@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def marker_of(root: DataRoot) -> bytes:
-    return store_at(str(root)).read(marker.MARKER)
+    return store_at(str(root)).open(marker.MARKER, whole=True).source.read()
 
 
 def put_marker(root: DataRoot, content: bytes) -> None:

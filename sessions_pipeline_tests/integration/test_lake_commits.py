@@ -16,11 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
-from sessions_pipeline.lake.address import store_at
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.lake.store import ANY, Expected
+from sessions_pipeline.lake.store import ANY, Expected, store_at
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.integration.s3_server import S3Server
@@ -345,3 +344,16 @@ def test_nothing_of_ours_is_left_when_a_put_is_refused(anywhere: Lake, data_root
         anywhere.replace(RAW_SESSIONS, DAY, raw("2"), {}, expected=None)
     if isinstance(data_root, Path):
         assert list((data_root / "_tmp").iterdir()) == []
+
+
+@also_in_a_bucket
+def test_of_many_that_change_a_file_that_is_no_table_s_at_once_none_undoes_another(data_root: DataRoot):
+    lakes = [Lake.open(str(data_root), query={}) for _ in range(4)]
+    lakes[0].write_file("_readings/begun", b"")
+
+    def add(number: int) -> None:
+        lakes[number % 4].update_file("_readings/notes", lambda stored: (stored or b"") + bytes([number]))
+
+    with ThreadPoolExecutor(4) as runs:
+        list(runs.map(add, range(12)))
+    assert sorted(lakes[0].read_file("_readings/notes")) == list(range(12))

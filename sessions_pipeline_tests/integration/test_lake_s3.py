@@ -16,7 +16,7 @@ from pyarrow import fs
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.lake.s3_client import open_bucket
+from sessions_pipeline.lake.s3 import open_bucket
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES
 from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.lake_rows import DAY, raw

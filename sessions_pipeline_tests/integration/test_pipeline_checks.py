@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from sessions_pipeline.lake.lake import COMMIT, Lake
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.checks import examine as examine_days
 from sessions_pipeline.orchestration.partitions import range_tags
@@ -28,6 +28,7 @@ from sessions_pipeline.tables import (
     SESSIONS,
     Table,
 )
+from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,

@@ -5,8 +5,8 @@ from decimal import Decimal
 from typing import Any
 
 from sessions_pipeline.days import days_between
-from sessions_pipeline.lake.address import store_at
 from sessions_pipeline.lake.layout import key_of
+from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.sandbox.company import DAY_US, OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT

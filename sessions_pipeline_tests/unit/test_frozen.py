@@ -50,7 +50,7 @@ def made(day: dict[str, Any], left_out: set[str]) -> tuple[DayTables, History, M
         fetched = FetchedDay(of_day, reading["workspace"], at, records, len(records), 1)
         version = str(number) if number else None
         merged = merge(merged.rows, merged.readings, [fetched], base=version, version=version)
-    return *derive_day(DayTask(of_day or UNDATED), merged, RULES), merged
+    return *derive_day(DayTask(of_day or UNDATED), merged, RULES)[:2], merged
 
 
 def plain(value: Any) -> Any:
