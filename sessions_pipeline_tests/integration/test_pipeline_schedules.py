@@ -85,6 +85,27 @@ def test_a_tick_that_is_told_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp
         assert OLD.isoformat() in asked
 
 
+def test_a_tick_that_is_cut_off_asks_for_what_it_listed_and_the_next_one_lists_the_rest(tmp_path: Path) -> None:
+    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        sessions: list[Session] = sandbox.api.data.sessions  # type: ignore[attr-defined]
+        # An old day's activity is the newest; that of other days fills the page of a hundred and goes on behind it.
+        for session in [one for one in sessions if one.start and not one.broken][:300]:
+            is_recent = session.start is not None and session.start.date() > OLD
+            wake(sandbox, session, NOW - timedelta(minutes=1 if is_recent else 2))
+        wake(sandbox, an_old_experiment(sandbox), NOW)
+        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
+        _, whole, _ = evaluate(settings, instance, None, NOW)
+        sandbox.faults.add(Fault("status", 429, times=1, after=1))
+        asked, cursor, _ = evaluate(settings, instance, None, NOW)
+        assert OLD.isoformat() in asked
+        cut, complete = (json.loads(text) for text in (cursor, whole))
+        assert cut["seen"].items() < complete["seen"].items()
+        assert cut["since"] == NOW.isoformat().replace("+00:00", "Z"), "what was not listed is listed by the next tick"
+        again, after, _ = evaluate(settings, instance, cursor, NOW)
+        assert OLD.isoformat() not in again
+        assert json.loads(after) == complete
+
+
 def test_a_tick_of_an_api_that_answers_slowly_ends_in_its_time(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("latency", 5.0, times=None))
