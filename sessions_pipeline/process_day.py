@@ -144,7 +144,7 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
     readings = [reading for reading in merged.readings if rules.as_of is None or reading.fetched_at <= rules.as_of]
     if not readings:
         at = f" at {rules.as_of:%Y-%m-%d %H:%M:%S} UTC" if rules.as_of else ""
-        raise NotReadError(f"raw_sessions was not read yet for {_named(task.day)}{at}; materialize that day first")
+        raise NotReadError(f"raw_sessions was not read yet for {task.day}{at}; materialize that day first")
     may_forget = bool(task.fetched) and rules.as_of is None
     told = history(merged.rows, readings, as_of=rules.as_of, kept_from=rules.kept_from if may_forget else None)
     day = task.day if isinstance(task.day, date) else None
@@ -167,7 +167,7 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
             try:
                 tables[table]
             except SumOverflowError as error:
-                overflows[table] = f"{table.name} of {_named(task.day)}: {error}"
+                overflows[table] = f"{table.name} of {task.day}: {error}"
     return tables, told, overflows
 
 
@@ -190,12 +190,10 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
 def _is_behind(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> bool:
     """Whether a derived file is missing, of another commit, as of another time, or by other attributes than wanted."""
-    try:
-        metadata = lake.metadata(table, day)
-    except NotReadError:
-        return True
+    stored = lake.load(table, day, ())
     wanted = {COMMIT: str(commit), **describe.basis(table, rules.as_of, rules.attributes)}
-    return any(metadata.get(name) != wanted.get(name) for name in (COMMIT, describe.AS_OF, describe.ATTRIBUTES))
+    names = (COMMIT, describe.AS_OF, describe.ATTRIBUTES)
+    return stored is None or any(stored.metadata.get(name) != wanted.get(name) for name in names)
 
 
 def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
@@ -207,7 +205,7 @@ def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
     if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * count:
         return None
     reason = told.rejected.column("reasons")[0].as_py()[0]
-    return f"{_named(task.day)}: {rejected} of {count} records are rejected ({reason})"
+    return f"{task.day}: {rejected} of {count} records are rejected ({reason})"
 
 
 def _readings_key(day: Day) -> str:
@@ -231,7 +229,3 @@ def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
 
     if merged.heard:
         lake.update_file(_readings_key(day), noted)
-
-
-def _named(day: Day) -> str:
-    return "rows without a day" if day is UNDATED else str(day)
