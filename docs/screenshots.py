@@ -1,4 +1,4 @@
-"""The README's pictures of the Dagster UI, taken of the demo's data: `make demo screenshots`."""
+"""The README's pictures, taken of the demo's data: `make demo screenshots`."""
 
 import os
 import shutil
@@ -13,15 +13,17 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
-HOME = ROOT / "data" / "demo" / "_dagster"
+DATA = ROOT / "data" / "demo"
 # `dagster-webserver` takes about ten seconds to load the definitions.
 PATIENCE_SECONDS = 90
-PAGES = {"graph": "/asset-groups", "checks": "/assets/sessions?view=checks"}
+# Dagster lays the graph out, and animates it, after the data are there.
+SETTLING_MS = 2500
+ASSET = "daily_cost_by_reference_dataset"
 
 
 def main() -> None:
     """Start the web server on the demo's instance, take the pictures, stop it."""
-    if not HOME.is_dir():
+    if not (DATA / "_dagster").is_dir():
         sys.exit("run `make demo` first: the pictures show its data")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -29,8 +31,9 @@ def main() -> None:
     address = f"http://127.0.0.1:{port}"
     environment = {
         **os.environ,
-        "DAGSTER_HOME": str(HOME),
-        "SESSIONS_PIPELINE_DATA_ROOT": str(ROOT / "data" / "demo"),
+        "DAGSTER_HOME": str(DATA / "_dagster"),
+        "SESSIONS_PIPELINE_DATA_ROOT": str(DATA),
+        "SESSIONS_PIPELINE_START_DATE": min(DATA.glob("raw_sessions/start_date=2*")).name.partition("=")[2],
         "LANGSMITH_API_KEY": "sandbox-key",
     }
     command = [str(Path(sys.executable).parent / "dagster-webserver"), "-w", "workspace.yaml", "-p", str(port)]
@@ -38,30 +41,37 @@ def main() -> None:
     try:
         _wait_for(f"{address}/server_info")
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-background-networking"]
-            )
-            for scheme in ("light", "dark"):
-                page = browser.new_page(viewport={"width": 1440, "height": 860}, color_scheme=scheme)
-                for name, path in PAGES.items():
-                    _take(
-                        page, f"{address}{path}", IMAGES / (f"{name}.png" if scheme == "light" else f"{name}-dark.png")
-                    )
+            arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+            page = browser.new_page(viewport={"width": 1600, "height": 900}, color_scheme="light")
+            # Upstream and downstream of the table that people come for; the graph of all tables is too wide to be read.
+            _open(page, f"{address}/assets/{ASSET}?view=lineage&lineageScope=neighbors&lineageDepth=2")
+            page.get_by_text("Hide navigation").click()
+            _take(page, "graph")
+            page.set_viewport_size({"width": 1600, "height": 1130})
+            _open(page, f"{address}/assets/{ASSET}?view=overview")
+            page.get_by_text("Columns", exact=True).first.click()  # folds the list of columns away
+            page.get_by_text("Plots", exact=True).click()
+            _take(page, "asset")
+            page.set_viewport_size({"width": 1120, "height": 1400})
+            _open(page, (DATA / "reports" / "cost.html").as_uri())
+            _take(page, "report")
             browser.close()
     finally:
         server.terminate()
         server.wait()
 
 
-def _take(page: Page, address: str, image: Path) -> None:
+def _open(page: Page, address: str) -> None:
     page.goto(address)
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(3000)  # the graph is laid out after the data are there
-    if "asset-groups" in address:
-        page.keyboard.press("Alt+e")  # Dagster's key for opening all groups
-        page.wait_for_timeout(2000)
+    page.wait_for_timeout(SETTLING_MS)
+
+
+def _take(page: Page, name: str) -> None:
+    page.wait_for_timeout(SETTLING_MS)
     IMAGES.mkdir(exist_ok=True)
-    page.screenshot(path=str(image))
+    page.screenshot(path=str(IMAGES / f"{name}.png"))
 
 
 def _wait_for(address: str) -> None:

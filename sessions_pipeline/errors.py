@@ -41,14 +41,6 @@ class ApiError(SessionsPipelineError):
         super().__init__(message)
 
 
-class AuthenticationError(ApiError):
-    """401 with a JSON body: the key is not accepted."""
-
-
-class PermissionDeniedError(ApiError):
-    """403 with a JSON body: the key may not read this workspace."""
-
-
 class NotFoundError(ApiError):
     """404 or 410: the endpoint is not the API, or the version is gone."""
 
@@ -57,16 +49,8 @@ class GoneError(NotFoundError):
     """The same with a JSON body, as the API itself says it: perhaps only this version of it is gone."""
 
 
-class InvalidRequestError(ApiError):
-    """422: the API's own reasons are in the text."""
-
-
-class RequestRefusedError(ApiError):
-    """Any other 4xx."""
-
-
-class RedirectRefusedError(ApiError):
-    """The API answered with a redirect; keys are never carried along."""
+class RefusedError(ApiError):
+    """A final answer that is no page, or one that is not accepted here: the text says why, and what to do about it."""
 
 
 class FirewallError(ApiError):
@@ -85,14 +69,6 @@ class ServerError(ApiError):
     """5xx."""
 
     transient = True
-
-
-class UntrustedCertificateError(ApiError):
-    """The server's certificate is not trusted here."""
-
-
-class OversizedError(ApiError):
-    """A body that unpacks to more than can be a page."""
 
 
 class UnreachableError(ApiError):

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from sessions_pipeline.days import is_day_over
-from sessions_pipeline.errors import LakeConflictError, NotReadError, SumOverflowError
+from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, value_of
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, DayTables, Table
@@ -189,11 +189,13 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
 
 def _is_behind(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> bool:
-    """Whether a derived file is missing, of another commit, as of another time, or by other attributes than wanted."""
-    stored = lake.load(table, day, ())
+    """Whether a derived file is missing, broken, or of another commit, time or list of attributes than wanted."""
+    try:
+        metadata = lake.metadata(table, day)
+    except LakeError:
+        return True
     wanted = {COMMIT: str(commit), **describe.basis(table, rules.as_of, rules.attributes)}
-    names = (COMMIT, describe.AS_OF, describe.ATTRIBUTES)
-    return stored is None or any(stored.metadata.get(name) != wanted.get(name) for name in names)
+    return any(metadata.get(name) != wanted.get(name) for name in (COMMIT, describe.AS_OF, describe.ATTRIBUTES))
 
 
 def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
@@ -213,10 +215,10 @@ def _readings_key(day: Day) -> str:
 
 
 def _noted(lake: Lake, day: Day) -> list[Reading]:
-    """The latest reading of each workspace that was noted beside the tables."""
+    """The latest reading of each workspace that was noted beside the tables; none where that is missing or broken."""
     try:
         return load_readings(lake.read_file(_readings_key(day)))
-    except NotReadError:
+    except (NotReadError, ValueError, TypeError, AttributeError):
         return []
 
 

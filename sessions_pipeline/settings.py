@@ -93,7 +93,7 @@ class Settings(BaseModel):
     @classmethod
     def _canonical_workspaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return tuple(dict.fromkeys(str(UUID(part)) for part in value))
+            return tuple(dict.fromkeys(str(UUID(part.strip("\"'"))) for part in value))
         except ValueError:
             raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
 
@@ -156,9 +156,11 @@ def _dotenv(file: Path) -> dict[str, str]:
     except (FileNotFoundError, IsADirectoryError):
         return {}
     except UnicodeDecodeError:
-        raise SettingError(str(file), "is not UTF-8; save it as UTF-8") from None
+        text = "\0"
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
+    if "\0" in text:  # UTF-16 without a byte order mark is valid UTF-8 with these
+        raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
     return {name: _unquoted(value) for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
 
 

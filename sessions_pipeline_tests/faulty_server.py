@@ -29,7 +29,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
-from sessions_pipeline.sandbox.app import KEY, Api
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from sessions_pipeline.langsmith.versions import DATASETS
@@ -37,7 +36,7 @@ from sessions_pipeline.sandbox.company import WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import SEED, CompanyData
 from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
 from sessions_pipeline.sandbox.second_version import cursor_at
-from sessions_pipeline.sandbox.server import serving
+from sessions_pipeline.sandbox.server import KEY, Api, serving
 
 KINDS = (
     *("status", "html", "redirect", "reset", "truncated", "not_json", "latency", "cap"),

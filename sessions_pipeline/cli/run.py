@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import sqlalchemy as db
 
 from sessions_pipeline.cli.terminal import progress_bar, say
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, SettingError
@@ -16,6 +18,14 @@ from sessions_pipeline.settings import Settings
 
 # Whose errors are about Dagster's own database.
 _DATABASES = {"sqlalchemy", "sqlite3", "psycopg2", "MySQLdb", "alembic"}
+# The UI or the daemon may hold SQLite's lock for longer than the 5 s that Python waits.
+LOCK_SECONDS = 60
+
+
+@db.event.listens_for(db.Engine, "do_connect")
+def _wait_for_the_lock(dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    if dialect.name == "sqlite":
+        options.setdefault("timeout", LOCK_SECONDS)
 
 
 def run_days(

@@ -27,7 +27,12 @@ NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost"}
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """Make both outputs write an escape for a character that their encoding lacks, where Python would fail."""
+    """Make both outputs write an escape for a character that their encoding lacks, where Python would fail.
+
+    An output that was closed before the start, which is None, swallows what is written.
+    """
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

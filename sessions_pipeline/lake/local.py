@@ -10,6 +10,7 @@ temporary file, which the next write of the same file replaces: it has the key's
 
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -146,6 +147,9 @@ class LocalStore:
 
 def _version(path: Path) -> str:
     found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        # Opening a pipe would wait for whoever writes to it.
+        raise OSError(errno.EINVAL, "is no file but a pipe or a device", str(path))
     return f"{found.st_mtime_ns}-{found.st_ino}-{found.st_size}"
 
 

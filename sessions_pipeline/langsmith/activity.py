@@ -1,19 +1,28 @@
-"""Which sessions had runs lately, whatever day they started."""
+"""Which sessions had runs lately, whatever day they started, and what they used on one day.
 
-import json
-from collections.abc import Iterator
-from datetime import datetime
-from typing import Any, NamedTuple
+A session's totals count from its beginning and only grow; `stats_start_time` leaves out what was before. The reading
+from the day's start minus the reading from its end is the day, if nothing arrived in between: the end is read again to
+see whether something did.
+"""
 
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from itertools import chain
+from typing import NamedTuple
+from uuid import UUID
+
+from sessions_pipeline.days import midnight
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.coverage import identity
-from sessions_pipeline.langsmith.pages import pages
-from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.langsmith.lists import session_pages
+from sessions_pipeline.langsmith.page import identity, latest_run
+from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery, batches, is_uuid
 from sessions_pipeline.validation.records import Record
-from sessions_pipeline.validation.types import parse_timestamp
 
 # The cheapest of the stats, for the times of the latest runs. That these come with it is not documented.
 CHEAPEST_STATS = ("run_count",)
+# `stats_start_time` reaches this far back (source: the API's documentation of the parameter).
+REACH = timedelta(days=31)
+STATS = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
 
 
 class Activity(NamedTuple):
@@ -25,56 +34,68 @@ class Activity(NamedTuple):
 
 
 def active_since(
-    client: SessionsClient,
-    query: SessionsQuery,
-    *,
-    workspace: str | None,
-    since: datetime,
-    deadline: float | None = None,
+    client: SessionsClient, query: SessionsQuery, *, workspace: str | None, since: datetime
 ) -> Iterator[Activity]:
     """Sessions whose latest run started at `since` or later, latest first.
 
     New runs move a session to the front while this pages, which repeats others but skips none; a deletion may hide one
-    behind a page's end, so look again later with an overlap. After `deadline` seconds, for this and whatever else the
-    client is asked, the error comes behind the sessions found so far: the newest ones, those before them not looked at.
+    behind a page's end, so look again later with an overlap.
 
     Raises:
-        DeadlineExceededError: the time is over, or will be before the API answers again.
+        DeadlineExceededError: the client's time is over, behind the sessions found so far: the newest ones.
         ApiError: a page could not be read.
         PagingError: the list does not end.
     """
-    if deadline is not None:
-        client.end_within(deadline)
-    query = query.model_copy(
-        update={"sort_by": SessionSortableColumns.last_run_start_time, "sort_by_desc": True, "include_stats": True}
-    )
-    for records, latest_runs in _pages_with_times(client, query, workspace):
-        active = [(record, at) for record, at in zip(records, latest_runs, strict=True) if at and at >= since]
-        yield from (Activity(identity(record), record.start_us, at) for record, at in active)
-        if any(at is not None and at < since for at in latest_runs):
+    by_activity = {"sort_by": SessionSortableColumns.last_run_start_time, "sort_by_desc": True, "include_stats": True}
+    query = query.model_copy(update=by_activity)
+    pages = session_pages(client, query.model_copy(update={"stats_select": CHEAPEST_STATS}), workspace=workspace)
+    first = next(pages, ())
+    if first and not any(map(latest_run, first)):
+        client.warn(f"The API gives no times of runs with stats_select={CHEAPEST_STATS[0]}, so all stats are asked for")
+        first, pages = (), session_pages(client, query, workspace=workspace)
+    for records in chain([first], pages):
+        found = [(record, at) for record in records if (at := latest_run(record)) is not None]
+        yield from (Activity(identity(record), record.start_us, at) for record, at in found if at >= since)
+        if any(at < since for _, at in found):
             return
 
 
-def _pages_with_times(
-    client: SessionsClient, query: SessionsQuery, workspace: str | None
-) -> Iterator[tuple[list[Record], list[datetime | None]]]:
-    """Pages and their records' latest runs, with the cheapest stats, or with all where those bring no times."""
-    for records in pages(client, query.model_copy(update={"stats_select": CHEAPEST_STATS}), workspace=workspace):
-        latest_runs = [_latest_run(record.payload) for record in records]
-        if records and not any(latest_runs):
+class UsageReadings(NamedTuple):
+    """Records of the same sessions, with stats from the day's end on, from its start on, and from its end again."""
+
+    end: tuple[Record, ...]
+    start: tuple[Record, ...]
+    end_again: tuple[Record, ...]
+
+
+def is_within_reach(day: date, now: datetime) -> bool:
+    """Whether the API still tells what was used on the day."""
+    return now - midnight(day) <= REACH
+
+
+def read_usage(
+    client: SessionsClient, query: SessionsQuery, *, workspace: str | None, day: date
+) -> Iterator[UsageReadings]:
+    """Readings of all sessions with runs since the day began, some at a time; every session is in one of them.
+
+    Raises:
+        ApiError: a request failed for good.
+    """
+    active = {activity.session for activity in active_since(client, query, workspace=workspace, since=midnight(day))}
+    ids = sorted(filter(is_uuid, active))
+    for some in batches(ids):
+        moments = midnight(day + timedelta(days=1)), midnight(day), midnight(day + timedelta(days=1))
+        yield UsageReadings(*(_stats_since(client, query, workspace, some, moment) for moment in moments))
+
+
+def _stats_since(
+    client: SessionsClient, query: SessionsQuery, workspace: str | None, ids: Sequence[str], moment: datetime
+) -> tuple[Record, ...]:
+    values = {"id": tuple(map(UUID, ids)), "include_stats": True, "stats_start_time": moment, "stats_select": STATS}
+    pages = session_pages(client, query.model_copy(update=values), workspace=workspace)
+    found: dict[str, Record] = {}
+    for records in pages:
+        found |= {name: record for record in records if (name := identity(record)) in ids}
+        if len(found) == len(ids):
             break
-        yield records, latest_runs
-    else:
-        return
-    client.warn(f"The API gives no times of runs with stats_select={CHEAPEST_STATS[0]}, so all stats are asked for")
-    for records in pages(client, query, workspace=workspace):
-        yield records, [_latest_run(record.payload) for record in records]
-
-
-def _latest_run(payload: str) -> datetime | None:
-    try:
-        values: Any = json.loads(payload)
-        times = [values.get("last_run_start_time"), values.get("last_run_start_time_live")]
-        return max((parse_timestamp(time) for time in times if isinstance(time, str)), default=None)
-    except (ValueError, AttributeError, RecursionError):
-        return None
+    return tuple(found.values())

@@ -1,19 +1,23 @@
-"""Who asks, and where: the endpoint and the credentials, checked before any request is sent."""
+"""Who asks, and where: endpoint, credentials, proxy and trusted certificates, checked before any request is sent."""
 
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.settings import DEFAULT_ENDPOINT, Settings
+from sessions_pipeline.settings import DEMO, Settings, variable
 
 # What a person reads of a server's own words.
 SHOWN_CHARACTERS = 200
+# As curl and the official client read them; the first that is set counts, beside the system's own certificates.
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _HEADER_SAFE = re.compile(r"[!-~]+")
 _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
-_QUOTES = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +49,12 @@ class Auth:
         if settings.api_key is not None:
             key = _header_value("LANGSMITH_API_KEY", settings.api_key.get_secret_value())
             return cls(base, "LANGSMITH_API_KEY", {"X-API-Key": key}, key)
-        raise SettingError("LANGSMITH_API_KEY", "not set; set it, or use `make demo` to see the sandbox's data")
+        raise SettingError("LANGSMITH_API_KEY", f"not set; set it, or use `{DEMO}` to see the sandbox's data")
 
     @property
     def host(self) -> str:
         """The endpoint's host and port."""
         return urlsplit(self.base).netloc
-
-    @property
-    def is_default(self) -> bool:
-        """Whether the endpoint is the one that is asked where no other is set."""
-        return self.base == DEFAULT_ENDPOINT
 
     @property
     def is_loopback(self) -> bool:
@@ -73,37 +72,70 @@ class Auth:
         return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
 
 
-def _unquoted(value: str) -> str:
-    """A value without the quotes around it: `docker run --env-file` keeps those of the file."""
-    quoted = _QUOTES.fullmatch(value)
-    return quoted[2] if quoted else value
-
-
 def _header_value(variable: str, value: str) -> str:
-    value = _unquoted(value)
     if not _HEADER_SAFE.fullmatch(value):
-        raise SettingError(
-            variable, "holds a space, a line break or a letter that a header can't carry; copy the value again"
-        )
+        raise SettingError(variable, "holds a space, or another letter that a header can't carry; copy it again")
     return value
 
 
 def _base(endpoint: str) -> str:
-    endpoint = _unquoted(endpoint)
     try:
         parts = urlsplit(endpoint)
-        usable = _is_plain(parts) and _HEADER_SAFE.fullmatch(endpoint) is not None and parts.port != 0
+        extras = "@" in parts.netloc or parts.query or parts.fragment or parts.port == 0
+        usable = (
+            parts.scheme in ("http", "https") and parts.hostname and _HEADER_SAFE.fullmatch(endpoint) and not extras
+        )
     except ValueError:
         usable = False
     if not usable:
-        raise SettingError(
-            "LANGSMITH_ENDPOINT",
-            "must be an address such as https://api.smith.langchain.com, with http or https and a host, "
-            "without user name, query or fragment",
-        )
+        example = "https://api.smith.langchain.com, without user name, query or fragment"
+        raise SettingError("LANGSMITH_ENDPOINT", f"must be an address such as {example}")
     return f"{parts.scheme}://{parts.netloc}{_API_SUFFIX.sub('', parts.path.rstrip('/'))}".rstrip("/")
 
 
-def _is_plain(parts: SplitResult) -> bool:
-    extras = "@" in parts.netloc or parts.query or parts.fragment
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not extras
+def proxy_for(auth: Auth) -> tuple[str, str] | None:
+    """The name of the setting that holds the endpoint's proxy, and its address; None: ask directly.
+
+    A loopback endpoint is never asked by a proxy. What can't be read in `NO_PROXY` is passed over.
+    """
+    parts, proxies = urlsplit(auth.base), getproxies()
+    address, excluded = proxies.get(parts.scheme) or proxies.get("all"), proxies.get("no", "").split(",")
+    if auth.is_loopback or not address or any(_matches(parts.hostname or "", entry) for entry in excluded):
+        return None
+    kinds = (f"{parts.scheme}_proxy",) if proxies.get(parts.scheme) else ("all_proxy",)
+    found = variable(*kinds, *(kind.upper() for kind in kinds))
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "http", address
+    # "socks" alone is what desktops write.
+    return (found[0] if found else "HTTPS_PROXY"), f"{'socks5' if scheme == 'socks' else scheme}://{rest}"
+
+
+def _matches(host: str, entry: str) -> bool:
+    host, entry = host.lower(), entry.strip().lower()
+    if entry in ("", "*"):
+        return entry == "*"
+    try:
+        return ip_address(host) in ip_network(entry.strip("[]").replace("]/", "/"), strict=False)
+    except ValueError:
+        name = entry.partition("://")[2] or entry
+        name = name.rpartition(":")[0] if name.count(":") == 1 else name
+        name = name.removeprefix("*").removeprefix(".")
+        return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def add_certificates(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Let the context trust this system's certificates, and those that the environment names, too.
+
+    Raises:
+        SettingError: what the environment names can't be read.
+    """
+    context.load_default_certs()
+    found = variable(*CERTIFICATES)
+    if found is not None:
+        try:
+            is_folder = Path(found[1]).is_dir()
+            context.load_verify_locations(**{"capath" if is_folder else "cafile": found[1]})
+        except (OSError, ValueError):
+            raise SettingError(found[0], "this file of certificates can't be read") from None
+    return context

@@ -1,151 +1,121 @@
 """From a reader's asks to days: pages in flight before they are wanted, days ready before they are taken."""
 
-import threading
-from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator
-from concurrent.futures import Executor, Future
-from typing import Any, Generic, Protocol, Self, TypeVar
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
 
-from sessions_pipeline.langsmith.assembler import DayAssembler
-from sessions_pipeline.langsmith.coverage import Page
-from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline.days import day_of_us, day_start_us
+from sessions_pipeline.langsmith.cursors import CursorReader
+from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
+from sessions_pipeline.langsmith.window import WindowReader
+from sessions_pipeline.validation.records import FetchedDay, Record
 
-# Pages are read on while a day is processed, until so many records wait: 30 MB of sessions of 1.5 kB.
-MOST_RECORDS_WAITING = 20_000
-
-
-class Ask(Hashable, Protocol):
-    """A request for a page, or for several at once."""
-
-    @property
-    def is_aside(self) -> bool:
-        """Whether pages in flight are still wanted after it."""
-        ...
-
-    def expected(self) -> tuple[Self, ...]:
-        """Itself and what will probably be wanted next."""
-        ...
+# Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
+# and with 1,000 sessions a day not more than 6 MB.
+MOST_DAYS_WAITING = 4
 
 
-AskT = TypeVar("AskT", bound=Ask)
-PageT = TypeVar("PageT")
-AskT_co = TypeVar("AskT_co", bound=Ask, covariant=True)
-PageT_contra = TypeVar("PageT_contra", contravariant=True)
+Reader = WindowReader | CursorReader
 
 
-class Reader(Protocol[AskT_co, PageT_contra]):
-    """Says which pages are wanted, and what they prove.
+class DayAssembler:
+    """Collects records and hands out the days of a window, newest first, as soon as they are proven complete.
 
-    `frontier` is the start time, in microseconds, above which everything in the window is proven and received.
+    `requests` counts the answered requests since the last day was handed out.
     """
 
-    start_us: int
-    frontier: int
-    received: list[Page]
+    def __init__(self, first: date, last: date, *, workspace: str | None, fetched_at: datetime) -> None:
+        """A window of UTC days, both included, of a workspace whose reading began at `fetched_at`."""
+        self.requests = 0
+        self._workspace = workspace
+        self._fetched_at = fetched_at
+        self._first = first
+        self._next = last
+        self._received: defaultdict[date | None, list[Record]] = defaultdict(list)
 
-    def read(self) -> Generator[AskT_co, PageT_contra, None]:
-        """Yields what is asked for, and expects its page."""
-        ...
+    def add(self, records: Iterable[Record]) -> None:
+        """Take records; those of days outside the window, or handed out already, are passed over."""
+        start_us, end_us = day_start_us(self._first), day_start_us(self._next + timedelta(days=1))
+        for record in records:
+            if record.start_us is None:
+                self._received[None].append(record)
+            elif start_us <= record.start_us < end_us:
+                self._received[day_of_us(record.start_us)].append(record)
+
+    def close(self, frontier_us: int) -> Iterator[FetchedDay]:
+        """The days that lie wholly above the frontier and were not handed out yet."""
+        while self._next >= self._first and day_start_us(self._next) > frontier_us:
+            day = self._next
+            self._next -= timedelta(days=1)
+            yield self.hand_out(day)
+
+    def hand_out(self, day: date | None) -> FetchedDay:
+        """A day of which nothing is missing; None when the whole reading is over: the sessions without a day."""
+        received, sessions = self._received.pop(day, []), dict[str, Record]()
+        for record in received:
+            name = identity(record)
+            sessions[name] = newest(sessions.get(name, record), record)
+        requests, self.requests = self.requests, 0
+        sessions_of_day = tuple(sessions.values())
+        return FetchedDay(day, self._workspace, self._fetched_at, sessions_of_day, len(received), requests)
 
 
-class Prefetcher(Generic[AskT, PageT]):
-    """Pages asked for before they are wanted."""
-
-    def __init__(self, fetch: Callable[[AskT], PageT], executor: Executor) -> None:
-        """`fetch` answers an ask; it is called in the executor's threads."""
-        self._fetch = fetch
-        self._executor = executor
-        self._in_flight: dict[Any, Future[PageT]] = {}
-
-    def answer(self, ask: AskT) -> PageT:
-        """The page asked for, with those expected next in flight."""
-        wanted = ask.expected()
-        if not ask.is_aside:
-            for other in [other for other in self._in_flight if other not in wanted]:
-                self._in_flight.pop(other).cancel()
-        for one in wanted:
-            if one not in self._in_flight:
-                self._in_flight[one] = self._executor.submit(self._fetch, one)
-        return self._in_flight.pop(wanted[0]).result()
-
-    def cancel(self) -> None:
-        """Want none of them any more."""
-        for future in self._in_flight.values():
-            future.cancel()
+def newest(held: Record, received: Record) -> Record:
+    """The newer of two readings of one session: by its latest run, else the later received."""
+    if held.payload == received.payload:
+        return held
+    never = datetime.min.replace(tzinfo=UTC)
+    return held if (latest_run(held) or never) > (latest_run(received) or never) else received
 
 
-def run(
-    reader: Reader[AskT, PageT], fetch: Callable[[AskT], PageT], executor: Executor, assembler: DayAssembler
-) -> Iterator[FetchedDay]:
-    """Answer the reader's asks, and hand out days as they are proven."""
-    prefetcher = Prefetcher(fetch, executor)
-    steps = reader.read()
-    ask = next(steps)
+def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
+    """Answer the reader's asks, and hand out days as they are proven. `fetch` is called in the executor's threads."""
+    in_flight: dict[Ask, Future[Page]] = {}
+    steps, page = reader.read(), None
     try:
         while True:
-            page = prefetcher.answer(ask)
-            assembler.count_request()
             try:
-                ask = steps.send(page)
+                ask = next(steps) if page is None else steps.send(page)
             except StopIteration:
                 break
             finally:
-                _take(reader.received, assembler)
-            yield from assembler.close(reader.frontier)
+                days.add(reader.received)
+                reader.received.clear()
+            yield from days.close(reader.frontier)
+            page = _answer(ask, in_flight, lambda one: executor.submit(fetch, one))
+            days.requests += 1
     finally:
-        prefetcher.cancel()
-    yield from assembler.close(reader.start_us - 1)
-    yield assembler.close_undated()
+        for future in in_flight.values():
+            future.cancel()
+    yield from days.close(reader.start_us - 1)
+    yield days.hand_out(None)
 
 
-def _take(received: list[Page], assembler: DayAssembler) -> None:
-    for page in received:
-        assembler.add(page)
-    received.clear()
+def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask], Future[Page]]) -> Page:
+    """The page asked for, with those expected next in flight, and no others."""
+    wanted = (ask._replace(ahead=()), *ask.ahead)
+    # What is read by id leads aside: the pages in flight are still wanted after it.
+    for other in [] if ask.ids else [other for other in in_flight if other not in wanted]:
+        in_flight.pop(other).cancel()
+    for one in wanted:
+        if one not in in_flight:
+            in_flight[one] = submit(one)
+    return in_flight.pop(wanted[0]).result()
 
 
-def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_RECORDS_WAITING) -> Iterator[FetchedDay]:
-    """The same days, read on in a thread while the caller is busy with one, until `most_waiting` records wait.
+def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_DAYS_WAITING) -> Iterator[FetchedDay]:
+    """The same days, read on in a thread while the caller is busy with one, until `most_waiting` days wait.
 
     Raises:
         ApiError: what reading the days raised, after the days before it.
     """
-    changed, ready, held, is_over, failed = threading.Condition(), deque[FetchedDay](), 0, False, None
-
-    def has_room() -> bool:
-        return held < most_waiting or is_over
-
-    def read() -> None:
-        nonlocal held, is_over, failed
-        try:
-            for day in days:
-                with changed:
-                    ready.append(day)
-                    held += len(day.records)
-                    changed.notify_all()
-                    changed.wait_for(has_room)
-                    if is_over:
-                        break
-        except BaseException as error:  # noqa: BLE001 - it is raised where the days are taken
-            failed = error
-        with changed:
-            is_over = True
-            changed.notify_all()
-
-    threading.Thread(target=read, name="days", daemon=True).start()
+    reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
     try:
-        while True:
-            with changed:
-                changed.wait_for(lambda: ready or is_over)
-                if not ready:
-                    break
-                day = ready.popleft()
-                held -= len(day.records)
-                changed.notify_all()
+        waiting = deque(reader.submit(next, days, None) for _ in range(most_waiting))
+        while (day := waiting.popleft().result()) is not None:
+            waiting.append(reader.submit(next, days, None))
             yield day
-        if failed is not None:
-            raise failed
     finally:
-        with changed:
-            is_over = True
-            changed.notify_all()
+        # Not waited for: it may be waiting for a page that nobody needs any more.
+        reader.shutdown(wait=False, cancel_futures=True)

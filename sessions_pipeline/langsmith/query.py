@@ -4,7 +4,7 @@ Source of the rules: `sessions.openapi.yaml`, operation `read_tracer_sessions_ap
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -18,6 +18,11 @@ from sessions_pipeline.errors import SettingError
 IDS_PER_REQUEST = 50
 
 Uuids = tuple[UUID, ...]
+
+
+def batches(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Ids, so many at a time as one request may name."""
+    return (tuple(ids[first : first + IDS_PER_REQUEST]) for first in range(0, len(ids), IDS_PER_REQUEST))
 
 
 def is_uuid(text: str) -> bool:
@@ -85,14 +90,10 @@ class SessionsQuery(BaseModel):
 
         Other parameters are sent where they differ from the schema's default.
         """
-        always = {"sort_by", "sort_by_desc", "offset", "limit"}
-        dumped = self.model_dump(mode="json", exclude_none=True)
-        pairs: list[tuple[str, str]] = []
-        for name, value in dumped.items():
-            if name not in always and value == type(self).model_fields[name].default:
-                continue
-            pairs.extend((name, _spell(item)) for item in (value if isinstance(value, list) else [value]))
-        return pairs
+        sent = {"sort_by", "sort_by_desc", "offset", "limit", *self.model_dump(exclude_defaults=True)}
+        dumped = self.model_dump(mode="json", include=sent, exclude_none=True)
+        arrays = {name: value if isinstance(value, list) else [value] for name, value in dumped.items()}
+        return [(name, _spell(value)) for name, values in arrays.items() for value in values]
 
 
 # Paging, sorting and stats are the pipeline's.
@@ -108,9 +109,8 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
     """
     unknown = sorted(set(values) - NARROWING)
     if unknown:
-        raise SettingError(
-            "SESSIONS_PIPELINE_QUERY", f"{unknown[0]} can't be set here; allowed are {', '.join(sorted(NARROWING))}"
-        )
+        allowed = ", ".join(sorted(NARROWING))
+        raise SettingError("SESSIONS_PIPELINE_QUERY", f"{unknown[0]} can't be set here; allowed are {allowed}")
     try:
         # Strict: "yes" for true and "1" for 1 are refused, as JSON has types of its own.
         return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)

@@ -6,7 +6,7 @@ is nothing to divide among runs, and a run that is alone has the whole budget.
 """
 
 import time
-from typing import Self
+from collections.abc import Callable
 
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.settings import Settings
@@ -43,24 +43,11 @@ class RateLimiter:
                 store, wrap_exceptions=True, **(patience if store.startswith("redis") else {})
             )
         except (ConfigurationError, ValueError):
-            raise SettingError(
-                STORE, "write redis://host:6379, or another store of the library `limits` whose client is installed"
-            ) from None
+            known = "write redis://host:6379, or another store of the library `limits` whose client is installed"
+            raise SettingError(STORE, known) from None
         self._windows = MovingWindowRateLimiter(storage)
         self._window = RateLimitItemPerSecond(requests_per_minute // WINDOWS, WINDOW_SECONDS, namespace="sessions")
         self._unreachable = StorageError
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self | None:
-        """What the settings allow; None where they set no limit.
-
-        Raises:
-            SettingError: the store of the settings can't be used.
-        """
-        if settings.requests_per_minute is None:
-            return None
-        store = settings.rate_store
-        return cls(settings.requests_per_minute, store.get_secret_value() if store else THIS_PROCESS)
 
     def acquire(self, workspace: str | None) -> float:
         """Take the place of one request, to be sent at once, to a workspace or (None) to the key's own.
@@ -78,3 +65,15 @@ class RateLimiter:
         except self._unreachable as error:
             raise SettingError(STORE, f"the store does not answer ({type(error.storage_error).__name__})") from None
         return min(max(free_at - time.time(), SHORTEST_WAIT_SECONDS), WINDOW_SECONDS)
+
+
+def acquire_for(settings: Settings) -> Callable[[str | None], float]:
+    """`RateLimiter.acquire` as the settings have it; where they set no limit, there is always a place.
+
+    Raises:
+        SettingError: the store of the settings can't be used.
+    """
+    if settings.requests_per_minute is None:
+        return lambda _workspace: 0.0
+    store = settings.rate_store
+    return RateLimiter(settings.requests_per_minute, store.get_secret_value() if store else THIS_PROCESS).acquire

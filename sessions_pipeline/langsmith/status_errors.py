@@ -8,67 +8,53 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from sessions_pipeline.errors import (
-    ApiError,
-    AuthenticationError,
-    FirewallError,
-    GoneError,
-    InvalidRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RedirectRefusedError,
-    RequestRefusedError,
-    ServerError,
-)
+from sessions_pipeline import errors
 from sessions_pipeline.langsmith.auth import Auth
 
 PROXY_ADVICE = "check user name and password in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
 
-def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: str, auth: Auth) -> ApiError:
+def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: str, auth: Auth) -> errors.ApiError:
     """The typed error for an answer whose status is not 2xx; `headers` are looked up in lower case."""
-    where = f"{auth.host}{path}"
-    if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
-        return _redirect(status, headers, where, auth)
     is_json, reasons = _read(body)
     said = auth.clean(reasons)
     code = f"{status}: {said}" if said else str(status)
-    if status in (401, 403) and not is_json:
-        return FirewallError(
-            f"Something in front of {where} answered {status} without JSON, so not the API; "
-            "try again, and check proxies and LANGSMITH_ENDPOINT if it stays",
-            retry_after=retry_after(headers),
-        )
+    if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
+        return errors.RefusedError(f"{auth.host}{path} {_redirect(status, headers, auth)}")
+    kind, says = _meaning(status, code, is_json=is_json, auth=auth)
+    return kind(f"{auth.host}{path} {says}", retry_after=retry_after(headers))
+
+
+def _meaning(status: int, code: str, *, is_json: bool, auth: Auth) -> tuple[type[errors.ApiError], str]:
+    """What a status means, and what to do about it; `code` is the status with the API's reasons."""
     match status:
+        case 401 | 403 if not is_json:
+            advice = "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
+            return errors.FirewallError, f"answered {status} without JSON: something before the API did; {advice}"
         case 401:
-            return AuthenticationError(f"{where} does not accept the key ({code}); check {auth.variable}")
+            return errors.RefusedError, f"does not accept the key ({code}); check {auth.variable}"
         case 403:
-            region = "a key of the EU or APAC needs that address" if auth.is_default else "a key holds in one region"
-            return PermissionDeniedError(
-                f"{where} does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT ({region}), "
-                f"LANGSMITH_WORKSPACE_ID (an organisation's key needs one) and the rights of {auth.variable}"
+            return errors.RefusedError, (
+                f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (a key of the EU or APAC "
+                f"needs that address), LANGSMITH_WORKSPACE_ID (an organisation's needs one) and {auth.variable}"
             )
         case 404 | 410:
             # Which of the two, only the other version's answer tells: see `versions.decide`.
-            kind = GoneError if is_json else NotFoundError
-            return kind(f"{where} does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION")
+            kind = errors.GoneError if is_json else errors.NotFoundError
+            return kind, f"does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION"
         case 400 | 422:
-            return InvalidRequestError(
-                f"{where} refuses a parameter ({code}); correct it in SESSIONS_PIPELINE_QUERY or on the command line"
-            )
+            advice = "correct it in SESSIONS_PIPELINE_QUERY or on the command line"
+            return errors.RefusedError, f"refuses a parameter ({code}); {advice}"
         case 407:
-            return RequestRefusedError(f"The proxy on the way to {where} refused ({code}); {PROXY_ADVICE}")
+            return errors.RefusedError, f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"
         case 429:
-            return RateLimitedError(
-                f"{where} limits the rate of requests ({code}); try again later or lower SESSIONS_PIPELINE_CONCURRENCY",
-                retry_after=retry_after(headers),
-            )
+            advice = "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
+            return errors.RateLimitedError, f"limits the rate of requests ({code}); {advice}"
         case _ if status < 500:  # noqa: PLR2004 - where HTTP's server errors begin
-            return RequestRefusedError(f"{where} refused the request ({code}); check LANGSMITH_ENDPOINT")
+            return errors.RefusedError, f"refused the request ({code}); check LANGSMITH_ENDPOINT"
         case _:
-            return ServerError(f"{where} failed ({code}); try again later", retry_after=retry_after(headers))
+            return errors.ServerError, f"failed ({code}); try again later"
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -92,16 +78,15 @@ def http_date(value: str) -> datetime | None:
         return None
 
 
-def _redirect(status: int, headers: Mapping[str, str], where: str, auth: Auth) -> RedirectRefusedError:
+def _redirect(status: int, headers: Mapping[str, str], auth: Auth) -> str:
     try:
         # The host alone: paths and queries of redirects carry tokens.
         host = urlsplit(headers.get("location", "")).hostname
     except ValueError:
         host = None
     to = f"to {auth.clean(host)}" if host else "within its own host"
-    return RedirectRefusedError(
-        f"{where} redirects ({status}) {to}; the key is not sent there: set LANGSMITH_ENDPOINT to the API's own address"
-    )
+    advice = "the key is not sent there: set LANGSMITH_ENDPOINT to the API's own address"
+    return f"redirects ({status}) {to}; {advice}"
 
 
 def _read(body: bytes) -> tuple[bool, str]:

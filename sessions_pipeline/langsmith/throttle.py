@@ -4,22 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from sessions_pipeline.errors import ApiError, DeadlineExceededError, RateLimitedError, ServerError, TimedOutError
 
+DEADLINE = "SESSIONS_PIPELINE_DEADLINE_MINUTES"
 # The API counts requests in windows of this length.
 WINDOW_SECONDS = 60.0
 # A window that should be over, yet answers 429: the clocks differ by a little.
 SHORTEST_PAUSE_SECONDS = 1.0
-
-
-class Limiter(Protocol):
-    """Gives each request a place before it is sent: see `rate_limit.RateLimiter`."""
-
-    def acquire(self, workspace: str | None) -> float:
-        """0 where one is taken, else the seconds after which to try again."""
-        ...
 
 
 class Throttle:
@@ -34,22 +26,23 @@ class Throttle:
         most: int,
         *,
         deadline_seconds: float,
-        limiter: Limiter | None = None,
+        acquire: Callable[[str | None], float] = lambda _workspace: 0.0,
         window_seconds: float = WINDOW_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
-        """At most `most` slots, none later than `deadline_seconds` from now, each with a place from the `limiter`.
+        """At most `most` slots, none later than `deadline_seconds` from now.
 
-        A 429 without Retry-After lasts until the window of `window_seconds` ends; `clock` is in seconds.
+        Before each request `acquire` is asked for a place: 0 where there is one, else the seconds after which to try
+        again (see `rate_limit`). A 429 without Retry-After lasts until the window of `window_seconds` ends; `clock` is
+        in seconds.
         """
         self.progress: Callable[[], str] = str
         self._most = most
-        self._limiter = limiter
+        self._acquire = acquire
         self._clock = clock
         self._wait = wait
-        minutes = deadline_seconds / 60
-        self._deadline_name = f"The run's deadline of {minutes:g} minutes (SESSIONS_PIPELINE_DEADLINE_MINUTES)"
+        self._deadline_name = f"The run's deadline of {deadline_seconds / 60:g} minutes ({DEADLINE})"
         self._advice = "days already written stay, run the others again"
         self._deadline = clock() + deadline_seconds
         self._changed = threading.Condition()
@@ -59,7 +52,7 @@ class Throttle:
         self._paused_until = 0.0
         self._window_seconds = window_seconds
         self._window_start = -window_seconds
-        self._closed = False
+        self.is_closed = False
 
     @property
     def slots(self) -> int:
@@ -70,11 +63,6 @@ class Throttle:
     def remaining_seconds(self) -> float:
         """Until the deadline; negative after it."""
         return self._deadline - self._clock()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
 
     def end_within(self, seconds: float) -> None:
         """Bring the deadline nearer: so many seconds from now, where it is later."""
@@ -88,7 +76,7 @@ class Throttle:
     def close(self) -> None:
         """Let nobody in any more."""
         with self._changed:
-            self._closed = True
+            self.is_closed = True
             self._changed.notify_all()
 
     @contextmanager
@@ -115,7 +103,7 @@ class Throttle:
     def _enter(self, workspace: str | None) -> int:
         with self._changed:
             while True:
-                if self._closed:
+                if self.is_closed:
                     raise ApiError("The reading was stopped before it was complete; run it again")
                 now = self._clock()
                 if now >= self._deadline:
@@ -126,7 +114,7 @@ class Throttle:
                     self._wait(self._changed, self._paused_until - now)
                 elif self._in_flight >= self.slots:
                     self._wait(self._changed, self._deadline - now)
-                elif self._limiter is not None and (pause := self._limiter.acquire(workspace)) > 0:
+                elif (pause := self._acquire(workspace)) > 0:
                     self._wait(self._changed, min(pause, self._deadline - now))
                 else:
                     break

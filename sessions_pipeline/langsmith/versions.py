@@ -1,79 +1,132 @@
 """The API's two versions: what each calls its parameters and its pages, and which of them a run speaks.
 
 Version 1 pages by offset and answers an array; version 2 pages by cursor, answers `{items, next_cursor}` and has other
-names. Records come out of both in version 1's spelling.
+names. Records come out of both in version 1's spelling, so that nothing behind the client tells them apart. Only what
+differs is respelt, on the JSON text: no digit passes through a float. The rest of a record stays as it was sent, and
+the way back is known for each change (see docs/api-versions.md):
+
+- costs, numbers in version 2, are put in quotes;
+- `trace_tier` is `longlived` or `shortlived` again;
+- `type` goes where it says what `reference_dataset_id` says, and stays where it says more (an AGENT);
+- a feedback key's fixed fields go where they hold nothing, and stand in version 1's order.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
+from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.langsmith.second_version import read_second_page
+from sessions_pipeline.validation.json_text import split_object
 from sessions_pipeline.validation.records import Record, read_page
 
-Parameters = list[tuple[str, str]]
+COSTS = ("total_cost", "prompt_cost", "completion_cost")
+FEEDBACK = ("feedback_stats", "session_feedback_stats")
+TIERS = {'"LONG_LIVED"': '"longlived"', '"SHORT_LIVED"': '"shortlived"'}
+# What version 1 leaves out, and version 2 sends when there is nothing to say.
+NOTHING = {
+    "min": "null",
+    "max": "null",
+    "median": "null",
+    "values": "{}",
+    "contains_thread_feedback": "false",
+    "type": '"PRIMARY"',
+}
+FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def read_second_page(body: bytes) -> tuple[list[Record], str | None]:
+    """The records of an answer `{items, next_cursor}`, as version 1 spells them, and the next page's cursor.
+
+    `"items": null` is an empty page: so Go spells an empty list.
+
+    Raises:
+        ValueError: the body is something else, because it is truncated or not this API's.
+    """
+    try:
+        members = _texts(body.decode())
+    except (msgspec.DecodeError, RecursionError):
+        # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
+        members = split_object(body.decode())
+    items, cursor = members.get("items"), json.loads(members.get("next_cursor", "null"))
+    if items is None or not isinstance(cursor, str | None):
+        raise ValueError("has no items, or a cursor that is no text")
+    records = [] if items == "null" else read_page(items.encode())
+    return [record._replace(payload=as_first_version(record.payload)) for record in records], cursor or None
+
+
+def as_first_version(payload: str) -> str:
+    """A record of version 2 as version 1 would have sent it; what can't be read, or is no object, stays as it is."""
+    try:
+        sent = _texts(payload)
+        spelt = {name: _respelt(name, text) for name, text in sent.items()}
+    except (msgspec.DecodeError, RecursionError):
+        return payload
+    if spelt.get("type") == ('"PROJECT"' if spelt.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'):
+        del spelt["type"]
+    return payload if spelt == sent else _object(spelt)
+
+
+def _respelt(name: str, text: str) -> str:
+    if name in COSTS:
+        return f'"{text}"' if text[0] in "-0123456789" else text
+    if name == "trace_tier":
+        return TIERS.get(text, text)
+    if name in FEEDBACK and text.startswith("{"):
+        return _object({key: _feedback(stats) for key, stats in _texts(text).items()})
+    return text
+
+
+def _feedback(text: str) -> str:
+    if not text.startswith("{"):
+        return text
+    sent = _texts(text)
+    told = {name: value for name, value in sent.items() if NOTHING.get(name) != value}
+    return _object({name: told[name] for name in (*FEEDBACK_ORDER, *told) if name in told})
+
+
+def _texts(text: str) -> dict[str, str]:
+    return {name: bytes(value).decode() for name, value in _OBJECT.decode(text).items()}
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    return "{" + ",".join([f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in texts.items()]) + "}"
+
+
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}
 _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A list of the API: its `path`, what its `page` is in words, and how that is `read`: records, cursor."""
+class Endpoint(NamedTuple):
+    """A list of the API: its `path`, what its `page` is in words, and how that is `read`: records, next cursor."""
 
     path: str
     page: str
     read: Callable[[bytes], tuple[list[Record], str | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class ApiVersion(Endpoint):
-    """The list of sessions in one version of the API: its `name` in settings and its `parameters`."""
-
-    name: str
-    parameters: Callable[[SessionsQuery, str | None], Parameters]
+ARRAY = "a complete JSON array"
+FIRST = Endpoint("/api/v1/sessions", ARRAY, lambda body: (read_page(body), None))
+SECOND = Endpoint("/api/v2/sessions", "a complete JSON object with items and next_cursor", read_second_page)
+DATASETS = Endpoint("/api/v1/datasets", ARRAY, FIRST.read)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One page.
-
-    `records` are without what is private. `total` is what `X-Pagination-Total` says, None where it is absent;
-    `asked_at` and `received_at` are this machine's UTC times of the request and of the complete body, `server_time` the
-    server's, where it tells; `size` counts the body's bytes on the wire; `next_cursor` asks for the next page, None at
-    the list's end and in version 1; `sunset` is this version's end.
-    """
-
-    records: list[Record]
-    total: int | None
-    asked_at: datetime
-    received_at: datetime
-    size: int
-    server_time: datetime | None
-    next_cursor: str | None = None
-    sunset: datetime | None = None
-
-    @property
-    def clock_error_seconds(self) -> float:
-        """By how much this machine's clock differs from the server's at least; 0 where that can't be told."""
-        if self.server_time is None:
-            return 0.0
-        early, late = self.asked_at - self.server_time, self.server_time - self.received_at
-        return max(early.total_seconds(), late.total_seconds(), 0.0)
-
-
-def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
+def second_parameters(query: SessionsQuery, cursor: str | None) -> list[tuple[str, str]]:
     """The query in version 2's names.
 
     Raises:
         UsageError: it asks for what version 2 does not have, an offset or an order.
     """
-    if query.offset:
+    if query.offset and cursor is None:
         raise UsageError("version 2 of the API has no offset; narrow the list instead, such as by name")
     if query.sort_by is SessionSortableColumns.runs_count:
         raise UsageError("version 2 of the API does not sort by runs_count; choose another order")
-    pairs: Parameters = []
+    pairs: list[tuple[str, str]] = []
     for name, value in query.to_parameters():
         match name:
             case "offset":
@@ -88,19 +141,7 @@ def second_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
     return pairs if cursor is None else [*pairs, ("cursor", cursor)]
 
 
-def _read_array(body: bytes) -> tuple[list[Record], str | None]:
-    return read_page(body), None
-
-
-ARRAY = "a complete JSON array"
-FIRST = ApiVersion("/api/v1/sessions", ARRAY, _read_array, "v1", lambda query, _cursor: query.to_parameters())
-SECOND = ApiVersion(
-    "/api/v2/sessions", "a complete JSON object with items and next_cursor", read_second_page, "v2", second_parameters
-)
-DATASETS = Endpoint("/api/v1/datasets", ARRAY, _read_array)
-
-
-def decide(ask: Callable[[ApiVersion], Answer]) -> tuple[ApiVersion, Answer, str | None]:
+def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:
     """The version to speak, its answer to the same question, and why, where there is something to say.
 
     Version 1, unless it is gone or its announced end has passed, and version 2 answers. A 404 alone does not say that
@@ -113,10 +154,9 @@ def decide(ask: Callable[[ApiVersion], Answer]) -> tuple[ApiVersion, Answer, str
         first = ask(FIRST)
     except GoneError as error:
         try:
-            second = ask(SECOND)
+            return SECOND, ask(SECOND), "Version 1 of the API is gone: version 2 is read"
         except (NotFoundError, BadBodyError):
             raise error from None
-        return SECOND, second, "Version 1 of the API is gone: version 2 is read"
     if first.sunset is None or first.sunset > (first.server_time or datetime.now(UTC)):
         return FIRST, first, None
     ended = f"Version 1 of the API was to end on {first.sunset:%Y-%m-%d}"

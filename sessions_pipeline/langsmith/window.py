@@ -1,25 +1,26 @@
 """Which pages hold a window of start times, and when it is proven complete. Pure: asks for pages, fetches none.
 
-Pages are asked for so that each begins before (is newer than) the frontier, the start time down to which everything is
-proven (see `coverage`). A page that does not, because sessions were deleted or inserted meanwhile, proves nothing: the
-reader steps back and asks again. Sessions of equal start time must lie inside one page; where they are too many for
-that, two readings in a row must agree. A view that will not settle in a bounded number of tries is an error, never a
-short read.
+The frontier is the start time down to which everything is proven (see `page`). It moves down page by page, and each
+page is one round of a loop. First: what does the page prove? If it begins before (is newer than) the frontier, it joins
+what is proven, and the frontier moves to its last start time. Then: which page is wanted next?
 
-Where the list ends is proven too, since a short page may come from a server whose cap has sunk. Behind the page, an
-empty one must follow; but a session may have moved up between the two, when others were deleted. So either the page's
-own answer gave the list's length (`X-Pagination-Total`), and it ends there, or a third page, asked to go on beyond the
-empty one, must end where that began. Only a deletion before and an insertion after the empty page, each beside a sunken
-cap, could hide a session from all three.
+- Usually the one that begins a little before this page's last start time, so that it joins in its turn.
+- The page begins behind the frontier, as what was deleted meanwhile has moved sessions up over the gap, so it proves
+  nothing: one further up, at twice the distance each time.
+- The page has no interior, as all of it starts at the same time, or at none that can be read: the whole group around it
+  is read until two readings in a row agree, and counts as one page.
+- The page may be the list's last: it is shorter than others, which may also come from a server whose cap has sunk. So
+  an empty page must follow it, and none before records that other pages hold.
+
+A view that will not settle in a bounded number of rounds is an error, never a short read.
 """
 
 from collections.abc import Generator
-from dataclasses import replace
 from math import ceil
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.coverage import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, Piece, identity
-from sessions_pipeline.langsmith.offsets import OffsetAsk, Offsets
+from sessions_pipeline.langsmith.offsets import Offsets
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
 from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
@@ -33,52 +34,48 @@ SETTLE_TRIES = 5
 class WindowReader:
     """Asks for the pages that prove a window complete, newest first, and the undated sessions beside it.
 
-    Drive `read()`: it yields an `OffsetAsk` and expects its `Page`. `received` grows by the pages that hold data;
-    `frontier` is the start time, in microseconds, above which everything in the window is proven.
+    Drive `read()`: it yields an `Ask` and expects its `Page`. `received` grows by the records of the pages that hold
+    data; `frontier` is the start time, in microseconds, above which everything in the window is proven.
     """
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:
         """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch."""
         self.start_us = start_us
-        self.end_us = end_us
-        self.limit = max(page_size, SMALLEST_PAGE)
-        self.in_flight = in_flight
         self.frontier = end_us - 1
-        self.received: list[Page] = []
+        self.received: list[Record] = []
+        self._end_us = end_us
+        self._limit = max(page_size, SMALLEST_PAGE)
+        self._in_flight = in_flight
         self._offsets = Offsets()
-        self._page = Page(0, ())  # the last one
+        self._page: dict[str, Record] = {}  # the last one, by identity
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
-        self._full_pages = 0
+        self._full_pages = 0  # how many were as long as that
 
-    def read(self) -> Generator[OffsetAsk, Page, None]:
+    def read(self) -> Generator[Ask, Page, None]:
         """Undated sessions that sort first, then the window, then undated sessions that sort last."""
         front = yield from self._ask(0)
         undated_first = front.first == UNDATED_FIRST
         if undated_first:
             yield from self._cover(front, UNDATED_FIRST, floor=UNDATED_FIRST)
         start = front
-        if not front.is_empty and (front.last is None or front.last >= self.end_us):
-            start = yield from self._ask((yield from self._last_offset_from(self.end_us, 0)))
-        frontier = yield from self._cover(start, self.end_us - 1, floor=self.start_us)
+        if not front.is_empty and (front.last is None or front.last >= self._end_us):
+            start = yield from self._ask((yield from self._last_offset_from(self._end_us, 0)))
+        frontier = yield from self._cover(start, self._end_us - 1, floor=self.start_us)
         if frontier > LIST_END and not undated_first:
             last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, max(self._offsets.inside, 0))))
             yield from self._cover(last, UNDATED_LAST, floor=UNDATED_LAST)
 
-    def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[OffsetAsk, Page, int]:
+    def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[Ask, Page, int]:
         """Prove everything from `frontier` down to `floor`, beginning with `piece`; the frontier reached.
 
-        Each round looks at one page. If it joins what is proven and reaches further down, the frontier moves to its
-        last start time, and the next page is asked for a little before that. If it begins behind the frontier (what
-        was deleted has moved sessions up over the gap), a page further up is asked for, at twice the distance each
-        time. Four things are remembered from round to round:
+        One round for each page, as the module's docstring tells; remembered from round to round are:
 
-        fruitless: rounds in a row that proved nothing; too many are an error.
-        grid_start: the offset from which pages in flight are laid out; moves only by a step back.
-        joined_at: where the last page that joined begins; a group of equal start times is read from there on.
+        fruitless: rounds in a row that proved nothing.
+        joined_at: where the last page that joined begins; a group without a known place is read from there on.
         late_until: the highest offset at which a page began too late. Pages on the way back down to it bring nothing
             new, which is no sign of trouble.
         """
-        fruitless, grid_start, joined_at, late_until = 0, piece.offset, piece.offset, 0
+        fruitless, joined_at, late_until = 0, piece.offset, 0
         while True:
             joins = piece.begins_before(frontier)
             joined_at = piece.offset if joins else joined_at
@@ -89,146 +86,130 @@ class WindowReader:
                     return frontier
             elif not joins or piece.is_empty or piece.offset >= late_until:
                 fruitless += 1
-                self._check(fruitless, piece)
+                if fruitless > TRIES:
+                    raise PagingError(
+                        f"{TRIES} pages in a row around offset {piece.offset} brought nothing new: the server ignores "
+                        "`offset`, repeats a page, or its list changes faster than it can be read; nothing was replaced"
+                    )
             if piece.first is None and not piece.is_empty:
                 piece = yield from self._settle(joined_at, frontier)
             elif not joins:
                 late_until = max(late_until, piece.offset)
-                grid_start = max(0, piece.offset - ceil(max(self._full, 2) / 2) * 2 ** max(fruitless - 1, 0))
-                piece = yield from self._ask(grid_start)
-            elif self._may_be_last(piece) and (empty := (yield from self._empty_behind(piece))) is not None:
-                piece = yield from self._last_page(piece, empty)
-                if not piece.is_end:
-                    # What is read again below is not new, but how often the end is looked for counts.
-                    fruitless, late_until = fruitless + 1, max(late_until, piece.end)
-                    self._check(fruitless, piece)
+                back = ceil(max(self._full, 2) / 2) * 2 ** max(fruitless - 1, 0)
+                piece = yield from self._ask(max(0, piece.offset - back))
+            elif self._may_be_last(piece) and (yield from self._is_nothing_behind(piece)):
+                piece = piece._replace(is_end=True)
             elif piece.overlap <= piece.offset and not piece.is_empty:
                 late_until = 0  # this leads nowhere further down, so it counts
                 piece = yield from self._settle(piece.offset, frontier)
             else:
-                offset = self._next_offset(piece, grid_start)
-                piece = yield from self._ask(offset, self._ahead(piece, offset, grid_start, floor))
+                offset = self._next_offset(piece)
+                piece = yield from self._ask(offset, self._ahead(piece, offset, floor))
 
     @property
     def _step(self) -> int:
         """How far pages lie apart so that each holds the last two records of the one before."""
         return max(self._full - 2, 1)
 
-    def _next_offset(self, piece: Piece, grid_start: int) -> int:
-        """The overlap, or the offset on the grid of pages in flight just before it, where that leads forward."""
-        step = self._step
-        on_grid = grid_start + (piece.overlap - grid_start) // step * step
+    @property
+    def _knows_full(self) -> bool:
+        """Whether a full page has been seen: as long as asked for, or two of a length. One may be the whole list."""
+        return self._full >= self._limit or self._full_pages > 1
+
+    def _next_offset(self, piece: Piece) -> int:
+        """The overlap, or the multiple of the step just before it, where that leads forward.
+
+        So that pages in flight, which begin at multiples, are still wanted where several sessions start together.
+        """
+        on_grid = piece.overlap // self._step * self._step
         return on_grid if on_grid > piece.offset else piece.overlap
 
-    def _ahead(self, piece: Piece, offset: int, grid_start: int, floor: int) -> tuple[OffsetAsk, ...]:
+    def _ahead(self, piece: Piece, offset: int, floor: int) -> tuple[Ask, ...]:
         """Pages worth having in flight: about as many as the window still holds, at most `in_flight`."""
-        if (self._full < self.limit and self._full_pages < 2) or piece.first is None or piece.last is None:  # noqa: PLR2004 - one short page may be the whole list
+        if not self._knows_full or piece.first is None or piece.last is None:
             return ()
         pages_left = max(piece.last - floor, 0) // max(piece.first - piece.last, 1) + 1
-        step = self._step
-        following = grid_start + ((offset - grid_start) // step + 1) * step
+        following = offset // self._step + 1
         # Twice the estimate, since quiet weekends make pages long. One more than can be in flight, so that a late page
         # leaves nobody idle.
-        count = min(self.in_flight, 2 * pages_left)
-        return tuple(OffsetAsk(following + step * i, self.limit, include_stats=True) for i in range(count))
+        count = min(self._in_flight, 2 * pages_left)
+        return tuple(Ask(self._limit, offset=self._step * (following + number)) for number in range(count))
 
-    def _ask(self, offset: int, ahead: tuple[OffsetAsk, ...] = ()) -> Generator[OffsetAsk, Page, Piece]:
-        return self._place((yield OffsetAsk(offset, self.limit, include_stats=True, ahead=ahead)))
-
-    def _place(self, page: Page) -> Piece:
+    def _ask(self, offset: int, ahead: tuple[Ask, ...] = ()) -> Generator[Ask, Page, Piece]:
+        page = yield Ask(self._limit, offset=offset, ahead=ahead)
         count = len(page.records)
         if count > self._full:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
-        self._offsets.total = page.total
-        self._page = page
+        self._page = {identity(record): record for record in page.records}
+        self.received += page.records
         if count:
-            self.received.append(page)
-            self._offsets.inside = max(self._offsets.inside, page.offset + count - 1)
-            if page.offset == 0 and all(record.undated for record in page.records):
+            self._offsets.inside = max(self._offsets.inside, offset + count - 1)
+            if offset == 0 and all(record.undated for record in page.records):
                 self._offsets.undated_key = UNDATED_FIRST
-        return Piece.of(page, undated_key=self._offsets.undated_key)
+        return Piece.of(page.records, offset, undated_key=self._offsets.undated_key)
 
     def _may_be_last(self, piece: Piece) -> bool:
-        """Whether the page is shorter than others, or than what was asked for where there are no others."""
-        count = piece.end - piece.offset
-        return count < self._full or (count < self.limit and self._full_pages < 2)  # noqa: PLR2004 - this one alone
+        return piece.end - piece.offset < self._full or not self._knows_full
 
-    def _empty_behind(self, piece: Piece) -> Generator[OffsetAsk, Page, int | None]:
-        """The offset of an empty page behind this one; None where records follow that it does not hold.
+    def _is_nothing_behind(self, piece: Piece) -> Generator[Ask, Page, bool]:
+        """Whether an empty page follows the last one.
 
         While sessions are being added, its own last records are found behind it: then further on by twice as much.
         """
-        end, places = piece.end, {identity(record): at for at, record in enumerate(self._page.records)}
+        end, names = piece.end, list(self._page)
         while not piece.is_empty:
-            behind = yield OffsetAsk(end, 1, include_stats=False)
+            behind = yield Ask(1, include_stats=False, offset=end)
             if not behind.records:
                 break
-            place = places.get(identity(behind.records[0]))
-            if place is None or end - piece.end > self.limit:
+            name = identity(behind.records[0])
+            if name not in names or end - piece.end > self._limit:
                 self._full, self._full_pages = piece.end - piece.offset, 1  # the server's cap has sunk
-                return None
-            end = piece.end + 2 * (end - self._page.offset - place)
+                return False
+            end = piece.end + 2 * (end - piece.offset - names.index(name))
         if self._offsets.inside >= end:
+            # An empty page before records that are there is not the end.
             if piece.is_empty or (yield from self._offsets.probe(self._offsets.inside)) != LIST_END:
-                return None  # an empty page before records that are there: not the end
+                return False
             self._offsets.inside = end - 1
-        return end
+        return True
 
-    def _last_page(self, piece: Piece, empty: int) -> Generator[OffsetAsk, Page, Piece]:
-        """The page as the list's end if its own answer says so; else one that goes on beyond, if it ends there too."""
-        if piece.adds_up:
-            return replace(piece, is_end=True)
-        again = yield from self._ask(max(0, min(piece.end - ceil(self._full / 2), piece.overlap)))
-        # As many as were added before the empty page may have been added after it.
-        has_grown = empty < again.end <= 2 * empty - piece.end and again.end - again.offset < self.limit
-        return replace(again, is_end=again.end == empty or has_grown)
-
-    def _settle(self, offset: int, frontier: int) -> Generator[OffsetAsk, Page, Piece]:
+    def _settle(self, offset: int, frontier: int) -> Generator[Ask, Page, Piece]:
         """A group too large for one page: read it until two readings in a row agree, which then count as one page."""
-        previous: Page | None = None
+        before = None
         for _ in range(SETTLE_TRIES):
-            reading = yield from self._walk(offset, frontier)
-            if reading is not None and previous is not None and _same(previous, reading):
-                return Piece.of(reading, undated_key=self._offsets.undated_key, is_end=reading.total is not None)
-            previous = reading
+            reading = yield from self._read_group(offset, frontier)
+            if reading is not None and reading == before:
+                return reading[0]
+            before = reading
         raise PagingError(
             f"The list of sessions kept changing around offset {offset} during {SETTLE_TRIES} readings; "
             "nothing was replaced, run it again when the workspace is quieter"
         )
 
-    def _walk(self, offset: int, frontier: int) -> Generator[OffsetAsk, Page, Page | None]:
-        """Pages from `offset` until one passes the frontier, joined; `total` is set at the list's end, None if torn."""
-        start = offset
-        joined: dict[str, Record] = {}
-        last = ""
+    def _read_group(self, offset: int, frontier: int) -> Generator[Ask, Page, tuple[Piece, list[str]] | None]:
+        """Pages from `offset` until one passes the frontier or ends the list, as one, and what they name.
+
+        Each begins with the last record of the one before; None where it does not, as the list has changed.
+        """
+        start, joined, last = offset, dict[str, Record](), ""
         while True:
-            page = yield OffsetAsk(offset, self.limit, include_stats=True)
-            piece = self._place(page)
-            fresh = {identity(record): record for record in page.records if identity(record) not in joined}
-            if len(page.records) > 1 and last not in ("", identity(page.records[0])):
+            piece = yield from self._ask(offset)
+            page, names = self._page, list(self._page)
+            if last and len(names) > 1 and names[0] != last:
                 return None
-            joined |= fresh
-            if piece.last is not None and piece.last < frontier:
-                return Page(start, tuple(joined.values()))
-            if (self._may_be_last(piece) or not fresh) and (yield from self._empty_behind(piece)) is not None:
-                return Page(start, tuple(joined.values()), total=piece.end)
-            if not fresh:
+            is_new = not page.keys() <= joined.keys()
+            joined |= page
+            passed = piece.last is not None and piece.last < frontier
+            may_be_end = self._may_be_last(piece) or not is_new
+            if passed or (may_be_end and (yield from self._is_nothing_behind(piece))):
+                records = tuple(joined.values())
+                whole = Piece.of(records, start, undated_key=self._offsets.undated_key, is_end=not passed)
+                return whole, list(joined)
+            if not is_new:
                 return None
-            last = identity(page.records[-1])
-            offset += max(1, len(page.records) - 1)
+            last = names[-1]
+            offset += max(1, len(names) - 1)
 
-    def _last_offset_from(self, key: int, low: int) -> Generator[OffsetAsk, Page, int]:
-        return self._offsets.last_from(key, low=low, step=self._step, limit=self.limit)
-
-    @staticmethod
-    def _check(fruitless: int, piece: Piece) -> None:
-        if fruitless > TRIES:
-            raise PagingError(
-                f"{TRIES} pages in a row around offset {piece.offset} brought nothing new: the server ignores "
-                "`offset`, repeats a page, or its list changes faster than it can be read; nothing was replaced"
-            )
-
-
-def _same(one: Page, other: Page) -> bool:
-    return one.total == other.total and list(map(identity, one.records)) == list(map(identity, other.records))
+    def _last_offset_from(self, key: int, low: int) -> Generator[Ask, Page, int]:
+        return self._offsets.last_from(key, low=low, step=self._step, limit=self._limit)

@@ -16,7 +16,7 @@ from sessions_pipeline.errors import ApiError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.langsmith.datasets import read_datasets
+from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration.commits import Made, commit
 from sessions_pipeline.orchestration.partitions import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -84,7 +84,7 @@ def _read(
     """Rows of the lists that are not among `listed`, and of unknown datasets; whose lists they are; warnings."""
     rows, whole = list[Row](), dict[str, set[str]]()
     with pipeline.workspaces() as (client, workspaces):
-        client.end_within(MOST_SECONDS)
+        client.throttle.end_within(MOST_SECONDS)
         for workspace in workspaces:
             asked, name = workspace.asked, workspace.asked or KEYS_OWN
             ids = sorted({dataset for tenant, dataset in unknown if asked in (None, tenant)})

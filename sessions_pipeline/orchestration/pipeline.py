@@ -12,7 +12,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
-from sessions_pipeline.langsmith.source import ApiSource, Listing, Source
+from sessions_pipeline.langsmith.source import ApiSource, Source
 from sessions_pipeline.orchestration.workers import processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, DayTask, Rules, process_day
 from sessions_pipeline.settings import Settings
@@ -128,8 +128,10 @@ class Pipeline:
 
             def source(asked: str | None) -> Source:
                 return ApiSource(
-                    Listing(client, query, workspace=asked),
+                    client,
+                    query,
                     executor,
+                    workspace=asked,
                     page_size=self.settings.page_size,
                     in_flight=self.settings.concurrency,
                 )
@@ -180,7 +182,7 @@ def _read_days(
 ) -> Iterator[DayTask]:
     """Days from the API, newest first, then the undated sessions; a day comes when all workspaces have it."""
     received, finished = 0, 0
-    client.progress = lambda: f"{finished} of {len(days)} days"
+    client.throttle.progress = lambda: f"{finished} of {len(days)} days"
     streams = [workspace.days(min(days), max(days)) for workspace in workspaces]
     for fetched in zip(*streams, strict=True):
         received += sum(one.received for one in fetched)

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.langsmith.activity import is_within_reach, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.usage import is_within_reach, read_usage
 from sessions_pipeline.orchestration.commits import Made, commit
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
 from sessions_pipeline.orchestration.recording import spec

@@ -142,7 +142,7 @@ def list_activity(pipeline: Pipeline, since: datetime, seconds: float) -> tuple[
     listed: list[Activity] = []
     try:
         with pipeline.workspaces() as (client, workspaces):
-            client.end_within(seconds)
+            client.throttle.end_within(seconds)
             for workspace in workspaces:
                 with workspace.named():
                     listed.extend(active_since(client, pipeline.query, workspace=workspace.asked, since=since))

@@ -19,9 +19,10 @@ def test_the_event_storage_keeps_its_promises_on_the_newest_dagster(tmp_path: Pa
     )
     if installed.returncode != 0:
         pytest.skip(f"no package index: {installed.stderr.strip()[-200:]}")
-    tests = REPOSITORY / "sessions_pipeline_tests" / "integration" / "test_event_storage.py"
+    tests = REPOSITORY / "sessions_pipeline_tests"
+    files = (tests / "integration" / "test_event_storage.py", tests / "end_to_end" / "test_event_storage_processes.py")
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", tests],
+        [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *files],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])},
         cwd=REPOSITORY,
         capture_output=True,

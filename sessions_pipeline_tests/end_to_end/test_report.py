@@ -233,6 +233,8 @@ def _typed(name: str, text: str) -> Any:
         return None
     if name.endswith("_cost"):
         return Decimal(text)
+    if name.startswith("is_"):
+        return {"true": True, "false": False}[text]
     return int(text) if name.endswith(("_count", "_tokens")) else text
 
 

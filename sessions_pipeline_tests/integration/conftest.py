@@ -1,4 +1,4 @@
-"""The places that a lake can be in: a folder, and a bucket of moto's server, one server for each test process."""
+"""The places that a lake can be in: a folder, and a bucket of moto's server, one for all test processes together."""
 
 from collections.abc import Iterator
 from hashlib import sha256

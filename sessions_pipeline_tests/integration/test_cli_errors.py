@@ -4,10 +4,13 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
 
 COMMANDS = ("materialize", "list", "report", "doctor", "sandbox", "demo")
@@ -151,6 +155,38 @@ def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandb
     assert "Version 1 of the API is gone: version 2 is read" in run("doctor", SESSIONS_PIPELINE_API_VERSION="auto").out
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(-70, 1), (-50, 0), (50, 0), (70, 1)])
+def test_the_doctor_says_when_the_clock_is_off_by_more_than_a_minute(run: Run, seconds: int, status: int) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+    def step(handler: Handler) -> None:
+        handler.send_response_only(200)
+        handler.send_header("Date", date)
+        handler.send_header("Content-Length", "2")
+        handler.end_headers()
+        handler.wfile.write(b"[]")
+
+    with scripted(step) as server:
+        result = run("doctor", LANGSMITH_ENDPOINT=server.url)
+    (line,) = [line for line in result.out.splitlines() if line.split()[1] == "API"]
+    assert result.status == status
+    assert ("this machine's clock is" in line) == (status == 1)
+
+
+def test_a_run_waits_for_the_lock_of_dagsters_database(run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    assert run("materialize", *_days(0), DAGSTER_HOME=str(home)).status == 0
+    lock = sqlite3.connect(home / "history" / "runs.db", isolation_level=None, check_same_thread=False)
+    lock.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(7, lock.rollback)
+    timer.start()
+    assert run("materialize", *_days(0), DAGSTER_HOME=str(home)).status == 0
+    timer.join()
+    lock.close()
+
+
 def test_the_doctor_names_what_failed_and_goes_on(run: Run) -> None:
     result = run("doctor", LANGSMITH_API_KEY=KEY)
     _complains(result, 1, "1 of 5")
@@ -277,6 +313,9 @@ def _instance(yaml: str, *, database: bytes | None = None) -> Callable[[Path], d
         (_instance("telemetery:\n  enabled: false\n"), 1, ("DAGSTER_HOME", "dagster.yaml", "telemetery")),
         (_instance("telemetry:\n\tenabled: false\n"), 1, ("DAGSTER_HOME", "dagster.yaml", "line 2")),
         (_instance("- a list\n"), 1, ("DAGSTER_HOME", "dagster.yaml")),
+        (_instance("storage:\n"), 1, ("DAGSTER_HOME", "dagster.yaml")),
+        (_dotenv("LANGSMITH_API_KEY=k\n".encode("utf-16-le")), 2, (".env", "UTF-8")),
+        (_dotenv(b"AWS_PROFILE=a\0b\n"), 2, (".env", "UTF-8")),
         (_instance("storage:\n  custom:\n    module: no.such\n    class: Storage\n"), 1, ("DAGSTER_HOME", "no.such")),
         (_instance("telemetry: {enabled: false}\n", database=b"no database " * 99), 1, ("DAGSTER_HOME", "database")),
         (lambda folder: {"DAGSTER_HOME": str(folder / ".." / "nowhere")}, 2, ("DAGSTER_HOME", "exists")),

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,6 +105,25 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
     records = [json.loads(line, parse_int=str) for line in lines]
     found = records if shape == "ndjson" else records[0]
     assert found == [json.loads(text, parse_int=str) for text in ODD]
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("report",), ("doctor",)])
+@pytest.mark.parametrize("closed", [1, 2])
+def test_an_output_that_is_closed_is_no_traceback(
+    odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...], closed: int
+) -> None:
+    program = shlex.join([sys.executable, "-m", "sessions_pipeline.cli", *arguments])
+    environment = {"LANGSMITH_API_KEY": "k", "LANGSMITH_ENDPOINT": odd.url, "PATH": os.environ["PATH"]}
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{program} {closed}>&-"],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": root},
+        capture_output=True,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr + done.stdout
+    assert b"unexpected" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("report",), ("doctor",)])

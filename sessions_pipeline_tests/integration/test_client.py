@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.throttle import Throttle
-from sessions_pipeline.langsmith.transport import Transport
+from sessions_pipeline.langsmith.transport import Limits, Transport
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
@@ -51,7 +51,7 @@ def client_for(
     auth = Auth.from_settings(settings(url))
     clocked = {"clock": clock, "wait": clock.wait} if clock else {}
     throttle = Throttle(slots, deadline_seconds=minutes * 60, **clocked)
-    transport = Transport(auth, most_connections=slots, **{"read_seconds": 20, **limits})
+    transport = Transport(auth, most_connections=slots, limits=Limits(**{"read_seconds": 20, **limits}))
     with SessionsClient(auth, throttle, transport) as client:
         yield client
 
@@ -69,16 +69,14 @@ def failing(url: str, **options: object) -> errors.ApiError:
     return caught.value
 
 
-def test_a_page_comes_with_its_records_total_time_and_size() -> None:
+def test_a_page_comes_with_its_records_total_and_time() -> None:
     with scripted(answer(body=ONE, X_Pagination_Total="41")) as server, client_for(server.url) as client:
-        before = datetime.now(UTC)
         page = client.fetch(QUERY)
     assert [record.session_id for record in page.records] == ["a"]
     assert page.total == 41
-    assert before <= page.received_at <= datetime.now(UTC)
     assert page.server_time is not None
-    assert page.size == client.bytes_received == len(ONE)
-    assert (client.requests, client.retries, client.warnings) == (1, 0, [])
+    assert abs(datetime.now(UTC) - page.server_time) < timedelta(minutes=1)
+    assert (client.requests, client.warnings) == (1, [])
 
 
 @pytest.mark.parametrize("total", ["", "-1", "many", "1.5", "²", "9" * 5000])
@@ -127,25 +125,25 @@ def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
 @pytest.mark.parametrize(
     ("status", "body", "kind", "says"),
     [
-        (401, b'{"detail": "Invalid token"}', errors.AuthenticationError, "Invalid token"),
-        (403, b'{"error": "Forbidden"}', errors.PermissionDeniedError, "LANGSMITH_WORKSPACE_ID"),
-        (403, b'{"error": "Forbidden"}', errors.PermissionDeniedError, "check LANGSMITH_ENDPOINT"),
-        (407, b"", errors.RequestRefusedError, "HTTPS_PROXY"),
+        (401, b'{"detail": "Invalid token"}', errors.RefusedError, "Invalid token"),
+        (403, b'{"error": "Forbidden"}', errors.RefusedError, "LANGSMITH_WORKSPACE_ID"),
+        (403, b'{"error": "Forbidden"}', errors.RefusedError, "check LANGSMITH_ENDPOINT"),
+        (407, b"", errors.RefusedError, "HTTPS_PROXY"),
         (404, b"<html>", errors.NotFoundError, "LANGSMITH_ENDPOINT"),
         (404, b'{"detail": "Not Found"}', errors.GoneError, "LANGSMITH_ENDPOINT"),
         (410, b'{"detail": "use v2"}', errors.GoneError, "SESSIONS_PIPELINE_API_VERSION"),
-        (400, b'{"detail": "bad cursor"}', errors.InvalidRequestError, "bad cursor"),
+        (400, b'{"detail": "bad cursor"}', errors.RefusedError, "bad cursor"),
         (
             422,
             b'{"detail": [{"loc": ["query", "limit"], "msg": "too large", "type": "x"}, {"msg": "b"}]}',
-            errors.InvalidRequestError,
+            errors.RefusedError,
             "(422: limit: too large; b)",
         ),
-        (422, b'{"detail": "in words"}', errors.InvalidRequestError, "in words"),
-        (422, b"not JSON", errors.InvalidRequestError, "(422)"),
-        (422, b'{"detail": [1, {"odd": 2}]}', errors.InvalidRequestError, '1; {"odd": 2}'),
-        (418, b"", errors.RequestRefusedError, "418"),
-        (304, b"", errors.RedirectRefusedError, "304"),
+        (422, b'{"detail": "in words"}', errors.RefusedError, "in words"),
+        (422, b"not JSON", errors.RefusedError, "(422)"),
+        (422, b'{"detail": [1, {"odd": 2}]}', errors.RefusedError, '1; {"odd": 2}'),
+        (418, b"", errors.RefusedError, "418"),
+        (304, b"", errors.RefusedError, "304"),
     ],
 )
 def test_a_final_answer_is_its_own_error_and_is_not_asked_again(
@@ -199,7 +197,7 @@ def test_a_transient_failure_is_asked_again_a_bounded_number_of_times(
 def test_after_a_transient_failure_the_page_comes_whole(step: object) -> None:
     with scripted(step, step, answer(body=ONE)) as server, client_for(server.url) as client:
         assert len(client.fetch(QUERY).records) == 1
-    assert (client.requests, client.retries) == (3, 2)
+    assert client.requests == 3
 
 
 def test_a_server_that_answered_before_gets_all_attempts() -> None:
@@ -229,7 +227,7 @@ def test_an_api_that_answers_nothing_in_time_is_one_line() -> None:
 def test_the_deadline_ends_a_request_and_says_how_far_the_run_came() -> None:
     done = threading.Event()
     with scripted(lambda _: done.wait(20)) as server, client_for(server.url, minutes=0.001) as client:
-        client.progress = lambda: "12 of 30 days"
+        client.throttle.progress = lambda: "12 of 30 days"
         with pytest.raises(errors.DeadlineExceededError, match="after 12 of 30 days"):
             client.fetch(QUERY)
         done.set()
@@ -265,7 +263,7 @@ def drip_body(handler: Handler) -> None:
 def test_one_dripping_answer_does_not_take_the_deadline_of_a_run(drip: Callable[[Handler], None]) -> None:
     with scripted(drip, answer(body=ONE)) as server, client_for(server.url, request_seconds=0.2) as client:
         assert len(client.fetch(QUERY).records) == 1
-    assert client.retries == 1
+    assert client.requests == 2
 
 
 @pytest.mark.parametrize("packed_as", ["gzip", "identity"])
@@ -274,7 +272,7 @@ def test_a_body_that_unpacks_to_more_than_a_page_ends_with_a_line_and_is_not_ask
     sent = gzip.compress(body) if packed_as == "gzip" else body
     with scripted(answer(200, sent, Content_Encoding=packed_as)) as server:
         error = failing(server.url, most_bytes=2**20)
-    assert type(error) is errors.OversizedError
+    assert type(error) is errors.RefusedError
     assert "more than 1 MB in one page" in str(error)
     assert len(server.paths) == 1
 
@@ -288,7 +286,7 @@ def test_a_body_that_is_packed_twice_is_refused_unread() -> None:
 def test_time_given_to_one_look_ends_it_before_the_run_is_over() -> None:
     clock = Clock()
     with scripted(answer(429, b"{}")) as server, client_for(server.url, clock=clock, minutes=120) as client:
-        client.end_within(45)
+        client.throttle.end_within(45)
         with pytest.raises(errors.DeadlineExceededError, match="The 45 seconds that this may take would pass"):
             client.fetch(QUERY)
     assert clock.waits == []
@@ -316,7 +314,7 @@ def test_retry_after_is_waited_for_in_seconds_or_as_a_date(sent: str, waits: flo
     with scripted(limited, answer(body=ONE)) as server, client_for(server.url, clock=clock) as client:
         client.fetch(QUERY)
     assert clock.waits == [waits]
-    assert client.retries == 1
+    assert client.requests == 2
 
 
 def test_a_wait_beyond_the_deadline_fails_at_once() -> None:
@@ -339,19 +337,18 @@ def test_a_redirect_is_refused_and_the_other_host_sees_nothing() -> None:
         elsewhere = other.url.replace("127.0.0.1", "localhost") + "/api/v1/sessions?token=abc"
         with scripted(answer(307, b"", Location=elsewhere)) as server:
             error = failing(server.url)
-    assert type(error) is errors.RedirectRefusedError
+    assert type(error) is errors.RefusedError
     assert "to localhost;" in str(error)
     assert "token" not in str(error)
     assert other.paths == []
 
 
-def test_gzip_is_unpacked_and_counted_as_sent() -> None:
+def test_gzip_is_unpacked() -> None:
     packed = gzip.compress(ONE)
     step = answer(body=packed, Content_Encoding="gzip")
     with scripted(step) as server, client_for(server.url) as client:
         page = client.fetch(QUERY)
     assert page.records[0].session_id == "a"
-    assert page.size == len(packed)
 
 
 def test_an_endless_error_page_is_not_read_to_its_end_and_frees_its_connection() -> None:
@@ -360,7 +357,6 @@ def test_an_endless_error_page_is_not_read_to_its_end_and_frees_its_connection()
         with pytest.raises(errors.NotFoundError):
             client.fetch(QUERY)
         assert len(client.fetch(QUERY).records) == 1
-    assert client.bytes_received < 1_000_000
 
 
 def test_one_connection_serves_requests_in_a_row() -> None:

@@ -6,9 +6,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from sessions_pipeline.errors import PagingError, PermissionDeniedError
+from sessions_pipeline.errors import PagingError, RefusedError
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.datasets import read_datasets
+from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
 
@@ -86,6 +86,6 @@ def test_datasets_that_the_key_may_not_read_are_its_own_error() -> None:
     with (
         scripted(answer(403, b'{"detail": "Forbidden"}')) as server,
         client_for(server.url) as client,
-        pytest.raises(PermissionDeniedError, match="/api/v1/datasets"),
+        pytest.raises(RefusedError, match="/api/v1/datasets"),
     ):
         read_datasets(client, workspace=None)

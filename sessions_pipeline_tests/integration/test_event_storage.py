@@ -1,11 +1,8 @@
 """The event storage of `dagster.yaml` against Dagster's own: the same rows, the same answers, any number of writers."""
 
 import os
-import queue
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import warnings
 from collections import Counter
@@ -311,73 +308,6 @@ def test_a_batch_that_fails_leaves_nothing_behind(home: Path) -> None:
             log.store_event_batch([materialization(1), broken])
         assert numbers(log) == []
         assert not log.get_materialized_partitions(dg.AssetKey("sessions"))
-
-
-WRITER = """
-import sys
-from sessions_pipeline.orchestration.event_storage import KeptStorage
-from sessions_pipeline_tests.integration.test_event_storage import materialization
-log = KeptStorage.from_local(sys.argv[1]).event_log_storage
-print("ready", flush=True)
-for line in sys.stdin:
-    number, run_id = line.split()
-    log.store_event(materialization(int(number), run_id))
-    print(number, flush=True)
-"""
-
-
-@contextmanager
-def writer(home: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that stores an event for each line that it is given."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", WRITER, str(home)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def tell(process: "subprocess.Popen[str]", line: str) -> None:
-    assert process.stdin
-    process.stdin.write(line + "\n")
-    process.stdin.flush()
-
-
-def test_a_watcher_in_another_process_sees_each_event_while_the_run_goes_on(home: Path) -> None:
-    seen: queue.Queue[int] = queue.Queue()
-    with writer(home) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        tell(process, "0 a-run")
-        assert process.stdout.readline() == "0\n"
-        with opened(home) as log:
-            log.watch("a-run", None, lambda event, _cursor: seen.put(int(event.user_message)))
-            for number in range(1, 6):
-                tell(process, f"{number} a-run")
-                while seen.get(timeout=20) != number:
-                    continue
-            process.kill()  # what is told is kept, whatever becomes of the process
-            process.wait()
-            assert numbers(log) == list(range(6))
-
-
-def test_processes_that_start_in_a_new_home_at_once_share_its_files(tmp_path: Path) -> None:
-    with writer(tmp_path) as one, writer(tmp_path) as two:
-        processes = (one, two)
-        for number, process in enumerate(processes):
-            for event in range(40):
-                tell(process, f"{100 * number + event} {'a-run' if event % 2 else process.pid}")
-            assert process.stdin
-            process.stdin.close()
-        for process in processes:
-            assert process.wait(60) == 0
-        with opened(tmp_path) as log:
-            assert numbers(log) == [100 * number + event for number in range(2) for event in range(1, 40, 2)]
-            assert [len(numbers(log, str(process.pid))) for process in processes] == [20, 20]
-            assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 28
 
 
 def test_threads_share_a_storage(home: Path) -> None:

@@ -168,3 +168,15 @@ def test_a_folder_where_a_file_should_be_is_one_line(tmp_path: Path):
             act()
         assert "\n" not in str(caught.value)
     assert store_at(str(tmp_path)).partitions("sessions") != []
+
+
+def test_a_pipe_where_a_file_should_be_is_one_line_and_hangs_nobody(tmp_path: Path):
+    lake = days_of_two(tmp_path)
+    for key in (f"sessions/start_date={DAY}/sessions.parquet", "reports/a"):
+        (tmp_path / key).parent.mkdir(exist_ok=True)
+        (tmp_path / key).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / key)
+    acts = (lambda: lake.read(SESSIONS, DAY), lambda: lake.days(SESSIONS), lambda: lake.read_file("reports/a"))
+    for act in acts:
+        with pytest.raises(LakeError, match="is no file but a pipe or a device"):
+            act()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessions_pipeline.errors import PermissionDeniedError
+from sessions_pipeline.errors import RefusedError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import (
@@ -171,7 +171,7 @@ def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(data_root: D
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
         before = files(data_root)
         sandbox.api.workspaces = (WORKSPACE,)
-        with failing_in_one_line(PermissionDeniedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
+        with failing_in_one_line(RefusedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
             read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
     assert files(data_root) == before
 
@@ -186,7 +186,7 @@ def test_usage_of_one_workspace_that_fails_is_named_and_replaces_nothing(data_ro
         before = files(data_root)
         held = set(lake_at(data_root).read(DAILY_COST_BY_PROJECT, yesterday).column("tenant_id").to_pylist())
         sandbox.api.workspaces = (WORKSPACE,)
-        with failing_in_one_line(PermissionDeniedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
+        with failing_in_one_line(RefusedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
             run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
     assert held == {WORKSPACE, OTHER_WORKSPACE}
     assert files(data_root) == before

@@ -18,16 +18,13 @@ import stamina
 
 from sessions_pipeline.errors import (
     ApiError,
-    AuthenticationError,
     BadBodyError,
     DeadlineExceededError,
     FirewallError,
-    InvalidRequestError,
     NotFoundError,
     PagingError,
-    PermissionDeniedError,
     RateLimitedError,
-    RedirectRefusedError,
+    RefusedError,
     ServerError,
     TooManyRejectedError,
     UnreachableError,
@@ -91,12 +88,17 @@ FINAL = [
     Case("a hotel's welcome page", Fault("not_json", times=None), BadBodyError, "text/html"),
     Case("endless HTML 401", Fault("html", 401, times=None, after=9), FirewallError, "without JSON"),
     Case("endless HTML 403", Fault("html", 403, times=None, after=9), FirewallError, "without JSON"),
-    Case("JSON 401", Fault("status", 401, after=9), AuthenticationError, "LANGSMITH_API_KEY"),
-    Case("JSON 403", Fault("status", 403, after=9), PermissionDeniedError, "LANGSMITH_WORKSPACE_ID"),
+    Case("JSON 401", Fault("status", 401, after=9), RefusedError, "LANGSMITH_API_KEY"),
+    Case("JSON 403", Fault("status", 403, after=9), RefusedError, "LANGSMITH_WORKSPACE_ID"),
     Case("404", Fault("status", 404, after=9), NotFoundError, "LANGSMITH_ENDPOINT"),
-    Case("422", Fault("status", 422, after=9), InvalidRequestError, "refuses a parameter"),
+    Case("422", Fault("status", 422, after=9), RefusedError, "refuses a parameter"),
     Case("ignored offset", Fault("ignore_offset", times=None), PagingError, "brought nothing new"),
-    Case("last page for ever", Fault("repeat_last", times=None), PagingError, "brought nothing new|kept changing"),
+    Case(
+        "the last page again and again",
+        Fault("repeat_last", times=None),
+        PagingError,
+        "brought nothing new|kept changing",
+    ),
     Case("unsorted pages", Fault("unsorted", times=None), PagingError, "did not sort"),
 ]
 
@@ -152,7 +154,7 @@ def _oldest(digests: Mapping[str, str]) -> dict[str, str]:
 def test_days_finished_before_a_fault_stay_written_and_the_others_are_as_they_were(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("status", 401, times=None, after=25))
-        with failing_in_one_line(AuthenticationError, "401"):
+        with failing_in_one_line(RefusedError, "401"):
             read(sandbox, data_root, **SMALL_PAGES)
     assert list(accounts(data_root)) == [TODAY]
     assert stray(data_root) == []
@@ -190,7 +192,7 @@ def test_a_redirect_to_another_host_carries_no_key(data_root: DataRoot) -> None:
     ):
         threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
         sandbox.faults.add(Fault("redirect", f"http://localhost:{elsewhere.server_port}/?token=t0ken", times=None))
-        with failing_in_one_line(RedirectRefusedError, "to localhost; the key is not sent there"):
+        with failing_in_one_line(RefusedError, "to localhost; the key is not sent there"):
             read(sandbox, data_root)
         elsewhere.shutdown()
     assert _Elsewhere.seen == []

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -13,12 +13,11 @@ import pytest
 import stamina
 
 from sessions_pipeline.errors import DeadlineExceededError
-from sessions_pipeline.langsmith.activity import Activity, active_since
+from sessions_pipeline.langsmith.activity import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.prefetch import read_ahead
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.langsmith.source import ApiSource, Listing
-from sessions_pipeline.langsmith.usage import read_usage
+from sessions_pipeline.langsmith.source import ApiSource
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
@@ -68,15 +67,13 @@ def client_for(url: str, **values: Any) -> Iterator[SessionsClient]:
         yield client
 
 
-def days_from(client: SessionsClient, first: date = TODAY, **values: Any) -> list[FetchedDay]:
+def source_for(client: SessionsClient, executor: Executor, page_size: int = 100) -> ApiSource:
+    return ApiSource(client, SessionsQuery(), executor, workspace=None, page_size=page_size, in_flight=4)
+
+
+def days_from(client: SessionsClient, first: date = TODAY) -> list[FetchedDay]:
     with ThreadPoolExecutor(4) as executor:
-        source = ApiSource(
-            Listing(client, SessionsQuery(), workspace=None),
-            executor,
-            page_size=values.get("page_size", 100),
-            in_flight=4,
-        )
-        return list(source.days(first, TODAY))
+        return list(source_for(client, executor).days(first, TODAY))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +102,7 @@ def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
     large = {**small, "id": small["id"].upper(), "run_count": 6}
     with scripted(listing([small, large])) as server, client_for(server.url) as client:
         [today, _] = days_from(client)
-    assert (len(today.records), today.received) == (1, 4)
+    assert (len(today.records), today.received) == (1, 2)
     assert '"run_count": 6' in today.records[0].payload
 
 
@@ -146,6 +143,18 @@ def test_activity_asks_for_all_stats_with_a_warning_where_the_cheapest_bring_no_
     assert "stats_select" in client.warnings[0]
 
 
+def test_activity_of_a_session_with_a_number_of_5000_digits_is_seen() -> None:
+    text = json.dumps([session(1, last_run_start_time=NOW.isoformat(), extra="digits")])
+    body = text.replace('"digits"', "9" * 5000).encode()
+
+    def step(handler: Handler) -> None:
+        handler.reply(body=body if "offset=0" in handler.path else b"[]")
+
+    with scripted(step) as server, client_for(server.url) as client:
+        assert len(list(active_since(client, SessionsQuery(), workspace=None, since=NOW))) == 1
+    assert client.warnings == []
+
+
 def test_activity_gives_what_it_has_when_its_time_is_over() -> None:
     sessions = [session(number, last_run_start_time=NOW.isoformat()) for number in range(150)]
 
@@ -154,14 +163,15 @@ def test_activity_gives_what_it_has_when_its_time_is_over() -> None:
 
     found: list[Activity] = []
     with scripted(listing(sessions), limited) as server, client_for(server.url) as client:
-        activity = active_since(client, SessionsQuery(), workspace=None, since=NOW, deadline=45)
+        client.throttle.end_within(45)
+        activity = active_since(client, SessionsQuery(), workspace=None, since=NOW)
         with pytest.raises(DeadlineExceededError, match="45 seconds"):
             found.extend(activity)
     assert len(found) == 100
     assert len(server.paths) == 2
 
 
-def test_pages_are_asked_for_while_a_day_is_processed_until_enough_wait() -> None:
+def test_pages_are_asked_for_while_a_day_is_processed_until_enough_days_wait() -> None:
     sessions = [session(number * 20) for number in range(400)]
     asked = threading.Semaphore(0)
 
@@ -171,12 +181,11 @@ def test_pages_are_asked_for_while_a_day_is_processed_until_enough_wait() -> Non
 
     first = TODAY - timedelta(days=5)
     with scripted(step) as server, client_for(server.url) as client, ThreadPoolExecutor(4) as executor:
-        source = ApiSource(Listing(client, SessionsQuery(), workspace=None), executor, page_size=20, in_flight=4)
-        days = source.days(first, TODAY)
+        days = source_for(client, executor, page_size=20).days(first, TODAY)
         next(days)
-        # The day is being processed, nobody asks for the next; 400 sessions are twenty pages all the same.
-        assert all(asked.acquire(timeout=20) for _ in range(20))
-        assert len(list(days)) == 6
+        # The day is being processed, nobody asks for the next; four more are 288 sessions, which is 16 pages.
+        assert all(asked.acquire(timeout=20) for _ in range(16))
+        assert len([day for day in days if day.day]) == 5
     assert len(server.paths) >= 22
 
 
@@ -184,7 +193,7 @@ def day_of(number: int, records: int) -> FetchedDay:
     return FetchedDay(TODAY - timedelta(days=number), None, NOW, (None,) * records, records, 1)  # type: ignore[arg-type]
 
 
-def test_reading_ahead_waits_where_enough_records_wait() -> None:
+def test_reading_ahead_waits_where_enough_days_wait() -> None:
     made: list[int] = []
     third = threading.Event()
 
@@ -195,10 +204,10 @@ def test_reading_ahead_waits_where_enough_records_wait() -> None:
                 third.set()
             yield day_of(number, 10)
 
-    ahead = read_ahead(days(), most_waiting=15)
+    ahead = read_ahead(days(), most_waiting=2)
     assert next(ahead).day == TODAY
     assert third.wait(20)
-    assert len(made) <= 3 + 1
+    assert made == [0, 1, 2]
     assert [day.day for day in ahead] == [TODAY - timedelta(days=number) for number in range(1, 6)]
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from uuid import NAMESPACE_URL, uuid5
 
-from sessions_pipeline.langsmith.walks import CursorAsk, CursorPage
+from sessions_pipeline.langsmith.page import Ask, Page
 from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, record
 
 
@@ -13,9 +13,9 @@ class CursorServer(SimulatedServer):
     """`keyset`: a cursor names the start of the page's last session, otherwise how many sessions lie before it."""
 
     keyset: bool = False
-    asked: list[CursorAsk] = field(default_factory=list)
+    asked: list[Ask] = field(default_factory=list)
 
-    def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+    def cursor_answer(self, ask: Ask) -> Page:
         self.asked.append(ask)
         if self.schedule:
             self._mutate(self.schedule.pop(0))
@@ -26,17 +26,17 @@ class CursorServer(SimulatedServer):
             query, place = json.loads(ask.cursor)
             assert query == _query(ask), "the API takes a cursor with the same query only"
             names = [name for name in names if self._sort_key(name) > tuple(place)] if self.keyset else names[place:]
-        page = names[: min(ask.size, self._capped)]
+        page = names[: min(ask.limit, self._capped)]
         records = [record(as_uuid(name), self.sessions[name]) for name in page]
         if len(page) == len(names):
-            return CursorPage(records, None)
+            return Page(records)
         before = json.loads(ask.cursor)[1] if ask.cursor and not self.keyset else 0
         place = self._sort_key(page[-1]) if self.keyset else before + len(page)
-        return CursorPage(records, json.dumps([_query(ask), place]))
+        return Page(records, next_cursor=json.dumps([_query(ask), place]))
 
 
-def _query(ask: CursorAsk) -> list[object]:
-    return [ask.size, ask.include_stats, list(ask.ids)]
+def _query(ask: Ask) -> list[object]:
+    return [ask.limit, ask.include_stats, list(ask.ids)]
 
 
 def as_uuid(name: str) -> str:

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
-from sessions_pipeline.langsmith.assembler import DayAssembler
-from sessions_pipeline.langsmith.coverage import Page
-from sessions_pipeline.langsmith.offsets import OffsetAsk
-from sessions_pipeline.langsmith.prefetch import AskT, PageT, Reader, run
+from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.langsmith.prefetch import DayAssembler, Reader, run
 from sessions_pipeline.validation.records import FetchedDay, Record
 
 
@@ -61,7 +59,7 @@ class SimulatedServer:
     schedule: list[str] = field(default_factory=list)
     seed: int = 0
     totals: bool = False
-    requests: list[OffsetAsk] = field(default_factory=list)
+    requests: list[Ask] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -70,14 +68,14 @@ class SimulatedServer:
         self._capped = self.cap
         self._lie = 0
 
-    def answer(self, ask: OffsetAsk) -> Page:
+    def answer(self, ask: Ask) -> Page:
         self.requests.append(ask)
         if self.schedule:
             self._mutate(self.schedule.pop(0))
         listed = sorted(self.sessions, key=self._sort_key)
         names = listed[ask.offset : ask.offset + min(ask.limit, self._capped)]
         total = max(0, len(listed) + self._lie) if self.totals else None
-        return Page(ask.offset, [record(name, self.sessions[name]) for name in names], total)
+        return Page([record(name, self.sessions[name]) for name in names], total)
 
     def _sort_key(self, name: str) -> tuple[float, float]:
         start = self.sessions[name]
@@ -107,7 +105,7 @@ class SimulatedServer:
 
 
 class AnyServer(Protocol):
-    def answer(self, ask: OffsetAsk) -> Page: ...
+    def answer(self, ask: Ask) -> Page: ...
 
 
 class StillServer:
@@ -115,15 +113,15 @@ class StillServer:
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
-        self.requests: list[OffsetAsk] = []
+        self.requests: list[Ask] = []
 
-    def answer(self, ask: OffsetAsk) -> Page:
+    def answer(self, ask: Ask) -> Page:
         self.requests.append(ask)
-        return Page(ask.offset, self.records[ask.offset : ask.offset + ask.limit])
+        return Page(self.records[ask.offset : ask.offset + ask.limit])
 
 
 def collected(
-    reader: Reader[AskT, PageT], answer: Callable[[AskT], PageT], first: date, last: date, executor: Executor
+    reader: Reader, answer: Callable[[Ask], Page], first: date, last: date, executor: Executor
 ) -> list[FetchedDay]:
     """The days that the reader proves from the answers."""
     assembler = DayAssembler(first, last, workspace=None, fetched_at=datetime(2026, 1, 13, tzinfo=UTC))

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.coverage import Page
 from sessions_pipeline.langsmith.cursors import CursorReader
-from sessions_pipeline.langsmith.prefetch import Reader
-from sessions_pipeline.langsmith.walks import CursorAsk, CursorPage, Walk
-from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.langsmith.walks import Walk
+from sessions_pipeline.validation.records import FetchedDay, Record
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
 from sessions_pipeline_tests.unit.simulated_server import AtOnce, collected, record
 from sessions_pipeline_tests.unit.test_window import (
@@ -38,14 +37,14 @@ class Trusting:
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int) -> None:
         self.start_us, self.frontier = start_us, end_us
-        self.received: list[Page] = []
-        self._walk = Walk(page_size, include_stats=True, ids=(), most_pages=most_pages)
+        self.received: list[Record] = []
+        self._walk = Walk(Ask(page_size), most_pages=most_pages)
 
-    def read(self) -> Generator[CursorAsk, CursorPage, None]:
+    def read(self) -> Generator[Ask, Page, None]:
         while not self._walk.is_ended:
             page = yield self._walk.ask
             self._walk.take(page)
-            self.received.append(Page(0, page.records))
+            self.received += page.records
         self.frontier = self._walk.lowest
 
 
@@ -54,7 +53,7 @@ def read(
     page_size: int = 100,
     first: date = FIRST,
     last: date = LAST,
-    reading: Callable[..., Reader[CursorAsk, CursorPage]] = CursorReader,
+    reading: Callable[..., Any] = CursorReader,
 ) -> list[FetchedDay]:
     end = day_start_us(last + timedelta(days=1))
     # The servers here have a thousand sessions at most, so 300 pages are endless.
@@ -143,7 +142,7 @@ def test_a_session_that_a_deletion_moves_over_a_page_end_is_read_by_id() -> None
 
 def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
     class Deleting(CursorServer):
-        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+        def cursor_answer(self, ask: Ask) -> Page:
             if ask.cursor is not None and ask.cursor.endswith("90]"):
                 self.sessions.pop("s000", None)
             return super().cursor_answer(ask)
@@ -153,7 +152,7 @@ def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
     server = Deleting(dict(sessions))
     assert by_day(read(server, 10)) == wanted(sessions)
     assert "s000" not in server.sessions
-    assert {ask.size for ask in server.asked if not ask.ids} >= {10, 9, 8}
+    assert {ask.limit for ask in server.asked if not ask.ids} >= {10, 9, 8}
 
 
 def test_days_are_handed_out_while_older_ones_are_being_read() -> None:
@@ -202,37 +201,37 @@ def test_a_window_within_the_first_page_is_one_request() -> None:
     assert len(server.asked) == 1
 
 
-Misbehaves = Callable[[list[str], CursorAsk, int], CursorPage]
+Misbehaves = Callable[[list[str], Ask, int], Page]
 
 
-def page(names: list[str], cursor: str | None) -> CursorPage:
-    return CursorPage([record(as_uuid(name), START + DAY - int(name)) for name in names], cursor)
+def page(names: list[str], cursor: str | None) -> Page:
+    return Page([record(as_uuid(name), START + DAY - int(name)) for name in names], next_cursor=cursor)
 
 
-def repeats_its_cursor(names: list[str], ask: CursorAsk, _number: int) -> CursorPage:
-    return page(names[: ask.size] if ask.cursor is None else names[ask.size : 2 * ask.size], "same")
+def repeats_its_cursor(names: list[str], ask: Ask, _number: int) -> Page:
+    return page(names[: ask.limit] if ask.cursor is None else names[ask.limit : 2 * ask.limit], "same")
 
 
-def gives_new_cursors_to_the_same_page(names: list[str], ask: CursorAsk, number: int) -> CursorPage:
-    return page(names[: ask.size], str(number))
+def gives_new_cursors_to_the_same_page(names: list[str], ask: Ask, number: int) -> Page:
+    return page(names[: ask.limit], str(number))
 
 
-def goes_in_a_circle(names: list[str], ask: CursorAsk, number: int) -> CursorPage:
-    half = number // 2 % 2 * ask.size
-    return page(names[half : half + ask.size], str(number))
+def goes_in_a_circle(names: list[str], ask: Ask, number: int) -> Page:
+    half = number // 2 % 2 * ask.limit
+    return page(names[half : half + ask.limit], str(number))
 
 
-def gives_empty_pages(_names: list[str], _ask: CursorAsk, number: int) -> CursorPage:
+def gives_empty_pages(_names: list[str], _ask: Ask, number: int) -> Page:
     return page([], str(number))
 
 
-def never_ends(_names: list[str], ask: CursorAsk, number: int) -> CursorPage:
-    new = [record(as_uuid(f"{number}-{i}"), START + DAY) for i in range(ask.size)]
-    return CursorPage(new, str(number))
+def never_ends(_names: list[str], ask: Ask, number: int) -> Page:
+    new = [record(as_uuid(f"{number}-{i}"), START + DAY) for i in range(ask.limit)]
+    return Page(new, next_cursor=str(number))
 
 
-def forgets_to_sort(names: list[str], ask: CursorAsk, number: int) -> CursorPage:
-    return page(names[: ask.size][::-1], str(number))
+def forgets_to_sort(names: list[str], ask: Ask, number: int) -> Page:
+    return page(names[: ask.limit][::-1], str(number))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +250,7 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(misbehav
     names, numbers = [str(i) for i in range(250)], count()
 
     class Misbehaving(CursorServer):
-        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+        def cursor_answer(self, ask: Ask) -> Page:
             number = next(numbers)
             assert number < 2000
             return misbehaves(names, ask, number)
@@ -265,9 +264,9 @@ def test_a_list_may_end_with_an_empty_page(count: int) -> None:
     class Late(CursorServer):
         """Learns that there is no more only when it is asked for more."""
 
-        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+        def cursor_answer(self, ask: Ask) -> Page:
             if ask.cursor == "end":
-                return CursorPage([], None)
+                return Page([])
             answer = super().cursor_answer(ask)
             return answer._replace(next_cursor=answer.next_cursor or "end")
 
@@ -279,9 +278,9 @@ def test_a_few_empty_pages_are_passed_over() -> None:
     class Sparse(CursorServer):
         """Every other page is empty, as where a server filters what it has paged."""
 
-        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+        def cursor_answer(self, ask: Ask) -> Page:
             if ask.cursor is not None and not ask.cursor.endswith("again"):
-                return CursorPage([], f"{ask.cursor}again")
+                return Page([], next_cursor=f"{ask.cursor}again")
             cursor = ask.cursor and ask.cursor.removesuffix("again")
             return super().cursor_answer(ask._replace(cursor=cursor))
 
@@ -291,7 +290,7 @@ def test_a_few_empty_pages_are_passed_over() -> None:
 
 def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading() -> None:
     class Unreadable(CursorServer):
-        def cursor_answer(self, ask: CursorAsk) -> CursorPage:
+        def cursor_answer(self, ask: Ask) -> Page:
             answer = super().cursor_answer(ask)
             odd = [
                 one._replace(start_us=None, undated=False) if one.start_us == START else one for one in answer.records

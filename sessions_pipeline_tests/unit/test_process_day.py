@@ -226,6 +226,25 @@ def test_a_table_that_another_program_wrote_counts_as_behind(day: ProcessedDay) 
     assert set(day.read(fetched(payload(1), at=READ + HOUR)).written) == {"session_feedback"}
 
 
+@pytest.mark.parametrize("content", [b"", b"no Parquet"])
+def test_a_derived_table_that_is_broken_is_made_again_by_a_refresh_that_learns_nothing(
+    day: ProcessedDay, content: bytes
+) -> None:
+    day.read(fetched(payload(1, **EXPERIMENT)))
+    day.lake.write_file(f"sessions/start_date={day.day}/sessions.parquet", content)
+    assert set(day.read(fetched(payload(1, **EXPERIMENT), at=READ + HOUR)).written) == {"sessions"}
+    assert day.row(SESSIONS)["id"] == uuid(1)
+
+
+@pytest.mark.parametrize("note", [b"", b"[1]", b"{}", b"\xff", b'["a"]', b'[{"number": 1}]', b"null"])
+def test_a_note_of_readings_that_is_broken_is_written_anew(day: ProcessedDay, note: bytes) -> None:
+    key = f"_readings/start_date={day.day}.json"
+    day.read(fetched(payload(1)))
+    day.lake.write_file(key, note)
+    assert day.read(fetched(payload(1), at=READ + HOUR)).written == {}
+    assert [reading.fetched_at for reading in load_readings(day.lake.read_file(key))] == [READ + HOUR]
+
+
 def test_a_derived_table_never_replaces_one_of_a_later_commit(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
     rows = day.lake.read(SESSIONS, day.day)

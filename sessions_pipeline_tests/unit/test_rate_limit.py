@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import DeadlineExceededError, SettingError
-from sessions_pipeline.langsmith.rate_limit import WINDOW_SECONDS, WINDOWS, RateLimiter
+from sessions_pipeline.langsmith.rate_limit import WINDOW_SECONDS, WINDOWS, RateLimiter, acquire_for
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
@@ -75,7 +75,8 @@ def test_a_store_that_can_not_be_used_is_named_without_its_address() -> None:
 
 
 def test_without_a_budget_nothing_is_counted() -> None:
-    assert RateLimiter.from_settings(Settings(_env_file=None)) is None
+    acquire = acquire_for(Settings(_env_file=None))
+    assert {acquire("workspace") for _ in range(1000)} == {0}
 
 
 class Scripted:
@@ -93,14 +94,14 @@ class Scripted:
 def test_a_request_waits_until_the_budget_has_a_place_and_names_its_workspace() -> None:
     clock, budget = Clock(), Scripted(7.5, 0.5, 0)
     before = clock()
-    with Throttle(8, deadline_seconds=60, limiter=budget, clock=clock, wait=clock.wait).slot("workspace"):
+    with Throttle(8, deadline_seconds=60, acquire=budget.acquire, clock=clock, wait=clock.wait).slot("workspace"):
         assert clock() - before == 8
     assert budget.asked == ["workspace"] * 3
 
 
 def test_the_deadline_ends_the_wait_for_a_place() -> None:
     clock, budget = Clock(), Scripted(8, 8)
-    limits = Throttle(8, deadline_seconds=10, limiter=budget, clock=clock, wait=clock.wait)
+    limits = Throttle(8, deadline_seconds=10, acquire=budget.acquire, clock=clock, wait=clock.wait)
     with pytest.raises(DeadlineExceededError, match="has passed"), limits.slot():
         pytest.fail("nobody may ask")
     assert not budget.waits
@@ -108,7 +109,7 @@ def test_the_deadline_ends_the_wait_for_a_place() -> None:
 
 def test_who_waits_for_a_slot_or_for_the_server_takes_no_place_meanwhile() -> None:
     clock, budget = Clock(), Scripted(0)
-    limits = Throttle(1, deadline_seconds=10, limiter=budget, clock=clock, wait=clock.wait)
+    limits = Throttle(1, deadline_seconds=10, acquire=budget.acquire, clock=clock, wait=clock.wait)
     with limits.slot(), pytest.raises(DeadlineExceededError), limits.slot():
         pytest.fail("there is one slot")
     assert budget.asked == [None]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.langsmith.second_version import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
+from sessions_pipeline.langsmith.versions import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
 from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
 from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.builders import dataset, uuid

@@ -32,7 +32,10 @@ def test_dotenv_is_utf_8_with_or_without_a_byte_order_mark(folder: Path, mark: b
     assert Settings.load().endpoint == "https://a.example"
 
 
-@pytest.mark.parametrize("content", ["KEY=k\n".encode("utf-16"), "# Schlüssel\n".encode("cp1252")])
+@pytest.mark.parametrize(
+    "content",
+    [*("KEY=k\n".encode(name) for name in ("utf-16", "utf-16-le", "utf-32")), "# Schlüssel\n".encode("cp1252")],
+)
 def test_any_other_encoding_is_one_line_that_says_so(folder: Path, content: bytes) -> None:
     (folder / ".env").write_bytes(content)
     with pytest.raises(SettingError, match=r"^\.env: is not UTF-8; save it as UTF-8$"):
@@ -51,7 +54,7 @@ def test_quotes_around_a_value_are_stripped(quote: str) -> None:
     os.environ |= {
         "LANGSMITH_API_KEY": f"{quote}{KEY}{quote}",
         "LANGSMITH_ENDPOINT": f"{quote}https://a.example{quote}",
-        "LANGSMITH_WORKSPACE_ID": f"{quote}{WORKSPACE}{quote}",
+        "LANGSMITH_WORKSPACE_ID": f"{quote}{WORKSPACE}{quote}, {quote}{WORKSPACE}{quote}",
         "SSL_CERT_FILE": f"{quote}/ca.pem{quote}",
     }
     settings = Settings.load()

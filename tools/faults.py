@@ -1,0 +1,201 @@
+"""Do the tests notice? Forty faults of one line each, put into copies of the code one after the other.
+
+`.venv/bin/python tools/faults.py` tries all of them, `tools/faults.py 3 17` these; exit status 1 if one went unnoticed.
+Each runs, in a temporary copy of the tree, only the tests that should notice it. Not part of `make test`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+UNIT, INTEGRATION = "sessions_pipeline_tests/unit/test_", "sessions_pipeline_tests/integration/test_"
+
+
+class Fault(NamedTuple):
+    """A text that stands once in a file of the package, its replacement, and the tests: a file, and words for `-k`."""
+
+    file: str
+    text: str
+    replacement: str
+    tests: str
+    words: str = ""
+
+
+FAULTS = (
+    Fault(
+        "langsmith/assembler",
+        "held if _age(held) > _age(received)",
+        "held if _age(held) < _age(received)",
+        f"{INTEGRATION}source",
+        "newest or capitals",
+    ),
+    Fault(
+        "tables/history",
+        "for _, place in sorted(of_key)",
+        "for _, place in sorted(of_key, reverse=True)",
+        f"{UNIT}retention",
+    ),
+    Fault("tables/retention", ">= kept", "> kept", f"{UNIT}retention", "retention"),
+    Fault("tables/retention", "days=400", "days=401", f"{UNIT}retention", "retention"),
+    Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
+    Fault("langsmith/usage", "days=31", "days=30", f"{UNIT}days"),
+    Fault("langsmith/usage", "<= REACH", "< REACH", f"{UNIT}days"),
+    Fault("days", "days=start_us // _DAY_US", "days=(start_us - 1) // _DAY_US", f"{UNIT}days"),
+    Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
+    Fault(
+        "orchestration/projects",
+        "[_of_others(stored.rows, tenants)]",
+        "[stored.rows.slice(0, 0)]",
+        f"{INTEGRATION}pipeline_usage",
+        "kept",
+    ),
+    Fault(
+        "orchestration/schedules",
+        "DefaultScheduleStatus.RUNNING",
+        "DefaultScheduleStatus.STOPPED",
+        f"{INTEGRATION}pipeline_schedules",
+        "default",
+    ),
+    Fault(
+        "orchestration/sensor",
+        "DefaultSensorStatus.RUNNING",
+        "DefaultSensorStatus.STOPPED",
+        f"{INTEGRATION}pipeline_schedules",
+        "default",
+    ),
+    Fault(
+        "orchestration/sensor",
+        "lookback_days + 1)",
+        "lookback_days + 2)",
+        f"{INTEGRATION}pipeline_schedules",
+        "every_day",
+    ),
+    Fault(
+        "orchestration/sensor",
+        "return replace(self, seen=",
+        "return replace(self, since=latest, seen=",
+        f"{UNIT}sensor",
+    ),
+    Fault("process_day", "rejected < LEAST_REJECTED", "rejected <= LEAST_REJECTED", f"{UNIT}process_day", "rejected"),
+    Fault("process_day", "rejected <= rules.max", "rejected < rules.max", f"{UNIT}process_day", "rejected"),
+    Fault("tables/merge", " if workspace in reading.workspaces", "", f"{UNIT}process_day", "workspace"),
+    Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
+    Fault(
+        "cli/doctor",
+        "if skew > CLOCK_TOLERANCE_SECONDS",
+        "if skew > 2 * CLOCK_TOLERANCE_SECONDS",
+        f"{INTEGRATION}cli_errors",
+        "clock",
+    ),
+    Fault("langsmith/window", "is_end=again.end == empty or has_grown", "is_end=True", f"{UNIT}window", "not twenty"),
+    Fault("langsmith/coverage", "keys.index(last) - 1", "keys.index(last)", f"{UNIT}window", "not twenty"),
+    Fault("langsmith/window", "fruitless += 1", "fruitless += 0", f"{UNIT}window", "misbehaves"),
+    Fault(
+        "validation/types",
+        "precision + 1, rounding=ROUND_HALF_EVEN",
+        "precision + 1, rounding='ROUND_DOWN'",
+        f"{UNIT}validate",
+    ),
+    Fault("validation/types", 'raise ValueError("is negative")', "return exact", f"{UNIT}validate"),
+    Fault("langsmith/redaction", '"\\\\" in payload or ', "", f"{UNIT}redaction"),
+    Fault("langsmith/second_version", "page.items or ()", "page.items", f"{UNIT}second_version"),
+    Fault("langsmith/throttle", "self._slots / 2", "self._slots / 1", f"{UNIT}throttle"),
+    Fault("langsmith/throttle", "max(self._paused_until, until)", "until", f"{UNIT}throttle"),
+    Fault("langsmith/status_errors", "status in (401, 403) and", "status == 401 and", f"{INTEGRATION}client", "answer"),
+    Fault(
+        "langsmith/transport",
+        "len(body) > self._most_bytes",
+        "len(body) > 2 * self._most_bytes",
+        f"{INTEGRATION}client",
+        "unpacks",
+    ),
+    Fault(
+        "langsmith/transport",
+        "if time.monotonic() > end",
+        "if time.monotonic() > end + 999",
+        f"{INTEGRATION}client",
+        "drip",
+    ),
+    Fault("langsmith/network", 'return entry == "*"', 'return entry == ""', f"{INTEGRATION}client_settings", "proxy"),
+    Fault(
+        "lake/layout",
+        "return day if day.isoformat() == value else None",
+        "return day",
+        f"{INTEGRATION}lake_foreign",
+        "spelling",
+    ),
+    Fault("lake/lake", "if made_from > commit:", "if made_from > commit + 1:", f"{INTEGRATION}lake_commits", "earlier"),
+    Fault(
+        "lake/lake",
+        "with self.lock(day):\n                version",
+        "with self._store.lock('x'):\n                version",
+        f"{INTEGRATION}lake_commits",
+        "derive",
+    ),
+    Fault("outputs/formatting", "[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20\\t\\r]", "[=+\\-@\\t\\r]", f"{UNIT}formatting"),
+    Fault("outputs/formatting", "\\x7f-\\x9f", "\\x7f", f"{UNIT}formatting"),
+    Fault(
+        "tables/daily_cost_by_reference_dataset", "pc.greater(tokens, 0)", "pc.greater_equal(tokens, 0)", f"{UNIT}costs"
+    ),
+    Fault(
+        "tables/daily_cost_by_project", "is_steady and all(value >= 0 for value in known)", "is_steady", f"{UNIT}usage"
+    ),
+    Fault(
+        "settings",
+        'text = file.read_bytes().decode("utf-8-sig")',
+        "text = file.read_bytes().decode()",
+        f"{UNIT}settings",
+    ),
+)
+
+
+def main() -> int:
+    """Try the faults that are named by their numbers, or all, and print a table; 1 if one went unnoticed."""
+    wanted = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
+    unnoticed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("sessions_pipeline", "sessions_pipeline_tests", "docs", "pyproject.toml", "dagster.yaml"):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, Path(folder) / name)
+        for number in wanted:
+            fault, began = FAULTS[number - 1], time.monotonic()
+            said = _try(fault, Path(folder))
+            unnoticed += [number] if said != "noticed" else []
+            took = time.monotonic() - began
+            print(f"{number:3}  {said:<9}  {took:4.0f} s  {fault.file:<40}  {fault.replacement[:60]!r}", flush=True)  # noqa: T201
+    print(f"{len(wanted) - len(unnoticed)} of {len(wanted)} noticed{f'; not: {unnoticed}' if unnoticed else ''}")  # noqa: T201
+    return 1 if unnoticed else 0
+
+
+def _try(fault: Fault, root: Path) -> str:
+    file = root / "sessions_pipeline" / f"{fault.file}.py"
+    right = file.read_text()
+    if right.count(fault.text) != 1:
+        return "moved"
+    file.write_text(right.replace(fault.text, fault.replacement))
+    try:
+        chosen = ["-k", fault.words] if fault.words else []
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-qx", "-n0", "-p", "no:cacheprovider", f"{fault.tests}.py", *chosen],
+            cwd=root,
+            env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "noticed"  # it would hang in `make test`, too
+    finally:
+        file.write_text(right)
+    return {0: "UNNOTICED", 1: "noticed"}.get(done.returncode, "no tests")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
