@@ -4,6 +4,7 @@ It is done by whoever is free, a thread or a process, so what comes in and goes 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -184,7 +185,10 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
     tables = DayTables(day if isinstance(day, date) else None, load, now=now)
     committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
-    tables.last_read = tuple(latest_readings(committed, _noted(lake, day)))
+    noted: list[Reading] = []
+    with suppress(NotReadError):
+        noted = _noted(lake.read_file(_readings_key(day)))
+    tables.last_read = tuple(latest_readings(committed, noted))
     return tables
 
 
@@ -214,11 +218,11 @@ def _readings_key(day: Day) -> str:
     return f"_readings/start_date={value_of(day)}.json"
 
 
-def _noted(lake: Lake, day: Day) -> list[Reading]:
-    """The latest reading of each workspace that was noted beside the tables; none where that is missing or broken."""
+def _noted(content: bytes) -> list[Reading]:
+    """The latest reading of each workspace, as noted beside the tables; none where that is broken."""
     try:
-        return load_readings(lake.read_file(_readings_key(day)))
-    except (NotReadError, ValueError, TypeError, AttributeError):
+        return load_readings(content)
+    except (ValueError, TypeError, AttributeError):
         return []
 
 
@@ -226,7 +230,7 @@ def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
     """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
 
     def noted(stored: bytes | None) -> bytes:
-        before = load_readings(stored) if stored else []
+        before = _noted(stored or b"")
         return dump_readings(latest_readings(merged.readings, [*before, *merged.heard])).encode()
 
     if merged.heard:
