@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessions_pipeline.errors import RefusedError
+from sessions_pipeline.errors import PagingError, RefusedError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import (
