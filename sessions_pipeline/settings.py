@@ -13,6 +13,7 @@ from uuid import UUID
 
 from dotenv import dotenv_values
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     AliasGenerator,
     BaseModel,
@@ -21,7 +22,6 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -44,6 +44,25 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _canonical(ids: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(str(UUID(part.strip("\"'"))) for part in ids))
+    except ValueError:
+        raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
+
+
+def _json_object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')  # noqa: TRY004
+    return parsed
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -64,7 +83,7 @@ class Settings(BaseModel):
 
     api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY"))
     endpoint: str = Field(DEFAULT_ENDPOINT, validation_alias=AliasChoices("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT"))
-    workspace_ids: Names = Field((), validation_alias="LANGSMITH_WORKSPACE_ID")
+    workspace_ids: Annotated[Names, AfterValidator(_canonical)] = Field((), validation_alias="LANGSMITH_WORKSPACE_ID")
     bearer_token: SecretStr | None = Field(None, validation_alias="LANGSMITH_BEARER_TOKEN")
     dagster_home: str | None = Field(None, validation_alias="DAGSTER_HOME")
     warnings: tuple[str, ...] = Field((), validation_alias="warnings")
@@ -77,7 +96,7 @@ class Settings(BaseModel):
     requests_per_minute: int | None = Field(None, ge=8)
     rate_store: SecretStr | None = None
     page_size: int = Field(100, ge=1, le=100)
-    query: Mapping[str, Any] = {}
+    query: Annotated[Mapping[str, Any], BeforeValidator(_json_object)] = {}
     attributes: Names = ("models", "git.branch")
     max_rejected_ratio: float = Field(0.2, ge=0, le=1)
     redact: Names = ()
@@ -88,27 +107,6 @@ class Settings(BaseModel):
     def absolute_data_root(self) -> str:
         """The data root as it can be found from any folder."""
         return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
-
-    @field_validator("workspace_ids")
-    @classmethod
-    def _canonical_workspaces(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(dict.fromkeys(str(UUID(part.strip("\"'"))) for part in value))
-        except ValueError:
-            raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
-
-    @field_validator("query", mode="before")
-    @classmethod
-    def _json_object(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
-            parsed = None
-        if not isinstance(parsed, dict):
-            raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')  # noqa: TRY004
-        return parsed
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:

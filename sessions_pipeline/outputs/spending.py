@@ -1,7 +1,7 @@
 """What rows of daily costs add up to, exactly: in all, by dataset, and by day, week or month."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -14,6 +14,7 @@ from sessions_pipeline.outputs.formatting import EXACT
 # Thirty or so bars fit on a phone.
 LONGEST_BY_DAY = 45
 LONGEST_BY_WEEK = 200
+STARTS: Mapping[str, Callable[[date], date]] = {"day": lambda day: day, "week": week_start, "month": month_start}
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -96,7 +97,7 @@ def by_dataset(now: Iterable[Row], before: Iterable[Row], labels: Mapping[str, s
 
 def by_time(days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unit: str) -> list[Bucket]:
     """What the rows say of each day, week or month, oldest first."""
-    starts = {day: _start(day, unit) for day in days}
+    starts = {day: STARTS[unit](day) for day in days}
     rows_of = defaultdict(list)
     for row in rows:
         rows_of[starts[row["start_date"]]].append(row)
@@ -118,12 +119,6 @@ def _bucket(start: date, days: Sequence[date], rows: Sequence[Row], read: frozen
         totals=Totals.of(rows),
         costs={key: cost for key, cost in costs.items() if cost is not None},
     )
-
-
-def _start(day: date, unit: str) -> date:
-    if unit == "week":
-        return week_start(day)
-    return month_start(day) if unit == "month" else day
 
 
 def unit_of(days: int) -> str:

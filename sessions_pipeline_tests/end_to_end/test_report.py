@@ -231,6 +231,8 @@ def test_the_csv_holds_the_parquets_rows_to_the_last_digit(show: Open) -> None:
 def _typed(name: str, text: str) -> Any:
     if text == "":
         return None
+    if name == "is_day_over":
+        return text == "true"
     if name.endswith("_cost"):
         return Decimal(text)
     if name.startswith("is_"):
