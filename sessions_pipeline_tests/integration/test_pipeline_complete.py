@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessions_pipeline.errors import RefusedError
+from sessions_pipeline.errors import PagingError, RefusedError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import (
@@ -85,13 +85,17 @@ def in_window(number: int) -> bool:
 def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_is_accounted_for(
     seeds: Sequence[int], data_root: DataRoot
 ) -> None:
-    changed = 0
+    changed, gave_up = 0, 0
     for seed in seeds:
         changing = ChangingList(seed)
         root = data_root / str(seed)
         with running_sandbox(texts=changing.texts(), now=NOW) as sandbox:
             change_before_each_answer(sandbox, changing)
-            run_days(settings_for(sandbox.url, root, SESSIONS_PIPELINE_PAGE_SIZE=20), FIRST, TODAY, select=READING)
+            try:
+                run_days(settings_for(sandbox.url, root, SESSIONS_PIPELINE_PAGE_SIZE=20), FIRST, TODAY, select=READING)
+            except PagingError:  # says that the list changes faster than it can be read
+                gave_up += 1
+                continue
         found = ids(root)
         assert len(found) == len(set(found))
         assert {session_id(number) for number in changing.throughout if in_window(number)} <= set(found)
@@ -99,7 +103,8 @@ def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_
         for received, valid, rejected, repeated in accounts(root).values():
             assert received == valid + rejected + repeated
         changed += len(changing.ever) - 500
-    assert changed > 10 * len(seeds)
+    assert gave_up <= len(seeds) // 50
+    assert changed > 10 * (len(seeds) - gave_up)
 
 
 def change_before_each_answer(sandbox: Sandbox, changing: ChangingList) -> None:
