@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault("validation/types", 'raise ValueError("is negative")', "return exact", f"{UNIT}validate"),
     Fault("langsmith/redaction", '"\\\\" in payload or ', "", f"{UNIT}redaction"),
-    Fault("langsmith/versions", '[] if items == "null" else read_page', "read_page", f"{UNIT}second_version", "cursor"),
+    Fault("langsmith/versions", '[] if items == "null" else read_page', "read_page", f"{UNIT}second_version", "null"),
     Fault("langsmith/throttle", "self._slots / 2", "self._slots / 1", f"{UNIT}throttle"),
     Fault("langsmith/throttle", "max(self._paused_until, until)", "until", f"{UNIT}throttle"),
     Fault(
@@ -115,7 +115,13 @@ FAULTS = (
         f"{INTEGRATION}client",
         "unpacks",
     ),
-    Fault("langsmith/transport", "if left <= 0:", "if left <= -999:", f"{INTEGRATION}client", "drip"),
+    Fault(
+        "langsmith/transport",
+        "left: float = self._current.end - time.monotonic()",
+        "left: float = timeout",
+        f"{INTEGRATION}client",
+        "drip",
+    ),
     Fault("langsmith/auth", 'return entry == "*"', 'return entry == ""', f"{INTEGRATION}client_settings", "proxy"),
     Fault(
         "lake/layout",
@@ -142,12 +148,7 @@ FAULTS = (
     Fault(
         "tables/daily_cost_by_project", "is_steady and all(value >= 0 for value in known)", "is_steady", f"{UNIT}usage"
     ),
-    Fault(
-        "settings",
-        'text = file.read_bytes().decode("utf-8-sig")',
-        "text = file.read_bytes().decode()",
-        f"{UNIT}settings",
-    ),
+    Fault("settings", "len(value) > 3}", "len(value) > 300}", f"{UNIT}settings"),
 )
 
 
