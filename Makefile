@@ -19,8 +19,7 @@ help: ## List the commands
 setup: .venv/.dev ## Build .venv with everything from the hash-pinned locks
 
 demo: .venv/.runtime ## See daily costs: sixty days of a made-up company, no account needed
-	@mkdir -p "$(DEMO_HOME)" && cp dagster.yaml "$(DEMO_HOME)/dagster.yaml"
-	@DAGSTER_HOME="$(DEMO_HOME)" $(BIN)/sessions-pipeline demo
+	@$(BIN)/sessions-pipeline demo
 
 test: .venv/.dev ## Run the default test suite, in under five minutes
 	@$(PYTEST) -m "not long" --ignore sessions_pipeline_tests/end_to_end sessions_pipeline_tests
@@ -42,12 +41,13 @@ types: .venv/.dev ## Check types
 
 dev: .venv/.runtime ## Open the Dagster UI with the daemon; SANDBOX=1 shows it on the demo's data
 ifdef SANDBOX
-	@mkdir -p "$(DEMO_HOME)" && cp dagster.yaml "$(DEMO_HOME)/dagster.yaml"
+	@test -d "$(DEMO_HOME)" || { echo 'Run `make demo` first: the UI shows its data.'; exit 1; }
 	@trap 'kill 0' EXIT INT TERM; \
 	$(BIN)/sessions-pipeline sandbox --port $(SANDBOX_PORT) & \
 	env -u LANGSMITH_BEARER_TOKEN -u LANGSMITH_WORKSPACE_ID -u SESSIONS_PIPELINE_QUERY \
 	  LANGSMITH_ENDPOINT=http://127.0.0.1:$(SANDBOX_PORT) LANGSMITH_API_KEY=sandbox-key \
 	  SESSIONS_PIPELINE_DATA_ROOT="$(CURDIR)/data/demo" DAGSTER_HOME="$(DEMO_HOME)" \
+	  SESSIONS_PIPELINE_START_DATE="$$(ls data/demo/raw_sessions | sed -n 's/start_date=\([0-9]\)/\1/p' | sort | head -1)" \
 	  $(BIN)/dagster dev -w workspace.yaml
 else
 	@$(BIN)/sessions-pipeline doctor --quick

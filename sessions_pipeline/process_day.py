@@ -4,6 +4,7 @@ It is done by whoever is free, a thread or a process, so what comes in and goes 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -144,7 +145,7 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
     readings = [reading for reading in merged.readings if rules.as_of is None or reading.fetched_at <= rules.as_of]
     if not readings:
         at = f" at {rules.as_of:%Y-%m-%d %H:%M:%S} UTC" if rules.as_of else ""
-        raise NotReadError(f"raw_sessions was not read yet for {_named(task.day)}{at}; materialize that day first")
+        raise NotReadError(f"raw_sessions was not read yet for {task.day}{at}; materialize that day first")
     may_forget = bool(task.fetched) and rules.as_of is None
     told = history(merged.rows, readings, as_of=rules.as_of, kept_from=rules.kept_from if may_forget else None)
     day = task.day if isinstance(task.day, date) else None
@@ -167,7 +168,7 @@ def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, 
             try:
                 tables[table]
             except SumOverflowError as error:
-                overflows[table] = f"{table.name} of {_named(task.day)}: {error}"
+                overflows[table] = f"{table.name} of {task.day}: {error}"
     return tables, told, overflows
 
 
@@ -184,7 +185,10 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
     tables = DayTables(day if isinstance(day, date) else None, load, now=now)
     committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
-    tables.last_read = tuple(latest_readings(committed, _noted(lake, day)))
+    noted: list[Reading] = []
+    with suppress(NotReadError):
+        noted = _noted(lake.read_file(_readings_key(day)))
+    tables.last_read = tuple(latest_readings(committed, noted))
     return tables
 
 
@@ -207,24 +211,17 @@ def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
     if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * count:
         return None
     reason = told.rejected.column("reasons")[0].as_py()[0]
-    return f"{_named(task.day)}: {rejected} of {count} records are rejected ({reason})"
+    return f"{task.day}: {rejected} of {count} records are rejected ({reason})"
 
 
 def _readings_key(day: Day) -> str:
     return f"_readings/start_date={value_of(day)}.json"
 
 
-def _noted(lake: Lake, day: Day) -> list[Reading]:
-    """The latest reading of each workspace that was noted beside the tables; none where that is missing or broken."""
+def _noted(content: bytes) -> list[Reading]:
+    """The latest reading of each workspace, as noted beside the tables; none where that is broken."""
     try:
-        return _loaded(lake.read_file(_readings_key(day)))
-    except NotReadError:
-        return []
-
-
-def _loaded(note: bytes | None) -> list[Reading]:
-    try:
-        return load_readings(note or b"[]")
+        return load_readings(content)
     except (ValueError, TypeError, AttributeError):
         return []
 
@@ -233,11 +230,8 @@ def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
     """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
 
     def noted(stored: bytes | None) -> bytes:
-        return dump_readings(latest_readings(merged.readings, [*_loaded(stored), *merged.heard])).encode()
+        before = _noted(stored or b"")
+        return dump_readings(latest_readings(merged.readings, [*before, *merged.heard])).encode()
 
     if merged.heard:
         lake.update_file(_readings_key(day), noted)
-
-
-def _named(day: Day) -> str:
-    return "rows without a day" if day is UNDATED else str(day)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
 from sessions_pipeline.lake import day_file, marker, parquet
 from sessions_pipeline.lake.day_file import BrokenError, Stored
-from sessions_pipeline.lake.layout import UNDATED, Day, day_of, key_of, value_of
+from sessions_pipeline.lake.layout import Day, day_of, key_of, value_of
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import COMMIT
@@ -242,8 +242,7 @@ class Lake:
         if stored is None and day is None:
             raise NotReadError(f"{table.name} was never made; materialize it first")
         if stored is None:
-            named = "rows without a day" if day is UNDATED else day
-            raise NotReadError(f"{table.name} was never read for {named}; materialize that day first")
+            raise NotReadError(f"{table.name} was never read for {day}; materialize that day first")
         return stored
 
     def _refuse_if_read_only(self) -> None:

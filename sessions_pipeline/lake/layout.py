@@ -20,7 +20,7 @@ class Undated(Enum):
     UNDATED = NULL_PARTITION
 
     def __str__(self) -> str:
-        return "no day"
+        return "rows without a day"
 
 
 UNDATED: Final = Undated.UNDATED

@@ -173,8 +173,7 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
     for day in stored:
         readings = load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS])
         if as_of is not None and not any(reading.fetched_at <= as_of for reading in readings):
-            named = "rows without a day" if day is UNDATED else day
-            raise NotReadError(f"raw_sessions was not read yet for {named} at {as_of:%Y-%m-%d %H:%M:%S} UTC")
+            raise NotReadError(f"raw_sessions was not read yet for {day} at {as_of:%Y-%m-%d %H:%M:%S} UTC")
     yield from map(DayTask, stored)
 
 
