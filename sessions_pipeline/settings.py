@@ -89,7 +89,8 @@ class Settings(BaseModel):
     warnings: tuple[str, ...] = Field((), validation_alias="warnings")
     api_version: Literal["v1", "v2", "auto"] = "auto"
     data_root: str = "data"
-    start_date: date = date(2025, 1, 1)
+    # Dagster lists every partition, and needs minutes for those since the year 1.
+    start_date: date = Field(date(2025, 1, 1), ge=date(2000, 1, 1))
     lookback_days: int = Field(3, ge=0, le=3650)
     days_per_run: int | None = Field(None, ge=1)
     concurrency: int = Field(8, ge=1, le=64)

@@ -28,13 +28,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault(
-        "langsmith/assembler",
-        "held if _age(held) > _age(received)",
-        "held if _age(held) < _age(received)",
-        f"{INTEGRATION}source",
-        "newest or capitals",
-    ),
+    Fault("langsmith/prefetch", "> (latest_run(received)", "< (latest_run(received)", f"{INTEGRATION}source", "newest"),
     Fault(
         "tables/history",
         "for _, place in sorted(of_key)",
@@ -44,8 +38,8 @@ FAULTS = (
     Fault("tables/retention", ">= kept", "> kept", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=400", "days=401", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
-    Fault("langsmith/usage", "days=31", "days=30", f"{UNIT}days"),
-    Fault("langsmith/usage", "<= REACH", "< REACH", f"{UNIT}days"),
+    Fault("langsmith/activity", "days=31", "days=30", f"{UNIT}days"),
+    Fault("langsmith/activity", "<= REACH", "< REACH", f"{UNIT}days"),
     Fault("days", "days=start_us // _DAY_US", "days=(start_us - 1) // _DAY_US", f"{UNIT}days"),
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
@@ -93,8 +87,8 @@ FAULTS = (
         f"{INTEGRATION}cli_errors",
         "clock",
     ),
-    Fault("langsmith/window", "is_end=again.end == empty or has_grown", "is_end=True", f"{UNIT}window", "not twenty"),
-    Fault("langsmith/coverage", "keys.index(last) - 1", "keys.index(last)", f"{UNIT}window", "not twenty"),
+    Fault("langsmith/window", "or identity(last.records[0]) not in names", "and False", f"{UNIT}window", "sinks"),
+    Fault("langsmith/page", "keys.index(placed[-1]) - 1", "keys.index(placed[-1])", f"{UNIT}window", "not twenty"),
     Fault("langsmith/window", "fruitless += 1", "fruitless += 0", f"{UNIT}window", "misbehaves"),
     Fault(
         "validation/types",
@@ -104,25 +98,31 @@ FAULTS = (
     ),
     Fault("validation/types", 'raise ValueError("is negative")', "return exact", f"{UNIT}validate"),
     Fault("langsmith/redaction", '"\\\\" in payload or ', "", f"{UNIT}redaction"),
-    Fault("langsmith/second_version", "page.items or ()", "page.items", f"{UNIT}second_version"),
+    Fault("langsmith/versions", '[] if items == "null" else read_page', "read_page", f"{UNIT}second_version", "null"),
     Fault("langsmith/throttle", "self._slots / 2", "self._slots / 1", f"{UNIT}throttle"),
     Fault("langsmith/throttle", "max(self._paused_until, until)", "until", f"{UNIT}throttle"),
-    Fault("langsmith/status_errors", "status in (401, 403) and", "status == 401 and", f"{INTEGRATION}client", "answer"),
+    Fault(
+        "langsmith/status_errors",
+        "case 401 | 403 if not is_json",
+        "case 401 if not is_json",
+        f"{INTEGRATION}client",
+        "transient",
+    ),
     Fault(
         "langsmith/transport",
-        "len(body) > self._most_bytes",
-        "len(body) > 2 * self._most_bytes",
+        "len(body) > self._limits.most_bytes",
+        "len(body) > 9**20",
         f"{INTEGRATION}client",
         "unpacks",
     ),
     Fault(
         "langsmith/transport",
-        "if time.monotonic() > end",
-        "if time.monotonic() > end + 999",
+        "left: float = self._current.end - time.monotonic()",
+        "left: float = timeout",
         f"{INTEGRATION}client",
         "drip",
     ),
-    Fault("langsmith/network", 'return entry == "*"', 'return entry == ""', f"{INTEGRATION}client_settings", "proxy"),
+    Fault("langsmith/auth", 'return entry == "*"', 'return entry == ""', f"{INTEGRATION}client_settings", "proxy"),
     Fault(
         "lake/layout",
         "return day if day.isoformat() == value else None",
@@ -130,13 +130,15 @@ FAULTS = (
         f"{INTEGRATION}lake_foreign",
         "spelling",
     ),
-    Fault("lake/lake", "if made_from > commit:", "if made_from > commit + 1:", f"{INTEGRATION}lake_commits", "earlier"),
     Fault(
         "lake/lake",
-        "with self.lock(day):\n                version",
-        "with self._store.lock('x'):\n                version",
+        "if made_from <= commit else",
+        "if made_from <= commit + 1 else",
         f"{INTEGRATION}lake_commits",
-        "derive",
+        "earlier",
+    ),
+    Fault(
+        "process_day", "raw, metadata, expected=version)", "raw, metadata)", f"{UNIT}process_day", "overtaken or late"
     ),
     Fault("outputs/formatting", "[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20\\t\\r]", "[=+\\-@\\t\\r]", f"{UNIT}formatting"),
     Fault("outputs/formatting", "\\x7f-\\x9f", "\\x7f", f"{UNIT}formatting"),
@@ -146,12 +148,7 @@ FAULTS = (
     Fault(
         "tables/daily_cost_by_project", "is_steady and all(value >= 0 for value in known)", "is_steady", f"{UNIT}usage"
     ),
-    Fault(
-        "settings",
-        'text = file.read_bytes().decode("utf-8-sig")',
-        "text = file.read_bytes().decode()",
-        f"{UNIT}settings",
-    ),
+    Fault("settings", "len(value) > 3}", "len(value) > 300}", f"{UNIT}settings"),
 )
 
 

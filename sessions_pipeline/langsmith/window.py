@@ -10,7 +10,8 @@ what is proven, and the frontier moves to its last start time. Then: which page 
 - The page has no interior, as all of it starts at the same time, or at none that can be read: the whole group around it
   is read until two readings in a row agree, and counts as one page.
 - The page may be the list's last: it is shorter than others, which may also come from a server whose cap has sunk. So
-  an empty page must follow it, and none before records that other pages hold.
+  an empty page must follow it, its last record must still stand where it stood, and no empty page may come before
+  records that other pages hold.
 
 A view that will not settle in a bounded number of rounds is an error, never a short read.
 """
@@ -167,6 +168,11 @@ class WindowReader:
                 self._full, self._full_pages = piece.end - piece.offset, 1  # the server's cap has sunk
                 return False
             end = piece.end + 2 * (end - piece.offset - names.index(name))
+        if end == piece.end and not piece.is_empty:
+            # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end.
+            last = yield Ask(1, include_stats=False, offset=end - 1)
+            if not last.records or identity(last.records[0]) not in names:
+                return False
         if self._offsets.inside >= end:
             # An empty page before records that are there is not the end.
             if piece.is_empty or (yield from self._offsets.probe(self._offsets.inside)) != LIST_END:

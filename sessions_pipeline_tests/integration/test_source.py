@@ -15,11 +15,11 @@ import stamina
 from sessions_pipeline.errors import DeadlineExceededError
 from sessions_pipeline.langsmith.activity import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.prefetch import read_ahead
+from sessions_pipeline.langsmith.prefetch import newest, read_ahead
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.source import ApiSource
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline.validation.records import FetchedDay, Record, read_page
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -104,6 +104,21 @@ def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
         [today, _] = days_from(client)
     assert (len(today.records), today.received) == (1, 2)
     assert '"run_count": 6' in today.records[0].payload
+
+
+@pytest.mark.parametrize("extra", ["1", "9" * 5000], ids=["plain", "a number of 5000 digits"])
+@pytest.mark.parametrize("is_newest_first", [True, False])
+def test_of_two_readings_of_one_session_the_newest_stays_in_whatever_order_they_come(
+    is_newest_first: bool, extra: str
+) -> None:
+    def reading(hour: int) -> Record:
+        at = (NOW + timedelta(hours=hour)).isoformat()
+        text = json.dumps(session(1, last_run_start_time=at, extra={"n": 0})).replace('"n": 0', f'"n": {extra}')
+        (found,) = read_page(f"[{text}]".encode())
+        return found
+
+    first, second = (reading(1), reading(0)) if is_newest_first else (reading(0), reading(1))
+    assert newest(first, second) == reading(1)
 
 
 def test_no_reader_sees_what_is_private() -> None:

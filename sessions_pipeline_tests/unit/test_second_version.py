@@ -138,3 +138,9 @@ def test_a_page_gives_its_records_and_the_next_cursor() -> None:
 def test_the_last_page_has_no_cursor(end: str | None) -> None:
     body = '{"items":[]}' if end is None else f'{{"items":[],"next_cursor":{end}}}'
     assert read_second_page(body.encode()) == ([], None)
+
+
+@pytest.mark.parametrize("cursor", ['"next"', "null", '""'])
+def test_items_that_are_null_are_an_empty_page(cursor: str) -> None:
+    body = f'{{"items": null, "next_cursor": {cursor}}}'.encode()
+    assert read_second_page(body) == ([], json.loads(cursor) or None)

@@ -113,3 +113,11 @@ def test_no_secret_is_left_in_a_text_wherever_it_was_set(folder: Path) -> None:
     os.environ["SESSIONS_PIPELINE_RATE_STORE"] = "redis://:hunter2@host"
     text = without_secrets(f"{KEY} redis://:hunter2@host http://user:swordfish@proxy:80/x")
     assert text == "*** *** http://***@proxy:80/x"
+
+
+def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_partitions() -> None:
+    os.environ["SESSIONS_PIPELINE_START_DATE"] = "0001-01-01"
+    with pytest.raises(
+        SettingError, match=r"^SESSIONS_PIPELINE_START_DATE: should be greater than or equal to 2000-01-01"
+    ):
+        Settings.load()

@@ -261,6 +261,26 @@ def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
     assert by_day(read(server, 100)) == expected(sessions)
 
 
+def test_a_cap_that_sinks_beside_a_deletion_loses_nothing() -> None:
+    """A short page, then an empty one where 60 deletions have moved the rest up: the end is looked for again."""
+    sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(200)}
+    server = SimulatedServer(dict(sessions))
+    answer = server.answer
+
+    def sinking(ask: Ask) -> Page:
+        if (ask.offset or 0) > 100 and ask.limit == 1 and not server.deleted:
+            server.deleted = {f"s{i:04}" for i in range(60)}
+            for name in server.deleted:
+                del server.sessions[name]
+        page = answer(ask)
+        return page._replace(records=page.records[:50]) if len(server.requests) == 2 else page
+
+    server.answer = sinking  # type: ignore[method-assign]
+    found = {name for names in by_day(read(server, 100, eager=False)).values() for name in names}
+    assert server.deleted
+    assert found >= sessions.keys() - server.deleted
+
+
 @pytest.mark.parametrize("lie", [-1000, -107, -100, -1, 1, 50, 100, 10**12], ids=lambda lie: f"{lie:+}")
 def test_a_total_that_lies_loses_nothing(lie: int) -> None:
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
@@ -293,10 +313,10 @@ def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(pa
     assert set(sessions) <= {name for names in found.values() for name in names}
 
 
-def test_a_short_page_and_an_empty_one_behind_it_are_the_end() -> None:
+def test_a_short_page_whose_last_record_stays_and_an_empty_one_behind_it_are_the_end() -> None:
     server = SimulatedServer({f"s{i:03}": START + 5 + i for i in range(30)})
     read(server, 100)
-    assert [(ask.offset, ask.limit) for ask in server.requests] == [(0, 100), (30, 1)]
+    assert [(ask.offset, ask.limit) for ask in server.requests] == [(0, 100), (30, 1), (29, 1)]
 
 
 def nothing_behind(server: SimulatedServer, ask: Ask, *, lasts: bool) -> Page:
