@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV_LOCKS := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
   --no-emit-index-url --no-header pyproject.toml
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # A folder's name may hold spaces, so these are quoted wherever they are used.
 DEMO_HOME := $(CURDIR)/data/demo/_dagster
 HOME_DIR := $(or $(DAGSTER_HOME),$(CURDIR)/.dagster)
