@@ -105,7 +105,7 @@ def store_at(root: str) -> Store:
 
 def problem(path: str, error: OSError) -> LakeError:
     """One line about a failed operation on `path`: what happened and what to do."""
-    advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: mend that")
+    advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: see to that")
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")
 
 

@@ -128,7 +128,7 @@ def _begin(root: str, query: Mapping[str, Any]) -> None:
     """Make a process a worker: it opens the lake, leaves Ctrl-C to its parent, and ends when that is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # What was loaded lives for ever: looked through for garbage again and again it takes a twentieth of the time.
+    # What is loaded by now is never freed, and looking through it for garbage takes a twentieth of the time.
     gc.freeze()
     from sessions_pipeline.lake.lake import Lake  # noqa: PLC0415 - see `prepare`
 
