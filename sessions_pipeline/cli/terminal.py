@@ -132,6 +132,6 @@ def progress_bar(days: int) -> Iterator["Callable[[date], None]"]:
             def on_day(day: date) -> None:
                 number = next(numbers)
                 said = f"{number}/{days} {day if number < days else 'and what is made of them'}"
-                bar.update(task, completed=number, said=said)
+                bar.update(task, completed=number, said=said, refresh=True)
 
             yield on_day
