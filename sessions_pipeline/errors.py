@@ -94,7 +94,7 @@ class DeadlineExceededError(ApiError):
 
 
 class PagingError(ApiError):
-    """The pages do not add up: unsorted, `offset` ignored, the same page again and again, or a view that will not settle."""
+    """The pages do not add up: unsorted, `offset` ignored, a page that comes again, or a view that will not settle."""
 
 
 class LakeError(SessionsPipelineError):
