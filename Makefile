@@ -14,7 +14,7 @@ SANDBOX_PORT ?= 8123
 .PHONY: help setup demo test test-e2e test-long fmt lint types dev report bench screenshots lock check clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.dev ## Build .venv with everything from the hash-pinned locks
 

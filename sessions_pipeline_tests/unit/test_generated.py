@@ -1,15 +1,9 @@
 """The data dictionary and the views of lake.sql follow from the tables' one definition."""
 
-import importlib.util
-from pathlib import Path
-
 from sessions_pipeline.tables import TABLES
+from sessions_pipeline_tests.scripts import load
 
-_SPEC = importlib.util.spec_from_file_location("generate", Path(__file__).parents[2] / "docs" / "generate.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-generate = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(generate)
+generate = load("docs/generate.py")
 
 
 def test_the_data_dictionary_is_current() -> None:

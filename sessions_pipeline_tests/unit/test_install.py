@@ -1,13 +1,8 @@
 """What set-up hands on from pip's configuration to uv."""
 
-import importlib.util
-from pathlib import Path
+from sessions_pipeline_tests.scripts import load
 
-_SPEC = importlib.util.spec_from_file_location("install", Path(__file__).parents[2] / "tools" / "install.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-install = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(install)
+install = load("tools/install.py")
 
 
 def test_a_mirror_that_only_pip_knows_reaches_uv() -> None:

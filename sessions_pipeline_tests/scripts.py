@@ -1,0 +1,15 @@
+"""The repository's scripts, which belong to no package, as modules that a test can ask."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+
+def load(path: str) -> ModuleType:
+    """The script at this path from the repository's root."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
