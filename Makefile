@@ -47,6 +47,7 @@ ifdef SANDBOX
 	env -u LANGSMITH_BEARER_TOKEN -u LANGSMITH_WORKSPACE_ID -u SESSIONS_PIPELINE_QUERY \
 	  LANGSMITH_ENDPOINT=http://127.0.0.1:$(SANDBOX_PORT) LANGSMITH_API_KEY=sandbox-key \
 	  SESSIONS_PIPELINE_DATA_ROOT="$(CURDIR)/data/demo" DAGSTER_HOME="$(DEMO_HOME)" \
+	  SESSIONS_PIPELINE_BUDGETS="$(CURDIR)/data/demo/budgets.toml" \
 	  SESSIONS_PIPELINE_START_DATE="$$(ls data/demo/raw_sessions | sed -n 's/start_date=\([0-9]\)/\1/p' | sort | head -1)" \
 	  $(BIN)/dagster dev -w workspace.yaml
 else

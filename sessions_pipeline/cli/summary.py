@@ -114,7 +114,8 @@ def _budget_as_json(status: BudgetStatus) -> dict[str, Any]:
     numbers = {name: getattr(status, name) for name in ("used", "share", "forecast")}
     return {
         **status.budget.model_dump(mode="json", exclude_none=True),
-        **{name: None if value is None else exact(value) for name, value in numbers.items()},
+        # Quotients may have 80 digits.
+        **{name: None if value is None else f"{value:.18f}" for name, value in numbers.items()},
         **{name: getattr(status, name) for name in ("state", "is_known", "experiments", "unpriced", "unjudged")},
         "days": [status.first.isoformat(), status.last.isoformat()],
         "unread": [day.isoformat() for day in status.unread],
