@@ -66,9 +66,9 @@ screenshots: .venv/.dev ## Take the README's pictures of the UI from the demo's 
 	@$(BIN)/python docs/screenshots.py
 
 lock: .venv/.uv ## Compile the locks again from pyproject.toml
-	@$(UV_LOCKS) --group build --extra deploy -o requirements-deploy.lock
+	@$(UV_LOCKS) --group build --extra deploy --extra notify -o requirements-deploy.lock
 	@$(UV_LOCKS) --group build -c requirements-deploy.lock -o requirements.lock
-	@$(UV_LOCKS) --group dev --extra deploy -c requirements-deploy.lock -o requirements-dev.lock
+	@$(UV_LOCKS) --group dev --extra deploy --extra notify -c requirements-deploy.lock -o requirements-dev.lock
 	@$(UV_LOCKS:pyproject.toml=) --group old-readers -o requirements-old-readers.lock
 
 check: lint types test ## Style, types, import rules, size and the default suite
