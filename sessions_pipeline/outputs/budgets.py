@@ -197,6 +197,8 @@ def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> lis
         SettingError: a budget names a dataset or workspace that the lake does not know, or a name of several datasets.
         LakeError: a file can't be read.
     """
+    if not budgets:
+        return []
     today = utc_day(now)
     days = [day for day in lake.days(DAILY) if today - LOOKED_AT <= day <= today]
     readings = {day: last_readings(lake, day) for day in days}
