@@ -77,7 +77,7 @@ def _notify(settings: Settings) -> str:
 
 def _settings(settings: Settings) -> str:
     from sessions_pipeline.langsmith.query import parse_narrowing
-    from sessions_pipeline.outputs.budgets import load_budgets
+    from sessions_pipeline.outputs.budget_file import load_budgets
 
     parse_narrowing(settings.query)
     load_budgets(settings)

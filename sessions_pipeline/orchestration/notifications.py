@@ -11,7 +11,8 @@ import dagster as dg
 from sessions_pipeline.errors import SessionsPipelineError, SettingError
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.budgets import budget_statuses, load_budgets
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.notifications import (
     A_DAY,
     Memory,
@@ -142,7 +143,5 @@ def api_notices(instance: dg.DagsterInstance, now: datetime) -> Iterator[Notice]
         made = event.asset_materialization if event else None
         warnings = str(made.metadata["api_warnings"].value) if made and "api_warnings" in made.metadata else ""
         for end in ANNOUNCED_END.finditer(warnings):
-            text = (
-                f"{end[0]}.\nSESSIONS_PIPELINE_API_VERSION says which version is read; docs/api-versions.md has more."
-            )
+            text = f"{end[0]}.\nSESSIONS_PIPELINE_API_VERSION says which one is read; docs/api-versions.md has more."
             yield Notice(end[1], "The API announces its end", text, now + ONCE)
