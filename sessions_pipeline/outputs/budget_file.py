@@ -1,6 +1,7 @@
 """The file that `SESSIONS_PIPELINE_BUDGETS` names: budgets in TOML, read strictly, amounts exactly."""
 
 import difflib
+import re
 import tomllib
 from collections import Counter
 from decimal import Decimal
@@ -98,5 +99,7 @@ def _problem(error: ValidationError) -> str:
         return f"{place} should be written [[budget]], with two brackets"
     if first["type"] == "extra_forbidden":
         keys = ["budget"] if len(first["loc"]) == 1 else [*Budget.model_fields]
-        return f"{place} is no key; write {' or '.join(difflib.get_close_matches(place, keys, n=1) or keys)}"
-    return f"{place} {first['msg'].removeprefix('Value error, ').replace('Input should', 'should')}"
+        return f"{place} is no key; write {' or '.join(difflib.get_close_matches(str(first['loc'][-1]), keys, n=1) or keys)}"
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} {re.sub('^(Value error, |(Input|String|Decimal input) (?=should))', '', first['msg'])}"
