@@ -99,7 +99,8 @@ def _problem(error: ValidationError) -> str:
         return f"{place} should be written [[budget]], with two brackets"
     if first["type"] == "extra_forbidden":
         keys = ["budget"] if len(first["loc"]) == 1 else [*Budget.model_fields]
-        return f"{place} is no key; write {' or '.join(difflib.get_close_matches(str(first['loc'][-1]), keys, n=1) or keys)}"
+        close = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
+        return f"{place} is no key; write {' or '.join(close or keys)}"
     if first["type"] == "missing":
         return f"{place} is missing"
     return f"{place} {re.sub('^(Value error, |(Input|String|Decimal input) (?=should))', '', first['msg'])}"
