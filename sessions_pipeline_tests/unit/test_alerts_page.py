@@ -22,8 +22,6 @@ PAGE = (ROOT / "docs" / "alerts.md").read_text()
 [BUDGETS] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 BLOCKS = "".join(re.findall(r"```\w+\n.*?```", PAGE, re.DOTALL))
 COMMANDS = re.findall(r"\bsessions-pipeline ([a-z]+(?: --[a-z]+)*)", BLOCKS)
-    r"\bsessions-pipeline ((?:[a-z]+)(?: --[a-z]+)*)", "".join(re.findall(r"```\w+\n.*?```", PAGE, re.DOTALL))
-)
 
 
 def test_its_budgets_are_read_and_its_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
