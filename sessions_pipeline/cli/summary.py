@@ -13,7 +13,7 @@ from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural
-from sessions_pipeline.outputs.judges import Spent, judge_rows
+from sessions_pipeline.outputs.judges import Spent, judge_rows, spent_by
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.outputs.spending import Row, Totals, total
 from sessions_pipeline.settings import Settings
@@ -81,18 +81,19 @@ def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> 
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     groups, of_dataset = defaultdict(list), defaultdict(list)
     for row in rows:
-        key = row["tenant_id"], row["reference_dataset_id"]
-        groups[periods[row["start_date"]], key].append(row)
-        of_dataset[key].append(row)
-    judges = defaultdict(list)
-    for row in judged:
-        judges[periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])].append(row)
+        groups[periods[row["start_date"]], _key(row)].append(row)
+        of_dataset[_key(row)].append(row)
+    with_judges = spent_by(rows, judged, lambda row: (periods[row["start_date"]], _key(row)))
     spent = {key: total(row["total_cost"] for row in found) or 0 for key, found in of_dataset.items()}
     lines = [
-        Line(period, key, days_read[period], period in parts, Totals.of(found), Spent.of(found, judges[period, key]))
+        Line(period, key, days_read[period], period in parts, Totals.of(found), with_judges[period, key])
         for (period, key), found in groups.items()
     ]
     return sorted(lines, key=lambda line: (line.period, -spent[line.key], line.key))
+
+
+def _key(row: Row) -> Key:
+    return row["tenant_id"], row["reference_dataset_id"]
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
