@@ -114,19 +114,16 @@ def _judges(spent: Spent) -> dict[str, Any]:
     return {
         "judge_cost": exact(spent.judges) or None,
         "judges_measured": spent.measured,
+        "judges_unknown": spent.unknown,
         "judges_not_measured": spent.not_measured,
     }
 
 
 def _closing(sums: Mapping[str, Any]) -> str:
-    judges = "; judge calls not counted"
+    judges, left = "; judge calls not counted", sums["judges_unknown"] + sums["judges_not_measured"]
     if sums["judges_measured"]:
-        some = (
-            f", of {plural(sums['judges_not_measured'], 'experiment')} not counted"
-            if sums["judges_not_measured"]
-            else ""
-        )
-        judges = f"\nTheir judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{some}"
+        of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
+        judges = f"\nJudges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
     return (
         f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} "
         f"({plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost), "

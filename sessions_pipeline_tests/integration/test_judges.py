@@ -13,6 +13,7 @@ import dagster as dg
 import duckdb
 import pytest
 
+from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
@@ -20,6 +21,7 @@ from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.judges import measure
 from sessions_pipeline.orchestration.names import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.formatting import exact
 from sessions_pipeline.outputs.judges import (
     JUDGES_FILE,
     JudgeReading,
@@ -434,3 +436,30 @@ def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp
     assert spent.judges == sum(judges for _, _, judges, *_ in by_python() if judges is not None)
     by_dataset = spent_by(daily, judge_rows(lake, days), lambda row: row["reference_dataset_id"])
     assert sum(one.whole or 0 for one in by_dataset.values()) == spent.whole
+
+
+def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_where_not(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, days = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=5), [YESTERDAY, TODAY]
+    read_days(pipeline)
+
+    def summary(**more: Any) -> str:
+        print_summary(pipeline.settings, {DAILY.name: days}, *days, **more)
+        return capsys.readouterr().out
+
+    assert " US dollars; judge calls not counted\n" in summary()
+    told = json.loads(summary(as_json=True))
+    assert (told["judge_cost"], told["judges_measured"]) == (None, 0)
+    assert told["judges_not_measured"] == told["experiments"] > 5
+    measured(pipeline)
+    spent = Spent.of([], judge_rows(lake_at(tmp_path), days))
+    assert (
+        f"\nJudges, exactly: {exact(spent.judges)} US dollars; of {told['experiments'] - 5} experiments not counted\n"
+        in (summary())
+    )
+    assert "judge calls" not in summary()
+    told = json.loads(summary(as_json=True))
+    assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(spent.judges), 5, 0)
+    assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == spent.judges
+    assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
