@@ -13,9 +13,10 @@ from typing import NamedTuple, Self
 import msgspec
 
 from sessions_pipeline.days import days_between, midnight, utc_day
-from sessions_pipeline.errors import SettingError
+from sessions_pipeline.errors import SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budgets import BudgetStatus, last_readings
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, last_readings
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
 
@@ -67,6 +68,16 @@ class Memory:
         still = {cause: again_from for cause, again_from in self.sent.items() if again_from > now}
         new = {notice.cause: notice.again_from for notice in sent}
         return replace(self, looked=now, runs_from=runs_from, sent={**still, **new})
+
+
+def look(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
+    """What the data root says, or why it can't be looked at."""
+    try:
+        lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+        statuses = budget_statuses(lake, load_budgets(settings), now)
+        return list(lake_notices(statuses, last_refresh(lake, settings, now), memory, now))
+    except SessionsPipelineError as error:
+        return [Notice("data root", "Budgets and the last refresh can't be looked at", str(error), now + A_DAY)]
 
 
 def lake_notices(

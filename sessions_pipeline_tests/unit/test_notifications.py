@@ -100,6 +100,21 @@ def test_in_ninety_days_an_overrun_a_stall_a_rejected_day_and_an_announced_end_a
     assert "began at 2026-01-10 02:01 UTC" in receiver.messages[0]["message"]
 
 
+def test_a_run_that_was_lost_is_sent_with_what_dagster_knows_of_it() -> None:
+    @dg.job
+    def refresh_sessions() -> None: ...
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        lost = instance.create_run_for_job(refresh_sessions)
+        instance.report_run_failed(lost, "The machine went away")
+        retried = instance.create_run_for_job(refresh_sessions, tags={"dagster/will_retry": "true"})
+        instance.report_run_failed(retried, "It is tried again by Dagster")
+        [notice], _ = run_notices(instance, FIRST, FIRST)
+    assert notice.title == "refresh_sessions failed"
+    assert notice.text.startswith("The machine went away\n")
+    assert lost.run_id in notice.text
+
+
 def test_what_lasts_is_sent_again_a_day_later_and_a_budget_in_its_next_period() -> None:
     memory = Memory.load(None, FIRST).after([NOTICE], FIRST, FIRST)
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
