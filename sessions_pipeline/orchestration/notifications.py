@@ -58,8 +58,8 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
         sent = send(pipeline.settings, due, context.log.warning)
         # Runs of which something could not be sent are looked at again.
         cursor = memory.after(sent, now, runs_from if len(sent) == len(due) else memory.runs_from)
-        said = "; ".join(notice.title for notice in sent) or "nothing to send"
-        return dg.SensorResult(cursor=cursor.dump(), skip_reason=said)
+        titles = "; ".join(notice.title for notice in sent) or "nothing"
+        return dg.SensorResult(cursor=cursor.dump(), skip_reason=f"sent: {titles}")
 
     return notifications
 

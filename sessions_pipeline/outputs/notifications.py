@@ -86,7 +86,8 @@ def lake_notices(
     """Budgets at their warning or beyond their limit, and that the last refresh began hours ago."""
     for status in statuses:
         if happened := BUDGETS.get(status.state):
-            text = f"{status.headline}\n{status.caveats}\nThe cost report says which experiments cost most."
+            says = (status.headline, status.caveats, "See the cost report, and `sessions-pipeline budget`.")
+            text = "\n".join(filter(None, says))
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, midnight(status.last) + A_DAY)
     # Where nobody looked for so long either, this was not running, and a refresh is on its way.

@@ -1,5 +1,6 @@
 """Notifications: ninety days in which four things go wrong, each told once and nothing else; and what can't be sent."""
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -133,6 +134,12 @@ def test_what_no_service_took_is_tried_again_and_what_one_took_is_not(receiver: 
     assert send(settings_for(nowhere, receiver.address), [NOTICE], warnings.append) == [NOTICE]
     assert len(receiver.messages) == 1
     assert "secret-token" not in " ".join(warnings)
+
+
+def test_a_service_that_never_answers_takes_no_longer_than_it_may() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"json://127.0.0.1:{silent.getsockname()[1]}"
+        assert deliver(settings_for(address), "title", "text", 0.2) == ([], ["JSON"])
 
 
 def test_an_address_that_apprise_does_not_know_is_a_warning_that_does_not_show_it() -> None:
