@@ -24,6 +24,7 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
 from sessions_pipeline.orchestration.home import STORAGE, slow_storage
+from sessions_pipeline.orchestration.runs import temporary_instance
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
@@ -430,3 +431,13 @@ def test_a_home_that_stores_events_slowly_is_told_which_lines_to_add(
 
 def test_who_has_no_home_is_told_nothing() -> None:
     assert slow_storage(None) is None
+
+
+def test_a_temporary_instance_leaves_nothing_in_the_folder_where_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with temporary_instance() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("raw_sessions"))
+    assert list(tmp_path.iterdir()) == []
