@@ -21,13 +21,13 @@ def demo(days: int) -> None:
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
-        from sessions_pipeline.sandbox.server import running_sandbox
+        from sessions_pipeline.sandbox.server import KEY, running_sandbox
 
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
-    with running_sandbox() as sandbox:
-        click.echo(f"Sandbox API on {sandbox.url}: reading {days} days, {first} to {today}")
-        settings = demo_settings(sandbox.url, sandbox.key, first)
+    with running_sandbox() as url:
+        click.echo(f"Sandbox API on {url}: reading {days} days, {first} to {today}")
+        settings = demo_settings(url, KEY, first)
         made = run_days(settings, first, today, select="*")
     print_summary(settings, made, max(first, today - timedelta(days=SHOWN - 1)), today)
     variables = f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} DAGSTER_HOME={settings.dagster_home}"

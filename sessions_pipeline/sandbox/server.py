@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 import uvicorn
@@ -19,10 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sessions_pipeline.sandbox import second_version
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.listing import SEED, CompanyData
-from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
+from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
 
 HOST = "127.0.0.1"
 # Not a secret: it opens nothing but this made-up data.
@@ -39,18 +37,17 @@ class Api:
 
     def app(self) -> Any:
         """The application to serve."""
-        answers = {
-            "/api/v1/sessions": self.sessions,
-            "/api/v2/sessions": self.second_sessions,
-            "/api/v1/datasets": self.datasets,
-        }
         return Starlette(
             routes=[
-                *(Route(path, self._endpoint(answer)) for path, answer in answers.items()),
+                *(Route(path, self._endpoint(answer)) for path, answer in self.answers().items()),
                 Route("/info", lambda _: JSONResponse({"version": "sandbox"})),
             ],
             middleware=[Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)],
         )
+
+    def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
+        """What answers a request's parameters and workspace, by path."""
+        return {"/api/v1/sessions": self.sessions, "/api/v1/datasets": self.datasets}
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         """One page of sessions, and how many there are in all."""
@@ -62,14 +59,9 @@ class Api:
         texts, _ = self.page(SessionsQuery.read(pairs, self.now), workspace)
         return Response(f"[{','.join(texts)}]", media_type="application/json")
 
-    def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
-        """`GET /api/v2/sessions`."""
-        text = second_version.read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
-        return Response(text, media_type="application/json")
-
     def datasets(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v1/datasets`."""
-        texts, total = self.data.datasets_page(DatasetsQuery.read(pairs, self.now), workspace)
+        texts, total = self.data.datasets_page(Query.read(pairs, self.now), workspace)
         headers = {"X-Pagination-Total": str(total)}
         return Response(f"[{','.join(texts)}]", media_type="application/json", headers=headers)
 
@@ -85,48 +77,29 @@ class Api:
                 return answer(parse_qsl(request.url.query, keep_blank_values=True), workspace)
             except ValidationError as error:
                 found = error.errors(include_url=False, include_context=False, include_input=False)
-                detail: list[Any] = [{**one, "loc": ["query", *one["loc"]]} for one in found]
-            except second_version.CursorError as error:
-                detail = [{"loc": ["query", "cursor"], "msg": f"The cursor {error}", "type": "value_error"}]
-            return JSONResponse({"detail": detail}, 422)
+                return JSONResponse({"detail": [{**one, "loc": ["query", *one["loc"]]} for one in found]}, 422)
 
         return respond
 
 
-class Sandbox(NamedTuple):
-    """A running server."""
-
-    url: str
-    key: str
-    api: Api
-
-
-def build_api(*, seed: int = SEED, now: datetime | None = None, broken: bool = True) -> Api:
-    """A company's API up to this moment, or to `now`; for `seed` and `broken` see `CompanyData`."""
-    time_ = now or datetime.now(UTC)
-    return Api(CompanyData(time_, seed, broken=broken), time_)
-
-
-def serve(port: int, *, seed: int = SEED, ready: Callable[[str], None] = lambda _url: None) -> None:
+def serve(port: int, *, seed: int, ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM, whose handlers stay in place; `ready` is told the address.
 
     Raises:
         OSError: the port is taken.
     """
     stopped = threading.Event()
-    with serving(build_api(seed=seed).app(), port) as url:
+    with running_sandbox(port, seed) as url:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
         ready(url)
         stopped.wait()
 
 
-@contextlib.contextmanager
-def running_sandbox(api: Api | None = None) -> Iterator[Sandbox]:
-    """A server of `api`, or of a company up to this moment, on a free port until the block ends."""
-    api = api or build_api()
-    with serving(api.app()) as url:
-        yield Sandbox(url, KEY, api)
+def running_sandbox(port: int = 0, seed: int = SEED) -> contextlib.AbstractContextManager[str]:
+    """A server of a company up to this moment until the block ends, which is given its address."""
+    now = datetime.now(UTC)
+    return serving(Api(CompanyData(now, seed), now).app(), port)
 
 
 @contextlib.contextmanager
