@@ -38,7 +38,7 @@ def demo(days: int) -> None:
 
 def demo_settings(url: str, key: str, first: date) -> Settings:
     """Settings for the sandbox alone, and a Dagster instance of its own: nothing of the environment is used."""
-    from sessions_pipeline.orchestration.home import STORAGE
+    from sessions_pipeline.orchestration import STORAGE
 
     home = ROOT.resolve() / "_dagster"
     home.mkdir(parents=True, exist_ok=True)

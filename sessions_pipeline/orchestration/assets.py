@@ -10,7 +10,6 @@ from datetime import date
 import dagster as dg
 
 from sessions_pipeline.errors import TooManyRejectedError
-from sessions_pipeline.orchestration.partitions import days_of
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.recording import record_day, recorded, spec
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
@@ -31,8 +30,9 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
         chosen = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
+        days = [date.fromisoformat(key) for key in context.partition_keys]
         exceeded = []
-        for result in pipeline.process(days_of(context), chosen, context.log.warning):
+        for result in pipeline.process(days, chosen, context.log.warning):
             if result.exceeded:
                 exceeded.append(result.exceeded)
             elif isinstance(result.day, date):

@@ -23,28 +23,23 @@ from sessions_pipeline.validation.validate import validate
 IS_FINAL = "day_was_over"
 
 
-def project_asset() -> dg.AssetsDefinition:
+@dg.multi_asset(
+    description="Cuts a day out of every active session's totals by three readings of its stats.",
+    specs=[spec(DAILY_COST_BY_PROJECT, deps=[]).merge_attributes(kinds={"langsmith"})],
+)
+def measure_projects(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.MaterializeResult[None]:
     """`daily_cost_by_project`: no partitions, so that one materialization measures whatever still can be."""
-
-    @dg.multi_asset(
-        name="measure_projects",
-        description="Cuts a day out of every active session's totals by three readings of its stats.",
-        specs=[spec(DAILY_COST_BY_PROJECT, deps=[]).merge_attributes(kinds={"langsmith"})],
-    )
-    def measure_projects(
-        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> dg.MaterializeResult[None]:
-        lake = pipeline.open_lake()
-        reachable = reachable_days(pipeline)
-        context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
-        days = unmeasured(lake, reachable)
-        with pipeline.workspaces() as (client, workspaces):
-            for day in days:
-                _measure(pipeline, lake, client, workspaces, day)
-        measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
-        return dg.MaterializeResult(metadata=measured)
-
-    return measure_projects
+    lake = pipeline.open_lake()
+    reachable = reachable_days(pipeline)
+    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
+    days = unmeasured(lake, reachable)
+    with pipeline.workspaces() as (client, workspaces):
+        for day in days:
+            _measure(pipeline, lake, client, workspaces, day)
+    measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
+    return dg.MaterializeResult(metadata=measured)
 
 
 def reachable_days(pipeline: Pipeline) -> list[date]:
