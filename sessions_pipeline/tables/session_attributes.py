@@ -71,13 +71,9 @@ def attributes(extra: str | None) -> dict[str, str]:
     Nested objects count by dotted key, three levels deep. Nulls, arrays with none but nulls or with anything but
     scalars, and keys that begin with `__` are left out.
     """
-    metadata = None if extra is None else _decode(extra).get("metadata")
+    sent = json.loads(extra or "null", parse_int=_Number, parse_float=_Number)
+    metadata = sent.get("metadata") if isinstance(sent, dict) else None
     return dict(_flat("", metadata, _LEVELS)) if isinstance(metadata, dict) else {}
-
-
-def _decode(extra: str) -> Mapping[str, Any]:
-    decoded = json.loads(extra, parse_int=_Number, parse_float=_Number)
-    return decoded if isinstance(decoded, dict) else {}
 
 
 def _flat(prefix: str, values: Mapping[str, Any], levels: int) -> Iterator[tuple[str, str]]:

@@ -62,10 +62,8 @@ def sessions_start_on_their_day(day: DayTables) -> CheckResult:
     """Where the day is none, without a start."""
     sessions = day[SESSIONS]
     started = pc.cast(sessions.column("start_time"), pa.timestamp("us")).cast(pa.date32(), safe=False)
-    if day.day is None:
-        elsewhere = pc.is_valid(started)
-    else:
-        elsewhere = pc.fill_null(pc.not_equal(started, pa.scalar(day.day, pa.date32())), fill_value=True)
+    same = pc.equal(started, day.day) if day.day else pc.is_null(started)
+    elsewhere = pc.invert(pc.fill_null(same, fill_value=False))
     return CheckResult(tuple(sessions.filter(elsewhere).column("id").to_pylist()), {"sessions": sessions.num_rows})
 
 
