@@ -127,9 +127,8 @@ class Settings(BaseModel):
         try:
             return cls.model_validate({**found, "warnings": _misspelt(found)})
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            variable = str(first["loc"][0]) if first["loc"] else "settings"
-            raise SettingError(variable, _plain(first["msg"])) from None
+            place, problem = first_problem(error)
+            raise SettingError(place.partition(".")[0], problem) from None
 
 
 def without_secrets(text: str) -> str:
@@ -185,8 +184,11 @@ def _names(alias: object) -> list[str]:
     return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should", "should")
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Where a model is broken first, and how, in words that repeat no value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return ".".join(map(str, first["loc"])), problem
 
 
 def variable(*names: str) -> tuple[str, str] | None:

@@ -21,7 +21,7 @@ def demo(days: int) -> None:
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
-        from sessions_pipeline.sandbox.server import KEY, running_sandbox
+        from sessions_pipeline.sandbox import KEY, running_sandbox
 
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
@@ -63,7 +63,7 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
 @click.option("--seed", default=7, help="Other seeds make other data.")
 def sandbox(port: int, seed: int) -> None:
     """Serve a made-up company's sessions on 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C."""
-    from sessions_pipeline.sandbox.server import KEY, serve
+    from sessions_pipeline.sandbox import KEY, serve
 
     def ready(url: str) -> None:
         click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")

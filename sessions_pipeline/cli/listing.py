@@ -14,6 +14,7 @@ from sessions_pipeline.cli.terminal import load_settings, print_table, say
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.outputs.formatting import SHORT_ID, json_line, plural
+from sessions_pipeline.settings import first_problem
 
 # Rows of a table, unless more are asked for.
 ROWS = 20
@@ -80,9 +81,8 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
     try:
         return SessionsQuery.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{option}: {first['msg'].replace('Input should', 'should')}") from None
+        place, problem = first_problem(error)
+        raise UsageError(f"--{place.partition('.')[0].replace('_', '-')}: {problem}") from None
 
 
 def _print_sessions(payloads: list[str], most: int | None, stats: tuple[str, ...]) -> None:

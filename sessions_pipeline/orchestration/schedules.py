@@ -53,7 +53,7 @@ def runs_of(days: Iterable[date], time: datetime) -> list[dg.RunRequest]:
     """A run for each stretch of adjoining days; its key is the time, since the same days may be asked for again."""
     return [
         dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
-        for first, last in ranges(sorted(days))
+        for first, last in ranges(days)
     ]
 
 

@@ -18,7 +18,6 @@ from sessions_pipeline.tables.reference_datasets import REFERENCE_DATASETS as RE
 from sessions_pipeline.tables.daily_cost_by_project import DAILY_COST_BY_PROJECT as DAILY_COST_BY_PROJECT
 
 # isort: on
-from sessions_pipeline.tables.column import Column as Column
 from sessions_pipeline.tables.table import CHECKS as CHECKS
 from sessions_pipeline.tables.table import DERIVED as DERIVED
 from sessions_pipeline.tables.table import CheckResult as CheckResult

@@ -22,9 +22,8 @@ SESSIONS = Table(
             column.Column(name, kind, description, nullable, repeats=name in REPEATING, long_text=name in LONG)
             for name, kind, nullable, description in session_columns()
         ),
-        column.Column(
+        column.text(
             "unknown_fields",
-            pa.string(),
             "Properties that the schema does not name, JSON text; null when there are none",
             long_text=True,
         ),
