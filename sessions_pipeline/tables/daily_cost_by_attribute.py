@@ -14,7 +14,7 @@ from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
     summed_costs,
 )
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
 DAILY_COST_BY_ATTRIBUTE = Table(
@@ -46,10 +46,9 @@ def daily_cost_by_attribute(day: DayTables) -> pa.Table:
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    sessions = day[SESSIONS].select(["id", *NEEDED])
-    experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    parts = [_with_attribute(experiments, day[SESSION_ATTRIBUTES], attribute) for attribute in day.attributes]
-    none = _with_attribute(experiments.slice(0, 0), day[SESSION_ATTRIBUTES], "")
+    found, said = experiments(day, ("id", *NEEDED)), day[SESSION_ATTRIBUTES]
+    parts = [_with_attribute(found, said, attribute) for attribute in day.attributes]
+    none = _with_attribute(found.slice(0, 0), said, "")
     summed = summed_costs(pa.concat_tables([none, *parts]), DAILY_COST_BY_ATTRIBUTE.order)
     return conform(summed, DAILY_COST_BY_ATTRIBUTE.schema)
 

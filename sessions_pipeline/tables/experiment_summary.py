@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import ALL, DayTables, Table, derived
 from sessions_pipeline.validation.types import MONEY
 
@@ -59,9 +59,7 @@ _PROGRESS = msgspec.json.Decoder(_Progress)
 @derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL})
 def experiment_summary(day: DayTables) -> pa.Table:
     """The sessions of a day that ran against a dataset, with their scores."""
-    sessions = day[SESSIONS].select(NEEDED)
-    found = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    found = found.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
+    found = experiments(day, NEEDED).sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
     scores = _scores(day[SESSION_FEEDBACK])
     made = {

@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import in_parts
+from sessions_pipeline.tables.aggregate import OWNER, rows_of_sessions
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -43,7 +43,6 @@ SESSION_FEEDBACK = Table(
     group="insight",
 )
 
-_OWNER = ("id", "tenant_id", "reference_dataset_id")
 _SCOPES = {"run": "feedback_stats", "session": "session_feedback_stats"}
 _NULL = b"null"
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -52,29 +51,21 @@ _NUMBER = msgspec.json.Decoder(float | None)
 _NUMBERS = {"n": _WHOLE, "avg": _NUMBER, "stdev": _NUMBER, "errors": _WHOLE}
 
 
-@derived(SESSION_FEEDBACK, reads={SESSIONS: (*_OWNER, *_SCOPES.values())})
+@derived(SESSION_FEEDBACK, reads={SESSIONS: (*OWNER, *_SCOPES.values())})
 def session_feedback(day: DayTables) -> pa.Table:
     """The feedback of a day's sessions, in the table's order."""
-    return in_parts(_feedback, day[SESSIONS].select([*_OWNER, *_SCOPES.values()]), SESSION_FEEDBACK)
+    return rows_of_sessions(SESSION_FEEDBACK, day[SESSIONS], [*_SCOPES.values()], _rows)
 
 
-def _feedback(sessions: pa.Table) -> pa.Table:
-    rows = list(_rows(sessions))
-    places, *columns = zip(*rows, strict=True) if rows else [()] * 8
-    owners = sessions.select(_OWNER).take(pa.array(places, pa.int64()))
-    return pa.table([*owners.columns, *columns], SESSION_FEEDBACK.schema)
-
-
-def _rows(sessions: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """The place of the session, the scope, the key, the numbers and the values of each feedback."""
-    for scope, column_name in _SCOPES.items():
-        for place, text in enumerate(sessions.column(column_name).to_pylist()):
-            for key, sent in _decoded(_OBJECT, text or _NULL, {}).items():
-                stats = _decoded(_OBJECT, sent, {})
-                # Each by itself, so that one that does not fit takes no other with it.
-                numbers = (_decoded(decoder, stats.get(name, _NULL), None) for name, decoder in _NUMBERS.items())
-                values = bytes(stats.get("values", _NULL))
-                yield place, scope, key, *numbers, None if values == _NULL else values.decode()
+def _rows(*texts: str | None) -> Iterator[tuple[Any, ...]]:
+    """Scope, key, numbers and values of each feedback on a session."""
+    for scope, text in zip(_SCOPES, texts, strict=True):
+        for key, sent in _decoded(_OBJECT, text or _NULL, {}).items():
+            stats = _decoded(_OBJECT, sent, {})
+            # Each by itself, so that one that does not fit takes no other with it.
+            numbers = (_decoded(decoder, stats.get(name, _NULL), None) for name, decoder in _NUMBERS.items())
+            values = bytes(stats.get("values", _NULL))
+            yield scope, key, *numbers, None if values == _NULL else values.decode()
 
 
 def _decoded(decoder: msgspec.json.Decoder[Any], text: Any, otherwise: Any) -> Any:

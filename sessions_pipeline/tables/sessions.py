@@ -1,6 +1,7 @@
 """One row per valid session: the 30 properties of the API's schema, and where each row comes from."""
 
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -47,6 +48,12 @@ SESSIONS = Table(
     order=("start_time", "id"),
     sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
 )
+
+
+def experiments(day: DayTables, columns: Sequence[str]) -> pa.Table:
+    """These columns of the sessions that ran against a dataset."""
+    sessions = day[SESSIONS].select(columns)
+    return sessions.filter(sessions.column("reference_dataset_id").is_valid())
 
 
 @check(SESSIONS, "Every session is in the lake once.", reads={SESSIONS: ("id",)})
