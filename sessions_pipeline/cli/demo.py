@@ -1,6 +1,8 @@
 """The made-up company: `sessions-pipeline demo` reads two months of it, `sessions-pipeline sandbox` serves it alone."""
 
 import json
+import signal
+import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -63,14 +65,16 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
 @click.option("--seed", default=7, help="Other seeds make other data.")
 def sandbox(port: int, seed: int) -> None:
     """Serve a made-up company's sessions on 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C."""
-    from sessions_pipeline.sandbox import KEY, serve
+    from sessions_pipeline.sandbox import KEY, running_sandbox
 
-    def ready(url: str) -> None:
-        click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
-        click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
-        click.echo("Ctrl-C stops it.")
-
+    stopped = threading.Event()
     try:
-        serve(port, seed=seed, ready=ready)
+        with running_sandbox(port, seed) as url:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stopped.set())
+            click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
+            click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
+            click.echo("Ctrl-C stops it.")
+            stopped.wait()
     except OSError as error:
         raise SessionsPipelineError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None

@@ -1,10 +1,6 @@
-"""The embedded API: a made-up company behind a real HTTP server on loopback.
-
-It blocks for the command line, and serves in a thread for the demo.
-"""
+"""The embedded API: a made-up company behind a real HTTP server on loopback, in a thread."""
 
 import contextlib
-import signal
 import socket
 import threading
 import time
@@ -85,22 +81,12 @@ class Api:
         return respond
 
 
-def serve(port: int, *, seed: int, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM, whose handlers stay in place; `ready` is told the address.
+def running_sandbox(port: int = 0, seed: int = SEED) -> contextlib.AbstractContextManager[str]:
+    """A server of a company up to this moment until the block ends, which is given its address.
 
     Raises:
         OSError: the port is taken.
     """
-    stopped = threading.Event()
-    with running_sandbox(port, seed) as url:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
-        ready(url)
-        stopped.wait()
-
-
-def running_sandbox(port: int = 0, seed: int = SEED) -> contextlib.AbstractContextManager[str]:
-    """A server of a company up to this moment until the block ends, which is given its address."""
     now = datetime.now(UTC)
     return serving(Api(CompanyData(now, seed), now).app(), port)
 
