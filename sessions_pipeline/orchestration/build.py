@@ -2,13 +2,12 @@
 
 import dagster as dg
 
-from sessions_pipeline.orchestration.assets import daily_assets
+from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
 from sessions_pipeline.orchestration.checks import table_checks
 from sessions_pipeline.orchestration.names import read_names
 from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.projects import measure_projects
-from sessions_pipeline.orchestration.recording import OWNERS
 from sessions_pipeline.orchestration.schedules import MEASURE, REFRESH, schedules
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.tables import (

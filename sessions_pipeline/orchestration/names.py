@@ -17,9 +17,8 @@ from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith.lists import read_datasets
-from sessions_pipeline.orchestration.commits import Made, commit
+from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.recording import spec
 from sessions_pipeline.orchestration.schedules import tagged_range
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS

@@ -12,9 +12,8 @@ from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.activity import is_within_reach, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.orchestration.commits import Made, commit
+from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
-from sessions_pipeline.orchestration.recording import spec
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 from sessions_pipeline.tables import daily_cost_by_project as projects
 from sessions_pipeline.validation.records import Record
