@@ -4,7 +4,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.schedules import REFRESH, range_tags
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, REFERENCE_DATASETS
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
 
 # Whose errors are about Dagster's own database.
 _DATABASES = {"sqlalchemy", "sqlite3", "psycopg2", "MySQLdb", "alembic"}
 # The UI or the daemon may hold SQLite's lock for longer than the 5 s that Python waits.
 LOCK_SECONDS = 60
 # What a rebuild from the stored readings leaves alone: it comes from the API, or describes the present.
-OF_THE_PRESENT = (RAW_SESSIONS.name, REFERENCE_DATASETS.name, DAILY_COST_BY_PROJECT.name, REPORT)
+_PRESENT = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
+OF_THE_PRESENT = (*(table.name for table in _PRESENT), REPORT)
 # Dagster's own log stays off the terminal; errors are told by the command line.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -37,17 +38,19 @@ def _wait_for_the_lock(dialect: Any, _record: Any, _arguments: Any, options: dic
 
 
 def run_days(
-    settings: Settings, first: date, last: date, *, select: str | None = None, as_of: datetime | None = None
+    settings: Settings, first: date, last: date, *, select: str | None = None, **pipeline: Any
 ) -> dict[str, list[date]]:
     """Materialise the days, both included; the days that were written, by asset, all assets of the run among them.
+
+    `pipeline` are more values of the `Pipeline`, such as `as_of`.
 
     Raises:
         SessionsPipelineError: what went wrong, in one line.
     """
     home = settings.dagster_home
     with _open_instance(home) as instance, progress_bar((last - first).days + 1) as on_day, _naming(home):
-        pipeline = Pipeline(settings, on_day=on_day, as_of=as_of)
-        result = execute(pipeline, first, last, instance=instance, select=select)
+        made_with = Pipeline(settings, on_day=on_day, **pipeline)
+        result = execute(made_with, first, last, instance=instance, select=select)
     made: dict[dg.AssetKey, set[date]] = {key: set() for key in result.job_def.asset_layer.selected_asset_keys}
     for event in result.get_asset_materialization_events():
         if event.asset_key is not None and event.partition:
