@@ -44,9 +44,7 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
     group="costs",
 )
 PERIOD_COLUMNS = (
-    column.TENANT,
-    column.EXPERIMENTS_DATASET,
-    *DAILY_MEASURES,
+    *DAILY_COST_BY_REFERENCE_DATASET.columns[:-1],
     column.count("day_count", "Days of the period that were read", nullable=False),
     column.flag("is_complete", "Whether every day of the period was read, and is over"),
 )
