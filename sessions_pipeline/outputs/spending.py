@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple, Self, TypeAlias
 
-from sessions_pipeline.days import month_start, week_start
+from sessions_pipeline.days import month_start, next_month_start, week_start
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.formatting import EXACT
 
@@ -126,6 +126,13 @@ def unit_of(days: int) -> str:
     if days <= LONGEST_BY_DAY:
         return "day"
     return "week" if days <= LONGEST_BY_WEEK else "month"
+
+
+def period_of(unit: str, day: date) -> tuple[date, date]:
+    """The first and last day of the `day`, ISO `week` or `month` that a day is in."""
+    first = STARTS[unit](day)
+    after = {"day": first + timedelta(days=1), "week": first + timedelta(days=7), "month": next_month_start(first)}
+    return first, after[unit] - timedelta(days=1)
 
 
 def by_key(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:

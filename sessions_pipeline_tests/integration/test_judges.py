@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
+from sessions_pipeline.sandbox.second_version import CursorError
 
 from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.lake.lake import Lake
@@ -29,9 +30,7 @@ from sessions_pipeline.outputs.judges import (
     whole_costs,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
-from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.parameters import SessionsQuery
-from sessions_pipeline.sandbox.second_version import CursorError
+from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
