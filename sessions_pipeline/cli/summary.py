@@ -16,17 +16,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
-from sessions_pipeline.outputs.formatting import (
-    EXACT,
-    SHORT_ID,
-    count,
-    dataset_labels,
-    exact,
-    money,
-    plural,
-    share,
-    visible,
-)
+from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.judges import Spent, judge_rows
 from sessions_pipeline.outputs.report import REPORT_FILE
@@ -150,7 +140,7 @@ def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> 
     for row in rows:
         key = row["tenant_id"], row["reference_dataset_id"]
         groups[periods[row["start_date"]], key].append(row)
-        spent[key] = EXACT.add(spent[key], row["total_cost"] or 0)
+        spent[key] += row["total_cost"] or 0  # 28 digits are enough to sort by
     judges = defaultdict(list)
     for row in judged:
         judges[periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])].append(row)
