@@ -9,8 +9,8 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from sessions_pipeline.cli.run import QUIET, execute, temporary_instance
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.schedules import range_tags
 from sessions_pipeline.settings import Settings
@@ -54,14 +54,14 @@ class House:
         self.cursor: str | None = None
 
     def run(self, at: datetime) -> None:
-        runs.run_days(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
+        execute(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
 
     def check(self, name: str, at: datetime) -> None:
         job = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
         key = dg.AssetCheckKey(dg.AssetKey(DAILY.name), name)
         job.get_implicit_global_asset_job_def().get_subset(
             asset_selection=set(), asset_check_selection={key}
-        ).execute_in_process(instance=self.instance, run_config=runs.QUIET, tags=range_tags(FIRST, TODAY))
+        ).execute_in_process(instance=self.instance, run_config=QUIET, tags=range_tags(FIRST, TODAY))
 
     def tick(self, at: datetime) -> dict[str, str]:
         """What the sensor sends at a moment: texts by title, without the product's name."""
@@ -78,7 +78,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     with (
         running_sandbox(texts=some_records(), now=NOW) as sandbox,
         receiving() as receiver,
-        runs.temporary_instance() as instance,
+        temporary_instance() as instance,
     ):
         yield House(sandbox, receiver, instance, tmp_path)
 
