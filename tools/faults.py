@@ -75,7 +75,7 @@ FAULTS = (
         "since = self.stopped.since if self.stopped else max(",
         "since = max(",
         f"{INTEGRATION}pipeline_schedules",
-        "needs_longer",
+        "goes_on_in_the_workspace",
     ),
     Fault("process_day", "rejected < LEAST_REJECTED", "rejected <= LEAST_REJECTED", f"{UNIT}process_day", "rejected"),
     Fault("process_day", "rejected <= rules.max", "rejected < rules.max", f"{UNIT}process_day", "rejected"),

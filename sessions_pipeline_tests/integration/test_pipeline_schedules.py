@@ -205,11 +205,14 @@ def test_a_tick_goes_on_in_the_workspace_where_the_last_one_stopped(tmp_path: Pa
     names = [WORKSPACE, OTHER_WORKSPACE]
     texts = [busy(number, number / 10) for number in range(150)]
     with slow_api(tmp_path, texts, 15, LANGSMITH_WORKSPACE_ID=",".join(names)) as (sandbox, pipeline):
-        cursor: str | None = None
         with dg.DagsterInstance.ephemeral() as instance:
-            for _ in range(2):
-                _, cursor, _ = tick(pipeline, instance, cursor)
-        assert json.loads(cursor or "")["stopped"] is None
+            _, cursor, _ = tick(pipeline, instance, None)
+            sandbox.api.data.texts.insert(0, busy(150, -30))  # type: ignore[attr-defined]
+            _, cursor, _ = tick(pipeline, instance, cursor)
+        assert json.loads(cursor)["stopped"] is None
+        assert json.loads(cursor)["since"] == NOW.isoformat().replace("+00:00", "Z"), (
+            "as the first has seen no later ones"
+        )
     asked = [request["workspace"] for request in sandbox.requests]
     assert asked == [WORKSPACE] * 3 + [OTHER_WORKSPACE] * 3
 
