@@ -12,7 +12,6 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pytest
-from sessions_pipeline.sandbox.second_version import CursorError
 
 from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.lake.lake import Lake
@@ -37,6 +36,7 @@ from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline_tests.builders import table_of, uuid
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
+from sessions_pipeline_tests.second_sessions import CursorError
 
 # Of two datasets, with some 6 experiments a day.
 SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}
