@@ -160,7 +160,8 @@ def _dotenv(file: Path) -> dict[str, str]:
         values = {"\0": None}
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
-    if any("\0" in name for name in values):  # UTF-16 without a byte order mark is valid UTF-8 with these
+    # UTF-16 without a byte order mark is valid UTF-8 with NUL characters in it.
+    if any("\0" in f"{name}{value}" for name, value in values.items()):
         raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
     return {name: _unquoted(value) for name, value in values.items() if value}
 
