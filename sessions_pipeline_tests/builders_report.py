@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.outputs.report.data import KEPT_COLUMNS, ReportData, kept_readings
+from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.reading import DOUBTFUL_COLUMNS, doubtful
 from sessions_pipeline.tables import (
+    DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -30,6 +32,8 @@ HOSTILE_NAMES = (
     "long" * 60,
 )
 
+BRANCHES = ("main", None, SCRIPT, "fix-42")
+
 
 def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> dict[str, Any]:
     """A row of daily costs; without a cost its only experiment is unpriced."""
@@ -47,6 +51,13 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
         "total_cost": known,
         **columns,
     }
+
+
+def by_attribute(day: date, number: int, value: str | None, cost: str | None, **columns: Any) -> dict[str, Any]:
+    """A row of `daily_cost_by_attribute`, of `git.branch` where nothing else is said."""
+    row = daily(day, number, cost)
+    measures = {name: row.get(name) for name in ("start_date", *DAILY_COST_BY_ATTRIBUTE.schema.names)}
+    return {**measures, "attribute": "git.branch", "value": value, **columns}
 
 
 def summary(number: int, cost: str | None, score: float | None = None, **columns: Any) -> dict[str, Any]:
@@ -90,22 +101,27 @@ def report_of(
     projects: Sequence[Mapping[str, Any]] | None = None,
     rejected: Sequence[date | None] = (),
     sessions: Sequence[Mapping[str, Any]] = (),
+    attributes: Sequence[Mapping[str, Any]] = (),
     unread: Sequence[date] = (),
+    unfinished: Sequence[date] = (),
     read_at: datetime = datetime(2025, 4, 2, 9, 30, tzinfo=UTC),
     names: Mapping[str, str] | None = None,
 ) -> ReportData:
-    """A report on daily rows; both periods were read but for the days of `unread`."""
-    asked = 2 * ((last - first).days + 1)
+    """A report on daily rows; both periods, and the month before, were read but for the days of `unread`."""
+    asked = max(62, 2 * ((last - first).days + 1))
     read = frozenset({last - timedelta(days=back) for back in range(asked)} - set(unread))
-    kept = pa.schema([SESSIONS.schema.field(name) for name in KEPT_COLUMNS])
+    columns = pa.schema([SESSIONS.schema.field(name) for name in DOUBTFUL_COLUMNS])
     return ReportData(
         first=first,
         last=last,
         daily=rows,
+        attributes=attributes,
+        attribute_days=dict.fromkeys((row["attribute"] for row in attributes), read),
         experiments=experiments,
         rejected=Counter(rejected),
-        kept=kept_readings(pa.Table.from_pylist(list(sessions), kept)),
+        doubtful=doubtful([pa.Table.from_pylist(list(sessions), columns)]),
         days_read=read,
+        unfinished=frozenset(unfinished),
         projects=projects,
         names=names or {},
         readings={day: read_at for day in read if first <= day <= last},
@@ -124,6 +140,7 @@ def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experi
             run_count=chance.randint(1, 10**4),
             total_tokens=None if chance.random() < 0.05 else chance.randint(1, 10**9),
             prompt_cost=Decimal("0.1"),
+            is_day_over=day != last,
         )
         for day in (*(day - timedelta(days=len(days)) for day in days), *days)
         for number in range(datasets)
@@ -149,6 +166,14 @@ def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experi
             }
         ],
         unread=[first + timedelta(days=8)],
+        unfinished=[last],
+        attributes=[
+            by_attribute(day, number, value, _money(chance, number), attribute=key, run_count=chance.randint(1, 99))
+            for day in (*(day - timedelta(days=len(days)) for day in days), *days)
+            for number in range(datasets)
+            for key, value in (("models", f"model-{chance.randrange(20)}"), ("git.branch", chance.choice(BRANCHES)))
+            if chance.random() < 0.2
+        ],
         names={dataset(number): name for number, name in enumerate(HOSTILE_NAMES, 1)},
     )
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.report.data import read_report_data
 from sessions_pipeline.outputs.report.page import build_report
+from sessions_pipeline.outputs.report.reading import read_report_data
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 
 REPORT_FILE = "reports/cost.html"
