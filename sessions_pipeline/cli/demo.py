@@ -12,6 +12,21 @@ from sessions_pipeline.settings import DEMO, Settings
 
 DAYS, SHOWN = 60, 30
 ROOT = Path("data/demo")
+# The company never spends more than these, so that nothing is red at the first look.
+BUDGETS = """\
+[[budget]]
+name = "all experiments, month"
+limit = 350.00
+period = "month"
+
+[[budget]]
+name = "branch long-context, week"
+limit = 35.00
+period = "week"
+warn_at = 0.5
+attribute = "git.branch"
+value = "long-context"
+"""
 
 
 @click.command(short_help="See daily costs of a made-up company.", epilog="Example: sessions-pipeline demo")
@@ -30,7 +45,10 @@ def demo(days: int) -> None:
         settings = demo_settings(sandbox.url, sandbox.key, first)
         made = run_days(settings, first, today, select="*")
     print_summary(settings, made, max(first, today - timedelta(days=SHOWN - 1)), today)
-    variables = f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} DAGSTER_HOME={settings.dagster_home}"
+    variables = (
+        f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} SESSIONS_PIPELINE_BUDGETS={settings.budgets} "
+    )
+    variables += f"DAGSTER_HOME={settings.dagster_home}"
     from_a_wheel = f"{variables} dagster dev -m sessions_pipeline.definitions"
     ui = "make dev SANDBOX=1" if DEMO.startswith("make") else from_a_wheel
     click.echo(f"Dagster  {ui}    # the same data, its graph, checks and schedules")
@@ -45,12 +63,15 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
     # The storage is named its folder, as DAGSTER_HOME may be another, or none.
     storage = f"{STORAGE}    config:\n      base_dir: {json.dumps(str(home))}\n"
     (home / "dagster.yaml").write_text(f"{storage}telemetry:\n  enabled: false\nnux:\n  enabled: false\n", "utf-8")
+    budgets = ROOT.resolve() / "budgets.toml"
+    budgets.write_text(BUDGETS, "utf-8")
     return Settings.model_validate(
         {
             "LANGSMITH_API_KEY": key,
             "LANGSMITH_ENDPOINT": url,
             "SESSIONS_PIPELINE_DATA_ROOT": str(ROOT),
             "SESSIONS_PIPELINE_START_DATE": first,
+            "SESSIONS_PIPELINE_BUDGETS": str(budgets),
             "DAGSTER_HOME": str(home),
         }
     )

@@ -47,8 +47,10 @@ def doctor(*, quick: bool) -> None:
 
 def _settings(settings: Settings) -> str:
     from sessions_pipeline.langsmith.query import parse_narrowing
+    from sessions_pipeline.outputs.budgets import load_budgets
 
     parse_narrowing(settings.query)
+    load_budgets(settings)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()

@@ -3,16 +3,19 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 import click
 
-from sessions_pipeline.cli.terminal import print_table
+from sessions_pipeline.cli.terminal import print_table, say
 from sessions_pipeline.days import week_start
+from sessions_pipeline.errors import SettingError
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
-from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural
+from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
+from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.outputs.spending import Row, Totals, total
 from sessions_pipeline.settings import Settings
@@ -56,7 +59,9 @@ def print_summary(
         ),
         "total_cost": exact(whole.cost) or None,
     }
+    statuses = _budgets(lake, settings)
     if as_json:
+        sums |= {"budgets": [_budget_as_json(status) for status in statuses]} if settings.budgets else {}
         written = {name: [day.isoformat() for day in found] for name, found in sorted(made.items())}
         shown = [_as_json(line, names) for line in lines]
         click.echo(json.dumps({**sums, "written": written, "lines": shown}, indent=2))
@@ -64,9 +69,58 @@ def print_summary(
     if lines:
         _print_lines(lines, whole, names, by_week=len(days) > WEEK)
     click.echo(_closing(sums) if sums["days"] else _written(made))
+    for status in statuses:
+        state = "" if status.state == "ok" else f" - {status.state}"
+        click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _budgets(lake: Lake, settings: Settings) -> list[BudgetStatus]:
+    """How the budgets stand; one that can't be understood is said, and the run is done all the same."""
+    try:
+        return budget_statuses(lake, load_budgets(settings), datetime.now(UTC))
+    except SettingError as error:
+        say(str(error))
+        return []
+
+
+def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
+    """Print how budgets stand, and below the table what their sums do not hold."""
+    if as_json:
+        click.echo(json.dumps([_budget_as_json(status) for status in statuses], indent=2))
+        return
+    columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
+    rows = [
+        (
+            status.budget.name,
+            days_text(status.first, status.last),
+            money(status.used),
+            money(status.budget.limit),
+            share(status.used, status.budget.limit),
+            "" if status.forecast is None else money(status.forecast),
+            status.state,
+        )
+        for status in statuses
+    ]
+    print_table(columns, rows, drop=("Period", "Forecast"))
+    for status in statuses:
+        if status.caveats:
+            click.echo(f"{visible(status.budget.name)}: {status.caveats}")
+
+
+def _budget_as_json(status: BudgetStatus) -> dict[str, Any]:
+    numbers = {name: getattr(status, name) for name in ("used", "share", "forecast")}
+    return {
+        **status.budget.model_dump(mode="json", exclude_none=True),
+        # Quotients may have 80 digits.
+        **{name: None if value is None else f"{value:.18f}" for name, value in numbers.items()},
+        **{name: getattr(status, name) for name in ("state", "is_known", "experiments", "unpriced", "unjudged")},
+        "days": [status.first.isoformat(), status.last.isoformat()],
+        "unread": [day.isoformat() for day in status.unread],
+        "read_at": status.read_at and status.read_at.isoformat(),
+    }
 
 
 def _lines(rows: Sequence[Row], days: Sequence[date]) -> list[Line]:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from sessions_pipeline.orchestration.assets import daily_assets
-from sessions_pipeline.orchestration.checks import table_checks
+from sessions_pipeline.orchestration.checks import budget_check, table_checks
 from sessions_pipeline.orchestration.names import names_asset
 from sessions_pipeline.orchestration.partitions import daily_partitions
 from sessions_pipeline.orchestration.periods import period_assets
@@ -27,7 +27,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             project_asset(),
             report_asset(),
         ],
-        asset_checks=[table_checks()],
+        asset_checks=[table_checks(), *([budget_check()] if settings.budgets else [])],
         jobs=[
             dg.define_asset_job(
                 REFRESH,

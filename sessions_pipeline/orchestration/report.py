@@ -36,7 +36,7 @@ def report_asset() -> dg.AssetsDefinition:
 
         lake = pipeline.open_lake()
         first, last = latest_days(lake)
-        address = write_report(lake, first, last)
+        address = write_report(lake, first, last, budgets_at=(pipeline.settings, pipeline.clock()))
         return dg.MaterializeResult(
             metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
         )

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -18,11 +17,6 @@ LONGEST_BY_WEEK = 200
 # One or two days say nothing about a month.
 FEWEST_DAYS_OF_A_FORECAST = 3
 STARTS: Mapping[str, Callable[[date], date]] = {"day": lambda day: day, "week": week_start, "month": month_start}
-_NEXT: Mapping[str, Callable[[date], date]] = {
-    "day": lambda day: day + timedelta(days=1),
-    "week": lambda day: day + timedelta(days=7),
-    "month": next_month_start,
-}
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -81,7 +75,7 @@ class Period(NamedTuple):
     before: frozenset[date]
 
     @classmethod
-    def of(cls, days: Sequence[date], days_before: Sequence[date], whole: AbstractSet[date]) -> Self:
+    def of(cls, days: Sequence[date], days_before: Sequence[date], whole: frozenset[date]) -> Self:
         """A day is compared with the one in its place before, if both are `whole`: they were read, and over by then."""
         pairs = [(day, other) for day, other in zip(days, days_before, strict=False) if {day, other} <= whole]
         return cls(frozenset(days), frozenset(day for day, _ in pairs), frozenset(other for _, other in pairs))
@@ -115,7 +109,7 @@ def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], p
     """What was spent by a column's values, the largest change first; where nothing changed, the most expensive."""
     found = [Spending.of(key, names[key], group, period) for key, group in by_key(rows, column).items()]
     found = [one for one in found if one.now.sessions or one.before.sessions]
-    return sorted(found, key=lambda one: (-abs(one.difference or 0), *_expensive(one)))
+    return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *_expensive(one)))
 
 
 def most_expensive_first(spent: Iterable[Spending]) -> list[Spending]:
@@ -124,7 +118,7 @@ def most_expensive_first(spent: Iterable[Spending]) -> list[Spending]:
 
 
 def _expensive(one: Spending) -> tuple[Any, ...]:
-    return -(one.now.cost or 0), not one.now.sessions, -(one.before.cost or 0), one.key or ""
+    return -(one.now.cost or Decimal(0)), not one.now.sessions, -(one.before.cost or Decimal(0)), one.key or ""
 
 
 def forecast(cost: Decimal | None, gone: int, days: int) -> Decimal | None:
@@ -147,11 +141,11 @@ class Bucket:
     is_read: bool
     lacks: str
     totals: Totals
-    costs: Mapping[str, Decimal]
+    costs: Mapping[str | None, Decimal]
 
 
 def by_time(
-    days: Sequence[date], rows: Iterable[Row], read: AbstractSet[date], unfinished: AbstractSet[date], unit: str
+    days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unfinished: frozenset[date], unit: str
 ) -> list[Bucket]:
     """What the rows say of each day, week or month, oldest first."""
     starts = {day: STARTS[unit](day) for day in days}
@@ -168,14 +162,14 @@ def _bucket(
     start: date,
     days: Sequence[date],
     rows: Sequence[Row],
-    read: AbstractSet[date],
-    unfinished: AbstractSet[date],
+    read: frozenset[date],
+    unfinished: frozenset[date],
     unit: str,
 ) -> Bucket:
     costs = {
         key: total(row["total_cost"] for row in group) for key, group in by_key(rows, "reference_dataset_id").items()
     }
-    whole = (_NEXT[unit](start) - start).days
+    whole = len(days_between(*period_of(unit, start)))
     unread, open_days = len(days) - len(read.intersection(days)), len(unfinished.intersection(days))
     lacks = (
         f"only {len(days)} of the {unit}'s {whole} days" if len(days) < whole else "",
@@ -200,6 +194,13 @@ def unit_of(days: int) -> str:
     return "week" if days <= LONGEST_BY_WEEK else "month"
 
 
+def period_of(unit: str, day: date) -> tuple[date, date]:
+    """The first and last day of the `day`, ISO `week` or `month` that a day is in."""
+    first = STARTS[unit](day)
+    after = {"day": first + timedelta(days=1), "week": first + timedelta(days=7), "month": next_month_start(first)}
+    return first, after[unit] - timedelta(days=1)
+
+
 def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:
     """The rows by their value in a column."""
     groups: dict[Any, list[Row]] = defaultdict(list)
@@ -211,4 +212,4 @@ def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:
 def month_days(day: date) -> tuple[list[date], list[date]]:
     """The days of the day's month up to it, and those of the month before."""
     start = month_start(day)
-    return days_between(start, day), days_between(month_start(start - timedelta(days=1)), start - timedelta(days=1))
+    return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))

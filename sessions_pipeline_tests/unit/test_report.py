@@ -180,7 +180,9 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
     assert told["unpriced"][1].startswith("1 of 2 experiments without a cost")
     assert told["zero_cost"][1].startswith("2 experiments cost exactly $0")
     assert told["unread"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
-    assert told["open_days"][1].startswith("The last day is not complete 30 Mar 2025 was not over when it was last read")
+    assert told["open_days"][1].startswith(
+        "The last day is not complete 30 Mar 2025 was not over when it was last read"
+    )
     assert told["problems"][1].startswith("1 experiment with a cost that can't be used")
     assert told["rejected"][1].startswith("4 records rejected")
     assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]

@@ -40,7 +40,7 @@ def money_label(value: Decimal, step: Decimal) -> str:
 
 
 def stacked(data: ReportData, *, width: int, height: int) -> dict[str, Any]:
-    """Costs by day, week or month, stacked by dataset, the most expensive at the bottom; what lacks a part is marked."""
+    """Costs by day, week or month, stacked by dataset, the most expensive below; what lacks a part is marked."""
     steps = ticks(max((bucket.totals.cost or Decimal(0) for bucket in data.buckets), default=Decimal(0)))
 
     def y(cost: Decimal) -> float:
@@ -62,9 +62,7 @@ def stacked(data: ReportData, *, width: int, height: int) -> dict[str, Any]:
             for place, (left, bucket) in enumerate(zip(lefts, data.buckets, strict=True))
             if place % every == 0
         ],
-        "marked": [
-            (left, _title(bucket)) for left, bucket in zip(lefts, data.buckets, strict=True) if bucket.lacks
-        ],
+        "marked": [(left, _title(bucket)) for left, bucket in zip(lefts, data.buckets, strict=True) if bucket.lacks],
         "bars": [
             {"x": round(left + band * 0.11, 1), "width": round(band * 0.78, 1), **bar}
             for left, bucket in zip(lefts, data.buckets, strict=True)

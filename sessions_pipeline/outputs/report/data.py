@@ -7,7 +7,8 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from sessions_pipeline.days import days_between, next_month_start
+from sessions_pipeline.days import days_between
+from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, visible
 from sessions_pipeline.outputs.spending import (
     Bucket,
@@ -21,6 +22,7 @@ from sessions_pipeline.outputs.spending import (
     forecast,
     month_days,
     most_expensive_first,
+    period_of,
     unit_of,
 )
 
@@ -29,7 +31,8 @@ NOT_STATED = "(not stated)"
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
 
 
-class Doubtful(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Doubtful:
     """Experiments whose numbers the API no longer gives, so that an earlier reading stands for them, and their cost.
 
     `cost` is in US dollars, exact; None when none of it is known. `problems` counts those with a cost that is null
@@ -83,7 +86,8 @@ class ReportData:
     summed, by key. `experiments` (`experiment_summary`) and `projects` (`daily_cost_by_project`; None: not measured)
     are the period's alone. `rejected` counts records by day, None for those without one. Of the days that were read
     (`days_read`), `unfinished` were not over by then. `names` are datasets' names by id. `readings` has the time of
-    each day's last reading, for the days of the period of which it is noted.
+    each day's last reading, for the days of the period of which it is noted. `budgets` are how they stand now, or why
+    that can't be told.
     """
 
     first: date
@@ -94,12 +98,13 @@ class ReportData:
     experiments: Sequence[Row] = ()
     projects: Sequence[Row] | None = None
     rejected: Mapping[date | None, int] = field(default_factory=dict)
-    doubtful: Doubtful = Doubtful()
+    doubtful: Doubtful = field(default_factory=Doubtful)
     days_read: frozenset[date] = frozenset()
     unfinished: frozenset[date] = frozenset()
     names: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[date, datetime] = field(default_factory=dict)
     judges: Sequence[Row] | None = None
+    budgets: Sequence[BudgetStatus] | str = ()
 
     @cached_property
     def days(self) -> list[date]:
@@ -180,7 +185,7 @@ class ReportData:
         days, before = month_days(self.last)
         period = self._period(days, before, self.days_read)
         spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
-        length = (next_month_start(self.last) - days[0]).days
+        length = len(days_between(*period_of("month", self.last)))
         is_over = len(days) == length and self.last not in self.unfinished
         expected = None if unread or is_over else forecast(spending.now.cost, len(days), length)
         return Month(days, unread, period, spending, expected)

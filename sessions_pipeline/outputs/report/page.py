@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from math import isfinite
@@ -110,6 +109,8 @@ def _content(data: ReportData) -> dict[str, Any]:
         "tenants": sorted({row["tenant_id"] for row in data.rows}),
         "embedded": _embedded(data),
     }
+
+
 def _embedded(data: ReportData) -> str:
     """The daily costs with every digit, as JSON that can stand in a script element."""
     datasets = sorted({row["reference_dataset_id"] for row in data.rows})

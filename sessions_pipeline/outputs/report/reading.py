@@ -2,20 +2,21 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.errors import LakeError
+from sessions_pipeline.errors import SettingError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, last_readings, load_budgets
 from sessions_pipeline.outputs.dataset_names import dataset_names
 from sessions_pipeline.outputs.report.data import Doubtful, ReportData
 from sessions_pipeline.outputs.spending import Row, month_days, total
+from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_PROJECT,
@@ -26,7 +27,6 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, IS_DAY_OVER, rests_on_kept_readings
-from sessions_pipeline.tables.readings import noted_readings
 
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
 """The columns of `sessions` that say which numbers are from an earlier reading, and which costs could not be used."""
@@ -34,8 +34,10 @@ _COUNTED = ("session_count", "unpriced_session_count", "zero_cost_with_tokens_co
 _ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *_COUNTED, "total_cost")
 
 
-def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
-    """Read what a report on these days, both included, needs.
+def read_report_data(
+    lake: Lake, first: date, last: date, budgets_at: tuple[Settings, datetime] | None = None
+) -> ReportData:
+    """Read what a report on these days, both included, needs; with settings and a time, how their budgets stood then.
 
     Raises:
         LakeError: a file can't be read.
@@ -63,8 +65,16 @@ def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
         days_read=frozenset(read),
         unfinished=frozenset(day for day in read if day in costs and not _is_over(costs[day])),
         names={dataset: name for (_, dataset), name in names.items()},
-        readings=dict(_readings(lake, inside)),
+        readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
+        budgets=_budgets(lake, *budgets_at) if budgets_at else (),
     )
+
+
+def _budgets(lake: Lake, settings: Settings, now: datetime) -> Sequence[BudgetStatus] | str:
+    try:
+        return budget_statuses(lake, load_budgets(settings), now)
+    except SettingError as error:
+        return str(error)
 
 
 def _read(lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> dict[Day, Stored]:
@@ -88,25 +98,18 @@ def _is_over(costs: Stored) -> bool:
 
 
 def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
-    """The days whose files were summed by a key, as these say; the keys in the order of the latest day."""
+    """The days whose files were summed by a key, as they say; the keys in the order of the latest."""
     found: dict[str, set[date]] = defaultdict(set)
-    for day, stored in sorted(days.items(), reverse=True):
-        listed = json.loads(stored.metadata.get(ATTRIBUTES, "[]")) or stored.rows.column("attribute").unique().to_pylist()
-        for key in listed:
-            found[key].add(day)
+    for day, stored in reversed(list(days.items())):
+        listed = json.loads(stored.metadata.get(ATTRIBUTES, "[]"))
+        for key in listed or stored.rows.column("attribute").unique().to_pylist():
+            if isinstance(day, date):
+                found[key].add(day)
     return {key: frozenset(known) for key, known in found.items()}
 
 
-def _readings(lake: Lake, days: Sequence[date]) -> Iterator[tuple[date, datetime]]:
-    """When days were read last, also by a reading that learned nothing; days without a note, or a broken one, are left out."""
-    for day in days:
-        with suppress(LakeError):
-            if readings := noted_readings(lake.read_file(f"_readings/start_date={day}.json")):
-                yield day, readings[-1].fetched_at
-
-
 def doubtful(days: Sequence[pa.Table]) -> Doubtful:
-    """The experiments among rows (with `DOUBTFUL_COLUMNS`) that retention has emptied, that are gone, or have problems."""
+    """The experiments among rows (with `DOUBTFUL_COLUMNS`) that are kept, or have problems."""
     kept, costs, problems = 0, [], 0
     for sessions in days:
         experiments = sessions.filter(pc.is_valid(sessions.column("reference_dataset_id")))
