@@ -101,6 +101,8 @@ class Settings(BaseModel):
     attributes: Names = ("models", "git.branch")
     budgets: str | None = None
     notify: SecretStr | None = None
+    judge_project: str = Field("evaluators", min_length=1)
+    judge_requests: int = Field(1000, ge=0)
     max_rejected_ratio: float = Field(0.2, ge=0, le=1)
     redact: Names = ()
     keep_readings_days: int | None = Field(None, ge=1)

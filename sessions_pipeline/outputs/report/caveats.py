@@ -1,11 +1,12 @@
 """What the numbers do not say: what is unknown, unread, rejected, uncounted or kept from earlier readings."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC
 from typing import NamedTuple
 
 from sessions_pipeline.outputs.formatting import day as day_text
-from sessions_pipeline.outputs.formatting import day_ranges, money, plural
+from sessions_pipeline.outputs.formatting import day_ranges, money, plural, visible
 from sessions_pipeline.outputs.report.data import ReportData
 
 
@@ -41,7 +42,7 @@ def _caveats(data: ReportData) -> Iterator[Caveat]:
         yield Caveat("problems", True, "No cost had to be left out", "All that were sent are amounts.")
     yield from _days(data)
     yield _rejected(data)
-    yield _judges(data)
+    yield from _judges(data)
     if data.doubtful.kept:
         text = "The API no longer gives their numbers; an earlier reading stands for them and is in the totals."
         headline = f"{plural(data.doubtful.kept, 'experiment')} kept, {money(data.doubtful.cost)}"
@@ -87,11 +88,33 @@ def _days(data: ReportData) -> Iterator[Caveat]:
         yield Caveat("read_at", True, f"Last read {day_text(at.date())}, {at:%H:%M} UTC", text)
 
 
-def _judges(data: ReportData) -> Caveat:
-    text = (
-        "Evaluators trace theirs to a project of their own; what that used stands under tracing projects, if measured."
-    )
-    return Caveat("judges", False, "Judge calls are not counted", text)
+def _judges(data: ReportData) -> Iterator[Caveat]:
+    spent, readings = data.spent, data.judge_readings
+    uncounted = spent.not_measured + spent.unknown
+    reasons = [f"{workspace}: {problem}" for workspace, problem in readings.problems.items()]
+    skipped = sum((Counter(reading.skipped) for reading in readings.readings.values()), Counter[str]())
+    reasons += [f"{count:,d}: {reason}" for reason, count in skipped.items()]
+    why = f" At the last try, {'; '.join(map(visible, reasons))}." if reasons else ""
+    if not spent.measured:
+        text = (
+            "Evaluators trace theirs to a project of their own; the job measure_judge_costs has measured none of them."
+        )
+        yield Caveat("judges", False, "Judge calls are not counted", text + why)
+    elif uncounted:
+        experiments = plural(spent.measured + spent.not_measured, "experiment")
+        headline = f"Judges of {uncounted:,d} of {experiments} not counted"
+        yield Caveat("judges", False, headline, f"What they cost is not known, so the true cost is higher.{why}")
+    else:
+        text = "What they cost stands apart from the experiments' own cost."
+        yield Caveat("judges", True, "The judges of every experiment were measured", text)
+    inexact = [reading for reading in readings.readings.values() if not reading.is_exact]
+    below = [reading for reading in readings.readings.values() if (reading.unattributed_cost or 0) < 0]
+    if below:
+        text = "More is claimed by experiments than their project has spent: something is counted twice, or wrongly."
+        yield Caveat("unattributed", False, "Judges' costs do not add up", text)
+    elif inexact:
+        text = "Their project moved while it was read, or retention has emptied some of it."
+        yield Caveat("unattributed", False, "What judges spent on no experiment is inexact", text)
 
 
 def _rejected(data: ReportData) -> Caveat:

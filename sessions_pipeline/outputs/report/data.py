@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sessions_pipeline.days import days_between
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, visible
+from sessions_pipeline.outputs.judges import JudgeReadings, Spent, spent_by
 from sessions_pipeline.outputs.spending import (
     Bucket,
     Period,
@@ -86,8 +87,9 @@ class ReportData:
     summed, by key. `experiments` (`experiment_summary`) and `projects` (`daily_cost_by_project`; None: not measured)
     are the period's alone. `rejected` counts records by day, None for those without one. Of the days that were read
     (`days_read`), `unfinished` were not over by then. `names` are datasets' names by id. `readings` has the time of
-    each day's last reading, for the days of the period of which it is noted. `budgets` are how they stand now, or why
-    that can't be told.
+    each day's last reading, for the days of the period of which it is noted. `judges` (`judge_rows`) are the period's;
+    `judge_readings` say what judges spent in all, and why some were not measured. `budgets` are how they stand, or
+    why that can't be told.
     """
 
     first: date
@@ -103,7 +105,8 @@ class ReportData:
     unfinished: frozenset[date] = frozenset()
     names: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[date, datetime] = field(default_factory=dict)
-    judges: Sequence[Row] | None = None
+    judges: Sequence[Row] = ()
+    judge_readings: JudgeReadings = field(default_factory=lambda: JudgeReadings({}, {}))
     budgets: Sequence[BudgetStatus] | str = ()
 
     @cached_property
@@ -168,6 +171,16 @@ class ReportData:
     def datasets(self) -> list[Spending]:
         """The same, the most expensive first."""
         return most_expensive_first(self.movers)
+
+    @cached_property
+    def spent(self) -> Spent:
+        """What experiments and their judges cost."""
+        return Spent.of(self.rows, self.judges)
+
+    @cached_property
+    def spent_by_dataset(self) -> Mapping[str | None, Spent]:
+        """The same by dataset."""
+        return spent_by(self.rows, self.judges, lambda row: row["reference_dataset_id"])
 
     @property
     def unit(self) -> str:

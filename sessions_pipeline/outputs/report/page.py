@@ -9,10 +9,11 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessions_pipeline.outputs import formatting
+from sessions_pipeline.outputs.judges import Spent
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
-from sessions_pipeline.outputs.spending import Row, by_key, total
+from sessions_pipeline.outputs.spending import Row, Spending, by_key, total
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 
@@ -93,6 +94,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "range_before": formatting.days(data.days_before[0], data.days_before[-1]),
         "empty": not (data.rows or data.experiments or data.days_read.intersection(data.days)),
         "caveats": caveats(data),
+        "judges_note": "without judges" if data.spent.measured else "judge calls not counted",
         "top_movers": [one for one in data.movers if one.difference][:MOVERS],
         "ranks": {one.key: place for place, one in enumerate(data.datasets)},
         "stacks": [(name, charts.stacked(data, width=width, height=height)) for name, width, height in STACKS],
@@ -105,10 +107,17 @@ def _content(data: ReportData) -> dict[str, Any]:
         "experiments_as_projects_cost": total(row["total_cost"] for row in experiments),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
         "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
+        "judged": _judged(data),
         "shown": data.rows[:ROWS_SHOWN],
         "tenants": sorted({row["tenant_id"] for row in data.rows}),
         "embedded": _embedded(data),
     }
+
+
+def _judged(data: ReportData) -> list[tuple[Spending, Spent]]:
+    """Datasets with what they and their judges cost, what is the most expensive as a whole first."""
+    found = [(one, data.spent_by_dataset[one.key]) for one in data.datasets if one.key in data.spent_by_dataset]
+    return sorted(found, key=lambda one: -(one[1].whole or 0))
 
 
 def _embedded(data: ReportData) -> str:

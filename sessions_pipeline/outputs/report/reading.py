@@ -14,6 +14,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, last_readings, load_budgets
 from sessions_pipeline.outputs.dataset_names import dataset_names
+from sessions_pipeline.outputs.judges import judge_readings, judge_rows
 from sessions_pipeline.outputs.report.data import Doubtful, ReportData
 from sessions_pipeline.outputs.spending import Row, month_days, total
 from sessions_pipeline.settings import Settings
@@ -66,6 +67,8 @@ def read_report_data(
         unfinished=frozenset(day for day in read if day in costs and not _is_over(costs[day])),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
+        judges=judge_rows(lake, inside),
+        judge_readings=judge_readings(lake),
         budgets=_budgets(lake, *budgets_at) if budgets_at else (),
     )
 
