@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.outputs.judges import JudgeReading, JudgeReadings
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.reading import DOUBTFUL_COLUMNS, doubtful
 from sessions_pipeline.tables import (
@@ -60,6 +61,20 @@ def by_attribute(day: date, number: int, value: str | None, cost: str | None, **
     return {**measures, "attribute": "git.branch", "value": value, **columns}
 
 
+def judged(day: date, number: int, cost: str | None) -> dict[str, Any]:
+    """A row of `judge_rows`: an experiment of the dataset of this number."""
+    known = None if cost is None else Decimal(cost)
+    keys = {"tenant_id": TENANT, "reference_dataset_id": dataset(number), "id": uuid(number)}
+    return {"start_date": day, **keys, "total_cost": known}
+
+
+def judge_reading(total: str | None, attributed: str, **changes: Any) -> JudgeReadings:
+    """What a judge project had spent, and what of it experiments claim."""
+    cost = None if total is None else Decimal(total)
+    known = JudgeReading(TENANT, "evaluators", cost, Decimal(attributed), True, datetime(2025, 4, 2, tzinfo=UTC), {})
+    return JudgeReadings({TENANT: known._replace(**changes)}, {})
+
+
 def summary(number: int, cost: str | None, score: float | None = None, **columns: Any) -> dict[str, Any]:
     """A row of `experiment_summary` with its day."""
     day = columns.pop("day", FIRST)
@@ -106,6 +121,7 @@ def report_of(
     unfinished: Sequence[date] = (),
     read_at: datetime = datetime(2025, 4, 2, 9, 30, tzinfo=UTC),
     names: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> ReportData:
     """A report on daily rows; both periods, and the month before, were read but for the days of `unread`."""
     asked = max(62, 2 * ((last - first).days + 1))
@@ -125,6 +141,7 @@ def report_of(
         projects=projects,
         names=names or {},
         readings={day: read_at for day in read if first <= day <= last},
+        **options,
     )
 
 

@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 
+from sessions_pipeline.outputs.judges import JudgeReadings
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline_tests.builders import dataset
+from sessions_pipeline_tests.builders import TENANT, dataset
 from sessions_pipeline_tests.builders_report import (
     FIRST,
     LAST,
     SCRIPT,
     by_attribute,
     daily,
+    judge_reading,
+    judged,
     made_up,
     project,
     report_of,
@@ -193,10 +196,40 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
     assert "Nothing is missing" not in words(build_report(data))
 
 
-def test_nothing_is_missing_is_said_only_where_nothing_is() -> None:
-    fine = report_of(daily(FIRST, 1, "5"))
-    assert [caveat.key for caveat in caveats(fine) if not caveat.fine] == ["judges"]
-    assert "Nothing is missing" not in words(build_report(fine))
+EMPTIED = {
+    "reference_dataset_id": dataset(1),
+    "fetched_at": datetime(2025, 4, 1, tzinfo=UTC),
+    "stats_as_of": datetime(2025, 3, 1, tzinfo=UTC),
+}
+BROKEN: dict[str, dict[str, Any]] = {
+    "unpriced": {"rows": [daily(FIRST, 1, None)]},
+    "zero_cost": {"rows": [daily(FIRST, 1, "5", zero_cost_with_tokens_count=1)]},
+    "undated": {"rows": [daily(FIRST, 1, "5"), daily(None, 1, "5")]},
+    "unread": {"unread": [LAST]},
+    "open_days": {"unfinished": [LAST]},
+    "parts": {"first": date(2025, 1, 1)},
+    "rejected": {"rejected": [None]},
+    "kept": {"sessions": [EMPTIED]},
+    "problems": {
+        "sessions": [{**EMPTIED, "stats_as_of": EMPTIED["fetched_at"], "problems": ["total_cost: is negative"]}]
+    },
+    "judges": {"judges": [judged(FIRST, 1, None)]},
+    "unattributed": {"judge_readings": judge_reading("1", "1", is_exact=False)},
+}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_nothing_is_missing_is_said_only_where_nothing_is(key: str) -> None:
+    measured = {"rows": [daily(FIRST, 1, "5")], "judges": [judged(FIRST, 1, "2")]}
+    fine = report_of(*measured["rows"], judges=measured["judges"], judge_readings=judge_reading("2", "2"))
+    assert [caveat.key for caveat in caveats(fine) if not caveat.fine] == []
+    assert "Nothing is missing from the totals" in words(build_report(fine))
+    options = {**measured, **BROKEN[key]}
+    data = report_of(*options.pop("rows"), **options)
+    assert [caveat.key for caveat in caveats(data) if not caveat.fine] == [key]
+    text = words(build_report(data))
+    assert "Nothing is missing" not in text
+    assert "One thing to know before you quote them" in text
 
 
 def test_days_that_were_never_read_again_after_their_end_are_told() -> None:
@@ -311,10 +344,37 @@ def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
     assert '--select "session_attributes or daily_cost_by_attribute" --from 2025-03-01 --to 2025-03-30' in text
 
 
-def test_what_judges_spent_is_said_not_to_be_counted() -> None:
-    text = words(build_report(made_up()))
+def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
+    text = words(build_report(replace(made_up(), judge_readings=JudgeReadings({}, {TENANT: "the API ignores it"}))))
     assert "Judge calls are not counted" in text
+    assert f"At the last try, {TENANT}: the API ignores it." in text
     assert text.count("udge calls not counted") >= 8
+    assert "--select judge_cost_by_experiment --from 2025-03-01 --to 2025-03-30" in text
+
+
+def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> None:
+    rows = daily(FIRST, 1, "252.000000000000000001"), daily(FIRST, 2, "1"), daily(LAST, 2, None)
+    judges = [judged(FIRST, 1, "160"), judged(FIRST, 2, None)]
+    reading = judge_reading("200", "160", is_exact=False, skipped={"another experiment has the same name": 1})
+    data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
+    html = build_report(data)
+    text = words(html)
+    assert "at least $253.00 $160.00 more for their judges (those of 2 experiments are not counted): $413.00" in text
+    assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
+    assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
+    assert "da000000 $1.00 unknown $1.00 \N{EN DASH} 2" in text
+    assert "All $253.00 $160.00 $413.00 38.7 % 2" in text
+    assert "Unattributed: $40.00 (inexact), which the project evaluators had spent by 2 Apr 2025" in text
+    assert "In all it was $200.00, $160.00 of it on experiments" in text
+    assert "Judges of 2 of 3 experiments not counted" in text
+    assert "At the last try, 1: another experiment has the same name." in text
+
+
+def test_judges_that_spent_less_than_nothing_on_no_experiment_are_an_error_that_is_shown() -> None:
+    data = report_of(daily(FIRST, 1, "5"), judges=[judged(FIRST, 1, "2")], judge_readings=judge_reading("1", "2"))
+    text = words(build_report(data))
+    assert "Judges' costs do not add up" in text
+    assert "Unattributed: -$1.00" in text
 
 
 def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> None:

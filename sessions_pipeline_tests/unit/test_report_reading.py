@@ -110,4 +110,4 @@ def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp
     assert "<em>exceeded</em>" in html
     file.write_text('[[budget]]\nname = "all"\nlimit = "much"\nperiod = "week"\n')
     assert "They can't be told: SESSIONS_PIPELINE_BUDGETS" in page()
-    assert "budgets" not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()
+    assert 'id="budgets"' not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()
