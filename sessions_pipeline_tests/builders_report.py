@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.outputs.budgets import Budget, BudgetStatus
 from sessions_pipeline.outputs.judges import JudgeReading, JudgeReadings
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.reading import DOUBTFUL_COLUMNS, doubtful
@@ -73,6 +74,14 @@ def judge_reading(total: str | None, attributed: str, **changes: Any) -> JudgeRe
     cost = None if total is None else Decimal(total)
     known = JudgeReading(TENANT, "evaluators", cost, Decimal(attributed), True, datetime(2025, 4, 2, tzinfo=UTC), {})
     return JudgeReadings({TENANT: known._replace(**changes)}, {})
+
+
+def budget(name: str, limit: str, used: str | None, unpriced: int = 0) -> BudgetStatus:
+    """How a budget of a month stands."""
+    known = None if used is None else Decimal(used)
+    of_month = Budget(name=name, limit=Decimal(limit), period="month")
+    days = date(2025, 3, 1), date(2025, 3, 31)
+    return BudgetStatus(of_month, *days, known, None, 9, unpriced, 0, (), datetime(2025, 4, 2, tzinfo=UTC), False)
 
 
 def summary(number: int, cost: str | None, score: float | None = None, **columns: Any) -> dict[str, Any]:
@@ -184,6 +193,13 @@ def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experi
         ],
         unread=[first + timedelta(days=8)],
         unfinished=[last],
+        judges=[judged(day, number % datasets, _money(chance, number)) for number, day in enumerate(days)],
+        judge_readings=judge_reading("99.5", "99", is_exact=False),
+        budgets=[
+            budget(SCRIPT, "400", "330"),
+            budget("exceeded", "1", "2.5", unpriced=3),
+            budget("unknown", "0.001", None),
+        ],
         attributes=[
             by_attribute(day, number, value, _money(chance, number), attribute=key, run_count=chance.randint(1, 99))
             for day in (*(day - timedelta(days=len(days)) for day in days), *days)

@@ -271,10 +271,11 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
     text = words(build_report(data))
     assert "Mar 2025 so far 1 Mar \N{EN DASH} 10 Mar 2025 $20.00 10 days, the last not over" in text
     assert "$62.00 If it goes on as in these 10 days" in text
-    assert "$18.00 against $4.00, on the 9 same days that were read and over in both" in text
+    assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days of each, read and over" in text
     assert month(date(2025, 3, 2)).month.forecast is None
     assert "From the third day on" in words(build_report(month(date(2025, 3, 2))))
     assert month(date(2025, 3, 10), unread=[date(2025, 3, 4)]).month.forecast is None
+    assert month(date(2025, 3, 10), latest=date(2025, 4, 1)).month.forecast is None
     over = month(date(2025, 3, 31))
     assert over.month.forecast is None
     assert "The month is over" in words(build_report(over))
@@ -339,13 +340,15 @@ def test_days_that_were_not_summed_by_an_attribute_are_told_and_not_compared() -
 
 
 def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
-    text = words(build_report(report_of(daily(FIRST, 1, "5"))))
+    unread = [FIRST - timedelta(days=30)]
+    text = words(build_report(report_of(daily(FIRST, 1, "5"), unread=unread)))
     assert "the lake has no table daily_cost_by_attribute of it" in text
-    assert '--select "session_attributes or daily_cost_by_attribute" --from 2025-03-01 --to 2025-03-30' in text
+    assert "--select daily_cost_by_attribute --from 2025-01-31 --to 2025-03-30" in text
 
 
 def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
-    text = words(build_report(replace(made_up(), judge_readings=JudgeReadings({}, {TENANT: "the API ignores it"}))))
+    tried = JudgeReadings({}, {TENANT: "the API ignores it"})
+    text = words(build_report(replace(made_up(), judges=(), judge_readings=tried)))
     assert "Judge calls are not counted" in text
     assert f"At the last try, {TENANT}: the API ignores it." in text
     assert text.count("udge calls not counted") >= 8

@@ -48,10 +48,13 @@ class Doubtful:
 class Month(NamedTuple):
     """The days of a month so far, what was spent on them, and what all of it will cost if it goes on so.
 
-    The forecast is None before the third day, where days are unread, and for a month that is over.
+    `before` is the first day of the month before. The forecast is None before the third day, where days are unread, and
+    for a month that is over.
     """
 
     days: Sequence[date]
+    before: date
+    is_over: bool
     unread: int
     period: Period
     spending: Spending
@@ -84,12 +87,12 @@ class ReportData:
 
     `daily` (`daily_cost_by_reference_dataset`) also has what the period and its last month are compared with, and the
     rows without a day. `attributes` (`daily_cost_by_attribute`) has the same days; `attribute_days` are those that were
-    summed, by key. `experiments` (`experiment_summary`) and `projects` (`daily_cost_by_project`; None: not measured)
-    are the period's alone. `rejected` counts records by day, None for those without one. Of the days that were read
-    (`days_read`), `unfinished` were not over by then. `names` are datasets' names by id. `readings` has the time of
-    each day's last reading, for the days of the period of which it is noted. `judges` (`judge_rows`) are the period's;
-    `judge_readings` say what judges spent in all, and why some were not measured. `budgets` are how they stand, or
-    why that can't be told.
+    summed, by key. `experiments` (`experiment_summary`), `projects` (`daily_cost_by_project`; None: not measured) and
+    `judges` (`judge_rows`) are the period's alone. `rejected` counts records by day, None for those without one. Of the
+    days that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last. `names` are
+    datasets' names by id. `readings` has the time of each day's last reading, for the days of the period of which it is
+    noted. `judge_readings` say what judges spent in all, and why some were not measured. `budgets` are how they stand,
+    or why that can't be told.
     """
 
     first: date
@@ -103,6 +106,7 @@ class ReportData:
     doubtful: Doubtful = field(default_factory=Doubtful)
     days_read: frozenset[date] = frozenset()
     unfinished: frozenset[date] = frozenset()
+    latest: date | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[date, datetime] = field(default_factory=dict)
     judges: Sequence[Row] = ()
@@ -198,10 +202,11 @@ class ReportData:
         days, before = month_days(self.last)
         period = self._period(days, before, self.days_read)
         spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
-        length = len(days_between(*period_of("month", self.last)))
-        is_over = len(days) == length and self.last not in self.unfinished
+        month = period_of("month", self.last)
+        length = len(days_between(*month))
+        is_over = self.last not in self.unfinished if self.last == month[1] else (self.latest or self.last) > month[1]
         expected = None if unread or is_over else forecast(spending.now.cost, len(days), length)
-        return Month(days, unread, period, spending, expected)
+        return Month(days, before[0], is_over, unread, period, spending, expected)
 
     @cached_property
     def by_attribute(self) -> list[Attribute]:

@@ -45,7 +45,8 @@ def read_report_data(
     """
     _, month_before = month_days(last)
     earliest = min(month_before[0], first - (last - first) - timedelta(days=1))
-    read = [day for day in lake.days(DAILY_COST_BY_REFERENCE_DATASET) if earliest <= day <= last]
+    known = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
+    read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
     usage = [day for day in lake.days(DAILY_COST_BY_PROJECT) if first <= day <= last]
     costs = _read(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
@@ -65,6 +66,7 @@ def read_report_data(
         doubtful=doubtful([stored.rows for stored in _read(lake, SESSIONS, inside, DOUBTFUL_COLUMNS).values()]),
         days_read=frozenset(read),
         unfinished=frozenset(day for day in read if day in costs and not _is_over(costs[day])),
+        latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
         judges=judge_rows(lake, inside),
