@@ -387,6 +387,16 @@ def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> Non
     assert listed == [(rows[at]["id"], f"{at + 1}.000000000000000001") for at in range(13, 3, -1)]
 
 
+def test_the_most_expensive_experiments_are_told_with_their_judges_and_the_whole() -> None:
+    rows = [summary(1, "4.000000000000000001"), summary(2, "3"), summary(3, "2")]
+    judges = [judged(FIRST, 1, "6"), judged(FIRST, 2, None)]
+    html = build_report(report_of(daily(FIRST, 1, "9"), experiments=rows, judges=judges))
+    assert Page(html).values[rows[0]["id"]] == ["4.000000000000000001", "6", "10.000000000000000001"]
+    text = words(html)
+    assert "experiment 2 $3.00 unknown unknown" in text
+    assert "experiment 3 $2.00 not measured unknown" in text
+
+
 def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
     used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))

@@ -70,9 +70,7 @@ def _days(data: ReportData) -> Iterator[Caveat]:
         headline = "The last day is not complete" if late == [data.last] else f"{plural(len(late), 'day')} not complete"
         yield Caveat("open_days", False, headline, f"{day_ranges(late)} {was} last read; costs will grow.")
     else:
-        yield Caveat(
-            "open_days", True, "Every day was over when it was read", "No experiment can start on it any more."
-        )
+        yield Caveat("open_days", True, "Every day that was read was over", "No experiment can start on it any more.")
     parts = [bucket.long_label for bucket in data.buckets if bucket.is_part]
     if parts:
         text = f"The period has only {' and '.join(parts)} of it, so it can't be compared with whole ones."

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.judges import Spent
+from sessions_pipeline.outputs.judges import Spent, WholeCost
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
@@ -30,6 +30,7 @@ MOVERS = 3
 # The chart of all costs, drawn for a desk and for a phone: class, width and height.
 STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
 _KEYS = ("start_date", "tenant_id", "reference_dataset_id")
+_LABELS = WholeCost._fields[:5]
 
 
 class Project(NamedTuple):
@@ -56,10 +57,17 @@ def projects(data: ReportData) -> list[Project]:
     return sorted(found, key=lambda one: (one.cost is None, -(one.cost or 0), one.row["id"]))
 
 
-def most_expensive(data: ReportData) -> list[Row]:
-    """The experiments with the highest known costs."""
+def most_expensive(data: ReportData) -> list[tuple[Row, WholeCost]]:
+    """The experiments with the highest known costs of their own, and what they cost with their judges."""
+    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in data.judges}
+
+    def whole(row: Row) -> WholeCost:
+        key = row["tenant_id"], row["id"]
+        return WholeCost._make((*map(row.get, _LABELS), row["total_cost"], judged.get(key), key in judged))
+
     priced = [row for row in data.experiments if row["total_cost"] is not None]
-    return sorted(priced, key=lambda row: (-row["total_cost"], row["id"]))[:MOST_EXPENSIVE]
+    priced.sort(key=lambda row: (-row["total_cost"], row["id"]))
+    return [(row, whole(row)) for row in priced[:MOST_EXPENSIVE]]
 
 
 def main_score(row: Row) -> tuple[str, float] | None:
@@ -106,7 +114,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "experiments_as_projects": len({row["id"] for row in experiments}),
         "experiments_as_projects_cost": total(row["total_cost"] for row in experiments),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
-        "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
+        "most_expensive": [(row, cost, main_score(row)) for row, cost in most_expensive(data)],
         "judged": _judged(data),
         "shown": data.rows[:ROWS_SHOWN],
         "tenants": sorted({row["tenant_id"] for row in data.rows}),
