@@ -6,6 +6,7 @@ from sessions_pipeline.orchestration.assets import daily_assets
 from sessions_pipeline.orchestration.checks import budget_check, table_checks
 from sessions_pipeline.orchestration.judges import judge_asset
 from sessions_pipeline.orchestration.names import names_asset
+from sessions_pipeline.orchestration.notifications import notifications
 from sessions_pipeline.orchestration.partitions import daily_partitions
 from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -50,7 +51,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             ),
         ],
         schedules=schedules(settings),
-        sensors=[changed_sessions(pipeline)],
+        sensors=[changed_sessions(pipeline), *([notifications(pipeline)] if settings.notify else [])],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,
     )

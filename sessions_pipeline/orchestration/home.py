@@ -1,5 +1,6 @@
 """What a `dagster.yaml` says about where events are stored, read without importing Dagster."""
 
+import json
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,11 @@ storage:
     module: sessions_pipeline.orchestration.event_storage
     class: KeptStorage
 """
+
+
+def storage_in(folder: str) -> str:
+    """The lines of a `dagster.yaml` that keep events in its folder; by themselves they go by DAGSTER_HOME."""
+    return f"{STORAGE}    config: {{base_dir: {json.dumps(folder)}}}\n"
 
 
 def slow_storage(home: str | None) -> str | None:

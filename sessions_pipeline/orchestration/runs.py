@@ -10,7 +10,7 @@ import dagster as dg
 
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.home import STORAGE
+from sessions_pipeline.orchestration.home import storage_in
 from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.report import REPORT
@@ -56,7 +56,7 @@ def run_days(
 def temporary_instance() -> Iterator[dg.DagsterInstance]:
     """An instance in a folder that goes when the block ends, with the storage that the shipped `dagster.yaml` names."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "dagster.yaml").write_text(f"{STORAGE}telemetry: {{enabled: false}}\n")
+        Path(folder, "dagster.yaml").write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
         with dg.DagsterInstance.from_config(folder) as instance:
             yield instance
 
