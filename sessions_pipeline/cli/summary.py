@@ -17,7 +17,7 @@ from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
-from sessions_pipeline.outputs.judges import Spent, judge_rows
+from sessions_pipeline.outputs.judges import Spent, judge_rows, spent_by
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.outputs.spending import Row, Totals, total
 from sessions_pipeline.settings import Settings
@@ -136,18 +136,19 @@ def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> 
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     groups, of_dataset = defaultdict(list), defaultdict(list)
     for row in rows:
-        key = row["tenant_id"], row["reference_dataset_id"]
-        groups[periods[row["start_date"]], key].append(row)
-        of_dataset[key].append(row)
-    judges = defaultdict(list)
-    for row in judged:
-        judges[periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])].append(row)
+        groups[periods[row["start_date"]], _key(row)].append(row)
+        of_dataset[_key(row)].append(row)
+    with_judges = spent_by(rows, judged, lambda row: (periods[row["start_date"]], _key(row)))
     spent = {key: total(row["total_cost"] for row in found) or 0 for key, found in of_dataset.items()}
     lines = [
-        Line(period, key, days_read[period], period in parts, Totals.of(found), Spent.of(found, judges[period, key]))
+        Line(period, key, days_read[period], period in parts, Totals.of(found), with_judges[period, key])
         for (period, key), found in groups.items()
     ]
     return sorted(lines, key=lambda line: (line.period, -spent[line.key], line.key))
+
+
+def _key(row: Row) -> Key:
+    return row["tenant_id"], row["reference_dataset_id"]
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
@@ -168,19 +169,16 @@ def _judges(spent: Spent) -> dict[str, Any]:
     return {
         "judge_cost": exact(spent.judges) or None,
         "judges_measured": spent.measured,
+        "judges_unknown": spent.unknown,
         "judges_not_measured": spent.not_measured,
     }
 
 
 def _closing(sums: Mapping[str, Any]) -> str:
-    judges = "; judge calls not counted"
+    judges, left = "; judge calls not counted", sums["judges_unknown"] + sums["judges_not_measured"]
     if sums["judges_measured"]:
-        some = (
-            f", of {plural(sums['judges_not_measured'], 'experiment')} not counted"
-            if sums["judges_not_measured"]
-            else ""
-        )
-        judges = f"\nTheir judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{some}"
+        of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
+        judges = f"\nJudges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
     return (
         f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} "
         f"({plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost), "
