@@ -73,8 +73,10 @@ def judged(day: date, number: int, cost: str | None) -> dict[str, Any]:
 def judge_reading(total: str | None, attributed: str, **changes: Any) -> JudgeReadings:
     """What a judge project had spent, and what of it experiments claim."""
     cost = None if total is None else Decimal(total)
-    known = JudgeReading(TENANT, "evaluators", cost, Decimal(attributed), True, datetime(2025, 4, 2, tzinfo=UTC), {})
-    return JudgeReadings({TENANT: known._replace(**changes)}, {})
+    left = None if cost is None else cost - Decimal(attributed)
+    read_at = datetime(2025, 4, 2, tzinfo=UTC)
+    known = {"is_exact": True, "read_at": read_at, "skipped": {}, **changes}
+    return JudgeReadings({TENANT: JudgeReading("evaluators", cost, Decimal(attributed), left, **known)})
 
 
 def budget(name: str, limit: str, used: str | None, unpriced: int = 0) -> BudgetStatus:

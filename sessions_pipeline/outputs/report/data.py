@@ -110,7 +110,7 @@ class ReportData:
     names: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[date, datetime] = field(default_factory=dict)
     judges: Sequence[Row] = ()
-    judge_readings: JudgeReadings = field(default_factory=lambda: JudgeReadings({}, {}))
+    judge_readings: JudgeReadings = field(default_factory=JudgeReadings)
     budgets: Sequence[BudgetStatus] | str = ()
 
     @cached_property
