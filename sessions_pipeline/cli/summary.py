@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import click
@@ -25,6 +26,10 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_S
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
+IN_JSON = (
+    *("first", "last", "used", "share", "forecast", "state", "is_known"),
+    *("experiments", "unpriced", "unjudged", "unread", "read_at"),
+)
 
 
 class Line(NamedTuple):
@@ -66,10 +71,10 @@ def print_summary(
     }
     statuses = _budgets(lake, settings)
     if as_json:
-        sums |= {"budgets": [_budget_as_json(status) for status in statuses]} if settings.budgets else {}
+        sums["budgets"] = [_budget_as_json(status) for status in statuses]
         written = {name: [day.isoformat() for day in found] for name, found in sorted(made.items())}
         shown = [_as_json(line, names) for line in lines]
-        click.echo(json.dumps({**sums, "written": written, "lines": shown}, indent=2))
+        click.echo(json.dumps({**sums, "written": written, "lines": shown}, indent=2, default=_text))
         return
     if lines:
         _print_lines(lines, whole, names, by_week=len(days) > WEEK)
@@ -94,38 +99,28 @@ def _budgets(lake: Lake, settings: Settings) -> list[BudgetStatus]:
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
     """Print how budgets stand, and below the table what their sums do not hold."""
     if as_json:
-        click.echo(json.dumps([_budget_as_json(status) for status in statuses], indent=2))
+        click.echo(json.dumps([_budget_as_json(one) for one in statuses], indent=2, default=_text))
         return
+    rows = []
+    for one in statuses:
+        period, forecast = days_text(one.first, one.last), "" if one.forecast is None else money(one.forecast)
+        amounts = money(one.used), money(one.budget.limit), share(one.used, one.budget.limit)
+        rows.append((one.budget.name, period, *amounts, forecast, one.state))
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
-    rows = [
-        (
-            status.budget.name,
-            days_text(status.first, status.last),
-            money(status.used),
-            money(status.budget.limit),
-            share(status.used, status.budget.limit),
-            "" if status.forecast is None else money(status.forecast),
-            status.state,
-        )
-        for status in statuses
-    ]
     print_table(columns, rows, drop=("Period", "Forecast"))
-    for status in statuses:
-        if status.caveats:
-            click.echo(f"{visible(status.budget.name)}: {status.caveats}")
+    for one in statuses:
+        if one.caveats:
+            click.echo(f"{visible(one.budget.name)}: {one.caveats}")
 
 
 def _budget_as_json(status: BudgetStatus) -> dict[str, Any]:
-    numbers = {name: getattr(status, name) for name in ("used", "share", "forecast")}
-    return {
-        **status.budget.model_dump(mode="json", exclude_none=True),
-        # Quotients may have 80 digits.
-        **{name: None if value is None else f"{value:.18f}" for name, value in numbers.items()},
-        **{name: getattr(status, name) for name in ("state", "is_known", "experiments", "unpriced", "unjudged")},
-        "days": [status.first.isoformat(), status.last.isoformat()],
-        "unread": [day.isoformat() for day in status.unread],
-        "read_at": status.read_at and status.read_at.isoformat(),
-    }
+    said = {name: getattr(status, name) for name in IN_JSON}
+    return {**status.budget.model_dump(exclude_none=True), **said}
+
+
+def _text(value: Decimal | date) -> str:
+    # A quotient may have 80 digits.
+    return value.isoformat() if isinstance(value, date) else f"{value:.18f}"
 
 
 def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> list[Line]:

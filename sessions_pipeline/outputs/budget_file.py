@@ -8,16 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.settings import Settings
@@ -44,7 +35,7 @@ class Budget(BaseModel):
     dataset: str | None = None
     attribute: str | None = None
     value: str | None = None
-    workspace: Annotated[str, StringConstraints(to_lower=True)] | None = None
+    workspace: str | None = None
     include_judges: bool = False
 
     @model_validator(mode="after")

@@ -20,12 +20,7 @@ from sessions_pipeline.outputs.dataset_names import Key, dataset_called, known_n
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share
 from sessions_pipeline.outputs.judges import Spent
 from sessions_pipeline.outputs.spending import Row, forecast, period_of
-from sessions_pipeline.tables import (
-    DAILY_COST_BY_ATTRIBUTE,
-    JUDGE_COST_BY_EXPERIMENT,
-    SESSION_ATTRIBUTES,
-    Table,
-)
+from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
 from sessions_pipeline.tables.readings import Reading, noted_readings, open_workspaces
@@ -174,13 +169,14 @@ def last_readings(lake: Lake, day: date) -> list[Reading]:
 def _subject(budget: Budget, names: Mapping[Key, str], readings: Readings) -> dict[str, str]:
     """The columns that say which rows a budget is about, and their values."""
     read = {workspace for of_day in readings.values() for reading in of_day for workspace in reading.workspaces}
-    if budget.workspace and read and budget.workspace not in read:
+    workspace = budget.workspace and budget.workspace.lower()
+    if workspace and read and workspace not in read:
         known = " or ".join(sorted(read))
-        raise SettingError(VARIABLE, f"budget {budget.name!r}: {budget.workspace} was never read; write {known}")
+        raise SettingError(VARIABLE, f"budget {budget.name!r}: {workspace} was never read; write {known}")
     try:
         # An empty lake knows no names.
         dataset = dataset_called(budget.dataset, names) if budget.dataset and names else budget.dataset
     except UsageError as error:
         raise SettingError(VARIABLE, f"budget {budget.name!r}: {error}") from None
-    subject = zip(_SUBJECT, (dataset, budget.workspace, budget.attribute, budget.value), strict=True)
+    subject = zip(_SUBJECT, (dataset, workspace, budget.attribute, budget.value), strict=True)
     return {column: value for column, value in subject if value is not None}

@@ -108,7 +108,7 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
     first, second = load_budgets(settings_of(tmp_path, text))
     assert (first.name, first.limit, first.period, first.warn_at) == ("all", Decimal("400.00"), "month", Decimal("0.8"))
     assert (first.dataset, first.attribute, first.workspace, first.include_judges) == (None, None, None, False)
-    assert (second.limit, second.warn_at, second.workspace) == (Decimal("0.1"), 1, "abc")
+    assert (second.limit, second.warn_at, second.workspace) == (Decimal("0.1"), 1, "ABC")
     assert load_budgets(Settings()) == ()
 
 
