@@ -142,7 +142,7 @@ def without_secrets(text: str) -> str:
         found = dict(os.environ)
     values = [value for name, value in found.items() if _SECRET.search(name)]
     # SESSIONS_PIPELINE_NOTIFY may hold several.
-    secrets = {part for value in values for part in (value, *value.split(",")) if len(part) > 3}  # noqa: PLR2004
+    secrets = {part for value in values for part in (value, *re.split(r"[\s,]+", value)) if len(part) > 3}  # noqa: PLR2004
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return _PASSWORD.sub("***@", text)

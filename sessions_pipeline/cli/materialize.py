@@ -103,7 +103,7 @@ def report(first: datetime | None, last: datetime | None, output: Path | None) -
         raise UsageError("give both --from and --to, or neither")
     else:
         days = latest_days(lake)
-    click.echo(write_report(lake, *days, output))
+    click.echo(write_report(lake, *days, output, budgets_at=(settings, datetime.now(UTC))))
 
 
 @click.command(

@@ -97,20 +97,13 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
 
 
 @contextmanager
-def temporary_instance() -> Iterator[dg.DagsterInstance]:
-    """An instance in a folder that goes when the block ends, with the storage that the shipped `dagster.yaml` names."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "dagster.yaml").write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
-        with dg.DagsterInstance.from_config(folder) as instance:
-            yield instance
-
-
-@contextmanager
 def _open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
     if not home:
         say("DAGSTER_HOME is not set: this run is not kept in Dagster's history")
-        with temporary_instance() as instance:
-            yield instance
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "dagster.yaml").write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
+            with dg.DagsterInstance.from_config(folder) as instance:
+                yield instance
         return
     if not Path(home).is_absolute() or not Path(home).is_dir():
         raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")

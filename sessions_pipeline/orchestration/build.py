@@ -45,7 +45,7 @@ def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[No
 
     lake = pipeline.open_lake()
     first, last = latest_days(lake)
-    address = write_report(lake, first, last)
+    address = write_report(lake, first, last, budgets_at=(pipeline.settings, pipeline.clock()))
     return dg.MaterializeResult(
         metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
     )

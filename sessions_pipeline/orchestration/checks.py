@@ -14,13 +14,8 @@ from sessions_pipeline.orchestration.schedules import tagged_range
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.process_day import day_tables
-from sessions_pipeline.tables import (
-    CHECKS,
-    DAILY_COST_BY_REFERENCE_DATASET,
-    REFERENCE_DATASETS,
-    SESSIONS,
-    CheckResult,
-)
+from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.table import Check, needed
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
@@ -61,7 +56,7 @@ def budget_check() -> dg.AssetChecksDefinition:
     """`costs_are_within_budget`; it waits for the names that budgets may go by."""
 
     @dg.asset_check(
-        asset=DAILY_COST_BY_REFERENCE_DATASET.name,
+        asset=DAILY.name,
         additional_deps=[REFERENCE_DATASETS.name],
         name=BUDGET_CHECK,
         description="No budget has reached its warning, nor its limit.",

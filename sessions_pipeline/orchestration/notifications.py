@@ -8,20 +8,10 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
-from sessions_pipeline.errors import SessionsPipelineError, SettingError
+from sessions_pipeline.errors import SettingError
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.budget_file import load_budgets
-from sessions_pipeline.outputs.budgets import budget_statuses
-from sessions_pipeline.outputs.notifications import (
-    A_DAY,
-    Memory,
-    Notice,
-    deliver,
-    lake_notices,
-    last_refresh,
-    require_apprise,
-)
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
 
@@ -58,7 +48,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
         found, runs_from = run_notices(context.instance, memory.runs_from, now)
         found += api_notices(context.instance, now)
         executor = ThreadPoolExecutor(1)
-        looking = executor.submit(look, pipeline, memory, now)
+        looking = executor.submit(look, pipeline.settings, memory, now)
         executor.shutdown(wait=False)
         try:
             found += looking.result(LOOK_SECONDS)
@@ -68,20 +58,10 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
         sent = send(pipeline.settings, due, context.log.warning)
         # Runs of which something could not be sent are looked at again.
         cursor = memory.after(sent, now, runs_from if len(sent) == len(due) else memory.runs_from)
-        said = "; ".join(notice.title for notice in sent) or "nothing to send"
-        return dg.SensorResult(cursor=cursor.dump(), skip_reason=said)
+        titles = "; ".join(notice.title for notice in sent) or "nothing"
+        return dg.SensorResult(cursor=cursor.dump(), skip_reason=f"sent: {titles}")
 
     return notifications
-
-
-def look(pipeline: Pipeline, memory: Memory, now: datetime) -> list[Notice]:
-    """What the data root says, or why it can't be looked at."""
-    try:
-        lake = pipeline.open_lake(read_only=True)
-        statuses = budget_statuses(lake, load_budgets(pipeline.settings), now)
-        return list(lake_notices(statuses, last_refresh(lake, pipeline.settings, now), memory, now))
-    except SessionsPipelineError as error:
-        return [Notice("data root", "Budgets and the last refresh can't be looked at", str(error), now + A_DAY)]
 
 
 def send(settings: Settings, notices: Sequence[Notice], warn: Callable[[str], object]) -> list[Notice]:
@@ -123,17 +103,18 @@ def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> 
 
 
 def _failed(run: dg.DagsterRun, event: dg.DagsterEvent, now: datetime) -> Notice:
-    data, first = event.job_failure_data, event.job_failure_data.first_step_failure_event
-    error = data.error or (first.step_failure_data.error if first else None)
-    # Around ours, Dagster puts an error of its own.
-    error = (error.cause or error) if error else None
-    reason = error.message.partition(": ")[2].splitlines()[0] if error else event.message
-    return Notice(
-        f"run of {run.job_name}: {error.cls_name if error else ''}",
-        "A materialization failed" if run.job_name.startswith("__") else f"{run.job_name} failed",
-        f"{reason}\nThe schedule tries again; see run {run.run_id} in the Dagster UI, and `sessions-pipeline doctor`.",
-        now + A_DAY,
-    )
+    # A run that was lost has neither an error nor a failed step.
+    data = event.job_failure_data if event.event_specific_data else None
+    step = data.first_step_failure_event if data else None
+    error = (data and data.error) or (step and step.step_failure_data.error)
+    kind, reason = "", event.message or "no reason was given"
+    if error is not None:
+        # Around ours, Dagster puts an error of its own.
+        error = error.cause or error
+        kind, reason = str(error.cls_name), re.sub(r"^[\w.]+: ", "", error.message).partition("\n")[0]
+    title = "A materialization failed" if run.job_name.startswith("__") else f"{run.job_name} failed"
+    text = f"{reason}\nThe schedule tries again. Dagster UI: run {run.run_id}; else `sessions-pipeline doctor`."
+    return Notice(f"run of {run.job_name}: {kind}", title, text, now + A_DAY)
 
 
 def api_notices(instance: dg.DagsterInstance, now: datetime) -> Iterator[Notice]:

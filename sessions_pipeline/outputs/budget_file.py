@@ -8,16 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.settings import Settings
@@ -44,7 +35,7 @@ class Budget(BaseModel):
     dataset: str | None = None
     attribute: str | None = None
     value: str | None = None
-    workspace: Annotated[str, StringConstraints(to_lower=True)] | None = None
+    workspace: str | None = None
     include_judges: bool = False
 
     @model_validator(mode="after")
@@ -99,7 +90,8 @@ def _problem(error: ValidationError) -> str:
         return f"{place} should be written [[budget]], with two brackets"
     if first["type"] == "extra_forbidden":
         keys = ["budget"] if len(first["loc"]) == 1 else [*Budget.model_fields]
-        return f"{place} is no key; write {' or '.join(difflib.get_close_matches(str(first['loc'][-1]), keys, n=1) or keys)}"
+        close = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
+        return f"{place} is no key; write {' or '.join(close or keys)}"
     if first["type"] == "missing":
         return f"{place} is missing"
     return f"{place} {re.sub('^(Value error, |(Input|String|Decimal input) (?=should))', '', first['msg'])}"

@@ -13,9 +13,10 @@ from typing import NamedTuple, Self
 import msgspec
 
 from sessions_pipeline.days import days_between, midnight, utc_day
-from sessions_pipeline.errors import SettingError
+from sessions_pipeline.errors import SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budgets import BudgetStatus, last_readings
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, last_readings
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
 
@@ -69,13 +70,24 @@ class Memory:
         return replace(self, looked=now, runs_from=runs_from, sent={**still, **new})
 
 
+def look(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
+    """What the data root says, or why it can't be looked at."""
+    try:
+        lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+        statuses = budget_statuses(lake, load_budgets(settings), now)
+        return list(lake_notices(statuses, last_refresh(lake, settings, now), memory, now))
+    except SessionsPipelineError as error:
+        return [Notice("data root", "Budgets and the last refresh can't be looked at", str(error), now + A_DAY)]
+
+
 def lake_notices(
     statuses: Iterable[BudgetStatus], last: datetime | None, memory: Memory, now: datetime
 ) -> Iterator[Notice]:
     """Budgets at their warning or beyond their limit, and that the last refresh began hours ago."""
     for status in statuses:
         if happened := BUDGETS.get(status.state):
-            text = f"{status.headline}\n{status.caveats}\nThe cost report says which experiments cost most."
+            says = (status.headline, status.caveats, "See the cost report, and `sessions-pipeline budget`.")
+            text = "\n".join(filter(None, says))
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, midnight(status.last) + A_DAY)
     # Where nobody looked for so long either, this was not running, and a refresh is on its way.

@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.cli.run import QUIET, execute, temporary_instance
+from sessions_pipeline.cli.run import QUIET, execute
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.schedules import range_tags
@@ -42,12 +42,13 @@ class House:
 
     def __init__(self, sandbox: Sandbox, receiver: Receiver, instance: dg.DagsterInstance, folder: Path) -> None:
         self.sandbox, self.receiver, self.instance = sandbox, receiver, instance
-        (folder / "budgets.toml").write_text(BUDGETS)
+        self.file = folder / "budgets.toml"
+        self.file.write_text(BUDGETS)
         self.settings: Settings = settings_for(
             sandbox.url,
             folder / "lake",
             SESSIONS_PIPELINE_NOTIFY=receiver.address,
-            SESSIONS_PIPELINE_BUDGETS=str(folder / "budgets.toml"),
+            SESSIONS_PIPELINE_BUDGETS=str(self.file),
             SESSIONS_PIPELINE_START_DATE=FIRST,
             SESSIONS_PIPELINE_LOOKBACK_DAYS=2,
         )
@@ -56,12 +57,14 @@ class House:
     def run(self, at: datetime) -> None:
         execute(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
 
-    def check(self, name: str, at: datetime) -> None:
+    def check(self, name: str, at: datetime) -> dg.ExecuteInProcessResult:
         job = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
         key = dg.AssetCheckKey(dg.AssetKey(DAILY.name), name)
-        job.get_implicit_global_asset_job_def().get_subset(
-            asset_selection=set(), asset_check_selection={key}
-        ).execute_in_process(instance=self.instance, run_config=QUIET, tags=range_tags(FIRST, TODAY))
+        return (
+            job.get_implicit_global_asset_job_def()
+            .get_subset(asset_selection=set(), asset_check_selection={key})
+            .execute_in_process(instance=self.instance, run_config=QUIET, tags=range_tags(FIRST, TODAY))
+        )
 
     def tick(self, at: datetime) -> dict[str, str]:
         """What the sensor sends at a moment: texts by title, without the product's name."""
@@ -78,7 +81,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     with (
         running_sandbox(texts=some_records(), now=NOW) as sandbox,
         receiving() as receiver,
-        temporary_instance() as instance,
+        dg.DagsterInstance.ephemeral() as instance,
     ):
         yield House(sandbox, receiver, instance, tmp_path)
 
@@ -124,3 +127,32 @@ def test_each_kind_of_trouble_is_sent_once_and_says_what_to_do_and_where_to_look
     assert set(sent) == {"No successful refresh for three hours"}
     assert "began at 2026-03-20 15:30 UTC" in sent["No successful refresh for three hours"]
     assert house.tick(NOW + timedelta(minutes=220)) == {}
+
+
+def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run(house: House) -> None:
+    house.run(NOW)
+
+    def found(budgets: str) -> dg.AssetCheckEvaluation:
+        house.file.write_text(budgets)
+        [evaluation] = house.check("costs_are_within_budget", NOW).get_asset_check_evaluations()
+        return evaluation
+
+    beyond, near, far = (f"[[budget]]{one}" for one in BUDGETS.split("[[budget]]")[1:])
+    evaluation = found(far)
+    assert (evaluation.passed, set(evaluation.metadata)) == (True, {"month"})
+    evaluation = found(near + far)
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+    evaluation = found(beyond + near + far)
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert str(evaluation.metadata["today"].value).startswith("$113.75 of $130.00 (87.5 %)")
+    evaluation = found('[[budget]]\nname = "x"')
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "budget 1: limit is missing" in str(evaluation.description)
+    house.cursor = None
+    assert set(house.tick(NOW)) == {"Budgets and the last refresh can't be looked at"}
+
+
+def test_without_the_settings_there_is_neither_check_nor_sensor() -> None:
+    repository = build_definitions(Hasty(settings_for("http://127.0.0.1:9", Path("lake")))).get_repository_def()
+    assert [sensor.name for sensor in repository.sensor_defs] == ["changed_sessions"]
+    assert "costs_are_within_budget" not in {key.name for key in repository.asset_graph.asset_check_keys}
