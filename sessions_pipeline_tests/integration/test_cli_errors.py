@@ -25,7 +25,7 @@ from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbo
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
 
-COMMANDS = ("materialize", "list", "report", "doctor", "sandbox", "demo")
+COMMANDS = ("materialize", "list", "report", "budget", "doctor", "sandbox", "demo")
 TODAY = datetime.now(UTC).date()
 KEY = "lsv2_pt_d15tinc71ve_0123456789"
 
