@@ -23,15 +23,15 @@ from sessions_pipeline.validation.types import MONEY
 
 # Who sends the invoice is not known here, and what it says is not either.
 _ESTIMATE = "LangSmith (estimate)"
-# A Parquet file has no coarser times than milliseconds, and a CSV file must show seconds.
-_TIME, _QUANTITY = pa.timestamp("s", "UTC"), pa.decimal128(20, 0)
+# Seconds, because a CSV file shows the unit; one decimal place, because readers of CSV take whole numbers for integers.
+_TIME, _QUANTITY = pa.timestamp("s", "UTC"), pa.decimal128(20, 1)
 _READ = ("id", "tenant_id", "reference_dataset_id", "name", "run_count", "total_tokens", "total_cost")
 SCHEMA = pa.schema(
     [
         *(pa.field(f"{kind}Cost", MONEY, nullable=False) for kind in ("Billed", "Effective", "List", "Contracted")),
         *(pa.field(f"{kind}Period{end}", _TIME, False) for kind in ("Billing", "Charge") for end in ("Start", "End")),
         *(pa.field(name, pa.string(), False) for name in ("BillingAccountId", "BillingAccountType", "BillingCurrency")),
-        *(pa.field(name, pa.string()) for name in ("BillingAccountName", "ChargeClass")),
+        *(pa.field(name, pa.string()) for name in ("BillingAccountName", "ChargeClass", "InvoiceId")),
         *(pa.field(f"Charge{what}", pa.string(), False) for what in ("Category", "Frequency", "Description")),
         *(pa.field(name, pa.string(), False) for name in ("ServiceCategory", "ServiceSubcategory", "ServiceName")),
         *(pa.field(name, pa.string(), False) for name in ("ProviderName", "PublisherName", "InvoiceIssuerName")),
