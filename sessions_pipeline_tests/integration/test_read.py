@@ -63,7 +63,7 @@ def test_rows_without_a_day_come_only_where_no_days_are_asked_for(root: Path) ->
     ("start", "end", "unread"),
     [
         (DAYS[11], DAYS[-1], "16 Mar 2025"),
-        (None, date(2025, 3, 19), "16 Mar 2025, 18 Mar – 19 Mar 2025"),
+        (None, date(2025, 3, 19), "16 Mar 2025, 18 Mar \N{EN DASH} 19 Mar 2025"),
         (date(2025, 5, 1), None, "1 May 2025"),
     ],
 )
@@ -122,9 +122,7 @@ def test_what_cannot_be_read_is_one_line(
     assert str(raised.value).startswith(says)
 
 
-def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Path, tmp_path: Path) -> None:
     with pytest.raises(NotReadError, match=f"^{tmp_path}/data: no lake is here; "):
         sessions_pipeline.read("sessions")
     (tmp_path / ".env").write_text(f"SESSIONS_PIPELINE_DATA_ROOT={root}\n")
@@ -133,8 +131,7 @@ def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    script = (
-        "import sys, sessions_pipeline; print(sorted({'dagster', 'pandas', 'pyarrow', 'pydantic'} & {*sys.modules}))"
-    )
+    heavy = {"dagster", "pandas", "pyarrow", "pydantic"}
+    script = f"import sys, sessions_pipeline; print(sorted({heavy} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
