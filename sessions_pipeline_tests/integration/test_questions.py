@@ -1,5 +1,6 @@
 """The ten questions of docs/reading.md, asked of the sandbox's data: each answer equals one computed independently."""
 
+import itertools
 import json
 import re
 from collections import Counter, defaultdict
@@ -17,10 +18,11 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.parameters import DatasetsQuery, SessionsQuery
+from sessions_pipeline.sandbox.server import Api
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS
 from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
 from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_datasets
+from sessions_pipeline.validation.records import read_page
 from sessions_pipeline_tests.days import RULES, fetched
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -34,26 +36,26 @@ Record = dict[str, Any]
 Answer = list[tuple[Any, ...]]
 
 
-def pages(of: Callable[[int], tuple[list[str], int]]) -> list[str]:
-    """All texts of a list."""
-    number = of(0)[1]
-    return [text for offset in range(0, number, 100) for text in of(offset)[0]]
+def listed(answer: Callable[[list[tuple[str, str]], str], Any], workspace: str) -> Iterator[str]:
+    """The texts of all of a workspace's records, as the API gives them page by page."""
+    for offset in itertools.count(step=100):
+        pairs = [("include_stats", "true"), ("limit", "100"), ("offset", str(offset))]
+        page = read_page(answer(pairs, workspace).body)
+        yield from (record.payload for record in page)
+        if not page:
+            return
 
 
 class Company:
     """What the sandbox says, and a lake made of it."""
 
     def __init__(self, root: Path) -> None:
-        data = CompanyData(NOW, broken=False)
+        api = Api(CompanyData(NOW, broken=False), NOW)
         self.records: list[Record] = []
         lake, texts = Lake.open(str(root), query={}), {}
         for workspace in (WORKSPACE, OTHER_WORKSPACE):
-
-            def sessions(offset: int, workspace: str = workspace) -> tuple[list[str], int]:
-                return data.page(SessionsQuery(include_stats=True, offset=offset), workspace)
-
             texts[workspace] = defaultdict[date, list[str]](list)
-            for text in pages(sessions):
+            for text in listed(api.sessions, workspace):
                 record = json.loads(text, parse_float=Decimal)
                 self.records.append(record)
                 texts[workspace][date.fromisoformat(record["start_time"][:10])].append(text)
@@ -63,7 +65,7 @@ class Company:
         daily, read = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS), {day: day < NOW.date() for day in DAYS}
         for period in PERIODS:
             lake.replace(period.table, None, sum_periods(period, None, daily, read, DAYS), {})
-        named = [text for one in texts for text in data.datasets_page(DatasetsQuery(), one)[0]]
+        named = [text for one in texts for text in listed(api.datasets, one)]
         table = merge_datasets(None, dataset_rows(named, NOW), list(texts), NOW)
         lake.replace(REFERENCE_DATASETS, None, table, {})
         datasets = [json.loads(text) for text in named]
