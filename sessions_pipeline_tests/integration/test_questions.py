@@ -28,7 +28,8 @@ from sessions_pipeline_tests.days import RULES, fetched
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(59, -1, -1)]
 OCTOBER = date(2026, 10, 1), date(2026, 10, 31)
-PAGE = (Path(__file__).parents[2] / "docs" / "reading.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE, README = (ROOT / "docs" / "reading.md").read_text(), (ROOT / "README.md").read_text()
 QUESTION = re.compile(r"^\*\*(\S[^*]*\?)\*\*.*?^```sql\n(.*?)^```", re.MULTILINE | re.DOTALL)
 STATEMENTS = dict(QUESTION.findall(PAGE))
 
@@ -226,3 +227,16 @@ def test_the_answer_equals_one_computed_independently(
 
 def test_every_question_has_an_answer() -> None:
     assert list(STATEMENTS) == list(ANSWERS)
+
+
+def test_the_readmes_lines_add_up_the_same(
+    made: tuple[Company, duckdb.DuckDBPyConnection], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    company, connection = made
+    (root,) = connection.sql("SELECT getvariable('data_root')").fetchall()[0]
+    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", root)
+    (lines,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    exec(lines, {})
+    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:-1])
+    found = grouped(company.experiments(date(2026, 11, 1), date(2026, 11, 25)), company.name)
+    assert {name: Decimal(cost) for name, cost in shown.items()} == {name: total(rows) for name, rows in found.items()}

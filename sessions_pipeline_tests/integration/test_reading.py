@@ -8,7 +8,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from importlib.resources import files
 from importlib.util import find_spec

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import sessions_pipeline
+from sessions_pipeline.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 GENERATED = "data-dictionary.md"
@@ -46,3 +47,10 @@ def test_every_message_of_the_troubleshooting_page_is_one_of_the_codes() -> None
     parts = [part.strip() for message in messages for part in message.split("…") if part.strip()]
     assert len(messages) > 20
     assert [part for part in parts if part not in said] == []
+
+
+def test_every_setting_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    aliases = [field.validation_alias for name, field in Settings.model_fields.items() if name != "warnings"]
+    names = [name for alias in aliases for name in getattr(alias, "choices", [alias])]
+    assert [name for name in names if f"`{name}`" not in page] == []
