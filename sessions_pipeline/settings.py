@@ -99,6 +99,8 @@ class Settings(BaseModel):
     page_size: int = Field(100, ge=1, le=100)
     query: Annotated[Mapping[str, Any], BeforeValidator(_json_object)] = {}
     attributes: Names = ("models", "git.branch")
+    judge_project: str = Field("evaluators", min_length=1)
+    judge_requests: int = Field(1000, ge=0)
     max_rejected_ratio: float = Field(0.2, ge=0, le=1)
     redact: Names = ()
     keep_readings_days: int | None = Field(None, ge=1)

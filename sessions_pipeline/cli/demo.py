@@ -11,6 +11,8 @@ from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import DEMO, Settings
 
 DAYS, SHOWN = 60, 30
+# A request for each experiment's judges takes 5 ms: those of the days shown, which are some 25 a day.
+JUDGE_REQUESTS = 780
 ROOT = Path("data/demo")
 
 
@@ -28,7 +30,8 @@ def demo(days: int) -> None:
     with running_sandbox() as sandbox:
         click.echo(f"Sandbox API on {sandbox.url}: reading {days} days, {first} to {today}")
         settings = demo_settings(sandbox.url, sandbox.key, first)
-        made = run_days(settings, first, today, select="*")
+        # Judges of older experiments are asked for, too: this API keeps its traces for ever.
+        made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=SHOWN))
     print_summary(settings, made, max(first, today - timedelta(days=SHOWN - 1)), today)
     variables = f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} DAGSTER_HOME={settings.dagster_home}"
     from_a_wheel = f"{variables} dagster dev -m sessions_pipeline.definitions"
@@ -51,6 +54,7 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
             "LANGSMITH_ENDPOINT": url,
             "SESSIONS_PIPELINE_DATA_ROOT": str(ROOT),
             "SESSIONS_PIPELINE_START_DATE": first,
+            "SESSIONS_PIPELINE_JUDGE_REQUESTS": JUDGE_REQUESTS,
             "DAGSTER_HOME": str(home),
         }
     )

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,19 @@ def _wait_for_the_lock(dialect: Any, _record: Any, _arguments: Any, options: dic
 
 
 def run_days(
-    settings: Settings, first: date, last: date, *, select: str | None = None, as_of: datetime | None = None
+    settings: Settings, first: date, last: date, *, select: str | None = None, **pipeline: Any
 ) -> dict[str, list[date]]:
     """Materialise the days, both included; the days that were written, by asset, all assets of the run among them.
+
+    `pipeline` are more values of the `Pipeline`, such as `as_of`.
 
     Raises:
         SessionsPipelineError: what went wrong, in one line.
     """
     home = settings.dagster_home
     with _open_instance(home) as instance, progress_bar((last - first).days + 1) as on_day, _naming(home):
-        pipeline = Pipeline(settings, on_day=on_day, as_of=as_of)
-        result = runs.run_days(pipeline, first, last, instance=instance, select=select)
+        made_with = Pipeline(settings, on_day=on_day, **pipeline)
+        result = runs.run_days(made_with, first, last, instance=instance, select=select)
     made: dict[dg.AssetKey, set[date]] = {key: set() for key in result.job_def.asset_layer.selected_asset_keys}
     for event in result.get_asset_materialization_events():
         if event.asset_key is not None and event.partition:

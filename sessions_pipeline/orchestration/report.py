@@ -7,6 +7,7 @@ from sessions_pipeline.orchestration.recording import OWNERS
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     EXPERIMENT_SUMMARY,
+    JUDGE_COST_BY_EXPERIMENT,
     REFERENCE_DATASETS,
     WEEKLY_COST_BY_REFERENCE_DATASET,
 )
@@ -24,6 +25,7 @@ def report_asset() -> dg.AssetsDefinition:
             EXPERIMENT_SUMMARY.name,
             REFERENCE_DATASETS.name,
             DAILY_COST_BY_PROJECT.name,
+            JUDGE_COST_BY_EXPERIMENT.name,
         ],
         group_name="insight",
         owners=OWNERS,

@@ -15,10 +15,16 @@ from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.report import REPORT
 from sessions_pipeline.orchestration.schedules import REFRESH
-from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, REFERENCE_DATASETS
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_PROJECT,
+    JUDGE_COST_BY_EXPERIMENT,
+    RAW_SESSIONS,
+    REFERENCE_DATASETS,
+)
 
 # What a rebuild from the stored readings leaves alone: it comes from the API, or describes the present.
-OF_THE_PRESENT = (RAW_SESSIONS.name, REFERENCE_DATASETS.name, DAILY_COST_BY_PROJECT.name, REPORT)
+_PRESENT = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
+OF_THE_PRESENT = (*(table.name for table in _PRESENT), REPORT)
 # Dagster's own log stays off the terminal; errors are told by the command line.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

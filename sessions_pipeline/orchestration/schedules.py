@@ -1,4 +1,4 @@
-"""When days are refreshed: every hour the latest, every night the last 31; and when projects are measured."""
+"""When days are refreshed: every hour the latest, every night the last 31, projects and judges."""
 
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
@@ -10,15 +10,17 @@ from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.settings import Settings
 
 REFRESH = "refresh_sessions"
-MEASURE = "measure_project_costs"
+MEASURE_PROJECTS, MEASURE_JUDGES = "measure_project_costs", "measure_judge_costs"
 # Feedback may arrive without new runs, and the API's stats reach 31 days back.
 NIGHTLY_DAYS = 31
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Every hour today and the lookback days, every night the last 31 days, one run each; every night the projects."""
+    """Every hour today and the lookback days, every night the last 31 days, one run each; then projects and judges."""
 
-    def schedule(name: str, cron: str, description: str, days_back: int | None = None) -> dg.ScheduleDefinition:
+    def schedule(
+        name: str, cron: str, description: str, *, job: str = REFRESH, days_back: int | None = None
+    ) -> dg.ScheduleDefinition:
         def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
             if days_back is None:
                 return dg.RunRequest()
@@ -27,7 +29,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
         return dg.ScheduleDefinition(
             name=name,
-            job_name=MEASURE if days_back is None else REFRESH,
+            job_name=job,
             cron_schedule=cron,
             execution_timezone="UTC",
             execution_fn=request,
@@ -38,10 +40,12 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     lookback, nightly = settings.lookback_days, NIGHTLY_DAYS - 1
     late = f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs."
     missed = "Measures what every project used yesterday, and on days missed while it was down."
+    judges = "Measures what evaluators have spent on experiments that ran lately."
     return [
-        schedule("hourly_refresh", "0 * * * *", f"Refreshes today and the {lookback} days before.", lookback),
-        schedule("nightly_refresh", "30 2 * * *", late, nightly),
-        schedule("nightly_project_costs", "0 3 * * *", missed),
+        schedule("hourly_refresh", "0 * * * *", f"Refreshes today and the {lookback} days before.", days_back=lookback),
+        schedule("nightly_refresh", "30 2 * * *", late, days_back=nightly),
+        schedule("nightly_project_costs", "0 3 * * *", missed, job=MEASURE_PROJECTS),
+        schedule("nightly_judge_costs", "30 3 * * *", judges, job=MEASURE_JUDGES),
     ]
 
 
