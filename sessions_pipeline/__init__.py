@@ -25,7 +25,8 @@ def read(
     Returns:
         The table's columns and, as the last one, its day (date32). `dataset`, behind `reference_dataset_id`, is the
         dataset's present name, else the one that experiments say, else the id; of two datasets of one name, each has
-        its id in brackets. Days that were never read are a `UserWarning`.
+        its id in brackets. `experiment_summary` also has `judge_cost` and `whole_cost`, null where judges were not
+        measured or one of the two is unknown. Days that were never read are a `UserWarning`.
 
     Raises:
         UsageError: there is no such table, or no such day.

@@ -1,7 +1,8 @@
-"""Any table of the lake as one Arrow table with datasets by name, for notebooks and scripts."""
+"""Any table of the lake as one Arrow table, with datasets by name and judges beside experiments, for notebooks."""
 
 import difflib
 import warnings
+from collections.abc import Sequence
 from datetime import date, datetime
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.dataset_names import dataset_names
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
+from sessions_pipeline.outputs.judges import whole_costs
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import SESSIONS, TABLES, Table
+from sessions_pipeline.tables import EXPERIMENT_SUMMARY, SESSIONS, TABLES, Table
+from sessions_pipeline.validation.types import MONEY
 
 _BOTH = "tenant_id", "reference_dataset_id"
 
@@ -45,8 +48,9 @@ def read(
     if unread:
         message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
         warnings.warn(message, stacklevel=3)
-    undated: list[Day] = [UNDATED] if first is last is None and lake.has(asked, UNDATED) else []
-    return _with_names(lake, lake.read_days(asked, [*days, *undated]), days)
+    chosen: list[Day] = [*days, *([UNDATED] if first is last is None and lake.has(asked, UNDATED) else [])]
+    rows = _with_names(lake, lake.read_days(asked, chosen), days)
+    return _with_judges(lake, rows, chosen) if asked is EXPERIMENT_SUMMARY else rows
 
 
 def _table(name: str) -> Table:
@@ -89,3 +93,14 @@ def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
     labels = dataset_labels((one for _, one in keys), {key[1]: names.get(key, key[1]) for key in keys})
     column = pa.array([labels.get(one) for one in ids], pa.string())
     return rows.add_column(rows.schema.get_field_index(_BOTH[1]) + 1, "dataset", column)
+
+
+def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
+    """With `judge_cost` and `whole_cost` behind the experiments' own; null where judges' cost is not known."""
+    costs = {(one.tenant_id, one.id): one for one in whole_costs(lake, days)}
+    found = [
+        costs[key] for key in zip(rows.column("tenant_id").to_pylist(), rows.column("id").to_pylist(), strict=True)
+    ]
+    place = rows.schema.get_field_index("total_cost") + 1
+    rows = rows.add_column(place, "whole_cost", pa.array([one.whole for one in found], MONEY))
+    return rows.add_column(place, "judge_cost", pa.array([one.judges for one in found], MONEY))

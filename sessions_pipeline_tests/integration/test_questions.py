@@ -19,14 +19,20 @@ from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.sandbox.server import Api
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
+    REFERENCE_DATASETS,
+)
 from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
 from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_datasets
 from sessions_pipeline.validation.records import read_page
+from sessions_pipeline_tests.builders import table_of
 from sessions_pipeline_tests.days import RULES, fetched
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(59, -1, -1)]
+JUDGED = date(2026, 11, 20)
 OCTOBER = date(2026, 10, 1), date(2026, 10, 31)
 ROOT = Path(__file__).parents[2]
 PAGE, README = (ROOT / "docs" / "reading.md").read_text(), (ROOT / "README.md").read_text()
@@ -53,6 +59,7 @@ class Company:
     def __init__(self, root: Path) -> None:
         api = Api(CompanyData(NOW, broken=False), NOW)
         self.records: list[Record] = []
+        self.judged: dict[str, Decimal | None] = {}
         lake, texts = Lake.open(str(root), query={}), {}
         for workspace in (WORKSPACE, OTHER_WORKSPACE):
             texts[workspace] = defaultdict[date, list[str]](list)
@@ -66,6 +73,7 @@ class Company:
         daily, read = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS), {day: day < NOW.date() for day in DAYS}
         for period in PERIODS:
             lake.replace(period.table, None, sum_periods(period, None, daily, read, DAYS), {})
+        lake.replace(JUDGE_COST_BY_EXPERIMENT, JUDGED, self.judges(api), {})
         named = [text for one in texts for text in listed(api.datasets, one)]
         table = merge_datasets(None, dataset_rows(named, NOW), list(texts), NOW)
         lake.replace(REFERENCE_DATASETS, None, table, {})
@@ -75,6 +83,18 @@ class Company:
             one["id"]: one["name"] if taken[one["name"]] == 1 else f"{one['name']} ({one['id'][:8]})"
             for one in datasets
         }
+
+    def judges(self, api: Api) -> Any:
+        """What the sandbox's evaluators have spent on each of a day's experiments."""
+        rows = []
+        for one in self.experiments(JUDGED, JUDGED):
+            only = f'and(eq(metadata_key, "experiment"), eq(metadata_value, {json.dumps(one["name"])}))'
+            pairs = [("name", "evaluators"), ("include_stats", "true"), ("stats_filter", only)]
+            (found,) = json.loads(api.sessions(pairs, one["tenant_id"]).body)
+            self.judged[one["id"]] = found["total_cost"] and Decimal(found["total_cost"])
+            measures = {name: one[name] for name in ("id", "tenant_id", "reference_dataset_id")}
+            rows.append({**measures, "total_cost": found["total_cost"], "stats_as_of": NOW, "read_at": NOW})
+        return table_of("judge_cost_by_experiment", rows)
 
     def experiments(self, first: date = DAYS[0], last: date = DAYS[-1]) -> list[Record]:
         """The experiments of some days, with typed costs."""
@@ -158,6 +178,13 @@ def more_expensive(company: Company) -> Answer:
     return answer
 
 
+def with_judges(company: Company) -> Answer:
+    (one,) = [one for one in company.experiments(JUDGED, JUDGED) if one["name"].startswith("refund-policy-nightly-")]
+    judges = company.judged[one["id"]]
+    assert judges
+    return [(one["name"], one["cost"], judges, one["cost"] + judges, True)]
+
+
 def point(company: Company) -> Answer:
     scored = [one for one in company.experiments() if one["cost"] and "correctness" in one["feedback_stats"]]
     return [
@@ -202,6 +229,7 @@ ANSWERS: dict[str, Callable[[Company], Answer]] = {
     "What did each dataset cost last month?": datasets,
     "What did each workspace spend last month?": workspaces,
     "Which dataset got more expensive, and why?": more_expensive,
+    "What did an experiment cost, with its judges?": with_judges,
     "What does a point of a score cost, by model?": point,
     "Which experiments have an unknown cost?": without_cost,
     "Who spent the most?": author,

@@ -12,12 +12,19 @@ import pytest
 import sessions_pipeline
 from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS, TABLES, Table
-from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, table_of
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
+    REFERENCE_DATASETS,
+    TABLES,
+    Table,
+)
+from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, table_of, uuid
 from sessions_pipeline_tests.integration.test_reading import DAYS, FIRST, fill
 
 COST = Decimal("12345678901234567890.123456789012345678")
 NOT_THERE = ("daily_cost_by_project", "judge_cost_by_experiment")
+JOINED = ("dataset", "judge_cost", "whole_cost")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ def test_every_table_is_read_with_its_columns_its_day_and_names(root: Path, tabl
     found = sessions_pipeline.read(table.name, root=root)
     names = found.schema.names
     partition = [] if table.partition is None else [table.partition]
-    assert [name for name in names if name != "dataset"] == [*table.schema.names, *partition]
+    assert [name for name in names if name not in JOINED] == [*table.schema.names, *partition]
     assert ("dataset" in names) is ("reference_dataset_id" in names)
     assert found.select(table.schema.names).schema.equals(table.schema)
 
@@ -101,6 +108,19 @@ def test_a_dataset_has_its_present_name_else_what_experiments_say_else_its_id(tm
     }
     projects = sessions_pipeline.read("sessions", FIRST, FIRST, root=tmp_path).to_pylist()
     assert [row["dataset"] for row in projects if row["reference_dataset_id"] is None] == [None]
+
+
+def test_an_experiment_has_its_judges_and_the_whole_beside_its_own_cost(tmp_path: Path) -> None:
+    fill(tmp_path)
+    judged = {"tenant_id": TENANT, "reference_dataset_id": dataset(1), "stats_as_of": NOON, "read_at": NOON}
+    rows = [{**judged, "id": uuid(11), "total_cost": COST}, {**judged, "id": uuid(12), "total_cost": None}]
+    table = table_of("judge_cost_by_experiment", rows)
+    Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAYS[1], table, {})
+    found = sessions_pipeline.read("experiment_summary", FIRST, DAYS[1], root=tmp_path).to_pandas()
+    costs = found.set_index("id")[["total_cost", "judge_cost", "whole_cost"]]
+    assert costs.loc[uuid(11)].tolist() == [Decimal("0.2"), COST, Decimal("12345678901234567890.323456789012345678")]
+    assert costs.loc[uuid(12)].tolist() == [Decimal("0.375"), None, None]
+    assert costs.loc[uuid(1)].tolist() == [Decimal("0.175"), None, None]
 
 
 @pytest.mark.parametrize(
