@@ -104,16 +104,15 @@ def report(first: datetime | None, last: datetime | None, output: Path | None) -
     click.echo(write_report(lake, *days, output))
 
 
-@click.group(short_help="Write the costs for other programs.")
+FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output january.parquet"
+
+
+@click.group(short_help="Write the costs for other programs.", epilog=FOCUS)
 def export() -> None:
     """Write the costs as a file that other programs read."""
 
 
-@export.command(
-    "focus",
-    short_help="Write a month for finance tools.",
-    epilog="Example: sessions-pipeline export focus --month 2026-01 --output january.parquet",
-)
+@export.command("focus", short_help="Write a month for finance tools.", epilog=FOCUS)
 @click.option("--month", type=click.DateTime(["%Y-%m"]), required=True, metavar="MONTH", help="UTC month, YYYY-MM.")
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .parquet or .csv file."

@@ -1,4 +1,4 @@
-"""The ten questions of docs/reading.md, asked of the sandbox's data: each answer equals one computed independently."""
+"""The questions of docs/reading.md, asked of the sandbox's data: each answer equals one computed independently."""
 
 import itertools
 import json
@@ -77,7 +77,8 @@ class Company:
         named = [text for one in texts for text in listed(api.datasets, one)]
         table = merge_datasets(None, dataset_rows(named, NOW), list(texts), NOW)
         lake.replace(REFERENCE_DATASETS, None, table, {})
-        datasets = [json.loads(text) for text in named]
+        datasets: list[Record] = [json.loads(text) for text in named]
+        self.baselines = {one["id"]: one["baseline_experiment_id"] for one in datasets}
         taken = Counter(one["name"] for one in datasets)
         self.names = {
             one["id"]: one["name"] if taken[one["name"]] == 1 else f"{one['name']} ({one['id'][:8]})"
@@ -223,6 +224,31 @@ def most_expensive(company: Company) -> Answer:
     ]
 
 
+def better(company: Company) -> Answer:
+    answer = []
+    for found in grouped(company.experiments(), lambda one: one["reference_dataset_id"]).values():
+        newest, former, *_ = sorted(found, key=lambda one: one["start_time"], reverse=True)
+        baseline = company.baselines[newest["reference_dataset_id"]]
+        old = next((one for one in found if one["id"] == baseline != newest["id"]), former)
+        halves = [(one["cost"], per_run(one), score(one), one["total_tokens"], seconds(one)) for one in (newest, old)]
+        changes = [None if None in pair else pair[0] - pair[1] for pair in zip(*halves, strict=True)]
+        answer.append((company.name(newest), newest["name"], old["name"], *changes))
+    return answer
+
+
+def per_run(one: Record) -> Decimal | None:
+    return one["cost"] and (one["cost"] / one["run_count"]).quantize(Decimal("1e-18"))
+
+
+def score(one: Record) -> float | None:
+    return float(one["feedback_stats"]["correctness"]["avg"]) if one["feedback_stats"] else None
+
+
+def seconds(one: Record) -> float:
+    end = one["end_time"] or one["last_run_start_time"]
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(one["start_time"])).total_seconds()
+
+
 ANSWERS: dict[str, Callable[[Company], Answer]] = {
     "What did a branch cost?": branch,
     "Which model costs the most?": model,
@@ -234,6 +260,7 @@ ANSWERS: dict[str, Callable[[Company], Answer]] = {
     "Which experiments have an unknown cost?": without_cost,
     "Who spent the most?": author,
     "Which experiments were the most expensive?": most_expensive,
+    "Is the newest experiment better than its baseline?": better,
 }
 
 
