@@ -45,10 +45,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def lake_of(root: Path, *rows: dict[str, Any]) -> Lake:
-    """A lake with these experiments on its first day."""
+def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
+    """A lake with these experiments on its first day; `more` is said of that day."""
     lake = Lake.open(str(root), query={})
-    tables = day_of({SESSIONS: sessions_table(*rows)})
+    tables = day_of({SESSIONS: sessions_table(*rows)}, **more)
     for derived in DERIVED.values():
         tables.put(derived.table, derived.make(tables))
         lake.replace(derived.table, NOON.date(), tables[derived.table], {})
@@ -126,6 +126,12 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
     unread = set(focus_costs(Lake.open(str(root), query={}), MARCH, today).unread)
     march = {MARCH + timedelta(days=number) for number in range(31)}
     assert unread == march - {day for day in DAYS if open_day is None or day < open_day}
+
+
+def test_a_day_that_a_workspace_was_read_on_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
+    rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT)]
+    lake = lake_of(tmp_path, *rows, open_workspaces=frozenset({OTHER_TENANT}))
+    assert NOON.date() in focus_costs(lake, MARCH, LATER).unread
 
 
 def command(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: str) -> int:
