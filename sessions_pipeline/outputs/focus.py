@@ -21,26 +21,36 @@ from sessions_pipeline.outputs.dataset_names import dataset_names
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.validation.types import MONEY
 
-# Who sends the invoice is not known here, and what it says is not either.
-_ESTIMATE = "LangSmith (estimate)"
 # Seconds, because a CSV file shows the unit; one decimal place, because readers of CSV take whole numbers for integers.
 _TIME, _QUANTITY = pa.timestamp("s", "UTC"), pa.decimal128(20, 1)
 _READ = ("id", "tenant_id", "reference_dataset_id", "name", "run_count", "total_tokens", "total_cost")
+# What the texts say of an experiment. Who sends the invoice is not known here, and what it says is not either.
+_TEXTS = {
+    "BillingAccountId": "{tenant_id}",
+    "BillingAccountType": "Workspace",
+    "BillingCurrency": "USD",
+    "ChargeCategory": "Usage",
+    "ChargeFrequency": "Usage-Based",
+    "ChargeDescription": "Estimate: model calls of the experiment {called}, without judges",
+    "ServiceCategory": "AI and Machine Learning",
+    "ServiceSubcategory": "Generative AI",
+    "ServiceName": "LangSmith experiments",
+    **dict.fromkeys(("ProviderName", "InvoiceIssuerName"), "LangSmith (estimate)"),
+    "PublisherName": "LangChain",
+    **dict.fromkeys(("PricingUnit", "ConsumedUnit"), "{unit}"),
+    "ResourceId": "{id}",
+    "ResourceType": "Experiment",
+    "x_DatasetId": "{reference_dataset_id}",
+}
+_MAY_BE_NULL = ("BillingAccountName", "ChargeClass", "InvoiceId", "ResourceName", "x_DatasetName")
 SCHEMA = pa.schema(
     [
         *(pa.field(f"{kind}Cost", MONEY, nullable=False) for kind in ("Billed", "Effective", "List", "Contracted")),
         *(pa.field(f"{kind}Period{end}", _TIME, False) for kind in ("Billing", "Charge") for end in ("Start", "End")),
-        *(pa.field(name, pa.string(), False) for name in ("BillingAccountId", "BillingAccountType", "BillingCurrency")),
-        *(pa.field(name, pa.string()) for name in ("BillingAccountName", "ChargeClass", "InvoiceId")),
-        *(pa.field(f"Charge{what}", pa.string(), False) for what in ("Category", "Frequency", "Description")),
-        *(pa.field(name, pa.string(), False) for name in ("ServiceCategory", "ServiceSubcategory", "ServiceName")),
-        *(pa.field(name, pa.string(), False) for name in ("ProviderName", "PublisherName", "InvoiceIssuerName")),
-        *(pa.field("PricingQuantity", _QUANTITY, False), pa.field("PricingUnit", pa.string(), False)),
-        *(pa.field("ConsumedQuantity", _QUANTITY, False), pa.field("ConsumedUnit", pa.string(), False)),
-        *(pa.field("ResourceId", pa.string(), False), pa.field("ResourceName", pa.string())),
-        *(pa.field(name, pa.string(), False) for name in ("ResourceType", "x_DatasetId")),
-        *(pa.field("x_DatasetName", pa.string()), pa.field("x_RunCount", pa.int64())),
-        pa.field("x_IsEstimate", pa.bool_(), nullable=False),
+        *(pa.field(f"{kind}Quantity", _QUANTITY, nullable=False) for kind in ("Pricing", "Consumed")),
+        *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
+        *(pa.field(name, pa.string()) for name in _MAY_BE_NULL),
+        *(pa.field("x_RunCount", pa.int64()), pa.field("x_IsEstimate", pa.bool_(), nullable=False)),
     ]
 )
 
@@ -76,31 +86,15 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
 def _row(experiment: dict[str, Any], month: date, dataset: str | None) -> dict[str, Any]:
     day, tokens, name = experiment["start_date"], experiment["total_tokens"], (experiment["name"] or "").strip()
     quantity, unit = (1, "Experiments") if tokens is None else (tokens, "Tokens")
-    starts, ends = (month, day), (next_month_start(month), day + timedelta(days=1))
+    periods = {"Billing": (month, next_month_start(month)), "Charge": (day, day + timedelta(days=1))}
     called = f"{name or experiment['id']} on {dataset or experiment['reference_dataset_id']}"
     return {
         **{field.name: experiment["total_cost"] for field in SCHEMA if field.type == MONEY},
-        **{f"{kind}PeriodStart": midnight(start) for kind, start in zip(("Billing", "Charge"), starts, strict=True)},
-        **{f"{kind}PeriodEnd": midnight(end) for kind, end in zip(("Billing", "Charge"), ends, strict=True)},
-        "BillingAccountId": experiment["tenant_id"],
-        "BillingAccountType": "Workspace",
-        "BillingCurrency": "USD",
-        "ChargeCategory": "Usage",
-        "ChargeFrequency": "Usage-Based",
-        "ChargeDescription": f"Estimate: model calls of the experiment {called}, without judges",
-        "ServiceCategory": "AI and Machine Learning",
-        "ServiceSubcategory": "Generative AI",
-        "ServiceName": "LangSmith experiments",
-        "PublisherName": "LangChain",
-        **dict.fromkeys(("ProviderName", "InvoiceIssuerName"), _ESTIMATE),
-        "PricingQuantity": quantity,
-        "PricingUnit": unit,
-        "ConsumedQuantity": quantity,
-        "ConsumedUnit": unit,
-        "ResourceId": experiment["id"],
+        **{f"{kind}PeriodStart": midnight(start) for kind, (start, _) in periods.items()},
+        **{f"{kind}PeriodEnd": midnight(end) for kind, (_, end) in periods.items()},
+        **{f"{kind}Quantity": quantity for kind in ("Pricing", "Consumed")},
+        **{column: text.format(**experiment, called=called, unit=unit) for column, text in _TEXTS.items()},
         "ResourceName": experiment["name"] if name else None,
-        "ResourceType": "Experiment",
-        "x_DatasetId": experiment["reference_dataset_id"],
         "x_DatasetName": dataset,
         "x_RunCount": experiment["run_count"],
         "x_IsEstimate": True,
