@@ -22,9 +22,8 @@ from sessions_pipeline.langsmith.activity import REACH
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.judges import Spent, can_be_asked_for, each_judged, honours_filter, read_judges
 from sessions_pipeline.langsmith.redaction import parse_paths
-from sessions_pipeline.orchestration.commits import Made, commit
+from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
-from sessions_pipeline.orchestration.recording import spec
 from sessions_pipeline.outputs.formatting import exact
 from sessions_pipeline.outputs.judges import JUDGES_FILE, JudgeReading, JudgeReadings, judge_readings
 from sessions_pipeline.outputs.spending import total

@@ -82,16 +82,17 @@ def due(
     chosen, skipped = list[dict[str, Any]](), Counter[tuple[str, str]]()
     recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in NEEDED[4:]))
     for row in experiments.filter(recent).to_pylist():
-        start = row["start_time"] or EPOCH
-        is_new = start > now - young and (row["tenant_id"], row["id"]) not in measured
-        if not is_new and max(start, *(row[name] or EPOCH for name in NEEDED[5:])) < now - RECENT:
+        ran = max(row[name] or EPOCH for name in NEEDED[4:])
+        started = row["start_time"] or ran
+        is_new = started > now - young and (row["tenant_id"], row["id"]) not in measured
+        if not is_new and ran < now - RECENT:
             continue
         if not can_be_asked_for(row["name"]):
             skipped[row["tenant_id"], "the name can't be asked for"] += 1
         elif (row["tenant_id"], row["name"]) in shared:
             skipped[row["tenant_id"], "another experiment has the same name"] += 1
         else:
-            chosen.append({**row, "started": start})
+            chosen.append({**row, "started": started})
     chosen.sort(key=itemgetter("started", "id"), reverse=True)
     for row in chosen[most:]:
         skipped[row["tenant_id"], "more than SESSIONS_PIPELINE_JUDGE_REQUESTS"] += 1
