@@ -16,9 +16,9 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.process_day import DayTask, process_day
+from sessions_pipeline.sandbox import Api
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.server import Api
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     JUDGE_COST_BY_EXPERIMENT,

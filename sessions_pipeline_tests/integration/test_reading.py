@@ -23,6 +23,7 @@ from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     DERIVED,
+    JUDGE_COST_BY_EXPERIMENT,
     RAW_SESSIONS,
     REFERENCE_DATASETS,
     REJECTED_SESSIONS,
@@ -79,6 +80,14 @@ def fill(root: Path) -> None:
         for derived in DERIVED.values():
             tables.put(derived.table, derived.make(tables))
             lake.replace(derived.table, day, tables[derived.table], {})
+        if number is not None and number > 6:  # judges of the first week were never measured
+            judged = [
+                {name: row[name] for name in ("id", "tenant_id", "reference_dataset_id")}
+                | {"run_count": 20, "total_cost": Decimal(row["id"][-3:]) / 200, "stats_as_of": NOON, "read_at": NOON}
+                for row in rows
+                if row["reference_dataset_id"]
+            ]
+            lake.replace(JUDGE_COST_BY_EXPERIMENT, day, table_of("judge_cost_by_experiment", judged), {})
     daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS)
     for period in PERIODS:
         lake.replace(period.table, None, sum_periods(period, None, daily, dict.fromkeys(DAYS, True), DAYS), {})

@@ -54,3 +54,12 @@ def test_every_setting_is_on_its_page() -> None:
     aliases = [field.validation_alias for name, field in Settings.model_fields.items() if name != "warnings"]
     names = [name for alias in aliases for name in getattr(alias, "choices", [alias])]
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_contributing_names_files_that_are_there() -> None:
+    text = CODE.sub("", (ROOT / "CONTRIBUTING.md").read_text())
+    named = re.findall(r"`(?:\w+/)*(\w+\.(?:py|yaml))`", text)
+    folders = (ROOT / "sessions_pipeline", ROOT / "sessions_pipeline_tests", ROOT / "docs")
+    there = {path.name for folder in folders for path in folder.rglob("*.*")}
+    assert len(named) > 15
+    assert set(named) - there == set()
