@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import sessions_pipeline
-from sessions_pipeline.errors import NotReadError, UsageError
+from sessions_pipeline.errors import LakeError, NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -148,6 +148,14 @@ def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Pa
     (tmp_path / ".env").write_text(f"SESSIONS_PIPELINE_DATA_ROOT={root}\n")
     assert sessions_pipeline.read("reference_datasets").num_rows == 2
     assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
+
+
+def test_a_lake_that_is_opened_whatever_its_query_is_never_written(tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path), query=None)
+    assert not lake.is_there
+    with pytest.raises(LakeError, match="opened for reading only"):
+        lake.check_writable()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
