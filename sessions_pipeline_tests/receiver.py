@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sessions_pipeline.sandbox.server import serving
+from sessions_pipeline.sandbox import serving
 
 
 class Receiver:

@@ -1,12 +1,18 @@
-"""`materialize`: the assets of some days, as one Dagster run in this process; what is there: `report`, `budget`."""
+"""`materialize`: the assets of some days, as one Dagster run; `report`, `budget`, `export`: what is there."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import click
 
-from sessions_pipeline.cli.terminal import heavy_imports, load_settings
-from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError, UsageError
+from sessions_pipeline.cli.terminal import heavy_imports, load_settings, say
+from sessions_pipeline.errors import (
+    BudgetExceededError,
+    NotReadError,
+    SessionsPipelineError,
+    SettingError,
+    UsageError,
+)
 from sessions_pipeline.settings import Settings
 
 DAY = click.DateTime(formats=["%Y-%m-%d"])
@@ -103,7 +109,7 @@ def report(first: datetime | None, last: datetime | None, output: Path | None) -
         raise UsageError("give both --from and --to, or neither")
     else:
         days = latest_days(lake)
-    click.echo(write_report(lake, *days, output))
+    click.echo(write_report(lake, *days, output, budgets_at=(settings, datetime.now(UTC))))
 
 
 @click.command(
@@ -131,3 +137,39 @@ def budget(*, check: bool, as_json: bool) -> None:
         raise BudgetExceededError(f"beyond the limit: {', '.join(exceeded)}")
     if check and unknown:
         raise SessionsPipelineError(f"can't be known, read these days first: {', '.join(unknown)}")
+
+
+FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output january.parquet"
+
+
+@click.group(short_help="Write the costs for other programs.", epilog=FOCUS)
+def export() -> None:
+    """Write the costs as a file that other programs read."""
+
+
+@export.command("focus", short_help="Write a month for finance tools.", epilog=FOCUS)
+@click.option("--month", type=click.DateTime(["%Y-%m"]), required=True, metavar="MONTH", help="UTC month, YYYY-MM.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .parquet or .csv file."
+)
+@click.option("--partial", is_flag=True, help="Write it even if days of the month were not read, or are not over.")
+def export_focus(month: datetime, output: Path, *, partial: bool) -> None:
+    """Write a month's experiments as a FOCUS 1.2 dataset: estimates, never to be added to a provider's own data."""
+    if output.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--output {output}: end its name in .parquet or .csv")
+    settings = load_settings()
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.focus import focus_costs, write_focus
+    from sessions_pipeline.outputs.formatting import day_ranges, plural
+
+    lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    found = focus_costs(lake, month.date(), datetime.now(UTC).date())
+    unread = f"{day_ranges(found.unread)}: not read since the day was over"
+    if found.unread and not partial:
+        raise NotReadError(f"{unread}; materialize the month, or take what is there with --partial")
+    write_focus(found.rows, output)
+    if found.unread:
+        say(unread)
+    if found.unknown:
+        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that")
+    click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

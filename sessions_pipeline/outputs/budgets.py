@@ -5,6 +5,7 @@ A sum is what is known: experiments without a cost, and days that were not read,
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -18,18 +19,16 @@ from sessions_pipeline.outputs.budget_file import VARIABLE, Budget
 from sessions_pipeline.outputs.dataset_names import Key, dataset_called, known_names
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share
 from sessions_pipeline.outputs.judges import Spent
-from sessions_pipeline.outputs.spending import Row, period_of
+from sessions_pipeline.outputs.spending import Row, forecast, period_of
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
-from sessions_pipeline.tables.readings import Reading, load_readings, open_workspaces
+from sessions_pipeline.tables.readings import Reading, noted_readings, open_workspaces
 
 # No month is longer; a dataset without experiments for so long is known by its listed name alone.
 LOOKED_AT = timedelta(days=30)
 # After so long without a reading, nobody knows what was spent since.
 STALE = timedelta(hours=24)
-# Of fewer days, a forecast would be a guess.
-FORECAST_FROM_DAY = 3
 _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
 _COLUMNS = (*_SUBJECT, "id", "session_id", "key", "session_count", "unpriced_session_count", "total_cost")
 
@@ -137,15 +136,13 @@ def _status(
     experiments, used = sum(row["session_count"] for row in rows), spent.whole
     if used is None and not experiments and not unread:
         used = Decimal(0)
-    forecast = None
-    if used is not None and not unread and len(so_far) >= FORECAST_FROM_DAY:
-        forecast = EXACT.divide(EXACT.multiply(used, Decimal((last - first).days + 1)), Decimal(len(so_far)))
+    expected = None if unread else forecast(used, len(so_far), len(days_between(first, last)))
     unpriced = sum(row["unpriced_session_count"] for row in rows)
     unjudged = spent.unknown + spent.not_measured if budget.include_judges else 0
     read_at = max((of_day[-1].fetched_at for of_day in readings.values() if of_day), default=None)
     counts = experiments, unpriced, unjudged
     is_stale = read_at is None or now - read_at > STALE
-    return BudgetStatus(budget, first, last, used, forecast, *counts, tuple(unread), read_at, is_stale)
+    return BudgetStatus(budget, first, last, used, expected, *counts, tuple(unread), read_at, is_stale)
 
 
 def _judged(
@@ -164,10 +161,9 @@ def _judged(
 
 def last_readings(lake: Lake, day: date) -> list[Reading]:
     """The latest reading of each workspace, the very latest last; none where the day was never read."""
-    try:
-        return load_readings(lake.read_file(f"_readings/start_date={day}.json"))
-    except (NotReadError, ValueError, TypeError, AttributeError):
-        return []
+    with suppress(NotReadError):
+        return noted_readings(lake.read_file(f"_readings/start_date={day}.json"))
+    return []
 
 
 def _subject(budget: Budget, names: Mapping[Key, str], readings: Readings) -> dict[str, str]:

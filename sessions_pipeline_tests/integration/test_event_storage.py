@@ -22,9 +22,8 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from sessions_pipeline.orchestration import STORAGE, slow_storage, storage_in
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
-from sessions_pipeline.orchestration.home import STORAGE, slow_storage
-from sessions_pipeline.orchestration.runs import temporary_instance
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
@@ -433,11 +432,15 @@ def test_who_has_no_home_is_told_nothing() -> None:
     assert slow_storage(None) is None
 
 
-def test_a_temporary_instance_leaves_nothing_in_the_folder_where_it_was_opened(
+def test_an_instance_that_is_named_its_folder_leaves_nothing_where_it_was_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}telemetry: {{enabled: false}}\n")
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    monkeypatch.chdir(tmp_path)
-    with temporary_instance() as instance:
+    monkeypatch.chdir(elsewhere)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("raw_sessions"))
-    assert list(tmp_path.iterdir()) == []
+    assert list(elsewhere.iterdir()) == []

@@ -33,15 +33,14 @@ from sessions_pipeline.outputs.judges import (
     whole_costs,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
-from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.parameters import SessionsQuery
-from sessions_pipeline.sandbox.second_version import CursorError
+from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline_tests.builders import table_of, uuid
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
+from sessions_pipeline_tests.second_sessions import CursorError
 
 # Of two datasets, with some 6 experiments a day.
 SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}

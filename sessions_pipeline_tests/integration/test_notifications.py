@@ -9,10 +9,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from sessions_pipeline.cli.run import QUIET, execute
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.partitions import range_tags
+from sessions_pipeline.orchestration.schedules import range_tags
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
@@ -55,7 +55,7 @@ class House:
         self.cursor: str | None = None
 
     def run(self, at: datetime) -> None:
-        runs.run_days(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
+        execute(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
 
     def check(self, name: str, at: datetime) -> dg.ExecuteInProcessResult:
         job = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
@@ -63,7 +63,7 @@ class House:
         return (
             job.get_implicit_global_asset_job_def()
             .get_subset(asset_selection=set(), asset_check_selection={key})
-            .execute_in_process(instance=self.instance, run_config=runs.QUIET, tags=range_tags(FIRST, TODAY))
+            .execute_in_process(instance=self.instance, run_config=QUIET, tags=range_tags(FIRST, TODAY))
         )
 
     def tick(self, at: datetime) -> dict[str, str]:
