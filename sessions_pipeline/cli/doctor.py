@@ -18,9 +18,13 @@ CLOCK_TOLERANCE_SECONDS = 60
 
 @click.command(short_help="Check what can be wrong, line by line.", epilog="Example: sessions-pipeline doctor")
 @click.option("--quick", is_flag=True, help="Only what needs no network; says nothing when all is well.")
-def doctor(*, quick: bool) -> None:
+@click.option("--probe", "is_probe", is_flag=True, help="Try what could only be assumed of the API; prints no data.")
+def doctor(*, quick: bool, is_probe: bool) -> None:
     """Check settings, key, reachability, clock, one one-record request, the data root and Dagster's storage."""
     settings = load_settings()
+    if is_probe:
+        _probe(settings)
+        return
     if quick:
         _settings(settings)
         _credentials(settings)
@@ -43,6 +47,23 @@ def doctor(*, quick: bool) -> None:
             click.echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}")
     if failed:
         raise SessionsPipelineError(f"{failed} of {len(checks)} checks failed; the lines above say what to do")
+
+
+def _probe(settings: Settings) -> None:
+    """A table in Markdown, 80 columns wide: neither names nor ids, costs or addresses."""
+    from sessions_pipeline.langsmith.client import SessionsClient
+    from sessions_pipeline.langsmith.probe import probe
+    from sessions_pipeline.langsmith.query import SessionsQuery
+
+    verdicts = {True: "holds", False: "does not hold", None: "can't be told"}
+    workspace = next(iter(settings.workspace_ids), None)
+    with SessionsClient.from_settings(settings) as client:
+        client.fetch(SessionsQuery(limit=1), workspace=workspace)
+        found = probe(client, workspace=workspace, project=settings.judge_project)
+        lines = ((f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found)
+        for cells in (("assumption", "", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines):
+            click.echo("| {:<38} | {:<13} | {:<17} |".format(*cells))
+        click.echo(f"\n{client.requests} requests, of one workspace. Paste the table into an issue: it holds no data.")
 
 
 def _settings(settings: Settings) -> str:
