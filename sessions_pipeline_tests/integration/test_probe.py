@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from sessions_pipeline.cli.doctor import doctor
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.probe import MOST_REQUESTS, QUESTIONS, probe
-from sessions_pipeline.sandbox.company import WORKSPACE
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.sandbox.parameters import SessionsQuery
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, Undated, running_sandbox
@@ -28,7 +28,7 @@ END = {"v1 an empty page lies behind the end", "v1 X-Pagination-Total counts the
 def probed(url: str, **values: Any) -> Told:
     """What the probe says of an API, by version and assumption."""
     with SessionsClient.from_settings(settings_for(url, Path("nowhere"), **values), clock=lambda: NOW) as client:
-        found = list(probe(client, workspace=None, project=PROJECT))
+        found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
         assert client.requests <= MOST_REQUESTS
     told: Told = {f"{one.version} {one.assumption}": (one.holds, one.seen) for one in found}
     assert len(told) == len(found) == sum(len(questions) for *_, questions in QUESTIONS)
@@ -54,7 +54,7 @@ def test_the_table_fits_80_columns_and_holds_no_data(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, value in {"KEY": sandbox.key, "ENDPOINT": sandbox.url, "WORKSPACE_ID": WORKSPACE}.items():
+    for name, value in {"KEY": sandbox.key, "ENDPOINT": sandbox.url, "WORKSPACE_ID": OTHER_WORKSPACE}.items():
         monkeypatch.setenv(f"LANGSMITH_{'API_' if name == 'KEY' else ''}{name}", value)
     sandbox.requests.clear()
     result = CliRunner().invoke(doctor, ["--probe"], catch_exceptions=False)
@@ -79,7 +79,9 @@ def test_where_sessions_without_a_start_time_stand_is_told(undated: Undated, see
         data = running.api.data
         assert isinstance(data, CompanyData)
         # Few enough for one page.
-        data.sessions = [*[one for one in data.sessions if one.undated], *data.sessions[:40]]
+        mine = [one for one in data.sessions if one.tenant_id == OTHER_WORKSPACE][-40:]
+        mine[7].undated = mine[19].undated = True
+        data.sessions = mine
         told = probed(running.url)
     assert told["v1 without a start time: at one end"] == (True, seen)
 
