@@ -1,6 +1,8 @@
 """The made-up company: `sessions-pipeline demo` reads two months of it, `sessions-pipeline sandbox` serves it alone."""
 
 import json
+import signal
+import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -23,13 +25,13 @@ def demo(days: int) -> None:
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
-        from sessions_pipeline.sandbox.server import running_sandbox
+        from sessions_pipeline.sandbox import KEY, running_sandbox
 
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
-    with running_sandbox() as sandbox:
-        click.echo(f"Sandbox API on {sandbox.url}: reading {days} days, {first} to {today}")
-        settings = demo_settings(sandbox.url, sandbox.key, first)
+    with running_sandbox() as url:
+        click.echo(f"Sandbox API on {url}: reading {days} days, {first} to {today}")
+        settings = demo_settings(url, KEY, first)
         # Judges of older experiments are asked for, too: this API keeps its traces for ever.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=SHOWN))
     print_summary(settings, made, max(first, today - timedelta(days=SHOWN - 1)), today)
@@ -41,7 +43,7 @@ def demo(days: int) -> None:
 
 def demo_settings(url: str, key: str, first: date) -> Settings:
     """Settings for the sandbox alone, and a Dagster instance of its own: nothing of the environment is used."""
-    from sessions_pipeline.orchestration.home import STORAGE
+    from sessions_pipeline.orchestration import STORAGE
 
     home = ROOT.resolve() / "_dagster"
     home.mkdir(parents=True, exist_ok=True)
@@ -67,14 +69,16 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
 @click.option("--seed", default=7, help="Other seeds make other data.")
 def sandbox(port: int, seed: int) -> None:
     """Serve a made-up company's sessions on 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C."""
-    from sessions_pipeline.sandbox.server import KEY, serve
+    from sessions_pipeline.sandbox import KEY, running_sandbox
 
-    def ready(url: str) -> None:
-        click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
-        click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
-        click.echo("Ctrl-C stops it.")
-
+    stopped = threading.Event()
     try:
-        serve(port, seed=seed, ready=ready)
+        with running_sandbox(port, seed) as url:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stopped.set())
+            click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
+            click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
+            click.echo("Ctrl-C stops it.")
+            stopped.wait()
     except OSError as error:
         raise SessionsPipelineError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None

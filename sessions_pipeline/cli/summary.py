@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import click
@@ -12,10 +13,10 @@ from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
-from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural
+from sessions_pipeline.outputs.formatting import EXACT, SHORT_ID, count, dataset_labels, exact, money, plural
 from sessions_pipeline.outputs.judges import Spent, judge_rows, spent_by
 from sessions_pipeline.outputs.report import REPORT_FILE
-from sessions_pipeline.outputs.spending import Row, Totals, total
+from sessions_pipeline.outputs.spending import Row, Totals
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS, Table
 
@@ -43,6 +44,10 @@ def print_summary(
     def days_of(table: Table) -> list[date]:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
 
+    def rows_of(table: Table) -> int:
+        # Day by day, in a column that is small, so that memory does not grow with the days.
+        return sum(lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table))
+
     days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged = judge_rows(lake, days)
@@ -50,13 +55,10 @@ def print_summary(
     names = dataset_names(lake, {line.key for line in lines}, days)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
-        # Day by day, in the column that is smallest, so that memory does not grow with the days.
-        "sessions": sum(lake.read(SESSIONS, day, ("trace_tier",)).num_rows for day in days_of(SESSIONS)),
+        "sessions": rows_of(SESSIONS),
         "experiments": whole.sessions,
         "unpriced": whole.unpriced,
-        "rejected": sum(
-            lake.read(REJECTED_SESSIONS, day, ("fetched_at",)).num_rows for day in days_of(REJECTED_SESSIONS)
-        ),
+        "rejected": rows_of(REJECTED_SESSIONS),
         "total_cost": exact(whole.cost) or None,
         **_judges(spent),
     }
@@ -79,12 +81,11 @@ def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> 
     days_read = Counter(periods.values())
     parts = {period for period, read in days_read.items() if by_week and read < WEEK}
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
-    groups, of_dataset = defaultdict(list), defaultdict(list)
+    groups, spent = defaultdict(list), defaultdict[Key, Decimal](Decimal)
     for row in rows:
         groups[periods[row["start_date"]], _key(row)].append(row)
-        of_dataset[_key(row)].append(row)
+        spent[_key(row)] = EXACT.add(spent[_key(row)], row["total_cost"] or 0)
     with_judges = spent_by(rows, judged, lambda row: (periods[row["start_date"]], _key(row)))
-    spent = {key: total(row["total_cost"] for row in found) or 0 for key, found in of_dataset.items()}
     lines = [
         Line(period, key, days_read[period], period in parts, Totals.of(found), with_judges[period, key])
         for (period, key), found in groups.items()
@@ -151,15 +152,8 @@ def _print_lines(lines: Sequence[Line], whole: Totals, names: Mapping[Key, str],
         rows.append(cells(period, labels[line.key[1]], line.key[0][:SHORT_ID], line.totals))
         before = line.period
     workspace = ["Workspace"] if len(tenants) > 1 else []
-    columns = (
-        "Week from" if by_week else "Day (UTC)",
-        "Dataset",
-        *workspace,
-        "Experiments",
-        "No cost",
-        "Tokens",
-        "Cost",
-    )
+    period = "Week from" if by_week else "Day (UTC)"
+    columns = (period, "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost")
     print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
         click.echo("* not the whole week" if by_week else "* the day was not over when it was read")

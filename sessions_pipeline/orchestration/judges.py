@@ -22,10 +22,9 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.activity import REACH, read_judges
 from sessions_pipeline.langsmith.redaction import parse_paths
-from sessions_pipeline.orchestration.commits import Made, commit
+from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.names import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.recording import spec
 from sessions_pipeline.outputs.formatting import EXACT
 from sessions_pipeline.outputs.judges import JUDGES_FILE, JudgeReading, JudgeReadings, judge_readings, load_readings
 from sessions_pipeline.outputs.spending import total

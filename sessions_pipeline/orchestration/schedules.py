@@ -1,18 +1,22 @@
-"""When days are refreshed: every hour the latest, every night the last 31, projects and judges."""
+"""When days are refreshed and costs measured: every hour, every night; and how a run's tags name its days."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 
 import dagster as dg
 
 from sessions_pipeline.days import ranges, utc_day
-from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.settings import Settings
 
 REFRESH = "refresh_sessions"
 MEASURE_PROJECTS, MEASURE_JUDGES = "measure_project_costs", "measure_judge_costs"
 # Feedback may arrive without new runs, and the API's stats reach 31 days back.
 NIGHTLY_DAYS = 31
+RANGE_START, RANGE_END, PARTITION = (
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+    "dagster/partition",
+)
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
@@ -53,5 +57,16 @@ def runs_of(days: Iterable[date], time: datetime) -> list[dg.RunRequest]:
     """A run for each stretch of adjoining days; its key is the time, since the same days may be asked for again."""
     return [
         dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
-        for first, last in ranges(sorted(days))
+        for first, last in ranges(days)
     ]
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """Run tags that make one run of several days."""
+    return {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+
+
+def tagged_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
+    """The first and last day that a run's tags name, as a range or as one partition; None where they name none."""
+    first, last = tags.get(RANGE_START) or tags.get(PARTITION), tags.get(RANGE_END) or tags.get(PARTITION)
+    return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None

@@ -19,7 +19,6 @@ from sessions_pipeline.tables.daily_cost_by_project import DAILY_COST_BY_PROJECT
 from sessions_pipeline.tables.judge_cost_by_experiment import JUDGE_COST_BY_EXPERIMENT as JUDGE_COST_BY_EXPERIMENT
 
 # isort: on
-from sessions_pipeline.tables.column import Column as Column
 from sessions_pipeline.tables.table import CHECKS as CHECKS
 from sessions_pipeline.tables.table import DERIVED as DERIVED
 from sessions_pipeline.tables.table import CheckResult as CheckResult

@@ -33,9 +33,7 @@ from sessions_pipeline.outputs.judges import (
     whole_costs,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
-from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.parameters import SessionsQuery
-from sessions_pipeline.sandbox.second_version import CursorError
+from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
@@ -282,7 +280,7 @@ class Refusing(CompanyData):
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         if asked.stats_filter is not None:
-            raise CursorError("stats_filter is not supported")
+            SessionsQuery.read([("stats_filter", "x")], NOW)  # raises
         return super().page(asked, workspace)
 
 
@@ -294,7 +292,7 @@ class Uncounted(CompanyData):
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "stats_filter is not supported"), (Uncounted, "ignores")]
+    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "refuses a parameter"), (Uncounted, "ignores")]
 )
 def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
     data: type[CompanyData], reason: str, tmp_path: Path

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 import dagster as dg
 import sqlalchemy as db
 
+from sessions_pipeline.cli.run import execute
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.runs import run_days
 from sessions_pipeline.tables import TABLES, Table
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, settings_for, some_records
@@ -77,7 +77,7 @@ def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance
     before = len(sandbox.requests)
     db.event.listen(db.Engine, "before_cursor_execute", told)
     try:
-        run_days(pipeline, FIRST, TODAY, instance=instance)
+        execute(pipeline, FIRST, TODAY, instance=instance)
     finally:
         db.event.remove(db.Engine, "before_cursor_execute", told)
     return Cost(len(sandbox.requests) - before, Counter(pipeline.opened), len(statements))

@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.schedules import range_tags
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, changed_sessions, days_being_read, days_that_failed
 from sessions_pipeline.sandbox.company import Session
 from sessions_pipeline.settings import Settings
