@@ -5,7 +5,8 @@ All this rests on the schema, on other clients and on the embedded API; see docs
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID, uuid4
 
@@ -34,11 +35,11 @@ class UntoldError(Exception):
     """The workspace has nothing to tell it by; the text says what is lacking."""
 
 
+@dataclass(frozen=True)
 class _Api:
-    def __init__(self, client: SessionsClient, workspace: str | None, project: str) -> None:
-        self.client = client
-        self.workspace = workspace
-        self.project = project
+    client: SessionsClient
+    workspace: str | None
+    project: str
 
     def page(self, cursor: str | None = None, **values: Any) -> Page:
         if self.client.requests >= MOST_REQUESTS:
@@ -86,10 +87,6 @@ def _run_times(api: _Api, **values: Any) -> tuple[bool, str]:
     _some(any(map(latest_run, api.newest.records)), "")
     are_sent = any(map(latest_run, api.page(**values).records))
     return are_sent, "sent" if are_sent else "not sent"
-
-
-def _run_times_of_cheap_stats(api: _Api) -> tuple[bool, str]:
-    return _run_times(api, include_stats=True, stats_select=CHEAPEST_STATS)
 
 
 def _filter(api: _Api) -> tuple[bool, str]:
@@ -140,7 +137,7 @@ BOTH: Mapping[str, _Question] = {
     "without a start time: at one end": _undated,
     "stats_filter leaves out other runs": _filter,
     "judges are found by experiment": _judges,
-    "run times come with stats_select": _run_times_of_cheap_stats,
+    "run times come with stats_select": partial(_run_times, include_stats=True, stats_select=CHEAPEST_STATS),
     "run times come without stats": _run_times,
 }
 FIRST_ALONE: Mapping[str, _Question] = {

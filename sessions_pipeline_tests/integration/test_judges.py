@@ -50,9 +50,21 @@ COSTS = ("prompt_cost", "completion_cost", "total_cost")
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def whole() -> Iterator[Sandbox]:
     with running_sandbox(now=NOW) as running:
         yield running
+
+
+@pytest.fixture
+def sandbox(whole: Sandbox) -> Sandbox:
+    """A young company: three weeks of it are quick to read."""
+    young = NOW - timedelta(days=21)
+    data = whole.api.data
+    assert isinstance(data, CompanyData)
+    data.sessions = [one for one in data.sessions if one.start > young or one.name == "evaluators"]
+    for one in data.sessions:
+        one.judged = tuple(judged for judged in one.judged if judged.start > young)
+    return whole
 
 
 def pipeline_at(sandbox: Sandbox, root: Path, at: datetime = NOW, **values: Any) -> Pipeline:
@@ -86,9 +98,9 @@ def judge_project(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> Session
     return next(one for one in sessions(sandbox, workspace) if one.name == "evaluators")
 
 
-def it_is(at: datetime, sandbox: Sandbox, whole: list[Session], workspace: str) -> None:
+def it_is(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str) -> None:
     """No experiment has started after this time, and no judge run."""
-    sandbox.api.data.sessions = [one for one in whole if one.start <= at]  # type: ignore[attr-defined]
+    sandbox.api.data.sessions = [one for one in company if one.start <= at]  # type: ignore[attr-defined]
     judges = judge_project(sandbox, workspace)
     sandbox.api.now = judges.until = at
     for known in ("runs", "runs_by_experiment"):
@@ -113,14 +125,14 @@ def asked_for_judges(sandbox: Sandbox) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("workspace", [OTHER_WORKSPACE, pytest.param(WORKSPACE, marks=pytest.mark.long)])
 def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_project_to_the_last_digit(
-    workspace: str, sandbox: Sandbox, tmp_path: Path
+    workspace: str, whole: Sandbox, tmp_path: Path
 ) -> None:
-    first, whole = TODAY - timedelta(days=59), sessions(sandbox, workspace)
+    sandbox, first, known_later = whole, TODAY - timedelta(days=59), sessions(whole, workspace)
     for back in (46, 33, 20, 10, 0):
         # In the evening, when no experiment runs; the last night is now.
         night = TODAY - timedelta(days=back)
         at = min(NOW, midnight(night + timedelta(days=1)) - timedelta(minutes=5))
-        it_is(at, sandbox, whole, workspace)
+        it_is(at, sandbox, known_later, workspace)
         pipeline = pipeline_at(sandbox, tmp_path, at, LANGSMITH_WORKSPACE_ID=workspace)
         read_days(pipeline, first, night)
         reading = measured(pipeline)[0].readings[workspace]
@@ -314,6 +326,7 @@ def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
 
 
 def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.api.workspaces = (OTHER_WORKSPACE,)
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_PROJECT="judges", LANGSMITH_WORKSPACE_ID="")
     read_days(pipeline)
     night, said = measured(pipeline)
