@@ -213,3 +213,12 @@ def test_a_key_that_is_not_accepted_is_one_line(monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(Exception, match="does not accept the key") as caught:
             CliRunner().invoke(doctor, ["--probe"], catch_exceptions=False)
     assert KEY not in str(caught.value)
+
+
+def test_no_more_is_asked_once_thirty_requests_are_spent(sandbox: Sandbox) -> None:
+    settings = settings_for(sandbox.url, Path("nowhere"))
+    with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
+        client.requests = MOST_REQUESTS - 1  # as after a server that had to be asked again and again
+        found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
+    assert (found[0].holds, found[1].holds, found[1].seen) == (True, None, "not asked")
+    assert {one.holds for one in found if one.version == "v2"} == {None}
