@@ -8,7 +8,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from importlib.resources import files
 from importlib.util import find_spec
@@ -122,7 +122,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "tool", ["DuckDB", "Polars", "pandas", "PyArrow", pytest.param("Spark", marks=pytest.mark.long)]
+    "tool", ["In Python", "DuckDB", "Polars", "pandas", "PyArrow", pytest.param("Spark", marks=pytest.mark.long)]
 )
 def test_recipes_print_what_the_page_shows(tool: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if tool == "Spark":
@@ -224,21 +224,6 @@ def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_pa
             (dataset(3), dataset(3), dataset(3)),
             (dataset(4), "renamed", f"renamed ({dataset(4)})"),
         ]
-
-
-def test_focus_costs_are_the_experiments_exact_costs_on_the_day_they_started(lake: duckdb.DuckDBPyConnection) -> None:
-    expected = [
-        (row["id"], datetime.combine(FIRST, NOON.timetz()).replace(hour=0) + timedelta(days=number), row["total_cost"])
-        for number in NUMBERS
-        for row in sessions_of(number)
-        if row["reference_dataset_id"]
-    ]
-    found = lake.sql("SELECT ResourceId, ChargePeriodStart, BilledCost FROM focus_costs ORDER BY ResourceId").fetchall()
-    exact = [(key, day, None if cost is None else Decimal(str(cost))) for key, day, cost in expected]
-    assert found == sorted(exact, key=lambda row: row[0])
-    ends = "SELECT DISTINCT ChargePeriodEnd - ChargePeriodStart, BillingPeriodStart, BillingPeriodEnd FROM focus_costs"
-    midnight = NOON.replace(hour=0)
-    assert lake.sql(ends).fetchall() == [(timedelta(days=1), midnight.replace(day=1), midnight.replace(month=4, day=1))]
 
 
 def rewrite() -> None:
