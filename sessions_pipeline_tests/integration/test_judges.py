@@ -243,6 +243,15 @@ def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattribu
     assert "the same" in {run.experiment for run in unclaimed}
 
 
+def test_an_experiment_of_the_judge_projects_name_is_not_taken_for_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    judges, namesake = judge_project(sandbox), recent(sandbox)[-1]
+    namesake.name = judges.name
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    assert measured(pipeline)[0].readings[OTHER_WORKSPACE].total_cost == dollars(judges.runs)
+    assert rows(lake_at(tmp_path))[namesake.id]["total_cost"] == dollars(judges.runs_by_experiment[judges.name])
+
+
 def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_be_inexact(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:

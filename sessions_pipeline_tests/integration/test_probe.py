@@ -24,10 +24,10 @@ PROJECT = "evaluators"
 END = {"v1 an empty page lies behind the end", "v1 X-Pagination-Total counts the list"}
 
 
-def probed(url: str, **values: Any) -> Told:
+def probed(url: str, project: str = PROJECT) -> Told:
     """What the probe says of an API, by version and assumption."""
-    with SessionsClient.from_settings(settings_for(url, Path("nowhere"), **values), clock=lambda: NOW) as client:
-        found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
+    with SessionsClient.from_settings(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
+        found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
     told: Told = {f"{one.version} {one.assumption}": (one.holds, one.seen) for one in found}
     assert len(told) == len(found) == sum(len(questions) for *_, questions in QUESTIONS)
@@ -222,3 +222,10 @@ def test_no_more_is_asked_once_thirty_requests_are_spent(sandbox: Sandbox) -> No
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
     assert (found[0].holds, found[1].holds, found[1].seen) == (True, None, "not asked")
     assert {one.holds for one in found if one.version == "v2"} == {None}
+
+
+def test_without_a_judge_project_it_can_not_be_told_whether_judges_are_found(sandbox: Sandbox) -> None:
+    told = probed(sandbox.url, "no judges here")
+    assert {told[f"{version} judges are found by experiment"] for version in ("v1", "v2")} == {
+        (None, "no such project")
+    }
