@@ -50,7 +50,7 @@ FAULTS = (
         "kept",
     ),
     Fault(
-        "orchestration/schedules",
+        "orchestration/build",
         "DefaultScheduleStatus.RUNNING",
         "DefaultScheduleStatus.STOPPED",
         f"{INTEGRATION}pipeline_schedules",

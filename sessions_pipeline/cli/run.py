@@ -13,10 +13,9 @@ import sqlalchemy as db
 
 from sessions_pipeline.cli.terminal import progress_bar, say
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, SettingError, UsageError
-from sessions_pipeline.orchestration import storage_in
+from sessions_pipeline.orchestration import REFRESH, range_tags, storage_in
 from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import REFRESH, range_tags
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
 

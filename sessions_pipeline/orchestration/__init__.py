@@ -1,13 +1,22 @@
 """Dagster only: assets, checks, jobs, schedules, sensors and metadata.
 
-Here, where importing Dagster is not needed: what a `dagster.yaml` says about where events are stored.
+Here, where importing Dagster is not needed: what a `dagster.yaml` says about where events are stored, and how a run's
+tags name its days.
 """
 
 import json
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 import yaml
 
+REFRESH = "refresh_sessions"
+RANGE_START, RANGE_END, PARTITION = (
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+    "dagster/partition",
+)
 STORAGE = """\
 storage:
   custom:
@@ -33,3 +42,14 @@ def slow_storage(home: str | None) -> str | None:
     if "sqlite" not in config.get("storage", {"sqlite": {}}) or "event_log_storage" in config:
         return None
     return f"Dagster's default storage is ten times slower; add these lines to {file}:\n{STORAGE}"
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """Run tags that make one run of several days."""
+    return {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+
+
+def tagged_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
+    """The first and last day that a run's tags name, as a range or as one partition; None where they name none."""
+    first, last = tags.get(RANGE_START) or tags.get(PARTITION), tags.get(RANGE_END) or tags.get(PARTITION)
+    return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None

@@ -1,7 +1,11 @@
 """All that Dagster is shown, built from settings: assets, checks, jobs, schedules and the sensor."""
 
+from datetime import timedelta
+
 import dagster as dg
 
+from sessions_pipeline.days import utc_day
+from sessions_pipeline.orchestration import REFRESH, range_tags
 from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
 from sessions_pipeline.orchestration.checks import budget_check, table_checks
 from sessions_pipeline.orchestration.judges import judge_asset
@@ -10,8 +14,8 @@ from sessions_pipeline.orchestration.notifications import notifications
 from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.projects import measure_projects
-from sessions_pipeline.orchestration.schedules import MEASURE_JUDGES, MEASURE_PROJECTS, REFRESH, schedules
 from sessions_pipeline.orchestration.sensor import changed_sessions
+from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     EXPERIMENT_SUMMARY,
@@ -21,6 +25,9 @@ from sessions_pipeline.tables import (
 )
 
 REPORT = "cost_report"
+MEASURE_PROJECTS, MEASURE_JUDGES = "measure_project_costs", "measure_judge_costs"
+# Feedback may arrive without new runs, and the API's stats reach 31 days back.
+NIGHTLY_DAYS = 31
 REPORTED = (
     WEEKLY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -91,3 +98,37 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,
     )
+
+
+def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """Every hour today and the lookback days, every night the last 31 days, one run each; then projects and judges."""
+
+    def schedule(
+        name: str, cron: str, description: str, *, job: str = REFRESH, days_back: int | None = None
+    ) -> dg.ScheduleDefinition:
+        def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+            if days_back is None:
+                return dg.RunRequest()
+            today = utc_day(context.scheduled_execution_time)
+            return dg.RunRequest(tags=range_tags(max(today - timedelta(days=days_back), settings.start_date), today))
+
+        return dg.ScheduleDefinition(
+            name=name,
+            job_name=job,
+            cron_schedule=cron,
+            execution_timezone="UTC",
+            execution_fn=request,
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=description,
+        )
+
+    lookback, nightly = settings.lookback_days, NIGHTLY_DAYS - 1
+    late = f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs."
+    missed = "Measures what every project used yesterday, and on days missed while it was down."
+    judges = "Measures what evaluators have spent on experiments that ran lately."
+    return [
+        schedule("hourly_refresh", "0 * * * *", f"Refreshes today and the {lookback} days before.", days_back=lookback),
+        schedule("nightly_refresh", "30 2 * * *", late, days_back=nightly),
+        schedule("nightly_project_costs", "0 3 * * *", missed, job=MEASURE_PROJECTS),
+        schedule("nightly_judge_costs", "30 3 * * *", judges, job=MEASURE_JUDGES),
+    ]

@@ -9,8 +9,8 @@ import dagster as dg
 
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import tagged_range
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.process_day import day_tables

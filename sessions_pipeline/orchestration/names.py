@@ -17,9 +17,9 @@ from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith.lists import read_datasets
+from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import tagged_range
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets

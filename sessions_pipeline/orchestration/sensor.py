@@ -11,11 +11,11 @@ from typing import NamedTuple
 import dagster as dg
 import msgspec
 
-from sessions_pipeline.days import day_of_us, days_between, utc_day
+from sessions_pipeline.days import day_of_us, days_between, ranges, utc_day
 from sessions_pipeline.errors import DeadlineExceededError
 from sessions_pipeline.langsmith.activity import NEWEST, Activity, Place, active_since
+from sessions_pipeline.orchestration import REFRESH, range_tags, tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import REFRESH, runs_of, tagged_range
 from sessions_pipeline.settings import Settings
 
 SENSOR = "changed_sessions"
@@ -127,9 +127,12 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         )
         slow = "the API is slow or limits the rate; the next tick goes on where this one stopped"
         skipped = slow if look.stopped_at else "no older day has changed"
-        return dg.SensorResult(
-            run_requests=runs_of(days, time), cursor=cursor.dump(), skip_reason=None if days else skipped
-        )
+        # The time is in the key, since the same days may be asked for again.
+        runs = [
+            dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
+            for first, last in ranges(days)
+        ]
+        return dg.SensorResult(run_requests=runs, cursor=cursor.dump(), skip_reason=None if days else skipped)
 
     return changed_sessions
 

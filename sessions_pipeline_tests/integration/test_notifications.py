@@ -11,8 +11,8 @@ import pytest
 
 from sessions_pipeline.cli.run import QUIET, execute
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.schedules import range_tags
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox

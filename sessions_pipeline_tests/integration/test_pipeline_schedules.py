@@ -18,9 +18,9 @@ from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.langsmith.versions import FIRST as FIRST_VERSION
 from sessions_pipeline.langsmith.versions import SECOND
+from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import range_tags
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, changed_sessions, days_being_read, days_that_failed
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
