@@ -7,11 +7,11 @@ import dagster as dg
 from sessions_pipeline.days import utc_day
 from sessions_pipeline.orchestration import REFRESH, range_tags
 from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
-from sessions_pipeline.orchestration.checks import budget_check, table_checks
-from sessions_pipeline.orchestration.judges import judge_asset
+from sessions_pipeline.orchestration.checks import check_tables, costs_are_within_budget
+from sessions_pipeline.orchestration.judges import measure_judges
 from sessions_pipeline.orchestration.names import read_names
 from sessions_pipeline.orchestration.notifications import notifications
-from sessions_pipeline.orchestration.periods import period_assets
+from sessions_pipeline.orchestration.periods import period_tables
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.projects import measure_projects
 from sessions_pipeline.orchestration.sensor import changed_sessions
@@ -69,13 +69,13 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             daily_assets(daily, settings.days_per_run),
-            period_assets(),
+            period_tables,
             read_names,
             measure_projects,
-            judge_asset(),
+            measure_judges,
             cost_report,
         ],
-        asset_checks=[table_checks(), *([budget_check()] if settings.budgets else [])],
+        asset_checks=[check_tables, *([costs_are_within_budget] if settings.budgets else [])],
         jobs=[
             dg.define_asset_job(
                 REFRESH,
@@ -106,18 +106,16 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     def schedule(
         name: str, cron: str, description: str, *, job: str = REFRESH, days_back: int | None = None
     ) -> dg.ScheduleDefinition:
-        def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-            if days_back is None:
-                return dg.RunRequest()
+        def days(context: dg.ScheduleEvaluationContext) -> dict[str, str]:
             today = utc_day(context.scheduled_execution_time)
-            return dg.RunRequest(tags=range_tags(max(today - timedelta(days=days_back), settings.start_date), today))
+            return range_tags(max(today - timedelta(days=days_back or 0), settings.start_date), today)
 
         return dg.ScheduleDefinition(
             name=name,
             job_name=job,
             cron_schedule=cron,
             execution_timezone="UTC",
-            execution_fn=request,
+            tags_fn=None if days_back is None else days,
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description=description,
         )

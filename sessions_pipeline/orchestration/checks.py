@@ -24,57 +24,49 @@ BUDGET_CHECK = "costs_are_within_budget"
 NAMED = 20
 
 
-def table_checks() -> dg.AssetChecksDefinition:
+@dg.multi_asset_check(
+    name="check_tables",
+    specs=[
+        dg.AssetCheckSpec(check.name, asset=check.table.name, description=check.description)
+        for check in CHECKS.values()
+    ],
+    can_subset=True,
+)
+def check_tables(
+    context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.AssetCheckResult]:
     """Every check of the registry; one step, which runs when all tables of the run are written."""
-
-    @dg.multi_asset_check(
-        name="check_tables",
-        specs=[
-            dg.AssetCheckSpec(check.name, asset=check.table.name, description=check.description)
-            for check in CHECKS.values()
-        ],
-        can_subset=True,
-    )
-    def check_tables(
-        context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> Iterator[dg.AssetCheckResult]:
-        chosen = [CHECKS[key.name] for key in sorted(context.selected_asset_check_keys)]
-        results = examine(pipeline, chosen, tagged_range(context.run.tags))
-        for check in chosen:
-            yield dg.AssetCheckResult(
-                asset_key=check.table.name,
-                check_name=check.name,
-                passed=results[check.name].passed,
-                severity=SEVERITIES[check.severity],
-                metadata=_shown(results[check.name]),
-            )
-
-    return check_tables
-
-
-def budget_check() -> dg.AssetChecksDefinition:
-    """`costs_are_within_budget`; it waits for the names that budgets may go by."""
-
-    @dg.asset_check(
-        asset=DAILY.name,
-        additional_deps=[REFERENCE_DATASETS.name],
-        name=BUDGET_CHECK,
-        description="No budget has reached its warning, nor its limit.",
-    )
-    def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
-        try:
-            budgets = load_budgets(pipeline.settings)
-            statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
-        except SettingError as error:
-            return dg.AssetCheckResult(passed=False, description=str(error))
-        states = {status.state for status in statuses}
-        return dg.AssetCheckResult(
-            passed=states.isdisjoint({"warning", "exceeded"}),
-            severity=SEVERITIES["error" if "exceeded" in states else "warn"],
-            metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
+    chosen = [CHECKS[key.name] for key in sorted(context.selected_asset_check_keys)]
+    results = examine(pipeline, chosen, tagged_range(context.run.tags))
+    for check in chosen:
+        yield dg.AssetCheckResult(
+            asset_key=check.table.name,
+            check_name=check.name,
+            passed=results[check.name].passed,
+            severity=SEVERITIES[check.severity],
+            metadata=_shown(results[check.name]),
         )
 
-    return costs_are_within_budget
+
+@dg.asset_check(
+    asset=DAILY.name,
+    additional_deps=[REFERENCE_DATASETS.name],
+    name=BUDGET_CHECK,
+    description="No budget has reached its warning, nor its limit.",
+)
+def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
+    """Waits for the names that budgets may go by."""
+    try:
+        budgets = load_budgets(pipeline.settings)
+        statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
+    except SettingError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    states = {status.state for status in statuses}
+    return dg.AssetCheckResult(
+        passed=states.isdisjoint({"warning", "exceeded"}),
+        severity=SEVERITIES["error" if "exceeded" in states else "warn"],
+        metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
+    )
 
 
 def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:

@@ -35,26 +35,27 @@ from sessions_pipeline.tables.judge_cost_by_experiment import MEASURES, NEEDED, 
 ADD_UP = "judges_add_up"
 
 
-def judge_asset() -> dg.AssetsDefinition:
+@dg.multi_asset(
+    name="measure_judges",
+    description="Asks the judge project's stats for the runs that name an experiment, one request for each.",
+    specs=[spec(JUDGES, deps=[SESSIONS.name]).merge_attributes(kinds={"langsmith"})],
+    check_specs=[
+        dg.AssetCheckSpec(
+            ADD_UP,
+            asset=JUDGES.name,
+            description="Judges of experiments have spent no more than the project that they are traced to.",
+        )
+    ],
+)
+def measure_judges(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.MaterializeResult[None]]:
     """`judge_cost_by_experiment`: no partitions, so that one materialization measures whatever is due."""
-    promise = "Judges of experiments have spent no more than the project that they are traced to."
-
-    @dg.multi_asset(
-        name="measure_judges",
-        description="Asks the judge project's stats for the runs that name an experiment, one request for each.",
-        specs=[spec(JUDGES, deps=[SESSIONS.name]).merge_attributes(kinds={"langsmith"})],
-        check_specs=[dg.AssetCheckSpec(ADD_UP, asset=JUDGES.name, description=promise)],
-    )
-    def measure_judges(
-        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> Iterator[dg.MaterializeResult[None]]:
-        facts, night = measure(pipeline, context.log.warning)
-        below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
-        metadata = {**facts, **msgspec.to_builtins(night)}
-        broken = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, metadata={"which": ", ".join(below)})
-        yield dg.MaterializeResult(metadata=metadata, check_results=[broken])
-
-    return measure_judges
+    facts, night = measure(pipeline, context.log.warning)
+    below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
+    metadata = {**facts, **msgspec.to_builtins(night)}
+    broken = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, metadata={"which": ", ".join(below)})
+    yield dg.MaterializeResult(metadata=metadata, check_results=[broken])
 
 
 def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:

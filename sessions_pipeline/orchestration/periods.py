@@ -28,22 +28,18 @@ _DAY = pa.field("start_date", pa.date32())
 _NO_COSTS = pa.schema([*DAILY.schema, _DAY]).empty_table()
 
 
-def period_assets() -> dg.AssetsDefinition:
+@dg.multi_asset(specs=[spec(period.table, deps=[DAILY.name]) for period in PERIODS], can_subset=True)
+def period_tables(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.MaterializeResult[None]]:
     """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
-
-    @dg.multi_asset(specs=[spec(period.table, deps=[DAILY.name]) for period in PERIODS], can_subset=True)
-    def period_tables(
-        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> Iterator[dg.MaterializeResult[None]]:
-        lake = pipeline.open_lake()
-        # Noted before the days are read: a day that is written meanwhile is summed again next time.
-        versions, load = lake.versions(DAILY, lake.days(DAILY)), cache(partial(lake.load, DAILY))
-        for period in PERIODS:
-            if dg.AssetKey(period.table.name) in context.selected_asset_keys:
-                facts = refresh_periods(lake, period, versions, load)
-                yield dg.MaterializeResult(asset_key=period.table.name, metadata=facts)
-
-    return period_tables
+    lake = pipeline.open_lake()
+    # Noted before the days are read: a day that is written meanwhile is summed again next time.
+    versions, load = lake.versions(DAILY, lake.days(DAILY)), cache(partial(lake.load, DAILY))
+    for period in PERIODS:
+        if dg.AssetKey(period.table.name) in context.selected_asset_keys:
+            facts = refresh_periods(lake, period, versions, load)
+            yield dg.MaterializeResult(asset_key=period.table.name, metadata=facts)
 
 
 def refresh_periods(
