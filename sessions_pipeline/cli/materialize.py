@@ -63,7 +63,7 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
-        from sessions_pipeline.outputs.budget_file import load_budgets
+        from sessions_pipeline.outputs.budgets import load_budgets
 
     load_budgets(settings)
     made = run_days(settings, *window, select=select, as_of=as_of)
@@ -122,8 +122,7 @@ def budget(*, check: bool, as_json: bool) -> None:
     settings = load_settings()
     from sessions_pipeline.cli.summary import print_budgets
     from sessions_pipeline.lake.lake import Lake
-    from sessions_pipeline.outputs.budget_file import VARIABLE, load_budgets
-    from sessions_pipeline.outputs.budgets import budget_statuses
+    from sessions_pipeline.outputs.budgets import VARIABLE, budget_statuses, load_budgets
 
     if not (budgets := load_budgets(settings)):
         lines = 'the lines [[budget]], name = "all experiments", limit = 400.00 and period = "month"'

@@ -13,12 +13,11 @@ from sessions_pipeline.cli.terminal import print_table, say
 from sessions_pipeline.days import week_start
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budget_file import load_budgets
-from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
-from sessions_pipeline.outputs.dataset_names import Key, dataset_names
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.judges import Spent, judge_rows, spent_by
+from sessions_pipeline.outputs.read import Key, dataset_names
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.outputs.spending import Row, Totals
 from sessions_pipeline.settings import Settings

@@ -1,40 +1,106 @@
-"""How much of each budget is used, exactly.
+"""The budgets of the file that `SESSIONS_PIPELINE_BUDGETS` names, and how much of each is used, exactly.
 
 A sum is what is known: experiments without a cost, and days that were not read, are said beside it.
 """
 
+import difflib
 import json
+import re
+import tomllib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
 
 from sessions_pipeline.days import days_between, utc_day
-from sessions_pipeline.errors import NotReadError, SettingError, UsageError
+from sessions_pipeline.errors import SettingError, UsageError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budget_file import VARIABLE, Budget
-from sessions_pipeline.outputs.dataset_names import Key, dataset_called, known_names
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share
 from sessions_pipeline.outputs.judges import Spent
+from sessions_pipeline.outputs.read import Key, dataset_called, known_names, last_readings
 from sessions_pipeline.outputs.spending import Row, forecast, period_of
+from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
-from sessions_pipeline.tables.readings import Reading, noted_readings, open_workspaces
+from sessions_pipeline.tables.readings import open_workspaces
 
+VARIABLE = "SESSIONS_PIPELINE_BUDGETS"
 # No month is longer; a dataset without experiments for so long is known by its listed name alone.
 LOOKED_AT = timedelta(days=30)
 # After so long without a reading, nobody knows what was spent since.
 STALE = timedelta(hours=24)
 _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
+_SAID = {"missing": "is missing", "list_type": "should be written [[budget]], with two brackets"}
 _COLUMNS = (*_SUBJECT, "id", "session_id", "key", "session_count", "unpriced_session_count", "total_cost")
 
-# Rows and metadata by day; the latest reading of each workspace by day.
-Files: TypeAlias = Mapping[date, tuple[Sequence[Row], Mapping[str, str]]]
-Readings: TypeAlias = Mapping[date, Sequence[Reading]]
+# Gives a table's rows, each with its `day`, and its files' metadata by day.
+_Load: TypeAlias = Callable[[Table], tuple[Sequence[Row], Mapping[date, Mapping[str, str]]]]
+
+
+def _number(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("should be a number, such as 400.00")  # noqa: TRY004 - pydantic reports these
+    return Decimal(value)
+
+
+class Budget(BaseModel, extra="forbid", frozen=True, strict=True, hide_input_in_errors=True):
+    """One `[[budget]]` of the file: a limit in US dollars, for what and for how long; docs/alerts.md has the keys."""
+
+    name: str = Field(min_length=1)
+    limit: Annotated[Decimal, BeforeValidator(_number), Field(gt=0, max_digits=38, decimal_places=18)]
+    period: Literal["day", "week", "month"]
+    warn_at: Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=1)] = Decimal("0.8")
+    dataset: str | None = None
+    attribute: str | None = None
+    value: str | None = None
+    workspace: str | None = None
+    include_judges: bool = False
+
+    @model_validator(mode="after")
+    def _is_about_one_thing(self, info: ValidationInfo) -> Self:
+        if sum(one is not None for one in (self.dataset, self.attribute, self.workspace)) > 1:
+            raise ValueError("write one of dataset, attribute and workspace, or none of them")
+        if (self.attribute is None) is not (self.value is None):
+            raise ValueError('write both or neither of attribute = "git.branch" and value = "main"')
+        summed: tuple[str, ...] = getattr(info.context, "attributes", ())
+        if self.attribute is not None and self.attribute not in summed:
+            raise ValueError(f"needs SESSIONS_PIPELINE_ATTRIBUTES={','.join((*summed, self.attribute))}")
+        return self
+
+
+class _File(BaseModel, extra="forbid", strict=True, hide_input_in_errors=True):
+    budget: list[Budget]
+
+
+def load_budgets(settings: Settings) -> tuple[Budget, ...]:
+    """The budgets of the settings' file; none without one.
+
+    Raises:
+        SettingError: the file can't be read, or something in it is wrong; the text says what to write instead.
+    """
+    if settings.budgets is None:
+        return ()
+    file = Path(settings.budgets)
+    try:
+        found = tomllib.loads(file.read_bytes().decode("utf-8-sig"), parse_float=Decimal)
+        budgets = tuple(_File.model_validate(found, context=settings).budget)
+    except OSError as error:
+        raise SettingError(VARIABLE, f"{file} can't be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise SettingError(VARIABLE, f"{file}:{_problem(error)}") from None
+    except ValueError as error:
+        raise SettingError(VARIABLE, f"{file} is no TOML: {error}") from None
+    if twice := [name for name, times in Counter(one.name for one in budgets).items() if times > 1]:
+        raise SettingError(VARIABLE, f"{file}: two budgets are called {twice[0]!r}; give each a name of its own")
+    return budgets
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,70 +171,62 @@ def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> lis
         return []
     today = utc_day(now)
     days = [day for day in lake.days(DAILY) if today - LOOKED_AT <= day <= today]
-    readings = {day: last_readings(lake, day) for day in days}
+    readings = {day: of_day for day in days if (of_day := last_readings(lake, day))}
+    read = {name for of_day in readings.values() for reading in of_day for name in reading.workspaces}
+    whole = {day for day, of_day in readings.items() if day == today or not open_workspaces(day, of_day)}
+    read_at = max((of_day[-1].fetched_at for of_day in readings.values()), default=None)
 
     @cache
-    def load(table: Table) -> Files:
+    def load(table: Table) -> tuple[Sequence[Row], Mapping[date, Mapping[str, str]]]:
         columns = [name for name in _COLUMNS if name in table.schema.names]
-        found = {day: lake.load(table, day, columns) for day in days}
-        return {day: (one.rows.to_pylist(), one.metadata) for day, one in found.items() if one}
+        found = {day: one for day in days if (one := lake.load(table, day, columns))}
+        rows = [{"day": day, **row} for day, one in found.items() for row in one.rows.to_pylist()]
+        return rows, {day: one.metadata for day, one in found.items()}
 
-    keys = {(row["tenant_id"], row["reference_dataset_id"]) for rows, _ in load(DAILY).values() for row in rows}
-    names = known_names(lake, keys, days)
-    return [_status(budget, _subject(budget, names, readings), load, readings, now) for budget in budgets]
+    names = known_names(lake, {(row["tenant_id"], row["reference_dataset_id"]) for row in load(DAILY)[0]}, days)
+    return [_status(one, _subject(one, names, read), load, whole, read_at, now) for one in budgets]
 
 
 def _status(
-    budget: Budget, subject: Mapping[str, str], load: Callable[[Table], Files], readings: Readings, now: datetime
+    budget: Budget,
+    subject: Mapping[str, str],
+    load: _Load,
+    whole: AbstractSet[date],
+    read_at: datetime | None,
+    now: datetime,
 ) -> BudgetStatus:
-    """`subject`: the columns that say which rows a budget is about, and their values."""
-    today, (first, last) = utc_day(now), period_of(budget.period, utc_day(now))
-    so_far, rows, unread = days_between(first, today), list[Row](), list[date]()
-    files = load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
-    for day in so_far:
-        found, metadata = files.get(day, ([], {}))
-        rows += [row for row in found if subject.items() <= row.items()]
-        # A file may be made for other attributes than the settings' of today.
-        is_made = day in files and budget.attribute in (None, *json.loads(metadata.get(ATTRIBUTES, "[]")))
-        if not is_made or not readings[day] or (day < today and open_workspaces(day, readings[day])):
-            unread.append(day)
-    spent = Spent.of(rows, _judged(budget, subject, load, so_far) if budget.include_judges else ())
+    """`subject`: the columns that say which rows a budget is about; `whole`: days read since their end, and today."""
+    first, last = period_of(budget.period, utc_day(now))
+    so_far = days_between(first, utc_day(now))
+    rows, files = load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
+    rows = [row for row in rows if row["day"] >= first and subject.items() <= row.items()]
+    # A file may be made for other attributes than the settings' of today.
+    summed = {day: json.loads(metadata.get(ATTRIBUTES, "[]")) for day, metadata in files.items() if day in whole}
+    unread = [day for day in so_far if day not in summed or budget.attribute not in (None, *summed[day])]
+    spent = Spent.of(rows, _judged(budget, subject, load, first) if budget.include_judges else ())
     experiments, used = sum(row["session_count"] for row in rows), spent.whole
     if used is None and not experiments and not unread:
         used = Decimal(0)
     expected = None if unread else forecast(used, len(so_far), len(days_between(first, last)))
     unpriced = sum(row["unpriced_session_count"] for row in rows)
     unjudged = spent.unknown + spent.not_measured if budget.include_judges else 0
-    read_at = max((of_day[-1].fetched_at for of_day in readings.values() if of_day), default=None)
-    counts = experiments, unpriced, unjudged
     is_stale = read_at is None or now - read_at > STALE
+    counts = experiments, unpriced, unjudged
     return BudgetStatus(budget, first, last, used, expected, *counts, tuple(unread), read_at, is_stale)
 
 
-def _judged(
-    budget: Budget, subject: Mapping[str, str], load: Callable[[Table], Files], days: Sequence[date]
-) -> list[Row]:
-    """What was spent on the judges of a budget's experiments."""
-    said, spent = (
-        [row for day in days for row in load(table).get(day, ((), {}))[0]]
-        for table in (SESSION_ATTRIBUTES, JUDGE_COST_BY_EXPERIMENT)
-    )
+def _judged(budget: Budget, subject: Mapping[str, str], load: _Load, first: date) -> list[Row]:
+    """What was spent on the judges of a budget's experiments from a day on."""
+    spent = [row for row in load(JUDGE_COST_BY_EXPERIMENT)[0] if row["day"] >= first]
     if budget.attribute is None:
         return [row for row in spent if subject.items() <= row.items()]
-    ids = {row["session_id"] for row in said if (row["key"], row["value"]) == (budget.attribute, budget.value)}
+    of = budget.attribute, budget.value
+    ids = {row["session_id"] for row in load(SESSION_ATTRIBUTES)[0] if (row["key"], row["value"]) == of}
     return [row for row in spent if row["id"] in ids]
 
 
-def last_readings(lake: Lake, day: date) -> list[Reading]:
-    """The latest reading of each workspace, the very latest last; none where the day was never read."""
-    with suppress(NotReadError):
-        return noted_readings(lake.read_file(f"_readings/start_date={day}.json"))
-    return []
-
-
-def _subject(budget: Budget, names: Mapping[Key, str], readings: Readings) -> dict[str, str]:
-    """The columns that say which rows a budget is about, and their values."""
-    read = {workspace for of_day in readings.values() for reading in of_day for workspace in reading.workspaces}
+def _subject(budget: Budget, names: Mapping[Key, str], read: AbstractSet[str]) -> dict[str, str]:
+    """The columns that say which rows a budget is about, and their values; `read`: the workspaces that were."""
     workspace = budget.workspace and budget.workspace.lower()
     if workspace and read and workspace not in read:
         known = " or ".join(sorted(read))
@@ -180,3 +238,15 @@ def _subject(budget: Budget, names: Mapping[Key, str], readings: Readings) -> di
         raise SettingError(VARIABLE, f"budget {budget.name!r}: {error}") from None
     subject = zip(_SUBJECT, (dataset, workspace, budget.attribute, budget.value), strict=True)
     return {column: value for column, value in subject if value is not None}
+
+
+def _problem(error: ValidationError) -> str:
+    """` budget 2: limit should be ...`."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = "".join(f" {part + 1}:" if isinstance(part, int) else f" {part}" for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        keys = ["budget"] if len(first["loc"]) == 1 else [*Budget.model_fields]
+        close = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
+        return f"{place} is no key; write {' or '.join(close or keys)}"
+    said = re.sub("^(Value error, |(Input|String|Decimal input) (?=should))", "", first["msg"])
+    return f"{place} {_SAID.get(first['type'], said)}"

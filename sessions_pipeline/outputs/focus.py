@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.dataset_names import dataset_names
+from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.validation.types import MONEY
 

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs.formatting import EXACT
 from sessions_pipeline.outputs.spending import Row, total
-from sessions_pipeline.tables import EXPERIMENT_SUMMARY, JUDGE_COST_BY_EXPERIMENT, Table
+from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT
 
 JUDGES_FILE = "_readings/judges.json"
 _Key = TypeVar("_Key", bound=Hashable)
@@ -23,11 +23,6 @@ _Key = TypeVar("_Key", bound=Hashable)
 class WholeCost(NamedTuple):
     """What an experiment cost, and its judges so far, in US dollars; None: unknown, or not measured."""
 
-    start_date: date | None
-    tenant_id: str
-    reference_dataset_id: str
-    id: str
-    name: str | None
     own: Decimal | None
     judges: Decimal | None
     is_measured: bool
@@ -38,18 +33,13 @@ class WholeCost(NamedTuple):
         return None if self.own is None or self.judges is None else EXACT.add(self.own, self.judges)
 
 
-def whole_costs(lake: Lake, days: Sequence[Day]) -> list[WholeCost]:
-    """Every experiment of the days, as the lake has them.
-
-    Raises:
-        LakeError: a file can't be read.
-    """
-    columns = ("tenant_id", "reference_dataset_id", "id", "name", "total_cost")
-    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judge_rows(lake, days)}
+def whole_costs(experiments: Iterable[Row], judges: Iterable[Row]) -> list[WholeCost]:
+    """Of rows of `experiment_summary`, in their order, with those of `judge_rows` of the same days."""
+    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}
     return [
-        WholeCost(**row, own=own, judges=judged.get(key), is_measured=key in judged)
-        for row in _rows(lake, EXPERIMENT_SUMMARY, days, columns)
-        for key, own in [((row["tenant_id"], row["id"]), row.pop("total_cost"))]
+        WholeCost(row["total_cost"], judged.get(key), key in judged)
+        for row in experiments
+        for key in [(row["tenant_id"], row["id"])]
     ]
 
 
@@ -59,7 +49,10 @@ def judge_rows(lake: Lake, days: Sequence[Day]) -> Sequence[Row]:
     Raises:
         LakeError: a file can't be read.
     """
-    return _rows(lake, JUDGE_COST_BY_EXPERIMENT, days, ("tenant_id", "reference_dataset_id", "id", "total_cost"))
+    there = [day for day, version in lake.versions(JUDGE_COST_BY_EXPERIMENT, days).items() if version]
+    columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
+    rows: list[Row] = lake.read_days(JUDGE_COST_BY_EXPERIMENT, there, columns).to_pylist()
+    return rows
 
 
 class Spent(NamedTuple):
@@ -139,9 +132,3 @@ def load_readings(text: bytes | None) -> JudgeReadings:
         return msgspec.json.decode(text or b"{}", type=JudgeReadings)
     except msgspec.DecodeError:
         return JudgeReadings()
-
-
-def _rows(lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str]) -> list[dict[str, Any]]:
-    there = [day for day, version in lake.versions(table, days).items() if version]
-    rows: list[dict[str, Any]] = lake.read_days(table, there, columns).to_pylist()
-    return rows

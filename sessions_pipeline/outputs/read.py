@@ -1,10 +1,17 @@
-"""Any table of the lake as one Arrow table, with datasets by name and judges beside experiments, for notebooks."""
+"""Any table of the lake as one Arrow table for notebooks, with judges beside experiments and datasets by name.
+
+Datasets are called as the API says now, else as experiments say of themselves.
+"""
 
 import difflib
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,14 +20,19 @@ from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.outputs.dataset_names import dataset_names
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
-from sessions_pipeline.outputs.judges import whole_costs
+from sessions_pipeline.outputs.judges import judge_rows, whole_costs
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import EXPERIMENT_SUMMARY, SESSIONS, TABLES, Table
+from sessions_pipeline.tables import EXPERIMENT_SUMMARY, REFERENCE_DATASETS, SESSIONS, TABLES, Table
+from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.types import MONEY
 
 _BOTH = "tenant_id", "reference_dataset_id"
+# Names that the API did not give are looked for in this many of the latest days.
+MOST_DAYS = 7
+MOST_NAMES = 10
+Key: TypeAlias = tuple[str, str]
+"""A workspace and a dataset."""
 
 
 def read(
@@ -97,10 +109,71 @@ def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
 
 def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
     """With `judge_cost` and `whole_cost` behind the experiments' own; null where judges' cost is not known."""
-    costs = {(one.tenant_id, one.id): one for one in whole_costs(lake, days)}
-    found = [
-        costs[key] for key in zip(rows.column("tenant_id").to_pylist(), rows.column("id").to_pylist(), strict=True)
-    ]
+    found = whole_costs(rows.select(["tenant_id", "id", "total_cost"]).to_pylist(), judge_rows(lake, days))
     place = rows.schema.get_field_index("total_cost") + 1
     rows = rows.add_column(place, "whole_cost", pa.array([one.whole for one in found], MONEY))
     return rows.add_column(place, "judge_cost", pa.array([one.judges for one in found], MONEY))
+
+
+def dataset_names(lake: Lake, keys: AbstractSet[Key], days: Sequence[date]) -> dict[Key, str]:
+    """Names of these workspaces' datasets, of which some may have none: those that the API gives.
+
+    For datasets that it gives no name, `extra.metadata.dataset_name` of the latest experiments on the days counts.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
+    listed = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
+    current = {(row["tenant_id"], row["id"]): row["name"] for row in (listed.rows.to_pylist() if listed else ())}
+    names = {key: current[key] for key in keys if current.get(key, "").strip()}
+    if len(names) < len(keys):
+        for day in [day for day in sorted(days, reverse=True) if lake.has(SESSIONS, day)][:MOST_DAYS]:
+            for key, name in _said(lake, day):
+                if key in keys and key not in names:
+                    names[key] = name
+    return names
+
+
+def known_names(lake: Lake, keys: AbstractSet[Key], days: Sequence[date]) -> dict[Key, str]:
+    """The same for these datasets and all that the API has listed; one without a name goes by its id."""
+    listed = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id"))
+    known = {*keys, *((row["tenant_id"], row["id"]) for row in (listed.rows.to_pylist() if listed else ()))}
+    return {key: key[1] for key in known} | dataset_names(lake, known, days)
+
+
+def dataset_called(wanted: str, names: Mapping[Key, str]) -> str:
+    """The id of the dataset that has this name or id.
+
+    Raises:
+        UsageError: none has it, or several have; the text says what to write instead.
+    """
+    ids = sorted({dataset for (_, dataset), name in names.items() if wanted in (name, dataset, dataset.upper())})
+    if len(ids) == 1:
+        return ids[0]
+    instead = ids or difflib.get_close_matches(wanted, names.values(), n=3) or sorted({*names.values()})[:MOST_NAMES]
+    raise UsageError(f"{len(ids) or 'no'} datasets are called {wanted!r}; write {' or '.join(instead)}")
+
+
+def last_readings(lake: Lake, day: date) -> list[Reading]:
+    """The latest reading of each workspace, the very latest last; none where the day was never read."""
+    with suppress(NotReadError):
+        return noted_readings(lake.read_file(f"_readings/start_date={day}.json"))
+    return []
+
+
+def _said(lake: Lake, day: date) -> list[tuple[Key, str]]:
+    sessions = lake.read(SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
+    # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
+    says = pc.match_substring(sessions.column("extra"), '"dataset_name"')
+    columns = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says)).to_pydict().values()
+    named = [((tenant, dataset), _name(extra)) for tenant, dataset, extra in zip(*columns, strict=True)]
+    return [(key, name) for key, name in named if name]
+
+
+def _name(extra: str) -> str | None:
+    try:
+        # Integers may have more digits than Python converts.
+        name = json.loads(extra, parse_int=str)["metadata"]["dataset_name"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) and name.strip() else None

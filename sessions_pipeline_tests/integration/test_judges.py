@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +27,7 @@ from sessions_pipeline.outputs.judges import (
     JudgeReading,
     JudgeReadings,
     Spent,
+    WholeCost,
     judge_readings,
     judge_rows,
     spent_by,
@@ -35,7 +36,7 @@ from sessions_pipeline.outputs.judges import (
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
-from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.tables import DERIVED, EXPERIMENT_SUMMARY, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline_tests.builders import table_of, uuid
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
@@ -86,6 +87,13 @@ def measured(pipeline: Pipeline) -> tuple[JudgeReadings, list[str]]:
 def rows(lake: Lake) -> dict[str, dict[str, Any]]:
     days = [*lake.days(JUDGES), *([UNDATED] if lake.has(JUDGES, UNDATED) else [])]
     return {row["id"]: row for row in lake.read_days(JUDGES, days).to_pylist()}
+
+
+def whole_of(lake: Lake, days: list[date]) -> dict[str, WholeCost]:
+    """By experiment."""
+    experiments = lake.read_days(EXPERIMENT_SUMMARY, days).to_pylist()
+    costs = whole_costs(experiments, judge_rows(lake, days))
+    return {row["id"]: cost for row, cost in zip(experiments, costs, strict=True)}
 
 
 def sessions(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> list[Session]:
@@ -161,7 +169,7 @@ def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_proje
     assert reading.total_cost == dollars(judges.runs)
     assert reading.unattributed_cost == dollars(unclaimed) > 0
     assert reading.attributed_cost == sum(row["total_cost"] for row in found.values())
-    shares = [one.judges / one.whole for one in whole_costs(lake, days) if one.own and one.whole and one.judges]
+    shares = [one.judges / one.whole for one in whole_of(lake, days).values() if one.own and one.whole and one.judges]
     assert len(shares) > 200
     assert Decimal("0.3") <= min(shares) < Decimal("0.35") < Decimal("0.55") < max(shares) <= Decimal("0.6")
 
@@ -443,7 +451,9 @@ def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp
             return sorted(connection.execute(statement).fetchall())
 
     def by_python() -> list[tuple[Any, ...]]:
-        return sorted((one.id, one.own, one.judges, one.whole, one.is_measured) for one in whole_costs(lake, days))
+        return sorted(
+            (id_, one.own, one.judges, one.whole, one.is_measured) for id_, one in whole_of(lake, days).items()
+        )
 
     assert {(judges, whole, is_measured) for *_, judges, whole, is_measured in by_sql()} == {(None, None, False)}
     assert by_sql() == by_python()

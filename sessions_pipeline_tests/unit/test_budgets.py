@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from sessions_pipeline.cli import cli
 from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budget_file import Budget, load_budgets
-from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
+from sessions_pipeline.outputs.budgets import Budget, BudgetStatus, budget_statuses, load_budgets
 from sessions_pipeline.outputs.spending import period_of
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (

@@ -126,7 +126,7 @@ def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() ->
 def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -> None:
     one, two = Decimal("1.000000000000000001"), Decimal(2)
     for own, judges, whole in ((one, two, Decimal("3.000000000000000001")), (one, None, None), (None, two, None)):
-        cost = WholeCost(NOON.date(), TENANT, dataset(1), uuid(1), "x", own, judges, is_measured=judges is not None)
+        cost = WholeCost(own, judges, is_measured=judges is not None)
         assert cost.whole == whole
     spent = Spent.of([{"total_cost": one, "session_count": 4}], [{"total_cost": two}, {"total_cost": None}])
     assert spent == (one, two, 2, 1, 2)

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.judges import Spent, WholeCost
+from sessions_pipeline.outputs.judges import Spent, WholeCost, whole_costs
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
@@ -30,7 +30,6 @@ MOVERS = 3
 # The chart of all costs, drawn for a desk and for a phone: class, width and height.
 STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
 _KEYS = ("start_date", "tenant_id", "reference_dataset_id")
-_LABELS = WholeCost._fields[:5]
 
 
 class Project(NamedTuple):
@@ -59,15 +58,10 @@ def projects(data: ReportData) -> list[Project]:
 
 def most_expensive(data: ReportData) -> list[tuple[Row, WholeCost]]:
     """The experiments with the highest known costs of their own, and what they cost with their judges."""
-    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in data.judges}
-
-    def whole(row: Row) -> WholeCost:
-        key = row["tenant_id"], row["id"]
-        return WholeCost._make((*map(row.get, _LABELS), row["total_cost"], judged.get(key), key in judged))
-
     priced = [row for row in data.experiments if row["total_cost"] is not None]
     priced.sort(key=lambda row: (-row["total_cost"], row["id"]))
-    return [(row, whole(row)) for row in priced[:MOST_EXPENSIVE]]
+    shown = priced[:MOST_EXPENSIVE]
+    return list(zip(shown, whole_costs(shown, data.judges), strict=True))
 
 
 def main_score(row: Row) -> tuple[str, float] | None:

@@ -12,10 +12,9 @@ from sessions_pipeline.errors import SettingError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.outputs.budget_file import load_budgets
-from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, last_readings
-from sessions_pipeline.outputs.dataset_names import dataset_names
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
 from sessions_pipeline.outputs.judges import judge_readings, judge_rows
+from sessions_pipeline.outputs.read import dataset_names, last_readings
 from sessions_pipeline.outputs.report.data import Doubtful, ReportData
 from sessions_pipeline.outputs.spending import Row, month_days, total
 from sessions_pipeline.settings import Settings
