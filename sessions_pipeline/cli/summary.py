@@ -16,8 +16,8 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
-from sessions_pipeline.outputs.judges import Spent, judge_rows, spent_by
-from sessions_pipeline.outputs.read import Key, dataset_names
+from sessions_pipeline.outputs.judges import Spent, spent_by
+from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.outputs.spending import Row, Totals
 from sessions_pipeline.settings import Settings
@@ -59,7 +59,7 @@ def print_summary(
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged = judge_rows(lake, days)
     lines, whole, spent = _lines(rows, days, judged), Totals.of(rows), Spent.of(rows, judged)
-    names = dataset_names(lake, {line.key for line in lines}, days)
+    names = dataset_names(lake, rows, days)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
         "sessions": rows_of(SESSIONS),

@@ -22,9 +22,10 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, Validat
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import SettingError, UsageError
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share
 from sessions_pipeline.outputs.judges import Spent
-from sessions_pipeline.outputs.read import Key, dataset_called, known_names, last_readings
+from sessions_pipeline.outputs.read import Key, dataset_called, dataset_names, last_readings, rows_of, stored_days
 from sessions_pipeline.outputs.spending import Row, forecast, period_of
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
@@ -41,8 +42,8 @@ _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
 _SAID = {"missing": "is missing", "list_type": "should be written [[budget]], with two brackets"}
 _COLUMNS = (*_SUBJECT, "id", "session_id", "key", "session_count", "unpriced_session_count", "total_cost")
 
-# Gives a table's rows, each with its `day`, and its files' metadata by day.
-_Load: TypeAlias = Callable[[Table], tuple[Sequence[Row], Mapping[date, Mapping[str, str]]]]
+# Gives a table's rows, and its files' metadata by day.
+_Load: TypeAlias = Callable[[Table], tuple[Sequence[Row], Mapping[Day, Mapping[str, str]]]]
 
 
 def _number(value: object) -> Decimal:
@@ -177,13 +178,12 @@ def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> lis
     read_at = max((of_day[-1].fetched_at for of_day in readings.values()), default=None)
 
     @cache
-    def load(table: Table) -> tuple[Sequence[Row], Mapping[date, Mapping[str, str]]]:
+    def load(table: Table) -> tuple[Sequence[Row], Mapping[Day, Mapping[str, str]]]:
         columns = [name for name in _COLUMNS if name in table.schema.names]
-        found = {day: one for day in days if (one := lake.load(table, day, columns))}
-        rows = [{"day": day, **row} for day, one in found.items() for row in one.rows.to_pylist()]
-        return rows, {day: one.metadata for day, one in found.items()}
+        found = stored_days(lake, table, days, columns)
+        return rows_of(found), {day: stored.metadata for day, stored in found.items()}
 
-    names = known_names(lake, {(row["tenant_id"], row["reference_dataset_id"]) for row in load(DAILY)[0]}, days)
+    names = dataset_names(lake, load(DAILY)[0], days, all_known=True)
     return [_status(one, _subject(one, names, read), load, whole, read_at, now) for one in budgets]
 
 
@@ -199,7 +199,7 @@ def _status(
     first, last = period_of(budget.period, utc_day(now))
     so_far = days_between(first, utc_day(now))
     rows, files = load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
-    rows = [row for row in rows if row["day"] >= first and subject.items() <= row.items()]
+    rows = [row for row in rows if row["start_date"] >= first and subject.items() <= row.items()]
     # A file may be made for other attributes than the settings' of today.
     summed = {day: json.loads(metadata.get(ATTRIBUTES, "[]")) for day, metadata in files.items() if day in whole}
     unread = [day for day in so_far if day not in summed or budget.attribute not in (None, *summed[day])]
@@ -217,7 +217,7 @@ def _status(
 
 def _judged(budget: Budget, subject: Mapping[str, str], load: _Load, first: date) -> list[Row]:
     """What was spent on the judges of a budget's experiments from a day on."""
-    spent = [row for row in load(JUDGE_COST_BY_EXPERIMENT)[0] if row["day"] >= first]
+    spent = [row for row in load(JUDGE_COST_BY_EXPERIMENT)[0] if row["start_date"] >= first]
     if budget.attribute is None:
         return [row for row in spent if subject.items() <= row.items()]
     of = budget.attribute, budget.value

@@ -75,9 +75,8 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     open_days = daily.filter(pc.invert(daily.column("is_day_over"))).column("start_date").to_pylist()
     whole = {day for day in read if day < today}.difference(open_days)
     experiments = lake.read_days(EXPERIMENT_SUMMARY, read, _READ)
-    keys = {(row["tenant_id"], row["reference_dataset_id"]) for row in experiments.select(_READ[1:3]).to_pylist()}
-    names = dataset_names(lake, keys, read)
     known = experiments.filter(experiments.column("total_cost").is_valid())
+    names = dataset_names(lake, known.select(_READ[1:3]).to_pylist(), read)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known.to_pylist()]
     unread = [day for day in days if day not in whole]
     return Focus(pa.Table.from_pylist(rows, SCHEMA), experiments.num_rows - known.num_rows, unread)

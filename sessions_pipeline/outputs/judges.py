@@ -1,20 +1,15 @@
 """What experiments cost with their judges, and what judges have spent that no experiment claims."""
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 
-from sessions_pipeline.errors import NotReadError
-from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs.formatting import EXACT
 from sessions_pipeline.outputs.spending import Row, total
-from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT
 
 JUDGES_FILE = "_readings/judges.json"
 _Key = TypeVar("_Key", bound=Hashable)
@@ -41,18 +36,6 @@ def whole_costs(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Whole
         for row in experiments
         for key in [(row["tenant_id"], row["id"])]
     ]
-
-
-def judge_rows(lake: Lake, days: Sequence[Day]) -> Sequence[Row]:
-    """What judges have spent on the experiments of the days: of `judge_cost_by_experiment` what `Spent` is made from.
-
-    Raises:
-        LakeError: a file can't be read.
-    """
-    there = [day for day, version in lake.versions(JUDGE_COST_BY_EXPERIMENT, days).items() if version]
-    columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
-    rows: list[Row] = lake.read_days(JUDGE_COST_BY_EXPERIMENT, there, columns).to_pylist()
-    return rows
 
 
 class Spent(NamedTuple):
@@ -113,17 +96,6 @@ class JudgeReadings(msgspec.Struct):
 
     readings: dict[str, JudgeReading] = {}
     problems: dict[str, str] = {}
-
-
-def judge_readings(lake: Lake) -> JudgeReadings:
-    """What is kept beside the tables.
-
-    Raises:
-        LakeError: it can't be read.
-    """
-    with suppress(NotReadError):
-        return load_readings(lake.read_file(JUDGES_FILE))
-    return JudgeReadings()
 
 
 def load_readings(text: bytes | None) -> JudgeReadings:

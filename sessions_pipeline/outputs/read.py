@@ -6,8 +6,7 @@ Datasets are called as the API says now, else as experiments say of themselves.
 import difflib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
@@ -18,12 +17,21 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import NotReadError, UsageError
+from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
-from sessions_pipeline.outputs.judges import judge_rows, whole_costs
+from sessions_pipeline.outputs.judges import JUDGES_FILE, JudgeReadings, load_readings, whole_costs
+from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import EXPERIMENT_SUMMARY, REFERENCE_DATASETS, SESSIONS, TABLES, Table
+from sessions_pipeline.tables import (
+    EXPERIMENT_SUMMARY,
+    JUDGE_COST_BY_EXPERIMENT,
+    REFERENCE_DATASETS,
+    SESSIONS,
+    TABLES,
+    Table,
+)
 from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.types import MONEY
 
@@ -99,12 +107,12 @@ def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
     """With the column `dataset` behind the datasets' ids, where there are any."""
     if not set(_BOTH) <= set(rows.schema.names):
         return rows
-    tenants, ids = (rows.column(name).to_pylist() for name in _BOTH)
-    keys = {(tenant, one) for tenant, one in zip(tenants, ids, strict=True) if one is not None}
-    names = dataset_names(lake, keys, days)
-    labels = dataset_labels((one for _, one in keys), {key[1]: names.get(key, key[1]) for key in keys})
-    column = pa.array([labels.get(one) for one in ids], pa.string())
-    return rows.add_column(rows.schema.get_field_index(_BOTH[1]) + 1, "dataset", column)
+    pairs = rows.select(_BOTH).to_pylist()
+    names = {dataset: name for (_, dataset), name in dataset_names(lake, pairs, days).items()}
+    ids = {row["reference_dataset_id"] for row in pairs} - {None}
+    labels = dataset_labels(ids, {one: names.get(one, one) for one in ids})
+    column = pa.array([labels.get(row["reference_dataset_id"]) for row in pairs], pa.string())
+    return rows.add_column(rows.schema.get_field_index("reference_dataset_id") + 1, "dataset", column)
 
 
 def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
@@ -115,30 +123,63 @@ def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
     return rows.add_column(place, "judge_cost", pa.array([one.judges for one in found], MONEY))
 
 
-def dataset_names(lake: Lake, keys: AbstractSet[Key], days: Sequence[date]) -> dict[Key, str]:
-    """Names of these workspaces' datasets, of which some may have none: those that the API gives.
-
-    For datasets that it gives no name, `extra.metadata.dataset_name` of the latest experiments on the days counts.
+def stored_days(
+    lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None
+) -> dict[Day, Stored]:
+    """Those of the days that the table has.
 
     Raises:
         LakeError: a file can't be read.
     """
-    listed = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
-    current = {(row["tenant_id"], row["id"]): row["name"] for row in (listed.rows.to_pylist() if listed else ())}
-    names = {key: current[key] for key in keys if current.get(key, "").strip()}
+    there = [day for day, version in lake.versions(table, days).items() if version]
+    found = ((day, lake.load(table, day, columns)) for day in there)
+    return {day: stored for day, stored in found if stored}
+
+
+def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row]:
+    """Their rows, each with its day; None for those without one."""
+    dated = ((day if isinstance(day, date) else None, stored) for day, stored in days.items())
+    return [{partition: day, **row} for day, stored in dated for row in stored.rows.to_pylist()]
+
+
+def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
+    """What judges have spent on the experiments of the days, as `Spent` takes it."""
+    columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
+    return rows_of(stored_days(lake, JUDGE_COST_BY_EXPERIMENT, days, columns))
+
+
+def judge_readings(lake: Lake) -> JudgeReadings:
+    """What is kept of judges beside the tables.
+
+    Raises:
+        LakeError: it can't be read.
+    """
+    with suppress(NotReadError):
+        return load_readings(lake.read_file(JUDGES_FILE))
+    return JudgeReadings()
+
+
+def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:
+    """Names of the rows' datasets, of which some may have none: those that the API gives.
+
+    For datasets that it gives no name, `extra.metadata.dataset_name` of the latest experiments on the days counts.
+    `all_known`: also of all datasets that the API has listed, and one without a name goes by its id.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
+    stored = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
+    listed = {(row["tenant_id"], row["id"]): row["name"] for row in (stored.rows.to_pylist() if stored else ())}
+    keys = {(row["tenant_id"], row["reference_dataset_id"]) for row in rows if row["reference_dataset_id"]}
+    if all_known:
+        keys |= listed.keys()
+    names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
     if len(names) < len(keys):
         for day in [day for day in sorted(days, reverse=True) if lake.has(SESSIONS, day)][:MOST_DAYS]:
             for key, name in _said(lake, day):
-                if key in keys and key not in names:
-                    names[key] = name
-    return names
-
-
-def known_names(lake: Lake, keys: AbstractSet[Key], days: Sequence[date]) -> dict[Key, str]:
-    """The same for these datasets and all that the API has listed; one without a name goes by its id."""
-    listed = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id"))
-    known = {*keys, *((row["tenant_id"], row["id"]) for row in (listed.rows.to_pylist() if listed else ()))}
-    return {key: key[1] for key in known} | dataset_names(lake, known, days)
+                if key in keys:
+                    names.setdefault(key, name)
+    return {**({key: key[1] for key in keys} if all_known else {}), **names}
 
 
 def dataset_called(wanted: str, names: Mapping[Key, str]) -> str:

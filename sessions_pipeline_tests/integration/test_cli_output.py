@@ -19,8 +19,7 @@ from sessions_pipeline.cli.run import run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.report import latest_days, write_report
-from sessions_pipeline.outputs.report.reading import read_report_data
+from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of

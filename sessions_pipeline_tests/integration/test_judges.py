@@ -28,11 +28,10 @@ from sessions_pipeline.outputs.judges import (
     JudgeReadings,
     Spent,
     WholeCost,
-    judge_readings,
-    judge_rows,
     spent_by,
     whole_costs,
 )
+from sessions_pipeline.outputs.read import judge_readings, judge_rows
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY

@@ -9,10 +9,9 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.outputs.report import write_report
+from sessions_pipeline.outputs.report import read_report_data, write_report
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.report.reading import read_report_data
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS
 from sessions_pipeline.tables.readings import Reading, dump_readings

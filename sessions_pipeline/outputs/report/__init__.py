@@ -1,18 +1,48 @@
 """The cost report: from the lake's tables, one HTML file that works offline."""
 
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from sessions_pipeline.errors import LakeError
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sessions_pipeline.errors import LakeError, SettingError
+from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
+from sessions_pipeline.outputs.read import (
+    dataset_names,
+    judge_readings,
+    judge_rows,
+    last_readings,
+    rows_of,
+    stored_days,
+)
+from sessions_pipeline.outputs.report.data import Doubtful, ReportData
 from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.report.reading import read_report_data
+from sessions_pipeline.outputs.spending import month_days, total
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_ATTRIBUTE,
+    DAILY_COST_BY_PROJECT,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    EXPERIMENT_SUMMARY,
+    REJECTED_SESSIONS,
+    SESSIONS,
+)
+from sessions_pipeline.tables.day_metadata import ATTRIBUTES, IS_DAY_OVER, rests_on_kept_readings
 
 REPORT_FILE = "reports/cost.html"
 # What a manager looks at; the period before it is read too, for comparison.
 REPORT_DAYS = 30
+DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
+"""The columns of `sessions` that say which numbers are from an earlier reading, and which costs could not be used."""
+_COUNTED = ("session_count", "unpriced_session_count", "zero_cost_with_tokens_count", "run_count", "total_tokens")
+_ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *_COUNTED, "total_cost")
 
 
 def latest_days(lake: Lake) -> tuple[date, date]:
@@ -45,3 +75,79 @@ def write_report(
     except OSError as error:
         raise LakeError(f"{file}: {error.strerror}; choose another file") from None
     return str(file.resolve())
+
+
+def read_report_data(
+    lake: Lake, first: date, last: date, budgets_at: tuple[Settings, datetime] | None = None
+) -> ReportData:
+    """Read what a report on these days, both included, needs; with settings and a time, how their budgets stood then.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
+    _, month_before = month_days(last)
+    earliest = min(month_before[0], first - (last - first) - timedelta(days=1))
+    known = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
+    read = [day for day in known if earliest <= day <= last]
+    inside = [day for day in read if day >= first]
+    usage = [day for day in lake.days(DAILY_COST_BY_PROJECT) if first <= day <= last]
+    costs = stored_days(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
+    attributes = stored_days(lake, DAILY_COST_BY_ATTRIBUTE, read, _ATTRIBUTE_COLUMNS)
+    daily = rows_of(costs)
+    names = dataset_names(lake, daily, read)
+    rejected = stored_days(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    return ReportData(
+        first=first,
+        last=last,
+        daily=daily,
+        attributes=rows_of(attributes),
+        attribute_days=_attribute_days(attributes),
+        experiments=rows_of(stored_days(lake, EXPERIMENT_SUMMARY, inside)),
+        projects=rows_of(stored_days(lake, DAILY_COST_BY_PROJECT, usage), "usage_date") if usage else None,
+        rejected=Counter(row["start_date"] for row in rows_of(rejected)),
+        doubtful=doubtful([stored.rows for stored in stored_days(lake, SESSIONS, inside, DOUBTFUL_COLUMNS).values()]),
+        days_read=frozenset(read),
+        unfinished=frozenset(day for day in read if day in costs and not _is_over(costs[day])),
+        latest=max(known, default=None),
+        names={dataset: name for (_, dataset), name in names.items()},
+        readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
+        judges=judge_rows(lake, inside),
+        judge_readings=judge_readings(lake),
+        budgets=_budgets(lake, *budgets_at) if budgets_at else (),
+    )
+
+
+def _budgets(lake: Lake, settings: Settings, now: datetime) -> Sequence[BudgetStatus] | str:
+    try:
+        return budget_statuses(lake, load_budgets(settings), now)
+    except SettingError as error:
+        return str(error)
+
+
+def _is_over(costs: Stored) -> bool:
+    """Whether the day was over when it was read; what another program wrote says it of its rows alone."""
+    over = costs.metadata.get(IS_DAY_OVER)
+    return all(costs.rows.column("is_day_over").to_pylist()) if over is None else over == "true"
+
+
+def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
+    """The days whose files were summed by a key, as they say; the keys in the order of the latest."""
+    found: dict[str, set[date]] = defaultdict(set)
+    for day, stored in reversed(list(days.items())):
+        listed = json.loads(stored.metadata.get(ATTRIBUTES, "[]"))
+        for key in listed or stored.rows.column("attribute").unique().to_pylist():
+            if isinstance(day, date):
+                found[key].add(day)
+    return {key: frozenset(known) for key, known in found.items()}
+
+
+def doubtful(days: Sequence[pa.Table]) -> Doubtful:
+    """The experiments among rows (with `DOUBTFUL_COLUMNS`) that are kept, or have problems."""
+    kept, costs, problems = 0, [], 0
+    for sessions in days:
+        experiments = sessions.filter(pc.is_valid(sessions.column("reference_dataset_id")))
+        emptied = experiments.filter(rests_on_kept_readings(experiments))
+        kept += emptied.num_rows
+        costs.append(total(emptied.column("total_cost").to_pylist()))
+        problems += experiments.num_rows - experiments.column("problems").null_count
+    return Doubtful(kept, total(costs), problems)
