@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from sessions_pipeline.outputs.budgets import Budget, BudgetStatus
-from sessions_pipeline.outputs.judges import JudgeReading, JudgeReadings
 from sessions_pipeline.outputs.report import DOUBTFUL_COLUMNS, doubtful
 from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_PROJECT,

@@ -26,9 +26,8 @@ from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.names import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import EXACT
-from sessions_pipeline.outputs.judges import JUDGES_FILE, JudgeReading, JudgeReadings, load_readings
 from sessions_pipeline.outputs.read import judge_readings
-from sessions_pipeline.outputs.spending import total
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, load_readings, total
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables import SESSIONS, Table
 from sessions_pipeline.tables.judge_cost_by_experiment import MEASURES, NEEDED, due, merge_judges

@@ -24,9 +24,8 @@ from sessions_pipeline.errors import SettingError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share
-from sessions_pipeline.outputs.judges import Spent
 from sessions_pipeline.outputs.read import Key, dataset_called, dataset_names, last_readings, rows_of, stored_days
-from sessions_pipeline.outputs.spending import Row, forecast, period_of
+from sessions_pipeline.outputs.spending import Row, Spent, forecast, period_of
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY

@@ -21,8 +21,7 @@ from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
-from sessions_pipeline.outputs.judges import JUDGES_FILE, JudgeReadings, load_readings, whole_costs
-from sessions_pipeline.outputs.spending import Row
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, whole_costs
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     EXPERIMENT_SUMMARY,

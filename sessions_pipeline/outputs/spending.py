@@ -1,24 +1,25 @@
-"""What rows of daily costs add up to, exactly: in all, by a column's values, and by day, week or month."""
+"""What rows of daily costs add up to, exactly: in all, by a column's values, and with what judges have spent."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
+
+import msgspec
 
 from sessions_pipeline.days import days_between, month_start, next_month_start, week_start
-from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.formatting import EXACT
 
-# Thirty or so bars fit on a phone.
-LONGEST_BY_DAY = 45
-LONGEST_BY_WEEK = 200
 # One or two days say nothing about a month.
 FEWEST_DAYS_OF_A_FORECAST = 3
 STARTS: Mapping[str, Callable[[date], date]] = {"day": lambda day: day, "week": week_start, "month": month_start}
 
+JUDGES_FILE = "_readings/judges.json"
+
 Row: TypeAlias = Mapping[str, Any]
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 def total(values: Iterable[Decimal | None]) -> Decimal | None:
@@ -128,72 +129,6 @@ def forecast(cost: Decimal | None, gone: int, days: int) -> Decimal | None:
     return EXACT.divide(EXACT.multiply(cost, days), gone)
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """A day, week or month of the period: known costs by dataset id, and what is to be known of its days.
-
-    `is_part`: not all its days are in the period. `lacks` says so, and which days were not read, or not over by then.
-    """
-
-    label: str
-    long_label: str
-    is_part: bool
-    is_read: bool
-    lacks: str
-    totals: Totals
-    costs: Mapping[str | None, Decimal]
-
-
-def by_time(
-    days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unfinished: frozenset[date], unit: str
-) -> list[Bucket]:
-    """What the rows say of each day, week or month, oldest first."""
-    starts = {day: STARTS[unit](day) for day in days}
-    rows_of = defaultdict(list)
-    for row in rows:
-        rows_of[starts[row["start_date"]]].append(row)
-    return [
-        _bucket(start, [day for day in days if starts[day] == start], rows_of[start], read, unfinished, unit)
-        for start in dict.fromkeys(starts.values())
-    ]
-
-
-def _bucket(
-    start: date,
-    days: Sequence[date],
-    rows: Sequence[Row],
-    read: frozenset[date],
-    unfinished: frozenset[date],
-    unit: str,
-) -> Bucket:
-    costs = {
-        key: total(row["total_cost"] for row in group) for key, group in by_key(rows, "reference_dataset_id").items()
-    }
-    whole = len(days_between(*period_of(unit, start)))
-    unread, open_days = len(days) - len(read.intersection(days)), len(unfinished.intersection(days))
-    lacks = (
-        f"only {len(days)} of the {unit}'s {whole} days" if len(days) < whole else "",
-        ("not read" if len(days) == 1 else f"{unread} of {len(days)} days not read") if unread else "",
-        "not over when last read" if open_days else "",
-    )
-    return Bucket(
-        label=formatting.month(start) if unit == "month" else formatting.short_day(start),
-        long_label=formatting.days(days[0], days[-1]),
-        is_part=len(days) < whole,
-        is_read=not unread,
-        lacks=", ".join(filter(None, lacks)),
-        totals=Totals.of(rows),
-        costs={key: cost for key, cost in costs.items() if cost is not None},
-    )
-
-
-def unit_of(days: int) -> str:
-    """`day`, `week` or `month`: what as many bars stand for as can be told apart."""
-    if days <= LONGEST_BY_DAY:
-        return "day"
-    return "week" if days <= LONGEST_BY_WEEK else "month"
-
-
 def period_of(unit: str, day: date) -> tuple[date, date]:
     """The first and last day of the `day`, ISO `week` or `month` that a day is in."""
     first = STARTS[unit](day)
@@ -213,3 +148,94 @@ def month_days(day: date) -> tuple[list[date], list[date]]:
     """The days of the day's month up to it, and those of the month before."""
     start = month_start(day)
     return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))
+
+
+class WholeCost(NamedTuple):
+    """What an experiment cost, and its judges so far, in US dollars; None: unknown, or not measured."""
+
+    own: Decimal | None
+    judges: Decimal | None
+    is_measured: bool
+
+    @property
+    def whole(self) -> Decimal | None:
+        """Both together; None where one of them is not known."""
+        return None if self.own is None or self.judges is None else EXACT.add(self.own, self.judges)
+
+
+def whole_costs(experiments: Iterable[Row], judges: Iterable[Row]) -> list[WholeCost]:
+    """Of rows of `experiment_summary`, in their order, with those of `judge_rows` of the same days."""
+    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}
+    return [
+        WholeCost(row["total_cost"], judged.get(key), key in judged)
+        for row in experiments
+        for key in [(row["tenant_id"], row["id"])]
+    ]
+
+
+class Spent(NamedTuple):
+    """What some experiments cost, and their judges: the known part, US dollars, exact; None where nothing is known.
+
+    `measured` counts the experiments whose judges were asked about, `unknown` those of them whose judges' cost is not
+    known, and `not_measured` the others.
+    """
+
+    own: Decimal | None
+    judges: Decimal | None
+    measured: int
+    unknown: int
+    not_measured: int
+
+    @property
+    def whole(self) -> Decimal | None:
+        """What is known of both together."""
+        return total((self.own, self.judges))
+
+    @classmethod
+    def of(cls, daily: Iterable[Row], judges: Iterable[Row]) -> Self:
+        """The sums of rows of `daily_cost_by_reference_dataset` and of `judge_rows`, of the same days and datasets."""
+        rows, costs = list(daily), [row["total_cost"] for row in judges]
+        experiments = sum(row["session_count"] for row in rows)
+        own = total(row["total_cost"] for row in rows)
+        return cls(own, total(costs), len(costs), costs.count(None), experiments - len(costs))
+
+
+def spent_by(daily: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _Key]) -> dict[_Key, Spent]:
+    """The sums by a key that both kinds of rows have, such as the dataset and the month of `start_date`."""
+    groups: dict[_Key, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+    for kind, rows in enumerate((daily, judges)):
+        for row in rows:
+            groups[key(row)][kind].append(row)
+    return {found: Spent.of(*rows) for found, rows in groups.items()}
+
+
+class JudgeReading(msgspec.Struct, frozen=True):
+    """What a workspace's judge project had spent in all at `read_at`, and what of it the lake's experiments claim.
+
+    US dollars, exact; None: unknown. `unattributed_cost` is what no experiment claims: below zero, something is counted
+    twice, or for the wrong experiment. `is_exact`: nothing moved meanwhile, and retention has emptied nothing.
+    `skipped` counts the experiments that were not measured although they are new, or never were, by the reason.
+    """
+
+    project: str
+    total_cost: Decimal | None
+    attributed_cost: Decimal
+    unattributed_cost: Decimal | None
+    is_exact: bool
+    read_at: datetime
+    skipped: dict[str, int]
+
+
+class JudgeReadings(msgspec.Struct):
+    """The latest reading of each workspace, and why others were not measured when it was tried last."""
+
+    readings: dict[str, JudgeReading] = {}
+    problems: dict[str, str] = {}
+
+
+def load_readings(text: bytes | None) -> JudgeReadings:
+    """What such a file says; nothing where there is none, or a broken one."""
+    try:
+        return msgspec.json.decode(text or b"{}", type=JudgeReadings)
+    except msgspec.DecodeError:
+        return JudgeReadings()

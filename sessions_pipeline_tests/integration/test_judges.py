@@ -22,7 +22,8 @@ from sessions_pipeline.orchestration.judges import measure
 from sessions_pipeline.orchestration.names import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact
-from sessions_pipeline.outputs.judges import (
+from sessions_pipeline.outputs.read import judge_readings, judge_rows
+from sessions_pipeline.outputs.spending import (
     JUDGES_FILE,
     JudgeReading,
     JudgeReadings,
@@ -31,7 +32,6 @@ from sessions_pipeline.outputs.judges import (
     spent_by,
     whole_costs,
 )
-from sessions_pipeline.outputs.read import judge_readings, judge_rows
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sessions_pipeline.outputs.judges import JudgeReading, JudgeReadings, Spent, WholeCost, load_readings
+from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings, Spent, WholeCost, load_readings
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, YOUNG, Due, due, merge_judges
 from sessions_pipeline_tests.builders import (

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from sessions_pipeline.outputs.judges import JudgeReadings
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
+from sessions_pipeline.outputs.spending import JudgeReadings
 from sessions_pipeline_tests.builders import TENANT, dataset
 from sessions_pipeline_tests.builders_report import (
     FIRST,

@@ -1,22 +1,88 @@
-"""The report's chart: where marks and ticks stand. `charts.html.j2` draws them, so that the style sheet colours them.
+"""The report's chart: costs by day, week or month, and where marks and ticks stand. `charts.html.j2` draws them.
 
-Coordinates are in SVG's units, `y` downwards. Names stand in the marks' tips alone, and never become text of a chart.
+Colours are the style sheet's. Coordinates are in SVG's units, `y` downwards. Names stand in the marks' tips alone, and
+never become text of a chart.
 """
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 from decimal import ROUND_CEILING, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sessions_pipeline.days import days_between
+from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.formatting import EXACT, money
-from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.spending import Bucket, total
+from sessions_pipeline.outputs.spending import STARTS, Row, Totals, by_key, period_of, total
 
+if TYPE_CHECKING:
+    from sessions_pipeline.outputs.report.data import ReportData
+
+# Thirty or so bars fit on a phone.
+LONGEST_BY_DAY = 45
+LONGEST_BY_WEEK = 200
 # Datasets with a colour of their own; the style sheet has as many, and one for all others.
 SERIES = 6
 # What labels of the axes take.
 LEFT, TOP, BOTTOM = 52, 8, 24
 LABEL_WIDTH = 56
 _SUFFIXES = ("", "k", "M", "B", "T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A day, week or month of the period: known costs by dataset id, and what is to be known of its days.
+
+    `is_part`: not all its days are in the period. `lacks` says so, and which days were not read, or not over by then.
+    """
+
+    label: str
+    long_label: str
+    is_part: bool
+    is_read: bool
+    lacks: str
+    totals: Totals
+    costs: Mapping[str | None, Decimal]
+
+
+def by_time(
+    days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unfinished: frozenset[date], unit: str
+) -> list[Bucket]:
+    """What the rows say of each day, week or month, oldest first."""
+    rows_of, days_of = defaultdict(list), defaultdict(list)
+    for day in days:
+        days_of[STARTS[unit](day)].append(day)
+    for row in rows:
+        rows_of[STARTS[unit](row["start_date"])].append(row)
+
+    def bucket(start: date, of: Sequence[date]) -> Bucket:
+        costs = by_key(rows_of[start], "reference_dataset_id").items()
+        known = {key: total(row["total_cost"] for row in group) for key, group in costs}
+        whole, unread = len(days_between(*period_of(unit, start))), len(of) - len(read.intersection(of))
+        lacks = (
+            f"only {len(of)} of the {unit}'s {whole} days" if len(of) < whole else "",
+            ("not read" if len(of) == 1 else f"{unread} of {len(of)} days not read") if unread else "",
+            "not over when last read" if unfinished.intersection(of) else "",
+        )
+        return Bucket(
+            label=formatting.month(start) if unit == "month" else formatting.short_day(start),
+            long_label=formatting.days(of[0], of[-1]),
+            is_part=len(of) < whole,
+            is_read=not unread,
+            lacks=", ".join(filter(None, lacks)),
+            totals=Totals.of(rows_of[start]),
+            costs={key: cost for key, cost in known.items() if cost is not None},
+        )
+
+    return [bucket(start, of) for start, of in days_of.items()]
+
+
+def unit_of(days: int) -> str:
+    """`day`, `week` or `month`: what as many bars stand for as can be told apart."""
+    if days <= LONGEST_BY_DAY:
+        return "day"
+    return "week" if days <= LONGEST_BY_WEEK else "month"
 
 
 def ticks(high: Decimal, most: int = 5) -> list[Decimal]:
@@ -39,7 +105,7 @@ def money_label(value: Decimal, step: Decimal) -> str:
     return f"${value.scaleb(-3 * thousands):,.{places}f}{_SUFFIXES[thousands]}"
 
 
-def stacked(data: ReportData, *, width: int, height: int) -> dict[str, Any]:
+def stacked(data: "ReportData", *, width: int, height: int) -> dict[str, Any]:
     """Costs by day, week or month, stacked by dataset, the most expensive below; what lacks a part is marked."""
     steps = ticks(max((bucket.totals.cost or Decimal(0) for bucket in data.buckets), default=Decimal(0)))
 
@@ -71,7 +137,7 @@ def stacked(data: ReportData, *, width: int, height: int) -> dict[str, Any]:
     }
 
 
-def _bars(bucket: Bucket, data: ReportData, y: Callable[[Decimal], float]) -> Iterator[dict[str, Any]]:
+def _bars(bucket: Bucket, data: "ReportData", y: Callable[[Decimal], float]) -> Iterator[dict[str, Any]]:
     shown = data.datasets[:SERIES]
     others = total(cost for key, cost in bucket.costs.items() if key not in {one.key for one in shown})
     parts = [(one.name, bucket.costs.get(one.key)) for one in shown] + [("Other datasets", others)]

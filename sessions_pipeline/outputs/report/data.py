@@ -10,21 +10,21 @@ from typing import Any, NamedTuple
 from sessions_pipeline.days import days_between
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, visible
-from sessions_pipeline.outputs.judges import JudgeReadings, Spent, spent_by
+from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
 from sessions_pipeline.outputs.spending import (
-    Bucket,
+    JudgeReadings,
     Period,
     Row,
     Spending,
+    Spent,
     Totals,
     biggest_movers,
     by_key,
-    by_time,
     forecast,
     month_days,
     most_expensive_first,
     period_of,
-    unit_of,
+    spent_by,
 )
 
 NOT_STATED = "(not stated)"

@@ -9,11 +9,10 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.judges import Spent, WholeCost, whole_costs
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, by_key, total
+from sessions_pipeline.outputs.spending import Row, Spending, Spent, WholeCost, by_key, total, whole_costs
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 
