@@ -43,7 +43,7 @@ FAULTS = (
     Fault("days", "days=start_us // _DAY_US", "days=(start_us - 1) // _DAY_US", f"{UNIT}days"),
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
-        "orchestration/projects",
+        "orchestration/measured",
         "[_of_others(stored.rows, tenants)]",
         "[stored.rows.slice(0, 0)]",
         f"{INTEGRATION}pipeline_usage",

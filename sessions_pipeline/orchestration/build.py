@@ -8,12 +8,11 @@ from sessions_pipeline.days import utc_day
 from sessions_pipeline.orchestration import REFRESH, range_tags
 from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
 from sessions_pipeline.orchestration.checks import check_tables, costs_are_within_budget
-from sessions_pipeline.orchestration.judges import measure_judges
+from sessions_pipeline.orchestration.measured import measure_judges, measure_projects
 from sessions_pipeline.orchestration.names import read_names
 from sessions_pipeline.orchestration.notifications import notifications
 from sessions_pipeline.orchestration.periods import period_tables
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.projects import measure_projects
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (

@@ -18,7 +18,7 @@ from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.judges import measure
+from sessions_pipeline.orchestration.measured import measure
 from sessions_pipeline.orchestration.names import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact

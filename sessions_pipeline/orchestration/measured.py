@@ -1,11 +1,14 @@
-"""The asset `judge_cost_by_experiment`: what evaluators have spent on each experiment, and on none.
+"""What is measured at night, apart from the refresh: what each session used on a day, and what judges have spent.
 
-What judges cost is worth some requests, never a failed run: what the API refuses is one warning and not measured.
+`daily_cost_by_project` is measured while the API still tells it, `judge_cost_by_experiment` by asking for the runs that
+evaluators made. What judges cost is worth some requests, never a failed run: what the API refuses is one warning and
+not measured.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -16,27 +19,84 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import ApiError, RefusedError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.langsmith.activity import REACH, read_judges
+from sessions_pipeline.langsmith.activity import REACH, is_within_reach, read_judges, read_usage
+from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.names import KEYS_OWN
-from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
 from sessions_pipeline.outputs.formatting import EXACT
-from sessions_pipeline.outputs.read import judge_readings
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, load_readings, total
+from sessions_pipeline.outputs.read import judge_readings, judge_rows
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_readings, total
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
-from sessions_pipeline.tables import SESSIONS, Table
+from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
+from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
 from sessions_pipeline.tables.judge_cost_by_experiment import MEASURES, NEEDED, due, merge_judges
+from sessions_pipeline.validation.records import Record
+from sessions_pipeline.validation.validate import validate
 
+IS_FINAL = "day_was_over"
 ADD_UP = "judges_add_up"
 
 
 @dg.multi_asset(
-    name="measure_judges",
+    description="Cuts a day out of every active session's totals by three readings of its stats.",
+    specs=[spec(PROJECTS, deps=[]).merge_attributes(kinds={"langsmith"})],
+)
+def measure_projects(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.MaterializeResult[None]:
+    """`daily_cost_by_project`: no partitions, so that one materialization measures whatever still can be."""
+    lake, time = pipeline.open_lake(), pipeline.clock()
+    reachable = [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
+    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
+    there = set(lake.days(PROJECTS))
+    days = [day for day in reachable if day not in there or lake.metadata(PROJECTS, day).get(IS_FINAL) != str(True)]
+    with pipeline.workspaces() as (client, workspaces):
+        for day in days:
+            _measure_day(pipeline, lake, client, workspaces, day)
+    measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
+    return dg.MaterializeResult(metadata=measured)
+
+
+def _measure_day(
+    pipeline: Pipeline, lake: Lake, client: SessionsClient, workspaces: Iterable[Workspace], day: date
+) -> None:
+    """Measure a day in every workspace, and write it; rows of workspaces that were not read are kept."""
+    read_at = pipeline.clock()
+    is_over = is_day_over(day, read_at)
+    rows, tenants = [PROJECTS.schema.empty_table()], set[str]()
+    for workspace in workspaces:
+        tenants |= {workspace.asked} if workspace.asked else set()
+        with workspace.named():
+            for usage in read_usage(client, pipeline.query, workspace=workspace.asked, day=day):
+                end, start, end_again = map(_validated, (usage.end, usage.start, usage.end_again))
+                tenants |= set(start.column("tenant_id").to_pylist())
+                rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
+
+    def make(stored: Stored | None) -> Made:
+        kept = [] if stored is None else [_of_others(stored.rows, tenants)]
+        return pa.concat_tables([*rows, *kept]), {IS_FINAL: str(is_over)}
+
+    commit(lake, PROJECTS, day, make)
+
+
+def _validated(records: Sequence[Record]) -> pa.Table:
+    return validate([record.payload for record in records]).sessions.select(list(USED))
+
+
+def _of_others(rows: pa.Table, tenants: set[str]) -> pa.Table:
+    return rows.filter(pc.invert(pc.is_in(rows.column("tenant_id"), pa.array(sorted(tenants), pa.string()))))
+
+
+@dg.multi_asset(
     description="Asks the judge project's stats for the runs that name an experiment, one request for each.",
     specs=[spec(JUDGES, deps=[SESSIONS.name]).merge_attributes(kinds={"langsmith"})],
     check_specs=[
@@ -73,7 +133,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
         for workspace, name in zip(workspaces, tried, strict=True):
             read = partial(read_judges, client, settings.judge_project, workspace=workspace.asked)
             try:
-                tenant, night.readings[tenant], count = _measure(pipeline, lake, experiments, read, left)
+                tenant, night.readings[tenant], count = _measure_workspace(pipeline, lake, experiments, read, left)
                 left -= count
             except ApiError as error:
                 night.problems[name] = str(error)
@@ -88,7 +148,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
     return {"measured_experiments": settings.judge_requests - left, "requests": client.requests}, night
 
 
-def _measure(
+def _measure_workspace(
     pipeline: Pipeline, lake: Lake, experiments: pa.Table, read: Callable[..., Mapping[str, Any] | None], most: int
 ) -> tuple[str, JudgeReading, int]:
     """Measure a workspace: its id, its reading, and how many experiments that were.
@@ -105,8 +165,7 @@ def _measure(
         raise RefusedError("the API ignores stats_filter: for a name that nobody has it does not say 0 runs")
     tenant = before["tenant_id"]
     mine = experiments.filter(pc.equal(experiments.column("tenant_id"), tenant))
-    measured = {row["id"] for row in _rows(lake, tenant)}
-    chosen = due(mine, measured, now=pipeline.clock(), most=most, young=pipeline.judge_reach)
+    chosen = due(mine, _claimed(lake, tenant).keys(), now=pipeline.clock(), most=most, young=pipeline.judge_reach)
     _each(pipeline, lake, chosen.rows, read)
     after, read_at = read(), pipeline.clock()
     spent = (after or before)["total_cost"]
@@ -118,50 +177,46 @@ def _measure(
         kept = total((known.total_cost, since["total_cost"] if since else None))
         if kept is not None and (spent is None or spent < kept):
             spent, is_exact = kept, False
-    # By id, as an experiment whose start time has changed may stand on two days.
-    claimed = total({row["id"]: row["total_cost"] for row in _rows(lake, tenant)}.values()) or Decimal(0)
+    claimed = total(_claimed(lake, tenant).values()) or Decimal(0)
     rest = None if spent is None else EXACT.subtract(spent, claimed)
     reading = JudgeReading(project, spent, claimed, rest, is_exact, read_at, dict(chosen.skipped))
     return tenant, reading, len(chosen.rows)
 
 
-def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Mapping[str, Any]], read: Callable[..., Any]) -> None:
+def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Callable[..., Any]) -> None:
     """Measure the experiments and write their days, also where the API fails in between.
 
     Raises:
         ApiError: no usable answer.
     """
-    read_at, days = pipeline.clock(), defaultdict[Day, list[Mapping[str, Any]]](list)
+    read_at, days = pipeline.clock(), defaultdict[Day, list[Row]](list)
     try:
         with ThreadPoolExecutor(pipeline.settings.concurrency, thread_name_prefix="judges") as executor:
             found = executor.map(lambda row: read(experiment=row["name"]), experiments)
             for row, spent in zip(experiments, found, strict=True):
                 measures = {name: spent[name] if spent else None for name in MEASURES}
-                days[row["start_date"] or UNDATED].append(
-                    {**row, **measures, "stats_as_of": read_at, "read_at": read_at}
-                )
+                measured = {**row, **measures, "stats_as_of": read_at, "read_at": read_at}
+                days[row["start_date"] or UNDATED].append(measured)
     finally:
         for day, rows in days.items():
             commit(lake, JUDGES, day, partial(_merged, rows))
 
 
-def _merged(read: Sequence[Mapping[str, Any]], stored: Stored | None) -> Made:
+def _merged(read: Sequence[Row], stored: Stored | None) -> Made:
     return merge_judges(stored and stored.rows, read), {}
 
 
 def _experiments(lake: Lake) -> pa.Table:
     """All experiments that the lake knows, with the day of each."""
+    undated: list[Day] = [UNDATED] if lake.has(SESSIONS, UNDATED) else []
     parts = [lake.read_days(SESSIONS, [], NEEDED)]
-    for day in _days(lake, SESSIONS):
+    for day in [*lake.days(SESSIONS), *undated]:
         rows = lake.read_days(SESSIONS, [day], NEEDED)
         parts.append(rows.filter(rows.column("reference_dataset_id").is_valid()))
     return pa.concat_tables(parts)
 
 
-def _rows(lake: Lake, tenant: str) -> list[dict[str, Any]]:
-    rows = lake.read_days(JUDGES, _days(lake, JUDGES), ("tenant_id", "id", "total_cost")).to_pylist()
-    return [row for row in rows if row["tenant_id"] == tenant]
-
-
-def _days(lake: Lake, table: Table) -> list[Day]:
-    return [*lake.days(table), *([UNDATED] if lake.has(table, UNDATED) else [])]
+def _claimed(lake: Lake, tenant: str) -> dict[str, Decimal | None]:
+    """What judges have spent on each experiment, by id, as one whose start time has changed may stand on two days."""
+    rows = judge_rows(lake, [*lake.days(JUDGES), UNDATED])
+    return {row["id"]: row["total_cost"] for row in rows if row["tenant_id"] == tenant}
