@@ -9,9 +9,8 @@ from sessions_pipeline.orchestration import REFRESH, range_tags
 from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
 from sessions_pipeline.orchestration.checks import check_tables, costs_are_within_budget
 from sessions_pipeline.orchestration.measured import measure_judges, measure_projects
-from sessions_pipeline.orchestration.names import read_names
 from sessions_pipeline.orchestration.notifications import notifications
-from sessions_pipeline.orchestration.periods import period_tables
+from sessions_pipeline.orchestration.one_file import period_tables, read_names
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.settings import Settings

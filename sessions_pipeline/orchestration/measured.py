@@ -28,7 +28,7 @@ from sessions_pipeline.langsmith.activity import REACH, is_within_reach, read_ju
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.orchestration.assets import Made, commit, spec
-from sessions_pipeline.orchestration.names import KEYS_OWN
+from sessions_pipeline.orchestration.one_file import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
 from sessions_pipeline.outputs.formatting import EXACT
 from sessions_pipeline.outputs.read import judge_readings, judge_rows

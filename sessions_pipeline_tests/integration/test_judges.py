@@ -19,7 +19,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.names import KEYS_OWN
+from sessions_pipeline.orchestration.one_file import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact
 from sessions_pipeline.outputs.read import judge_readings, judge_rows

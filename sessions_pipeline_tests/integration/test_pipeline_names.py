@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.orchestration.names import refresh_names
+from sessions_pipeline.orchestration.one_file import refresh_names
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.report import write_report
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Dataset

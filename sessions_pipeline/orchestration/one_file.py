@@ -1,27 +1,37 @@
-"""The asset `reference_datasets`: what datasets are called. Names are worth some requests, never a failed run.
+"""The assets that are one file each: what datasets are called, and costs by week and by month.
 
-Each workspace's list is read whole by the first run of a UTC day, and whenever the asset is made by itself; in between
-only datasets that the run's own days name and nobody knows yet are asked for, by id.
+Names are worth some requests, never a failed run. Each workspace's list is read whole by the first run of a UTC day,
+and whenever the asset is made by itself; in between only datasets that the run's own days name and nobody knows yet are
+asked for, by id.
+
+Only periods of which a day was written since are summed again: each file remembers which versions of their days its
+periods were made from.
 """
 
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Any, TypeAlias
+from functools import cache, partial
+from hashlib import sha256
+from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.read import Key
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
+from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets
 
 # In the file's metadata: the last day on which each workspace's list was read whole.
@@ -29,8 +39,9 @@ LISTED_ON = "listed_on"
 KEYS_OWN = "the key's own"
 # An API that is slow or limits the rate must not keep the run from its end.
 MOST_SECONDS = 300.0
-Key: TypeAlias = tuple[str, str]
-"""A workspace and a dataset."""
+MADE_FROM = "made_from"
+_DAY = pa.field("start_date", pa.date32())
+_NO_COSTS = pa.schema([*DAILY.schema, _DAY]).empty_table()
 
 
 @dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
@@ -109,3 +120,59 @@ def _named(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
 
 def _keys(rows: Any, dataset: str) -> set[Key]:
     return set(zip(rows.column("tenant_id").to_pylist(), rows.column(dataset).to_pylist(), strict=True))
+
+
+@dg.multi_asset(specs=[spec(period.table, deps=[DAILY.name]) for period in PERIODS], can_subset=True)
+def period_tables(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.MaterializeResult[None]]:
+    """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
+    lake = pipeline.open_lake()
+    # Noted before the days are read: a day that is written meanwhile is summed again next time.
+    versions, load = lake.versions(DAILY, lake.days(DAILY)), cache(partial(lake.load, DAILY))
+    for period in PERIODS:
+        if dg.AssetKey(period.table.name) in context.selected_asset_keys:
+            facts = refresh_periods(lake, period, versions, load)
+            yield dg.MaterializeResult(asset_key=period.table.name, metadata=facts)
+
+
+def refresh_periods(
+    lake: Lake, period: Period, versions: Mapping[Day, str | None], load: Callable[[date], Stored | None]
+) -> Mapping[str, Any]:
+    """Sum the periods that have changed; nothing is written where none has. What Dagster is told of it.
+
+    `versions` are those of all days of the daily costs, and `load` reads one of them.
+
+    Raises:
+        LakeError: the file could not be read or written; the former one is intact.
+        SumOverflowError: a sum does not fit its column; the text names it.
+    """
+    facts: dict[str, Any] = {"dagster/uri": lake.uri(period.table, None)}
+    made_from = _fingerprints(versions, period)
+
+    def make(stored: Stored | None) -> Made:
+        before = json.loads(stored.metadata.get(MADE_FROM, "{}")) if stored else {}
+        starts = [start for start in {**before, **made_from} if made_from.get(start) != before.get(start)]
+        changed = [date.fromisoformat(start) for start in starts]
+        days = {day: found for day in period.days(changed) if day in versions and (found := load(day))}
+        daily = pa.concat_tables([_NO_COSTS, *(_dated(found.rows, day) for day, found in days.items())])
+        read = {day: found.metadata.get("is_day_over") == "true" for day, found in days.items()}
+        rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
+        facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
+        return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None
+
+    commit(lake, period.table, None, make)
+    return facts
+
+
+def _dated(rows: pa.Table, day: date) -> pa.Table:
+    return rows.append_column(_DAY, pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows))
+
+
+def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[str, str]:
+    """What names the versions of a period's days, by its first day."""
+    of_period = defaultdict(list)
+    for day, version in versions.items():
+        if isinstance(day, date):
+            of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
+    return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in of_period.items()}
