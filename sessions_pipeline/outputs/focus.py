@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.read import dataset_names
+from sessions_pipeline.outputs.read import dataset_names, is_over, rows_of, stored_days
+from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.validation.types import MONEY
 
@@ -70,19 +71,18 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
         LakeError: a file can't be read.
     """
     days = days_between(month, next_month_start(month) - timedelta(days=1))
-    read = [day for day in days if lake.has(EXPERIMENT_SUMMARY, day)]
-    daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, read, ("is_day_over",))
-    open_days = daily.filter(pc.invert(daily.column("is_day_over"))).column("start_date").to_pylist()
-    whole = {day for day in read if day < today}.difference(open_days)
-    experiments = lake.read_days(EXPERIMENT_SUMMARY, read, _READ)
-    known = experiments.filter(experiments.column("total_cost").is_valid())
-    names = dataset_names(lake, known.select(_READ[1:3]).to_pylist(), read)
-    rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known.to_pylist()]
-    unread = [day for day in days if day not in whole]
-    return Focus(pa.Table.from_pylist(rows, SCHEMA), experiments.num_rows - known.num_rows, unread)
+    costs = stored_days(lake, DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
+    summaries = stored_days(lake, EXPERIMENT_SUMMARY, days, _READ)
+    whole = {day for day in summaries if day in costs and is_over(costs[day])}
+    experiments = rows_of(summaries)
+    known = [row for row in experiments if row["total_cost"] is not None]
+    names = dataset_names(lake, known, days)
+    rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
+    unread = [day for day in days if day not in whole or day >= today]
+    return Focus(pa.Table.from_pylist(rows, SCHEMA), len(experiments) - len(known), unread)
 
 
-def _row(experiment: dict[str, Any], month: date, dataset: str | None) -> dict[str, Any]:
+def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:
     day, tokens, name = experiment["start_date"], experiment["total_tokens"], (experiment["name"] or "").strip()
     quantity, unit = (1, "Experiments") if tokens is None else (tokens, "Tokens")
     periods = {"Billing": (month, next_month_start(month)), "Charge": (day, day + timedelta(days=1))}

@@ -31,6 +31,7 @@ from sessions_pipeline.tables import (
     TABLES,
     Table,
 )
+from sessions_pipeline.tables.day_metadata import IS_DAY_OVER
 from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.types import MONEY
 
@@ -139,6 +140,12 @@ def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[R
     """Their rows, each with its day; None for those without one."""
     dated = ((day if isinstance(day, date) else None, stored) for day, stored in days.items())
     return [{partition: day, **row} for day, stored in dated for row in stored.rows.to_pylist()]
+
+
+def is_over(costs: Stored) -> bool:
+    """Whether the day was over when it was read; what another program wrote says it of its rows alone."""
+    over = costs.metadata.get(IS_DAY_OVER)
+    return all(costs.rows.column("is_day_over").to_pylist()) if over is None else over == "true"
 
 
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:

@@ -13,7 +13,7 @@ import pytest
 from sessions_pipeline.cli import main
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs, write_focus
-from sessions_pipeline.tables import DERIVED, SESSIONS
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, experiment, sessions_table, uuid
 from sessions_pipeline_tests.days import day_of
 from sessions_pipeline_tests.integration.test_reading import DAYS, NUMBERS, fill, sessions_of
@@ -131,6 +131,13 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
 def test_a_day_that_a_workspace_was_read_on_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
     rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT)]
     lake = lake_of(tmp_path, *rows, open_workspaces=frozenset({OTHER_TENANT}))
+    assert NOON.date() in focus_costs(lake, MARCH, LATER).unread
+
+
+def test_a_day_without_experiments_that_was_read_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path), query={})
+    for table in (DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY):
+        lake.replace(table, NOON.date(), table.schema.empty_table(), {"is_day_over": "false"})
     assert NOON.date() in focus_costs(lake, MARCH, LATER).unread
 
 

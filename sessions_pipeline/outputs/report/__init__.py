@@ -16,6 +16,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
 from sessions_pipeline.outputs.read import (
     dataset_names,
+    is_over,
     judge_readings,
     judge_rows,
     last_readings,
@@ -34,7 +35,7 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSIONS,
 )
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES, IS_DAY_OVER, rests_on_kept_readings
+from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings
 
 REPORT_FILE = "reports/cost.html"
 # What a manager looks at; the period before it is read too, for comparison.
@@ -107,7 +108,7 @@ def read_report_data(
         rejected=Counter(row["start_date"] for row in rows_of(rejected)),
         doubtful=doubtful([stored.rows for stored in stored_days(lake, SESSIONS, inside, DOUBTFUL_COLUMNS).values()]),
         days_read=frozenset(read),
-        unfinished=frozenset(day for day in read if day in costs and not _is_over(costs[day])),
+        unfinished=frozenset(day for day in read if day in costs and not is_over(costs[day])),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
@@ -122,12 +123,6 @@ def _budgets(lake: Lake, settings: Settings, now: datetime) -> Sequence[BudgetSt
         return budget_statuses(lake, load_budgets(settings), now)
     except SettingError as error:
         return str(error)
-
-
-def _is_over(costs: Stored) -> bool:
-    """Whether the day was over when it was read; what another program wrote says it of its rows alone."""
-    over = costs.metadata.get(IS_DAY_OVER)
-    return all(costs.rows.column("is_day_over").to_pylist()) if over is None else over == "true"
 
 
 def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
