@@ -125,23 +125,22 @@ def _text(value: Decimal | date) -> str:
 def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> list[Line]:
     by_week = len(days) > WEEK
     periods = {day: week_start(day) if by_week else day for day in days}
+
+    def place(row: Row) -> tuple[date, Key]:
+        return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
+
     days_read = Counter(periods.values())
     parts = {period for period, read in days_read.items() if by_week and read < WEEK}
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
-    groups, spent = defaultdict(list), defaultdict[Key, Decimal](Decimal)
+    groups = defaultdict(list)
     for row in rows:
-        groups[periods[row["start_date"]], _key(row)].append(row)
-        spent[_key(row)] += row["total_cost"] or 0  # 28 digits are enough to sort by
-    with_judges = spent_by(rows, judged, lambda row: (periods[row["start_date"]], _key(row)))
+        groups[place(row)].append(row)
+    spent, of_dataset = spent_by(rows, judged, place), spent_by(rows, (), lambda row: place(row)[1])
     lines = [
-        Line(period, key, days_read[period], period in parts, Totals.of(found), with_judges[period, key])
+        Line(period, key, days_read[period], period in parts, Totals.of(found), spent[period, key])
         for (period, key), found in groups.items()
     ]
-    return sorted(lines, key=lambda line: (line.period, -spent[line.key], line.key))
-
-
-def _key(row: Row) -> Key:
-    return row["tenant_id"], row["reference_dataset_id"]
+    return sorted(lines, key=lambda line: (line.period, -(of_dataset[line.key].own or 0), line.key))
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
