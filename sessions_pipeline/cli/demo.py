@@ -83,14 +83,13 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
     short_help="Serve the API of a made-up company.", epilog="Example: sessions-pipeline sandbox --port 8123"
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8123, help="Port; 0 takes a free one.")
-@click.option("--seed", default=7, help="Other seeds make other data.")
-def sandbox(port: int, seed: int) -> None:
+def sandbox(port: int) -> None:
     """Serve a made-up company's sessions on 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C."""
     from sessions_pipeline.sandbox import KEY, running_sandbox
 
     stopped = threading.Event()
     try:
-        with running_sandbox(port, seed) as url:
+        with running_sandbox(port) as url:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stopped.set())
             click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")

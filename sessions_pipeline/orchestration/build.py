@@ -64,6 +64,12 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     projects, judges, report = map(
         dg.AssetSelection.assets, (DAILY_COST_BY_PROJECT.name, JUDGE_COST_BY_EXPERIMENT.name, REPORT)
     )
+    of_days = dg.AssetSelection.all() - projects - judges - report
+    jobs = (
+        (REFRESH, of_days, "Reads the sessions of some days and makes every table that follows from them."),
+        (MEASURE_PROJECTS, projects | report, "Measures what sessions used on the days within reach; then the report."),
+        (MEASURE_JUDGES, judges | report, "Measures what evaluators have spent on each experiment; then the report."),
+    )
     return dg.Definitions(
         assets=[
             daily_assets(daily, settings.days_per_run),
@@ -74,23 +80,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             cost_report,
         ],
         asset_checks=[check_tables, *([costs_are_within_budget] if settings.budgets else [])],
-        jobs=[
-            dg.define_asset_job(
-                REFRESH,
-                selection=dg.AssetSelection.all() - projects - judges - report,
-                description="Reads the sessions of some days and makes every table that follows from them.",
-            ),
-            dg.define_asset_job(
-                MEASURE_PROJECTS,
-                selection=projects | report,
-                description="Measures what sessions used on the days within reach, and writes the cost report.",
-            ),
-            dg.define_asset_job(
-                MEASURE_JUDGES,
-                selection=judges | report,
-                description="Measures what evaluators have spent on each experiment, and writes the cost report.",
-            ),
-        ],
+        jobs=[dg.define_asset_job(name, selection=chosen, description=said) for name, chosen, said in jobs],
         schedules=schedules(settings),
         sensors=[changed_sessions(pipeline), *([notifications(pipeline)] if settings.notify else [])],
         resources={"pipeline": pipeline},

@@ -28,7 +28,7 @@ from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.read import Key
+from sessions_pipeline.outputs.read import Key, rows_of, stored_days
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
@@ -61,7 +61,8 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
     """
     lake, read_at = pipeline.open_lake(), pipeline.clock()
     stored = lake.load(REFERENCE_DATASETS, None)
-    unknown = _named(lake, span) - (_keys(stored.rows, "id") if stored else set())
+    known = stored.rows.select(["tenant_id", "id"]).to_pylist() if stored else []
+    unknown = _named(lake, span) - {(row["tenant_id"], row["id"]) for row in known}
     today = utc_day(read_at).isoformat()
     listed = {name for name, day in _listed_on(stored).items() if day == today} if span else set()
     rows, whole, warnings = _read(pipeline, unknown, listed, read_at)
@@ -112,14 +113,9 @@ def _listed_on(stored: Stored | None) -> dict[str, str]:
 
 def _named(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
     """The datasets that the sessions of these days, and of no day, ran against."""
-    versions = lake.versions(DAILY, [*(days_between(*span) if span else ()), UNDATED])
-    days = [day for day, version in versions.items() if version]
-    rows = lake.read_days(DAILY, days, ("tenant_id", "reference_dataset_id"))
-    return _keys(rows, "reference_dataset_id")
-
-
-def _keys(rows: Any, dataset: str) -> set[Key]:
-    return set(zip(rows.column("tenant_id").to_pylist(), rows.column(dataset).to_pylist(), strict=True))
+    days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
+    rows = rows_of(stored_days(lake, DAILY, days, ("tenant_id", "reference_dataset_id")))
+    return {(row["tenant_id"], row["reference_dataset_id"]) for row in rows}
 
 
 @dg.multi_asset(specs=[spec(period.table, deps=[DAILY.name]) for period in PERIODS], can_subset=True)

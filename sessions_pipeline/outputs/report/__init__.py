@@ -138,11 +138,10 @@ def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
 
 def doubtful(days: Sequence[pa.Table]) -> Doubtful:
     """The experiments among rows (with `DOUBTFUL_COLUMNS`) that are kept, or have problems."""
-    kept, costs, problems = 0, [], 0
-    for sessions in days:
-        experiments = sessions.filter(pc.is_valid(sessions.column("reference_dataset_id")))
-        emptied = experiments.filter(rests_on_kept_readings(experiments))
-        kept += emptied.num_rows
-        costs.append(total(emptied.column("total_cost").to_pylist()))
-        problems += experiments.num_rows - experiments.column("problems").null_count
-    return Doubtful(kept, total(costs), problems)
+    experiments = [sessions.filter(pc.is_valid(sessions.column("reference_dataset_id"))) for sessions in days]
+    emptied = [sessions.filter(rests_on_kept_readings(sessions)) for sessions in experiments]
+    return Doubtful(
+        kept=sum(sessions.num_rows for sessions in emptied),
+        cost=total(cost for sessions in emptied for cost in sessions.column("total_cost").to_pylist()),
+        problems=sum(sessions.num_rows - sessions.column("problems").null_count for sessions in experiments),
+    )
