@@ -110,15 +110,11 @@ def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], p
     """What was spent by a column's values, the largest change first; where nothing changed, the most expensive."""
     found = [Spending.of(key, names[key], group, period) for key, group in by_key(rows, column).items()]
     found = [one for one in found if one.now.sessions or one.before.sessions]
-    return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *_expensive(one)))
+    return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *expensive(one)))
 
 
-def most_expensive_first(spent: Iterable[Spending]) -> list[Spending]:
-    """The same things by what they cost in the period."""
-    return sorted(spent, key=_expensive)
-
-
-def _expensive(one: Spending) -> tuple[Any, ...]:
+def expensive(one: Spending) -> tuple[Any, ...]:
+    """Sorts what was spent by what it cost in the period, the most expensive first."""
     return -(one.now.cost or Decimal(0)), not one.now.sessions, -(one.before.cost or Decimal(0)), one.key or ""
 
 

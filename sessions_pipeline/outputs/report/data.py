@@ -20,11 +20,10 @@ from sessions_pipeline.outputs.spending import (
     Totals,
     biggest_movers,
     by_key,
+    expensive,
     forecast,
     month_days,
-    most_expensive_first,
     period_of,
-    spent_by,
 )
 
 NOT_STATED = "(not stated)"
@@ -174,17 +173,12 @@ class ReportData:
     @cached_property
     def datasets(self) -> list[Spending]:
         """The same, the most expensive first."""
-        return most_expensive_first(self.movers)
+        return sorted(self.movers, key=expensive)
 
     @cached_property
     def spent(self) -> Spent:
         """What experiments and their judges cost."""
         return Spent.of(self.rows, self.judges)
-
-    @cached_property
-    def spent_by_dataset(self) -> Mapping[str | None, Spent]:
-        """The same by dataset."""
-        return spent_by(self.rows, self.judges, lambda row: row["reference_dataset_id"])
 
     @property
     def unit(self) -> str:

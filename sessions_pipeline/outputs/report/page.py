@@ -12,7 +12,7 @@ from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, Spent, WholeCost, by_key, total, whole_costs
+from sessions_pipeline.outputs.spending import Row, Spending, Spent, WholeCost, by_key, spent_by, total, whole_costs
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 
@@ -117,7 +117,8 @@ def _content(data: ReportData) -> dict[str, Any]:
 
 def _judged(data: ReportData) -> list[tuple[Spending, Spent]]:
     """Datasets with what they and their judges cost, what is the most expensive as a whole first."""
-    found = [(one, data.spent_by_dataset[one.key]) for one in data.datasets if one.key in data.spent_by_dataset]
+    spent = spent_by(data.rows, data.judges, lambda row: row["reference_dataset_id"])
+    found = [(one, spent[one.key]) for one in data.datasets if one.key in spent]
     return sorted(found, key=lambda one: -(one[1].whole or 0))
 
 
