@@ -94,16 +94,18 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     def schedule(
         name: str, cron: str, description: str, *, job: str = REFRESH, days_back: int | None = None
     ) -> dg.ScheduleDefinition:
-        def days(context: dg.ScheduleEvaluationContext) -> dict[str, str]:
+        # Not by `tags_fn`, which refuses Dagster's own tags.
+        def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
             today = utc_day(context.scheduled_execution_time)
-            return range_tags(max(today - timedelta(days=days_back or 0), settings.start_date), today)
+            first = max(today - timedelta(days=days_back or 0), settings.start_date)
+            return dg.RunRequest(tags=range_tags(first, today))
 
         return dg.ScheduleDefinition(
             name=name,
             job_name=job,
             cron_schedule=cron,
             execution_timezone="UTC",
-            tags_fn=None if days_back is None else days,
+            execution_fn=None if days_back is None else request,
             default_status=dg.DefaultScheduleStatus.RUNNING,
             description=description,
         )
