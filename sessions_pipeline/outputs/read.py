@@ -98,9 +98,8 @@ def _of_periods(lake: Lake, table: Table, first: date | None, last: date | None)
         return rows
     if key.type != pa.date32():
         raise UsageError(f"{table.name} has no days; leave out start and end")
-    starts = rows.column(key.name)
-    rows = rows.filter(pc.greater_equal(starts, pa.scalar(first or date.min)))
-    return rows.filter(pc.less_equal(rows.column(key.name), pa.scalar(last or date.max)))
+    start = pc.field(key.name)
+    return rows.filter((start >= (first or date.min)) & (start <= (last or date.max)))
 
 
 def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
