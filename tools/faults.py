@@ -44,8 +44,8 @@ FAULTS = (
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
         "orchestration/measured",
-        "[_of_others(stored.rows, tenants)]",
-        "[stored.rows.slice(0, 0)]",
+        "[stored.rows.filter(pc.invert(is_read))] if stored else []",
+        "[]",
         f"{INTEGRATION}pipeline_usage",
         "kept",
     ),

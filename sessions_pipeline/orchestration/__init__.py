@@ -12,11 +12,7 @@ from pathlib import Path
 import yaml
 
 REFRESH = "refresh_sessions"
-RANGE_START, RANGE_END, PARTITION = (
-    "dagster/asset_partition_range_start",
-    "dagster/asset_partition_range_end",
-    "dagster/partition",
-)
+_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 STORAGE = """\
 storage:
   custom:
@@ -46,10 +42,10 @@ def slow_storage(home: str | None) -> str | None:
 
 def range_tags(first: date, last: date) -> dict[str, str]:
     """Run tags that make one run of several days."""
-    return {RANGE_START: first.isoformat(), RANGE_END: last.isoformat()}
+    return dict(zip(_RANGE, (first.isoformat(), last.isoformat()), strict=True))
 
 
 def tagged_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
     """The first and last day that a run's tags name, as a range or as one partition; None where they name none."""
-    first, last = tags.get(RANGE_START) or tags.get(PARTITION), tags.get(RANGE_END) or tags.get(PARTITION)
+    first, last = (tags.get(name) or tags.get("dagster/partition") for name in _RANGE)
     return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None

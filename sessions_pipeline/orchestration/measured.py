@@ -77,12 +77,13 @@ def _measure_day(
         tenants |= {workspace.asked} if workspace.asked else set()
         with workspace.named():
             for usage in read_usage(client, pipeline.query, workspace=workspace.asked, day=day):
-                end, start, end_again = map(_validated, (usage.end, usage.start, usage.end_again))
+                end, start, end_again = map(_validated, usage)
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
     def make(stored: Stored | None) -> Made:
-        kept = [] if stored is None else [_of_others(stored.rows, tenants)]
+        is_read = stored and pc.is_in(stored.rows.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
+        kept = [stored.rows.filter(pc.invert(is_read))] if stored else []
         return pa.concat_tables([*rows, *kept]), {IS_FINAL: str(is_over)}
 
     commit(lake, PROJECTS, day, make)
@@ -90,10 +91,6 @@ def _measure_day(
 
 def _validated(records: Sequence[Record]) -> pa.Table:
     return validate([record.payload for record in records]).sessions.select(list(USED))
-
-
-def _of_others(rows: pa.Table, tenants: set[str]) -> pa.Table:
-    return rows.filter(pc.invert(pc.is_in(rows.column("tenant_id"), pa.array(sorted(tenants), pa.string()))))
 
 
 @dg.multi_asset(
