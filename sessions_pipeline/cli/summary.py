@@ -71,9 +71,8 @@ def print_summary(
     statuses = _budgets(lake, settings)
     if as_json:
         sums["budgets"] = [_budget_as_json(status) for status in statuses]
-        written = {name: [day.isoformat() for day in found] for name, found in sorted(made.items())}
-        shown = [_as_json(line, names) for line in lines]
-        click.echo(json.dumps({**sums, "written": written, "lines": shown}, indent=2, default=_text))
+        sums |= {"written": dict(sorted(made.items())), "lines": [_as_json(line, names) for line in lines]}
+        click.echo(json.dumps(sums, indent=2, default=_text))
         return
     if lines:
         _print_lines(lines, whole, names, by_week=len(days) > WEEK)
@@ -145,7 +144,7 @@ def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
     return {
-        "period": line.period.isoformat(),
+        "period": line.period,
         "tenant_id": line.key[0],
         "reference_dataset_id": line.key[1],
         "dataset": names.get(line.key),
