@@ -11,13 +11,12 @@ import click
 
 from sessions_pipeline.cli.terminal import print_table, say
 from sessions_pipeline.days import week_start
-from sessions_pipeline.errors import SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
-from sessions_pipeline.outputs.report import REPORT_FILE
+from sessions_pipeline.outputs.report import REPORT_FILE, budgets_or_problem
 from sessions_pipeline.outputs.spending import Row, Spent, Totals, spent_by
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS, Table
@@ -68,7 +67,10 @@ def print_summary(
         "total_cost": exact(whole.cost) or None,
         **_judges(spent),
     }
-    statuses = _budgets(lake, settings)
+    statuses = budgets_or_problem(lake, settings, datetime.now(UTC))
+    if isinstance(statuses, str):
+        say(statuses)
+        statuses = ()
     if as_json:
         sums["budgets"] = [_budget_as_json(status) for status in statuses]
         sums |= {"written": dict(sorted(made.items())), "lines": [_as_json(line, names) for line in lines]}
@@ -83,15 +85,6 @@ def print_summary(
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
-
-
-def _budgets(lake: Lake, settings: Settings) -> list[BudgetStatus]:
-    """How the budgets stand; one that can't be understood is said, and the run is done all the same."""
-    try:
-        return budget_statuses(lake, load_budgets(settings), datetime.now(UTC))
-    except SettingError as error:
-        say(str(error))
-        return []
 
 
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:

@@ -114,11 +114,16 @@ def read_report_data(
         readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
         judges=judge_rows(lake, inside),
         judge_readings=judge_readings(lake),
-        budgets=_budgets(lake, *budgets_at) if budgets_at else (),
+        budgets=budgets_or_problem(lake, *budgets_at) if budgets_at else (),
     )
 
 
-def _budgets(lake: Lake, settings: Settings, now: datetime) -> Sequence[BudgetStatus] | str:
+def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Sequence[BudgetStatus] | str:
+    """How the budgets stand; a text where one can't be understood.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
     try:
         return budget_statuses(lake, load_budgets(settings), now)
     except SettingError as error:
