@@ -24,7 +24,6 @@ NAMED = 20
 
 
 @dg.multi_asset_check(
-    name="check_tables",
     specs=[
         dg.AssetCheckSpec(check.name, asset=check.table.name, description=check.description)
         for check in CHECKS.values()

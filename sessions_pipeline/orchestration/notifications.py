@@ -37,7 +37,6 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
     require_apprise()
 
     @dg.sensor(
-        name="notifications",
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Sends what failed, and what budgets, the last refresh and the API say; each cause once a day.",
