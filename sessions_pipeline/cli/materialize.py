@@ -99,7 +99,7 @@ def report(first: datetime | None, last: datetime | None, output: Path | None) -
     """Write one page that works offline: total, trend, datasets, projects, the most expensive experiments."""
     settings = load_settings()
     from sessions_pipeline.lake.lake import Lake
-    from sessions_pipeline.outputs.report import latest_days, write_report
+    from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report
 
     lake = Lake.open(settings.data_root, query=settings.query)
     if first and last:
@@ -109,7 +109,8 @@ def report(first: datetime | None, last: datetime | None, output: Path | None) -
         raise UsageError("give both --from and --to, or neither")
     else:
         days = latest_days(lake)
-    click.echo(write_report(lake, *days, output, budgets_at=(settings, datetime.now(UTC))))
+    budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
+    click.echo(write_report(lake, *days, output, budgets=budgets))
 
 
 @click.command(

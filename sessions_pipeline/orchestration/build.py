@@ -46,11 +46,11 @@ REPORTED = (
 def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Made from what the lake holds."""
     # The page's libraries take 0.3 s to import, and a run without the report should not wait for them.
-    from sessions_pipeline.outputs.report import latest_days, write_report  # noqa: PLC0415
+    from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
 
     lake = pipeline.open_lake()
     first, last = latest_days(lake)
-    address = write_report(lake, first, last, budgets_at=(pipeline.settings, pipeline.clock()))
+    address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
     return dg.MaterializeResult(
         metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
     )

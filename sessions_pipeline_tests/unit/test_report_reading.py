@@ -9,7 +9,7 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.outputs.report import read_report_data, write_report
+from sessions_pipeline.outputs.report import budgets_or_problem, read_report_data, write_report
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.settings import Settings
@@ -100,7 +100,8 @@ def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp
     settings = Settings(SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "lake"), SESSIONS_PIPELINE_BUDGETS=str(file))
 
     def page() -> str:
-        return Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", budgets_at=(settings, READ_AT))).read_text()
+        budgets = budgets_or_problem(lake, settings, READ_AT)
+        return Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", budgets=budgets)).read_text()
 
     file.write_text('[[budget]]\nname = "<b>all"\nlimit = 4.00\nperiod = "week"\n')
     html = page()

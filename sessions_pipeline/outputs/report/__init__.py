@@ -13,7 +13,7 @@ from sessions_pipeline.errors import LakeError, SettingError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
+from sessions_pipeline.outputs.budgets import budget_statuses, load_budgets
 from sessions_pipeline.outputs.read import (
     dataset_names,
     is_over,
@@ -23,7 +23,7 @@ from sessions_pipeline.outputs.read import (
     rows_of,
     stored_days,
 )
-from sessions_pipeline.outputs.report.data import Doubtful, ReportData
+from sessions_pipeline.outputs.report.data import Budgets, Doubtful, ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import month_days, total
 from sessions_pipeline.settings import Settings
@@ -53,22 +53,13 @@ def latest_days(lake: Lake) -> tuple[date, date]:
     return last - timedelta(days=REPORT_DAYS - 1), last
 
 
-def write_report(
-    lake: Lake,
-    first: date,
-    last: date,
-    file: Path | None = None,
-    *,
-    budgets_at: tuple[Settings, datetime] | None = None,
-) -> str:
+def write_report(lake: Lake, first: date, last: date, file: Path | None = None, *, budgets: Budgets = ()) -> str:
     """Write the report on these days, both included, under the data root or to `file`; its address.
-
-    With settings and a time, it says how their budgets stood then.
 
     Raises:
         LakeError: the data root can't be read, or the file can't be written.
     """
-    page = build_report(read_report_data(lake, first, last, budgets_at)).encode()
+    page = build_report(read_report_data(lake, first, last, budgets)).encode()
     if file is None:
         return lake.write_file(REPORT_FILE, page)
     try:
@@ -78,10 +69,8 @@ def write_report(
     return str(file.resolve())
 
 
-def read_report_data(
-    lake: Lake, first: date, last: date, budgets_at: tuple[Settings, datetime] | None = None
-) -> ReportData:
-    """Read what a report on these days, both included, needs; with settings and a time, how their budgets stood then.
+def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ()) -> ReportData:
+    """Read what a report on these days, both included, needs; `budgets` are told as they are.
 
     Raises:
         LakeError: a file can't be read.
@@ -114,11 +103,11 @@ def read_report_data(
         readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
         judges=judge_rows(lake, inside),
         judge_readings=judge_readings(lake),
-        budgets=budgets_or_problem(lake, *budgets_at) if budgets_at else (),
+        budgets=budgets,
     )
 
 
-def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Sequence[BudgetStatus] | str:
+def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets:
     """How the budgets stand; a text where one can't be understood.
 
     Raises:

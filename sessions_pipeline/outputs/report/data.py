@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between
 from sessions_pipeline.outputs.budgets import BudgetStatus
@@ -26,6 +26,8 @@ from sessions_pipeline.outputs.spending import (
     period_of,
 )
 
+Budgets: TypeAlias = Sequence[BudgetStatus] | str
+"""How budgets stand, or why that can't be told."""
 NOT_STATED = "(not stated)"
 # Of each attribute: what has a row of its own, and how many datasets can be chosen.
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
@@ -110,7 +112,7 @@ class ReportData:
     readings: Mapping[date, datetime] = field(default_factory=dict)
     judges: Sequence[Row] = ()
     judge_readings: JudgeReadings = field(default_factory=JudgeReadings)
-    budgets: Sequence[BudgetStatus] | str = ()
+    budgets: Budgets = ()
 
     @cached_property
     def days(self) -> list[date]:
