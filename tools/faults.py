@@ -31,8 +31,8 @@ FAULTS = (
     Fault("langsmith/prefetch", "> (latest_run(received)", "< (latest_run(received)", f"{INTEGRATION}source", "newest"),
     Fault(
         "tables/history",
-        "for _, place in sorted(of_key)",
-        "for _, place in sorted(of_key, reverse=True)",
+        "(numbers[row], row)",
+        "(-numbers[row], row)",
         f"{UNIT}retention",
     ),
     Fault("tables/retention", ">= kept", "> kept", f"{UNIT}retention", "retention"),

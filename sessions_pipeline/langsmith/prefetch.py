@@ -1,7 +1,7 @@
 """From a reader's asks to days: pages in flight before they are wanted, days ready before they are taken."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
@@ -9,11 +9,15 @@ from sessions_pipeline.days import day_of_us, day_start_us
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
 from sessions_pipeline.langsmith.window import WindowReader
-from sessions_pipeline.validation.records import FetchedDay, Record
+from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
+from sessions_pipeline.validation.rows import PART, Rows
 
 # Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
 # and with 1,000 sessions a day not more than 6 MB.
 MOST_DAYS_WAITING = 4
+# Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
+MOST_BYTES = 16 * 1024 * 1024
+PAGE = 100
 
 
 Reader = WindowReader | CursorReader
@@ -32,16 +36,16 @@ class DayAssembler:
         self._fetched_at = fetched_at
         self._first = first
         self._next = last
-        self._received: defaultdict[date | None, list[Record]] = defaultdict(list)
+        self._days: defaultdict[date | None, _Sessions] = defaultdict(_Sessions)
 
     def add(self, records: Iterable[Record]) -> None:
         """Take records; those of days outside the window, or handed out already, are passed over."""
         start_us, end_us = day_start_us(self._first), day_start_us(self._next + timedelta(days=1))
         for record in records:
             if record.start_us is None:
-                self._received[None].append(record)
+                self._days[None].add(record)
             elif start_us <= record.start_us < end_us:
-                self._received[day_of_us(record.start_us)].append(record)
+                self._days[day_of_us(record.start_us)].add(record)
 
     def close(self, frontier_us: int) -> Iterator[FetchedDay]:
         """The days that lie wholly above the frontier and were not handed out yet."""
@@ -52,13 +56,47 @@ class DayAssembler:
 
     def hand_out(self, day: date | None) -> FetchedDay:
         """A day of which nothing is missing; None when the whole reading is over: the sessions without a day."""
-        received, sessions = self._received.pop(day, []), dict[str, Record]()
-        for record in received:
-            name = identity(record)
-            sessions[name] = newest(sessions.get(name, record), record)
-        requests, self.requests = self.requests, 0
-        sessions_of_day = tuple(sessions.values())
-        return FetchedDay(day, self._workspace, self._fetched_at, sessions_of_day, len(received), requests)
+        sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
+        self.requests = 0
+        return FetchedDay(day, self._workspace, self._fetched_at, sessions.rows(), sessions.received, requests)
+
+
+class _Sessions:
+    """The sessions of one day, each once. All but the latest are packed as soon as there are many."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._latest: dict[str, Record] = {}
+        self._bytes = 0
+        self._packed = Rows(SENT)
+        self._names: set[str] = set()  # of those that are packed
+        self._again: dict[str, Record] = {}  # those of them that came once more
+
+    def add(self, record: Record) -> None:
+        self.received += 1
+        self._bytes += len(record.payload)
+        name = identity(record)
+        held = self._again if name in self._names else self._latest
+        held[name] = newest(held[name], record) if name in held else record
+        if len(self._latest) == 2 * PART or self._bytes > MOST_BYTES:
+            # Pages overlap, so what comes again is most often among the latest.
+            self._pack([*self._latest][:-PAGE])
+
+    def rows(self) -> Rows:
+        """All of them, in the order of their ids, since most tables are."""
+        self._pack([*self._latest])
+        rows = Rows(SENT) if self._again else self._packed
+        for part in self._packed.parts(drain=True) if self._again else ():
+            held = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
+            rows.add(sent([newest(one, self._again.get(identity(one), one)) for one in held]))
+        return Rows(SENT, rows.in_order("session_id", drain=True))
+
+    def _pack(self, names: Sequence[str]) -> None:
+        for first in range(0, len(names), PART):
+            some = names[first : first + PART]
+            self._packed.add(sent([self._latest.pop(name) for name in some]))
+        self._names.update(names)
+        self._bytes = 0
 
 
 def newest(held: Record, received: Record) -> Record:

@@ -1,6 +1,6 @@
 """Exact sums over Arrow tables, 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -8,12 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.tables.table import Table
 
 # 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
 _WIDE = 76
 # Rows that are made into Python's values at a time, so that memory does not follow the largest day.
 _PART = 4096
+# Rows that are summed at a time, since they are four times as large while they are.
+_SUMMED = 16_384
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -25,10 +26,13 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit; the text names the column and the group.
     """
-    wide = rows.select([*keys, *measures])
-    for name in measures:
-        wide = wide.set_column(wide.schema.get_field_index(name), name, _wide(wide.column(name)))
-    summed = wide.group_by(list(keys)).aggregate([*((name, "sum") for name in measures), ([], "count_all")])
+    rows = rows.select([*keys, *measures])
+    parts = [rows.slice(first, _SUMMED) for first in range(0, max(rows.num_rows, 1), _SUMMED)]
+    summed = pa.concat_tables([_sums(part, keys, measures) for part in parts])
+    if len(parts) > 1:
+        names = [*(f"{name}_sum" for name in measures), "count_all"]
+        again = summed.group_by(list(keys), use_threads=False).aggregate([(name, "sum") for name in names])
+        summed = again.rename_columns([*keys, *names])
     summed = summed.sort_by([(key, "ascending") for key in keys])
     columns = {key: summed.column(key) for key in keys}
     for name in measures:
@@ -36,17 +40,18 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     return pa.table({**columns, "rows": summed.column("count_all")})
 
 
+def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
+    for name in measures:
+        rows = rows.set_column(rows.schema.get_field_index(name), name, _wide(rows.column(name)))
+    return rows.group_by(list(keys), use_threads=False).aggregate(
+        [*((name, "sum") for name in measures), ([], "count_all")]
+    )
+
+
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
     """The rows' values in these columns; never more than a part of them is in memory."""
     for part in rows.select(names).to_batches(max_chunksize=_PART):
         yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
-
-
-def in_parts(make: Callable[[pa.Table], pa.Table], rows: pa.Table, made: Table) -> pa.Table:
-    """What `make` makes of the rows, a part at a time, in the order of the table that is made."""
-    parts = [make(pa.Table.from_batches([part])) for part in rows.to_batches(max_chunksize=_PART)]
-    order = [(name, "ascending") for name in made.order]
-    return pa.concat_tables([made.schema.empty_table(), *parts]).sort_by(order)
 
 
 def counted(flags: Any) -> pa.ChunkedArray:

@@ -48,10 +48,11 @@ def daily_cost_by_attribute(day: DayTables) -> pa.Table:
     """
     sessions = day[SESSIONS].select(["id", *NEEDED])
     experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    parts = [_with_attribute(experiments, day[SESSION_ATTRIBUTES], attribute) for attribute in day.attributes]
-    none = _with_attribute(experiments.slice(0, 0), day[SESSION_ATTRIBUTES], "")
-    summed = summed_costs(pa.concat_tables([none, *parts]), DAILY_COST_BY_ATTRIBUTE.order)
-    return conform(summed, DAILY_COST_BY_ATTRIBUTE.schema)
+    tables = [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()]
+    for attribute in day.attributes:
+        said = _with_attribute(experiments, day[SESSION_ATTRIBUTES], attribute)
+        tables.append(conform(summed_costs(said, DAILY_COST_BY_ATTRIBUTE.order), DAILY_COST_BY_ATTRIBUTE.schema))
+    return pa.concat_tables(tables)
 
 
 def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str) -> pa.Table:

@@ -55,12 +55,11 @@ class _Progress(msgspec.Struct):
 _PROGRESS = msgspec.json.Decoder(_Progress)
 
 
-@derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL})
+@derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL}, by_session=True)
 def experiment_summary(day: DayTables) -> pa.Table:
     """The sessions of a day that ran against a dataset, with their scores."""
     sessions = day[SESSIONS].select(NEEDED)
     found = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    found = found.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
     progress = [_progress(text) for text in found.column("experiment_progress").to_pylist()]
     found = found.append_column("duration_seconds", _seconds(found.column("start_time"), ends))

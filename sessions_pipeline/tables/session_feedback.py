@@ -4,15 +4,15 @@ The statistics are free-form in the API's schema; their usual fields are those o
 client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit is null, never an error.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import in_parts
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -47,52 +47,49 @@ SESSION_FEEDBACK = Table(
 _OWNER = ("id", "tenant_id", "reference_dataset_id")
 _SCOPES = {"run": "feedback_stats", "session": "session_feedback_stats"}
 _NULL = msgspec.Raw(b"null")
-_INT64 = range(-(2**63), 2**63)
+_INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class _Stats(msgspec.Struct, gc=False):
-    n: int | None = None
+    n: _INT64 | None = None
     avg: float | None = None
     stdev: float | None = None
-    errors: int | None = None
+    errors: _INT64 | None = None
     values: msgspec.Raw = _NULL
 
 
 _FITS = msgspec.json.Decoder(dict[str, _Stats])
 _BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_WHOLE, _ANY = msgspec.json.Decoder(int), msgspec.json.Decoder(float)
+_WHOLE, _ANY = msgspec.json.Decoder(_INT64), msgspec.json.Decoder(float)
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "stdev": _ANY, "errors": _WHOLE}
 
 
-@derived(SESSION_FEEDBACK, reads={SESSIONS: (*_OWNER, *_SCOPES.values())})
+@derived(SESSION_FEEDBACK, reads={SESSIONS: (*_OWNER, *_SCOPES.values())}, by_session=True)
 def session_feedback(day: DayTables) -> pa.Table:
-    """The feedback of a day's sessions, in the table's order."""
-    return in_parts(_feedback, day[SESSIONS].select([*_OWNER, *_SCOPES.values()]), SESSION_FEEDBACK)
-
-
-def _feedback(sessions: pa.Table) -> pa.Table:
-    rows = list(_rows(sessions))
-    owners, scopes, keys, stats = zip(*rows, strict=True) if rows else [()] * 4
-    columns = [
-        *sessions.select(_OWNER).take(pa.array(owners, pa.int64())).columns,
-        scopes,
-        keys,
-        [_count(one.n) for one in stats],
-        [_number(one.avg) for one in stats],
-        [_number(one.stdev) for one in stats],
-        [_count(one.errors) for one in stats],
-        [None if one.values == _NULL else bytes(one.values).decode() for one in stats],
-    ]
-    return pa.table(columns, SESSION_FEEDBACK.schema)
-
-
-def _rows(sessions: pa.Table) -> Iterator[tuple[int, str, str, _Stats]]:
-    """The place of the session, the scope, the key and the statistics of each feedback."""
+    """The feedback of sessions."""
+    sessions = day[SESSIONS].select([*_OWNER, *_SCOPES.values()])
+    places, scopes, keys, stats = list[int](), list[str](), list[str](), list[_Stats]()
     texts = (sessions.column(column).to_pylist() for column in _SCOPES.values())
     for place, of_session in enumerate(zip(*texts, strict=True)):
-        for scope, stats in zip(_SCOPES, of_session, strict=True):
-            for key, one in _by_key(stats).items() if stats is not None else ():
-                yield place, scope, key, one
+        for scope, text in zip(_SCOPES, of_session, strict=True):
+            by_key = _by_key(text) if text is not None else {}
+            names = sorted(by_key)
+            places += [place] * len(names)
+            scopes += [scope] * len(names)
+            keys += names
+            stats += [by_key[name] for name in names]
+    values = pa.array([bytes(one.values) for one in stats], pa.binary()).cast(pa.string())
+    columns = [
+        *sessions.select(_OWNER).take(pa.array(places, pa.int64())).columns,
+        scopes,
+        keys,
+        [one.n for one in stats],
+        _numbers([one.avg for one in stats]),
+        _numbers([one.stdev for one in stats]),
+        [one.errors for one in stats],
+        pc.if_else(pc.equal(values, "null"), None, values),
+    ]
+    return pa.table(columns, SESSION_FEEDBACK.schema)
 
 
 def _by_key(text: str) -> Mapping[str, _Stats]:
@@ -116,10 +113,6 @@ def _field_by_field(raw: msgspec.Raw) -> _Stats:
     return fitting
 
 
-def _count(value: int | None) -> int | None:
-    return value if value is not None and value in _INT64 else None
-
-
-def _number(value: float | None) -> float | None:
+def _numbers(values: list[float | None]) -> "pa.Array[pa.DoubleScalar]":
     """Adding zero makes negative zero the zero that it is."""
-    return None if value is None else value + 0.0
+    return pc.add(pa.array(values, pa.float64()), 0.0)

@@ -70,7 +70,7 @@ def listen(sandbox: Sandbox, first: date = FIRST, **values: Any) -> Heard:
     with Pipeline(settings_for(sandbox.url, Path(), **values)).workspaces() as (client, workspaces):
         for workspace in workspaces:
             for day in workspace.source.days(first, TODAY):
-                heard.payloads[workspace.asked, day.day] = sorted(record.payload for record in day.records)
+                heard.payloads[workspace.asked, day.day] = sorted(day.rows.table("payload")["payload"].to_pylist())
         heard.warnings.extend(client.warnings)
     return heard
 
