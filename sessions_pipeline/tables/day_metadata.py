@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -53,8 +52,8 @@ def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[st
     elif table is REJECTED_SESSIONS:
         of_kind = _of_rejected(told)
     cost = money(known_sum(rows.table("total_cost").column(0))) if "total_cost" in rows.schema.names else {}
-    head = islice(rows.tuples(*table.sample), SAMPLE_ROWS) if table.sample else ()
-    sample = [dict(zip(table.sample, map(_short, values), strict=True)) for values in head]
+    head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
+    sample = [{name: _short(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
     return {**of_kind, **cost, **({"sample": sample} if sample else {})}
 
 

@@ -137,10 +137,12 @@ def _moved(merged: Merged, first: int) -> Merged:
 
 def _present(day: FetchedDay, *, is_new: bool) -> dict[str, tuple[int, bytes]]:
     """The place of each session that was read, and a digest of its text where there is any to compare it with."""
-    rows = enumerate(day.rows.tuples("session_id", "tenant_id", "payload"))
+    if is_new and not day.rows.table("session_id").column(0).null_count:
+        pairs = enumerate(day.rows.tuples("session_id", "tenant_id"))
+        return {record_key(*whose, "", day.workspace): (place, b"") for place, whose in pairs}
     return {
-        record_key(session_id, tenant_id, payload, day.workspace): (place, b"" if is_new else _digest(payload))
-        for place, (session_id, tenant_id, payload) in rows
+        record_key(session_id, tenant_id, payload, day.workspace): (place, _digest(payload))
+        for place, (session_id, tenant_id, payload) in enumerate(day.rows.tuples("session_id", "tenant_id", "payload"))
     }
 
 

@@ -73,9 +73,11 @@ class Rows:
         `long` has long texts, and is looked at only where the others don't decide. `drain`: the rows are forgotten.
         """
         keys = self.table(*(name for name in order if name != long))
-        if long in order and keys.group_by(keys.schema.names).aggregate([]).num_rows < self.num_rows:
-            keys = self.table(*order)
-        if _is_ascending(keys):
+        is_sorted = _is_ascending(keys, strictly=True)
+        if not is_sorted and long in order:
+            if keys.group_by(keys.schema.names).aggregate([]).num_rows < self.num_rows:
+                keys = self.table(*order)
+        if is_sorted or _is_ascending(keys):
             yield from self.parts(drain=drain)
             return
         places = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.schema.names])
@@ -112,9 +114,9 @@ class Rows:
             yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
 
 
-def _is_ascending(keys: pa.Table) -> bool:
+def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:
     """Whether the rows are in the order of these columns; said to be False where one has nulls."""
-    ascends: Any = True
+    ascends: Any = not strictly
     for column in reversed(keys.columns):
         if column.null_count:
             return False
