@@ -1,4 +1,4 @@
-"""The sandbox with faults on demand, with what it was asked, and with given texts in place of its company.
+"""The sandbox with faults on demand, version 2, what it was asked, and given texts in place of its company.
 
 A fault is a kind, how many answers it spoils (`times`, None for all), after how many it begins (`after`), and `value`:
 
@@ -26,17 +26,17 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from sessions_pipeline.langsmith.versions import DATASETS
+from sessions_pipeline.sandbox import KEY, Api, serving
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
-from sessions_pipeline.sandbox.listing import SEED, CompanyData
-from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
-from sessions_pipeline.sandbox.second_version import cursor_at
-from sessions_pipeline.sandbox.server import KEY, Api, serving
+from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
+from sessions_pipeline_tests.second_sessions import CursorError, cursor_at, read_page
 
 KINDS = (
     *("status", "html", "redirect", "reset", "truncated", "not_json", "latency", "cap"),
@@ -103,7 +103,7 @@ class FixedData:
         """Other parameters than `offset` and `limit` are not honoured; one workspace has all."""
         return self.texts[asked.offset : asked.offset + asked.limit], len(self.texts)
 
-    def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
+    def datasets_page(self, asked: Query, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
         return [], 0
 
 
@@ -180,14 +180,16 @@ class FaultyApi(Api):
             response.headers["X-Pagination-Total"] = str(self._total)
         return response
 
+    def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
+        answers = {**super().answers(), "/api/v2/sessions": self.second_sessions}
+        return {path: partial(_or_refusal, answer) for path, answer in answers.items()}
+
     def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
-        response = super().second_sessions(pairs, workspace)
-        if "same_cursor" not in _IN_FORCE.get():
-            return response
-        same = f'"next_cursor":"{cursor_at(0, pairs)}"}}'
-        return Response(
-            re.sub(r'"next_cursor":[^}]*}$', same, bytes(response.body).decode()), media_type="application/json"
-        )
+        """`GET /api/v2/sessions`, which the demo has no use for."""
+        text = read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
+        if "same_cursor" in _IN_FORCE.get():
+            text = re.sub(r'"next_cursor":[^}]*}$', f'"next_cursor":"{cursor_at(0, pairs)}"}}', text)
+        return Response(text, media_type="application/json")
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,14 @@ def running_sandbox(api: FaultyApi | None = None, **options: Any) -> Iterator[Sa
     # Its company lives at another time than the tests' clocks, which would be taken for a wrong clock here.
     with serving(api.app(), tells_time=False) as url:
         yield Sandbox(url, KEY, api)
+
+
+def _or_refusal(answer: Callable[[Pairs, str], Response], pairs: Pairs, workspace: str) -> Response:
+    try:
+        return answer(pairs, workspace)
+    except CursorError as error:
+        detail = {"loc": ["query", "cursor"], "msg": f"The cursor {error}", "type": "value_error"}
+        return JSONResponse({"detail": [detail]}, 422)
 
 
 async def _answer_of(app: Any, scope: Any, receive: Any) -> Response:

@@ -72,9 +72,10 @@ FAULTS = (
     ),
     Fault(
         "orchestration/sensor",
-        "return replace(self, seen=",
-        "return replace(self, since=latest, seen=",
-        f"{UNIT}sensor",
+        "since = self.stopped.since if self.stopped else max(",
+        "since = max(",
+        f"{INTEGRATION}pipeline_schedules",
+        "goes_on_in_the_workspace",
     ),
     Fault("process_day", "rejected < LEAST_REJECTED", "rejected <= LEAST_REJECTED", f"{UNIT}process_day", "rejected"),
     Fault("process_day", "rejected <= rules.max", "rejected < rules.max", f"{UNIT}process_day", "rejected"),
@@ -117,10 +118,10 @@ FAULTS = (
     ),
     Fault(
         "langsmith/transport",
-        "left: float = self._current.end - time.monotonic()",
+        "left: float = self._current.end - self._clock()",
         "left: float = timeout",
         f"{INTEGRATION}client",
-        "drip",
+        "dripping",
     ),
     Fault("langsmith/auth", 'return entry == "*"', 'return entry == ""', f"{INTEGRATION}client_settings", "proxy"),
     Fault(

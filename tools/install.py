@@ -21,6 +21,8 @@ SETTINGS = {
     "cert": ("SSL_CERT_FILE", None),
     "proxy": ("ALL_PROXY", None),
 }
+# Other names by which pip takes a file of certificates.
+BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 # A later one counts more, as in pip.
 SECTIONS = ("global", "install", ":env:")
 
@@ -56,6 +58,9 @@ def uv_environment(listed: str, environment: Mapping[str, str]) -> dict[str, str
         for key, value in found.items()
         for variable, separator in [SETTINGS[key]]
     }
+    bundle = next((environment[name] for name in BUNDLES if environment.get(name)), None)
+    if bundle and "SSL_CERT_FILE" not in translated:
+        translated["SSL_CERT_FILE"] = bundle
     # Every file is pinned by its hash, so whichever index has it may give it. The system's certificates count too,
     # as a proxy that re-signs TLS is known to the system alone.
     defaults = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1"}

@@ -1,22 +1,28 @@
-"""Which sessions had runs lately, whatever day they started, and what they used on one day.
+"""Which sessions had runs lately, whatever day they started, what they used on one day, and what judges have spent.
 
 A session's totals count from its beginning and only grow; `stats_start_time` leaves out what was before. The reading
 from the day's start minus the reading from its end is the day, if nothing arrived in between: the end is read again to
 see whether something did.
+
+Evaluators are traced to a project of their own. The SDK gives each of their runs the experiment's name as metadata, and
+`stats_filter` counts only runs that match: documented by the official client for version 2, likely for version 1, and
+tried on the real API with neither.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sessions_pipeline.days import midnight
+from sessions_pipeline.errors import RefusedError, UsageError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import session_pages
-from sessions_pipeline.langsmith.page import identity, latest_run
+from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery, batches, is_uuid
 from sessions_pipeline.validation.records import Record
+from sessions_pipeline.validation.validate import validate
 
 # The cheapest of the stats, for the times of the latest runs. That these come with it is not documented.
 CHEAPEST_STATS = ("run_count",)
@@ -33,31 +39,85 @@ class Activity(NamedTuple):
     latest_run: datetime
 
 
-def active_since(
-    client: SessionsClient, query: SessionsQuery, *, workspace: str | None, since: datetime
-) -> Iterator[Activity]:
-    """Sessions whose latest run started at `since` or later, latest first.
+class Place(NamedTuple):
+    """How far a listing of activity has come.
 
-    New runs move a session to the front while this pages, which repeats others but skips none; a deletion may hide one
-    behind a page's end, so look again later with an overlap.
+    `offset` is that of the last session listed, `reached` its latest run; `cursor` leads on in version 2. `all_stats`:
+    the cheapest bring no times.
+    """
+
+    offset: int = 0
+    reached: datetime | None = None
+    cursor: str | None = None
+    all_stats: bool = False
+
+
+NEWEST = Place()
+
+
+def active_since(
+    client: SessionsClient, query: SessionsQuery, *, workspace: str | None, since: datetime, place: Place = NEWEST
+) -> Iterator[tuple[list[Activity], Place]]:
+    """Sessions whose latest run started at `since` or later, latest first, page by page, from a place on.
+
+    With each page comes the place from which another listing, also a later one, goes on. New runs move a session to the
+    front while this pages, which repeats others but skips none; a deletion may hide one behind a page's end, so look
+    again later with an overlap.
 
     Raises:
-        DeadlineExceededError: the client's time is over, behind the sessions found so far: the newest ones.
+        DeadlineExceededError: the client's time is over.
         ApiError: a page could not be read.
         PagingError: the list does not end.
     """
-    by_activity = {"sort_by": SessionSortableColumns.last_run_start_time, "sort_by_desc": True, "include_stats": True}
-    query = query.model_copy(update=by_activity)
-    pages = session_pages(client, query.model_copy(update={"stats_select": CHEAPEST_STATS}), workspace=workspace)
-    first = next(pages, ())
-    if first and not any(map(latest_run, first)):
-        client.warn(f"The API gives no times of runs with stats_select={CHEAPEST_STATS[0]}, so all stats are asked for")
-        first, pages = (), session_pages(client, query, workspace=workspace)
-    for records in chain([first], pages):
-        found = [(record, at) for record in records if (at := latest_run(record)) is not None]
-        yield from (Activity(identity(record), record.start_us, at) for record, at in found if at >= since)
-        if any(at < since for _, at in found):
+    pages, place = _pages_from(client, query, workspace, place)
+    for offset, page in pages:
+        found = _activity(page)
+        at = found[-1].latest_run if found else place.reached
+        place = Place(max(0, offset + len(page.records) - 1), at, page.next_cursor, place.all_stats)
+        yield [active for active in found if active.latest_run >= since], place
+        if at is not None and at < since:
             return
+
+
+def _pages_from(
+    client: SessionsClient, query: SessionsQuery, workspace: str | None, place: Place
+) -> tuple[Iterator[tuple[int, Page]], Place]:
+    """The list's pages, each with its offset, from one on that holds what stood at the place, or something before."""
+    back = 0
+    while True:
+        offset = max(0, place.offset - back)
+        order = {"sort_by": SessionSortableColumns.last_run_start_time, "sort_by_desc": True, "include_stats": True}
+        stats = {} if place.all_stats else {"stats_select": CHEAPEST_STATS}
+        asked = query.model_copy(update={**order, **stats, "offset": offset})
+        pages = session_pages(client, asked, workspace=workspace, cursor=place.cursor)
+        try:
+            first = next(pages)
+        except (RefusedError, UsageError):
+            # A cursor may have grown old, and another version of the API knows no offset.
+            if place == NEWEST:
+                raise
+            place = NEWEST
+            continue
+        found = _activity(first[1])
+        if offset == 0 and first[1].records and not found and not place.all_stats:
+            said = f"The API gives no times of runs with stats_select={CHEAPEST_STATS[0]}, so all stats are asked for"
+            client.warn(said)
+            place = Place(all_stats=True)
+        elif (
+            offset == 0
+            or place.cursor
+            or place.reached is None
+            or any(one.latest_run >= place.reached for one in found)
+        ):
+            return chain([first], pages), place
+        else:
+            # Deletions have moved up what stood there.
+            back = 4 * back + 80
+
+
+def _activity(page: Page) -> list[Activity]:
+    timed = ((record, latest_run(record)) for record in page.records)
+    return [Activity(identity(record), record.start_us, at) for record, at in timed if at is not None]
 
 
 class UsageReadings(NamedTuple):
@@ -81,8 +141,8 @@ def read_usage(
     Raises:
         ApiError: a request failed for good.
     """
-    active = {activity.session for activity in active_since(client, query, workspace=workspace, since=midnight(day))}
-    ids = sorted(filter(is_uuid, active))
+    listed = active_since(client, query, workspace=workspace, since=midnight(day))
+    ids = sorted(filter(is_uuid, {active.session for found, _ in listed for active in found}))
     for some in batches(ids):
         moments = midnight(day + timedelta(days=1)), midnight(day), midnight(day + timedelta(days=1))
         yield UsageReadings(*(_stats_since(client, query, workspace, some, moment) for moment in moments))
@@ -94,8 +154,33 @@ def _stats_since(
     values = {"id": tuple(map(UUID, ids)), "include_stats": True, "stats_start_time": moment, "stats_select": STATS}
     pages = session_pages(client, query.model_copy(update=values), workspace=workspace)
     found: dict[str, Record] = {}
-    for records in pages:
-        found |= {name: record for record in records if (name := identity(record)) in ids}
+    for _, page in pages:
+        found |= {name: record for record in page.records if (name := identity(record)) in ids}
         if len(found) == len(ids):
             break
     return tuple(found.values())
+
+
+def read_judges(
+    client: SessionsClient,
+    project: str,
+    *,
+    workspace: str | None,
+    experiment: str | None = None,
+    since: datetime | None = None,
+) -> Mapping[str, Any] | None:
+    """`STATS` and `tenant_id` of the project that evaluators trace to, as `sessions` has them; None: no such project.
+
+    Of all its runs, of those since a time, or of those that judged the experiments of a name.
+
+    Raises:
+        ApiError: no usable answer.
+    """
+    values = {"name": project, "include_stats": True, "stats_select": STATS, "stats_start_time": since}
+    if experiment is not None:
+        quoted = experiment.replace("\\", "\\\\").replace('"', '\\"')
+        values["stats_filter"] = f'and(eq(metadata_key, "experiment"), eq(metadata_value, "{quoted}"))'
+    records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
+    columns = ["name", "reference_dataset_id", "tenant_id", *STATS]
+    found = validate([record.payload for record in records]).sessions.select(columns).to_pylist()
+    return next((row for row in found if row["name"] == project and row["reference_dataset_id"] is None), None)

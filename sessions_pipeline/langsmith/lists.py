@@ -16,8 +16,10 @@ DATASETS_PER_PAGE = 100
 TRIES = 5
 
 
-def session_pages(client: SessionsClient, query: SessionsQuery, *, workspace: str | None) -> Iterator[Sequence[Record]]:
-    """The pages of the query's list, in its order.
+def session_pages(
+    client: SessionsClient, query: SessionsQuery, *, workspace: str | None, cursor: str | None = None
+) -> Iterator[tuple[int, Page]]:
+    """The pages of the query's list, in its order, each with its offset, from the query's offset on, or from a cursor.
 
     Raises:
         ApiError: a page could not be read.
@@ -27,7 +29,7 @@ def session_pages(client: SessionsClient, query: SessionsQuery, *, workspace: st
     def fetch(offset: int, cursor: str | None) -> Page:
         return client.fetch(query.model_copy(update={"offset": offset}), workspace=workspace, cursor=cursor)
 
-    return _pages(fetch, lambda: client.version is SECOND)
+    return _pages(fetch, lambda: client.version is SECOND, query.offset, cursor)
 
 
 def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None) -> list[Record]:
@@ -46,7 +48,7 @@ def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequenc
         return [record for some in batches(ids) for record in fetch(0, some).records]
     before: dict[str, Record] = {}
     for _ in range(TRIES):
-        pages = list(_pages(lambda offset, _: fetch(offset), lambda: False))
+        pages = [page.records for _, page in _pages(lambda offset, _: fetch(offset), lambda: False)]
         found = {identity(record): record for page in pages for record in page}
         # A change between two answers may hide a dataset from both, but hardly the same one from two readings.
         if len(pages[0]) == len(found) < DATASETS_PER_PAGE or found.keys() == before.keys():
@@ -55,15 +57,16 @@ def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequenc
     raise PagingError(f"The list of datasets kept changing during {TRIES} readings; nothing was replaced")
 
 
-def _pages(fetch: Callable[[int, str | None], Page], by_cursor: Callable[[], bool]) -> Iterator[Sequence[Record]]:
-    """Pages, each by the offset that follows the one before or by its cursor, until one says that it is the last.
+def _pages(
+    fetch: Callable[[int, str | None], Page], by_cursor: Callable[[], bool], offset: int = 0, cursor: str | None = None
+) -> Iterator[tuple[int, Page]]:
+    """Pages with their offsets, each by where the one before ends or by its cursor, until one says that it is the last.
 
     Where there are no cursors, that is an empty one, or one with which `X-Pagination-Total` adds up.
     """
-    offset, cursor = 0, None
     for _ in range(MOST_PAGES):
         page = fetch(offset, cursor)
-        yield page.records
+        yield offset, page
         offset, cursor = offset + len(page.records), page.next_cursor
         if cursor is None and (by_cursor() or not page.records or page.total == offset):
             return

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -52,14 +52,22 @@ class Transport:
     Redirects are answers like others: they are never followed.
     """
 
-    def __init__(self, auth: Auth, *, most_connections: int, limits: Limits = Limits()) -> None:  # noqa: B008
-        """Open nothing yet.
+    def __init__(
+        self,
+        auth: Auth,
+        *,
+        most_connections: int,
+        limits: Limits = Limits(),  # noqa: B008
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open nothing yet; `clock` is in seconds.
 
         Raises:
             SettingError: the environment's proxy or certificates can't be used.
         """
         self._auth = auth
         self._limits = limits
+        self._clock = clock
         self._current = threading.local()  # `end`: when the answer that this thread waits for has to be complete
         self._lock = threading.Lock()
         self._streams: WeakSet[Any] = WeakSet()
@@ -91,7 +99,7 @@ class Transport:
         """
         most_seconds = max(min(most_seconds, self._limits.request_seconds), 0.001)
         read = min(self._limits.read_seconds, most_seconds)
-        self._current.end = time.monotonic() + most_seconds
+        self._current.end = self._clock() + most_seconds
         request: dict[str, Any] = {
             "params": list(parameters),
             "headers": {"X-Tenant-Id": workspace} if workspace else None,
@@ -118,7 +126,7 @@ class Transport:
 
     def _remaining(self, timeout: float) -> float:
         """What is left for one read. A server that drips bytes, of headers or of a body, never keeps one waiting."""
-        left: float = self._current.end - time.monotonic()
+        left: float = self._current.end - self._clock()
         if left <= 0:
             raise httpx.ReadTimeout("")
         return min(timeout, left)

@@ -1,22 +1,21 @@
 """The sensor for late truth: older days whose sessions had new runs are asked for again.
 
-A tick ends within its time, whatever the API does: what was found until then is asked for, and the next look lists the
-same stretch of time again.
+A tick ends within its time, whatever the API does: what was found until then is asked for, and the next tick goes on
+where it stopped.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 
 import dagster as dg
 import msgspec
 
 from sessions_pipeline.days import day_of_us, days_between, utc_day
 from sessions_pipeline.errors import DeadlineExceededError
-from sessions_pipeline.langsmith.activity import Activity, active_since
-from sessions_pipeline.orchestration.partitions import tagged_range
+from sessions_pipeline.langsmith.activity import NEWEST, Activity, Place, active_since
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import REFRESH, runs_of
+from sessions_pipeline.orchestration.schedules import REFRESH, runs_of, tagged_range
 from sessions_pipeline.settings import Settings
 
 SENSOR = "changed_sessions"
@@ -35,17 +34,26 @@ UNFINISHED = [
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
+class Stopped(NamedTuple):
+    """A look that is not over: the workspace and the place at which the next tick goes on, and `since` when it is."""
+
+    workspace: str | None
+    place: Place
+    since: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """What the sensor remembers: how far and when it looked, what it saw in the overlap, days still to be asked for.
 
-    `since` is the latest activity that whole looks have seen, `looked` the time of the last look.
+    `since` is the latest activity that whole looks have seen, `looked` the time of the last tick.
     """
 
     since: datetime
     looked: datetime
     seen: dict[str, str] = field(default_factory=dict)
     pending: tuple[date, ...] = ()
+    stopped: Stopped | None = None
 
     def dump(self) -> str:
         """As text, for Dagster to keep."""
@@ -61,25 +69,38 @@ class Cursor:
         """The time from which activity is to be listed."""
         return self.since - OVERLAP
 
-    def after(self, activity: Iterable[Activity], *, whole: bool, first: date, last: date) -> "Cursor":
-        """The cursor after a listing: days from `first` to `last` with activity not seen before are pending.
+    def after(self, look: "Look", *, first: date, last: date) -> "Cursor":
+        """The cursor after a tick's look: days from `first` to `last` with activity not seen before are pending.
 
         Days after `last` are the schedule's. Their activity is not kept as seen: a day may grow too old for the
-        schedule before it has read it. Of a listing that is not `whole`, only what was seen is kept.
+        schedule before it has read it.
         """
-        latest, seen, days = self.since, dict[str, str](), set(self.pending)
-        for active in activity:
-            latest = max(latest, active.latest_run)
+        seen, days = dict(self.seen), set(self.pending)
+        # Of a look over several ticks only the first has surely seen what was the latest in every workspace.
+        since = self.stopped.since if self.stopped else max([self.since, *(one.latest_run for one in look.listed)])
+        for active in look.listed:
             day = None if active.start_us is None else day_of_us(active.start_us)
             if day is not None and day > last:
                 continue
-            seen[active.session] = active.latest_run.isoformat()
-            if day is not None and day >= first and self.seen.get(active.session) != seen[active.session]:
+            at = active.latest_run.isoformat()
+            if day is not None and day >= first and self.seen.get(active.session) != at:
                 days.add(day)
+            seen[active.session] = at
         pending = tuple(sorted(days))
-        if not whole:
-            return replace(self, seen={**self.seen, **seen}, pending=pending)
-        return replace(self, since=latest, seen=seen, pending=pending)
+        if look.stopped_at:
+            begun = self.stopped or look.listed
+            stopped = Stopped(*look.stopped_at, since) if begun else None
+            return replace(self, seen=seen, pending=pending, stopped=stopped)
+        oldest = (since - OVERLAP).isoformat()
+        recent = {session: at for session, at in seen.items() if at >= oldest}
+        return replace(self, since=since, seen=recent, pending=pending, stopped=None)
+
+
+class Look(NamedTuple):
+    """What a tick listed, and the workspace and place at which its time was over, None if all is listed."""
+
+    listed: list[Activity]
+    stopped_at: tuple[str | None, Place] | None = None
 
 
 def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.SensorDefinition:
@@ -95,17 +116,17 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
     def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         time, instance = pipeline.clock(), context.instance
         before = Cursor.load(context.cursor, time)
-        activity, whole = list_activity(pipeline, before.look_from, seconds)
+        look = list_activity(pipeline, before, seconds)
         cursor, days = next_look(
             before,
-            activity,
-            whole=whole,
+            look,
             time=time,
             settings=pipeline.settings,
             being_read=days_being_read(instance),
             failed=days_that_failed(instance, before.looked),
         )
-        skipped = "no older day has changed" if whole else "the API is slow or limits the rate; the next look goes on"
+        slow = "the API is slow or limits the rate; the next tick goes on where this one stopped"
+        skipped = slow if look.stopped_at else "no older day has changed"
         return dg.SensorResult(
             run_requests=runs_of(days, time), cursor=cursor.dump(), skip_reason=None if days else skipped
         )
@@ -115,9 +136,8 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
 
 def next_look(
     before: Cursor,
-    activity: Iterable[Activity],
+    look: Look,
     *,
-    whole: bool,
     time: datetime,
     settings: Settings,
     being_read: set[date],
@@ -128,27 +148,34 @@ def next_look(
     Days being read stay pending; those of the lookback are the schedule's.
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
-    after = before.after(activity, whole=whole, first=settings.start_date, last=last)
+    after = before.after(look, first=settings.start_date, last=last)
     wanted = {*after.pending, *failed}
     return replace(after, looked=time, pending=tuple(sorted(wanted & being_read))), wanted - being_read
 
 
-def list_activity(pipeline: Pipeline, since: datetime, seconds: float) -> tuple[list[Activity], bool]:
-    """The activity since a time in every workspace, and whether it is all of it, or what came within `seconds`.
+def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
+    """The activity that is to be listed in every workspace, or what of it came within `seconds`.
 
     Raises:
         ApiError: a workspace could not be listed.
     """
     listed: list[Activity] = []
-    try:
-        with pipeline.workspaces() as (client, workspaces):
-            client.throttle.end_within(seconds)
-            for workspace in workspaces:
+    with pipeline.workspaces() as (client, workspaces):
+        client.throttle.end_within(seconds)
+        names, stopped, place, begin = [one.asked for one in workspaces], before.stopped, NEWEST, 0
+        if stopped and stopped.workspace in names:
+            begin, place = names.index(stopped.workspace), stopped.place
+        query, since = pipeline.query, before.look_from
+        for workspace in workspaces[begin:]:
+            try:
                 with workspace.named():
-                    listed.extend(active_since(client, pipeline.query, workspace=workspace.asked, since=since))
-    except DeadlineExceededError:
-        return listed, False
-    return listed, True
+                    pages = active_since(client, query, workspace=workspace.asked, since=since, place=place)
+                    for found, place in pages:  # noqa: B007 - known when the next page does not come
+                        listed += found
+            except DeadlineExceededError:
+                return Look(listed, (workspace.asked, place))
+            place = NEWEST
+    return Look(listed)
 
 
 def days_being_read(instance: dg.DagsterInstance) -> set[date]:

@@ -137,13 +137,13 @@ def _moved(merged: Merged, first: int) -> Merged:
 
 def _present(day: FetchedDay, *, is_new: bool) -> dict[str, tuple[int, bytes]]:
     """The place of each session that was read, and a digest of its text where there is any to compare it with."""
-    if is_new and not day.rows.table("session_id").column(0).null_count:
-        pairs = enumerate(day.rows.tuples("session_id", "tenant_id"))
-        return {record_key(*whose, "", day.workspace): (place, b"") for place, whose in pairs}
-    return {
-        record_key(session_id, tenant_id, payload, day.workspace): (place, _digest(payload))
-        for place, (session_id, tenant_id, payload) in enumerate(day.rows.tuples("session_id", "tenant_id", "payload"))
-    }
+    needs_text = not is_new or day.rows.table("session_id").column(0).null_count > 0
+    names = ["session_id", "tenant_id", *(["payload"] if needs_text else [])]
+    present = dict[str, tuple[int, bytes]]()
+    for place, (session_id, tenant_id, *text) in enumerate(day.rows.tuples(*names)):
+        payload = text[0] if text else ""
+        present[record_key(session_id, tenant_id, payload, day.workspace)] = place, b"" if is_new else _digest(payload)
+    return present
 
 
 def _digest(payload: str) -> bytes:

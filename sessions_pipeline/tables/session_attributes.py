@@ -7,7 +7,8 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.aggregate import OWNER
+from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
 SESSION_ATTRIBUTES = Table(
@@ -34,13 +35,10 @@ SESSION_ATTRIBUTES = Table(
     order=("session_id", "key"),
     group="insight",
 )
-_OWNER = ("id", "tenant_id", "reference_dataset_id")
 _LEVELS = 3
 _LONGEST = 200
 _CUT = 191
 _DIGITS = 8
-
-
 _NULL = msgspec.Raw(b"null")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -54,19 +52,17 @@ class _Extra(msgspec.Struct, gc=False):
 _EXTRA = msgspec.json.Decoder(_Extra)
 
 
-@derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*_OWNER, "extra")}, by_session=True)
+@derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*OWNER, "extra")}, by_session=True)
 def session_attributes(day: DayTables) -> pa.Table:
     """The attributes of those sessions that are experiments."""
-    sessions = day[SESSIONS].select([*_OWNER, "extra"])
-    experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    places, keys, values = list[int](), list[str](), list[str]()
-    for place, extra in enumerate(experiments.column("extra").to_pylist()):
+    said, places, keys, values = experiments(day, [*OWNER, "extra"]), list[int](), list[str](), list[str]()
+    for place, extra in enumerate(said.column("extra").to_pylist()):
         found = attributes(extra)
         names = sorted(found)
         places += [place] * len(names)
         keys += names
         values += [found[name] for name in names]
-    owners = experiments.select(_OWNER).take(pa.array(places, pa.int64()))
+    owners = said.select(OWNER).take(pa.array(places, pa.int64()))
     return pa.table([*owners.columns, keys, values], SESSION_ATTRIBUTES.schema)
 
 

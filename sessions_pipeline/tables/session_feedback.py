@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import OWNER
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -44,7 +45,6 @@ SESSION_FEEDBACK = Table(
     group="insight",
 )
 
-_OWNER = ("id", "tenant_id", "reference_dataset_id")
 _SCOPES = {"run": "feedback_stats", "session": "session_feedback_stats"}
 _NULL = msgspec.Raw(b"null")
 _INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -64,10 +64,10 @@ _WHOLE, _ANY = msgspec.json.Decoder(_INT64), msgspec.json.Decoder(float)
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "stdev": _ANY, "errors": _WHOLE}
 
 
-@derived(SESSION_FEEDBACK, reads={SESSIONS: (*_OWNER, *_SCOPES.values())}, by_session=True)
+@derived(SESSION_FEEDBACK, reads={SESSIONS: (*OWNER, *_SCOPES.values())}, by_session=True)
 def session_feedback(day: DayTables) -> pa.Table:
     """The feedback of sessions."""
-    sessions = day[SESSIONS].select([*_OWNER, *_SCOPES.values()])
+    sessions = day[SESSIONS].select([*OWNER, *_SCOPES.values()])
     places, scopes, keys, stats = list[int](), list[str](), list[str](), list[_Stats]()
     texts = (sessions.column(column).to_pylist() for column in _SCOPES.values())
     for place, of_session in enumerate(zip(*texts, strict=True)):
@@ -80,7 +80,7 @@ def session_feedback(day: DayTables) -> pa.Table:
             stats += [by_key[name] for name in names]
     values = pa.array([bytes(one.values) for one in stats], pa.binary()).cast(pa.string())
     columns = [
-        *sessions.select(_OWNER).take(pa.array(places, pa.int64())).columns,
+        *sessions.select(OWNER).take(pa.array(places, pa.int64())).columns,
         scopes,
         keys,
         [one.n for one in stats],

@@ -74,9 +74,8 @@ class Rows:
         """
         keys = self.table(*(name for name in order if name != long))
         is_sorted = _is_ascending(keys, strictly=True)
-        if not is_sorted and long in order:
-            if keys.group_by(keys.schema.names).aggregate([]).num_rows < self.num_rows:
-                keys = self.table(*order)
+        if not is_sorted and long in order and _have_equals(keys):
+            keys = self.table(*order)
         if is_sorted or _is_ascending(keys):
             yield from self.parts(drain=drain)
             return
@@ -112,6 +111,10 @@ class Rows:
         """The rows' values in these columns; never more than a part of them is in memory."""
         for part in self.parts(*names):
             yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+
+
+def _have_equals(keys: pa.Table) -> bool:
+    return bool(keys.group_by(keys.schema.names).aggregate([]).num_rows < keys.num_rows)
 
 
 def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:

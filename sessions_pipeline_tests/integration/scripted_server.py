@@ -23,12 +23,28 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.script.take(self)
 
+    def do_CONNECT(self) -> None:
+        """As a proxy that re-signs TLS: what is asked through the tunnel is answered here, by a certificate of ours."""
+        self.send_response(200)
+        self.end_headers()
+        self.connection = self.server.resigns.wrap_socket(self.connection, server_side=True)
+        self.rfile, self.wfile = (self.connection.makefile(mode, buffering=0) for mode in ("rb", "wb"))
+        self.close_connection = False
+
+    def do_HEAD(self) -> None:
+        self.server.script.take(self)
+
+    def finish(self) -> None:
+        super().finish()
+        self.connection.close()
+
     def reply(self, status: int = 200, body: bytes = b"[]", headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def begin(self, length: int, body: bytes) -> None:
         """Promise `length` bytes, send `body`."""
@@ -82,12 +98,15 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def scripted(*steps: Handle, tls: ssl.SSLContext | None = None) -> Iterator[Script]:
+def scripted(
+    *steps: Handle, tls: ssl.SSLContext | None = None, resigns: ssl.SSLContext | None = None
+) -> Iterator[Script]:
+    """`tls`: an HTTPS server; `resigns`: a proxy that opens TLS with this certificate, and answers by itself."""
     script = Script(steps)
     server = _Server(("127.0.0.1", 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    server.script = script  # type: ignore[attr-defined]
+    server.script, server.resigns = script, resigns  # type: ignore[attr-defined]
     script.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()

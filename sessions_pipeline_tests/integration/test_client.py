@@ -243,27 +243,35 @@ def test_a_server_that_drips_bytes_is_ended_by_the_deadline() -> None:
         assert type(failing(server.url, minutes=0.002)) is errors.DeadlineExceededError
 
 
-def drip_headers(handler: Handler) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    while True:
-        handler.wfile.write(b"x")
-        handler.wfile.flush()
-        handler.server.script.pause.wait(0.01)
+def drip(clock: Clock, begin: bytes, end: bytes) -> Callable[[Handler], None]:
+    """An answer whose bytes come one by one, ten seconds after each other; whole after 1,000 of them."""
+
+    def step(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + begin)
+        for _ in range(1000):
+            clock.now += 10
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            handler.server.script.pause.wait(0.002)
+        handler.wfile.write(end)
+
+    return step
 
 
-def drip_body(handler: Handler) -> None:
-    handler.begin(10**9, b"[")
-    while True:
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
-        handler.server.script.pause.wait(0.01)
-
-
-@pytest.mark.parametrize("drip", [drip_headers, drip_body])
-def test_one_dripping_answer_does_not_take_the_deadline_of_a_run(drip: Callable[[Handler], None]) -> None:
-    with scripted(drip, answer(body=ONE)) as server, client_for(server.url, request_seconds=0.2) as client:
-        assert len(client.fetch(QUERY).records) == 1
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [(b"X-Slow:", b"\r\nContent-Length: 2\r\n\r\n[]"), (b"Content-Length: 1002\r\n\r\n", b"[]")],
+    ids=["headers", "body"],
+)
+def test_one_dripping_answer_does_not_take_the_deadline_of_a_run(begin: bytes, end: bytes) -> None:
+    clock = Clock()
+    with scripted(drip(clock, begin, end), answer(body=ONE)) as server:
+        auth = Auth.from_settings(settings(server.url))
+        transport = Transport(auth, most_connections=8, clock=clock)
+        with SessionsClient(auth, Throttle(8, deadline_seconds=7200), transport) as client:
+            assert len(client.fetch(QUERY).records) == 1
     assert client.requests == 2
+    assert clock.now < 1000 + 600
 
 
 @pytest.mark.parametrize("packed_as", ["gzip", "identity"])

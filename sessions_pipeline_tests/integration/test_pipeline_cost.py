@@ -1,20 +1,25 @@
 """What an hour costs depends on what that hour reads, never on the age of the lake."""
 
+import os
 import shutil
 from collections import Counter
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import dagster as dg
+import pytest
 import sqlalchemy as db
 
+from sessions_pipeline.cli.run import execute
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration.checks import examine
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.runs import run_days
-from sessions_pipeline.tables import TABLES, Table
+from sessions_pipeline.orchestration.sensor import changed_sessions
+from sessions_pipeline.tables import CHECKS, TABLES, Table
+from sessions_pipeline.tables.table import needed
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
-from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, settings_for, some_records
+from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, record, settings_for, some_records
 
 
 class Cost(NamedTuple):
@@ -55,11 +60,12 @@ class CountingPipeline(Pipeline):
 
 
 def age(root: Path, days: int) -> None:
-    """Copy the first day's files to so many days before it."""
+    """The first day's files also as those of so many days before it."""
     for table in (table for table in TABLES if table.partition == "start_date"):
         source = root / table.name / f"start_date={FIRST}"
         for back in range(1, days + 1) if source.exists() else ():
-            shutil.copytree(source, root / table.name / f"start_date={FIRST - timedelta(days=back)}")
+            folder = root / table.name / f"start_date={FIRST - timedelta(days=back)}"
+            shutil.copytree(source, folder, copy_function=os.link)
 
 
 def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance) -> Cost:
@@ -77,7 +83,7 @@ def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance
     before = len(sandbox.requests)
     db.event.listen(db.Engine, "before_cursor_execute", told)
     try:
-        run_days(pipeline, FIRST, TODAY, instance=instance)
+        execute(pipeline, FIRST, TODAY, instance=instance)
     finally:
         db.event.remove(db.Engine, "before_cursor_execute", told)
     return Cost(len(sandbox.requests) - before, Counter(pipeline.opened), len(statements))
@@ -101,3 +107,36 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
         assert max(old.opened.values()) < 50
         # Dagster counts a run's partitions, and those of the definition, by what it has of them.
         assert old.statements == young.statements
+
+
+def test_checks_of_a_run_open_its_days_alone_and_those_of_all_730_days_each_file_once(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(200), now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        hour(sandbox, tmp_path, FIRST, instance)
+    age(tmp_path, 730)
+    settings = settings_for("http://127.0.0.1:9", tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=(TODAY - FIRST).days)
+    pipeline = CountingPipeline(settings, clock=lambda: NOW)
+    needed_tables = {table.name for table in needed(list(CHECKS.values()))}
+    for span, days in {(FIRST, TODAY): 3, None: 733}.items():
+        pipeline.opened.clear()
+        examine(pipeline, list(CHECKS.values()), span)
+        assert needed_tables <= pipeline.opened.keys()
+        assert set(pipeline.opened.values()) == {days}
+
+
+@pytest.mark.parametrize(("every_seconds", "active"), [(60, 121), (0.3, 20_000)], ids=["quiet", "busy"])
+def test_a_look_at_20000_sessions_asks_for_the_pages_of_those_with_new_runs(
+    tmp_path: Path, every_seconds: float, active: int
+) -> None:
+    """A request for each hundred, and one that shows the end; the cursor has 70 bytes for each."""
+    start = datetime(2026, 1, 3, tzinfo=UTC)
+    texts = [
+        record(number, start, last_run_start_time=(NOW - timedelta(seconds=every_seconds * number)).isoformat())
+        for number in range(20_000)
+    ]
+    with running_sandbox(texts=texts, now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=start.date())
+        sensor = changed_sessions(Pipeline(settings, clock=lambda: NOW), 600)
+        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert len(sandbox.requests) == active // 100 + 1
+    assert len(told.run_requests or []) == 1
+    assert active * 60 < len(told.cursor or "") < active * 80 + 200

@@ -1,24 +1,36 @@
 """What Dagster asks for by itself: the sensor over HTTP, in its time whatever the API does, and the schedules."""
 
 import json
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import dagster as dg
 import pytest
 
+from sessions_pipeline.langsmith.auth import Auth
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.throttle import Throttle
+from sessions_pipeline.langsmith.transport import Transport
+from sessions_pipeline.langsmith.versions import FIRST as FIRST_VERSION
+from sessions_pipeline.langsmith.versions import SECOND
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.schedules import range_tags
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, changed_sessions, days_being_read, days_that_failed
-from sessions_pipeline.sandbox.company import Session
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.clock import Clock
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
-from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, settings_for
+from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, record, settings_for
 
 OLD = TODAY - timedelta(days=12)
 FIRST = date(2026, 1, 1)
+SLOW = "the API is slow or limits the rate; the next tick goes on where this one stopped"
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -26,7 +38,13 @@ def evaluate(
     settings: Settings, instance: dg.DagsterInstance, cursor: str | None, moment: datetime, seconds: float = 40
 ) -> tuple[list[str], str, str | None]:
     """One tick of the sensor at a moment: the first days asked for, the next cursor, and why it asks for nothing."""
-    sensor = changed_sessions(Pipeline(settings, clock=lambda: moment), seconds)
+    return tick(Pipeline(settings, clock=lambda: moment), instance, cursor, seconds)
+
+
+def tick(
+    pipeline: Pipeline, instance: dg.DagsterInstance, cursor: str | None, seconds: float = LOOK_SECONDS
+) -> tuple[list[str], str, str | None]:
+    sensor = changed_sessions(pipeline, seconds)
     told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
     asked = [request.tags["dagster/asset_partition_range_start"] for request in told.run_requests or []]
     assert told.cursor is not None
@@ -79,7 +97,7 @@ def test_a_tick_that_is_told_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         began = time.monotonic()
         asked, cursor, why = evaluate(settings, instance, None, NOW)
-        assert (asked, why) == ([], "the API is slow or limits the rate; the next look goes on")
+        assert (asked, why) == ([], SLOW)
         assert time.monotonic() - began < LOOK_SECONDS / 4
         asked, _, _ = evaluate(settings, instance, cursor, NOW + timedelta(hours=1))
         assert OLD.isoformat() in asked
@@ -106,13 +124,106 @@ def test_a_tick_that_is_cut_off_asks_for_what_it_listed_and_the_next_one_lists_t
         assert json.loads(after) == complete
 
 
+class Clocked(Pipeline):
+    """A pipeline whose client's deadline is told by the test's clock."""
+
+    seconds: ClassVar[Clock]
+
+    def connect(self) -> SessionsClient:
+        auth, clock = Auth.from_settings(self.settings), self.seconds
+        throttle = Throttle(1, deadline_seconds=7200, clock=clock, wait=clock.wait)
+        version = SECOND if self.settings.api_version == "v2" else FIRST_VERSION
+        return SessionsClient(auth, throttle, Transport(auth, most_connections=1), version=version, clock=self.clock)
+
+
+@contextmanager
+def slow_api(tmp_path: Path, texts: list[str], seconds: float, **values: str) -> Iterator[tuple[Sandbox, Clocked]]:
+    """A server whose every answer takes so many seconds, of a clock that only it moves, and a pipeline that asks it."""
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        clock = Clock()
+        sandbox.api.before_answer = lambda _: clock.wait(threading.Condition(), seconds)
+        pipeline = Clocked(
+            settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST, **values), clock=lambda: NOW
+        )
+        Clocked.seconds = clock
+        yield sandbox, pipeline
+
+
+def busy(number: int, minutes: float) -> str:
+    """A session with a day of its own, one of 60, whose latest run was so many minutes ago."""
+    start = datetime(2026, 1, 3, tzinfo=UTC) + timedelta(days=number % 60)
+    return record(number, start, last_run_start_time=(NOW - timedelta(minutes=minutes)).isoformat())
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_look_that_needs_longer_than_a_tick_goes_on_at_the_next_until_it_is_whole(
+    tmp_path: Path, version: str
+) -> None:
+    """Three pages a tick, of 600 sessions: each tick goes on where the last one stopped."""
+    texts = [busy(number, number / 10) for number in range(600)]
+    values = {"SESSIONS_PIPELINE_API_VERSION": version}
+    with slow_api(tmp_path, texts, 18, **values) as (sandbox, pipeline), dg.DagsterInstance.ephemeral() as instance:
+        _, cursor, _ = tick(pipeline, instance, None)
+        assert json.loads(cursor)["stopped"] is not None
+        # Meanwhile sessions that were not listed yet have new runs, which moves them to the front; and some that were
+        # listed are deleted, the last of them included, so that what follows moves up.
+        kept = [*texts[30:299], *texts[300:]] if version == "v1" else texts
+        sandbox.api.data.texts = [  # type: ignore[attr-defined]
+            *(busy(number, -1) for number in range(580, 587)),
+            *(text for text in kept if text not in texts[580:587]),
+        ]
+        ticks = 1
+        while json.loads(cursor)["stopped"] is not None:
+            _, cursor, _ = tick(pipeline, instance, cursor)
+            ticks += 1
+        whole = json.loads(cursor)
+        assert ticks <= 3
+        assert len(sandbox.requests) <= 9
+        assert len(whole["seen"]) == 593, "all but those that moved over to what was listed"
+        assert whole["since"] == NOW.isoformat().replace("+00:00", "Z"), "what the first tick saw, not the last"
+        days, cursor, _ = tick(pipeline, instance, cursor)
+        assert days == [(date(2026, 1, 3) + timedelta(days=580 % 60)).isoformat()], "one run for the seven days"
+
+
+def test_a_cursor_that_has_grown_old_begins_the_look_anew(tmp_path: Path) -> None:
+    texts = [busy(number, number / 10) for number in range(150)]
+    values = {"SESSIONS_PIPELINE_API_VERSION": "v2"}
+    with slow_api(tmp_path, texts, 45, **values) as (sandbox, pipeline), dg.DagsterInstance.ephemeral() as instance:
+        _, cursor, _ = tick(pipeline, instance, None)
+        Clocked.seconds.now = 0
+        sandbox.api.before_answer = None
+        sandbox.faults.add(Fault("status", 422, times=1))
+        _, cursor, _ = tick(pipeline, instance, cursor)
+        assert len(json.loads(cursor)["seen"]) == 150
+    assert [dict(request["parameters"]).get("cursor") is None for request in sandbox.requests] == [
+        *(True, False),
+        *(True, False),
+    ]
+
+
+def test_a_tick_goes_on_in_the_workspace_where_the_last_one_stopped(tmp_path: Path) -> None:
+    names = [WORKSPACE, OTHER_WORKSPACE]
+    texts = [busy(number, number / 10) for number in range(150)]
+    with slow_api(tmp_path, texts, 15, LANGSMITH_WORKSPACE_ID=",".join(names)) as (sandbox, pipeline):
+        with dg.DagsterInstance.ephemeral() as instance:
+            _, cursor, _ = tick(pipeline, instance, None)
+            sandbox.api.data.texts.insert(0, busy(150, -30))  # type: ignore[attr-defined]
+            _, cursor, _ = tick(pipeline, instance, cursor)
+        assert json.loads(cursor)["stopped"] is None
+        assert json.loads(cursor)["since"] == NOW.isoformat().replace("+00:00", "Z"), (
+            "as the first has seen no later ones"
+        )
+    asked = [request["workspace"] for request in sandbox.requests]
+    assert asked == [WORKSPACE] * 3 + [OTHER_WORKSPACE] * 3
+
+
 def test_a_tick_of_an_api_that_answers_slowly_ends_in_its_time(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("latency", 5.0, times=None))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         began = time.monotonic()
         _, _, why = evaluate(settings, instance, None, NOW, seconds=0.5)
-        assert why == "the API is slow or limits the rate; the next look goes on"
+        assert why == SLOW
         assert time.monotonic() - began < 4
 
 
@@ -158,7 +269,7 @@ def test_a_refresh_is_one_run_that_ends_today(tmp_path: Path, name: str, start: 
 def test_schedules_and_sensor_are_on_by_default(tmp_path: Path) -> None:
     repository = build_definitions(Pipeline(settings_for(NOWHERE, tmp_path))).get_repository_def()
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == dict.fromkeys(
-        ("hourly_refresh", "nightly_refresh", "nightly_project_costs"), "RUNNING"
+        ("hourly_refresh", "nightly_refresh", "nightly_project_costs", "nightly_judge_costs"), "RUNNING"
     )
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "changed_sessions": "RUNNING"

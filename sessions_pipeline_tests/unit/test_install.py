@@ -29,3 +29,10 @@ def test_several_addresses_reach_uv_as_uv_separates_them() -> None:
 
 def test_the_certificates_of_the_system_count_without_any_configuration() -> None:
     assert install.uv_environment("", {"PATH": "/bin"})["UV_SYSTEM_CERTS"] == "1"
+
+
+def test_a_bundle_of_certificates_that_pip_takes_by_another_name_reaches_uv_unless_it_has_its_own() -> None:
+    bundle = {"REQUESTS_CA_BUNDLE": "/etc/bundle.pem"}
+    assert install.uv_environment("", bundle)["SSL_CERT_FILE"] == "/etc/bundle.pem"
+    assert install.uv_environment("global.cert='/etc/ca.pem'\n", bundle)["SSL_CERT_FILE"] == "/etc/ca.pem"
+    assert install.uv_environment("", {**bundle, "SSL_CERT_FILE": "/own.pem"})["SSL_CERT_FILE"] == "/own.pem"

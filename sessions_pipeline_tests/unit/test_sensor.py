@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.days import ranges
-from sessions_pipeline.langsmith.activity import Activity
-from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, next_look
+from sessions_pipeline.langsmith.activity import Activity, Place
+from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, next_look
 from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -36,8 +36,10 @@ def look(
     before = Cursor.load(text, time)
     cursor, days = next_look(
         before,
-        [activity for activity in listed if activity.latest_run >= before.look_from],
-        whole=whole,
+        Look(
+            [activity for activity in listed if activity.latest_run >= before.look_from],
+            None if whole else (None, Place(len(listed))),
+        ),
         time=time,
         settings=SETTINGS,
         being_read=being_read or set(),
@@ -160,8 +162,10 @@ def test_every_change_is_asked_for_after_it_arrived(changes: list[tuple[int, int
 
 
 def test_a_cursor_survives_being_kept_as_text() -> None:
-    cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER))
+    stopped = Stopped("a", Place(99, NOW, "next", all_stats=True), NOW)
+    cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER), stopped)
     assert Cursor.load(cursor.dump(), NOW) == cursor
+    assert Cursor.load('{"since":"2026-03-20T12:00:00Z","looked":"2026-03-20T12:00:00Z"}', NOW) == Cursor(NOW, NOW)
 
 
 def test_adjoining_days_are_one_range() -> None:

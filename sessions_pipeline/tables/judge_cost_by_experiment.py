@@ -1,0 +1,120 @@
+"""What evaluators have spent on each experiment so far, as the project that they trace to says by its name.
+
+Rules:
+
+- Measured are experiments that ran in the last two days, and those that never were and are younger than 14: what the
+  API keeps no longer can't be told from what was never spent.
+- Experiments of one workspace that share a name can't be told apart by it, and what was spent on both would count
+  twice. None of them is measured; what was read before another had the name stays.
+- What retention has emptied never replaces what was read.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sessions_pipeline.days import EPOCH
+from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import tuples
+from sessions_pipeline.tables.retention import SHORTLIVED, Version, stats_of
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
+from sessions_pipeline.validation.types import TIMESTAMP
+
+JUDGE_COST_BY_EXPERIMENT = Table(
+    "judge_cost_by_experiment",
+    "What evaluators have spent on each experiment so far. No row: not measured; null: asked, and unknown.",
+    (
+        column.SESSION,
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        column.count("run_count", "Traces of its judges; null when unknown"),
+        column.count("total_tokens", "Tokens that its judges used; null when unknown"),
+        *column.COSTS,
+        column.time("stats_as_of", "The reading that the counts and costs come from", nullable=False),
+        column.time(
+            "read_at", "The latest reading; later than `stats_as_of` when retention has emptied it", nullable=False
+        ),
+    ),
+    order=("tenant_id", "id"),
+    group="costs",
+)
+MEASURES = JUDGE_COST_BY_EXPERIMENT.schema.names[3:8]
+TIMES = ("start_time", "last_run_start_time", "last_run_start_time_live")
+NEEDED = ("id", "tenant_id", "reference_dataset_id", "name", *TIMES)
+"""The columns of `sessions` that say which experiments are to be measured."""
+RECENT = timedelta(days=2)
+# The shorter time that the API keeps traces for; judges' traces are seldom kept for longer.
+YOUNG = SHORTLIVED
+# Servers refuse addresses from 8,000 characters on, and a letter takes up to 12.
+LONGEST_NAME = 500
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Due(NamedTuple):
+    """Experiments to measure, newest first; and how many that should be can't, by the reason."""
+
+    rows: list[dict[str, Any]]
+    skipped: Counter[str]
+
+
+def due(experiments: pa.Table, measured: Collection[str], *, now: datetime, most: int, young: timedelta) -> Due:
+    """Which of a workspace's experiments, all that are known with the columns `NEEDED`, are to be measured now.
+
+    `measured` are the ids of those that have been, `most` is how many may be, `young` the age of rule 1.
+    """
+    named = experiments.group_by("name").aggregate([("id", "count_distinct")])
+    shared = set(named.filter(pc.greater(named["id_count_distinct"], 1)).column("name").to_pylist())
+    since = pa.scalar(now - max(young, RECENT), TIMESTAMP)
+    recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
+    chosen, skipped = list[dict[str, Any]](), Counter[str]()
+    for row in experiments.filter(recent).to_pylist():
+        ran = max(row[name] or EPOCH for name in TIMES)
+        started = row["start_time"] or ran
+        if ran < now - RECENT and (started <= now - young or row["id"] in measured):
+            continue
+        if not row["name"] or len(row["name"]) > LONGEST_NAME or _CONTROL.search(row["name"]):
+            skipped["the name can't be asked for"] += 1
+        elif row["name"] in shared:
+            skipped["another experiment has the same name"] += 1
+        else:
+            chosen.append({**row, "started": started})
+    chosen.sort(key=itemgetter("started", "id"), reverse=True)
+    if len(chosen) > most:
+        skipped["more than SESSIONS_PIPELINE_JUDGE_REQUESTS"] = len(chosen) - most
+    return Due(chosen[:most], skipped)
+
+
+def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The rows of a day after a reading of some of its experiments, whose rows have their `start_time`, too."""
+    rows = {(row["tenant_id"], row["id"]): row for row in (stored.to_pylist() if stored else ())}
+    for row in read:
+        held = rows.get(key := (row["tenant_id"], row["id"]))
+        both = sorted([row, *([held] if held else [])], key=itemgetter("read_at"))
+        source, _ = stats_of(
+            [Version(at, one["read_at"], one["run_count"] or 0, None, row["start_time"]) for at, one in enumerate(both)]
+        )
+        rows[key] = {**both[source.row], "read_at": both[-1]["read_at"]}
+    return pa.Table.from_pylist(list(rows.values()), JUDGE_COST_BY_EXPERIMENT.schema)
+
+
+@check(
+    JUDGE_COST_BY_EXPERIMENT,
+    "Judges are counted for experiments of the day alone, once each, and never cost less than nothing.",
+    reads={JUDGE_COST_BY_EXPERIMENT: (*NEEDED[:3], *MEASURES), SESSIONS: NEEDED[:3]},
+)
+def judges_have_experiments(day: DayTables) -> CheckResult:
+    """By id, workspace and dataset; null is unknown, and all right."""
+    known, broken = set(tuples(day[SESSIONS], *NEEDED[:3])), list[str]()
+    for row in tuples(day[JUDGE_COST_BY_EXPERIMENT], *NEEDED[:3], *MEASURES):
+        if row[:3] not in known or any(value is not None and value < 0 for value in row[3:]):
+            broken.append(row[0])
+        known.discard(row[:3])
+    return CheckResult(tuple(broken), {"experiments": day[JUDGE_COST_BY_EXPERIMENT].num_rows})
