@@ -1,7 +1,10 @@
 """Exact sums over Arrow tables, 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -29,25 +32,37 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
         SumOverflowError: a sum does not fit; the text names the column and the group.
     """
     rows = rows.select([*keys, *measures])
-    parts = [rows.slice(first, _SUMMED) for first in range(0, max(rows.num_rows, 1), _SUMMED)]
-    summed = pa.concat_tables([_sums(part, keys, measures) for part in parts])
-    if len(parts) > 1:
-        names = [*(f"{name}_sum" for name in measures), "count_all"]
-        again = summed.group_by(list(keys), use_threads=False).aggregate([(name, "sum") for name in names])
-        summed = again.rename_columns([*keys, *names])
+    if rows.num_rows <= _SUMMED:
+        return _sums(rows, keys, measures)
+    rows = rows.sort_by([(key, "ascending") for key in keys])
+    # Each cut lies between two groups.
+    ends = pc.add(pc.indices_nonzero(_differ(rows, keys)), 1).to_pylist()
+    cuts = {
+        ends[place] for first in range(_SUMMED, rows.num_rows, _SUMMED) if (place := bisect(ends, first)) < len(ends)
+    }
+    bounds = pairwise([0, *sorted(cuts), rows.num_rows])
+    return pa.concat_tables([_sums(rows.slice(first, end - first), keys, measures) for first, end in bounds])
+
+
+def _differ(rows: pa.Table, keys: Sequence[str]) -> Any:
+    """Of each row but the last, whether the next one is of another group."""
+    pairs = [(rows.column(key)[:-1], rows.column(key)[1:]) for key in keys]
+    unequal = [pc.fill_null(pc.not_equal(one, other), fill_value=False) for one, other in pairs]
+    return reduce(pc.or_, [*unequal, *(pc.xor(one.is_null(), other.is_null()) for one, other in pairs)])
+
+
+def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
+    wide = rows
+    for name in measures:
+        wide = wide.set_column(wide.schema.get_field_index(name), name, _wide(wide.column(name)))
+    summed = wide.group_by(list(keys), use_threads=False).aggregate(
+        [*((name, "sum") for name in measures), ([], "count_all")]
+    )
     summed = summed.sort_by([(key, "ascending") for key in keys])
     columns = {key: summed.column(key) for key in keys}
     for name in measures:
         columns[name] = _narrow(summed, keys, name, rows.schema.field(name).type)
     return pa.table({**columns, "rows": summed.column("count_all")})
-
-
-def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
-    for name in measures:
-        rows = rows.set_column(rows.schema.get_field_index(name), name, _wide(rows.column(name)))
-    return rows.group_by(list(keys), use_threads=False).aggregate(
-        [*((name, "sum") for name in measures), ([], "count_all")]
-    )
 
 
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
