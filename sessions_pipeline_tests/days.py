@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.process_day import DayResult, DayTask, Rules, day_tables, process_day
+from sessions_pipeline.process_day import DayResult, DayTask, day_tables, process_day
 from sessions_pipeline.tables import (
     CHECKS,
     DERIVED,
@@ -22,6 +22,7 @@ from sessions_pipeline.tables import (
     DayTables,
     Table,
 )
+from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.table import needed
 from sessions_pipeline.validation.records import SENT, FetchedDay, read_page, sent
 from sessions_pipeline.validation.rows import Rows

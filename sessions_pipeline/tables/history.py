@@ -50,19 +50,15 @@ def history(
         kept_from: what was replaced by then may be forgotten; None keeps everything.
     """
     if as_of is not None:
-        at = pa.scalar(as_of, TIMESTAMP)
-        raw = Rows(raw.schema, (part.filter(pc.less_equal(part.column("fetched_at"), at)) for part in raw.parts()))
+        raw = Rows(raw.schema, _known_at(raw, as_of))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
-    keys, numbers, foreign_to = list[str](), list[int](), dict[int, str]()
-    for place, row in enumerate(raw_rows(raw, readings)):
-        keys.append(row.key)
-        numbers.append(row.reading)
-        if row.foreign_to:
-            foreign_to[place] = row.foreign_to
-    several = _several(keys, numbers)
-    validator, validated = Validator(), Rows(SCHEMA)
-    for part in raw.parts("payload"):
-        validated.add(validator.sessions(part.column(0).to_pylist()).combine_chunks())
+    whose = [(row.key, row.reading, row.foreign_to) for row in raw_rows(raw, readings)]
+    keys = [key for key, _, _ in whose]
+    foreign_to = {place: asked for place, (_, _, asked) in enumerate(whose) if asked}
+    several = _several(keys, [number for _, number, _ in whose])
+    validator = Validator()
+    texts = (part.column(0).to_pylist() for part in raw.parts("payload"))
+    validated = Rows(SCHEMA, (validator.sessions(some).combine_chunks() for some in texts))
     result = validator.result(SCHEMA.empty_table())
     older = {row for rows in several for row in rows[:-1]}
     reasons = {row: list(said) for row, said in result.rejected.items() if row not in older}
@@ -70,25 +66,13 @@ def history(
         reasons.setdefault(place, []).append(f"tenant_id: is not the workspace asked for ({foreign_to[place]})")
     times = raw.table("fetched_at").column(0)
     versions = _versions(several, validated, times)
-    stats = {
-        newest: stats_of([version for version in of_session if version.is_valid])
-        for newest, of_session in versions.items()
-        if newest not in reasons
-    }
+    valid = {row: [one for one in all_ if one.is_valid] for row, all_ in versions.items() if row not in reasons}
+    stats = {newest: stats_of(of_session) for newest, of_session in valid.items()}
     sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
-    missing = (
-        {place: gone[key] for place, key in enumerate(keys) if key in gone} if (gone := gone_since(readings)) else {}
-    )
-    sessions, shrunk = Rows(SESSIONS.schema), list[str]()
+    gone, shrunk, sessions = gone_since(readings), list[str](), Rows(SESSIONS.schema)
+    missing = {place: gone[key] for place, key in enumerate(keys) if key in gone} if gone else {}
     for part in _with_sources(validated, {*older, *reasons}, sources):
-        rows = part.column("row").to_pylist()
-        for name, column in (
-            ("fetched_at", times.take(part.column("row"))),
-            ("stats_as_of", times.take(pa.array([sources.get(row, row) for row in rows], pa.int64()))),
-            ("missing_since", pa.array(map(missing.get, rows), TIMESTAMP)),
-        ):
-            part = part.append_column(name, column)  # noqa: PLW2901
-        sessions.add(part)
+        sessions.add(_with_times(part, times, sources, missing))
         if stats:
             shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()
     return History(
@@ -99,6 +83,11 @@ def history(
         tuple(shrunk),
         frozenset().union(*(superseded(of_session, kept_from) for of_session in versions.values() if kept_from)),
     )
+
+
+def _known_at(raw: Rows, as_of: datetime) -> Iterator[pa.Table]:
+    for part in raw.parts():
+        yield part.filter(pc.less_equal(part.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
 
 
 def _several(keys: Sequence[str], numbers: Sequence[int]) -> list[list[int]]:
@@ -140,6 +129,19 @@ def _with_sources(validated: Rows, left_out: set[int], sources: Mapping[int, int
             for name in STATS:
                 rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(places))
         yield rows
+
+
+def _with_times(
+    part: pa.Table,
+    times: "pa.ChunkedArray[pa.TimestampScalar]",
+    sources: Mapping[int, int],
+    missing: Mapping[int, datetime],
+) -> pa.Table:
+    rows = part.column("row").to_pylist()
+    sources_of = pa.array([sources.get(row, row) for row in rows], pa.int64())
+    part = part.append_column("fetched_at", times.take(part.column("row")))
+    part = part.append_column("stats_as_of", times.take(sources_of))
+    return part.append_column("missing_since", pa.array(map(missing.get, rows), TIMESTAMP))
 
 
 def _only(part: pa.Table, is_wanted: Callable[[int], bool]) -> pa.Table:

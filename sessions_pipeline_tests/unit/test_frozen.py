@@ -13,8 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.process_day import DayTask, DerivedDay, Rules
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -23,6 +21,7 @@ from sessions_pipeline.tables import (
     SESSION_FEEDBACK,
     SESSIONS,
 )
+from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.merge import Merged, merge
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.validation.rows import Rows
@@ -49,7 +48,7 @@ def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, Merged]:
         version = str(number) if number else None
         read = fetched(*texts, at=at, workspace=reading["workspace"], day=of_day)
         merged = merge(merged.rows, merged.readings, [read], base=version, version=version)
-    return DerivedDay(DayTask(of_day or UNDATED), merged, RULES), merged
+    return DerivedDay(of_day, merged, RULES, may_forget=False), merged
 
 
 def plain(value: Any) -> Any:
