@@ -5,12 +5,15 @@ Offsets are hints only, as the list changes between two answers.
 
 from collections.abc import Generator, Sequence
 
+from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece
 
 # The search's first strides quadruple: 1,000,000 sessions are crossed by 8 probes.
 STRIDE = 4
 # Probes asked for together: a third of the requests more than one by one, in half the time.
 PROBES = 3
+# More sessions than any workspace has: there is none at such an offset.
+MOST_SESSIONS = 100_000_000
 
 
 class Offsets:
@@ -44,7 +47,16 @@ class Offsets:
         return low
 
     def probe(self, offset: int, ahead: Sequence[int] = ()) -> Generator[Ask, Page, int]:
-        """The sort key at an offset, without the costly stats. One that can't be read counts as before the window."""
+        """The sort key at an offset, without the costly stats. One that can't be read counts as before the window.
+
+        Raises:
+            PagingError: there is no such offset.
+        """
+        if offset > MOST_SESSIONS:
+            raise PagingError(
+                "The server ignores `offset`, as its list of sessions has no end; nothing was replaced, "
+                "check that LANGSMITH_ENDPOINT is the LangSmith API"
+            )
         asks = [Ask(1, include_stats=False, offset=one) for one in (offset, *ahead)]
         page = yield asks[0]._replace(ahead=tuple(asks[1:]))
         if not page.records:
