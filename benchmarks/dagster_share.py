@@ -16,8 +16,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from sessions_pipeline.orchestration import STORAGE
 from sessions_pipeline.orchestration.event_storage import together
-from sessions_pipeline.orchestration.home import STORAGE
 
 TABLES = tuple(f"table_{number}" for number in range(8))
 FIRST = date(2023, 1, 1)

@@ -15,7 +15,9 @@ DICTIONARY = Path(__file__).with_name("data-dictionary.md")
 LAKE_SQL = Path(outputs.__file__).with_name("lake.sql")
 BEGIN, END = "-- Views of the tables, written by docs/generate.py.\n", "-- End of the views.\n"
 # Made by jobs of their own, perhaps not yet, and DuckDB makes no view of files that are not there.
-NOT_YET_PERHAPS = ("daily_cost_by_project", "judge_cost_by_experiment", "reference_datasets")
+NOT_YET_PERHAPS = ("daily_cost_by_project", "reference_datasets")
+EMPTY_AT_FIRST = ("judge_cost_by_experiment",)
+SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "timestamp[us, tz=UTC]": "TIMESTAMPTZ"}
 _INTRODUCTION = """\
 # Data dictionary
 
@@ -65,8 +67,27 @@ def _spell(kind: pa.DataType) -> str:
 
 
 def _view(table: Table) -> str:
+    if table.name in EMPTY_AT_FIRST:
+        return _view_of_what_may_not_be_there(table)
     source = "file_of" if table.partition is None else "days_of"
     return f"CREATE OR REPLACE VIEW {table.name} AS FROM {source}('{table.name}');\n"
+
+
+def _view_of_what_may_not_be_there(table: Table) -> str:
+    """Without rows, where there is no file of the table when lake.sql is run."""
+    kinds = {column.name: SQL_TYPES.get(str(column.type), "DECIMAL(38, 18)") for column in table.columns}
+    nulls = ", ".join(f"NULL::{kind} AS {name}" for name, kind in {**kinds, "start_date": "DATE"}.items())
+    return f"""\
+SET VARIABLE {table.name} = (
+    SELECT if(
+        count(*) > 0,
+        'FROM days_of(''{table.name}'')',
+        'SELECT {nulls} WHERE false'
+    )
+    FROM glob(getvariable('data_root') || '/{table.name}/*/*.parquet')
+);
+CREATE OR REPLACE VIEW {table.name} AS FROM query(getvariable('{table.name}'));
+"""
 
 
 if __name__ == "__main__":

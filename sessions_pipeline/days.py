@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = EPOCH.date()
@@ -46,15 +47,10 @@ def days_between(first: date, last: date) -> list[date]:
 
 def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
     """Stretches of adjoining days, each as its first and last, oldest first."""
-    start = previous = None
-    for day in sorted(days):
-        if start is None or previous is None or day - previous > timedelta(days=1):
-            if start is not None and previous is not None:
-                yield start, previous
-            start = day
-        previous = day
-    if start is not None and previous is not None:
-        yield start, previous
+    # Adjoining days are as far from their place in the order.
+    for _, numbered in groupby(enumerate(sorted(set(days))), lambda one: one[1] - timedelta(days=one[0])):
+        adjoining = [day for _, day in numbered]
+        yield adjoining[0], adjoining[-1]
 
 
 def week_start(day: date) -> date:

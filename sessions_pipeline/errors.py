@@ -30,11 +30,8 @@ class SettingError(UsageError):
 class ApiError(SessionsPipelineError):
     """The API did not give a usable answer.
 
-    `transient` says whether the same request may succeed later; `retry_after` is the wait in seconds that the
-    server asked for, where it did.
+    `retry_after` is the wait in seconds that the server asked for, where it did.
     """
-
-    transient: ClassVar[bool] = False
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -53,40 +50,32 @@ class RefusedError(ApiError):
     """A final answer that is no page, or one that is not accepted here: the text says why, and what to do about it."""
 
 
-class FirewallError(ApiError):
+class TransientError(ApiError):
+    """The same request may succeed later."""
+
+
+class FirewallError(TransientError):
     """401 or 403 with a body that is not JSON: something in front of the API answered."""
 
-    transient = True
 
-
-class RateLimitedError(ApiError):
+class RateLimitedError(TransientError):
     """429: too many requests; everyone waits."""
 
-    transient = True
 
-
-class ServerError(ApiError):
+class ServerError(TransientError):
     """5xx."""
 
-    transient = True
 
-
-class UnreachableError(ApiError):
+class UnreachableError(TransientError):
     """No connection, or it broke in the middle of an answer."""
 
-    transient = True
 
-
-class TimedOutError(ApiError):
+class TimedOutError(TransientError):
     """No answer in time."""
 
-    transient = True
 
-
-class BadBodyError(ApiError):
+class BadBodyError(TransientError):
     """A 200 whose body is no page of the API: truncated, HTML, or something else."""
-
-    transient = True
 
 
 class DeadlineExceededError(ApiError):

@@ -1,7 +1,6 @@
 """The only reader and writer of the environment: one typed, frozen object, with errors that name the variable."""
 
 import difflib
-import io
 import json
 import os
 import re
@@ -99,6 +98,8 @@ class Settings(BaseModel):
     page_size: int = Field(100, ge=1, le=100)
     query: Annotated[Mapping[str, Any], BeforeValidator(_json_object)] = {}
     attributes: Names = ("models", "git.branch")
+    judge_project: str = Field("evaluators", min_length=1)
+    judge_requests: int = Field(1000, ge=0)
     max_rejected_ratio: float = Field(0.2, ge=0, le=1)
     redact: Names = ()
     keep_readings_days: int | None = Field(None, ge=1)
@@ -127,9 +128,8 @@ class Settings(BaseModel):
         try:
             return cls.model_validate({**found, "warnings": _misspelt(found)})
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            variable = str(first["loc"][0]) if first["loc"] else "settings"
-            raise SettingError(variable, _plain(first["msg"])) from None
+            place, problem = first_problem(error)
+            raise SettingError(place.partition(".")[0], problem) from None
 
 
 def without_secrets(text: str) -> str:
@@ -151,16 +151,14 @@ def _variables() -> dict[str, str]:
 def _dotenv(file: Path) -> dict[str, str]:
     """The variables of a file that have a value; a byte order mark is allowed."""
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        return {}
+        values = dotenv_values(file, encoding="utf-8-sig")
     except UnicodeDecodeError:
-        text = "\0"
+        values = {"\0": None}
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
-    if "\0" in text:  # UTF-16 without a byte order mark is valid UTF-8 with these
+    if any("\0" in name for name in values):  # UTF-16 without a byte order mark is valid UTF-8 with these
         raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
-    return {name: _unquoted(value) for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
+    return {name: _unquoted(value) for name, value in values.items() if value}
 
 
 def _unquoted(value: str) -> str:
@@ -185,8 +183,11 @@ def _names(alias: object) -> list[str]:
     return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should", "should")
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """Where a model is broken first, and how, in words that repeat no value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return ".".join(map(str, first["loc"])), problem
 
 
 def variable(*names: str) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""The sandbox with faults on demand, with what it was asked, and with given texts in place of its company.
+"""The sandbox with faults on demand, version 2, what it was asked, and given texts in place of its company.
 
 A fault is a kind, how many answers it spoils (`times`, None for all), after how many it begins (`after`), and `value`:
 
@@ -32,11 +32,10 @@ from urllib.parse import parse_qsl
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from sessions_pipeline.langsmith.versions import DATASETS
+from sessions_pipeline.sandbox import KEY, Api, serving
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
-from sessions_pipeline.sandbox.listing import SEED, CompanyData
-from sessions_pipeline.sandbox.parameters import DatasetsQuery, Pairs, SessionsQuery
-from sessions_pipeline.sandbox.second_version import cursor_at
-from sessions_pipeline.sandbox.server import KEY, Api, serving
+from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
+from sessions_pipeline_tests.second_sessions import CursorError, cursor_at, read_page
 
 KINDS = (
     *("status", "html", "redirect", "reset", "truncated", "not_json", "latency", "cap"),
@@ -103,7 +102,7 @@ class FixedData:
         """Other parameters than `offset` and `limit` are not honoured; one workspace has all."""
         return self.texts[asked.offset : asked.offset + asked.limit], len(self.texts)
 
-    def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
+    def datasets_page(self, asked: Query, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
         return [], 0
 
 
@@ -180,14 +179,19 @@ class FaultyApi(Api):
             response.headers["X-Pagination-Total"] = str(self._total)
         return response
 
+    def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
+        return {**super().answers(), "/api/v2/sessions": self.second_sessions}
+
     def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
-        response = super().second_sessions(pairs, workspace)
-        if "same_cursor" not in _IN_FORCE.get():
-            return response
-        same = f'"next_cursor":"{cursor_at(0, pairs)}"}}'
-        return Response(
-            re.sub(r'"next_cursor":[^}]*}$', same, bytes(response.body).decode()), media_type="application/json"
-        )
+        """`GET /api/v2/sessions`, which the demo has no use for."""
+        try:
+            text = read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
+        except CursorError as error:
+            detail = {"loc": ["query", "cursor"], "msg": f"The cursor {error}", "type": "value_error"}
+            return JSONResponse({"detail": [detail]}, 422)
+        if "same_cursor" in _IN_FORCE.get():
+            text = re.sub(r'"next_cursor":[^}]*}$', f'"next_cursor":"{cursor_at(0, pairs)}"}}', text)
+        return Response(text, media_type="application/json")
 
 
 @dataclass(frozen=True)

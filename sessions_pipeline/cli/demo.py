@@ -1,6 +1,8 @@
 """The made-up company: `sessions-pipeline demo` reads two months of it, `sessions-pipeline sandbox` serves it alone."""
 
 import json
+import signal
+import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import DEMO, Settings
 
 DAYS, SHOWN = 60, 30
+# A request for each experiment's judges takes 5 ms: those of the days shown, which are some 25 a day.
+JUDGE_REQUESTS = 780
 ROOT = Path("data/demo")
 
 
@@ -21,14 +25,15 @@ def demo(days: int) -> None:
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
-        from sessions_pipeline.sandbox.server import running_sandbox
+        from sessions_pipeline.sandbox import KEY, running_sandbox
 
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
-    with running_sandbox() as sandbox:
-        click.echo(f"Sandbox API on {sandbox.url}: reading {days} days, {first} to {today}")
-        settings = demo_settings(sandbox.url, sandbox.key, first)
-        made = run_days(settings, first, today, select="*")
+    with running_sandbox() as url:
+        click.echo(f"Sandbox API on {url}: reading {days} days, {first} to {today}")
+        settings = demo_settings(url, KEY, first)
+        # Judges of older experiments are asked for, too: this API keeps its traces for ever.
+        made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=SHOWN))
     print_summary(settings, made, max(first, today - timedelta(days=SHOWN - 1)), today)
     variables = f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} DAGSTER_HOME={settings.dagster_home}"
     from_a_wheel = f"{variables} dagster dev -m sessions_pipeline.definitions"
@@ -38,7 +43,7 @@ def demo(days: int) -> None:
 
 def demo_settings(url: str, key: str, first: date) -> Settings:
     """Settings for the sandbox alone, and a Dagster instance of its own: nothing of the environment is used."""
-    from sessions_pipeline.orchestration.home import STORAGE
+    from sessions_pipeline.orchestration import STORAGE
 
     home = ROOT.resolve() / "_dagster"
     home.mkdir(parents=True, exist_ok=True)
@@ -51,6 +56,7 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
             "LANGSMITH_ENDPOINT": url,
             "SESSIONS_PIPELINE_DATA_ROOT": str(ROOT),
             "SESSIONS_PIPELINE_START_DATE": first,
+            "SESSIONS_PIPELINE_JUDGE_REQUESTS": JUDGE_REQUESTS,
             "DAGSTER_HOME": str(home),
         }
     )
@@ -63,14 +69,16 @@ def demo_settings(url: str, key: str, first: date) -> Settings:
 @click.option("--seed", default=7, help="Other seeds make other data.")
 def sandbox(port: int, seed: int) -> None:
     """Serve a made-up company's sessions on 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C."""
-    from sessions_pipeline.sandbox.server import KEY, serve
+    from sessions_pipeline.sandbox import KEY, running_sandbox
 
-    def ready(url: str) -> None:
-        click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
-        click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
-        click.echo("Ctrl-C stops it.")
-
+    stopped = threading.Event()
     try:
-        serve(port, seed=seed, ready=ready)
+        with running_sandbox(port, seed) as url:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stopped.set())
+            click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
+            click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
+            click.echo("Ctrl-C stops it.")
+            stopped.wait()
     except OSError as error:
         raise SessionsPipelineError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None

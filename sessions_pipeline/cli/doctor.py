@@ -93,7 +93,7 @@ def _data_root(settings: Settings) -> str:
 
 
 def _dagster(settings: Settings) -> str:
-    from sessions_pipeline.orchestration.home import slow_storage
+    from sessions_pipeline.orchestration import slow_storage
 
     home = settings.dagster_home
     if not home:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from enum import Enum
 from typing import Any, get_args
 
@@ -14,6 +13,7 @@ from sessions_pipeline.cli.terminal import load_settings, print_table, say
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.outputs.formatting import SHORT_ID, json_line, plural
+from sessions_pipeline.settings import first_problem
 
 # Rows of a table, unless more are asked for.
 ROWS = 20
@@ -23,33 +23,26 @@ HEADERS = ("Name", "Start (UTC)", "Dataset", "Runs", "Tokens", "Cost")
 MINUTES = len("2026-01-31T12:00")
 
 
-def _query_options(command: Callable[..., None]) -> Callable[..., None]:
-    for name, field in reversed(SessionsQuery.model_fields.items()):
-        command = _option(name, field)(command)
-    return command
-
-
-def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _option(name: str, field: FieldInfo) -> click.Option:
     flag = f"--{name.replace('_', '-')}"
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
     is_repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
-    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
-    members = [str(member.value) for kind in enums for member in kind]
+    members = [str(one.value) for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) for one in kind]
     default = f"  [default: {str(field.default).lower()}]" if field.default else ""
     choices = f": {', '.join(members)}" if members else ""
     said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
     if kinds == [bool]:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=said)
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=said)
     kind = click.Choice(members) if members else None
-    return click.option(flag, name, type=kind, multiple=is_repeatable, metavar="VALUE", help=said, default=None)
+    return click.Option([flag, name], type=kind, multiple=is_repeatable, metavar="VALUE", help=said, default=None)
 
 
 @click.command(
     "list",
     short_help="Show what the API says now.",
     epilog="Example: sessions-pipeline list --name-contains nightly --include-stats --limit 20",
+    params=[_option(name, field) for name, field in SessionsQuery.model_fields.items()],
 )
-@_query_options
 @click.option(
     "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", help="How to print."
 )
@@ -80,9 +73,8 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
     try:
         return SessionsQuery.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"--{option}: {first['msg'].replace('Input should', 'should')}") from None
+        place, problem = first_problem(error)
+        raise UsageError(f"--{place.partition('.')[0].replace('_', '-')}: {problem}") from None
 
 
 def _print_sessions(payloads: list[str], most: int | None, stats: tuple[str, ...]) -> None:

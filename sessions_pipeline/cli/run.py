@@ -1,9 +1,10 @@
 """One Dagster run in this process, with a progress bar on a terminal."""
 
 import logging
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,23 @@ import dagster as dg
 import sqlalchemy as db
 
 from sessions_pipeline.cli.terminal import progress_bar, say
-from sessions_pipeline.errors import InstanceError, SessionsPipelineError, SettingError
-from sessions_pipeline.orchestration import runs
+from sessions_pipeline.errors import InstanceError, SessionsPipelineError, SettingError, UsageError
+from sessions_pipeline.orchestration import STORAGE
+from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.schedules import REFRESH, range_tags
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
 
 # Whose errors are about Dagster's own database.
 _DATABASES = {"sqlalchemy", "sqlite3", "psycopg2", "MySQLdb", "alembic"}
 # The UI or the daemon may hold SQLite's lock for longer than the 5 s that Python waits.
 LOCK_SECONDS = 60
+# What a rebuild from the stored readings leaves alone: it comes from the API, or describes the present.
+_PRESENT = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
+OF_THE_PRESENT = (*(table.name for table in _PRESENT), REPORT)
+# Dagster's own log stays off the terminal; errors are told by the command line.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @db.event.listens_for(db.Engine, "do_connect")
@@ -29,17 +38,19 @@ def _wait_for_the_lock(dialect: Any, _record: Any, _arguments: Any, options: dic
 
 
 def run_days(
-    settings: Settings, first: date, last: date, *, select: str | None = None, as_of: datetime | None = None
+    settings: Settings, first: date, last: date, *, select: str | None = None, **pipeline: Any
 ) -> dict[str, list[date]]:
     """Materialise the days, both included; the days that were written, by asset, all assets of the run among them.
+
+    `pipeline` are more values of the `Pipeline`, such as `as_of`.
 
     Raises:
         SessionsPipelineError: what went wrong, in one line.
     """
     home = settings.dagster_home
     with _open_instance(home) as instance, progress_bar((last - first).days + 1) as on_day, _naming(home):
-        pipeline = Pipeline(settings, on_day=on_day, as_of=as_of)
-        result = runs.run_days(pipeline, first, last, instance=instance, select=select)
+        made_with = Pipeline(settings, on_day=on_day, **pipeline)
+        result = execute(made_with, first, last, instance=instance, select=select)
     made: dict[dg.AssetKey, set[date]] = {key: set() for key in result.job_def.asset_layer.selected_asset_keys}
     for event in result.get_asset_materialization_events():
         if event.asset_key is not None and event.partition:
@@ -47,12 +58,52 @@ def run_days(
     return {key.path[-1]: sorted(days) for key, days in made.items()}
 
 
+def execute(
+    pipeline: Pipeline, first: date, last: date, *, instance: dg.DagsterInstance, select: str | None = None
+) -> dg.ExecuteInProcessResult:
+    """Materialize the days, both included: the assets of `refresh_sessions`, or those that `select` picks.
+
+    Raises:
+        SessionsPipelineError: what went wrong, in one line.
+        KeyboardInterrupt: the run was interrupted.
+    """
+    repository = build_definitions(pipeline).get_repository_def()
+    if select is None and pipeline.as_of is None:
+        job, chosen = repository.get_job(REFRESH), None
+    else:
+        job = repository.get_implicit_global_asset_job_def()
+        chosen = _selected(select or "*", job, without=OF_THE_PRESENT if pipeline.as_of else ())
+    try:
+        return job.execute_in_process(
+            instance=instance, run_config=QUIET, tags=range_tags(first, last), asset_selection=chosen
+        )
+    except dg.DagsterExecutionInterruptedError:
+        raise KeyboardInterrupt from None
+
+
+def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
+    try:
+        # Dagster warns of its own parser's "*".
+        selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
+        keys = selection.resolve(job.asset_layer.asset_graph)
+    except Exception as error:  # noqa: BLE001 - Dagster's parser raises errors of many kinds
+        raise UsageError(f"--select {select}: {str(error).splitlines()[0]}") from None
+    keys -= {dg.AssetKey(name) for name in without}
+    if not keys:
+        raise UsageError(
+            f"--select {select}: matches no asset; run `dagster asset list -m sessions_pipeline.definitions`"
+        )
+    return sorted(keys)
+
+
 @contextmanager
 def _open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
     if not home:
         say("DAGSTER_HOME is not set: this run is not kept in Dagster's history")
-        with runs.temporary_instance() as instance:
-            yield instance
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "dagster.yaml").write_text(f"{STORAGE}telemetry: {{enabled: false}}\n")
+            with dg.DagsterInstance.from_config(folder) as instance:
+                yield instance
         return
     if not Path(home).is_absolute() or not Path(home).is_dir():
         raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")

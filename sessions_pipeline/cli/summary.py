@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import click
@@ -12,9 +13,10 @@ from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
-from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural
+from sessions_pipeline.outputs.formatting import EXACT, SHORT_ID, count, dataset_labels, exact, money, plural
+from sessions_pipeline.outputs.judges import Spent, judge_rows
 from sessions_pipeline.outputs.report import REPORT_FILE
-from sessions_pipeline.outputs.spending import Row, Totals, total
+from sessions_pipeline.outputs.spending import Row, Totals
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS, Table
 
@@ -30,6 +32,7 @@ class Line(NamedTuple):
     days: int
     is_part: bool
     totals: Totals
+    spent: Spent
 
 
 def print_summary(
@@ -41,20 +44,23 @@ def print_summary(
     def days_of(table: Table) -> list[date]:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
 
+    def rows_of(table: Table) -> int:
+        # Day by day, in a column that is small, so that memory does not grow with the days.
+        return sum(lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table))
+
     days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
-    lines, whole = _lines(rows, days), Totals.of(rows)
+    judged = judge_rows(lake, days)
+    lines, whole, spent = _lines(rows, days, judged), Totals.of(rows), Spent.of(rows, judged)
     names = dataset_names(lake, {line.key for line in lines}, days)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
-        # Day by day, in the column that is smallest, so that memory does not grow with the days.
-        "sessions": sum(lake.read(SESSIONS, day, ("trace_tier",)).num_rows for day in days_of(SESSIONS)),
+        "sessions": rows_of(SESSIONS),
         "experiments": whole.sessions,
         "unpriced": whole.unpriced,
-        "rejected": sum(
-            lake.read(REJECTED_SESSIONS, day, ("fetched_at",)).num_rows for day in days_of(REJECTED_SESSIONS)
-        ),
+        "rejected": rows_of(REJECTED_SESSIONS),
         "total_cost": exact(whole.cost) or None,
+        **_judges(spent),
     }
     if as_json:
         written = {name: [day.isoformat() for day in found] for name, found in sorted(made.items())}
@@ -69,20 +75,22 @@ def print_summary(
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
 
 
-def _lines(rows: Sequence[Row], days: Sequence[date]) -> list[Line]:
+def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> list[Line]:
     by_week = len(days) > WEEK
     periods = {day: week_start(day) if by_week else day for day in days}
     days_read = Counter(periods.values())
     parts = {period for period, read in days_read.items() if by_week and read < WEEK}
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
-    groups, of_dataset = defaultdict(list), defaultdict(list)
+    groups, spent = defaultdict(list), defaultdict[Key, Decimal](Decimal)
     for row in rows:
         key = row["tenant_id"], row["reference_dataset_id"]
         groups[periods[row["start_date"]], key].append(row)
-        of_dataset[key].append(row)
-    spent = {key: total(row["total_cost"] for row in found) or 0 for key, found in of_dataset.items()}
+        spent[key] = EXACT.add(spent[key], row["total_cost"] or 0)
+    judges = defaultdict(list)
+    for row in judged:
+        judges[periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])].append(row)
     lines = [
-        Line(period, key, days_read[period], period in parts, Totals.of(found))
+        Line(period, key, days_read[period], period in parts, Totals.of(found), Spent.of(found, judges[period, key]))
         for (period, key), found in groups.items()
     ]
     return sorted(lines, key=lambda line: (line.period, -spent[line.key], line.key))
@@ -98,15 +106,32 @@ def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
         "is_part": line.is_part,
         **line.totals._asdict(),
         "cost": exact(line.totals.cost) or None,
+        **_judges(line.spent),
+    }
+
+
+def _judges(spent: Spent) -> dict[str, Any]:
+    return {
+        "judge_cost": exact(spent.judges) or None,
+        "judges_measured": spent.measured,
+        "judges_not_measured": spent.not_measured,
     }
 
 
 def _closing(sums: Mapping[str, Any]) -> str:
+    judges = "; judge calls not counted"
+    if sums["judges_measured"]:
+        some = (
+            f", of {plural(sums['judges_not_measured'], 'experiment')} not counted"
+            if sums["judges_not_measured"]
+            else ""
+        )
+        judges = f"\nTheir judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{some}"
     return (
         f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} "
         f"({plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost), "
         f"{plural(sums['rejected'], 'rejected record')}\n"
-        f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars; judge calls not counted"
+        f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars{judges}"
     )
 
 
@@ -129,15 +154,8 @@ def _print_lines(lines: Sequence[Line], whole: Totals, names: Mapping[Key, str],
         rows.append(cells(period, labels[line.key[1]], line.key[0][:SHORT_ID], line.totals))
         before = line.period
     workspace = ["Workspace"] if len(tenants) > 1 else []
-    columns = (
-        "Week from" if by_week else "Day (UTC)",
-        "Dataset",
-        *workspace,
-        "Experiments",
-        "No cost",
-        "Tokens",
-        "Cost",
-    )
+    period = "Week from" if by_week else "Day (UTC)"
+    columns = (period, "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost")
     print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
         click.echo("* not the whole week" if by_week else "* the day was not over when it was read")

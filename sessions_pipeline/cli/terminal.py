@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,6 @@ from sessions_pipeline.outputs.formatting import visible
 from sessions_pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.table import Table
 
 # Where the output is no terminal, such as a log.
@@ -109,7 +107,7 @@ def heavy_imports() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(days: int) -> Iterator["Callable[[date], None]"]:
+def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
     """A bar on a terminal; yields what is told of each finished day.
 
     It draws on a copy of standard error, because Dagster redirects the descriptor itself while a step runs.

@@ -10,7 +10,7 @@ from typing import Self
 
 import stamina
 
-from sessions_pipeline.errors import ApiError, BadBodyError, RateLimitedError, ServerError
+from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError, TransientError
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import SessionsQuery
@@ -151,7 +151,7 @@ class SessionsClient:
         def may_retry(error: Exception) -> bool:
             nonlocal failures
             failures += 1
-            if not isinstance(error, ApiError) or not error.transient or self.throttle.is_closed:
+            if not isinstance(error, TransientError) or self.throttle.is_closed:
                 return False
             if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
                 raise self.throttle.too_late("leaves no time to ask again")

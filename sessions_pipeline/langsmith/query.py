@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.settings import first_problem
 
 # 50 UUIDs make an address of 2,300 characters; servers refuse from 8,000 on.
 IDS_PER_REQUEST = 50
@@ -115,9 +116,7 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
         # Strict: "yes" for true and "1" for 1 are refused, as JSON has types of its own.
         return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SettingError("SESSIONS_PIPELINE_QUERY", f"{name}: {first['msg']}") from None
+        raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(first_problem(error))) from None
 
 
 def _spell(value: object) -> str:

@@ -1,19 +1,46 @@
-"""The tables that have a file for each day, made in one step: any of them, on demand.
+"""Tables as Dagster's assets: how they are described, recorded and replaced, and the one step for those of a day.
 
-With `raw_sessions` among them the days are read from the API; without it the others are made again from what is stored,
-with no request.
+With `raw_sessions` among the chosen tables of a day it is read from the API; without it the others are made again from
+what is stored, with no request.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
+from typing import Any, TypeAlias
 
 import dagster as dg
+import pyarrow as pa
 
-from sessions_pipeline.errors import TooManyRejectedError
-from sessions_pipeline.orchestration.partitions import days_of
+from sessions_pipeline.errors import LakeConflictError, TooManyRejectedError
+from sessions_pipeline.lake.day_file import Stored
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.orchestration.event_storage import together
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.recording import record_day, recorded, spec
-from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.process_day import DayResult
+from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
+
+OWNERS = ["team:llm-costs"]
+# A step's end records every partition of its run once more for each result, also those that it did not write. Dagster
+# leaves that out for results with this metadata (1.13, execute_step.py); without it days would be recorded twice.
+_IS_RECORDED = {"__source_asset_observation__": True}
+Made: TypeAlias = tuple[pa.Table, dict[str, str]] | None
+"""A file's rows and metadata; None leaves the file as it is."""
+
+
+def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
+    """A table as an asset: description, column schema, group, owner and kinds."""
+    return dg.AssetSpec(
+        table.name,
+        deps=deps,
+        description=table.description,
+        group_name=table.group,
+        owners=OWNERS,
+        kinds={"parquet"},
+        metadata={"dagster/column_schema": _column_schema(table), "dagster/table_name": table.name},
+        partitions_def=partitions,
+    )
 
 
 def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg.AssetsDefinition:
@@ -31,15 +58,17 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
         chosen = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
+        days = [date.fromisoformat(key) for key in context.partition_keys]
         exceeded = []
-        for result in pipeline.process(days_of(context), chosen, context.log.warning):
+        for result in pipeline.process(days, chosen, context.log.warning):
             if result.exceeded:
                 exceeded.append(result.exceeded)
             elif isinstance(result.day, date):
                 record_day(context, result, chosen)
                 pipeline.on_day(result.day)
         refuse(exceeded, pipeline.settings.max_rejected_ratio)
-        yield from map(recorded, chosen)
+        # Their days are recorded already: later steps may begin.
+        yield from (dg.MaterializeResult(asset_key=table.name, metadata=_IS_RECORDED) for table in chosen)
 
     return daily_tables
 
@@ -55,3 +84,53 @@ def refuse(exceeded: Sequence[str], limit: float) -> None:
             f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days "
             "keep their former tables; see whether the API changed, or raise the ratio"
         )
+
+
+def commit(lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], Made]) -> None:
+    """Replace a file by what `make` makes of it; where another run was quicker it is made again, of that run's file.
+
+    Raises:
+        LakeError: the file could not be read or written; the former one is intact.
+    """
+    while True:
+        stored = lake.load(table, day)
+        made = make(stored)
+        if made is None:
+            return
+        with suppress(LakeConflictError):
+            lake.replace(table, day, *made, expected=stored.version if stored else None)
+            return
+
+
+def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:
+    """Record a finished day's tables at once, each after those that it is made from: a later crash keeps the day."""
+    with together(context.instance):
+        for table in tables:
+            facts = _facts(result, table)
+            context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=facts))
+
+
+def _facts(result: DayResult, table: Table) -> dict[str, Any]:
+    file = result.written.get(table.name)
+    of_file = {"dagster/row_count": file.rows, "dagster/uri": file.uri, "bytes": file.bytes} if file else {}
+    facts = {**(of_file or {"unchanged": True}), **result.metadata.get(table.name, {})}
+    return facts | ({"sample": _sample(facts["sample"])} if "sample" in facts else {})
+
+
+def _sample(rows: Sequence[Mapping[str, str]]) -> dg.TableMetadataValue:
+    columns = [dg.TableColumn(name, "string") for name in rows[0]]
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], dg.TableSchema(columns=columns))
+
+
+def _column_schema(table: Table) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                str(column.type),
+                description=column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in table.columns
+        ]
+    )

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from sessions_pipeline.days import days_between, utc_day
-from sessions_pipeline.orchestration.partitions import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.schedules import tagged_range
 from sessions_pipeline.process_day import day_tables
 from sessions_pipeline.tables import CHECKS, SESSIONS, CheckResult
 from sessions_pipeline.tables.table import Check, needed

@@ -17,10 +17,9 @@ from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith.lists import read_datasets
-from sessions_pipeline.orchestration.commits import Made, commit
-from sessions_pipeline.orchestration.partitions import tagged_range
+from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.recording import spec
+from sessions_pipeline.orchestration.schedules import tagged_range
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets
@@ -34,19 +33,11 @@ Key: TypeAlias = tuple[str, str]
 """A workspace and a dataset."""
 
 
-def names_asset() -> dg.AssetsDefinition:
+@dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
+def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """`reference_datasets`, one file."""
-
-    @dg.multi_asset(
-        name="read_names", specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})]
-    )
-    def read_names(
-        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> dg.MaterializeResult[None]:
-        facts = refresh_names(pipeline, tagged_range(context.run.tags), context.log.warning)
-        return dg.MaterializeResult(metadata=facts)
-
-    return read_names
+    facts = refresh_names(pipeline, tagged_range(context.run.tags), context.log.warning)
+    return dg.MaterializeResult(metadata=facts)
 
 
 def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Callable[[str], object]) -> dict[str, Any]:

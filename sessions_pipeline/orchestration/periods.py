@@ -18,9 +18,8 @@ import pyarrow as pa
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.orchestration.commits import Made, commit
+from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.recording import spec
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 

@@ -17,6 +17,7 @@ from sessions_pipeline.orchestration.workers import processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, DayTask, Rules, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
+from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import READINGS, load_readings
 from sessions_pipeline.validation.records import FetchedDay
 
@@ -55,6 +56,7 @@ class Pipeline:
 
     `on_day` is told of each day as it is finished; `as_of` makes tables say what was known at that time; `clock` tells
     the time; `processes` is how many a backfill is shared out to (None: as many as there are processors, four at most).
+    `judge_reach` is the age from which an experiment whose judges were never measured isn't any more.
     """
 
     settings: Settings
@@ -62,6 +64,7 @@ class Pipeline:
     as_of: datetime | None = None
     clock: Callable[[], datetime] = now
     processes: int | None = None
+    judge_reach: timedelta = YOUNG
 
     @property
     def query(self) -> SessionsQuery:

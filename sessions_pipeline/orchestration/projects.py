@@ -12,9 +12,8 @@ from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.langsmith.activity import is_within_reach, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.orchestration.commits import Made, commit
+from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
-from sessions_pipeline.orchestration.recording import spec
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 from sessions_pipeline.tables import daily_cost_by_project as projects
 from sessions_pipeline.validation.records import Record
@@ -23,28 +22,23 @@ from sessions_pipeline.validation.validate import validate
 IS_FINAL = "day_was_over"
 
 
-def project_asset() -> dg.AssetsDefinition:
+@dg.multi_asset(
+    description="Cuts a day out of every active session's totals by three readings of its stats.",
+    specs=[spec(DAILY_COST_BY_PROJECT, deps=[]).merge_attributes(kinds={"langsmith"})],
+)
+def measure_projects(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.MaterializeResult[None]:
     """`daily_cost_by_project`: no partitions, so that one materialization measures whatever still can be."""
-
-    @dg.multi_asset(
-        name="measure_projects",
-        description="Cuts a day out of every active session's totals by three readings of its stats.",
-        specs=[spec(DAILY_COST_BY_PROJECT, deps=[]).merge_attributes(kinds={"langsmith"})],
-    )
-    def measure_projects(
-        context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-    ) -> dg.MaterializeResult[None]:
-        lake = pipeline.open_lake()
-        reachable = reachable_days(pipeline)
-        context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
-        days = unmeasured(lake, reachable)
-        with pipeline.workspaces() as (client, workspaces):
-            for day in days:
-                _measure(pipeline, lake, client, workspaces, day)
-        measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
-        return dg.MaterializeResult(metadata=measured)
-
-    return measure_projects
+    lake = pipeline.open_lake()
+    reachable = reachable_days(pipeline)
+    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
+    days = unmeasured(lake, reachable)
+    with pipeline.workspaces() as (client, workspaces):
+        for day in days:
+            _measure(pipeline, lake, client, workspaces, day)
+    measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
+    return dg.MaterializeResult(metadata=measured)
 
 
 def reachable_days(pipeline: Pipeline) -> list[date]:

@@ -14,9 +14,8 @@ import msgspec
 from sessions_pipeline.days import day_of_us, days_between, utc_day
 from sessions_pipeline.errors import DeadlineExceededError
 from sessions_pipeline.langsmith.activity import NEWEST, Activity, Place, active_since
-from sessions_pipeline.orchestration.partitions import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.schedules import REFRESH, runs_of
+from sessions_pipeline.orchestration.schedules import REFRESH, runs_of, tagged_range
 from sessions_pipeline.settings import Settings
 
 SENSOR = "changed_sessions"

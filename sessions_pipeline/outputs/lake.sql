@@ -42,7 +42,34 @@ CREATE OR REPLACE VIEW daily_cost_by_reference_dataset AS FROM days_of('daily_co
 CREATE OR REPLACE VIEW daily_cost_by_attribute AS FROM days_of('daily_cost_by_attribute');
 CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM file_of('weekly_cost_by_reference_dataset');
 CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM file_of('monthly_cost_by_reference_dataset');
+SET VARIABLE judge_cost_by_experiment = (
+    SELECT if(
+        count(*) > 0,
+        'FROM days_of(''judge_cost_by_experiment'')',
+        'SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS tenant_id, NULL::VARCHAR AS reference_dataset_id, NULL::BIGINT AS run_count, NULL::BIGINT AS total_tokens, NULL::DECIMAL(38, 18) AS prompt_cost, NULL::DECIMAL(38, 18) AS completion_cost, NULL::DECIMAL(38, 18) AS total_cost, NULL::TIMESTAMPTZ AS stats_as_of, NULL::TIMESTAMPTZ AS read_at, NULL::DATE AS start_date WHERE false'
+    )
+    FROM glob(getvariable('data_root') || '/judge_cost_by_experiment/*/*.parquet')
+);
+CREATE OR REPLACE VIEW judge_cost_by_experiment AS FROM query(getvariable('judge_cost_by_experiment'));
 -- End of the views.
+
+-- What each experiment cost with its judges, US dollars. `judge_cost` is null where judges were not measured
+-- (`is_measured` is false) or their cost is unknown, and `whole_cost` is null where one of the two is. Whether any were
+-- measured is looked up when this file is run.
+CREATE OR REPLACE VIEW experiment_costs AS
+SELECT
+    experiment.start_date,
+    experiment.tenant_id,
+    experiment.reference_dataset_id,
+    experiment.id,
+    experiment.name,
+    experiment.total_cost AS own_cost,
+    judges.total_cost AS judge_cost,
+    experiment.total_cost + judges.total_cost AS whole_cost,
+    judges.id IS NOT NULL AS is_measured
+FROM experiment_summary AS experiment
+LEFT JOIN judge_cost_by_experiment AS judges
+    ON judges.tenant_id = experiment.tenant_id AND judges.id = experiment.id;
 
 -- What datasets are called, one row for each that experiments ran against: the name that the API gives, else the one
 -- that the latest experiment says (`extra.metadata.dataset_name`), else the id. `dataset` is for people to read and to

@@ -1,15 +1,109 @@
-"""Sessions and datasets chosen, sorted and cut into a page, as the API does it."""
+"""Sessions and datasets chosen, sorted and cut into a page: the query parameters, and what they choose."""
 
+import re
 from bisect import bisect_left
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, PlainValidator, ValidationInfo
 
 from sessions_pipeline.sandbox.company import Dataset, Session, company, datasets, dumps, microseconds
-from sessions_pipeline.sandbox.parameters import DatasetsQuery, SessionsQuery
 from sessions_pipeline.sandbox.stats import STATS, as_json, stats_of, time_text
 
 SEED = 7
+# `stats_start_time` reaches this far back.
+REACH = timedelta(days=31)
+_STRING = r"""(?P<quote>["'])(?P<value>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)"""
+_NAME = re.compile(rf"\s*eq\(\s*name\s*,\s*{_STRING}\s*\)\s*", re.DOTALL)
+_EXPERIMENT = re.compile(
+    rf"""\s*and\(\s*eq\(\s*metadata_key\s*,\s*["']experiment["']\s*\)\s*,"""
+    rf"""\s*eq\(\s*metadata_value\s*,\s*{_STRING}\s*\)\s*\)\s*""",
+    re.DOTALL,
+)
+SORTS = "name|start_time|last_run_start_time|latency_p50|latency_p99|error_rate"
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def _value_in(expression: re.Pattern[str], example: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        match = expression.fullmatch(text)
+        if not match:
+            raise ValueError(f"Only {example} is understood")
+        return re.sub(r"\\(.)", r"\1", match["value"], flags=re.DOTALL)
+
+    return read
+
+
+def _moment(text: str, info: ValidationInfo[datetime]) -> datetime:
+    if not _DATE_TIME.fullmatch(text):
+        raise ValueError("Input should be a valid datetime")
+    moment = datetime.fromisoformat(text.upper())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if info.context - moment > REACH:
+        raise ValueError("stats_start_time reaches 31 days back at most")
+    return moment
+
+
+Id = Annotated[str, BeforeValidator(lambda text: str(UUID(text)))]
+Name = Annotated[str, BeforeValidator(_value_in(_NAME, 'eq(name, "value")'))]
+Experiment = Annotated[
+    str,
+    BeforeValidator(_value_in(_EXPERIMENT, 'and(eq(metadata_key, "experiment"), eq(metadata_value, "value"))')),
+]
+
+
+class Query(BaseModel):
+    """What both lists can be asked for; `GET /api/v1/datasets` no more. The API ignores other parameters.
+
+    Those of `arrays` may be given several times.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    arrays: ClassVar[frozenset[str]] = frozenset(["id", "tag_value_id", "stats_select", "reference_dataset"])
+
+    id: tuple[Id, ...] | None = None
+    name: str | None = None
+    name_contains: str | None = None
+    offset: int = Field(0, ge=0)
+    limit: int = Field(100, ge=1, le=100)
+
+    @classmethod
+    def read(cls, pairs: Pairs, now: datetime) -> Self:
+        """The request in typed form.
+
+        Raises:
+            pydantic.ValidationError: one or more are wrong.
+        """
+        values: dict[str, Any] = dict(pairs)
+        for name in values.keys() & cls.arrays:
+            values[name] = [value for key, value in pairs if key == name]
+        return cls.model_validate(values, context=now)
+
+
+class SessionsQuery(Query):
+    """Of `GET /api/v1/sessions`."""
+
+    dataset_version: str | None = None
+    metadata: Json[dict[str, Any]] | None = None
+    tag_value_id: tuple[Id, ...] | None = None
+    filter: Name | None = None
+    include_stats: bool = False
+    use_approx_stats: bool = False
+    stats_start_time: Annotated[datetime, PlainValidator(_moment)] | None = None
+    stats_select: tuple[str, ...] | None = None
+    stats_filter: Experiment | None = None
+    sort_by_feedback_key: str = "correctness"
+    reference_free: bool | None = None
+    reference_dataset: tuple[Id, ...] | None = None
+    facets: bool = False
+    sort_by: str = Field("start_time", pattern=f"^({SORTS}|feedback|runs_count)$")
+    sort_by_desc: bool = True
+    sort_by_feedback_source: Literal["session", "run"] = "run"
 
 
 class CompanyData:
@@ -34,7 +128,7 @@ class CompanyData:
         chosen = self.ordered(asked, workspace)
         return [self._text(one, asked) for one in chosen[asked.offset : asked.offset + asked.limit]], len(chosen)
 
-    def datasets_page(self, asked: DatasetsQuery, workspace: str) -> tuple[list[str], int]:
+    def datasets_page(self, asked: Query, workspace: str) -> tuple[list[str], int]:
         """The same of datasets."""
         chosen = [one for one in self.datasets if one.tenant_id == workspace and _is_asked(one, asked)]
         page = chosen[asked.offset : asked.offset + asked.limit]
@@ -109,7 +203,7 @@ class CompanyData:
         }
 
 
-def _is_asked(one: Session | Dataset, asked: SessionsQuery | DatasetsQuery) -> bool:
+def _is_asked(one: Session | Dataset, asked: Query) -> bool:
     return (
         (asked.id is None or one.id in asked.id)
         and (asked.name is None or one.name == asked.name)

@@ -16,9 +16,9 @@ from sessions_pipeline.tables.period_costs import WEEKLY_COST_BY_REFERENCE_DATAS
 from sessions_pipeline.tables.period_costs import MONTHLY_COST_BY_REFERENCE_DATASET as MONTHLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline.tables.reference_datasets import REFERENCE_DATASETS as REFERENCE_DATASETS
 from sessions_pipeline.tables.daily_cost_by_project import DAILY_COST_BY_PROJECT as DAILY_COST_BY_PROJECT
+from sessions_pipeline.tables.judge_cost_by_experiment import JUDGE_COST_BY_EXPERIMENT as JUDGE_COST_BY_EXPERIMENT
 
 # isort: on
-from sessions_pipeline.tables.column import Column as Column
 from sessions_pipeline.tables.table import CHECKS as CHECKS
 from sessions_pipeline.tables.table import DERIVED as DERIVED
 from sessions_pipeline.tables.table import CheckResult as CheckResult

@@ -1,6 +1,6 @@
 """Exact sums over Arrow tables, 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +12,8 @@ from sessions_pipeline.tables.table import Table
 
 # 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
 _WIDE = 76
+OWNER = ("id", "tenant_id", "reference_dataset_id")
+"""The columns of `sessions` that say whose a row is."""
 # Rows that are made into Python's values at a time, so that memory does not follow the largest day.
 _PART = 4096
 
@@ -42,11 +44,22 @@ def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
         yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
 
 
-def in_parts(make: Callable[[pa.Table], pa.Table], rows: pa.Table, made: Table) -> pa.Table:
-    """What `make` makes of the rows, a part at a time, in the order of the table that is made."""
-    parts = [make(pa.Table.from_batches([part])) for part in rows.to_batches(max_chunksize=_PART)]
-    order = [(name, "ascending") for name in made.order]
-    return pa.concat_tables([made.schema.empty_table(), *parts]).sort_by(order)
+def rows_of_sessions(
+    made: Table, sessions: pa.Table, texts: Sequence[str], read: Callable[..., Iterable[tuple[Any, ...]]]
+) -> pa.Table:
+    """The table of what `read` gives for each session's `texts`, columns of JSON; the first three columns are `OWNER`.
+
+    Only a part of the rows is in memory as Python's values at a time.
+    """
+    parts = [made.schema.empty_table()]
+    for part in sessions.select([*OWNER, *texts]).to_batches(max_chunksize=_PART):
+        sent = zip(*(part.column(name).to_pylist() for name in texts), strict=True)
+        rows = [(place, *row) for place, texts_of in enumerate(sent) for row in read(*texts_of)]
+        if rows:
+            places, *values = zip(*rows, strict=True)
+            owners = part.select(OWNER).take(pa.array(places, pa.int64()))
+            parts.append(pa.table([*owners.columns, *values], made.schema))
+    return pa.concat_tables(parts).sort_by([(name, "ascending") for name in made.order])
 
 
 def counted(flags: Any) -> pa.ChunkedArray:
@@ -60,9 +73,6 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     Raises:
         ValueError: a null where there may be none, or a value that does not fit its type.
     """
-    for field in schema:
-        if not field.nullable and rows.column(field.name).null_count:
-            raise ValueError(f"{field.name}: null where there may be none")
     return rows.select(schema.names).cast(schema)
 
 

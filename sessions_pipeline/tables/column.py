@@ -1,6 +1,6 @@
 """What a column is, the kinds that there are, and those that several tables have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -58,11 +58,8 @@ TENANT = text("tenant_id", "The workspace that the session belongs to, canonical
 DATASET = text(
     "reference_dataset_id", "The dataset that the experiment ran against; null for a tracing project", repeats=True
 )
-EXPERIMENTS_DATASET = text(
-    "reference_dataset_id",
-    "The dataset that the experiments ran against, canonical UUID",
-    nullable=False,
-    repeats=True,
+EXPERIMENTS_DATASET = replace(
+    DATASET, description="The dataset that the experiments ran against, canonical UUID", nullable=False
 )
 RUN_COUNT = count("run_count", "Traces recorded; null when unknown")
 TOTAL_TOKENS = count("total_tokens", "Tokens used, prompt and completion; null when unknown")

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform, sums
+from sessions_pipeline.tables.aggregate import conform, sums, tuples
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
     DAILY_COST_BY_REFERENCE_DATASET,
     DAILY_MEASURES,
@@ -14,7 +14,7 @@ from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
     summed_costs,
 )
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
 DAILY_COST_BY_ATTRIBUTE = Table(
@@ -46,10 +46,9 @@ def daily_cost_by_attribute(day: DayTables) -> pa.Table:
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    sessions = day[SESSIONS].select(["id", *NEEDED])
-    experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    parts = [_with_attribute(experiments, day[SESSION_ATTRIBUTES], attribute) for attribute in day.attributes]
-    none = _with_attribute(experiments.slice(0, 0), day[SESSION_ATTRIBUTES], "")
+    found, said = experiments(day, ("id", *NEEDED)), day[SESSION_ATTRIBUTES]
+    parts = [_with_attribute(found, said, attribute) for attribute in day.attributes]
+    none = _with_attribute(found.slice(0, 0), said, "")
     summed = summed_costs(pa.concat_tables([none, *parts]), DAILY_COST_BY_ATTRIBUTE.order)
     return conform(summed, DAILY_COST_BY_ATTRIBUTE.schema)
 
@@ -71,19 +70,13 @@ def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str)
 )
 def attributes_add_up(day: DayTables) -> CheckResult:
     """Every count, token and cost of them, for the attributes that the file lists."""
-    datasets = day[DAILY_COST_BY_REFERENCE_DATASET].select([*_GROUP[:2], *_SUMMED]).to_pylist()
+    datasets = list(tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *_GROUP[:2], *_SUMMED))
     attributes = json.loads(day.metadata(DAILY_COST_BY_ATTRIBUTE).get("attributes", "[]"))
-    expected = {(*_key(row), attribute): row for row in datasets for attribute in attributes}
-    found = {
-        (*_key(row), row["attribute"]): {name: row[name] for name in (*_GROUP[:2], *_SUMMED)}
-        for row in sums(day[DAILY_COST_BY_ATTRIBUTE], _GROUP, _SUMMED).to_pylist()
-    }
+    expected = {(*row[:2], attribute): row[2:] for row in datasets for attribute in attributes}
+    summed = sums(day[DAILY_COST_BY_ATTRIBUTE], _GROUP, _SUMMED)
+    found = {row[:3]: row[3:] for row in tuples(summed, *_GROUP, *_SUMMED)}
     broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
     return CheckResult(
         tuple(f"{day.day} {attribute} of {dataset}" for _, dataset, attribute in broken),
         {"rows": day[DAILY_COST_BY_ATTRIBUTE].num_rows},
     )
-
-
-def _key(row: dict[str, str]) -> tuple[str, str]:
-    return row["tenant_id"], row["reference_dataset_id"]

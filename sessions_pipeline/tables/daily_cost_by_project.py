@@ -16,6 +16,7 @@ its end again. The day is the second minus the first. Rules:
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Context
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -49,6 +50,7 @@ NEEDED = (*_LABELS, *MEASURES)
 # A difference of two numbers of 38 digits.
 _EXACT = Context(prec=100)
 _Row = Mapping[str, Any]
+_measures = itemgetter(*MEASURES)
 
 
 def daily_cost_by_project(
@@ -86,17 +88,13 @@ def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[
     if used["run_count"] == 0 and all(value == 0 for value in known):
         return None
     readings = [row for row in (start, end, end_again) if row is not None]
-    is_steady = start is not None and end is not None and _measures(end) == _measures(end_again)
+    is_steady = bool(start and end and end_again and _measures(end) == _measures(end_again))
     return {
         **{name: readings[0][name] for name in _LABELS},
         "reference_dataset_id": next(filter(None, (row["reference_dataset_id"] for row in readings)), None),
         **{name: value if value is not None and value >= 0 else None for name, value in used.items()},
         "is_exact": is_steady and all(value >= 0 for value in known),
     }
-
-
-def _measures(row: _Row | None) -> list[Any]:
-    return [] if row is None else [row[name] for name in MEASURES]
 
 
 def _difference(start: _Row | None, end: _Row | None, name: str) -> Any:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform, counted, sums, tuples
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
 _AT = "of the experiments that started in the period, what each had used at its `stats_as_of`, for all its life"
@@ -44,9 +44,7 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
     group="costs",
 )
 PERIOD_COLUMNS = (
-    column.TENANT,
-    column.EXPERIMENTS_DATASET,
-    *DAILY_MEASURES,
+    *DAILY_COST_BY_REFERENCE_DATASET.columns[:-1],
     column.count("day_count", "Days of the period that were read", nullable=False),
     column.flag("is_complete", "Whether every day of the period was read, and is over"),
 )
@@ -68,22 +66,21 @@ def daily_cost_by_reference_dataset(day: DayTables) -> pa.Table:
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    sessions = day[SESSIONS].select(NEEDED)
-    summed = summed_costs(sessions.filter(sessions.column("reference_dataset_id").is_valid()), NEEDED[:2])
+    summed = summed_costs(experiments(day, NEEDED), NEEDED[:2])
     is_open = pc.is_in(summed.column("tenant_id"), pa.array(sorted(day.open_workspaces), pa.string()))
     return conform(summed.append_column("is_day_over", pc.invert(is_open)), DAILY_COST_BY_REFERENCE_DATASET.schema)
 
 
-def summed_costs(experiments: pa.Table, keys: Sequence[str]) -> pa.Table:
+def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     """`DAILY_MEASURES` of experiments, which have at least the columns `NEEDED`, by `keys`.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
     # Any known count of tokens will do: some may be unknown.
-    tokens = pc.max_element_wise(*(experiments.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
-    costs_nothing = pc.and_kleene(pc.equal(experiments.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
-    flagged = experiments.append_column("priced_session_count", counted(experiments.column("total_cost").is_valid()))
+    tokens = pc.max_element_wise(*(rows.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
+    costs_nothing = pc.and_kleene(pc.equal(rows.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
+    flagged = rows.append_column("priced_session_count", counted(rows.column("total_cost").is_valid()))
     flagged = flagged.append_column("zero_cost_with_tokens_count", counted(costs_nothing))
     summed = sums(flagged, keys, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))

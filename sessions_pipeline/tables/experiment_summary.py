@@ -1,6 +1,8 @@
 """One row per experiment: what it cost, how fast it was and how it scored."""
 
+from collections import defaultdict
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from itertools import starmap
 from typing import Any
 
 import msgspec
@@ -8,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import ALL, DayTables, Table, derived
 from sessions_pipeline.validation.types import MONEY
 
@@ -45,7 +47,6 @@ NEEDED = (*_COPIED, "end_time", "last_run_start_time", "experiment_progress")
 # A cost has 38 digits and a count of runs 19: with 80 digits a quotient is exact far beyond the last one kept.
 _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
-_SCORES = EXPERIMENT_SUMMARY.schema.field("scores").type
 
 
 class _Progress(msgspec.Struct):
@@ -58,16 +59,17 @@ _PROGRESS = msgspec.json.Decoder(_Progress)
 @derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL})
 def experiment_summary(day: DayTables) -> pa.Table:
     """The sessions of a day that ran against a dataset, with their scores."""
-    sessions = day[SESSIONS].select(NEEDED)
-    found = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    found = found.sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
+    found = experiments(day, NEEDED).sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
-    progress = [_progress(text) for text in found.column("experiment_progress").to_pylist()]
-    found = found.append_column("duration_seconds", _seconds(found.column("start_time"), ends))
-    found = found.append_column("cost_per_run", _cost_per_run(found.column("total_cost"), found.column("run_count")))
-    found = found.append_column("run_progress", pa.array(progress, pa.float64()))
-    found = found.append_column("scores", _scores(found.column("id"), day[SESSION_FEEDBACK]))
-    return conform(found, EXPERIMENT_SUMMARY.schema)
+    scores = _scores(day[SESSION_FEEDBACK])
+    made = {
+        "duration_seconds": _seconds(found.column("start_time"), ends),
+        "cost_per_run": list(starmap(_cost_per_run, tuples(found, "total_cost", "run_count"))),
+        "run_progress": [_progress(text) for text in found.column("experiment_progress").to_pylist()],
+        "scores": [scores.get(session_id, []) for session_id in found.column("id").to_pylist()],
+    }
+    columns = [made[name] if name in made else found.column(name) for name in EXPERIMENT_SUMMARY.schema.names]
+    return pa.table(columns, EXPERIMENT_SUMMARY.schema)
 
 
 def _seconds(starts: Any, ends: Any) -> Any:
@@ -77,47 +79,30 @@ def _seconds(starts: Any, ends: Any) -> Any:
     return pc.if_else(pc.greater_equal(microseconds, 0), seconds, pa.scalar(None, pa.float64()))
 
 
-def _cost_per_run(costs: Any, runs: Any) -> Any:
+def _cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
     """Cost divided by runs, rounded once, half to even; null where one is unknown or there are no runs.
 
     In Python, because Arrow's quotients of decimals are wrong near multiples of 2**32 (as of pyarrow 26). A quotient
     that is not a tie differs from it by at least 1 / (2 * 2**63) of the last kept digit, so that the digits that
     `_EXACT` cuts can't change the rounding.
     """
-    pairs = zip(costs.to_pylist(), runs.to_pylist(), strict=True)
-    return pa.array(
-        [
-            _EXACT.quantize(_EXACT.divide(cost, run), _LAST_DIGIT)
-            if cost is not None and run is not None and run > 0
-            else None
-            for cost, run in pairs
-        ],
-        MONEY,
-    )
+    if cost is None or runs is None or runs <= 0:
+        return None
+    return _EXACT.quantize(_EXACT.divide(cost, runs), _LAST_DIGIT)
 
 
 def _progress(text: str | None) -> float | None:
-    if text is None:
-        return None
     try:
-        return _PROGRESS.decode(text).run_progress
+        return None if text is None else _PROGRESS.decode(text).run_progress
     except msgspec.DecodeError:
         return None
 
 
-def _scores(ids: Any, feedback: pa.Table) -> Any:
-    """For each id its feedback that has an average, ordered by key and scope; an empty list where there is none."""
+def _scores(feedback: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """The feedback of each session that has an average, ordered by key and scope."""
     scored = feedback.filter(feedback.column("average").is_valid())
-    # Which row of `ids` a score belongs to; feedback on sessions that are no experiments finds none.
-    parents = pc.index_in(scored.column("session_id"), value_set=ids.combine_chunks())
-    scored = scored.append_column("parent", parents.cast(pa.int64())).filter(parents.is_valid())
-    scored = scored.sort_by([(name, "ascending") for name in ("parent", "feedback_key", "scope")]).combine_chunks()
-    offsets = pc.search_sorted(_array(scored, "parent"), pa.arange(0, len(ids) + 1))
-    structs = pa.StructArray.from_arrays(
-        [_array(scored, field.name) for field in _SCORES.value_type], fields=list(_SCORES.value_type)
-    )
-    return pa.ListArray.from_arrays(offsets.cast(pa.int32()), structs, type=_SCORES)
-
-
-def _array(table: pa.Table, name: str) -> Any:
-    return table.column(name).combine_chunks()
+    scored = scored.sort_by([("feedback_key", "ascending"), ("scope", "ascending")])
+    scores = defaultdict(list)
+    for row in scored.select(["session_id", *(field.name for field in _SCORE)]).to_pylist():
+        scores[row["session_id"]].append(row)
+    return scores

@@ -10,6 +10,7 @@ Rules:
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -79,11 +80,8 @@ def _values(payload: str) -> dict[str, Any]:
         sent: Mapping[str, Any] = split_record(payload)
     except ValueError:
         sent = {}
-    return {name: _value(name, bytes(sent.get(name, b"null"))) for name in _RULES}
-
-
-def _value(name: str, sent: bytes) -> Any:
-    try:
-        return _RULES[name].value(sent)
-    except ValueError:
-        return None
+    values: dict[str, Any] = dict.fromkeys(_RULES)
+    for name, rule in _RULES.items():
+        with suppress(ValueError):
+            values[name] = rule.value(bytes(sent.get(name, b"null")))
+    return values

@@ -18,9 +18,7 @@ REJECTED_SESSIONS = Table(
     "rejected_sessions",
     "Records that failed validation, with every reason and the payload as sent. Nothing is lost.",
     (
-        column.text("session_id", "The record's `id` as sent, if it has one that is text"),
-        column.text("tenant_id", "The record's `tenant_id` as sent, if it has one that is text", repeats=True),
-        column.text("start_time", "The record's `start_time` as sent, if it has one that is text"),
+        *RAW_SESSIONS.columns[:3],
         column.Column(
             "reasons",
             pa.list_(pa.string()),

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import in_parts
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.aggregate import OWNER, rows_of_sessions
+from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
 SESSION_ATTRIBUTES = Table(
@@ -36,7 +36,6 @@ SESSION_ATTRIBUTES = Table(
     order=("session_id", "key"),
     group="insight",
 )
-_OWNER = ("id", "tenant_id", "reference_dataset_id")
 _LEVELS = 3
 _LONGEST = 200
 _CUT = 191
@@ -49,20 +48,11 @@ class _Number(str):
     __slots__ = ()
 
 
-@derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*_OWNER, "extra")})
+@derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*OWNER, "extra")})
 def session_attributes(day: DayTables) -> pa.Table:
     """The attributes of a day's experiments, in the table's order."""
-    sessions = day[SESSIONS].select([*_OWNER, "extra"])
-    experiments = sessions.filter(sessions.column("reference_dataset_id").is_valid())
-    return in_parts(_attributes, experiments, SESSION_ATTRIBUTES)
-
-
-def _attributes(experiments: pa.Table) -> pa.Table:
-    extras = experiments.column("extra").to_pylist()
-    rows = [(place, *one) for place, extra in enumerate(extras) for one in attributes(extra).items()]
-    places, keys, values = zip(*rows, strict=True) if rows else [()] * 3
-    owners = experiments.select(_OWNER).take(pa.array(places, pa.int64()))
-    return pa.table([*owners.columns, keys, values], SESSION_ATTRIBUTES.schema)
+    found = experiments(day, [*OWNER, "extra"])
+    return rows_of_sessions(SESSION_ATTRIBUTES, found, ["extra"], lambda extra: attributes(extra).items())
 
 
 def attributes(extra: str | None) -> dict[str, str]:
@@ -71,13 +61,9 @@ def attributes(extra: str | None) -> dict[str, str]:
     Nested objects count by dotted key, three levels deep. Nulls, arrays with none but nulls or with anything but
     scalars, and keys that begin with `__` are left out.
     """
-    metadata = None if extra is None else _decode(extra).get("metadata")
+    sent = json.loads(extra or "null", parse_int=_Number, parse_float=_Number)
+    metadata = sent.get("metadata") if isinstance(sent, dict) else None
     return dict(_flat("", metadata, _LEVELS)) if isinstance(metadata, dict) else {}
-
-
-def _decode(extra: str) -> Mapping[str, Any]:
-    decoded = json.loads(extra, parse_int=_Number, parse_float=_Number)
-    return decoded if isinstance(decoded, dict) else {}
 
 
 def _flat(prefix: str, values: Mapping[str, Any], levels: int) -> Iterator[tuple[str, str]]:

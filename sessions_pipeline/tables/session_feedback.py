@@ -4,15 +4,14 @@ The statistics are free-form in the API's schema; their usual fields are those o
 client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit is null, never an error.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import in_parts
+from sessions_pipeline.tables.aggregate import OWNER, rows_of_sessions
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -44,82 +43,34 @@ SESSION_FEEDBACK = Table(
     group="insight",
 )
 
-_OWNER = ("id", "tenant_id", "reference_dataset_id")
 _SCOPES = {"run": "feedback_stats", "session": "session_feedback_stats"}
-_NULL = msgspec.Raw(b"null")
-_INT64 = range(-(2**63), 2**63)
+_NULL = b"null"
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WHOLE = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None)
+_NUMBER = msgspec.json.Decoder(float | None)
+_NUMBERS = {"n": _WHOLE, "avg": _NUMBER, "stdev": _NUMBER, "errors": _WHOLE}
 
 
-class _Stats(msgspec.Struct, gc=False):
-    n: int | None = None
-    avg: float | None = None
-    stdev: float | None = None
-    errors: int | None = None
-    values: msgspec.Raw = _NULL
-
-
-_FITS = msgspec.json.Decoder(dict[str, _Stats])
-_BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_WHOLE, _ANY = msgspec.json.Decoder(int), msgspec.json.Decoder(float)
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "stdev": _ANY, "errors": _WHOLE}
-
-
-@derived(SESSION_FEEDBACK, reads={SESSIONS: (*_OWNER, *_SCOPES.values())})
+@derived(SESSION_FEEDBACK, reads={SESSIONS: (*OWNER, *_SCOPES.values())})
 def session_feedback(day: DayTables) -> pa.Table:
     """The feedback of a day's sessions, in the table's order."""
-    return in_parts(_feedback, day[SESSIONS].select([*_OWNER, *_SCOPES.values()]), SESSION_FEEDBACK)
+    return rows_of_sessions(SESSION_FEEDBACK, day[SESSIONS], [*_SCOPES.values()], _rows)
 
 
-def _feedback(sessions: pa.Table) -> pa.Table:
-    rows = list(_rows(sessions))
-    owners, scopes, keys, stats = zip(*rows, strict=True) if rows else [()] * 4
-    columns = [
-        *sessions.select(_OWNER).take(pa.array(owners, pa.int64())).columns,
-        scopes,
-        keys,
-        [_count(one.n) for one in stats],
-        [_number(one.avg) for one in stats],
-        [_number(one.stdev) for one in stats],
-        [_count(one.errors) for one in stats],
-        [None if one.values == _NULL else bytes(one.values).decode() for one in stats],
-    ]
-    return pa.table(columns, SESSION_FEEDBACK.schema)
+def _rows(*texts: str | None) -> Iterator[tuple[Any, ...]]:
+    """Scope, key, numbers and values of each feedback on a session."""
+    for scope, text in zip(_SCOPES, texts, strict=True):
+        for key, sent in _decoded(_OBJECT, text or _NULL, {}).items():
+            stats = _decoded(_OBJECT, sent, {})
+            # Each by itself, so that one that does not fit takes no other with it.
+            numbers = (_decoded(decoder, stats.get(name, _NULL), None) for name, decoder in _NUMBERS.items())
+            values = bytes(stats.get("values", _NULL))
+            yield scope, key, *numbers, None if values == _NULL else values.decode()
 
 
-def _rows(sessions: pa.Table) -> Iterator[tuple[int, str, str, _Stats]]:
-    """The place of the session, the scope, the key and the statistics of each feedback."""
-    texts = (sessions.column(column).to_pylist() for column in _SCOPES.values())
-    for place, of_session in enumerate(zip(*texts, strict=True)):
-        for scope, stats in zip(_SCOPES, of_session, strict=True):
-            for key, one in _by_key(stats).items() if stats is not None else ():
-                yield place, scope, key, one
-
-
-def _by_key(text: str) -> Mapping[str, _Stats]:
-    """The statistics by key, most often in one go; nothing where the text is no object."""
-    with suppress(msgspec.DecodeError):
-        return _FITS.decode(text)
-    with suppress(msgspec.DecodeError):
-        return {key: _field_by_field(raw) for key, raw in _BY_KEY.decode(text).items()}
-    return {}
-
-
-def _field_by_field(raw: msgspec.Raw) -> _Stats:
-    """The statistics that fit, where the object as a whole does not."""
-    fitting = _Stats()
-    with suppress(msgspec.DecodeError):
-        fields = _BY_KEY.decode(raw)
-        fitting.values = fields.get("values", _NULL)
-        for name, decoder in _DECODERS.items():
-            with suppress(msgspec.DecodeError):
-                setattr(fitting, name, decoder.decode(fields.get(name, _NULL)))
-    return fitting
-
-
-def _count(value: int | None) -> int | None:
-    return value if value is not None and value in _INT64 else None
-
-
-def _number(value: float | None) -> float | None:
-    """Adding zero makes negative zero the zero that it is."""
-    return None if value is None else value + 0.0
+def _decoded(decoder: msgspec.json.Decoder[Any], text: Any, otherwise: Any) -> Any:
+    """The value, or `otherwise` where the text is of another type."""
+    try:
+        return decoder.decode(text)
+    except msgspec.DecodeError:
+        return otherwise

@@ -1,6 +1,7 @@
 """One row per valid session: the 30 properties of the API's schema, and where each row comes from."""
 
 import json
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,9 +23,8 @@ SESSIONS = Table(
             column.Column(name, kind, description, nullable, repeats=name in REPEATING, long_text=name in LONG)
             for name, kind, nullable, description in session_columns()
         ),
-        column.Column(
+        column.text(
             "unknown_fields",
-            pa.string(),
             "Properties that the schema does not name, JSON text; null when there are none",
             long_text=True,
         ),
@@ -50,6 +50,12 @@ SESSIONS = Table(
 )
 
 
+def experiments(day: DayTables, columns: Sequence[str]) -> pa.Table:
+    """These columns of the sessions that ran against a dataset."""
+    sessions = day[SESSIONS].select(columns)
+    return sessions.filter(sessions.column("reference_dataset_id").is_valid())
+
+
 @check(SESSIONS, "Every session is in the lake once.", reads={SESSIONS: ("id",)})
 def session_ids_are_unique(day: DayTables) -> CheckResult:
     """On all days together."""
@@ -62,10 +68,8 @@ def sessions_start_on_their_day(day: DayTables) -> CheckResult:
     """Where the day is none, without a start."""
     sessions = day[SESSIONS]
     started = pc.cast(sessions.column("start_time"), pa.timestamp("us")).cast(pa.date32(), safe=False)
-    if day.day is None:
-        elsewhere = pc.is_valid(started)
-    else:
-        elsewhere = pc.fill_null(pc.not_equal(started, pa.scalar(day.day, pa.date32())), fill_value=True)
+    same = pc.equal(started, day.day) if day.day else pc.is_null(started)
+    elsewhere = pc.invert(pc.fill_null(same, fill_value=False))
     return CheckResult(tuple(sessions.filter(elsewhere).column("id").to_pylist()), {"sessions": sessions.num_rows})
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from sessions_pipeline.cli.run import execute
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3 import open_bucket
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.process_day import day_tables
 from sessions_pipeline.sandbox.company import WORKSPACE
@@ -77,7 +77,7 @@ def run_days(
 ) -> dg.ExecuteInProcessResult:
     """One run on an instance that forgets; of `refresh_sessions`, if nothing is selected."""
     with dg.DagsterInstance.ephemeral() as instance:
-        return runs.run_days(Hasty(settings, **pipeline), first, last, instance=instance, select=select)
+        return execute(Hasty(settings, **pipeline), first, last, instance=instance, select=select)
 
 
 def read(

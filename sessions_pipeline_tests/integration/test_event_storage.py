@@ -22,8 +22,8 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from sessions_pipeline.orchestration import STORAGE, slow_storage
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
-from sessions_pipeline.orchestration.home import STORAGE, slow_storage
 
 REPOSITORY = Path(__file__).parents[2]
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")

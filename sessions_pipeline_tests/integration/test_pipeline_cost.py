@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 import sqlalchemy as db
 
+from sessions_pipeline.cli.run import execute
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.checks import examine
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.runs import run_days
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.tables import CHECKS, TABLES, Table
 from sessions_pipeline.tables.table import needed
@@ -83,7 +83,7 @@ def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance
     before = len(sandbox.requests)
     db.event.listen(db.Engine, "before_cursor_execute", told)
     try:
-        run_days(pipeline, FIRST, TODAY, instance=instance)
+        execute(pipeline, FIRST, TODAY, instance=instance)
     finally:
         db.event.remove(db.Engine, "before_cursor_execute", told)
     return Cost(len(sandbox.requests) - before, Counter(pipeline.opened), len(statements))

@@ -16,6 +16,7 @@ import dagster as dg
 import pytest
 import stamina
 
+from sessions_pipeline.cli.run import execute
 from sessions_pipeline.errors import (
     ApiError,
     BadBodyError,
@@ -29,7 +30,6 @@ from sessions_pipeline.errors import (
     TooManyRejectedError,
     UnreachableError,
 )
-from sessions_pipeline.orchestration import runs
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
@@ -204,7 +204,7 @@ def test_the_announced_end_of_the_api_is_one_warning_and_metadata(data_root: Dat
         sandbox.faults.add(Fault("deprecated", "Thu, 31 Dec 2099 00:00:00 GMT", times=None))
         pipeline = Pipeline(settings_for(sandbox.url, data_root, **SMALL_PAGES))
         with dg.DagsterInstance.ephemeral() as instance:
-            result = runs.run_days(pipeline, FIRST, TODAY, instance=instance)
+            result = execute(pipeline, FIRST, TODAY, instance=instance)
             logged = [entry for entry in instance.all_logs(result.run_id) if "announces the end" in entry.user_message]
     # Once for each of the API's lists that end.
     assert sorted(entry.user_message.split()[6] for entry in logged) == ["/api/v1/datasets", "/api/v1/sessions"]

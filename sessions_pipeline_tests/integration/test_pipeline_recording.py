@@ -8,10 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from sessions_pipeline.cli.run import execute
 from sessions_pipeline.errors import TooManyRejectedError
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.runs import run_days
 from sessions_pipeline.tables import CHECKS, DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
@@ -69,7 +69,7 @@ def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
     with running_sandbox(texts=by_the_schema(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         for _ in range(2):
-            result = run_days(pipeline, FIRST, TODAY, instance=home)
+            result = execute(pipeline, FIRST, TODAY, instance=home)
             checked = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
             assert checked == dict.fromkeys(CHECKS, True)
             counted = recorded(home, result.run_id)
@@ -89,7 +89,7 @@ def test_only_days_that_were_written_count_as_materialized_and_the_run_says_why_
         running_sandbox(texts=texts, now=NOW) as sandbox,
         pytest.raises(TooManyRejectedError, match=f"{DAYS[1]}: 40 of"),
     ):
-        run_days(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
+        execute(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
     written = sorted(str(day) for day in lake_at(tmp_path / "lake").days(SESSIONS))
     assert written == [str(FIRST), str(TODAY)]
     for table in DAILY:
@@ -111,7 +111,7 @@ def test_a_run_that_dies_keeps_the_days_that_it_had_finished(instance: dg.Dagste
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         settings = pipeline_for(sandbox, tmp_path).settings
         with pytest.raises(MemoryError):
-            run_days(Pipeline(settings, on_day=die_at_the_second), FIRST, TODAY, instance=instance)
+            execute(Pipeline(settings, on_day=die_at_the_second), FIRST, TODAY, instance=instance)
     for table in DAILY:
         assert materialized(instance, table) == sorted(map(str, finished))
 
@@ -121,9 +121,9 @@ def test_tables_alone_are_made_from_storage_without_a_request_and_with_their_own
 ) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
-        run_days(pipeline, FIRST, TODAY, instance=instance)
+        execute(pipeline, FIRST, TODAY, instance=instance)
         before = len(sandbox.requests)
-        result = run_days(
+        result = execute(
             pipeline, FIRST, TODAY, instance=instance, select="key:sessions or key:daily_cost_by_reference_dataset"
         )
         assert len(sandbox.requests) == before
@@ -141,7 +141,7 @@ def test_materialize_all_over_an_old_range_succeeds(instance: dg.DagsterInstance
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         first, last = TODAY - timedelta(days=60), TODAY - timedelta(days=58)
-        assert run_days(pipeline, first, last, instance=instance, select="*").success
+        assert execute(pipeline, first, last, instance=instance, select="*").success
     assert materialized(instance, "daily_cost_by_project") == []
     assert materialized(instance, "sessions") == [str(first), str(first + timedelta(days=1)), str(last)]
 
@@ -149,9 +149,9 @@ def test_materialize_all_over_an_old_range_succeeds(instance: dg.DagsterInstance
 def test_a_refresh_that_learns_nothing_rewrites_no_table(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
-        run_days(pipeline, FIRST, TODAY, instance=instance)
+        execute(pipeline, FIRST, TODAY, instance=instance)
         before = files(tmp_path / "lake")
-        run_days(pipeline, FIRST, TODAY, instance=instance)
+        execute(pipeline, FIRST, TODAY, instance=instance)
         after = files(tmp_path / "lake")
     assert {key for key in after if before.get(key) != after[key]} <= {
         key for key in after if key.startswith("_readings/")

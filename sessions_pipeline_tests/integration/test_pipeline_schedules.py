@@ -19,8 +19,8 @@ from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.langsmith.versions import FIRST as FIRST_VERSION
 from sessions_pipeline.langsmith.versions import SECOND
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.partitions import range_tags
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.schedules import range_tags
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, changed_sessions, days_being_read, days_that_failed
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
@@ -269,7 +269,7 @@ def test_a_refresh_is_one_run_that_ends_today(tmp_path: Path, name: str, start: 
 def test_schedules_and_sensor_are_on_by_default(tmp_path: Path) -> None:
     repository = build_definitions(Pipeline(settings_for(NOWHERE, tmp_path))).get_repository_def()
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == dict.fromkeys(
-        ("hourly_refresh", "nightly_refresh", "nightly_project_costs"), "RUNNING"
+        ("hourly_refresh", "nightly_refresh", "nightly_project_costs", "nightly_judge_costs"), "RUNNING"
     )
     assert {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs} == {
         "changed_sessions": "RUNNING"

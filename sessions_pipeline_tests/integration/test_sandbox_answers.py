@@ -16,11 +16,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sessions_pipeline.sandbox.company import DAYS, OTHER_WORKSPACE, PRICES, WORKSPACE, Session, microseconds
-from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.parameters import SessionsQuery
-from sessions_pipeline.sandbox.server import Sandbox, build_api, running_sandbox
+from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.sandbox.stats import COSTS, STATS
-from sessions_pipeline_tests.faulty_server import all_texts
+from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api, running_sandbox
 from sessions_pipeline_tests.strategies import openapi
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)

@@ -1,16 +1,17 @@
-"""`GET /api/v2/sessions`: pages by cursor, other names, costs as numbers with the digits that version 1 has in text."""
+"""The sandbox's `GET /api/v2/sessions`: pages by cursor, other names, costs as numbers with version 1's digits."""
 
 import base64
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import msgspec
+from pydantic import Field
 
 from sessions_pipeline.sandbox.company import dumps
-from sessions_pipeline.sandbox.parameters import Pairs, SecondSessionsQuery, SessionsQuery
+from sessions_pipeline.sandbox.listing import SORTS, Id, Pairs, SessionsQuery
 from sessions_pipeline.sandbox.stats import COSTS
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
@@ -24,6 +25,36 @@ _NO_SCORES: dict[str, Any] = dict.fromkeys(("avg", "max", "median", "min", "stde
 
 class CursorError(ValueError):
     """It is none of ours, or belongs to a request with other parameters."""
+
+
+class SecondSessionsQuery(SessionsQuery):
+    """Its parameters; those that version 1 alone has are of no effect."""
+
+    arrays: ClassVar[frozenset[str]] = SessionsQuery.arrays | {"reference_dataset_id", "type"}
+
+    type: tuple[Literal["PROJECT", "AGENT", "EXPERIMENT"], ...] | None = None
+    reference_dataset_id: tuple[Id, ...] | None = None
+    include_facets: bool = False
+    sort_by: str = Field("START_TIME", pattern=f"^({SORTS.upper()}|FEEDBACK)$")
+    sort_order: Literal["asc", "desc"] = "desc"
+    sort_by_feedback_source: Literal["SESSION", "RUN"] = "RUN"
+    cursor: str = ""
+    page_size: int = Field(20, ge=1, le=100)
+
+    def as_first_version(self, offset: int) -> SessionsQuery:
+        """The same in the words of version 1."""
+        # An experiment is a session on a dataset; this company has no agents.
+        is_narrowed = self.type and ("EXPERIMENT" in self.type) is not ("PROJECT" in self.type)
+        renamed: dict[str, Any] = {
+            "reference_free": "PROJECT" in self.type if self.type and is_narrowed else None,
+            "reference_dataset": self.reference_dataset_id,
+            "facets": self.include_facets,
+            "sort_by": self.sort_by.lower(),
+            "sort_by_desc": self.sort_order == "desc",
+            "sort_by_feedback_source": self.sort_by_feedback_source.lower(),
+        }
+        same = {name: getattr(self, name) for name in SessionsQuery.model_fields}
+        return SessionsQuery.model_construct(**{**same, **renamed, "offset": offset, "limit": self.page_size})
 
 
 def read_page(pairs: Pairs, now: datetime, page: Callable[[SessionsQuery], tuple[list[str], int]]) -> str:

@@ -1,0 +1,440 @@
+"""What evaluators have spent, measured over HTTP night by night: exact, never guessed, and never twice."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import duckdb
+import pytest
+
+from sessions_pipeline.days import days_between, midnight
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.judges import KEYS_OWN, Night, measure
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.judges import (
+    JUDGES_FILE,
+    JudgeReading,
+    Spent,
+    judge_readings,
+    judge_rows,
+    spent_by,
+    whole_costs,
+)
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
+from sessions_pipeline.sandbox.listing import CompanyData
+from sessions_pipeline.sandbox.parameters import SessionsQuery
+from sessions_pipeline.sandbox.second_version import CursorError
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
+from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
+from sessions_pipeline_tests.builders import table_of, uuid
+from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
+
+# Of two datasets, with some 6 experiments a day.
+SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}
+YESTERDAY = TODAY - timedelta(days=1)
+# The judge project is asked for its total, for a name that nobody has, and for its total again.
+FIXED_REQUESTS = 3
+COSTS = ("prompt_cost", "completion_cost", "total_cost")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with running_sandbox(now=NOW) as running:
+        yield running
+
+
+def pipeline_at(sandbox: Sandbox, root: Path, at: datetime = NOW, **values: Any) -> Pipeline:
+    return Pipeline(settings_for(sandbox.url, root, **{**SMALL, **values}), clock=lambda: at, processes=1)
+
+
+def read_days(pipeline: Pipeline, first: Any = YESTERDAY, last: Any = TODAY) -> None:
+    """Read the sessions of the days, without Dagster."""
+    tables = [RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED]
+    assert len(list(pipeline.process(days_between(first, last), tables, print))) == (last - first).days + 2
+
+
+def measured(pipeline: Pipeline) -> tuple[Night, list[str]]:
+    """One night, and what it warned of."""
+    said: list[str] = []
+    return measure(pipeline, said.append), said
+
+
+def rows(lake: Lake) -> dict[str, dict[str, Any]]:
+    days = [*lake.days(JUDGES), *([UNDATED] if lake.has(JUDGES, UNDATED) else [])]
+    return {row["id"]: row for row in lake.read_days(JUDGES, days).to_pylist()}
+
+
+def sessions(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> list[Session]:
+    data = sandbox.api.data
+    assert isinstance(data, CompanyData)
+    return [one for one in data.sessions if one.tenant_id == workspace]
+
+
+def judge_project(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> Session:
+    return next(one for one in sessions(sandbox, workspace) if one.name == "evaluators")
+
+
+def it_is(at: datetime, sandbox: Sandbox, workspace: str) -> None:
+    """Judges have not run yet after this time."""
+    judges = judge_project(sandbox, workspace)
+    sandbox.api.now = judges.until = at
+    for known in ("runs", "runs_by_experiment"):
+        judges.__dict__.pop(known, None)
+    sandbox.api.data.forget(judges)  # type: ignore[attr-defined]
+
+
+def recent(sandbox: Sandbox) -> list[Session]:
+    """Sound experiments of the two days."""
+    found = [one for one in sessions(sandbox) if one.dataset and one.start.date() >= YESTERDAY]
+    return [one for one in found if not one.broken and not one.undated]
+
+
+def dollars(runs: list[Run]) -> Decimal:
+    return Decimal(sum(run.prompt_cost + run.completion_cost for run in runs)).scaleb(-9)
+
+
+def asked_for_judges(sandbox: Sandbox) -> list[dict[str, str]]:
+    requests = [dict(one["parameters"]) for one in sandbox.requests]
+    return [one for one in requests if one.get("name") == "evaluators"]
+
+
+@pytest.mark.parametrize("workspace", [OTHER_WORKSPACE, pytest.param(WORKSPACE, marks=pytest.mark.long)])
+def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_project_to_the_last_digit(
+    workspace: str, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    first = TODAY - timedelta(days=59)
+    for back in (46, 33, 20, 10, 0):
+        # In the evening, when no experiment runs; the last night is now.
+        night = TODAY - timedelta(days=back)
+        at = min(NOW, midnight(night + timedelta(days=1)) - timedelta(minutes=5))
+        it_is(at, sandbox, workspace)
+        pipeline = pipeline_at(sandbox, tmp_path, at, LANGSMITH_WORKSPACE_ID=workspace)
+        read_days(pipeline, first, night)
+        reading = measured(pipeline)[0].readings[workspace]
+        first = night + timedelta(days=1)
+    lake = lake_at(tmp_path)
+    days = [*lake.days(SESSIONS), UNDATED]
+    known = lake.read_days(SESSIONS, days, ("id", "name", "reference_dataset_id")).to_pylist()
+    names = {one["name"] for one in known if one["reference_dataset_id"]}
+    # An independent account, from the runs of the made-up company.
+    judges, found, by_name = judge_project(sandbox, workspace), rows(lake), defaultdict(list)
+    for run in judges.runs:
+        by_name[run.experiment].append(run)
+    assert found.keys() == {one["id"] for one in known if one["reference_dataset_id"]}
+    for session in sessions(sandbox, workspace):
+        if session.id in found:
+            own, row = by_name[session.name], found[session.id]
+            assert (row["run_count"], row["total_cost"]) == (len(own), dollars(own))
+            assert row["total_tokens"] == sum(run.prompt_tokens + run.completion_tokens for run in own)
+            assert (row["total_cost"], row["read_at"]) == (
+                row["prompt_cost"] + row["completion_cost"],
+                row["stats_as_of"],
+            )
+    unclaimed = [run for run in judges.runs if run.experiment not in names]
+    assert len({run.experiment for run in unclaimed}) > 1, "by hand, and of experiments that were rejected"
+    assert reading.is_exact
+    assert reading.total_cost == dollars(judges.runs)
+    assert reading.unattributed_cost == dollars(unclaimed) > 0
+    assert reading.attributed_cost == sum(row["total_cost"] for row in found.values())
+    shares = [one.judges / one.whole for one in whole_costs(lake, days) if one.own and one.whole and one.judges]
+    assert len(shares) > 200
+    assert Decimal("0.3") <= min(shares) < Decimal("0.35") < Decimal("0.55") < max(shares) <= Decimal("0.6")
+
+
+def test_both_versions_of_the_api_come_to_the_same(sandbox: Sandbox, tmp_path: Path) -> None:
+    nights = []
+    for version in ("v1", "v2"):
+        pipeline = pipeline_at(sandbox, tmp_path / version, SESSIONS_PIPELINE_API_VERSION=version)
+        read_days(pipeline)
+        nights.append((measured(pipeline)[0].readings, rows(lake_at(tmp_path / version))))
+    assert nights[0] == nights[1]
+    assert len(nights[0][1]) > 5
+    assert {one["path"] for one in sandbox.requests} >= {"/api/v1/sessions", "/api/v2/sessions"}
+
+
+def test_a_night_asks_once_for_each_experiment_newest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
+    read_days(pipeline_at(sandbox, tmp_path))
+    sandbox.requests.clear()
+    limited = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4)
+    night, _ = measured(limited)
+    newest = sorted(recent(sandbox), key=lambda one: one.start, reverse=True)
+    assert rows(lake_at(tmp_path)).keys() == {one.id for one in newest[:4]}
+    asked = asked_for_judges(sandbox)
+    assert (night.measured, night.requests, len(asked)) == (4, 4 + FIXED_REQUESTS, 4 + FIXED_REQUESTS)
+    assert {one["stats_select"] for one in asked} == {"total_cost"}, "the last of five that are asked for"
+    (left,) = night.readings[OTHER_WORKSPACE].skipped.items()
+    assert left[0] == "more than SESSIONS_PIPELINE_JUDGE_REQUESTS"
+    assert left[1] >= len(newest) - 4
+
+
+def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_are_young(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    first = TODAY - timedelta(days=20)
+    read_days(pipeline_at(sandbox, tmp_path), first)
+    measured(pipeline_at(sandbox, tmp_path))
+    starts = {row["start_date"] for row in rows(lake_at(tmp_path)).values()} - {None}
+    assert (min(starts), max(starts)) == (NOW.date() - timedelta(days=14), TODAY)
+    sandbox.requests.clear()
+    tomorrow = NOW + timedelta(days=1)
+    measured(pipeline_at(sandbox, tmp_path, tomorrow))
+    again = [row for row in rows(lake_at(tmp_path)).values() if row["read_at"] == tomorrow]
+    assert {row["start_date"] for row in again} - {None} == {YESTERDAY, TODAY}
+    assert len(asked_for_judges(sandbox)) == len(again) + FIXED_REQUESTS + 1, "and what was spent since the last night"
+
+
+def test_odd_names_are_found_and_control_characters_are_never_asked_for(sandbox: Sandbox, tmp_path: Path) -> None:
+    odd = ['say "hi"', "back\\slash", '\\"', "ends in \\", "契約 🎉", "x" * 3000, "'", "%00&name=x"]
+    unusable = ["a\x01b", "two\nlines", "\x7f", "\x85"]
+    for session, name in zip(recent(sandbox), [*odd, *unusable], strict=False):
+        session.name = name
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    night, said = measured(pipeline)
+    found = {name: [one.id for one in recent(sandbox) if one.name == name] for name in (*odd, *unusable)}
+    judges = judge_project(sandbox).runs_by_experiment
+    for name in odd:
+        (key,) = found[name]
+        assert rows(lake_at(tmp_path))[key]["total_cost"] == dollars(judges[name]) > 0
+    assert not rows(lake_at(tmp_path)).keys() & {key for name in unusable for key in found[name]}
+    assert night.readings[OTHER_WORKSPACE].skipped == {"the name can't be asked for": len(unusable)}
+    assert said == []
+
+
+def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattributed(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    one, two, *_ = recent(sandbox)
+    one.name = two.name = "the same"
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    assert not rows(lake_at(tmp_path)).keys() & {one.id, two.id}
+    assert reading.skipped == {"another experiment has the same name": 2}
+    measured_ids = rows(lake_at(tmp_path)).keys()
+    names = {session.name for session in sessions(sandbox) if session.id in measured_ids}
+    unclaimed = [run for run in judge_project(sandbox).runs if run.experiment not in names]
+    assert reading.unattributed_cost == dollars(unclaimed)
+    assert "the same" in {run.experiment for run in unclaimed}
+
+
+def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_be_inexact(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    read_days(pipeline_at(sandbox, tmp_path))
+    first = measured(pipeline_at(sandbox, tmp_path))[0].readings[OTHER_WORKSPACE]
+    before = rows(lake_at(tmp_path))
+    judges, later = judge_project(sandbox), NOW + timedelta(hours=9)
+    # All that was known by then is gone, and a new run by hand has come.
+    new = judges.runs[-1]._replace(start_us=int((NOW + timedelta(hours=3)).timestamp() * 1e6), experiment=None)
+    judges.runs[:] = [new]
+    judges.__dict__.pop("runs_by_experiment")
+    sandbox.api.data.forget(judges)  # type: ignore[attr-defined]
+    reading = measured(pipeline_at(sandbox, tmp_path, later))[0].readings[OTHER_WORKSPACE]
+    unchanged = {key: {**row, "read_at": later} for key, row in before.items()}
+    assert rows(lake_at(tmp_path)) == unchanged
+    assert {row["stats_as_of"] for row in unchanged.values()} == {NOW}
+    assert first.is_exact
+    assert first.total_cost is not None
+    assert not reading.is_exact
+    assert reading.total_cost == first.total_cost + dollars([new])
+    assert reading.attributed_cost == first.attributed_cost
+
+
+def test_a_total_that_moves_meanwhile_makes_the_reading_inexact(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline, judges = pipeline_at(sandbox, tmp_path), judge_project(sandbox)
+    read_days(pipeline)
+
+    def run_arrives(_number: int) -> None:
+        judges.runs.append(judges.runs[-1])
+        sandbox.api.data.forget(judges)  # type: ignore[attr-defined]
+
+    sandbox.api.before_answer = run_arrives
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    assert not reading.is_exact
+    assert reading.total_cost == dollars(judges.runs)
+
+
+class Ignoring(CompanyData):
+    """An API that takes no notice of `stats_filter`."""
+
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        return super().page(asked.model_copy(update={"stats_filter": None}), workspace)
+
+
+class Refusing(CompanyData):
+    """An API that has no such parameter."""
+
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        if asked.stats_filter is not None:
+            raise CursorError("stats_filter is not supported")
+        return super().page(asked, workspace)
+
+
+class Uncounted(CompanyData):
+    """An API that has no stats at all of what the filter finds."""
+
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        return super().page(asked.model_copy(update={"include_stats": asked.stats_filter is None}), workspace)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "stats_filter is not supported"), (Uncounted, "ignores")]
+)
+def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
+    data: type[CompanyData], reason: str, tmp_path: Path
+) -> None:
+    with running_sandbox(FaultyApi(data(NOW), NOW)) as sandbox:
+        pipeline = pipeline_at(sandbox, tmp_path)
+        read_days(pipeline)
+        night, (said,) = measured(pipeline)
+        assert said.startswith(f"Judges of {OTHER_WORKSPACE} are not measured: ")
+        assert reason in said
+        assert "\n" not in said
+        assert len(asked_for_judges(sandbox)) == 2
+        assert (night.readings, rows(lake_at(tmp_path))) == ({}, {})
+        assert judge_readings(lake_at(tmp_path)).problems.keys() == {OTHER_WORKSPACE}
+        result = run_days(pipeline.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    assert reason in str(event.step_materialization_data.materialization.metadata["not_measured"].value)
+
+
+def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_PROJECT="judges", LANGSMITH_WORKSPACE_ID="")
+    read_days(pipeline)
+    night, said = measured(pipeline)
+    line = f"Judges of {KEYS_OWN} are not measured: no project is named judges, so no judges were traced to it"
+    assert said == [line]
+    assert (night.readings, night.measured, rows(lake_at(tmp_path))) == ({}, 0, {})
+
+
+def test_where_names_are_private_nothing_is_asked(sandbox: Sandbox, tmp_path: Path) -> None:
+    read_days(pipeline_at(sandbox, tmp_path))
+    sandbox.requests.clear()
+    night, (said,) = measured(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_REDACT="name"))
+    assert "SESSIONS_PIPELINE_REDACT removes the names" in said
+    assert (night.readings, sandbox.requests) == ({}, [])
+
+
+def test_a_workspace_that_can_not_be_measured_costs_the_other_nothing_and_is_forgotten_when_it_can(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    both = pipeline_at(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+    read_days(both)
+    sandbox.api.data.sessions.remove(gone := judge_project(sandbox))  # type: ignore[attr-defined]
+    assert measured(both)[0].readings.keys() == {WORKSPACE}
+    assert judge_readings(lake_at(tmp_path)).problems.keys() == {OTHER_WORKSPACE}
+    sandbox.api.data.sessions.append(gone)  # type: ignore[attr-defined]
+    assert measured(pipeline_at(sandbox, tmp_path))[0].readings.keys() == {OTHER_WORKSPACE}
+    kept = judge_readings(lake_at(tmp_path))
+    assert (kept.readings.keys(), kept.problems) == ({WORKSPACE, OTHER_WORKSPACE}, {})
+
+
+def test_a_name_that_is_refused_is_skipped_and_an_api_that_fails_keeps_what_was_read(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_CONCURRENCY=1)
+    read_days(pipeline)
+    sandbox.faults.add(Fault("status", 404, times=None, after=6))
+    night, (said,) = measured(pipeline)
+    assert "404" in said
+    assert (night.readings, len(rows(lake_at(tmp_path)))) == ({}, 6 - 2)
+    sandbox.faults.clear()
+    sandbox.faults.add(Fault("status", 403, after=6))
+    night, said_of = measured(pipeline)
+    assert said_of == []
+    assert night.readings[OTHER_WORKSPACE].skipped == {"the API refused the name": 1}
+
+
+def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    too_much = {
+        **dict.fromkeys(JUDGES.schema.names),
+        "id": uuid(1),
+        "tenant_id": OTHER_WORKSPACE,
+        "reference_dataset_id": uuid(2),
+        "total_cost": "1000000",
+        "stats_as_of": NOW,
+        "read_at": NOW,
+    }
+    Lake.open(str(tmp_path), query={}).replace(JUDGES, TODAY, table_of(JUDGES.name, [too_much]), {})
+    result = run_days(pipeline.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
+    (reading,) = judge_readings(lake_at(tmp_path)).readings.values()
+    assert reading.unattributed_cost is not None
+    assert reading.unattributed_cost < -900_000
+    (broken,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "judges_add_up"]
+    assert (broken.passed, broken.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert str(reading.unattributed_cost).rstrip("0") in str(broken.metadata["which"].value)
+
+
+def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    job = build_definitions(pipeline).get_repository_def().get_job("measure_judge_costs")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance)
+        event = instance.get_latest_materialization_event(dg.AssetKey(JUDGES.name))
+    assert result.success
+    assert {one.check_name for one in result.get_asset_check_evaluations() if one.passed} == {
+        *("judges_add_up", "judges_have_experiments", "judge_costs_are_not_negative")
+    }
+    (reading,) = judge_readings(lake_at(tmp_path)).readings.values()
+    assert event is not None
+    assert event.asset_materialization is not None
+    told = event.asset_materialization.metadata
+    assert told["measured_experiments"].value == len(rows(lake_at(tmp_path)))
+    assert f"{reading.unattributed_cost}".rstrip("0") + " unattributed" in str(told["judged"].value)
+
+
+def test_what_is_kept_beside_the_tables_is_plain_json_with_amounts_as_text(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    night, _ = measured(pipeline)
+    assert judge_readings(lake_at(tmp_path)).readings == night.readings
+    (row,) = json.loads(lake_at(tmp_path).read_file(JUDGES_FILE))["readings"]
+    assert {*JudgeReading._fields, "unattributed_cost"} == row.keys()
+    assert Decimal(row["total_cost"]) == Decimal(row["attributed_cost"]) + Decimal(row["unattributed_cost"])
+
+
+def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=5)
+    run_days(pipeline.settings, YESTERDAY, TODAY, clock=lambda: NOW)
+    lake, days = lake_at(tmp_path), [YESTERDAY, TODAY]
+    statement = (
+        "SELECT id, own_cost, judge_cost, whole_cost, is_measured FROM experiment_costs WHERE start_date NOT NULL"
+    )
+
+    def by_sql() -> list[tuple[Any, ...]]:
+        with duckdb.connect() as connection:
+            connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
+            connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
+            return sorted(connection.execute(statement).fetchall())
+
+    def by_python() -> list[tuple[Any, ...]]:
+        return sorted((one.id, one.own, one.judges, one.whole, one.is_measured) for one in whole_costs(lake, days))
+
+    assert {(judges, whole, is_measured) for *_, judges, whole, is_measured in by_sql()} == {(None, None, False)}
+    assert by_sql() == by_python()
+    measured(pipeline)
+    assert by_sql() == by_python()
+    assert sum(is_measured for *_, is_measured in by_python()) == 5
+    daily = lake.read_days(DAILY, days).to_pylist()
+    spent = Spent.of(daily, judge_rows(lake, days))
+    assert (spent.measured, spent.not_measured) == (5, len(by_python()) - 5)
+    assert spent.judges == sum(judges for _, _, judges, *_ in by_python() if judges is not None)
+    by_dataset = spent_by(daily, judge_rows(lake, days), lambda row: row["reference_dataset_id"])
+    assert sum(one.whole or 0 for one in by_dataset.values()) == spent.whole
