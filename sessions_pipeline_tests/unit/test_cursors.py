@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.cursors import CursorReader
+from sessions_pipeline.langsmith.cursors import CursorReader, Walk
 from sessions_pipeline.langsmith.page import Ask, Page
-from sessions_pipeline.langsmith.walks import Walk
 from sessions_pipeline.validation.records import FetchedDay, Record
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
 from sessions_pipeline_tests.unit.simulated_server import AtOnce, collected, record
