@@ -84,6 +84,12 @@ class Walk:
             self._go_on(page.next_cursor)
         return piece
 
+    def breaks(self, low: int) -> set[str]:
+        """The first sessions of pages; `""` is one that is at a sort key, or next below it."""
+        below = max((key for key in self.seen.values() if key <= low), default=None)
+        is_break = any(key == below for name, key in self.seen.items() if name in self.begins)
+        return (self.begins & self.seen.keys()) | ({""} if is_break else set())
+
     def forget(self, frontier: int) -> None:
         """Drop what was seen above a sort key."""
         self.seen = {name: key for name, key in self.seen.items() if key <= frontier}
@@ -220,8 +226,8 @@ class CursorReader:
             for some in combinations(self._walks, number):
                 low = max(walk.lowest for walk in some)
                 seen = [{name for name, key in walk.seen.items() if key > low} for walk in some]
-                begin = set.intersection(*(walk.begins & walk.seen.keys() for walk in some))
-                if not begin and all(names == seen[0] for names in seen):
+                breaks = set.intersection(*(walk.breaks(low) for walk in some))
+                if not breaks and all(names == seen[0] for names in seen):
                     self._proven = low
                     self._advance()
                     return True
