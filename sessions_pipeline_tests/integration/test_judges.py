@@ -192,6 +192,14 @@ def test_a_night_asks_once_for_each_experiment_newest_first_up_to_the_limit(sand
     assert left[1] >= len(newest) - 4
 
 
+def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=0)
+    read_days(pipeline)
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    assert (reading.attributed_cost, rows(lake_at(tmp_path))) == (0, {})
+    assert reading.unattributed_cost == reading.total_cost == dollars(judge_project(sandbox).runs)
+
+
 def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_are_young(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
