@@ -491,3 +491,10 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
     assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(spent.judges), 5, 0)
     assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == spent.judges
     assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
+    # A cost that was asked for and is unknown is not counted, either.
+    lake = Lake.open(str(tmp_path), query={})
+    day = lake.days(JUDGES)[-1]
+    one, *others = lake.read(JUDGES, day).to_pylist()
+    lake.replace(JUDGES, day, table_of(JUDGES.name, [{**one, "total_cost": None}, *others]), {})
+    assert f"; of {told['experiments'] - 4} experiments not counted\n" in summary()
+    assert json.loads(summary(as_json=True))["judges_unknown"] == 1
