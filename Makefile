@@ -47,6 +47,7 @@ ifdef SANDBOX
 	env -u LANGSMITH_BEARER_TOKEN -u LANGSMITH_WORKSPACE_ID -u SESSIONS_PIPELINE_QUERY \
 	  LANGSMITH_ENDPOINT=http://127.0.0.1:$(SANDBOX_PORT) LANGSMITH_API_KEY=sandbox-key \
 	  SESSIONS_PIPELINE_DATA_ROOT="$(CURDIR)/data/demo" DAGSTER_HOME="$(DEMO_HOME)" \
+	  SESSIONS_PIPELINE_BUDGETS="$(CURDIR)/data/demo/budgets.toml" \
 	  SESSIONS_PIPELINE_START_DATE="$$(ls data/demo/raw_sessions | sed -n 's/start_date=\([0-9]\)/\1/p' | sort | head -1)" \
 	  $(BIN)/dagster dev -w workspace.yaml
 else
@@ -65,9 +66,9 @@ screenshots: .venv/.dev ## Take the README's pictures of the UI from the demo's 
 	@$(BIN)/python docs/screenshots.py
 
 lock: .venv/.uv ## Compile the locks again from pyproject.toml
-	@$(UV_LOCKS) --group build --extra deploy -o requirements-deploy.lock
+	@$(UV_LOCKS) --group build --extra deploy --extra notify -o requirements-deploy.lock
 	@$(UV_LOCKS) --group build -c requirements-deploy.lock -o requirements.lock
-	@$(UV_LOCKS) --group dev --extra deploy -c requirements-deploy.lock -o requirements-dev.lock
+	@$(UV_LOCKS) --group dev --extra deploy --extra notify -c requirements-deploy.lock -o requirements-dev.lock
 	@$(UV_LOCKS:pyproject.toml=) --group old-readers -o requirements-old-readers.lock
 
 check: lint types test ## Style, types, import rules, size and the default suite

@@ -86,6 +86,12 @@ class PagingError(ApiError):
     """The pages do not add up: unsorted, `offset` ignored, a page that comes again, or a view that will not settle."""
 
 
+class BudgetExceededError(SessionsPipelineError):
+    """More was spent than a budget allows."""
+
+    exit_status = 3
+
+
 class LakeError(SessionsPipelineError):
     """The data root can't be read or written as it should."""
 

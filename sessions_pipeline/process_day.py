@@ -26,6 +26,7 @@ from sessions_pipeline.tables.readings import (
     dump_readings,
     latest_readings,
     load_readings,
+    noted_readings,
     open_workspaces,
 )
 from sessions_pipeline.tables.table import ALL, Reads
@@ -187,7 +188,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
     committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
     noted: list[Reading] = []
     with suppress(NotReadError):
-        noted = _noted(lake.read_file(_readings_key(day)))
+        noted = noted_readings(lake.read_file(_readings_key(day)))
     tables.last_read = tuple(latest_readings(committed, noted))
     return tables
 
@@ -218,19 +219,11 @@ def _readings_key(day: Day) -> str:
     return f"_readings/start_date={value_of(day)}.json"
 
 
-def _noted(content: bytes) -> list[Reading]:
-    """The latest reading of each workspace, as noted beside the tables; none where that is broken."""
-    try:
-        return load_readings(content)
-    except (ValueError, TypeError, AttributeError):
-        return []
-
-
 def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
     """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
 
     def noted(stored: bytes | None) -> bytes:
-        before = _noted(stored or b"")
+        before = noted_readings(stored or b"")
         return dump_readings(latest_readings(merged.readings, [*before, *merged.heard])).encode()
 
     if merged.heard:

@@ -98,6 +98,8 @@ class Settings(BaseModel):
     page_size: int = Field(100, ge=1, le=100)
     query: Annotated[Mapping[str, Any], BeforeValidator(_json_object)] = {}
     attributes: Names = ("models", "git.branch")
+    budgets: str | None = None
+    notify: SecretStr | None = None
     judge_project: str = Field("evaluators", min_length=1)
     judge_requests: int = Field(1000, ge=0)
     max_rejected_ratio: float = Field(0.2, ge=0, le=1)
@@ -138,7 +140,9 @@ def without_secrets(text: str) -> str:
         found = _variables()
     except SettingError:
         found = dict(os.environ)
-    secrets = {value for name, value in found.items() if _SECRET.search(name) and len(value) > 3}  # noqa: PLR2004
+    values = [value for name, value in found.items() if _SECRET.search(name)]
+    # SESSIONS_PIPELINE_NOTIFY may hold several.
+    secrets = {part for value in values for part in (value, *re.split(r"[\s,]+", value)) if len(part) > 3}  # noqa: PLR2004
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return _PASSWORD.sub("***@", text)
@@ -156,7 +160,8 @@ def _dotenv(file: Path) -> dict[str, str]:
         values = {"\0": None}
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
-    if any("\0" in name for name in values):  # UTF-16 without a byte order mark is valid UTF-8 with these
+    # UTF-16 without a byte order mark is valid UTF-8 with NUL characters in it.
+    if any("\0" in f"{name}{value}" for name, value in values.items()):
         raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
     return {name: _unquoted(value) for name, value in values.items() if value}
 

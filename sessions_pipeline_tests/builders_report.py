@@ -9,8 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.outputs.report.data import KEPT_COLUMNS, ReportData, kept_readings
+from sessions_pipeline.outputs.budget_file import Budget
+from sessions_pipeline.outputs.budgets import BudgetStatus
+from sessions_pipeline.outputs.judges import JudgeReading, JudgeReadings
+from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.reading import DOUBTFUL_COLUMNS, doubtful
 from sessions_pipeline.tables import (
+    DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -30,6 +35,8 @@ HOSTILE_NAMES = (
     "long" * 60,
 )
 
+BRANCHES = ("main", None, SCRIPT, "fix-42")
+
 
 def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> dict[str, Any]:
     """A row of daily costs; without a cost its only experiment is unpriced."""
@@ -47,6 +54,37 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
         "total_cost": known,
         **columns,
     }
+
+
+def by_attribute(day: date, number: int, value: str | None, cost: str | None, **columns: Any) -> dict[str, Any]:
+    """A row of `daily_cost_by_attribute`, of `git.branch` where nothing else is said."""
+    row = daily(day, number, cost)
+    measures = {name: row.get(name) for name in ("start_date", *DAILY_COST_BY_ATTRIBUTE.schema.names)}
+    return {**measures, "attribute": "git.branch", "value": value, **columns}
+
+
+def judged(day: date, number: int, cost: str | None) -> dict[str, Any]:
+    """A row of `judge_rows`: an experiment of the dataset of this number."""
+    known = None if cost is None else Decimal(cost)
+    keys = {"tenant_id": TENANT, "reference_dataset_id": dataset(number), "id": uuid(number)}
+    return {"start_date": day, **keys, "total_cost": known}
+
+
+def judge_reading(total: str | None, attributed: str, **changes: Any) -> JudgeReadings:
+    """What a judge project had spent, and what of it experiments claim."""
+    cost = None if total is None else Decimal(total)
+    left = None if cost is None else cost - Decimal(attributed)
+    read_at = datetime(2025, 4, 2, tzinfo=UTC)
+    known = {"is_exact": True, "read_at": read_at, "skipped": {}, **changes}
+    return JudgeReadings({TENANT: JudgeReading("evaluators", cost, Decimal(attributed), left, **known)})
+
+
+def budget(name: str, limit: str, used: str | None, unpriced: int = 0) -> BudgetStatus:
+    """How a budget of a month stands."""
+    known = None if used is None else Decimal(used)
+    of_month = Budget(name=name, limit=Decimal(limit), period="month")
+    days = date(2025, 3, 1), date(2025, 3, 31)
+    return BudgetStatus(of_month, *days, known, None, 9, unpriced, 0, (), datetime(2025, 4, 2, tzinfo=UTC), False)
 
 
 def summary(number: int, cost: str | None, score: float | None = None, **columns: Any) -> dict[str, Any]:
@@ -90,25 +128,32 @@ def report_of(
     projects: Sequence[Mapping[str, Any]] | None = None,
     rejected: Sequence[date | None] = (),
     sessions: Sequence[Mapping[str, Any]] = (),
+    attributes: Sequence[Mapping[str, Any]] = (),
     unread: Sequence[date] = (),
+    unfinished: Sequence[date] = (),
     read_at: datetime = datetime(2025, 4, 2, 9, 30, tzinfo=UTC),
     names: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> ReportData:
-    """A report on daily rows; both periods were read but for the days of `unread`."""
-    asked = 2 * ((last - first).days + 1)
+    """A report on daily rows; both periods, and the month before, were read but for the days of `unread`."""
+    asked = max(62, 2 * ((last - first).days + 1))
     read = frozenset({last - timedelta(days=back) for back in range(asked)} - set(unread))
-    kept = pa.schema([SESSIONS.schema.field(name) for name in KEPT_COLUMNS])
+    columns = pa.schema([SESSIONS.schema.field(name) for name in DOUBTFUL_COLUMNS])
     return ReportData(
         first=first,
         last=last,
         daily=rows,
+        attributes=attributes,
+        attribute_days=dict.fromkeys((row["attribute"] for row in attributes), read),
         experiments=experiments,
         rejected=Counter(rejected),
-        kept=kept_readings(pa.Table.from_pylist(list(sessions), kept)),
+        doubtful=doubtful([pa.Table.from_pylist(list(sessions), columns)]),
         days_read=read,
+        unfinished=frozenset(unfinished),
         projects=projects,
         names=names or {},
         readings={day: read_at for day in read if first <= day <= last},
+        **options,
     )
 
 
@@ -124,6 +169,7 @@ def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experi
             run_count=chance.randint(1, 10**4),
             total_tokens=None if chance.random() < 0.05 else chance.randint(1, 10**9),
             prompt_cost=Decimal("0.1"),
+            is_day_over=day != last,
         )
         for day in (*(day - timedelta(days=len(days)) for day in days), *days)
         for number in range(datasets)
@@ -149,6 +195,21 @@ def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experi
             }
         ],
         unread=[first + timedelta(days=8)],
+        unfinished=[last],
+        judges=[judged(day, number % datasets, _money(chance, number)) for number, day in enumerate(days)],
+        judge_readings=judge_reading("99.5", "99", is_exact=False),
+        budgets=[
+            budget(SCRIPT, "400", "330"),
+            budget("exceeded", "1", "2.5", unpriced=3),
+            budget("unknown", "0.001", None),
+        ],
+        attributes=[
+            by_attribute(day, number, value, _money(chance, number), attribute=key, run_count=chance.randint(1, 99))
+            for day in (*(day - timedelta(days=len(days)) for day in days), *days)
+            for number in range(datasets)
+            for key, value in (("models", f"model-{chance.randrange(20)}"), ("git.branch", chance.choice(BRANCHES)))
+            if chance.random() < 0.2
+        ],
         names={dataset(number): name for number, name in enumerate(HOSTILE_NAMES, 1)},
     )
 

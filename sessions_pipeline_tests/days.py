@@ -11,7 +11,17 @@ import pyarrow as pa
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.process_day import DayResult, DayTask, Rules, day_tables, process_day
-from sessions_pipeline.tables import CHECKS, DERIVED, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table
+from sessions_pipeline.tables import (
+    CHECKS,
+    DERIVED,
+    RAW_SESSIONS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+    TABLES,
+    CheckResult,
+    DayTables,
+    Table,
+)
 from sessions_pipeline.tables.table import needed
 from sessions_pipeline.validation.records import FetchedDay, read_page
 from sessions_pipeline_tests.builders import NOON
@@ -20,7 +30,7 @@ DAY = NOON.date()
 HOUR = timedelta(hours=1)
 # The morning after, so that the day is over.
 READ = datetime(2025, 3, 4, 6, tzinfo=UTC)
-DAILY = tuple(table.name for table in TABLES if table.partition == "start_date")
+DAILY = tuple(table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED))
 RULES = Rules(DAILY, 0.2, ("models", "git.branch"), None, None, READ)
 
 
@@ -82,7 +92,7 @@ class ProcessedDay:
         return {name: result.broken for name, result in results.items() if not result.passed}
 
 
-_BY_NAME = {table.name: table for table in TABLES if table.partition == "start_date"}
+_BY_NAME = {table.name: table for table in TABLES if table.name in DAILY}
 
 
 def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any) -> DayTables:

@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -180,15 +181,12 @@ class FaultyApi(Api):
         return response
 
     def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
-        return {**super().answers(), "/api/v2/sessions": self.second_sessions}
+        answers = {**super().answers(), "/api/v2/sessions": self.second_sessions}
+        return {path: partial(_or_refusal, answer) for path, answer in answers.items()}
 
     def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v2/sessions`, which the demo has no use for."""
-        try:
-            text = read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
-        except CursorError as error:
-            detail = {"loc": ["query", "cursor"], "msg": f"The cursor {error}", "type": "value_error"}
-            return JSONResponse({"detail": [detail]}, 422)
+        text = read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
         if "same_cursor" in _IN_FORCE.get():
             text = re.sub(r'"next_cursor":[^}]*}$', f'"next_cursor":"{cursor_at(0, pairs)}"}}', text)
         return Response(text, media_type="application/json")
@@ -249,6 +247,14 @@ def running_sandbox(api: FaultyApi | None = None, **options: Any) -> Iterator[Sa
     # Its company lives at another time than the tests' clocks, which would be taken for a wrong clock here.
     with serving(api.app(), tells_time=False) as url:
         yield Sandbox(url, KEY, api)
+
+
+def _or_refusal(answer: Callable[[Pairs, str], Response], pairs: Pairs, workspace: str) -> Response:
+    try:
+        return answer(pairs, workspace)
+    except CursorError as error:
+        detail = {"loc": ["query", "cursor"], "msg": f"The cursor {error}", "type": "value_error"}
+        return JSONResponse({"detail": [detail]}, 422)
 
 
 async def _answer_of(app: Any, scope: Any, receive: Any) -> Response:

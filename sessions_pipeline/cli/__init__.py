@@ -11,7 +11,7 @@ from sessions_pipeline import __version__
 from sessions_pipeline.cli.demo import demo, sandbox
 from sessions_pipeline.cli.doctor import doctor
 from sessions_pipeline.cli.listing import list_sessions
-from sessions_pipeline.cli.materialize import materialize, report
+from sessions_pipeline.cli.materialize import budget, export, materialize, report
 from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say
 from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import without_secrets
@@ -30,7 +30,7 @@ def cli() -> None:
     """  # noqa: D301 - \b is click's mark for lines that are not to be joined
 
 
-for command in (materialize, list_sessions, report, doctor, demo, sandbox):
+for command in (materialize, list_sessions, report, budget, export, doctor, demo, sandbox):
     cli.add_command(command)
 
 

@@ -1,6 +1,5 @@
 """The made-up company: `sessions-pipeline demo` reads two months of it, `sessions-pipeline sandbox` serves it alone."""
 
-import json
 import signal
 import threading
 from datetime import UTC, date, datetime, timedelta
@@ -16,6 +15,21 @@ DAYS, SHOWN = 60, 30
 # A request for each experiment's judges takes 5 ms: those of the days shown, which are some 25 a day.
 JUDGE_REQUESTS = 780
 ROOT = Path("data/demo")
+# The company never spends more than these, so that nothing is red at the first look.
+BUDGETS = """\
+[[budget]]
+name = "everything"
+limit = 350.00
+period = "month"
+
+[[budget]]
+name = "long-context"
+limit = 35.00
+period = "week"
+warn_at = 0.5
+attribute = "git.branch"
+value = "long-context"
+"""
 
 
 @click.command(short_help="See daily costs of a made-up company.", epilog="Example: sessions-pipeline demo")
@@ -35,27 +49,30 @@ def demo(days: int) -> None:
         # Judges of older experiments are asked for, too: this API keeps its traces for ever.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=SHOWN))
     print_summary(settings, made, max(first, today - timedelta(days=SHOWN - 1)), today)
-    variables = f"SESSIONS_PIPELINE_DATA_ROOT={settings.absolute_data_root} DAGSTER_HOME={settings.dagster_home}"
-    from_a_wheel = f"{variables} dagster dev -m sessions_pipeline.definitions"
+    places = {"DATA_ROOT": settings.absolute_data_root, "BUDGETS": settings.budgets}
+    variables = " ".join(f"SESSIONS_PIPELINE_{name}={place}" for name, place in places.items())
+    from_a_wheel = f"{variables} DAGSTER_HOME={settings.dagster_home} dagster dev -m sessions_pipeline.definitions"
     ui = "make dev SANDBOX=1" if DEMO.startswith("make") else from_a_wheel
     click.echo(f"Dagster  {ui}    # the same data, its graph, checks and schedules")
 
 
 def demo_settings(url: str, key: str, first: date) -> Settings:
     """Settings for the sandbox alone, and a Dagster instance of its own: nothing of the environment is used."""
-    from sessions_pipeline.orchestration import STORAGE
+    from sessions_pipeline.orchestration import storage_in
 
     home = ROOT.resolve() / "_dagster"
     home.mkdir(parents=True, exist_ok=True)
-    # The storage is named its folder, as DAGSTER_HOME may be another, or none.
-    storage = f"{STORAGE}    config:\n      base_dir: {json.dumps(str(home))}\n"
-    (home / "dagster.yaml").write_text(f"{storage}telemetry:\n  enabled: false\nnux:\n  enabled: false\n", "utf-8")
+    off = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}{off}", "utf-8")
+    budgets = ROOT.resolve() / "budgets.toml"
+    budgets.write_text(BUDGETS, "utf-8")
     return Settings.model_validate(
         {
             "LANGSMITH_API_KEY": key,
             "LANGSMITH_ENDPOINT": url,
             "SESSIONS_PIPELINE_DATA_ROOT": str(ROOT),
             "SESSIONS_PIPELINE_START_DATE": first,
+            "SESSIONS_PIPELINE_BUDGETS": str(budgets),
             "SESSIONS_PIPELINE_JUDGE_REQUESTS": JUDGE_REQUESTS,
             "DAGSTER_HOME": str(home),
         }

@@ -18,9 +18,20 @@ CLOCK_TOLERANCE_SECONDS = 60
 
 @click.command(short_help="Check what can be wrong, line by line.", epilog="Example: sessions-pipeline doctor")
 @click.option("--quick", is_flag=True, help="Only what needs no network; says nothing when all is well.")
-def doctor(*, quick: bool) -> None:
+@click.option("--fresh", is_flag=True, help="Only whether the last refresh began within three hours, for cron.")
+@click.option("--notify", is_flag=True, help="Only send a test to SESSIONS_PIPELINE_NOTIFY.")
+@click.option("--probe", "is_probe", is_flag=True, help="Only try what the API was assumed to do; prints no data.")
+def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
     """Check settings, key, reachability, clock, one one-record request, the data root and Dagster's storage."""
     settings = load_settings()
+    if fresh:
+        click.echo(f"ok    last refresh {_fresh(settings):%Y-%m-%d %H:%M} UTC")
+    if notify:
+        click.echo(f"ok    delivered by {_notify(settings)}")
+    if is_probe:
+        _probe(settings)
+    if fresh or notify or is_probe:
+        return
     if quick:
         _settings(settings)
         _credentials(settings)
@@ -45,10 +56,51 @@ def doctor(*, quick: bool) -> None:
         raise SessionsPipelineError(f"{failed} of {len(checks)} checks failed; the lines above say what to do")
 
 
+def _fresh(settings: Settings) -> datetime:
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.notifications import last_refresh
+    from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
+
+    now = datetime.now(UTC)
+    last = last_refresh(Lake.open(settings.data_root, query=settings.query, read_only=True), settings, now)
+    if last is None or now - last > FRESH_WITHIN:
+        when = f"the last refresh began at {last:%Y-%m-%d %H:%M} UTC" if last else "there was no refresh of these days"
+        raise SessionsPipelineError(f"{when}, not within three hours; see whether `dagster-daemon` runs, and its runs")
+    return last
+
+
+def _notify(settings: Settings) -> str:
+    from sessions_pipeline.outputs.notifications import VARIABLE, deliver
+
+    took, failed = deliver(settings, "a test", "Notifications arrive.", seconds=30)
+    if failed:
+        raise SessionsPipelineError(f"not delivered by {', '.join(failed)}; check its address in {VARIABLE}")
+    return ", ".join(took)
+
+
+def _probe(settings: Settings) -> None:
+    """A table in Markdown, 80 columns wide: neither names nor ids, costs or addresses."""
+    from sessions_pipeline.langsmith.client import SessionsClient
+    from sessions_pipeline.langsmith.probe import probe
+    from sessions_pipeline.langsmith.query import SessionsQuery
+
+    verdicts = {True: "holds", False: "does not hold", None: "can't be told"}
+    workspace = next(iter(settings.workspace_ids), None)
+    with SessionsClient.from_settings(settings) as client:
+        client.fetch(SessionsQuery(limit=1), workspace=workspace)
+        found = probe(client, workspace=workspace, project=settings.judge_project)
+        lines = ((f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found)
+        for cells in (("assumption", "", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines):
+            click.echo("| {:<38} | {:<13} | {:<17} |".format(*cells))
+        click.echo(f"\n{client.requests} requests, of one workspace. Paste the table into an issue: it holds no data.")
+
+
 def _settings(settings: Settings) -> str:
     from sessions_pipeline.langsmith.query import parse_narrowing
+    from sessions_pipeline.outputs.budget_file import load_budgets
 
     parse_narrowing(settings.query)
+    load_budgets(settings)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()

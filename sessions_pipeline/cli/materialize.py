@@ -1,12 +1,18 @@
-"""`materialize`: the assets of some days, as one Dagster run in this process; `report`: a page of what is there."""
+"""`materialize`: the assets of some days, as one Dagster run; `report`, `budget`, `export`: what is there."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import click
 
-from sessions_pipeline.cli.terminal import heavy_imports, load_settings
-from sessions_pipeline.errors import UsageError
+from sessions_pipeline.cli.terminal import heavy_imports, load_settings, say
+from sessions_pipeline.errors import (
+    BudgetExceededError,
+    NotReadError,
+    SessionsPipelineError,
+    SettingError,
+    UsageError,
+)
 from sessions_pipeline.settings import Settings
 
 DAY = click.DateTime(formats=["%Y-%m-%d"])
@@ -57,7 +63,9 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
+        from sessions_pipeline.outputs.budget_file import load_budgets
 
+    load_budgets(settings)
     made = run_days(settings, *window, select=select, as_of=as_of)
     print_summary(settings, made, *window, as_json=as_json)
 
@@ -101,4 +109,67 @@ def report(first: datetime | None, last: datetime | None, output: Path | None) -
         raise UsageError("give both --from and --to, or neither")
     else:
         days = latest_days(lake)
-    click.echo(write_report(lake, *days, output))
+    click.echo(write_report(lake, *days, output, budgets_at=(settings, datetime.now(UTC))))
+
+
+@click.command(
+    short_help="Show how much of each budget is used.", epilog="Example: sessions-pipeline budget --check || echo look"
+)
+@click.option("--check", is_flag=True, help="Exit 3 if a budget is exceeded, 1 if that can't be known.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def budget(*, check: bool, as_json: bool) -> None:
+    """Show what is used of each budget in the file that SESSIONS_PIPELINE_BUDGETS names, from what was read."""
+    settings = load_settings()
+    from sessions_pipeline.cli.summary import print_budgets
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.budget_file import VARIABLE, load_budgets
+    from sessions_pipeline.outputs.budgets import budget_statuses
+
+    if not (budgets := load_budgets(settings)):
+        lines = 'the lines [[budget]], name = "all experiments", limit = 400.00 and period = "month"'
+        raise SettingError(VARIABLE, f"is not set, or names no budget; set it to a TOML file with {lines}")
+    lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    statuses = budget_statuses(lake, budgets, datetime.now(UTC))
+    print_budgets(statuses, as_json=as_json)
+    exceeded = [status.budget.name for status in statuses if status.state == "exceeded"]
+    unknown = [status.budget.name for status in statuses if not status.is_known]
+    if check and exceeded:
+        raise BudgetExceededError(f"beyond the limit: {', '.join(exceeded)}")
+    if check and unknown:
+        raise SessionsPipelineError(f"can't be known, read these days first: {', '.join(unknown)}")
+
+
+FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output january.parquet"
+
+
+@click.group(short_help="Write the costs for other programs.", epilog=FOCUS)
+def export() -> None:
+    """Write the costs as a file that other programs read."""
+
+
+@export.command("focus", short_help="Write a month for finance tools.", epilog=FOCUS)
+@click.option("--month", type=click.DateTime(["%Y-%m"]), required=True, metavar="MONTH", help="UTC month, YYYY-MM.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .parquet or .csv file."
+)
+@click.option("--partial", is_flag=True, help="Write it even if days of the month were not read, or are not over.")
+def export_focus(month: datetime, output: Path, *, partial: bool) -> None:
+    """Write a month's experiments as a FOCUS 1.2 dataset: estimates, never to be added to a provider's own data."""
+    if output.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--output {output}: end its name in .parquet or .csv")
+    settings = load_settings()
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.focus import focus_costs, write_focus
+    from sessions_pipeline.outputs.formatting import day_ranges, plural
+
+    lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    found = focus_costs(lake, month.date(), datetime.now(UTC).date())
+    unread = f"{day_ranges(found.unread)}: not read since the day was over"
+    if found.unread and not partial:
+        raise NotReadError(f"{unread}; materialize the month, or take what is there with --partial")
+    write_focus(found.rows, output)
+    if found.unread:
+        say(unread)
+    if found.unknown:
+        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that")
+    click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

@@ -13,7 +13,7 @@ import sqlalchemy as db
 
 from sessions_pipeline.cli.terminal import progress_bar, say
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, SettingError, UsageError
-from sessions_pipeline.orchestration import STORAGE
+from sessions_pipeline.orchestration import storage_in
 from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.schedules import REFRESH, range_tags
@@ -101,7 +101,7 @@ def _open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
     if not home:
         say("DAGSTER_HOME is not set: this run is not kept in Dagster's history")
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "dagster.yaml").write_text(f"{STORAGE}telemetry: {{enabled: false}}\n")
+            Path(folder, "dagster.yaml").write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
             with dg.DagsterInstance.from_config(folder) as instance:
                 yield instance
         return

@@ -3,18 +3,22 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import click
 
-from sessions_pipeline.cli.terminal import print_table
+from sessions_pipeline.cli.terminal import print_table, say
 from sessions_pipeline.days import week_start
+from sessions_pipeline.errors import SettingError
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.dataset_names import Key, dataset_names
-from sessions_pipeline.outputs.formatting import EXACT, SHORT_ID, count, dataset_labels, exact, money, plural
-from sessions_pipeline.outputs.judges import Spent, judge_rows
+from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
+from sessions_pipeline.outputs.formatting import days as days_text
+from sessions_pipeline.outputs.judges import Spent, judge_rows, spent_by
 from sessions_pipeline.outputs.report import REPORT_FILE
 from sessions_pipeline.outputs.spending import Row, Totals
 from sessions_pipeline.settings import Settings
@@ -22,6 +26,10 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_S
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
+IN_JSON = (
+    *("first", "last", "used", "share", "forecast", "state", "is_known"),
+    *("experiments", "unpriced", "unjudged", "unread", "read_at"),
+)
 
 
 class Line(NamedTuple):
@@ -62,17 +70,58 @@ def print_summary(
         "total_cost": exact(whole.cost) or None,
         **_judges(spent),
     }
+    statuses = _budgets(lake, settings)
     if as_json:
+        sums["budgets"] = [_budget_as_json(status) for status in statuses]
         written = {name: [day.isoformat() for day in found] for name, found in sorted(made.items())}
         shown = [_as_json(line, names) for line in lines]
-        click.echo(json.dumps({**sums, "written": written, "lines": shown}, indent=2))
+        click.echo(json.dumps({**sums, "written": written, "lines": shown}, indent=2, default=_text))
         return
     if lines:
         _print_lines(lines, whole, names, by_week=len(days) > WEEK)
     click.echo(_closing(sums) if sums["days"] else _written(made))
+    for status in statuses:
+        state = "" if status.state == "ok" else f" - {status.state}"
+        click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _budgets(lake: Lake, settings: Settings) -> list[BudgetStatus]:
+    """How the budgets stand; one that can't be understood is said, and the run is done all the same."""
+    try:
+        return budget_statuses(lake, load_budgets(settings), datetime.now(UTC))
+    except SettingError as error:
+        say(str(error))
+        return []
+
+
+def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
+    """Print how budgets stand, and below the table what their sums do not hold."""
+    if as_json:
+        click.echo(json.dumps([_budget_as_json(one) for one in statuses], indent=2, default=_text))
+        return
+    rows = []
+    for one in statuses:
+        period, forecast = days_text(one.first, one.last), "" if one.forecast is None else money(one.forecast)
+        amounts = money(one.used), money(one.budget.limit), share(one.used, one.budget.limit)
+        rows.append((one.budget.name, period, *amounts, forecast, one.state))
+    columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
+    print_table(columns, rows, drop=("Period", "Forecast"))
+    for one in statuses:
+        if one.caveats:
+            click.echo(f"{visible(one.budget.name)}: {one.caveats}")
+
+
+def _budget_as_json(status: BudgetStatus) -> dict[str, Any]:
+    said = {name: getattr(status, name) for name in IN_JSON}
+    return {**status.budget.model_dump(exclude_none=True), **said}
+
+
+def _text(value: Decimal | date) -> str:
+    # A quotient may have 80 digits.
+    return value.isoformat() if isinstance(value, date) else f"{value:.18f}"
 
 
 def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> list[Line]:
@@ -83,17 +132,18 @@ def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> 
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     groups, spent = defaultdict(list), defaultdict[Key, Decimal](Decimal)
     for row in rows:
-        key = row["tenant_id"], row["reference_dataset_id"]
-        groups[periods[row["start_date"]], key].append(row)
-        spent[key] = EXACT.add(spent[key], row["total_cost"] or 0)
-    judges = defaultdict(list)
-    for row in judged:
-        judges[periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])].append(row)
+        groups[periods[row["start_date"]], _key(row)].append(row)
+        spent[_key(row)] += row["total_cost"] or 0  # 28 digits are enough to sort by
+    with_judges = spent_by(rows, judged, lambda row: (periods[row["start_date"]], _key(row)))
     lines = [
-        Line(period, key, days_read[period], period in parts, Totals.of(found), Spent.of(found, judges[period, key]))
+        Line(period, key, days_read[period], period in parts, Totals.of(found), with_judges[period, key])
         for (period, key), found in groups.items()
     ]
     return sorted(lines, key=lambda line: (line.period, -spent[line.key], line.key))
+
+
+def _key(row: Row) -> Key:
+    return row["tenant_id"], row["reference_dataset_id"]
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
@@ -114,19 +164,16 @@ def _judges(spent: Spent) -> dict[str, Any]:
     return {
         "judge_cost": exact(spent.judges) or None,
         "judges_measured": spent.measured,
+        "judges_unknown": spent.unknown,
         "judges_not_measured": spent.not_measured,
     }
 
 
 def _closing(sums: Mapping[str, Any]) -> str:
-    judges = "; judge calls not counted"
+    judges, left = "; judge calls not counted", sums["judges_unknown"] + sums["judges_not_measured"]
     if sums["judges_measured"]:
-        some = (
-            f", of {plural(sums['judges_not_measured'], 'experiment')} not counted"
-            if sums["judges_not_measured"]
-            else ""
-        )
-        judges = f"\nTheir judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{some}"
+        of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
+        judges = f"\nJudges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
     return (
         f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} "
         f"({plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost), "

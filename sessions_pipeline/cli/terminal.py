@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Where the output is no terminal, such as a log.
 WIDTH = 120
-NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost"}
+NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
 
 
 def escape_what_cannot_be_encoded() -> None:

@@ -31,26 +31,26 @@ class Written(NamedTuple):
 class Lake:
     """The tables under one data root. Open it with `Lake.open`."""
 
-    def __init__(self, store: Store, query: Mapping[str, Any], *, read_only: bool) -> None:
+    def __init__(self, store: Store, query: Mapping[str, Any] | None, *, read_only: bool) -> None:
+        self.is_there = marker.check(store, query)
         self._store = store
-        self._query = query
-        self._read_only = read_only
+        self._query = query or {}
+        self._read_only = read_only or query is None
         self._is_marked = False
 
     @classmethod
-    def open(cls, root: str | Store, *, query: Mapping[str, Any], read_only: bool = False) -> Self:
+    def open(cls, root: str | Store, *, query: Mapping[str, Any] | None, read_only: bool = False) -> Self:
         """The lake at `root`, a folder or `s3://bucket/prefix`; nothing is written before the first write.
 
-        `query` is what narrows the sessions that the lake is filled with. A missing root is an empty lake. A `Store`
-        in place of an address is for tests that count or disturb what it is asked for.
+        `query` is what narrows the sessions that the lake is filled with; None reads a lake whatever it was filled
+        with. A missing root is an empty lake, which is not there yet (`is_there`). A `Store` in place of an address is
+        for tests that count or disturb what it is asked for.
 
         Raises:
             LakeMismatchError: the lake was filled with another query, or by another version of this package.
             LakeError: the root can't be read.
         """
-        lake = cls(store_at(root) if isinstance(root, str) else root, query, read_only=read_only)
-        marker.check(lake._store, query)
-        return lake
+        return cls(store_at(root) if isinstance(root, str) else root, query, read_only=read_only)
 
     def lock(self, day: Day) -> AbstractContextManager[None]:
         """Keep other runs from writing to a day of any table while it is merged and written; in a bucket, nothing.

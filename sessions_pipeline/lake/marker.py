@@ -16,8 +16,8 @@ _ANEW = "point SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize anew, or go
 _NO_VERSION = '"0"'
 
 
-def check(store: Store, query: Mapping[str, Any]) -> bool:
-    """Whether the lake in `store` is there; it is then of this version's layout, and filled with `query`.
+def check(store: Store, query: Mapping[str, Any] | None) -> bool:
+    """Whether the lake in `store` is there; it is then of this version's layout, and filled with `query`, if given.
 
     Raises:
         LakeMismatchError: it has another layout, or was filled with another query.
@@ -36,7 +36,7 @@ def check(store: Store, query: Mapping[str, Any]) -> bool:
     if found != LAYOUT:
         advice = "upgrade sessions-pipeline" if found > LAYOUT else _ANEW
         raise LakeMismatchError(f"{store.uri(MARKER)}: layout {found}, where this version has {LAYOUT}; {advice}")
-    if filled_with != _canonical(query):
+    if query is not None and filled_with != _canonical(query):
         raise LakeMismatchError(
             f"{store.uri(MARKER)}: filled with the query {filled_with}, not {_canonical(query)}; set"
             " SESSIONS_PIPELINE_QUERY as it was, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere"

@@ -1,14 +1,18 @@
-"""Which sessions had runs lately, whatever day they started, and what they used on one day.
+"""Which sessions had runs lately, whatever day they started, what they used on one day, and what judges have spent.
 
 A session's totals count from its beginning and only grow; `stats_start_time` leaves out what was before. The reading
 from the day's start minus the reading from its end is the day, if nothing arrived in between: the end is read again to
 see whether something did.
+
+Evaluators are traced to a project of their own. The SDK gives each of their runs the experiment's name as metadata, and
+`stats_filter` counts only runs that match: documented by the official client for version 2, likely for version 1, and
+tried on the real API with neither.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sessions_pipeline.days import midnight
@@ -18,6 +22,7 @@ from sessions_pipeline.langsmith.lists import session_pages
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery, batches, is_uuid
 from sessions_pipeline.validation.records import Record
+from sessions_pipeline.validation.validate import validate
 
 # The cheapest of the stats, for the times of the latest runs. That these come with it is not documented.
 CHEAPEST_STATS = ("run_count",)
@@ -154,3 +159,33 @@ def _stats_since(
         if len(found) == len(ids):
             break
     return tuple(found.values())
+
+
+def read_judges(
+    client: SessionsClient,
+    project: str,
+    *,
+    workspace: str | None,
+    experiment: str | None = None,
+    since: datetime | None = None,
+) -> Mapping[str, Any] | None:
+    """`STATS` and `tenant_id` of the project that evaluators trace to, as `sessions` has them; None: no such project.
+
+    Of all its runs, of those since a time, or of those that judged the experiments of a name.
+
+    Raises:
+        ApiError: no usable answer.
+    """
+    values = {"name": project, "include_stats": True, "stats_select": STATS, "stats_start_time": since}
+    if experiment is not None:
+        values["stats_filter"] = runs_that_judge(experiment)
+    records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
+    columns = ["name", "reference_dataset_id", "tenant_id", *STATS]
+    found = validate([record.payload for record in records]).sessions.select(columns).to_pylist()
+    return next((row for row in found if row["name"] == project and row["reference_dataset_id"] is None), None)
+
+
+def runs_that_judge(experiment: str) -> str:
+    """The filter for runs whose metadata names this experiment."""
+    quoted = experiment.replace("\\", "\\\\").replace('"', '\\"')
+    return f'and(eq(metadata_key, "experiment"), eq(metadata_value, "{quoted}"))'

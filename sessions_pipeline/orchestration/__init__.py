@@ -3,6 +3,7 @@
 Here, where importing Dagster is not needed: what a `dagster.yaml` says about where events are stored.
 """
 
+import json
 from pathlib import Path
 
 import yaml
@@ -13,6 +14,11 @@ storage:
     module: sessions_pipeline.orchestration.event_storage
     class: KeptStorage
 """
+
+
+def storage_in(folder: str) -> str:
+    """The lines of a `dagster.yaml` that keep events in its folder; by themselves they go by DAGSTER_HOME."""
+    return f"{STORAGE}    config: {{base_dir: {json.dumps(folder)}}}\n"
 
 
 def slow_storage(home: str | None) -> str | None:

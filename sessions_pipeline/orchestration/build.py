@@ -3,9 +3,10 @@
 import dagster as dg
 
 from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
-from sessions_pipeline.orchestration.checks import table_checks
+from sessions_pipeline.orchestration.checks import budget_check, table_checks
 from sessions_pipeline.orchestration.judges import judge_asset
 from sessions_pipeline.orchestration.names import read_names
+from sessions_pipeline.orchestration.notifications import notifications
 from sessions_pipeline.orchestration.periods import period_assets
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.projects import measure_projects
@@ -44,7 +45,7 @@ def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[No
 
     lake = pipeline.open_lake()
     first, last = latest_days(lake)
-    address = write_report(lake, first, last)
+    address = write_report(lake, first, last, budgets_at=(pipeline.settings, pipeline.clock()))
     return dg.MaterializeResult(
         metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
     )
@@ -67,7 +68,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             judge_asset(),
             cost_report,
         ],
-        asset_checks=[table_checks()],
+        asset_checks=[table_checks(), *([budget_check()] if settings.budgets else [])],
         jobs=[
             dg.define_asset_job(
                 REFRESH,
@@ -86,7 +87,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             ),
         ],
         schedules=schedules(settings),
-        sensors=[changed_sessions(pipeline)],
+        sensors=[changed_sessions(pipeline), *([notifications(pipeline)] if settings.notify else [])],
         resources={"pipeline": pipeline},
         executor=dg.in_process_executor,
     )

@@ -8,13 +8,18 @@ from typing import Any
 import dagster as dg
 
 from sessions_pipeline.days import days_between, utc_day
+from sessions_pipeline.errors import SettingError
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.schedules import tagged_range
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.process_day import day_tables
-from sessions_pipeline.tables import CHECKS, SESSIONS, CheckResult
+from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.table import Check, needed
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
+BUDGET_CHECK = "costs_are_within_budget"
 # So many broken things are named.
 NAMED = 20
 
@@ -45,6 +50,31 @@ def table_checks() -> dg.AssetChecksDefinition:
             )
 
     return check_tables
+
+
+def budget_check() -> dg.AssetChecksDefinition:
+    """`costs_are_within_budget`; it waits for the names that budgets may go by."""
+
+    @dg.asset_check(
+        asset=DAILY.name,
+        additional_deps=[REFERENCE_DATASETS.name],
+        name=BUDGET_CHECK,
+        description="No budget has reached its warning, nor its limit.",
+    )
+    def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
+        try:
+            budgets = load_budgets(pipeline.settings)
+            statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
+        except SettingError as error:
+            return dg.AssetCheckResult(passed=False, description=str(error))
+        states = {status.state for status in statuses}
+        return dg.AssetCheckResult(
+            passed=states.isdisjoint({"warning", "exceeded"}),
+            severity=SEVERITIES["error" if "exceeded" in states else "warn"],
+            metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
+        )
+
+    return costs_are_within_budget
 
 
 def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:

@@ -3,36 +3,36 @@
 What judges cost is worth some requests, never a failed run: what the API refuses is one warning and not measured.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+from uuid import uuid4
 
 import dagster as dg
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.errors import ApiError
+from sessions_pipeline.errors import ApiError, RefusedError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.langsmith.activity import REACH
-from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.judges import Spent, can_be_asked_for, each_judged, honours_filter, read_judges
+from sessions_pipeline.langsmith.activity import REACH, read_judges
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.orchestration.assets import Made, commit, spec
-from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
-from sessions_pipeline.outputs.formatting import exact
-from sessions_pipeline.outputs.judges import JUDGES_FILE, JudgeReading, JudgeReadings, judge_readings
+from sessions_pipeline.orchestration.names import KEYS_OWN
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.formatting import EXACT
+from sessions_pipeline.outputs.judges import JUDGES_FILE, JudgeReading, JudgeReadings, judge_readings, load_readings
 from sessions_pipeline.outputs.spending import total
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables import SESSIONS, Table
 from sessions_pipeline.tables.judge_cost_by_experiment import MEASURES, NEEDED, due, merge_judges
 
 ADD_UP = "judges_add_up"
-KEYS_OWN = "the key's own workspace"
 
 
 def judge_asset() -> dg.AssetsDefinition:
@@ -48,204 +48,119 @@ def judge_asset() -> dg.AssetsDefinition:
     def measure_judges(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
-        night = measure(pipeline, context.log.warning)
-        below = [one for one in night.readings.values() if (one.unattributed_cost or 0) < 0]
-        which = {"which": "; ".join(map(_in_words, below))} if below else {}
-        result = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, metadata={"broken": len(below), **which})
-        yield dg.MaterializeResult(metadata=_facts(night), check_results=[result])
+        facts, night = measure(pipeline, context.log.warning)
+        below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
+        metadata = {**facts, **msgspec.to_builtins(night)}
+        broken = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, metadata={"which": ", ".join(below)})
+        yield dg.MaterializeResult(metadata=metadata, check_results=[broken])
 
     return measure_judges
 
 
-class Night(NamedTuple):
-    """What one measuring came to: readings by workspace, problems by the workspace that was asked for, and counts."""
-
-    readings: Mapping[str, JudgeReading]
-    problems: Mapping[str, str]
-    measured: int = 0
-    requests: int = 0
-
-
-class _Project(NamedTuple):
-    """A workspace's judge project, and what had been spent in it before the measuring."""
-
-    workspace: Workspace
-    before: Spent
-
-
-def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> Night:
+def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:
     """Measure the experiments that are due in every workspace, and keep what is unattributed beside the tables.
+
+    How many experiments and requests that were, and what came of it.
 
     Raises:
         LakeError: a file could not be read or written; the former one is intact.
     """
-    lake = pipeline.open_lake()
+    lake, settings, night = pipeline.open_lake(), pipeline.settings, JudgeReadings()
+    experiments, left = _experiments(lake), settings.judge_requests
     with pipeline.workspaces() as (client, workspaces):
         tried = [workspace.asked or KEYS_OWN for workspace in workspaces]
-        if ("name",) in parse_paths(pipeline.settings.redact):
-            reason = "SESSIONS_PIPELINE_REDACT removes the names that they are found by"
-            night = Night({}, dict.fromkeys(tried, reason))
-        else:
-            night = _measure(pipeline, lake, client, workspaces)
+        for workspace, name in zip(workspaces, tried, strict=True):
+            read = partial(read_judges, client, settings.judge_project, workspace=workspace.asked)
+            try:
+                tenant, night.readings[tenant], count = _measure(pipeline, lake, experiments, read, left)
+                left -= count
+            except ApiError as error:
+                night.problems[name] = str(error)
+                warn(f"Judges are not measured (workspace: {name}): {error}")
 
     def noted(stored: bytes | None) -> bytes:
-        before = JudgeReadings.load(stored)
+        before = load_readings(stored)
         others = {name: problem for name, problem in before.problems.items() if name not in tried}
-        return JudgeReadings({**before.readings, **night.readings}, {**others, **night.problems}).dump()
+        return msgspec.json.encode(JudgeReadings(before.readings | night.readings, others | night.problems))
 
     lake.update_file(JUDGES_FILE, noted)
-    for name, problem in night.problems.items():
-        warn(f"Judges of {name} are not measured: {problem}")
-    return night
+    return {"measured_experiments": settings.judge_requests - left, "requests": client.requests}, night
 
 
-def _measure(pipeline: Pipeline, lake: Lake, client: SessionsClient, workspaces: Sequence[Workspace]) -> Night:
-    problems, readings, measured = dict[str, str](), dict[str, JudgeReading](), 0
-    projects = list(_found(client, pipeline.settings.judge_project, workspaces, problems))
-    chosen = due(
-        _experiments(lake, {project.before["tenant_id"] for project in projects}),
-        {(row["tenant_id"], row["id"]) for row in _rows(lake, "tenant_id", "id")},
-        now=pipeline.clock(),
-        most=pipeline.settings.judge_requests,
-        young=pipeline.judge_reach,
-        can_be_asked_for=can_be_asked_for,
-    )
-    known = judge_readings(lake).readings
-    for project in projects:
-        tenant = project.before["tenant_id"]
-        mine = [row for row in chosen.rows if row["tenant_id"] == tenant]
-        try:
-            read = _each(pipeline, lake, client, project, mine)
-            reading = _total(pipeline, client, project, known.get(tenant))
-        except ApiError as error:
-            problems[project.workspace.asked or KEYS_OWN] = str(error)
-            continue
-        measured += read
-        chosen.skipped[tenant, "the API refused the name"] += len(mine) - read
-        readings[tenant] = reading
-    claimed = defaultdict[str, list[Decimal | None]](list)
-    for row in _rows(lake, "tenant_id", "total_cost"):
-        claimed[row["tenant_id"]].append(row["total_cost"])
-    for tenant, reading in readings.items():
-        skipped = {reason: count for (of, reason), count in chosen.skipped.items() if of == tenant and count}
-        readings[tenant] = reading._replace(attributed_cost=total(claimed[tenant]) or Decimal(0), skipped=skipped)
-    return Night(readings, problems, measured, client.requests)
+def _measure(
+    pipeline: Pipeline, lake: Lake, experiments: pa.Table, read: Callable[..., Mapping[str, Any] | None], most: int
+) -> tuple[str, JudgeReading, int]:
+    """Measure a workspace: its id, its reading, and how many experiments that were.
+
+    Raises:
+        ApiError: it can't be measured, the text says why; what was read before is kept.
+    """
+    project = pipeline.settings.judge_project
+    if ("name",) in parse_paths(pipeline.settings.redact):
+        raise RefusedError("SESSIONS_PIPELINE_REDACT removes the names that they are found by")
+    if (before := read()) is None:
+        raise RefusedError(f"no project is named {project}, so no judges were traced to it")
+    if (nobodys := read(experiment=uuid4().hex)) is None or nobodys["run_count"] != 0:
+        raise RefusedError("the API ignores stats_filter: for a name that nobody has it does not say 0 runs")
+    tenant = before["tenant_id"]
+    mine = experiments.filter(pc.equal(experiments.column("tenant_id"), tenant))
+    measured = {row["id"] for row in _rows(lake, tenant)}
+    chosen = due(mine, measured, now=pipeline.clock(), most=most, young=pipeline.judge_reach)
+    _each(pipeline, lake, chosen.rows, read)
+    after, read_at = read(), pipeline.clock()
+    spent = (after or before)["total_cost"]
+    is_exact = after == before and spent is not None
+    known = judge_readings(lake).readings.get(tenant)
+    if known is not None and known.project == project:
+        # Retention empties the total, too: then it is what was known of it, and what was spent since.
+        since = read(since=known.read_at) if read_at - known.read_at < REACH else None
+        kept = total((known.total_cost, since["total_cost"] if since else None))
+        if kept is not None and (spent is None or spent < kept):
+            spent, is_exact = kept, False
+    # By id, as an experiment whose start time has changed may stand on two days.
+    claimed = total({row["id"]: row["total_cost"] for row in _rows(lake, tenant)}.values()) or Decimal(0)
+    rest = None if spent is None else EXACT.subtract(spent, claimed)
+    reading = JudgeReading(project, spent, claimed, rest, is_exact, read_at, dict(chosen.skipped))
+    return tenant, reading, len(chosen.rows)
 
 
-def _found(
-    client: SessionsClient, name: str, workspaces: Sequence[Workspace], problems: dict[str, str]
-) -> Iterator[_Project]:
-    """The judge projects of workspaces whose API honours the filter; of others a line in `problems`."""
-    for workspace in workspaces:
-        try:
-            before = read_judges(client, name, workspace=workspace.asked)
-            if before is None:
-                problem = f"no project is named {name}, so no judges were traced to it"
-            elif not honours_filter(client, name, workspace=workspace.asked):
-                problem = "the API ignores stats_filter, as it found runs, or no count of them, for a name nobody has"
-            else:
-                yield _Project(workspace, before)
-                continue
-        except ApiError as error:
-            problem = str(error)
-        problems[workspace.asked or KEYS_OWN] = problem
-
-
-def _each(
-    pipeline: Pipeline, lake: Lake, client: SessionsClient, project: _Project, experiments: Sequence[Mapping[str, Any]]
-) -> int:
-    """Measure the experiments and write their days, also when the API fails in between; how many were measured.
+def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Mapping[str, Any]], read: Callable[..., Any]) -> None:
+    """Measure the experiments and write their days, also where the API fails in between.
 
     Raises:
         ApiError: no usable answer.
     """
-    read_at, settings = pipeline.clock(), pipeline.settings
-    days = defaultdict[Day, list[dict[str, Any]]](list)
-    spent = each_judged(
-        client,
-        settings.judge_project,
-        [row["name"] for row in experiments],
-        workspace=project.workspace.asked,
-        in_flight=settings.concurrency,
-    )
+    read_at, days = pipeline.clock(), defaultdict[Day, list[Mapping[str, Any]]](list)
     try:
-        for row, found in zip(experiments, spent, strict=True):
-            if found is not None:
-                measures = {name: found[name] for name in MEASURES}
+        with ThreadPoolExecutor(pipeline.settings.concurrency, thread_name_prefix="judges") as executor:
+            found = executor.map(lambda row: read(experiment=row["name"]), experiments)
+            for row, spent in zip(experiments, found, strict=True):
+                measures = {name: spent[name] if spent else None for name in MEASURES}
                 days[row["start_date"] or UNDATED].append(
                     {**row, **measures, "stats_as_of": read_at, "read_at": read_at}
                 )
     finally:
         for day, rows in days.items():
-            commit(lake, JUDGES, day, partial(_merged, read=rows))
-    return sum(map(len, days.values()))
+            commit(lake, JUDGES, day, partial(_merged, rows))
 
 
-def _merged(stored: Stored | None, read: Sequence[Mapping[str, Any]]) -> Made:
+def _merged(read: Sequence[Mapping[str, Any]], stored: Stored | None) -> Made:
     return merge_judges(stored and stored.rows, read), {}
 
 
-def _total(pipeline: Pipeline, client: SessionsClient, project: _Project, known: JudgeReading | None) -> JudgeReading:
-    """What has been spent in the project by now, whoever claims it.
-
-    Where retention has emptied the project's total, that is what was known of it and what was spent since.
-
-    Raises:
-        ApiError: no usable answer.
-    """
-    name, asked = pipeline.settings.judge_project, project.workspace.asked
-    after = read_judges(client, name, workspace=asked)
-    read_at, spent = pipeline.clock(), (after or project.before)["total_cost"]
-    is_exact = after == project.before and spent is not None
-    if known is not None and known.project == name:
-        is_told = read_at - known.read_at < REACH
-        since = read_judges(client, name, workspace=asked, since=known.read_at) if is_told else None
-        kept = total((known.total_cost, since["total_cost"] if since else None))
-        if kept is not None and (spent is None or spent < kept):
-            spent, is_exact = kept, False
-    return JudgeReading(project.before["tenant_id"], name, spent, Decimal(0), is_exact, read_at, {})
-
-
-def _experiments(lake: Lake, tenants: AbstractSet[str]) -> pa.Table:
-    """All experiments of these workspaces that the lake knows, with the day of each."""
-    parts, those = [lake.read_days(SESSIONS, [], NEEDED)], pa.array(sorted(tenants), pa.string())
-    for day in _days(lake, SESSIONS) if tenants else ():
+def _experiments(lake: Lake) -> pa.Table:
+    """All experiments that the lake knows, with the day of each."""
+    parts = [lake.read_days(SESSIONS, [], NEEDED)]
+    for day in _days(lake, SESSIONS):
         rows = lake.read_days(SESSIONS, [day], NEEDED)
-        is_one = pc.and_(rows.column("reference_dataset_id").is_valid(), pc.is_in(rows.column("tenant_id"), those))
-        parts.append(rows.filter(is_one))
+        parts.append(rows.filter(rows.column("reference_dataset_id").is_valid()))
     return pa.concat_tables(parts)
 
 
-def _rows(lake: Lake, *columns: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = lake.read_days(JUDGES, _days(lake, JUDGES), columns).to_pylist()
-    return rows
+def _rows(lake: Lake, tenant: str) -> list[dict[str, Any]]:
+    rows = lake.read_days(JUDGES, _days(lake, JUDGES), ("tenant_id", "id", "total_cost")).to_pylist()
+    return [row for row in rows if row["tenant_id"] == tenant]
 
 
 def _days(lake: Lake, table: Table) -> list[Day]:
     return [*lake.days(table), *([UNDATED] if lake.has(table, UNDATED) else [])]
-
-
-def _facts(night: Night) -> dict[str, Any]:
-    """What Dagster is told of it."""
-    reasons = Counter[str]()
-    for reading in night.readings.values():
-        reasons.update(reading.skipped)
-    told = {
-        "judged": "; ".join(map(_in_words, night.readings.values())),
-        "skipped": "; ".join(f"{count}: {reason}" for reason, count in reasons.items()),
-        "not_measured": "; ".join(f"{name}: {problem}" for name, problem in night.problems.items()),
-    }
-    return {
-        "measured_experiments": night.measured,
-        "requests": night.requests,
-        **{name: text for name, text in told.items() if text},
-    }
-
-
-def _in_words(reading: JudgeReading) -> str:
-    about = "" if reading.is_exact else ", inexact"
-    return (
-        f"{reading.tenant_id}: {exact(reading.total_cost) or 'unknown'} US dollars in all, "
-        f"{exact(reading.attributed_cost)} by experiments, "
-        f"{exact(reading.unattributed_cost) or 'unknown'} unattributed{about}"
-    )

@@ -127,6 +127,8 @@ _OPENED: "dict[str, Lake]" = {}
 def _begin(root: str, query: Mapping[str, Any]) -> None:
     """Make a process a worker: it opens the lake, leaves Ctrl-C to its parent, and ends when that is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Some supervisors start programs with SIGTERM ignored; a pool that lost a worker ends the others by it, and waits.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # What is loaded by now is never freed, and looking through it for garbage takes a twentieth of the time.
     gc.freeze()

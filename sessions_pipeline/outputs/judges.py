@@ -1,12 +1,13 @@
 """What experiments cost with their judges, and what judges have spent that no experiment claims."""
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, Self, TypeVar
+
+import msgspec
 
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.lake.lake import Lake
@@ -97,48 +98,28 @@ def spent_by(daily: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _
     return {found: Spent.of(*rows) for found, rows in groups.items()}
 
 
-class JudgeReading(NamedTuple):
+class JudgeReading(msgspec.Struct, frozen=True):
     """What a workspace's judge project had spent in all at `read_at`, and what of it the lake's experiments claim.
 
-    US dollars; None: unknown. `is_exact`: nothing moved meanwhile, and retention has emptied nothing. `skipped` counts
-    the experiments that were due and could not be measured, by the reason.
+    US dollars, exact; None: unknown. `unattributed_cost` is what no experiment claims: below zero, something is counted
+    twice, or for the wrong experiment. `is_exact`: nothing moved meanwhile, and retention has emptied nothing.
+    `skipped` counts the experiments that were not measured although they are new, or never were, by the reason.
     """
 
-    tenant_id: str
     project: str
     total_cost: Decimal | None
     attributed_cost: Decimal
+    unattributed_cost: Decimal | None
     is_exact: bool
     read_at: datetime
-    skipped: Mapping[str, int]
-
-    @property
-    def unattributed_cost(self) -> Decimal | None:
-        """What no experiment claims; below zero, something is counted twice or for the wrong experiment."""
-        return None if self.total_cost is None else EXACT.subtract(self.total_cost, self.attributed_cost)
+    skipped: dict[str, int]
 
 
-class JudgeReadings(NamedTuple):
+class JudgeReadings(msgspec.Struct):
     """The latest reading of each workspace, and why others were not measured when it was tried last."""
 
-    readings: Mapping[str, JudgeReading]
-    problems: Mapping[str, str]
-
-    @classmethod
-    def load(cls, text: str | bytes | None) -> Self:
-        """From the text in the lake; none where there is no text, or a broken one."""
-        try:
-            stored: Any = json.loads(text or "")
-            return cls({row["tenant_id"]: _reading(row) for row in stored["readings"]}, stored["problems"])
-        except (ValueError, KeyError, TypeError):
-            return cls({}, {})
-
-    def dump(self) -> bytes:
-        """As the lake keeps it: amounts as text, with each reading's unattributed cost."""
-        rows = [
-            {**reading._asdict(), "unattributed_cost": reading.unattributed_cost} for reading in self.readings.values()
-        ]
-        return json.dumps({"readings": rows, "problems": self.problems}, default=str).encode()
+    readings: dict[str, JudgeReading] = {}
+    problems: dict[str, str] = {}
 
 
 def judge_readings(lake: Lake) -> JudgeReadings:
@@ -148,15 +129,16 @@ def judge_readings(lake: Lake) -> JudgeReadings:
         LakeError: it can't be read.
     """
     with suppress(NotReadError):
-        return JudgeReadings.load(lake.read_file(JUDGES_FILE))
-    return JudgeReadings.load(None)
+        return load_readings(lake.read_file(JUDGES_FILE))
+    return JudgeReadings()
 
 
-def _reading(row: Mapping[str, Any]) -> JudgeReading:
-    known = {name: row[name] for name in JudgeReading._fields}
-    for name in ("total_cost", "attributed_cost"):
-        known[name] = None if row[name] is None else Decimal(row[name])
-    return JudgeReading(**known | {"read_at": datetime.fromisoformat(row["read_at"])})
+def load_readings(text: bytes | None) -> JudgeReadings:
+    """What such a file says; nothing where there is none, or a broken one."""
+    try:
+        return msgspec.json.decode(text or b"{}", type=JudgeReadings)
+    except msgspec.DecodeError:
+        return JudgeReadings()
 
 
 def _rows(lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
--- DuckDB views over the lake, one for each table, and the costs as a FOCUS-style table for finance tools.
+-- DuckDB views over the lake, one for each table, and the names of datasets.
 --
 --   duckdb -cmd "SET VARIABLE data_root = 'data/demo'" -init lake.sql
 --
@@ -119,42 +119,3 @@ SELECT
         ELSE name
     END AS dataset
 FROM named;
-
--- FOCUS (FinOps Open Cost and Usage Specification) column names, one row per experiment, charged to the UTC day it
--- started. Period ends are exclusive. FOCUS allows no null cost, this view does: a null is a cost that is unknown,
--- not zero. Who sends the invoice is not known here: the costs are what LangSmith computed from the models' prices.
--- Columns that FOCUS does not name begin with `x_`.
-CREATE OR REPLACE VIEW focus_costs AS
-SELECT
-    total_cost AS BilledCost,
-    total_cost AS EffectiveCost,
-    total_cost AS ListCost,
-    total_cost AS ContractedCost,
-    'USD' AS BillingCurrency,
-    date_trunc('month', start_date)::TIMESTAMP AT TIME ZONE 'UTC' AS BillingPeriodStart,
-    (date_trunc('month', start_date) + INTERVAL 1 MONTH)::TIMESTAMP AT TIME ZONE 'UTC' AS BillingPeriodEnd,
-    start_date::TIMESTAMP AT TIME ZONE 'UTC' AS ChargePeriodStart,
-    (start_date + INTERVAL 1 DAY)::TIMESTAMP AT TIME ZONE 'UTC' AS ChargePeriodEnd,
-    'Usage' AS ChargeCategory,
-    NULL::VARCHAR AS ChargeClass,
-    'Usage-Based' AS ChargeFrequency,
-    'Model calls of the experiment ' || coalesce(name, id) AS ChargeDescription,
-    'AI and Machine Learning' AS ServiceCategory,
-    'Generative AI' AS ServiceSubcategory,
-    'LangSmith experiments' AS ServiceName,
-    'LangSmith' AS ProviderName,
-    'LangChain' AS PublisherName,
-    NULL::VARCHAR AS InvoiceIssuerName,
-    NULL::VARCHAR AS BillingAccountId,
-    tenant_id AS SubAccountId,
-    id AS ResourceId,
-    name AS ResourceName,
-    'Experiment' AS ResourceType,
-    total_tokens AS ConsumedQuantity,
-    'Tokens' AS ConsumedUnit,
-    reference_dataset_id AS x_ReferenceDatasetId,
-    prompt_cost AS x_PromptCost,
-    completion_cost AS x_CompletionCost,
-    run_count AS x_RunCount
-FROM sessions
-WHERE reference_dataset_id IS NOT NULL AND start_date IS NOT NULL;

@@ -9,12 +9,14 @@ Rules:
 - What retention has emptied never replaces what was read.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,93 +48,77 @@ JUDGE_COST_BY_EXPERIMENT = Table(
     group="costs",
 )
 MEASURES = JUDGE_COST_BY_EXPERIMENT.schema.names[3:8]
-NEEDED = (
-    *("id", "tenant_id", "reference_dataset_id", "name", "start_time"),
-    *("last_run_start_time", "last_run_start_time_live"),
-)
+TIMES = ("start_time", "last_run_start_time", "last_run_start_time_live")
+NEEDED = ("id", "tenant_id", "reference_dataset_id", "name", *TIMES)
 """The columns of `sessions` that say which experiments are to be measured."""
 RECENT = timedelta(days=2)
 # The shorter time that the API keeps traces for; judges' traces are seldom kept for longer.
 YOUNG = SHORTLIVED
-Key: TypeAlias = tuple[str, str]
-"""A workspace and an experiment."""
-Row: TypeAlias = Mapping[str, Any]
+# Servers refuse addresses from 8,000 characters on, and a letter takes up to 12.
+LONGEST_NAME = 500
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Due(NamedTuple):
-    """Experiments to measure, newest first; and how many of each workspace can't be, by the reason."""
+    """Experiments to measure, newest first; and how many others will have no row, or an old one, by the reason."""
 
     rows: list[dict[str, Any]]
-    skipped: Counter[tuple[str, str]]
+    skipped: Counter[str]
 
 
-def due(
-    experiments: pa.Table,
-    measured: Collection[Key],
-    *,
-    now: datetime,
-    most: int,
-    young: timedelta,
-    can_be_asked_for: Callable[[str | None], bool],
-) -> Due:
-    """Which of all known experiments, with the columns `NEEDED`, are to be measured now, `most` at most."""
-    known_by = experiments.group_by(["tenant_id", "name"]).aggregate([("id", "count_distinct")])
-    shared = set(tuples(known_by.filter(pc.greater(known_by["id_count_distinct"], 1)), "tenant_id", "name"))
+def due(experiments: pa.Table, measured: AbstractSet[str], *, now: datetime, most: int, young: timedelta) -> Due:
+    """Which of a workspace's experiments, all that are known with the columns `NEEDED`, are to be measured now.
+
+    `measured` are the ids of those that have been, `most` is how many may be, `young` the age of rule 1.
+    """
+    named = experiments.group_by("name").aggregate([("id", "count_distinct")])
+    shared = set(named.filter(pc.greater(named["id_count_distinct"], 1)).column("name").to_pylist())
     since = pa.scalar(now - max(young, RECENT), TIMESTAMP)
-    chosen, skipped = list[dict[str, Any]](), Counter[tuple[str, str]]()
-    recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in NEEDED[4:]))
-    for row in experiments.filter(recent).to_pylist():
-        ran = max(row[name] or EPOCH for name in NEEDED[4:])
+    is_recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
+    recent, chosen, skipped = experiments.filter(is_recent).to_pylist(), list[dict[str, Any]](), Counter[str]()
+    never = set(experiments.column("id").to_pylist()).difference(measured, (row["id"] for row in recent))
+    for row in recent:
+        ran = max(row[name] or EPOCH for name in TIMES)
         started = row["start_time"] or ran
-        is_new = started > now - young and (row["tenant_id"], row["id"]) not in measured
-        if not is_new and ran < now - RECENT:
-            continue
-        if not can_be_asked_for(row["name"]):
-            skipped[row["tenant_id"], "the name can't be asked for"] += 1
-        elif (row["tenant_id"], row["name"]) in shared:
-            skipped[row["tenant_id"], "another experiment has the same name"] += 1
+        if ran < now - RECENT and (started <= now - young or row["id"] in measured):
+            never |= {row["id"]} - measured
+        elif not row["name"] or len(row["name"]) > LONGEST_NAME or _CONTROL.search(row["name"]):
+            skipped["the name can't be asked for"] += 1
+        elif row["name"] in shared:
+            skipped["another experiment has the same name"] += 1
         else:
             chosen.append({**row, "started": started})
     chosen.sort(key=itemgetter("started", "id"), reverse=True)
-    for row in chosen[most:]:
-        skipped[row["tenant_id"], "more than SESSIONS_PIPELINE_JUDGE_REQUESTS"] += 1
+    if len(chosen) > most:
+        skipped["more than SESSIONS_PIPELINE_JUDGE_REQUESTS"] = len(chosen) - most
+    if never:
+        skipped[f"never measured, and older than {young.days} days"] = len(never)
     return Due(chosen[:most], skipped)
 
 
-def merge_judges(stored: pa.Table | None, read: Sequence[Row]) -> pa.Table:
+def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The rows of a day after a reading of some of its experiments, whose rows have their `start_time`, too."""
     rows = {(row["tenant_id"], row["id"]): row for row in (stored.to_pylist() if stored else ())}
     for row in read:
         held = rows.get(key := (row["tenant_id"], row["id"]))
         both = sorted([row, *([held] if held else [])], key=itemgetter("read_at"))
-        versions = [
-            Version(place, one["read_at"], one["run_count"] or 0, None, row["start_time"])
-            for place, one in enumerate(both)
-        ]
-        source, _ = stats_of(versions)
+        source, _ = stats_of(
+            [Version(at, one["read_at"], one["run_count"] or 0, None, row["start_time"]) for at, one in enumerate(both)]
+        )
         rows[key] = {**both[source.row], "read_at": both[-1]["read_at"]}
     return pa.Table.from_pylist(list(rows.values()), JUDGE_COST_BY_EXPERIMENT.schema)
 
 
 @check(
     JUDGE_COST_BY_EXPERIMENT,
-    "Judges are counted for experiments of the day alone, once each.",
-    reads={JUDGE_COST_BY_EXPERIMENT: NEEDED[:3], SESSIONS: NEEDED[:3]},
+    "Judges are counted for experiments of the day alone, once each, and never cost less than nothing.",
+    reads={JUDGE_COST_BY_EXPERIMENT: (*NEEDED[:3], *MEASURES), SESSIONS: NEEDED[:3]},
 )
 def judges_have_experiments(day: DayTables) -> CheckResult:
-    """By id, workspace and dataset."""
-    judged = Counter(tuples(day[JUDGE_COST_BY_EXPERIMENT], *NEEDED[:3]))
-    known = set(tuples(day[SESSIONS], *NEEDED[:3]))
-    broken = [key[0] for key, times in judged.items() if times > 1 or key not in known]
-    return CheckResult(tuple(sorted(broken)), {"experiments": judged.total()})
-
-
-@check(
-    JUDGE_COST_BY_EXPERIMENT,
-    "No count or cost of judges is negative.",
-    reads={JUDGE_COST_BY_EXPERIMENT: ("id", *MEASURES)},
-)
-def judge_costs_are_not_negative(day: DayTables) -> CheckResult:
-    """Null is unknown, and all right."""
-    rows = list(tuples(day[JUDGE_COST_BY_EXPERIMENT], "id", *MEASURES))
-    return CheckResult(tuple(key for key, *values in rows if any(value is not None and value < 0 for value in values)))
+    """By id, workspace and dataset; null is unknown, and all right."""
+    known, broken = set(tuples(day[SESSIONS], *NEEDED[:3])), list[str]()
+    for row in tuples(day[JUDGE_COST_BY_EXPERIMENT], *NEEDED[:3], *MEASURES):
+        if row[:3] not in known or any(value is not None and value < 0 for value in row[3:]):
+            broken.append(row[0])
+        known.discard(row[:3])
+    return CheckResult(tuple(broken), {"experiments": day[JUDGE_COST_BY_EXPERIMENT].num_rows})

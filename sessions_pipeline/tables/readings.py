@@ -60,6 +60,14 @@ def load_readings(text: str | bytes) -> list[Reading]:
     return [Reading(**{**_NOTHING, **{name: _value(name, row[name]) for name in row}}) for row in json.loads(text)]
 
 
+def noted_readings(content: bytes) -> list[Reading]:
+    """The readings in a note that is kept beside the tables; none where it is broken."""
+    try:
+        return load_readings(content)
+    except (ValueError, TypeError, AttributeError):
+        return []
+
+
 _NOTHING: dict[str, Any] = {"asked": None, "workspaces": ()}
 
 

@@ -31,6 +31,7 @@ ALL = (
     "weekly_cost_by_reference_dataset",
     "monthly_cost_by_reference_dataset",
     "daily_cost_by_project",
+    "judge_cost_by_experiment",
     "cost_report",
 )
 # The daemon looks for new backfills twice a minute, a run's process takes seconds to start.

@@ -100,7 +100,7 @@ def test_every_row_of_the_table_is_a_row_of_the_parquet(show: Open) -> None:
     show_all(page)
     found = [
         (
-            row.locator("th").inner_text(),
+            row.locator("th").inner_text().removesuffix(" not over"),
             row.locator("bdi").get_attribute("title"),
             *(cell.inner_text() for cell in row.locator("td.n").all()),
         )
@@ -137,9 +137,9 @@ def test_the_headline_is_the_exact_total_of_the_parquet(show: Open) -> None:
 
 def test_the_sums_by_dataset_and_by_day_are_the_parquets(show: Open) -> None:
     page = show()
-    page.locator("summary").click()
+    page.get_by_text("The chart's numbers").click()
     for one in DATA.datasets:
-        exact = values(page, f"tr[data-dataset='{one.id}'] td:nth-child(2)")
+        exact = values(page, f"tr[data-dataset='{one.key}'] td:nth-child(2)")
         assert exact == ([] if one.now.cost is None else [formatting.exact(one.now.cost)])
     by_day = values(page, ".buckets td:nth-child(2)")
     assert by_day == [formatting.exact(one.totals.cost) for one in DATA.buckets if one.totals.cost is not None]
@@ -159,7 +159,7 @@ def test_a_click_sorts_and_another_turns_the_order(show: Open, name: str, number
         blanks = [text == "unknown" for text in found]
         assert blanks == sorted(blanks), "what is unknown comes last"
         if number == 1:
-            return [text for text in found if text != "unknown"]
+            return [text.removesuffix(" not over") for text in found]
         if number == 2:
             return [text.lower() for text in found]
         exact = page.locator(f"#rows tbody td:nth-child({number}) data").evaluate_all(
@@ -189,6 +189,9 @@ def test_a_search_leaves_the_matching_rows_and_their_exact_sum(show: Open) -> No
     assert page.get_by_role("status").inner_text() == (f"{len(matching)} of {len(matching)} rows found, of {len(ROWS)}")
     (total,) = values(page, "#rows tfoot td:nth-child(3)")
     assert Decimal(total or "") == sum(row["total_cost"] for row in matching if row["total_cost"] is not None)
+    before = page.locator("#rows .order").inner_text()
+    page.locator("#rows thead").get_by_role("button", name="Cost", exact=True).click()
+    assert (before, page.locator("#rows .order").inner_text()) == (", by day, latest first", ", by cost, largest first")
     page.get_by_label("Search by").fill("no such dataset")
     assert column(page, 1) == []
     assert column_of_sums(page)[0] == "unknown"
@@ -240,11 +243,53 @@ def _typed(name: str, text: str) -> Any:
     return int(text) if name.endswith(("_count", "_tokens")) else text
 
 
+def test_a_table_is_sorted_by_exact_amounts_and_its_caption_says_how(show: Open) -> None:
+    page = show()
+    table = page.locator(".datasets")
+    caption = table.locator(".order")
+    assert caption.inner_text() == ", largest change first"
+    button = table.get_by_role("button", name="Cost", exact=True)
+    for words, turn in (("largest first", True), ("smallest first", False)):
+        button.click()
+        assert caption.inner_text() == f", by cost, {words}"
+        exact = table.locator("tbody td:nth-child(2)").evaluate_all(
+            "all => all.map(one => one.querySelector('data') ? one.querySelector('data').value : null)"
+        )
+        known = [Decimal(value) for value in exact if value is not None]
+        assert known == sorted(known, reverse=turn)
+        assert exact[len(known) :] == [None] * (len(exact) - len(known)), "what is unknown comes last"
+    table.get_by_role("button", name="Dataset", exact=True).click()
+    assert caption.inner_text() == ", by dataset, A to Z"
+    names = [name.lower() for name in texts(table.locator("tbody th"))]
+    assert names == sorted(names)
+
+
+def test_costs_by_attribute_are_shown_of_a_dataset_that_is_chosen_or_clicked(show: Open) -> None:
+    page = show()
+    shown = page.locator("[data-scope]:visible")
+
+    def sums() -> list[str | None]:
+        return [one.get_attribute("value") for one in shown.locator("tfoot tr:last-child td:nth-child(2) data").all()]
+
+    def expected(place: int) -> list[str]:
+        return [formatting.exact(one.groups[place].whole.now.cost) for one in DATA.by_attribute]
+
+    assert sums() == expected(0)
+    page.get_by_label("Dataset", exact=True).select_option(index=2)
+    assert sums() == expected(2)
+    page.locator(f"[data-dataset='{DATA.datasets[0].key}'] .pick").click()
+    assert sums() == expected(1)
+    assert page.get_by_label("Dataset", exact=True).input_value() == DATA.datasets[0].key
+    page.get_by_label("Dataset", exact=True).select_option(label="All datasets")
+    assert sums() == expected(0)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(show: Open, width: str, scheme: str) -> None:
     page = show(color_scheme=scheme, viewport={"width": WIDTHS[width], "height": 900})
-    page.locator("summary").click()
+    for one in page.locator("summary").all():
+        one.click()
     found = Axe().run(page).response["violations"]
     assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
 
@@ -288,15 +333,25 @@ def test_it_prints_on_a4_in_ink_on_paper_without_controls(show: Open, tmp_path: 
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.evaluate("getComputedStyle(document.querySelector('.total')).color") == "rgb(27, 36, 48)"
-    for control in (".tools", "#more", ".skip"):
-        assert page.locator(control).is_hidden()
+    assert not page.locator(".tools:visible, #more:visible, .skip:visible").count()
     page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
     pdf = (tmp_path / "report.pdf").read_bytes()
     assert b"/MediaBox [0 0 594.95996 841.91998]" in pdf or b"/MediaBox [0 0 595 842]" in pdf
-    assert 2 <= pdf.count(b"/Type /Page\n") <= 9
+    assert 4 <= pdf.count(b"/Type /Page\n") <= 20
     # What a page is wide, less its margins, is not exceeded by anything.
     page.set_viewport_size({"width": 688, "height": 1000})
     assert page.evaluate("document.documentElement.scrollWidth") == 688
+
+
+def test_all_rows_are_printed_under_headers_that_every_page_repeats(show: Open) -> None:
+    page = show()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.locator("#rows tbody tr:visible").count() == len(ROWS)
+    assert page.locator(".buckets tbody tr:visible").count() == len(DATA.buckets)
+    assert page.locator("#rows thead").evaluate("one => getComputedStyle(one).display") == "table-header-group"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("#rows tbody tr").count() == 50
 
 
 def test_names_stay_text_when_the_script_writes_them_too(show: Open) -> None:
@@ -343,7 +398,8 @@ def test_the_keyboard_reaches_everything_that_works(show: Open) -> None:
 def test_without_scripts_the_page_still_tells_everything_but_the_older_rows(show: Open) -> None:
     page = show(java_script_enabled=False)
     assert page.locator("#rows tbody tr").count() == 50
-    assert page.locator(".tools").is_hidden()
+    assert not page.locator(".tools:visible").count()
+    assert page.locator("[data-scope]:visible").count() == len(DATA.by_attribute) == 2
     assert page.get_by_role("status").inner_text() == f"50 of {len(ROWS)} rows"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,17 +79,24 @@ def test_the_wheel_reads_a_workspace_and_reports_on_it(
     assert float(summary["total_cost"]) > 0
     report = Path(_run(command, "report", cwd=tmp_path, **sandbox).strip().splitlines()[-1].split()[-1])
     assert "<html" in report.read_text()
+    script = "import sessions_pipeline as s; print(s.read('daily_cost_by_reference_dataset').num_rows)"
+    assert int(_run(installed / "python", "-c", script, cwd=tmp_path)) > 0
     assert report.is_relative_to(tmp_path)
 
 
-def test_the_wheel_holds_no_advice_that_needs_a_checkout(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "status"), [(("doctor",), 1), (("report",), 0), (("demo", "--days", "2"), 0), (("--help",), 0)]
+)
+def test_the_wheel_holds_no_advice_that_needs_a_checkout(
+    installed: Path, tmp_path: Path, command: tuple[str, ...], status: int
+) -> None:
     done = subprocess.run(
-        [str(installed / "sessions-pipeline"), "doctor"],
+        [str(installed / "sessions-pipeline"), *command],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode != 0
-    assert "make " not in done.stdout + done.stderr
+    assert done.returncode == status
+    assert re.search(r"\bmake (check|demo|dev|report|setup|test)", done.stdout + done.stderr) is None

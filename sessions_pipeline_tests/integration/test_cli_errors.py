@@ -25,7 +25,7 @@ from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbo
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
 
-COMMANDS = ("materialize", "list", "report", "doctor", "sandbox", "demo")
+COMMANDS = ("materialize", "list", "report", "budget", "export", "doctor", "sandbox", "demo")
 TODAY = datetime.now(UTC).date()
 KEY = "lsv2_pt_d15tinc71ve_0123456789"
 
@@ -91,9 +91,9 @@ def _complains(result: Result, status: int, *words: str) -> None:
     assert all(word in result.err for word in words), result.err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "export focus"])
 def test_help_says_what_a_command_does_with_an_example(run: Run, command: str) -> None:
-    result = run(command, "--help")
+    result = run(*command.split(), "--help")
     assert result.status == 0
     assert f"Example: sessions-pipeline {command}" in " ".join(result.out.split())
 

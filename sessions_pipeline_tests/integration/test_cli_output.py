@@ -20,7 +20,7 @@ from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.report import latest_days, write_report
-from sessions_pipeline.outputs.report.data import read_report_data
+from sessions_pipeline.outputs.report.reading import read_report_data
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
@@ -210,7 +210,7 @@ def test_the_summary_is_about_what_the_run_made(tmp_path: Path, capsys: pytest.C
     ]
 
 
-def test_the_report_reads_its_days_and_as_many_before_them(tmp_path: Path) -> None:
+def test_the_report_reads_its_days_as_many_before_them_and_the_months(tmp_path: Path) -> None:
     days = [date(2026, 3, day) for day in range(1, 9)]
     more = {"reference_dataset_id": A, "total_cost": "1", "extra": {"metadata": {"dataset_name": "golden"}}}
     texts = [payload(day.day, start_time=f"{day}T12:00:00", **more) for day in reversed(days)]
@@ -224,9 +224,9 @@ def test_the_report_reads_its_days_and_as_many_before_them(tmp_path: Path) -> No
     assert made["daily_cost_by_reference_dataset"] == days
     lake = Lake.open(settings.data_root, query={})
     data = read_report_data(lake, days[4], days[6])
-    assert sorted(row["start_date"] for row in data.daily) == days[1:7]
+    assert sorted(row["start_date"] for row in data.daily) == days[:7]
     assert len(data.experiments) == 3
-    assert (data.days_read, data.names, data.projects) == (frozenset(days[1:7]), {A: "golden"}, None)
+    assert (data.days_read, data.names, data.projects) == (frozenset(days[:7]), {A: "golden"}, None)
     address = write_report(lake, days[4], days[6], tmp_path / "march.html")
     assert "$3.00" in Path(address).read_text()
     assert latest_days(lake) == (date(2026, 2, 7), days[-1])

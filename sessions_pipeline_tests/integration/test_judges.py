@@ -13,15 +13,19 @@ import dagster as dg
 import duckdb
 import pytest
 
+from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.judges import KEYS_OWN, Night, measure
+from sessions_pipeline.orchestration.judges import measure
+from sessions_pipeline.orchestration.names import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.formatting import exact
 from sessions_pipeline.outputs.judges import (
     JUDGES_FILE,
     JudgeReading,
+    JudgeReadings,
     Spent,
     judge_readings,
     judge_rows,
@@ -29,9 +33,7 @@ from sessions_pipeline.outputs.judges import (
     whole_costs,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
-from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.sandbox.parameters import SessionsQuery
-from sessions_pipeline.sandbox.second_version import CursorError
+from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
@@ -48,9 +50,21 @@ COSTS = ("prompt_cost", "completion_cost", "total_cost")
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def whole() -> Iterator[Sandbox]:
     with running_sandbox(now=NOW) as running:
         yield running
+
+
+@pytest.fixture
+def sandbox(whole: Sandbox) -> Sandbox:
+    """A young company: three weeks of it are quick to read."""
+    young = NOW - timedelta(days=21)
+    data = whole.api.data
+    assert isinstance(data, CompanyData)
+    data.sessions = [one for one in data.sessions if one.start > young or one.name == "evaluators"]
+    for one in data.sessions:
+        one.judged = tuple(judged for judged in one.judged if judged.start > young)
+    return whole
 
 
 def pipeline_at(sandbox: Sandbox, root: Path, at: datetime = NOW, **values: Any) -> Pipeline:
@@ -63,10 +77,10 @@ def read_days(pipeline: Pipeline, first: Any = YESTERDAY, last: Any = TODAY) -> 
     assert len(list(pipeline.process(days_between(first, last), tables, print))) == (last - first).days + 2
 
 
-def measured(pipeline: Pipeline) -> tuple[Night, list[str]]:
+def measured(pipeline: Pipeline) -> tuple[JudgeReadings, list[str]]:
     """One night, and what it warned of."""
     said: list[str] = []
-    return measure(pipeline, said.append), said
+    return measure(pipeline, said.append)[1], said
 
 
 def rows(lake: Lake) -> dict[str, dict[str, Any]]:
@@ -84,8 +98,9 @@ def judge_project(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> Session
     return next(one for one in sessions(sandbox, workspace) if one.name == "evaluators")
 
 
-def it_is(at: datetime, sandbox: Sandbox, workspace: str) -> None:
-    """Judges have not run yet after this time."""
+def it_is(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str) -> None:
+    """No experiment has started after this time, and no judge run."""
+    sandbox.api.data.sessions = [one for one in company if one.start <= at]  # type: ignore[attr-defined]
     judges = judge_project(sandbox, workspace)
     sandbox.api.now = judges.until = at
     for known in ("runs", "runs_by_experiment"):
@@ -110,14 +125,14 @@ def asked_for_judges(sandbox: Sandbox) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("workspace", [OTHER_WORKSPACE, pytest.param(WORKSPACE, marks=pytest.mark.long)])
 def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_project_to_the_last_digit(
-    workspace: str, sandbox: Sandbox, tmp_path: Path
+    workspace: str, whole: Sandbox, tmp_path: Path
 ) -> None:
-    first = TODAY - timedelta(days=59)
+    sandbox, first, known_later = whole, TODAY - timedelta(days=59), sessions(whole, workspace)
     for back in (46, 33, 20, 10, 0):
         # In the evening, when no experiment runs; the last night is now.
         night = TODAY - timedelta(days=back)
         at = min(NOW, midnight(night + timedelta(days=1)) - timedelta(minutes=5))
-        it_is(at, sandbox, workspace)
+        it_is(at, sandbox, known_later, workspace)
         pipeline = pipeline_at(sandbox, tmp_path, at, LANGSMITH_WORKSPACE_ID=workspace)
         read_days(pipeline, first, night)
         reading = measured(pipeline)[0].readings[workspace]
@@ -165,16 +180,24 @@ def test_both_versions_of_the_api_come_to_the_same(sandbox: Sandbox, tmp_path: P
 def test_a_night_asks_once_for_each_experiment_newest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
-    limited = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4)
-    night, _ = measured(limited)
+    told, night = measure(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
     newest = sorted(recent(sandbox), key=lambda one: one.start, reverse=True)
     assert rows(lake_at(tmp_path)).keys() == {one.id for one in newest[:4]}
     asked = asked_for_judges(sandbox)
-    assert (night.measured, night.requests, len(asked)) == (4, 4 + FIXED_REQUESTS, 4 + FIXED_REQUESTS)
+    assert told == {"measured_experiments": 4, "requests": 4 + FIXED_REQUESTS}
+    assert len(asked) == told["requests"]
     assert {one["stats_select"] for one in asked} == {"total_cost"}, "the last of five that are asked for"
     (left,) = night.readings[OTHER_WORKSPACE].skipped.items()
     assert left[0] == "more than SESSIONS_PIPELINE_JUDGE_REQUESTS"
     assert left[1] >= len(newest) - 4
+
+
+def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=0)
+    read_days(pipeline)
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    assert (reading.attributed_cost, rows(lake_at(tmp_path))) == (0, {})
+    assert reading.unattributed_cost == reading.total_cost == dollars(judge_project(sandbox).runs)
 
 
 def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_are_young(
@@ -194,8 +217,8 @@ def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_a
 
 
 def test_odd_names_are_found_and_control_characters_are_never_asked_for(sandbox: Sandbox, tmp_path: Path) -> None:
-    odd = ['say "hi"', "back\\slash", '\\"', "ends in \\", "契約 🎉", "x" * 3000, "'", "%00&name=x"]
-    unusable = ["a\x01b", "two\nlines", "\x7f", "\x85"]
+    odd = ['say "hi"', "back\\slash", '\\"', "ends in \\", "契約 🎉", "🎉" * 500, "'", "%00&name=x"]
+    unusable = ["a\x01b", "two\nlines", "\x7f", "x" * 501]
     for session, name in zip(recent(sandbox), [*odd, *unusable], strict=False):
         session.name = name
     pipeline = pipeline_at(sandbox, tmp_path)
@@ -226,6 +249,15 @@ def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattribu
     unclaimed = [run for run in judge_project(sandbox).runs if run.experiment not in names]
     assert reading.unattributed_cost == dollars(unclaimed)
     assert "the same" in {run.experiment for run in unclaimed}
+
+
+def test_an_experiment_of_the_judge_projects_name_is_not_taken_for_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    judges, namesake = judge_project(sandbox), recent(sandbox)[-1]
+    namesake.name = judges.name
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    assert measured(pipeline)[0].readings[OTHER_WORKSPACE].total_cost == dollars(judges.runs)
+    assert rows(lake_at(tmp_path))[namesake.id]["total_cost"] == dollars(judges.runs_by_experiment[judges.name])
 
 
 def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_be_inexact(
@@ -277,7 +309,7 @@ class Refusing(CompanyData):
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         if asked.stats_filter is not None:
-            raise CursorError("stats_filter is not supported")
+            SessionsQuery.read([("stats_filter", "x")], NOW)  # raises
         return super().page(asked, workspace)
 
 
@@ -289,7 +321,7 @@ class Uncounted(CompanyData):
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "stats_filter is not supported"), (Uncounted, "ignores")]
+    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "refuses a parameter"), (Uncounted, "ignores")]
 )
 def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
     data: type[CompanyData], reason: str, tmp_path: Path
@@ -298,7 +330,7 @@ def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
         pipeline = pipeline_at(sandbox, tmp_path)
         read_days(pipeline)
         night, (said,) = measured(pipeline)
-        assert said.startswith(f"Judges of {OTHER_WORKSPACE} are not measured: ")
+        assert said.startswith(f"Judges are not measured (workspace: {OTHER_WORKSPACE}): ")
         assert reason in said
         assert "\n" not in said
         assert len(asked_for_judges(sandbox)) == 2
@@ -307,16 +339,18 @@ def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
         result = run_days(pipeline.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
     assert result.success
     (event,) = result.get_asset_materialization_events()
-    assert reason in str(event.step_materialization_data.materialization.metadata["not_measured"].value)
+    assert reason in str(event.step_materialization_data.materialization.metadata["problems"].value)
 
 
 def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.api.workspaces = (OTHER_WORKSPACE,)
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_PROJECT="judges", LANGSMITH_WORKSPACE_ID="")
     read_days(pipeline)
     night, said = measured(pipeline)
-    line = f"Judges of {KEYS_OWN} are not measured: no project is named judges, so no judges were traced to it"
-    assert said == [line]
-    assert (night.readings, night.measured, rows(lake_at(tmp_path))) == ({}, 0, {})
+    line = "no project is named judges, so no judges were traced to it"
+    assert said == [f"Judges are not measured (workspace: {KEYS_OWN}): {line}"]
+    assert night.problems == {KEYS_OWN: line}
+    assert (night.readings, rows(lake_at(tmp_path))) == ({}, {})
 
 
 def test_where_names_are_private_nothing_is_asked(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -341,20 +375,13 @@ def test_a_workspace_that_can_not_be_measured_costs_the_other_nothing_and_is_for
     assert (kept.readings.keys(), kept.problems) == ({WORKSPACE, OTHER_WORKSPACE}, {})
 
 
-def test_a_name_that_is_refused_is_skipped_and_an_api_that_fails_keeps_what_was_read(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_an_api_that_fails_in_between_keeps_what_was_read(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_CONCURRENCY=1)
     read_days(pipeline)
     sandbox.faults.add(Fault("status", 404, times=None, after=6))
     night, (said,) = measured(pipeline)
     assert "404" in said
     assert (night.readings, len(rows(lake_at(tmp_path)))) == ({}, 6 - 2)
-    sandbox.faults.clear()
-    sandbox.faults.add(Fault("status", 403, after=6))
-    night, said_of = measured(pipeline)
-    assert said_of == []
-    assert night.readings[OTHER_WORKSPACE].skipped == {"the API refused the name": 1}
 
 
 def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -376,7 +403,7 @@ def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: S
     assert reading.unattributed_cost < -900_000
     (broken,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "judges_add_up"]
     assert (broken.passed, broken.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert str(reading.unattributed_cost).rstrip("0") in str(broken.metadata["which"].value)
+    assert broken.metadata["which"].value == OTHER_WORKSPACE
 
 
 def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
@@ -389,15 +416,14 @@ def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
         result = job.execute_in_process(instance=instance)
         event = instance.get_latest_materialization_event(dg.AssetKey(JUDGES.name))
     assert result.success
-    assert {one.check_name for one in result.get_asset_check_evaluations() if one.passed} == {
-        *("judges_add_up", "judges_have_experiments", "judge_costs_are_not_negative")
-    }
+    passed = {one.check_name for one in result.get_asset_check_evaluations() if one.passed}
+    assert passed == {"judges_add_up", "judges_have_experiments"}
     (reading,) = judge_readings(lake_at(tmp_path)).readings.values()
     assert event is not None
     assert event.asset_materialization is not None
     told = event.asset_materialization.metadata
     assert told["measured_experiments"].value == len(rows(lake_at(tmp_path)))
-    assert f"{reading.unattributed_cost}".rstrip("0") + " unattributed" in str(told["judged"].value)
+    assert told["readings"].value[OTHER_WORKSPACE]["unattributed_cost"] == str(reading.unattributed_cost)  # type: ignore[index, call-overload]
 
 
 def test_what_is_kept_beside_the_tables_is_plain_json_with_amounts_as_text(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -405,8 +431,8 @@ def test_what_is_kept_beside_the_tables_is_plain_json_with_amounts_as_text(sandb
     read_days(pipeline)
     night, _ = measured(pipeline)
     assert judge_readings(lake_at(tmp_path)).readings == night.readings
-    (row,) = json.loads(lake_at(tmp_path).read_file(JUDGES_FILE))["readings"]
-    assert {*JudgeReading._fields, "unattributed_cost"} == row.keys()
+    row = json.loads(lake_at(tmp_path).read_file(JUDGES_FILE))["readings"][OTHER_WORKSPACE]
+    assert row.keys() == set(JudgeReading.__struct_fields__)
     assert Decimal(row["total_cost"]) == Decimal(row["attributed_cost"]) + Decimal(row["unattributed_cost"])
 
 
@@ -438,3 +464,37 @@ def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp
     assert spent.judges == sum(judges for _, _, judges, *_ in by_python() if judges is not None)
     by_dataset = spent_by(daily, judge_rows(lake, days), lambda row: row["reference_dataset_id"])
     assert sum(one.whole or 0 for one in by_dataset.values()) == spent.whole
+
+
+def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_where_not(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline, days = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=5), [YESTERDAY, TODAY]
+    read_days(pipeline)
+
+    def summary(**more: Any) -> str:
+        print_summary(pipeline.settings, {DAILY.name: days}, *days, **more)
+        return capsys.readouterr().out
+
+    assert " US dollars; judge calls not counted\n" in summary()
+    told = json.loads(summary(as_json=True))
+    assert (told["judge_cost"], told["judges_measured"]) == (None, 0)
+    assert told["judges_not_measured"] == told["experiments"] > 5
+    measured(pipeline)
+    spent = Spent.of([], judge_rows(lake_at(tmp_path), days))
+    assert (
+        f"\nJudges, exactly: {exact(spent.judges)} US dollars; of {told['experiments'] - 5} experiments not counted\n"
+        in (summary())
+    )
+    assert "judge calls" not in summary()
+    told = json.loads(summary(as_json=True))
+    assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(spent.judges), 5, 0)
+    assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == spent.judges
+    assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
+    # A cost that was asked for and is unknown is not counted, either.
+    lake = Lake.open(str(tmp_path), query={})
+    day = lake.days(JUDGES)[-1]
+    one, *others = lake.read(JUDGES, day).to_pylist()
+    lake.replace(JUDGES, day, table_of(JUDGES.name, [{**one, "total_cost": None}, *others]), {})
+    assert f"; of {told['experiments'] - 4} experiments not counted\n" in summary()
+    assert json.loads(summary(as_json=True))["judges_unknown"] == 1

@@ -136,6 +136,28 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
     assert not any(_is_alive(process) for process in processes)
 
 
+LOST = """
+import signal, sys
+from sessions_pipeline.errors import WorkerLostError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration import workers
+from sessions_pipeline_tests.integration.test_workers import die, who
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+try:
+    with workers.workers_for(2, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
+        list(crew.each(who, range(40)))
+        list(crew.each(die, [2]))
+except WorkerLostError:
+    print("lost")
+"""
+
+
+def test_a_run_that_lost_a_worker_ends_also_where_it_was_started_with_sigterm_ignored(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOST, str(tmp_path)]
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout == "lost\n"
+
+
 def _is_alive(process: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()

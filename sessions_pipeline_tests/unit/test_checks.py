@@ -12,6 +12,7 @@ from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
     RAW_SESSIONS,
     REJECTED_SESSIONS,
     SESSION_FEEDBACK,
@@ -236,3 +237,24 @@ def test_the_rows_of_an_attribute_add_up_to_the_dataset(columns: dict[str, Any],
     assert found("attributes_add_up", rows, metadata=metadata).passed is kept
     none = {**rows, DAILY_COST_BY_ATTRIBUTE: NOTHING[DAILY_COST_BY_ATTRIBUTE]}
     assert not found("attributes_add_up", none, metadata=metadata).passed
+
+
+def judges(**columns: Any) -> dict[Table, pa.Table]:
+    row = {**dict.fromkeys(JUDGE_COST_BY_EXPERIMENT.schema.names), "id": uuid(1), "tenant_id": TENANT}
+    row |= {"reference_dataset_id": dataset(1), "stats_as_of": READ, "read_at": READ, **columns}
+    return {JUDGE_COST_BY_EXPERIMENT: table_of(JUDGE_COST_BY_EXPERIMENT.name, [row])}
+
+
+def test_judges_are_counted_for_the_days_experiments_alone_and_once() -> None:
+    held = sessions(experiment(1), session(2))
+    assert found("judges_have_experiments", {**held, **judges()}).counts == {"experiments": 1}
+    assert found("judges_have_experiments", {**held, **judges()}).passed
+    for wrong in ({"id": uuid(3)}, {"tenant_id": dataset(9)}, {"reference_dataset_id": dataset(2)}, {"id": uuid(2)}):
+        assert not found("judges_have_experiments", {**held, **judges(**wrong)}).passed
+    twice = pa.concat_tables([*judges().values(), *judges().values()])
+    assert found("judges_have_experiments", {**held, JUDGE_COST_BY_EXPERIMENT: twice}).broken == (uuid(1),)
+
+
+@pytest.mark.parametrize(("columns", "kept"), [({}, True), ({"total_cost": "-0.1"}, False), ({"run_count": -1}, False)])
+def test_judges_never_cost_less_than_nothing(columns: dict[str, Any], kept: bool) -> None:
+    assert found("judges_have_experiments", {**sessions(experiment(1)), **judges(**columns)}).passed is kept

@@ -12,19 +12,20 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from sessions_pipeline.outputs.judges import JudgeReadings
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.report.ranking import panels
-from sessions_pipeline_tests.builders import dataset
+from sessions_pipeline_tests.builders import TENANT, dataset
 from sessions_pipeline_tests.builders_report import (
     FIRST,
     LAST,
     SCRIPT,
+    by_attribute,
     daily,
+    judge_reading,
+    judged,
     made_up,
     project,
     report_of,
@@ -63,6 +64,7 @@ class Page(HTMLParser):
         self._inside = ""
         if tag == "tr":
             self._row = None
+        self.text += " " * (tag in ("td", "th", "dt", "dd"))
 
     def handle_data(self, data: str) -> None:
         if self._inside == "script":
@@ -94,7 +96,7 @@ def test_the_total_is_the_exact_sum_of_the_period_alone() -> None:
 
 def test_each_datasets_row_holds_its_exact_cost_its_experiments_and_those_without_a_cost() -> None:
     html = build_report(report_of(daily(FIRST, 1, "1.000000000000000007"), daily(LAST, 1, None), daily(BEFORE, 1, "2")))
-    assert Page(html).values[dataset(1)] == ["1.000000000000000007", "2", "2", "1"]
+    assert Page(html).values[dataset(1)] == ["1.000000000000000007", "-0.999999999999999993", "2", "1"]
 
 
 def test_an_unknown_cost_is_called_unknown_and_never_zero() -> None:
@@ -109,27 +111,43 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
     assert data.unit == unit
     parts = [cost for bucket in data.buckets for cost in bucket.costs.values()]
     assert sum(parts) == sum(bucket.totals.cost or 0 for bucket in data.buckets) == data.now.cost
-    assert sum(bucket.days for bucket in data.buckets) == days
-    assert sum(bucket.days_read for bucket in data.buckets) == days - len(data.unread)
+    assert sum(not bucket.is_read for bucket in data.buckets) == len(data.unread)
 
 
 @pytest.mark.parametrize(
     ("rows", "unread", "said"),
     [
-        ([daily(BEFORE, 1, "8")], [], "+25.0 % against $8.00 in the period before (30 Jan \N{EN DASH} 28 Feb 2025)."),
-        ([daily(BEFORE, 1, "20")], [], "▼ \N{MINUS SIGN}50.0 % against $20.00"),
-        ([daily(BEFORE, 1, "10")], [], "no change against $10.00"),
-        ([daily(BEFORE, 1, None)], [], "unknown against unknown in the period before"),
+        ([daily(BEFORE, 1, "8")], [], "+25.0 % against the 30 days before (30 Jan \N{EN DASH} 28 Feb 2025): $8.00."),
+        ([daily(BEFORE, 1, "20")], [], "▼ \N{MINUS SIGN}50.0 % against the 30 days before"),
+        ([daily(BEFORE, 1, "10")], [], "no change against"),
+        ([daily(BEFORE, 1, None)], [], "unknown against"),
         ([], [], "No experiments in the period before"),
-        ([daily(BEFORE, 1, "8")], [BEFORE - timedelta(days=3)], "of which only 29 of 30 days were read"),
-        ([daily(BEFORE, 1, "8")], [LAST], "1 of 30 days of this period were not read"),
+        (
+            [daily(BEFORE, 1, "8"), daily(FIRST + timedelta(days=26), 1, "99")],
+            [BEFORE - timedelta(days=3)],
+            "+25.0 % like for like: $10.00 on the 29 of 30 days that were read and over in both periods, against",
+        ),
+        (
+            [daily(BEFORE, 1, "99"), daily(BEFORE - timedelta(days=29), 1, "8")],
+            [LAST],
+            "+25.0 % like for like: $10.00 on the 29 of 30 days",
+        ),
         ([], [FIRST - timedelta(days=back) for back in range(1, 31)], "was not read, so there is nothing to compare"),
     ],
 )
-def test_the_change_against_the_period_before_is_told_with_what_is_known(
+def test_the_change_is_told_on_as_many_days_of_both_periods(
     rows: list[dict[str, Any]], unread: list[date], said: str
 ) -> None:
     assert said in words(build_report(report_of(daily(FIRST, 1, "10"), *rows, unread=unread)))
+
+
+def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
+    rows = [daily(FIRST, 1, "10"), daily(LAST, 1, "0.01"), daily(FIRST - timedelta(days=30), 1, "5")]
+    rows.append(daily(BEFORE, 1, "1000"))
+    data = report_of(*rows, unfinished=[LAST])
+    assert data.now.cost == Decimal("10.01")
+    assert (data.whole.alike.cost, data.whole.before.cost) == (10, 5)
+    assert "like for like: $10.00 on the 29 of 30 days" in words(build_report(data))
 
 
 def test_what_moved_the_total_is_named_the_largest_first() -> None:
@@ -143,7 +161,7 @@ def test_what_moved_the_total_is_named_the_largest_first() -> None:
 
 
 def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
-    kept = {"reference_dataset_id": dataset(1), "total_cost": Decimal(3), "missing_since": None}
+    kept = {"reference_dataset_id": dataset(1), "total_cost": Decimal(3), "missing_since": None, "problems": None}
     at = datetime(2025, 4, 1, tzinfo=UTC)
     data = report_of(
         daily(FIRST, 1, "5", zero_cost_with_tokens_count=2),
@@ -154,47 +172,212 @@ def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
             {**kept, "fetched_at": at, "stats_as_of": at - timedelta(days=9)},
             {**kept, "fetched_at": at, "stats_as_of": at, "missing_since": at, "total_cost": None},
             {**kept, "fetched_at": at, "stats_as_of": None, "missing_since": at, "total_cost": Decimal(1)},
-            {**kept, "fetched_at": at, "stats_as_of": at},
+            {**kept, "fetched_at": at, "stats_as_of": at, "problems": ["total_cost: is negative (-1)"]},
             {**kept, "fetched_at": at, "stats_as_of": at - timedelta(days=9), "reference_dataset_id": None},
         ],
         unread=[date(2025, 3, 5), date(2025, 3, 6), date(2025, 3, 9)],
+        unfinished=[LAST],
     )
     told = {caveat.key: (caveat.fine, f"{caveat.headline} {caveat.text}") for caveat in caveats(data)}
     assert not any(fine for key, (fine, _) in told.items() if key != "read_at")
     assert told["unpriced"][1].startswith("1 of 2 experiments without a cost")
     assert told["zero_cost"][1].startswith("2 experiments cost exactly $0")
-    assert told["days"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
+    assert told["unread"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
+    assert told["open_days"][1].startswith(
+        "The last day is not complete 30 Mar 2025 was not over when it was last read"
+    )
+    assert told["problems"][1].startswith("1 experiment with a cost that can't be used")
     assert told["rejected"][1].startswith("4 records rejected")
     assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]
     assert told["kept"][1].startswith("3 experiments kept, $4.00")
     assert told["read_at"][1].startswith("Last read 2 Apr 2025, 09:30 UTC")
     assert told["undated"][1].startswith("1 experiment without a start time")
 
-    fine = report_of(daily(FIRST, 1, "5"))
-    assert all(caveat.fine for caveat in caveats(fine))
-    html = build_report(fine)
-    assert html.index("How far to trust these numbers") < html.index("Cost by dataset")
+    assert "Nothing is missing" not in words(build_report(data))
 
 
-def test_a_day_that_was_not_over_when_it_was_read_is_told() -> None:
-    data = report_of(daily(FIRST, 1, "5"), read_at=datetime(2025, 3, 30, 23, 59, tzinfo=UTC))
-    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "days")
-    assert not caveat.fine
-    assert caveat.headline == "The last day is not complete"
-    assert caveat.text == "30 Mar 2025 was not over when it was last read; costs will grow."
+EMPTIED = {
+    "reference_dataset_id": dataset(1),
+    "fetched_at": datetime(2025, 4, 1, tzinfo=UTC),
+    "stats_as_of": datetime(2025, 3, 1, tzinfo=UTC),
+}
+BROKEN: dict[str, dict[str, Any]] = {
+    "unpriced": {"rows": [daily(FIRST, 1, None)]},
+    "zero_cost": {"rows": [daily(FIRST, 1, "5", zero_cost_with_tokens_count=1)]},
+    "undated": {"rows": [daily(FIRST, 1, "5"), daily(None, 1, "5")]},
+    "unread": {"unread": [LAST]},
+    "open_days": {"unfinished": [LAST]},
+    "parts": {"first": date(2025, 1, 1)},
+    "rejected": {"rejected": [None]},
+    "kept": {"sessions": [EMPTIED]},
+    "problems": {
+        "sessions": [{**EMPTIED, "stats_as_of": EMPTIED["fetched_at"], "problems": ["total_cost: is negative"]}]
+    },
+    "judges": {"judges": [judged(FIRST, 1, None)]},
+    "unattributed": {"judge_readings": judge_reading("1", "1", is_exact=False)},
+}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_nothing_is_missing_is_said_only_where_nothing_is(key: str) -> None:
+    measured = {"rows": [daily(FIRST, 1, "5")], "judges": [judged(FIRST, 1, "2")]}
+    fine = report_of(*measured["rows"], judges=measured["judges"], judge_readings=judge_reading("2", "2"))
+    assert [caveat.key for caveat in caveats(fine) if not caveat.fine] == []
+    assert "Nothing is missing from the totals" in words(build_report(fine))
+    options = {**measured, **BROKEN[key]}
+    data = report_of(*options.pop("rows"), **options)
+    assert [caveat.key for caveat in caveats(data) if not caveat.fine] == [key]
+    text = words(build_report(data))
+    assert "Nothing is missing" not in text
+    assert "One thing to know before you quote them" in text
 
 
 def test_days_that_were_never_read_again_after_their_end_are_told() -> None:
-    early = {FIRST + timedelta(days=days): datetime(2025, 3, 2, 12, tzinfo=UTC) for days in (1, 2)}
-    data = report_of(daily(FIRST, 1, "5"))
-    data = replace(data, readings={**data.readings, **early})
-    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "days")
+    data = report_of(daily(FIRST, 1, "5"), unfinished=[FIRST + timedelta(days=days) for days in (1, 2)])
+    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "open_days")
     assert (caveat.fine, caveat.headline) == (False, "2 days not complete")
     assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025 were not over when they were last read; costs will grow."
 
 
-def test_what_judges_spent_is_said_not_to_be_counted() -> None:
-    assert "Judge calls are not counted" in words(build_report(made_up()))
+def test_parts_of_weeks_are_told_and_marked() -> None:
+    first = date(2025, 1, 2)
+    data = report_of(daily(first, 1, "5"), first=first, last=date(2025, 3, 31))
+    assert [bucket.lacks for bucket in data.buckets if bucket.lacks] == [
+        "only 4 of the week's 7 days",
+        "only 1 of the week's 7 days",
+    ]
+    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "parts")
+    assert caveat.headline == "2 parts of a week"
+    assert "2 Jan \N{EN DASH} 5 Jan 2025 and 31 Mar 2025" in caveat.text
+    assert not [caveat for caveat in caveats(report_of(daily(FIRST, 1, "5"))) if caveat.key == "parts"]
+
+
+def test_what_is_not_noted_of_readings_is_told() -> None:
+    data = replace(report_of(daily(FIRST, 1, "5")), readings={})
+    (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "read_at")
+    assert (caveat.fine, caveat.headline) == (False, "No time of the last reading of 30 days")
+
+
+def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
+    def month(last: date, **options: Any) -> Any:
+        rows = [daily(date(2025, 3, day), 1, "2") for day in range(1, last.day + 1)]
+        before = [daily(date(2025, 2, 3), 1, "4"), daily(date(2025, 2, 28), 1, "100")]
+        return report_of(*rows, *before, first=last - timedelta(days=29), last=last, **options)
+
+    data = month(date(2025, 3, 10), unfinished=[date(2025, 3, 10)])
+    assert data.month.spending.now.cost == 20
+    assert data.month.forecast == Decimal(20) / 10 * 31
+    assert (data.month.spending.alike.cost, data.month.spending.before.cost) == (18, 4)
+    text = words(build_report(data))
+    assert "Mar 2025 so far 1 Mar \N{EN DASH} 10 Mar 2025 $20.00 10 days, the last not over" in text
+    assert "$62.00 If it goes on as in these 10 days" in text
+    assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days of each, read and over" in text
+    assert month(date(2025, 3, 2)).month.forecast is None
+    assert "From the third day on" in words(build_report(month(date(2025, 3, 2))))
+    assert month(date(2025, 3, 10), unread=[date(2025, 3, 4)]).month.forecast is None
+    assert month(date(2025, 3, 10), latest=date(2025, 4, 1)).month.forecast is None
+    over = month(date(2025, 3, 31))
+    assert over.month.forecast is None
+    assert "The month is over" in words(build_report(over))
+    assert over.month.spending.before.cost == 104
+
+
+ATTRIBUTES = [
+    by_attribute(FIRST, 1, "main", "1.000000000000000001", run_count=10),
+    by_attribute(FIRST, 1, "fix-42", "5", run_count=10, session_count=2),
+    by_attribute(FIRST, 2, "main", "2", run_count=10),
+    by_attribute(FIRST, 2, None, None, run_count=3),
+    by_attribute(FIRST - timedelta(days=30), 1, "fix-42", "4", run_count=10),
+    by_attribute(FIRST - timedelta(days=30), 2, "gone", "9", run_count=10),
+    by_attribute(FIRST, 2, SCRIPT, "0.5", run_count=10, attribute="models"),
+]
+
+
+def rows_of(table: str) -> list[str]:
+    return [words(row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.DOTALL)]
+
+
+def test_costs_by_an_attribute_are_told_with_their_change_and_their_cost_per_run() -> None:
+    data = report_of(daily(FIRST, 1, "6"), daily(FIRST, 2, "2"), attributes=ATTRIBUTES, names={dataset(2): "golden"})
+    html = build_report(data)
+    (table,) = re.findall(r'<caption id="attribute-1-1">.*?</table>', html, re.DOTALL)
+    assert "Cost by git.branch, all datasets, judge calls not counted, largest change first" in words(table)
+    assert rows_of(table)[1:] == [
+        "gone none \N{EN DASH} \N{MINUS SIGN}$9.00 gone unknown 0 0",
+        "main $3.00 37.5 % +$3.00 new $0.15 2 0",
+        "fix-42 $5.00 62.5 % +$1.00 ▲ +25.0 % $0.50 ▲ +25.0 % 2 0",
+        "(not stated) unknown \N{EN DASH} unknown unknown 1 1",
+        "All $8.00 \N{MINUS SIGN}$5.00 ▼ \N{MINUS SIGN}38.5 % ≥ $0.24 ▼ \N{MINUS SIGN}62.7 % 5 1",
+    ]
+
+
+def test_costs_by_an_attribute_can_be_had_for_one_dataset_and_are_all_there_without_scripts() -> None:
+    data = report_of(daily(FIRST, 1, "6"), daily(FIRST, 2, "2"), attributes=ATTRIBUTES, names={dataset(2): "golden"})
+    page = Page(build_report(data))
+    scopes = [(one["data-scope"], "hidden" in one) for _, one in page.tags if "data-scope" in one]
+    assert scopes == [("", False), (dataset(1), True), (dataset(2), True)] * 2
+    assert [one["value"] for tag, one in page.tags if tag == "option"] == ["", dataset(1), dataset(2)]
+    whole, *_, golden = data.by_attribute[0].groups
+    assert whole.whole.now.cost == Decimal("8.000000000000000001")
+    assert {one.name: one.now.cost for one in golden.values} == {"gone": None, "main": 2, "(not stated)": None}
+
+
+def test_the_values_that_cost_least_are_summed_to_a_line() -> None:
+    rows = [by_attribute(FIRST, 1, f"branch-{number}", f"{number}.1") for number in range(1, 21)]
+    (attribute,) = report_of(daily(FIRST, 1, "212"), attributes=rows).by_attribute
+    group = attribute.groups[0]
+    assert [one.key for one in group.values] == [f"branch-{number}" for number in range(20, 8, -1)]
+    assert group.others is not None
+    assert (group.others.name, group.others.now.cost) == ("8 others", Decimal("36.8"))
+
+
+def test_days_that_were_not_summed_by_an_attribute_are_told_and_not_compared() -> None:
+    days = frozenset([FIRST, FIRST + timedelta(days=1), FIRST - timedelta(days=30)])
+    data = replace(report_of(daily(FIRST, 1, "6"), attributes=ATTRIBUTES), attribute_days={"git.branch": days})
+    (attribute,) = data.by_attribute
+    assert (attribute.unread, attribute.period.alike) == (28, frozenset([FIRST]))
+    assert "On 28 days of this period costs were not summed by it." in words(build_report(data))
+
+
+def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
+    unread = [FIRST - timedelta(days=30)]
+    text = words(build_report(report_of(daily(FIRST, 1, "5"), unread=unread)))
+    assert "the lake has no table daily_cost_by_attribute of it" in text
+    assert "--select daily_cost_by_attribute --from 2025-01-31 --to 2025-03-30" in text
+
+
+def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
+    tried = JudgeReadings({}, {TENANT: "the API ignores it"})
+    text = words(build_report(replace(made_up(), judges=(), judge_readings=tried)))
+    assert "Judge calls are not counted" in text
+    assert f"At the last try, {TENANT}: the API ignores it." in text
+    assert text.count("udge calls not counted") >= 8
+    assert "--select judge_cost_by_experiment --from 2025-03-01 --to 2025-03-30" in text
+
+
+def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> None:
+    rows = daily(FIRST, 1, "252.000000000000000001"), daily(FIRST, 2, "1"), daily(LAST, 2, None)
+    judges = [judged(FIRST, 1, "160"), judged(FIRST, 2, None)]
+    reading = judge_reading("200", "160", is_exact=False, skipped={"another experiment has the same name": 1})
+    data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
+    html = build_report(data)
+    text = words(html)
+    assert "at least $253.00 $160.00 more for their judges (those of 2 experiments are not counted): $413.00" in text
+    assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
+    assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
+    assert "da000000 $1.00 unknown $1.00 \N{EN DASH} 2" in text
+    assert "All $253.00 $160.00 $413.00 38.7 % 2" in text
+    assert "Unattributed: $40.00 (inexact), which the project evaluators had spent by 2 Apr 2025" in text
+    assert "In all it was $200.00, $160.00 of it on experiments" in text
+    assert "Judges of 2 of 3 experiments not counted" in text
+    assert "At the last try, 1: another experiment has the same name." in text
+
+
+def test_judges_that_spent_less_than_nothing_on_no_experiment_are_an_error_that_is_shown() -> None:
+    data = report_of(daily(FIRST, 1, "5"), judges=[judged(FIRST, 1, "2")], judge_readings=judge_reading("1", "2"))
+    text = words(build_report(data))
+    assert "Judges' costs do not add up" in text
+    assert "Unattributed: -$1.00" in text
 
 
 def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> None:
@@ -204,43 +387,29 @@ def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> Non
     assert listed == [(rows[at]["id"], f"{at + 1}.000000000000000001") for at in range(13, 3, -1)]
 
 
+def test_the_most_expensive_experiments_are_told_with_their_judges_and_the_whole() -> None:
+    rows = [summary(1, "4.000000000000000001"), summary(2, "3"), summary(3, "2")]
+    judges = [judged(FIRST, 1, "6"), judged(FIRST, 2, None)]
+    html = build_report(report_of(daily(FIRST, 1, "9"), experiments=rows, judges=judges))
+    assert Page(html).values[rows[0]["id"]] == ["4.000000000000000001", "6", "10.000000000000000001"]
+    text = words(html)
+    assert "experiment 2 $3.00 unknown unknown" in text
+    assert "experiment 3 $2.00 not measured unknown" in text
+
+
 def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
+    used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))
     html = build_report(report_of(daily(FIRST, 1, "5"), projects=used))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
     assert "on 2 measured days of 30" in words(html)
+    assert "1 experiment, by day of use $7.00" in words(html)
 
 
-@pytest.mark.parametrize("projects", [None, []])
-def test_without_usage_by_project_the_page_says_how_to_measure_it(projects: list[Any] | None) -> None:
-    html = build_report(report_of(daily(FIRST, 1, "5"), projects=projects))
+def test_without_usage_by_project_the_page_says_how_to_measure_it() -> None:
+    html = build_report(report_of(daily(FIRST, 1, "5"), projects=None))
     assert "--select daily_cost_by_project --from 2025-03-01 --to 2025-03-30" in words(html)
-
-
-@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=25))
-@settings(max_examples=60, deadline=None)
-def test_the_best_for_their_cost_are_those_that_no_other_beats(points: list[tuple[int, int]]) -> None:
-    rows = [summary(number, str(cost), score / 10) for number, (cost, score) in enumerate(points)]
-    data = report_of(daily(FIRST, 1, "5"), experiments=rows)
-    ((panel,), _) = panels(data)
-    best = {(one.row["total_cost"], round((one.score or 0) * 10)) for one in panel.best}
-    unbeaten = {
-        (cost, score)
-        for cost, score in points
-        if not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
-    }
-    assert best == unbeaten
-    assert len(panel.best) == len(best)
-    assert panel.scored == len(panel.best) + len(panel.others) == len(points)
-
-
-def test_an_experiment_whose_model_has_no_price_is_not_the_best_for_its_cost() -> None:
-    rows = [summary(1, "0", 0.9, total_tokens=5), summary(2, "0", 0.5, total_tokens=0), summary(3, "2", 0.8)]
-    data = report_of(daily(FIRST, 1, "5"), experiments=rows)
-    ((panel,), _) = panels(data)
-    assert [one.row["name"] for one in panel.best] == ["experiment 2", "experiment 3"]
-    assert (panel.scored, panel.without) == (2, 1)
 
 
 def test_names_stay_text_wherever_they_stand() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.report.data import read_report_data
 from sessions_pipeline.outputs.report.page import build_report
+from sessions_pipeline.outputs.report.reading import read_report_data
+from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 
 REPORT_FILE = "reports/cost.html"
@@ -21,13 +22,22 @@ def latest_days(lake: Lake) -> tuple[date, date]:
     return last - timedelta(days=REPORT_DAYS - 1), last
 
 
-def write_report(lake: Lake, first: date, last: date, file: Path | None = None) -> str:
+def write_report(
+    lake: Lake,
+    first: date,
+    last: date,
+    file: Path | None = None,
+    *,
+    budgets_at: tuple[Settings, datetime] | None = None,
+) -> str:
     """Write the report on these days, both included, under the data root or to `file`; its address.
+
+    With settings and a time, it says how their budgets stood then.
 
     Raises:
         LakeError: the data root can't be read, or the file can't be written.
     """
-    page = build_report(read_report_data(lake, first, last)).encode()
+    page = build_report(read_report_data(lake, first, last, budgets_at)).encode()
     if file is None:
         return lake.write_file(REPORT_FILE, page)
     try:

@@ -1,78 +1,127 @@
-"""What the report is made from: rows of the lake's tables, read for the days that it is about."""
+"""What the report says, before any layout: rows of the lake's tables, and what follows from them. Pure."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from sessions_pipeline.days import days_between, is_day_over
-from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.outputs.dataset_names import dataset_names
-from sessions_pipeline.outputs.formatting import dataset_labels
-from sessions_pipeline.outputs.spending import Bucket, DatasetSpending, Row, Totals, by_dataset, by_time, total, unit_of
-from sessions_pipeline.tables import (
-    DAILY_COST_BY_PROJECT,
-    DAILY_COST_BY_REFERENCE_DATASET,
-    EXPERIMENT_SUMMARY,
-    REJECTED_SESSIONS,
-    SESSIONS,
-    Table,
+from sessions_pipeline.days import days_between
+from sessions_pipeline.outputs.budgets import BudgetStatus
+from sessions_pipeline.outputs.formatting import dataset_labels, visible
+from sessions_pipeline.outputs.judges import JudgeReadings, Spent, spent_by
+from sessions_pipeline.outputs.spending import (
+    Bucket,
+    Period,
+    Row,
+    Spending,
+    Totals,
+    biggest_movers,
+    by_key,
+    by_time,
+    forecast,
+    month_days,
+    most_expensive_first,
+    period_of,
+    unit_of,
 )
-from sessions_pipeline.tables.readings import load_readings
 
-KEPT_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since")
-"""The columns of `sessions` that say which earlier readings were kept."""
+NOT_STATED = "(not stated)"
+# Of each attribute: what has a row of its own, and how many datasets can be chosen.
+VALUES_SHOWN, DATASETS_OFFERED = 12, 25
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Experiments whose numbers the API no longer gives, so that an earlier reading stands for them.
+class Doubtful:
+    """Experiments whose numbers the API no longer gives, so that an earlier reading stands for them, and their cost.
 
-    `cost` is what they cost, US dollars, exact; None when none of it is known.
+    `cost` is in US dollars, exact; None when none of it is known. `problems` counts those with a cost that is null
+    because what the API sent for it can't be used.
     """
 
-    count: int = 0
+    kept: int = 0
     cost: Decimal | None = None
+    problems: int = 0
+
+
+class Month(NamedTuple):
+    """The days of a month so far, what was spent on them, and what all of it will cost if it goes on so.
+
+    `before` is the first day of the month before. The forecast is None before the third day, where days are unread, and
+    for a month that is over.
+    """
+
+    days: Sequence[date]
+    before: date
+    is_over: bool
+    unread: int
+    period: Period
+    spending: Spending
+    forecast: Decimal | None
+
+
+class Group(NamedTuple):
+    """What was spent by the values of an attribute: those that cost most, the largest change first, and the others."""
+
+    whole: Spending
+    values: Sequence[Spending]
+    others: Spending | None
+
+
+class Attribute(NamedTuple):
+    """What was spent by the values of a key, in all and by dataset, on the days whose file was summed by it.
+
+    `unread` are the days that were read, but not summed by this key.
+    """
+
+    key: str
+    period: Period
+    unread: int
+    groups: Sequence[Group]
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """What the report says, before any layout. Rows have their table's columns and its partition's.
+    """What the report is made from. Rows have their table's columns and its partition's.
 
-    `daily` (`daily_cost_by_reference_dataset`) also has the period before, which has as many days and ends where this
-    one begins, and the rows without a day. `experiments` (`experiment_summary`) and `projects`
-    (`daily_cost_by_project`; None: not measured) are the period's alone. `rejected` counts records by day, None for
-    those without one. `days_read` are the days of both periods that were read, `names` datasets' names by id, and
-    `readings` the time of each day's last reading.
+    `daily` (`daily_cost_by_reference_dataset`) also has what the period and its last month are compared with, and the
+    rows without a day. `attributes` (`daily_cost_by_attribute`) has the same days; `attribute_days` are those that were
+    summed, by key. `experiments` (`experiment_summary`), `projects` (`daily_cost_by_project`; None: not measured) and
+    `judges` (`judge_rows`) are the period's alone. `rejected` counts records by day, None for those without one. Of the
+    days that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last. `names` are
+    datasets' names by id. `readings` has the time of each day's last reading, for the days of the period of which it is
+    noted. `judge_readings` say what judges spent in all, and why some were not measured. `budgets` are how they stand,
+    or why that can't be told.
     """
 
     first: date
     last: date
     daily: Sequence[Row] = ()
+    attributes: Sequence[Row] = ()
+    attribute_days: Mapping[str, frozenset[date]] = field(default_factory=dict)
     experiments: Sequence[Row] = ()
     projects: Sequence[Row] | None = None
     rejected: Mapping[date | None, int] = field(default_factory=dict)
-    kept: Kept = Kept()
+    doubtful: Doubtful = field(default_factory=Doubtful)
     days_read: frozenset[date] = frozenset()
+    unfinished: frozenset[date] = frozenset()
+    latest: date | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[date, datetime] = field(default_factory=dict)
+    judges: Sequence[Row] = ()
+    judge_readings: JudgeReadings = field(default_factory=JudgeReadings)
+    budgets: Sequence[BudgetStatus] | str = ()
 
-    @property
+    @cached_property
     def days(self) -> list[date]:
         """The days that were asked for."""
         return days_between(self.first, self.last)
 
-    @property
+    @cached_property
     def days_before(self) -> list[date]:
-        """The days of the period before."""
-        return days_between(first_before(self.first, self.last), self.first - timedelta(days=1))
+        """The days of the period before, which is as long."""
+        return days_between(self.first - timedelta(days=len(self.days)), self.first - timedelta(days=1))
 
     @cached_property
     def unread(self) -> list[date]:
@@ -80,19 +129,17 @@ class ReportData:
         return [day for day in self.days if day not in self.days_read]
 
     @cached_property
-    def unread_before(self) -> list[date]:
-        """The same of the period before."""
-        return [day for day in self.days_before if day not in self.days_read]
+    def open_days(self) -> list[date]:
+        """The days of the period that were read last before they were over."""
+        return [day for day in self.days if day in self.unfinished]
 
-    @property
-    def read_at(self) -> datetime | None:
-        """The latest reading of all; None: no day was read."""
-        return max(self.readings.values(), default=None)
+    @cached_property
+    def period(self) -> Period:
+        """The days, and which of them are compared with which before."""
+        return self._period(self.days, self.days_before, self.days_read)
 
-    @property
-    def unfinished(self) -> list[date]:
-        """The days that were read last before they were over."""
-        return [day for day, read_at in sorted(self.readings.items()) if not is_day_over(day, read_at)]
+    def _period(self, days: Sequence[date], before: Sequence[date], read: frozenset[date]) -> Period:
+        return Period.of(days, before, read - self.unfinished)
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
@@ -102,26 +149,17 @@ class ReportData:
     @cached_property
     def rows(self) -> list[Row]:
         """The daily rows of the period, the latest day first."""
-        return sorted((row for row in self._dated if self.first <= row["start_date"] <= self.last), key=_latest_first)
+        return sorted((row for row in self.daily if row["start_date"] in self.period.days), key=_latest_first)
+
+    @cached_property
+    def whole(self) -> Spending:
+        """What was spent on everything."""
+        return Spending.of(None, "", self.daily, self.period)
 
     @property
-    def _dated(self) -> list[Row]:
-        return [row for row in self.daily if row["start_date"] is not None]
-
-    @cached_property
-    def rows_before(self) -> list[Row]:
-        """The daily rows of the period before."""
-        return [row for row in self._dated if row["start_date"] < self.first]
-
-    @cached_property
     def now(self) -> Totals:
         """The sums of the period."""
-        return Totals.of(self.rows)
-
-    @cached_property
-    def before(self) -> Totals:
-        """The sums of the period before."""
-        return Totals.of(self.rows_before)
+        return self.whole.now
 
     @cached_property
     def undated(self) -> Totals:
@@ -129,9 +167,24 @@ class ReportData:
         return Totals.of(row for row in self.daily if row["start_date"] is None)
 
     @cached_property
-    def datasets(self) -> list[DatasetSpending]:
-        """What was spent on each dataset, the most expensive first."""
-        return by_dataset(self.rows, self.rows_before, self.labels)
+    def movers(self) -> list[Spending]:
+        """What was spent on each dataset, the largest change first."""
+        return biggest_movers(self.daily, "reference_dataset_id", self.labels, self.period)
+
+    @cached_property
+    def datasets(self) -> list[Spending]:
+        """The same, the most expensive first."""
+        return most_expensive_first(self.movers)
+
+    @cached_property
+    def spent(self) -> Spent:
+        """What experiments and their judges cost."""
+        return Spent.of(self.rows, self.judges)
+
+    @cached_property
+    def spent_by_dataset(self) -> Mapping[str | None, Spent]:
+        """The same by dataset."""
+        return spent_by(self.rows, self.judges, lambda row: row["reference_dataset_id"])
 
     @property
     def unit(self) -> str:
@@ -141,57 +194,44 @@ class ReportData:
     @cached_property
     def buckets(self) -> list[Bucket]:
         """What was spent by day, week or month."""
-        return by_time(self.days, self.rows, self.days_read, self.unit)
+        return by_time(self.days, self.rows, self.days_read, self.unfinished, self.unit)
+
+    @cached_property
+    def month(self) -> Month:
+        """What the month of the last day has cost up to that day."""
+        days, before = month_days(self.last)
+        period = self._period(days, before, self.days_read)
+        spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
+        month = period_of("month", self.last)
+        length = len(days_between(*month))
+        is_over = self.last not in self.unfinished if self.last == month[1] else (self.latest or self.last) > month[1]
+        expected = None if unread or is_over else forecast(spending.now.cost, len(days), length)
+        return Month(days, before[0], is_over, unread, period, spending, expected)
+
+    @cached_property
+    def by_attribute(self) -> list[Attribute]:
+        """What was spent by each key's values, in the order in which the keys are set."""
+        rows = by_key(self.attributes, "attribute")
+        return [self._attribute(key, days, rows.get(key, [])) for key, days in self.attribute_days.items()]
+
+    def _attribute(self, key: str, days: frozenset[date], rows: Sequence[Row]) -> Attribute:
+        period = self._period(self.days, self.days_before, days)
+        of = by_key(rows, "reference_dataset_id")
+        groups = [_group(one.key, one.name, of.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
+        unread = len(self.days_read.intersection(self.days) - days)
+        return Attribute(visible(key), period, unread, [_group(None, "", rows, period), *groups])
+
+
+def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Period) -> Group:
+    names = {row["value"]: NOT_STATED if row["value"] is None else visible(row["value"]) for row in rows}
+    found = biggest_movers(rows, "value", names, period)
+    largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
+    rest = {one.key for one in largest[VALUES_SHOWN:]}
+    others = Spending.of(None, f"{len(rest)} others", (row for row in rows if row["value"] in rest), period)
+    shown = [one for one in found if one.key not in rest]
+    return Group(Spending.of(dataset, name, rows, period), shown, others if rest else None)
 
 
 def _latest_first(row: Row) -> tuple[Any, ...]:
     cost = -1 if row["total_cost"] is None else row["total_cost"]
     return -row["start_date"].toordinal(), -cost, row["reference_dataset_id"], row["tenant_id"]
-
-
-def first_before(first: date, last: date) -> date:
-    """The first day of the period before, which is as long."""
-    return first - (last - first) - timedelta(days=1)
-
-
-def read_report_data(lake: Lake, first: date, last: date) -> ReportData:
-    """Read what a report on these days, both included, needs.
-
-    Raises:
-        LakeError: a file can't be read.
-    """
-    read = [day for day in lake.days(DAILY_COST_BY_REFERENCE_DATASET) if first_before(first, last) <= day <= last]
-    inside = [day for day in read if day >= first]
-    usage = [day for day in lake.days(DAILY_COST_BY_PROJECT) if first <= day <= last]
-    rejected = _read(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
-    daily = _read(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED]).to_pylist()
-    names = dataset_names(lake, {(row["tenant_id"], row["reference_dataset_id"]) for row in daily}, read)
-    return ReportData(
-        first=first,
-        last=last,
-        daily=daily,
-        experiments=_read(lake, EXPERIMENT_SUMMARY, inside).to_pylist(),
-        projects=_read(lake, DAILY_COST_BY_PROJECT, usage).to_pylist() if usage else None,
-        rejected=Counter(rejected.column("start_date").to_pylist()),
-        kept=kept_readings(_read(lake, SESSIONS, inside, KEPT_COLUMNS)),
-        days_read=frozenset(read),
-        names={dataset: name for (_, dataset), name in names.items()},
-        readings={day: _last_read(lake, day) for day in inside},
-    )
-
-
-def _last_read(lake: Lake, day: date) -> datetime:
-    """When a day that is in the lake was read last, also by a reading that learned nothing."""
-    return load_readings(lake.read_file(f"_readings/start_date={day}.json"))[-1].fetched_at
-
-
-def kept_readings(sessions: pa.Table) -> Kept:
-    """The experiments among the rows (with `KEPT_COLUMNS`) that retention has emptied, or that are gone."""
-    emptied = pc.less(sessions.column("stats_as_of"), sessions.column("fetched_at"))
-    is_kept = pc.or_kleene(emptied, pc.is_valid(sessions.column("missing_since")))
-    kept = sessions.filter(pc.and_kleene(is_kept, pc.is_valid(sessions.column("reference_dataset_id"))))
-    return Kept(kept.num_rows, total(kept.column("total_cost").to_pylist()))
-
-
-def _read(lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
-    return lake.read_days(table, [day for day in days if lake.has(table, day)], columns)

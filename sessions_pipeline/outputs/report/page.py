@@ -5,27 +5,78 @@ import hashlib
 import json
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.report import charts, ranking
+from sessions_pipeline.outputs.judges import Spent, WholeCost
+from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
-from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.spending import total
+from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
+from sessions_pipeline.outputs.spending import Row, Spending, by_key, total
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from jinja2 import Environment
 
 # What is in the page before its script runs, for readers without one.
 ROWS_SHOWN = 50
-PROJECTS_SHOWN = 10
+MOST_EXPENSIVE = 10
 MOVERS = 3
 
 # The chart of all costs, drawn for a desk and for a phone: class, width and height.
 STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
 _KEYS = ("start_date", "tenant_id", "reference_dataset_id")
+_LABELS = WholeCost._fields[:5]
+
+
+class Project(NamedTuple):
+    """What a tracing project used in the period: its latest row, and its sum; `exact_days` of `days` are exact."""
+
+    row: Row
+    cost: "Decimal | None"
+    days: int
+    exact_days: int
+
+
+def projects(data: ReportData) -> list[Project]:
+    """The tracing projects of the period, the most expensive first; empty where usage by project was not measured."""
+    rows = [row for row in data.projects or () if row["reference_dataset_id"] is None]
+    found = [
+        Project(
+            row=max(group, key=lambda row: row["usage_date"]),
+            cost=total(row["total_cost"] for row in group),
+            days=len(group),
+            exact_days=sum(row["is_exact"] for row in group),
+        )
+        for group in by_key(rows, "id").values()
+    ]
+    return sorted(found, key=lambda one: (one.cost is None, -(one.cost or 0), one.row["id"]))
+
+
+def most_expensive(data: ReportData) -> list[tuple[Row, WholeCost]]:
+    """The experiments with the highest known costs of their own, and what they cost with their judges."""
+    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in data.judges}
+
+    def whole(row: Row) -> WholeCost:
+        key = row["tenant_id"], row["id"]
+        return WholeCost._make((*map(row.get, _LABELS), row["total_cost"], judged.get(key), key in judged))
+
+    priced = [row for row in data.experiments if row["total_cost"] is not None]
+    priced.sort(key=lambda row: (-row["total_cost"], row["id"]))
+    return [(row, whole(row)) for row in priced[:MOST_EXPENSIVE]]
+
+
+def main_score(row: Row) -> tuple[str, float] | None:
+    """The feedback that an experiment was given most often, and its average; its session's own is called so."""
+    for one in sorted(row["scores"] or (), key=lambda one: (-(one["count"] or 0), one["feedback_key"] or "")):
+        if one["average"] is not None and isfinite(one["average"]) and one["feedback_key"] is not None:
+            scope = " (session)" if one["scope"] == "session" else ""
+            return f"{formatting.visible(one['feedback_key'])}{scope}", one["average"]
+    return None
 
 
 def build_report(data: ReportData) -> str:
@@ -42,31 +93,39 @@ def build_report(data: ReportData) -> str:
 
 
 def _content(data: ReportData) -> dict[str, Any]:
-    panels, left_out = ranking.panels(data)
-    used = ranking.projects(data)
-    moved = sorted(data.datasets, key=lambda one: (-abs(one.difference), one.id))
+    used = projects(data)
+    experiments = [row for row in data.projects or () if row["reference_dataset_id"] is not None]
     return {
         "data": data,
+        "month": data.month,
         "range": formatting.days(data.first, data.last),
         "range_before": formatting.days(data.days_before[0], data.days_before[-1]),
         "empty": not (data.rows or data.experiments or data.days_read.intersection(data.days)),
-        "compared": len(data.unread_before) < len(data.days_before),
         "caveats": caveats(data),
-        "movers": [one for one in moved if one.difference][:MOVERS],
+        "judges_note": "without judges" if data.spent.measured else "judge calls not counted",
+        "top_movers": [one for one in data.movers if one.difference][:MOVERS],
+        "ranks": {one.key: place for place, one in enumerate(data.datasets)},
         "stacks": [(name, charts.stacked(data, width=width, height=height)) for name, width, height in STACKS],
         "series": charts.SERIES,
-        "projects": used[:PROJECTS_SHOWN],
-        "other_projects": len(used[PROJECTS_SHOWN:]),
-        "other_projects_cost": total(one.cost for one in used[PROJECTS_SHOWN:]),
-        "projects_cost": total(one.cost for one in used),
+        "offered": data.datasets[:DATASETS_OFFERED],
+        "projects": used[:MOST_EXPENSIVE],
+        "other_projects": used[MOST_EXPENSIVE:],
+        "other_projects_cost": total(one.cost for one in used[MOST_EXPENSIVE:]),
+        "experiments_as_projects": len({row["id"] for row in experiments}),
+        "experiments_as_projects_cost": total(row["total_cost"] for row in experiments),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
-        "most_expensive": ranking.most_expensive(data),
-        "panels": [(panel, charts.scatter(panel, width=300, height=180)) for panel in panels],
-        "panels_left_out": left_out,
+        "most_expensive": [(row, cost, main_score(row)) for row, cost in most_expensive(data)],
+        "judged": _judged(data),
         "shown": data.rows[:ROWS_SHOWN],
         "tenants": sorted({row["tenant_id"] for row in data.rows}),
         "embedded": _embedded(data),
     }
+
+
+def _judged(data: ReportData) -> list[tuple[Spending, Spent]]:
+    """Datasets with what they and their judges cost, what is the most expensive as a whole first."""
+    found = [(one, data.spent_by_dataset[one.key]) for one in data.datasets if one.key in data.spent_by_dataset]
+    return sorted(found, key=lambda one: -(one[1].whole or 0))
 
 
 def _embedded(data: ReportData) -> str:
@@ -112,9 +171,9 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("money", "exact", "count", "number", "day", "visible"):
+    for name in ("money", "exact", "count", "number", "day", "month", "visible"):
         environment.filters[name] = getattr(formatting, name)
-    for name in ("share", "change", "signed", "plural"):
+    for name in ("share", "change", "signed", "plural", "days"):
         environment.globals[name] = getattr(formatting, name)
     environment.globals["demo"] = DEMO
     return environment

@@ -20,11 +20,6 @@
   document.addEventListener("scroll", hide, { passive: true, capture: true });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
-  const source = byId("data");
-  if (!source) return;
-  const data = JSON.parse(source.textContent);
-  const place = Object.fromEntries(data.columns.map((name, index) => [name, index]));
-  const STEP = 50;
   const PLACES = 18;
 
   // Numbers of a script keep 15 digits, costs have up to 38: they are whole numbers of 10^-18 dollars.
@@ -37,6 +32,81 @@
     const fraction = text.slice(-PLACES).replace(/0+$/, "");
     return text.slice(0, -PLACES) + (fraction ? `.${fraction}` : "");
   };
+  const element = (name, text, attributes = {}) => {
+    const made = document.createElement(name);
+    if (text !== null) made.textContent = text;
+    for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
+    return made;
+  };
+  // Says by what a table is sorted: on its header, and in its caption, which must stay true.
+  const mark = (table, header, down) => {
+    for (const one of table.tHead.rows[0].cells) one.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const words = header.classList.contains("n") ? ["smallest first", "largest first"] : header.dataset.column === "start_date" ? ["earliest first", "latest first"] : ["A to Z", "Z to A"];
+    table.querySelector(".order").textContent = `, by ${header.textContent.toLowerCase()}, ${words[Number(down)]}`;
+  };
+  const onClick = (header, sort) => {
+    const button = element("button", header.textContent, { type: "button" });
+    header.replaceChildren(button);
+    button.addEventListener("click", sort);
+  };
+  // What is unknown comes last, in either order.
+  const compared = (a, b, down) => {
+    if (a === b) return 0;
+    if (a === null) return 1;
+    if (b === null) return -1;
+    return (a < b ? -1 : 1) * (down ? -1 : 1);
+  };
+  for (const table of document.querySelectorAll(".sortable")) {
+    const body = table.tBodies[0];
+    const key = (row, header) => {
+      const cell = row.cells[header.cellIndex];
+      if (!header.classList.contains("n")) return cell.textContent.trim().toLowerCase();
+      const known = cell.querySelector("data");
+      return known ? units(known.value) : null;
+    };
+    for (const header of table.tHead.rows[0].cells) {
+      if (!header.classList.contains("n") && header.cellIndex) continue;
+      onClick(header, () => {
+        const down = header.classList.contains("n") ? header.getAttribute("aria-sort") !== "descending" : header.getAttribute("aria-sort") === "ascending";
+        body.append(...[...body.rows].sort((one, other) => compared(key(one, header), key(other, header), down)));
+        mark(table, header, down);
+      });
+    }
+  }
+
+  const scope = byId("scope");
+  if (scope) {
+    const choose = () => {
+      for (const one of document.querySelectorAll("[data-scope]")) one.hidden = one.dataset.scope !== scope.value;
+    };
+    scope.addEventListener("change", choose);
+    scope.form.hidden = false;
+    const offered = new Set([...scope.options].map((option) => option.value));
+    for (const row of document.querySelectorAll(".datasets tbody tr")) {
+      if (!offered.has(row.dataset.dataset)) continue;
+      const name = row.querySelector(".name");
+      const button = element("button", null, { type: "button", class: "pick", title: "Show its cost by attribute" });
+      name.replaceWith(button);
+      button.append(name);
+      button.addEventListener("click", () => {
+        scope.value = row.dataset.dataset;
+        choose();
+        byId("attributes").scrollIntoView();
+        scope.focus({ preventScroll: true });
+      });
+    }
+    choose();
+  }
+
+  const unfold = [...document.querySelectorAll("details")];
+  addEventListener("beforeprint", () => { for (const one of unfold) one.open = true; });
+
+  const source = byId("data");
+  if (!source) return;
+  const data = JSON.parse(source.textContent);
+  const place = Object.fromEntries(data.columns.map((name, index) => [name, index]));
+  const STEP = 50;
   const grouped = (text) => text.replace(/\B(?=(\d{3})+$)/g, ",");
   // As the page's other amounts: cents, and below a dollar two significant digits, half to even.
   const money = (text) => {
@@ -71,20 +141,7 @@
     if (column === "reference_dataset_id") return data.datasets[value][1].toLowerCase();
     return value;
   };
-  const compare = (one, other) => {
-    const a = key(one, sort.column);
-    const b = key(other, sort.column);
-    if (a === b) return 0;
-    if (a === null) return 1;
-    if (b === null) return -1;
-    return (a < b ? -1 : 1) * (sort.down ? -1 : 1);
-  };
-  const element = (name, text, attributes = {}) => {
-    const made = document.createElement(name);
-    if (text !== null) made.textContent = text;
-    for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-    return made;
-  };
+  const compare = (one, other) => compared(key(one, sort.column), key(other, sort.column), sort.down);
   const unknown = () => element("span", "unknown", { class: "unknown" });
   const amount = (text) => (text === null ? unknown() : element("data", money(text), { value: text, title: `$${text}` }));
   const figure = (value) => (value === null ? unknown() : element("data", grouped(String(value)), { value }));
@@ -101,7 +158,9 @@
     const made = document.createElement("tr");
     for (const column of columns) {
       if (column === "start_date") {
-        made.append(element("th", row[0], { scope: "row" }));
+        const head = element("th", row[0], { scope: "row" });
+        if (!row[place.is_day_over]) head.append(" ", element("em", "not over"));
+        made.append(head);
       } else {
         const cell = element("td", null, column.endsWith("_id") ? {} : { class: "n" });
         cell.append(content(column, row));
@@ -130,15 +189,10 @@
     const of = found.length === rows.length ? "" : ` found, of ${grouped(String(rows.length))}`;
     byId("shown").textContent = `${grouped(String(shown))} of ${grouped(String(found.length))} rows${of}`;
     byId("more").hidden = shown === found.length;
-    for (const header of headers) {
-      if (header.dataset.column === sort.column) header.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
-      else header.removeAttribute("aria-sort");
-    }
+    mark(body.parentElement, headers.find((header) => header.dataset.column === sort.column), sort.down);
   };
   for (const header of headers) {
-    const button = element("button", header.textContent, { type: "button" });
-    header.replaceChildren(button);
-    button.addEventListener("click", () => {
+    onClick(header, () => {
       const { column } = header.dataset;
       sort = { column, down: sort.column === column ? !sort.down : !column.endsWith("_id") };
       limit = STEP;
@@ -148,7 +202,8 @@
   const again = () => { limit = STEP; draw(); };
   byId("search").addEventListener("input", again);
   byId("unpriced").addEventListener("change", again);
-  document.querySelector(".tools").addEventListener("submit", (event) => event.preventDefault());
+  const tools = byId("search").form;
+  tools.addEventListener("submit", (event) => event.preventDefault());
   byId("more").addEventListener("click", () => {
     const next = limit;
     limit += 4 * STEP;
@@ -177,6 +232,9 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   });
-  document.querySelector(".tools").hidden = false;
+  // On paper there is no button for more.
+  addEventListener("beforeprint", () => { limit = Infinity; draw(); });
+  addEventListener("afterprint", again);
+  tools.hidden = false;
   draw();
 })();

@@ -1,0 +1,128 @@
+"""The sensor `notifications`: sends what failed, and what budgets, the last refresh and the API say."""
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from sessions_pipeline.errors import SettingError
+from sessions_pipeline.orchestration.checks import BUDGET_CHECK
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
+
+LOOK_EVERY_SECONDS = 300
+# Dagster drops a tick after 60 s: so long it may look at the data root, and so long it may send.
+LOOK_SECONDS, SEND_SECONDS = 15.0, 20.0
+# A run's end may be stored under a time that had passed when it was looked for. What is seen twice is sent once.
+OVERLAP = timedelta(minutes=10)
+MOST_RUNS = 100
+ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+EVENTS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
+# As the client warns of `Deprecation` and `Sunset` headers, beside what else it warns of.
+ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
+ONCE = timedelta(days=365)
+
+
+def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
+    """What is sent to the addresses in `SESSIONS_PIPELINE_NOTIFY`.
+
+    Raises:
+        SettingError: nothing could be sent, because the extra is not installed.
+    """
+    require_apprise()
+
+    @dg.sensor(
+        name="notifications",
+        minimum_interval_seconds=LOOK_EVERY_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Sends what failed, and what budgets, the last refresh and the API say; each cause once a day.",
+    )
+    def notifications(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now = pipeline.clock()
+        memory = Memory.load(context.cursor, now)
+        found, runs_from = run_notices(context.instance, memory.runs_from, now)
+        found += api_notices(context.instance, now)
+        executor = ThreadPoolExecutor(1)
+        looking = executor.submit(look, pipeline.settings, memory, now)
+        executor.shutdown(wait=False)
+        try:
+            found += looking.result(LOOK_SECONDS)
+        except TimeoutError:
+            context.log.warning("The data root is slow; budgets are looked at again at the next tick")
+        due = memory.due(found, now)
+        sent = send(pipeline.settings, due, context.log.warning)
+        # Runs of which something could not be sent are looked at again.
+        cursor = memory.after(sent, now, runs_from if len(sent) == len(due) else memory.runs_from)
+        titles = "; ".join(notice.title for notice in sent) or "nothing"
+        return dg.SensorResult(cursor=cursor.dump(), skip_reason=f"sent: {titles}")
+
+    return notifications
+
+
+def send(settings: Settings, notices: Sequence[Notice], warn: Callable[[str], object]) -> list[Notice]:
+    """Send these; those that a service took. What none took, and what there is no time for, is left out."""
+    until, sent = time.monotonic() + SEND_SECONDS, list[Notice]()
+    for notice in notices:
+        if (seconds := until - time.monotonic()) > 1:
+            try:
+                took, failed = deliver(settings, notice.title, notice.text, seconds)
+            except SettingError as error:
+                warn(str(error))
+                break
+            sent += [notice] if took else []
+            if failed:
+                warn(f"{notice.title}: not delivered by {', '.join(failed)}; see `sessions-pipeline doctor --notify`")
+    return sent
+
+
+def run_notices(instance: dg.DagsterInstance, since: datetime, now: datetime) -> tuple[list[Notice], datetime]:
+    """What failed in the runs that ended since a time, and the time from which to look next."""
+    filters = dg.RunsFilter(statuses=ENDED, updated_after=since)
+    records = instance.get_run_records(filters, limit=MOST_RUNS, order_by="update_timestamp", ascending=True)
+    found = [notice for record in records for notice in _of_run(instance, record.dagster_run, now)]
+    return found, records[-1].update_timestamp if len(records) == MOST_RUNS else now - OVERLAP
+
+
+def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> Iterator[Notice]:
+    for entry in instance.all_logs(run.run_id, of_type=EVENTS):
+        event = entry.get_dagster_event()
+        if event.event_type is dg.DagsterEventType.RUN_FAILURE:
+            if run.tags.get("dagster/will_retry") != "true":
+                yield _failed(run, event, now)
+            continue
+        check = event.asset_check_evaluation_data
+        if not check.passed and check.severity is dg.AssetCheckSeverity.ERROR and check.check_name != BUDGET_CHECK:
+            which, asset = check.metadata.get("which"), check.asset_key.to_user_string()
+            text = f"{which.value if which else 'See its metadata.'}\nDagster UI: checks of {asset}, run {run.run_id}."
+            yield Notice(f"check {check.check_name}", f"Check {check.check_name} failed", text, now + A_DAY)
+
+
+def _failed(run: dg.DagsterRun, event: dg.DagsterEvent, now: datetime) -> Notice:
+    # A run that was lost has neither an error nor a failed step.
+    data = event.job_failure_data if event.event_specific_data else None
+    step = data.first_step_failure_event if data else None
+    error = (data and data.error) or (step and step.step_failure_data.error)
+    kind, reason = "", event.message or "no reason was given"
+    if error is not None:
+        # Around ours, Dagster puts an error of its own.
+        error = error.cause or error
+        kind, reason = str(error.cls_name), re.sub(r"^[\w.]+: ", "", error.message).partition("\n")[0]
+    title = "A materialization failed" if run.job_name.startswith("__") else f"{run.job_name} failed"
+    text = f"{reason}\nThe schedule tries again. Dagster UI: run {run.run_id}; else `sessions-pipeline doctor`."
+    return Notice(f"run of {run.job_name}: {kind}", title, text, now + A_DAY)
+
+
+def api_notices(instance: dg.DagsterInstance, now: datetime) -> Iterator[Notice]:
+    """The end that the API announced to the latest refresh, at whichever of its paths; it is news once."""
+    for table in (RAW_SESSIONS, REFERENCE_DATASETS):
+        event = instance.get_latest_materialization_event(dg.AssetKey(table.name))
+        made = event.asset_materialization if event else None
+        warnings = str(made.metadata["api_warnings"].value) if made and "api_warnings" in made.metadata else ""
+        for end in ANNOUNCED_END.finditer(warnings):
+            text = f"{end[0]}.\nSESSIONS_PIPELINE_API_VERSION says which one is read; docs/api-versions.md has more."
+            yield Notice(end[1], "The API announces its end", text, now + ONCE)

@@ -1,0 +1,97 @@
+"""The file that `SESSIONS_PIPELINE_BUDGETS` names: budgets in TOML, read strictly, amounts exactly."""
+
+import difflib
+import re
+import tomllib
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+
+from sessions_pipeline.errors import SettingError
+from sessions_pipeline.settings import Settings
+
+VARIABLE = "SESSIONS_PIPELINE_BUDGETS"
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+def _number(value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError("should be a number, such as 400.00")  # noqa: TRY004 - pydantic reports these
+    return Decimal(value)
+
+
+class Budget(BaseModel):
+    """One `[[budget]]` of the file: a limit in US dollars, for what and for how long; docs/alerts.md has the keys."""
+
+    model_config = _STRICT
+
+    name: str = Field(min_length=1)
+    limit: Annotated[Decimal, BeforeValidator(_number), Field(gt=0, max_digits=38, decimal_places=18)]
+    period: Literal["day", "week", "month"]
+    warn_at: Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=1)] = Decimal("0.8")
+    dataset: str | None = None
+    attribute: str | None = None
+    value: str | None = None
+    workspace: str | None = None
+    include_judges: bool = False
+
+    @model_validator(mode="after")
+    def _is_about_one_thing(self, info: ValidationInfo) -> Self:
+        if sum(one is not None for one in (self.dataset, self.attribute, self.workspace)) > 1:
+            raise ValueError("write one of dataset, attribute and workspace, or none of them")
+        if (self.attribute is None) is not (self.value is None):
+            raise ValueError('write both or neither of attribute = "git.branch" and value = "main"')
+        summed: tuple[str, ...] = getattr(info.context, "attributes", ())
+        if self.attribute is not None and self.attribute not in summed:
+            raise ValueError(f"needs SESSIONS_PIPELINE_ATTRIBUTES={','.join((*summed, self.attribute))}")
+        return self
+
+
+class _File(BaseModel):
+    model_config = _STRICT
+
+    budget: list[Budget]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if twice := [name for name, times in Counter(one.name for one in self.budget).items() if times > 1]:
+            raise ValueError(f"two budgets are called {twice[0]!r}; give each a name of its own")
+        return self
+
+
+def load_budgets(settings: Settings) -> tuple[Budget, ...]:
+    """The budgets of the settings' file; none without one.
+
+    Raises:
+        SettingError: the file can't be read, or something in it is wrong; the text says what to write instead.
+    """
+    if settings.budgets is None:
+        return ()
+    file = Path(settings.budgets)
+    try:
+        found = tomllib.loads(file.read_bytes().decode("utf-8-sig"), parse_float=Decimal)
+        return tuple(_File.model_validate(found, context=settings).budget)
+    except OSError as error:
+        raise SettingError(VARIABLE, f"{file} can't be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise SettingError(VARIABLE, f"{file}:{_problem(error)}") from None
+    except ValueError as error:
+        raise SettingError(VARIABLE, f"{file} is no TOML: {error}") from None
+
+
+def _problem(error: ValidationError) -> str:
+    """` budget 2: limit should be ...`."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    place = "".join(f" {part + 1}:" if isinstance(part, int) else f" {part}" for part in first["loc"])
+    if first["type"] == "list_type":
+        return f"{place} should be written [[budget]], with two brackets"
+    if first["type"] == "extra_forbidden":
+        keys = ["budget"] if len(first["loc"]) == 1 else [*Budget.model_fields]
+        close = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
+        return f"{place} is no key; write {' or '.join(close or keys)}"
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place} {re.sub('^(Value error, |(Input|String|Decimal input) (?=should))', '', first['msg'])}"

@@ -1,0 +1,113 @@
+"""A month's experiments as a FOCUS 1.2 dataset, the FinOps Foundation's open specification for cost data.
+
+The columns are those that https://focus.finops.org names in version 1.2: all mandatory ones, others where there is
+something to say, and our own with `x_`. One row is an experiment, charged to the UTC day on which it started; the ends
+of periods are exclusive. FOCUS allows no null cost, and null here is an unknown one, so such experiments are left out
+and counted. It wants to know how much was used: tokens, or one experiment where its tokens are unknown.
+"""
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from sessions_pipeline.days import days_between, midnight, next_month_start
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.dataset_names import dataset_names
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
+from sessions_pipeline.validation.types import MONEY
+
+# Seconds, because a CSV file shows the unit; one decimal place, because readers of CSV take whole numbers for integers.
+_TIME, _QUANTITY = pa.timestamp("s", "UTC"), pa.decimal128(20, 1)
+_READ = ("id", "tenant_id", "reference_dataset_id", "name", "run_count", "total_tokens", "total_cost")
+# What the texts say of an experiment. Who sends the invoice is not known here, and what it says is not either.
+_TEXTS = {
+    "BillingAccountId": "{tenant_id}",
+    "BillingAccountType": "Workspace",
+    "BillingCurrency": "USD",
+    "ChargeCategory": "Usage",
+    "ChargeFrequency": "Usage-Based",
+    "ChargeDescription": "Estimate: model calls of the experiment {called}, without judges",
+    "ServiceCategory": "AI and Machine Learning",
+    "ServiceSubcategory": "Generative AI",
+    "ServiceName": "LangSmith experiments",
+    **dict.fromkeys(("ProviderName", "InvoiceIssuerName"), "LangSmith (estimate)"),
+    "PublisherName": "LangChain",
+    **dict.fromkeys(("PricingUnit", "ConsumedUnit"), "{unit}"),
+    "ResourceId": "{id}",
+    "ResourceType": "Experiment",
+    "x_DatasetId": "{reference_dataset_id}",
+}
+_MAY_BE_NULL = ("BillingAccountName", "ChargeClass", "InvoiceId", "ResourceName", "x_DatasetName")
+SCHEMA = pa.schema(
+    [
+        *(pa.field(f"{kind}Cost", MONEY, nullable=False) for kind in ("Billed", "Effective", "List", "Contracted")),
+        *(pa.field(f"{kind}Period{end}", _TIME, False) for kind in ("Billing", "Charge") for end in ("Start", "End")),
+        *(pa.field(f"{kind}Quantity", _QUANTITY, nullable=False) for kind in ("Pricing", "Consumed")),
+        *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
+        *(pa.field(name, pa.string()) for name in _MAY_BE_NULL),
+        *(pa.field("x_RunCount", pa.int64()), pa.field("x_IsEstimate", pa.bool_(), nullable=False)),
+    ]
+)
+
+
+class Focus(NamedTuple):
+    """A month's rows (`SCHEMA`), how many experiments have an unknown cost, and the days that were not read whole."""
+
+    rows: pa.Table
+    unknown: int
+    unread: list[date]
+
+
+def focus_costs(lake: Lake, month: date, today: date) -> Focus:
+    """The month that begins on `month`; a day is read whole once it was over when it was read.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
+    days = days_between(month, next_month_start(month) - timedelta(days=1))
+    read = [day for day in days if lake.has(EXPERIMENT_SUMMARY, day)]
+    daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, read, ("is_day_over",))
+    open_days = daily.filter(pc.invert(daily.column("is_day_over"))).column("start_date").to_pylist()
+    whole = {day for day in read if day < today}.difference(open_days)
+    experiments = lake.read_days(EXPERIMENT_SUMMARY, read, _READ)
+    keys = {(row["tenant_id"], row["reference_dataset_id"]) for row in experiments.select(_READ[1:3]).to_pylist()}
+    names = dataset_names(lake, keys, read)
+    known = experiments.filter(experiments.column("total_cost").is_valid())
+    rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known.to_pylist()]
+    unread = [day for day in days if day not in whole]
+    return Focus(pa.Table.from_pylist(rows, SCHEMA), experiments.num_rows - known.num_rows, unread)
+
+
+def _row(experiment: dict[str, Any], month: date, dataset: str | None) -> dict[str, Any]:
+    day, tokens, name = experiment["start_date"], experiment["total_tokens"], (experiment["name"] or "").strip()
+    quantity, unit = (1, "Experiments") if tokens is None else (tokens, "Tokens")
+    periods = {"Billing": (month, next_month_start(month)), "Charge": (day, day + timedelta(days=1))}
+    called = f"{name or experiment['id']} on {dataset or experiment['reference_dataset_id']}"
+    return {
+        **{field.name: experiment["total_cost"] for field in SCHEMA if field.type == MONEY},
+        **{f"{kind}PeriodStart": midnight(start) for kind, (start, _) in periods.items()},
+        **{f"{kind}PeriodEnd": midnight(end) for kind, (_, end) in periods.items()},
+        **{f"{kind}Quantity": quantity for kind in ("Pricing", "Consumed")},
+        **{column: text.format(**experiment, called=called, unit=unit) for column, text in _TEXTS.items()},
+        "ResourceName": experiment["name"] if name else None,
+        "x_DatasetName": dataset,
+        "x_RunCount": experiment["run_count"],
+        "x_IsEstimate": True,
+    }
+
+
+def write_focus(rows: pa.Table, file: Path) -> None:
+    """Write rows of `SCHEMA` as Parquet, or as CSV if that is how the file's name ends."""
+    with file.open("wb") as sink:
+        if file.suffix != ".csv":
+            pq.write_table(rows, sink)
+            return
+        for place, field in enumerate(SCHEMA):
+            if field.type == _TIME:
+                rows = rows.set_column(place, field.name, pc.strftime(rows.column(place), "%Y-%m-%dT%H:%M:%SZ"))
+        pa_csv.write_csv(rows, sink)

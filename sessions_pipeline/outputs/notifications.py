@@ -1,0 +1,139 @@
+"""Notifications: one for each cause and day, sent by Apprise.
+
+What was sent is remembered until it may be sent again: a day later, or for a budget in its next period.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from importlib.util import find_spec
+from typing import NamedTuple, Self
+
+import msgspec
+
+from sessions_pipeline.days import days_between, midnight, utc_day
+from sessions_pipeline.errors import SessionsPipelineError, SettingError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, last_readings
+from sessions_pipeline.settings import Settings, without_secrets
+from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
+
+VARIABLE = "SESSIONS_PIPELINE_NOTIFY"
+A_DAY = timedelta(days=1)
+BUDGETS = {"warning": "has reached its warning", "exceeded": "is beyond its limit"}
+
+
+class Notice(NamedTuple):
+    """What happened, what to do and where to look; nothing is sent of the same cause before `again_from`."""
+
+    cause: str
+    title: str
+    text: str
+    again_from: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered from one look to the next: the times of the first and the last, and what was sent.
+
+    Runs that ended after `runs_from` are still to be looked at; `sent` has for each cause when it may be sent again.
+    """
+
+    began: datetime
+    looked: datetime
+    runs_from: datetime
+    sent: Mapping[str, datetime] = field(default_factory=dict)
+
+    def dump(self) -> str:
+        """As text, for Dagster to keep."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def load(cls, text: str | None, now: datetime) -> Self:
+        """From its text; the first look goes a day back."""
+        return msgspec.json.decode(text, type=cls) if text else cls(now, now, now - A_DAY)
+
+    def due(self, found: Iterable[Notice], now: datetime) -> list[Notice]:
+        """Of each cause the first, unless it was sent and may not be sent again yet."""
+        first: dict[str, Notice] = {}
+        for notice in found:
+            if self.sent.get(notice.cause, now) <= now:
+                first.setdefault(notice.cause, notice)
+        return list(first.values())
+
+    def after(self, sent: Iterable[Notice], now: datetime, runs_from: datetime) -> Self:
+        """The memory when these were sent."""
+        still = {cause: again_from for cause, again_from in self.sent.items() if again_from > now}
+        new = {notice.cause: notice.again_from for notice in sent}
+        return replace(self, looked=now, runs_from=runs_from, sent={**still, **new})
+
+
+def look(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
+    """What the data root says, or why it can't be looked at."""
+    try:
+        lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+        statuses = budget_statuses(lake, load_budgets(settings), now)
+        return list(lake_notices(statuses, last_refresh(lake, settings, now), memory, now))
+    except SessionsPipelineError as error:
+        return [Notice("data root", "Budgets and the last refresh can't be looked at", str(error), now + A_DAY)]
+
+
+def lake_notices(
+    statuses: Iterable[BudgetStatus], last: datetime | None, memory: Memory, now: datetime
+) -> Iterator[Notice]:
+    """Budgets at their warning or beyond their limit, and that the last refresh began hours ago."""
+    for status in statuses:
+        if happened := BUDGETS.get(status.state):
+            says = (status.headline, status.caveats, "See the cost report, and `sessions-pipeline budget`.")
+            text = "\n".join(filter(None, says))
+            cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
+            yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, midnight(status.last) + A_DAY)
+    # Where nobody looked for so long either, this was not running, and a refresh is on its way.
+    if now - (last or memory.began) > FRESH_WITHIN >= now - memory.looked:
+        read = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "There was none yet"
+        text = f"{read}. See the runs in the Dagster UI; `sessions-pipeline doctor` says whether the API can be read."
+        yield Notice("stall", "No successful refresh for three hours", text, now + A_DAY)
+
+
+def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | None:
+    """When the latest reading of the days that the schedule refreshes began; None: there was none."""
+    today = utc_day(now)
+    # Just after midnight nobody has read today yet.
+    days = days_between(today - timedelta(days=max(settings.lookback_days, 1)), today)
+    return max((of_day[-1].fetched_at for day in days if (of_day := last_readings(lake, day))), default=None)
+
+
+def require_apprise() -> None:
+    """Refuse to start where nothing could be sent.
+
+    Raises:
+        SettingError: the extra is not installed.
+    """
+    if find_spec("apprise") is None:
+        raise SettingError(VARIABLE, "needs Apprise; run `pip install 'sessions-pipeline[notify]'`")
+
+
+def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[list[str], list[str]]:
+    """Send to every address within a time; the services that took it, and those that did not.
+
+    Raises:
+        SettingError: there are no addresses, or one is none that Apprise knows.
+    """
+    require_apprise()
+    # Half a second, for those who send alone. Its log may name addresses.
+    from apprise import Apprise, NotifyFormat, NotifyType  # noqa: PLC0415
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    services = Apprise()
+    if settings.notify is None or not services.add(settings.notify.get_secret_value()):
+        raise SettingError(VARIABLE, "should be addresses that Apprise knows, such as slack://..., separated by commas")
+    results = services.notify(
+        without_secrets(text),
+        title=f"sessions-pipeline: {without_secrets(title)}",
+        notify_type=NotifyType.WARNING,
+        body_format=NotifyFormat.TEXT,
+        timeout=seconds,
+    )
+    return [one.name for one in results if one], [one.name for one in results if not one]

@@ -1,0 +1,69 @@
+"""CONTRIBUTING's worked example, done for real in a copy: one file, one line and one test make a table."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SECTION = (ROOT / "CONTRIBUTING.md").read_text().partition("## Add a table\n")[2].partition("\n## ")[0]
+MADE, LINE, TEST = re.findall(r"^```python\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
+# What the copy is asked to do: its own test passes, Dagster loads the definitions, and a day is derived and read.
+USED = """
+import sys
+from pathlib import Path
+import sessions_pipeline
+from sessions_pipeline.definitions import defs
+from sessions_pipeline_tests.builders import NOON, dataset, payload
+from sessions_pipeline_tests.days import ProcessedDay, fetched
+from sessions_pipeline_tests.unit import test_experiments_by_hour
+
+test_experiments_by_hour.test_experiments_count_in_the_hour_of_their_start()
+(asset,) = [spec for spec in defs().resolve_all_asset_specs() if spec.key.to_user_string() == "experiments_by_hour"]
+columns = asset.metadata["dagster/column_schema"].columns
+print([one.asset_key.to_user_string() for one in asset.deps], [one.name for one in columns])
+day = ProcessedDay(Path(sys.argv[1]))
+day.read(fetched(payload(1, reference_dataset_id=dataset(1), start_time=NOON.isoformat())))
+print(sessions_pipeline.read("experiments_by_hour", root=sys.argv[1]).to_pylist())
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packages and the docs with the example in them."""
+    copy = tmp_path_factory.mktemp("copy")
+    for name in ("sessions_pipeline", "sessions_pipeline_tests", "docs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "images"))
+    for text in (MADE, TEST):
+        path, _, code = text.partition("\n")
+        (copy / path.removeprefix("# ")).write_text(code)
+    tables = copy / "sessions_pipeline" / "tables" / "__init__.py"
+    before, behind = tables.read_text().split("\n# isort: on\n")
+    tables.write_text(f"{before}{LINE}\n# isort: on\n{behind}")
+    return copy
+
+
+def run(copy: Path, *command: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read(copy: Path, tmp_path: Path) -> None:
+    said = run(copy, "-c", USED, str(tmp_path)).splitlines()
+    assert said[-2] == "['sessions'] ['hour', 'experiment_count']"
+    assert said[-1].startswith("[{'hour': 12, 'experiment_count': 1, 'start_date': ")
+
+
+def test_the_docs_and_the_view_are_generated(copy: Path) -> None:
+    run(copy, "docs/generate.py")
+    assert "\n## `experiments_by_hour`\n" in (copy / "docs" / "data-dictionary.md").read_text()
+    view = "CREATE OR REPLACE VIEW experiments_by_hour AS FROM days_of('experiments_by_hour');"
+    assert view in (copy / "sessions_pipeline" / "outputs" / "lake.sql").read_text()

@@ -1,0 +1,187 @@
+"""`export focus`: a month of experiments by the rules of FOCUS 1.2, in Parquet and CSV, exact, as estimates."""
+
+import sys
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+
+from sessions_pipeline.cli import main
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.focus import focus_costs, write_focus
+from sessions_pipeline.tables import DERIVED, SESSIONS
+from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, experiment, sessions_table, uuid
+from sessions_pipeline_tests.days import day_of
+from sessions_pipeline_tests.integration.test_reading import DAYS, NUMBERS, fill, sessions_of
+
+# The specification's columns with the feature level "mandatory", by their data type; those that may be null.
+COSTS = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
+TIMES = ("BillingPeriodEnd", "BillingPeriodStart", "ChargePeriodEnd", "ChargePeriodStart")
+TEXTS = (
+    *("BillingAccountId", "BillingAccountName", "BillingCurrency", "ChargeCategory", "ChargeClass", "PricingUnit"),
+    *("ChargeDescription", "InvoiceIssuerName", "ProviderName", "PublisherName", "ServiceCategory", "ServiceName"),
+)
+MANDATORY = {*COSTS, *TIMES, *TEXTS, "PricingQuantity"}
+MAY_BE_NULL = {"BillingAccountName", "ChargeClass", "InvoiceId", "ResourceName", "x_DatasetName", "x_RunCount"}
+ALLOWED = {
+    "ChargeCategory": {"Usage", "Purchase", "Tax", "Credit", "Adjustment"},
+    "ChargeFrequency": {"One-Time", "Recurring", "Usage-Based"},
+    "ServiceCategory": {"AI and Machine Learning"},
+    "ServiceSubcategory": {"Generative AI"},
+    "BillingCurrency": {"USD"},
+}
+MARCH = date(2025, 3, 1)
+LATER = date(2025, 6, 1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("focus")
+    fill(root)
+    return root
+
+
+def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
+    """A lake with these experiments on its first day; `more` is said of that day."""
+    lake = Lake.open(str(root), query={})
+    tables = day_of({SESSIONS: sessions_table(*rows)}, **more)
+    for derived in DERIVED.values():
+        tables.put(derived.table, derived.make(tables))
+        lake.replace(derived.table, NOON.date(), tables[derived.table], {})
+    return lake
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_the_rows_keep_the_rules_of_the_specification(root: Path, tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"march.{kind}"
+    write_focus(focus_costs(Lake.open(str(root), query={}), MARCH, LATER).rows, file)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        rows = connection.sql(f"FROM '{file}'")
+        types = dict(zip(rows.columns, map(str, rows.types), strict=True))
+        found = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
+    assert types.keys() >= MANDATORY
+    assert {name for name in types if not name.startswith("x_") and not name[0].isupper()} == set()
+    for name in (*COSTS, "PricingQuantity", "ConsumedQuantity"):
+        assert types[name].startswith("DECIMAL" if kind == "parquet" else "DOUBLE"), name
+    for name in TIMES:
+        assert types[name] in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP"), name
+    for row in found:
+        assert {name for name, value in row.items() if value is None} <= MAY_BE_NULL
+        assert all(row[name] in values for name, values in ALLOWED.items())
+        assert row["ChargeClass"] is None  # null unless a row corrects an earlier period
+        assert row["BilledCost"] == row["ContractedCost"] == row["EffectiveCost"] == row["ListCost"] >= 0
+        assert row["ChargePeriodEnd"] - row["ChargePeriodStart"] == timedelta(days=1)
+        assert row["BillingPeriodStart"] <= row["ChargePeriodStart"] < row["ChargePeriodEnd"] <= row["BillingPeriodEnd"]
+        assert (row["BillingPeriodStart"].day, row["BillingPeriodEnd"].day) == (1, 1)
+        assert not {value for value in row.values() if isinstance(value, str) and not value.strip()}
+    assert len({row["ResourceId"] for row in found}) == len(found) > 0
+
+
+def test_every_known_cost_is_there_exactly_and_the_unknown_ones_are_counted(root: Path) -> None:
+    found = focus_costs(Lake.open(str(root), query={}), MARCH, LATER)
+    experiments = [row for number in NUMBERS for row in sessions_of(number) if row["reference_dataset_id"]]
+    known = {row["id"]: Decimal(str(row["total_cost"])) for row in experiments if row["total_cost"] is not None}
+    rows = found.rows.to_pylist()
+    assert {row["ResourceId"]: row["BilledCost"] for row in rows} == known
+    assert found.unknown == len(experiments) - len(known) > 0
+    assert {row["x_DatasetName"] for row in rows} == {"support-answers", "query-rewrite"}
+    starts = {row["id"]: row["start_time"].date() for row in experiments}
+    assert all(row["ChargePeriodStart"].date() == starts[row["ResourceId"]] for row in rows)
+
+
+def test_every_row_says_that_it_is_an_estimate_of_one_workspace(tmp_path: Path) -> None:
+    rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT, total_tokens=7)]
+    found = focus_costs(lake_of(tmp_path, *rows), MARCH, LATER).rows.to_pylist()
+    assert {row["BillingAccountId"] for row in found} == {TENANT, OTHER_TENANT}
+    for row in found:
+        assert row["ProviderName"] == row["InvoiceIssuerName"] == "LangSmith (estimate)"
+        assert row["ChargeDescription"].startswith("Estimate: ")
+        assert row["x_IsEstimate"] is True
+
+
+def test_unknown_tokens_are_one_experiment_and_no_name_is_null(tmp_path: Path) -> None:
+    rows = [
+        experiment(1, name=" ", total_cost="1e-18"),
+        experiment(2, name="=1+1", total_cost="12345678901234567890.123456789012345678", total_tokens=7),
+    ]
+    found = focus_costs(lake_of(tmp_path, *rows), MARCH, LATER).rows
+    quantities = found.select(["PricingQuantity", "PricingUnit", "ResourceName"]).to_pylist()
+    assert [tuple(row.values()) for row in quantities] == [(1, "Experiments", None), (7, "Tokens", "=1+1")]
+    write_focus(found, tmp_path / "out.csv")
+    text = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
+    assert [Decimal(cost) for cost in text["BilledCost"]] == [Decimal("1e-18"), Decimal(str(rows[1]["total_cost"]))]
+    assert text["ChargePeriodStart"].to_list() == ["2025-03-03T00:00:00Z"] * 2
+    assert text["x_DatasetName"].to_list() == [None, None]
+    assert dataset(1) in text["ChargeDescription"][0]
+    assert uuid(1) in text["ChargeDescription"][0]
+
+
+@pytest.mark.parametrize(("today", "open_day"), [(LATER, None), (DAYS[5], DAYS[5])])
+def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: date, open_day: date | None) -> None:
+    unread = set(focus_costs(Lake.open(str(root), query={}), MARCH, today).unread)
+    march = {MARCH + timedelta(days=number) for number in range(31)}
+    assert unread == march - {day for day in DAYS if open_day is None or day < open_day}
+
+
+def test_a_day_that_a_workspace_was_read_on_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
+    rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT)]
+    lake = lake_of(tmp_path, *rows, open_workspaces=frozenset({OTHER_TENANT}))
+    assert NOON.date() in focus_costs(lake, MARCH, LATER).unread
+
+
+def command(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: str) -> int:
+    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", str(root))
+    monkeypatch.setattr(sys, "argv", ["sessions-pipeline", "export", "focus", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_unread_days_write_nothing_unless_that_is_asked_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "march.parquet"
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, root, "--month", "2025-03", "--output", str(file)) == 1
+    said = capsys.readouterr()
+    assert (
+        "1 Mar \N{EN DASH} 2 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read since the day was over"
+        in said.err
+    )
+    assert said.out == ""
+    assert not file.exists()
+    assert command(monkeypatch, root, "--month", "2025-03", "--output", str(file), "--partial") == 0
+    said = capsys.readouterr()
+    assert "not read since" in said.err
+    assert "6 experiments left out: the cost is unknown" in said.err
+    assert said.out == f"{file}: 22 experiments\n"
+    assert pl.read_parquet(file)["BilledCost"].sum() == Decimal("8.925")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("--month", "2025-03", "--output", "march.xlsx"), 2, "march.xlsx: end its name in .parquet or .csv"),
+        (("--month", "2025-13", "--output", "march.csv"), 2, "'2025-13' does not match"),
+        (("--month", "2025-03", "--output", "no/march.csv", "--partial"), 1, "march.csv: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    status: int,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, root, *arguments) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert datetime.now(UTC).date() > LATER

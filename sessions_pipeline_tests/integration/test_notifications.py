@@ -1,0 +1,158 @@
+"""What is sent to people: each kind of trouble once, from a real Dagster instance, by HTTP to a receiver here."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from sessions_pipeline.cli.run import QUIET, execute
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.schedules import range_tags
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, Hasty, settings_for, some_records
+from sessions_pipeline_tests.receiver import Receiver, receiving
+
+BUDGETS = """
+[[budget]]
+name = "week"
+limit = 100
+period = "week"
+
+[[budget]]
+name = "today"
+limit = 130
+period = "day"
+
+[[budget]]
+name = "month"
+limit = 100_000
+period = "month"
+"""
+
+
+class House:
+    """A sandbox, a lake, a Dagster instance that stays, and whoever is notified."""
+
+    def __init__(self, sandbox: Sandbox, receiver: Receiver, instance: dg.DagsterInstance, folder: Path) -> None:
+        self.sandbox, self.receiver, self.instance = sandbox, receiver, instance
+        self.file = folder / "budgets.toml"
+        self.file.write_text(BUDGETS)
+        self.settings: Settings = settings_for(
+            sandbox.url,
+            folder / "lake",
+            SESSIONS_PIPELINE_NOTIFY=receiver.address,
+            SESSIONS_PIPELINE_BUDGETS=str(self.file),
+            SESSIONS_PIPELINE_START_DATE=FIRST,
+            SESSIONS_PIPELINE_LOOKBACK_DAYS=2,
+        )
+        self.cursor: str | None = None
+
+    def run(self, at: datetime) -> None:
+        execute(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
+
+    def check(self, name: str, at: datetime) -> dg.ExecuteInProcessResult:
+        job = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
+        key = dg.AssetCheckKey(dg.AssetKey(DAILY.name), name)
+        return (
+            job.get_implicit_global_asset_job_def()
+            .get_subset(asset_selection=set(), asset_check_selection={key})
+            .execute_in_process(instance=self.instance, run_config=QUIET, tags=range_tags(FIRST, TODAY))
+        )
+
+    def tick(self, at: datetime) -> dict[str, str]:
+        """What the sensor sends at a moment: texts by title, without the product's name."""
+        repository = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
+        sensor = repository.get_sensor_def("notifications")
+        told = sensor.evaluate_tick(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
+        assert told.skip_message
+        self.cursor = told.cursor
+        return {title.removeprefix("sessions-pipeline: "): text for title, text in self.receiver.take().items()}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with (
+        running_sandbox(texts=some_records(), now=NOW) as sandbox,
+        receiving() as receiver,
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+        yield House(sandbox, receiver, instance, tmp_path)
+
+
+def test_each_kind_of_trouble_is_sent_once_and_says_what_to_do_and_where_to_look(house: House) -> None:
+    house.sandbox.faults.add(Fault("deprecated", "Thu, 01 Jul 2027 00:00:00 GMT", times=None))
+    house.run(NOW)
+    sent = house.tick(NOW)
+    assert set(sent) == {
+        "Budget 'week' is beyond its limit",
+        "Budget 'today' has reached its warning",
+        "The API announces its end",
+    }
+    assert sent["Budget 'today' has reached its warning"].startswith("$113.75 of $130.00 (87.5 %)")
+    assert "Sunset: Thu, 01 Jul 2027" in sent["The API announces its end"]
+    assert "docs/api-versions.md" in sent["The API announces its end"]
+
+    house.run(NOW + timedelta(minutes=30))
+    assert house.tick(NOW + timedelta(minutes=31)) == {}
+
+    lake = Lake.open(house.settings.data_root, query={})
+    [row] = lake.read(DAILY, FIRST).to_pylist()
+    wrong = pa.Table.from_pylist([{**row, "total_cost": Decimal(7)}], DAILY.schema)
+    lake.replace(DAILY, FIRST, wrong, lake.metadata(DAILY, FIRST))
+    house.check("costs_add_up", NOW)
+    house.check("costs_add_up", NOW)
+    house.check("costs_are_within_budget", NOW)
+    sent = house.tick(NOW + timedelta(minutes=40))
+    assert set(sent) == {"Check costs_add_up failed"}
+    assert str(FIRST) in sent["Check costs_add_up failed"]
+    assert "Dagster UI" in sent["Check costs_add_up failed"]
+
+    house.sandbox.faults.add(Fault("status", 401, times=None))
+    for minutes in (60, 120):
+        with pytest.raises(Exception, match="401"):
+            house.run(NOW + timedelta(minutes=minutes))
+    sent = house.tick(NOW + timedelta(minutes=125))
+    assert set(sent) == {"refresh_sessions failed"}
+    assert "401" in sent["refresh_sessions failed"]
+    assert "sessions-pipeline doctor" in sent["refresh_sessions failed"]
+
+    sent = house.tick(NOW + timedelta(minutes=215))
+    assert set(sent) == {"No successful refresh for three hours"}
+    assert "began at 2026-03-20 15:30 UTC" in sent["No successful refresh for three hours"]
+    assert house.tick(NOW + timedelta(minutes=220)) == {}
+
+
+def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run(house: House) -> None:
+    house.run(NOW)
+
+    def found(budgets: str) -> dg.AssetCheckEvaluation:
+        house.file.write_text(budgets)
+        [evaluation] = house.check("costs_are_within_budget", NOW).get_asset_check_evaluations()
+        return evaluation
+
+    beyond, near, far = (f"[[budget]]{one}" for one in BUDGETS.split("[[budget]]")[1:])
+    evaluation = found(far)
+    assert (evaluation.passed, set(evaluation.metadata)) == (True, {"month"})
+    evaluation = found(near + far)
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
+    evaluation = found(beyond + near + far)
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert str(evaluation.metadata["today"].value).startswith("$113.75 of $130.00 (87.5 %)")
+    evaluation = found('[[budget]]\nname = "x"')
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert "budget 1: limit is missing" in str(evaluation.description)
+    house.cursor = None
+    assert set(house.tick(NOW)) == {"Budgets and the last refresh can't be looked at"}
+
+
+def test_without_the_settings_there_is_neither_check_nor_sensor() -> None:
+    repository = build_definitions(Hasty(settings_for("http://127.0.0.1:9", Path("lake")))).get_repository_def()
+    assert [sensor.name for sensor in repository.sensor_defs] == ["changed_sessions"]
+    assert "costs_are_within_budget" not in {key.name for key in repository.asset_graph.asset_check_keys}

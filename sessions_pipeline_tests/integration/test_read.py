@@ -1,0 +1,165 @@
+"""`sessions_pipeline.read`: any table by its name, days included, datasets by name, costs exact in pandas."""
+
+import subprocess
+import sys
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sessions_pipeline
+from sessions_pipeline.errors import LakeError, NotReadError, UsageError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
+    REFERENCE_DATASETS,
+    TABLES,
+    Table,
+)
+from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, table_of, uuid
+from sessions_pipeline_tests.integration.test_reading import DAYS, FIRST, fill
+
+COST = Decimal("12345678901234567890.123456789012345678")
+NOT_THERE = ("daily_cost_by_project", "judge_cost_by_experiment")
+JOINED = ("dataset", "judge_cost", "whole_cost")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("read")
+    fill(root)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SESSIONS_PIPELINE_DATA_ROOT", raising=False)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("table", [one for one in TABLES if one.name not in NOT_THERE], ids=lambda table: table.name)
+def test_every_table_is_read_with_its_columns_its_day_and_names(root: Path, table: Table) -> None:
+    found = sessions_pipeline.read(table.name, root=root)
+    names = found.schema.names
+    partition = [] if table.partition is None else [table.partition]
+    assert [name for name in names if name not in JOINED] == [*table.schema.names, *partition]
+    assert ("dataset" in names) is ("reference_dataset_id" in names)
+    assert found.select(table.schema.names).schema.equals(table.schema)
+
+
+def test_both_days_are_included_and_may_be_given_in_any_way(root: Path) -> None:
+    ways = [(FIRST, DAYS[2]), (str(FIRST), str(DAYS[2])), (pd.Timestamp(NOON), NOON + timedelta(days=2))]
+    for start, end in ways:
+        found = sessions_pipeline.read("sessions", start, end, root=root)
+        assert sorted(set(found.column("start_date").to_pylist())) == DAYS[:3]
+    week = sessions_pipeline.read("weekly_cost_by_reference_dataset", "2025-03-10", "2025-03-10", root=root)
+    assert week.column("week_start").unique().to_pylist() == [date(2025, 3, 10)]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_rows_without_a_day_come_only_where_no_days_are_asked_for(root: Path) -> None:
+    assert None in sessions_pipeline.read("sessions", root=root).column("start_date").to_pylist()
+    assert None not in sessions_pipeline.read("sessions", FIRST, root=root).column("start_date").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "unread"),
+    [
+        (DAYS[11], DAYS[-1], "16 Mar 2025"),
+        (None, date(2025, 3, 19), "16 Mar 2025, 18 Mar \N{EN DASH} 19 Mar 2025"),
+        (date(2025, 5, 1), None, "1 May 2025"),
+    ],
+)
+def test_days_that_were_never_read_are_a_warning(root: Path, start: date, end: date, unread: str) -> None:
+    with pytest.warns(UserWarning, match=f"^sessions has nothing for {unread}: never read, so missing") as warned:
+        sessions_pipeline.read("sessions", start, end, root=root)
+    assert warned[0].filename == __file__
+
+
+def test_costs_stay_exact_and_unknown_in_pandas(tmp_path: Path) -> None:
+    base = {"tenant_id": TENANT, "session_count": 1, "is_day_over": True}
+    counts = {"priced_session_count": 1, "unpriced_session_count": 0, "zero_cost_with_tokens_count": 0}
+    rows = [
+        base | counts | {"reference_dataset_id": dataset(number), "total_cost": cost}
+        for number, cost in ((1, COST), (2, None))
+    ]
+    table = table_of("daily_cost_by_reference_dataset", rows)
+    Lake.open(str(tmp_path), query={"name": "x"}).replace(DAILY_COST_BY_REFERENCE_DATASET, FIRST, table, {})
+    frame = sessions_pipeline.read("daily_cost_by_reference_dataset", root=tmp_path).to_pandas()
+    assert frame["total_cost"].tolist() == [COST, None]
+    assert frame["start_date"].tolist() == [FIRST, FIRST]
+
+
+def test_a_dataset_has_its_present_name_else_what_experiments_say_else_its_id(tmp_path: Path) -> None:
+    fill(tmp_path)
+    given = [
+        {"id": one, "tenant_id": tenant, "name": "golden", "read_at": NOON}
+        for one, tenant in ((dataset(1), TENANT), (dataset(3), OTHER_TENANT))
+    ]
+    Lake.open(str(tmp_path), query={}).replace(REFERENCE_DATASETS, None, table_of("reference_datasets", given), {})
+    found = sessions_pipeline.read("experiment_summary", FIRST, FIRST, root=tmp_path).to_pylist()
+    assert {row["reference_dataset_id"]: row["dataset"] for row in found} == {
+        dataset(1): "golden",
+        dataset(2): dataset(2),
+    }
+    projects = sessions_pipeline.read("sessions", FIRST, FIRST, root=tmp_path).to_pylist()
+    assert [row["dataset"] for row in projects if row["reference_dataset_id"] is None] == [None]
+
+
+def test_an_experiment_has_its_judges_and_the_whole_beside_its_own_cost(tmp_path: Path) -> None:
+    fill(tmp_path)
+    judged = {"tenant_id": TENANT, "reference_dataset_id": dataset(1), "stats_as_of": NOON, "read_at": NOON}
+    rows = [{**judged, "id": uuid(11), "total_cost": COST}, {**judged, "id": uuid(12), "total_cost": None}]
+    table = table_of("judge_cost_by_experiment", rows)
+    Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAYS[1], table, {})
+    found = sessions_pipeline.read("experiment_summary", FIRST, DAYS[1], root=tmp_path).to_pandas()
+    costs = found.set_index("id")[["total_cost", "judge_cost", "whole_cost"]]
+    assert costs.loc[uuid(11)].tolist() == [Decimal("0.2"), COST, Decimal("12345678901234567890.323456789012345678")]
+    assert costs.loc[uuid(12)].tolist() == [Decimal("0.375"), None, None]
+    assert costs.loc[uuid(1)].tolist() == [Decimal("0.175"), None, None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (("daily_cost_by_dataset",), UsageError, "daily_cost_by_dataset is no table; did you mean daily_cost_by_"),
+        (("zzz",), UsageError, "zzz is no table; there are raw_sessions, sessions, "),
+        (("sessions", "2025-02-30"), UsageError, "start: 2025-02-30 is no day such as 2026-01-31"),
+        (("sessions", "2025-03-04", "2025-03-03"), UsageError, "start 2025-03-04 is after end 2025-03-03; swap them"),
+        (("reference_datasets", "2025-03-04"), UsageError, "reference_datasets has no days; leave out start and end"),
+        (("daily_cost_by_project",), NotReadError, "daily_cost_by_project was never made; materialize it first"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(
+    root: Path, arguments: tuple[str, ...], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error) as raised:
+        sessions_pipeline.read(*arguments, root=root)
+    assert str(raised.value).startswith(says)
+
+
+def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotReadError, match=f"^{tmp_path}/data: no lake is here; "):
+        sessions_pipeline.read("sessions")
+    (tmp_path / ".env").write_text(f"SESSIONS_PIPELINE_DATA_ROOT={root}\n")
+    assert sessions_pipeline.read("reference_datasets").num_rows == 2
+    assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
+
+
+def test_a_lake_that_is_opened_whatever_its_query_is_never_written(tmp_path: Path) -> None:
+    lake = Lake.open(str(tmp_path), query=None)
+    assert not lake.is_there
+    with pytest.raises(LakeError, match="opened for reading only"):
+        lake.check_writable()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = {"dagster", "pandas", "pyarrow", "pydantic"}
+    script = f"import sys, sessions_pipeline; print(sorted({heavy} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

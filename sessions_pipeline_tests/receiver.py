@@ -1,0 +1,40 @@
+"""A receiver of notifications on this machine, as Apprise's `json://` address sends them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sessions_pipeline.sandbox import serving
+
+
+class Receiver:
+    """`messages` are what it was sent since the last `take`; `address` is for SESSIONS_PIPELINE_NOTIFY."""
+
+    def __init__(self) -> None:
+        self.address = ""
+        self.status = 200
+        self.messages: list[dict[str, Any]] = []
+
+    async def receive(self, request: Request) -> Response:
+        self.messages.append(await request.json())
+        return Response(status_code=self.status)
+
+    def take(self) -> dict[str, str]:
+        """Texts by title, and forget them; each title came once."""
+        taken, self.messages = self.messages, []
+        by_title = {message["title"]: message["message"] for message in taken}
+        assert len(by_title) == len(taken)
+        return by_title
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    receiver = Receiver()
+    with serving(Starlette(routes=[Route("/{path:path}", receiver.receive, methods=["POST"])])) as url:
+        receiver.address = url.replace("http://", "json://")
+        yield receiver

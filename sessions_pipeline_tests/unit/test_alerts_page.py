@@ -1,0 +1,56 @@
+"""docs/alerts.md: its budgets are read, its commands run, its addresses are Apprise's, its extra is there."""
+
+import re
+import tomllib
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import apprise
+import pytest
+
+from sessions_pipeline.cli import cli
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS
+from sessions_pipeline.tables.readings import Reading, dump_readings
+from sessions_pipeline_tests.builders import TENANT, dataset, table_of
+from sessions_pipeline_tests.receiver import receiving
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "alerts.md").read_text()
+[BUDGETS] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = "".join(re.findall(r"```\w+\n.*?```", PAGE, re.DOTALL))
+COMMANDS = re.findall(r"\bsessions-pipeline ([a-z]+(?: --[a-z]+)*)", BLOCKS)
+
+
+def test_its_budgets_are_read_and_its_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lake = datetime.now(UTC), Lake.open(str(tmp_path / "data"), query={})
+    for day in (now.date() - timedelta(days=back) for back in range(31)):
+        lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, DAILY_COST_BY_REFERENCE_DATASET.schema.empty_table(), {})
+        reading = dump_readings([Reading(1, now, None, (), 0, 0, 1)]).encode()
+        lake.write_file(f"_readings/start_date={day}.json", reading)
+    name = {"id": dataset(1), "tenant_id": TENANT, "name": "support-answers", "read_at": now}
+    lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", [name]), {})
+    (tmp_path / "budgets.toml").write_text(BUDGETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSIONS_PIPELINE_BUDGETS", "budgets.toml")
+    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", "data")
+    with receiving() as receiver:
+        monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", receiver.address)
+        for command in COMMANDS:
+            cli.main(command.split(), standalone_mode=False)
+        assert len(receiver.messages) == COMMANDS.count("doctor --notify")
+    assert {"budget --check", "doctor --fresh", "doctor --notify"} <= set(COMMANDS)
+    assert [budget.dataset for budget in load_budgets(Settings.load())] == [None, "support-answers"]
+
+
+def test_its_addresses_are_apprises_and_its_extra_is_there() -> None:
+    schemes = {scheme for plugin in apprise.Apprise().details()["schemas"] for scheme in _schemes(plugin)}
+    assert set(re.findall(r"`(\w+)://", PAGE)) <= schemes
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"sessions-pipeline\[(\w+)\]", PAGE)) <= set(extras)
+
+
+def _schemes(plugin: dict[str, list[str]]) -> list[str]:
+    return [*(plugin["protocols"] or ()), *(plugin["secure_protocols"] or ())]

@@ -1,0 +1,343 @@
+"""Budgets: a file that is read strictly, and what is used of each, exactly; what is not known is never zero."""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessions_pipeline.cli import cli
+from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.budget_file import Budget, load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
+from sessions_pipeline.outputs.spending import period_of
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_ATTRIBUTE,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
+    REFERENCE_DATASETS,
+    SESSION_ATTRIBUTES,
+    Table,
+)
+from sessions_pipeline.tables.readings import Reading, dump_readings
+from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, table_of, uuid
+from sessions_pipeline_tests.builders_report import daily
+
+# A Friday: the week has five days so far, the month 20 of 31.
+NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
+TODAY = NOW.date()
+MONTH = [TODAY - timedelta(days=back) for back in range(20)]
+MONDAY = date(2026, 3, 16)
+BUDGET = '[[budget]]\nname = "all"\nlimit = 400.00\nperiod = "month"\n'
+
+
+def settings_of(folder: Path, text: str | bytes) -> Settings:
+    file = folder / "budgets.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return Settings(SESSIONS_PIPELINE_BUDGETS=str(file))
+
+
+def budget(**keys: Any) -> Budget:
+    keys = {"name": "all", "limit": 400, "period": "month", **keys}
+    return Budget.model_validate(keys, context=Settings())
+
+
+def reading(day: date, at: datetime | None = None, workspaces: Iterable[str] = (TENANT, OTHER_TENANT)) -> bytes:
+    """As it is noted beside the tables; without a time, by the schedule on the next day or, of today, just now."""
+    over = datetime.combine(day + timedelta(days=1), time(1), UTC)
+    return dump_readings([Reading(1, at or min(over, NOW), None, tuple(workspaces), 1, 0, 1)]).encode()
+
+
+class Costs:
+    """A lake in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lake = Lake.open(str(root), query={})
+
+    def put(self, day: date, *rows: Mapping[str, Any], read_at: datetime | None = None) -> None:
+        self._put(DAILY_COST_BY_REFERENCE_DATASET, day, rows)
+        self.lake.write_file(f"_readings/start_date={day}.json", reading(day, read_at))
+
+    def put_attribute(self, day: date, value: str, cost: str, *, attribute: str = "git.branch") -> None:
+        row = {"attribute": attribute, "value": value}
+        self._put(DAILY_COST_BY_ATTRIBUTE, day, [daily(day, 1, cost, **row)], attributes=json.dumps([attribute]))
+
+    def _put(self, table: Table, day: date, rows: Iterable[Mapping[str, Any]], **metadata: str) -> None:
+        names = table.schema.names
+        found = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows], table.schema)
+        self.lake.replace(table, day, found, metadata)
+
+    def name(self, **names: int) -> None:
+        rows = [
+            {"id": dataset(number), "tenant_id": TENANT, "name": name.rstrip("_"), "read_at": NOW}
+            for name, number in names.items()
+        ]
+        self.lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", rows), {})
+
+    def status(self, now: datetime = NOW, **keys: Any) -> BudgetStatus:
+        [status] = budget_statuses(self.lake, [budget(**keys)], now)
+        return status
+
+
+@pytest.fixture(scope="module")
+def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    costs = Costs(tmp_path_factory.mktemp("month"))
+    for day in MONTH:
+        costs.put(day)
+    return costs.root
+
+
+@pytest.fixture
+def costs(month: Path, tmp_path: Path) -> Costs:
+    """A lake of which every day of the month was read and had nothing, until rows are put."""
+    return Costs(shutil.copytree(month, tmp_path / "lake"))
+
+
+def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -> None:
+    text = f'\ufeff{BUDGET}[[budget]]\nname = "b"\nlimit = 0.1\nperiod = "day"\nwarn_at = 1\nworkspace = "ABC"\n'
+    first, second = load_budgets(settings_of(tmp_path, text))
+    assert (first.name, first.limit, first.period, first.warn_at) == ("all", Decimal("400.00"), "month", Decimal("0.8"))
+    assert (first.dataset, first.attribute, first.workspace, first.include_judges) == (None, None, None, False)
+    assert (second.limit, second.warn_at, second.workspace) == (Decimal("0.1"), 1, "ABC")
+    assert load_budgets(Settings()) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[budget]]\nname = ", "is no TOML: Invalid value"),
+        (b"# \xff", "is no TOML: 'utf-8' codec"),
+        ('[budget]\nname = "a"', "budget should be written [[budget]], with two brackets"),
+        (f"{BUDGET}\n[[budgets]]", "budgets is no key; write budget"),
+        ("", "budget is missing"),
+        (f"{BUDGET}warnat = 1", "budget 1: warnat is no key; write warn_at"),
+        (f"{BUDGET}colour = 1", "budget 1: colour is no key; write name or limit or period or"),
+        ('[[budget]]\nname = "a"\nperiod = "day"', "budget 1: limit is missing"),
+        (f"{BUDGET}{BUDGET}", "two budgets are called 'all'; give each a name of its own"),
+        (BUDGET.replace('"all"', "7"), "budget 1: name should be a valid string"),
+        (BUDGET.replace('"all"', '""'), "budget 1: name should have at least 1 character"),
+        (BUDGET.replace("400.00", '"400"'), "budget 1: limit should be a number, such as 400.00"),
+        (BUDGET.replace("400.00", "true"), "budget 1: limit should be a number, such as 400.00"),
+        (BUDGET.replace("400.00", "0"), "budget 1: limit should be greater than 0"),
+        (BUDGET.replace("400.00", "-1.5"), "budget 1: limit should be greater than 0"),
+        (BUDGET.replace("400.00", "nan"), "budget 1: limit should be a finite number"),
+        (BUDGET.replace("400.00", "1e99"), "budget 1: limit should have no more than"),
+        (BUDGET.replace('"month"', '"year"'), "budget 1: period should be 'day', 'week' or 'month'"),
+        (f"{BUDGET}warn_at = 80", "budget 1: warn_at should be less than or equal to 1"),
+        (f"{BUDGET}warn_at = -0.1", "budget 1: warn_at should be greater than or equal to 0"),
+        (f'{BUDGET}include_judges = "yes"', "budget 1: include_judges should be a valid boolean"),
+        (f'{BUDGET}dataset = "a"\nworkspace = "b"', "budget 1: write one of dataset, attribute and workspace, or none"),
+        (f'{BUDGET}dataset = "a"\nattribute = "models"\nvalue = "x"', "budget 1: write one of dataset, attribute and"),
+        (f'{BUDGET}value = "main"', 'budget 1: write both or neither of attribute = "git.branch" and value = "main"'),
+        (f'{BUDGET}attribute = "models"', "budget 1: write both or neither of attribute"),
+        (
+            f'{BUDGET}attribute = "team"\nvalue = "x"',
+            "budget 1: needs SESSIONS_PIPELINE_ATTRIBUTES=models,git.branch,team",
+        ),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_says_what_to_write_instead(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        load_budgets(settings_of(tmp_path, text))
+    assert str(caught.value).startswith("SESSIONS_PIPELINE_BUDGETS: ")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_said() -> None:
+    with pytest.raises(SettingError, match=r"nowhere.toml can't be read: No such file"):
+        load_budgets(Settings(SESSIONS_PIPELINE_BUDGETS="nowhere.toml"))
+
+
+@given(day=st.dates(date(2000, 1, 1), date(2100, 1, 1)), unit=st.sampled_from(["day", "week", "month"]))
+def test_periods_hold_their_day_and_follow_each_other_without_a_gap(day: date, unit: str) -> None:
+    first, last = period_of(unit, day)
+    assert first <= day <= last
+    assert {period_of(unit, one) for one in (first, last)} == {(first, last)}
+    assert period_of(unit, last + timedelta(days=1))[0] == last + timedelta(days=1)
+    assert {"day": first == last, "week": first.weekday() == 0, "month": first.day == 1}[unit]
+
+
+def test_what_is_used_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> None:
+    costs.put(date(2026, 3, 1), daily(None, 1, "0.000000000000000001"))
+    costs.put(MONDAY, daily(None, 1, "10"), daily(None, 2, "20", tenant_id=OTHER_TENANT))
+    costs.put(TODAY, daily(None, 1, "30.5"))
+    costs.put(date(2026, 2, 28), daily(None, 1, "1000"))
+    month, week, day = (costs.status(period=unit) for unit in ("month", "week", "day"))
+    assert [one.used for one in (month, week, day)] == [Decimal("60.500000000000000001"), Decimal("60.5"), 30.5]
+    assert (month.first, month.last) == (date(2026, 3, 1), date(2026, 3, 31))
+    assert (week.first, week.last) == (MONDAY, date(2026, 3, 22))
+    # 60.5 in five days of seven; a day has no third day.
+    assert [week.forecast, day.forecast] == [Decimal("84.7"), None]
+    assert week.share == Decimal("0.15125")
+    assert week.headline == "$60.50 of $400.00 (15.1 %), heading for $84.70"
+    assert (week.state, week.caveats) == ("ok", "")
+
+
+def test_a_forecast_begins_on_the_third_day(costs: Costs) -> None:
+    costs.put(MONDAY, daily(None, 1, "6"))
+    wednesday = NOW - timedelta(days=2)
+    assert costs.status(wednesday - timedelta(days=1), period="week").forecast is None
+    assert costs.status(wednesday, period="week").forecast == 14
+
+
+@pytest.mark.parametrize(
+    ("spent", "state"),
+    [("319.99", "ok"), ("320", "warning"), ("400", "warning"), ("400.000000000000000001", "exceeded")],
+)
+def test_a_budget_warns_at_its_share_and_is_exceeded_beyond_its_limit_to_the_last_digit(
+    costs: Costs, spent: str, state: str
+) -> None:
+    costs.put(TODAY, daily(None, 1, spent))
+    assert costs.status().state == state
+
+
+def test_a_period_in_which_nothing_ran_is_zero_and_one_of_unknown_costs_is_unknown(costs: Costs) -> None:
+    assert (costs.status().used, costs.status().state) == (Decimal(0), "ok")
+    costs.put(TODAY, daily(None, 1, None))
+    status = costs.status()
+    assert (status.used, status.share, status.forecast) == (None, None, None)
+    assert (status.state, status.is_known) == ("unknown", False)
+    assert status.headline.startswith("unknown of $400.00")
+    costs.put(MONDAY, daily(None, 1, "1"))
+    status = costs.status()
+    assert (status.used, status.unpriced, status.experiments, status.state) == (Decimal(1), 1, 2, "ok")
+    assert status.caveats == "1 of 2 experiments without a cost"
+
+
+def test_days_that_were_not_read_or_not_to_their_end_are_said_and_make_a_sum_unknown(
+    costs: Costs, tmp_path: Path
+) -> None:
+    costs.put(MONDAY, daily(None, 1, "5"), read_at=datetime(2026, 3, 16, 23, 59, tzinfo=UTC))
+    status = costs.status()
+    assert (status.used, status.unread, status.forecast, status.state) == (Decimal(5), (MONDAY,), None, "unknown")
+    assert status.caveats == "not read to the end: 16 Mar 2026"
+    never = Lake.open(str(tmp_path / "empty"), query={})
+    [status] = budget_statuses(never, [budget(period="week", dataset="x")], NOW)
+    assert (status.used, len(status.unread), status.read_at, status.state) == (None, 5, None, "unknown")
+    assert status.caveats.endswith("never read")
+
+
+def test_what_is_known_to_be_too_much_is_exceeded_whatever_else_is_unknown(costs: Costs) -> None:
+    costs.put(MONDAY, daily(None, 1, "500"), read_at=datetime(2026, 3, 16, 12, tzinfo=UTC))
+    status = costs.status()
+    assert (status.state, status.is_known) == ("exceeded", False)
+
+
+@pytest.mark.parametrize(("hours", "stale"), [(24, False), (25, True)])
+def test_a_reading_of_over_a_day_ago_is_not_known(costs: Costs, hours: int, stale: bool) -> None:
+    status = costs.status(NOW + timedelta(hours=hours), period="month")
+    assert status.is_stale is stale
+    assert status.state == "unknown"  # of both, as today was not read
+
+
+def test_a_budget_is_about_a_dataset_by_its_name_or_id(costs: Costs) -> None:
+    costs.put(MONDAY, daily(None, 1, "1"), daily(None, 2, "2"))
+    costs.name(golden=1, other=2, unused=3)
+    assert costs.status(dataset="golden").used == 1
+    assert costs.status(dataset=dataset(2).upper()).used == 2
+    assert costs.status(dataset="unused").used == 0
+
+
+def test_a_name_that_nobody_or_several_have_is_refused_with_what_to_write_instead(costs: Costs) -> None:
+    costs.name(golden=1, golden_=2, other=3)
+    with pytest.raises(SettingError) as caught:
+        costs.status(dataset="golden")
+    assert f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}" in str(caught.value)
+    with pytest.raises(SettingError, match=r"budget 'all': no datasets are called 'othr'; write other"):
+        costs.status(dataset="othr")
+
+
+def test_a_budget_is_about_a_workspace_that_was_read(costs: Costs) -> None:
+    costs.put(MONDAY, daily(None, 1, "1"), daily(None, 2, "2", tenant_id=OTHER_TENANT))
+    assert costs.status(workspace=OTHER_TENANT.upper()).used == 2
+    with pytest.raises(SettingError, match=f"nowhere was never read; write {TENANT} or {OTHER_TENANT}"):
+        costs.status(workspace="nowhere")
+
+
+def test_a_budget_is_about_an_attribute_and_knows_no_day_that_was_not_summed_by_it(costs: Costs) -> None:
+    for day in MONTH:
+        costs.put_attribute(day, "main", "2")
+    costs.put_attribute(TODAY, "other", "50")
+    status = costs.status(attribute="git.branch", value="main")
+    assert (status.used, status.unread) == (Decimal(38), ())
+    costs.put_attribute(MONDAY, "x", "2", attribute="models")
+    status = costs.status(attribute="git.branch", value="main")
+    assert (status.used, status.unread, status.state) == (Decimal(36), (MONDAY,), "unknown")
+
+
+def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Costs) -> None:
+    costs.put(MONDAY, daily(None, 1, "1", session_count=4))
+    rows = [
+        {"id": uuid(number), "tenant_id": TENANT, "reference_dataset_id": dataset(1), "total_cost": cost}
+        | {"stats_as_of": NOW, "read_at": NOW}
+        for number, cost in ((1, "0.5"), (2, "0.25"), (3, None))
+    ]
+    judged = table_of(
+        JUDGE_COST_BY_EXPERIMENT.name, [dict.fromkeys(JUDGE_COST_BY_EXPERIMENT.schema.names) | row for row in rows]
+    )
+    costs.lake.replace(JUDGE_COST_BY_EXPERIMENT, MONDAY, judged, {})
+    assert costs.status().used == 1
+    status = costs.status(include_judges=True)
+    assert (status.used, status.unjudged) == (Decimal("1.75"), 2)
+    assert "judges of 2 of 4 experiments not measured" in status.caveats
+
+    said = {"session_id": uuid(2), "key": "git.branch", "value": "main"}
+    owner = {"tenant_id": TENANT, "reference_dataset_id": dataset(1)}
+    costs.lake.replace(SESSION_ATTRIBUTES, MONDAY, table_of(SESSION_ATTRIBUTES.name, [owner | said]), {})
+    costs.put_attribute(MONDAY, "main", "1")
+    assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
+
+
+@pytest.fixture
+def command(costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`budget` on this lake as of today, with a file of one budget."""
+    today = datetime.now(UTC)
+
+    def run(*arguments: str, spent: str | None = None, read_at: datetime = today) -> None:
+        costs.put(today.date(), *([daily(None, 1, spent)] if spent else []), read_at=read_at)
+        text = BUDGET.replace("month", "day")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("SESSIONS_PIPELINE_BUDGETS", str(settings_of(tmp_path, text).budgets))
+        monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", str(costs.root))
+        cli.main(["budget", *arguments], standalone_mode=False)
+
+    return run
+
+
+def test_the_command_prints_a_table_that_fits_or_json(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    command(spent="10")
+    printed = capsys.readouterr().out
+    assert "all" in printed
+    assert "$10.00" in printed
+    command("--json", spent="10")
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["name"], Decimal(found["used"]), found["state"], found["is_known"]) == ("all", 10, "ok", True)
+
+
+def test_check_ends_with_3_beyond_the_limit_with_1_where_that_is_not_known_and_else_with_0(command: Any) -> None:
+    command("--check", spent="399")
+    with pytest.raises(BudgetExceededError, match="beyond the limit: all") as exceeded:
+        command("--check", spent="401")
+    with pytest.raises(SessionsPipelineError, match="can't be known, read these days first: all") as unknown:
+        command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
+    assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
+
+
+def test_without_a_file_the_command_says_how_to_write_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    command()
+    monkeypatch.delenv("SESSIONS_PIPELINE_BUDGETS")
+    with pytest.raises(
+        SettingError, match=r'lines \[\[budget\]\], name = "all experiments", limit = 400.00 and period'
+    ):
+        cli.main(["budget"], standalone_mode=False)

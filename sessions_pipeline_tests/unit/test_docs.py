@@ -1,0 +1,65 @@
+"""The docs are short, in plain words, and quote what the code says."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import sessions_pipeline
+from sessions_pipeline.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+GENERATED = "data-dictionary.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROSE = [page for page in PAGES if page.name != GENERATED]
+MOST_WORDS = 9_000
+CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+# Words that a reader stumbles over, and what says the same: "most expensive", "correct", "rarely".
+ODD = re.compile(r"\b(dearest|dearer|honesty|mends?|mended|for ever|seldom)\b", re.IGNORECASE)
+
+
+def words(page: Path) -> int:
+    """Of a page's prose, its tables included: whatever stands between spaces and has a letter or a digit."""
+    return sum(bool(re.search(r"\w", word)) for word in CODE.sub("", page.read_text()).split())
+
+
+def texts() -> str:
+    """All texts of the package's code, what differs in them left out."""
+    modules = Path(sessions_pipeline.__file__).parent.rglob("*.py")
+    nodes = (node for module in modules for node in ast.walk(ast.parse(module.read_text())))
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def test_the_docs_have_no_more_words_than_a_reader_has_patience_for() -> None:
+    assert sum(map(words, PROSE)) <= MOST_WORDS, {page.name: words(page) for page in PROSE}
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
+def test_a_page_is_in_plain_words(page: Path) -> None:
+    assert ODD.findall(CODE.sub("", page.read_text())) == []
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_of_the_codes() -> None:
+    cells = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    messages = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+    said = texts()
+    parts = [part.strip() for message in messages for part in message.split("…") if part.strip()]
+    assert len(messages) > 20
+    assert [part for part in parts if part not in said] == []
+
+
+def test_every_setting_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    aliases = [field.validation_alias for name, field in Settings.model_fields.items() if name != "warnings"]
+    names = [name for alias in aliases for name in getattr(alias, "choices", [alias])]
+    assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_contributing_names_files_that_are_there() -> None:
+    text = CODE.sub("", (ROOT / "CONTRIBUTING.md").read_text())
+    named = re.findall(r"`(?:\w+/)*(\w+\.(?:py|yaml))`", text)
+    folders = (ROOT / "sessions_pipeline", ROOT / "sessions_pipeline_tests", ROOT / "docs")
+    there = {path.name for folder in folders for path in folder.rglob("*.*")}
+    assert len(named) > 15
+    assert set(named) - there == set()

@@ -1,0 +1,145 @@
+"""Which experiments' judges are measured, what a reading changes, and what the sums say. Pure."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from sessions_pipeline.outputs.judges import JudgeReading, JudgeReadings, Spent, WholeCost, load_readings
+from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
+from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, YOUNG, Due, due, merge_judges
+from sessions_pipeline_tests.builders import (
+    NOON,
+    OTHER_TENANT,
+    TENANT,
+    dataset,
+    experiment,
+    sessions_table,
+    table_of,
+    uuid,
+)
+
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+
+
+def chosen(*rows: dict[str, Any], measured: tuple[int, ...] = (), most: int = 100) -> Due:
+    """What is due at noon of these experiments, of which some were measured before."""
+    known = {uuid(number) for number in measured}
+    return due(sessions_table(*rows).select(NEEDED), known, now=NOON, most=most, young=YOUNG)
+
+
+def numbers(found: Due) -> list[int]:
+    return [int(row["id"][-12:]) for row in found.rows]
+
+
+@pytest.mark.parametrize(
+    ("started", "last_run", "is_measured", "is_due"),
+    [
+        (NOON - MINUTE, None, False, True),
+        (NOON - MINUTE, None, True, True),
+        (NOON - 3 * DAY, None, True, False),
+        (NOON - 3 * DAY, None, False, True),
+        (NOON - 14 * DAY + MINUTE, None, False, True),
+        (NOON - 14 * DAY, None, False, False),
+        (NOON - 14 * DAY, NOON - 3 * DAY, False, False),
+        (NOON - 99 * DAY, NOON - 2 * DAY, True, True),
+        (NOON - 99 * DAY, NOON - 2 * DAY - MINUTE, True, False),
+        (None, NOON - DAY, True, True),
+        (None, NOON - 13 * DAY, False, True),
+        (None, None, False, False),
+    ],
+)
+def test_due_is_what_ran_in_two_days_or_was_never_measured_and_is_younger_than_14(
+    started: datetime | None, last_run: datetime | None, is_measured: bool, is_due: bool
+) -> None:
+    for name in ("last_run_start_time", "last_run_start_time_live"):
+        rows = experiment(1, start_time=started, **{name: last_run})
+        found = chosen(rows, measured=(1,) if is_measured else ())
+        assert numbers(found) == [1] * is_due
+        too_old = not is_measured and not is_due
+        assert found.skipped == ({"never measured, and older than 14 days": 1} if too_old else {})
+
+
+def test_the_newest_come_first_and_those_beyond_the_limit_are_counted() -> None:
+    rows = [experiment(number, start_time=NOON - number * MINUTE) for number in (3, 1, 4, 2)]
+    assert numbers(chosen(*rows)) == [1, 2, 3, 4]
+    found = chosen(*rows, most=1)
+    assert numbers(found) == [1]
+    assert found.skipped == {"more than SESSIONS_PIPELINE_JUDGE_REQUESTS": 3}
+    assert numbers(chosen(*rows, most=0)) == []
+
+
+def test_experiments_of_one_name_are_skipped_however_old_the_other_is() -> None:
+    one, old = experiment(1, name="x"), experiment(2, name="x", start_time=NOON - 400 * DAY)
+    assert chosen(one, old, measured=(2,)).skipped == {"another experiment has the same name": 1}
+    # One experiment that two days have is not two.
+    assert numbers(chosen(one, {**old, "id": uuid(1)})) == [1]
+
+
+@pytest.mark.parametrize("name", [None, "", "a\x00b", "\n", "\x1b[31m", "\x7f", "\x9b", "x" * 501])
+def test_names_that_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
+    found = chosen(experiment(1, name=name), experiment(2, name=name))
+    assert (numbers(found), found.skipped) == ([], {"the name can't be asked for": 2})
+
+
+def judged(number: int, runs: int | None, cost: str | None, at: datetime, **more: Any) -> dict[str, Any]:
+    row = {**dict.fromkeys(JUDGES.schema.names), "id": uuid(number), "tenant_id": TENANT}
+    row |= {"reference_dataset_id": dataset(1), "run_count": runs, "total_cost": cost and Decimal(cost)}
+    return {**row, "stats_as_of": at, "read_at": at, **more}
+
+
+@pytest.mark.parametrize(
+    ("runs", "cost", "age", "kept"),
+    [
+        (11, "1.1", 3, False),
+        (10, "1.2", 99, False),
+        (0, "0", 3, True),
+        (None, None, 3, True),
+        (4, "0.4", 3, False),
+        (4, "0.4", 14, True),
+    ],
+)
+def test_what_retention_has_emptied_never_replaces_what_was_read(
+    runs: int | None, cost: str | None, age: int, kept: bool
+) -> None:
+    held, later = judged(1, 10, "1.0", NOON), NOON + DAY
+    new = judged(1, runs, cost, later, start_time=later - age * DAY)
+    (row,) = merge_judges(table_of(JUDGES.name, [held]), [new]).to_pylist()
+    assert row["run_count"] == (10 if kept else runs)
+    assert row["total_cost"] == (Decimal("1.0") if kept else cost and Decimal(cost))
+    assert (row["stats_as_of"], row["read_at"]) == (NOON if kept else later, later)
+
+
+def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() -> None:
+    stored = [
+        judged(1, 10, "1.0", NOON + DAY),
+        judged(2, 1, "2", NOON),
+        judged(1, 1, "3", NOON, tenant_id=OTHER_TENANT),
+    ]
+    earlier = judged(1, 9, "0.9", NOON, start_time=NOON)
+    assert merge_judges(table_of(JUDGES.name, stored), [earlier]) == table_of(JUDGES.name, stored)
+
+
+def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -> None:
+    one, two = Decimal("1.000000000000000001"), Decimal(2)
+    for own, judges, whole in ((one, two, Decimal("3.000000000000000001")), (one, None, None), (None, two, None)):
+        cost = WholeCost(NOON.date(), TENANT, dataset(1), uuid(1), "x", own, judges, is_measured=judges is not None)
+        assert cost.whole == whole
+    spent = Spent.of([{"total_cost": one, "session_count": 4}], [{"total_cost": two}, {"total_cost": None}])
+    assert spent == (one, two, 2, 1, 2)
+    assert spent.whole == Decimal("3.000000000000000001")
+    assert Spent.of([], []) == (None, None, 0, 0, 0)
+    assert Spent.of([], []).whole is None
+
+
+def test_a_reading_is_kept_to_the_last_digit_and_what_is_broken_is_no_reading() -> None:
+    total = Decimal("12345678901234567890.000000000000000001")
+    reading = JudgeReading("evaluators", total, Decimal("0.5"), total - 1, False, NOON, {"a reason": 2})
+    for one in (reading, JudgeReading("x", None, Decimal(0), None, True, NOON, {})):
+        kept = JudgeReadings({TENANT: one}, {"x": "a problem"})
+        assert load_readings(msgspec.json.encode(kept)) == kept
+    for broken in (None, b"", b"{", b"[]", b'{"readings": [{}]}', b"1"):
+        assert load_readings(broken) == JudgeReadings()

@@ -1,0 +1,207 @@
+"""Notifications: ninety days in which four things go wrong, each told once and nothing else; and what can't be sent."""
+
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from sessions_pipeline.cli import cli
+from sessions_pipeline.days import days_between
+from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
+from sessions_pipeline.outputs import notifications
+from sessions_pipeline.outputs.budget_file import Budget
+from sessions_pipeline.outputs.budgets import BudgetStatus
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, lake_notices
+from sessions_pipeline.outputs.spending import period_of
+from sessions_pipeline.settings import Settings, without_secrets
+from sessions_pipeline.tables.readings import Reading, dump_readings
+from sessions_pipeline_tests.receiver import Receiver, receiving
+
+FIRST, HOUR = datetime(2026, 1, 1, 0, 5, tzinfo=UTC), timedelta(hours=1)
+MONTH = Budget.model_validate({"name": "all", "limit": 100, "period": "month"}, context=Settings())
+ENDS = "The API announces the end of /api/v1/sessions (Sunset: Thu, 01 Jul 2027 00:00:00 GMT); look for a newer version"
+NOTICE = Notice("cause", "title", "text", FIRST + A_DAY)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as running:
+        yield running
+
+
+def settings_for(*addresses: str) -> Settings:
+    return Settings(SESSIONS_PIPELINE_NOTIFY=",".join(addresses))
+
+
+def spent(now: datetime) -> BudgetStatus:
+    """Two dollars a day, and five in February, of a hundred a month."""
+    first, last = period_of("month", now.date())
+    used = Decimal(sum(5 if day.month == 2 else 2 for day in days_between(first, now.date())))
+    return BudgetStatus(MONTH, first, last, used, None, 9, 0, 0, (), now, is_stale=False)
+
+
+def is_down(now: datetime, day: date, first_hour: int, last_hour: int) -> bool:
+    return now.date() == day and first_hour <= now.hour <= last_hour
+
+
+@pytest.fixture
+def trouble() -> Iterator[dg.DagsterInstance]:
+    """An instance with a run that failed for a rejected day, and a refresh that the API has warned of its end."""
+
+    @dg.op
+    def refresh() -> None:
+        raise TooManyRejectedError("2026-03-20: 30 of 40 records are rejected (name: is missing)")
+
+    @dg.job
+    def refresh_sessions() -> None:
+        refresh()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        refresh_sessions.execute_in_process(instance=instance, raise_on_error=False)
+        warned = dg.AssetMaterialization("raw_sessions", metadata={"api_warnings": f"Beware; {ENDS}"})
+        instance.report_runless_asset_event(warned)
+        yield instance
+
+
+def test_in_ninety_days_an_overrun_a_stall_a_rejected_day_and_an_announced_end_are_sent_once_each(
+    receiver: Receiver, trouble: dg.DagsterInstance
+) -> None:
+    settings, cursor, refreshed, when = settings_for(receiver.address), None, FIRST, list[str]()
+    for hour in range(90 * 24):
+        now = FIRST + hour * HOUR
+        if is_down(now, date(2026, 3, 5), 2, 20):
+            continue  # this machine is off
+        memory = Memory.load(cursor, now)
+        was_off = now.date() == date(2026, 3, 5) and now.hour == 21
+        if not is_down(now, date(2026, 1, 10), 3, 23) and not is_down(now, date(2026, 1, 11), 0, 3) and not was_off:
+            refreshed = now - timedelta(minutes=4)
+        found = list(lake_notices([spent(now)], refreshed, memory, now))
+        if is_down(now, date(2026, 3, 20), 5, 23) or is_down(now, date(2026, 3, 21), 0, 4):
+            found += run_notices(trouble, FIRST, now)[0]
+        if now.date() >= date(2026, 2, 1) and now.hour % 6 == 0:
+            found += api_notices(trouble, now)
+        sent = send(settings, memory.due(found, now), pytest.fail)
+        when += [f"{now:%m-%d %H} {notice.title}" for notice in sent]
+        cursor = memory.after(sent, now, now).dump()
+    assert when == [
+        "01-10 05 No successful refresh for three hours",
+        "02-01 00 The API announces its end",
+        "02-16 00 Budget 'all' has reached its warning",
+        "02-21 00 Budget 'all' is beyond its limit",
+        "03-20 05 refresh_sessions failed",
+    ]
+    assert len(receiver.messages) == len(when)
+    assert "2026-03-20: 30 of 40 records are rejected" in receiver.messages[-1]["message"]
+    assert "began at 2026-01-10 02:01 UTC" in receiver.messages[0]["message"]
+
+
+def test_a_run_that_was_lost_is_sent_with_what_dagster_knows_of_it() -> None:
+    @dg.job
+    def refresh_sessions() -> None: ...
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        lost = instance.create_run_for_job(refresh_sessions)
+        instance.report_run_failed(lost, "The machine went away")
+        retried = instance.create_run_for_job(refresh_sessions, tags={"dagster/will_retry": "true"})
+        instance.report_run_failed(retried, "It is tried again by Dagster")
+        [notice], _ = run_notices(instance, FIRST, FIRST)
+    assert notice.title == "refresh_sessions failed"
+    assert notice.text.startswith("The machine went away\n")
+    assert lost.run_id in notice.text
+
+
+def test_what_lasts_is_sent_again_a_day_later_and_a_budget_in_its_next_period() -> None:
+    memory = Memory.load(None, FIRST).after([NOTICE], FIRST, FIRST)
+    assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
+    assert memory.due([NOTICE, NOTICE], FIRST + A_DAY) == [NOTICE]
+    [warning] = lake_notices([spent(datetime(2026, 2, 18, tzinfo=UTC))], FIRST, memory, FIRST)
+    assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
+    [stall] = lake_notices([], None, memory.after([], FIRST + HOUR, FIRST), FIRST + 4 * HOUR)
+    assert stall.text.startswith("There was none yet")
+
+
+def test_what_no_service_took_is_tried_again_and_what_one_took_is_not(receiver: Receiver) -> None:
+    warnings = list[str]()
+    nowhere = "json://127.0.0.1:9/secret-token"
+    assert send(settings_for(nowhere), [NOTICE], warnings.append) == []
+    assert warnings == ["title: not delivered by JSON; see `sessions-pipeline doctor --notify`"]
+    assert send(settings_for(nowhere, receiver.address), [NOTICE], warnings.append) == [NOTICE]
+    assert len(receiver.messages) == 1
+    assert "secret-token" not in " ".join(warnings)
+
+
+def test_a_service_that_never_answers_takes_no_longer_than_it_may() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"json://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        assert deliver(settings_for(address), "title", "text", 0.2) == ([], ["JSON"])
+        # Apprise itself would wait for four seconds.
+        assert time.monotonic() - began < 3
+
+
+def test_an_address_that_apprise_does_not_know_is_a_warning_that_does_not_show_it() -> None:
+    warnings = list[str]()
+    assert send(settings_for("carrier-pigeon://hunter2"), [NOTICE], warnings.append) == []
+    assert warnings[0].startswith("SESSIONS_PIPELINE_NOTIFY: should be addresses that Apprise knows")
+    assert "hunter2" not in warnings[0]
+
+
+def test_messages_and_errors_hide_the_addresses(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", f"{receiver.address}/swordfish, slack://hunter2/b/c")
+    deliver(settings_for(receiver.address), "a", f"{receiver.address}/swordfish failed", 5)
+    assert receiver.messages[0]["message"] == "*** failed"
+    assert without_secrets("slack://hunter2/b/c") == "***"
+
+
+def test_without_the_extra_the_setting_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifications, "find_spec", lambda _: None)
+    with pytest.raises(SettingError, match=r"SESSIONS_PIPELINE_NOTIFY: .* `pip install 'sessions-pipeline\[notify\]'`"):
+        notifications.require_apprise()
+
+
+@pytest.mark.parametrize(("minutes", "fresh"), [(179, True), (181, False), (None, False)])
+def test_doctor_says_whether_the_last_refresh_is_fresh(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    minutes: int | None,
+    fresh: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", str(tmp_path / "lake"))
+    if minutes is not None:
+        now = datetime.now(UTC)
+        reading = Reading(1, now - timedelta(minutes=minutes), None, (), 1, 0, 1)
+        Lake.open("lake", query={}).write_file(
+            f"_readings/start_date={now.date()}.json", dump_readings([reading]).encode()
+        )
+    if fresh:
+        cli.main(["doctor", "--fresh"], standalone_mode=False)
+        assert capsys.readouterr().out.startswith("ok    last refresh 2")
+    else:
+        with pytest.raises(SessionsPipelineError, match="not within three hours") as caught:
+            cli.main(["doctor", "--fresh"], standalone_mode=False)
+        assert caught.value.exit_status == 1
+
+
+def test_doctor_sends_a_test_and_says_whether_it_was_delivered(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", receiver.address)
+    cli.main(["doctor", "--notify"], standalone_mode=False)
+    assert capsys.readouterr().out == "ok    delivered by JSON\n"
+    assert [message["title"] for message in receiver.messages] == ["sessions-pipeline: a test"]
+    receiver.status = 500
+    with pytest.raises(SessionsPipelineError, match="not delivered by JSON; check its address"):
+        cli.main(["doctor", "--notify"], standalone_mode=False)
+    monkeypatch.delenv("SESSIONS_PIPELINE_NOTIFY")
+    with pytest.raises(SettingError, match="SESSIONS_PIPELINE_NOTIFY: should be addresses"):
+        cli.main(["doctor", "--notify"], standalone_mode=False)

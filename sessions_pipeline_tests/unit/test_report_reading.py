@@ -1,0 +1,113 @@
+"""What the report reads of a lake, whole or not, and how it says what it could not read."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.outputs.report import write_report
+from sessions_pipeline.outputs.report.caveats import caveats
+from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.reading import read_report_data
+from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS
+from sessions_pipeline.tables.readings import Reading, dump_readings
+from sessions_pipeline_tests.builders import TENANT, table_of
+from sessions_pipeline_tests.builders_report import by_attribute, daily
+
+FIRST, LAST = date(2025, 3, 10), date(2025, 3, 12)
+READ_AT = datetime(2025, 3, 12, 20, tzinfo=UTC)
+NOTE = Reading(1, READ_AT, None, (TENANT,), received=1, repeated=0, requests=1)
+
+
+def replace(lake: Lake, table: Any, day: Any, rows: list[dict[str, Any]], metadata: dict[str, str]) -> None:
+    of_table = [{name: row[name] for name in table.schema.names} for row in rows]
+    lake.replace(table, day, table_of(table.name, of_table), metadata)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Daily costs of a week and of a month ago; the last day was not over when it was read."""
+    lake = Lake.open(str(tmp_path / "lake"), query={})
+    for day in (FIRST - timedelta(days=28), *(FIRST - timedelta(days=back) for back in range(-2, 4))):
+        rows = [daily(day, 1, "1.5", is_day_over=day < LAST)]
+        over = {"is_day_over": "true" if day < LAST else "false"}
+        replace(lake, DAILY_COST_BY_REFERENCE_DATASET, day, rows, over)
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings([NOTE]).encode())
+    return lake
+
+
+def told(data: ReportData) -> dict[str, str]:
+    return {caveat.key: f"{caveat.headline} {caveat.text}" for caveat in caveats(data) if not caveat.fine}
+
+
+def test_the_period_the_one_before_and_the_same_days_of_the_month_before_are_read(lake: Lake) -> None:
+    data = read_report_data(lake, FIRST, LAST)
+    assert data.now.cost == Decimal("4.5")
+    assert (data.period.alike, data.period.before) == (
+        {FIRST, FIRST + timedelta(days=1)},
+        {FIRST - timedelta(days=3), FIRST - timedelta(days=2)},
+    )
+    assert (data.month.spending.now.cost, data.month.spending.before.cost) == (9, Decimal("1.5"))
+    assert told(data)["open_days"].startswith("The last day is not complete")
+    assert data.readings == dict.fromkeys(data.days, READ_AT)
+
+
+@pytest.mark.parametrize(
+    "note", [None, b"", b"[]", b"not json", b"{}", b'[{"number": 1}]', b'[{"fetched_at": 3}]', b"[1]"]
+)
+def test_a_lake_without_notes_of_its_readings_or_with_broken_ones_is_reported_on(
+    lake: Lake, tmp_path: Path, note: bytes | None
+) -> None:
+    file = tmp_path / "lake" / f"_readings/start_date={FIRST}.json"
+    file.unlink()
+    if note is not None:
+        file.write_bytes(note)
+    data = read_report_data(lake, FIRST, LAST)
+    assert told(data)["read_at"].startswith("No time of the last reading of 1 day")
+    assert "Nothing is missing" not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()
+
+
+def test_a_file_of_another_program_says_by_its_rows_whether_the_day_was_over(lake: Lake) -> None:
+    for day, over in ((FIRST, False), (LAST, True)):
+        replace(lake, DAILY_COST_BY_REFERENCE_DATASET, day, [daily(day, 1, "1", is_day_over=over)], {})
+    assert read_report_data(lake, FIRST, LAST).unfinished == {FIRST}
+
+
+def test_rejected_records_are_counted_by_day_and_without_one(lake: Lake) -> None:
+    row = {**dict.fromkeys(REJECTED_SESSIONS.schema.names), "reasons": ["id: is missing"], "payload": "{}"}
+    for day, count in ((FIRST, 2), (UNDATED, 1), (LAST, 0)):
+        replace(lake, REJECTED_SESSIONS, day, [{**row, "fetched_at": READ_AT}] * count, {})
+    assert read_report_data(lake, FIRST, LAST).rejected == {FIRST: 2, None: 1}
+
+
+def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake: Lake) -> None:
+    for day, keys in ((FIRST, '["git.branch"]'), (LAST, '["models", "git.branch"]')):
+        rows = [by_attribute(day, 1, "main", "1.5")]
+        replace(lake, DAILY_COST_BY_ATTRIBUTE, day, rows, {"attributes": keys})
+    data = read_report_data(lake, FIRST, LAST)
+    assert data.attribute_days == {"models": {LAST}, "git.branch": {FIRST, LAST}}
+    models, branch = data.by_attribute
+    assert (models.unread, models.groups[0].whole.now.sessions) == (2, 0)
+    assert (branch.unread, branch.groups[0].whole.now.cost) == (1, 3)
+
+
+def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp_path: Path) -> None:
+    file = tmp_path / "budgets.toml"
+    settings = Settings(SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "lake"), SESSIONS_PIPELINE_BUDGETS=str(file))
+
+    def page() -> str:
+        return Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", budgets_at=(settings, READ_AT))).read_text()
+
+    file.write_text('[[budget]]\nname = "<b>all"\nlimit = 4.00\nperiod = "week"\n')
+    html = page()
+    assert '<tr data-budget="&lt;b&gt;all">' in html
+    assert '<td class="n">112.5 %</td>' in html
+    assert "<em>exceeded</em>" in html
+    file.write_text('[[budget]]\nname = "all"\nlimit = "much"\nperiod = "week"\n')
+    assert "They can't be told: SESSIONS_PIPELINE_BUDGETS" in page()
+    assert 'id="budgets"' not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()
