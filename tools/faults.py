@@ -28,7 +28,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("langsmith/prefetch", "> (latest_run(received)", "< (latest_run(received)", f"{INTEGRATION}source", "newest"),
+    Fault("langsmith/source", "> (latest_run(received)", "< (latest_run(received)", f"{INTEGRATION}source", "newest"),
     Fault(
         "tables/history",
         "(numbers[row], row)",

@@ -18,12 +18,12 @@ ROOT = Path("data/demo")
 # The company never spends more than these, so that nothing is red at the first look.
 BUDGETS = """\
 [[budget]]
-name = "all experiments, month"
+name = "everything"
 limit = 350.00
 period = "month"
 
 [[budget]]
-name = "branch long-context, week"
+name = "long-context"
 limit = 35.00
 period = "week"
 warn_at = 0.5

@@ -20,14 +20,17 @@ CLOCK_TOLERANCE_SECONDS = 60
 @click.option("--quick", is_flag=True, help="Only what needs no network; says nothing when all is well.")
 @click.option("--fresh", is_flag=True, help="Only whether the last refresh began within three hours, for cron.")
 @click.option("--notify", is_flag=True, help="Only send a test to SESSIONS_PIPELINE_NOTIFY.")
-def doctor(*, quick: bool, fresh: bool, notify: bool) -> None:
+@click.option("--probe", "is_probe", is_flag=True, help="Only try what the API was assumed to do; prints no data.")
+def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
     """Check settings, key, reachability, clock, one one-record request, the data root and Dagster's storage."""
     settings = load_settings()
     if fresh:
         click.echo(f"ok    last refresh {_fresh(settings):%Y-%m-%d %H:%M} UTC")
     if notify:
         click.echo(f"ok    delivered by {_notify(settings)}")
-    if fresh or notify:
+    if is_probe:
+        _probe(settings)
+    if fresh or notify or is_probe:
         return
     if quick:
         _settings(settings)
@@ -73,6 +76,23 @@ def _notify(settings: Settings) -> str:
     if failed:
         raise SessionsPipelineError(f"not delivered by {', '.join(failed)}; check its address in {VARIABLE}")
     return ", ".join(took)
+
+
+def _probe(settings: Settings) -> None:
+    """A table in Markdown, 80 columns wide: neither names nor ids, costs or addresses."""
+    from sessions_pipeline.langsmith.client import SessionsClient
+    from sessions_pipeline.langsmith.probe import probe
+    from sessions_pipeline.langsmith.query import SessionsQuery
+
+    verdicts = {True: "holds", False: "does not hold", None: "can't be told"}
+    workspace = next(iter(settings.workspace_ids), None)
+    with SessionsClient.from_settings(settings) as client:
+        client.fetch(SessionsQuery(limit=1), workspace=workspace)
+        found = probe(client, workspace=workspace, project=settings.judge_project)
+        lines = ((f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found)
+        for cells in (("assumption", "", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines):
+            click.echo("| {:<38} | {:<13} | {:<17} |".format(*cells))
+        click.echo(f"\n{client.requests} requests, of one workspace. Paste the table into an issue: it holds no data.")
 
 
 def _settings(settings: Settings) -> str:

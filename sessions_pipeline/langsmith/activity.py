@@ -178,9 +178,14 @@ def read_judges(
     """
     values = {"name": project, "include_stats": True, "stats_select": STATS, "stats_start_time": since}
     if experiment is not None:
-        quoted = experiment.replace("\\", "\\\\").replace('"', '\\"')
-        values["stats_filter"] = f'and(eq(metadata_key, "experiment"), eq(metadata_value, "{quoted}"))'
+        values["stats_filter"] = runs_that_judge(experiment)
     records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
     columns = ["name", "reference_dataset_id", "tenant_id", *STATS]
     found = validate([record.payload for record in records]).sessions.select(columns).to_pylist()
     return next((row for row in found if row["name"] == project and row["reference_dataset_id"] is None), None)
+
+
+def runs_that_judge(experiment: str) -> str:
+    """The filter for runs whose metadata names this experiment."""
+    quoted = experiment.replace("\\", "\\\\").replace('"', '\\"')
+    return f'and(eq(metadata_key, "experiment"), eq(metadata_value, "{quoted}"))'

@@ -117,7 +117,8 @@ def _measure(
         kept = total((known.total_cost, since["total_cost"] if since else None))
         if kept is not None and (spent is None or spent < kept):
             spent, is_exact = kept, False
-    claimed = total(row["total_cost"] for row in _rows(lake, tenant)) or Decimal(0)
+    # By id, as an experiment whose start time has changed may stand on two days.
+    claimed = total({row["id"]: row["total_cost"] for row in _rows(lake, tenant)}.values()) or Decimal(0)
     rest = None if spent is None else EXACT.subtract(spent, claimed)
     reading = JudgeReading(project, spent, claimed, rest, is_exact, read_at, dict(chosen.skipped))
     return tenant, reading, len(chosen.rows)

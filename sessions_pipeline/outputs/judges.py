@@ -103,7 +103,7 @@ class JudgeReading(msgspec.Struct, frozen=True):
 
     US dollars, exact; None: unknown. `unattributed_cost` is what no experiment claims: below zero, something is counted
     twice, or for the wrong experiment. `is_exact`: nothing moved meanwhile, and retention has emptied nothing.
-    `skipped` counts the experiments that should be measured and could not be, by the reason.
+    `skipped` counts the experiments that were not measured although they are new, or never were, by the reason.
     """
 
     project: str

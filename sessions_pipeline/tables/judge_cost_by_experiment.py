@@ -11,7 +11,8 @@ Rules:
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import itemgetter
@@ -59,13 +60,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Due(NamedTuple):
-    """Experiments to measure, newest first; and how many that should be can't, by the reason."""
+    """Experiments to measure, newest first; and how many others will have no row, or an old one, by the reason."""
 
     rows: list[dict[str, Any]]
     skipped: Counter[str]
 
 
-def due(experiments: pa.Table, measured: Collection[str], *, now: datetime, most: int, young: timedelta) -> Due:
+def due(experiments: pa.Table, measured: AbstractSet[str], *, now: datetime, most: int, young: timedelta) -> Due:
     """Which of a workspace's experiments, all that are known with the columns `NEEDED`, are to be measured now.
 
     `measured` are the ids of those that have been, `most` is how many may be, `young` the age of rule 1.
@@ -73,14 +74,15 @@ def due(experiments: pa.Table, measured: Collection[str], *, now: datetime, most
     named = experiments.group_by("name").aggregate([("id", "count_distinct")])
     shared = set(named.filter(pc.greater(named["id_count_distinct"], 1)).column("name").to_pylist())
     since = pa.scalar(now - max(young, RECENT), TIMESTAMP)
-    recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
-    chosen, skipped = list[dict[str, Any]](), Counter[str]()
-    for row in experiments.filter(recent).to_pylist():
+    is_recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
+    recent, chosen, skipped = experiments.filter(is_recent).to_pylist(), list[dict[str, Any]](), Counter[str]()
+    never = set(experiments.column("id").to_pylist()).difference(measured, (row["id"] for row in recent))
+    for row in recent:
         ran = max(row[name] or EPOCH for name in TIMES)
         started = row["start_time"] or ran
         if ran < now - RECENT and (started <= now - young or row["id"] in measured):
-            continue
-        if not row["name"] or len(row["name"]) > LONGEST_NAME or _CONTROL.search(row["name"]):
+            never |= {row["id"]} - measured
+        elif not row["name"] or len(row["name"]) > LONGEST_NAME or _CONTROL.search(row["name"]):
             skipped["the name can't be asked for"] += 1
         elif row["name"] in shared:
             skipped["another experiment has the same name"] += 1
@@ -89,6 +91,8 @@ def due(experiments: pa.Table, measured: Collection[str], *, now: datetime, most
     chosen.sort(key=itemgetter("started", "id"), reverse=True)
     if len(chosen) > most:
         skipped["more than SESSIONS_PIPELINE_JUDGE_REQUESTS"] = len(chosen) - most
+    if never:
+        skipped[f"never measured, and older than {young.days} days"] = len(never)
     return Due(chosen[:most], skipped)
 
 

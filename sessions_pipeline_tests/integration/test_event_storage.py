@@ -22,7 +22,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from sessions_pipeline.orchestration import STORAGE, slow_storage
+from sessions_pipeline.orchestration import STORAGE, slow_storage, storage_in
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
 
 REPOSITORY = Path(__file__).parents[2]
@@ -430,3 +430,17 @@ def test_a_home_that_stores_events_slowly_is_told_which_lines_to_add(
 
 def test_who_has_no_home_is_told_nothing() -> None:
     assert slow_storage(None) is None
+
+
+def test_an_instance_that_is_named_its_folder_leaves_nothing_where_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    elsewhere.mkdir()
+    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}telemetry: {{enabled: false}}\n")
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.chdir(elsewhere)
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("raw_sessions"))
+    assert list(elsewhere.iterdir()) == []

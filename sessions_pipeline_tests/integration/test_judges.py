@@ -40,7 +40,6 @@ from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline_tests.builders import table_of, uuid
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
-from sessions_pipeline_tests.second_sessions import CursorError
 
 # Of two datasets, with some 6 experiments a day.
 SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}
@@ -51,9 +50,21 @@ COSTS = ("prompt_cost", "completion_cost", "total_cost")
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
+def whole() -> Iterator[Sandbox]:
     with running_sandbox(now=NOW) as running:
         yield running
+
+
+@pytest.fixture
+def sandbox(whole: Sandbox) -> Sandbox:
+    """A young company: three weeks of it are quick to read."""
+    young = NOW - timedelta(days=21)
+    data = whole.api.data
+    assert isinstance(data, CompanyData)
+    data.sessions = [one for one in data.sessions if one.start > young or one.name == "evaluators"]
+    for one in data.sessions:
+        one.judged = tuple(judged for judged in one.judged if judged.start > young)
+    return whole
 
 
 def pipeline_at(sandbox: Sandbox, root: Path, at: datetime = NOW, **values: Any) -> Pipeline:
@@ -87,9 +98,9 @@ def judge_project(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> Session
     return next(one for one in sessions(sandbox, workspace) if one.name == "evaluators")
 
 
-def it_is(at: datetime, sandbox: Sandbox, whole: list[Session], workspace: str) -> None:
+def it_is(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str) -> None:
     """No experiment has started after this time, and no judge run."""
-    sandbox.api.data.sessions = [one for one in whole if one.start <= at]  # type: ignore[attr-defined]
+    sandbox.api.data.sessions = [one for one in company if one.start <= at]  # type: ignore[attr-defined]
     judges = judge_project(sandbox, workspace)
     sandbox.api.now = judges.until = at
     for known in ("runs", "runs_by_experiment"):
@@ -114,14 +125,14 @@ def asked_for_judges(sandbox: Sandbox) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("workspace", [OTHER_WORKSPACE, pytest.param(WORKSPACE, marks=pytest.mark.long)])
 def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_project_to_the_last_digit(
-    workspace: str, sandbox: Sandbox, tmp_path: Path
+    workspace: str, whole: Sandbox, tmp_path: Path
 ) -> None:
-    first, whole = TODAY - timedelta(days=59), sessions(sandbox, workspace)
+    sandbox, first, known_later = whole, TODAY - timedelta(days=59), sessions(whole, workspace)
     for back in (46, 33, 20, 10, 0):
         # In the evening, when no experiment runs; the last night is now.
         night = TODAY - timedelta(days=back)
         at = min(NOW, midnight(night + timedelta(days=1)) - timedelta(minutes=5))
-        it_is(at, sandbox, whole, workspace)
+        it_is(at, sandbox, known_later, workspace)
         pipeline = pipeline_at(sandbox, tmp_path, at, LANGSMITH_WORKSPACE_ID=workspace)
         read_days(pipeline, first, night)
         reading = measured(pipeline)[0].readings[workspace]
@@ -181,6 +192,14 @@ def test_a_night_asks_once_for_each_experiment_newest_first_up_to_the_limit(sand
     assert left[1] >= len(newest) - 4
 
 
+def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=0)
+    read_days(pipeline)
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    assert (reading.attributed_cost, rows(lake_at(tmp_path))) == (0, {})
+    assert reading.unattributed_cost == reading.total_cost == dollars(judge_project(sandbox).runs)
+
+
 def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_are_young(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -232,6 +251,15 @@ def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattribu
     assert "the same" in {run.experiment for run in unclaimed}
 
 
+def test_an_experiment_of_the_judge_projects_name_is_not_taken_for_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    judges, namesake = judge_project(sandbox), recent(sandbox)[-1]
+    namesake.name = judges.name
+    pipeline = pipeline_at(sandbox, tmp_path)
+    read_days(pipeline)
+    assert measured(pipeline)[0].readings[OTHER_WORKSPACE].total_cost == dollars(judges.runs)
+    assert rows(lake_at(tmp_path))[namesake.id]["total_cost"] == dollars(judges.runs_by_experiment[judges.name])
+
+
 def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_be_inexact(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -281,7 +309,7 @@ class Refusing(CompanyData):
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         if asked.stats_filter is not None:
-            raise CursorError("stats_filter is not supported")
+            SessionsQuery.read([("stats_filter", "x")], NOW)  # raises
         return super().page(asked, workspace)
 
 
@@ -293,7 +321,7 @@ class Uncounted(CompanyData):
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "stats_filter is not supported"), (Uncounted, "ignores")]
+    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "refuses a parameter"), (Uncounted, "ignores")]
 )
 def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
     data: type[CompanyData], reason: str, tmp_path: Path
@@ -315,6 +343,7 @@ def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
 
 
 def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.api.workspaces = (OTHER_WORKSPACE,)
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_PROJECT="judges", LANGSMITH_WORKSPACE_ID="")
     read_days(pipeline)
     night, said = measured(pipeline)
@@ -462,3 +491,10 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
     assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(spent.judges), 5, 0)
     assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == spent.judges
     assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
+    # A cost that was asked for and is unknown is not counted, either.
+    lake = Lake.open(str(tmp_path), query={})
+    day = lake.days(JUDGES)[-1]
+    one, *others = lake.read(JUDGES, day).to_pylist()
+    lake.replace(JUDGES, day, table_of(JUDGES.name, [{**one, "total_cost": None}, *others]), {})
+    assert f"; of {told['experiments'] - 4} experiments not counted\n" in summary()
+    assert json.loads(summary(as_json=True))["judges_unknown"] == 1

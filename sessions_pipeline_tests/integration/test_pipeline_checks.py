@@ -23,12 +23,14 @@ from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
     RAW_SESSIONS,
     REJECTED_SESSIONS,
     SESSIONS,
     Table,
 )
 from sessions_pipeline.tables.readings import COMMIT
+from sessions_pipeline_tests.builders import table_of
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
@@ -146,6 +148,11 @@ def lose_a_reading(lake: Lake) -> None:
     Path(lake.uri(RAW_SESSIONS, YESTERDAY)).unlink()
 
 
+def judge_nobody(lake: Lake) -> None:
+    row = {"id": "nobody", "tenant_id": "x", "reference_dataset_id": "x", "stats_as_of": NOW, "read_at": NOW}
+    lake.replace(JUDGE_COST_BY_EXPERIMENT, YESTERDAY, table_of(JUDGE_COST_BY_EXPERIMENT.name, [row]), {})
+
+
 BREAKS: dict[str, tuple[Callable[[Lake], None], str]] = {
     "every_record_is_accounted_for": (
         lose_a_session,
@@ -161,6 +168,7 @@ BREAKS: dict[str, tuple[Callable[[Lake], None], str]] = {
     "rejected_share_is_low": (reject_many, "total_cost: is no decimal"),
     "recent_days_are_fresh": (lose_a_reading, str(YESTERDAY)),
     "attributes_add_up": (add_to_an_attribute, UUID),
+    "judges_have_experiments": (judge_nobody, "nobody"),
     "costs_are_usable": (refuse_a_cost, "is negative"),
 }
 

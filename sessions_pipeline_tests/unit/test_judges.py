@@ -57,7 +57,10 @@ def test_due_is_what_ran_in_two_days_or_was_never_measured_and_is_younger_than_1
 ) -> None:
     for name in ("last_run_start_time", "last_run_start_time_live"):
         rows = experiment(1, start_time=started, **{name: last_run})
-        assert numbers(chosen(rows, measured=(1,) if is_measured else ())) == [1] * is_due
+        found = chosen(rows, measured=(1,) if is_measured else ())
+        assert numbers(found) == [1] * is_due
+        too_old = not is_measured and not is_due
+        assert found.skipped == ({"never measured, and older than 14 days": 1} if too_old else {})
 
 
 def test_the_newest_come_first_and_those_beyond_the_limit_are_counted() -> None:
@@ -71,7 +74,7 @@ def test_the_newest_come_first_and_those_beyond_the_limit_are_counted() -> None:
 
 def test_experiments_of_one_name_are_skipped_however_old_the_other_is() -> None:
     one, old = experiment(1, name="x"), experiment(2, name="x", start_time=NOON - 400 * DAY)
-    assert chosen(one, old).skipped == {"another experiment has the same name": 1}
+    assert chosen(one, old, measured=(2,)).skipped == {"another experiment has the same name": 1}
     # One experiment that two days have is not two.
     assert numbers(chosen(one, {**old, "id": uuid(1)})) == [1]
 

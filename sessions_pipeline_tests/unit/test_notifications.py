@@ -1,6 +1,7 @@
 """Notifications: ninety days in which four things go wrong, each told once and nothing else; and what can't be sent."""
 
 import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -139,7 +140,10 @@ def test_what_no_service_took_is_tried_again_and_what_one_took_is_not(receiver: 
 def test_a_service_that_never_answers_takes_no_longer_than_it_may() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"json://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
         assert deliver(settings_for(address), "title", "text", 0.2) == ([], ["JSON"])
+        # Apprise itself would wait for four seconds.
+        assert time.monotonic() - began < 3
 
 
 def test_an_address_that_apprise_does_not_know_is_a_warning_that_does_not_show_it() -> None:

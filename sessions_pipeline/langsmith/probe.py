@@ -1,0 +1,166 @@
+"""What can only be assumed of the real API, tried on it read-only. What is told of it holds no data of the workspace.
+
+All this rests on the schema, on other clients and on the embedded API; see docs/api-versions.md.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID, uuid4
+
+from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
+from sessions_pipeline.langsmith.activity import CHEAPEST_STATS, read_judges, runs_that_judge
+from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.page import Page, identity, latest_run
+from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
+from sessions_pipeline.langsmith.versions import DATASETS, FIRST, SECOND
+from sessions_pipeline.validation.records import Record
+
+MOST_REQUESTS, MOST_SECONDS = 30, 90.0
+BEYOND_ANY_LIST = 10_000_000
+
+
+class Finding(NamedTuple):
+    """An assumption about a version of the API, whether it holds (None: it can't be told), and what was seen."""
+
+    version: str
+    assumption: str
+    holds: bool | None
+    seen: str
+
+
+class UntoldError(Exception):
+    """The workspace has nothing to tell it by; the text says what is lacking."""
+
+
+@dataclass(frozen=True)
+class _Api:
+    client: SessionsClient
+    workspace: str | None
+    project: str
+
+    def page(self, cursor: str | None = None, **values: Any) -> Page:
+        if self.client.requests >= MOST_REQUESTS:
+            raise UntoldError("not asked")
+        return self.client.fetch(SessionsQuery(**values), workspace=self.workspace, cursor=cursor)
+
+    @cached_property
+    def newest(self) -> Page:
+        return self.page(include_stats=True)
+
+
+def _newest_first(api: _Api) -> tuple[bool, str]:
+    starts = [record.start_us for record in api.newest.records if record.start_us is not None]
+    return starts == sorted(starts, reverse=True), _some(len(starts) > 1, f"{len(starts)} sessions")
+
+
+def _ties(api: _Api) -> tuple[bool, str]:
+    starts = {identity(record): record.start_us for record in api.newest.records if record.start_us is not None}
+    tied = [name for name, start in starts.items() if list(starts.values()).count(start) > 1]
+    seen = _some(bool(tied), f"{len(tied)} sessions")
+    return [name for record in api.page(include_stats=True).records if (name := identity(record)) in tied] == tied, seen
+
+
+def _undated(api: _Api) -> tuple[bool, str]:
+    pages = [[record.undated for record in page.records] for page in (api.newest, api.page(sort_by_desc=False))]
+    _some(any(map(any, pages)), "")
+    if all(page in (sorted(page), sorted(page, reverse=True)) for page in pages):
+        return True, "first" if pages[0][0] else "last"
+    return False, "in between"
+
+
+def _behind_the_end(api: _Api) -> tuple[bool, str]:
+    is_empty = not api.page(offset=BEYOND_ANY_LIST, limit=1).records
+    return is_empty, "an empty page" if is_empty else "sessions"
+
+
+def _total(api: _Api) -> tuple[bool, str]:
+    if (total := api.newest.total) is None:
+        raise UntoldError("not sent")
+    around = [len(api.page(offset=offset, limit=1).records) for offset in (max(0, total - 1), total)]
+    return around == [min(1, total), 0], "sent"
+
+
+def _run_times(api: _Api, **values: Any) -> tuple[bool, str]:
+    _some(any(map(latest_run, api.newest.records)), "")
+    are_sent = any(map(latest_run, api.page(**values).records))
+    return are_sent, "sent" if are_sent else "not sent"
+
+
+def _filter(api: _Api) -> tuple[bool, str]:
+    busy = [record for record in api.newest.records if _value(record, "run_count") and is_uuid(identity(record))]
+    _some(bool(busy), "")
+    only: dict[str, Any] = {"id": (UUID(identity(busy[0])),), "stats_filter": runs_that_judge(uuid4().hex)}
+    found = api.page(include_stats=True, stats_select=CHEAPEST_STATS, **only).records
+    runs = _value(found[0], "run_count") if found else None
+    return runs == 0, "0 runs" if runs == 0 else "no count" if runs is None else "ignored"
+
+
+def _judges(api: _Api) -> tuple[bool, str]:
+    names = [_value(one, "name") for one in api.newest.records if _value(one, "reference_dataset_id")][:2]
+    if names and read_judges(api.client, api.project, workspace=api.workspace) is None:
+        raise UntoldError("no such project")
+    found = (read_judges(api.client, api.project, workspace=api.workspace, experiment=str(name)) for name in names)
+    return True, _some(any(one and one["run_count"] for one in found), "found")
+
+
+def _datasets(api: _Api) -> tuple[bool, str]:
+    page = api.client.get_page(DATASETS, [("offset", "0"), ("limit", "1")], api.workspace)
+    return True, "without a total" if page.total is None else "with a total"
+
+
+def _cursor(api: _Api) -> tuple[bool, str]:
+    first = api.page(limit=1)
+    _some(first.next_cursor is not None, "")
+    second = api.page(first.next_cursor, limit=1).records
+    return bool(second) and identity(second[0]) != identity(first.records[0]), "another page"
+
+
+def _some(is_there: bool, seen: str) -> str:
+    if not is_there:
+        raise UntoldError("none to see it by")
+    return seen
+
+
+def _value(record: Record, name: str) -> Any:
+    try:
+        return json.loads(record.payload, parse_int=float)[name]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+_Question: TypeAlias = Callable[[_Api], tuple[bool, str]]
+BOTH: Mapping[str, _Question] = {
+    "sessions come newest first": _newest_first,
+    "without a start time: at one end": _undated,
+    "stats_filter leaves out other runs": _filter,
+    "judges are found by experiment": _judges,
+    "run times come with stats_select": partial(_run_times, include_stats=True, stats_select=CHEAPEST_STATS),
+    "run times come without stats": _run_times,
+}
+FIRST_ALONE: Mapping[str, _Question] = {
+    "equal start times keep their order": _ties,
+    "an empty page lies behind the end": _behind_the_end,
+    "X-Pagination-Total counts the list": _total,
+    "datasets can be listed": _datasets,
+}
+QUESTIONS = (("v1", FIRST, {**BOTH, **FIRST_ALONE}), ("v2", SECOND, {"a cursor leads on": _cursor, **BOTH}))
+
+
+def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[Finding]:
+    """Each assumption with what was seen of it, in some 30 requests at most, retries not counted."""
+    client.throttle.end_within(MOST_SECONDS)
+    for version, client.version, questions in QUESTIONS:
+        api = _Api(client, workspace, project)
+        for assumption, question in questions.items():
+            holds: bool | None
+            try:
+                holds, seen = question(api)
+            except UntoldError as error:
+                holds, seen = None, str(error)
+            except ApiError as error:
+                is_final = isinstance(error, RefusedError | NotFoundError)
+                holds, seen = (False, "refused") if is_final else (None, "no usable answer")
+            yield Finding(version, assumption, holds, seen)
