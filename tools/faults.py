@@ -149,7 +149,7 @@ FAULTS = (
     Fault(
         "tables/daily_cost_by_project", "is_steady and all(value >= 0 for value in known)", "is_steady", f"{UNIT}usage"
     ),
-    Fault("settings", "len(value) > 3}", "len(value) > 300}", f"{UNIT}settings"),
+    Fault("settings", "if len(part) > 3}", "if len(part) > 300}", f"{UNIT}settings"),
 )
 
 

@@ -8,7 +8,8 @@ have moved a session over the gap and out of sight. So the list is walked twice 
 2. What a witness alone has seen, the main walk has lost: it is read by id.
 3. Where pages of both end too near to each other to prove anything, another witness is begun, of another size again.
 4. Where there is no other size, walks are believed that saw the same sessions, unless pages of all of them begin with
-   the same one: there all may have lost its neighbour. So more sessions of one start time than a page holds are read.
+   the same one, or all with what is next below: there all may have lost its neighbour. So more sessions of one start
+   time than a page holds are read.
 """
 
 from collections.abc import Generator
