@@ -11,13 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.days import is_day_over
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, value_of
-from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, DayTables, Table
+from sessions_pipeline.tables import (
+    RAW_SESSIONS,
+    TABLES,
+    DayTables,
+    Table,
+)
 from sessions_pipeline.tables import day_metadata as describe
-from sessions_pipeline.tables.history import History, history
+from sessions_pipeline.tables.derived_day import DerivedDay, Rules
+from sessions_pipeline.tables.history import History
 from sessions_pipeline.tables.merge import Merged, merge
 from sessions_pipeline.tables.readings import (
     COMMIT,
@@ -27,30 +32,13 @@ from sessions_pipeline.tables.readings import (
     latest_readings,
     load_readings,
     noted_readings,
-    open_workspaces,
 )
 from sessions_pipeline.tables.table import ALL, Reads
 from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline.validation.rows import Rows
 
 # A handful of broken records among few is no sign of a broken API: so many it takes.
 LEAST_REJECTED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What holds for all days of a run.
-
-    `tables` names the tables to make; `max_rejected_ratio` is the rejection threshold; `attributes` are the keys that
-    costs are summed by; `as_of`: only what was read by then counts; `kept_from`: what was superseded by then is
-    forgotten; None is no limit. `now` is when the run began.
-    """
-
-    tables: tuple[str, ...]
-    max_rejected_ratio: float
-    attributes: tuple[str, ...]
-    as_of: datetime | None
-    kept_from: datetime | None
-    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +90,7 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     stored = lake.load(RAW_SESSIONS, task.day)
     version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
-    rows = stored.rows if stored else RAW_SESSIONS.schema.empty_table()
+    rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
     readings = load_readings(stored.metadata[READINGS]) if stored else []
 
     merged = merge(rows, readings, task.fetched, base=task.base, version=version)
@@ -116,61 +104,31 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             task.day, heard["received"] - heard["repeated"], {}, {RAW_SESSIONS.name: heard}, None, learned=False
         )
 
-    tables, told, overflows = derive_day(task, merged, rules)
-    if reason := _exceeded(task, told, rules):
-        return DayResult(task.day, told.sessions.num_rows, {}, {}, reason, merged.learned)
+    day = task.day if isinstance(task.day, date) else None
+    made = DerivedDay(day, merged, rules, may_forget=bool(task.fetched))
+    if reason := _exceeded(task, made.told, rules):
+        return DayResult(task.day, made.told.sessions.num_rows, {}, {}, reason, merged.learned)
+    files, known, overflows = dict[str, Written](), dict[str, Mapping[str, Any]](), list[str]()
     with lake.lock(task.day):
-        written: dict[Table, Written | None] = {}
         if merged.learned:
             commit += 1
-            raw, metadata = tables[RAW_SESSIONS], {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
-            written[RAW_SESSIONS] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
+            raw, metadata = made.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
+            known[RAW_SESSIONS.name] = describe.of_table(RAW_SESSIONS, raw, made.told, merged)
+            files[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
         for table in wanted:
-            if table not in overflows:
-                metadata = describe.of_file(table, tables, told, rules.as_of)
-                written[table] = lake.replace_derived(table, task.day, tables[table], metadata, commit=commit)
-        _note_readings(lake, task.day, merged)
-    if overflows.keys() & wanted:
-        raise SumOverflowError("; ".join(overflows.values()))
-    files = {table.name: file for table, file in written.items() if file}
-    worth_knowing = {table.name: describe.of_table(table, tables[table], told, merged) for table in written}
-    return DayResult(task.day, told.sessions.num_rows, files, worth_knowing, None, merged.learned)
-
-
-def derive_day(task: DayTask, merged: Merged, rules: Rules) -> tuple[DayTables, History, dict[Table, str]]:
-    """A day's tables from its merged raw rows, what is worth knowing of it, and which tables' sums do not fit. Pure.
-
-    Raises:
-        NotReadError: nothing was read by `rules.as_of`.
-    """
-    readings = [reading for reading in merged.readings if rules.as_of is None or reading.fetched_at <= rules.as_of]
-    if not readings:
-        at = f" at {rules.as_of:%Y-%m-%d %H:%M:%S} UTC" if rules.as_of else ""
-        raise NotReadError(f"raw_sessions was not read yet for {task.day}{at}; materialize that day first")
-    may_forget = bool(task.fetched) and rules.as_of is None
-    told = history(merged.rows, readings, as_of=rules.as_of, kept_from=rules.kept_from if may_forget else None)
-    day = task.day if isinstance(task.day, date) else None
-    tables = DayTables(
-        day,
-        # A table is made when it is asked for, after those that it is made from.
-        lambda table: (DERIVED[table].make(tables), {}),
-        now=rules.now,
-        attributes=rules.attributes,
-        is_over=day is not None and is_day_over(day, readings[-1].fetched_at),
-        open_workspaces=open_workspaces(day, readings),
-    )
-    kept = [row not in told.superseded for row in range(merged.rows.num_rows)] if told.superseded else None
-    tables.put(RAW_SESSIONS, merged.rows.filter(kept) if kept else merged.rows)
-    tables.put(SESSIONS, told.sessions)
-    tables.put(REJECTED_SESSIONS, told.rejected)
-    overflows: dict[Table, str] = {}
-    for table in DERIVED:
-        if table.name in rules.tables:
             try:
-                tables[table]
+                rows = made[table]
             except SumOverflowError as error:
-                overflows[table] = f"{table.name} of {task.day}: {error}"
-    return tables, told, overflows
+                overflows.append(f"{table.name} of {task.day}: {error}")
+                continue
+            if file := lake.replace_derived(table, task.day, rows, made.metadata(table), commit=commit):
+                files[table.name] = file
+            known[table.name] = describe.of_table(table, rows, made.told, merged)
+            made.forget(table)
+        _note_readings(lake, task.day, merged)
+    if overflows:
+        raise SumOverflowError("; ".join(overflows))
+    return DayResult(task.day, made.told.sessions.num_rows, files, known, None, merged.learned)
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
@@ -205,14 +163,14 @@ def _is_behind(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) ->
 
 def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
     rejected = told.rejected.num_rows
-    count = rejected + told.sessions.num_rows
+    all_ = rejected + told.sessions.num_rows
     if task.day is UNDATED:
         # Records without a readable day are few or none: they are measured against all that the run received.
-        count = max(count, task.received)
-    if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * count:
+        all_ = max(all_, task.received)
+    if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * all_:
         return None
-    reason = told.rejected.column("reasons")[0].as_py()[0]
-    return f"{task.day}: {rejected} of {count} records are rejected ({reason})"
+    ((reason, *_),) = next(told.rejected.tuples("reasons"))
+    return f"{task.day}: {rejected} of {all_} records are rejected ({reason})"
 
 
 def _readings_key(day: Day) -> str:

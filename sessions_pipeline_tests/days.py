@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.process_day import DayResult, DayTask, Rules, day_tables, process_day
+from sessions_pipeline.process_day import DayResult, DayTask, day_tables, process_day
 from sessions_pipeline.tables import (
     CHECKS,
     DERIVED,
@@ -22,8 +22,10 @@ from sessions_pipeline.tables import (
     DayTables,
     Table,
 )
+from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.table import needed
-from sessions_pipeline.validation.records import FetchedDay, read_page
+from sessions_pipeline.validation.records import SENT, FetchedDay, read_page, sent
+from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON
 
 DAY = NOON.date()
@@ -42,8 +44,8 @@ def fetched(
     received: int | None = None,
 ) -> FetchedDay:
     """One reading of a day: records by their JSON text."""
-    records = tuple(read_page(f"[{','.join(payloads)}]".encode()))
-    return FetchedDay(day, workspace, at, records, len(records) if received is None else received, 1)
+    rows = Rows(SENT, [sent(read_page(f"[{','.join(payloads)}]".encode()))])
+    return FetchedDay(day, workspace, at, rows, rows.num_rows if received is None else received, 1)
 
 
 class ProcessedDay:
@@ -106,5 +108,5 @@ def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any
 
 
 def derive(table: Table, tables: Mapping[Table, pa.Table], **more: Any) -> pa.Table:
-    """A table made from others."""
-    return DERIVED[table].make(day_of(tables, **more))
+    """A table made from others, in its order."""
+    return DERIVED[table].make(day_of(tables, **more)).sort_by([(name, "ascending") for name in table.order])

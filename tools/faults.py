@@ -28,11 +28,11 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("langsmith/prefetch", "> (latest_run(received)", "< (latest_run(received)", f"{INTEGRATION}source", "newest"),
+    Fault("langsmith/source", "> (latest_run(received)", "< (latest_run(received)", f"{INTEGRATION}source", "newest"),
     Fault(
         "tables/history",
-        "for _, place in sorted(of_key)",
-        "for _, place in sorted(of_key, reverse=True)",
+        "(numbers[row], row)",
+        "(-numbers[row], row)",
         f"{UNIT}retention",
     ),
     Fault("tables/retention", ">= kept", "> kept", f"{UNIT}retention", "retention"),
@@ -149,7 +149,7 @@ FAULTS = (
     Fault(
         "tables/daily_cost_by_project", "is_steady and all(value >= 0 for value in known)", "is_steady", f"{UNIT}usage"
     ),
-    Fault("settings", "len(value) > 3}", "len(value) > 300}", f"{UNIT}settings"),
+    Fault("settings", "if len(part) > 3}", "if len(part) > 300}", f"{UNIT}settings"),
 )
 
 

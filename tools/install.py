@@ -30,7 +30,11 @@ SECTIONS = ("global", "install", ":env:")
 def main(lock: str) -> int:
     """Install the lock, then the checkout itself."""
     listed = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "pip", "config", "list"],
+        env={**os.environ, "PIP_USER": "0"},  # with `user = true`, pip would list the user's own file alone
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout
     environment = uv_environment(listed, os.environ)
     uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--python", sys.executable]

@@ -9,6 +9,7 @@ from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.store import Store
 from sessions_pipeline.tables import Table
+from sessions_pipeline.validation.rows import Rows
 
 # What the API said at a time: nothing makes these again.
 _SOURCES = frozenset(["raw_sessions", "daily_cost_by_project", "reference_datasets", "judge_cost_by_experiment"])
@@ -20,9 +21,14 @@ _HISTORY = "put it back from a backup, since deleting it loses the history of it
 class Stored(NamedTuple):
     """A day as `Lake.load` found it: all of it from one file, of this version."""
 
-    rows: pa.Table
+    parts: Rows
     metadata: dict[str, str]
     version: str
+
+    @property
+    def rows(self) -> pa.Table:
+        """All rows at once."""
+        return self.parts.table()
 
 
 class BrokenError(LakeError):

@@ -15,6 +15,7 @@ from sessions_pipeline.lake.layout import Day, day_of, key_of, value_of
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import COMMIT
+from sessions_pipeline.validation.rows import Rows
 
 # So often a derived file may be replaced by others while this one looks at it.
 _TRIES = 20
@@ -64,7 +65,7 @@ class Lake:
         return self._store.lock(value_of(day))
 
     def replace(
-        self, table: Table, day: Day, data: pa.Table, metadata: Mapping[str, str], *, expected: Expected = ANY
+        self, table: Table, day: Day, data: pa.Table | Rows, metadata: Mapping[str, str], *, expected: Expected = ANY
     ) -> Written:
         """Make `data` the whole content of a day; readers see the former file or this one.
 
@@ -82,7 +83,7 @@ class Lake:
         return Written(self._store.uri(key), content.size, data.num_rows)
 
     def replace_derived(
-        self, table: Table, day: Day, data: pa.Table, metadata: Mapping[str, str], *, commit: int
+        self, table: Table, day: Day, data: pa.Table | Rows, metadata: Mapping[str, str], *, commit: int
     ) -> Written | None:
         """The same for what was made from raw commit `commit`; None if what is there was made from a later one.
 

@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sessions_pipeline.tables import Table
+from sessions_pipeline.validation.rows import Rows, release
 
 ROWS_PER_GROUP = 65_536
-BYTES_PER_GROUP = 32 * 1024 * 1024
+BYTES_PER_GROUP = 16 * 1024 * 1024
 COMPRESSION_LEVEL = 1
 
 # Whose file it is: a program that rewrites a file drops what it does not know, and with it what we keep there.
@@ -31,7 +32,7 @@ class UnreadableError(Exception):
 
 
 def encode(
-    table: Table, data: pa.Table, metadata: Mapping[str, str], *, bytes_per_group: int = BYTES_PER_GROUP
+    table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], *, bytes_per_group: int = BYTES_PER_GROUP
 ) -> pa.Buffer:
     """The Parquet file of `data`: columns, types, descriptions and row order of `table`; equal bytes on equal input.
 
@@ -42,18 +43,19 @@ def encode(
         TypeError, ValueError: the data does not have the table's schema, or a null where there may be none: a fault
             of the program that made it.
     """
-    data = _conform(table, data)
+    rows = data if isinstance(data, Rows) else Rows(table.schema, [_conform(table, data)])
     schema = table.schema.with_metadata({_TABLE: table.name, **metadata})
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, **_options(table)) as writer:
-        for group in _groups(data, table.order, bytes_per_group):
-            writer.write_table(group.cast(schema).combine_chunks(), row_group_size=ROWS_PER_GROUP)
+        for group in _groups(table, rows, bytes_per_group):
+            writer.write_table(pa.Table.from_arrays(_conform(table, group).combine_chunks().columns, schema=schema))
+            del group
+            if rows.nbytes > bytes_per_group:
+                release()
     return sink.getvalue()
 
 
-def decode(
-    table: Table, source: pa.NativeFile, columns: Sequence[str] | None
-) -> tuple[pa.Table, dict[str, str] | None]:
+def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -> tuple[Rows, dict[str, str] | None]:
     """The rows of one file, with the schema of `table` or those of its `columns` that are asked for, and its metadata.
 
     The metadata is None if another program wrote the file. Without any columns only the end of the file is needed.
@@ -62,9 +64,15 @@ def decode(
         UnreadableError: the file is broken, or lacks a column.
     """
     schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
+    rows = Rows(schema)
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            rows = file.read(columns=schema.names).select(schema.names).cast(schema)
+            for group in range(file.num_row_groups) if schema.names else ():
+                # In this thread: a day's file is so small that others take longer to be told than to read it.
+                found = file.read_row_group(group, columns=schema.names, use_threads=False).select(schema.names)
+                rows.add(
+                    found if found.schema.types == schema.types and _is_whole(found, schema) else found.cast(schema)
+                )
             stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UnreadableError(" ".join(str(error).split())[:200]) from error
@@ -85,14 +93,28 @@ def _conform(table: Table, data: pa.Table) -> pa.Table:
     return data
 
 
-def _groups(data: pa.Table, order: Sequence[str], most: int) -> Iterator[pa.Table]:
+def _is_whole(rows: pa.Table, schema: pa.Schema) -> bool:
+    return all(field.nullable or not column.null_count for field, column in zip(schema, rows.columns, strict=True))
+
+
+def _groups(table: Table, rows: Rows, most: int) -> Iterator[pa.Table]:
     """The rows in order, a row group at a time; one group without rows if there are none."""
-    places = pc.sort_indices(data, sort_keys=[(name, "ascending") for name in order])
-    # Most tables come sorted, and copying the payloads in vain would cost more than everything else here.
-    is_sorted = places.equals(pa.arange(0, data.num_rows).cast(places.type))
-    sizes = _text_sizes(data)
-    for start, end in _bounds(sizes if is_sorted else sizes.take(places), most):
-        yield data.slice(start, end - start) if is_sorted else _gather(data, places.slice(start, end - start))
+    long = next((column.name for column in table.columns if column.long_text and column.name in table.order), None)
+    parts = rows.in_order(*table.order, long=long)
+    if rows.nbytes <= most and rows.num_rows <= ROWS_PER_GROUP:
+        yield pa.concat_tables([table.schema.empty_table(), *parts])
+        return
+    held, count, size = list[pa.Table](), 0, 0
+    for part in parts:
+        start = 0
+        for row, bytes_ in enumerate(_text_sizes(part).to_pylist()):
+            if count and (size + bytes_ > most or count == ROWS_PER_GROUP):
+                held.append(part.slice(start, row - start))
+                yield pa.concat_tables(held)
+                held, start, count, size = [], row, 0, 0
+            count, size = count + 1, size + bytes_
+        held.append(part.slice(start))
+    yield pa.concat_tables(held)
 
 
 def _text_sizes(data: pa.Table) -> "pa.Array[Any]":
@@ -103,27 +125,6 @@ def _text_sizes(data: pa.Table) -> "pa.Array[Any]":
             sizes = pc.fill_null(pc.binary_length(column).cast(pa.int64()), 0)
             total = pc.add(total, sizes.combine_chunks())
     return total
-
-
-def _bounds(sizes: "pa.Array[Any]", most: int) -> Iterator[tuple[int, int]]:
-    start = held = 0
-    for row, size in enumerate(sizes.to_pylist()):
-        if row > start and (held + size > most or row - start == ROWS_PER_GROUP):
-            yield start, row
-            start, held = row, 0
-        held += size
-    yield start, len(sizes)
-
-
-def _gather(data: pa.Table, places: "pa.Array[Any]") -> pa.Table:
-    """The rows at these places, in their order. `take` on the whole would first put each column into one piece."""
-    parts, found, first = [], [], 0
-    for batch in data.to_batches():
-        inside = pc.and_(pc.greater_equal(places, first), pc.less(places, first + batch.num_rows))
-        parts.append(batch.take(pc.subtract(places.filter(inside), pa.scalar(first, places.type))))
-        found.append(pc.indices_nonzero(inside))
-        first += batch.num_rows
-    return pa.Table.from_batches(parts).take(pc.sort_indices(pa.concat_arrays(found)))
 
 
 @cache

@@ -24,13 +24,20 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.s3_errors import NO_BUCKET, reason
 from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
 # Parquet keeps what describes a file at its end; even our widest table needs less than half of this, in bytes.
 FOOTER = 64 * 1024
 # Waits between them double from 0.1 s on.
 RETRIES = 6
+
+_KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+_CLOCK_CODE = "RequestTimeTooSkewed"
+_REFUSED = {"401", "403"}
+_OVERLOADED = {"429", "503"}
+_NOT_IMPLEMENTED = "501"
+
+NO_BUCKET = "there is no such bucket; make it, or correct SESSIONS_PIPELINE_DATA_ROOT"
 
 
 class S3Store:
@@ -177,3 +184,37 @@ def _profile() -> tuple[Any, dict[str, str]]:
         return Boto3CredentialProvider(), named
     except Exception as error:  # noqa: BLE001
         raise LakeError(f"AWS_PROFILE: {' '.join(str(error).split())[:200]}") from None
+
+
+def reason(text: str) -> str:
+    """What a failed request means to a person, from the text of the library's error.
+
+    Built from status and code alone, for the rest may hold secrets.
+    """
+    status = _first(r"status code: (\d{3})", text)
+    code = _first(r"<Code>(\w{1,60})</Code>", text)
+    named = " ".join(part for part in (status, code) if part)
+    if "/latest/" in text or "/v2/credentials" in text or "CredentialProvider" in text:
+        return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a role"
+    if code in _KEY_CODES:
+        return f"{named}: the store does not accept the key; check AWS_ACCESS_KEY_ID and companions"
+    if code == _CLOCK_CODE:
+        return f"{named}: this machine's clock is wrong; set it"
+    if "redirect" in text or status.startswith("3"):
+        return f"{named or 'redirected'}: the bucket is elsewhere; set AWS_REGION to its region"
+    if code == "NoSuchBucket":
+        return NO_BUCKET
+    if status in _REFUSED:
+        return f"{named}: access denied; the key needs to list, read, write and delete below this address"
+    if status in _OVERLOADED:
+        return f"{named}: the store is overloaded; try again later"
+    if status == _NOT_IMPLEMENTED:
+        return f"{named}: the store lacks conditional puts (If-None-Match, If-Match); choose one that has them"
+    if not status:
+        return "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network"
+    return f"{named}: the store failed; check the bucket, the AWS variables and the endpoint"
+
+
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return found.group(1) if found else ""

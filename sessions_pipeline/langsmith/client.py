@@ -14,10 +14,9 @@ from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.langsmith.rate_limit import acquire_for
 from sessions_pipeline.langsmith.redaction import Path, parse_paths, redact
 from sessions_pipeline.langsmith.status_errors import http_date, status_error
-from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle
+from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle, acquire_for
 from sessions_pipeline.langsmith.transport import Reply, Transport
 from sessions_pipeline.langsmith.versions import FIRST, SECOND, Endpoint, decide, second_parameters
 from sessions_pipeline.settings import Settings

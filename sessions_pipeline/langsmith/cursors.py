@@ -8,7 +8,8 @@ have moved a session over the gap and out of sight. So the list is walked twice 
 2. What a witness alone has seen, the main walk has lost: it is read by id.
 3. Where pages of both end too near to each other to prove anything, another witness is begun, of another size again.
 4. Where there is no other size, walks are believed that saw the same sessions, unless pages of all of them begin with
-   the same one: there all may have lost its neighbour. So more sessions of one start time than a page holds are read.
+   the same one, or all with what is next below: there all may have lost its neighbour. So more sessions of one start
+   time than a page holds are read.
 """
 
 from collections.abc import Generator
@@ -16,10 +17,111 @@ from itertools import combinations
 from operator import attrgetter
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.page import UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
+from sessions_pipeline.langsmith.page import (
+    LIST_END,
+    UNDATED_FIRST,
+    UNDATED_LAST,
+    Ask,
+    Page,
+    Piece,
+    identity,
+    sort_keys,
+)
 from sessions_pipeline.langsmith.query import batches, is_uuid
-from sessions_pipeline.langsmith.walks import MOST_PAGES, TOP, Walk
 from sessions_pipeline.validation.records import Record
+
+# Pages in a row of one walk that bring nothing new.
+TRIES = 12
+# Ten million sessions: more than any workspace has, so the list has no end.
+MOST_PAGES = 100_000
+TOP = UNDATED_FIRST + 1
+
+
+class Walk:
+    """Pages of one size, each asked for with the cursor of the page before.
+
+    `ask` is the page that follows; `lowest` the sort key that the walk has come down to. `seen` has the sort keys of
+    the sessions that it saw, but for those that `forget` dropped; `begins` names the first session of each page.
+    """
+
+    def __init__(self, ask: Ask, *, most_pages: int = MOST_PAGES) -> None:
+        """After `most_pages` pages the list counts as endless."""
+        self.ask = ask
+        self.lowest = TOP
+        self.is_ended = False
+        self.seen: dict[str, int] = {}
+        self.begins: set[str] = set()
+        self._most_pages = most_pages
+        self._pages = 0
+        self._cursors: set[str] = set()
+        self._at_lowest: set[str] = set()
+        self._idle = 0
+        self._before = TOP  # the first key of the page before
+
+    def take(self, page: Page) -> Piece:
+        """Go on to the page; where it lies.
+
+        Raises:
+            PagingError: the page is not sorted, or the walk does not get on.
+        """
+        undated_key = UNDATED_FIRST if self.lowest >= UNDATED_FIRST else UNDATED_LAST
+        is_end = page.next_cursor is None
+        piece = Piece.of(page.records, self._pages, undated_key=undated_key, is_end=is_end)
+        placed = list(zip(map(_name, page.records), sort_keys(page.records, undated_key), strict=True))
+        if self._pages:
+            # The list's beginning is no place at which a page could have ended.
+            self.begins.update(name for name, _ in placed[:1])
+        self.seen.update((name, key) for name, key in placed if key is not None)
+        self._pages += 1
+        self._idle = 0 if self._gets_on(placed) else self._idle + 1
+        if is_end and self._idle and piece.first is not None and piece.first >= self._before:
+            raise PagingError(
+                "The API ends its list of sessions with a page that was read already; nothing was replaced"
+            )
+        self._before = piece.first or TOP
+        if page.next_cursor is None:
+            self.is_ended, self.lowest = True, LIST_END
+        else:
+            self._go_on(page.next_cursor)
+        return piece
+
+    def breaks(self, low: int) -> set[str]:
+        """The first sessions of pages; `""` is one that is at a sort key, or next below it."""
+        below = max((key for key in self.seen.values() if key <= low), default=None)
+        is_break = any(key == below for name, key in self.seen.items() if name in self.begins)
+        return (self.begins & self.seen.keys()) | ({""} if is_break else set())
+
+    def forget(self, frontier: int) -> None:
+        """Drop what was seen above a sort key."""
+        self.seen = {name: key for name, key in self.seen.items() if key <= frontier}
+
+    def _gets_on(self, placed: list[tuple[str, int | None]]) -> bool:
+        """Whether the page leads further down, or has more sessions of the lowest start time so far."""
+        gets_on = False
+        for name, key in placed:
+            if key is not None and key < self.lowest:
+                self.lowest, self._at_lowest, gets_on = key, {name}, True
+            elif key in (None, self.lowest) and name not in self._at_lowest:
+                self._at_lowest.add(name)
+                gets_on = True
+        return gets_on
+
+    def _go_on(self, cursor: str) -> None:
+        if cursor in self._cursors:
+            raise PagingError("The API's cursor leads back to a page that was read already; nothing was replaced")
+        if self._idle > TRIES or self._pages > self._most_pages:
+            raise PagingError(
+                f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
+                f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
+            )
+        self._cursors.add(cursor)
+        self.ask = self.ask._replace(cursor=cursor)
+
+
+def _name(record: Record) -> str:
+    """What tells a record in all walks; the text won't do, as it differs with the stats."""
+    return record.session_id.lower() if record.session_id else record.start_time or ""
+
 
 # Pages of fewer records prove too little of each other.
 SMALLEST_PAGE = 10
@@ -125,8 +227,8 @@ class CursorReader:
             for some in combinations(self._walks, number):
                 low = max(walk.lowest for walk in some)
                 seen = [{name for name, key in walk.seen.items() if key > low} for walk in some]
-                begin = set.intersection(*(walk.begins & walk.seen.keys() for walk in some))
-                if not begin and all(names == seen[0] for names in seen):
+                breaks = set.intersection(*(walk.breaks(low) for walk in some))
+                if not breaks and all(names == seen[0] for names in seen):
                     self._proven = low
                     self._advance()
                     return True

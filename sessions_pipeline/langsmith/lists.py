@@ -64,8 +64,12 @@ def _pages(
 
     Where there are no cursors, that is an empty one, or one with which `X-Pagination-Total` adds up.
     """
+    before: Sequence[Record] = ()
     for _ in range(MOST_PAGES):
         page = fetch(offset, cursor)
+        if page.records and page.records == before:
+            raise PagingError("The API gives the same page of its list again and again; nothing was replaced")
+        before = page.records
         yield offset, page
         offset, cursor = offset + len(page.records), page.next_cursor
         if cursor is None and (by_cursor() or not page.records or page.total == offset):

@@ -1,25 +1,173 @@
 """The seam between the API's ways of paging and the pipeline: days of sessions, newest first.
 
 Version 1 pages by offset (`window`), version 2 by cursor (`cursors`). Whoever adds another way writes a reader beside
-them and names it in `ApiSource`.
+them and names it in `ApiSource`. Pages are in flight before they are wanted, days ready before they are taken.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from sessions_pipeline.days import day_start_us
+from sessions_pipeline.days import day_of_us, day_start_us
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
-from sessions_pipeline.langsmith.page import Ask, Page
-from sessions_pipeline.langsmith.prefetch import DayAssembler, Reader, read_ahead, run
+from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
 from sessions_pipeline.langsmith.versions import SECOND
 from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
-from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
+from sessions_pipeline.validation.rows import PART, Rows
+
+# Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
+# and with 1,000 sessions a day not more than 6 MB.
+MOST_DAYS_WAITING = 4
+# Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
+MOST_BYTES = 16 * 1024 * 1024
+PAGE = 100
+
+
+Reader = WindowReader | CursorReader
+
+
+class DayAssembler:
+    """Collects records and hands out the days of a window, newest first, as soon as they are proven complete.
+
+    `requests` counts the answered requests since the last day was handed out.
+    """
+
+    def __init__(self, first: date, last: date, *, workspace: str | None, fetched_at: datetime) -> None:
+        """A window of UTC days, both included, of a workspace whose reading began at `fetched_at`."""
+        self.requests = 0
+        self._workspace = workspace
+        self._fetched_at = fetched_at
+        self._first = first
+        self._next = last
+        self._days: defaultdict[date | None, _Sessions] = defaultdict(_Sessions)
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Take records; those of days outside the window, or handed out already, are passed over."""
+        start_us, end_us = day_start_us(self._first), day_start_us(self._next + timedelta(days=1))
+        for record in records:
+            if record.start_us is None:
+                self._days[None].add(record)
+            elif start_us <= record.start_us < end_us:
+                self._days[day_of_us(record.start_us)].add(record)
+
+    def close(self, frontier_us: int) -> Iterator[FetchedDay]:
+        """The days that lie wholly above the frontier and were not handed out yet."""
+        while self._next >= self._first and day_start_us(self._next) > frontier_us:
+            day = self._next
+            self._next -= timedelta(days=1)
+            yield self.hand_out(day)
+
+    def hand_out(self, day: date | None) -> FetchedDay:
+        """A day of which nothing is missing; None when the whole reading is over: the sessions without a day."""
+        sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
+        self.requests = 0
+        return FetchedDay(day, self._workspace, self._fetched_at, sessions.rows(), sessions.received, requests)
+
+
+class _Sessions:
+    """The sessions of one day, each once. All but the latest are packed as soon as there are many."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._latest: dict[str, Record] = {}
+        self._bytes = 0
+        self._packed = Rows(SENT)
+        self._names: set[str] = set()  # of those that are packed
+        self._again: dict[str, Record] = {}  # those of them that came once more
+
+    def add(self, record: Record) -> None:
+        self.received += 1
+        self._bytes += len(record.payload)
+        name = identity(record)
+        held = self._again if name in self._names else self._latest
+        held[name] = newest(held[name], record) if name in held else record
+        if len(self._latest) == 2 * PART or self._bytes > MOST_BYTES:
+            # Pages overlap, so what comes again is most often among the latest.
+            self._pack([*self._latest][:-PAGE])
+
+    def rows(self) -> Rows:
+        """All of them, in the order of their ids, since most tables are."""
+        self._pack([*self._latest])
+        rows = Rows(SENT) if self._again else self._packed
+        for part in self._packed.parts(drain=True) if self._again else ():
+            held = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
+            rows.add(sent([newest(one, self._again.get(identity(one), one)) for one in held]))
+        return Rows(SENT, rows.in_order("session_id", drain=True))
+
+    def _pack(self, names: Sequence[str]) -> None:
+        for first in range(0, len(names), PART):
+            some = names[first : first + PART]
+            self._packed.add(sent([self._latest.pop(name) for name in some]))
+        self._names.update(names)
+        self._bytes = 0
+
+
+def newest(held: Record, received: Record) -> Record:
+    """The newer of two readings of one session: by its latest run, else the later received."""
+    if held.payload == received.payload:
+        return held
+    never = datetime.min.replace(tzinfo=UTC)
+    return held if (latest_run(held) or never) > (latest_run(received) or never) else received
+
+
+def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
+    """Answer the reader's asks, and hand out days as they are proven. `fetch` is called in the executor's threads."""
+    in_flight: dict[Ask, Future[Page]] = {}
+    steps, page = reader.read(), None
+    try:
+        while True:
+            try:
+                ask = next(steps) if page is None else steps.send(page)
+            except StopIteration:
+                break
+            finally:
+                days.add(reader.received)
+                reader.received.clear()
+            yield from days.close(reader.frontier)
+            page = _answer(ask, in_flight, lambda one: executor.submit(fetch, one))
+            days.requests += 1
+    finally:
+        for future in in_flight.values():
+            future.cancel()
+    yield from days.close(reader.start_us - 1)
+    yield days.hand_out(None)
+
+
+def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask], Future[Page]]) -> Page:
+    """The page asked for, with those expected next in flight, and no others."""
+    wanted = (ask._replace(ahead=()), *ask.ahead)
+    # What is read by id leads aside: the pages in flight are still wanted after it.
+    for other in [] if ask.ids else [other for other in in_flight if other not in wanted]:
+        in_flight.pop(other).cancel()
+    for one in wanted:
+        if one not in in_flight:
+            in_flight[one] = submit(one)
+    return in_flight.pop(wanted[0]).result()
+
+
+def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_DAYS_WAITING) -> Iterator[FetchedDay]:
+    """The same days, read on in a thread while the caller is busy with one, until `most_waiting` days wait.
+
+    Raises:
+        ApiError: what reading the days raised, after the days before it.
+    """
+    reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    try:
+        waiting = deque(reader.submit(next, days, None) for _ in range(most_waiting))
+        while (day := waiting.popleft().result()) is not None:
+            waiting.append(reader.submit(next, days, None))
+            yield day
+    finally:
+        # Not waited for: it may be waiting for a page that nobody needs any more.
+        reader.shutdown(wait=False, cancel_futures=True)
+
 
 # Timestamps and daily partitions bear a minute.
 CLOCK_TOLERANCE_SECONDS = 60

@@ -92,7 +92,7 @@ def _redirect(status: int, headers: Mapping[str, str], auth: Auth) -> str:
 def _read(body: bytes) -> tuple[bool, str]:
     """Whether a body is JSON, and the reasons it gives in words."""
     try:
-        parsed: Any = json.loads(body)
+        parsed: Any = json.loads(body, parse_int=str)  # Python refuses to read one of 5,000 digits
         if isinstance(parsed, dict):
             parsed = next((parsed[name] for name in ("detail", "error", "message") if parsed.get(name)), "")
         return True, "; ".join(map(_reason, parsed)) if isinstance(parsed, list) else _reason(parsed)

@@ -20,8 +20,7 @@ from collections.abc import Generator
 from math import ceil
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.offsets import Offsets
-from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Offsets, Page, Piece, identity
 from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.

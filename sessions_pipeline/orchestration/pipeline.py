@@ -14,9 +14,10 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.source import ApiSource, Source
 from sessions_pipeline.orchestration.workers import processes_for, workers_for
-from sessions_pipeline.process_day import DayResult, DayTask, Rules, process_day
+from sessions_pipeline.process_day import DayResult, DayTask, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
+from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import READINGS, load_readings
 from sessions_pipeline.validation.records import FetchedDay

@@ -18,6 +18,8 @@ _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Control characters, line ends of other scripts, marks that turn the direction of writing, halves of surrogate pairs.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# A string, or what JSON does not have.
+_NO_NUMBER = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|-?(?:NaN|Infinity)', re.DOTALL)
 # Excel takes the full-width forms for formulas, too.
 _LIKE_A_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r]")
 
@@ -133,13 +135,16 @@ def _pictured(code: int) -> str:
 
 
 def json_line(text: str, encoding: str) -> str:
-    """A JSON text as one line that an encoding can hold and that does nothing to a terminal; the same value."""
+    """A JSON text as one line that an encoding can hold and that does nothing to a terminal; the same value.
+
+    NaN and Infinity, which JSON does not have, are null.
+    """
 
     def escaped(found: re.Match[str]) -> str:
         # White space between values; no string can hold it as it is.
         return " " if found[0] in "\t\r\n" else json.dumps(found[0])[1:-1]
 
-    safe = _UNSAFE.sub(escaped, text)
+    safe = _UNSAFE.sub(escaped, _NO_NUMBER.sub(lambda found: found[1] or "null", text))
     try:
         safe.encode(encoding)
     except UnicodeEncodeError:

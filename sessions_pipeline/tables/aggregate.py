@@ -1,14 +1,16 @@
 """Exact sums over Arrow tables, 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.tables.table import Table
 
 # 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
 _WIDE = 76
@@ -16,6 +18,8 @@ OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns of `sessions` that say whose a row is."""
 # Rows that are made into Python's values at a time, so that memory does not follow the largest day.
 _PART = 4096
+# Rows that are summed at a time, since they are four times as large while they are.
+_SUMMED = 16_384
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -27,10 +31,33 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit; the text names the column and the group.
     """
-    wide = rows.select([*keys, *measures])
+    rows = rows.select([*keys, *measures])
+    if rows.num_rows <= _SUMMED:
+        return _sums(rows, keys, measures)
+    rows = rows.sort_by([(key, "ascending") for key in keys])
+    # Each cut lies between two groups.
+    ends = pc.add(pc.indices_nonzero(_differ(rows, keys)), 1).to_pylist()
+    cuts = {
+        ends[place] for first in range(_SUMMED, rows.num_rows, _SUMMED) if (place := bisect(ends, first)) < len(ends)
+    }
+    bounds = pairwise([0, *sorted(cuts), rows.num_rows])
+    return pa.concat_tables([_sums(rows.slice(first, end - first), keys, measures) for first, end in bounds])
+
+
+def _differ(rows: pa.Table, keys: Sequence[str]) -> Any:
+    """Of each row but the last, whether the next one is of another group."""
+    pairs = [(rows.column(key)[:-1], rows.column(key)[1:]) for key in keys]
+    unequal = [pc.fill_null(pc.not_equal(one, other), fill_value=False) for one, other in pairs]
+    return reduce(pc.or_, [*unequal, *(pc.xor(one.is_null(), other.is_null()) for one, other in pairs)])
+
+
+def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
+    wide = rows
     for name in measures:
         wide = wide.set_column(wide.schema.get_field_index(name), name, _wide(wide.column(name)))
-    summed = wide.group_by(list(keys)).aggregate([*((name, "sum") for name in measures), ([], "count_all")])
+    summed = wide.group_by(list(keys), use_threads=False).aggregate(
+        [*((name, "sum") for name in measures), ([], "count_all")]
+    )
     summed = summed.sort_by([(key, "ascending") for key in keys])
     columns = {key: summed.column(key) for key in keys}
     for name in measures:
@@ -42,24 +69,6 @@ def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
     """The rows' values in these columns; never more than a part of them is in memory."""
     for part in rows.select(names).to_batches(max_chunksize=_PART):
         yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
-
-
-def rows_of_sessions(
-    made: Table, sessions: pa.Table, texts: Sequence[str], read: Callable[..., Iterable[tuple[Any, ...]]]
-) -> pa.Table:
-    """The table of what `read` gives for each session's `texts`, columns of JSON; the first three columns are `OWNER`.
-
-    Only a part of the rows is in memory as Python's values at a time.
-    """
-    parts = [made.schema.empty_table()]
-    for part in sessions.select([*OWNER, *texts]).to_batches(max_chunksize=_PART):
-        sent = zip(*(part.column(name).to_pylist() for name in texts), strict=True)
-        rows = [(place, *row) for place, texts_of in enumerate(sent) for row in read(*texts_of)]
-        if rows:
-            places, *values = zip(*rows, strict=True)
-            owners = part.select(OWNER).take(pa.array(places, pa.int64()))
-            parts.append(pa.table([*owners.columns, *values], made.schema))
-    return pa.concat_tables(parts).sort_by([(name, "ascending") for name in made.order])
 
 
 def counted(flags: Any) -> pa.ChunkedArray:

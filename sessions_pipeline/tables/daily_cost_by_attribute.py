@@ -46,11 +46,11 @@ def daily_cost_by_attribute(day: DayTables) -> pa.Table:
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    found, said = experiments(day, ("id", *NEEDED)), day[SESSION_ATTRIBUTES]
-    parts = [_with_attribute(found, said, attribute) for attribute in day.attributes]
-    none = _with_attribute(found.slice(0, 0), said, "")
-    summed = summed_costs(pa.concat_tables([none, *parts]), DAILY_COST_BY_ATTRIBUTE.order)
-    return conform(summed, DAILY_COST_BY_ATTRIBUTE.schema)
+    found, tables = experiments(day, ("id", *NEEDED)), [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()]
+    for attribute in day.attributes:
+        said = _with_attribute(found, day[SESSION_ATTRIBUTES], attribute)
+        tables.append(conform(summed_costs(said, DAILY_COST_BY_ATTRIBUTE.order), DAILY_COST_BY_ATTRIBUTE.schema))
+    return pa.concat_tables(tables)
 
 
 def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str) -> pa.Table:

@@ -16,7 +16,8 @@ from sessions_pipeline.tables.merge import Merged
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import DERIVED, DayTables, Table
+from sessions_pipeline.tables.table import DERIVED, Table
+from sessions_pipeline.validation.rows import Rows
 
 SAMPLE_ROWS = 5
 _LONGEST = 120
@@ -33,13 +34,15 @@ def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> di
     }
 
 
-def of_file(table: Table, day: DayTables, told: History, as_of: datetime | None) -> dict[str, str]:
+def of_file(
+    table: Table, told: History, *, as_of: datetime | None, attributes: Sequence[str], is_over: bool
+) -> dict[str, str]:
     """What is stored with a table's file."""
     said = {SHRUNK: json.dumps(told.shrunk), DRIFT: json.dumps(told.drift, sort_keys=True)} if table is SESSIONS else {}
-    return {**basis(table, as_of, day.attributes), IS_DAY_OVER: json.dumps(day.is_over), **said}
+    return {**basis(table, as_of, attributes), IS_DAY_OVER: json.dumps(is_over), **said}
 
 
-def of_table(table: Table, rows: pa.Table, told: History, merged: Merged) -> dict[str, Any]:
+def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[str, Any]:
     """What is worth knowing of a table: of its kind, what all of it costs, and the first of its rows."""
     of_kind: dict[str, Any] = {}
     if table is RAW_SESSIONS:
@@ -48,9 +51,9 @@ def of_table(table: Table, rows: pa.Table, told: History, merged: Merged) -> dic
         of_kind = _of_sessions(told)
     elif table is REJECTED_SESSIONS:
         of_kind = _of_rejected(told)
-    cost = money(known_sum(rows.column("total_cost"))) if "total_cost" in rows.schema.names else {}
-    head = rows.select(table.sample).slice(0, SAMPLE_ROWS).to_pylist() if table.sample else []
-    sample = [{name: _short(value) for name, value in row.items()} for row in head]
+    cost = money(known_sum(rows.table("total_cost").column(0))) if "total_cost" in rows.schema.names else {}
+    head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
+    sample = [{name: _short(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
     return {**of_kind, **cost, **({"sample": sample} if sample else {})}
 
 
@@ -67,7 +70,7 @@ def of_readings(merged: Merged) -> dict[str, Any]:
 
 def _of_sessions(day: History) -> dict[str, Any]:
     """What the sessions cost, how many are unpriced or gone, and what rests on earlier readings."""
-    sessions = day.sessions
+    sessions = day.sessions.table("total_cost", "missing_since", "fetched_at", "stats_as_of", "problems")
     unpriced = sessions.column("total_cost").null_count
     kept = sessions.filter(rests_on_kept_readings(sessions))
     return {
@@ -85,7 +88,7 @@ def _of_sessions(day: History) -> dict[str, Any]:
 
 def _of_rejected(day: History) -> dict[str, Any]:
     """The commonest reasons."""
-    reasons = Counter(reason for row in day.rejected.column("reasons").to_pylist() for reason in row)
+    reasons = Counter(reason for (row,) in day.rejected.tuples("reasons") for reason in row)
     return {"reasons": dict(reasons.most_common(20))} if reasons else {}
 
 

@@ -56,10 +56,10 @@ class _Progress(msgspec.Struct):
 _PROGRESS = msgspec.json.Decoder(_Progress)
 
 
-@derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL})
+@derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL}, by_session=True)
 def experiment_summary(day: DayTables) -> pa.Table:
     """The sessions of a day that ran against a dataset, with their scores."""
-    found = experiments(day, NEEDED).sort_by([(name, "ascending") for name in EXPERIMENT_SUMMARY.order])
+    found = experiments(day, NEEDED)
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
     scores = _scores(day[SESSION_FEEDBACK])
     made = {

@@ -5,19 +5,20 @@ that the API no longer returns stays, with `missing_since`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.readings import PART, Reading, gone_since, raw_rows
+from sessions_pipeline.tables.readings import Reading, gone_since, raw_rows
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, Version, stats_of, superseded
 from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
-from sessions_pipeline.validation.validate import Validated, validate
+from sessions_pipeline.validation.validate import SCHEMA, Validator
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class History:
     `rounded` counts costs that had digits beyond the 18th. `superseded` are raw rows that nothing rests on any more.
     """
 
-    sessions: pa.Table
-    rejected: pa.Table
+    sessions: Rows
+    rejected: Rows
     drift: Counter[str]
     rounded: int
     shrunk: tuple[str, ...]
@@ -38,7 +39,7 @@ class History:
 
 
 def history(
-    raw: pa.Table, readings: Sequence[Reading], *, as_of: datetime | None = None, kept_from: datetime | None = None
+    raw: Rows, readings: Sequence[Reading], *, as_of: datetime | None = None, kept_from: datetime | None = None
 ) -> History:
     """Validate a day's raw rows and tell what they come to.
 
@@ -49,84 +50,108 @@ def history(
         kept_from: what was replaced by then may be forgotten; None keeps everything.
     """
     if as_of is not None:
-        raw = raw.filter(pc.less_equal(raw.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
+        raw = Rows(raw.schema, _known_at(raw, as_of))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
-    by_key: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
-    foreign_to: dict[int, str] = {}
-    for place, row in enumerate(raw_rows(raw, readings)):
-        by_key[row.key].append((row.reading, place))
-        if row.foreign_to:
-            foreign_to[place] = row.foreign_to
-    versions = {key: [place for _, place in sorted(of_key)] for key, of_key in by_key.items()}
-    payloads = raw.select(["payload"]).to_batches(max_chunksize=PART)
-    validated = validate(payload for part in payloads for payload in part.column(0).to_pylist())
-    several = _versions([places for places in versions.values() if len(places) > 1], raw, validated)
-    newest = {places[-1]: key for key, places in versions.items()}
-    reasons = {row: list(validated.rejected[row]) for row in newest if row in validated.rejected}
-    for place in foreign_to.keys() & newest:
+    whose = [(row.key, row.reading, row.foreign_to) for row in raw_rows(raw, readings)]
+    keys = [key for key, _, _ in whose]
+    foreign_to = {place: asked for place, (_, _, asked) in enumerate(whose) if asked}
+    several = _several(keys, [number for _, number, _ in whose])
+    validator = Validator()
+    texts = (part.column(0).to_pylist() for part in raw.parts("payload"))
+    validated = Rows(SCHEMA, (validator.sessions(some).combine_chunks() for some in texts))
+    result = validator.result(SCHEMA.empty_table())
+    older = {row for rows in several for row in rows[:-1]}
+    reasons = {row: list(said) for row, said in result.rejected.items() if row not in older}
+    for place in foreign_to.keys() - older:
         reasons.setdefault(place, []).append(f"tenant_id: is not the workspace asked for ({foreign_to[place]})")
-    valid = sorted(newest.keys() - reasons.keys())
-    sessions, shrunk = _sessions(raw, validated.sessions, valid, several)
-    gone = gone_since(readings)
-    missing = pa.array([gone.get(newest[row]) for row in valid], TIMESTAMP)
+    times = raw.table("fetched_at").column(0)
+    versions = _versions(several, validated, times)
+    valid = {row: [one for one in all_ if one.is_valid] for row, all_ in versions.items() if row not in reasons}
+    stats = {newest: stats_of(of_session) for newest, of_session in valid.items()}
+    sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
+    gone, shrunk, sessions = gone_since(readings), list[str](), Rows(SESSIONS.schema)
+    missing = {place: gone[key] for place, key in enumerate(keys) if key in gone} if gone else {}
+    for part in _with_sources(validated, {*older, *reasons}, sources):
+        sessions.add(_with_times(part, times, sources, missing))
+        if stats:
+            shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()
     return History(
-        sessions.append_column("missing_since", missing).select(SESSIONS.schema.names),
-        _rejected(raw, reasons),
-        validated.drift + Counter({f"without {name}": len(valid) for name in validated.absent}),
-        validated.rounded,
-        shrunk,
-        frozenset().union(*(superseded(rows, kept_from) for rows in several.values() if kept_from)),
+        sessions,
+        Rows(REJECTED_SESSIONS.schema, _rejected(raw, reasons)),
+        result.drift + Counter({f"without {name}": sessions.num_rows for name in result.absent}),
+        result.rounded,
+        tuple(shrunk),
+        frozenset().union(*(superseded(of_session, kept_from) for of_session in versions.values() if kept_from)),
     )
 
 
-def _versions(groups: Iterable[Sequence[int]], raw: pa.Table, validated: Validated) -> dict[int, list[Version]]:
+def _known_at(raw: Rows, as_of: datetime) -> Iterator[pa.Table]:
+    for part in raw.parts():
+        yield part.filter(pc.less_equal(part.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
+
+
+def _several(keys: Sequence[str], numbers: Sequence[int]) -> list[list[int]]:
+    """The rows of each session that has more than one, by their readings."""
+    counts, found = Counter(keys), defaultdict[str, list[int]](list)
+    if len(counts) < len(keys):
+        for row, key in enumerate(keys):
+            if counts[key] > 1:
+                found[key].append(row)
+    return [sorted(rows, key=lambda row: (numbers[row], row)) for rows in found.values()]
+
+
+def _versions(
+    several: Sequence[Sequence[int]], validated: Rows, times: "pa.ChunkedArray[pa.TimestampScalar]"
+) -> dict[int, list[Version]]:
     """The versions of sessions with several rows, oldest first, by their newest row."""
-    groups = list(groups)
-    wanted = pa.array([row for group in groups for row in group], pa.int64())
-    columns = ["row", "run_count", "trace_tier", "start_time"]
-    known = validated.sessions.select(columns)
-    said = {row["row"]: row for row in known.filter(pc.is_in(known.column("row"), wanted)).to_pylist()}
-    times = dict(zip(wanted.to_pylist(), raw.column("fetched_at").take(wanted).to_pylist(), strict=True))
-    nothing = dict.fromkeys(columns)
+    wanted = {row for rows in several for row in rows}
+    columns = validated.tuples("row", "run_count", "trace_tier", "start_time") if wanted else ()
+    said = {row: values for row, *values in columns if row in wanted}
 
     def version(row: int) -> Version:
-        values = said.get(row, nothing)
-        return Version(row, times[row], values["run_count"] or 0, values["trace_tier"], values["start_time"])
+        runs, tier, start_time = said.get(row, (None, None, None))
+        return Version(row, times[row].as_py(), runs or 0, tier, start_time, row in said)
 
-    return {group[-1]: [version(row) for row in group] for group in groups}
-
-
-def _sessions(
-    raw: pa.Table, validated: pa.Table, valid: Sequence[int], several: Mapping[int, Sequence[Version]]
-) -> tuple[pa.Table, tuple[str, ...]]:
-    """The sessions of these raw rows with their times, and the ids of those that shrank."""
-    rows = pa.array(valid, pa.int64())
-    place = validated.column("row").combine_chunks()
-    source, shrunk = list(valid), set[int]()
-    if several:
-        known = set(place.to_pylist())
-        for index, row in enumerate(valid):
-            if row in several:
-                stats, shrinks = stats_of([version for version in several[row] if version.row in known])
-                source[index] = stats.row
-                shrunk |= {row} if shrinks else set()
-    # Both are in the order of the rows. Filtering, unlike taking, can't overflow the offsets of long texts.
-    sessions = validated if len(valid) == len(place) else validated.filter(pc.is_in(place, value_set=rows))
-    stats_rows = pa.array(source, pa.int64())
-    if source != valid:
-        kept = validated.select(STATS).take(pc.index_in(stats_rows, value_set=place))
-        for name in STATS:
-            sessions = sessions.set_column(sessions.schema.get_field_index(name), name, kept.column(name))
-    times = raw.column("fetched_at")
-    sessions = sessions.append_column("fetched_at", times.take(rows))
-    sessions = sessions.append_column("stats_as_of", times.take(stats_rows))
-    less = sessions.filter(pc.is_in(sessions.column("row"), pa.array(sorted(shrunk), pa.int64())))
-    return sessions, tuple(less.column("id").to_pylist())
+    return {rows[-1]: [version(row) for row in rows] for rows in several}
 
 
-def _rejected(raw: pa.Table, reasons: Mapping[int, Sequence[str]]) -> pa.Table:
-    rows = sorted(reasons)
-    # Filtered, because taking would first put all payloads into one piece.
-    found = raw.filter(pc.is_in(pa.arange(0, raw.num_rows), pa.array(rows, pa.int64())))
-    said = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
-    return found.append_column("reasons", said).select(REJECTED_SESSIONS.schema.names).cast(REJECTED_SESSIONS.schema)
+def _with_sources(validated: Rows, left_out: set[int], sources: Mapping[int, int]) -> Iterator[pa.Table]:
+    """The sessions but for some rows, with the stats of other rows where they come from those."""
+    needed, named = set(sources.values()), [*STATS, "row"]
+    found = (_only(part, needed.__contains__) for part in validated.parts(*named) if sources)
+    kept = pa.concat_tables([SCHEMA.empty_table().select(named), *found])
+    for part in validated.parts(drain=True):
+        rows = _only(part, lambda row: row not in left_out) if left_out else part
+        if sources:
+            pool = pa.concat_tables([rows.select(named), kept])
+            wanted = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
+            places = pc.index_in(wanted, value_set=pool.column("row").combine_chunks())
+            for name in STATS:
+                rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(places))
+        yield rows
+
+
+def _with_times(
+    part: pa.Table,
+    times: "pa.ChunkedArray[pa.TimestampScalar]",
+    sources: Mapping[int, int],
+    missing: Mapping[int, datetime],
+) -> pa.Table:
+    rows = part.column("row").to_pylist()
+    sources_of = pa.array([sources.get(row, row) for row in rows], pa.int64())
+    part = part.append_column("fetched_at", times.take(part.column("row")))
+    part = part.append_column("stats_as_of", times.take(sources_of))
+    return part.append_column("missing_since", pa.array(map(missing.get, rows), TIMESTAMP))
+
+
+def _only(part: pa.Table, is_wanted: Callable[[int], bool]) -> pa.Table:
+    return part.filter(pa.array(map(is_wanted, part.column("row").to_pylist()), pa.bool_()))
+
+
+def _rejected(raw: Rows, reasons: Mapping[int, Sequence[str]]) -> Iterator[pa.Table]:
+    first, names = 0, [name for name in REJECTED_SESSIONS.schema.names if name != "reasons"]
+    for part in raw.parts(*names) if reasons else ():
+        rows = [row for row in range(first, first + part.num_rows) if row in reasons]
+        said = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
+        yield part.take(pa.array([row - first for row in rows], pa.int64())).append_column("reasons", said)
+        first += part.num_rows

@@ -4,9 +4,10 @@
 of readings travels in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
+from hashlib import sha256
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -15,25 +16,24 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import Reading, gone_since, open_workspaces, raw_rows, record_key, unconfirmed
-from sessions_pipeline.validation.records import FetchedDay, Record
+from sessions_pipeline.validation.records import SENT, FetchedDay
+from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
-# So few records that their payloads never overflow text offsets of 32 bits: up to 128 kB each.
-_CHUNK = 16_384
 _NEVER = (0, "", False)
 
 
 class Merged(NamedTuple):
     """A day's raw rows and readings with new ones; `heard` are the new ones, also those that taught nothing."""
 
-    rows: pa.Table
+    rows: Rows
     readings: list[Reading]
     heard: list[Reading]
     learned: bool
 
 
 def merge(
-    rows: pa.Table,
+    rows: Rows,
     readings: Sequence[Reading],
     fetched: Iterable[FetchedDay],
     *,
@@ -53,7 +53,8 @@ def merge(
     merged = Merged(rows, list(readings), [], learned=False)
     for day in fetched:
         before = (name for reading in merged.readings if reading.asked is None for name in reading.workspaces)
-        seen = ((tenant_id or "").lower() for tenant_id in {record.tenant_id for record in day.records})
+        tenants = pc.unique(day.rows.table("tenant_id").column(0)).to_pylist()
+        seen = ((tenant_id or "").lower() for tenant_id in tenants)
         speaks_for = {day.workspace} if day.workspace else {*before, *seen}
         since = _committed_since(merged.readings, base, version)
         is_late = any(speaks_for.intersection(other.workspaces) for other in since)
@@ -63,7 +64,7 @@ def merge(
             asked=day.workspace,
             workspaces=tuple(sorted(speaks_for)),
             received=day.received,
-            repeated=day.received - len(day.records),
+            repeated=day.received - day.rows.num_rows,
             requests=day.requests,
             replaced=version,
         )
@@ -79,19 +80,17 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
 
 def _joined(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool) -> Merged:
     """The rows and readings with one more. Where it is late it has the first number of those that overtook it."""
-    present = {
-        record_key(record.session_id, record.tenant_id, record.payload, day.workspace): record for record in day.records
-    }
+    present = _present(day, is_new=not merged.rows.num_rows)
     # What was known of a session when the reading began: by which reading, in which workspace, and whether it is what
     # this one says; and whether one of those that overtook it says so.
     before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    for row in raw_rows(merged.rows, merged.readings):
-        is_same = row.key in present and present[row.key].payload == row.payload
+    for row in raw_rows(merged.rows, merged.readings, texts=True):
+        is_same = row.key in present and present[row.key][1] == _digest(row.payload)
         if row.reading >= reading.number:
             since[row.key] = since.get(row.key, False) or is_same
         elif row.reading >= before.get(row.key, _NEVER)[0]:
             before[row.key] = row.reading, row.workspace, is_same
-    fresh = [record for key, record in present.items() if not (since.get(key) or before.get(key, _NEVER)[2])]
+    fresh = {place for key, (place, _) in present.items() if not (since.get(key) or before.get(key, _NEVER)[2])}
     if is_late:
         alone = present.keys() - before.keys() - since.keys()
         reading = replace(reading, added=len(fresh), alone=tuple(sorted(alone)))
@@ -109,7 +108,9 @@ def _joined(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool)
     if is_late:
         merged = _moved(merged, reading.number)
     readings = sorted([*merged.readings, reading], key=attrgetter("number"))
-    rows = pa.concat_tables([merged.rows, *_tables(fresh, reading)])
+    fresh_rows = day.rows if len(fresh) == day.rows.num_rows else Rows(SENT, _only(day.rows, fresh))
+    number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
+    rows = merged.rows.joined(fresh_rows, reading=number, fetched_at=at)
     return Merged(rows, readings, [*merged.heard, reading], learned=True)
 
 
@@ -126,18 +127,31 @@ def _moved(merged: Merged, first: int) -> Merged:
     def moved(readings: Iterable[Reading]) -> list[Reading]:
         return [replace(reading, number=reading.number + (reading.number >= first)) for reading in readings]
 
-    field, numbers = RAW_SESSIONS.schema.field("reading"), merged.rows.column("reading")
-    numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(field.type))
-    rows = merged.rows.set_column(merged.rows.schema.get_field_index("reading"), field, numbers)
+    place, rows = RAW_SESSIONS.schema.get_field_index("reading"), Rows(RAW_SESSIONS.schema)
+    for part in merged.rows.parts():
+        numbers = part.column(place)
+        numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(numbers.type))
+        rows.add(part.set_column(place, RAW_SESSIONS.schema.field(place), numbers))
     return merged._replace(rows=rows, readings=moved(merged.readings), heard=moved(merged.heard))
 
 
-def _tables(records: Sequence[Record], reading: Reading) -> list[pa.Table]:
-    tables = []
-    for first in range(0, len(records), _CHUNK):
-        part = records[first : first + _CHUNK]
-        sent = [pa.array(map(attrgetter(name), part), pa.string()) for name in RAW_SESSIONS.schema.names[:4]]
-        at = (pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP))
-        read = [pa.repeat(value, len(part)) for value in at]
-        tables.append(pa.Table.from_arrays([*sent, *read], schema=RAW_SESSIONS.schema))
-    return tables
+def _present(day: FetchedDay, *, is_new: bool) -> dict[str, tuple[int, bytes]]:
+    """The place of each session that was read, and a digest of its text where there is any to compare it with."""
+    needs_text = not is_new or day.rows.table("session_id").column(0).null_count > 0
+    names = ["session_id", "tenant_id", *(["payload"] if needs_text else [])]
+    present = dict[str, tuple[int, bytes]]()
+    for place, (session_id, tenant_id, *text) in enumerate(day.rows.tuples(*names)):
+        payload = text[0] if text else ""
+        present[record_key(session_id, tenant_id, payload, day.workspace)] = place, b"" if is_new else _digest(payload)
+    return present
+
+
+def _digest(payload: str) -> bytes:
+    return sha256(payload.encode()).digest()
+
+
+def _only(rows: Rows, places: set[int]) -> Iterator[pa.Table]:
+    first = 0
+    for part in rows.parts():
+        yield part.filter(pa.array([place in places for place in range(first, first + part.num_rows)], pa.bool_()))
+        first += part.num_rows

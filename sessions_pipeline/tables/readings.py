@@ -10,12 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from sessions_pipeline.days import is_day_over
+from sessions_pipeline.validation.rows import Rows
 
-# Rows whose texts are in memory at a time.
-PART = 4096
 # Names in a file's metadata: the readings of a raw file, and the raw commit that a file is, or was made from.
 READINGS, COMMIT = "readings", "commit"
 
@@ -94,6 +91,9 @@ def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
     return asked is not None and tenant_id is not None and tenant_id.lower() != asked
 
 
+_WHOSE = ("session_id", "tenant_id", "reading")
+
+
 class RawRow(NamedTuple):
     """Who a raw row is about (`key`, and `workspace` in small letters), which reading gave it, and its text.
 
@@ -107,15 +107,15 @@ class RawRow(NamedTuple):
     foreign_to: str | None
 
 
-def raw_rows(raw: pa.Table, readings: Iterable[Reading]) -> Iterator[RawRow]:
-    """The rows of `raw_sessions`, in the order of the table; of the texts only a part is in memory at a time."""
+def raw_rows(raw: Rows, readings: Iterable[Reading], *, texts: bool = False) -> Iterator[RawRow]:
+    """The rows of `raw_sessions`, in the order of the table; with their text where `texts`."""
     asked_by = {reading.number: reading.asked for reading in readings}
-    for batch in raw.select(["session_id", "tenant_id", "payload", "reading"]).to_batches(max_chunksize=PART):
-        for session_id, tenant_id, payload, number in zip(*(column.to_pylist() for column in batch), strict=True):
-            asked = asked_by.get(number)
-            key = record_key(session_id, tenant_id, payload, asked)
-            foreign_to = asked if is_foreign(tenant_id, asked) else None
-            yield RawRow(key, asked or (tenant_id or "").lower(), number, payload, foreign_to)
+    texts = texts or raw.table("session_id").column(0).null_count > 0
+    for session_id, tenant_id, number, *text in raw.tuples(*_WHOSE, *(["payload"] if texts else [])):
+        asked, payload = asked_by.get(number), text[0] if text else ""
+        key = record_key(session_id, tenant_id, payload, asked)
+        foreign_to = asked if is_foreign(tenant_id, asked) else None
+        yield RawRow(key, asked or (tenant_id or "").lower(), number, payload, foreign_to)
 
 
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:

@@ -36,13 +36,17 @@ STATS = (
 
 
 class Version(NamedTuple):
-    """What one raw row says of its session: `runs` is 0 where unknown, `read_at` the time of its reading."""
+    """What one raw row says of its session: `runs` is 0 where unknown, `read_at` the time of its reading.
+
+    `is_valid`: the row was not rejected.
+    """
 
     row: int
     read_at: datetime
     runs: int
     tier: str | None
     start_time: datetime | None
+    is_valid: bool = True
 
 
 def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:

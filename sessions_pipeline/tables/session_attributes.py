@@ -1,14 +1,13 @@
 """What experiments say about themselves: the metadata of their `extra`, one row per key."""
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import suppress
 
+import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import OWNER, rows_of_sessions
+from sessions_pipeline.tables.aggregate import OWNER
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -40,19 +39,31 @@ _LEVELS = 3
 _LONGEST = 200
 _CUT = 191
 _DIGITS = 8
+_NULL = msgspec.Raw(b"null")
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_STRING = msgspec.json.Decoder(str)
 
 
-class _Number(str):
-    """A JSON number as it was sent."""
-
-    __slots__ = ()
+class _Extra(msgspec.Struct, gc=False):
+    metadata: msgspec.Raw = _NULL
 
 
-@derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*OWNER, "extra")})
+_EXTRA = msgspec.json.Decoder(_Extra)
+
+
+@derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*OWNER, "extra")}, by_session=True)
 def session_attributes(day: DayTables) -> pa.Table:
-    """The attributes of a day's experiments, in the table's order."""
-    found = experiments(day, [*OWNER, "extra"])
-    return rows_of_sessions(SESSION_ATTRIBUTES, found, ["extra"], lambda extra: attributes(extra).items())
+    """The attributes of those sessions that are experiments."""
+    said, places, keys, values = experiments(day, [*OWNER, "extra"]), list[int](), list[str](), list[str]()
+    for place, extra in enumerate(said.column("extra").to_pylist()):
+        found = attributes(extra)
+        names = sorted(found)
+        places += [place] * len(names)
+        keys += names
+        values += [found[name] for name in names]
+    owners = said.select(OWNER).take(pa.array(places, pa.int64()))
+    return pa.table([*owners.columns, keys, values], SESSION_ATTRIBUTES.schema)
 
 
 def attributes(extra: str | None) -> dict[str, str]:
@@ -61,34 +72,40 @@ def attributes(extra: str | None) -> dict[str, str]:
     Nested objects count by dotted key, three levels deep. Nulls, arrays with none but nulls or with anything but
     scalars, and keys that begin with `__` are left out.
     """
-    sent = json.loads(extra or "null", parse_int=_Number, parse_float=_Number)
-    metadata = sent.get("metadata") if isinstance(sent, dict) else None
-    return dict(_flat("", metadata, _LEVELS)) if isinstance(metadata, dict) else {}
+    found: dict[str, str] = {}
+    with suppress(msgspec.ValidationError):
+        _flatten(found, "", _EXTRA.decode(extra or "{}").metadata, _LEVELS)
+    return found
 
 
-def _flat(prefix: str, values: Mapping[str, Any], levels: int) -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
+def _flatten(found: dict[str, str], prefix: str, sent: msgspec.Raw, levels: int) -> None:
+    """Add an object's members by dotted key.
+
+    Raises:
+        msgspec.ValidationError: it is no object.
+    """
+    for name, value in _MEMBERS.decode(sent).items():
+        text = bytes(value)
         if name.startswith("__"):
             continue
-        if isinstance(value, dict):
+        if text.startswith(b"{"):
             if levels > 1:
-                yield from _flat(f"{prefix}{name}.", value, levels - 1)
-        elif (spelt := _spell(value)) is not None:
-            yield f"{prefix}{name}", _shortened(spelt)
+                _flatten(found, f"{prefix}{name}.", value, levels - 1)
+        elif (spelt := _spell(text)) is not None:
+            found[f"{prefix}{name}"] = spelt if len(spelt) <= _LONGEST else _shortened(spelt)
 
 
-def _spell(value: Any) -> str | None:
+def _spell(sent: bytes) -> str | None:
     """A scalar, or an array of them, as text; None for what is left out."""
-    if isinstance(value, list):
-        if any(isinstance(part, list | dict) for part in value):
+    if sent.startswith(b'"'):
+        return _STRING.decode(sent)
+    if sent.startswith(b"["):
+        parts = [bytes(part) for part in _ELEMENTS.decode(sent)]
+        if any(part.startswith((b"[", b"{")) for part in parts):
             return None
-        return ", ".join(sorted({spelt for part in value if (spelt := _spell(part)) is not None})) or None
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, str) else None
+        return ", ".join(sorted({spelt for part in parts if (spelt := _spell(part)) is not None})) or None
+    return None if sent == b"null" else sent.decode()
 
 
 def _shortened(value: str) -> str:
-    if len(value) <= _LONGEST:
-        return value
     return f"{value[:_CUT]}…{hashlib.sha256(value.encode()).hexdigest()[:_DIGITS]}"

@@ -4,14 +4,16 @@ The statistics are free-form in the API's schema; their usual fields are those o
 client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit is null, never an error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import OWNER, rows_of_sessions
+from sessions_pipeline.tables.aggregate import OWNER
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -44,33 +46,73 @@ SESSION_FEEDBACK = Table(
 )
 
 _SCOPES = {"run": "feedback_stats", "session": "session_feedback_stats"}
-_NULL = b"null"
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_WHOLE = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None)
-_NUMBER = msgspec.json.Decoder(float | None)
-_NUMBERS = {"n": _WHOLE, "avg": _NUMBER, "stdev": _NUMBER, "errors": _WHOLE}
+_NULL = msgspec.Raw(b"null")
+_INT64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-@derived(SESSION_FEEDBACK, reads={SESSIONS: (*OWNER, *_SCOPES.values())})
+class _Stats(msgspec.Struct, gc=False):
+    n: _INT64 | None = None
+    avg: float | None = None
+    stdev: float | None = None
+    errors: _INT64 | None = None
+    values: msgspec.Raw = _NULL
+
+
+_FITS = msgspec.json.Decoder(dict[str, _Stats])
+_BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_WHOLE, _ANY = msgspec.json.Decoder(_INT64), msgspec.json.Decoder(float)
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "stdev": _ANY, "errors": _WHOLE}
+
+
+@derived(SESSION_FEEDBACK, reads={SESSIONS: (*OWNER, *_SCOPES.values())}, by_session=True)
 def session_feedback(day: DayTables) -> pa.Table:
-    """The feedback of a day's sessions, in the table's order."""
-    return rows_of_sessions(SESSION_FEEDBACK, day[SESSIONS], [*_SCOPES.values()], _rows)
+    """The feedback of sessions."""
+    sessions = day[SESSIONS].select([*OWNER, *_SCOPES.values()])
+    places, scopes, keys, stats = list[int](), list[str](), list[str](), list[_Stats]()
+    texts = (sessions.column(column).to_pylist() for column in _SCOPES.values())
+    for place, of_session in enumerate(zip(*texts, strict=True)):
+        for scope, text in zip(_SCOPES, of_session, strict=True):
+            by_key = _by_key(text) if text is not None else {}
+            names = sorted(by_key)
+            places += [place] * len(names)
+            scopes += [scope] * len(names)
+            keys += names
+            stats += [by_key[name] for name in names]
+    values = pa.array([bytes(one.values) for one in stats], pa.binary()).cast(pa.string())
+    columns = [
+        *sessions.select(OWNER).take(pa.array(places, pa.int64())).columns,
+        scopes,
+        keys,
+        [one.n for one in stats],
+        _numbers([one.avg for one in stats]),
+        _numbers([one.stdev for one in stats]),
+        [one.errors for one in stats],
+        pc.if_else(pc.equal(values, "null"), None, values),
+    ]
+    return pa.table(columns, SESSION_FEEDBACK.schema)
 
 
-def _rows(*texts: str | None) -> Iterator[tuple[Any, ...]]:
-    """Scope, key, numbers and values of each feedback on a session."""
-    for scope, text in zip(_SCOPES, texts, strict=True):
-        for key, sent in _decoded(_OBJECT, text or _NULL, {}).items():
-            stats = _decoded(_OBJECT, sent, {})
-            # Each by itself, so that one that does not fit takes no other with it.
-            numbers = (_decoded(decoder, stats.get(name, _NULL), None) for name, decoder in _NUMBERS.items())
-            values = bytes(stats.get("values", _NULL))
-            yield scope, key, *numbers, None if values == _NULL else values.decode()
+def _by_key(text: str) -> Mapping[str, _Stats]:
+    """The statistics by key, most often in one go; nothing where the text is no object."""
+    with suppress(msgspec.DecodeError):
+        return _FITS.decode(text)
+    with suppress(msgspec.DecodeError):
+        return {key: _field_by_field(raw) for key, raw in _BY_KEY.decode(text).items()}
+    return {}
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], text: Any, otherwise: Any) -> Any:
-    """The value, or `otherwise` where the text is of another type."""
-    try:
-        return decoder.decode(text)
-    except msgspec.DecodeError:
-        return otherwise
+def _field_by_field(raw: msgspec.Raw) -> _Stats:
+    """The statistics that fit, where the object as a whole does not."""
+    fitting = _Stats()
+    with suppress(msgspec.DecodeError):
+        fields = _BY_KEY.decode(raw)
+        fitting.values = fields.get("values", _NULL)
+        for name, decoder in _DECODERS.items():
+            with suppress(msgspec.DecodeError):
+                setattr(fitting, name, decoder.decode(fields.get(name, _NULL)))
+    return fitting
+
+
+def _numbers(values: list[float | None]) -> "pa.Array[pa.DoubleScalar]":
+    """Adding zero makes negative zero the zero that it is."""
+    return pc.add(pa.array(values, pa.float64()), 0.0)

@@ -142,12 +142,14 @@ def _repeated(values: pa.ChunkedArray) -> list[str]:
 class Derived:
     """How a table's day is made from other tables of the day, with the columns that are read of each.
 
-    `by_attributes`: it also follows from the day's `attributes`, so a file that lists others is made again.
+    `by_session`: each row is of one session, so that it can be made of some sessions at a time. `by_attributes`: it
+    also follows from the day's `attributes`, so a file that lists others is made again.
     """
 
     table: Table
     make: Callable[[DayTables], pa.Table]
     reads: Reads
+    by_session: bool
     by_attributes: bool
 
 
@@ -186,12 +188,12 @@ def needed(checks: Iterable[Check]) -> Reads:
 
 
 def derived(
-    made: Table, *, reads: Reads, by_attributes: bool = False
+    made: Table, *, reads: Reads, by_session: bool = False, by_attributes: bool = False
 ) -> Callable[[Callable[[DayTables], pa.Table]], Callable[[DayTables], pa.Table]]:
     """Enter the function that makes a day of a table; the order of entering is the order of making."""
 
     def enter(function: Callable[[DayTables], pa.Table]) -> Callable[[DayTables], pa.Table]:
-        DERIVED[made] = Derived(made, function, reads, by_attributes)
+        DERIVED[made] = Derived(made, function, reads, by_session, by_attributes)
         return function
 
     return enter

@@ -1,13 +1,16 @@
 """A page of the API, split into records whose text stays verbatim. They are not validated yet."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 
 import msgspec
+import pyarrow as pa
 
 from sessions_pipeline.days import microseconds
 from sessions_pipeline.validation.json_text import UNREADABLE, split_array, split_object
+from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import parse_timestamp
 
 
@@ -32,16 +35,27 @@ class FetchedDay:
     """All sessions that started on one UTC day (`day` None: on no known day) in one workspace, as the API has them.
 
     `workspace` is the one asked for, None the key's own. `fetched_at` is when the reading of the workspace began, UTC.
-    `records` holds each session once, the newest of this reading, without what is private; `received` counts the day's
-    records in all pages, repeats included, and `requests` the pages read since the day before was handed out.
+    `rows` (the columns of `SENT`) hold each session once, the newest of this reading, without what is private;
+    `received` counts the day's records in all pages, repeats included, and `requests` the pages read since the day
+    before was handed out.
     """
 
     day: date | None
     workspace: str | None
     fetched_at: datetime
-    records: tuple[Record, ...]
+    rows: Rows
     received: int
     requests: int
+
+
+SENT = pa.schema([pa.field(name, pa.string()) for name in ("session_id", "tenant_id", "start_time", "payload")])
+
+
+def sent(records: Collection[Record]) -> pa.Table:
+    """What records say, as they were sent: the columns of `SENT`."""
+    values = zip(*records, strict=True) if records else [()] * len(Record._fields)
+    columns = dict(zip(Record._fields, values, strict=True))
+    return pa.table([pa.array(columns[name], pa.string()) for name in SENT.names], SENT)
 
 
 class _Head(msgspec.Struct, gc=False):

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import count, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,7 +29,7 @@ _LONGEST_COST = 40
 _ABSENT = msgspec.Raw(b"null")
 _TEXTS = [pa.field("unknown_fields", pa.string()), pa.field("problems", pa.list_(pa.string()))]
 _COLUMNS = [pa.field(one.name, one.rule.type, not one.required) for one in PROPERTIES]
-_SCHEMA = pa.schema([*_COLUMNS, *_TEXTS, pa.field("row", pa.int64(), nullable=False)])
+SCHEMA = pa.schema([*_COLUMNS, *_TEXTS, pa.field("row", pa.int64(), nullable=False)])
 
 
 class Validated(NamedTuple):
@@ -54,29 +54,39 @@ class Validated(NamedTuple):
 
 def validate(payloads: Iterable[str]) -> Validated:
     """Read records by their JSON text, never more than a part of them at a time. Never raises, whatever the texts."""
-    batch, source, tables = _Batch(), iter(payloads), [_SCHEMA.empty_table()]
-    for first, part in zip(count(0, _PART), iter(lambda: list(islice(source, _PART)), []), strict=False):
-        tables.append(batch.part(part, first))
-    rejected = {row: tuple(batch.rejected[row]) for row in sorted(batch.rejected)}
-    drift = Counter(name for row, name in batch.drift if row not in rejected)
-    rounded = sum(row not in rejected for row in batch.rounded)
-    absent = tuple(name for name in _NAMES if batch.present and name not in batch.present)
-    return Validated(pa.concat_tables(tables), rejected, drift, rounded, absent)
+    validator = Validator()
+    return validator.result(validator.sessions(payloads))
 
 
-class _Batch:
-    """What is noted about the rows; drift and rounded costs may be those of rejected ones."""
+class Validator:
+    """Reads records some at a time; `result` leaves out drift and rounded costs of those that were rejected."""
 
     def __init__(self) -> None:
         self.rejected: dict[int, list[str]] = {}
         self.drift: list[tuple[int, str]] = []
         self.rounded: list[int] = []
         self.present: set[str] = set()
+        self._read = 0
         self._problems: dict[int, list[str]] = {}
         self._names = _NAMES
 
-    def part(self, payloads: Sequence[str], first: int) -> pa.Table:
-        """The table of some records, from this row on."""
+    def sessions(self, payloads: Iterable[str]) -> pa.Table:
+        """The sessions among the next records; their rows count on from those before."""
+        source, tables = iter(payloads), [SCHEMA.empty_table()]
+        while part := list(islice(source, _PART)):
+            tables.append(self._part(part, self._read))
+            self._read += len(part)
+        return pa.concat_tables(tables)
+
+    def result(self, sessions: pa.Table) -> Validated:
+        """What all records came to, with these sessions."""
+        rejected = {row: tuple(self.rejected[row]) for row in sorted(self.rejected)}
+        drift = Counter(name for row, name in self.drift if row not in rejected)
+        rounded = sum(row not in rejected for row in self.rounded)
+        absent = tuple(name for name in _NAMES if self.present and name not in self.present)
+        return Validated(sessions, rejected, drift, rounded, absent)
+
+    def _part(self, payloads: Sequence[str], first: int) -> pa.Table:
         texts: dict[int, tuple[Text, ...]] = {}
         unknown: dict[int, Mapping[str, Text]] = {}
         for row, payload in enumerate(payloads, first):
@@ -97,7 +107,7 @@ class _Batch:
                 self._names = (*self._names, *learnt)[:_LEARNT]
             texts[row] = known
         if not texts:
-            return _SCHEMA.empty_table()
+            return SCHEMA.empty_table()
         rows = list(texts)
         named = list(zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False))
         self.present.update(one.name for one, column in named if any(text is not _ABSENT for text in column))
@@ -105,7 +115,7 @@ class _Batch:
         left = pa.array([self._unknown_fields(row, unknown.get(row, {})) for row in rows], pa.string())
         columns = [*(self._column(one, rows, column) for one, column in named), left]
         columns += [pa.array([self._problems.get(row) for row in rows], pa.list_(pa.string())), pa.array(rows)]
-        table = pa.table(columns, schema=_SCHEMA)
+        table = pa.table(columns, schema=SCHEMA)
         return table.filter(pa.array([row not in self.rejected for row in rows])) if self.rejected else table
 
     def _reject(self, row: int, name: str, error: ValueError) -> None:

@@ -107,7 +107,7 @@ def test_set_up_trusts_the_companys_certificate_wherever_pip_would(
     with scripted(mirror, resigns=company.signs) as proxy:
         index, trusted = "https://mirror.test/simple", str(company.certificate)
         file = tmp_path / "pip.conf"
-        file.write_text(f"[global]\nindex-url = {index}\nproxy = {proxy.url}\ncert = {trusted}\n")
+        file.write_text(f"[global]\nindex-url = {index}\nproxy = {proxy.url}\ncert = {trusted}\nuser = true\n")
         # With /dev/null for its file, pip also passes over the machine's own.
         named = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": index, "PIP_PROXY": proxy.url}
         if named_by == "pip.conf":

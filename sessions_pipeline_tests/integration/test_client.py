@@ -126,6 +126,7 @@ def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
     ("status", "body", "kind", "says"),
     [
         (401, b'{"detail": "Invalid token"}', errors.RefusedError, "Invalid token"),
+        (401, b'{"detail": "Invalid token", "code": ' + b"9" * 5000 + b"}", errors.RefusedError, "Invalid token"),
         (403, b'{"error": "Forbidden"}', errors.RefusedError, "LANGSMITH_WORKSPACE_ID"),
         (403, b'{"error": "Forbidden"}', errors.RefusedError, "check LANGSMITH_ENDPOINT"),
         (407, b"", errors.RefusedError, "HTTPS_PROXY"),
@@ -141,7 +142,7 @@ def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
         ),
         (422, b'{"detail": "in words"}', errors.RefusedError, "in words"),
         (422, b"not JSON", errors.RefusedError, "(422)"),
-        (422, b'{"detail": [1, {"odd": 2}]}', errors.RefusedError, '1; {"odd": 2}'),
+        (422, b'{"detail": [1, {"odd": 2}]}', errors.RefusedError, '1; {"odd": "2"}'),
         (418, b"", errors.RefusedError, "418"),
         (304, b"", errors.RefusedError, "304"),
     ],

@@ -74,6 +74,16 @@ def test_a_list_that_keeps_changing_is_an_error() -> None:
         read_datasets(client, workspace=None)
 
 
+def test_a_list_whose_pages_are_all_the_same_is_an_error_at_once() -> None:
+    with (
+        scripted(answer(body=b'[{"id": "a", "name": "n"}]')) as server,
+        client_for(server.url) as client,
+        pytest.raises(PagingError, match="again and again"),
+    ):
+        read_datasets(client, workspace=None)
+    assert len(server.paths) == 2
+
+
 def test_some_datasets_are_asked_for_by_id_fifty_together() -> None:
     names = [uuid(number) for number in range(200)]
     with scripted(datasets(names, total=True)) as server, client_for(server.url) as client:

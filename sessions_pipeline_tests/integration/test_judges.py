@@ -199,6 +199,14 @@ def test_a_night_asks_once_for_each_experiment_newest_first_up_to_the_limit(sand
     assert left[1] >= len(newest) - 4
 
 
+def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=0)
+    read_days(pipeline)
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    assert (reading.attributed_cost, rows(lake_at(tmp_path))) == (0, {})
+    assert reading.unattributed_cost == reading.total_cost == dollars(judge_project(sandbox).runs)
+
+
 def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_are_young(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -492,3 +500,10 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
     assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(spent.judges), 5, 0)
     assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == spent.judges
     assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
+    # A cost that was asked for and is unknown is not counted, either.
+    lake = Lake.open(str(tmp_path), query={})
+    day = lake.days(JUDGES)[-1]
+    one, *others = lake.read(JUDGES, day).to_pylist()
+    lake.replace(JUDGES, day, table_of(JUDGES.name, [{**one, "total_cost": None}, *others]), {})
+    assert f"; of {told['experiments'] - 4} experiments not counted\n" in summary()
+    assert json.loads(summary(as_json=True))["judges_unknown"] == 1

@@ -14,7 +14,7 @@ from sessions_pipeline.errors import ApiError, BadBodyError, NotFoundError, Pagi
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, list_activity
+from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, Cursor, list_activity
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
 from sessions_pipeline.tables.readings import READINGS, load_readings
@@ -70,7 +70,7 @@ def listen(sandbox: Sandbox, first: date = FIRST, **values: Any) -> Heard:
     with Pipeline(settings_for(sandbox.url, Path(), **values)).workspaces() as (client, workspaces):
         for workspace in workspaces:
             for day in workspace.source.days(first, TODAY):
-                heard.payloads[workspace.asked, day.day] = sorted(record.payload for record in day.records)
+                heard.payloads[workspace.asked, day.day] = sorted(day.rows.table("payload")["payload"].to_pylist())
         heard.warnings.extend(client.warnings)
     return heard
 
@@ -283,9 +283,10 @@ def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> Non
             settings = settings_for(sandbox.url, root, **version, SESSIONS_PIPELINE_START_DATE=yesterday)
             run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
             used = lake_at(root).read(DAILY_COST_BY_PROJECT, yesterday).drop_columns("read_at").to_pylist()
-            activity, whole = list_activity(Pipeline(settings), sandbox.api.now - timedelta(days=2), LOOK_SECONDS)
-            assert whole
-            found.append((used, activity))
+            two_days_ago = Cursor(sandbox.api.now - timedelta(days=2), sandbox.api.now)
+            look = list_activity(Pipeline(settings), two_days_ago, LOOK_SECONDS)
+            assert look.stopped_at is None
+            found.append((used, look.listed))
     assert found[0] == found[1]
     assert len(found[0][0]) > 20
     assert len(found[0][1]) > 40

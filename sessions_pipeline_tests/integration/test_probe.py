@@ -229,3 +229,11 @@ def test_without_a_judge_project_it_can_not_be_told_whether_judges_are_found(san
     assert {told[f"{version} judges are found by experiment"] for version in ("v1", "v2")} == {
         (None, "no such project")
     }
+
+
+def test_that_no_judge_names_an_experiment_is_no_broken_assumption() -> None:
+    with running_sandbox(now=NOW) as running:
+        for session in running.api.data.sessions:  # type: ignore[attr-defined]
+            session.judged = ()
+        told = probed(running.url)
+    assert told["v1 judges are found by experiment"] == (None, "none to see it by")

@@ -15,11 +15,11 @@ import stamina
 from sessions_pipeline.errors import DeadlineExceededError
 from sessions_pipeline.langsmith.activity import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.prefetch import newest, read_ahead
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.langsmith.source import ApiSource
+from sessions_pipeline.langsmith.source import ApiSource, newest, read_ahead
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.validation.records import FetchedDay, Record, read_page
+from sessions_pipeline.validation.records import SENT, FetchedDay, Record, read_page
+from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -102,8 +102,8 @@ def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
     large = {**small, "id": small["id"].upper(), "run_count": 6}
     with scripted(listing([small, large])) as server, client_for(server.url) as client:
         [today, _] = days_from(client)
-    assert (len(today.records), today.received) == (1, 2)
-    assert '"run_count": 6' in today.records[0].payload
+    assert (today.rows.num_rows, today.received) == (1, 2)
+    assert '"run_count": 6' in today.rows.table("payload")["payload"][0].as_py()
 
 
 @pytest.mark.parametrize("extra", ["1", "9" * 5000], ids=["plain", "a number of 5000 digits"])
@@ -127,7 +127,7 @@ def test_no_reader_sees_what_is_private() -> None:
         scripted(listing([one])) as server,
         client_for(server.url, SESSIONS_PIPELINE_REDACT="name") as client,
     ):
-        seen = [record.payload for day in days_from(client) for record in day.records]
+        seen = [payload for day in days_from(client) for (payload,) in day.rows.tuples("payload")]
         for usage in read_usage(client, SessionsQuery(), workspace=None, day=TODAY):
             seen += [record.payload for records in (usage.end, usage.start, usage.end_again) for record in records]
         seen += [record.payload for record in client.fetch(SessionsQuery()).records]
@@ -209,8 +209,8 @@ def test_pages_are_asked_for_while_a_day_is_processed_until_enough_days_wait() -
     assert len(server.paths) >= 22
 
 
-def day_of(number: int, records: int) -> FetchedDay:
-    return FetchedDay(TODAY - timedelta(days=number), None, NOW, (None,) * records, records, 1)  # type: ignore[arg-type]
+def day_of(number: int) -> FetchedDay:
+    return FetchedDay(TODAY - timedelta(days=number), None, NOW, Rows(SENT), 0, 1)
 
 
 def test_reading_ahead_waits_where_enough_days_wait() -> None:
@@ -222,7 +222,7 @@ def test_reading_ahead_waits_where_enough_days_wait() -> None:
             made.append(number)
             if number == 2:
                 third.set()
-            yield day_of(number, 10)
+            yield day_of(number)
 
     ahead = read_ahead(days(), most_waiting=2)
     assert next(ahead).day == TODAY
@@ -233,7 +233,7 @@ def test_reading_ahead_waits_where_enough_days_wait() -> None:
 
 def test_what_breaks_while_reading_ahead_comes_after_the_days_before_it() -> None:
     def days() -> Iterator[FetchedDay]:
-        yield day_of(0, 1)
+        yield day_of(0)
         raise DeadlineExceededError("over")
 
     ahead = read_ahead(days())

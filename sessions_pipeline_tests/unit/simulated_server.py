@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
 from sessions_pipeline.langsmith.page import Ask, Page
-from sessions_pipeline.langsmith.prefetch import DayAssembler, Reader, run
+from sessions_pipeline.langsmith.source import DayAssembler, Reader, run
 from sessions_pipeline.validation.records import FetchedDay, Record
 
 

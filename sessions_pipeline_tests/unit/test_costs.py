@@ -19,6 +19,7 @@ from sessions_pipeline.tables import (
     SESSIONS,
     WEEKLY_COST_BY_REFERENCE_DATASET,
 )
+from sessions_pipeline.tables.aggregate import sums
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import MEASURES
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, experiment, on_day, session, sessions_table
@@ -315,3 +316,19 @@ def test_the_days_of_a_touched_period_are_all_its_days(
 ) -> None:
     days = period.days(touched)
     assert (days[0], days[-1], len(days)) == (first, last, (last - first).days + 1)
+
+
+@pytest.mark.parametrize("groups", [3, 30_000])
+def test_more_rows_than_are_summed_at_a_time_have_the_same_sums(groups: int) -> None:
+    count = 50_000
+    keys = [[None, "a", "b"][row % 3] for row in range(count)], [f"{row * 7919 % groups}" for row in range(count)]
+    values = [None if row % 5 == 0 else row for row in range(count)]
+    found = sums(pa.table([*keys, pa.array(values, pa.int64())], ["one", "other", "m"]), ["one", "other"], ["m"])
+    expected = defaultdict[tuple[str | None, str], list[int | None]](list)
+    for one, other, value in zip(*keys, values, strict=True):
+        expected[one, other].append(value)
+    rows = [tuple(row.values()) for row in found.to_pylist()]
+    assert rows == [
+        (*key, sum(known) if (known := [value for value in group if value is not None]) else None, len(group))
+        for key, group in sorted(expected.items(), key=lambda item: (item[0][0] or "c", item[0][1]))
+    ]

@@ -144,3 +144,15 @@ def test_a_name_is_no_formula_in_a_spreadsheet(name: str) -> None:
 )
 def test_what_moves_a_terminal_is_shown_instead_of_sent(text: str, shown: str) -> None:
     assert formatting.visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [
+        ('{"a": NaN, "b": [-Infinity, Infinity]}', '{"a": null, "b": [null, null]}'),
+        ('{"NaN": "NaN \\" Infinity", "b": 1}', '{"NaN": "NaN \\" Infinity", "b": 1}'),
+        ("NaN", "null"),
+    ],
+)
+def test_what_json_does_not_have_is_null_for_other_programs(sent: str, written: str) -> None:
+    assert formatting.json_line(sent, "utf-8") == written

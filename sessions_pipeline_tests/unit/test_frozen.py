@@ -13,8 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.process_day import DayTask, Rules, derive_day
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -22,12 +20,12 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSION_FEEDBACK,
     SESSIONS,
-    DayTables,
 )
-from sessions_pipeline.tables.history import History
+from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.merge import Merged, merge
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
-from sessions_pipeline.validation.records import FetchedDay, read_page
+from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline_tests.days import fetched
 
 FROZEN = json.loads((Path(__file__).parents[1] / "frozen" / "days.json").read_text())
 RULES = Rules((), 1.0, (), None, None, datetime(2027, 6, 1, tzinfo=UTC))
@@ -40,17 +38,17 @@ ORDER = {
 }
 
 
-def made(day: dict[str, Any], left_out: set[str]) -> tuple[DayTables, History, Merged]:
-    merged = Merged(RAW_SESSIONS.schema.empty_table(), [], [], learned=False)
+def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, Merged]:
+    merged = Merged(Rows(RAW_SESSIONS.schema), [], [], learned=False)
     of_day = date.fromisoformat(day["day"]) if day["day"] else None
     for number, reading in enumerate(day["readings"]):
         payloads = [FROZEN["payloads"][place] for place in reading["records"]]
-        records = tuple(read_page(f"[{','.join(text for text in payloads if text not in left_out)}]".encode()))
+        texts = [text for text in payloads if text not in left_out]
         at = datetime.fromisoformat(reading["fetched_at"])
-        fetched = FetchedDay(of_day, reading["workspace"], at, records, len(records), 1)
         version = str(number) if number else None
-        merged = merge(merged.rows, merged.readings, [fetched], base=version, version=version)
-    return *derive_day(DayTask(of_day or UNDATED), merged, RULES)[:2], merged
+        read = fetched(*texts, at=at, workspace=reading["workspace"], day=of_day)
+        merged = merge(merged.rows, merged.readings, [read], base=version, version=version)
+    return DerivedDay(of_day, merged, RULES, may_forget=False), merged
 
 
 def plain(value: Any) -> Any:
@@ -73,14 +71,14 @@ INTENDED = {FROZEN["payloads"][place] for place in FROZEN["intended"].values()}
 
 @pytest.mark.parametrize("day", FROZEN["days"], ids=lambda day: str(day["day"]))
 def test_the_days_are_what_the_first_house_made_of_them(day: dict[str, Any]) -> None:
-    tables, history, merged = made(day, INTENDED)
+    tables, merged = made(day, INTENDED)
     for table, order in ORDER.items():
         expected = [row for row in day["expected"][table.name]["rows"] if INTENDED.isdisjoint(map(str, row))]
-        assert rows(tables[table], day["expected"][table.name]["columns"], order) == expected, table.name
+        assert rows(tables[table].table(), day["expected"][table.name]["columns"], order) == expected, table.name
     # A row's times are now of the reading that first brought it; what retention emptied is told apart as before.
-    sessions = history.sessions.to_pylist()
+    sessions = tables.told.sessions.table().to_pylist()
     assert sorted(row["id"] for row in sessions if row["stats_as_of"] < row["fetched_at"]) == day["emptied"]
-    assert sorted(history.shrunk) == day["shrunk"]
+    assert sorted(tables.told.shrunk) == day["shrunk"]
     left_out = INTENDED & {FROZEN["payloads"][place] for reading in day["readings"] for place in reading["records"]}
     assert merged.rows.num_rows == day["raw_rows"] - len(left_out)
 
@@ -90,10 +88,10 @@ def test_the_periods_are_what_the_first_house_made_of_them(period: Period, name:
     parts, read = [], {}
     for day in FROZEN["days"]:
         if day["day"]:
-            tables, *_ = made(day, INTENDED)
+            tables, _ = made(day, INTENDED)
             of_day = date.fromisoformat(day["day"])
             read[of_day] = tables.is_over
-            costs = tables[DAILY_COST_BY_REFERENCE_DATASET]
+            costs = tables[DAILY_COST_BY_REFERENCE_DATASET].table()
             parts.append(costs.append_column("start_date", pa.array([of_day] * costs.num_rows, pa.date32())))
     summed = sum_periods(period, None, pa.concat_tables(parts), read, read)
     assert rows(summed, FROZEN[name]["columns"], period.table.order) == FROZEN[name]["rows"]
@@ -102,12 +100,12 @@ def test_the_periods_are_what_the_first_house_made_of_them(period: Period, name:
 def test_only_these_records_are_judged_otherwise() -> None:
     """Money never rejects a record, and a name that is null counts as absent."""
     day = next(day for day in FROZEN["days"] if day["day"] == "2026-02-01")
-    _, history, _ = made(day, set())
-    sessions = {row["id"]: row for row in history.sessions.to_pylist()}
+    history = made(day, set())[0].told
+    sessions = {row["id"]: row for row in history.sessions.table().to_pylist()}
     found = {name: sessions[json.loads(FROZEN["payloads"][place])["id"]] for name, place in FROZEN["intended"].items()}
     assert found["negative"]["total_cost"] is None
     assert found["negative"]["problems"] == ["total_cost: is negative (-0.0012)"]
     assert found["digits"]["total_cost"] == Decimal("0.000012345678901235")
     assert found["text"]["prompt_cost"] is None
     assert found["null name"]["name"] is None
-    assert INTENDED.isdisjoint(history.rejected.column("payload").to_pylist())
+    assert INTENDED.isdisjoint(history.rejected.table("payload").column(0).to_pylist())

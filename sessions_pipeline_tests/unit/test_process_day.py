@@ -7,6 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from sessions_pipeline.errors import NotReadError, SumOverflowError
@@ -21,8 +23,10 @@ from sessions_pipeline.tables import (
     SESSIONS,
 )
 from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline.validation.records import SENT, FetchedDay, read_page, sent
+from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
-from sessions_pipeline_tests.days import DAILY, HOUR, READ, ProcessedDay, fetched
+from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
 
 EXPERIMENT = {"reference_dataset_id": dataset(1), "total_cost": "1.5", "run_count": 10, "total_tokens": 5}
 
@@ -414,3 +418,15 @@ def test_a_sum_that_does_not_fit_keeps_no_other_table_from_being_written(day: Pr
     assert not day.read(fetched(*many, at=READ + 2 * HOUR), tables=DAILY[:3]).written
     day.read(fetched(many[0], payload(2), at=READ + 3 * HOUR))
     assert not day.broken_checks()
+
+
+@pytest.mark.long
+def test_a_day_may_have_more_text_than_fits_into_one_piece_of_arrow(day: ProcessedDay) -> None:
+    rows, count = Rows(SENT), 2_300
+    for first in range(0, count, 100):
+        texts = [payload(number, description="x" * (1024 * 1024)) for number in range(first, first + 100)]
+        rows.add(sent(read_page(f"[{','.join(texts)}]".encode())))
+    assert day.read(FetchedDay(DAY, None, READ, rows, count, 1)).sessions == count
+    sizes = pc.binary_length(day.lake.read(SESSIONS, DAY, ("description",))["description"])
+    assert pc.sum(sizes.cast(pa.int64())).as_py() == count * 1024 * 1024
+    assert day.again().sessions == count

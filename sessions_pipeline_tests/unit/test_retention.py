@@ -14,6 +14,7 @@ from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables.history import History, history
 from sessions_pipeline.tables.merge import Merged, merge
 from sessions_pipeline.tables.readings import dump_readings, load_readings
+from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON, payload, uuid
 from sessions_pipeline_tests.days import fetched
 
@@ -28,25 +29,24 @@ class Readings:
     """A day's raw rows and readings in memory, grown by one reading after another."""
 
     def __init__(self) -> None:
-        self.merged = Merged(RAW_SESSIONS.schema.empty_table(), [], [], learned=False)
+        self.merged = Merged(Rows(RAW_SESSIONS.schema), [], [], learned=False)
 
     def read(self, *texts: str, at: timedelta = timedelta(0)) -> "Readings":
         self.merged = merge(self.merged.rows, self.merged.readings, [fetched(*texts, at=READ + at)])
         return self
 
-    def history(self, as_of: datetime | None = None, rows: pa.Table | None = None) -> History:
+    def history(self, as_of: datetime | None = None, rows: Rows | None = None) -> History:
         return history(self.merged.rows if rows is None else rows, self.merged.readings, as_of=as_of)
 
     def row(self, number: int, as_of: datetime | None = None) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = self.history(as_of).sessions.to_pylist()
+        rows: list[dict[str, Any]] = self.history(as_of).sessions.table().to_pylist()
         return next(row for row in rows if row["id"] == uuid(number))
 
-    def forgotten(self, before: datetime) -> pa.Table:
+    def forgotten(self, before: datetime) -> Rows:
         """The raw rows that are left."""
         gone = history(self.merged.rows, self.merged.readings, kept_from=before).superseded
-        return self.merged.rows.filter(
-            pa.array([row not in gone for row in range(self.merged.rows.num_rows)], pa.bool_())
-        )
+        kept = pa.array([row not in gone for row in range(self.merged.rows.num_rows)], pa.bool_())
+        return Rows(RAW_SESSIONS.schema, [self.merged.rows.table().filter(kept)])
 
 
 @pytest.mark.parametrize("emptied", [{"run_count": 0, "total_cost": "0"}, {"run_count": None, "total_cost": None}])
@@ -112,7 +112,7 @@ def test_any_history_holds_every_session_ever_read_once(said: list[list[tuple[in
         day.read(*(payload(n, total_cost=str(c), run_count=10 + c) for n, c in latest.items()), at=hour * HOUR)
         known |= latest.keys()
         costs |= latest
-        rows = {row["id"]: row for row in day.history().sessions.to_pylist()}
+        rows = {row["id"]: row for row in day.history().sessions.table().to_pylist()}
         assert sorted(rows) == sorted(map(uuid, known))
         for n in known:
             assert rows[uuid(n)]["total_cost"] == costs[n]
@@ -140,7 +140,7 @@ def test_the_day_stays_the_same_now_and_as_of_any_time_since(said: list[list[Any
     times = [reading.fetched_at for reading in day.merged.readings if reading.fetched_at >= before]
     for as_of in [None, before, *times]:
         full, pruned = day.history(as_of), day.history(as_of, left)
-        assert pruned.sessions.sort_by("id").equals(full.sessions.sort_by("id"))
+        assert pruned.sessions.table().sort_by("id").equals(full.sessions.table().sort_by("id"))
         assert pruned.rejected.num_rows == full.rejected.num_rows
         assert sorted(pruned.shrunk) == sorted(full.shrunk)
 
@@ -159,13 +159,13 @@ def test_forgetting_twice_is_forgetting_once() -> None:
     day = weekly([[1], [2], [5], [3], [4], [0]])
     once = day.forgotten(READ + timedelta(days=30))
     day.merged = day.merged._replace(rows=once)
-    assert day.forgotten(READ + timedelta(days=30)).equals(once)
+    assert day.forgotten(READ + timedelta(days=30)).table().equals(once.table())
 
 
 def test_nothing_read_is_nothing_to_forget() -> None:
     assert weekly([[None]]).forgotten(READ + YEARS).num_rows == 0
 
 
-def runs_in(raw: pa.Table) -> list[int]:
-    rows = sorted(raw.to_pylist(), key=lambda row: row["reading"])
+def runs_in(raw: Rows) -> list[int]:
+    rows = sorted(raw.table().to_pylist(), key=lambda row: row["reading"])
     return [json.loads(row["payload"])["run_count"] for row in rows]

@@ -1,0 +1,148 @@
+"""Rows of a table in parts of a few thousand, so that memory follows the parts and not the largest day.
+
+A usual day lies as it is; of a large one all further parts are compressed, to a quarter of their size.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
+from typing import Any, Self, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# So many rows are made into Python's values at a time.
+PART = 4096
+# Bytes that lie as they are: some 5,000 sessions.
+PLAIN = 8 * 1024 * 1024
+_PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
+
+Constants: TypeAlias = "Mapping[str, pa.Scalar[Any]]"
+_GONE: tuple[pa.RecordBatch, Constants] = pa.RecordBatch.from_arrays([], []), {}
+
+
+class Rows:
+    """Rows of one schema, in their order. Each part's texts fit into one piece of Arrow; all parts' need not.
+
+    What is beyond `plain` bytes is compressed, and sorted twice as many at a time.
+    """
+
+    def __init__(self, schema: pa.Schema, tables: Iterable[pa.Table] = (), *, plain: int = PLAIN) -> None:
+        self.schema = schema
+        self.num_rows = 0
+        self.nbytes = 0
+        self._plain = plain
+        self._parts: list[tuple[pa.RecordBatch | pa.Buffer, Constants]] = []
+        for table in tables:
+            self.add(table)
+
+    def add(self, table: pa.Table) -> None:
+        """Add rows with these columns, in whatever order."""
+        for batch in table.select(self.schema.names).to_batches(max_chunksize=PART):
+            if batch.num_rows:
+                self.num_rows += batch.num_rows
+                self.nbytes += batch.nbytes
+                self._parts.append((batch if self.nbytes <= self._plain else _pack(batch), {}))
+
+    def joined(self, more: "Rows", **constants: "pa.Scalar[Any]") -> Self:
+        """The same rows and more, to which columns with these values are added; nothing is copied."""
+        both = type(self)(self.schema)
+        both.num_rows, both.nbytes = self.num_rows + more.num_rows, self.nbytes + more.nbytes
+        added = ((part, {**known, **constants}) for part, known in more._parts)  # noqa: SLF001
+        both._parts = [*self._parts, *added]  # noqa: SLF001
+        return both
+
+    def parts(self, *names: str, drain: bool = False) -> Iterator[pa.Table]:
+        """The rows part by part, with these columns only; none named: with all. `drain`: each is forgotten then."""
+        chosen = list(names or self.schema.names)
+        schema = pa.schema([self.schema.field(name) for name in chosen])
+        for place, (part, constants) in enumerate(self._parts):
+            rows = _unpack(part, chosen) if isinstance(part, pa.Buffer) else part
+            yield pa.Table.from_arrays(
+                [
+                    pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
+                    for name in chosen
+                ],
+                schema=schema,
+            )
+            if drain:
+                self._parts[place] = _GONE
+
+    def in_order(self, *order: str, long: str | None = None, drain: bool = False) -> Iterator[pa.Table]:
+        """The rows part by part in the order of these columns, nulls last; equal ones keep their places.
+
+        `long` has long texts, and is looked at only where the others don't decide. `drain`: the rows are forgotten.
+        """
+        keys = self.table(*(name for name in order if name != long))
+        is_sorted = _is_ascending(keys, strictly=True)
+        if not is_sorted and long in order and _have_equals(keys):
+            keys = self.table(*order)
+        if is_sorted or _is_ascending(keys):
+            yield from self.parts(drain=drain)
+            return
+        places = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.schema.names])
+        if self.nbytes <= self._plain:
+            yield self.table().take(places)
+        else:
+            yield from self._dealt_out(pc.sort_indices(places), drain=drain)
+
+    def _dealt_out(self, ranks: "pa.Array[Any]", *, drain: bool) -> Iterator[pa.Table]:
+        """The rows by their ranks, some at a time; they are dealt out first, so that each part is read once."""
+        schema = pa.schema([*self.schema, pa.field("rank", ranks.type)])
+        starts = pa.array(
+            range(0, self.num_rows, ceil(self.num_rows / ceil(self.nbytes / (2 * self._plain)))), ranks.type
+        )
+        dealt, first = [Rows(schema, plain=0) for _ in starts], 0
+        for part in self.parts(drain=drain):
+            ranked = part.append_column("rank", ranks.slice(first, part.num_rows)).sort_by("rank")
+            first += part.num_rows
+            cuts = pc.search_sorted(ranked.column("rank").combine_chunks(), starts).to_pylist()
+            for rows, start, end in zip(dealt, cuts, [*cuts[1:], part.num_rows], strict=True):
+                rows.add(ranked.slice(start, end - start))
+        for rows in dealt:
+            yield pa.concat_tables(rows.parts(drain=True)).sort_by("rank").select(self.schema.names)
+            release()
+
+    def table(self, *names: str) -> pa.Table:
+        """All rows at once, best with few columns."""
+        schema = self.schema if not names else pa.schema([self.schema.field(name) for name in names])
+        return pa.concat_tables([schema.empty_table(), *self.parts(*names)])
+
+    def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """The rows' values in these columns; never more than a part of them is in memory."""
+        for part in self.parts(*names):
+            yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+
+
+def _have_equals(keys: pa.Table) -> bool:
+    return bool(keys.group_by(keys.schema.names).aggregate([]).num_rows < keys.num_rows)
+
+
+def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:
+    """Whether the rows are in the order of these columns; said to be False where one has nulls."""
+    ascends: Any = not strictly
+    for column in reversed(keys.columns):
+        if column.null_count:
+            return False
+        before, after = column[:-1], column[1:]
+        ascends = pc.or_(pc.less(before, after), pc.and_(pc.equal(before, after), ascends))
+    return bool(pc.all(ascends, min_count=0).as_py())
+
+
+def release() -> None:
+    """Give what was freed back to the system, which the allocator would put off: half of a large day's peak."""
+    pa.default_memory_pool().release_unused()
+
+
+def _pack(batch: pa.RecordBatch) -> pa.Buffer:
+    release()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema.remove_metadata(), options=_PACKED) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def _unpack(part: pa.Buffer, names: list[str]) -> pa.RecordBatch:
+    schema = pa.ipc.read_schema(part)
+    options = pa.ipc.IpcReadOptions(included_fields=[place for place, name in enumerate(schema.names) if name in names])
+    with pa.ipc.open_stream(part, options=options) as stream:
+        return stream.read_next_batch()
