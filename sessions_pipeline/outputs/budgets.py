@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Literal, TypeAlias
 
-from sessions_pipeline.days import days_between, utc_day
+from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import NotReadError, SettingError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.budget_file import VARIABLE, Budget
@@ -23,7 +23,7 @@ from sessions_pipeline.outputs.spending import Row, forecast, period_of
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
-from sessions_pipeline.tables.readings import Reading, noted_readings, open_workspaces
+from sessions_pipeline.tables.readings import Reading, noted_readings
 
 # No month is longer; a dataset without experiments for so long is known by its listed name alone.
 LOOKED_AT = timedelta(days=30)
@@ -130,7 +130,10 @@ def _status(
         rows += [row for row in found if subject.items() <= row.items()]
         # A file may be made for other attributes than the settings' of today.
         is_made = day in files and budget.attribute in (None, *json.loads(metadata.get(ATTRIBUTES, "[]")))
-        if not is_made or not readings[day] or (day < today and open_workspaces(day, readings[day])):
+        # One that found nothing may not know whose workspace it was.
+        workspaces = {subject.get("tenant_id")}
+        read = [one for one in readings.get(day, ()) if workspaces <= {None, *one.workspaces} or not one.workspaces]
+        if not is_made or not read or (day < today and not all(is_day_over(day, one.fetched_at) for one in read)):
             unread.append(day)
     spent = Spent.of(rows, _judged(budget, subject, load, so_far) if budget.include_judges else ())
     experiments, used = sum(row["session_count"] for row in rows), spent.whole

@@ -19,6 +19,7 @@ from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.dataset_names import dataset_names
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
+from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.validation.types import MONEY
 
 # Seconds, because a CSV file shows the unit; one decimal place, because readers of CSV take whole numbers for integers.
@@ -71,9 +72,8 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     """
     days = days_between(month, next_month_start(month) - timedelta(days=1))
     read = [day for day in days if lake.has(EXPERIMENT_SUMMARY, day)]
-    daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, read, ("is_day_over",))
-    open_days = daily.filter(pc.invert(daily.column("is_day_over"))).column("start_date").to_pylist()
-    whole = {day for day in read if day < today}.difference(open_days)
+    costs = {day: lake.load(DAILY_COST_BY_REFERENCE_DATASET, day, ("is_day_over",)) for day in read if day < today}
+    whole = {day for day, found in costs.items() if found and was_over(found.rows, found.metadata)}
     experiments = lake.read_days(EXPERIMENT_SUMMARY, read, _READ)
     keys = {(row["tenant_id"], row["reference_dataset_id"]) for row in experiments.select(_READ[1:3]).to_pylist()}
     names = dataset_names(lake, keys, read)

@@ -28,7 +28,7 @@ from sessions_pipeline.tables import (
     SESSIONS,
     Table,
 )
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES, IS_DAY_OVER, rests_on_kept_readings
+from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
 
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
 """The columns of `sessions` that say which numbers are from an earlier reading, and which costs could not be used."""
@@ -66,7 +66,7 @@ def read_report_data(
         rejected={_date(day): stored.rows.num_rows for day, stored in rejected.items() if stored.rows.num_rows},
         doubtful=doubtful([stored.rows for stored in _read(lake, SESSIONS, inside, DOUBTFUL_COLUMNS).values()]),
         days_read=frozenset(read),
-        unfinished=frozenset(day for day in read if day in costs and not _is_over(costs[day])),
+        unfinished=frozenset(day for day in read if (found := costs.get(day)) and not was_over(found.rows, found.metadata)),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
@@ -95,12 +95,6 @@ def _rows(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row
 
 def _date(day: Day) -> date | None:
     return day if isinstance(day, date) else None
-
-
-def _is_over(costs: Stored) -> bool:
-    """Whether the day was over when it was read; what another program wrote says it of its rows alone."""
-    over = costs.metadata.get(IS_DAY_OVER)
-    return all(costs.rows.column("is_day_over").to_pylist()) if over is None else over == "true"
 
 
 def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
