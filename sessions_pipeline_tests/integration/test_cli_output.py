@@ -262,6 +262,17 @@ def test_at_80_columns_counts_go_first_and_names_are_never_broken(
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    columns, row = ("Name", "Start (UTC)", "Dataset", "Cost"), ("2026-03-02 12:00", "da7a5e70", "$12.50")
+    print_table(columns, [("x" * 300, *row), ("short", *row)], width=80)
+    out = capsys.readouterr().out
+    assert all(out.count(cell) == 2 for cell in row)
+    assert "\N{HORIZONTAL ELLIPSIS}  2026" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
 def test_as_of_takes_iso_8601_with_an_offset() -> None:
     command = click.Command("x", params=[click.Option(["--as-of"], callback=past)])
     context = command.make_context("x", ["--as-of", "2026-01-31T12:00:00+01:00"])

@@ -103,9 +103,9 @@ def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp
     def page() -> str:
         return Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", budgets_at=(settings, READ_AT))).read_text()
 
-    file.write_text('[[budget]]\nname = "<b>all"\nlimit = 4.00\nperiod = "week"\n')
+    file.write_text('[[budget]]\nname = "<b>all\\u001b"\nlimit = 4.00\nperiod = "week"\n')
     html = page()
-    assert '<tr data-budget="&lt;b&gt;all">' in html
+    assert '<tr data-budget="&lt;b&gt;all\N{SYMBOL FOR ESCAPE}">' in html
     assert '<td class="n">112.5 %</td>' in html
     assert "<em>exceeded</em>" in html
     file.write_text('[[budget]]\nname = "all"\nlimit = "much"\nperiod = "week"\n')

@@ -66,7 +66,7 @@ def read_report_data(
         rejected={_date(day): stored.rows.num_rows for day, stored in rejected.items() if stored.rows.num_rows},
         doubtful=doubtful([stored.rows for stored in _read(lake, SESSIONS, inside, DOUBTFUL_COLUMNS).values()]),
         days_read=frozenset(read),
-        unfinished=frozenset(day for day in read if (found := costs.get(day)) and not was_over(found.rows, found.metadata)),
+        unfinished=frozenset(day for day in read if (of := costs.get(day)) and not was_over(of.rows, of.metadata)),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
