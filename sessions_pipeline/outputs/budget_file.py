@@ -32,10 +32,10 @@ class Budget(BaseModel):
     limit: Annotated[Decimal, BeforeValidator(_number), Field(gt=0, max_digits=38, decimal_places=18)]
     period: Literal["day", "week", "month"]
     warn_at: Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=1)] = Decimal("0.8")
-    dataset: str | None = None
-    attribute: str | None = None
+    dataset: str | None = Field(default=None, min_length=1)
+    attribute: str | None = Field(default=None, min_length=1)
     value: str | None = None
-    workspace: str | None = None
+    workspace: str | None = Field(default=None, min_length=1)
     include_judges: bool = False
 
     @model_validator(mode="after")
@@ -45,6 +45,8 @@ class Budget(BaseModel):
         if (self.attribute is None) is not (self.value is None):
             raise ValueError('write both or neither of attribute = "git.branch" and value = "main"')
         summed: tuple[str, ...] = getattr(info.context, "attributes", ())
+        if "," in (self.attribute or ""):
+            raise ValueError(f"{self.attribute!r} has a comma, and costs can't be summed by such a key")
         if self.attribute is not None and self.attribute not in summed:
             raise ValueError(f"needs SESSIONS_PIPELINE_ATTRIBUTES={','.join((*summed, self.attribute))}")
         return self
@@ -84,7 +86,9 @@ def load_budgets(settings: Settings) -> tuple[Budget, ...]:
 
 def _problem(error: ValidationError) -> str:
     """` budget 2: limit should be ...`."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    # What is written wrongly is missing, too.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     place = "".join(f" {part + 1}:" if isinstance(part, int) else f" {part}" for part in first["loc"])
     if first["type"] == "list_type":
         return f"{place} should be written [[budget]], with two brackets"
