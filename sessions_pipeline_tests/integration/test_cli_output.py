@@ -182,6 +182,27 @@ def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
     }
 
 
+@pytest.mark.parametrize(
+    ("made", "unknown", "says"),
+    [
+        (["sessions", "rejected_sessions"], {"experiments", "unpriced", "total_cost"}, "sessions: 1 day\n"),
+        (["daily_cost_by_reference_dataset"], {"sessions", "rejected"}, "Known cost, exactly: 1 US dollars; judge"),
+    ],
+)
+def test_of_tables_that_the_run_did_not_make_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: list[str], unknown: set[str], says: str
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    print_summary(settings, {name: [DAY] for name in made}, DAY, DAY)
+    table = capsys.readouterr().out
+    assert says in table
+    assert not any(claim in table for claim in ("0 sessions", "0 experiments", "0 rejected", "none US dollars"))
+    print_summary(settings, {name: [DAY] for name in made}, DAY, DAY, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    sums = ("sessions", "rejected", "experiments", "unpriced", "total_cost")
+    assert {name for name in sums if told[name] is None} == unknown
+
+
 def test_datasets_go_by_their_current_names_else_by_what_experiments_say_and_programs_get_the_ids(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,12 @@ from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.reading import read_report_data
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_ATTRIBUTE,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    REJECTED_SESSIONS,
+    SESSIONS,
+)
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import TENANT, table_of
 from sessions_pipeline_tests.builders_report import by_attribute, daily
@@ -83,6 +88,18 @@ def test_rejected_records_are_counted_by_day_and_without_one(lake: Lake) -> None
     for day, count in ((FIRST, 2), (UNDATED, 1), (LAST, 0)):
         replace(lake, REJECTED_SESSIONS, day, [{**row, "fetched_at": READ_AT}] * count, {})
     assert read_report_data(lake, FIRST, LAST).rejected == {FIRST: 2, None: 1}
+
+
+def test_nothing_is_called_fine_on_days_without_the_tables_that_would_say_otherwise(lake: Lake) -> None:
+    data = read_report_data(lake, FIRST, LAST)
+    assert told(data)["unexamined"].startswith("3 days without the tables sessions and rejected_sessions")
+    assert {"problems", "rejected", "kept"}.isdisjoint(caveat.key for caveat in caveats(data))
+    for day in data.days:
+        replace(lake, SESSIONS, day, [], {})
+        replace(lake, REJECTED_SESSIONS, day, [], {})
+    data = read_report_data(lake, FIRST, LAST)
+    assert {"problems", "rejected", "kept"} <= {caveat.key for caveat in caveats(data) if caveat.fine}
+    assert "unexamined" not in told(data)
 
 
 def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake: Lake) -> None:

@@ -88,7 +88,8 @@ class ReportData:
     `daily` (`daily_cost_by_reference_dataset`) also has what the period and its last month are compared with, and the
     rows without a day. `attributes` (`daily_cost_by_attribute`) has the same days; `attribute_days` are those that were
     summed, by key. `experiments` (`experiment_summary`), `projects` (`daily_cost_by_project`; None: not measured) and
-    `judges` (`judge_rows`) are the period's alone. `rejected` counts records by day, None for those without one. Of the
+    `judges` (`judge_rows`) are the period's alone. `rejected` counts records by day, None for those without one; for
+    days that are `unexamined` neither this nor `doubtful` says anything, as their tables are not there. Of the
     days that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last. `names` are
     datasets' names by id. `readings` has the time of each day's last reading, for the days of the period of which it is
     noted. `judge_readings` say what judges spent in all, and why some were not measured. `budgets` are how they stand,
@@ -104,6 +105,7 @@ class ReportData:
     projects: Sequence[Row] | None = None
     rejected: Mapping[date | None, int] = field(default_factory=dict)
     doubtful: Doubtful = field(default_factory=Doubtful)
+    unexamined: frozenset[date] = frozenset()
     days_read: frozenset[date] = frozenset()
     unfinished: frozenset[date] = frozenset()
     latest: date | None = None

@@ -55,6 +55,7 @@ def read_report_data(
     daily = _rows(costs)
     names = dataset_names(lake, {(row["tenant_id"], row["reference_dataset_id"]) for row in daily}, read)
     rejected = _read(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    sessions = _read(lake, SESSIONS, inside, DOUBTFUL_COLUMNS)
     return ReportData(
         first=first,
         last=last,
@@ -64,7 +65,8 @@ def read_report_data(
         experiments=_rows(_read(lake, EXPERIMENT_SUMMARY, inside)),
         projects=_rows(_read(lake, DAILY_COST_BY_PROJECT, usage), "usage_date") if usage else None,
         rejected={_date(day): stored.rows.num_rows for day, stored in rejected.items() if stored.rows.num_rows},
-        doubtful=doubtful([stored.rows for stored in _read(lake, SESSIONS, inside, DOUBTFUL_COLUMNS).values()]),
+        doubtful=doubtful([stored.rows for stored in sessions.values()]),
+        unexamined=frozenset(inside) - (rejected.keys() & sessions.keys()),
         days_read=frozenset(read),
         unfinished=frozenset(day for day in read if (of := costs.get(day)) and not was_over(of.rows, of.metadata)),
         latest=max(known, default=None),
