@@ -80,11 +80,7 @@ def print_summary(
         return
     if lines:
         _print_lines(lines, whole, names, by_week=len(days) > WEEK)
-    # Of a table that this run did not make, nothing is known.
-    is_whole = sums["days"] and None not in (sums["sessions"], sums["experiments"], sums["rejected"])
-    click.echo(_counts(sums) if is_whole else _written(made))
-    if days:
-        click.echo(_cost(sums))
+    click.echo(_closing(sums, made))
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
         click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
@@ -174,24 +170,21 @@ def _judges(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _counts(sums: Mapping[str, Any]) -> str:
-    return (
-        f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} "
-        f"({plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost), "
-        f"{plural(sums['rejected'], 'rejected record')}"
-    )
-
-
-def _cost(sums: Mapping[str, Any]) -> str:
+def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> str:
+    """The counts and the cost; of a table that this run did not make, nothing is known."""
+    if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
+        lines = [f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items())]
+    else:
+        experiments = f"{plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost"
+        sessions = f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} ({experiments})"
+        lines = [f"{sessions}, {plural(sums['rejected'], 'rejected record')}"]
     judges, left = "; judge calls not counted", sums["judges_unknown"] + sums["judges_not_measured"]
     if sums["judges_measured"]:
         of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
         judges = f"\nJudges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
-    return f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars{judges}"
-
-
-def _written(made: Mapping[str, Sequence[date]]) -> str:
-    return "\n".join(f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
+    if sums["experiments"] is not None:
+        lines.append(f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars{judges}")
+    return "\n".join(lines)
 
 
 def _print_lines(lines: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool) -> None:
