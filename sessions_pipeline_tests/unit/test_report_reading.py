@@ -1,5 +1,6 @@
 """What the report reads of a lake, whole or not, and how it says what it could not read."""
 
+import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +22,7 @@ from sessions_pipeline.tables import (
     SESSIONS,
 )
 from sessions_pipeline.tables.readings import Reading, dump_readings
-from sessions_pipeline_tests.builders import TENANT, table_of
+from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, table_of
 from sessions_pipeline_tests.builders_report import by_attribute, daily
 
 FIRST, LAST = date(2025, 3, 10), date(2025, 3, 12)
@@ -100,6 +101,18 @@ def test_nothing_is_called_fine_on_days_without_the_tables_that_would_say_otherw
     data = read_report_data(lake, FIRST, LAST)
     assert {"problems", "rejected", "kept"} <= {caveat.key for caveat in caveats(data) if caveat.fine}
     assert "unexamined" not in told(data)
+
+
+def test_days_on_which_a_workspace_was_not_read_are_said(lake: Lake) -> None:
+    nobodys, both = (
+        dataclasses.replace(NOTE, workspaces=()),
+        dataclasses.replace(NOTE, workspaces=(TENANT, OTHER_TENANT)),
+    )
+    lake.write_file(f"_readings/start_date={FIRST}.json", dump_readings([nobodys]).encode())
+    assert "workspaces" not in told(read_report_data(lake, FIRST, LAST))
+    lake.write_file(f"_readings/start_date={LAST}.json", dump_readings([both]).encode())
+    said = f"A workspace was not read on 1 day Nothing is known of {OTHER_TENANT} on 11 Mar 2025."
+    assert told(read_report_data(lake, FIRST, LAST))["workspaces"] == said
 
 
 def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake: Lake) -> None:

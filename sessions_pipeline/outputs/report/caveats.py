@@ -69,6 +69,9 @@ def _days(data: ReportData) -> Iterator[Caveat]:
     else:
         headline = f"All {asked} days were read" if asked > 1 else "The day was read"
         yield Caveat("unread", True, headline, "A day without a row had no experiments.")
+    for workspace, days in data.unread_of.items():
+        headline = f"A workspace was not read on {plural(len(days), 'day')}"
+        yield Caveat("workspaces", False, headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
     if data.unexamined:
         text = f"What was rejected or left out there is not known: {day_ranges(data.unexamined)}."
         headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"

@@ -29,6 +29,7 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
+from sessions_pipeline.tables.readings import Reading
 
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
 """The columns of `sessions` that say which numbers are from an earlier reading, and which costs could not be used."""
@@ -56,6 +57,7 @@ def read_report_data(
     names = dataset_names(lake, {(row["tenant_id"], row["reference_dataset_id"]) for row in daily}, read)
     rejected = _read(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions = _read(lake, SESSIONS, inside, DOUBTFUL_COLUMNS)
+    notes = {day: last_readings(lake, day) for day in inside}
     return ReportData(
         first=first,
         last=last,
@@ -71,11 +73,20 @@ def read_report_data(
         unfinished=frozenset(day for day in read if (of := costs.get(day)) and not was_over(of.rows, of.metadata)),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
-        readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
+        readings={day: found[-1].fetched_at for day, found in notes.items() if found},
+        unread_of=_unread_of(notes),
         judges=judge_rows(lake, inside),
         judge_readings=judge_readings(lake),
         budgets=_budgets(lake, *budgets_at) if budgets_at else (),
     )
+
+
+def _unread_of(notes: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
+    """The days on which a workspace of others was not read; a reading that saw no session may be of any."""
+    read = {day: {name for one in found for name in one.workspaces or ("",)} for day, found in notes.items() if found}
+    known = sorted(set[str]().union(*read.values()) - {""})
+    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
+    return {name: unread for name, unread in days.items() if unread}
 
 
 def _budgets(lake: Lake, settings: Settings, now: datetime) -> Sequence[BudgetStatus] | str:
