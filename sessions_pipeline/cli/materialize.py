@@ -2,6 +2,7 @@
 
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,7 +16,22 @@ from sessions_pipeline.errors import (
 )
 from sessions_pipeline.settings import Settings
 
-DAY = click.DateTime(formats=["%Y-%m-%d"])
+
+class _Date(click.DateTime):
+    """A day or a month; what is none is said with an example, where click shows Python's format."""
+
+    def __init__(self, form: str, kind: str, example: str) -> None:
+        super().__init__([form])
+        self.expected = f"{kind} such as {example}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            raise click.BadParameter(f"{value} is no {self.expected}", ctx, param) from None
+
+
+DAY, MONTH = _Date("%Y-%m-%d", "day", "2026-01-31"), _Date("%Y-%m", "month", "2026-01")
 
 
 def past(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
@@ -148,7 +164,7 @@ def export() -> None:
 
 
 @export.command("focus", short_help="Write a month for finance tools.", epilog=FOCUS)
-@click.option("--month", type=click.DateTime(["%Y-%m"]), required=True, metavar="MONTH", help="UTC month, YYYY-MM.")
+@click.option("--month", type=MONTH, required=True, metavar="MONTH", help="UTC month, YYYY-MM.")
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A .parquet or .csv file."
 )

@@ -49,9 +49,10 @@ def print_summary(
     def days_of(table: Table) -> list[date]:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
 
-    def rows_of(table: Table) -> int:
+    def rows_of(table: Table) -> int | None:
         # Day by day, in a column that is small, so that memory does not grow with the days.
-        return sum(lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table))
+        rows = [lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table)]
+        return sum(rows) if table.name in made else None
 
     days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
@@ -61,8 +62,8 @@ def print_summary(
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
         "sessions": rows_of(SESSIONS),
-        "experiments": whole.sessions,
-        "unpriced": whole.unpriced,
+        "experiments": whole.sessions if days else None,
+        "unpriced": whole.unpriced if days else None,
         "rejected": rows_of(REJECTED_SESSIONS),
         "total_cost": exact(whole.cost) or None,
         **_judges(spent),
@@ -78,7 +79,7 @@ def print_summary(
         return
     if lines:
         _print_lines(lines, whole, names, by_week=len(days) > WEEK)
-    click.echo(_closing(sums) if sums["days"] else _written(made))
+    click.echo(_closing(sums, made))
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
         click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
@@ -158,21 +159,21 @@ def _judges(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _closing(sums: Mapping[str, Any]) -> str:
+def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> str:
+    """The counts and the cost; of a table that this run did not make, nothing is known."""
+    if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
+        lines = [f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items())]
+    else:
+        experiments = f"{plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost"
+        sessions = f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} ({experiments})"
+        lines = [f"{sessions}, {plural(sums['rejected'], 'rejected record')}"]
     judges, left = "; judge calls not counted", sums["judges_unknown"] + sums["judges_not_measured"]
     if sums["judges_measured"]:
         of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
         judges = f"\nJudges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
-    return (
-        f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} "
-        f"({plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost), "
-        f"{plural(sums['rejected'], 'rejected record')}\n"
-        f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars{judges}"
-    )
-
-
-def _written(made: Mapping[str, Sequence[date]]) -> str:
-    return "\n".join(f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
+    if sums["experiments"] is not None:
+        lines.append(f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars{judges}")
+    return "\n".join(lines)
 
 
 def _print_lines(lines: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -64,7 +64,7 @@ def print_table(
     """Print rows; counts and money to the right. `width`: the terminal's own without it.
 
     Where a terminal is too narrow, the columns of `drop` are left out, the first one first; a cell is never broken over
-    lines, and cut only if nothing else helps.
+    lines, and cut only if nothing else helps, in the widest column alone.
     """
     from rich.console import Console
 
@@ -84,12 +84,17 @@ def _table(lines: Sequence[Sequence[str]]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    headers, footers, *rows = lines
+    headers, footers, *rows = [
+        [Text(visible(cell), no_wrap=True, overflow="ellipsis") for cell in line] for line in lines
+    ]
+    widths = [max(cell.cell_len for cell in column) for column in zip(headers, footers, *rows, strict=True)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for header, footer in zip(headers, footers, strict=True):
-        table.add_column(header, footer, justify="right" if header in NUMBERS else "left", no_wrap=True)
+    for header, footer, width in zip(headers, footers, widths, strict=True):
+        side: Literal["left", "right"] = "right" if header.plain in NUMBERS else "left"
+        # A column that may wrap is the one that is made narrower; its texts are cut instead.
+        table.add_column(header, footer, justify=side, no_wrap=width < max(widths))
     for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
+        table.add_row(*row)
     return table
 
 

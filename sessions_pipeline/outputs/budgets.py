@@ -23,14 +23,14 @@ from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import SettingError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share
-from sessions_pipeline.outputs.read import Key, dataset_called, dataset_names, last_readings, rows_of, stored_days
 from sessions_pipeline.outputs.spending import Row, Spent, forecast, period_of
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
-from sessions_pipeline.tables.readings import open_workspaces
+from sessions_pipeline.tables.readings import Reading
 
 VARIABLE = "SESSIONS_PIPELINE_BUDGETS"
 # No month is longer; a dataset without experiments for so long is known by its listed name alone.
@@ -41,7 +41,8 @@ _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
 _SAID = {"missing": "is missing", "list_type": "should be written [[budget]], with two brackets"}
 _COLUMNS = (*_SUBJECT, "id", "session_id", "key", "session_count", "unpriced_session_count", "total_cost")
 
-# Gives a table's rows, and its files' metadata by day.
+# The latest reading of each workspace by day; what gives a table's rows, and its files' metadata by day.
+_Readings: TypeAlias = Mapping[date, Sequence[Reading]]
 _Load: TypeAlias = Callable[[Table], tuple[Sequence[Row], Mapping[Day, Mapping[str, str]]]]
 
 
@@ -58,10 +59,10 @@ class Budget(BaseModel, extra="forbid", frozen=True, strict=True, hide_input_in_
     limit: Annotated[Decimal, BeforeValidator(_number), Field(gt=0, max_digits=38, decimal_places=18)]
     period: Literal["day", "week", "month"]
     warn_at: Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=1)] = Decimal("0.8")
-    dataset: str | None = None
-    attribute: str | None = None
+    dataset: str | None = Field(default=None, min_length=1)
+    attribute: str | None = Field(default=None, min_length=1)
     value: str | None = None
-    workspace: str | None = None
+    workspace: str | None = Field(default=None, min_length=1)
     include_judges: bool = False
 
     @model_validator(mode="after")
@@ -71,6 +72,8 @@ class Budget(BaseModel, extra="forbid", frozen=True, strict=True, hide_input_in_
         if (self.attribute is None) is not (self.value is None):
             raise ValueError('write both or neither of attribute = "git.branch" and value = "main"')
         summed: tuple[str, ...] = getattr(info.context, "attributes", ())
+        if "," in (self.attribute or ""):
+            raise ValueError(f"{self.attribute!r} has a comma, and costs can't be summed by such a key")
         if self.attribute is not None and self.attribute not in summed:
             raise ValueError(f"needs SESSIONS_PIPELINE_ATTRIBUTES={','.join((*summed, self.attribute))}")
         return self
@@ -171,37 +174,32 @@ def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> lis
         return []
     today = utc_day(now)
     days = [day for day in lake.days(DAILY) if today - LOOKED_AT <= day <= today]
-    readings = {day: of_day for day in days if (of_day := last_readings(lake, day))}
+    readings = {day: of_day for day in days if (of_day := from_lake.last_readings(lake, day))}
     read = {name for of_day in readings.values() for reading in of_day for name in reading.workspaces}
-    whole = {day for day, of_day in readings.items() if day == today or not open_workspaces(day, of_day)}
-    read_at = max((of_day[-1].fetched_at for of_day in readings.values()), default=None)
 
     @cache
     def load(table: Table) -> tuple[Sequence[Row], Mapping[Day, Mapping[str, str]]]:
         columns = [name for name in _COLUMNS if name in table.schema.names]
-        found = stored_days(lake, table, days, columns)
-        return rows_of(found), {day: stored.metadata for day, stored in found.items()}
+        found = from_lake.stored_days(lake, table, days, columns)
+        return from_lake.rows_of(found), {day: stored.metadata for day, stored in found.items()}
 
-    names = dataset_names(lake, load(DAILY)[0], days, all_known=True)
-    return [_status(one, _subject(one, names, read), load, whole, read_at, now) for one in budgets]
+    names = from_lake.dataset_names(lake, load(DAILY)[0], days, all_known=True)
+    return [_status(one, _subject(one, names, read), load, readings, now) for one in budgets]
 
 
 def _status(
-    budget: Budget,
-    subject: Mapping[str, str],
-    load: _Load,
-    whole: AbstractSet[date],
-    read_at: datetime | None,
-    now: datetime,
+    budget: Budget, subject: Mapping[str, str], load: _Load, readings: _Readings, now: datetime
 ) -> BudgetStatus:
-    """`subject`: the columns that say which rows a budget is about; `whole`: days read since their end, and today."""
+    """`subject`: the columns that say which rows a budget is about, and their values."""
     first, last = period_of(budget.period, utc_day(now))
     so_far = days_between(first, utc_day(now))
     rows, files = load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
     rows = [row for row in rows if row["start_date"] >= first and subject.items() <= row.items()]
     # A file may be made for other attributes than the settings' of today.
-    summed = {day: json.loads(metadata.get(ATTRIBUTES, "[]")) for day, metadata in files.items() if day in whole}
-    unread = [day for day in so_far if day not in summed or budget.attribute not in (None, *summed[day])]
+    summed = {day: json.loads(metadata.get(ATTRIBUTES, "[]")) for day, metadata in files.items()}
+    made = {day for day, keys in summed.items() if budget.attribute in (None, *keys)}
+    read = {day for day in so_far if from_lake.is_read(day, readings.get(day, ()), subject.get("tenant_id"), now)}
+    unread = [day for day in so_far if day not in made & read]
     spent = Spent.of(rows, _judged(budget, subject, load, first) if budget.include_judges else ())
     experiments, used = sum(row["session_count"] for row in rows), spent.whole
     if used is None and not experiments and not unread:
@@ -209,6 +207,7 @@ def _status(
     expected = None if unread else forecast(used, len(so_far), len(days_between(first, last)))
     unpriced = sum(row["unpriced_session_count"] for row in rows)
     unjudged = spent.unknown + spent.not_measured if budget.include_judges else 0
+    read_at = max((of_day[-1].fetched_at for of_day in readings.values()), default=None)
     is_stale = read_at is None or now - read_at > STALE
     counts = experiments, unpriced, unjudged
     return BudgetStatus(budget, first, last, used, expected, *counts, tuple(unread), read_at, is_stale)
@@ -224,15 +223,12 @@ def _judged(budget: Budget, subject: Mapping[str, str], load: _Load, first: date
     return [row for row in spent if row["id"] in ids]
 
 
-def _subject(budget: Budget, names: Mapping[Key, str], read: AbstractSet[str]) -> dict[str, str]:
+def _subject(budget: Budget, names: Mapping[from_lake.Key, str], read: AbstractSet[str]) -> dict[str, str]:
     """The columns that say which rows a budget is about, and their values; `read`: the workspaces that were."""
-    workspace = budget.workspace and budget.workspace.lower()
-    if workspace and read and workspace not in read:
-        known = " or ".join(sorted(read))
-        raise SettingError(VARIABLE, f"budget {budget.name!r}: {workspace} was never read; write {known}")
     try:
-        # An empty lake knows no names.
-        dataset = dataset_called(budget.dataset, names) if budget.dataset and names else budget.dataset
+        # An empty lake knows neither names nor workspaces.
+        dataset = from_lake.dataset_called(budget.dataset, names) if budget.dataset and names else budget.dataset
+        workspace = from_lake.workspace_called(budget.workspace, read) if budget.workspace else None
     except UsageError as error:
         raise SettingError(VARIABLE, f"budget {budget.name!r}: {error}") from None
     subject = zip(_SUBJECT, (dataset, workspace, budget.attribute, budget.value), strict=True)
@@ -241,7 +237,9 @@ def _subject(budget: Budget, names: Mapping[Key, str], read: AbstractSet[str]) -
 
 def _problem(error: ValidationError) -> str:
     """` budget 2: limit should be ...`."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    errors = error.errors(include_url=False, include_input=False, include_context=False)
+    # What is written wrongly is missing, too.
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     place = "".join(f" {part + 1}:" if isinstance(part, int) else f" {part}" for part in first["loc"])
     if first["type"] == "extra_forbidden":
         keys = ["budget"] if len(first["loc"]) == 1 else [*Budget.model_fields]

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.read import dataset_names, is_over, rows_of, stored_days
+from sessions_pipeline.outputs.read import dataset_names, rows_of, stored_days
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
+from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.validation.types import MONEY
 
 # Seconds, because a CSV file shows the unit; one decimal place, because readers of CSV take whole numbers for integers.
@@ -73,7 +74,7 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     days = days_between(month, next_month_start(month) - timedelta(days=1))
     costs = stored_days(lake, DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries = stored_days(lake, EXPERIMENT_SUMMARY, days, _READ)
-    whole = {day for day in summaries if day in costs and is_over(costs[day])}
+    whole = {day for day in summaries if day in costs and was_over(costs[day].rows, costs[day].metadata)}
     experiments = rows_of(summaries)
     known = [row for row in experiments if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)

@@ -71,13 +71,18 @@ class Memory:
 
 
 def look(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
-    """What the data root says, or why it can't be looked at."""
+    """What the data root says, or why it can't be looked at; wrong budgets hide no stall."""
+    statuses, found = list[BudgetStatus](), list[Notice]()
     try:
         lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
-        statuses = budget_statuses(lake, load_budgets(settings), now)
-        return list(lake_notices(statuses, last_refresh(lake, settings, now), memory, now))
+        try:
+            statuses = budget_statuses(lake, load_budgets(settings), now)
+        except SettingError as error:
+            found.append(Notice("budgets", "Budgets can't be looked at", str(error), now + A_DAY))
+        found += lake_notices(statuses, last_refresh(lake, settings, now), memory, now)
     except SessionsPipelineError as error:
-        return [Notice("data root", "Budgets and the last refresh can't be looked at", str(error), now + A_DAY)]
+        found.append(Notice("data root", "The data root can't be looked at", str(error), now + A_DAY))
+    return found
 
 
 def lake_notices(

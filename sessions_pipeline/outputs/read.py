@@ -6,7 +6,7 @@ Datasets are called as the API says now, else as experiments say of themselves.
 import difflib
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
@@ -31,7 +31,6 @@ from sessions_pipeline.tables import (
     TABLES,
     Table,
 )
-from sessions_pipeline.tables.day_metadata import IS_DAY_OVER
 from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.types import MONEY
 
@@ -141,12 +140,6 @@ def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[R
     return [{partition: day, **row} for day, stored in dated for row in stored.rows.to_pylist()]
 
 
-def is_over(costs: Stored) -> bool:
-    """Whether the day was over when it was read; what another program wrote says it of its rows alone."""
-    over = costs.metadata.get(IS_DAY_OVER)
-    return all(costs.rows.column("is_day_over").to_pylist()) if over is None else over == "true"
-
-
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
     """What judges have spent on the experiments of the days, as `Spent` takes it."""
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
@@ -200,11 +193,29 @@ def dataset_called(wanted: str, names: Mapping[Key, str]) -> str:
     raise UsageError(f"{len(ids) or 'no'} datasets are called {wanted!r}; write {' or '.join(instead)}")
 
 
+def workspace_called(wanted: str, read: Collection[str]) -> str:
+    """The id of a workspace, in small letters.
+
+    Raises:
+        UsageError: others were read, and this one was not.
+    """
+    if read and wanted.lower() not in read:
+        raise UsageError(f"{wanted.lower()} was never read; write {' or '.join(sorted(read))}")
+    return wanted.lower()
+
+
 def last_readings(lake: Lake, day: date) -> list[Reading]:
     """The latest reading of each workspace, the very latest last; none where the day was never read."""
     with suppress(NotReadError):
         return noted_readings(lake.read_file(f"_readings/start_date={day}.json"))
     return []
+
+
+def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
+    """Whether a workspace (None: each) was read on a day, and since its end if it is over, by its latest readings."""
+    # One that found nothing may not know whose workspace it was.
+    mine = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
+    return bool(mine) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in mine))
 
 
 def _said(lake: Lake, day: date) -> list[tuple[Key, str]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -40,6 +40,14 @@ def of_file(
     """What is stored with a table's file."""
     said = {SHRUNK: json.dumps(told.shrunk), DRIFT: json.dumps(told.drift, sort_keys=True)} if table is SESSIONS else {}
     return {**basis(table, as_of, attributes), IS_DAY_OVER: json.dumps(is_over), **said}
+
+
+def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
+    """Whether a day was over when each workspace was read last, by its file of daily costs.
+
+    A day without a row says it in the metadata alone, and a file of another program in its rows alone.
+    """
+    return metadata.get(IS_DAY_OVER) != "false" and all(rows.column("is_day_over").to_pylist())
 
 
 def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def _joined(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool)
 def _is_first(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
     """Whether a reading is the first of the day or of a workspace, or differs from it in whether the day was over."""
     known = {name for other in readings for name in other.workspaces}
-    was_open = open_workspaces(day, readings).intersection(reading.workspaces)
+    was_open = open_workspaces(day, readings).intersection(reading.workspaces or ("",))
     return not readings or not known.issuperset(reading.workspaces) or was_open != open_workspaces(day, [reading])
 
 

@@ -137,10 +137,10 @@ def unconfirmed(readings: Iterable[Reading]) -> set[str]:
 
 
 def open_workspaces(day: date | None, readings: Iterable[Reading]) -> frozenset[str]:
-    """The workspaces whose latest reading began before the day was over."""
+    """The workspaces whose latest reading began before the day was over; `""`: of a reading that saw none."""
     if day is None:
         return frozenset()
-    latest = {workspace: reading.fetched_at for reading in readings for workspace in reading.workspaces}
+    latest = {workspace: reading.fetched_at for reading in readings for workspace in reading.workspaces or ("",)}
     return frozenset(workspace for workspace, at in latest.items() if not is_day_over(day, at))
 
 

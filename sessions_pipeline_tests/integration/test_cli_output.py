@@ -181,6 +181,27 @@ def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
     }
 
 
+@pytest.mark.parametrize(
+    ("made", "unknown", "says"),
+    [
+        (["sessions", "rejected_sessions"], {"experiments", "unpriced", "total_cost"}, "sessions: 1 day\n"),
+        (["daily_cost_by_reference_dataset"], {"sessions", "rejected"}, "Known cost, exactly: 1 US dollars; judge"),
+    ],
+)
+def test_of_tables_that_the_run_did_not_make_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], made: list[str], unknown: set[str], says: str
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    print_summary(settings, {name: [DAY] for name in made}, DAY, DAY)
+    table = capsys.readouterr().out
+    assert says in table
+    assert not any(claim in table for claim in ("0 sessions", "0 experiments", "0 rejected", "none US dollars"))
+    print_summary(settings, {name: [DAY] for name in made}, DAY, DAY, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    sums = ("sessions", "rejected", "experiments", "unpriced", "total_cost")
+    assert {name for name in sums if told[name] is None} == unknown
+
+
 def test_datasets_go_by_their_current_names_else_by_what_experiments_say_and_programs_get_the_ids(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,6 +279,17 @@ def test_at_80_columns_counts_go_first_and_names_are_never_broken(
     assert name in out
     assert all(word in out for word in kept)
     assert not any(word in out for word in lost)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    columns, row = ("Name", "Start (UTC)", "Dataset", "Cost"), ("2026-03-02 12:00", "da7a5e70", "$12.50")
+    print_table(columns, [("x" * 300, *row), ("short", *row)], width=80)
+    out = capsys.readouterr().out
+    assert all(out.count(cell) == 2 for cell in row)
+    assert "\N{HORIZONTAL ELLIPSIS}  2026" in out
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from sessions_pipeline.errors import ApiError, NotReadError, SettingError
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.focus import focus_costs
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -37,6 +38,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 )
 
 DAY = TODAY
+MONTH, NEXT = DAY.replace(day=1), DAY.replace(month=DAY.month + 1)
 
 
 class Clock:
@@ -104,6 +106,23 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: 
     assert (told["missing"], told["rests_on_kept_readings"], told["kept_cost"]) == (1, 2, "2.500000000000000000")
     assert told["total_cost"] == "3.75"
     assert raw["readings_kept"] >= 2
+
+
+def test_a_day_without_sessions_counts_as_over_once_it_is_read_after_its_end(tmp_path: Path, clock: Clock) -> None:
+    def is_over() -> tuple[bool, bool]:
+        stored = lake_at(tmp_path).load(DAILY_COST_BY_REFERENCE_DATASET, DAY)
+        assert stored is not None
+        return stored.metadata["is_day_over"] == "true", DAY not in focus_costs(lake_at(tmp_path), MONTH, NEXT).unread
+
+    with running_sandbox(texts=[]) as sandbox:
+        clock.read(sandbox, tmp_path, DAY)
+        assert is_over() == (False, False)
+        clock.time += timedelta(days=1)
+        clock.read(sandbox, tmp_path, DAY)
+        assert is_over() == (True, True)
+        before = files(tmp_path / "raw_sessions")
+        clock.read(sandbox, tmp_path, DAY)
+        assert files(tmp_path / "raw_sessions") == before
 
 
 def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(data_root: DataRoot, clock: Clock) -> None:

@@ -118,7 +118,12 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
         (b"# \xff", "is no TOML: 'utf-8' codec"),
         ('[budget]\nname = "a"', "budget should be written [[budget]], with two brackets"),
         (f"{BUDGET}\n[[budgets]]", "budgets is no key; write budget"),
+        ('[[budgets]]\nname = "a"', "budgets is no key; write budget"),
+        (BUDGET.replace("limit", "limt"), "budget 1: limt is no key; write limit"),
         ("", "budget is missing"),
+        (f'{BUDGET}dataset = ""', "budget 1: dataset should have at least 1 character"),
+        (f'{BUDGET}workspace = ""', "budget 1: workspace should have at least 1 character"),
+        (f'{BUDGET}attribute = "a,b"\nvalue = "x"', "budget 1: 'a,b' has a comma, and costs can't be summed by such"),
         (f"{BUDGET}warnat = 1", "budget 1: warnat is no key; write warn_at"),
         (f"{BUDGET}colour = 1", "budget 1: colour is no key; write name or limit or period or"),
         ('[[budget]]\nname = "a"\nperiod = "day"', "budget 1: limit is missing"),
@@ -227,6 +232,14 @@ def test_days_that_were_not_read_or_not_to_their_end_are_said_and_make_a_sum_unk
     assert status.caveats.endswith("never read")
 
 
+def test_a_day_without_sessions_was_not_read_to_its_end_either(costs: Costs) -> None:
+    at = datetime(2026, 3, 16, 12, tzinfo=UTC)
+    costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, at, workspaces=()))
+    assert costs.status().unread == (MONDAY,)
+    costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=()))
+    assert costs.status(workspace=TENANT).unread == ()
+
+
 def test_what_is_known_to_be_too_much_is_exceeded_whatever_else_is_unknown(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "500"), read_at=datetime(2026, 3, 16, 12, tzinfo=UTC))
     status = costs.status()
@@ -262,6 +275,9 @@ def test_a_budget_is_about_a_workspace_that_was_read(costs: Costs) -> None:
     assert costs.status(workspace=OTHER_TENANT.upper()).used == 2
     with pytest.raises(SettingError, match=f"nowhere was never read; write {TENANT} or {OTHER_TENANT}"):
         costs.status(workspace="nowhere")
+    costs.lake.write_file(f"_readings/start_date={TODAY}.json", reading(TODAY, workspaces=[TENANT]))
+    assert costs.status(workspace=TENANT).unread == ()
+    assert costs.status(workspace=OTHER_TENANT).unread == (TODAY,)
 
 
 def test_a_budget_is_about_an_attribute_and_knows_no_day_that_was_not_summed_by_it(costs: Costs) -> None:

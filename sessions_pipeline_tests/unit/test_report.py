@@ -352,7 +352,7 @@ def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
     assert "Judge calls are not counted" in text
     assert f"At the last try, {TENANT}: the API ignores it." in text
     assert text.count("udge calls not counted") >= 8
-    assert "--select judge_cost_by_experiment --from 2025-03-01 --to 2025-03-30" in text
+    assert "--select judge_cost_by_experiment --from 2025-03-30 --to 2025-03-30" in text
 
 
 def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> None:
@@ -409,7 +409,7 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None
 
 def test_without_usage_by_project_the_page_says_how_to_measure_it() -> None:
     html = build_report(report_of(daily(FIRST, 1, "5"), projects=None))
-    assert "--select daily_cost_by_project --from 2025-03-01 --to 2025-03-30" in words(html)
+    assert "--select daily_cost_by_project --from 2025-03-30 --to 2025-03-30" in words(html)
 
 
 def test_names_stay_text_wherever_they_stand() -> None:

@@ -1,5 +1,6 @@
 """What the report reads of a lake, whole or not, and how it says what it could not read."""
 
+import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,9 +14,14 @@ from sessions_pipeline.outputs.report import budgets_or_problem, read_report_dat
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_ATTRIBUTE,
+    DAILY_COST_BY_REFERENCE_DATASET,
+    REJECTED_SESSIONS,
+    SESSIONS,
+)
 from sessions_pipeline.tables.readings import Reading, dump_readings
-from sessions_pipeline_tests.builders import TENANT, table_of
+from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, table_of
 from sessions_pipeline_tests.builders_report import by_attribute, daily
 
 FIRST, LAST = date(2025, 3, 10), date(2025, 3, 12)
@@ -84,6 +90,30 @@ def test_rejected_records_are_counted_by_day_and_without_one(lake: Lake) -> None
     assert read_report_data(lake, FIRST, LAST).rejected == {FIRST: 2, None: 1}
 
 
+def test_nothing_is_called_fine_on_days_without_the_tables_that_would_say_otherwise(lake: Lake) -> None:
+    data = read_report_data(lake, FIRST, LAST)
+    assert told(data)["unexamined"].startswith("3 days without the tables sessions and rejected_sessions")
+    assert {"problems", "rejected", "kept"}.isdisjoint(caveat.key for caveat in caveats(data))
+    for day in data.days:
+        replace(lake, SESSIONS, day, [], {})
+        replace(lake, REJECTED_SESSIONS, day, [], {})
+    data = read_report_data(lake, FIRST, LAST)
+    assert {"problems", "rejected", "kept"} <= {caveat.key for caveat in caveats(data) if caveat.fine}
+    assert "unexamined" not in told(data)
+
+
+def test_days_on_which_a_workspace_was_not_read_are_said(lake: Lake) -> None:
+    nobodys, both = (
+        dataclasses.replace(NOTE, workspaces=()),
+        dataclasses.replace(NOTE, workspaces=(TENANT, OTHER_TENANT)),
+    )
+    lake.write_file(f"_readings/start_date={FIRST}.json", dump_readings([nobodys]).encode())
+    assert "workspaces" not in told(read_report_data(lake, FIRST, LAST))
+    lake.write_file(f"_readings/start_date={LAST}.json", dump_readings([both]).encode())
+    said = f"A workspace was not read on 1 day Nothing is known of {OTHER_TENANT} on 11 Mar 2025."
+    assert told(read_report_data(lake, FIRST, LAST))["workspaces"] == said
+
+
 def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake: Lake) -> None:
     for day, keys in ((FIRST, '["git.branch"]'), (LAST, '["models", "git.branch"]')):
         rows = [by_attribute(day, 1, "main", "1.5")]
@@ -103,9 +133,9 @@ def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp
         budgets = budgets_or_problem(lake, settings, READ_AT)
         return Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", budgets=budgets)).read_text()
 
-    file.write_text('[[budget]]\nname = "<b>all"\nlimit = 4.00\nperiod = "week"\n')
+    file.write_text('[[budget]]\nname = "<b>all\\u001b"\nlimit = 4.00\nperiod = "week"\n')
     html = page()
-    assert '<tr data-budget="&lt;b&gt;all">' in html
+    assert '<tr data-budget="&lt;b&gt;all\N{SYMBOL FOR ESCAPE}">' in html
     assert '<td class="n">112.5 %</td>' in html
     assert "<em>exceeded</em>" in html
     file.write_text('[[budget]]\nname = "all"\nlimit = "much"\nperiod = "week"\n')

@@ -16,7 +16,6 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.budgets import budget_statuses, load_budgets
 from sessions_pipeline.outputs.read import (
     dataset_names,
-    is_over,
     judge_readings,
     judge_rows,
     last_readings,
@@ -35,7 +34,8 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSIONS,
 )
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings
+from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
+from sessions_pipeline.tables.readings import Reading
 
 REPORT_FILE = "reports/cost.html"
 # What a manager looks at; the period before it is read too, for comparison.
@@ -86,6 +86,8 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     daily = rows_of(costs)
     names = dataset_names(lake, daily, read)
     rejected = stored_days(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    sessions = stored_days(lake, SESSIONS, inside, DOUBTFUL_COLUMNS)
+    notes = {day: last_readings(lake, day) for day in inside}
     return ReportData(
         first=first,
         last=last,
@@ -95,16 +97,26 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         experiments=rows_of(stored_days(lake, EXPERIMENT_SUMMARY, inside)),
         projects=rows_of(stored_days(lake, DAILY_COST_BY_PROJECT, usage), "usage_date") if usage else None,
         rejected=Counter(row["start_date"] for row in rows_of(rejected)),
-        doubtful=doubtful([stored.rows for stored in stored_days(lake, SESSIONS, inside, DOUBTFUL_COLUMNS).values()]),
+        doubtful=doubtful([stored.rows for stored in sessions.values()]),
+        unexamined=frozenset(inside) - (rejected.keys() & sessions.keys()),
         days_read=frozenset(read),
-        unfinished=frozenset(day for day in read if day in costs and not is_over(costs[day])),
+        unfinished=frozenset(day for day in read if (of := costs.get(day)) and not was_over(of.rows, of.metadata)),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
-        readings={day: found[-1].fetched_at for day in inside if (found := last_readings(lake, day))},
+        readings={day: found[-1].fetched_at for day, found in notes.items() if found},
+        unread_of=_unread_of(notes),
         judges=judge_rows(lake, inside),
         judge_readings=judge_readings(lake),
         budgets=budgets,
     )
+
+
+def _unread_of(notes: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
+    """The days on which a workspace of others was not read; a reading that saw no session may be of any."""
+    read = {day: {name for one in found for name in one.workspaces or ("",)} for day, found in notes.items() if found}
+    known = sorted(set[str]().union(*read.values()) - {""})
+    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
+    return {name: unread for name, unread in days.items() if unread}
 
 
 def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets:

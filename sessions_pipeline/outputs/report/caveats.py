@@ -9,6 +9,9 @@ from sessions_pipeline.outputs.formatting import day as day_text
 from sessions_pipeline.outputs.formatting import day_ranges, money, plural, visible
 from sessions_pipeline.outputs.report.data import ReportData
 
+# What the tables sessions and rejected_sessions say.
+EXAMINED = {"problems", "rejected", "kept"}
+
 
 class Caveat(NamedTuple):
     """One thing to know before trusting a number. `fine` is False where the reader should look."""
@@ -20,8 +23,9 @@ class Caveat(NamedTuple):
 
 
 def caveats(data: ReportData) -> list[Caveat]:
-    """The caveats, what needs a look first. Always the same ones, so that what is fine is said, too."""
-    return sorted(_caveats(data), key=lambda caveat: caveat.fine)
+    """The caveats, what needs a look first. Always the same ones, so that what is known to be fine is said, too."""
+    known = [one for one in _caveats(data) if not (data.unexamined and one.fine and one.key in EXAMINED)]
+    return sorted(known, key=lambda caveat: caveat.fine)
 
 
 def _caveats(data: ReportData) -> Iterator[Caveat]:
@@ -65,6 +69,13 @@ def _days(data: ReportData) -> Iterator[Caveat]:
     else:
         headline = f"All {asked} days were read" if asked > 1 else "The day was read"
         yield Caveat("unread", True, headline, "A day without a row had no experiments.")
+    for workspace, days in data.unread_of.items():
+        headline = f"A workspace was not read on {plural(len(days), 'day')}"
+        yield Caveat("workspaces", False, headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
+    if data.unexamined:
+        text = f"What was rejected or left out there is not known: {day_ranges(data.unexamined)}."
+        headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"
+        yield Caveat("unexamined", False, headline, text)
     if late:
         was = "was not over when it was" if len(late) == 1 else "were not over when they were"
         headline = "The last day is not complete" if late == [data.last] else f"{plural(len(late), 'day')} not complete"
