@@ -14,8 +14,8 @@ from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.dataset_names import dataset_names
-from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
-from sessions_pipeline.outputs.judges import whole_costs
+from sessions_pipeline.outputs.formatting import EXACT, dataset_labels, day_ranges
+from sessions_pipeline.outputs.judges import judge_rows
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import EXPERIMENT_SUMMARY, SESSIONS, TABLES, Table
 from sessions_pipeline.validation.types import MONEY
@@ -97,10 +97,12 @@ def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
 
 def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
     """With `judge_cost` and `whole_cost` behind the experiments' own; null where judges' cost is not known."""
-    costs = {(one.tenant_id, one.id): one for one in whole_costs(lake, days)}
-    found = [
-        costs[key] for key in zip(rows.column("tenant_id").to_pylist(), rows.column("id").to_pylist(), strict=True)
+    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judge_rows(lake, days)}
+    own, *keys = (rows.column(name).to_pylist() for name in ("total_cost", "tenant_id", "id"))
+    judges = [judged.get(key) for key in zip(*keys, strict=True)]
+    whole = [
+        None if one is None or other is None else EXACT.add(one, other) for one, other in zip(own, judges, strict=True)
     ]
     place = rows.schema.get_field_index("total_cost") + 1
-    rows = rows.add_column(place, "whole_cost", pa.array([one.whole for one in found], MONEY))
-    return rows.add_column(place, "judge_cost", pa.array([one.judges for one in found], MONEY))
+    rows = rows.add_column(place, "whole_cost", pa.array(whole, MONEY))
+    return rows.add_column(place, "judge_cost", pa.array(judges, MONEY))
