@@ -152,7 +152,7 @@ def budget(*, check: bool, as_json: bool) -> None:
     if check and exceeded:
         raise BudgetExceededError(f"beyond the limit: {', '.join(exceeded)}")
     if check and unknown:
-        raise SessionsPipelineError(f"can't be known, read these days first: {', '.join(unknown)}")
+        raise SessionsPipelineError(f"can't be known, for the reasons above: {', '.join(unknown)}")
 
 
 FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output january.parquet"

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import sessions_pipeline
@@ -14,6 +15,7 @@ from sessions_pipeline.errors import LakeError, NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
+    EXPERIMENT_SUMMARY,
     JUDGE_COST_BY_EXPERIMENT,
     REFERENCE_DATASETS,
     TABLES,
@@ -121,6 +123,15 @@ def test_an_experiment_has_its_judges_and_the_whole_beside_its_own_cost(tmp_path
     assert costs.loc[uuid(11)].tolist() == [Decimal("0.2"), COST, Decimal("12345678901234567890.323456789012345678")]
     assert costs.loc[uuid(12)].tolist() == [Decimal("0.375"), None, None]
     assert costs.loc[uuid(1)].tolist() == [Decimal("0.175"), None, None]
+    # One whose start time has changed stands on two days, each time with what it cost by then.
+    lake = Lake.open(str(tmp_path), query={})
+    lake.replace(EXPERIMENT_SUMMARY, FIRST, lake.read(EXPERIMENT_SUMMARY, DAYS[1]), {})
+    moved = lake.read(EXPERIMENT_SUMMARY, DAYS[1]).to_pylist()
+    dearer = pa.Table.from_pylist([{**row, "total_cost": Decimal(7)} for row in moved], EXPERIMENT_SUMMARY.schema)
+    lake.replace(EXPERIMENT_SUMMARY, DAYS[1], dearer, {})
+    found = sessions_pipeline.read("experiment_summary", FIRST, DAYS[1], root=tmp_path).to_pylist()
+    whole = [row["whole_cost"] - COST for row in found if row["id"] == uuid(11)]
+    assert whole == [Decimal("0.2"), Decimal(7)]
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_check_ends_with_3_beyond_the_limit_with_1_where_that_is_not_known_and_e
     command("--check", spent="399")
     with pytest.raises(BudgetExceededError, match="beyond the limit: all") as exceeded:
         command("--check", spent="401")
-    with pytest.raises(SessionsPipelineError, match="can't be known, read these days first: all") as unknown:
+    with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
         command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
 
