@@ -119,7 +119,7 @@ def _folder() -> Iterator[Path]:
     """A home of its own for one contender, with a Dagster instance as we ship it."""
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
     (folder / "dagster").mkdir()
-    shutil.copy(HERE.parent / "dagster.yaml", folder / "dagster")
+    shutil.copy(HERE.parent / "sessions_pipeline" / "orchestration" / "dagster.yaml", folder / "dagster")
     try:
         yield folder
     finally:

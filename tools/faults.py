@@ -158,7 +158,7 @@ def main() -> int:
     wanted = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
     unnoticed = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("sessions_pipeline", "sessions_pipeline_tests", "docs", "pyproject.toml", "dagster.yaml"):
+        for name in ("sessions_pipeline", "sessions_pipeline_tests", "docs", "pyproject.toml"):
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, Path(folder) / name)
         for number in wanted:

@@ -50,7 +50,7 @@ def main() -> None:
         hint = f" (see `{context.command_path} --help`)" if context else ""
         status = _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        status = _fail("stopped; the days that were finished stay written", 1)
+        status = _fail("stopped", 1)
     except BrokenPipeError:
         sys.stderr.close()
         status = 1

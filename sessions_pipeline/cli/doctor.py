@@ -43,15 +43,17 @@ def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
         ("data root", _data_root),
         ("Dagster", _dagster),
     ]
-    failed = 0
+    failed, advice = 0, ""
     for name, check in checks:
         try:
-            found, mark = check(settings), "ok"
+            found, _, more = check(settings).partition("\n\n")
+            advice, mark = advice + more, "warn" if more else "ok"
         except SessionsPipelineError as error:
             failed += 1
             found, mark = " ".join(str(error).split()), "FAIL"
         for line in found.splitlines():
             click.echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}")
+    click.echo("\n" * bool(advice) + advice, nl=False)
     if failed:
         raise SessionsPipelineError(f"{failed} of {len(checks)} checks failed; the lines above say what to do")
 
@@ -145,12 +147,13 @@ def _data_root(settings: Settings) -> str:
 
 
 def _dagster(settings: Settings) -> str:
+    """What is found; after an empty line, what is to be copied."""
     from sessions_pipeline.orchestration import slow_storage
 
     home = settings.dagster_home
     if not home:
         return "DAGSTER_HOME is not set: `materialize` keeps no history"
-    if not Path(home).is_dir():
+    if not Path(home).is_absolute() or not Path(home).is_dir():
         raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")
     try:
         slow = slow_storage(home)

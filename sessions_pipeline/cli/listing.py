@@ -74,7 +74,10 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
         return SessionsQuery.model_validate(given)
     except ValidationError as error:
         place, problem = first_problem(error)
-        raise UsageError(f"--{place.partition('.')[0].replace('_', '-')}: {problem}") from None
+        option = place.partition(".")[0].replace("_", "-")
+        if "valid UUID" in problem:
+            problem = f"give the {'session' if option == 'id' else 'dataset'}'s id (a UUID)"
+        raise UsageError(f"--{option}: {problem}") from None
 
 
 def _print_sessions(payloads: list[str], most: int | None, stats: tuple[str, ...]) -> None:

@@ -31,7 +31,7 @@ class _Date(click.DateTime):
             raise click.BadParameter(f"{value} is no {self.expected}", ctx, param) from None
 
 
-DAY, MONTH = _Date("%Y-%m-%d", "day", "2026-01-31"), _Date("%Y-%m", "month", "2026-01")
+DAY, MONTH = _Date("%Y-%m-%d", "day YYYY-MM-DD", "2026-01-31"), _Date("%Y-%m", "month YYYY-MM", "2026-01")
 
 
 def past(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:

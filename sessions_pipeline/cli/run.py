@@ -1,12 +1,15 @@
 """One Dagster run in this process, with a progress bar on a terminal."""
 
+import difflib
 import logging
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dagster as dg
 import sqlalchemy as db
@@ -46,10 +49,19 @@ def run_days(
     Raises:
         SessionsPipelineError: what went wrong, in one line.
     """
-    home = settings.dagster_home
-    with _open_instance(home) as instance, progress_bar((last - first).days + 1) as on_day, _naming(home):
+    home, finished = settings.dagster_home, set[date]()
+    with _open_instance(home) as instance, progress_bar((last - first).days + 1) as progress, _naming(home):
+
+        def on_day(day: date) -> None:
+            finished.add(day)
+            progress(day)
+
         made_with = Pipeline(settings, on_day=on_day, **pipeline)
-        result = execute(made_with, first, last, instance=instance, select=select)
+        try:
+            result = execute(made_with, first, last, instance=instance, select=select)
+        except KeyboardInterrupt:
+            stay = "the days that were finished stay written" if finished else "no day was finished"
+            raise SessionsPipelineError(f"stopped; {stay}") from None
     made: dict[dg.AssetKey, set[date]] = {key: set() for key in result.job_def.asset_layer.selected_asset_keys}
     for event in result.get_asset_materialization_events():
         if event.asset_key is not None and event.partition:
@@ -64,7 +76,7 @@ def execute(
 
     Raises:
         SessionsPipelineError: what went wrong, in one line.
-        KeyboardInterrupt: the run was interrupted.
+        KeyboardInterrupt: the run was interrupted, and counts as canceled.
     """
     repository = build_definitions(pipeline).get_repository_def()
     if select is None and pipeline.as_of is None:
@@ -72,26 +84,31 @@ def execute(
     else:
         job = repository.get_implicit_global_asset_job_def()
         chosen = _selected(select or "*", job, without=OF_THE_PRESENT if pipeline.as_of else ())
+    run_id, tags = str(uuid4()), range_tags(first, last)
     try:
         return job.execute_in_process(
-            instance=instance, run_config=QUIET, tags=range_tags(first, last), asset_selection=chosen
+            instance=instance, run_config=QUIET, tags=tags, asset_selection=chosen, run_id=run_id
         )
-    except dg.DagsterExecutionInterruptedError:
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        # Dagster leaves it failed, or not started where it had not begun.
+        if run := instance.get_run_by_id(run_id):
+            instance.report_run_canceled(run, "Stopped by Ctrl-C.")
         raise KeyboardInterrupt from None
 
 
 def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
-    try:
+    graph, keys = job.asset_layer.asset_graph, set[dg.AssetKey]()
+    # Dagster's parser raises errors of many kinds, which speak of its own classes.
+    with suppress(Exception):
         # Dagster warns of its own parser's "*".
         selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
-        keys = selection.resolve(job.asset_layer.asset_graph)
-    except Exception as error:  # noqa: BLE001 - Dagster's parser raises errors of many kinds
-        raise UsageError(f"--select {select}: {str(error).splitlines()[0]}") from None
-    keys -= {dg.AssetKey(name) for name in without}
+        keys = set(selection.resolve(graph)) - {dg.AssetKey(name) for name in without}
     if not keys:
-        raise UsageError(
-            f"--select {select}: matches no asset; run `dagster asset list -m sessions_pipeline.definitions`"
-        )
+        names = [key.to_user_string() for key in graph.get_all_asset_keys()]
+        close = [name for word in re.findall(r"\w+", select) for name in difflib.get_close_matches(word, names, n=1)]
+        listed = "run `dagster asset list -m sessions_pipeline.definitions`"
+        meant = f"did you mean {close[0]}?" if close and close[0] not in select else listed
+        raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)
 
 

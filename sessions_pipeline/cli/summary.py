@@ -19,10 +19,17 @@ from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.report import REPORT_FILE, budgets_or_problem
 from sessions_pipeline.outputs.spending import Row, Spent, Totals, spent_by
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS, Table
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
+    REJECTED_SESSIONS,
+    SESSIONS,
+    Table,
+)
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
+COUNT_JUDGES = f"Judges   sessions-pipeline materialize … --select {JUDGE_COST_BY_EXPERIMENT.name}"
 IN_JSON = (
     *("first", "last", "used", "share", "forecast", "state", "is_known"),
     *("experiments", "unpriced", "unjudged", "unread", "read_at"),
@@ -58,6 +65,7 @@ def print_summary(
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged = judge_rows(lake, days)
     lines, whole, spent = _lines(rows, days, judged), Totals.of(rows), Spent.of(rows, judged)
+    datasets = _by_period(rows, judged, dict.fromkeys(days, first), set())
     names = dataset_names(lake, rows, days)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
@@ -75,10 +83,11 @@ def print_summary(
     if as_json:
         sums["budgets"] = [_budget_as_json(status) for status in statuses]
         sums |= {"written": dict(sorted(made.items())), "lines": [_as_json(line, names) for line in lines]}
+        sums["datasets"] = [_as_json(line, names) for line in datasets]
         click.echo(json.dumps(sums, indent=2, default=_text))
         return
     if lines:
-        _print_lines(lines, whole, names, by_week=len(days) > WEEK)
+        _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=len(days) > WEEK)
     click.echo(_closing(sums, made))
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
@@ -118,14 +127,20 @@ def _text(value: Decimal | date) -> str:
 def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> list[Line]:
     by_week = len(days) > WEEK
     periods = {day: week_start(day) if by_week else day for day in days}
+    parts = {period for period, read in Counter(periods.values()).items() if by_week and read < WEEK}
+    parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
+    return _by_period(rows, judged, periods, parts)
+
+
+def _by_period(
+    rows: Sequence[Row], judged: Sequence[Row], periods: Mapping[date, date], parts: set[date]
+) -> list[Line]:
+    """A line for each period and dataset, the datasets always in one order: the most expensive of all days first."""
 
     def place(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
-    days_read = Counter(periods.values())
-    parts = {period for period, read in days_read.items() if by_week and read < WEEK}
-    parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
-    groups = defaultdict(list)
+    days_read, groups = Counter(periods.values()), defaultdict(list)
     for row in rows:
         groups[place(row)].append(row)
     spent, of_dataset = spent_by(rows, judged, place), spent_by(rows, (), lambda row: place(row)[1])
@@ -167,7 +182,7 @@ def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> str
         experiments = f"{plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost"
         sessions = f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} ({experiments})"
         lines = [f"{sessions}, {plural(sums['rejected'], 'rejected record')}"]
-    judges, left = "; judge calls not counted", sums["judges_unknown"] + sums["judges_not_measured"]
+    judges, left = f"; judge calls not counted\n{COUNT_JUDGES}", sums["judges_unknown"] + sums["judges_not_measured"]
     if sums["judges_measured"]:
         of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
         judges = f"\nJudges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
@@ -176,7 +191,9 @@ def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> str
     return "\n".join(lines)
 
 
-def _print_lines(lines: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool) -> None:
+def _print_lines(
+    lines: Sequence[Line], datasets: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool
+) -> None:
     labels = dataset_labels([line.key[1] for line in lines], {dataset: name for (_, dataset), name in names.items()})
     tenants = {line.key[0] for line in lines}
 
@@ -185,11 +202,12 @@ def _print_lines(lines: Sequence[Line], whole: Totals, names: Mapping[Key, str],
         measures = count(totals.sessions), count(totals.unpriced), count(totals.tokens), money(totals.cost)
         return period, dataset, *workspace, *measures
 
-    rows, before = [], None
-    for line in lines:
-        period = f"{line.period}{'*' if line.is_part else ''}" if line.period != before else ""
-        rows.append(cells(period, labels[line.key[1]], line.key[0][:SHORT_ID], line.totals))
-        before = line.period
+    rows, before = [], ""
+    periods = [f"{line.period}{'*' if line.is_part else ''}" for line in lines] + ["All days"] * len(datasets)
+    for period, line in zip(periods, (*lines, *datasets), strict=True):
+        shown = period if period != before else ""
+        rows.append(cells(shown, labels[line.key[1]], line.key[0][:SHORT_ID], line.totals))
+        before = period
     workspace = ["Workspace"] if len(tenants) > 1 else []
     period = "Week from" if by_week else "Day (UTC)"
     columns = (period, "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost")

@@ -15,6 +15,7 @@ from typing import Any, Self
 import httpx
 import yaml
 
+from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline_tests.end_to_end.dagster_processes import end, launch_backfill
 from sessions_pipeline_tests.end_to_end.deployment import OURS, REPOSITORY, free_port, until
 
@@ -77,10 +78,10 @@ class Engine:
         self._closing.close()
 
     def _instance(self) -> dict[str, Any]:
-        """The repository's own `dagster.yaml` with the keys of `deploy/celery.yaml`, sized to the workers."""
+        """The shipped `dagster.yaml` with the keys of `deploy/celery.yaml`, sized to the workers."""
         celery = yaml.safe_load((REPOSITORY / "deploy" / "celery.yaml").read_text())
         celery["concurrency"]["runs"]["max_concurrent_runs"] = self.workers
-        return {**yaml.safe_load((REPOSITORY / "dagster.yaml").read_text()), **celery}
+        return {**yaml.safe_load(SHIPPED.read_text()), **celery}
 
     def _start_worker(self, number: int) -> None:
         broker = ("-b", self.broker, "--result-backend", self.broker)

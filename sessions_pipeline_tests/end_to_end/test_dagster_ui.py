@@ -17,6 +17,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 
+from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import Ask, end, launch_backfill
@@ -80,7 +81,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
     folder = tmp_path_factory.mktemp("dagster")
     home, root = folder / "home", folder / "lake"
     home.mkdir()
-    shutil.copy(REPOSITORY / "dagster.yaml", home)
+    shutil.copy(SHIPPED, home)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with running_sandbox() as sandbox, (folder / "log").open("w") as log:

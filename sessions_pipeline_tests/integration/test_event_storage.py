@@ -22,10 +22,9 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from sessions_pipeline.orchestration import STORAGE, slow_storage, storage_in
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_in
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
 
-REPOSITORY = Path(__file__).parents[2]
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
 TABLES = ("raw", "sessions", "costs")
 # What differs by the moment at which a row was written.
@@ -389,7 +388,7 @@ def test_another_signature_gives_the_stock_storage_and_a_warning(tmp_path: Path)
 def test_the_shipped_dagster_yaml_stores_events_this_way_and_in_dagster_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path)
+    shutil.copy(SHIPPED, tmp_path)
     assert STORAGE in (tmp_path / "dagster.yaml").read_text()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with dg.DagsterInstance.get() as instance:
