@@ -105,9 +105,10 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         keys = set(selection.resolve(graph)) - {dg.AssetKey(name) for name in without}
     if not keys:
         names = [key.to_user_string() for key in graph.get_all_asset_keys()]
-        close = [name for word in re.findall(r"\w+", select) for name in difflib.get_close_matches(word, names, n=1)]
+        words = [word for word in re.findall(r"\w+", select) if word not in names]
+        close = [name for word in words for name in difflib.get_close_matches(word, names, n=1)]
         listed = "run `dagster asset list -m sessions_pipeline.definitions`"
-        meant = f"did you mean {close[0]}?" if close and close[0] not in select else listed
+        meant = f"did you mean {close[0]}?" if close else listed
         raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)
 

@@ -19,17 +19,11 @@ from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.report import REPORT_FILE, budgets_or_problem
 from sessions_pipeline.outputs.spending import Row, Spent, Totals, spent_by
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import (
-    DAILY_COST_BY_REFERENCE_DATASET,
-    JUDGE_COST_BY_EXPERIMENT,
-    REJECTED_SESSIONS,
-    SESSIONS,
-    Table,
-)
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS, Table
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
-COUNT_JUDGES = f"Judges   sessions-pipeline materialize … --select {JUDGE_COST_BY_EXPERIMENT.name}"
+COUNT_JUDGES = "Judges   sessions-pipeline materialize … --select judge_cost_by_experiment"
 IN_JSON = (
     *("first", "last", "used", "share", "forecast", "state", "is_known"),
     *("experiments", "unpriced", "unjudged", "unread", "read_at"),
@@ -64,8 +58,7 @@ def print_summary(
     days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged = judge_rows(lake, days)
-    lines, whole, spent = _lines(rows, days, judged), Totals.of(rows), Spent.of(rows, judged)
-    datasets = _by_period(rows, judged, dict.fromkeys(days, first), set())
+    (lines, datasets), whole, spent = _lines(rows, days, judged), Totals.of(rows), Spent.of(rows, judged)
     names = dataset_names(lake, rows, days)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
@@ -81,9 +74,9 @@ def print_summary(
         say(statuses)
         statuses = ()
     if as_json:
-        sums["budgets"] = [_budget_as_json(status) for status in statuses]
-        sums |= {"written": dict(sorted(made.items())), "lines": [_as_json(line, names) for line in lines]}
-        sums["datasets"] = [_as_json(line, names) for line in datasets]
+        sums |= {"budgets": [_budget_as_json(one) for one in statuses], "written": dict(sorted(made.items()))}
+        sums |= {"lines": [_as_json(line, names) for line in lines]}
+        sums |= {"datasets": [_as_json(line, names) for line in datasets]}
         click.echo(json.dumps(sums, indent=2, default=_text))
         return
     if lines:
@@ -124,12 +117,13 @@ def _text(value: Decimal | date) -> str:
     return value.isoformat() if isinstance(value, date) else f"{value:.18f}"
 
 
-def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> list[Line]:
+def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> tuple[list[Line], list[Line]]:
+    """By period and dataset, and by dataset over all days."""
     by_week = len(days) > WEEK
     periods = {day: week_start(day) if by_week else day for day in days}
     parts = {period for period, read in Counter(periods.values()).items() if by_week and read < WEEK}
-    parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
-    return _by_period(rows, judged, periods, parts)
+    together = dict.fromkeys(days, min(days, default=date.min))
+    return _by_period(rows, judged, periods, parts), _by_period(rows, judged, together, set())
 
 
 def _by_period(
@@ -140,6 +134,7 @@ def _by_period(
     def place(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
+    parts = parts | {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     days_read, groups = Counter(periods.values()), defaultdict(list)
     for row in rows:
         groups[place(row)].append(row)

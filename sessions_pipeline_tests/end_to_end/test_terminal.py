@@ -1,19 +1,28 @@
 """The command line on a terminal, on a persistent Dagster instance, and beside a database that others hold."""
 
+import contextlib
 import fcntl
 import os
 import pty
 import re
+import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 
+from sessions_pipeline.orchestration import SHIPPED
+from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.end_to_end.dagster_processes import end
+from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, until
 from sessions_pipeline_tests.faulty_server import running_sandbox
 
 CLI = (sys.executable, "-m", "sessions_pipeline.cli")
@@ -80,3 +89,52 @@ def test_a_database_of_dagster_that_is_away_or_held_is_one_line(trouble: str, tm
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert "DAGSTER_HOME" in result.stderr
     assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("stop", "number"),
+    [(os.killpg, signal.SIGINT), (os.killpg, signal.SIGTERM), (os.kill, signal.SIGTERM)],
+    ids=["Ctrl-C", "TERM to all", "TERM to make alone"],
+)
+def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
+    tmp_path: Path, stop: Callable[[int, int], None], number: signal.Signals
+) -> None:
+    home = tmp_path / "data" / "demo" / "_dagster"
+    home.mkdir(parents=True)
+    shutil.copy(SHIPPED, home)
+    (home.parent / "budgets.toml").touch()
+    (home.parent / "raw_sessions" / f"start_date={TODAY}").mkdir(parents=True)
+    shutil.copy(REPOSITORY / "workspace.yaml", tmp_path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    port, log = free_port(), tmp_path / "log"
+    ports = f"SANDBOX_PORT={free_port()}", f"UI_PORT={port}"
+    make = ("make", "-f", str(REPOSITORY / "Makefile"), "-o", ".venv/.runtime", "dev", "SANDBOX=1", *ports)
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            hearing_ctrl_c(*make), cwd=tmp_path, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        until(lambda: is_up(port), "the UI", log.read_text)
+        stop(process.pid, number)
+        process.wait(60)
+        until(lambda: not is_there(process.pid), "the last process's end", log.read_text)
+    finally:
+        end(process, patience_seconds=0)
+    said = log.read_text()
+    assert said.startswith(f"Dagster UI: http://127.0.0.1:{port}\n")
+    unwanted = ("Segmentation fault", "Traceback", "SupersessionWarning", "Found a dagster", "another terminal")
+    assert [text for text in unwanted if text in said] == []
+
+
+def is_up(port: int) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"http://127.0.0.1:{port}/server_info").status_code == 200
+    return False
+
+
+def is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

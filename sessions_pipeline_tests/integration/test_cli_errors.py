@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -9,17 +10,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import click
+import dagster as dg
 import pytest
 import stamina
 
 from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
+from sessions_pipeline.orchestration import SHIPPED
+from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
@@ -135,11 +140,35 @@ def test_the_doctor_finds_all_well(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_path: Path) -> None:
-    slow = run("doctor", DAGSTER_HOME=str(tmp_path))
-    assert slow.status == 0
-    assert "default storage is ten times slower" in slow.out
     (tmp_path / "dagster.yaml").write_text("telemetry:\n\tenabled: false\n")
     _complains(run("doctor", DAGSTER_HOME=str(tmp_path)), 1, "1 of 5")
+    relative = run("doctor", DAGSTER_HOME=".")
+    _complains(relative, 1, "1 of 5")
+    assert "FAIL  Dagster      DAGSTER_HOME: . must be the absolute path" in relative.out
+
+
+@pytest.mark.parametrize("written", [None, "telemetry: {enabled: false}\n"])
+def test_what_the_doctor_advises_on_slow_storage_can_be_copied_and_helps(
+    run: Run, tmp_path: Path, written: str | None
+) -> None:
+    home = tmp_path / "my home"
+    home.mkdir()
+    if written is not None:
+        (home / "dagster.yaml").write_text(written)
+    slow = run("doctor", DAGSTER_HOME=str(home))
+    assert slow.status == 0
+    checked, advice = slow.out.split("\n\n")
+    *well, warned = checked.splitlines()
+    assert [line.split()[0] for line in well] == ["ok"] * 4
+    assert warned.startswith(f"warn  Dagster      {home}: Dagster's default storage is ten times slower")
+    if written is None:
+        subprocess.run(["/bin/sh", "-c", advice], check=True)
+    else:
+        (home / "dagster.yaml").write_text(written + advice)
+    assert run("doctor", DAGSTER_HOME=str(home)).out.endswith(f"{home}: its storage is not the slow default\n")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert not instance.telemetry_enabled
+        assert isinstance(instance.event_log_storage, KeptEventLog)
 
 
 def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandbox) -> None:
@@ -226,9 +255,11 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         (("--from", "2024-01-01", "--to", "2024-01-02"), "first partition"),
         (_days(0, -1), "future"),
         (_days(0, 2), "swap"),
-        (("--from", "yesterday", "--to", "2026-01-01"), "--from"),
+        (("--from", "25.11.2026", "--to", "2026-11-25"), "25.11.2026 is no day YYYY-MM-DD such as"),
         (("--from", "2026-02-30", "--to", "2026-03-01"), "--from"),
-        ((*_days(), "--select", "no_such_asset"), "no_such_asset"),
+        ((*_days(), "--select", "no_such_asset"), "no_such_asset: matches no asset; run"),
+        ((*_days(), "--select", "daily_cost_by_projects"), "; did you mean daily_cost_by_project?"),
+        ((*_days(), "--select", "sesions+"), "; did you mean sessions?"),
         ((*_days(), "--select", "((("), "--select"),
         (("--from", "2026-01-01"), "--to"),
         ((*_days(), "--as-of", "2999-01-01"), "future"),
@@ -283,6 +314,43 @@ def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("sessions_pipeline.cli.run.run_days", interrupted)
     _complains(run("materialize", *_days()), 1, "stopped")
+
+
+def _interrupted_after_a_day(patch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def bar(_days: int) -> Iterator[Callable[[date], None]]:
+        yield _interrupt
+
+    patch.setattr("sessions_pipeline.cli.run.progress_bar", bar)
+
+
+def _interrupted_before_the_run_began(patch: pytest.MonkeyPatch) -> None:
+    create = dg.DagsterInstance.create_run_for_job
+    patch.setattr(dg.DagsterInstance, "create_run_for_job", lambda *given, **more: _interrupt(create(*given, **more)))
+
+
+def _interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "left"),
+    [
+        (_interrupted_after_a_day, "the days that were finished stay written"),
+        (_interrupted_before_the_run_began, "no day was finished"),
+    ],
+)
+def test_a_run_that_is_interrupted_counts_as_canceled_and_says_what_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interrupted: Callable[..., None], left: str
+) -> None:
+    shutil.copy(SHIPPED, tmp_path)
+    interrupted(monkeypatch)
+    result = run("materialize", *_days(), DAGSTER_HOME=str(tmp_path))
+    _complains(result, 1, f"stopped; {left}")
+    assert bool(list(tmp_path.rglob("*.parquet"))) == ("stay" in left)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        (canceled,) = instance.get_runs()
+    assert canceled.status is dg.DagsterRunStatus.CANCELED
 
 
 def _dotenv(content: bytes) -> Callable[[Path], dict[str, str]]:
@@ -364,6 +432,9 @@ def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) 
         (("list", "--limits", "3"), ("--limit", "list --help")),
         (("list", "--limit", "many"), ("--limit", "should be a valid integer")),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
+        (("list", "--reference-dataset", "golden"), ("--reference-dataset: give the dataset's id (a UUID)",)),
+        (("list", "--id", "nightly"), ("--id: give the session's id (a UUID)",)),
+        (("export", "focus", "--month", "2026-13"), ("2026-13 is no month YYYY-MM such as",)),
         (("report", "--from", "2026-01-01"), ("--to",)),
     ],
 )

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,42 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
     assert "2026-03-02 " in table
     assert "2026-03-09* " in table
     assert "* not the whole week" in table
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_each_dataset_is_summed_over_all_days_the_most_expensive_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
+) -> None:
+    days = [date(2026, 3, 2) + timedelta(days=number) for number in range(count)]
+    costs = {"cheap": ("9", "1"), "costly": ("3", "4"), "unpriced": (None, None)}
+    rows = [
+        daily(day, number, each[day > days[0]], reference_dataset_id=f"d{number}000000-0000-4000-8000-000000000001")
+        for day in days
+        for number, each in enumerate(costs.values())
+    ]
+    settings = lake_of(tmp_path, *rows)
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    start = next(number for number, line in enumerate(lines) if line.startswith("All days"))
+    sums = [9 + (count - 1), 3 + 4 * (count - 1)]
+    order = ["(d0000000)", "(d1000000)"] if sums[0] >= sums[1] else ["(d1000000)", "(d0000000)"]
+    shown = [(re.search(r"\(\w+\)", line), line.split()[-1]) for line in lines[start : start + 3]]
+    assert [(found and found[0], cost) for found, cost in shown] == [
+        (order[0], f"${max(sums)}.00"),
+        (order[1], f"${min(sums)}.00"),
+        ("(d2000000)", "unknown"),
+    ]
+    # In each period the datasets come in the same order.
+    places = re.findall(r"\(d\d000000\)", "\n".join(lines[:start]))
+    assert places == [*order, "(d2000000)"] * (len(places) // 3)
+    assert next(line for line in lines if line.startswith("Total")).split()[-1] == f"${sum(sums)}.00"
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1], as_json=True)
+    told = json.loads(capsys.readouterr().out)["datasets"]
+    assert [(f"({one['reference_dataset_id'][:8]})", one["cost"], one["days"]) for one in told] == [
+        (order[0], str(max(sums)), count),
+        (order[1], str(min(sums)), count),
+        ("(d2000000)", None, count),
+    ]
 
 
 @pytest.mark.parametrize(

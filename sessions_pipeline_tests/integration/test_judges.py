@@ -485,7 +485,9 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
         print_summary(pipeline.settings, {DAILY.name: days}, *days, **more)
         return capsys.readouterr().out
 
-    assert " US dollars; judge calls not counted\n" in summary()
+    how = "Judges   sessions-pipeline materialize … --select judge_cost_by_experiment"
+    assert f" US dollars; judge calls not counted\n{how}\n" in summary()
+    assert len(how) <= 80
     told = json.loads(summary(as_json=True))
     assert (told["judge_cost"], told["judges_measured"]) == (None, 0)
     assert told["judges_not_measured"] == told["experiments"] > 5

@@ -170,7 +170,7 @@ def test_a_run_that_is_interrupted_ends_at_once_in_one_line(tmp_path: Path) -> N
             _, said = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "Traceback" not in said
-    assert said.strip().splitlines()[-1] == "sessions-pipeline: stopped; the days that were finished stay written"
+    assert said.strip().splitlines()[-1] == "sessions-pipeline: stopped; no day was finished"
     assert stray(root) == []
 
 
