@@ -57,9 +57,8 @@ def print_summary(
 
     days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
-    judged = judge_rows(lake, days)
+    judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
     (lines, datasets), whole, spent = _lines(rows, days, judged), Totals.of(rows), Spent.of(rows, judged)
-    names = dataset_names(lake, rows, days)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
         "sessions": rows_of(SESSIONS),
