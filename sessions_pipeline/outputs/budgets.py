@@ -119,8 +119,9 @@ class BudgetStatus:
 
     @property
     def notes(self) -> str:
-        """What is said below the amounts: the outlook if it is bad, and the caveats."""
-        return "; ".join(filter(None, (self.outlook if self.is_heading_over else "", self.caveats)))
+        """What is said below the amounts: the outlook, if it is worse than the state, and the caveats."""
+        is_worse = self.is_heading_over and self.state != "exceeded"
+        return "; ".join(filter(None, (self.outlook if is_worse else "", self.caveats)))
 
     @property
     def headline(self) -> str:
