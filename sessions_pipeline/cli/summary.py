@@ -80,14 +80,18 @@ def print_summary(
     if lines:
         _print_lines(lines, whole, names, by_week=len(days) > WEEK)
     click.echo(_closing(sums, made))
+    _print_budget_lines(statuses)
+    click.echo(f"Parquet  {settings.absolute_data_root}")
+    if "cost_report" in made:
+        click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _print_budget_lines(statuses: Sequence[BudgetStatus]) -> None:
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
         click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
         if status.caveats:
             click.echo(f"         {status.caveats}")
-    click.echo(f"Parquet  {settings.absolute_data_root}")
-    if "cost_report" in made:
-        click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
 
 
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:

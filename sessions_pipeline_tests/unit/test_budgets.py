@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.cli import cli
+from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.budget_file import Budget, load_budgets
@@ -369,9 +370,9 @@ def command(costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     """`budget` on this lake as of today, with a file of one budget."""
     today = datetime.now(UTC)
 
-    def run(*arguments: str, spent: str | None = None, read_at: datetime = today) -> None:
+    def run(*arguments: str, spent: str | None = None, read_at: datetime = today, keys: str = "") -> None:
         costs.put(today.date(), *([daily(None, 1, spent)] if spent else []), read_at=read_at)
-        text = BUDGET.replace("month", "day")
+        text = BUDGET.replace("month", "day") + keys
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("SESSIONS_PIPELINE_BUDGETS", str(settings_of(tmp_path, text).budgets))
         monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", str(costs.root))
@@ -397,6 +398,27 @@ def test_check_ends_with_3_beyond_the_limit_with_1_where_that_is_not_known_and_e
     with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
         command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
+
+
+def test_check_ends_with_1_where_judges_that_count_were_not_measured(
+    command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all"):
+        command("--check", spent="1", keys="include_judges = true")
+    printed = capsys.readouterr().out
+    assert "unknown" in printed
+    assert "materialize --select judge_cost_by_experiment --from" in printed
+    with pytest.raises(BudgetExceededError):
+        command("--check", spent="401", keys="include_judges = true")
+
+
+def test_the_summary_says_what_a_budgets_sum_does_not_hold(
+    costs: Costs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})
+    print_summary(settings, {}, TODAY, TODAY)
+    [_, below] = capsys.readouterr().out.partition("Budget   all: unknown of $400.00")[2].splitlines()[:2]
+    assert below.startswith("         not read to the end: ")
 
 
 def test_without_a_file_the_command_says_how_to_write_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
