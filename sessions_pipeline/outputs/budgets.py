@@ -97,14 +97,15 @@ class BudgetStatus:
         return "; ".join([*said, self.unseen] if self.unseen else said)
 
     def _unjudged(self, of: str) -> str:
-        days = (
-            f"--from {self.first} --to {self.last if self.read_at is None else min(self.last, utc_day(self.read_at))}"
-        )
-        command = f"; `sessions-pipeline materialize --select judge_cost_by_experiment {days}` measures judges"
-        late = (
-            f"; {self.too_old:,d} started over {YOUNG.days} days ago, too late to be measured" if self.too_old else ""
-        )
-        return f"judges of {self.unjudged:,d} {of} not measured{late}{command * (self.too_old < self.unjudged)}"
+        said = [f"judges of {self.unjudged:,d} {of} not measured"]
+        if self.too_old:
+            said.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
+        if self.too_old < self.unjudged:
+            last = min(self.last, utc_day(self.read_at)) if self.read_at else self.last
+            days = f"--from {self.first} --to {last}"
+            others = "the others" if self.too_old else "them"
+            said.append(f"`sessions-pipeline materialize --select judge_cost_by_experiment {days}` measures {others}")
+        return "; ".join(said)
 
     @property
     def is_heading_over(self) -> bool:

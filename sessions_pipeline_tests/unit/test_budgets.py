@@ -314,7 +314,7 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     assert (status.used, status.unjudged) == (Decimal("1.75"), 2)
     assert (status.state, status.is_known, status.too_old) == ("unknown", False, 0)
     assert "judges of 2 of 4 experiments not measured" in status.caveats
-    assert "--select judge_cost_by_experiment --from 2026-03-01 --to 2026-03-20` measures" in status.caveats
+    assert "--select judge_cost_by_experiment --from 2026-03-01 --to 2026-03-20` measures them" in status.caveats
     # Beyond the limit it is by what is known.
     assert costs.status(include_judges=True, limit=1).state == "exceeded"
 
@@ -329,7 +329,7 @@ def test_judges_that_are_too_old_to_be_measured_leave_a_budget_unknown_and_are_s
     costs.put(date(2026, 3, 2), daily(None, 1, "1", session_count=2))
     status = costs.status(include_judges=True)
     assert (status.state, status.too_old) == ("unknown", 2)
-    said = "judges of 2 of 2 experiments not measured; 2 started over 14 days ago, too late to be measured"
+    said = "judges of 2 of 2 experiments not measured; 2 of them started over 14 days ago, too late to be measured"
     assert status.caveats == said
     costs.put(TODAY, daily(None, 1, "1"))
     assert costs.status(include_judges=True).caveats.startswith(
