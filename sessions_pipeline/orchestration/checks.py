@@ -11,7 +11,8 @@ from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.budgets import budget_statuses, load_budgets
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.process_day import day_tables
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
