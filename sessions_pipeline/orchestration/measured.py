@@ -111,7 +111,12 @@ def measure_judges(
     facts, night = measure(pipeline, context.log.warning)
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
     metadata = {**facts, **msgspec.to_builtins(night)}
-    broken = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, metadata={"which": ", ".join(below)})
+    broken = dg.AssetCheckResult(
+        passed=not below,
+        check_name=ADD_UP,
+        description=f"{len(below)} workspaces found. Where there are any, costs with judges may be too high; own costs hold.",
+        metadata={"which": ", ".join(below)},
+    )
     yield dg.MaterializeResult(metadata=metadata, check_results=[broken])
 
 
