@@ -114,7 +114,7 @@ def measure_judges(
     broken = dg.AssetCheckResult(
         passed=not below,
         check_name=ADD_UP,
-        description=f"{len(below)} workspaces found. Where there are any, costs with judges may be too high; own costs hold.",
+        description=f"{len(below)} workspaces found. In these, costs with judges may be too high; own costs hold.",
         metadata={"which": ", ".join(below)},
     )
     yield dg.MaterializeResult(metadata=metadata, check_results=[broken])
