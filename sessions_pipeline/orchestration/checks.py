@@ -97,8 +97,8 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
 
 def _said(check: Check, result: CheckResult) -> str:
     """What was found; where the promise is broken also what that means for costs, and what to do."""
-    found = f"found in {result.counts['days']:,} days."
-    return f"{len(result.broken):,} {found} {check.otherwise}" if result.broken else f"Nothing {found}"
+    days = f"{result.counts['days']:,} days."
+    return f"{len(result.broken):,} found in {days} {check.otherwise}" if result.broken else f"Kept on all {days}"
 
 
 def _shown(result: CheckResult) -> dict[str, Any]:
