@@ -59,7 +59,7 @@ def experiments(day: DayTables, columns: Sequence[str]) -> pa.Table:
 @check(
     SESSIONS,
     "Every session is in the lake once.",
-    "Their costs count twice; materialize their days again.",
+    "Costs count twice; read their days again.",
     reads={SESSIONS: ("id",)},
 )
 def session_ids_are_unique(day: DayTables) -> CheckResult:
