@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.outputs.budgets import Budget, BudgetStatus
+from sessions_pipeline.outputs.budget_file import Budget
+from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.report import DOUBTFUL_COLUMNS, doubtful
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings

@@ -99,7 +99,7 @@ def _probe(settings: Settings) -> None:
 
 def _settings(settings: Settings) -> str:
     from sessions_pipeline.langsmith.query import parse_narrowing
-    from sessions_pipeline.outputs.budgets import load_budgets
+    from sessions_pipeline.outputs.budget_file import load_budgets
 
     parse_narrowing(settings.query)
     load_budgets(settings)

@@ -79,7 +79,7 @@ def materialize(first: datetime, last: datetime, select: str | None, as_of: date
     with heavy_imports():
         from sessions_pipeline.cli.run import run_days
         from sessions_pipeline.cli.summary import print_summary
-        from sessions_pipeline.outputs.budgets import load_budgets
+        from sessions_pipeline.outputs.budget_file import load_budgets
 
     load_budgets(settings)
     made = run_days(settings, *window, select=select, as_of=as_of)
@@ -125,7 +125,12 @@ def report(first: datetime | None, last: datetime | None, output: Path | None) -
         raise UsageError("give both --from and --to, or neither")
     else:
         days = latest_days(lake)
+    if not lake.is_there:
+        place = settings.absolute_data_root
+        raise NotReadError(f"{place}: no lake is here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
     budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
+    if isinstance(budgets, str):
+        say(budgets)
     click.echo(write_report(lake, *days, output, budgets=budgets))
 
 
@@ -139,7 +144,8 @@ def budget(*, check: bool, as_json: bool) -> None:
     settings = load_settings()
     from sessions_pipeline.cli.summary import print_budgets
     from sessions_pipeline.lake.lake import Lake
-    from sessions_pipeline.outputs.budgets import VARIABLE, budget_statuses, load_budgets
+    from sessions_pipeline.outputs.budget_file import VARIABLE, load_budgets
+    from sessions_pipeline.outputs.budgets import budget_statuses
 
     if not (budgets := load_budgets(settings)):
         lines = 'the lines [[budget]], name = "all experiments", limit = 400.00 and period = "month"'

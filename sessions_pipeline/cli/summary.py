@@ -26,7 +26,7 @@ WEEK = 7
 COUNT_JUDGES = "Judges   sessions-pipeline materialize … --select judge_cost_by_experiment"
 IN_JSON = (
     *("first", "last", "used", "share", "forecast", "state", "is_known"),
-    *("experiments", "unpriced", "unjudged", "unread", "read_at"),
+    *("experiments", "unpriced", "unjudged", "unread", "read_at", "notes"),
 )
 
 
@@ -81,12 +81,18 @@ def print_summary(
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=len(days) > WEEK)
     click.echo(_closing(sums, made))
-    for status in statuses:
-        state = "" if status.state == "ok" else f" - {status.state}"
-        click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
+    _print_budget_lines(statuses)
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _print_budget_lines(statuses: Sequence[BudgetStatus]) -> None:
+    for status in statuses:
+        state = "" if status.state == "ok" else f" - {status.state}"
+        click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
+        if status.caveats:
+            click.echo(f"         {status.caveats}")
 
 
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
@@ -102,8 +108,8 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
     print_table(columns, rows, drop=("Period", "Forecast"))
     for one in statuses:
-        if one.caveats:
-            click.echo(f"{visible(one.budget.name)}: {one.caveats}")
+        if one.notes:
+            click.echo(f"{visible(one.budget.name)}: {one.notes}")
 
 
 def _budget_as_json(status: BudgetStatus) -> dict[str, Any]:

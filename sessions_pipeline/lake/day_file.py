@@ -54,7 +54,7 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
         with source:
             rows, metadata = parquet.decode(table, source, columns)
     except parquet.UnreadableError as error:
-        advice = _HISTORY if table.name in _SOURCES else "delete it and materialize it again"
+        advice = _HISTORY if table.name in _SOURCES else f"materialize {table.name} again, from what is stored"
         text = f"{store.uri(key)}: not a readable Parquet file of this table ({error}); {advice}"
         raise BrokenError(text, version) from error
     if metadata is None and table.name == _NEEDS_METADATA:

@@ -61,12 +61,15 @@ def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -
     The metadata is None if another program wrote the file. Without any columns only the end of the file is needed.
 
     Raises:
-        UnreadableError: the file is broken, or lacks a column.
+        UnreadableError: the file is broken, or lacks a column; any of the table's, if none is asked for.
     """
     schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
     rows = Rows(schema)
     try:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            if lacking := sorted({*(schema.names or table.schema.names)} - {*file.schema_arrow.names}):
+                # Read for its metadata alone, too: a file from before a column was added is to be made again.
+                raise UnreadableError(f"without {', '.join(lacking)}")
             for group in range(file.num_row_groups) if schema.names else ():
                 # In this thread: a day's file is so small that others take longer to be told than to read it.
                 found = file.read_row_group(group, columns=schema.names, use_threads=False).select(schema.names)

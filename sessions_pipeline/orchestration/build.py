@@ -38,7 +38,7 @@ REPORTED = (
 @dg.asset(
     name=REPORT,
     deps=[table.name for table in REPORTED],
-    group_name="insight",
+    group_name="report",
     owners=OWNERS,
     kinds={"html"},
     description="One HTML page for people who don't use Dagster: total, trend, the most expensive, caveats.",

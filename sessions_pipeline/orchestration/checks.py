@@ -1,5 +1,6 @@
 """The tables' checks as asset checks: on the days of the run, or on all days when run alone."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
@@ -11,7 +12,8 @@ from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.budgets import budget_statuses, load_budgets
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.process_day import day_tables
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
@@ -42,6 +44,7 @@ def check_tables(
             check_name=check.name,
             passed=results[check.name].passed,
             severity=SEVERITIES[check.severity],
+            description=_said(check, results[check.name]),
             metadata=_shown(results[check.name]),
         )
 
@@ -59,10 +62,12 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
     except SettingError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
-    states = {status.state for status in statuses}
+    states = Counter(status.state for status in statuses)
+    reached = states["warning"] + states["exceeded"]
     return dg.AssetCheckResult(
-        passed=states.isdisjoint({"warning", "exceeded"}),
-        severity=SEVERITIES["error" if "exceeded" in states else "warn"],
+        passed=not reached,
+        severity=SEVERITIES["error" if states["exceeded"] else "warn"],
+        description=f"{reached} of {len(statuses)} budgets have reached their warning or limit; no cost changes by it.",
         metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
     )
 
@@ -89,6 +94,12 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
     return {
         name: CheckResult.merged([*found, CheckResult(counts={"days": len(found)})]) for name, found in results.items()
     }
+
+
+def _said(check: Check, result: CheckResult) -> str:
+    """What was found; where the promise is broken also what that means for costs, and what to do."""
+    days = f"{result.counts['days']:,} days."
+    return f"{len(result.broken):,} found in {days} {check.otherwise}" if result.broken else f"Kept on all {days}"
 
 
 def _shown(result: CheckResult) -> dict[str, Any]:

@@ -111,7 +111,11 @@ def measure_judges(
     facts, night = measure(pipeline, context.log.warning)
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
     metadata = {**facts, **msgspec.to_builtins(night)}
-    broken = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, metadata={"which": ", ".join(below)})
+    said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
+    which = {"which": ", ".join(below)}
+    broken = dg.AssetCheckResult(
+        passed=not below, check_name=ADD_UP, description=said if below else "Kept.", metadata=which
+    )
     yield dg.MaterializeResult(metadata=metadata, check_results=[broken])
 
 

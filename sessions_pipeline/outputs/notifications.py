@@ -15,7 +15,8 @@ import msgspec
 from sessions_pipeline.days import days_between, midnight, utc_day
 from sessions_pipeline.errors import SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses, load_budgets
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.read import last_readings
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN

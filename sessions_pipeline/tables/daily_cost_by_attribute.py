@@ -63,6 +63,7 @@ def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str)
 @check(
     DAILY_COST_BY_ATTRIBUTE,
     "For each attribute, the rows of a dataset add up to the dataset's own row.",
+    "The dataset's own cost holds, its attributes' do not; materialize daily_cost_by_attribute of these days again.",
     reads={
         DAILY_COST_BY_ATTRIBUTE: (*_GROUP, *_SUMMED),
         DAILY_COST_BY_REFERENCE_DATASET: ("tenant_id", "reference_dataset_id", *_SUMMED),

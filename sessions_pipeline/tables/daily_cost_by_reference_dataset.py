@@ -91,6 +91,7 @@ def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
 @check(
     DAILY_COST_BY_REFERENCE_DATASET,
     "The daily sums equal sums made again from the sessions.",
+    "These costs are wrong; materialize the table of these days again.",
     reads={DAILY_COST_BY_REFERENCE_DATASET: _SUMMED, SESSIONS: (*_SUMMED[:2], "total_cost")},
 )
 def costs_add_up(day: DayTables) -> CheckResult:
@@ -111,6 +112,7 @@ def costs_add_up(day: DayTables) -> CheckResult:
 @check(
     DAILY_COST_BY_REFERENCE_DATASET,
     "A sum is unknown exactly where no session has a cost; unknown is never zero.",
+    "These costs are wrong; materialize the table of these days again.",
     reads={DAILY_COST_BY_REFERENCE_DATASET: ("reference_dataset_id", *_COUNTED, "total_cost")},
 )
 def no_cost_is_invented(day: DayTables) -> CheckResult:

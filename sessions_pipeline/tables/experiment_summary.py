@@ -39,7 +39,7 @@ EXPERIMENT_SUMMARY = Table(
         column.Column("scores", pa.list_(_SCORE), "Its feedback with an average, by key and scope", repeats=True),
     ),
     order=("start_time", "id"),
-    group="insight",
+    group="experiments",
 )
 
 _COPIED = tuple(name for name in EXPERIMENT_SUMMARY.schema.names if name in SESSIONS.schema.names)

@@ -112,6 +112,7 @@ def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> 
 @check(
     JUDGE_COST_BY_EXPERIMENT,
     "Judges are counted for experiments of the day alone, once each, and never cost less than nothing.",
+    "Costs with judges may be wrong, experiments' own are not; read these days again, then run measure_judge_costs.",
     reads={JUDGE_COST_BY_EXPERIMENT: (*NEEDED[:3], *MEASURES), SESSIONS: NEEDED[:3]},
 )
 def judges_have_experiments(day: DayTables) -> CheckResult:

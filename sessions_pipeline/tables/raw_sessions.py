@@ -36,12 +36,17 @@ RAW_SESSIONS = Table(
 
 
 @check(
-    RAW_SESSIONS, "Today and the lookback days were read within three hours.", reads={}, severity="warn", days="recent"
+    RAW_SESSIONS,
+    "Today and the lookback days were read within three hours.",
+    "Costs of these days may be too low; see whether the schedule hourly_refresh runs.",
+    reads={},
+    severity="warn",
+    days="recent",
 )
 def recent_days_are_fresh(day: DayTables) -> CheckResult:
     """By the latest reading, also one that learned nothing."""
     if not day.last_read:
-        return CheckResult((f"{day.day}: was never read",), {"days": 1})
+        return CheckResult((f"{day.day}: was never read",))
     read_at = day.last_read[-1].fetched_at
     stale = day.now - read_at > FRESH_WITHIN
-    return CheckResult((f"{day.day}: was read at {read_at:%Y-%m-%d %H:%M} UTC",) if stale else (), {"days": 1})
+    return CheckResult((f"{day.day}: was read at {read_at:%Y-%m-%d %H:%M} UTC",) if stale else ())

@@ -40,6 +40,7 @@ REFERENCE_DATASETS = Table(
     ),
     order=("tenant_id", "name", "id"),
     partition=None,
+    group="costs",
 )
 _RULES = {
     **dict.fromkeys(("id", "tenant_id", "baseline_experiment_id"), UUID),

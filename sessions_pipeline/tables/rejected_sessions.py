@@ -38,6 +38,7 @@ REJECTED_SESSIONS = Table(
 @check(
     RAW_SESSIONS,
     "What the latest reading received is valid, rejected or repeated: nothing is lost.",
+    "Costs may miss a session or hold a wrong one; materialize these days again.",
     reads={
         RAW_SESSIONS: (),
         SESSIONS: ("missing_since",),
@@ -68,7 +69,12 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
     return CheckResult((f"{day.day}: {said}",) if counts["received"] != found else (), counts | late)
 
 
-@check(SESSIONS, "All tables of a day come from the same readings.", reads={RAW_SESSIONS: ()})
+@check(
+    SESSIONS,
+    "All tables of a day come from the same readings.",
+    "Costs may be older than their sessions; materialize these days again.",
+    reads={RAW_SESSIONS: ()},
+)
 def tables_of_a_day_agree(day: DayTables) -> CheckResult:
     """By the commit that each was made from; what the day does not have is no disagreement."""
     commit = day.metadata(RAW_SESSIONS).get(COMMIT)
@@ -80,6 +86,7 @@ def tables_of_a_day_agree(day: DayTables) -> CheckResult:
 @check(
     REJECTED_SESSIONS,
     "At most one record in twenty of a day is rejected.",
+    "Costs of rejected records are in no sum, which may be too low; see reasons in rejected_sessions.",
     reads={REJECTED_SESSIONS: ("reasons",), SESSIONS: ("missing_since",)},
     severity="warn",
 )

@@ -33,7 +33,7 @@ SESSION_ATTRIBUTES = Table(
         ),
     ),
     order=("session_id", "key"),
-    group="insight",
+    group="experiments",
 )
 _LEVELS = 3
 _LONGEST = 200

@@ -42,7 +42,7 @@ SESSION_FEEDBACK = Table(
         ),
     ),
     order=("session_id", "scope", "feedback_key"),
-    group="insight",
+    group="experiments",
 )
 
 _SCOPES = {"run": "feedback_stats", "session": "session_feedback_stats"}

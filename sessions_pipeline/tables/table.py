@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.tables.column import Column
 from sessions_pipeline.tables.readings import Reading
 
-Group: TypeAlias = Literal["sessions", "costs", "insight", "usage"]
+Group: TypeAlias = Literal["sessions", "experiments", "costs", "usage"]
 Severity: TypeAlias = Literal["error", "warn"]
 Examined: TypeAlias = Literal["run", "recent"]
 
@@ -157,6 +157,7 @@ class Derived:
 class Check:
     """A promise of a table: what it says, how a day is examined for it, and how bad it is when broken.
 
+    `otherwise` says what a broken one means for costs, and what to do.
     `reads` names the columns that are needed of each table; a day that lacks one of these tables is passed over.
     `days` says which are examined: those of the run, or the recent ones that the schedule keeps fresh.
     """
@@ -164,6 +165,7 @@ class Check:
     name: str
     table: Table
     description: str
+    otherwise: str
     function: Callable[[DayTables], CheckResult]
     reads: Reads
     severity: Severity
@@ -200,13 +202,19 @@ def derived(
 
 
 def check(
-    examined: Table, description: str, *, reads: Reads, severity: Severity = "error", days: Examined = "run"
+    examined: Table,
+    description: str,
+    otherwise: str,
+    *,
+    reads: Reads,
+    severity: Severity = "error",
+    days: Examined = "run",
 ) -> Callable[[Callable[[DayTables], CheckResult]], Callable[[DayTables], CheckResult]]:
     """Enter a check under the function's name."""
 
     def enter(function: Callable[[DayTables], CheckResult]) -> Callable[[DayTables], CheckResult]:
         name = function.__name__
-        CHECKS[name] = Check(name, examined, description, function, reads, severity, days)
+        CHECKS[name] = Check(name, examined, description, otherwise, function, reads, severity, days)
         return function
 
     return enter

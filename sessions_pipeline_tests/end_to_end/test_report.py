@@ -307,6 +307,19 @@ def test_a_phone_need_not_scroll_sideways(show: Open, data: ReportData) -> None:
     assert page.evaluate("visualViewport.scale") == 1
 
 
+def test_on_a_phone_a_heading_stands_above_both_values_of_its_column(show: Open) -> None:
+    page = show(viewport={"width": 390, "height": 844})
+    lefts = """header => {
+        const [place, cells] = [header.cellIndex, [...document.querySelectorAll(".datasets tbody tr")]];
+        return cells.flatMap((row) => [...row.cells[place].querySelectorAll("data, .delta")])
+            .map((value) => value.getBoundingClientRect().right - header.firstChild.getBoundingClientRect().left);
+    }"""
+    for name in ("Change", "Per run"):
+        ends = page.locator(".datasets thead th", has_text=name).evaluate(lefts)
+        assert len(ends) > 10
+        assert min(ends) > 0
+
+
 def test_a_phone_gets_a_chart_that_is_drawn_for_it(show: Open) -> None:
     page = show(viewport={"width": 390, "height": 844})
     chart = page.locator(".stack .chart:visible")

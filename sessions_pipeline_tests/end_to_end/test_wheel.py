@@ -85,7 +85,7 @@ def test_the_wheel_reads_a_workspace_and_reports_on_it(
 
 
 @pytest.mark.parametrize(
-    ("command", "status"), [(("doctor",), 1), (("report",), 0), (("demo", "--days", "2"), 0), (("--help",), 0)]
+    ("command", "status"), [(("doctor",), 1), (("report",), 1), (("demo", "--days", "2"), 0), (("--help",), 0)]
 )
 def test_the_wheel_holds_no_advice_that_needs_a_checkout(
     installed: Path, tmp_path: Path, command: tuple[str, ...], status: int

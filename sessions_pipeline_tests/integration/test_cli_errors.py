@@ -23,6 +23,7 @@ import stamina
 
 from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
@@ -421,8 +422,22 @@ def test_what_nobody_foresaw_is_one_line_and_its_traceback_a_file_without_secret
 
 def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) -> None:
     result = run("report", SESSIONS_PIPELINE_LOOKBACK_DAY="3")
-    assert result.status == 0
     assert "did you mean SESSIONS_PIPELINE_LOOKBACK_DAYS?" in result.err
+
+
+def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "nowhere"
+    _complains(run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: no lake is here; materialize days")
+    assert not root.exists()
+
+
+def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: Path) -> None:
+    root, file = tmp_path / "lake", tmp_path / "budgets.toml"
+    Lake.open(str(root), query={}).write_file("note", b"")
+    file.write_text("[[budget]]\nlimt = 4")
+    result = run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root), SESSIONS_PIPELINE_BUDGETS=str(file))
+    assert (result.status, Path(result.out.strip()).exists()) == (0, True)
+    assert "budget 1: limt is no key; write limit" in result.err
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def test_an_output_that_is_closed_is_no_traceback(
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("report",), ("doctor",)])
 def test_only_who_runs_assets_imports_dagster(odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    Lake.open(str(tmp_path / "data"), query={}).write_file("note", b"")
     result = command(*arguments, folder=tmp_path, url=odd.url)
     assert result.returncode == 0, result.stderr
     assert b"imported dagster" not in result.stderr

@@ -411,6 +411,8 @@ def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: S
     (broken,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "judges_add_up"]
     assert (broken.passed, broken.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert broken.metadata["which"].value == OTHER_WORKSPACE
+    assert broken.description is not None
+    assert "own costs hold" in broken.description
 
 
 def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(

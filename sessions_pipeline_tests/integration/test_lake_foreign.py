@@ -68,7 +68,7 @@ def test_the_rows_of_a_derived_file_that_was_rewritten_are_read_and_its_metadata
 @also_in_a_bucket
 def test_a_broken_file_is_named_and_a_raw_one_is_not_to_be_deleted(data_root: DataRoot, table: Table, change: str):
     lake = lake_with(data_root, table, change)
-    advice = HISTORY if table is RAW_SESSIONS else "delete it and materialize it again"
+    advice = HISTORY if table is RAW_SESSIONS else f"materialize {table.name} again, from what is stored"
     for read in (lake.read, lake.load, lake.metadata):
         with pytest.raises(LakeError) as caught:
             read(table, DAY)

@@ -1,8 +1,9 @@
 """What Dagster is told of a run, on an instance that keeps it: each day once, and only what was written."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import date, timedelta
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import dagster as dg
@@ -164,6 +165,15 @@ def test_a_refresh_that_learns_nothing_rewrites_no_table(instance: dg.DagsterIns
     assert {key for key in after if before.get(key) != after[key]} <= {
         key for key in after if key.startswith("_readings/")
     }
+
+
+def test_groups_of_assets_stand_in_the_order_of_the_data(tmp_path: Path) -> None:
+    graph = build_definitions(Pipeline(settings_for("http://127.0.0.1:9", tmp_path))).get_repository_def().asset_graph
+    before = defaultdict[str | None, set[str | None]](set)
+    for node in graph.asset_nodes:
+        before[node.group_name] |= {graph.get(key).group_name for key in node.parent_keys} - {node.group_name}
+    order = list(TopologicalSorter(before).static_order())  # raises CycleError where there is none
+    assert [name for name in order if name != "usage"] == ["sessions", "experiments", "costs", "report"]
 
 
 def test_assets_are_the_tables_and_depend_on_what_they_are_made_from(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from sessions_pipeline.cli.demo import ROOT as DEMO_ROOT
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.sandbox import Api
@@ -284,14 +286,20 @@ def test_every_question_has_an_answer() -> None:
     assert list(STATEMENTS) == list(ANSWERS)
 
 
-def test_the_readmes_lines_add_up_the_same(
-    made: tuple[Company, duckdb.DuckDBPyConnection], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data(
+    made: tuple[Company, duckdb.DuckDBPyConnection],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     company, connection = made
     (root,) = connection.sql("SELECT getvariable('data_root')").fetchall()[0]
-    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", root)
+    (tmp_path / DEMO_ROOT).parent.mkdir()
+    (tmp_path / DEMO_ROOT).symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "pandas", None)  # which `make demo` does not install
     (lines,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     exec(lines, {})
-    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:-1])
-    found = grouped(company.experiments(date(2026, 11, 1), date(2026, 11, 25)), company.name)
+    shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    found = grouped(company.experiments(), company.name)
     assert {name: Decimal(cost) for name, cost in shown.items()} == {name: total(rows) for name, rows in found.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from sessions_pipeline.cli import cli
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budgets import load_budgets
+from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS
 from sessions_pipeline.tables.readings import Reading, dump_readings

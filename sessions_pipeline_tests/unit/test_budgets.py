@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.cli import cli
+from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs.budgets import Budget, BudgetStatus, budget_statuses, load_budgets
+from sessions_pipeline.outputs.budget_file import Budget, load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.spending import period_of
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
@@ -148,6 +150,11 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
             f'{BUDGET}attribute = "team"\nvalue = "x"',
             "budget 1: needs SESSIONS_PIPELINE_ATTRIBUTES=models,git.branch,team",
         ),
+        (
+            f'{BUDGET}attribute = "modles"\nvalue = "x"',
+            "budget 1: did you mean attribute = 'models'? 'modles' needs SE",
+        ),
+        ('[[budget]]\nname = "a"\nlimt = 4\nperiod = "day"', "budget 1: limt is no key; write limit"),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_what_to_write_instead(tmp_path: Path, text: str, says: str) -> None:
@@ -305,7 +312,11 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     assert costs.status().used == 1
     status = costs.status(include_judges=True)
     assert (status.used, status.unjudged) == (Decimal("1.75"), 2)
+    assert (status.state, status.is_known, status.too_old) == ("unknown", False, 0)
     assert "judges of 2 of 4 experiments not measured" in status.caveats
+    assert "--select judge_cost_by_experiment --from 2026-03-01 --to 2026-03-20` measures them" in status.caveats
+    # Beyond the limit it is by what is known.
+    assert costs.status(include_judges=True, limit=1).state == "exceeded"
 
     said = {"session_id": uuid(2), "key": "git.branch", "value": "main"}
     owner = {"tenant_id": TENANT, "reference_dataset_id": dataset(1)}
@@ -314,14 +325,54 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
 
 
+def test_judges_that_are_too_old_to_be_measured_leave_a_budget_unknown_and_are_said(costs: Costs) -> None:
+    costs.put(date(2026, 3, 2), daily(None, 1, "1", session_count=2))
+    status = costs.status(include_judges=True)
+    assert (status.state, status.too_old) == ("unknown", 2)
+    said = "judges of 2 of 2 experiments not measured; 2 of them started over 14 days ago, too late to be measured"
+    assert status.caveats == said
+    costs.put(TODAY, daily(None, 1, "1"))
+    assert costs.status(include_judges=True).caveats.startswith(
+        f"{said.replace('2 of 2', '3 of 3')}; `sessions-pipeline"
+    )
+    assert costs.status().state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("claude-opus-5", ""),
+        (
+            "claude-opus-55",
+            "no experiment of the last 30 days has models = claude-opus-55, did you mean claude-opus-5?",
+        ),
+        ("to come", "no experiment of the last 30 days has models = to come"),
+    ],
+)
+def test_a_value_that_no_experiment_has_is_said_beside_the_state(costs: Costs, value: str, said: str) -> None:
+    keys = {"attribute": "models", "value": value}
+    for day in MONTH:
+        costs.put_attribute(day, "claude-opus-5", "2", attribute="models")
+    status = costs.status(**keys)
+    assert (status.state, status.caveats) == ("ok", said)
+
+
+def test_a_forecast_beyond_the_limit_is_said_while_the_state_stays(costs: Costs) -> None:
+    costs.put(TODAY, daily(None, 1, "300"))
+    status = costs.status()
+    assert (status.state, status.notes) == ("ok", "heading for $465.00, over the limit")
+    assert status.headline == "$300.00 of $400.00 (75.0 %), heading for $465.00, over the limit"
+    assert costs.status(limit=465).notes == ""
+
+
 @pytest.fixture
 def command(costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`budget` on this lake as of today, with a file of one budget."""
     today = datetime.now(UTC)
 
-    def run(*arguments: str, spent: str | None = None, read_at: datetime = today) -> None:
+    def run(*arguments: str, spent: str | None = None, read_at: datetime = today, keys: str = "") -> None:
         costs.put(today.date(), *([daily(None, 1, spent)] if spent else []), read_at=read_at)
-        text = BUDGET.replace("month", "day")
+        text = BUDGET.replace("month", "day") + keys
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("SESSIONS_PIPELINE_BUDGETS", str(settings_of(tmp_path, text).budgets))
         monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", str(costs.root))
@@ -347,6 +398,27 @@ def test_check_ends_with_3_beyond_the_limit_with_1_where_that_is_not_known_and_e
     with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
         command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
+
+
+def test_check_ends_with_1_where_judges_that_count_were_not_measured(
+    command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all"):
+        command("--check", spent="1", keys="include_judges = true")
+    printed = capsys.readouterr().out
+    assert "unknown" in printed
+    assert "materialize --select judge_cost_by_experiment --from" in printed
+    with pytest.raises(BudgetExceededError):
+        command("--check", spent="401", keys="include_judges = true")
+
+
+def test_the_summary_says_what_a_budgets_sum_does_not_hold(
+    costs: Costs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})
+    print_summary(settings, {}, TODAY, TODAY)
+    [_, below] = capsys.readouterr().out.partition("Budget   all: unknown of $400.00")[2].splitlines()[:2]
+    assert below.startswith("         not read to the end: ")
 
 
 def test_without_a_file_the_command_says_how_to_write_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

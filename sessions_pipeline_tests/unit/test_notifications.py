@@ -16,7 +16,8 @@ from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooMan
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
 from sessions_pipeline.outputs import notifications
-from sessions_pipeline.outputs.budgets import Budget, BudgetStatus
+from sessions_pipeline.outputs.budget_file import Budget
+from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, lake_notices
 from sessions_pipeline.outputs.spending import period_of
 from sessions_pipeline.settings import Settings, without_secrets

@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
-from sessions_pipeline.errors import NotReadError, SumOverflowError
+from sessions_pipeline.errors import LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.tables import (
@@ -237,6 +238,20 @@ def test_a_derived_table_that_is_broken_is_made_again_by_a_refresh_that_learns_n
     day.read(fetched(payload(1, **EXPERIMENT)))
     day.lake.write_file(f"sessions/start_date={day.day}/sessions.parquet", content)
     assert set(day.read(fetched(payload(1, **EXPERIMENT), at=READ + HOUR)).written) == {"sessions"}
+    assert day.row(SESSIONS)["id"] == uuid(1)
+
+
+def test_a_table_from_before_a_column_was_added_is_made_again_by_a_refresh_that_learns_nothing(
+    day: ProcessedDay, tmp_path: Path
+) -> None:
+    day.read(fetched(payload(1)))
+    key = f"sessions/start_date={day.day}/sessions.parquet"
+    old = pq.read_table(pa.BufferReader(day.lake.read_file(key))).drop_columns(["trace_tier"])
+    pq.write_table(old, tmp_path / "old.parquet")
+    day.lake.write_file(key, (tmp_path / "old.parquet").read_bytes())
+    with pytest.raises(LakeError, match=r"without trace_tier.*materialize sessions again, from what is stored"):
+        day.lake.read(SESSIONS, day.day)
+    assert set(day.read(fetched(payload(1), at=READ + HOUR)).written) == {"sessions"}
     assert day.row(SESSIONS)["id"] == uuid(1)
 
 

@@ -22,6 +22,7 @@ from sessions_pipeline_tests.builders_report import (
     FIRST,
     LAST,
     SCRIPT,
+    budget,
     by_attribute,
     daily,
     judge_reading,
@@ -150,14 +151,55 @@ def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
     assert "like for like: $10.00 on the 29 of 30 days" in words(build_report(data))
 
 
-def test_what_moved_the_total_is_named_the_largest_first() -> None:
+def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
     names = {dataset(1): "golden", dataset(2): "support", dataset(3): "search"}
     html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1"), names=names))
     text = words(html)
-    moved = text[text.index("What moved it") :]
+    moved = text[text.index("Up:") :]
     assert moved.startswith(
-        "What moved it: support \N{MINUS SIGN}$30.00 (none now), golden +$10.00 (new), search +$1.00 (new)."
+        "Up: golden +$10.00 (new); search +$1.00 (new). Down: support \N{MINUS SIGN}$30.00 (none now)."
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "cause"),
+    [
+        ({"opus": "1", "haiku": "9"}, {"opus": "20", "haiku": "5"}, ("models", "opus", 19)),
+        ({"opus": "5", "haiku": "5"}, {"opus": "12", "haiku": "13"}, ("models", "haiku", 8)),
+        # Equal parts, something that is always the same, and what is not stated explain nothing.
+        ({"opus": "5", "haiku": "5"}, {"opus": "12.5", "haiku": "12.5"}, None),
+        ({"opus": "10"}, {"opus": "25"}, None),
+        ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, None),
+    ],
+)
+def test_the_largest_rise_is_told_with_what_makes_up_most_of_it(
+    before: Mapping[str | None, str], now: Mapping[str | None, str], cause: tuple[str, str, int] | None
+) -> None:
+    then = FIRST - timedelta(days=30)
+    values = [
+        by_attribute(day, 1, value, cost, attribute="models")
+        for day, costs in ((then, before), (FIRST, now))
+        for value, cost in costs.items()
+    ]
+    rows = daily(then, 1, "10"), daily(FIRST, 1, "25"), daily(FIRST, 2, "1")
+    data = report_of(*rows, attributes=values, names={dataset(1): "golden", dataset(2): "other"})
+    assert (data.cause and (data.cause[0], data.cause[1].key, data.cause[1].difference)) == cause
+    said = f", most of it {cause[0]} = {cause[1]} (+${cause[2]}.00)" if cause else ""
+    assert f"Up: golden +$15.00{said}; other +$1.00 (new)." in words(build_report(data))
+    # Days that were not summed by the key tell no cause.
+    assert replace(data, attribute_days={"models": frozenset([FIRST])}).cause is None
+
+
+def test_a_budget_says_its_state_in_the_terminals_word_and_that_it_heads_beyond_its_limit() -> None:
+    status = replace(budget("all", "400", "300"), forecast=Decimal(465))
+    page = Page(build_report(report_of(daily(FIRST, 1, "5"), budgets=[status])))
+    assert "$465.00 ok heading for $465.00, over the limit" in " ".join(page.text.split())
+
+
+def test_days_are_said_to_be_complete_or_what_they_lack() -> None:
+    data = report_of(daily(FIRST, 1, "5"), first=FIRST, last=FIRST + timedelta(days=1), unread=[FIRST])
+    (table,) = re.findall(r'<table class="buckets">.*?</table>', build_report(data), re.DOTALL)
+    assert [row.split()[-1] for row in rows_of(table)] == ["Complete", "read", "yes"]
 
 
 def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
@@ -368,6 +410,7 @@ def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> 
     assert "da000000 $1.00 unknown $1.00 \N{EN DASH} 2" in text
     assert "All $253.00 $160.00 $413.00 38.7 % 2" in text
     assert "Unattributed: $40.00 (inexact), which the project evaluators had spent by 2 Apr 2025" in text
+    assert "such as before the days that were read; that is no error. In all it was" in text
     assert "In all it was $200.00, $160.00 of it on experiments" in text
     assert "Judges of 2 of 3 experiments not counted" in text
     assert "At the last try, 1: another experiment has the same name." in text
@@ -378,6 +421,7 @@ def test_judges_that_spent_less_than_nothing_on_no_experiment_are_an_error_that_
     text = words(build_report(data))
     assert "Judges' costs do not add up" in text
     assert "Unattributed: -$1.00" in text
+    assert "no error" not in text
 
 
 def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> None:
@@ -403,6 +447,8 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None
     html = build_report(report_of(daily(FIRST, 1, "5"), projects=used))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
+    assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
+    assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
     assert "on 2 measured days of 30" in words(html)
     assert "1 experiment, by day of use $7.00" in words(html)
 

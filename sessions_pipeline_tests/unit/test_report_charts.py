@@ -1,5 +1,6 @@
 """The report's charts: ticks that differ, marks that stand at their values, and nothing heavy before a page is made."""
 
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -7,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from sessions_pipeline.outputs.report import charts
+from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline_tests.builders_report import made_up
 
 
@@ -30,6 +32,16 @@ def test_bars_are_as_high_as_their_costs_and_stand_on_each_other() -> None:
     costs = [float((bucket.totals.cost or 0) / scale) * (bottom - top) for bucket in data.buckets if bucket.costs]
     assert sorted(heights) == pytest.approx(sorted(costs), abs=0.5)
     assert [tip for _, tip in chart["marked"]] == ["9 Mar 2025 (not read)", "30 Mar 2025 (not over when last read)"]
+
+
+def test_each_dataset_that_is_drawn_by_itself_has_a_colour_of_its_own_and_grey_is_the_others() -> None:
+    html = build_report(made_up(datasets=10))
+    fills = dict(re.findall(r"^\.(s\d)\{fill:(.*)\}$", html, re.MULTILINE))
+    assert len(set(fills.values())) == len(fills) == charts.SERIES + 1 == 9
+    assert set(re.findall(r'class="(s\d)"', html)) == fills.keys()
+    assert set(re.findall(r"url\(#(p\d)\)", "".join(fills.values()))) == set(re.findall(r'<pattern id="(p\d)"', html))
+    assert "beyond the 8 most expensive, datasets share one" in html
+    assert "datasets share one" not in build_report(made_up(datasets=8))
 
 
 def test_nothing_heavy_is_imported_before_a_page_is_made() -> None:

@@ -139,5 +139,5 @@ def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp
     assert '<td class="n">112.5 %</td>' in html
     assert "<em>exceeded</em>" in html
     file.write_text('[[budget]]\nname = "all"\nlimit = "much"\nperiod = "week"\n')
-    assert "They can't be told: SESSIONS_PIPELINE_BUDGETS" in page()
+    assert "Unknown: SESSIONS_PIPELINE_BUDGETS" in page()
     assert 'id="budgets"' not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()

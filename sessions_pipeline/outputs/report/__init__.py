@@ -13,7 +13,8 @@ from sessions_pipeline.errors import LakeError, SettingError
 from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.outputs.budgets import budget_statuses, load_budgets
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.read import (
     dataset_names,
     judge_readings,

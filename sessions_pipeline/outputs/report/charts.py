@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONGEST_BY_DAY = 45
 LONGEST_BY_WEEK = 200
 # Datasets with a colour of their own; the style sheet has as many, and one for all others.
-SERIES = 6
+SERIES = 8
 # What labels of the axes take.
 LEFT, TOP, BOTTOM = 52, 8, 24
 LABEL_WIDTH = 56

@@ -176,6 +176,20 @@ class ReportData:
         return biggest_movers(self.daily, "reference_dataset_id", self.labels, self.period)
 
     @cached_property
+    def cause(self) -> tuple[str, Spending] | None:
+        """What makes up most of the largest rise: a key, and what was spent by one of its several values."""
+        rise = next((one for one in self.movers if (one.difference or 0) > 0), None)
+        found = [
+            (one.key, value)
+            for one in self.by_attribute
+            for group in one.groups
+            if rise and group.whole.key == rise.key and one.period == self.period and len(group.values) > 1
+            for value in group.values
+            if value.key is not None and (value.difference or 0) * 2 > (rise.difference or 0)
+        ]
+        return max(found, key=lambda one: one[1].difference or 0, default=None)
+
+    @cached_property
     def datasets(self) -> list[Spending]:
         """The same, the most expensive first."""
         return sorted(self.movers, key=expensive)
