@@ -48,7 +48,7 @@ def table(result: Result) -> str:
         ]
         parts.append(f"**{point['label']}**, medians of {result['rounds']}\n\n{grid(head, rows)}")
         tables = {name for trial in point["trials"] for name in trial.get("tables", ())}
-        if tables:
+        if tables and len(found) > 1:
             parts.append(f"Ours writes {', '.join(f'`{name}`' for name in sorted(tables))}.")
     return "\n\n".join(parts)
 
