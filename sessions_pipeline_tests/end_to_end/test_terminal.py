@@ -109,9 +109,16 @@ def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
     port, log = free_port(), tmp_path / "log"
     ports = f"SANDBOX_PORT={free_port()}", f"UI_PORT={port}"
     make = ("make", "-f", str(REPOSITORY / "Makefile"), "-o", ".venv/.runtime", "dev", "SANDBOX=1", *ports)
+    # By themselves, not as a part of the make that runs the tests.
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     with log.open("w") as written:
         process = subprocess.Popen(
-            hearing_ctrl_c(*make), cwd=tmp_path, stdout=written, stderr=subprocess.STDOUT, start_new_session=True
+            hearing_ctrl_c(*make),
+            cwd=tmp_path,
+            env=alone,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         until(lambda: is_up(port), "the UI", log.read_text)
