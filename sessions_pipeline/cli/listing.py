@@ -2,22 +2,29 @@
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from sessions_pipeline.cli.terminal import load_settings, print_table, say
-from sessions_pipeline.errors import UsageError
-from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.errors import ApiError, UsageError
+from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
 from sessions_pipeline.outputs.formatting import SHORT_ID, json_line, plural
 from sessions_pipeline.settings import first_problem
 
+if TYPE_CHECKING:
+    from sessions_pipeline.langsmith.client import SessionsClient
+
+Rows: TypeAlias = list[dict[str, str]]
+
 # Rows of a table, unless more are asked for.
 ROWS = 20
-SHOWN = ("name", "start_time", "reference_dataset_id")
+DATASET = "reference_dataset_id"
+SHOWN = ("name", "start_time", DATASET)
 STATS = ("run_count", "total_tokens", "total_cost")
 HEADERS = ("Name", "Start (UTC)", "Dataset", "Runs", "Tokens", "Cost")
 MINUTES = len("2026-01-31T12:00")
@@ -58,11 +65,13 @@ def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
         payloads = [
             record.payload for workspace in workspaces for record in client.fetch(query, workspace=workspace).records
         ]
+        rows = [_cells(payload) for payload in payloads] if shape == "table" else []
+        names = _dataset_names(client, rows, workspaces)
         for warning in client.warnings:
             say(warning)
     if shape == "table":
         most = None if show_all or values["limit"] is not None else ROWS
-        _print_sessions(payloads, most, STATS if query.include_stats else ())
+        _print_sessions(rows, names, most, STATS if query.include_stats else ())
         return
     lines = [json_line(payload, sys.stdout.encoding or "ascii") for payload in payloads]
     click.echo("\n".join(lines) if shape == "ndjson" else f"[{','.join(lines)}]", nl=bool(lines) or shape == "json")
@@ -80,12 +89,27 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
         raise UsageError(f"--{option}: {problem}") from None
 
 
-def _print_sessions(payloads: list[str], most: int | None, stats: tuple[str, ...]) -> None:
+def _dataset_names(client: "SessionsClient", rows: Rows, workspaces: Sequence[str | None]) -> dict[str, str]:
+    """What the API calls the rows' datasets, by id; none where it lets this key read no datasets."""
+    from sessions_pipeline.langsmith.lists import read_datasets
+
+    ids = sorted({row[DATASET].lower() for row in rows if is_uuid(row.get(DATASET, ""))})
+    try:
+        found = [_cells(one.payload) for asked in workspaces for one in read_datasets(client, workspace=asked, ids=ids)]
+    except ApiError:
+        return {}
+    return {one["id"].lower(): one["name"] for one in found if "id" in one and one.get("name", "").strip()}
+
+
+def _print_sessions(rows: Rows, names: Mapping[str, str], most: int | None, stats: tuple[str, ...]) -> None:
     columns = (*SHOWN, *stats)
-    rows = [[cells.get(name, "") for name in columns] for cells in map(_cells, payloads[:most])]
-    print_table(HEADERS[: len(columns)], rows, drop=("Tokens", "Runs"))
-    more = f" of the page's {len(payloads)}; --all shows them all" if most is not None and len(payloads) > most else ""
-    click.echo(f"{plural(len(rows), 'session')}{more}")
+    for row in rows[:most]:
+        dataset = row.get(DATASET, "")
+        row[DATASET] = names.get(dataset.lower(), dataset[:SHORT_ID])
+    shown = [[row.get(name, "") for name in columns] for row in rows[:most]]
+    print_table(HEADERS[: len(columns)], shown, drop=("Tokens", "Runs"))
+    more = f" of the page's {len(rows)}; --all shows them all" if most is not None and len(rows) > most else ""
+    click.echo(f"{plural(len(shown), 'session')}{more}")
 
 
 def _cells(payload: str) -> dict[str, str]:
@@ -98,5 +122,4 @@ def _cells(payload: str) -> dict[str, str]:
         return {"name": payload}
     cells = {name: str(value) for name, value in record.items() if value is not None}
     cells["start_time"] = cells.get("start_time", "")[:MINUTES].replace("T", " ")
-    cells["reference_dataset_id"] = cells.get("reference_dataset_id", "")[:SHORT_ID]
     return cells

@@ -26,6 +26,7 @@ from sessions_pipeline.cli import cli
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
+from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
@@ -121,7 +122,7 @@ def test_every_query_parameter_of_the_schema_is_an_option_of_list() -> None:
     assert all(f"--{name.replace('_', '-')}" in options[name] for name in names)
 
 
-def test_list_speaks_table_json_and_ndjson(run: Run) -> None:
+def test_list_speaks_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None:
     arguments = ("list", "--name-contains", "nightly", "--include-stats", "--limit", "3")
     table = run(*arguments)
     assert table.out.rstrip().endswith("3 sessions")
@@ -129,7 +130,14 @@ def test_list_speaks_table_json_and_ndjson(run: Run) -> None:
     lines = [json.loads(line) for line in run(*arguments, "--format", "ndjson").out.splitlines()]
     assert [record["id"] for record in as_json] == [record["id"] for record in lines]
     assert len(lines) == 3
-    assert all(record["reference_dataset_id"][:8] in table.out for record in lines)
+    assert isinstance(sandbox.api.data, CompanyData)
+    names = {one.id: one.name for one in sandbox.api.data.datasets}
+    ids = [record["reference_dataset_id"] for record in lines]
+    assert [one for one in ids if names[one] not in table.out or one[:8] in table.out] == []
+    sandbox.faults.add(Fault("no_datasets", 403, times=None))
+    refused = run(*arguments)
+    assert refused.status == 0
+    assert all(one[:8] in refused.out for one in ids)
 
 
 def test_the_doctor_finds_all_well(run: Run, tmp_path: Path) -> None:
