@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = list[dict[str, str]]
 
+# Names are worth some patience, not the run's whole deadline.
+NAMES_SECONDS = 10.0
 # Rows of a table, unless more are asked for.
 ROWS = 20
 DATASET = "reference_dataset_id"
 SHOWN = ("name", "start_time", DATASET)
 STATS = ("run_count", "total_tokens", "total_cost")
 HEADERS = ("Name", "Start (UTC)", "Dataset", "Runs", "Tokens", "Cost")
+DROPPED = ("Tokens", "Runs")
 MINUTES = len("2026-01-31T12:00")
 
 
@@ -65,13 +68,13 @@ def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
         payloads = [
             record.payload for workspace in workspaces for record in client.fetch(query, workspace=workspace).records
         ]
-        rows = [_cells(payload) for payload in payloads] if shape == "table" else []
+        most = None if show_all or values["limit"] is not None else ROWS
+        rows = [_cells(payload) for payload in payloads[:most]] if shape == "table" else []
         names = _dataset_names(client, rows, workspaces)
         for warning in client.warnings:
             say(warning)
     if shape == "table":
-        most = None if show_all or values["limit"] is not None else ROWS
-        _print_sessions(rows, names, most, STATS if query.include_stats else ())
+        _print_sessions(rows, names, len(payloads), STATS if query.include_stats else ())
         return
     lines = [json_line(payload, sys.stdout.encoding or "ascii") for payload in payloads]
     click.echo("\n".join(lines) if shape == "ndjson" else f"[{','.join(lines)}]", nl=bool(lines) or shape == "json")
@@ -93,6 +96,7 @@ def _dataset_names(client: "SessionsClient", rows: Rows, workspaces: Sequence[st
     """What the API calls the rows' datasets, by id; none where it lets this key read no datasets."""
     from sessions_pipeline.langsmith.lists import read_datasets
 
+    client.throttle.end_within(NAMES_SECONDS)
     ids = sorted({row[DATASET].lower() for row in rows if is_uuid(row.get(DATASET, ""))})
     try:
         found = [_cells(one.payload) for asked in workspaces for one in read_datasets(client, workspace=asked, ids=ids)]
@@ -101,15 +105,14 @@ def _dataset_names(client: "SessionsClient", rows: Rows, workspaces: Sequence[st
     return {one["id"].lower(): one["name"] for one in found if "id" in one and one.get("name", "").strip()}
 
 
-def _print_sessions(rows: Rows, names: Mapping[str, str], most: int | None, stats: tuple[str, ...]) -> None:
+def _print_sessions(rows: Rows, names: Mapping[str, str], page: int, stats: tuple[str, ...]) -> None:
     columns = (*SHOWN, *stats)
-    for row in rows[:most]:
+    for row in rows:
         dataset = row.get(DATASET, "")
         row[DATASET] = names.get(dataset.lower(), dataset[:SHORT_ID])
-    shown = [[row.get(name, "") for name in columns] for row in rows[:most]]
-    print_table(HEADERS[: len(columns)], shown, drop=("Tokens", "Runs"))
-    more = f" of the page's {len(rows)}; --all shows them all" if most is not None and len(rows) > most else ""
-    click.echo(f"{plural(len(shown), 'session')}{more}")
+    print_table(HEADERS[: len(columns)], [[row.get(name, "") for name in columns] for row in rows], drop=DROPPED)
+    more = f" of the page's {page}; --all shows them all" if page > len(rows) else ""
+    click.echo(f"{plural(len(rows), 'session')}{more}")
 
 
 def _cells(payload: str) -> dict[str, str]:
