@@ -4,6 +4,7 @@ It is done by whoever is free, a thread or a process, so what comes in and goes 
 """
 
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -108,27 +109,28 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     made = DerivedDay(day, merged, rules, may_forget=bool(task.fetched))
     if reason := _exceeded(task, made.told, rules):
         return DayResult(task.day, made.told.sessions.num_rows, {}, {}, reason, merged.learned)
-    files, known, overflows = dict[str, Written](), dict[str, Mapping[str, Any]](), list[str]()
-    with lake.lock(task.day):
+    written = dict[str, Written]()
+    files, known, overflows = dict[str, Future[Written | None]](), dict[str, Mapping[str, Any]](), list[str]()
+    with lake.writing(task.day) as replace_derived:
         if merged.learned:
             commit += 1
             raw, metadata = made.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
             known[RAW_SESSIONS.name] = describe.of_table(RAW_SESSIONS, raw, made.told, merged)
-            files[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
         for table in wanted:
             try:
                 rows = made[table]
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {task.day}: {error}")
                 continue
-            if file := lake.replace_derived(table, task.day, rows, made.metadata(table), commit=commit):
-                files[table.name] = file
+            files[table.name] = replace_derived(table, rows, made.metadata(table), commit)
             known[table.name] = describe.of_table(table, rows, made.told, merged)
             made.forget(table)
         _note_readings(lake, task.day, merged)
+    written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(task.day, made.told.sessions.num_rows, files, known, None, merged.learned)
+    return DayResult(task.day, made.told.sessions.num_rows, written, known, None, merged.learned)
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:

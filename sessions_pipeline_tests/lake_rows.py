@@ -1,13 +1,16 @@
 """Rows for tests of the lake, in whatever columns a table has, and a store that counts what it is asked for."""
 
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.store import ANY, Expected, Opened, Store
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 
@@ -44,36 +47,50 @@ class CountingStore:
         self.store = store
         self.asked: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     def uri(self, key: str) -> str:
         return self.store.uri(key)
 
     def open(self, key: str, *, whole: bool) -> Opened:
-        self.asked["open"] += 1
-        self.opened[key] += 1
+        with self._counting:
+            self.asked["open"] += 1
+            self.opened[key] += 1
         return self.store.open(key, whole=whole)
 
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
-        self.asked["put"] += 1
+        self._count("put")
         self.store.put(key, data, expected)
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
-        self.asked["versions"] += 1
+        self._count("versions")
         return self.store.versions(keys)
 
     def partitions(self, table: str) -> list[str]:
-        self.asked["partitions"] += 1
+        self._count("partitions")
         return self.store.partitions(table)
 
     def delete(self, key: str) -> None:
-        self.asked["delete"] += 1
+        self._count("delete")
         self.store.delete(key)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        self.asked["lock"] += 1
+        self._count("lock")
         with self._held(name):
             yield
 
+    def _count(self, method: str) -> None:
+        with self._counting:
+            self.asked[method] += 1
+
     def _held(self, name: str) -> AbstractContextManager[None]:
         return self.store.lock(name)
+
+
+def replace_derived(
+    lake: Lake, table: Table, data: pa.Table, metadata: Mapping[str, str], *, commit: int, day: Day = DAY
+) -> Written | None:
+    """What `Lake.writing` does with one file."""
+    with lake.writing(day) as replace:
+        return replace(table, data, metadata, commit).result()

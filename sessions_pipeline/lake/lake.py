@@ -1,9 +1,11 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import date
-from typing import Any, NamedTuple, Self
+from threading import Lock
+from typing import Any, NamedTuple, Self, TypeAlias
 from uuid import uuid4
 
 import pyarrow as pa
@@ -19,6 +21,8 @@ from sessions_pipeline.validation.rows import Rows
 
 # So often a derived file may be replaced by others while this one looks at it.
 _TRIES = 20
+# A day has seven derived files.
+_WRITERS = 8
 
 
 class Written(NamedTuple):
@@ -29,6 +33,9 @@ class Written(NamedTuple):
     rows: int
 
 
+ReplaceDerived: TypeAlias = Callable[[Table, pa.Table | Rows, Mapping[str, str], int], Future[Written | None]]
+
+
 class Lake:
     """The tables under one data root. Open it with `Lake.open`."""
 
@@ -37,7 +44,7 @@ class Lake:
         self._store = store
         self._query = query or {}
         self._read_only = read_only or query is None
-        self._is_marked = False
+        self._is_marked, self._marking = False, Lock()
 
     @classmethod
     def open(cls, root: str | Store, *, query: Mapping[str, Any] | None, read_only: bool = False) -> Self:
@@ -82,22 +89,36 @@ class Lake:
             self._put(key, content, expected)
         return Written(self._store.uri(key), content.size, data.num_rows)
 
-    def replace_derived(
-        self, table: Table, day: Day, data: pa.Table | Rows, metadata: Mapping[str, str], *, commit: int
-    ) -> Written | None:
-        """The same for what was made from raw commit `commit`; None if what is there was made from a later one.
+    @contextmanager
+    def writing(self, day: Day) -> Iterator[ReplaceDerived]:
+        """Lock a day, and replace derived files of it with what is given: table, rows, metadata and raw commit.
 
-        A file that doesn't say what it was made from, or can't be read, counts as older.
+        A future tells what was written, None if what is there was made from a later commit; a file that doesn't say
+        what it was made from, or can't be read, counts as older. Several are written at once, since a disk makes many
+        files durable in the time of one: 0.3 ms each instead of 3. All are when the block ends.
 
         Raises:
-            LakeConflictError: others replace it again and again.
-            LakeError, TypeError, ValueError: as `replace`.
+            LakeConflictError: (the future) others replace it again and again.
+            LakeError, TypeError, ValueError: as `lock` and `replace`; of what a put runs into the future tells.
         """
-        content = {**metadata, COMMIT: str(commit)}
+        with self.lock(day), ThreadPoolExecutor(_WRITERS, thread_name_prefix="files") as threads:
+
+            def replace(
+                table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], commit: int
+            ) -> Future[Written | None]:
+                content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
+                return threads.submit(self._replace_older, table, day, content, data.num_rows, commit)
+
+            yield replace
+
+    def _replace_older(self, table: Table, day: Day, content: pa.Buffer, num_rows: int, commit: int) -> Written | None:
         for left in reversed(range(_TRIES)):
-            with self.lock(day), suppress(LakeConflictError) if left else nullcontext():
+            with suppress(LakeConflictError) if left else nullcontext():
                 version, made_from = self._made_from(table, day)
-                return self.replace(table, day, data, content, expected=version) if made_from <= commit else None
+                if made_from > commit:
+                    return None
+                self._put(key_of(table, day), content, version)
+                return Written(self.uri(table, day), content.size, num_rows)
         raise AssertionError
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
@@ -224,9 +245,10 @@ class Lake:
 
     def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> None:
         self._refuse_if_read_only()
-        if not self._is_marked:
-            marker.write(self._store, self._query)
-            self._is_marked = True
+        with self._marking:
+            if not self._is_marked:
+                marker.write(self._store, self._query)
+                self._is_marked = True
         self._store.put(key, content, expected)
 
     def _made_from(self, table: Table, day: Day) -> tuple[str | None, int]:

@@ -1,6 +1,5 @@
 """One row per experiment: what it cost, how fast it was and how it scored."""
 
-from collections import defaultdict
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import starmap
 from typing import Any
@@ -61,12 +60,11 @@ def experiment_summary(day: DayTables) -> pa.Table:
     """The sessions of a day that ran against a dataset, with their scores."""
     found = experiments(day, NEEDED)
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
-    scores = _scores(day[SESSION_FEEDBACK])
     made = {
         "duration_seconds": _seconds(found.column("start_time"), ends),
         "cost_per_run": list(starmap(_cost_per_run, tuples(found, "total_cost", "run_count"))),
         "run_progress": [_progress(text) for text in found.column("experiment_progress").to_pylist()],
-        "scores": [scores.get(session_id, []) for session_id in found.column("id").to_pylist()],
+        "scores": _scores(found.column("id"), day[SESSION_FEEDBACK]),
     }
     columns = [made[name] if name in made else found.column(name) for name in EXPERIMENT_SUMMARY.schema.names]
     return pa.table(columns, EXPERIMENT_SUMMARY.schema)
@@ -98,11 +96,12 @@ def _progress(text: str | None) -> float | None:
         return None
 
 
-def _scores(feedback: pa.Table) -> dict[str, list[dict[str, Any]]]:
-    """The feedback of each session that has an average, ordered by key and scope."""
-    scored = feedback.filter(feedback.column("average").is_valid())
-    scored = scored.sort_by([("feedback_key", "ascending"), ("scope", "ascending")])
-    scores = defaultdict(list)
-    for row in scored.select(["session_id", *(field.name for field in _SCORE)]).to_pylist():
-        scores[row["session_id"]].append(row)
-    return scores
+def _scores(ids: pa.ChunkedArray, feedback: pa.Table) -> pa.ListArray:
+    """For each session its feedback that has an average, ordered by key and scope."""
+    places = pc.index_in(feedback.column("session_id"), value_set=ids.combine_chunks())
+    scored = feedback.append_column("place", places)
+    scored = scored.filter(pc.and_(places.is_valid(), feedback.column("average").is_valid()))
+    scored = scored.sort_by([(name, "ascending") for name in ("place", "feedback_key", "scope")]).combine_chunks()
+    scores = scored.select([field.name for field in _SCORE]).to_struct_array().combine_chunks()
+    starts = pc.search_sorted(scored.column("place").combine_chunks(), pa.array(range(len(ids) + 1), pa.int32()))
+    return pa.ListArray.from_arrays(starts.cast(pa.int32()), scores.cast(_SCORE))

@@ -1,7 +1,11 @@
 """What experiments say about themselves: the metadata of their `extra`, one row per key."""
 
 import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -39,25 +43,24 @@ _LEVELS = 3
 _LONGEST = 200
 _CUT = 191
 _DIGITS = 8
-_NULL = msgspec.Raw(b"null")
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
-_STRING = msgspec.json.Decoder(str)
+_NESTED = frozenset([list, dict])
+# Which msgspec reads as 0.
+_NEGATIVE_ZERO = re.compile(r"-0(?=[\s,\]}])")
 
 
 class _Extra(msgspec.Struct, gc=False):
-    metadata: msgspec.Raw = _NULL
+    metadata: dict[str, Any] | None = None
 
 
-_EXTRA = msgspec.json.Decoder(_Extra)
+# Fractions and exponents stay as they were sent; whole numbers have one spelling.
+_EXTRAS = msgspec.json.Decoder(list[_Extra | None], float_hook=str)
 
 
 @derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*OWNER, "extra")}, by_session=True)
 def session_attributes(day: DayTables) -> pa.Table:
     """The attributes of those sessions that are experiments."""
     said, places, keys, values = experiments(day, [*OWNER, "extra"]), list[int](), list[str](), list[str]()
-    for place, extra in enumerate(said.column("extra").to_pylist()):
-        found = attributes(extra)
+    for place, found in enumerate(attributes(said.column("extra").to_pylist())):
         names = sorted(found)
         places += [place] * len(names)
         keys += names
@@ -66,45 +69,48 @@ def session_attributes(day: DayTables) -> pa.Table:
     return pa.table([*owners.columns, keys, values], SESSION_ATTRIBUTES.schema)
 
 
-def attributes(extra: str | None) -> dict[str, str]:
-    """The attributes in a session's `extra`, JSON text or None: each key's value as text.
+def attributes(extras: Sequence[str | None]) -> list[dict[str, str]]:
+    """The attributes in sessions' `extra`, JSON texts or None: of each session its keys' values as text.
 
     Nested objects count by dotted key, three levels deep. Nulls, arrays with none but nulls or with anything but
     scalars, and keys that begin with `__` are left out.
     """
-    found: dict[str, str] = {}
-    with suppress(msgspec.ValidationError):
-        _flatten(found, "", _EXTRA.decode(extra or "{}").metadata, _LEVELS)
+    found = [dict[str, str]() for _ in extras]
+    for of_session, metadata in zip(found, _metadata([extra or "null" for extra in extras]), strict=True):
+        _flatten(of_session, "", metadata, _LEVELS)
     return found
 
 
-def _flatten(found: dict[str, str], prefix: str, sent: msgspec.Raw, levels: int) -> None:
-    """Add an object's members by dotted key.
+def _metadata(extras: Sequence[str]) -> list[dict[str, Any]]:
+    """The metadata of each session, most often decoded in one go; empty where it is no object."""
+    joined = f"[{','.join(extras)}]"
+    with suppress(msgspec.ValidationError):
+        if not _NEGATIVE_ZERO.search(joined):
+            return [(extra and extra.metadata) or {} for extra in _EXTRAS.decode(joined)]
+    read = [json.loads(extra, parse_int=str, parse_float=str) for extra in extras]
+    found = [extra.get("metadata") if isinstance(extra, dict) else None for extra in read]
+    return [metadata if isinstance(metadata, dict) else {} for metadata in found]
 
-    Raises:
-        msgspec.ValidationError: it is no object.
-    """
-    for name, value in _MEMBERS.decode(sent).items():
-        text = bytes(value)
+
+def _flatten(found: dict[str, str], prefix: str, members: Mapping[str, Any], levels: int) -> None:
+    """Add an object's members by dotted key."""
+    for name, value in members.items():
         if name.startswith("__"):
             continue
-        if text.startswith(b"{"):
+        if isinstance(value, dict):
             if levels > 1:
                 _flatten(found, f"{prefix}{name}.", value, levels - 1)
-        elif (spelt := _spell(text)) is not None:
-            found[f"{prefix}{name}"] = spelt if len(spelt) <= _LONGEST else _shortened(spelt)
+        elif (text := value if isinstance(value, str) else _spell(value)) is not None:
+            found[prefix + name] = text if len(text) <= _LONGEST else _shortened(text)
 
 
-def _spell(sent: bytes) -> str | None:
+def _spell(value: Any) -> str | None:
     """A scalar, or an array of them, as text; None for what is left out."""
-    if sent.startswith(b'"'):
-        return _STRING.decode(sent)
-    if sent.startswith(b"["):
-        parts = [bytes(part) for part in _ELEMENTS.decode(sent)]
-        if any(part.startswith((b"[", b"{")) for part in parts):
-            return None
-        return ", ".join(sorted({spelt for part in parts if (spelt := _spell(part)) is not None})) or None
-    return None if sent == b"null" else sent.decode()
+    if not isinstance(value, list):
+        return value if value is None or isinstance(value, str) else str(value).lower()
+    if not _NESTED.isdisjoint(map(type, value)):
+        return None
+    return ", ".join(sorted({text for part in value if (text := _spell(part)) is not None})) or None
 
 
 def _shortened(value: str) -> str:

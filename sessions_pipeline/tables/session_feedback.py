@@ -4,7 +4,7 @@ The statistics are free-form in the API's schema; their usual fields are those o
 client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit is null, never an error.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -58,7 +58,7 @@ class _Stats(msgspec.Struct, gc=False):
     values: msgspec.Raw = _NULL
 
 
-_FITS = msgspec.json.Decoder(dict[str, _Stats])
+_FIT = msgspec.json.Decoder(list[dict[str, _Stats] | None])
 _BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _WHOLE, _ANY = msgspec.json.Decoder(_INT64), msgspec.json.Decoder(float)
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "stdev": _ANY, "errors": _WHOLE}
@@ -69,11 +69,10 @@ def session_feedback(day: DayTables) -> pa.Table:
     """The feedback of sessions."""
     sessions = day[SESSIONS].select([*OWNER, *_SCOPES.values()])
     places, scopes, keys, stats = list[int](), list[str](), list[str](), list[_Stats]()
-    texts = (sessions.column(column).to_pylist() for column in _SCOPES.values())
-    for place, of_session in enumerate(zip(*texts, strict=True)):
-        for scope, text in zip(_SCOPES, of_session, strict=True):
-            by_key = _by_key(text) if text is not None else {}
-            names = sorted(by_key)
+    said = [_by_key(sessions.column(column).to_pylist()) for column in _SCOPES.values()]
+    for place, of_session in enumerate(zip(*said, strict=True)):
+        for scope, by_key in zip(_SCOPES, of_session, strict=True):
+            names = sorted(by_key or ())
             places += [place] * len(names)
             scopes += [scope] * len(names)
             keys += names
@@ -92,10 +91,14 @@ def session_feedback(day: DayTables) -> pa.Table:
     return pa.table(columns, SESSION_FEEDBACK.schema)
 
 
-def _by_key(text: str) -> Mapping[str, _Stats]:
-    """The statistics by key, most often in one go; nothing where the text is no object."""
+def _by_key(texts: Sequence[str | None]) -> Sequence[Mapping[str, _Stats] | None]:
+    """The statistics of each session by key, most often in one go; None or nothing where the text is no object."""
     with suppress(msgspec.DecodeError):
-        return _FITS.decode(text)
+        return _FIT.decode(f"[{','.join(text or 'null' for text in texts)}]")
+    return [_fitting(text or "null") for text in texts]
+
+
+def _fitting(text: str) -> Mapping[str, _Stats]:
     with suppress(msgspec.DecodeError):
         return {key: _field_by_field(raw) for key, raw in _BY_KEY.decode(text).items()}
     return {}

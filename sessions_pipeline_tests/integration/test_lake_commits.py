@@ -23,7 +23,7 @@ from sessions_pipeline.lake.store import ANY, Expected, store_at
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.integration.s3_server import S3Server
-from sessions_pipeline_tests.lake_rows import DAY, CountingStore, raw, rows
+from sessions_pipeline_tests.lake_rows import DAY, CountingStore, raw, replace_derived, rows
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, c
     lake = Lake.open(str(tmp_path_factory.mktemp("lake")), query={})
     latest = -1
     for commit in commits:
-        written = lake.replace_derived(REJECTED_SESSIONS, DAY, derived(commit), {"a": "b"}, commit=commit)
+        written = replace_derived(lake, REJECTED_SESSIONS, derived(commit), {"a": "b"}, commit=commit)
         assert (written is None) is (commit < latest)
         latest = max(latest, commit)
         assert made_from(lake) == latest
@@ -147,7 +147,7 @@ def test_of_many_that_derive_at_once_the_latest_commit_stays(data_root: DataRoot
 
     def work(number: int) -> None:
         for commit in range(number, 40, 4):
-            lakes[number].replace_derived(REJECTED_SESSIONS, DAY, derived(commit), {}, commit=commit)
+            replace_derived(lakes[number], REJECTED_SESSIONS, derived(commit), {}, commit=commit)
 
     with ThreadPoolExecutor(5) as runs:
         watching = runs.submit(watch)
@@ -168,14 +168,14 @@ class OneAhead(CountingStore):
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
         if key.startswith(REJECTED_SESSIONS.name) and self.commit:
             commit, self.commit = self.commit, 0
-            Lake.open(self.root, query={}).replace_derived(REJECTED_SESSIONS, DAY, derived(commit), {}, commit=commit)
+            replace_derived(Lake.open(self.root, query={}), REJECTED_SESSIONS, derived(commit), {}, commit=commit)
         super().put(key, data, expected)
 
 
 @pytest.mark.parametrize(("quicker", "latest"), [(3, 5), (9, 9)])
 def test_in_a_bucket_a_put_between_a_look_and_a_put_is_seen(bucket: str, quicker: int, latest: int):
     lake = Lake.open(OneAhead(bucket, quicker), query={})
-    written = lake.replace_derived(REJECTED_SESSIONS, DAY, derived(5), {}, commit=5)
+    written = replace_derived(lake, REJECTED_SESSIONS, derived(5), {}, commit=5)
     assert (written is None) is (quicker > 5)
     assert made_from(Lake.open(bucket, query={})) == latest
 

@@ -13,7 +13,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
-from sessions_pipeline_tests.lake_rows import DAY, raw, rows
+from sessions_pipeline_tests.lake_rows import DAY, raw, replace_derived, rows
 
 NEXT = DAY.replace(month=2, day=1)
 HISTORY = "put it back from a backup, since deleting it loses the history of its day, which the API may no longer have"
@@ -39,7 +39,7 @@ def rewrite(lake: Lake, table: Table, change: str) -> None:
 def lake_with(data_root: DataRoot, table: Table, change: str) -> Lake:
     lake = Lake.open(str(data_root), query={})
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {"commit": "3"})
-    lake.replace_derived(REJECTED_SESSIONS, DAY, rows(REJECTED_SESSIONS, 1, payload=["old"]), {}, commit=3)
+    replace_derived(lake, REJECTED_SESSIONS, rows(REJECTED_SESSIONS, 1, payload=["old"]), {}, commit=3)
     rewrite(lake, table, change)
     return lake
 
@@ -49,7 +49,7 @@ def lake_with(data_root: DataRoot, table: Table, change: str) -> Lake:
 def test_a_derived_file_that_another_program_touched_counts_as_older_and_heals(data_root: DataRoot, change: str):
     lake = lake_with(data_root, REJECTED_SESSIONS, change)
     made = rows(REJECTED_SESSIONS, 1, payload=["new"])
-    assert lake.replace_derived(REJECTED_SESSIONS, DAY, made, {}, commit=1) is not None
+    assert replace_derived(lake, REJECTED_SESSIONS, made, {}, commit=1) is not None
     assert lake.read(REJECTED_SESSIONS, DAY).equals(made)
     assert lake.metadata(REJECTED_SESSIONS, DAY) == {"commit": "1"}
 

@@ -24,7 +24,7 @@ from sessions_pipeline_tests.days import day_of, derive
 
 
 def said(metadata: str) -> dict[str, str]:
-    return attributes(f'{{"metadata": {metadata}}}')
+    return attributes([f'{{"metadata": {metadata}}}'])[0]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_value_is_text_by_its_dotted_key(metadata: str, expected: dict[str, st
 
 @pytest.mark.parametrize("extra", [None, "{}", "[]", '{"metadata": null}', '{"other": {"a": 1}}'])
 def test_what_has_no_metadata_says_nothing(extra: str | None) -> None:
-    assert attributes(extra) == {}
+    assert attributes([extra]) == [{}]
 
 
 def test_a_long_value_is_cut_and_still_told_from_others() -> None:

@@ -28,6 +28,7 @@ from sessions_pipeline.validation.records import SENT, FetchedDay, read_page, se
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
 from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
+from sessions_pipeline_tests.lake_rows import replace_derived
 
 EXPERIMENT = {"reference_dataset_id": dataset(1), "total_cost": "1.5", "run_count": 10, "total_tokens": 5}
 
@@ -267,7 +268,7 @@ def test_a_note_of_readings_that_is_broken_is_written_anew(day: ProcessedDay, no
 def test_a_derived_table_never_replaces_one_of_a_later_commit(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
     rows = day.lake.read(SESSIONS, day.day)
-    day.lake.replace_derived(SESSIONS, day.day, rows.slice(1), {}, commit=9)
+    replace_derived(day.lake, SESSIONS, rows.slice(1), {}, commit=9, day=day.day)
     assert "sessions" not in day.again().written
     assert day.rows(SESSIONS) == []
 
