@@ -3,7 +3,7 @@
 It is done by whoever is free, a thread or a process, so what comes in and goes out are plain values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,12 +15,7 @@ import pyarrow as pa
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, value_of
-from sessions_pipeline.tables import (
-    RAW_SESSIONS,
-    TABLES,
-    DayTables,
-    Table,
-)
+from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table
 from sessions_pipeline.tables import day_metadata as describe
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.history import History
@@ -34,7 +29,7 @@ from sessions_pipeline.tables.readings import (
     load_readings,
     noted_readings,
 )
-from sessions_pipeline.tables.table import ALL, Reads
+from sessions_pipeline.tables.table import ALL, Reads, needed
 from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline.validation.rows import Rows
 
@@ -151,6 +146,18 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
         noted = noted_readings(lake.read_file(_readings_key(day)))
     tables.last_read = tuple(latest_readings(committed, noted))
     return tables
+
+
+def examine_day(lake: Lake, task: tuple[Day, Sequence[str]], now: datetime) -> dict[str, CheckResult]:
+    """What some checks find on a stored day, by their names; each file is read at most once, and only what they need.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
+    day, names = task
+    checks = [CHECKS[name] for name in names]
+    tables = day_tables(lake, day, needed(checks), now=now)
+    return {check.name: check.examine(tables) for check in checks}
 
 
 def _is_behind(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> bool:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -14,10 +15,10 @@ from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
-from sessions_pipeline.process_day import day_tables
+from sessions_pipeline.process_day import examine_day
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
-from sessions_pipeline.tables.table import Check, needed
+from sessions_pipeline.tables.table import Check
 
 SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 BUDGET_CHECK = "costs_are_within_budget"
@@ -75,7 +76,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
 def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:
     """The checks' results by name, on the stored days of `span` (None: on all).
 
-    Each file is read at most once, and of it only the columns that these checks need.
+    Each file is read at most once, and of it only the columns that these checks need; many days are shared out.
     """
     lake, time = pipeline.open_lake(read_only=True), pipeline.clock()
     earliest = max(utc_day(time) - timedelta(days=pipeline.settings.lookback_days), pipeline.settings.start_date)
@@ -84,15 +85,16 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
         recent.update(days_between(earliest, utc_day(time)))
     if any(check.days == "run" for check in checks):
         stored.update(day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1])
-    reads = needed(checks)
-    results: dict[str, list[CheckResult]] = {check.name: [] for check in checks}
-    for day in sorted({*stored, *recent}):
-        tables = day_tables(lake, day, reads, now=time)
-        for check in checks:
-            if day in (recent if check.days == "recent" else stored):
-                results[check.name].append(check.examine(tables))
+    days = sorted({*stored, *recent})
+    tasks = [
+        (day, [check.name for check in checks if day in (recent if check.days == "recent" else stored)]) for day in days
+    ]
+    with pipeline.workers(lake, len(days)) as workers:
+        found = list(workers.each(partial(examine_day, now=time), tasks))
+    of_check = {check.name: [of_day[check.name] for of_day in found if check.name in of_day] for check in checks}
     return {
-        name: CheckResult.merged([*found, CheckResult(counts={"days": len(found)})]) for name, found in results.items()
+        name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])
+        for name, results in of_check.items()
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -13,7 +13,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.source import ApiSource, Source
-from sessions_pipeline.orchestration.workers import processes_for, workers_for
+from sessions_pipeline.orchestration.workers import Workers, processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, DayTask, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
@@ -96,9 +96,8 @@ class Pipeline:
             ApiError: a workspace could not be read, the text names it; days that did not come stay as they were.
             NotReadError: a day's raw sessions were never read; nothing is replaced.
         """
-        lake, settings = self.open_lake(), self.settings
-        work, count = partial(process_day, rules=self._rules(tables)), processes_for(len(days), self.processes)
-        with workers_for(count, lake, settings.data_root, settings.query) as workers:
+        lake, work = self.open_lake(), partial(process_day, rules=self._rules(tables))
+        with self.workers(lake, len(days)) as workers:
             if RAW_SESSIONS not in tables:
                 yield from workers.each(work, _stored_days(lake, days, self.as_of))
                 return
@@ -108,6 +107,10 @@ class Pipeline:
                     yield _warned(result, client.warnings)
                 for warning in client.warnings:
                     warn(warning)
+
+    def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
+        """What works on so many days of the lake: processes for many, a thread for few."""
+        return workers_for(processes_for(days, self.processes), lake, self.settings.data_root, self.settings.query)
 
     def connect(self) -> SessionsClient:
         """A client for the API; sends nothing yet.

@@ -73,8 +73,8 @@ class Rule:
         """The values of a column, None for null and for what can't be read, which goes to `wrong` by its place."""
         values = self.quick(texts)
         if values is not None and self.is_text:
-            values = [None if text == b"null" else text for text in map(bytes, texts)]
-            values = None if any(text is not None and is_deep(text) for text in values) else values
+            values = list(map(bytes, texts))
+            values = None if any(map(is_deep, values)) else [None if text == b"null" else text for text in values]
         if values is not None:
             return values
         if len(texts) > _FEW:

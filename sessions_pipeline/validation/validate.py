@@ -112,7 +112,9 @@ class Validator:
         named = list(zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False))
         self.present.update(one.name for one, column in named if any(text is not _ABSENT for text in column))
         # First, so that the reasons begin with what is wrong with the record as JSON.
-        left = pa.array([self._unknown_fields(row, unknown.get(row, {})) for row in rows], pa.string())
+        left = pa.array(
+            [self._unknown_fields(row, unknown[row]) if row in unknown else None for row in rows], pa.string()
+        )
         columns = [*(self._column(one, rows, column) for one, column in named), left]
         columns += [pa.array([self._problems.get(row) for row in rows], pa.list_(pa.string())), pa.array(rows)]
         table = pa.table(columns, schema=SCHEMA)

@@ -73,7 +73,7 @@ def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance
     # One request at a time: several end a list with one more or less.
     values = {"LOOKBACK_DAYS": (TODAY - FIRST).days, "START_DATE": start, "CONCURRENCY": 1}
     settings = settings_for(sandbox.url, root, **{f"SESSIONS_PIPELINE_{name}": value for name, value in values.items()})
-    pipeline = CountingPipeline(settings, clock=lambda: NOW)
+    pipeline = CountingPipeline(settings, clock=lambda: NOW, processes=1)
     pipeline.opened.clear()
     statements: list[str] = []
 
@@ -114,7 +114,7 @@ def test_checks_of_a_run_open_its_days_alone_and_those_of_all_730_days_each_file
         hour(sandbox, tmp_path, FIRST, instance)
     age(tmp_path, 730)
     settings = settings_for("http://127.0.0.1:9", tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=(TODAY - FIRST).days)
-    pipeline = CountingPipeline(settings, clock=lambda: NOW)
+    pipeline = CountingPipeline(settings, clock=lambda: NOW, processes=1)
     needed_tables = {table.name for table in needed(list(CHECKS.values()))}
     for span, days in {(FIRST, TODAY): 3, None: 733}.items():
         pipeline.opened.clear()
