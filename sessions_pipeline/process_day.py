@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError, SumOverflowError
+from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, value_of
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table
@@ -106,7 +107,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         return DayResult(task.day, made.told.sessions.num_rows, {}, {}, reason, merged.learned)
     written = dict[str, Written]()
     files, known, overflows = dict[str, Future[Written | None]](), dict[str, Mapping[str, Any]](), list[str]()
-    with lake.writing(task.day) as replace_derived:
+    with writing(lake, task.day) as replace_derived:
         if merged.learned:
             commit += 1
             raw, metadata = made.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.store import ANY, Expected, Opened, Store
@@ -91,6 +92,6 @@ class CountingStore:
 def replace_derived(
     lake: Lake, table: Table, data: pa.Table, metadata: Mapping[str, str], *, commit: int, day: Day = DAY
 ) -> Written | None:
-    """What `Lake.writing` does with one file."""
-    with lake.writing(day) as replace:
+    """What `writing` does with one file."""
+    with writing(lake, day) as replace:
         return replace(table, data, metadata, commit).result()

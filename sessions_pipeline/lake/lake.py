@@ -1,28 +1,21 @@
 """The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import date
 from threading import Lock
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
-from sessions_pipeline.lake import day_file, marker, parquet
-from sessions_pipeline.lake.day_file import BrokenError, Stored
+from sessions_pipeline.lake import marker, parquet
 from sessions_pipeline.lake.layout import Day, day_of, key_of, value_of
+from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
-from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline.validation.rows import Rows
-
-# So often a derived file may be replaced by others while this one looks at it.
-_TRIES = 20
-# A day has seven derived files.
-_WRITERS = 8
 
 
 class Written(NamedTuple):
@@ -31,9 +24,6 @@ class Written(NamedTuple):
     uri: str
     bytes: int
     rows: int
-
-
-ReplaceDerived: TypeAlias = Callable[[Table, pa.Table | Rows, Mapping[str, str], int], Future[Written | None]]
 
 
 class Lake:
@@ -84,42 +74,15 @@ class Lake:
             LakeError: it could not be written; the former file is intact.
             TypeError, ValueError: the data breaks the table's schema, a fault of the program.
         """
-        key, content = key_of(table, day), parquet.encode(table, data, metadata)
+        content = parquet.encode(table, data, metadata)
         with self.lock(day):
-            self._put(key, content, expected)
-        return Written(self._store.uri(key), content.size, data.num_rows)
+            return self.put(table, day, content, data.num_rows, expected=expected)
 
-    @contextmanager
-    def writing(self, day: Day) -> Iterator[ReplaceDerived]:
-        """Lock a day, and replace derived files of it with what is given: table, rows, metadata and raw commit.
-
-        A future tells what was written, None if what is there was made from a later commit; a file that doesn't say
-        what it was made from, or can't be read, counts as older. Several are written at once, since a disk makes many
-        files durable in the time of one: 0.3 ms each instead of 3. All are when the block ends.
-
-        Raises:
-            LakeConflictError: (the future) others replace it again and again.
-            LakeError, TypeError, ValueError: as `lock` and `replace`; of what a put runs into the future tells.
-        """
-        with self.lock(day), ThreadPoolExecutor(_WRITERS, thread_name_prefix="files") as threads:
-
-            def replace(
-                table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], commit: int
-            ) -> Future[Written | None]:
-                content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
-                return threads.submit(self._replace_older, table, day, content, data.num_rows, commit)
-
-            yield replace
-
-    def _replace_older(self, table: Table, day: Day, content: pa.Buffer, num_rows: int, commit: int) -> Written | None:
-        for left in reversed(range(_TRIES)):
-            with suppress(LakeConflictError) if left else nullcontext():
-                version, made_from = self._made_from(table, day)
-                if made_from > commit:
-                    return None
-                self._put(key_of(table, day), content, version)
-                return Written(self.uri(table, day), content.size, num_rows)
-        raise AssertionError
+    def put(self, table: Table, day: Day, content: pa.Buffer, rows: int, *, expected: Expected) -> Written:
+        """The same with what `parquet.encode` made of so many rows, for one that holds the lock of the day."""
+        key = key_of(table, day)
+        self._put(key, content, expected)
+        return Written(self._store.uri(key), content.size, rows)
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a day, in the table's order; all columns or the given ones.
@@ -136,9 +99,10 @@ class Lake:
         Without any columns only the end of the file is read. A derived file that another program wrote has no metadata.
 
         Raises:
-            LakeError: the file is broken, or is a raw one that another program wrote.
+            BrokenError: the file can't be read.
+            LakeError: it is a raw one that another program wrote.
         """
-        return day_file.load(self._store, table, key_of(table, day), columns)
+        return parquet.load(self._store, table, key_of(table, day), columns)
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several days, and as a last column the partition's own (date32; null for `UNDATED`).
@@ -250,15 +214,6 @@ class Lake:
                 marker.write(self._store, self._query)
                 self._is_marked = True
         self._store.put(key, content, expected)
-
-    def _made_from(self, table: Table, day: Day) -> tuple[str | None, int]:
-        """The version of a derived file and the raw commit that it was made from; -1 if there is none that says it."""
-        try:
-            stored = self.load(table, day, ())
-        except BrokenError as error:
-            return error.version, -1
-        made_from = stored.metadata.get(COMMIT, "") if stored else ""
-        return stored and stored.version, int(made_from) if made_from.isdecimal() else -1
 
     def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
         stored = self.load(table, day, columns)

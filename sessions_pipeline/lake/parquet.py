@@ -10,12 +10,14 @@ and what is sorted or put together here is never more than a group.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sessions_pipeline.errors import LakeError
+from sessions_pipeline.lake.store import Store
 from sessions_pipeline.tables import Table
 from sessions_pipeline.validation.rows import Rows, release
 
@@ -25,6 +27,33 @@ COMPRESSION_LEVEL = 1
 
 # Whose file it is: a program that rewrites a file drops what it does not know, and with it what we keep there.
 _TABLE = "sessions_pipeline.table"
+
+# What the API said at a time: nothing makes these again.
+_SOURCES = frozenset(["raw_sessions", "daily_cost_by_project", "reference_datasets", "judge_cost_by_experiment"])
+# Their metadata says which readings the rows come from, so rows without it are of no use.
+_NEEDS_METADATA = "raw_sessions"
+_HISTORY = "put it back from a backup, since deleting it loses the history of its day, which the API may no longer have"
+
+
+class Stored(NamedTuple):
+    """A day as `Lake.load` found it: all of it from one file, of this version."""
+
+    parts: Rows
+    metadata: dict[str, str]
+    version: str
+
+    @property
+    def rows(self) -> pa.Table:
+        """All rows at once."""
+        return self.parts.table()
+
+
+class BrokenError(LakeError):
+    """A file can't be read; `version` says which it was."""
+
+    def __init__(self, message: str, version: str) -> None:
+        super().__init__(message)
+        self.version = version
 
 
 class UnreadableError(Exception):
@@ -81,6 +110,31 @@ def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -
         raise UnreadableError(" ".join(str(error).split())[:200]) from error
     stored.pop("ARROW:schema", None)
     return rows, stored if stored.pop(_TABLE, None) == table.name else None
+
+
+def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) -> Stored | None:
+    """What is stored under the key, by one opening; None if there is no file. See `Lake.load`.
+
+    Raises:
+        BrokenError: it is no readable Parquet file of this table.
+        LakeError: it is a raw one that another program wrote.
+    """
+    try:
+        source, version = store.open(key, whole=columns != ())
+    except FileNotFoundError:
+        return None
+    try:
+        with source:
+            rows, metadata = decode(table, source, columns)
+    except UnreadableError as error:
+        advice = _HISTORY if table.name in _SOURCES else f"materialize {table.name} again, from what is stored"
+        text = f"{store.uri(key)}: not a readable Parquet file of this table ({error}); {advice}"
+        raise BrokenError(text, version) from error
+    if metadata is None and table.name == _NEEDS_METADATA:
+        raise LakeError(
+            f"{store.uri(key)}: another program wrote it, without the metadata that says what was read when; {_HISTORY}"
+        )
+    return Stored(rows, metadata or {}, version)
 
 
 def _conform(table: Table, data: pa.Table) -> pa.Table:

@@ -4,18 +4,13 @@ With `raw_sessions` among the chosen tables of a day it is read from the API; wi
 what is stored, with no request.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Any, TypeAlias
+from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
-from sessions_pipeline.errors import LakeConflictError, TooManyRejectedError
-from sessions_pipeline.lake.day_file import Stored
-from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.errors import TooManyRejectedError
 from sessions_pipeline.orchestration.event_storage import together
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
@@ -25,8 +20,6 @@ OWNERS = ["team:llm-costs"]
 # A step's end records every partition of its run once more for each result, also those that it did not write. Dagster
 # leaves that out for results with this metadata (1.13, execute_step.py); without it days would be recorded twice.
 _IS_RECORDED = {"__source_asset_observation__": True}
-Made: TypeAlias = tuple[pa.Table, dict[str, str]] | None
-"""A file's rows and metadata; None leaves the file as it is."""
 
 
 def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
@@ -84,22 +77,6 @@ def refuse(exceeded: Sequence[str], limit: float) -> None:
             f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days "
             "keep their former tables; see whether the API changed, or raise the ratio"
         )
-
-
-def commit(lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], Made]) -> None:
-    """Replace a file by what `make` makes of it; where another run was quicker it is made again, of that run's file.
-
-    Raises:
-        LakeError: the file could not be read or written; the former one is intact.
-    """
-    while True:
-        stored = lake.load(table, day)
-        made = make(stored)
-        if made is None:
-            return
-        with suppress(LakeConflictError):
-            lake.replace(table, day, *made, expected=stored.version if stored else None)
-            return
 
 
 def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:

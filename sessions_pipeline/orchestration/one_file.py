@@ -21,12 +21,13 @@ import pyarrow as pa
 
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError
-from sessions_pipeline.lake.day_file import Stored
+from sessions_pipeline.lake.commits import Made, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
-from sessions_pipeline.orchestration.assets import Made, commit, spec
+from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.read import Key, rows_of, stored_days
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY

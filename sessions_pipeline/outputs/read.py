@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import NotReadError, UsageError
-from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, whole_costs
 from sessions_pipeline.settings import Settings
