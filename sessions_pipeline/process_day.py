@@ -3,6 +3,7 @@
 It is done by whoever is free, a thread or a process, so what comes in and goes out are plain values.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -16,7 +17,7 @@ from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError,
 from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, value_of
-from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table
+from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, SESSIONS, TABLES, CheckResult, DayTables, Table
 from sessions_pipeline.tables import day_metadata as describe
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.history import History
@@ -92,21 +93,21 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 
     merged = merge(rows, readings, task.fetched, base=task.base, version=version)
     wanted = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
+    known: dict[str, Mapping[str, Any]] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **describe.of_readings(merged)}}
     if task.fetched and not merged.learned:
-        wanted = [table for table in wanted if _is_behind(lake, table, task.day, commit, rules)]
+        known |= {table.name: facts for table in wanted if (facts := _kept_facts(lake, table, task.day, commit, rules))}
+        wanted = [table for table in wanted if table.name not in known]
     if not merged.learned and not wanted:
         _note_readings(lake, task.day, merged)
-        heard = describe.of_readings(merged)
-        return DayResult(
-            task.day, heard["received"] - heard["repeated"], {}, {RAW_SESSIONS.name: heard}, None, learned=False
-        )
+        sessions = known.get(SESSIONS.name, known[RAW_SESSIONS.name])["rows"]
+        return DayResult(task.day, sessions, {}, known, None, learned=False)
 
     day = task.day if isinstance(task.day, date) else None
     made = DerivedDay(day, merged, rules, may_forget=bool(task.fetched))
     if reason := _exceeded(task, made.told, rules):
         return DayResult(task.day, made.told.sessions.num_rows, {}, {}, reason, merged.learned)
     written = dict[str, Written]()
-    files, known, overflows = dict[str, Future[Written | None]](), dict[str, Mapping[str, Any]](), list[str]()
+    files, overflows = dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
         if merged.learned:
             commit += 1
@@ -119,8 +120,9 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {task.day}: {error}")
                 continue
-            files[table.name] = replace_derived(table, rows, made.metadata(table), commit)
-            known[table.name] = describe.of_table(table, rows, made.told, merged)
+            known[table.name] = facts = describe.of_table(table, rows, made.told, merged)
+            metadata = {**made.metadata(table), describe.FACTS: json.dumps(facts)}
+            files[table.name] = replace_derived(table, rows, metadata, commit)
             made.forget(table)
         _note_readings(lake, task.day, merged)
     written |= {name: file for name, future in files.items() if (file := future.result())}
@@ -161,14 +163,20 @@ def examine_day(lake: Lake, task: tuple[Day, Sequence[str]], now: datetime) -> d
     return {check.name: check.examine(tables) for check in checks}
 
 
-def _is_behind(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> bool:
-    """Whether a derived file is missing, broken, or of another commit, time or list of attributes than wanted."""
+def _kept_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> dict[str, Any] | None:
+    """What a derived file says of its rows; None where it is to be made again.
+
+    It is if it is missing, broken, or of another commit, time or list of attributes than wanted.
+    """
     try:
         metadata = lake.metadata(table, day)
     except LakeError:
-        return True
+        return None
     wanted = {COMMIT: str(commit), **describe.basis(table, rules.as_of, rules.attributes)}
-    return any(metadata.get(name) != wanted.get(name) for name in (COMMIT, describe.AS_OF, describe.ATTRIBUTES))
+    if any(metadata.get(name) != wanted.get(name) for name in (COMMIT, describe.AS_OF, describe.ATTRIBUTES)):
+        return None
+    facts: dict[str, Any] = json.loads(metadata.get(describe.FACTS, "{}"))
+    return facts
 
 
 def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:

@@ -88,9 +88,9 @@ def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Seq
 
 
 def _facts(result: DayResult, table: Table) -> dict[str, Any]:
-    file = result.written.get(table.name)
-    of_file = {"dagster/row_count": file.rows, "dagster/uri": file.uri, "bytes": file.bytes} if file else {}
-    facts = {**(of_file or {"unchanged": True}), **result.metadata.get(table.name, {})}
+    file, facts = result.written.get(table.name), dict(result.metadata.get(table.name, {}))
+    rows = {"dagster/row_count": facts.pop("rows")} if "rows" in facts else {}
+    facts = {**rows, **({"dagster/uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}), **facts}
     return facts | ({"sample": _sample(facts["sample"])} if "sample" in facts else {})
 
 

@@ -22,7 +22,7 @@ from sessions_pipeline.validation.rows import Rows
 SAMPLE_ROWS = 5
 _LONGEST = 120
 # Names in a file's metadata.
-AS_OF, ATTRIBUTES, IS_DAY_OVER, SHRUNK, DRIFT = "as_of", "attributes", "is_day_over", "shrunk", "drift"
+AS_OF, ATTRIBUTES, IS_DAY_OVER, SHRUNK, DRIFT, FACTS = "as_of", "attributes", "is_day_over", "shrunk", "drift", "facts"
 
 
 def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
@@ -51,7 +51,10 @@ def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
 
 
 def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[str, Any]:
-    """What is worth knowing of a table: of its kind, what all of it costs, and the first of its rows."""
+    """What is worth knowing of a table: its rows, what is of its kind, what all of it costs, and the first of them.
+
+    Kept in the file (`FACTS`), so that it is told again of a day that stays as it is.
+    """
     of_kind: dict[str, Any] = {}
     if table is RAW_SESSIONS:
         of_kind = of_readings(merged)
@@ -62,7 +65,7 @@ def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[st
     cost = money(known_sum(rows.table("total_cost").column(0))) if "total_cost" in rows.schema.names else {}
     head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
     sample = [{name: _short(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
-    return {**of_kind, **cost, **({"sample": sample} if sample else {})}
+    return {"rows": rows.num_rows, **of_kind, **cost, **({"sample": sample} if sample else {})}
 
 
 def of_readings(merged: Merged) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -165,6 +166,29 @@ def test_a_refresh_that_learns_nothing_rewrites_no_table(instance: dg.DagsterIns
     assert {key for key in after if before.get(key) != after[key]} <= {
         key for key in after if key.startswith("_readings/")
     }
+
+
+def facts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | None], dict[str, Any]]:
+    """What a run recorded of each asset and partition, for the UI's plots and tables."""
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    found = [one.get_dagster_event().step_materialization_data.materialization for one in events]
+    return {
+        (one.asset_key.to_user_string(), one.partition): {name: told.value for name, told in one.metadata.items()}
+        for one in found
+    }
+
+
+def test_of_a_day_that_stays_as_it_is_the_same_is_told_again(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """Else the UI's plots, which show each partition's latest numbers, would be empty after the next refresh."""
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        pipeline = pipeline_for(sandbox, tmp_path)
+        first, again = (facts(instance, execute(pipeline, FIRST, TODAY, instance=instance).run_id) for _ in range(2))
+    days = {key: told for key, told in first.items() if key[0] in DAILY and key[0] != RAW_SESSIONS.name}
+    assert len(days) == (len(DAILY) - 1) * len(DAYS)
+    for key, told in days.items():
+        assert again[key].pop("unchanged") is True
+        assert again[key] == {name: one for name, one in told.items() if name not in ("bytes", "dagster/uri")}
+        assert told["dagster/row_count"] >= 0
 
 
 def test_groups_of_assets_stand_in_the_order_of_the_data(tmp_path: Path) -> None:
