@@ -30,12 +30,12 @@ from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.orchestration.assets import Made, commit, spec
 from sessions_pipeline.orchestration.one_file import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
-from sessions_pipeline.outputs.formatting import EXACT
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_readings, total
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_readings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
 from sessions_pipeline.tables.judge_cost_by_experiment import MEASURES, NEEDED, due, merge_judges

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 import msgspec
 
 from sessions_pipeline.days import days_between, month_start, next_month_start, week_start
-from sessions_pipeline.outputs.formatting import EXACT
+from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
 
 # One or two days say nothing about a month.
 FEWEST_DAYS_OF_A_FORECAST = 3
@@ -20,21 +20,6 @@ JUDGES_FILE = "_readings/judges.json"
 
 Row: TypeAlias = Mapping[str, Any]
 _Key = TypeVar("_Key", bound=Hashable)
-
-
-def total(values: Iterable[Decimal | None]) -> Decimal | None:
-    """The exact sum of what is known; None when nothing is."""
-    added = None
-    for value in values:
-        if value is not None:
-            added = EXACT.add(added or Decimal(0), value)
-    return added
-
-
-def known_sum(values: Iterable[int | None]) -> int | None:
-    """The sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 class Totals(NamedTuple):
@@ -56,16 +41,14 @@ class Totals(NamedTuple):
             sessions=sum(row["session_count"] for row in found),
             unpriced=sum(row["unpriced_session_count"] for row in found),
             zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
-            runs=known_sum(row["run_count"] for row in found),
-            tokens=known_sum(row["total_tokens"] for row in found),
+            runs=total(row["run_count"] for row in found),
+            tokens=total(row["total_tokens"] for row in found),
         )
 
     @property
     def per_run(self) -> Decimal | None:
         """The known cost by the runs, to 18 digits; None where one is unknown, or nothing ran."""
-        if self.cost is None or not self.runs:
-            return None
-        return EXACT.quantize(EXACT.divide(self.cost, self.runs), Decimal(1).scaleb(-18))
+        return cost_per_run(self.cost, self.runs)
 
 
 class Period(NamedTuple):

@@ -25,7 +25,7 @@ from sessions_pipeline.outputs.read import (
 )
 from sessions_pipeline.outputs.report.data import Budgets, Doubtful, ReportData
 from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.spending import month_days, total
+from sessions_pipeline.outputs.spending import month_days
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
@@ -35,6 +35,7 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSIONS,
 )
+from sessions_pipeline.tables.aggregate import total
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
 from sessions_pipeline.tables.readings import Reading
 

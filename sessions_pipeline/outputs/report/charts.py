@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sessions_pipeline.days import days_between
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.formatting import EXACT, money
-from sessions_pipeline.outputs.spending import STARTS, Row, Totals, by_key, period_of, total
+from sessions_pipeline.outputs.spending import STARTS, Row, Totals, by_key, period_of
+from sessions_pipeline.tables.aggregate import total
 
 if TYPE_CHECKING:
     from sessions_pipeline.outputs.report.data import ReportData

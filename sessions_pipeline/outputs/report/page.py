@@ -12,9 +12,10 @@ from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, Spent, WholeCost, by_key, spent_by, total, whole_costs
+from sessions_pipeline.outputs.spending import Row, Spending, Spent, WholeCost, by_key, spent_by, whole_costs
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables.aggregate import total
 
 if TYPE_CHECKING:
     from decimal import Decimal
