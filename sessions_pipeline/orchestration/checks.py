@@ -62,12 +62,14 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
     except SettingError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
-    states = Counter(status.state for status in statuses)
+    states = Counter("wrong" if status.problem else status.state for status in statuses)
     reached = states["warning"] + states["exceeded"]
+    said = f"{reached} of {len(statuses)} budgets have reached their warning or limit; no cost changes by it."
+    wrong = f" {states['wrong']} can't be looked at, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
-        passed=not reached,
-        severity=SEVERITIES["error" if states["exceeded"] else "warn"],
-        description=f"{reached} of {len(statuses)} budgets have reached their warning or limit; no cost changes by it.",
+        passed=not reached and not wrong,
+        severity=SEVERITIES["error" if wrong or states["exceeded"] else "warn"],
+        description=said + wrong,
         metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
     )
 

@@ -211,6 +211,17 @@ def last_readings(lake: Lake, day: date) -> list[Reading]:
     return []
 
 
+def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
+    """By workspace the days on which only others were read; a reading that saw no session may be of any.
+
+    `readings` are the latest ones by day. Known are the workspaces that they name.
+    """
+    read = {day: {name for one in of for name in one.workspaces or ("",)} for day, of in readings.items() if of}
+    known = sorted(set[str]().union(*read.values()) - {""})
+    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
+    return {name: unread for name, unread in days.items() if unread}
+
+
 def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
     """Whether a workspace (None: each) was read on a day, and since its end if it is over, by its latest readings."""
     # One that found nothing may not know whose workspace it was.

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -46,6 +46,11 @@ class Totals(NamedTuple):
         )
 
     @property
+    def known(self) -> Decimal | None:
+        """The cost; zero where nothing ran."""
+        return self.cost if self.sessions else Decimal(0)
+
+    @property
     def per_run(self) -> Decimal | None:
         """The known cost by the runs, to 18 digits; None where one is unknown, or nothing ran."""
         return cost_per_run(self.cost, self.runs)
@@ -84,9 +89,8 @@ class Spending:
     @property
     def difference(self) -> Decimal | None:
         """What was spent more than before, of what is known, US dollars; None where nothing is known of one of them."""
-        if any(totals.sessions and totals.cost is None for totals in (self.alike, self.before)):
-            return None
-        return EXACT.subtract(self.alike.cost or Decimal(0), self.before.cost or Decimal(0))
+        now, before = self.alike.known, self.before.known
+        return None if now is None or before is None else EXACT.subtract(now, before)
 
 
 def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], period: Period) -> list[Spending]:
@@ -101,11 +105,18 @@ def expensive(one: Spending) -> tuple[Any, ...]:
     return -(one.now.cost or Decimal(0)), not one.now.sessions, -(one.before.cost or Decimal(0)), one.key or ""
 
 
-def forecast(cost: Decimal | None, gone: int, days: int) -> Decimal | None:
-    """What a period of `days` will have cost if it goes on as in the days that are gone; None before the third."""
-    if cost is None or gone < FEWEST_DAYS_OF_A_FORECAST:
+def forecast(
+    cost: Decimal | None, of_whole_days: Decimal | None, whole_days: int, gone: int, length: int
+) -> Decimal | None:
+    """What a period of so many days will have cost: what it has by now, and for each day to come the mean of the whole.
+
+    `gone` are the days so far, of which `whole_days` were over when they were read. None before the third day, and
+    where nothing is known of either cost.
+    """
+    if cost is None or of_whole_days is None or not whole_days or gone < FEWEST_DAYS_OF_A_FORECAST:
         return None
-    return EXACT.divide(EXACT.multiply(cost, days), gone)
+    with localcontext(EXACT):
+        return cost + of_whole_days * (length - gone) / whole_days
 
 
 def period_of(unit: str, day: date) -> tuple[date, date]:
@@ -169,6 +180,16 @@ class Spent(NamedTuple):
     def whole(self) -> Decimal | None:
         """What is known of both together."""
         return total((self.own, self.judges))
+
+    @property
+    def experiments(self) -> int:
+        """How many there are."""
+        return self.measured + self.not_measured
+
+    @property
+    def known(self) -> Decimal | None:
+        """What is known of both together; zero where there are no experiments."""
+        return self.whole if self.experiments else Decimal(0)
 
     @classmethod
     def of(cls, daily: Iterable[Row], judges: Iterable[Row]) -> Self:

@@ -308,14 +308,17 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
 
     data = month(date(2025, 3, 10), unfinished=[date(2025, 3, 10)])
     assert data.month.spending.now.cost == 20
-    assert data.month.forecast == Decimal(20) / 10 * 31
+    assert data.month.forecast == 20 + Decimal(18) / 9 * 21
     assert (data.month.spending.alike.cost, data.month.spending.before.cost) == (18, 4)
     text = words(build_report(data))
     assert "Mar 2025 so far 1 Mar \N{EN DASH} 10 Mar 2025 $20.00 10 days, the last not over" in text
-    assert "$62.00 If it goes on as in these 10 days" in text
+    assert "$62.00 If days to come cost what 9 whole days did on average" in text
     assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days of each, read and over" in text
     assert month(date(2025, 3, 2)).month.forecast is None
     assert "From the third day on" in words(build_report(month(date(2025, 3, 2))))
+    morning = month(date(2025, 3, 10), unfinished=[date(2025, 3, 10)])
+    morning = replace(morning, daily=[row for row in morning.daily if row["start_date"] != date(2025, 3, 10)])
+    assert morning.month.forecast == 18 + Decimal(18) / 9 * 21
     assert month(date(2025, 3, 10), unread=[date(2025, 3, 4)]).month.forecast is None
     assert month(date(2025, 3, 10), latest=date(2025, 4, 1)).month.forecast is None
     over = month(date(2025, 3, 31))

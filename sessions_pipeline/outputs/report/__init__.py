@@ -22,6 +22,7 @@ from sessions_pipeline.outputs.read import (
     last_readings,
     rows_of,
     stored_days,
+    unread_of_workspaces,
 )
 from sessions_pipeline.outputs.report.data import Budgets, Doubtful, ReportData
 from sessions_pipeline.outputs.report.page import build_report
@@ -37,7 +38,6 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.aggregate import total
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
-from sessions_pipeline.tables.readings import Reading
 
 REPORT_FILE = "reports/cost.html"
 # What a manager looks at; the period before it is read too, for comparison.
@@ -106,19 +106,11 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day, found in notes.items() if found},
-        unread_of=_unread_of(notes),
+        unread_of=unread_of_workspaces(notes),
         judges=judge_rows(lake, inside),
         judge_readings=judge_readings(lake),
         budgets=budgets,
     )
-
-
-def _unread_of(notes: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
-    """The days on which a workspace of others was not read; a reading that saw no session may be of any."""
-    read = {day: {name for one in found for name in one.workspaces or ("",)} for day, found in notes.items() if found}
-    known = sorted(set[str]().union(*read.values()) - {""})
-    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
-    return {name: unread for name, unread in days.items() if unread}
 
 
 def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets:

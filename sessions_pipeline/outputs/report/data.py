@@ -49,14 +49,15 @@ class Doubtful:
 class Month(NamedTuple):
     """The days of a month so far, what was spent on them, and what all of it will cost if it goes on so.
 
-    `before` is the first day of the month before. The forecast is None before the third day, where days are unread, and
-    for a month that is over.
+    `before` is the first day of the month before; `whole_days` were over when they were read. The forecast is None
+    before the third day, where days are unread, and for a month that is over.
     """
 
     days: Sequence[date]
     before: date
     is_over: bool
     unread: int
+    whole_days: int
     period: Period
     spending: Spending
     forecast: Decimal | None
@@ -215,11 +216,15 @@ class ReportData:
         days, before = month_days(self.last)
         period = self._period(days, before, self.days_read)
         spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
+        whole = period.days - self.unfinished
         month = period_of("month", self.last)
-        length = len(days_between(*month))
         is_over = self.last not in self.unfinished if self.last == month[1] else (self.latest or self.last) > month[1]
-        expected = None if unread or is_over else forecast(spending.now.cost, len(days), length)
-        return Month(days, before[0], is_over, unread, period, spending, expected)
+        expected = None
+        if not unread and not is_over:
+            of_whole_days = Totals.of(row for row in self.daily if row["start_date"] in whole).known
+            length = len(days_between(*month))
+            expected = forecast(spending.now.cost, of_whole_days, len(whole), len(days), length)
+        return Month(days, before[0], is_over, unread, len(whole), period, spending, expected)
 
     @cached_property
     def by_attribute(self) -> list[Attribute]:
