@@ -4,14 +4,14 @@ Datasets are called as the API says now, else as experiments say of themselves.
 """
 
 import difflib
-import json
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,7 +21,7 @@ from sessions_pipeline.lake.day_file import Stored
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, whole_costs
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, with_judges
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     EXPERIMENT_SUMMARY,
@@ -31,6 +31,7 @@ from sessions_pipeline.tables import (
     TABLES,
     Table,
 )
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.types import MONEY
 
@@ -40,6 +41,17 @@ MOST_DAYS = 7
 MOST_NAMES = 10
 Key: TypeAlias = tuple[str, str]
 """A workspace and a dataset."""
+
+
+class _Metadata(msgspec.Struct):
+    dataset_name: str = ""
+
+
+class _Extra(msgspec.Struct):
+    metadata: _Metadata
+
+
+_EXTRA = msgspec.json.Decoder(_Extra)
 
 
 def read(
@@ -115,10 +127,11 @@ def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
 
 def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
     """With `judge_cost` and `whole_cost` behind the experiments' own; null where judges' cost is not known."""
-    found = whole_costs(rows.select(["tenant_id", "id", "total_cost"]).to_pylist(), judge_rows(lake, days))
+    found = with_judges(rows.select(["tenant_id", "id", "total_cost"]).to_pylist(), judge_rows(lake, days))
     place = rows.schema.get_field_index("total_cost") + 1
-    rows = rows.add_column(place, "whole_cost", pa.array([one.whole for one in found], MONEY))
-    return rows.add_column(place, "judge_cost", pa.array([one.judges for one in found], MONEY))
+    for name in ("whole_cost", "judge_cost"):
+        rows = rows.add_column(place, name, pa.array([row[name] for row in found], MONEY))
+    return rows
 
 
 def stored_days(
@@ -129,9 +142,8 @@ def stored_days(
     Raises:
         LakeError: a file can't be read.
     """
-    there = [day for day, version in lake.versions(table, days).items() if version]
-    found = ((day, lake.load(table, day, columns)) for day in there)
-    return {day: stored for day, stored in found if stored}
+    versions = lake.versions(table, days)
+    return {day: stored for day in days if versions[day] and (stored := lake.load(table, day, columns))}
 
 
 def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row]:
@@ -229,19 +241,12 @@ def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: 
     return bool(mine) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in mine))
 
 
-def _said(lake: Lake, day: date) -> list[tuple[Key, str]]:
+def _said(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
     sessions = lake.read(SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
     # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
     says = pc.match_substring(sessions.column("extra"), '"dataset_name"')
-    columns = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says)).to_pydict().values()
-    named = [((tenant, dataset), _name(extra)) for tenant, dataset, extra in zip(*columns, strict=True)]
-    return [(key, name) for key, name in named if name]
-
-
-def _name(extra: str) -> str | None:
-    try:
-        # Integers may have more digits than Python converts.
-        name = json.loads(extra, parse_int=str)["metadata"]["dataset_name"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    return name if isinstance(name, str) and name.strip() else None
+    said = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says))
+    for tenant, dataset, extra in tuples(said, *said.schema.names):
+        with suppress(msgspec.DecodeError, RecursionError):
+            if (name := _EXTRA.decode(extra).metadata.dataset_name).strip():
+                yield (tenant, dataset), name

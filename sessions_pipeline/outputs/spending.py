@@ -140,27 +140,18 @@ def month_days(day: date) -> tuple[list[date], list[date]]:
     return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))
 
 
-class WholeCost(NamedTuple):
-    """What an experiment cost, and its judges so far, in US dollars; None: unknown, or not measured."""
+def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
+    """Rows of `experiment_summary` with what their judges cost, of `judge_rows` of the same days.
 
-    own: Decimal | None
-    judges: Decimal | None
-    is_measured: bool
-
-    @property
-    def whole(self) -> Decimal | None:
-        """Both together; None where one of them is not known."""
-        return None if self.own is None or self.judges is None else EXACT.add(self.own, self.judges)
-
-
-def whole_costs(experiments: Iterable[Row], judges: Iterable[Row]) -> list[WholeCost]:
-    """Of rows of `experiment_summary`, in their order, with those of `judge_rows` of the same days."""
-    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}
-    return [
-        WholeCost(row["total_cost"], judged.get(key), key in judged)
-        for row in experiments
-        for key in [(row["tenant_id"], row["id"])]
-    ]
+    `judge_cost` is None where it is unknown or not measured (`is_measured`), `whole_cost` where either is not known.
+    """
+    costs, found = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}, list[Row]()
+    for row in experiments:
+        key, own = (row["tenant_id"], row["id"]), row["total_cost"]
+        judged = costs.get(key)
+        whole = None if own is None or judged is None else EXACT.add(own, judged)
+        found.append({**row, "judge_cost": judged, "whole_cost": whole, "is_measured": key in costs})
+    return found
 
 
 class Spent(NamedTuple):

@@ -12,7 +12,7 @@ from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, Spent, WholeCost, by_key, spent_by, whole_costs
+from sessions_pipeline.outputs.spending import Row, Spending, Spent, by_key, spent_by, with_judges
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline.tables.aggregate import total
@@ -56,12 +56,10 @@ def projects(data: ReportData) -> list[Project]:
     return sorted(found, key=lambda one: (one.cost is None, -(one.cost or 0), one.row["id"]))
 
 
-def most_expensive(data: ReportData) -> list[tuple[Row, WholeCost]]:
+def most_expensive(data: ReportData) -> list[Row]:
     """The experiments with the highest known costs of their own, and what they cost with their judges."""
     priced = [row for row in data.experiments if row["total_cost"] is not None]
-    priced.sort(key=lambda row: (-row["total_cost"], row["id"]))
-    shown = priced[:MOST_EXPENSIVE]
-    return list(zip(shown, whole_costs(shown, data.judges), strict=True))
+    return with_judges(sorted(priced, key=lambda row: (-row["total_cost"], row["id"]))[:MOST_EXPENSIVE], data.judges)
 
 
 def main_score(row: Row) -> tuple[str, float] | None:
@@ -109,7 +107,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "experiments_as_projects": len({row["id"] for row in experiments}),
         "experiments_as_projects_cost": total(row["total_cost"] for row in experiments),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
-        "most_expensive": [(row, cost, main_score(row)) for row, cost in most_expensive(data)],
+        "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
         "judged": _judged(data),
         "shown": data.rows[:ROWS_SHOWN],
         "tenants": sorted({row["tenant_id"] for row in data.rows}),
