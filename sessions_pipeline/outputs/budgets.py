@@ -12,14 +12,14 @@ from decimal import Decimal
 from functools import cache, partial
 from typing import Literal
 
-from sessions_pipeline.days import days_between, utc_day
+from sessions_pipeline.days import days_between, period_of, utc_day
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share, visible
-from sessions_pipeline.outputs.spending import Row, Spent, forecast, period_of, spent_by
+from sessions_pipeline.outputs.spending import Row, Spent, forecast, spent_by
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES

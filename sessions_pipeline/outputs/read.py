@@ -15,6 +15,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline import tables
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.day_file import Stored
@@ -23,14 +24,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, with_judges
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import (
-    EXPERIMENT_SUMMARY,
-    JUDGE_COST_BY_EXPERIMENT,
-    REFERENCE_DATASETS,
-    SESSIONS,
-    TABLES,
-    Table,
-)
+from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.types import MONEY
@@ -68,7 +62,7 @@ def read(
         place = settings.absolute_data_root if root is None else root
         raise NotReadError(f"{place}: no lake is here; materialize days, or name another folder as root")
     if asked.partition is None:
-        return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(SESSIONS))
+        return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(tables.SESSIONS))
     there = lake.days(asked)
     if not there:
         raise NotReadError(f"{asked.name} was never made; materialize it first")
@@ -81,11 +75,11 @@ def read(
         warnings.warn(message, stacklevel=3)
     chosen: list[Day] = [*days, *([UNDATED] if first is last is None and lake.has(asked, UNDATED) else [])]
     rows = _with_names(lake, lake.read_days(asked, chosen), days)
-    return _with_judges(lake, rows, chosen) if asked is EXPERIMENT_SUMMARY else rows
+    return _with_judges(lake, rows, chosen) if asked is tables.EXPERIMENT_SUMMARY else rows
 
 
 def _table(name: str) -> Table:
-    known = {table.name: table for table in TABLES}
+    known = {table.name: table for table in tables.TABLES}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
@@ -155,7 +149,7 @@ def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[R
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
     """What judges have spent on the experiments of the days, as `Spent` takes it."""
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
-    return rows_of(stored_days(lake, JUDGE_COST_BY_EXPERIMENT, days, columns))
+    return rows_of(stored_days(lake, tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
 
 
 def judge_readings(lake: Lake) -> JudgeReadings:
@@ -178,14 +172,14 @@ def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_
     Raises:
         LakeError: a file can't be read.
     """
-    stored = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
+    stored = lake.load(tables.REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
     listed = {(row["tenant_id"], row["id"]): row["name"] for row in (stored.rows.to_pylist() if stored else ())}
     keys = {(row["tenant_id"], row["reference_dataset_id"]) for row in rows if row["reference_dataset_id"]}
     if all_known:
         keys |= listed.keys()
     names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
     if len(names) < len(keys):
-        for day in [day for day in sorted(days, reverse=True) if lake.has(SESSIONS, day)][:MOST_DAYS]:
+        for day in [day for day in sorted(days, reverse=True) if lake.has(tables.SESSIONS, day)][:MOST_DAYS]:
             for key, name in _said(lake, day):
                 if key in keys:
                     names.setdefault(key, name)
@@ -242,7 +236,7 @@ def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: 
 
 
 def _said(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
-    sessions = lake.read(SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
+    sessions = lake.read(tables.SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
     # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
     says = pc.match_substring(sessions.column("extra"), '"dataset_name"')
     said = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says))

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from sessions_pipeline.days import days_between, month_start, next_month_start, week_start
+from sessions_pipeline.days import days_between, month_start, period_of
 from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
 
 # One or two days say nothing about a month.
 FEWEST_DAYS_OF_A_FORECAST = 3
-STARTS: Mapping[str, Callable[[date], date]] = {"day": lambda day: day, "week": week_start, "month": month_start}
 
 JUDGES_FILE = "_readings/judges.json"
 
@@ -117,13 +116,6 @@ def forecast(
         return None
     with localcontext(EXACT):
         return cost + of_whole_days * (length - gone) / whole_days
-
-
-def period_of(unit: str, day: date) -> tuple[date, date]:
-    """The first and last day of the `day`, ISO `week` or `month` that a day is in."""
-    first = STARTS[unit](day)
-    after = {"day": first + timedelta(days=1), "week": first + timedelta(days=7), "month": next_month_start(first)}
-    return first, after[unit] - timedelta(days=1)
 
 
 def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.cli import cli
 from sessions_pipeline.cli.summary import print_summary
+from sessions_pipeline.days import period_of
 from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.budget_file import Budget, load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
-from sessions_pipeline.outputs.spending import period_of
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.cli import cli
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
@@ -19,7 +19,6 @@ from sessions_pipeline.outputs import notifications
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, lake_notices
-from sessions_pipeline.outputs.spending import period_of
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.receiver import Receiver, receiving

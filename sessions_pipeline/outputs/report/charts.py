@@ -11,10 +11,10 @@ from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.formatting import EXACT, money
-from sessions_pipeline.outputs.spending import STARTS, Row, Totals, by_key, period_of
+from sessions_pipeline.outputs.spending import Row, Totals, by_key
 from sessions_pipeline.tables.aggregate import total
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def by_time(
     """What the rows say of each day, week or month, oldest first."""
     rows_of, days_of = defaultdict(list), defaultdict(list)
     for day in days:
-        days_of[STARTS[unit](day)].append(day)
+        days_of[period_of(unit, day)].append(day)
     for row in rows:
-        rows_of[STARTS[unit](row["start_date"])].append(row)
+        rows_of[period_of(unit, row["start_date"])].append(row)
 
-    def bucket(start: date, of: Sequence[date]) -> Bucket:
-        costs = by_key(rows_of[start], "reference_dataset_id").items()
+    def bucket(period: tuple[date, date], of: Sequence[date]) -> Bucket:
+        costs, start = by_key(rows_of[period], "reference_dataset_id").items(), period[0]
         known = {key: total(row["total_cost"] for row in group) for key, group in costs}
-        whole, unread = len(days_between(*period_of(unit, start))), len(of) - len(read.intersection(of))
+        whole, unread = len(days_between(*period)), len(of) - len(read.intersection(of))
         lacks = (
             f"only {len(of)} of the {unit}'s {whole} days" if len(of) < whole else "",
             ("not read" if len(of) == 1 else f"{unread} of {len(of)} days not read") if unread else "",
@@ -72,11 +72,11 @@ def by_time(
             is_part=len(of) < whole,
             is_read=not unread,
             lacks=", ".join(filter(None, lacks)),
-            totals=Totals.of(rows_of[start]),
+            totals=Totals.of(rows_of[period]),
             costs={key: cost for key, cost in known.items() if cost is not None},
         )
 
-    return [bucket(start, of) for start, of in days_of.items()]
+    return [bucket(period, of) for period, of in days_of.items()]
 
 
 def unit_of(days: int) -> str:

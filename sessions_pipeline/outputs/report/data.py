@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
@@ -23,7 +23,6 @@ from sessions_pipeline.outputs.spending import (
     expensive,
     forecast,
     month_days,
-    period_of,
 )
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
