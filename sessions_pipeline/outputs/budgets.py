@@ -19,7 +19,7 @@ from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share, visible
-from sessions_pipeline.outputs.spending import Row, Spent, forecast, spent_by
+from sessions_pipeline.outputs.spending import Row, Spent, forecast
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
@@ -152,6 +152,8 @@ class _Known:
         self.days = [day for day in lake.days(DAILY) if today - LOOKED_AT <= day <= today]
         self.readings = {day: of_day for day in self.days if (of_day := from_lake.last_readings(lake, day))}
         self.workspaces = {name for of_day in self.readings.values() for one in of_day for name in one.workspaces}
+        self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
+        self.is_stale = self.read_at is None or now - self.read_at > STALE
         self.load = cache(partial(self._load, lake))
         self.names = from_lake.dataset_names(lake, self.load(DAILY)[0], self.days, all_known=True)
 
@@ -162,35 +164,32 @@ class _Known:
 
     def status(self, budget: Budget) -> BudgetStatus:
         first, last = period_of(budget.period, self.today)
-        read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
-        is_stale = read_at is None or self.now - read_at > STALE
+        of_budget = partial(BudgetStatus, budget, first, last, self.read_at, self.is_stale)
         try:
             subject = self._subject(budget)
         except UsageError as error:
-            return BudgetStatus(budget, first, last, read_at, is_stale, problem=str(error))
+            return of_budget(problem=str(error))
         rows, files = self.load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
         unseen = _unseen(budget, rows)
         rows = [row for row in rows if row["start_date"] >= first and subject.items() <= row.items()]
         judged = self._judged(budget, subject, first) if budget.include_judges else []
-        so_far = days_between(first, self.today)
+
+        def until(day: date) -> Spent:
+            """What experiments cost that started before a day."""
+            return Spent.of(*([row for row in some if row["start_date"] < day] for some in (rows, judged)))
+
+        so_far, length = days_between(first, self.today), len(days_between(first, last))
         unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
-        spent, by_day = Spent.of(rows, judged), spent_by(rows, judged, lambda row: row["start_date"])
-        over = Spent.of(*([row for row in some if row["start_date"] < self.today] for some in (rows, judged)))
-        used, length = spent.whole if unread else spent.known, len(days_between(first, last))
+        spent, over = Spent.of(rows, judged), until(self.today)
+        used = spent.whole if unread else spent.known
         unjudged = spent.unknown + spent.not_measured if budget.include_judges else 0
-        young = utc_day(self.now - YOUNG)
-        return BudgetStatus(
-            budget,
-            first,
-            last,
-            read_at,
-            is_stale,
+        return of_budget(
             used=used,
             forecast=None if unread else forecast(used, over.known, len(so_far) - 1, len(so_far), length),
             experiments=spent.experiments,
             unpriced=sum(row["unpriced_session_count"] for row in rows),
             unjudged=unjudged,
-            too_old=sum(of.not_measured for day, of in by_day.items() if day < young) if unjudged else 0,
+            too_old=until(utc_day(self.now - YOUNG)).not_measured if unjudged else 0,
             unread=unread,
             unseen=unseen,
         )
