@@ -45,7 +45,7 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
 PERIOD_COLUMNS = (
     *DAILY_COST_BY_REFERENCE_DATASET.columns[:-1],
     column.count("day_count", "Days of the period that were read", nullable=False),
-    column.flag("is_complete", "Whether every day of the period was read, and is over"),
+    column.flag("is_complete", "Every day of it is over, and was read in each workspace that any was read in"),
 )
 """What the sums of a week or a month have, after the period's first day."""
 

@@ -70,7 +70,7 @@ def sum_periods(
         period: weeks or months.
         stored: the table as it is; None: there is none yet, so every day that was ever read must be touched.
         daily: the daily costs of all days of the touched periods, with their `start_date`.
-        read: those of these days that were read, and whether each was over then.
+        read: those of these days that were read, and whether each was over then in every workspace.
         touched: the days that changed.
 
     Raises:

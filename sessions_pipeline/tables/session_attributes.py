@@ -1,7 +1,7 @@
 """What experiments say about themselves: the metadata of their `extra`, one row per key."""
 
-import hashlib
 from contextlib import suppress
+from hashlib import sha256
 
 import msgspec
 import pyarrow as pa
@@ -37,8 +37,6 @@ SESSION_ATTRIBUTES = Table(
 )
 _LEVELS = 3
 _LONGEST = 200
-_CUT = 191
-_DIGITS = 8
 _NULL = msgspec.Raw(b"null")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -92,7 +90,9 @@ def _flatten(found: dict[str, str], prefix: str, sent: msgspec.Raw, levels: int)
             if levels > 1:
                 _flatten(found, f"{prefix}{name}.", value, levels - 1)
         elif (spelt := _spell(text)) is not None:
-            found[f"{prefix}{name}"] = spelt if len(spelt) <= _LONGEST else _shortened(spelt)
+            if len(spelt) > _LONGEST:
+                spelt = f"{spelt[:191]}…{sha256(spelt.encode()).hexdigest()[:8]}"
+            found[f"{prefix}{name}"] = spelt
 
 
 def _spell(sent: bytes) -> str | None:
@@ -105,7 +105,3 @@ def _spell(sent: bytes) -> str | None:
             return None
         return ", ".join(sorted({spelt for part in parts if (spelt := _spell(part)) is not None})) or None
     return None if sent == b"null" else sent.decode()
-
-
-def _shortened(value: str) -> str:
-    return f"{value[:_CUT]}…{hashlib.sha256(value.encode()).hexdigest()[:_DIGITS]}"

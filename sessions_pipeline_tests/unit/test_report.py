@@ -536,7 +536,7 @@ def test_an_empty_lake_says_what_to_run() -> None:
 
 def test_days_that_were_read_and_had_no_experiments_are_not_an_empty_lake() -> None:
     text = words(build_report(report_of()))
-    assert "All 30 days were read" in text
+    assert "Every day was read" in text
     assert "make demo" not in text
 
 
