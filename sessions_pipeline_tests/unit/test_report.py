@@ -111,7 +111,7 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
     data = made_up(LAST - timedelta(days=days - 1), LAST, datasets=3, experiments=0)
     assert data.unit == unit
     parts = [cost for bucket in data.buckets for cost in bucket.costs.values()]
-    assert sum(parts) == sum(bucket.totals.cost or 0 for bucket in data.buckets) == data.now.cost
+    assert sum(cost or 0 for cost in parts) == sum(bucket.totals.cost or 0 for bucket in data.buckets) == data.now.cost
     assert sum(not bucket.is_read for bucket in data.buckets) == len(data.unread)
 
 
@@ -321,6 +321,8 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
     assert morning.month.forecast == 18 + Decimal(18) / 9 * 21
     assert month(date(2025, 3, 10), unread=[date(2025, 3, 4)]).month.forecast is None
     assert month(date(2025, 3, 10), latest=date(2025, 4, 1)).month.forecast is None
+    unknown = [daily(date(2025, 3, 1), 1, None), daily(LAST, 1, "2")]
+    assert "No cost of a whole day is known" in words(build_report(report_of(*unknown, unfinished=[LAST])))
     over = month(date(2025, 3, 31))
     assert over.month.forecast is None
     assert "The month is over" in words(build_report(over))

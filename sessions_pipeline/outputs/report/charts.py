@@ -44,7 +44,7 @@ class Bucket:
     is_read: bool
     lacks: str
     totals: Totals
-    costs: Mapping[str | None, Decimal]
+    costs: Mapping[str | None, Decimal | None]
 
 
 def by_time(
@@ -58,8 +58,7 @@ def by_time(
         rows_of[period_of(unit, row["start_date"])].append(row)
 
     def bucket(period: tuple[date, date], of: Sequence[date]) -> Bucket:
-        costs, start = by_key(rows_of[period], "reference_dataset_id").items(), period[0]
-        known = {key: total(row["total_cost"] for row in group) for key, group in costs}
+        costs = by_key(rows_of[period], "reference_dataset_id").items()
         whole, unread = len(days_between(*period)), len(of) - len(read.intersection(of))
         lacks = (
             f"only {len(of)} of the {unit}'s {whole} days" if len(of) < whole else "",
@@ -67,13 +66,13 @@ def by_time(
             "not over when last read" if unfinished.intersection(of) else "",
         )
         return Bucket(
-            label=formatting.month(start) if unit == "month" else formatting.short_day(start),
+            label=(formatting.month if unit == "month" else formatting.short_day)(period[0]),
             long_label=formatting.days(of[0], of[-1]),
             is_part=len(of) < whole,
             is_read=not unread,
             lacks=", ".join(filter(None, lacks)),
             totals=Totals.of(rows_of[period]),
-            costs={key: cost for key, cost in known.items() if cost is not None},
+            costs={key: total(row["total_cost"] for row in group) for key, group in costs},
         )
 
     return [bucket(period, of) for period, of in days_of.items()]
