@@ -6,7 +6,7 @@ not measured.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
@@ -106,14 +106,14 @@ def _validated(records: Sequence[Record]) -> pa.Table:
 )
 def measure_judges(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-) -> dg.MaterializeResult[None]:
+) -> Iterator[dg.MaterializeResult[None]]:
     """`judge_cost_by_experiment`: no partitions, so that one materialization measures whatever is due."""
     facts, night = measure(pipeline, context.log.warning)
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
     said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
     said, which = said if below else "Kept.", {"which": ", ".join(below)}
     check = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, description=said, metadata=which)
-    return dg.MaterializeResult(metadata={**facts, **msgspec.to_builtins(night)}, check_results=[check])
+    yield dg.MaterializeResult(metadata={**facts, **msgspec.to_builtins(night)}, check_results=[check])
 
 
 def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:
