@@ -19,7 +19,6 @@ from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, Check
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.table import Check, needed
 
-SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 BUDGET_CHECK = "costs_are_within_budget"
 # So many broken things are named.
 NAMED = 20
@@ -43,7 +42,7 @@ def check_tables(
             asset_key=check.table.name,
             check_name=check.name,
             passed=results[check.name].passed,
-            severity=SEVERITIES[check.severity],
+            severity=dg.AssetCheckSeverity(check.severity.upper()),
             description=_said(check, results[check.name]),
             metadata=_shown(results[check.name]),
         )
@@ -68,7 +67,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
     wrong = f" {states['wrong']} can't be looked at, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
         passed=not reached and not wrong,
-        severity=SEVERITIES["error" if wrong or states["exceeded"] else "warn"],
+        severity=dg.AssetCheckSeverity("ERROR" if wrong or states["exceeded"] else "WARN"),
         description=said + wrong,
         metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
     )

@@ -40,8 +40,6 @@ KEYS_OWN = "the key's own"
 # An API that is slow or limits the rate must not keep the run from its end.
 MOST_SECONDS = 300.0
 MADE_FROM = "made_from"
-_DAY = pa.field("start_date", pa.date32())
-_NO_COSTS = pa.schema([*DAILY.schema, _DAY]).empty_table()
 
 
 @dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
@@ -151,7 +149,7 @@ def refresh_periods(
         starts = [start for start in {**before, **made_from} if made_from.get(start) != before.get(start)]
         changed = [date.fromisoformat(start) for start in starts]
         days = {day: found for day in period.days(changed) if day in versions and (found := load(day))}
-        daily = pa.concat_tables([_NO_COSTS, *(_dated(found.rows, day) for day, found in days.items())])
+        daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(found.rows, day) for day, found in days.items())])
         unread = set[date]().union(*unread_of_workspaces({day: last_readings(lake, day) for day in days}).values())
         read = {day: of.metadata.get("is_day_over") == "true" and day not in unread for day, of in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
@@ -163,7 +161,7 @@ def refresh_periods(
 
 
 def _dated(rows: pa.Table, day: date) -> pa.Table:
-    return rows.append_column(_DAY, pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows))
+    return rows.append_column("start_date", pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows))
 
 
 def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[str, str]:

@@ -108,20 +108,15 @@ class BudgetStatus:
         return "; ".join(said)
 
     @property
-    def is_heading_over(self) -> bool:
-        """Whether the forecast is beyond the limit; the state is about what is used by now."""
-        return self.forecast is not None and self.forecast > self.budget.limit
-
-    @property
     def outlook(self) -> str:
         """`heading for $416.53, over the limit`; empty without a forecast."""
-        over = ", over the limit" if self.is_heading_over else ""
+        over = ", over the limit" if (self.forecast or 0) > self.budget.limit else ""
         return "" if self.forecast is None else f"heading for {money(self.forecast)}{over}"
 
     @property
     def notes(self) -> str:
         """What is said below the amounts: the outlook, if it is worse than the state, and the caveats."""
-        is_worse = self.is_heading_over and self.state != "exceeded"
+        is_worse = (self.forecast or 0) > self.budget.limit and self.state != "exceeded"
         return "; ".join(filter(None, (self.outlook if is_worse else "", self.caveats)))
 
     @property

@@ -140,10 +140,7 @@ class ReportData:
     @cached_property
     def period(self) -> Period:
         """The days, and which of them are compared with which before."""
-        return self._period(self.days, self.days_before, self.days_read)
-
-    def _period(self, days: Sequence[date], before: Sequence[date], read: frozenset[date]) -> Period:
-        return Period.of(days, before, read - self.unfinished)
+        return Period.of(self.days, self.days_before, self.days_read - self.unfinished)
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
@@ -213,7 +210,7 @@ class ReportData:
     def month(self) -> Month:
         """What the month of the last day has cost up to that day."""
         days, before = month_days(self.last)
-        period = self._period(days, before, self.days_read)
+        period = Period.of(days, before, self.days_read - self.unfinished)
         spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
         whole = period.days - self.unfinished
         month = period_of("month", self.last)
@@ -232,7 +229,7 @@ class ReportData:
         return [self._attribute(key, days, rows.get(key, [])) for key, days in self.attribute_days.items()]
 
     def _attribute(self, key: str, days: frozenset[date], rows: Sequence[Row]) -> Attribute:
-        period = self._period(self.days, self.days_before, days)
+        period = Period.of(self.days, self.days_before, days - self.unfinished)
         of = by_key(rows, "reference_dataset_id")
         groups = [_group(one.key, one.name, of.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
         unread = len(self.days_read.intersection(self.days) - days)
