@@ -43,7 +43,7 @@ class BudgetStatus:
     `unjudged` have judges whose cost was not measured or is unknown; `too_old` of these can't be measured any more.
     `unread` are days so far that were not read in every workspace that counts, or not since they are over. `unseen`
     says that no experiment has the value of the budget's attribute, though others are known; `problem` why nothing can
-    be told of the budget, and what to write instead.
+    be told of the budget, and what to write instead: then the counts are None, too.
     """
 
     budget: Budget
@@ -53,9 +53,9 @@ class BudgetStatus:
     is_stale: bool
     used: Decimal | None = None
     forecast: Decimal | None = None
-    experiments: int = 0
-    unpriced: int = 0
-    unjudged: int = 0
+    experiments: int | None = None
+    unpriced: int | None = None
+    unjudged: int | None = None
     too_old: int = 0
     unread: tuple[date, ...] = ()
     unseen: str = ""
@@ -84,23 +84,23 @@ class BudgetStatus:
     @property
     def caveats(self) -> str:
         """What the sum does not hold, in words; empty if nothing."""
-        of = f"of {plural(self.experiments, 'experiment')}"
+        of = f"of {plural(self.experiments or 0, 'experiment')}"
         last = f"last read {self.read_at:%Y-%m-%d %H:%M} UTC" if self.read_at else "never read"
         said = (
             visible(self.problem),
             f"{self.unpriced:,d} {of} without a cost" if self.unpriced else "",
-            self._unjudged(of) if self.unjudged else "",
+            self._unjudged(self.unjudged, of) if self.unjudged else "",
             f"not read to the end: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
         return "; ".join(filter(None, said))
 
-    def _unjudged(self, of: str) -> str:
-        said = [f"judges of {self.unjudged:,d} {of} not measured"]
+    def _unjudged(self, count: int, of: str) -> str:
+        said = [f"judges of {count:,d} {of} not measured"]
         if self.too_old:
             said.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
-        if self.too_old < self.unjudged:
+        if self.too_old < count:
             last = min(self.last, utc_day(self.read_at)) if self.read_at else self.last
             days = f"--from {self.first} --to {last}"
             others = "the others" if self.too_old else "them"

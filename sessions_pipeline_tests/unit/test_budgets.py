@@ -295,6 +295,7 @@ def test_a_budget_that_can_not_be_understood_is_unknown_in_its_place_and_stops_n
         ("wrong", "unknown", False, None),
         ("nowhere", "unknown", False, None),
     ]
+    assert {(one.experiments, one.unpriced, one.unjudged) for one in others} == {(None, None, None)}
     assert others[0].notes == others[0].problem == "no datasets are called 'gloden'; write golden"
 
 
