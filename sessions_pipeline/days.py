@@ -66,3 +66,11 @@ def month_start(day: date) -> date:
 def next_month_start(day: date) -> date:
     """The first day of the month after the day's."""
     return (month_start(day) + timedelta(days=31)).replace(day=1)
+
+
+def period_of(unit: str, day: date) -> tuple[date, date]:
+    """The first and last day of the `day`, ISO `week` or `month` that a day is in."""
+    if unit == "month":
+        return month_start(day), next_month_start(day) - timedelta(days=1)
+    first, length = (week_start(day), 7) if unit == "week" else (day, 1)
+    return first, first + timedelta(days=length - 1)

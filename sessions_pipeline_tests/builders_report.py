@@ -84,7 +84,8 @@ def budget(name: str, limit: str, used: str | None, unpriced: int = 0) -> Budget
     known = None if used is None else Decimal(used)
     of_month = Budget(name=name, limit=Decimal(limit), period="month")
     days = date(2025, 3, 1), date(2025, 3, 31)
-    return BudgetStatus(of_month, *days, known, None, 9, unpriced, 0, (), datetime(2025, 4, 2, tzinfo=UTC), False)
+    read_at = datetime(2025, 4, 2, tzinfo=UTC)
+    return BudgetStatus(of_month, *days, read_at, False, used=known, experiments=9, unpriced=unpriced)
 
 
 def summary(number: int, cost: str | None, score: float | None = None, **columns: Any) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, Check
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.table import Check
 
-SEVERITIES = {"error": dg.AssetCheckSeverity.ERROR, "warn": dg.AssetCheckSeverity.WARN}
 BUDGET_CHECK = "costs_are_within_budget"
 # So many broken things are named.
 NAMED = 20
@@ -44,7 +43,7 @@ def check_tables(
             asset_key=check.table.name,
             check_name=check.name,
             passed=results[check.name].passed,
-            severity=SEVERITIES[check.severity],
+            severity=dg.AssetCheckSeverity(check.severity.upper()),
             description=_said(check, results[check.name]),
             metadata=_shown(results[check.name]),
         )
@@ -63,12 +62,14 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
     except SettingError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
-    states = Counter(status.state for status in statuses)
+    states = Counter("wrong" if status.problem else status.state for status in statuses)
     reached = states["warning"] + states["exceeded"]
+    said = f"{reached} of {len(statuses)} budgets have reached their warning or limit; no cost changes by it."
+    wrong = f" {states['wrong']} can't be looked at, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
-        passed=not reached,
-        severity=SEVERITIES["error" if states["exceeded"] else "warn"],
-        description=f"{reached} of {len(statuses)} budgets have reached their warning or limit; no cost changes by it.",
+        passed=not reached and not wrong,
+        severity=dg.AssetCheckSeverity("ERROR" if wrong or states["exceeded"] else "WARN"),
+        description=said + wrong,
         metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
     )
 

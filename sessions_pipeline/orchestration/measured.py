@@ -31,12 +31,12 @@ from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
-from sessions_pipeline.outputs.formatting import EXACT
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_readings, total
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_readings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
 from sessions_pipeline.tables.judge_cost_by_experiment import MEASURES, NEEDED, due, merge_judges
@@ -111,13 +111,10 @@ def measure_judges(
     """`judge_cost_by_experiment`: no partitions, so that one materialization measures whatever is due."""
     facts, night = measure(pipeline, context.log.warning)
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
-    metadata = {**facts, **msgspec.to_builtins(night)}
     said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    which = {"which": ", ".join(below)}
-    broken = dg.AssetCheckResult(
-        passed=not below, check_name=ADD_UP, description=said if below else "Kept.", metadata=which
-    )
-    yield dg.MaterializeResult(metadata=metadata, check_results=[broken])
+    said, which = said if below else "Kept.", {"which": ", ".join(below)}
+    check = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, description=said, metadata=which)
+    yield dg.MaterializeResult(metadata={**facts, **msgspec.to_builtins(night)}, check_results=[check])
 
 
 def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:

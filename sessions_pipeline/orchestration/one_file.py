@@ -29,7 +29,7 @@ from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.read import Key, rows_of, stored_days
+from sessions_pipeline.outputs.read import Key, last_readings, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
@@ -41,8 +41,6 @@ KEYS_OWN = "the key's own"
 # An API that is slow or limits the rate must not keep the run from its end.
 MOST_SECONDS = 300.0
 MADE_FROM = "made_from"
-_DAY = pa.field("start_date", pa.date32())
-_NO_COSTS = pa.schema([*DAILY.schema, _DAY]).empty_table()
 
 
 @dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
@@ -152,8 +150,9 @@ def refresh_periods(
         starts = [start for start in {**before, **made_from} if made_from.get(start) != before.get(start)]
         changed = [date.fromisoformat(start) for start in starts]
         days = {day: found for day in period.days(changed) if day in versions and (found := load(day))}
-        daily = pa.concat_tables([_NO_COSTS, *(_dated(found.rows, day) for day, found in days.items())])
-        read = {day: found.metadata.get("is_day_over") == "true" for day, found in days.items()}
+        daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(found.rows, day) for day, found in days.items())])
+        unread = set[date]().union(*unread_of_workspaces({day: last_readings(lake, day) for day in days}).values())
+        read = {day: of.metadata.get("is_day_over") == "true" and day not in unread for day, of in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
         facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None
@@ -163,7 +162,7 @@ def refresh_periods(
 
 
 def _dated(rows: pa.Table, day: date) -> pa.Table:
-    return rows.append_column(_DAY, pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows))
+    return rows.append_column("start_date", pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows))
 
 
 def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[str, str]:

@@ -4,6 +4,7 @@ What was sent is remembered until it may be sent again: a day later, or for a bu
 """
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -22,6 +23,8 @@ from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
 
 VARIABLE = "SESSIONS_PIPELINE_NOTIFY"
+# Between two addresses, which may have commas themselves.
+_NEXT = re.compile(r"[\s,;]+(?=[\w-]+://)")
 A_DAY = timedelta(days=1)
 BUDGETS = {"warning": "has reached its warning", "exceeded": "is beyond its limit"}
 
@@ -89,13 +92,14 @@ def look(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
 def lake_notices(
     statuses: Iterable[BudgetStatus], last: datetime | None, memory: Memory, now: datetime
 ) -> Iterator[Notice]:
-    """Budgets at their warning or beyond their limit, and that the last refresh began hours ago."""
+    """Budgets at their warning, beyond their limit or wrong, and that the last refresh began hours ago."""
     for status in statuses:
-        if happened := BUDGETS.get(status.state):
+        if happened := "can't be looked at" if status.problem else BUDGETS.get(status.state):
             says = (status.headline, status.caveats, "See the cost report, and `sessions-pipeline budget`.")
             text = "\n".join(filter(None, says))
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
-            yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, midnight(status.last) + A_DAY)
+            again_from = now if status.problem else midnight(status.last)
+            yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
     # Where nobody looked for so long either, this was not running, and a refresh is on its way.
     if now - (last or memory.began) > FRESH_WITHIN >= now - memory.looked:
         read = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "There was none yet"
@@ -125,7 +129,7 @@ def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[
     """Send to every address within a time; the services that took it, and those that did not.
 
     Raises:
-        SettingError: there are no addresses, or one is none that Apprise knows.
+        SettingError: there are no addresses that Apprise knows.
     """
     require_apprise()
     # Half a second, for those who send alone. Its log may name addresses.
@@ -133,7 +137,9 @@ def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[
 
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
     services = Apprise()
-    if settings.notify is None or not services.add(settings.notify.get_secret_value()):
+    addresses = _NEXT.split(settings.notify.get_secret_value()) if settings.notify else []
+    known = [services.add(address) for address in addresses]
+    if not any(known):
         raise SettingError(VARIABLE, "should be addresses that Apprise knows, such as slack://..., separated by commas")
     results = services.notify(
         without_secrets(text),
@@ -142,4 +148,7 @@ def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[
         body_format=NotifyFormat.TEXT,
         timeout=seconds,
     )
-    return [one.name for one in results if one], [one.name for one in results if not one]
+    unknown = [
+        f"address {place}, which Apprise does not know" for place, is_known in enumerate(known, 1) if not is_known
+    ]
+    return [one.name for one in results if one], [one.name for one in results if not one] + unknown

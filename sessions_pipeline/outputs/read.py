@@ -4,33 +4,28 @@ Datasets are called as the API says now, else as experiments say of themselves.
 """
 
 import difflib
-import json
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline import tables
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, whole_costs
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, with_judges
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import (
-    EXPERIMENT_SUMMARY,
-    JUDGE_COST_BY_EXPERIMENT,
-    REFERENCE_DATASETS,
-    SESSIONS,
-    TABLES,
-    Table,
-)
+from sessions_pipeline.tables import Table
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.types import MONEY
 
@@ -40,6 +35,17 @@ MOST_DAYS = 7
 MOST_NAMES = 10
 Key: TypeAlias = tuple[str, str]
 """A workspace and a dataset."""
+
+
+class _Metadata(msgspec.Struct):
+    dataset_name: str = ""
+
+
+class _Extra(msgspec.Struct):
+    metadata: _Metadata
+
+
+_EXTRA = msgspec.json.Decoder(_Extra)
 
 
 def read(
@@ -56,7 +62,7 @@ def read(
         place = settings.absolute_data_root if root is None else root
         raise NotReadError(f"{place}: no lake is here; materialize days, or name another folder as root")
     if asked.partition is None:
-        return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(SESSIONS))
+        return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(tables.SESSIONS))
     there = lake.days(asked)
     if not there:
         raise NotReadError(f"{asked.name} was never made; materialize it first")
@@ -69,11 +75,11 @@ def read(
         warnings.warn(message, stacklevel=3)
     chosen: list[Day] = [*days, *([UNDATED] if first is last is None and lake.has(asked, UNDATED) else [])]
     rows = _with_names(lake, lake.read_days(asked, chosen), days)
-    return _with_judges(lake, rows, chosen) if asked is EXPERIMENT_SUMMARY else rows
+    return _with_judges(lake, rows, chosen) if asked is tables.EXPERIMENT_SUMMARY else rows
 
 
 def _table(name: str) -> Table:
-    known = {table.name: table for table in TABLES}
+    known = {table.name: table for table in tables.TABLES}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
@@ -115,10 +121,11 @@ def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
 
 def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
     """With `judge_cost` and `whole_cost` behind the experiments' own; null where judges' cost is not known."""
-    found = whole_costs(rows.select(["tenant_id", "id", "total_cost"]).to_pylist(), judge_rows(lake, days))
+    found = with_judges(rows.select(["tenant_id", "id", "total_cost"]).to_pylist(), judge_rows(lake, days))
     place = rows.schema.get_field_index("total_cost") + 1
-    rows = rows.add_column(place, "whole_cost", pa.array([one.whole for one in found], MONEY))
-    return rows.add_column(place, "judge_cost", pa.array([one.judges for one in found], MONEY))
+    for name in ("whole_cost", "judge_cost"):
+        rows = rows.add_column(place, name, pa.array([row[name] for row in found], MONEY))
+    return rows
 
 
 def stored_days(
@@ -129,9 +136,8 @@ def stored_days(
     Raises:
         LakeError: a file can't be read.
     """
-    there = [day for day, version in lake.versions(table, days).items() if version]
-    found = ((day, lake.load(table, day, columns)) for day in there)
-    return {day: stored for day, stored in found if stored}
+    versions = lake.versions(table, days)
+    return {day: stored for day in days if versions[day] and (stored := lake.load(table, day, columns))}
 
 
 def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row]:
@@ -143,7 +149,7 @@ def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[R
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
     """What judges have spent on the experiments of the days, as `Spent` takes it."""
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
-    return rows_of(stored_days(lake, JUDGE_COST_BY_EXPERIMENT, days, columns))
+    return rows_of(stored_days(lake, tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
 
 
 def judge_readings(lake: Lake) -> JudgeReadings:
@@ -166,14 +172,14 @@ def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_
     Raises:
         LakeError: a file can't be read.
     """
-    stored = lake.load(REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
+    stored = lake.load(tables.REFERENCE_DATASETS, None, ("tenant_id", "id", "name"))
     listed = {(row["tenant_id"], row["id"]): row["name"] for row in (stored.rows.to_pylist() if stored else ())}
     keys = {(row["tenant_id"], row["reference_dataset_id"]) for row in rows if row["reference_dataset_id"]}
     if all_known:
         keys |= listed.keys()
     names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
     if len(names) < len(keys):
-        for day in [day for day in sorted(days, reverse=True) if lake.has(SESSIONS, day)][:MOST_DAYS]:
+        for day in [day for day in sorted(days, reverse=True) if lake.has(tables.SESSIONS, day)][:MOST_DAYS]:
             for key, name in _said(lake, day):
                 if key in keys:
                     names.setdefault(key, name)
@@ -211,6 +217,17 @@ def last_readings(lake: Lake, day: date) -> list[Reading]:
     return []
 
 
+def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
+    """By workspace the days on which only others were read; a reading that saw no session may be of any.
+
+    `readings` are the latest ones by day. Known are the workspaces that they name.
+    """
+    read = {day: {name for one in of for name in one.workspaces or ("",)} for day, of in readings.items() if of}
+    known = sorted(set[str]().union(*read.values()) - {""})
+    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
+    return {name: unread for name, unread in days.items() if unread}
+
+
 def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
     """Whether a workspace (None: each) was read on a day, and since its end if it is over, by its latest readings."""
     # One that found nothing may not know whose workspace it was.
@@ -218,19 +235,12 @@ def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: 
     return bool(mine) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in mine))
 
 
-def _said(lake: Lake, day: date) -> list[tuple[Key, str]]:
-    sessions = lake.read(SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
+def _said(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
+    sessions = lake.read(tables.SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
     # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
     says = pc.match_substring(sessions.column("extra"), '"dataset_name"')
-    columns = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says)).to_pydict().values()
-    named = [((tenant, dataset), _name(extra)) for tenant, dataset, extra in zip(*columns, strict=True)]
-    return [(key, name) for key, name in named if name]
-
-
-def _name(extra: str) -> str | None:
-    try:
-        # Integers may have more digits than Python converts.
-        name = json.loads(extra, parse_int=str)["metadata"]["dataset_name"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    return name if isinstance(name, str) and name.strip() else None
+    said = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says))
+    for tenant, dataset, extra in tuples(said, *said.schema.names):
+        with suppress(msgspec.DecodeError, RecursionError):
+            if (name := _EXTRA.decode(extra).metadata.dataset_name).strip():
+                yield (tenant, dataset), name

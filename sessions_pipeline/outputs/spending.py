@@ -4,37 +4,21 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from sessions_pipeline.days import days_between, month_start, next_month_start, week_start
-from sessions_pipeline.outputs.formatting import EXACT
+from sessions_pipeline.days import days_between, month_start, period_of
+from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
 
 # One or two days say nothing about a month.
 FEWEST_DAYS_OF_A_FORECAST = 3
-STARTS: Mapping[str, Callable[[date], date]] = {"day": lambda day: day, "week": week_start, "month": month_start}
 
 JUDGES_FILE = "_readings/judges.json"
 
 Row: TypeAlias = Mapping[str, Any]
 _Key = TypeVar("_Key", bound=Hashable)
-
-
-def total(values: Iterable[Decimal | None]) -> Decimal | None:
-    """The exact sum of what is known; None when nothing is."""
-    added = None
-    for value in values:
-        if value is not None:
-            added = EXACT.add(added or Decimal(0), value)
-    return added
-
-
-def known_sum(values: Iterable[int | None]) -> int | None:
-    """The sum of what is known; None when nothing is."""
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 class Totals(NamedTuple):
@@ -56,16 +40,19 @@ class Totals(NamedTuple):
             sessions=sum(row["session_count"] for row in found),
             unpriced=sum(row["unpriced_session_count"] for row in found),
             zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
-            runs=known_sum(row["run_count"] for row in found),
-            tokens=known_sum(row["total_tokens"] for row in found),
+            runs=total(row["run_count"] for row in found),
+            tokens=total(row["total_tokens"] for row in found),
         )
+
+    @property
+    def known(self) -> Decimal | None:
+        """The cost; zero where nothing ran."""
+        return self.cost if self.sessions else Decimal(0)
 
     @property
     def per_run(self) -> Decimal | None:
         """The known cost by the runs, to 18 digits; None where one is unknown, or nothing ran."""
-        if self.cost is None or not self.runs:
-            return None
-        return EXACT.quantize(EXACT.divide(self.cost, self.runs), Decimal(1).scaleb(-18))
+        return cost_per_run(self.cost, self.runs)
 
 
 class Period(NamedTuple):
@@ -101,9 +88,8 @@ class Spending:
     @property
     def difference(self) -> Decimal | None:
         """What was spent more than before, of what is known, US dollars; None where nothing is known of one of them."""
-        if any(totals.sessions and totals.cost is None for totals in (self.alike, self.before)):
-            return None
-        return EXACT.subtract(self.alike.cost or Decimal(0), self.before.cost or Decimal(0))
+        now, before = self.alike.known, self.before.known
+        return None if now is None or before is None else EXACT.subtract(now, before)
 
 
 def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], period: Period) -> list[Spending]:
@@ -118,18 +104,18 @@ def expensive(one: Spending) -> tuple[Any, ...]:
     return -(one.now.cost or Decimal(0)), not one.now.sessions, -(one.before.cost or Decimal(0)), one.key or ""
 
 
-def forecast(cost: Decimal | None, gone: int, days: int) -> Decimal | None:
-    """What a period of `days` will have cost if it goes on as in the days that are gone; None before the third."""
-    if cost is None or gone < FEWEST_DAYS_OF_A_FORECAST:
+def forecast(
+    cost: Decimal | None, of_whole_days: Decimal | None, whole_days: int, gone: int, length: int
+) -> Decimal | None:
+    """What a period of so many days will have cost: what it has by now, and for each day to come the mean of the whole.
+
+    `gone` are the days so far, of which `whole_days` were over when they were read. None before the third day, and
+    where nothing is known of either cost.
+    """
+    if cost is None or of_whole_days is None or not whole_days or gone < FEWEST_DAYS_OF_A_FORECAST:
         return None
-    return EXACT.divide(EXACT.multiply(cost, days), gone)
-
-
-def period_of(unit: str, day: date) -> tuple[date, date]:
-    """The first and last day of the `day`, ISO `week` or `month` that a day is in."""
-    first = STARTS[unit](day)
-    after = {"day": first + timedelta(days=1), "week": first + timedelta(days=7), "month": next_month_start(first)}
-    return first, after[unit] - timedelta(days=1)
+    with localcontext(EXACT):
+        return cost + of_whole_days * (length - gone) / whole_days
 
 
 def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:
@@ -146,27 +132,18 @@ def month_days(day: date) -> tuple[list[date], list[date]]:
     return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))
 
 
-class WholeCost(NamedTuple):
-    """What an experiment cost, and its judges so far, in US dollars; None: unknown, or not measured."""
+def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
+    """Rows of `experiment_summary` with what their judges cost, of `judge_rows` of the same days.
 
-    own: Decimal | None
-    judges: Decimal | None
-    is_measured: bool
-
-    @property
-    def whole(self) -> Decimal | None:
-        """Both together; None where one of them is not known."""
-        return None if self.own is None or self.judges is None else EXACT.add(self.own, self.judges)
-
-
-def whole_costs(experiments: Iterable[Row], judges: Iterable[Row]) -> list[WholeCost]:
-    """Of rows of `experiment_summary`, in their order, with those of `judge_rows` of the same days."""
-    judged = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}
-    return [
-        WholeCost(row["total_cost"], judged.get(key), key in judged)
-        for row in experiments
-        for key in [(row["tenant_id"], row["id"])]
-    ]
+    `judge_cost` is None where it is unknown or not measured (`is_measured`), `whole_cost` where either is not known.
+    """
+    costs, found = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}, list[Row]()
+    for row in experiments:
+        key, own = (row["tenant_id"], row["id"]), row["total_cost"]
+        judged = costs.get(key)
+        whole = None if own is None or judged is None else EXACT.add(own, judged)
+        found.append({**row, "judge_cost": judged, "whole_cost": whole, "is_measured": key in costs})
+    return found
 
 
 class Spent(NamedTuple):
@@ -186,6 +163,16 @@ class Spent(NamedTuple):
     def whole(self) -> Decimal | None:
         """What is known of both together."""
         return total((self.own, self.judges))
+
+    @property
+    def experiments(self) -> int:
+        """How many there are."""
+        return self.measured + self.not_measured
+
+    @property
+    def known(self) -> Decimal | None:
+        """What is known of both together; zero where there are no experiments."""
+        return self.whole if self.experiments else Decimal(0)
 
     @classmethod
     def of(cls, daily: Iterable[Row], judges: Iterable[Row]) -> Self:

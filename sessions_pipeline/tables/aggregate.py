@@ -1,17 +1,23 @@
-"""Exact sums over Arrow tables, 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
+"""Exact sums, of Arrow tables 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
 
 from bisect import bisect
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import reduce
 from itertools import pairwise
-from typing import Any
+from operator import add
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
+from sessions_pipeline.validation.types import MONEY
 
+# More digits than a sum of 38-digit numbers can have.
+EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
+_LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
+_Number = TypeVar("_Number", int, Decimal)
 # 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
 _WIDE = 76
 OWNER = ("id", "tenant_id", "reference_dataset_id")
@@ -83,6 +89,25 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         ValueError: a null where there may be none, or a value that does not fit its type.
     """
     return rows.select(schema.names).cast(schema)
+
+
+def total(values: Iterable[_Number | None]) -> _Number | None:
+    """The exact sum of what is known; None when nothing is."""
+    known = [value for value in values if value is not None]
+    with localcontext(EXACT):
+        return reduce(add, known) if known else None
+
+
+def cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
+    """Cost divided by runs, rounded once, half to even, to 18 digits; null where one is unknown or there are no runs.
+
+    In Python, because Arrow's quotients of decimals are wrong near multiples of 2**32 (as of pyarrow 26). A quotient
+    that is not a tie differs from it by at least 1 / (2 * 2**63) of the last kept digit, so that the digits that
+    `EXACT` cuts can't change the rounding.
+    """
+    if cost is None or runs is None or runs <= 0:
+        return None
+    return EXACT.quantize(EXACT.divide(cost, runs), _LAST_DIGIT)
 
 
 def known_sum(column: pa.ChunkedArray) -> Decimal | None:

@@ -15,13 +15,13 @@ its end again. The day is the second minus the first. Rules:
 
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Context
 from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.table import Table
 
 DAILY_COST_BY_PROJECT = Table(
@@ -47,8 +47,6 @@ _LABELS = ("id", "tenant_id", "name", "reference_dataset_id")
 NEEDED = (*_LABELS, *MEASURES)
 """The columns that a reading has; their types are those of `sessions`."""
 
-# A difference of two numbers of 38 digits.
-_EXACT = Context(prec=100)
 _Row = Mapping[str, Any]
 _measures = itemgetter(*MEASURES)
 
@@ -100,4 +98,4 @@ def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[
 def _difference(start: _Row | None, end: _Row | None, name: str) -> Any:
     if start is None or end is None or start[name] is None or end[name] is None:
         return None
-    return start[name] - end[name] if name in MEASURES[:2] else _EXACT.subtract(start[name], end[name])
+    return start[name] - end[name] if name in MEASURES[:2] else EXACT.subtract(start[name], end[name])

@@ -3,14 +3,13 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from decimal import Context, Decimal
-from functools import reduce
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform, counted, sums, tuples
+from sessions_pipeline.tables.aggregate import conform, counted, sums, total, tuples
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
@@ -46,12 +45,10 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
 PERIOD_COLUMNS = (
     *DAILY_COST_BY_REFERENCE_DATASET.columns[:-1],
     column.count("day_count", "Days of the period that were read", nullable=False),
-    column.flag("is_complete", "Whether every day of the period was read, and is over"),
+    column.flag("is_complete", "Every day of it is over, and was read in each workspace that any was read in"),
 )
 """What the sums of a week or a month have, after the period's first day."""
 
-# More digits than any sum of 38-digit numbers can have.
-_EXACT = Context(prec=100)
 MEASURES = tuple(column.name for column in DAILY_MEASURES[4:])
 _COUNTED = ("session_count", "priced_session_count", "unpriced_session_count")
 _SUMMED = (*DAILY_COST_BY_REFERENCE_DATASET.order, "session_count", "total_cost")
@@ -100,12 +97,12 @@ def costs_add_up(day: DayTables) -> CheckResult:
     for tenant, dataset, cost in tuples(day[SESSIONS], *_SUMMED[:2], "total_cost"):
         if dataset is not None:
             costs[tenant, dataset].append(cost)
-    expected = {key: (len(all_), _total(all_)) for key, all_ in costs.items()}
+    expected = {key: (len(all_), total(all_)) for key, all_ in costs.items()}
     found = {row[:2]: row[2:] for row in tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)}
     broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
     return CheckResult(
         tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in broken),
-        {"rows": len(found), "total_cost": _total([cost for _, cost in found.values()]) or Decimal(0)},
+        {"rows": len(found), "total_cost": total(cost for _, cost in found.values()) or Decimal(0)},
     )
 
 
@@ -120,12 +117,7 @@ def no_cost_is_invented(day: DayTables) -> CheckResult:
     daily = list(tuples(day[DAILY_COST_BY_REFERENCE_DATASET], "reference_dataset_id", *_COUNTED, "total_cost"))
     broken = [
         f"{day.day} {dataset}"
-        for dataset, sessions, priced, unpriced, total in daily
-        if (priced == 0) is not (total is None) or priced + unpriced != sessions
+        for dataset, sessions, priced, unpriced, cost in daily
+        if (priced == 0) is not (cost is None) or priced + unpriced != sessions
     ]
     return CheckResult(tuple(broken), {"rows": len(daily), "unpriced_sessions": sum(row[3] for row in daily)})
-
-
-def _total(costs: Sequence[Decimal | None]) -> Decimal | None:
-    known = [cost for cost in costs if cost is not None]
-    return reduce(_EXACT.add, known) if known else None

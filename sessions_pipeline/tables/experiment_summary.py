@@ -1,6 +1,5 @@
 """One row per experiment: what it cost, how fast it was and how it scored."""
 
-from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import starmap
 from typing import Any
 
@@ -9,11 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import tuples
+from sessions_pipeline.tables.aggregate import cost_per_run, tuples
 from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import ALL, DayTables, Table, derived
-from sessions_pipeline.validation.types import MONEY
 
 _SCORE = pa.struct({"feedback_key": pa.string(), "scope": pa.string(), "average": pa.float64(), "count": pa.int64()})
 
@@ -43,9 +41,6 @@ EXPERIMENT_SUMMARY = Table(
 
 _COPIED = tuple(name for name in EXPERIMENT_SUMMARY.schema.names if name in SESSIONS.schema.names)
 NEEDED = (*_COPIED, "end_time", "last_run_start_time", "experiment_progress")
-# A cost has 38 digits and a count of runs 19: with 80 digits a quotient is exact far beyond the last one kept.
-_EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
-_LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
 
 
 class _Progress(msgspec.Struct):
@@ -62,7 +57,7 @@ def experiment_summary(day: DayTables) -> pa.Table:
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
     made = {
         "duration_seconds": _seconds(found.column("start_time"), ends),
-        "cost_per_run": list(starmap(_cost_per_run, tuples(found, "total_cost", "run_count"))),
+        "cost_per_run": list(starmap(cost_per_run, tuples(found, "total_cost", "run_count"))),
         "run_progress": [_progress(text) for text in found.column("experiment_progress").to_pylist()],
         "scores": _scores(found.column("id"), day[SESSION_FEEDBACK]),
     }
@@ -75,18 +70,6 @@ def _seconds(starts: Any, ends: Any) -> Any:
     microseconds = pc.subtract(ends, starts).cast(pa.int64())
     seconds = pc.divide(microseconds.cast(pa.float64(), safe=False), 1e6)
     return pc.if_else(pc.greater_equal(microseconds, 0), seconds, pa.scalar(None, pa.float64()))
-
-
-def _cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
-    """Cost divided by runs, rounded once, half to even; null where one is unknown or there are no runs.
-
-    In Python, because Arrow's quotients of decimals are wrong near multiples of 2**32 (as of pyarrow 26). A quotient
-    that is not a tie differs from it by at least 1 / (2 * 2**63) of the last kept digit, so that the digits that
-    `_EXACT` cuts can't change the rounding.
-    """
-    if cost is None or runs is None or runs <= 0:
-        return None
-    return _EXACT.quantize(_EXACT.divide(cost, runs), _LAST_DIGIT)
 
 
 def _progress(text: str | None) -> float | None:

@@ -5,14 +5,14 @@ experiments on it, which is knowledge, while of a day that was not read nothing 
 partition and days to come are unread, so the first and the current period are incomplete as long as they lack any.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import days_between, month_start, next_month_start, week_start
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform, sums
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
@@ -41,24 +41,24 @@ MONTHLY_COST_BY_REFERENCE_DATASET = _table(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Period:
-    """A kind of period and its table: `start_of` gives the first day of a day's period, `next_of` that of the next."""
+class Period(NamedTuple):
+    """A kind of period, `week` or `month`, and its table."""
 
     table: Table
-    start_of: Callable[[date], date]
-    next_of: Callable[[date], date]
+    unit: str
+
+    def start_of(self, day: date) -> date:
+        """The first day of the period that a day is in."""
+        return period_of(self.unit, day)[0]
 
     def days(self, touched: Iterable[date]) -> list[date]:
         """All days of the periods that have one of these days."""
-        starts = sorted({self.start_of(day) for day in touched})
-        return [day for start in starts for day in days_between(start, self.next_of(start) - timedelta(days=1))]
+        return [
+            day for period in sorted({period_of(self.unit, day) for day in touched}) for day in days_between(*period)
+        ]
 
 
-PERIODS = (
-    Period(WEEKLY_COST_BY_REFERENCE_DATASET, week_start, lambda day: week_start(day) + timedelta(days=7)),
-    Period(MONTHLY_COST_BY_REFERENCE_DATASET, month_start, next_month_start),
-)
+PERIODS = Period(WEEKLY_COST_BY_REFERENCE_DATASET, "week"), Period(MONTHLY_COST_BY_REFERENCE_DATASET, "month")
 
 
 def sum_periods(
@@ -70,7 +70,7 @@ def sum_periods(
         period: weeks or months.
         stored: the table as it is; None: there is none yet, so every day that was ever read must be touched.
         daily: the daily costs of all days of the touched periods, with their `start_date`.
-        read: those of these days that were read, and whether each was over then.
+        read: those of these days that were read, and whether each was over then in every workspace.
         touched: the days that changed.
 
     Raises:
@@ -82,17 +82,13 @@ def sum_periods(
     rows = daily.append_column(key, pa.array(starts, pa.date32()))
     rows = rows.append_column("open_days", pc.invert(rows.column("is_day_over")).cast(pa.int64()))
     summed = sums(rows, period.table.order, (*(column.name for column in DAILY_MEASURES), "open_days"))
-    days = {start: [day for day in period.days([start]) if day in read] for start in made}
-    over = {
-        start: all(read[day] for day in of_period) and len(of_period) == len(period.days([start]))
-        for start, of_period in days.items()
-    }
-    of_rows = summed.column(key).to_pylist()
-    complete = pc.and_(
-        pc.equal(summed.column("open_days"), 0), pa.array([over[start] for start in of_rows], pa.bool_())
+    # Of each row's period, whether its days were over; None: a day was not read.
+    days = [[read.get(day) for day in period.days([start])] for start in summed.column(key).to_pylist()]
+    counts = pa.array([len(of) - of.count(None) for of in days], pa.int64())
+    is_over = pc.and_(pc.equal(summed.column("open_days"), 0), pa.array([all(of) for of in days], pa.bool_()))
+    fresh = conform(
+        summed.append_column("day_count", counts).append_column("is_complete", is_over), period.table.schema
     )
-    summed = summed.append_column("day_count", pa.array([len(days[start]) for start in of_rows], pa.int64()))
-    fresh = conform(summed.append_column("is_complete", complete), period.table.schema)
     if stored is None:
         return fresh
     others = stored.filter(pc.invert(pc.is_in(stored.column(key), pa.array(sorted(made), pa.date32()))))

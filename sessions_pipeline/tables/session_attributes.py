@@ -1,10 +1,10 @@
 """What experiments say about themselves: the metadata of their `extra`, one row per key."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -41,8 +41,6 @@ SESSION_ATTRIBUTES = Table(
 )
 _LEVELS = 3
 _LONGEST = 200
-_CUT = 191
-_DIGITS = 8
 _NESTED = frozenset([list, dict])
 # Which msgspec reads as 0.
 _NEGATIVE_ZERO = re.compile(r"-0(?=[\s,\]}])")
@@ -101,7 +99,9 @@ def _flatten(found: dict[str, str], prefix: str, members: Mapping[str, Any], lev
             if levels > 1:
                 _flatten(found, f"{prefix}{name}.", value, levels - 1)
         elif (text := value if isinstance(value, str) else _spell(value)) is not None:
-            found[prefix + name] = text if len(text) <= _LONGEST else _shortened(text)
+            if len(text) > _LONGEST:
+                text = f"{text[:191]}…{sha256(text.encode()).hexdigest()[:8]}"
+            found[prefix + name] = text
 
 
 def _spell(value: Any) -> str | None:
@@ -111,7 +111,3 @@ def _spell(value: Any) -> str | None:
     if not _NESTED.isdisjoint(map(type, value)):
         return None
     return ", ".join(sorted({text for part in value if (text := _spell(part)) is not None})) or None
-
-
-def _shortened(value: str) -> str:
-    return f"{value[:_CUT]}…{hashlib.sha256(value.encode()).hexdigest()[:_DIGITS]}"

@@ -1,5 +1,6 @@
 """`export focus`: a month of experiments by the rules of FOCUS 1.2, in Parquet and CSV, exact, as estimates."""
 
+import shutil
 import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -11,9 +12,11 @@ import polars as pl
 import pytest
 
 from sessions_pipeline.cli import main
+from sessions_pipeline.days import midnight
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs, write_focus
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS
+from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, experiment, sessions_table, uuid
 from sessions_pipeline_tests.days import day_of
 from sessions_pipeline_tests.integration.test_reading import DAYS, NUMBERS, fill, sessions_of
@@ -132,6 +135,16 @@ def test_a_day_that_a_workspace_was_read_on_while_it_lasted_counts_as_unread(tmp
     rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT)]
     lake = lake_of(tmp_path, *rows, open_workspaces=frozenset({OTHER_TENANT}))
     assert NOON.date() in focus_costs(lake, MARCH, LATER).unread
+
+
+def test_a_day_on_which_a_workspace_was_not_read_counts_as_unread(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "lake")
+    lake = Lake.open(str(tmp_path / "lake"), query={})
+    for day, workspaces in ((DAYS[0], (TENANT,)), (DAYS[1], ()), (DAYS[2], (TENANT, OTHER_TENANT))):
+        note = Reading(1, midnight(LATER), None, workspaces, 1, 0, 1)
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings([note]).encode())
+    unread = focus_costs(lake, MARCH, LATER).unread
+    assert set(DAYS[:3]).intersection(unread) == {DAYS[0]}
 
 
 def test_a_day_without_experiments_that_was_read_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ from sessions_pipeline.outputs.spending import (
     JUDGES_FILE,
     JudgeReading,
     JudgeReadings,
+    Row,
     Spent,
-    WholeCost,
     spent_by,
-    whole_costs,
+    with_judges,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
@@ -47,6 +47,7 @@ YESTERDAY = TODAY - timedelta(days=1)
 # The judge project is asked for its total, for a name that nobody has, and for its total again.
 FIXED_REQUESTS = 3
 COSTS = ("prompt_cost", "completion_cost", "total_cost")
+COSTS_OF_AN_EXPERIMENT = ("total_cost", "judge_cost", "whole_cost")
 
 
 @pytest.fixture
@@ -88,11 +89,10 @@ def rows(lake: Lake) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in lake.read_days(JUDGES, days).to_pylist()}
 
 
-def whole_of(lake: Lake, days: list[date]) -> dict[str, WholeCost]:
+def whole_of(lake: Lake, days: list[date]) -> dict[str, Row]:
     """By experiment."""
     experiments = lake.read_days(EXPERIMENT_SUMMARY, days).to_pylist()
-    costs = whole_costs(experiments, judge_rows(lake, days))
-    return {row["id"]: cost for row, cost in zip(experiments, costs, strict=True)}
+    return {row["id"]: row for row in with_judges(experiments, judge_rows(lake, days))}
 
 
 def sessions(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> list[Session]:
@@ -168,7 +168,8 @@ def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_proje
     assert reading.total_cost == dollars(judges.runs)
     assert reading.unattributed_cost == dollars(unclaimed) > 0
     assert reading.attributed_cost == sum(row["total_cost"] for row in found.values())
-    shares = [one.judges / one.whole for one in whole_of(lake, days).values() if one.own and one.whole and one.judges]
+    costs = [tuple(row[name] for name in COSTS_OF_AN_EXPERIMENT) for row in whole_of(lake, days).values()]
+    shares = [judges / whole for own, judges, whole in costs if own and judges]
     assert len(shares) > 200
     assert Decimal("0.3") <= min(shares) < Decimal("0.35") < Decimal("0.55") < max(shares) <= Decimal("0.6")
 
@@ -460,9 +461,8 @@ def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp
             return sorted(connection.execute(statement).fetchall())
 
     def by_python() -> list[tuple[Any, ...]]:
-        return sorted(
-            (id_, one.own, one.judges, one.whole, one.is_measured) for id_, one in whole_of(lake, days).items()
-        )
+        names = ("id", *COSTS_OF_AN_EXPERIMENT, "is_measured")
+        return sorted(tuple(row[name] for name in names) for row in whole_of(lake, days).values())
 
     assert {(judges, whole, is_measured) for *_, judges, whole, is_measured in by_sql()} == {(None, None, False)}
     assert by_sql() == by_python()

@@ -13,6 +13,7 @@ import sqlalchemy as db
 
 from sessions_pipeline.cli.run import execute
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.store import Store, store_at
 from sessions_pipeline.orchestration.checks import examine
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import changed_sessions
@@ -23,10 +24,11 @@ from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY,
 
 
 class Cost(NamedTuple):
-    """What a run asked of the API, of the lake's files and of Dagster's storage."""
+    """What a run asked of the API, of the lake's files, of the store under them and of Dagster's storage."""
 
     requests: int
     opened: Counter[str]
+    calls: Counter[str]
     statements: int
 
 
@@ -48,13 +50,26 @@ class CountingLake(Lake):
         return super().metadata(table, day)
 
 
+class CountingStore:
+    """Counts what a store is asked, by method."""
+
+    def __init__(self, store: Store, calls: Counter[str]) -> None:
+        self._store, self._calls = store, calls
+
+    def __getattr__(self, name: str) -> Any:
+        self._calls[name] += 1
+        return getattr(self._store, name)
+
+
 class CountingPipeline(Pipeline):
     """Whose lakes count together."""
 
     opened: ClassVar[Counter[str]] = Counter()
+    calls: ClassVar[Counter[str]] = Counter()
 
     def open_lake(self, *, read_only: bool = False) -> Lake:
-        lake = CountingLake.open(self.settings.data_root, query=self.settings.query, read_only=read_only)
+        store: Any = CountingStore(store_at(self.settings.data_root), self.calls)
+        lake = CountingLake.open(store, query=self.settings.query, read_only=read_only)
         lake.opened = self.opened
         return lake
 
@@ -75,6 +90,7 @@ def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance
     settings = settings_for(sandbox.url, root, **{f"SESSIONS_PIPELINE_{name}": value for name, value in values.items()})
     pipeline = CountingPipeline(settings, clock=lambda: NOW, processes=1)
     pipeline.opened.clear()
+    pipeline.calls.clear()
     statements: list[str] = []
 
     def told(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
@@ -86,7 +102,7 @@ def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance
         execute(pipeline, FIRST, TODAY, instance=instance)
     finally:
         db.event.remove(db.Engine, "before_cursor_execute", told)
-    return Cost(len(sandbox.requests) - before, Counter(pipeline.opened), len(statements))
+    return Cost(len(sandbox.requests) - before, Counter(pipeline.opened), Counter(pipeline.calls), len(statements))
 
 
 def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path) -> None:
@@ -105,6 +121,8 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
         assert abs(old.requests - young.requests) <= 1
         assert old.opened == young.opened
         assert max(old.opened.values()) < 50
+        assert old.calls == young.calls
+        assert old.calls["partitions"] <= 4
         # Dagster counts a run's partitions, and those of the definition, by what it has of them.
         assert old.statements == young.statements
 

@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import SumOverflowError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.orchestration.one_file import refresh_periods
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
@@ -22,6 +27,7 @@ from sessions_pipeline.tables import (
 from sessions_pipeline.tables.aggregate import sums
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import MEASURES
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
+from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, experiment, on_day, session, sessions_table
 from sessions_pipeline_tests.days import derive
 
@@ -247,6 +253,25 @@ def test_a_week_with_a_day_that_was_read_before_it_was_over_is_not_complete() ->
     daily = daily_of((MONDAY, [experiment(1)]))
     (row,) = weekly_costs(daily, week(MONDAY, 7), unfinished=[MONDAY + timedelta(days=6)]).to_pylist()
     assert (row["day_count"], row["is_complete"]) == (7, False)
+
+
+def test_a_week_with_a_day_on_which_a_workspace_was_not_read_is_not_complete(tmp_path: Path) -> None:
+    lake, days = Lake.open(str(tmp_path), query={}), week(MONDAY, 7)
+    rows = daily_cost_by_reference_dataset(sessions_table(experiment(1)))
+
+    def is_complete(*tuesdays: str) -> list[bool]:
+        for day in days:
+            workspaces = tuesdays if day == days[1] else (TENANT, OTHER_TENANT)
+            note = Reading(1, midnight(days[-1]), None, workspaces, 1, 0, 1)
+            lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {"is_day_over": "true"})
+            lake.write_file(f"_readings/start_date={day}.json", dump_readings([note]).encode())
+        load = partial(lake.load, DAILY_COST_BY_REFERENCE_DATASET)
+        refresh_periods(lake, PERIODS[0], lake.versions(DAILY_COST_BY_REFERENCE_DATASET, days), load)
+        found: list[bool] = lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist()
+        return found
+
+    assert is_complete(TENANT) == [False]
+    assert is_complete(TENANT, OTHER_TENANT) == [True]
 
 
 def test_days_of_other_weeks_do_not_count() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings, Spent, WholeCost, load_readings
+from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings, Spent, load_readings, with_judges
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, YOUNG, Due, due, merge_judges
 from sessions_pipeline_tests.builders import (
@@ -126,8 +126,9 @@ def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() ->
 def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -> None:
     one, two = Decimal("1.000000000000000001"), Decimal(2)
     for own, judges, whole in ((one, two, Decimal("3.000000000000000001")), (one, None, None), (None, two, None)):
-        cost = WholeCost(own, judges, is_measured=judges is not None)
-        assert cost.whole == whole
+        owner = {"tenant_id": TENANT, "id": uuid(1)}
+        [row] = with_judges([{**owner, "total_cost": own}], [{**owner, "total_cost": judges}])
+        assert (row["total_cost"], row["judge_cost"], row["whole_cost"]) == (own, judges, whole)
     spent = Spent.of([{"total_cost": one, "session_count": 4}], [{"total_cost": two}, {"total_cost": None}])
     assert spent == (one, two, 2, 1, 2)
     assert spent.whole == Decimal("3.000000000000000001")

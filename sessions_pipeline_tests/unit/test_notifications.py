@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.cli import cli
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
@@ -19,7 +19,6 @@ from sessions_pipeline.outputs import notifications
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, lake_notices
-from sessions_pipeline.outputs.spending import period_of
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.receiver import Receiver, receiving
@@ -44,7 +43,7 @@ def spent(now: datetime) -> BudgetStatus:
     """Two dollars a day, and five in February, of a hundred a month."""
     first, last = period_of("month", now.date())
     used = Decimal(sum(5 if day.month == 2 else 2 for day in days_between(first, now.date())))
-    return BudgetStatus(MONTH, first, last, used, None, 9, 0, 0, (), now, is_stale=False)
+    return BudgetStatus(MONTH, first, last, now, is_stale=False, used=used, experiments=9)
 
 
 def is_down(now: datetime, day: date, first_hour: int, last_hour: int) -> bool:
@@ -151,6 +150,26 @@ def test_an_address_that_apprise_does_not_know_is_a_warning_that_does_not_show_i
     assert send(settings_for("carrier-pigeon://hunter2"), [NOTICE], warnings.append) == []
     assert warnings[0].startswith("SESSIONS_PIPELINE_NOTIFY: should be addresses that Apprise knows")
     assert "hunter2" not in warnings[0]
+
+
+def test_an_address_that_apprise_does_not_know_keeps_no_message_from_the_others(receiver: Receiver) -> None:
+    warnings = list[str]()
+    settings = settings_for("carrier-pigeon://hunter2", receiver.address, "slak://hunter2")
+    assert send(settings, [NOTICE], warnings.append) == [NOTICE]
+    assert len(receiver.messages) == 1
+    does_not = "which Apprise does not know"
+    assert warnings == [
+        f"title: not delivered by address 1, {does_not}, address 3, {does_not}; see `sessions-pipeline doctor --notify`"
+    ]
+
+
+def test_a_budget_that_can_not_be_looked_at_is_sent_once_a_day_beside_the_others() -> None:
+    wrong = BudgetStatus(MONTH, *period_of("month", FIRST.date()), FIRST, is_stale=False, problem="write golden")
+    memory = Memory.load(None, FIRST)
+    one, other = lake_notices([wrong, spent(FIRST + 27 * A_DAY + 31 * A_DAY)], FIRST, memory, FIRST)
+    assert (one.title, one.again_from) == ("Budget 'all' can't be looked at", FIRST + A_DAY)
+    assert "write golden" in one.text
+    assert other.title == "Budget 'all' is beyond its limit"
 
 
 def test_messages_and_errors_hide_the_addresses(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,39 +4,26 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessions_pipeline import tables
 from sessions_pipeline.errors import LakeError, SettingError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
+from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
-from sessions_pipeline.outputs.read import (
-    dataset_names,
-    judge_readings,
-    judge_rows,
-    last_readings,
-    rows_of,
-    stored_days,
-)
 from sessions_pipeline.outputs.report.data import Budgets, Doubtful, ReportData
 from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.spending import month_days, total
+from sessions_pipeline.outputs.spending import month_days
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import (
-    DAILY_COST_BY_ATTRIBUTE,
-    DAILY_COST_BY_PROJECT,
-    DAILY_COST_BY_REFERENCE_DATASET,
-    EXPERIMENT_SUMMARY,
-    REJECTED_SESSIONS,
-    SESSIONS,
-)
+from sessions_pipeline.tables.aggregate import total
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
-from sessions_pipeline.tables.readings import Reading
 
 REPORT_FILE = "reports/cost.html"
 # What a manager looks at; the period before it is read too, for comparison.
@@ -49,7 +36,7 @@ _ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *_COUNTED, "
 
 def latest_days(lake: Lake) -> tuple[date, date]:
     """The last `REPORT_DAYS` days up to the latest that was read; up to today in an empty lake."""
-    days = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
+    days = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
     last = days[-1] if days else datetime.now(UTC).date()
     return last - timedelta(days=REPORT_DAYS - 1), last
 
@@ -78,26 +65,28 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     """
     _, month_before = month_days(last)
     earliest = min(month_before[0], first - (last - first) - timedelta(days=1))
-    known = lake.days(DAILY_COST_BY_REFERENCE_DATASET)
+    known = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
     read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
-    usage = [day for day in lake.days(DAILY_COST_BY_PROJECT) if first <= day <= last]
-    costs = stored_days(lake, DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
-    attributes = stored_days(lake, DAILY_COST_BY_ATTRIBUTE, read, _ATTRIBUTE_COLUMNS)
-    daily = rows_of(costs)
-    names = dataset_names(lake, daily, read)
-    rejected = stored_days(lake, REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
-    sessions = stored_days(lake, SESSIONS, inside, DOUBTFUL_COLUMNS)
-    notes = {day: last_readings(lake, day) for day in inside}
+    usage = [day for day in lake.days(tables.DAILY_COST_BY_PROJECT) if first <= day <= last]
+    stored = partial(from_lake.stored_days, lake)
+    costs = stored(tables.DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
+    attributes = stored(tables.DAILY_COST_BY_ATTRIBUTE, read, _ATTRIBUTE_COLUMNS)
+    used = stored(tables.DAILY_COST_BY_PROJECT, usage)
+    daily = from_lake.rows_of(costs)
+    names = from_lake.dataset_names(lake, daily, read)
+    rejected = stored(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    sessions = stored(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
+    notes = {day: from_lake.last_readings(lake, day) for day in inside}
     return ReportData(
         first=first,
         last=last,
         daily=daily,
-        attributes=rows_of(attributes),
+        attributes=from_lake.rows_of(attributes),
         attribute_days=_attribute_days(attributes),
-        experiments=rows_of(stored_days(lake, EXPERIMENT_SUMMARY, inside)),
-        projects=rows_of(stored_days(lake, DAILY_COST_BY_PROJECT, usage), "usage_date") if usage else None,
-        rejected=Counter(row["start_date"] for row in rows_of(rejected)),
+        experiments=from_lake.rows_of(stored(tables.EXPERIMENT_SUMMARY, inside)),
+        projects=from_lake.rows_of(used, "usage_date") if used else None,
+        rejected=Counter(row["start_date"] for row in from_lake.rows_of(rejected)),
         doubtful=doubtful([stored.rows for stored in sessions.values()]),
         unexamined=frozenset(inside) - (rejected.keys() & sessions.keys()),
         days_read=frozenset(read),
@@ -105,19 +94,11 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day, found in notes.items() if found},
-        unread_of=_unread_of(notes),
-        judges=judge_rows(lake, inside),
-        judge_readings=judge_readings(lake),
+        unread_of=from_lake.unread_of_workspaces(notes),
+        judges=from_lake.judge_rows(lake, inside),
+        judge_readings=from_lake.judge_readings(lake),
         budgets=budgets,
     )
-
-
-def _unread_of(notes: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
-    """The days on which a workspace of others was not read; a reading that saw no session may be of any."""
-    read = {day: {name for one in found for name in one.workspaces or ("",)} for day, found in notes.items() if found}
-    known = sorted(set[str]().union(*read.values()) - {""})
-    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
-    return {name: unread for name, unread in days.items() if unread}
 
 
 def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets:

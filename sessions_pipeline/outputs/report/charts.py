@@ -11,10 +11,11 @@ from datetime import date
 from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.formatting import EXACT, money
-from sessions_pipeline.outputs.spending import STARTS, Row, Totals, by_key, period_of, total
+from sessions_pipeline.outputs.spending import Row, Totals, by_key
+from sessions_pipeline.tables.aggregate import total
 
 if TYPE_CHECKING:
     from sessions_pipeline.outputs.report.data import ReportData
@@ -43,7 +44,7 @@ class Bucket:
     is_read: bool
     lacks: str
     totals: Totals
-    costs: Mapping[str | None, Decimal]
+    costs: Mapping[str | None, Decimal | None]
 
 
 def by_time(
@@ -52,30 +53,29 @@ def by_time(
     """What the rows say of each day, week or month, oldest first."""
     rows_of, days_of = defaultdict(list), defaultdict(list)
     for day in days:
-        days_of[STARTS[unit](day)].append(day)
+        days_of[period_of(unit, day)].append(day)
     for row in rows:
-        rows_of[STARTS[unit](row["start_date"])].append(row)
+        rows_of[period_of(unit, row["start_date"])].append(row)
 
-    def bucket(start: date, of: Sequence[date]) -> Bucket:
-        costs = by_key(rows_of[start], "reference_dataset_id").items()
-        known = {key: total(row["total_cost"] for row in group) for key, group in costs}
-        whole, unread = len(days_between(*period_of(unit, start))), len(of) - len(read.intersection(of))
+    def bucket(period: tuple[date, date], of: Sequence[date]) -> Bucket:
+        costs = by_key(rows_of[period], "reference_dataset_id").items()
+        whole, unread = len(days_between(*period)), len(of) - len(read.intersection(of))
         lacks = (
             f"only {len(of)} of the {unit}'s {whole} days" if len(of) < whole else "",
             ("not read" if len(of) == 1 else f"{unread} of {len(of)} days not read") if unread else "",
             "not over when last read" if unfinished.intersection(of) else "",
         )
         return Bucket(
-            label=formatting.month(start) if unit == "month" else formatting.short_day(start),
+            label=(formatting.month if unit == "month" else formatting.short_day)(period[0]),
             long_label=formatting.days(of[0], of[-1]),
             is_part=len(of) < whole,
             is_read=not unread,
             lacks=", ".join(filter(None, lacks)),
-            totals=Totals.of(rows_of[start]),
-            costs={key: cost for key, cost in known.items() if cost is not None},
+            totals=Totals.of(rows_of[period]),
+            costs={key: total(row["total_cost"] for row in group) for key, group in costs},
         )
 
-    return [bucket(start, of) for start, of in days_of.items()]
+    return [bucket(period, of) for period, of in days_of.items()]
 
 
 def unit_of(days: int) -> str:

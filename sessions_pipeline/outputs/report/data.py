@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
@@ -23,7 +23,6 @@ from sessions_pipeline.outputs.spending import (
     expensive,
     forecast,
     month_days,
-    period_of,
 )
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
@@ -49,14 +48,15 @@ class Doubtful:
 class Month(NamedTuple):
     """The days of a month so far, what was spent on them, and what all of it will cost if it goes on so.
 
-    `before` is the first day of the month before. The forecast is None before the third day, where days are unread, and
-    for a month that is over.
+    `before` is the first day of the month before; `whole_days` were over when they were read. The forecast is None
+    before the third day, where days are unread, and for a month that is over.
     """
 
     days: Sequence[date]
     before: date
     is_over: bool
     unread: int
+    whole_days: int
     period: Period
     spending: Spending
     forecast: Decimal | None
@@ -140,10 +140,7 @@ class ReportData:
     @cached_property
     def period(self) -> Period:
         """The days, and which of them are compared with which before."""
-        return self._period(self.days, self.days_before, self.days_read)
-
-    def _period(self, days: Sequence[date], before: Sequence[date], read: frozenset[date]) -> Period:
-        return Period.of(days, before, read - self.unfinished)
+        return Period.of(self.days, self.days_before, self.days_read - self.unfinished)
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
@@ -213,13 +210,17 @@ class ReportData:
     def month(self) -> Month:
         """What the month of the last day has cost up to that day."""
         days, before = month_days(self.last)
-        period = self._period(days, before, self.days_read)
+        period = Period.of(days, before, self.days_read - self.unfinished)
         spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
+        whole = period.days - self.unfinished
         month = period_of("month", self.last)
-        length = len(days_between(*month))
         is_over = self.last not in self.unfinished if self.last == month[1] else (self.latest or self.last) > month[1]
-        expected = None if unread or is_over else forecast(spending.now.cost, len(days), length)
-        return Month(days, before[0], is_over, unread, period, spending, expected)
+        expected = None
+        if not unread and not is_over:
+            of_whole_days = Totals.of(row for row in self.daily if row["start_date"] in whole).known
+            length = len(days_between(*month))
+            expected = forecast(spending.now.cost, of_whole_days, len(whole), len(days), length)
+        return Month(days, before[0], is_over, unread, len(whole), period, spending, expected)
 
     @cached_property
     def by_attribute(self) -> list[Attribute]:
@@ -228,7 +229,7 @@ class ReportData:
         return [self._attribute(key, days, rows.get(key, [])) for key, days in self.attribute_days.items()]
 
     def _attribute(self, key: str, days: frozenset[date], rows: Sequence[Row]) -> Attribute:
-        period = self._period(self.days, self.days_before, days)
+        period = Period.of(self.days, self.days_before, days - self.unfinished)
         of = by_key(rows, "reference_dataset_id")
         groups = [_group(one.key, one.name, of.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
         unread = len(self.days_read.intersection(self.days) - days)

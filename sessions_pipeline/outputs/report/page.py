@@ -3,22 +3,23 @@
 import base64
 import hashlib
 import json
+from datetime import date
+from decimal import Decimal
 from functools import cache
 from importlib import resources
 from math import isfinite
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, Spent, WholeCost, by_key, spent_by, total, whole_costs
+from sessions_pipeline.outputs.spending import Row, Spending, Spent, by_key, spent_by, with_judges
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables.aggregate import total
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from jinja2 import Environment
 
 # What is in the page before its script runs, for readers without one.
@@ -28,39 +29,30 @@ MOVERS = 3
 
 # The chart of all costs, drawn for a desk and for a phone: class, width and height.
 STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
-_KEYS = ("start_date", "tenant_id", "reference_dataset_id")
 
 
-class Project(NamedTuple):
-    """What a tracing project used in the period: its latest row, and its sum; `exact_days` of `days` are exact."""
+def projects(data: ReportData) -> list[Row]:
+    """The tracing projects of the period, the most expensive first; none where usage by project was not measured.
 
-    row: Row
-    cost: "Decimal | None"
-    days: int
-    exact_days: int
-
-
-def projects(data: ReportData) -> list[Project]:
-    """The tracing projects of the period, the most expensive first; empty where usage by project was not measured."""
+    Each is its latest row, with `cost`, its sum, and `exact_days` of its `days`.
+    """
     rows = [row for row in data.projects or () if row["reference_dataset_id"] is None]
     found = [
-        Project(
-            row=max(group, key=lambda row: row["usage_date"]),
-            cost=total(row["total_cost"] for row in group),
-            days=len(group),
-            exact_days=sum(row["is_exact"] for row in group),
-        )
+        {
+            **max(group, key=lambda row: row["usage_date"]),
+            "cost": total(row["total_cost"] for row in group),
+            "days": len(group),
+            "exact_days": sum(row["is_exact"] for row in group),
+        }
         for group in by_key(rows, "id").values()
     ]
-    return sorted(found, key=lambda one: (one.cost is None, -(one.cost or 0), one.row["id"]))
+    return sorted(found, key=lambda one: (one["cost"] is None, -(one["cost"] or 0), one["id"]))
 
 
-def most_expensive(data: ReportData) -> list[tuple[Row, WholeCost]]:
+def most_expensive(data: ReportData) -> list[Row]:
     """The experiments with the highest known costs of their own, and what they cost with their judges."""
     priced = [row for row in data.experiments if row["total_cost"] is not None]
-    priced.sort(key=lambda row: (-row["total_cost"], row["id"]))
-    shown = priced[:MOST_EXPENSIVE]
-    return list(zip(shown, whole_costs(shown, data.judges), strict=True))
+    return with_judges(sorted(priced, key=lambda row: (-row["total_cost"], row["id"]))[:MOST_EXPENSIVE], data.judges)
 
 
 def main_score(row: Row) -> tuple[str, float] | None:
@@ -104,11 +96,11 @@ def _content(data: ReportData) -> dict[str, Any]:
         "offered": data.datasets[:DATASETS_OFFERED],
         "projects": used[:MOST_EXPENSIVE],
         "other_projects": used[MOST_EXPENSIVE:],
-        "other_projects_cost": total(one.cost for one in used[MOST_EXPENSIVE:]),
+        "other_projects_cost": total(one["cost"] for one in used[MOST_EXPENSIVE:]),
         "experiments_as_projects": len({row["id"] for row in experiments}),
         "experiments_as_projects_cost": total(row["total_cost"] for row in experiments),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
-        "most_expensive": [(row, cost, main_score(row)) for row, cost in most_expensive(data)],
+        "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
         "judged": _judged(data),
         "shown": data.rows[:ROWS_SHOWN],
         "tenants": sorted({row["tenant_id"] for row in data.rows}),
@@ -125,30 +117,21 @@ def _judged(data: ReportData) -> list[tuple[Spending, Spent]]:
 
 def _embedded(data: ReportData) -> str:
     """The daily costs with every digit, as JSON that can stand in a script element."""
+    columns = ["start_date", *DAILY_COST_BY_REFERENCE_DATASET.schema.names]
     datasets = sorted({row["reference_dataset_id"] for row in data.rows})
-    tenants = sorted({row["tenant_id"] for row in data.rows})
-    places = {
-        name: {key: index for index, key in enumerate(keys)}
-        for name, keys in zip(_KEYS[1:], (tenants, datasets), strict=True)
-    }
-    measures = [name for name in DAILY_COST_BY_REFERENCE_DATASET.schema.names if name not in _KEYS]
     content = {
-        "columns": [*_KEYS, *measures],
-        "tenants": tenants,
-        "datasets": [[key, data.labels[key]] for key in datasets],
-        "csvNames": [formatting.spreadsheet_text(data.names.get(key, "")) for key in datasets],
-        "rows": [
-            [
-                row["start_date"].isoformat(),
-                *(places[name][row[name]] for name in _KEYS[1:]),
-                *(row[name] for name in measures),
-            ]
-            for row in data.rows
-        ],
+        "columns": columns,
+        "names": {key: data.labels[key] for key in datasets},
+        "csvNames": {key: formatting.spreadsheet_text(data.names.get(key, "")) for key in datasets},
+        "rows": [[row[name] for name in columns] for row in data.rows],
         "file": f"daily_cost_by_reference_dataset_{data.first}_{data.last}.csv",
     }
-    # Costs as text, because a script's numbers keep 15 digits.
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=formatting.exact)
+
+    def text_of(value: date | Decimal) -> str:
+        # Costs as text, because a script's numbers keep 15 digits.
+        return value.isoformat() if isinstance(value, date) else formatting.exact(value)
+
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=text_of)
     # No markup can begin or end inside; the two separators are line ends to old scripts.
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")

@@ -125,7 +125,7 @@
 
   const rows = data.rows.map((row) => ({
     row,
-    words: [row[0], ...data.datasets[row[place.reference_dataset_id]], data.tenants[row[place.tenant_id]]].join("\n").toLowerCase(),
+    words: [row[0], row[place.reference_dataset_id], data.names[row[place.reference_dataset_id]], row[place.tenant_id]].join("\n").toLowerCase(),
     cost: row[place.total_cost] === null ? null : units(row[place.total_cost]),
   }));
   const headers = [...document.querySelectorAll("#rows thead th")];
@@ -138,7 +138,7 @@
   const key = (item, column) => {
     if (column === "total_cost") return item.cost;
     const value = item.row[place[column]];
-    if (column === "reference_dataset_id") return data.datasets[value][1].toLowerCase();
+    if (column === "reference_dataset_id") return data.names[value].toLowerCase();
     return value;
   };
   const compare = (one, other) => compared(key(one, sort.column), key(other, sort.column), sort.down);
@@ -147,11 +147,8 @@
   const figure = (value) => (value === null ? unknown() : element("data", grouped(String(value)), { value }));
   const content = (column, row) => {
     const value = row[place[column]];
-    if (column === "reference_dataset_id") {
-      const [id, name] = data.datasets[value];
-      return element("bdi", name, { class: "name", title: id });
-    }
-    if (column === "tenant_id") return element("span", data.tenants[value].slice(0, 8), { title: data.tenants[value] });
+    if (column === "reference_dataset_id") return element("bdi", data.names[value], { class: "name", title: value });
+    if (column === "tenant_id") return element("span", value.slice(0, 8), { title: value });
     return column === "total_cost" ? amount(value) : figure(value);
   };
   const line = ({ row }) => {
@@ -218,10 +215,7 @@
     const lines = [[...data.columns, "dataset_name"].join(",")];
     for (const { row } of rows) {
       const cells = row.map((value) => (value === null ? "" : String(value)));
-      const dataset = row[place.reference_dataset_id];
-      cells[place.tenant_id] = data.tenants[row[place.tenant_id]];
-      [cells[place.reference_dataset_id]] = data.datasets[dataset];
-      lines.push([...cells, quoted(data.csvNames[dataset])].join(","));
+      lines.push([...cells, quoted(data.csvNames[row[place.reference_dataset_id]])].join(","));
     }
     return `${lines.join("\r\n")}\r\n`;
   };
