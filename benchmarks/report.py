@@ -23,30 +23,19 @@ def table(result: Result) -> str:
     for point in result["points"]:
         found = medians(point)
         ours = found.get(OURS, {}).get("wall")
-        rows = [
-            [
-                who,
-                f"{row['wall']:.2f}",
-                f"{row['least']:.2f} to {row['most']:.2f}",
-                f"{row['wall'] / ours:.2f}" if ours else "-",
-                f"{row['cpu']:.2f}",
-                f"{row['megabytes']:.0f}",
-                f"{row['requests']:.0f}",
-                f"{row['first_request']:.2f}",
-            ]
-            for who, row in found.items()
-        ]
-        head = [
-            "",
-            "wall, s",
-            "least to most",
-            "times ours",
-            "CPU, s",
-            "peak, MB",
-            "requests",
-            "first request after, s",
-        ]
-        parts.append(f"**{point['label']}**, medians of {result['rounds']}\n\n{grid(head, rows)}")
+        several = result["rounds"] > 1
+        columns = {
+            "wall, s": lambda row: f"{row['wall']:.2f}",
+            **({"least to most": lambda row: f"{row['least']:.2f} to {row['most']:.2f}"} if several else {}),
+            "times ours": lambda row, ours=ours: f"{row['wall'] / ours:.2f}" if ours else "-",
+            "CPU, s": lambda row: f"{row['cpu']:.2f}",
+            "peak, MB": lambda row: f"{row['megabytes']:.0f}",
+            "requests": lambda row: f"{row['requests']:.0f}",
+            "first request after, s": lambda row: f"{row['first_request']:.2f}",
+        }
+        rows = [[who, *(figure(row) for figure in columns.values())] for who, row in found.items()]
+        rounds = f"medians of {result['rounds']} rounds" if several else "one round"
+        parts.append(f"**{point['label']}**, {rounds}\n\n{grid(['', *columns], rows)}")
         tables = {name for trial in point["trials"] for name in trial.get("tables", ())}
         if tables and len(found) > 1:
             parts.append(f"Ours writes {', '.join(f'`{name}`' for name in sorted(tables))}.")
@@ -92,12 +81,12 @@ def _dagster(result: Result) -> str:
 
 def targets(results: dict[str, Result]) -> str:
     """Each target beside what was measured."""
-    rows = [
-        [what, f"{at_least:g}", f"{goal:g}", f"{measured:.2f}", "goal" if good(measured, goal) else
-         "target" if good(measured, at_least) else "**missed**"]
-        for what, at_least, goal, measured, good in _targets(results)
-    ]  # fmt: skip
-    return grid(["what", "at least", "goal", "measured", "met"], rows)
+    rows = []
+    for what, asked, goal, measured, good in _targets(results):
+        sign = "≥" if good is operator.ge else "≤"
+        reached = "goal reached" if good(measured, goal) else "reached" if good(measured, asked) else "**missed**"
+        rows.append([what, f"{sign} {asked:g}", f"{sign} {goal:g}", f"{measured:.2f}", reached])
+    return grid(["what", "asked for", "goal", "measured", ""], rows)
 
 
 AGAINST = {
