@@ -9,6 +9,7 @@ from bench import HERE, PEERS, PRODUCT
 from generate import LAST_DAY
 
 OURS = "sessions-pipeline"
+IN_THE_UI = "sessions-pipeline, launched in the UI"
 EVERYONE = (OURS, "dlt, default", "dlt, tuned", "dlt, Arrow", "SDK + pandas", "floor")
 
 
@@ -40,19 +41,20 @@ class Scenario:
 
 def command(who: str, endpoint: str, folder: Path, read_days: int) -> tuple[list[str], dict[str, str]]:
     """A whole process' command line, and its variables beside the few that everyone gets."""
-    if who != OURS:
+    if who not in (OURS, IN_THE_UI):
         name, *arguments = SCRIPTS[who]
         return [str(PEERS / "bin" / "python"), str(HERE / "peers" / name), endpoint, str(folder), *arguments], {}
-    first = LAST_DAY - timedelta(days=read_days - 1)
-    return [
-        str(PRODUCT / "bin" / "sessions-pipeline"), "materialize", "--from", str(first), "--to", str(LAST_DAY)
-    ], {
+    days = [str(LAST_DAY - timedelta(days=read_days - 1)), str(LAST_DAY)]
+    words = [str(PRODUCT / "bin" / "sessions-pipeline"), "materialize", "--from", days[0], "--to", days[1]]
+    if who == IN_THE_UI:
+        words = [str(PRODUCT / "bin" / "python"), str(HERE / "ui_backfill.py"), *days]
+    return words, {
         "LANGSMITH_ENDPOINT": endpoint,
         "LANGSMITH_API_KEY": "benchmark",
         "SESSIONS_PIPELINE_DATA_ROOT": str(folder / "lake"),
         "SESSIONS_PIPELINE_START_DATE": "2020-01-01",
         "DAGSTER_HOME": str(folder / "dagster"),
-    }  # fmt: skip
+    }
 
 
 SCRIPTS = {
@@ -83,5 +85,6 @@ def scenarios(*, full: bool) -> list[Scenario]:
             tuple(Point(days * 100, days, read_days=4, before=days) for days in (30, long)),
             pick(1, 3),
         ),
+        Scenario("ui", "Five days, launched in the UI", (Point(pick(500, 5_000), 5, (IN_THE_UI,)),), pick(1, 3)),
         Scenario("dagster", "Dagster's share", rounds=pick(1, 3)),
     ]
