@@ -19,19 +19,17 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-TABLES = tuple(
-    [
-        "raw_sessions",
-        "sessions",
-        "rejected_sessions",
-        "session_feedback",
-        "experiment_summary",
-        "session_attributes",
-        "daily_cost_by_reference_dataset",
-        "daily_cost_by_attribute",
-        "weekly_cost_by_reference_dataset",
-        "monthly_cost_by_reference_dataset",
-    ]
+TABLES = (
+    "raw_sessions",
+    "sessions",
+    "rejected_sessions",
+    "session_feedback",
+    "experiment_summary",
+    "session_attributes",
+    "daily_cost_by_reference_dataset",
+    "daily_cost_by_attribute",
+    "weekly_cost_by_reference_dataset",
+    "monthly_cost_by_reference_dataset",
 )
 LAUNCH = """mutation Launch($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
