@@ -159,7 +159,7 @@ def _groups(table: Table, rows: Rows, most: int) -> Iterator[pa.Table]:
     long = next((column.name for column in table.columns if column.long_text and column.name in table.order), None)
     parts = rows.in_order(*table.order, long=long)
     if rows.nbytes <= most and rows.num_rows <= ROWS_PER_GROUP:
-        yield pa.concat_tables([table.schema.empty_table(), *parts])
+        yield pa.Table.from_batches([batch for part in parts for batch in part.to_batches()], table.schema)
         return
     held, count, size = list[pa.Table](), 0, 0
     for part in parts:

@@ -105,7 +105,7 @@ class Rows:
     def table(self, *names: str) -> pa.Table:
         """All rows at once, best with few columns."""
         schema = self.schema if not names else pa.schema([self.schema.field(name) for name in names])
-        return pa.concat_tables([schema.empty_table(), *self.parts(*names)])
+        return pa.Table.from_batches([batch for part in self.parts(*names) for batch in part.to_batches()], schema)
 
     def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """The rows' values in these columns; never more than a part of them is in memory."""

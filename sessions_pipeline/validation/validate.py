@@ -72,11 +72,11 @@ class Validator:
 
     def sessions(self, payloads: Iterable[str]) -> pa.Table:
         """The sessions among the next records; their rows count on from those before."""
-        source, tables = iter(payloads), [SCHEMA.empty_table()]
+        source, tables = iter(payloads), list[pa.Table]()
         while part := list(islice(source, _PART)):
             tables.append(self._part(part, self._read))
             self._read += len(part)
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def result(self, sessions: pa.Table) -> Validated:
         """What all records came to, with these sessions."""
