@@ -1,5 +1,6 @@
 """`materialize`: the assets of some days, as one Dagster run; `demo` and `sandbox`: of a made-up company."""
 
+import shutil
 import signal
 import threading
 from datetime import UTC, date, datetime, timedelta
@@ -17,21 +18,7 @@ DEMO_DAYS, DEMO_SHOWN = 60, 30
 # A request for each experiment's judges takes 5 ms: those of the days shown, which are some 25 a day.
 DEMO_JUDGE_REQUESTS = 780
 DEMO_ROOT = Path("data/demo")
-# The company never spends more than these, so that nothing is red at the first look.
-DEMO_BUDGETS = """\
-[[budget]]
-name = "everything"
-limit = 350.00
-period = "month"
-
-[[budget]]
-name = "long-context"
-limit = 35.00
-period = "week"
-warn_at = 0.5
-attribute = "git.branch"
-value = "long-context"
-"""
+DEMO_BUDGETS = Path(__file__).with_name("demo_budgets.toml")
 
 
 def past(value: str) -> datetime:
@@ -67,15 +54,12 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     """
     settings = load_settings()
     _check_days(first, last, settings)
-    from sessions_pipeline.orchestration.workers import prepare, processes_for
-
-    # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
-    prepare(processes_for((last - first).days + 1))
-    from sessions_pipeline.cli.summary import print_summary
     from sessions_pipeline.outputs.budget_file import load_budgets
 
     load_budgets(settings)
     made = run_days(settings, first, last, select=select, as_of=as_of)
+    from sessions_pipeline.cli.summary import print_summary
+
     print_summary(settings, made, first, last, as_json=as_json)
 
 
@@ -103,6 +87,10 @@ def run_days(
     Raises:
         SessionsPipelineError: what went wrong, in one line.
     """
+    from sessions_pipeline.orchestration.workers import prepare, processes_for
+
+    # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
+    prepare(processes_for((last - first).days + 1))
     with heavy_imports():
         from sessions_pipeline.orchestration.pipeline import Pipeline
         from sessions_pipeline.orchestration.run import days_made, execute, open_instance
@@ -160,7 +148,7 @@ def _demo_settings(url: str, key: str, first: date) -> Settings:
     home.mkdir(parents=True, exist_ok=True)
     off = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
     (home / "dagster.yaml").write_text(f"{storage_in(str(home))}{off}", "utf-8")
-    budgets.write_text(DEMO_BUDGETS, "utf-8")
+    shutil.copyfile(DEMO_BUDGETS, budgets)
     return Settings.model_validate(
         {
             "LANGSMITH_API_KEY": key,

@@ -77,20 +77,14 @@ def print_summary(
         say(statuses)
         statuses = ()
     if as_json:
-        sums |= {"budgets": [_budget_as_json(one) for one in statuses], "written": dict(sorted(made.items()))}
-        sums |= {"lines": [_as_json(line, names) for line in lines]}
-        sums |= {"datasets": [_as_json(line, names) for line in datasets]}
-        _print_json(sums)
+        both = {"lines": lines, "datasets": datasets}
+        in_full = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
+        _print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **in_full})
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
-    for said in _closing(sums, made):
-        echo(said)
-    for status in statuses:
-        state = "" if status.state == "ok" else f" - {status.state}"
-        echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}", indent=INDENT)
-        if status.caveats:
-            echo(f"{'':{INDENT}}{status.caveats}", indent=INDENT)
+    for said in (*_closing(sums, made), *_budget_lines(statuses)):
+        echo(said, indent=INDENT)
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
@@ -99,7 +93,7 @@ def print_summary(
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
     """Print how budgets stand, and below the table what their sums do not hold."""
     if as_json:
-        _print_json([_budget_as_json(one) for one in statuses])
+        _print_json(statuses)
         return
     rows = []
     for one in statuses:
@@ -113,15 +107,23 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
             echo(f"{visible(one.budget.name)}: {one.notes}", indent=2)
 
 
-def _budget_as_json(status: BudgetStatus) -> dict[str, Any]:
-    said = {name: getattr(status, name) for name in IN_JSON}
-    return {**status.budget.model_dump(exclude_none=True), **said}
+def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
+    for status in statuses:
+        state = "" if status.state == "ok" else f" - {status.state}"
+        yield f"Budget   {visible(status.budget.name)}: {status.headline}{state}"
+        if status.caveats:
+            yield f"{'':{INDENT}}{status.caveats}"
 
 
 def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: BudgetStatus | Decimal | date) -> Any:
+    if isinstance(value, BudgetStatus):
+        return value.budget.model_dump(exclude_none=True) | {name: getattr(value, name) for name in IN_JSON}
     # A quotient may have 80 digits.
-    text = json.dumps(value, indent=2, default=lambda one: f"{one:.18f}" if isinstance(one, Decimal) else str(one))
-    click.echo(text)
+    return f"{value:.18f}" if isinstance(value, Decimal) else value.isoformat()
 
 
 def _lines(
