@@ -29,7 +29,7 @@ def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
     settings = load_settings()
     alone = [check for is_asked, check in ((fresh, _fresh), (notify, _notify), (is_probe, _probe)) if is_asked]
     if alone or quick:
-        said = [check(settings) for check in alone or (_settings, _credentials, _dagster)]
+        said = [check(settings) for check in alone or (_settings, _credentials)]
         click.echo("\n".join(said) if alone else "", nl=bool(alone))
         return
     failed, advice = 0, ""

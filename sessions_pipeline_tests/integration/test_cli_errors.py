@@ -384,7 +384,7 @@ def _instance(yaml: str, *, database: bytes | None = None) -> Callable[[Path], d
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
-@pytest.mark.parametrize("command", [("materialize", *_days(0)), ("doctor", "--quick"), ("doctor",)])
+@pytest.mark.parametrize("command", [("materialize", *_days(0)), ("doctor",)])
 def test_a_dagster_yaml_that_is_no_file_is_one_line_and_nobody_waits_for_it(
     run: Run, tmp_path: Path, make: Callable[[Path], None], command: tuple[str, ...]
 ) -> None:
