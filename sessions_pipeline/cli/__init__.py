@@ -4,14 +4,14 @@ import shutil
 import sys
 import tempfile
 import traceback
+from typing import NoReturn
 
 import click
 
 from sessions_pipeline import __version__
-from sessions_pipeline.cli.demo import demo, sandbox
 from sessions_pipeline.cli.doctor import doctor
-from sessions_pipeline.cli.listing import list_sessions
-from sessions_pipeline.cli.materialize import budget, export, materialize, report
+from sessions_pipeline.cli.runs import demo, materialize, sandbox
+from sessions_pipeline.cli.show import budget, export, list_sessions, report
 from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say
 from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import without_secrets
@@ -40,30 +40,30 @@ def main() -> None:
     try:
         width = shutil.get_terminal_size().columns
         status = cli.main(prog_name="sessions-pipeline", standalone_mode=False, max_content_width=width)
+        sys.exit(status if isinstance(status, int) else 0)
     except SessionsPipelineError as error:
-        status = _fail(without_secrets(str(error)), error.exit_status)
+        _fail(without_secrets(str(error)), error.exit_status)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        status = error.exit_code
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see `{context.command_path} --help`)" if context else ""
-        status = _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
+        _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        status = _fail("stopped", 1)
+        _fail("stopped")
     except BrokenPipeError:
         sys.stderr.close()
-        status = 1
+        sys.exit(1)
     except OSError as error:
-        status = _fail(f"{error.filename or 'the output'}: {error.strerror or error}", 1)
+        _fail(f"{error.filename or 'the output'}: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
-        status = _fail(_unexpected(error), 1)
-    sys.exit(status if isinstance(status, int) else 0)
+        _fail(_unexpected(error))
 
 
-def _fail(message: str, status: int) -> int:
+def _fail(message: str, status: int = 1) -> NoReturn:
     say(message)
-    return status
+    sys.exit(status)
 
 
 def _unexpected(error: Exception) -> str:

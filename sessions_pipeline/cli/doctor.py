@@ -1,14 +1,14 @@
 """`sessions-pipeline doctor`: a line for each thing that can be wrong, and what to do about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from sessions_pipeline.cli.terminal import load_settings
-from sessions_pipeline.errors import ApiError, InstanceError, SessionsPipelineError, SettingError
+from sessions_pipeline.cli.terminal import echo, load_settings
+from sessions_pipeline.errors import ApiError, SessionsPipelineError
 from sessions_pipeline.outputs.formatting import plural, visible
 from sessions_pipeline.settings import Settings, without_secrets
 
@@ -16,35 +16,24 @@ from sessions_pipeline.settings import Settings, without_secrets
 CLOCK_TOLERANCE_SECONDS = 60
 
 
-@click.command(short_help="Check what can be wrong, line by line.", epilog="Example: sessions-pipeline doctor")
+@click.command(epilog="Example: sessions-pipeline doctor")
 @click.option("--quick", is_flag=True, help="Only what needs no network; says nothing when all is well.")
 @click.option("--fresh", is_flag=True, help="Only whether the last refresh began within three hours, for cron.")
 @click.option("--notify", is_flag=True, help="Only send a test to SESSIONS_PIPELINE_NOTIFY.")
 @click.option("--probe", "is_probe", is_flag=True, help="Only try what the API was assumed to do; prints no data.")
 def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
-    """Check settings, key, reachability, clock, one one-record request, the data root and Dagster's storage."""
+    """Check what can be wrong, line by line.
+
+    Settings, key, reachability, clock, one one-record request, the data root and Dagster's storage.
+    """
     settings = load_settings()
-    if fresh:
-        click.echo(f"ok    last refresh {_fresh(settings):%Y-%m-%d %H:%M} UTC")
-    if notify:
-        click.echo(f"ok    delivered by {_notify(settings)}")
-    if is_probe:
-        _probe(settings)
-    if fresh or notify or is_probe:
+    alone = [check for is_asked, check in ((fresh, _fresh), (notify, _notify), (is_probe, _probe)) if is_asked]
+    if alone or quick:
+        said = [check(settings) for check in alone or (_settings, _credentials)]
+        click.echo("\n".join(said) if alone else "", nl=bool(alone))
         return
-    if quick:
-        _settings(settings)
-        _credentials(settings)
-        return
-    checks: list[tuple[str, Callable[[Settings], str]]] = [
-        ("settings", _settings),
-        ("credentials", _credentials),
-        ("API", _api),
-        ("data root", _data_root),
-        ("Dagster", _dagster),
-    ]
     failed, advice = 0, ""
-    for name, check in checks:
+    for name, check in CHECKS.items():
         try:
             found, _, more = check(settings).partition("\n\n")
             advice, mark = advice + more, "warn" if more else "ok"
@@ -52,13 +41,13 @@ def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
             failed += 1
             found, mark = " ".join(str(error).split()), "FAIL"
         for line in found.splitlines():
-            click.echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}")
+            echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}", indent=19)
     click.echo("\n" * bool(advice) + advice, nl=False)
     if failed:
-        raise SessionsPipelineError(f"{failed} of {len(checks)} checks failed; the lines above say what to do")
+        raise SessionsPipelineError(f"{failed} of {len(CHECKS)} checks failed; the lines above say what to do")
 
 
-def _fresh(settings: Settings) -> datetime:
+def _fresh(settings: Settings) -> str:
     from sessions_pipeline.lake.lake import Lake
     from sessions_pipeline.outputs.notifications import last_refresh
     from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
@@ -68,7 +57,7 @@ def _fresh(settings: Settings) -> datetime:
     if last is None or now - last > FRESH_WITHIN:
         when = f"the last refresh began at {last:%Y-%m-%d %H:%M} UTC" if last else "there was no refresh of these days"
         raise SessionsPipelineError(f"{when}, not within three hours; see whether `dagster-daemon` runs, and its runs")
-    return last
+    return f"ok    last refresh {last:%Y-%m-%d %H:%M} UTC"
 
 
 def _notify(settings: Settings) -> str:
@@ -77,10 +66,10 @@ def _notify(settings: Settings) -> str:
     took, failed = deliver(settings, "a test", "Notifications arrive.", seconds=30)
     if failed:
         raise SessionsPipelineError(f"not delivered by {', '.join(failed)}; check its address in {VARIABLE}")
-    return ", ".join(took)
+    return f"ok    delivered by {', '.join(took)}"
 
 
-def _probe(settings: Settings) -> None:
+def _probe(settings: Settings) -> str:
     """A table in Markdown, 80 columns wide: neither names nor ids, costs or addresses."""
     from sessions_pipeline.langsmith.client import SessionsClient
     from sessions_pipeline.langsmith.probe import probe
@@ -91,10 +80,10 @@ def _probe(settings: Settings) -> None:
     with SessionsClient.from_settings(settings) as client:
         client.fetch(SessionsQuery(limit=1), workspace=workspace)
         found = probe(client, workspace=workspace, project=settings.judge_project)
-        lines = ((f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found)
-        for cells in (("assumption", "", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines):
-            click.echo("| {:<38} | {:<13} | {:<17} |".format(*cells))
-        click.echo(f"\n{client.requests} requests, of one workspace. Paste the table into an issue: it holds no data.")
+        lines = [(f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found]
+    cells = [("assumption", "", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines]
+    table = "\n".join(f"| {what:<38} | {verdict:<13} | {seen:<17} |" for what, verdict, seen in cells)
+    return f"{table}\n\n{client.requests} requests, of one workspace. Paste the table into an issue: it holds no data."
 
 
 def _settings(settings: Settings) -> str:
@@ -150,13 +139,15 @@ def _dagster(settings: Settings) -> str:
     """What is found; after an empty line, what is to be copied."""
     from sessions_pipeline.orchestration import slow_storage
 
-    home = settings.dagster_home
-    if not home:
+    if not settings.dagster_home:
         return "DAGSTER_HOME is not set: `materialize` keeps no history"
-    if not Path(home).is_absolute() or not Path(home).is_dir():
-        raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")
-    try:
-        slow = slow_storage(home)
-    except Exception as error:  # noqa: BLE001 - whatever YAML, or what stands in it, gives
-        raise InstanceError(str(Path(home) / "dagster.yaml"), error) from None
-    return f"{home}: {slow or 'its storage is not the slow default'}"
+    return f"{settings.dagster_home}: {slow_storage(settings.dagster_home) or 'its storage is not the slow default'}"
+
+
+CHECKS: Mapping[str, Callable[[Settings], str]] = {
+    "settings": _settings,
+    "credentials": _credentials,
+    "API": _api,
+    "data root": _data_root,
+    "Dagster": _dagster,
+}

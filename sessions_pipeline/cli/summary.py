@@ -2,14 +2,14 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import click
 
-from sessions_pipeline.cli.terminal import print_table, say
+from sessions_pipeline.cli.terminal import echo, print_table, say
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.budgets import BudgetStatus
@@ -23,7 +23,8 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_S
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
-COUNT_JUDGES = "Judges   sessions-pipeline materialize … --select judge_cost_by_experiment"
+# Behind words of eight letters.
+INDENT = 9
 IN_JSON = (
     *("first", "last", "used", "share", "forecast", "state", "is_known"),
     *("experiments", "unpriced", "unjudged", "unread", "read_at", "notes"),
@@ -58,7 +59,10 @@ def print_summary(
     days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
-    (lines, datasets), whole, spent = _lines(rows, days, judged), Totals.of(rows), Spent.of(rows, judged)
+    whole, by_week = Totals.of(rows), len(days) > WEEK
+    datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)))
+    periods = {day: week_start(day) if by_week else day for day in days}
+    lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
         "days": max(len(days_of(SESSIONS)), len(days)),
         "sessions": rows_of(SESSIONS),
@@ -66,39 +70,30 @@ def print_summary(
         "unpriced": whole.unpriced if days else None,
         "rejected": rows_of(REJECTED_SESSIONS),
         "total_cost": exact(whole.cost) or None,
-        **_judges(spent),
+        **_judges(Spent.of(rows, judged)),
     }
     statuses = budgets_or_problem(lake, settings, datetime.now(UTC))
     if isinstance(statuses, str):
         say(statuses)
         statuses = ()
     if as_json:
-        sums |= {"budgets": [_budget_as_json(one) for one in statuses], "written": dict(sorted(made.items()))}
-        sums |= {"lines": [_as_json(line, names) for line in lines]}
-        sums |= {"datasets": [_as_json(line, names) for line in datasets]}
-        click.echo(json.dumps(sums, indent=2, default=_text))
+        both = {"lines": lines, "datasets": datasets}
+        in_full = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
+        _print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **in_full})
         return
     if lines:
-        _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=len(days) > WEEK)
-    click.echo(_closing(sums, made))
-    _print_budget_lines(statuses)
+        _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
+    for said in (*_closing(sums, made), *_budget_lines(statuses)):
+        echo(said, indent=INDENT)
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
 
 
-def _print_budget_lines(statuses: Sequence[BudgetStatus]) -> None:
-    for status in statuses:
-        state = "" if status.state == "ok" else f" - {status.state}"
-        click.echo(f"Budget   {visible(status.budget.name)}: {status.headline}{state}")
-        if status.caveats:
-            click.echo(f"         {status.caveats}")
-
-
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
     """Print how budgets stand, and below the table what their sums do not hold."""
     if as_json:
-        click.echo(json.dumps([_budget_as_json(one) for one in statuses], indent=2, default=_text))
+        _print_json(statuses)
         return
     rows = []
     for one in statuses:
@@ -109,46 +104,51 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
     print_table(columns, rows, drop=("Period", "Forecast"))
     for one in statuses:
         if one.notes:
-            click.echo(f"{visible(one.budget.name)}: {one.notes}")
+            echo(f"{visible(one.budget.name)}: {one.notes}", indent=2)
 
 
-def _budget_as_json(status: BudgetStatus) -> dict[str, Any]:
-    said = {name: getattr(status, name) for name in IN_JSON}
-    return {**status.budget.model_dump(exclude_none=True), **said}
+def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
+    for status in statuses:
+        state = "" if status.state == "ok" else f" - {status.state}"
+        yield f"Budget   {visible(status.budget.name)}: {status.headline}{state}"
+        if status.caveats:
+            yield f"{'':{INDENT}}{status.caveats}"
 
 
-def _text(value: Decimal | date) -> str:
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: BudgetStatus | Decimal | date) -> Any:
+    if isinstance(value, BudgetStatus):
+        return value.budget.model_dump(exclude_none=True) | {name: getattr(value, name) for name in IN_JSON}
     # A quotient may have 80 digits.
-    return value.isoformat() if isinstance(value, date) else f"{value:.18f}"
+    return f"{value:.18f}" if isinstance(value, Decimal) else value.isoformat()
 
 
-def _lines(rows: Sequence[Row], days: Sequence[date], judged: Sequence[Row]) -> tuple[list[Line], list[Line]]:
-    """By period and dataset, and by dataset over all days."""
-    by_week = len(days) > WEEK
-    periods = {day: week_start(day) if by_week else day for day in days}
-    parts = {period for period, read in Counter(periods.values()).items() if by_week and read < WEEK}
-    together = dict.fromkeys(days, min(days, default=date.min))
-    return _by_period(rows, judged, periods, parts), _by_period(rows, judged, together, set())
-
-
-def _by_period(
-    rows: Sequence[Row], judged: Sequence[Row], periods: Mapping[date, date], parts: set[date]
+def _lines(
+    rows: Sequence[Row],
+    judged: Sequence[Row],
+    periods: Mapping[date, date],
+    length: int = 1,
+    order: Sequence[Line] = (),
 ) -> list[Line]:
-    """A line for each period and dataset, the datasets always in one order: the most expensive of all days first."""
+    """A line for each period (of so many days) and dataset, datasets in this order, else the most expensive first."""
 
     def place(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
-    parts = parts | {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     days_read, groups = Counter(periods.values()), defaultdict(list)
     for row in rows:
         groups[place(row)].append(row)
-    spent, of_dataset = spent_by(rows, judged, place), spent_by(rows, (), lambda row: place(row)[1])
+    spent, places = spent_by(rows, judged, place), {line.key: number for number, line in enumerate(order)}
+    parts = {period for period, read in days_read.items() if read < length}
+    parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     lines = [
         Line(period, key, days_read[period], period in parts, Totals.of(found), spent[period, key])
         for (period, key), found in groups.items()
     ]
-    return sorted(lines, key=lambda line: (line.period, -(of_dataset[line.key].own or 0), line.key))
+    return sorted(lines, key=lambda line: (line.period, places.get(line.key, 0), -(line.spent.own or 0), line.key))
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
@@ -174,43 +174,45 @@ def _judges(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> str:
+def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> Iterator[str]:
     """The counts and the cost; of a table that this run did not make, nothing is known."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
-        lines = [f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items())]
+        yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
     else:
         experiments = f"{plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost"
         sessions = f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} ({experiments})"
-        lines = [f"{sessions}, {plural(sums['rejected'], 'rejected record')}"]
-    judges, left = f"; judge calls not counted\n{COUNT_JUDGES}", sums["judges_unknown"] + sums["judges_not_measured"]
-    if sums["judges_measured"]:
-        of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
-        judges = f"\nJudges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
-    if sums["experiments"] is not None:
-        lines.append(f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars{judges}")
-    return "\n".join(lines)
+        yield f"{sessions}, {plural(sums['rejected'], 'rejected record')}"
+    if sums["experiments"] is None:
+        return
+    cost = f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars"
+    if not sums["judges_measured"]:
+        yield f"{cost}; judge calls not counted"
+        yield "Judges   sessions-pipeline materialize … --select judge_cost_by_experiment"
+        return
+    left = sums["judges_unknown"] + sums["judges_not_measured"]
+    of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
+    yield cost
+    yield f"Judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
 
 
 def _print_lines(
     lines: Sequence[Line], datasets: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool
 ) -> None:
     labels = dataset_labels([line.key[1] for line in lines], {dataset: name for (_, dataset), name in names.items()})
-    tenants = {line.key[0] for line in lines}
+    has_workspaces = len({line.key[0] for line in lines}) > 1
 
     def cells(period: str, dataset: str, tenant: str, totals: Totals) -> tuple[str, ...]:
-        workspace = [tenant] if len(tenants) > 1 else []
+        workspace = (tenant,) if has_workspaces else ()
         measures = count(totals.sessions), count(totals.unpriced), count(totals.tokens), money(totals.cost)
         return period, dataset, *workspace, *measures
 
-    rows, before = [], ""
     periods = [f"{line.period}{'*' if line.is_part else ''}" for line in lines] + ["All days"] * len(datasets)
-    for period, line in zip(periods, (*lines, *datasets), strict=True):
-        shown = period if period != before else ""
-        rows.append(cells(shown, labels[line.key[1]], line.key[0][:SHORT_ID], line.totals))
-        before = period
-    workspace = ["Workspace"] if len(tenants) > 1 else []
-    period = "Week from" if by_week else "Day (UTC)"
-    columns = (period, "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost")
+    rows = [
+        cells(period if period != before else "", labels[line.key[1]], line.key[0][:SHORT_ID], line.totals)
+        for before, period, line in zip(["", *periods], periods, [*lines, *datasets], strict=False)
+    ]
+    workspace = ("Workspace",) if has_workspaces else ()
+    columns = "Week from" if by_week else "Day (UTC)", "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost"
     print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
         click.echo("* not the whole week" if by_week else "* the day was not over when it was read")

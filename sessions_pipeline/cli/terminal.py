@@ -1,4 +1,4 @@
-"""What the command line writes: safe for a terminal, whole for other programs, within what the output can encode."""
+"""What all commands share: kinds of options, and what is written, safe for a terminal and whole for other programs."""
 
 import gc
 import io
@@ -6,10 +6,12 @@ import itertools
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +26,22 @@ WIDTH = 120
 NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
 
 
+def _day(form: str, expected: str) -> Callable[[str], date]:
+    """What reads a day or a month that is given as an option."""
+
+    def read(text: str) -> date:
+        try:
+            return date.fromisoformat(form.format(text))
+        except ValueError:
+            raise click.BadParameter(f"{text} is no {expected}") from None
+
+    return read
+
+
+DAY, MONTH = _day("{}", "day YYYY-MM-DD such as 2026-01-31"), _day("{}-01", "month YYYY-MM such as 2026-01")
+FILE = click.Path(dir_okay=False, path_type=Path)
+
+
 def escape_what_cannot_be_encoded() -> None:
     """Make both outputs write an escape for a character that their encoding lacks, where Python would fail.
 
@@ -36,9 +54,17 @@ def escape_what_cannot_be_encoded() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
+    """Print a line, on a terminal broken between words; what follows on is indented."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        width, margin = shutil.get_terminal_size().columns, " " * indent
+        line = textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
+    click.echo(line, err=err)
+
+
 def say(message: str) -> None:
     """One line on standard error."""
-    click.echo(f"sessions-pipeline: {visible(' '.join(message.split()))}", err=True)
+    echo(f"sessions-pipeline: {visible(' '.join(message.split()))}", indent=2, err=True)
 
 
 def load_settings() -> Settings:
@@ -61,7 +87,7 @@ def print_table(
     drop: Sequence[str] = (),
     width: int | None = None,
 ) -> None:
-    """Print rows; counts and money to the right. `width`: the terminal's own without it.
+    """Print rows; counts and money to the right, by their points. `width`: the terminal's own without it.
 
     Where a terminal is too narrow, the columns of `drop` are left out, the first one first; a cell is never broken over
     lines, and cut only if nothing else helps, in the widest column alone.
@@ -69,33 +95,40 @@ def print_table(
     from rich.console import Console
 
     console = Console(width=width or (None if sys.stdout.isatty() else WIDTH))
-    for dropped in range(len(drop) + 1):
-        places = [place for place, name in enumerate(columns) if name not in drop[:dropped]]
-        table = _table([[line[place] for place in places] for line in (columns, footer or columns, *rows)])
+    shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
+    for name in (None, *drop):
+        shown = [column for column in shown if column[0] != name]
+        table = _table(shown)
         if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
             break
     table.show_footer = bool(footer)
     console.print(table)
 
 
-def _table(lines: Sequence[Sequence[str]]) -> "Table":
-    """Of the headers, the footers, and the rows."""
+def _table(columns: Sequence[Sequence[str]]) -> "Table":
+    """Of columns, each of which begins with its header and its footer."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    headers, footers, *rows = [
-        [Text(visible(cell), no_wrap=True, overflow="ellipsis") for cell in line] for line in lines
-    ]
-    widths = [max(cell.cell_len for cell in column) for column in zip(headers, footers, *rows, strict=True)]
+    aligned = [_to_the_right(column) if column[0] in NUMBERS else column for column in columns]
+    texts = [[Text(cell, no_wrap=True, overflow="ellipsis") for cell in column] for column in aligned]
+    widths = [max(cell.cell_len for cell in column) for column in texts]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for header, footer, width in zip(headers, footers, widths, strict=True):
-        side: Literal["left", "right"] = "right" if header.plain in NUMBERS else "left"
+    for (header, footer, *_), width in zip(texts, widths, strict=True):
         # A column that may wrap is the one that is made narrower; its texts are cut instead.
-        table.add_column(header, footer, justify=side, no_wrap=width < max(widths))
-    for row in rows:
+        table.add_column(header, footer, no_wrap=width < max(widths))
+    for row in zip(*(column[2:] for column in texts), strict=True):
         table.add_row(*row)
     return table
+
+
+def _to_the_right(cells: Sequence[str]) -> list[str]:
+    """Cells of one width, with the points of numbers one below the other."""
+    places = max(len(cell.partition(".")[2]) for cell in cells)
+    padded = [cell.ljust(cell.find(".") + 1 + places) if "." in cell else cell for cell in cells]
+    width = max(map(len, padded))
+    return [cell.rjust(width) for cell in padded]
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import yaml
 
+from sessions_pipeline.errors import InstanceError, SettingError
+
 REFRESH = "refresh_sessions"
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 # Of an instance on one machine.
@@ -29,20 +31,40 @@ def storage_in(folder: str) -> str:
     return f"{STORAGE}    config: {{base_dir: {json.dumps(folder)}}}\n"
 
 
+def instance_file(home: str) -> Path:
+    """The `dagster.yaml` of an instance, which may be missing; a folder or a pipe of that name would stop Dagster.
+
+    Raises:
+        SettingError: DAGSTER_HOME is no folder, or what it holds under that name is no file.
+    """
+    file = Path(home) / "dagster.yaml"
+    if not file.is_absolute() or not file.parent.is_dir():
+        raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")
+    if file.exists() and not file.is_file():
+        raise SettingError("DAGSTER_HOME", f"{file} is no file; move it away")
+    return file
+
+
 def slow_storage(home: str | None) -> str | None:
     """Why the Dagster instance in this folder is slow, and after an empty line what helps; None where it is not.
 
     Dagster's default storage takes 10 to 30 ms for each event, and a backfill of 90 days has 1,500.
+
+    Raises:
+        SettingError: as `instance_file`.
+        InstanceError: the file can't be read.
     """
     if not home:
         return None
-    file, slow = Path(home) / "dagster.yaml", "Dagster's default storage is ten times slower"
+    file, slow = instance_file(home), "Dagster's default storage is ten times slower"
     if not file.exists():
         return f"{slow}; copy our settings there:\n\n{shlex.join(['cp', str(SHIPPED), str(file)])}\n"
-    config = yaml.safe_load(file.read_text()) or {}
-    if "sqlite" not in config.get("storage", {"sqlite": {}}) or "event_log_storage" in config:
-        return None
-    return f"{slow}; add these lines to its dagster.yaml:\n\n{STORAGE}"
+    try:
+        config = yaml.safe_load(file.read_text()) or {}
+        is_slow = "sqlite" in config.get("storage", {"sqlite": {}}) and "event_log_storage" not in config
+    except Exception as error:  # noqa: BLE001 - whatever YAML, or what stands in it, gives
+        raise InstanceError(str(file), error) from None
+    return None if not is_slow else f"{slow}; add these lines to its dagster.yaml:\n\n{STORAGE}"
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

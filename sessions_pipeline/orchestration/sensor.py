@@ -1,7 +1,7 @@
 """The sensor for late truth: older days whose sessions had new runs are asked for again.
 
 A tick ends within its time, whatever the API does: what was found until then is asked for, and the next tick goes on
-where it stopped.
+where it stopped. It begins anew where nothing was found, or where the API no longer knows that place.
 """
 
 from dataclasses import dataclass, field, replace
@@ -125,7 +125,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
             being_read=days_being_read(instance),
             failed=days_that_failed(instance, before.looked),
         )
-        slow = "the API is slow or limits the rate; the next tick goes on where this one stopped"
+        slow = "the API is slow or limits the rate; the next tick lists the rest"
         skipped = slow if look.stopped_at else "no older day has changed"
         # The time is in the key, since the same days may be asked for again.
         runs = [

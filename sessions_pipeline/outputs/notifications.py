@@ -108,11 +108,17 @@ def lake_notices(
 
 
 def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | None:
-    """When the latest reading of the days that the schedule refreshes began; None: there was none."""
-    today = utc_day(now)
+    """When the latest reading of the days that the schedule refreshes began; None: there was none.
+
+    Of several workspaces (those of the settings, else all that were read) the one that was left behind counts.
+    """
+    today, latest = utc_day(now), dict[str | None, datetime]()
     # Just after midnight nobody has read today yet.
-    days = days_between(today - timedelta(days=max(settings.lookback_days, 1)), today)
-    return max((of_day[-1].fetched_at for day in days if (of_day := last_readings(lake, day))), default=None)
+    for day in days_between(today - timedelta(days=max(settings.lookback_days, 1)), today):
+        for one in last_readings(lake, day):
+            if one.asked in (settings.workspace_ids or (one.asked,)):
+                latest[one.asked] = max(one.fetched_at, latest.get(one.asked, one.fetched_at))
+    return min(latest.values(), default=None)
 
 
 def require_apprise() -> None:

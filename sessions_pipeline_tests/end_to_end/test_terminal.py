@@ -51,13 +51,28 @@ def on_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
 def test_the_demo_shows_progress_and_a_table_that_fits_80_columns(tmp_path: Path) -> None:
     status, written = on_a_terminal("demo", "--days", "2", folder=tmp_path)
     assert status == 0
-    assert written.startswith("Loading Dagster ...")
+    first, second, *_ = written.split("\r\n")
+    assert (first.partition(" on ")[0], second) == ("Sandbox API", "Loading Dagster ...")
     bars = re.findall(r"(\d+)/2", written)
     assert {"0", "1", "2"} <= set(bars), "the bar moves although Dagster redirects standard error"
     table = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in written.split("Dataset")[-1].split("\r\n")]
     assert max(len(line) for line in table if not line.startswith(("DuckDB", "Parquet", "Report", " "))) <= COLUMNS
     assert f"Parquet  {tmp_path}" in written
     assert f"Report   {tmp_path}" in written
+
+
+def test_what_is_said_is_broken_between_words(tmp_path: Path) -> None:
+    status, written = on_a_terminal("export", "focus", "--month", "2026-01", "--output", "x" * 90, folder=tmp_path)
+    assert status == 2
+    assert f"{'x' * 90}:" in written.split(), "what may be copied stays whole"
+    status, written = on_a_terminal("materialize", "--from", "soon", "--to", "never", folder=tmp_path)
+    lines = written.split("\r\n")
+    assert status == 2
+    assert max(map(len, lines)) <= COLUMNS
+    assert " ".join(written.split()) == (
+        "sessions-pipeline: Invalid value for '--from': soon is no day YYYY-MM-DD such as 2026-01-31 "
+        "(see `sessions-pipeline materialize --help`)"
+    )
 
 
 @pytest.mark.parametrize("trouble", ["postgres away", "locked"])

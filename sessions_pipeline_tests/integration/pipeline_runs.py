@@ -11,13 +11,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.cli.run import execute
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3 import open_bucket
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
+from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.process_day import day_tables
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings

@@ -134,6 +134,7 @@ def test_list_speaks_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None:
     names = {one.id: one.name for one in sandbox.api.data.datasets}
     ids = [record["reference_dataset_id"] for record in lines]
     assert [one for one in ids if names[one] not in table.out or one[:8] in table.out] == []
+    assert run("list", "--name", "nobody's").out == "0 sessions\n"
     sandbox.faults.add(Fault("no_datasets", 403, times=None))
     refused = run(*arguments)
     assert refused.status == 0
@@ -321,7 +322,7 @@ def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sessions_pipeline.cli.run.run_days", interrupted)
+    monkeypatch.setattr("sessions_pipeline.cli.runs.run_days", interrupted)
     _complains(run("materialize", *_days()), 1, "stopped")
 
 
@@ -330,7 +331,7 @@ def _interrupted_after_a_day(patch: pytest.MonkeyPatch) -> None:
     def bar(_days: int) -> Iterator[Callable[[date], None]]:
         yield _interrupt
 
-    patch.setattr("sessions_pipeline.cli.run.progress_bar", bar)
+    patch.setattr("sessions_pipeline.cli.runs.progress_bar", bar)
 
 
 def _interrupted_before_the_run_began(patch: pytest.MonkeyPatch) -> None:
@@ -382,6 +383,19 @@ def _instance(yaml: str, *, database: bytes | None = None) -> Callable[[Path], d
     return prepare
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+@pytest.mark.parametrize("command", [("materialize", *_days(0)), ("doctor",)])
+def test_a_dagster_yaml_that_is_no_file_is_one_line_and_nobody_waits_for_it(
+    run: Run, tmp_path: Path, make: Callable[[Path], None], command: tuple[str, ...]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    make(home / "dagster.yaml")
+    result = run(*command, DAGSTER_HOME=str(home))
+    assert f"DAGSTER_HOME: {home / 'dagster.yaml'} is no file; move it away" in result.out + result.err
+    _complains(result, 1 if command == ("doctor",) else 2)
+
+
 @pytest.mark.parametrize(
     ("prepare", "status", "words"),
     [
@@ -418,7 +432,7 @@ def test_what_nobody_foresaw_is_one_line_and_its_traceback_a_file_without_secret
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError(f"odd {KEY}\nhttps://user:hunter2@host")
 
-    monkeypatch.setattr("sessions_pipeline.cli.run.run_days", fails)
+    monkeypatch.setattr("sessions_pipeline.cli.runs.run_days", fails)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = run("materialize", *_days(), LANGSMITH_API_KEY=KEY)
     (kept,) = tmp_path.glob("sessions-pipeline-*.txt")
@@ -453,7 +467,8 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
     [
         (("materialise",), ("No such command 'materialise'", "Did you mean 'materialize'?")),
         (("list", "--limits", "3"), ("--limit", "list --help")),
-        (("list", "--limit", "many"), ("--limit", "should be a valid integer")),
+        (("list", "--limit", "many"), ("--limit: give a whole number",)),
+        (("list", "--stats-start-time", "soon"), ("--stats-start-time: give a time such as 2026-01-31",)),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
         (("list", "--reference-dataset", "golden"), ("--reference-dataset: give the dataset's id (a UUID)",)),
         (("list", "--id", "nightly"), ("--id: give the session's id (a UUID)",)),

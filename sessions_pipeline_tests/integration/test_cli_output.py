@@ -14,8 +14,7 @@ from typing import Any
 import click
 import pytest
 
-from sessions_pipeline.cli.materialize import past
-from sessions_pipeline.cli.run import run_days
+from sessions_pipeline.cli.runs import past, run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.lake.lake import Lake
@@ -330,7 +329,27 @@ def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_dollars_stand_with_their_points_one_below_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("a", "$1,234.56", "12"), ("b", "$0.023", "1,200"), ("c", "unknown", "7")]
+    print_table(("Dataset", "Cost", "Runs"), rows, footer=("Total", "$1,234.58", "1,219"), width=80)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "." in line]
+    assert len(lines) == 3
+    assert len({line.index(".") for line in lines}) == 1
+    assert {len(line.rstrip()) for line in lines} == {len(lines[0].rstrip())}, "counts end together"
+
+
+def test_list_shows_stats_as_people_read_them_and_what_is_no_number_as_it_was_sent(tmp_path: Path) -> None:
+    texts = [
+        record(1, run_count=39, total_tokens=1156123, total_cost="0.03261345"),
+        record(2, run_count=9, total_tokens=2000, total_cost="12.5"),
+        record(3, run_count="many", total_tokens=None, total_cost="1e999999999"),
+    ]
+    with running_sandbox(texts=[json.dumps(text) for text in texts]) as sandbox:
+        told = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
+    assert all(f" {shown}" in told for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
+
+
 def test_as_of_takes_iso_8601_with_an_offset() -> None:
-    command = click.Command("x", params=[click.Option(["--as-of"], callback=past)])
+    command = click.Command("x", params=[click.Option(["--as-of"], type=past)])
     context = command.make_context("x", ["--as-of", "2026-01-31T12:00:00+01:00"])
     assert context.params["as_of"] == datetime(2026, 1, 31, 11, tzinfo=UTC)

@@ -9,10 +9,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.cli.run import QUIET, execute
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.run import QUIET, execute
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox

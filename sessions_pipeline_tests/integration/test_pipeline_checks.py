@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from sessions_pipeline.cli.run import QUIET
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.checks import examine as examine_days
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_ATTRIBUTE,

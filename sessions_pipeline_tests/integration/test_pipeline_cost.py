@@ -11,11 +11,11 @@ import dagster as dg
 import pytest
 import sqlalchemy as db
 
-from sessions_pipeline.cli.run import execute
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.store import Store, store_at
 from sessions_pipeline.orchestration.checks import examine
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.tables import CHECKS, TABLES, Table
 from sessions_pipeline.tables.table import needed

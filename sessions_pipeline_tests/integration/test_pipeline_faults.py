@@ -16,7 +16,6 @@ import dagster as dg
 import pytest
 import stamina
 
-from sessions_pipeline.cli.run import execute
 from sessions_pipeline.errors import (
     ApiError,
     BadBodyError,
@@ -31,6 +30,7 @@ from sessions_pipeline.errors import (
     UnreachableError,
 )
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,

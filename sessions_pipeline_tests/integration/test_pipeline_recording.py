@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.cli.run import execute
 from sessions_pipeline.errors import TooManyRejectedError
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.tables import (
     CHECKS,
     DERIVED,

@@ -30,7 +30,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, record
 
 OLD = TODAY - timedelta(days=12)
 FIRST = date(2026, 1, 1)
-SLOW = "the API is slow or limits the rate; the next tick goes on where this one stopped"
+SLOW = "the API is slow or limits the rate; the next tick lists the rest"
 NOWHERE = "http://127.0.0.1:9"
 
 

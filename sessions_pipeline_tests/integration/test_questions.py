@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from sessions_pipeline.cli.demo import ROOT as DEMO_ROOT
+from sessions_pipeline.cli.runs import DEMO_ROOT
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.sandbox import Api

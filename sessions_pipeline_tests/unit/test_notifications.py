@@ -210,6 +210,26 @@ def test_doctor_says_whether_the_last_refresh_is_fresh(
         assert caught.value.exit_status == 1
 
 
+@pytest.mark.parametrize(
+    ("minutes", "named", "last"), [((5, 500), (), 500), ((5, 50), (), 50), ((5, 500), (0,), 5), ((5, 500), (0, 1), 500)]
+)
+def test_the_last_refresh_is_that_of_the_workspace_that_was_left_behind(
+    tmp_path: Path, minutes: tuple[int, int], named: tuple[int, ...], last: int
+) -> None:
+    """With the ids in the settings, another workspace's readings, which nobody goes on with, do not count."""
+    workspaces = [f"0000000{number}-0000-4000-8000-000000000000" for number in range(2)]
+    lake = Lake.open(str(tmp_path), query={})
+    for days_ago in range(2):
+        readings = [
+            Reading(number + 1, FIRST - timedelta(days=days_ago, minutes=ago), workspace, (workspace,), 1, 0, 1)
+            for number, (workspace, ago) in enumerate(zip(workspaces, minutes, strict=True))
+        ]
+        day = FIRST.date() - timedelta(days=days_ago)
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings(readings).encode())
+    settings = Settings(LANGSMITH_WORKSPACE_ID=",".join(workspaces[number] for number in named))
+    assert notifications.last_refresh(lake, settings, FIRST) == FIRST - timedelta(minutes=last)
+
+
 def test_doctor_sends_a_test_and_says_whether_it_was_delivered(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,25 +1,22 @@
-"""One Dagster run in this process, with a progress bar on a terminal."""
+"""One Dagster run in this process, on the instance in DAGSTER_HOME or one that is forgotten."""
 
 import difflib
 import logging
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import dagster as dg
 import sqlalchemy as db
 
-from sessions_pipeline.cli.terminal import progress_bar, say
-from sessions_pipeline.errors import InstanceError, SessionsPipelineError, SettingError, UsageError
-from sessions_pipeline.orchestration import REFRESH, range_tags, storage_in
+from sessions_pipeline.errors import InstanceError, SessionsPipelineError, UsageError
+from sessions_pipeline.orchestration import REFRESH, instance_file, range_tags, storage_in
 from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
 
 # Whose errors are about Dagster's own database.
@@ -37,36 +34,6 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def _wait_for_the_lock(dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
     if dialect.name == "sqlite":
         options.setdefault("timeout", LOCK_SECONDS)
-
-
-def run_days(
-    settings: Settings, first: date, last: date, *, select: str | None = None, **pipeline: Any
-) -> dict[str, list[date]]:
-    """Materialise the days, both included; the days that were written, by asset, all assets of the run among them.
-
-    `pipeline` are more values of the `Pipeline`, such as `as_of`.
-
-    Raises:
-        SessionsPipelineError: what went wrong, in one line.
-    """
-    home, finished = settings.dagster_home, set[date]()
-    with _open_instance(home) as instance, progress_bar((last - first).days + 1) as progress, _naming(home):
-
-        def on_day(day: date) -> None:
-            finished.add(day)
-            progress(day)
-
-        made_with = Pipeline(settings, on_day=on_day, **pipeline)
-        try:
-            result = execute(made_with, first, last, instance=instance, select=select)
-        except KeyboardInterrupt:
-            stay = "the days that were finished stay written" if finished else "no day was finished"
-            raise SessionsPipelineError(f"stopped; {stay}") from None
-    made: dict[dg.AssetKey, set[date]] = {key: set() for key in result.job_def.asset_layer.selected_asset_keys}
-    for event in result.get_asset_materialization_events():
-        if event.asset_key is not None and event.partition:
-            made[event.asset_key].add(date.fromisoformat(event.partition))
-    return {key.path[-1]: sorted(days) for key, days in made.items()}
 
 
 def execute(
@@ -96,6 +63,15 @@ def execute(
         raise KeyboardInterrupt from None
 
 
+def days_made(result: dg.ExecuteInProcessResult) -> dict[str, list[date]]:
+    """The days that a run has written, by asset, all that it was to make among them."""
+    made: dict[dg.AssetKey, set[date]] = {key: set() for key in result.job_def.asset_layer.selected_asset_keys}
+    for event in result.get_asset_materialization_events():
+        if event.asset_key is not None and event.partition:
+            made[event.asset_key].add(date.fromisoformat(event.partition))
+    return {key.path[-1]: sorted(days) for key, days in made.items()}
+
+
 def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
     graph, keys = job.asset_layer.asset_graph, set[dg.AssetKey]()
     # Dagster's parser raises errors of many kinds, which speak of its own classes.
@@ -114,37 +90,32 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
 
 
 @contextmanager
-def _open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
-    if not home:
-        say("DAGSTER_HOME is not set: this run is not kept in Dagster's history")
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "dagster.yaml").write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
-            with dg.DagsterInstance.from_config(folder) as instance:
-                yield instance
-        return
-    if not Path(home).is_absolute() or not Path(home).is_dir():
-        raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")
-    # Dagster logs retries of its database by `logging.warning`, which prints where nobody listens.
-    logging.getLogger().addHandler(logging.NullHandler())
-    try:
-        instance = dg.DagsterInstance.from_config(home)
-    except Exception as error:  # noqa: BLE001 - of YAML, of Dagster's configuration, or of any database
-        raise InstanceError(str(Path(home) / "dagster.yaml"), error) from None
-    with instance:
-        yield instance
+def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
+    """The instance in a folder, or a temporary one; an error of its database is one line that names it.
 
-
-@contextmanager
-def _naming(home: str | None) -> Iterator[None]:
-    """An error of Dagster's database is one line that names the instance."""
-    try:
-        yield
-    except SessionsPipelineError:
-        raise
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if type(cause).__module__.partition(".")[0] in _DATABASES:
-                raise InstanceError(f"{home or 'a temporary instance'}, its database", cause) from None
-            cause = cause.__cause__ or cause.__context__
-        raise
+    Raises:
+        SettingError: the folder, or its `dagster.yaml`, can't be one.
+        InstanceError: its settings are wrong, or its database is.
+    """
+    with ExitStack() as stack:
+        folder = home or stack.enter_context(tempfile.TemporaryDirectory())
+        file = instance_file(folder)
+        if home is None:
+            file.write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
+        # Dagster logs retries of its database by `logging.warning`, which prints where nobody listens.
+        logging.getLogger().addHandler(logging.NullHandler())
+        try:
+            instance = stack.enter_context(dg.DagsterInstance.from_config(folder))
+        except Exception as error:  # noqa: BLE001 - of YAML, of Dagster's configuration, or of any database
+            raise InstanceError(str(file), error) from None
+        try:
+            yield instance
+        except SessionsPipelineError:
+            raise
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None:
+                if type(cause).__module__.partition(".")[0] in _DATABASES:
+                    raise InstanceError(f"{home or 'a temporary instance'}, its database", cause) from None
+                cause = cause.__cause__ or cause.__context__
+            raise

@@ -1,0 +1,184 @@
+"""`materialize`: the assets of some days, as one Dagster run; `demo` and `sandbox`: of a made-up company."""
+
+import shutil
+import signal
+import threading
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sessions_pipeline.cli.terminal import DAY, heavy_imports, load_settings, progress_bar, say
+from sessions_pipeline.errors import SessionsPipelineError, UsageError
+from sessions_pipeline.outputs.formatting import plural
+from sessions_pipeline.settings import DEMO, Settings
+
+DEMO_DAYS, DEMO_SHOWN = 60, 30
+# A request for each experiment's judges takes 5 ms: those of the days shown, which are some 25 a day.
+DEMO_JUDGE_REQUESTS = 780
+DEMO_ROOT = Path("data/demo")
+DEMO_BUDGETS = Path(__file__).with_name("demo_budgets.toml")
+
+
+def past(value: str) -> datetime:
+    """A time in ISO 8601; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value} is no time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
+    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > datetime.now(UTC):
+        raise click.BadParameter(f"{value} is in the future")
+    return moment
+
+
+@click.command(epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31")
+@click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
+@click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
+@click.option(
+    "--select", metavar="SELECTION", help="Dagster asset selection; without it the assets of refresh_sessions."
+)
+@click.option(
+    "--as-of",
+    type=past,
+    metavar="TIME",
+    help="Make tables again from the stored readings as they were known at this time, without the network.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def materialize(first: date, last: date, select: str | None, as_of: datetime | None, *, as_json: bool) -> None:
+    """Read days, and make every table of them.
+
+    Fetches, validates and writes the sessions of these UTC days, and what is derived from them. Uses the Dagster
+    instance in DAGSTER_HOME, so that the UI shows the run; without one a temporary instance.
+    """
+    settings = load_settings()
+    _check_days(first, last, settings)
+    from sessions_pipeline.outputs.budget_file import load_budgets
+
+    load_budgets(settings)
+    made = run_days(settings, first, last, select=select, as_of=as_of)
+    from sessions_pipeline.cli.summary import print_summary
+
+    print_summary(settings, made, first, last, as_json=as_json)
+
+
+def _check_days(first: date, last: date, settings: Settings) -> None:
+    """Refuse days in the wrong order, before the first partition or in the future."""
+    today = datetime.now(UTC).date()
+    if first > last:
+        raise UsageError(f"--from {first} is after --to {last}; swap them")
+    if first < settings.start_date:
+        raise UsageError(
+            f"--from {first} is before the first partition {settings.start_date}; "
+            "set SESSIONS_PIPELINE_START_DATE to an earlier day"
+        )
+    if last > today:
+        raise UsageError(f"--to {last} is in the future; today is {today} (UTC)")
+
+
+def run_days(
+    settings: Settings, first: date, last: date, *, select: str | None = None, **values: Any
+) -> dict[str, list[date]]:
+    """Materialise the days, both included; the days that were written, by asset, all assets of the run among them.
+
+    `values` are more of the `Pipeline`'s, such as `as_of`.
+
+    Raises:
+        SessionsPipelineError: what went wrong, in one line.
+    """
+    from sessions_pipeline.orchestration.workers import prepare, processes_for
+
+    # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
+    prepare(processes_for((last - first).days + 1))
+    with heavy_imports():
+        from sessions_pipeline.orchestration.pipeline import Pipeline
+        from sessions_pipeline.orchestration.run import days_made, execute, open_instance
+
+    home, finished = settings.dagster_home, set[date]()
+    if not home:
+        say("DAGSTER_HOME is not set: this run is not kept in Dagster's history")
+    with open_instance(home) as instance, progress_bar((last - first).days + 1) as progress:
+
+        def on_day(day: date) -> None:
+            finished.add(day)
+            progress(day)
+
+        try:
+            pipeline = Pipeline(settings, on_day=on_day, **values)
+            return days_made(execute(pipeline, first, last, instance=instance, select=select))
+        except KeyboardInterrupt:
+            stay = "the days that were finished stay written" if finished else "no day was finished"
+            raise SessionsPipelineError(f"stopped; {stay}") from None
+
+
+@click.command(epilog="Example: sessions-pipeline demo")
+@click.option(
+    "--days", type=click.IntRange(1, DEMO_DAYS), default=DEMO_DAYS, metavar="N", help="How many days to read."
+)
+def demo(days: int) -> None:
+    """See daily costs of a made-up company.
+
+    Materialises its last days from the embedded API, under data/demo. No account needed.
+    """
+    from sessions_pipeline.sandbox import KEY, running_sandbox
+
+    today = datetime.now(UTC).date()
+    first = today - timedelta(days=days - 1)
+    with running_sandbox() as url:
+        click.echo(f"Sandbox API on {url}: reading {plural(days, 'day')}, {first} to {today}")
+        settings = _demo_settings(url, KEY, first)
+        # Judges of older experiments are asked for, too: this API keeps its traces for ever.
+        made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
+    from sessions_pipeline.cli.summary import print_summary
+
+    print_summary(settings, made, max(first, today - timedelta(days=DEMO_SHOWN - 1)), today)
+    places = {"DATA_ROOT": settings.absolute_data_root, "BUDGETS": settings.budgets}
+    variables = " ".join(f"SESSIONS_PIPELINE_{name}={place}" for name, place in places.items())
+    from_a_wheel = f"{variables} DAGSTER_HOME={settings.dagster_home} dagster dev -m sessions_pipeline.definitions"
+    ui = "make dev SANDBOX=1" if DEMO.startswith("make") else from_a_wheel
+    click.echo(f"Dagster  {ui}    # the same data, its graph, checks and schedules")
+
+
+def _demo_settings(url: str, key: str, first: date) -> Settings:
+    """Settings for the sandbox alone, and a Dagster instance of its own: nothing of the environment is used."""
+    from sessions_pipeline.orchestration import storage_in
+
+    home, budgets = DEMO_ROOT.resolve() / "_dagster", DEMO_ROOT.resolve() / "budgets.toml"
+    home.mkdir(parents=True, exist_ok=True)
+    off = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}{off}", "utf-8")
+    shutil.copyfile(DEMO_BUDGETS, budgets)
+    return Settings.model_validate(
+        {
+            "LANGSMITH_API_KEY": key,
+            "LANGSMITH_ENDPOINT": url,
+            "SESSIONS_PIPELINE_DATA_ROOT": str(DEMO_ROOT),
+            "SESSIONS_PIPELINE_START_DATE": first,
+            "SESSIONS_PIPELINE_BUDGETS": str(budgets),
+            "SESSIONS_PIPELINE_JUDGE_REQUESTS": DEMO_JUDGE_REQUESTS,
+            "DAGSTER_HOME": str(home),
+        }
+    )
+
+
+@click.command(epilog="Example: sessions-pipeline sandbox --port 8123")
+@click.option("--port", type=click.IntRange(0, 65535), default=8123, metavar="PORT", help="Port; 0 takes a free one.")
+def sandbox(port: int) -> None:
+    """Serve the API of a made-up company.
+
+    On 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C.
+    """
+    from sessions_pipeline.sandbox import KEY, running_sandbox
+
+    stopped = threading.Event()
+    try:
+        with running_sandbox(port) as url:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: stopped.set())
+            click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
+            click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
+            click.echo("Ctrl-C stops it.")
+            stopped.wait()
+    except OSError as error:
+        raise SessionsPipelineError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None

@@ -1,0 +1,242 @@
+"""What is there: `list` in the API, and in the lake `report`, `budget` and `export`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+
+import click
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, load_settings, print_table, say
+from sessions_pipeline.errors import (
+    ApiError,
+    BudgetExceededError,
+    NotReadError,
+    SessionsPipelineError,
+    SettingError,
+    UsageError,
+)
+from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
+from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural
+from sessions_pipeline.settings import first_problem
+
+if TYPE_CHECKING:
+    from sessions_pipeline.langsmith.client import SessionsClient
+
+Rows: TypeAlias = list[dict[str, str]]
+
+# Names are worth some patience, not the run's whole deadline.
+NAMES_SECONDS = 10.0
+# Rows of a table, unless more are asked for.
+ROWS = 20
+DATASET = "reference_dataset_id"
+SHOWN = {"name": "Name", "start_time": "Start (UTC)", DATASET: "Dataset"}
+STATS = {"run_count": "Runs", "total_tokens": "Tokens", "total_cost": "Cost"}
+DROPPED = ("Tokens", "Runs", "Start (UTC)")
+MINUTES = len("2026-01-31T12:00")
+# What pydantic finds wrong, where its own words are Python's.
+WRONG = {
+    "int_parsing": "give a whole number",
+    "datetime_from_date_parsing": "give a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
+}
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    flag = f"--{name.replace('_', '-')}"
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
+    is_repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
+    members = [str(one.value) for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) for one in kind]
+    default = f"  [default: {str(field.default).lower()}]" if field.default else ""
+    choices = f": {', '.join(members)}" if members else ""
+    said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
+    if kinds == [bool]:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=said)
+    kind = click.Choice(members) if members else None
+    return click.Option([flag, name], type=kind, multiple=is_repeatable, metavar="VALUE", help=said, default=None)
+
+
+@click.command(
+    "list",
+    epilog="Example: sessions-pipeline list --name-contains nightly --include-stats",
+    params=[_option(name, field) for name, field in SessionsQuery.model_fields.items()],
+)
+@click.option(
+    "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", help="How to print."
+)
+@click.option("--all", "show_all", is_flag=True, help=f"Show all rows of the page, not only {ROWS}, as a table.")
+def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
+    """Show what the API says now.
+
+    One page of sessions, version 2 in the first's spelling; nothing is written.
+    """
+    query, settings = _query(values), load_settings()
+    from sessions_pipeline.langsmith.client import SessionsClient
+
+    with SessionsClient.from_settings(settings) as client:
+        workspaces = settings.workspace_ids or (None,)
+        payloads = [
+            record.payload for workspace in workspaces for record in client.fetch(query, workspace=workspace).records
+        ]
+        rows = [_cells(payload) for payload in payloads] if shape == "table" else []
+        rows = rows if show_all or values["limit"] is not None else rows[:ROWS]
+        _name_datasets(client, rows, workspaces)
+        for warning in client.warnings:
+            say(warning)
+    if shape != "table":
+        lines = [json_line(payload, sys.stdout.encoding or "ascii") for payload in payloads]
+        click.echo("\n".join(lines) if shape == "ndjson" else f"[{','.join(lines)}]", nl=bool(lines) or shape == "json")
+        return
+    columns = SHOWN | (STATS if query.include_stats else {})
+    if rows:
+        print_table([*columns.values()], [[row.get(name, "") for name in columns] for row in rows], drop=DROPPED)
+    more = f" of the page's {len(payloads)}; --all shows them all" if len(payloads) > len(rows) else ""
+    click.echo(f"{plural(len(rows), 'session')}{more}")
+
+
+def _query(values: dict[str, Any]) -> SessionsQuery:
+    given = {name: value for name, value in values.items() if value not in (None, ())}
+    try:
+        return SessionsQuery.model_validate(given)
+    except ValidationError as error:
+        place, problem = first_problem(error)
+        option = place.partition(".")[0].replace("_", "-")
+        if "valid UUID" in problem:
+            problem = f"give the {'session' if option == 'id' else 'dataset'}'s id (a UUID)"
+        raise UsageError(f"--{option}: {WRONG.get(error.errors()[0]['type'], problem)}") from None
+
+
+def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[str | None]) -> None:
+    """Put what the API calls the rows' datasets in their place; short ids where it lets this key read no datasets."""
+    from sessions_pipeline.langsmith.lists import read_datasets
+
+    client.throttle.end_within(NAMES_SECONDS)
+    ids = sorted({row[DATASET].lower() for row in rows if is_uuid(row.get(DATASET, ""))})
+    names: dict[str, str] = {}
+    try:
+        found = [_cells(one.payload) for asked in workspaces for one in read_datasets(client, workspace=asked, ids=ids)]
+        names = {one["id"].lower(): one["name"] for one in found if "id" in one and one.get("name", "").strip()}
+    except ApiError:
+        pass
+    for row in rows:
+        dataset = row.get(DATASET, "")
+        row[DATASET] = names.get(dataset.lower(), dataset[:SHORT_ID])
+
+
+def _cells(payload: str) -> dict[str, str]:
+    """A record's texts by property; what is no object, or can't be read, is all in `name`."""
+    try:
+        record = json.loads(payload, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        return {"name": payload}
+    cells = {name: _number(name, str(value)) for name, value in record.items() if value is not None}
+    cells["start_time"] = cells.get("start_time", "")[:MINUTES].replace("T", " ")
+    return cells
+
+
+def _number(name: str, text: str) -> str:
+    """A stat as people read it; what is none, or beyond all measure, as it was sent."""
+    try:
+        return money(Decimal(text)) if name == "total_cost" else count(int(text)) if name in STATS else text
+    except (ValueError, ArithmeticError):
+        return text
+
+
+@click.command(epilog="Example: sessions-pipeline report --output costs.html")
+@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it the last 30 days read.")
+@click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
+@click.option("--output", type=FILE, help="File to write instead.")
+def report(first: date | None, last: date | None, output: Path | None) -> None:
+    """Write the HTML cost report.
+
+    One page that works offline: total, trend, datasets, projects, the most expensive experiments.
+    """
+    settings = load_settings()
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report
+
+    lake = Lake.open(settings.data_root, query=settings.query)
+    if bool(first) != bool(last):
+        raise UsageError("give both --from and --to, or neither")
+    days = (first, last) if first and last else latest_days(lake)
+    if days[0] > days[1]:
+        raise UsageError(f"--from {days[0]} is after --to {days[1]}; swap them")
+    if not lake.is_there:
+        place = settings.absolute_data_root
+        raise NotReadError(f"{place}: no lake is here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
+    budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
+    if isinstance(budgets, str):
+        say(budgets)
+    click.echo(write_report(lake, *days, output, budgets=budgets))
+
+
+@click.command(epilog="Example: sessions-pipeline budget --check || echo look")
+@click.option("--check", is_flag=True, help="Exit 3 if a budget is exceeded, 1 if that can't be known.")
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def budget(*, check: bool, as_json: bool) -> None:
+    """Show how much of each budget is used.
+
+    The budgets are in the file that SESSIONS_PIPELINE_BUDGETS names; what is used is known from what was read.
+    """
+    settings = load_settings()
+    from sessions_pipeline.cli.summary import print_budgets
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.budget_file import VARIABLE, load_budgets
+    from sessions_pipeline.outputs.budgets import budget_statuses
+
+    if not (budgets := load_budgets(settings)):
+        lines = 'the lines [[budget]], name = "all experiments", limit = 400.00 and period = "month"'
+        raise SettingError(VARIABLE, f"is not set, or names no budget; set it to a TOML file with {lines}")
+    lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    statuses = budget_statuses(lake, budgets, datetime.now(UTC))
+    print_budgets(statuses, as_json=as_json)
+    exceeded = [status.budget.name for status in statuses if status.state == "exceeded"]
+    unknown = [status.budget.name for status in statuses if not status.is_known]
+    if check and exceeded:
+        raise BudgetExceededError(f"beyond the limit: {', '.join(exceeded)}")
+    if check and unknown:
+        raise SessionsPipelineError(f"can't be known, for the reasons above: {', '.join(unknown)}")
+
+
+FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output jan.parquet"
+
+
+@click.group(epilog=FOCUS)
+def export() -> None:
+    """Write the costs for other programs."""
+
+
+@export.command("focus", epilog=FOCUS)
+@click.option("--month", type=MONTH, required=True, metavar="MONTH", help="UTC month, YYYY-MM.")
+@click.option("--output", type=FILE, required=True, help="A .parquet or .csv file.")
+@click.option("--partial", is_flag=True, help="Write it even if days of the month were not read, or are not over.")
+def export_focus(month: date, output: Path, *, partial: bool) -> None:
+    """Write a month for finance tools.
+
+    Its experiments as a FOCUS 1.2 dataset: estimates, never to be added to a provider's own data.
+    """
+    if output.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--output {output}: end its name in .parquet or .csv")
+    settings = load_settings()
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.outputs.focus import focus_costs, write_focus
+    from sessions_pipeline.outputs.formatting import day_ranges
+
+    lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    found = focus_costs(lake, month, datetime.now(UTC).date())
+    unread = f"{day_ranges(found.unread)}: not read since the day was over"
+    if found.unread and not partial:
+        raise NotReadError(f"{unread}; materialize the month, or take what is there with --partial")
+    write_focus(found.rows, output)
+    if found.unread:
+        say(unread)
+    if found.unknown:
+        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that")
+    click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")
