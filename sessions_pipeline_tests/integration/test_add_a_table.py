@@ -65,5 +65,5 @@ def test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read(copy: P
 def test_the_docs_and_the_view_are_generated(copy: Path) -> None:
     run(copy, "docs/generate.py")
     assert "\n## `experiments_by_hour`\n" in (copy / "docs" / "data-dictionary.md").read_text()
-    view = "CREATE OR REPLACE VIEW experiments_by_hour AS FROM days_of('experiments_by_hour');"
+    view = "CREATE OR REPLACE VIEW experiments_by_hour AS FROM query("
     assert view in (copy / "sessions_pipeline" / "outputs" / "lake.sql").read_text()

@@ -133,36 +133,55 @@ def test_recipes_print_what_the_page_shows(tool: str, place: Path, monkeypatch: 
     assert list(outputs(section)) == [shown for _, shown in BLOCK.findall(section)]
 
 
+@contextlib.contextmanager
+def lake_sql(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection in which lake.sql was run on the lake at `root`."""
+    with duckdb.connect() as connection:
+        connection.execute(f"SET VARIABLE data_root = '{root}'")
+        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
+        yield connection
+
+
 @pytest.fixture
 def lake(place: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
-        connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
-        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
+    with lake_sql(place / "data" / "demo") as connection:
         yield connection
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnection, table: Table) -> None:
-    if table is REFERENCE_DATASETS:
-        assert lake.sql("FROM file_of('reference_datasets')").columns == table.schema.names
-        return
-    if table is DAILY_COST_BY_PROJECT:
-        with pytest.raises(duckdb.IOException, match="No files found"):
-            lake.sql("FROM usage_of('daily_cost_by_project')").fetchall()
-        return
     partition = [] if table.partition is None else [table.partition]
     assert lake.sql(f"FROM {table.name}").columns == [*table.schema.names, *partition]
 
 
-def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path, place: Path) -> None:
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_table_that_is_newer_than_the_data_keeps_no_other_from_being_read(
+    table: Table, lake: duckdb.DuckDBPyConnection, place: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "lake"
+    root.mkdir()
+    for path in (place / "data" / "demo").iterdir():
+        if path.name != table.name:
+            (root / path.name).symlink_to(path)
+    with lake_sql(root) as connection:
+        for other in TABLES:
+            assert connection.sql(f"DESCRIBE {other.name}").fetchall() == lake.sql(f"DESCRIBE {other.name}").fetchall()
+            if other not in (table, DAILY_COST_BY_PROJECT):
+                count = f"SELECT count(*) FROM {other.name}"
+                assert connection.sql(count).fetchall() == lake.sql(count).fetchall()
+        if table in (JUDGE_COST_BY_EXPERIMENT, REFERENCE_DATASETS):
+            assert connection.sql(f"FROM {table.name}").fetchall() == []
+        else:
+            with pytest.raises(duckdb.InvalidInputException, match=f"{table.name} was never made; materialize it"):
+                connection.sql(f"SELECT count(*) FROM {table.name}").fetchall()
+
+
+def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path) -> None:
     row = {"id": uuid(1), "tenant_id": uuid(2), "is_exact": True, "read_at": NOON, "total_cost": "1.5"}
     costs = table_of("daily_cost_by_project", [row])
     Lake.open(str(tmp_path), query={}).replace(DAILY_COST_BY_PROJECT, FIRST, costs, {})
-    with duckdb.connect() as connection:
-        connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
-        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
-        connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
-        found = connection.sql("SELECT usage_date, total_cost FROM usage_of('daily_cost_by_project')").fetchall()
+    with lake_sql(tmp_path) as connection:
+        found = connection.sql("SELECT usage_date, total_cost FROM daily_cost_by_project").fetchall()
     assert found == [(FIRST, Decimal("1.5"))]
 
 
