@@ -80,6 +80,7 @@ lock: .venv/.uv ## Compile the locks again from pyproject.toml
 	@$(UV_LOCKS) --group build -c requirements-deploy.lock -o requirements.lock
 	@$(UV_LOCKS) --group dev --extra deploy --extra notify -c requirements-deploy.lock -o requirements-dev.lock
 	@$(UV_LOCKS:pyproject.toml=) --group old-readers -o requirements-old-readers.lock
+	@$(UV_LOCKS:pyproject.toml=) --group readers -o requirements-readers.lock
 
 check: lint types test ## Style, types, import rules, size and the default suite
 

@@ -1,6 +1,6 @@
 -- DuckDB views over the lake, one for each table, and the names of datasets.
 --
---   duckdb -cmd "SET VARIABLE data_root = 'data/demo'" -init lake.sql
+--   duckdb -cmd "SET VARIABLE data_root = 'data/demo'" -cmd ".read lake.sql"
 --
 -- Without the variable the lake is `data` below the current folder; `s3://bucket/prefix` works after DuckDB's own
 -- set-up of S3. Days are read as `start_date` from the paths; rows without a day have a null there. In Python:
