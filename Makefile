@@ -31,7 +31,7 @@ demo: .venv/.runtime ## See daily costs: sixty days of a made-up company, no acc
 test: .venv/.dev ## Run the default test suite, in under five minutes
 	@$(PYTEST) -m "not long" --ignore sessions_pipeline_tests/end_to_end sessions_pipeline_tests
 
-test-e2e: .venv/.dev ## Run processes, browser, PostgreSQL, Redis, wheel and old readers together
+test-e2e: .venv/.dev ## Run processes, browser, PostgreSQL, Redis, image, wheel and other readers together
 	@$(PYTEST) -m "not long" sessions_pipeline_tests/end_to_end
 
 test-long: .venv/.dev ## Run everything, before a release: thousands of schedules, a hundred crashes

@@ -60,7 +60,7 @@ def run(programs: Path, folder: Path, *command: str, given: str, **variables: st
 
 @pytest.mark.skipif(
     shutil.which("java") is None and not os.environ.get("CI"),
-    reason="Java is not installed: apt-get install openjdk-17-jre-headless",
+    reason="Java is not installed: apt-get install default-jre-headless",
 )
 @together
 def test_spark_prints_what_the_page_shows(snippets: list[Snippet], programs: Path, folder: Path) -> None:
