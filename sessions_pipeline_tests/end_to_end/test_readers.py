@@ -22,6 +22,12 @@ from sessions_pipeline_tests.snippets import ROOT, Snippet, each, together
 SPARK = "--master local[2] --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=2 pyspark-shell"
 # They come as packages, where `INSTALL` would load them from the network. What is there already, it leaves alone.
 EXTENSIONS = "import duckdb_extensions as e; e.import_extension('httpfs'); e.import_extension('aws')\n"
+# The views do as well on a bucket, in which there is one table.
+VIEWS = """
+duckdb.execute("SET VARIABLE data_root = 's3://bucket/prefix'")
+duckdb.execute(open("sessions_pipeline/outputs/lake.sql").read())
+print(duckdb.sql("SELECT count(*) FROM sessions").fetchall())
+"""
 
 pytestmark = pytest.mark.xdist_group("readers")
 
@@ -87,5 +93,5 @@ def test_duckdb_reads_a_bucket(snippet: Snippet, programs: Path, folder: Path, m
         Lake.open(open_bucket("s3://bucket/prefix"), query={}).replace(SESSIONS, NOON.date(), rows, {})
         address = f"PROVIDER credential_chain, ENDPOINT '127.0.0.1:{server.port}', USE_SSL false, URL_STYLE 'path'"
         *before, last = snippet.text.replace("PROVIDER credential_chain", address).splitlines()
-        code = EXTENSIONS + "\n".join([*before, f"print({last}.aggregate('count(*)').fetchall())"])
-        assert run(programs, folder, "python", "-", given=code, **key) == "[(2,)]\n"
+        code = EXTENSIONS + "\n".join([*before, f"print({last}.aggregate('count(*)').fetchall())", VIEWS])
+        assert run(programs, folder, "python", "-", given=code, **key) == "[(2,)]\n" * 2

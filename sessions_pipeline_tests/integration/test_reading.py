@@ -152,8 +152,9 @@ def test_a_table_that_is_newer_than_the_data_keeps_no_other_from_being_read(
         if path.name != table.name:
             (root / path.name).symlink_to(path)
     with lake_sql(root) as connection:
+        described = f"DESCRIBE {table.name}"
+        assert connection.sql(described).fetchall() == lake.sql(described).fetchall()
         for other in TABLES:
-            assert connection.sql(f"DESCRIBE {other.name}").fetchall() == lake.sql(f"DESCRIBE {other.name}").fetchall()
             if other not in (table, DAILY_COST_BY_PROJECT):
                 count = f"SELECT count(*) FROM {other.name}"
                 assert connection.sql(count).fetchall() == lake.sql(count).fetchall()
