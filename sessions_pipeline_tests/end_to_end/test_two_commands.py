@@ -15,8 +15,8 @@ from sessions_pipeline_tests.snippets import Snippet, each, script, together
 
 REPOSITORY = Path(__file__).parents[2]
 
-# Of the suites, which run this test, a clone runs one file; all the rest of the command is as it is.
-A_FEW = {"PYTEST_ADDOPTS": "-k 'test_docs or test_dagster_definitions'"}
+# Of the suites, which run this test, a clone runs a few tests; all the rest of the commands is as it is.
+A_FEW = {"PYTEST_ADDOPTS": "-k 'test_docs or a_tick_of_the_hourly_schedule'"}
 
 pytestmark = pytest.mark.xdist_group("clone")
 # How this machine reaches a package index; all other variables go.
@@ -63,7 +63,9 @@ def run(line: str, clone: Path, environment: dict[str, str]) -> str:
 def test_the_readmes_two_commands_run_in_a_fresh_clone(
     snippets: list[Snippet], clone: Path, bare: dict[str, str], cached: dict[str, str]
 ) -> None:
-    demo, test = script(snippets[0]).splitlines()
+    (block,) = [script(one) for one in snippets if one.language]
+    demo, test = block.splitlines()
+    assert {one.text for one in snippets if not one.language} == {demo, test}
     for _ in range(2):
         said = run(demo, clone, bare)
         assert "US dollars" in said
