@@ -20,7 +20,6 @@ from pathlib import Path
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # How pip reaches packages on this machine, as an engine hands it to a build.
 REACHES = ("PIP_", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-INSIDE = "STAND_IN_IS_INSIDE"
 
 
 @dataclass
@@ -120,8 +119,8 @@ def copy(words: list[str], stages: dict[str, Image], image: Image, context: Path
 
 def main() -> int:
     """Do as asked, in a mount namespace of its own."""
-    if INSIDE not in os.environ:
-        os.environ[INSIDE] = "1"
+    own, parents = (Path(f"/proc/{process}/ns/mnt").readlink() for process in ("self", os.getppid()))
+    if own == parents:
         os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers(dest="verb", required=True)

@@ -60,6 +60,8 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     for path in (folder, *list(folder.parents)[:-2]):
         path.chmod(path.stat().st_mode | 0o011)
     yield Docker(folder)
+    # Whatever was mounted there went with its process; else this machine's own files would be removed.
+    assert str(folder) not in Path("/proc/self/mountinfo").read_text()
     shutil.rmtree(folder)
 
 

@@ -95,7 +95,7 @@ def test_a_command_runs_in_that_workspace(snippet: Snippet, workspace: Workspace
     if words[0] != "sessions-pipeline":
         words.insert(0, "sessions-pipeline")
     if words[-1] == "--select":
-        words.append("daily_cost_by_project")
+        words.append("reference_datasets")
     line = " ".join(words)
     workspace.run(f"{line} {DAYS}" if " materialize " in line and "--from" not in line else line)
 
