@@ -1,6 +1,7 @@
 """docs/reading.md: every recipe runs, and the outputs shown are what it prints.
 
-`python -m sessions_pipeline_tests.integration.test_reading` writes the outputs into the page again.
+`python -c "from sessions_pipeline_tests.integration.test_reading import rewrite; rewrite()"` writes the outputs into the
+page again.
 """
 
 import contextlib
@@ -246,6 +247,3 @@ def rewrite() -> None:
                 text = text.replace(f"{before}{old}```", f"{before}{new}```")
     PAGE.write_text(text)
 
-
-if __name__ == "__main__":
-    rewrite()
