@@ -1,7 +1,7 @@
 """docs/reading.md: every recipe runs, and the outputs shown are what it prints.
 
-`python -c "from sessions_pipeline_tests.integration.test_reading import rewrite; rewrite()"` writes the outputs into the
-page again.
+`python -c "from sessions_pipeline_tests.integration.test_reading import rewrite; rewrite()"` writes the outputs into
+the page again.
 """
 
 import contextlib
