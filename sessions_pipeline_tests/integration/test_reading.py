@@ -246,4 +246,3 @@ def rewrite() -> None:
                 before = f"```python\n{code}```\n\n```text\n"
                 text = text.replace(f"{before}{old}```", f"{before}{new}```")
     PAGE.write_text(text)
-
