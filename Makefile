@@ -31,7 +31,7 @@ demo: .venv/.runtime ## See daily costs: sixty days of a made-up company, no acc
 test: .venv/.dev ## Run the default test suite, in under five minutes
 	@$(PYTEST) -m "not long" --ignore sessions_pipeline_tests/end_to_end sessions_pipeline_tests
 
-test-e2e: .venv/.dev ## Run processes, browser, PostgreSQL, Redis, wheel and old readers together
+test-e2e: .venv/.dev ## Run processes, browser, PostgreSQL, Redis, image, wheel and other readers together
 	@$(PYTEST) -m "not long" sessions_pipeline_tests/end_to_end
 
 test-long: .venv/.dev ## Run everything, before a release: thousands of schedules, a hundred crashes
@@ -80,6 +80,7 @@ lock: .venv/.uv ## Compile the locks again from pyproject.toml
 	@$(UV_LOCKS) --group build -c requirements-deploy.lock -o requirements.lock
 	@$(UV_LOCKS) --group dev --extra deploy --extra notify -c requirements-deploy.lock -o requirements-dev.lock
 	@$(UV_LOCKS:pyproject.toml=) --group old-readers -o requirements-old-readers.lock
+	@$(UV_LOCKS:pyproject.toml=) --group readers -o requirements-readers.lock
 
 check: lint types test ## Style, types, import rules, size and the default suite
 

@@ -3,9 +3,11 @@
 `python docs/generate.py` writes both again; a test compares them with the tables.
 """
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 from sessions_pipeline import outputs
@@ -14,10 +16,6 @@ from sessions_pipeline.tables import TABLES, Table
 DICTIONARY = Path(__file__).with_name("data-dictionary.md")
 LAKE_SQL = Path(outputs.__file__).with_name("lake.sql")
 BEGIN, END = "-- Views of the tables, written by docs/generate.py.\n", "-- End of the views.\n"
-# Made by jobs of their own, perhaps not yet, and DuckDB makes no view of files that are not there.
-NOT_YET_PERHAPS = ("daily_cost_by_project", "reference_datasets")
-EMPTY_AT_FIRST = ("judge_cost_by_experiment",)
-SQL_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "timestamp[us, tz=UTC]": "TIMESTAMPTZ"}
 _INTRODUCTION = """\
 # Data dictionary
 
@@ -34,8 +32,8 @@ def dictionary() -> str:
 
 
 def views() -> str:
-    """A DuckDB view of each table that a refresh makes, right in DuckDB 1.4 too."""
-    return "".join(_view(table) for table in TABLES if table.name not in NOT_YET_PERHAPS)
+    """A DuckDB view of each table, right in DuckDB 1.4 too; it has columns and types where no file is there, either."""
+    return "".join(map(_view, TABLES))
 
 
 def lake_sql(text: str) -> str:
@@ -67,26 +65,19 @@ def _spell(kind: pa.DataType) -> str:
 
 
 def _view(table: Table) -> str:
-    if table.name in EMPTY_AT_FIRST:
-        return _view_of_what_may_not_be_there(table)
-    source = "file_of" if table.partition is None else "days_of"
-    return f"CREATE OR REPLACE VIEW {table.name} AS FROM {source}('{table.name}');\n"
-
-
-def _view_of_what_may_not_be_there(table: Table) -> str:
-    """Without rows, where there is no file of the table when lake.sql is run."""
-    kinds = {column.name: SQL_TYPES.get(str(column.type), "DECIMAL(38, 18)") for column in table.columns}
-    nulls = ", ".join(f"NULL::{kind} AS {name}" for name, kind in {**kinds, "start_date": "DATE"}.items())
+    source = {None: "file_of", "start_date": "days_of"}.get(table.partition, "usage_of")
+    empty = duckdb.from_arrow(table.schema.empty_table())
+    kinds = [str(kind).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") for kind in empty.types]
+    columns = [f"{name} {kind}" for name, kind in zip(empty.columns, kinds, strict=True)]
+    if table.partition is not None:
+        columns.append(f"{table.partition} DATE")
+    wrapped = textwrap.fill(", ".join(columns), 112, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return f"""\
-SET VARIABLE {table.name} = (
-    SELECT if(
-        count(*) > 0,
-        'FROM days_of(''{table.name}'')',
-        'SELECT {nulls} WHERE false'
-    )
-    FROM glob(getvariable('data_root') || '/{table.name}/*/*.parquet')
+CREATE OR REPLACE VIEW {table.name} AS FROM query(
+    statement_of('{source}', '{table.name}', '
+{wrapped}
+    ')
 );
-CREATE OR REPLACE VIEW {table.name} AS FROM query(getvariable('{table.name}'));
 """
 
 

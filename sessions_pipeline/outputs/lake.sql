@@ -1,6 +1,6 @@
 -- DuckDB views over the lake, one for each table, and the names of datasets.
 --
---   duckdb -cmd "SET VARIABLE data_root = 'data/demo'" -init lake.sql
+--   duckdb -cmd "SET VARIABLE data_root = 'data/demo'" -cmd ".read lake.sql"
 --
 -- Without the variable the lake is `data` below the current folder; `s3://bucket/prefix` works after DuckDB's own
 -- set-up of S3. Days are read as `start_date` from the paths; rows without a day have a null there. In Python:
@@ -12,9 +12,8 @@
 SET VARIABLE data_root = coalesce(getvariable('data_root'), 'data');
 SET TimeZone = 'UTC';
 
--- Any table that is partitioned by day, by its name. A table that a job of its own makes has no view, because a view of
--- files that are not there yet can't be made: `FROM usage_of('daily_cost_by_project')`. The days are read as text and cast
--- here: before 1.5, DuckDB takes the folder of rows without a day for text that compares greater than any date.
+-- Any table that is partitioned by day, by its name. The days are read as text and cast here: before 1.5, DuckDB takes the
+-- folder of rows without a day for text that compares greater than any date.
 CREATE OR REPLACE MACRO days_of(folder) AS TABLE
 SELECT * REPLACE (try_cast(start_date AS DATE) AS start_date)
 FROM read_parquet(
@@ -31,31 +30,133 @@ CREATE OR REPLACE MACRO file_of(folder) AS TABLE FROM read_parquet(
     getvariable('data_root') || '/' || folder || '/*.parquet'
 );
 
--- Views of the tables, written by docs/generate.py.
-CREATE OR REPLACE VIEW raw_sessions AS FROM days_of('raw_sessions');
-CREATE OR REPLACE VIEW sessions AS FROM days_of('sessions');
-CREATE OR REPLACE VIEW rejected_sessions AS FROM days_of('rejected_sessions');
-CREATE OR REPLACE VIEW session_feedback AS FROM days_of('session_feedback');
-CREATE OR REPLACE VIEW experiment_summary AS FROM days_of('experiment_summary');
-CREATE OR REPLACE VIEW session_attributes AS FROM days_of('session_attributes');
-CREATE OR REPLACE VIEW daily_cost_by_reference_dataset AS FROM days_of('daily_cost_by_reference_dataset');
-CREATE OR REPLACE VIEW daily_cost_by_attribute AS FROM days_of('daily_cost_by_attribute');
-CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM file_of('weekly_cost_by_reference_dataset');
-CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM file_of('monthly_cost_by_reference_dataset');
-SET VARIABLE judge_cost_by_experiment = (
-    SELECT if(
-        count(*) > 0,
-        'FROM days_of(''judge_cost_by_experiment'')',
-        'SELECT NULL::VARCHAR AS id, NULL::VARCHAR AS tenant_id, NULL::VARCHAR AS reference_dataset_id, NULL::BIGINT AS run_count, NULL::BIGINT AS total_tokens, NULL::DECIMAL(38, 18) AS prompt_cost, NULL::DECIMAL(38, 18) AS completion_cost, NULL::DECIMAL(38, 18) AS total_cost, NULL::TIMESTAMPTZ AS stats_as_of, NULL::TIMESTAMPTZ AS read_at, NULL::DATE AS start_date WHERE false'
+-- What a view reads. A table without a file, such as one that is newer than the data, keeps no other from being read: it
+-- has its columns, and a query of it is an error that says what to do. Judges and datasets, which perhaps nobody asked for
+-- yet, have no rows then. Which tables have files is looked up when lake.sql is run.
+SET VARIABLE made = (
+    SELECT list(DISTINCT name)
+    FROM (
+        SELECT parse_path(file)[-3] AS name FROM glob(getvariable('data_root') || '/*/*/*.parquet')
+        UNION ALL
+        SELECT parse_path(file)[-2] AS name FROM glob(getvariable('data_root') || '/*/*.parquet')
     )
-    FROM glob(getvariable('data_root') || '/judge_cost_by_experiment/*/*.parquet')
 );
-CREATE OR REPLACE VIEW judge_cost_by_experiment AS FROM query(getvariable('judge_cost_by_experiment'));
+CREATE OR REPLACE MACRO statement_of(source, name, columns) AS
+CASE
+    WHEN list_contains(getvariable('made'), name) THEN 'FROM ' || source || '(''' || name || ''')'
+    ELSE 'SELECT unnest(NULL::STRUCT(' || columns || ')) WHERE '
+        || CASE
+            WHEN name IN ('judge_cost_by_experiment', 'reference_datasets') THEN 'false'
+            ELSE 'error(''' || name || ' was never made; materialize it first, then run lake.sql again'')'
+        END
+END;
+
+-- Views of the tables, written by docs/generate.py.
+CREATE OR REPLACE VIEW raw_sessions AS FROM query(
+    statement_of('days_of', 'raw_sessions', '
+        session_id VARCHAR, tenant_id VARCHAR, start_time VARCHAR, payload VARCHAR, reading BIGINT, fetched_at
+        TIMESTAMPTZ, start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW sessions AS FROM query(
+    statement_of('days_of', 'sessions', '
+        id VARCHAR, tenant_id VARCHAR, default_dataset_id VARCHAR, reference_dataset_id VARCHAR, name VARCHAR,
+        description VARCHAR, trace_tier VARCHAR, start_time TIMESTAMPTZ, end_time TIMESTAMPTZ,
+        last_run_start_time TIMESTAMPTZ, last_run_start_time_live TIMESTAMPTZ, run_count BIGINT, total_tokens
+        BIGINT, prompt_tokens BIGINT, completion_tokens BIGINT, test_run_number BIGINT, latency_p50 DOUBLE,
+        latency_p99 DOUBLE, first_token_p50 DOUBLE, first_token_p99 DOUBLE, error_rate DOUBLE, streaming_rate
+        DOUBLE, total_cost DECIMAL(38,18), prompt_cost DECIMAL(38,18), completion_cost DECIMAL(38,18), extra
+        VARCHAR, feedback_stats VARCHAR, session_feedback_stats VARCHAR, run_facets VARCHAR, experiment_progress
+        VARCHAR, unknown_fields VARCHAR, fetched_at TIMESTAMPTZ, stats_as_of TIMESTAMPTZ, problems VARCHAR[],
+        missing_since TIMESTAMPTZ, start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW rejected_sessions AS FROM query(
+    statement_of('days_of', 'rejected_sessions', '
+        session_id VARCHAR, tenant_id VARCHAR, start_time VARCHAR, reasons VARCHAR[], payload VARCHAR,
+        fetched_at TIMESTAMPTZ, start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW session_feedback AS FROM query(
+    statement_of('days_of', 'session_feedback', '
+        session_id VARCHAR, tenant_id VARCHAR, reference_dataset_id VARCHAR, scope VARCHAR, feedback_key
+        VARCHAR, count BIGINT, average DOUBLE, standard_deviation DOUBLE, errors BIGINT, values VARCHAR,
+        start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW experiment_summary AS FROM query(
+    statement_of('days_of', 'experiment_summary', '
+        id VARCHAR, tenant_id VARCHAR, reference_dataset_id VARCHAR, name VARCHAR, start_time TIMESTAMPTZ,
+        duration_seconds DOUBLE, run_count BIGINT, total_tokens BIGINT, total_cost DECIMAL(38,18), cost_per_run
+        DECIMAL(38,18), latency_p50 DOUBLE, latency_p99 DOUBLE, error_rate DOUBLE, run_progress DOUBLE, scores
+        STRUCT(feedback_key VARCHAR, "scope" VARCHAR, average DOUBLE, count BIGINT)[], start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW session_attributes AS FROM query(
+    statement_of('days_of', 'session_attributes', '
+        session_id VARCHAR, tenant_id VARCHAR, reference_dataset_id VARCHAR, key VARCHAR, value VARCHAR,
+        start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW daily_cost_by_reference_dataset AS FROM query(
+    statement_of('days_of', 'daily_cost_by_reference_dataset', '
+        tenant_id VARCHAR, reference_dataset_id VARCHAR, session_count BIGINT, priced_session_count BIGINT,
+        unpriced_session_count BIGINT, zero_cost_with_tokens_count BIGINT, run_count BIGINT, prompt_tokens
+        BIGINT, completion_tokens BIGINT, total_tokens BIGINT, prompt_cost DECIMAL(38,18), completion_cost
+        DECIMAL(38,18), total_cost DECIMAL(38,18), is_day_over BOOLEAN, start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW daily_cost_by_attribute AS FROM query(
+    statement_of('days_of', 'daily_cost_by_attribute', '
+        tenant_id VARCHAR, reference_dataset_id VARCHAR, attribute VARCHAR, value VARCHAR, session_count BIGINT,
+        priced_session_count BIGINT, unpriced_session_count BIGINT, zero_cost_with_tokens_count BIGINT,
+        run_count BIGINT, prompt_tokens BIGINT, completion_tokens BIGINT, total_tokens BIGINT, prompt_cost
+        DECIMAL(38,18), completion_cost DECIMAL(38,18), total_cost DECIMAL(38,18), start_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW weekly_cost_by_reference_dataset AS FROM query(
+    statement_of('file_of', 'weekly_cost_by_reference_dataset', '
+        week_start DATE, tenant_id VARCHAR, reference_dataset_id VARCHAR, session_count BIGINT,
+        priced_session_count BIGINT, unpriced_session_count BIGINT, zero_cost_with_tokens_count BIGINT,
+        run_count BIGINT, prompt_tokens BIGINT, completion_tokens BIGINT, total_tokens BIGINT, prompt_cost
+        DECIMAL(38,18), completion_cost DECIMAL(38,18), total_cost DECIMAL(38,18), day_count BIGINT, is_complete
+        BOOLEAN
+    ')
+);
+CREATE OR REPLACE VIEW monthly_cost_by_reference_dataset AS FROM query(
+    statement_of('file_of', 'monthly_cost_by_reference_dataset', '
+        month_start DATE, tenant_id VARCHAR, reference_dataset_id VARCHAR, session_count BIGINT,
+        priced_session_count BIGINT, unpriced_session_count BIGINT, zero_cost_with_tokens_count BIGINT,
+        run_count BIGINT, prompt_tokens BIGINT, completion_tokens BIGINT, total_tokens BIGINT, prompt_cost
+        DECIMAL(38,18), completion_cost DECIMAL(38,18), total_cost DECIMAL(38,18), day_count BIGINT, is_complete
+        BOOLEAN
+    ')
+);
+CREATE OR REPLACE VIEW reference_datasets AS FROM query(
+    statement_of('file_of', 'reference_datasets', '
+        id VARCHAR, tenant_id VARCHAR, name VARCHAR, description VARCHAR, data_type VARCHAR, created_at
+        TIMESTAMPTZ, modified_at TIMESTAMPTZ, example_count BIGINT, baseline_experiment_id VARCHAR, metadata
+        VARCHAR, read_at TIMESTAMPTZ, missing_since TIMESTAMPTZ
+    ')
+);
+CREATE OR REPLACE VIEW daily_cost_by_project AS FROM query(
+    statement_of('usage_of', 'daily_cost_by_project', '
+        id VARCHAR, tenant_id VARCHAR, name VARCHAR, reference_dataset_id VARCHAR, run_count BIGINT,
+        total_tokens BIGINT, prompt_cost DECIMAL(38,18), completion_cost DECIMAL(38,18), total_cost
+        DECIMAL(38,18), is_exact BOOLEAN, read_at TIMESTAMPTZ, usage_date DATE
+    ')
+);
+CREATE OR REPLACE VIEW judge_cost_by_experiment AS FROM query(
+    statement_of('days_of', 'judge_cost_by_experiment', '
+        id VARCHAR, tenant_id VARCHAR, reference_dataset_id VARCHAR, run_count BIGINT, total_tokens BIGINT,
+        prompt_cost DECIMAL(38,18), completion_cost DECIMAL(38,18), total_cost DECIMAL(38,18), stats_as_of
+        TIMESTAMPTZ, read_at TIMESTAMPTZ, start_date DATE
+    ')
+);
 -- End of the views.
 
 -- What each experiment cost with its judges, US dollars. `judge_cost` is null where judges were not measured
--- (`is_measured` is false) or their cost is unknown, and `whole_cost` is null where one of the two is. Whether any were
--- measured is looked up when this file is run.
+-- (`is_measured` is false) or their cost is unknown, and `whole_cost` is null where one of the two is.
 CREATE OR REPLACE VIEW experiment_costs AS
 SELECT
     experiment.start_date,
@@ -73,22 +174,13 @@ LEFT JOIN judge_cost_by_experiment AS judges
 
 -- What datasets are called, one row for each that experiments ran against: the name that the API gives, else the one
 -- that the latest experiment says (`extra.metadata.dataset_name`), else the id. `dataset` is for people to read and to
--- group by: where two datasets bear one name, the beginning of the id stands behind it. Whether the API has given names
--- yet is looked up when this file is run.
-SET VARIABLE api_names = (
-    SELECT if(
-        count(*) > 0,
-        'SELECT tenant_id, id, name FROM file_of(''reference_datasets'')',
-        'SELECT NULL::VARCHAR AS tenant_id, NULL::VARCHAR AS id, NULL::VARCHAR AS name WHERE false'
-    )
-    FROM glob(getvariable('data_root') || '/reference_datasets/*.parquet')
-);
+-- group by: where two datasets bear one name, the beginning of the id stands behind it.
 CREATE OR REPLACE VIEW dataset_names AS
 WITH
 ran AS (SELECT DISTINCT tenant_id, reference_dataset_id FROM daily_cost_by_reference_dataset),
 given AS (
     SELECT tenant_id, id AS reference_dataset_id, name
-    FROM query(getvariable('api_names'))
+    FROM reference_datasets
     WHERE trim(name) <> ''
 ),
 said AS (

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config
 
 import sessions_pipeline
+from sessions_pipeline_tests.end_to_end.docker_stand_in import instructions
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
+INSTRUCTIONS = instructions(DEPLOY / "Dockerfile")
 DAGSTERS = ("code-server", "webserver", "daemon")
 SECRET = re.compile(r"PASSWORD|SECRET|ACCESS_KEY|API_KEY|TOKEN")
 
@@ -39,13 +40,6 @@ def names_of_variables(value: Any) -> set[str]:
     return set().union(*map(names_of_variables, value)) if isinstance(value, list) else set()
 
 
-def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's, in order."""
-    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
-
-
 def is_pinned(image: str) -> bool:
     """Whether the tag names one version, to the last number or the moment of the release."""
     tag = image.rpartition(":")[2]
@@ -57,7 +51,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_the_image_is_built_from_the_hash_pinned_lock_on_a_pinned_base_and_runs_as_nobody_special() -> None:
-    found = instructions()
+    found = INSTRUCTIONS
     assert {word for word, _ in found} <= {
         "FROM",
         "ENV",
@@ -81,7 +75,7 @@ def test_the_image_is_built_from_the_hash_pinned_lock_on_a_pinned_base_and_runs_
 def test_everything_that_is_copied_is_there_and_nothing_else_reaches_the_builder() -> None:
     copied = [
         source
-        for word, rest in instructions()
+        for word, rest in INSTRUCTIONS
         if word == "COPY" and not rest.startswith("--from")
         for source in rest.split()[:-1]
     ]
@@ -251,8 +245,3 @@ def test_kubernetes_gets_secrets_by_name_and_runs_nothing_as_root() -> None:
             "job_spec_config": run["runK8sConfig"]["jobSpecConfig"],
         }
     )
-
-
-def test_the_page_names_the_chart_of_the_locked_dagster() -> None:
-    named = set(re.findall(r"--version (\d+\.\d+\.\d+)", (REPOSITORY / "docs" / "deploy.md").read_text()))
-    assert named == {version("dagster")}

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -24,11 +25,13 @@ from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, until
 from sessions_pipeline_tests.faulty_server import running_sandbox
+from sessions_pipeline_tests.snippets import Snippet, each
 
 CLI = (sys.executable, "-m", "sessions_pipeline.cli")
 COLUMNS = 80
 TODAY = str(datetime.now(UTC).date())
 RUN = ("materialize", "--from", TODAY, "--to", TODAY)
+UNWANTED = ("Segmentation fault", "Traceback", "SupersessionWarning", "Found a dagster", "another terminal")
 POSTGRES_AWAY = "storage:\n  postgres:\n    postgres_url: postgresql+psycopg2://user:hunter2@127.0.0.1:9/db\n"
 
 
@@ -111,41 +114,72 @@ def test_a_database_of_dagster_that_is_away_or_held_is_one_line(trouble: str, tm
     [(os.killpg, signal.SIGINT), (os.killpg, signal.SIGTERM), (os.kill, signal.SIGTERM)],
     ids=["Ctrl-C", "TERM to all", "TERM to make alone"],
 )
+@each
 def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
-    tmp_path: Path, stop: Callable[[int, int], None], number: signal.Signals
+    snippet: Snippet, tmp_path: Path, stop: Callable[[int, int], None], number: signal.Signals
 ) -> None:
+    checkout(tmp_path)
     home = tmp_path / "data" / "demo" / "_dagster"
     home.mkdir(parents=True)
     shutil.copy(SHIPPED, home)
     (home.parent / "budgets.toml").touch()
     (home.parent / "raw_sessions" / f"start_date={TODAY}").mkdir(parents=True)
-    shutil.copy(REPOSITORY / "workspace.yaml", tmp_path)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    port, log = free_port(), tmp_path / "log"
-    ports = f"SANDBOX_PORT={free_port()}", f"UI_PORT={port}"
-    make = ("make", "-f", str(REPOSITORY / "Makefile"), "-o", ".venv/.runtime", "dev", "SANDBOX=1", *ports)
+    port = free_port()
+    ports = f"SANDBOX_PORT={free_port()} UI_PORT={port}"
+    said = said_while_up(f"{as_here(snippet)} {ports}", port, tmp_path, stop=lambda process: stop(process, number))
+    assert said.startswith(f"Dagster UI: http://127.0.0.1:{port}\n")
+    assert [text for text in UNWANTED if text in said] == []
+
+
+@each
+def test_the_ui_starts_as_the_docs_say(snippet: Snippet, tmp_path: Path) -> None:
+    checkout(tmp_path)
+    home, port = tmp_path / "home", free_port()
+    home.mkdir()
+    line = as_here(snippet).replace("/a/folder", str(home))
+    line += f" UI_PORT={port}" if line.startswith("make") else f" -p {port}"
+    with running_sandbox() as sandbox:
+        api = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url}
+        said = said_while_up(line, port, tmp_path, stop=lambda process: os.killpg(process, signal.SIGTERM), **api)
+    assert "Traceback" not in said
+
+
+def checkout(folder: Path) -> None:
+    """What `make dev` needs of one, with this environment for `.venv`."""
+    shutil.copy(REPOSITORY / "workspace.yaml", folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "sessions_pipeline").symlink_to(REPOSITORY / "sessions_pipeline")
+
+
+def as_here(snippet: Snippet) -> str:
+    """The docs' line, where `make` finds its file and takes `.venv` as it is."""
+    makefile = shlex.quote(str(REPOSITORY / "Makefile"))
+    return snippet.text.replace("make ", f"make -f {makefile} -o .venv/.runtime ")
+
+
+def said_while_up(line: str, port: int, folder: Path, *, stop: Callable[[int], None], **variables: str) -> str:
+    """What a line prints that serves the UI on `port`, until it is stopped and all its processes are gone."""
+    log = folder / "log"
     # By themselves, not as a part of the make that runs the tests.
-    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "DAGSTER_"))}
+    alone["PATH"] = f"{Path(sys.executable).parent}:{alone['PATH']}"
     with log.open("w") as written:
         process = subprocess.Popen(
-            hearing_ctrl_c(*make),
-            cwd=tmp_path,
-            env=alone,
+            hearing_ctrl_c("bash", "-c", f"exec env {line}"),
+            cwd=folder,
+            env=alone | variables,
             stdout=written,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
         until(lambda: is_up(port), "the UI", log.read_text)
-        stop(process.pid, number)
+        stop(process.pid)
         process.wait(60)
         until(lambda: not is_there(process.pid), "the last process's end", log.read_text)
     finally:
         end(process, patience_seconds=0)
-    said = log.read_text()
-    assert said.startswith(f"Dagster UI: http://127.0.0.1:{port}\n")
-    unwanted = ("Segmentation fault", "Traceback", "SupersessionWarning", "Found a dagster", "another terminal")
-    assert [text for text in unwanted if text in said] == []
+    return log.read_text()
 
 
 def is_up(port: int) -> bool:

@@ -1,14 +1,22 @@
-"""`make demo` as a stranger runs it: a fresh clone, spaces in the path, and nothing of ours in the environment."""
+"""What a stranger types in a checkout: a fresh clone, spaces in the path, and nothing of ours in the environment."""
 
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sessions_pipeline_tests.scripts import load
+from sessions_pipeline_tests.snippets import Snippet, each, script, together
+
 REPOSITORY = Path(__file__).parents[2]
+
+# Of the suites, which run this test, a clone runs a few tests; all the rest of the commands is as it is.
+A_FEW = {"PYTEST_ADDOPTS": "-k 'test_docs or a_tick_of_the_hourly_schedule'"}
 
 pytestmark = pytest.mark.xdist_group("clone")
 # How this machine reaches a package index; all other variables go.
@@ -32,12 +40,69 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "PIP_USER": "1"}
 
 
-def test_the_demo_shows_costs_in_a_fresh_clone_the_first_time_and_the_second(clone: Path, bare: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def cached(bare: dict[str, str]) -> dict[str, str]:
+    """The same, with what uv and pip have loaded before, and uv told of pip's mirror: `make demo` must do without."""
+    caches = {"UV_CACHE_DIR": Path.home() / ".cache" / "uv", "PIP_CACHE_DIR": Path.home() / ".cache" / "pip"}
+    known = {name: os.environ.get(name, str(folder)) for name, folder in caches.items()}
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    return {**bare, **known, **load("tools/install.py").uv_environment(listed.stdout, {})}
+
+
+def run(line: str, clone: Path, environment: dict[str, str]) -> str:
+    """What a line prints in the clone; it must succeed."""
+    done = subprocess.run(
+        ["bash", "-euc", line], cwd=clone, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout
+
+
+@together
+def test_the_readmes_two_commands_run_in_a_fresh_clone(
+    snippets: list[Snippet], clone: Path, bare: dict[str, str], cached: dict[str, str]
+) -> None:
+    (block,) = [script(one) for one in snippets if one.language]
+    demo, test = block.splitlines()
+    assert {one.text for one in snippets if not one.language} == {demo, test}
     for _ in range(2):
-        done = subprocess.run(["make", "demo"], cwd=clone, env=bare, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Traceback" not in done.stdout + done.stderr
-        assert "US dollars" in done.stdout
-        assert str(clone / "data" / "demo") in done.stdout.replace("\n", "")
+        said = run(demo, clone, bare)
+        assert "US dollars" in said
+        assert str(clone / "data" / "demo") in said.replace("\n", "")
     assert sorted(path.name for path in clone.parent.iterdir()) == ["a clone"]
     assert list((clone / "data" / "demo" / "daily_cost_by_reference_dataset").glob("start_date=*/*.parquet"))
+    assert " passed" in run(test, clone, cached | A_FEW)
+
+
+@each
+def test_a_command_for_a_checkout_runs_in_a_clone(snippet: Snippet, clone: Path, cached: dict[str, str]) -> None:
+    path = f"{clone / '.venv' / 'bin'}:{cached['PATH']}"
+    run(snippet.text, clone, cached | A_FEW | {"PATH": path})
+    changed = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
+    ).stdout
+    assert changed == ""
+
+
+@pytest.fixture(scope="module")
+def python(clone: Path, cached: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with a pip of its own, and what the wheel needs from the lock; the variables that lead to it."""
+    folder = tmp_path_factory.mktemp("python") / "environment"
+    uv = shlex.quote(str(clone / ".venv" / "bin" / "uv"))
+    made = f"{uv} venv --quiet --seed --python {shlex.quote(sys.executable)} {folder}"
+    locked = f"{uv} pip install --quiet --python {folder}/bin/python --require-hashes -r requirements.lock"
+    run(f"{made} && {locked}", clone, cached)
+    return cached | {"PATH": f"{folder}/bin:{cached['PATH']}", "VIRTUAL_ENV": str(folder), "PIP_USER": "0"}
+
+
+@together
+def test_the_wheel_is_built_run_and_installed_by_the_docs_lines(
+    snippets: list[Snippet], clone: Path, python: dict[str, str]
+) -> None:
+    lines = list(dict.fromkeys(one.text for one in snippets))
+    lines.sort(key=lambda line: "uv build" not in line)
+    for line in lines:
+        run(line, clone, python)
+    read = "import apprise, duckdb, pandas, sessions_pipeline; print(sessions_pipeline.__file__)"
+    assert "site-packages" in run(f"cd / && python -c '{read}'", clone, python)

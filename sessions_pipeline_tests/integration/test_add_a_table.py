@@ -1,7 +1,7 @@
 """CONTRIBUTING's worked example, done for real in a copy: one file, one line and one test make a table."""
 
 import os
-import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from sessions_pipeline_tests.snippets import Snippet, each, snippets_of_heading, together
+
 ROOT = Path(__file__).parents[2]
-SECTION = (ROOT / "CONTRIBUTING.md").read_text().partition("## Add a table\n")[2].partition("\n## ")[0]
-MADE, LINE, TEST = re.findall(r"^```python\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
-# What the copy is asked to do: its own test passes, Dagster loads the definitions, and a day is derived and read.
+MADE, LINE, TEST = [
+    one.text for one in snippets_of_heading("CONTRIBUTING.md", "Add a table") if one.language == "python"
+]
+# What the copy is asked to do: its own test passes, Dagster loads the definitions, a day is derived, made again by the
+# page's commands, and read.
 USED = """
+import shlex
 import sys
 from pathlib import Path
 import sessions_pipeline
+from sessions_pipeline.cli import cli
 from sessions_pipeline.definitions import defs
+from sessions_pipeline.tables import EXPERIMENTS_BY_HOUR
 from sessions_pipeline_tests.builders import NOON, dataset, payload
 from sessions_pipeline_tests.days import ProcessedDay, fetched
 from sessions_pipeline_tests.unit import test_experiments_by_hour
@@ -28,6 +35,9 @@ columns = asset.metadata["dagster/column_schema"].columns
 print([one.asset_key.to_user_string() for one in asset.deps], [one.name for one in columns])
 day = ProcessedDay(Path(sys.argv[1]))
 day.read(fetched(payload(1, reference_dataset_id=dataset(1), start_time=NOON.isoformat())))
+Path(day.lake.uri(EXPERIMENTS_BY_HOUR, day.day)).unlink()
+for command in sys.argv[2:]:
+    cli.main([*shlex.split(command), "--from", str(day.day), "--to", str(day.day)], standalone_mode=False)
 print(sessions_pipeline.read("experiments_by_hour", root=sys.argv[1]).to_pylist())
 """
 
@@ -47,8 +57,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def run(copy: Path, *command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
+def run(copy: Path, *command: str, **variables: str) -> str:
+    # Nobody listens there.
+    nowhere = {"LANGSMITH_ENDPOINT": "http://127.0.0.1:9", "LANGSMITH_API_KEY": "key"}
+    environment = {**os.environ, **nowhere, **variables, "PYTHONPATH": str(copy)}
     done = subprocess.run(
         [sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True, check=False
     )
@@ -56,14 +68,23 @@ def run(copy: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read(copy: Path, tmp_path: Path) -> None:
-    said = run(copy, "-c", USED, str(tmp_path)).splitlines()
-    assert said[-2] == "['sessions'] ['hour', 'experiment_count']"
+@together
+def test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read(
+    snippets: list[Snippet], copy: Path, tmp_path: Path
+) -> None:
+    blocks = [one.text for one in snippets if one.language]
+    commands = [one.text for one in snippets if not one.language]
+    assert blocks == [MADE, LINE, TEST]
+    said = run(copy, "-c", USED, str(tmp_path), *commands, SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path)).splitlines()
+    assert "['sessions'] ['hour', 'experiment_count']" in said
     assert said[-1].startswith("[{'hour': 12, 'experiment_count': 1, 'start_date': ")
 
 
-def test_the_docs_and_the_view_are_generated(copy: Path) -> None:
-    run(copy, "docs/generate.py")
+@each
+def test_the_docs_and_the_view_are_generated(snippet: Snippet, copy: Path) -> None:
+    program, *arguments = shlex.split(snippet.text)
+    assert program == "python"
+    run(copy, *arguments)
     assert "\n## `experiments_by_hour`\n" in (copy / "docs" / "data-dictionary.md").read_text()
-    view = "CREATE OR REPLACE VIEW experiments_by_hour AS FROM days_of('experiments_by_hour');"
+    view = "CREATE OR REPLACE VIEW experiments_by_hour AS FROM query("
     assert view in (copy / "sessions_pipeline" / "outputs" / "lake.sql").read_text()

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
@@ -20,6 +21,7 @@ from sessions_pipeline.lake.s3 import open_bucket
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES
 from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.lake_rows import DAY, raw
+from sessions_pipeline_tests.snippets import Snippet, each
 
 
 @pytest.fixture
@@ -248,3 +250,14 @@ def test_other_tools_read_the_objects(lake: Lake, root: str, server: S3Server):
         connection.register("sessions", sessions)
         rows = connection.sql("SELECT payload, start_date FROM sessions ORDER BY payload").fetchall()
     assert rows == [("1", DAY), ("2", DAY), ("3", None)]
+
+
+@each
+def test_polars_reads_a_bucket_as_the_docs_say(
+    snippet: Snippet, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake.open(open_bucket("s3://bucket/prefix"), query={})
+    lake.replace(SESSIONS, DAY, SESSIONS.schema.empty_table(), {})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    assert eval(snippet.text, {"pl": pl}).collect().columns == [*SESSIONS.schema.names, "start_date"]

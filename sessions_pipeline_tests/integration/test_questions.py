@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
+import sessions_pipeline
 from sessions_pipeline.cli.runs import DEMO_ROOT
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.process_day import DayTask, process_day
@@ -31,15 +32,15 @@ from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_data
 from sessions_pipeline.validation.records import read_page
 from sessions_pipeline_tests.builders import table_of
 from sessions_pipeline_tests.days import RULES, fetched
+from sessions_pipeline_tests.snippets import Snippet, each
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(59, -1, -1)]
 JUDGED = date(2026, 11, 20)
 OCTOBER = date(2026, 10, 1), date(2026, 10, 31)
-ROOT = Path(__file__).parents[2]
-PAGE, README = (ROOT / "docs" / "reading.md").read_text(), (ROOT / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reading.md").read_text()
 QUESTION = re.compile(r"^\*\*(\S[^*]*\?)\*\*.*?^```sql\n(.*?)^```", re.MULTILINE | re.DOTALL)
-STATEMENTS = dict(QUESTION.findall(PAGE))
+QUESTIONS = {statement: question for question, statement in QUESTION.findall(PAGE)}
 
 Record = dict[str, Any]
 Answer = list[tuple[Any, ...]]
@@ -266,14 +267,14 @@ ANSWERS: dict[str, Callable[[Company], Answer]] = {
 }
 
 
-@pytest.mark.parametrize("question", STATEMENTS)
+@each
 def test_the_answer_equals_one_computed_independently(
-    question: str, made: tuple[Company, duckdb.DuckDBPyConnection]
+    snippet: Snippet, made: tuple[Company, duckdb.DuckDBPyConnection]
 ) -> None:
     company, connection = made
-    assert STATEMENTS[question].count(";") == 1
-    found = connection.sql(STATEMENTS[question]).fetchall()
-    expected = ANSWERS[question](company)
+    assert snippet.text.count(";") == 1
+    found = connection.sql(snippet.text).fetchall()
+    expected = ANSWERS[QUESTIONS[snippet.text]](company)
     assert len(found) == len(expected) > 0
     key = [index for index, value in enumerate(expected[0]) if isinstance(value, str)]
     found, expected = (sorted(rows, key=lambda row: [row[place] for place in key]) for rows in (found, expected))
@@ -283,10 +284,25 @@ def test_the_answer_equals_one_computed_independently(
 
 
 def test_every_question_has_an_answer() -> None:
-    assert list(STATEMENTS) == list(ANSWERS)
+    assert list(QUESTIONS.values()) == list(ANSWERS)
 
 
+@each
+def test_read_takes_two_days_and_goes_on_to_pandas(
+    snippet: Snippet, made: tuple[Company, duckdb.DuckDBPyConnection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company, connection = made
+    ((root,),) = connection.sql("SELECT getvariable('data_root')").fetchall()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", root)
+    asked = 'read("sessions", "2026-11-01", "2026-11-25")'
+    found = eval(snippet.text if snippet.text == asked else asked + snippet.text, {"read": sessions_pipeline.read})
+    assert len(found) == sum("2026-11-01" <= one["start_time"][:10] <= "2026-11-25" for one in company.records)
+
+
+@each
 def test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data(
+    snippet: Snippet,
     made: tuple[Company, duckdb.DuckDBPyConnection],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -298,8 +314,7 @@ def test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data(
     (tmp_path / DEMO_ROOT).symlink_to(root)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "pandas", None)  # which `make demo` does not install
-    (lines,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    exec(lines, {})
+    exec(snippet.text, {})
     shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     found = grouped(company.experiments(), company.name)
     assert {name: Decimal(cost) for name, cost in shown.items()} == {name: total(rows) for name, rows in found.items()}

@@ -1,17 +1,15 @@
 """docs/reading.md: every recipe runs, and the outputs shown are what it prints.
 
-`python -m sessions_pipeline_tests.integration.test_reading` writes the outputs into the page again.
+`python -c "from sessions_pipeline_tests.integration.test_reading import rewrite; rewrite()"` writes the outputs into
+the page again.
 """
 
 import contextlib
-import io
-import re
 import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
@@ -34,13 +32,14 @@ from sessions_pipeline.tables import (
 from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
 from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, table_of, uuid
 from sessions_pipeline_tests.days import day_of
+from sessions_pipeline_tests.recipes import outputs
+from sessions_pipeline_tests.snippets import Snippet, by_heading, snippets_of_heading
 
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
 FIRST = NOON.date()
 # A whole week, one without its last day, and a day of a third, on which nothing has a price.
 NUMBERS = [*range(13), 14]
 DAYS = [FIRST + timedelta(days=number) for number in NUMBERS]
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
 def sessions_of(number: int) -> list[dict[str, object]]:
@@ -98,20 +97,13 @@ def fill(root: Path) -> None:
     lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", named), {})
 
 
-def sections() -> dict[str, str]:
-    """The page's text by its second-level headings, in order."""
-    parts = re.split(r"^## (.+)\n", PAGE.read_text(), flags=re.MULTILINE)
-    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
-
-
-def outputs(section: str) -> Iterator[str]:
-    """What each block of a section prints; blocks share their names, as in a notebook."""
-    names: dict[str, object] = {}
-    for code, _ in BLOCK.findall(section):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, str(PAGE), "exec"), names)
-        yield "".join(f"{line.rstrip()}\n" for line in printed.getvalue().strip("\n").splitlines())
+def recipe(snippets: list[Snippet]) -> tuple[list[str], list[str]]:
+    """The Python of a section, and what the page says that each block prints; nothing, where no text follows."""
+    after = [*snippets[1:], None]
+    pairs = [(one.text, other) for one, other in zip(snippets, after, strict=True) if one.language == "python"]
+    return [code for code, _ in pairs], [
+        other.text if other is not None and other.language == "text" else "" for _, other in pairs
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -121,48 +113,65 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize(
-    "tool", ["In Python", "DuckDB", "Polars", "pandas", "PyArrow", pytest.param("Spark", marks=pytest.mark.long)]
-)
-def test_recipes_print_what_the_page_shows(tool: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if tool == "Spark":
-        pytest.importorskip("pyspark")
-        monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+@by_heading
+def test_recipes_print_what_the_page_shows(
+    snippets: list[Snippet], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(place)
-    section = sections()[tool]
-    assert list(outputs(section)) == [shown for _, shown in BLOCK.findall(section)]
+    blocks, shown = recipe(snippets)
+    assert list(outputs(blocks)) == shown
+
+
+@contextlib.contextmanager
+def lake_sql(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection in which lake.sql was run on the lake at `root`."""
+    with duckdb.connect() as connection:
+        connection.execute(f"SET VARIABLE data_root = '{root}'")
+        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
+        yield connection
 
 
 @pytest.fixture
 def lake(place: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
-        connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
-        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
+    with lake_sql(place / "data" / "demo") as connection:
         yield connection
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnection, table: Table) -> None:
-    if table is REFERENCE_DATASETS:
-        assert lake.sql("FROM file_of('reference_datasets')").columns == table.schema.names
-        return
-    if table is DAILY_COST_BY_PROJECT:
-        with pytest.raises(duckdb.IOException, match="No files found"):
-            lake.sql("FROM usage_of('daily_cost_by_project')").fetchall()
-        return
     partition = [] if table.partition is None else [table.partition]
     assert lake.sql(f"FROM {table.name}").columns == [*table.schema.names, *partition]
 
 
-def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path, place: Path) -> None:
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_table_that_is_newer_than_the_data_keeps_no_other_from_being_read(
+    table: Table, lake: duckdb.DuckDBPyConnection, place: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "lake"
+    root.mkdir()
+    for path in (place / "data" / "demo").iterdir():
+        if path.name != table.name:
+            (root / path.name).symlink_to(path)
+    with lake_sql(root) as connection:
+        described = f"DESCRIBE {table.name}"
+        assert connection.sql(described).fetchall() == lake.sql(described).fetchall()
+        for other in TABLES:
+            if other not in (table, DAILY_COST_BY_PROJECT):
+                count = f"SELECT count(*) FROM {other.name}"
+                assert connection.sql(count).fetchall() == lake.sql(count).fetchall()
+        if table in (JUDGE_COST_BY_EXPERIMENT, REFERENCE_DATASETS):
+            assert connection.sql(f"FROM {table.name}").fetchall() == []
+        else:
+            with pytest.raises(duckdb.InvalidInputException, match=f"{table.name} was never made; materialize it"):
+                connection.sql(f"SELECT count(*) FROM {table.name}").fetchall()
+
+
+def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path) -> None:
     row = {"id": uuid(1), "tenant_id": uuid(2), "is_exact": True, "read_at": NOON, "total_cost": "1.5"}
     costs = table_of("daily_cost_by_project", [row])
     Lake.open(str(tmp_path), query={}).replace(DAILY_COST_BY_PROJECT, FIRST, costs, {})
-    with duckdb.connect() as connection:
-        connection.execute(f"SET VARIABLE data_root = '{place}/data/demo'")
-        connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
-        connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
-        found = connection.sql("SELECT usage_date, total_cost FROM usage_of('daily_cost_by_project')").fetchall()
+    with lake_sql(tmp_path) as connection:
+        found = connection.sql("SELECT usage_date, total_cost FROM daily_cost_by_project").fetchall()
     assert found == [(FIRST, Decimal("1.5"))]
 
 
@@ -227,22 +236,13 @@ def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_pa
 
 
 def rewrite() -> None:
-    """Write what the recipes print into the page, for the tools that are installed."""
+    """Write what the recipes print into the page; Spark's are for who has it."""
     text = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         fill(Path(folder) / "data" / "demo")
-        for tool, section in sections().items():
-            if tool == "Spark" and not find_spec("pyspark"):
-                continue
-            printed = outputs(section)
-
-            def shown(match: re.Match[str], printed: Iterator[str] = printed) -> str:
-                output = next(printed)
-                return f"```python\n{match[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
-
-            text = text.replace(section, BLOCK.sub(shown, section))
+        for tool in ("In Python", "DuckDB", "Polars", "pandas", "PyArrow"):
+            blocks, shown = recipe(snippets_of_heading("docs/reading.md", tool))
+            for code, old, new in zip(blocks, shown, outputs(blocks), strict=True):
+                before = f"```python\n{code}```\n\n```text\n"
+                text = text.replace(f"{before}{old}```", f"{before}{new}```")
     PAGE.write_text(text)
-
-
-if __name__ == "__main__":
-    rewrite()

@@ -16,15 +16,18 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import TENANT, dataset, table_of
 from sessions_pipeline_tests.receiver import receiving
+from sessions_pipeline_tests.snippets import Snippet, together
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "alerts.md").read_text()
 [BUDGETS] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-BLOCKS = "".join(re.findall(r"```\w+\n.*?```", PAGE, re.DOTALL))
-COMMANDS = re.findall(r"\bsessions-pipeline ([a-z]+(?: --[a-z]+)*)", BLOCKS)
 
 
-def test_its_budgets_are_read_and_its_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@together
+def test_its_budgets_are_read_and_its_commands_run(
+    snippets: list[Snippet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = [line for one in snippets if one.language == "sh" for line in one.text.splitlines()]
     now, lake = datetime.now(UTC), Lake.open(str(tmp_path / "data"), query={})
     for day in (now.date() - timedelta(days=back) for back in range(31)):
         lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, DAILY_COST_BY_REFERENCE_DATASET.schema.empty_table(), {})
@@ -38,11 +41,24 @@ def test_its_budgets_are_read_and_its_commands_run(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", "data")
     with receiving() as receiver:
         monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", receiver.address)
-        for command in COMMANDS:
-            cli.main(command.split(), standalone_mode=False)
-        assert len(receiver.messages) == COMMANDS.count("doctor --notify")
-    assert {"budget --check", "doctor --fresh", "doctor --notify"} <= set(COMMANDS)
+        for command in commands:
+            program, *arguments = command.split()
+            assert program == "sessions-pipeline"
+            cli.main(arguments, standalone_mode=False)
+        assert len(receiver.messages) == sum("--notify" in command for command in commands)
     assert [budget.dataset for budget in load_budgets(Settings.load())] == [None, "support-answers"]
+
+
+@together
+def test_a_budget_for_an_attribute_is_written_as_the_page_says(snippets: list[Snippet], tmp_path: Path) -> None:
+    lines = ["[[budget]]", 'name = "main"', "limit = 1.0", 'period = "day"', *(one.text for one in snippets)]
+    (tmp_path / "budgets.toml").write_text("\n".join(lines))
+    settings = {
+        "SESSIONS_PIPELINE_BUDGETS": str(tmp_path / "budgets.toml"),
+        "SESSIONS_PIPELINE_ATTRIBUTES": "git.branch",
+    }
+    [budget] = load_budgets(Settings.model_validate(settings))
+    assert (budget.attribute, budget.value) == ("git.branch", "main")
 
 
 def test_its_addresses_are_apprises_and_its_extra_is_there() -> None:

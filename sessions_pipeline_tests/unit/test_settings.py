@@ -7,6 +7,7 @@ import pytest
 
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.settings import Settings, without_secrets
+from sessions_pipeline_tests.snippets import Snippet, each
 
 OURS = ("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_", "DAGSTER_", "AWS_")
 KEY = "lsv2_pt_0123456789abcdef"
@@ -121,3 +122,9 @@ def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_pa
         SettingError, match=r"^SESSIONS_PIPELINE_START_DATE: should be greater than or equal to 2000-01-01"
     ):
         Settings.load()
+
+
+@each
+def test_a_query_is_written_as_the_docs_say(snippet: Snippet, folder: Path) -> None:
+    (folder / ".env").write_text(f"SESSIONS_PIPELINE_QUERY={snippet.text}\n")
+    assert Settings.load().query == {"name_contains": "nightly"}

@@ -1,0 +1,264 @@
+"""Every snippet of the docs, and which test runs it.
+
+A snippet is a fenced block, or inline code with a space or a bracket in it. `RUN_BY` says which test runs which; such a
+function is decorated with `each`, `together` or `by_heading`, which hand it the snippets' own text. So what a test
+claims is what it gets, and `unit/test_snippets.py` fails for a snippet that no test claims.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`([^`]+)`")
+HEADING = re.compile(r"^##? (.+)$", re.MULTILINE)
+# The first cells of the troubleshooting page are messages, which `test_docs.py` looks up in the code.
+MESSAGES = re.compile(r"^\| `.*?` \|", re.MULTILINE)
+Test = TypeVar("Test", bound=Callable[..., None])
+
+# By test and page: fenced blocks by their first line, or all of a language below a heading; inline code as it stands.
+RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
+    "end_to_end/test_two_commands.py::test_the_readmes_two_commands_run_in_a_fresh_clone": {
+        "README.md": ("Two commands: console", "make demo"),
+        "CONTRIBUTING.md": ("make test",),
+        "docs/reading.md": ("make demo",),
+    },
+    "end_to_end/test_two_commands.py::test_a_command_for_a_checkout_runs_in_a_clone": {
+        "README.md": ("make help", "make setup", ".venv/bin/sessions-pipeline demo"),
+        "CONTRIBUTING.md": ("make setup", "make check", "make test-e2e", "make lock", "mypy --strict"),
+    },
+    "end_to_end/test_two_commands.py::test_the_wheel_is_built_run_and_installed_by_the_docs_lines": {
+        "README.md": (
+            ".venv/bin/uv build --wheel",
+            ".venv/bin/uvx --from dist/sessions_pipeline-0.1.0-py3-none-any.whl sessions-pipeline demo",
+            "pip install 'dist/sessions_pipeline-0.1.0-py3-none-any.whl[pandas]'",
+            ".venv/bin/pip install pandas",
+        ),
+        "docs/alerts.md": ("pip install 'dist/sessions_pipeline-0.1.0-py3-none-any.whl[notify]'",),
+        "docs/reading.md": ("pip install duckdb",),
+    },
+    "end_to_end/test_container.py::test_the_image_is_built_and_shows_the_demo": {
+        "README.md": (
+            (
+                "docker build -f deploy/Dockerfile -t sessions-pipeline . "
+                "&& docker run --rm sessions-pipeline sessions-pipeline demo"
+            ),
+        ),
+    },
+    "end_to_end/test_container.py::test_a_command_for_an_upgrade_runs_in_the_image": {
+        "docs/deploy.md": ("dagster instance migrate",),
+    },
+    "contract/test_deploy_commands.py::test_the_commands_of_a_deployment_name_what_its_files_hold": {
+        "docs/deploy.md": ("Compose: console", "Kubernetes: console", "docker compose … up --detach", "helm upgrade …"),
+    },
+    "end_to_end/test_terminal.py::test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly": {
+        "README.md": ("make dev SANDBOX=1",),
+    },
+    "end_to_end/test_terminal.py::test_the_ui_starts_as_the_docs_say": {
+        "README.md": ("make dev", "DAGSTER_HOME=/a/folder dagster dev -m sessions_pipeline.definitions"),
+        "docs/deploy.md": ("make dev",),
+        "docs/settings.md": ("make dev",),
+    },
+    "end_to_end/test_shell_snippets.py::test_a_workspace_is_read_by_the_readmes_lines": {
+        "README.md": ("Your own workspace: sh", "Your own workspace: console"),
+    },
+    "end_to_end/test_shell_snippets.py::test_a_command_runs_in_that_workspace": {
+        "README.md": (
+            "--select judge_cost_by_experiment",
+            "materialize --from DAY --to DAY",
+            "export focus --month MONTH --output FILE",
+        ),
+        "CONTRIBUTING.md": ("materialize --select sessions",),
+        "docs/api-versions.md": ("sessions-pipeline doctor --probe",),
+        "docs/reading.md": (
+            "sessions-pipeline materialize --from 2026-11-25 --to 2026-11-25 --select judge_cost_by_experiment",
+            "sessions-pipeline export focus --month 2026-10 --output october.parquet",
+            "doctor --probe",
+        ),
+        "docs/troubleshooting.md": ("sessions-pipeline doctor", "materialize … --select"),
+        "docs/what-this-number-is.md": ("materialize … --select judge_cost_by_experiment",),
+    },
+    "end_to_end/test_shell_snippets.py::test_the_line_for_cron_asks_the_probe_only_when_nothing_is_fresh": {
+        "docs/alerts.md": ("When nothing runs: cron",),
+    },
+    "end_to_end/test_shell_snippets.py::test_a_bucket_is_examined_with_the_docs_lines": {
+        "docs/object-storage.md": ("The data in a bucket: console",),
+    },
+    "end_to_end/test_readers.py::test_spark_prints_what_the_page_shows": {
+        "docs/reading.md": ("Spark: python", "Spark: text"),
+    },
+    "end_to_end/test_readers.py::test_duckdbs_command_line_has_the_views": {
+        "docs/reading.md": (
+            ('duckdb -cmd "SET VARIABLE data_root = \'data/demo\'" -cmd ".read sessions_pipeline/outputs/lake.sql"'),
+        ),
+    },
+    "end_to_end/test_readers.py::test_duckdb_reads_a_bucket": {
+        "docs/object-storage.md": ("Read it: python",),
+    },
+    "integration/test_lake_s3.py::test_polars_reads_a_bucket_as_the_docs_say": {
+        "docs/object-storage.md": (
+            'pl.scan_parquet("s3://bucket/prefix/sessions/*/*.parquet", hive_partitioning=True)',
+        ),
+    },
+    "integration/test_reading.py::test_recipes_print_what_the_page_shows": {
+        "docs/reading.md": tuple(
+            f"{tool}: {language}"
+            for tool in ("In Python", "DuckDB", "Polars", "pandas", "PyArrow")
+            for language in ("python", "text")
+        ),
+    },
+    "integration/test_questions.py::test_the_answer_equals_one_computed_independently": {
+        "docs/reading.md": ("DuckDB: sql",),
+    },
+    "integration/test_questions.py::test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data": {
+        "README.md": ("Reading the data: python",),
+    },
+    "integration/test_questions.py::test_read_takes_two_days_and_goes_on_to_pandas": {
+        "README.md": (".to_pandas()",),
+        "docs/reading.md": ('read("sessions", "2026-11-01", "2026-11-25")', ".to_pandas()"),
+    },
+    "integration/test_add_a_table.py::test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read": {
+        "CONTRIBUTING.md": (
+            "Add a table: python",
+            "materialize --select experiments_by_hour",
+        ),
+    },
+    "integration/test_add_a_table.py::test_the_docs_and_the_view_are_generated": {
+        "CONTRIBUTING.md": ("python docs/generate.py",),
+        "docs/data-dictionary.md": ("python docs/generate.py",),
+    },
+    "unit/test_alerts_page.py::test_its_budgets_are_read_and_its_commands_run": {
+        "docs/alerts.md": (
+            "Budgets: toml",
+            "Budgets: sh",
+            "sessions-pipeline doctor --notify",
+            "sessions-pipeline doctor --fresh",
+        ),
+    },
+    "unit/test_alerts_page.py::test_a_budget_for_an_attribute_is_written_as_the_page_says": {
+        "docs/alerts.md": ('attribute = "git.branch"', 'value = "main"'),
+    },
+    "unit/test_settings.py::test_a_query_is_written_as_the_docs_say": {
+        "docs/settings.md": ('{"name_contains": "nightly"}',),
+    },
+    "unit/test_snippets.py::test_what_is_not_run_is_possible": {
+        "CONTRIBUTING.md": ("apt-get install chromium",),
+        "docs/performance.md": ("make bench FULL=1",),
+    },
+}
+# What the test that claims it examines without running it, and why.
+NOT_RUN = {
+    "docs/deploy.md": {
+        "Compose: console": "there is no Docker engine where the tests run; the Compose file fits its specification",
+        "Kubernetes: console": "there is no cluster; the values are taken by Dagster and by Kubernetes' own models",
+        "docker compose … up --detach": "the same as above, in short",
+        "helm upgrade …": "the same as above, in short",
+    },
+    "CONTRIBUTING.md": {"apt-get install chromium": "it changes the machine; `.ci/run` installs that package"},
+    "docs/performance.md": {"make bench FULL=1": "it takes hours; the same program takes these options"},
+}
+# Inline code with a space or a bracket that is nothing to run: types, messages, parts of requests and formulas.
+NO_CODE = {
+    "docs/api-versions.md": ("GET /api/v1/sessions", "GET /api/v2/sessions", "can't be told", "n / 50"),
+    "docs/data-dictionary.md": ("total_cost: is negative (-0.0012)", "field: what is wrong"),
+    "docs/faults.md": ("items: null", "kill -9"),
+    "docs/reading.md": ("decimal(38, 18)",),
+}
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A piece of a page that a reader may copy; `language` is empty for inline code."""
+
+    page: str
+    heading: str
+    language: str
+    text: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `RUN_BY` may call it."""
+        if not self.language:
+            return (self.text,)
+        return (self.text.partition("\n")[0], f"{self.heading}: {self.language}")
+
+    def __str__(self) -> str:
+        return f"{self.page}: {self.names[0]}"
+
+
+@cache
+def snippets() -> tuple[Snippet, ...]:
+    """Those of all pages, in their order."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return tuple(snippet for page in pages for snippet in _of(page))
+
+
+def snippets_of_heading(page: str, heading: str) -> list[Snippet]:
+    """Those below a heading of the second level, in their order."""
+    return [snippet for snippet in snippets() if (snippet.page, snippet.heading) == (page, heading)]
+
+
+def claims(snippet: Snippet) -> list[str]:
+    """The tests that run it: one, if all is well."""
+    return [test for test, pages in RUN_BY.items() if set(snippet.names) & set(pages.get(snippet.page, ()))]
+
+
+def each(test: Test) -> Test:
+    """Run the test for each of its snippets; what stands on two pages counts once."""
+    mine = {snippet.text: snippet for snippet in _claimed_by(test)}
+    return pytest.mark.parametrize("snippet", mine.values(), ids=[one.names[0] for one in mine.values()])(test)
+
+
+def together(test: Test) -> Test:
+    """Run the test with the list of its snippets."""
+    return pytest.mark.parametrize("snippets", [_claimed_by(test)], ids=["all"])(test)
+
+
+def by_heading(test: Test) -> Test:
+    """Run the test for each heading, with the list of the snippets below it."""
+    mine = _claimed_by(test)
+    headings = dict.fromkeys((snippet.page, snippet.heading) for snippet in mine)
+    lists = [[one for one in mine if (one.page, one.heading) == heading] for heading in headings]
+    return pytest.mark.parametrize("snippets", lists, ids=[heading for _, heading in headings])(test)
+
+
+def script(snippet: Snippet) -> str:
+    """A console's lines without their prompts, as a shell takes them; any other text as it is."""
+    return re.sub(r"^\$ ", "", snippet.text, flags=re.MULTILINE) if snippet.language == "console" else snippet.text
+
+
+def _claimed_by(test: Callable[..., None]) -> list[Snippet]:
+    path = test.__module__.removeprefix(f"{__package__}.").replace(".", "/")
+    found = [snippet for snippet in snippets() if claims(snippet) == [f"{path}.py::{test.__name__}"]]
+    assert found, f"{test.__name__} claims no snippet"
+    return found
+
+
+def _of(page: Path) -> Iterator[Snippet]:
+    text, name = page.read_text(), str(page.relative_to(ROOT))
+    heads = [(match.start(), match[1]) for match in HEADING.finditer(FENCE.sub(_blank, text))]
+
+    def heading(place: int) -> str:
+        return [head for start, head in heads if start <= place][-1]
+
+    for match in FENCE.finditer(text):
+        yield Snippet(name, heading(match.start()), match[1], match[2])
+    prose = FENCE.sub(_blank, text)
+    if page.name == "troubleshooting.md":
+        prose = MESSAGES.sub(_blank, prose)
+    seen = set[str]()
+    for match in INLINE.finditer(prose):
+        code = " ".join(match[1].split())
+        if re.search(r"[ (]", code) and code not in seen and code not in NO_CODE.get(name, ()):
+            seen.add(code)
+            yield Snippet(name, heading(match.start()), "", code)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return re.sub(r"[^\n]", " ", match[0])

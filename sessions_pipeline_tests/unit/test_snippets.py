@@ -1,0 +1,74 @@
+"""Nothing in the docs that a reader may copy is left without a test that runs it."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from sessions_pipeline.cli import cli
+from sessions_pipeline_tests.snippets import NO_CODE, NOT_RUN, ROOT, RUN_BY, Snippet, claims, each, snippets
+
+DECORATORS = {"each", "together", "by_heading"}
+MOST_NOT_RUN = 6
+# Options of other programs than ours, and our own as inline code.
+OPTION = re.compile(r"`(--[a-z-]+)`")
+
+
+def hands_out_snippets(test: str) -> bool:
+    """Whether there is such a test, and it is given its snippets."""
+    file, _, name = test.partition("::")
+    tree = ast.parse((Path(__file__).parents[1] / file).read_text())
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    return any(ast.unparse(decorator) in DECORATORS for node in found for decorator in node.decorator_list)
+
+
+@pytest.mark.parametrize("snippet", snippets(), ids=str)
+def test_a_snippet_is_run_by_one_test(snippet: Snippet) -> None:
+    tests = claims(snippet)
+    assert len(tests) == 1, f"{snippet}: name the test that runs it in sessions_pipeline_tests/snippets.py, not {tests}"
+
+
+@pytest.mark.parametrize("test", RUN_BY)
+def test_a_test_that_claims_snippets_is_handed_them(test: str) -> None:
+    assert hands_out_snippets(test)
+
+
+def test_nothing_is_claimed_that_the_docs_no_longer_say() -> None:
+    named = {(page, name) for pages in (*RUN_BY.values(), NOT_RUN) for page, names in pages.items() for name in names}
+    assert named - {(snippet.page, name) for snippet in snippets() for name in snippet.names} == set()
+    texts = {page: (ROOT / page).read_text() for page in NO_CODE}
+    assert [name for page, names in NO_CODE.items() for name in names if f"`{name}`" not in texts[page]] == []
+
+
+def test_only_a_few_are_not_run_for_a_reason() -> None:
+    reasons = [reason for page in NOT_RUN.values() for reason in page.values()]
+    assert all(reasons)
+    assert len(reasons) <= MOST_NOT_RUN
+
+
+@each
+def test_what_is_not_run_is_possible(snippet: Snippet) -> None:
+    program, verb, *rest = snippet.text.split()
+    if program == "apt-get":
+        assert re.search(rf"missing\+=\({rest[0]}\b", (ROOT / ".ci" / "run").read_text())
+        return
+    dry = subprocess.run(["make", "-n", verb, *rest], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    _python, script, *options = dry.splitlines()[-1].split()
+    usage = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert options
+    assert all(option in usage.stdout for option in options)
+
+
+def test_every_option_in_the_text_is_one_of_the_command() -> None:
+    commands: list[click.Command] = [cli]
+    for command in commands:
+        commands += command.commands.values() if isinstance(command, click.Group) else ()
+    options = {name for command in commands for parameter in command.params for name in parameter.opts}
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {option for page in pages for option in OPTION.findall(page.read_text())}
+    assert len(named) > 3
+    assert named <= {*options, "--help"}
