@@ -125,7 +125,7 @@ def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
     (home.parent / "budgets.toml").touch()
     (home.parent / "raw_sessions" / f"start_date={TODAY}").mkdir(parents=True)
     port = free_port()
-    ports = f"SANDBOX_PORT={free_port()} UI_PORT={port}"
+    ports = f"UI_PORT={port}"
     said = said_while_up(f"{as_here(snippet)} {ports}", port, tmp_path, stop=lambda process: stop(process, number))
     assert said.startswith(f"Dagster UI: http://127.0.0.1:{port}\n")
     assert [text for text in UNWANTED if text in said] == []
