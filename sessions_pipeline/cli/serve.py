@@ -26,14 +26,13 @@ QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
 @click.command(epilog="Example: sessions-pipeline ui --demo")
 @click.option("--demo", "on_demo", is_flag=True, help="Show what `demo` has written, and serve its API.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, metavar="PORT", help="Port of the UI.")
-def ui(*, on_demo: bool, port: int) -> None:
+def ui(*, on_demo: bool, port: int) -> int:
     """Open the Dagster UI, with its schedules and sensors.
 
     On 127.0.0.1, until Ctrl-C. Dagster's own folder is DAGSTER_HOME; without that, .dagster is made here.
     """
     if on_demo:
-        _show_demo(port)
-        return
+        return _show_demo(port)
     settings = load_settings()
     for name in ("settings", "credentials"):
         CHECKS[name](settings)
@@ -43,10 +42,10 @@ def ui(*, on_demo: bool, port: int) -> None:
     home.mkdir(parents=True, exist_ok=True)
     if not (file := instance_file(str(home))).exists():
         shutil.copyfile(SHIPPED, file)
-    _run_dagster(port, Path(), program_variables({"DAGSTER_HOME": str(home)}))
+    return _run_dagster(port, Path(), program_variables({"DAGSTER_HOME": str(home)}))
 
 
-def _show_demo(port: int) -> None:
+def _show_demo(port: int) -> int:
     from sessions_pipeline.lake.lake import Lake
     from sessions_pipeline.sandbox import running_sandbox
     from sessions_pipeline.tables import RAW_SESSIONS
@@ -56,10 +55,11 @@ def _show_demo(port: int) -> None:
     with running_sandbox() as url:
         variables = demo_variables(url, days[0])
         # In a folder without an `.env`: what leads to another workspace must not get into these data.
-        _run_dagster(port, Path(variables["DAGSTER_HOME"]), program_variables(variables, alone=True))
+        return _run_dagster(port, Path(variables["DAGSTER_HOME"]), program_variables(variables, alone=True))
 
 
-def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> None:
+def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
+    """Until it ends; its exit status, which is 0 when it was stopped."""
     from sessions_pipeline.orchestration import SHIPPED
 
     with _free(port), socket.socket() as free:
@@ -72,8 +72,7 @@ def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, lambda *_: None)
     with subprocess.Popen(command, cwd=folder, env=variables) as dagster:  # noqa: S603 - our own words
         signal.signal(signal.SIGTERM, lambda *_: dagster.terminate())
-        if dagster.wait():
-            raise SessionsPipelineError("Dagster did not start, or broke; it says why above")
+        return dagster.wait()
 
 
 @click.command(epilog="Example: sessions-pipeline sandbox --port 8123")

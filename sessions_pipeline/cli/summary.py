@@ -83,11 +83,8 @@ def print_summary(
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
-    for said in (*_closing(sums, made, last), *_budget_lines(statuses)):
+    for said in (*_closing(lake, sums, made, last), *_budget_lines(statuses)):
         echo(said, indent=INDENT)
-    if tables.JUDGE_COST_BY_EXPERIMENT.name in made and not days:
-        in_all = Spent.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))
-        echo(f"Judges of {plural(in_all.measured, 'experiment')} so far, exactly: {_dollars(in_all.judges)}")
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
@@ -177,11 +174,7 @@ def _judges(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _dollars(cost: Decimal | None) -> str:
-    return f"{exact(cost) or 'unknown'} US dollars"
-
-
-def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]], last: date) -> Iterator[str]:
+def _closing(lake: Lake, sums: Mapping[str, Any], made: Mapping[str, Sequence[date]], last: date) -> Iterator[str]:
     """The counts and the cost; of a table that this run did not make, nothing is known."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
@@ -190,6 +183,10 @@ def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]], last: 
         sessions = f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} ({experiments})"
         yield f"{sessions}, {plural(sums['rejected'], 'rejected record')}"
     if sums["experiments"] is None:
+        if tables.JUDGE_COST_BY_EXPERIMENT.name in made:
+            so_far = Spent.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))
+            cost = f"{exact(so_far.judges) or 'unknown'} US dollars"
+            yield f"Judges of {plural(so_far.measured, 'experiment')} so far, exactly: {cost}"
         return
     cost = f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars"
     if not sums["judges_measured"]:
