@@ -69,6 +69,7 @@ def test_the_readmes_two_commands_run_in_a_fresh_clone(
     for _ in range(2):
         said = run(demo, clone, bare)
         assert "US dollars" in said
+        assert "\nThe last 30 of the 60 days:\n" in said
         assert str(clone / "data" / "demo") in said.replace("\n", "")
     assert sorted(path.name for path in clone.parent.iterdir()) == ["a clone"]
     assert list((clone / "data" / "demo" / "daily_cost_by_reference_dataset").glob("start_date=*/*.parquet"))

@@ -99,4 +99,5 @@ def test_the_wheel_holds_no_advice_that_needs_a_checkout(
         check=False,
     )
     assert done.returncode == status
+    assert ("\nDagster  sessions-pipeline ui --demo  " in done.stdout) == (command[0] == "demo")
     assert re.search(r"\bmake (check|demo|dev|report|setup|test)", done.stdout + done.stderr) is None

@@ -213,6 +213,16 @@ def test_the_doctor_says_when_the_clock_is_off_by_more_than_a_minute(run: Run, s
     assert ("this machine's clock is" in line) == (status == 1)
 
 
+def test_a_run_that_went_well_has_nothing_to_complain_of(run: Run) -> None:
+    told = run("materialize", *_days(0))
+    assert (told.status, told.err) == (0, "")
+    assert told.out.endswith("\nDagster  this run is in no history: DAGSTER_HOME is not set\n")
+    as_json = run("materialize", *_days(0), "--json")
+    assert (as_json.status, as_json.err) == (0, "")
+    assert "DAGSTER_HOME" not in as_json.out
+    assert json.loads(as_json.out)["days"] == 1
+
+
 def test_a_run_waits_for_the_lock_of_dagsters_database(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -510,12 +520,6 @@ def test_wrong_usage_is_one_line_in_one_style(run: Run, arguments: tuple[str, ..
     assert "Input" not in result.err
 
 
-@pytest.mark.parametrize("command", ["sandbox", "ui"])
-def test_a_taken_port_is_one_line(run: Run, command: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        _complains(run(command, "--port", str(taken.getsockname()[1])), 1, "choose another with --port")
-
-
 # In the place of Dagster: what it is given, and whether the API that it is given answers.
 DAGSTER = """
 import json, os, sys, urllib.request
@@ -547,6 +551,13 @@ def given(
     yield lambda: json.loads((folder / "given").read_text())
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("command", ["sandbox", "ui"])
+@pytest.mark.usefixtures("given")
+def test_a_taken_port_is_one_line(run: Run, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        _complains(run(command, "--port", str(taken.getsockname()[1])), 1, "choose another with --port")
 
 
 def test_the_ui_of_the_demo_is_given_its_api_and_nothing_that_leads_to_another_workspace(
