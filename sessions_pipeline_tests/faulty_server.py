@@ -32,7 +32,7 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from sessions_pipeline.langsmith.versions import DATASETS
+from sessions_pipeline.langsmith.api_versions import DATASETS
 from sessions_pipeline.sandbox import KEY, Api, serving
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery

@@ -99,7 +99,9 @@ FAULTS = (
     ),
     Fault("validation/types", 'raise ValueError("is negative")', "return exact", f"{UNIT}validate"),
     Fault("langsmith/redaction", '"\\\\" in payload or ', "", f"{UNIT}redaction"),
-    Fault("langsmith/versions", '[] if items == "null" else read_page', "read_page", f"{UNIT}second_version", "null"),
+    Fault(
+        "langsmith/api_versions", '[] if items == "null" else read_page', "read_page", f"{UNIT}second_version", "null"
+    ),
     Fault("langsmith/throttle", "self._slots / 2", "self._slots / 1", f"{UNIT}throttle"),
     Fault("langsmith/throttle", "max(self._paused_until, until)", "until", f"{UNIT}throttle"),
     Fault(
@@ -111,7 +113,7 @@ FAULTS = (
     ),
     Fault(
         "langsmith/transport",
-        "len(body) > self._limits.most_bytes",
+        "len(body) > self._most_bytes",
         "len(body) > 9**20",
         f"{INTEGRATION}client",
         "unpacks",

@@ -24,7 +24,6 @@ from sessions_pipeline.langsmith.page import (
     Ask,
     Page,
     Piece,
-    identity,
     sort_keys,
 )
 from sessions_pipeline.langsmith.query import batches, is_uuid
@@ -65,7 +64,7 @@ class Walk:
             PagingError: the page is not sorted, or the walk does not get on.
         """
         undated_key = UNDATED_FIRST if self.lowest >= UNDATED_FIRST else UNDATED_LAST
-        is_end = page.next_cursor is None
+        is_end = not page.next_cursor
         piece = Piece.of(page.records, self._pages, undated_key=undated_key, is_end=is_end)
         placed = list(zip(map(_name, page.records), sort_keys(page.records, undated_key), strict=True))
         if self._pages:
@@ -79,10 +78,10 @@ class Walk:
                 "The API ends its list of sessions with a page that was read already; nothing was replaced"
             )
         self._before = piece.first or TOP
-        if page.next_cursor is None:
-            self.is_ended, self.lowest = True, LIST_END
-        else:
+        if page.next_cursor:
             self._go_on(page.next_cursor)
+        else:
+            self.is_ended, self.lowest = True, LIST_END
         return piece
 
     def breaks(self, low: int) -> set[str]:
@@ -133,8 +132,8 @@ SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
 class CursorReader:
     """Asks for the pages that prove a window complete, newest first, with the undated sessions that it comes upon.
 
-    Drive `read()`: it yields an `Ask` and expects its `Page`. `received` grows by the records of the pages that hold
-    data; `frontier` is the start time, in microseconds, above which everything in the window is proven and read.
+    Drive `read()`: it yields an `Ask` and expects its `Page`. `frontier` is the start time, in microseconds, above
+    which everything in the window is proven, and was on pages with stats.
     """
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int = MOST_PAGES) -> None:
@@ -144,7 +143,6 @@ class CursorReader:
         """
         self.start_us = start_us
         self.frontier = TOP
-        self.received: list[Record] = []
         self._end_us = end_us
         self._most_pages = most_pages
         self._main = Walk(Ask(max(page_size, SMALLEST_PAGE)), most_pages=most_pages)
@@ -163,7 +161,6 @@ class CursorReader:
                 self._pieces.append(following.take(page))
                 following.forget(self.frontier)
                 self._full = max(self._full, len(page.records))
-                self.received += page.records if following is self._main else ()
                 self._advance()
                 if len(self._walks) == 1 and not self._is_done:
                     self._begin_another()
@@ -242,6 +239,4 @@ class CursorReader:
         for some in batches(ids):
             walk = Walk(self._main.ask._replace(cursor=None, ids=some), most_pages=self._most_pages)
             while not walk.is_ended:
-                page = yield walk.ask
-                walk.take(page)
-                self.received += [record for record in page.records if identity(record) in some]
+                walk.take((yield walk.ask))

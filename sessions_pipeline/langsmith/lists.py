@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from sessions_pipeline.errors import PagingError
+from sessions_pipeline.langsmith.api_versions import DATASETS
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity
 from sessions_pipeline.langsmith.query import SessionsQuery, batches
-from sessions_pipeline.langsmith.versions import DATASETS, SECOND
 from sessions_pipeline.validation.records import Record
 
 # 100,000 datasets, or sessions with runs since the last look: more than any workspace has, so the list has no end.
@@ -29,7 +29,7 @@ def session_pages(
     def fetch(offset: int, cursor: str | None) -> Page:
         return client.fetch(query.model_copy(update={"offset": offset}), workspace=workspace, cursor=cursor)
 
-    return _pages(fetch, lambda: client.version is SECOND, query.offset, cursor)
+    return _pages(fetch, query.offset, cursor)
 
 
 def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None) -> list[Record]:
@@ -48,7 +48,7 @@ def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequenc
         return [record for some in batches(ids) for record in fetch(0, some).records]
     before: dict[str, Record] = {}
     for _ in range(TRIES):
-        pages = [page.records for _, page in _pages(lambda offset, _: fetch(offset), lambda: False)]
+        pages = [page.records for _, page in _pages(lambda offset, _: fetch(offset))]
         found = {identity(record): record for page in pages for record in page}
         # A change between two answers may hide a dataset from both, but hardly the same one from two readings.
         if len(pages[0]) == len(found) < DATASETS_PER_PAGE or found.keys() == before.keys():
@@ -58,7 +58,7 @@ def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequenc
 
 
 def _pages(
-    fetch: Callable[[int, str | None], Page], by_cursor: Callable[[], bool], offset: int = 0, cursor: str | None = None
+    fetch: Callable[[int, str | None], Page], offset: int = 0, cursor: str | None = None
 ) -> Iterator[tuple[int, Page]]:
     """Pages with their offsets, each by where the one before ends or by its cursor, until one says that it is the last.
 
@@ -72,6 +72,6 @@ def _pages(
         before = page.records
         yield offset, page
         offset, cursor = offset + len(page.records), page.next_cursor
-        if cursor is None and (by_cursor() or not page.records or page.total == offset):
+        if cursor == "" or (cursor is None and (not page.records or page.total == offset)):
             return
     raise PagingError(f"The API's list did not end after {MOST_PAGES} pages; nothing was replaced")

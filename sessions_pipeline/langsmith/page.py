@@ -12,8 +12,10 @@ That a page lies at the list's end it can't say itself: a short page may be a se
 """
 
 import json
-from collections.abc import Generator, Sequence
-from datetime import datetime
+from collections.abc import Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sessions_pipeline.errors import PagingError
@@ -23,12 +25,16 @@ from sessions_pipeline.validation.types import parse_timestamp
 UNDATED_FIRST = 2**62  # sort key of a session without a start time where the server sorts them first
 UNDATED_LAST = -(2**62)  # and where it sorts them last
 LIST_END = UNDATED_LAST - 1
+# Of a list's length; a number of more digits is none.
+MOST_DIGITS = 15
 
 
 class Ask(NamedTuple):
     """A page wanted now: by `offset` in version 1, by `cursor` in version 2, where `ids` are the only ones wanted.
 
-    `ahead` is what will probably be wanted next. A cursor is taken by the API with the same other values only.
+    A page with stats is read for its sessions; one without them, which costs the API little, only tells where in the
+    list something lies. `ahead` is what will probably be wanted next. A cursor is taken by the API with the same other
+    values only.
     """
 
     limit: int
@@ -42,17 +48,38 @@ class Ask(NamedTuple):
 class Page(NamedTuple):
     """An answer: the records in the API's order, without what is private.
 
-    `total` is what `X-Pagination-Total` says, None where it is absent; `next_cursor` asks for the next page, None at
-    the list's end and in version 1; `server_time` is the server's, where it tells, and `clock_error_seconds` by how
-    much this machine's clock differs from it at least; `sunset` is this version's announced end.
+    `next_cursor` asks for the next page: it is empty at the list's end, and None in version 1, which has none. What the
+    `headers` say, in any case, is None where it is absent or can't be read.
     """
 
     records: Sequence[Record]
-    total: int | None = None
     next_cursor: str | None = None
-    server_time: datetime | None = None
-    clock_error_seconds: float = 0.0
-    sunset: datetime | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def total(self) -> int | None:
+        """The list's length."""
+        total = self.headers.get("x-pagination-total", "")
+        return int(total) if total.isdecimal() and len(total) <= MOST_DIGITS else None
+
+    @property
+    def server_time(self) -> datetime | None:
+        """When the server answered, by its clock, UTC."""
+        return http_date(self.headers.get("date", ""))
+
+    @property
+    def sunset(self) -> datetime | None:
+        """The announced end of this version of the API."""
+        return http_date(self.headers.get("sunset", ""))
+
+
+def http_date(value: str) -> datetime | None:
+    """An HTTP date, aware UTC; None if it is not one."""
+    try:
+        parsed = parsedate_to_datetime(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 class Piece(NamedTuple):

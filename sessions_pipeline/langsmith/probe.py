@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 
 from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
 from sessions_pipeline.langsmith.activity import CHEAPEST_STATS, read_judges, runs_that_judge
+from sessions_pipeline.langsmith.api_versions import DATASETS, V1, V2
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
-from sessions_pipeline.langsmith.versions import DATASETS, FIRST, SECOND
 from sessions_pipeline.validation.records import Record
 
 MOST_REQUESTS, MOST_SECONDS = 30, 90.0
@@ -113,7 +113,7 @@ def _datasets(api: _Api) -> tuple[bool, str]:
 
 def _cursor(api: _Api) -> tuple[bool, str]:
     first = api.page(limit=1)
-    _some(first.next_cursor is not None, "")
+    _some(bool(first.next_cursor), "")
     second = api.page(first.next_cursor, limit=1).records
     return bool(second) and identity(second[0]) != identity(first.records[0]), "another page"
 
@@ -140,19 +140,19 @@ BOTH: Mapping[str, _Question] = {
     "run times come with stats_select": partial(_run_times, include_stats=True, stats_select=CHEAPEST_STATS),
     "run times come without stats": _run_times,
 }
-FIRST_ALONE: Mapping[str, _Question] = {
+V1_ALONE: Mapping[str, _Question] = {
     "equal start times keep their order": _ties,
     "an empty page lies behind the end": _behind_the_end,
     "X-Pagination-Total counts the list": _total,
     "datasets can be listed": _datasets,
 }
-QUESTIONS = (("v1", FIRST, {**BOTH, **FIRST_ALONE}), ("v2", SECOND, {"a cursor leads on": _cursor, **BOTH}))
+QUESTIONS = (("v1", V1, {**BOTH, **V1_ALONE}), ("v2", V2, {"a cursor leads on": _cursor, **BOTH}))
 
 
 def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[Finding]:
     """Each assumption with what was seen of it, in some 30 requests at most, retries not counted."""
     client.throttle.end_within(MOST_SECONDS)
-    for version, client.version, questions in QUESTIONS:
+    for version, client.api_version, questions in QUESTIONS:
         api = _Api(client, workspace, project)
         for assumption, question in questions.items():
             holds: bool | None

@@ -19,6 +19,7 @@ from sessions_pipeline.settings import first_problem
 IDS_PER_REQUEST = 50
 
 Uuids = tuple[UUID, ...]
+Parameters = list[tuple[str, str]]
 
 
 def batches(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -86,17 +87,22 @@ class SessionsQuery(BaseModel):
     stats_select: Annotated[tuple[str, ...] | None, Field(description="Compute only these stats")] = None
     stats_filter: Annotated[str | None, Field(description="Count only runs that match this filter")] = None
 
-    def to_parameters(self) -> list[tuple[str, str]]:
+    def to_parameters(self) -> Parameters:
         """The pairs to send, arrays as repeated pairs, sorting and paging always explicit.
 
         Other parameters are sent where they differ from the schema's default.
         """
-        sent = {"sort_by", "sort_by_desc", "offset", "limit", *self.model_dump(exclude_defaults=True)}
-        dumped = self.model_dump(mode="json", include=sent, exclude_none=True)
-        arrays = {name: value if isinstance(value, list) else [value] for name, value in dumped.items()}
-        return [(name, _spell(value)) for name, values in arrays.items() for value in values]
+        sent = self.model_dump(mode="json", exclude_none=True)
+        arrays = {name: value if isinstance(value, list) else [value] for name, value in sent.items()}
+        return [
+            (name, str(value).lower() if isinstance(value, bool) else str(value))
+            for name, values in arrays.items()
+            if name in ALWAYS_SENT or values != [type(self).model_fields[name].default]
+            for value in values
+        ]
 
 
+ALWAYS_SENT = {"sort_by", "sort_by_desc", "offset", "limit"}
 # Paging, sorting and stats are the pipeline's.
 OURS = "sort_by sort_by_desc sort_by_feedback_key sort_by_feedback_source offset limit include_stats stats_start_time"
 NARROWING = frozenset(SessionsQuery.model_fields) - frozenset(OURS.split())
@@ -117,7 +123,3 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
         return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)
     except ValidationError as error:
         raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(first_problem(error))) from None
-
-
-def _spell(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -17,7 +17,6 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.langsmith.versions import SECOND
 from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
@@ -120,19 +119,19 @@ def newest(held: Record, received: Record) -> Record:
 def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
     """Answer the reader's asks, and hand out days as they are proven. `fetch` is called in the executor's threads."""
     in_flight: dict[Ask, Future[Page]] = {}
-    steps, page = reader.read(), None
+    steps = reader.read()
     try:
-        while True:
-            try:
-                ask = next(steps) if page is None else steps.send(page)
-            except StopIteration:
-                break
-            finally:
-                days.add(reader.received)
-                reader.received.clear()
-            yield from days.close(reader.frontier)
+        ask = next(steps, None)
+        while ask is not None:
             page = _answer(ask, in_flight, lambda one: executor.submit(fetch, one))
             days.requests += 1
+            if ask.include_stats:
+                days.add(page.records)
+            try:
+                ask = steps.send(page)
+            except StopIteration:
+                ask = None
+            yield from days.close(reader.frontier)
     finally:
         for future in in_flight.values():
             future.cancel()
@@ -170,7 +169,7 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_DAYS_WAIT
 
 
 # Timestamps and daily partitions bear a minute.
-CLOCK_TOLERANCE_SECONDS = 60
+CLOCK_TOLERANCE = timedelta(seconds=60)
 
 
 class Source(Protocol):
@@ -206,15 +205,16 @@ class ApiSource:
 
     def _days(self, first: date, last: date) -> Iterator[FetchedDay]:
         # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.
-        began, opening = self.client.clock(), Ask(max(self.page_size, SMALLEST_PAGE))
-        opened = {opening: self._fetch(opening)}
-        fetched_at = self._fetched_at(began, opened[opening])
+        opening = Ask(max(self.page_size, SMALLEST_PAGE))
+        began, page, ended = self.client.clock(), self._fetch(opening), self.client.clock()
+        opened = {opening: page}
+        fetched_at = self._fetched_at(began, page.server_time, ended)
         assembler = DayAssembler(first, last, workspace=self.workspace, fetched_at=fetched_at)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), self.page_size
         reader: Reader = (
-            CursorReader(start_us=start_us, end_us=end_us, page_size=size)
-            if self.client.version is SECOND
-            else WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
+            WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
+            if page.next_cursor is None
+            else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
         yield from run(reader, lambda ask: opened.pop(ask, None) or self._fetch(ask), self.executor, assembler)
 
@@ -224,10 +224,12 @@ class ApiSource:
         values = {"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats, **order, **only}
         return self.client.fetch(self.query.model_copy(update=values), workspace=self.workspace, cursor=ask.cursor)
 
-    def _fetched_at(self, began: datetime, page: Page) -> datetime:
+    def _fetched_at(self, began: datetime, server_time: datetime | None, ended: datetime) -> datetime:
         """When the reading began by this machine's clock; by the server's, with a warning, where that is far off."""
-        off = page.clock_error_seconds
-        if page.server_time is None or off <= CLOCK_TOLERANCE_SECONDS:
+        off = max(began - server_time, server_time - ended) if server_time else timedelta(0)
+        if server_time is None or off <= CLOCK_TOLERANCE:
             return began
-        self.client.warn(f"This machine's clock is {off:.0f} s off the API's, whose time is taken; set it")
-        return page.server_time
+        self.client.warn(
+            f"This machine's clock is {off.total_seconds():.0f} s off the API's, whose time is taken; set it"
+        )
+        return server_time

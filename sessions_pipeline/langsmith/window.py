@@ -34,15 +34,14 @@ SETTLE_TRIES = 5
 class WindowReader:
     """Asks for the pages that prove a window complete, newest first, and the undated sessions beside it.
 
-    Drive `read()`: it yields an `Ask` and expects its `Page`. `received` grows by the records of the pages that hold
-    data; `frontier` is the start time, in microseconds, above which everything in the window is proven.
+    Drive `read()`: it yields an `Ask` and expects its `Page`. `frontier` is the start time, in microseconds, above
+    which everything in the window is proven, and was on pages with stats.
     """
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:
         """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch."""
         self.start_us = start_us
         self.frontier = end_us - 1
-        self.received: list[Record] = []
         self._end_us = end_us
         self._limit = max(page_size, SMALLEST_PAGE)
         self._in_flight = in_flight
@@ -142,7 +141,6 @@ class WindowReader:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
         self._page = {identity(record): record for record in page.records}
-        self.received += page.records
         if count:
             self._offsets.inside = max(self._offsets.inside, offset + count - 1)
             if offset == 0 and all(record.undated for record in page.records):
