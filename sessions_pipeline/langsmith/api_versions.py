@@ -142,7 +142,12 @@ class Endpoint(NamedTuple):
 ARRAY = "a complete JSON array"
 V1 = Endpoint("/api/v1/sessions", ARRAY, lambda body: (read_page(body), None))
 V2 = Endpoint("/api/v2/sessions", "a complete JSON object with items and next_cursor", read_v2_page, v2_parameters)
-DATASETS = Endpoint("/api/v1/datasets", ARRAY, V1.read)
+DATASETS = Endpoint(
+    "/api/v1/datasets",
+    ARRAY,
+    V1.read,
+    lambda query, _cursor: [pair for pair in query.to_parameters() if pair[0] in ("id", "offset", "limit")],
+)
 
 
 def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:

@@ -6,6 +6,7 @@ Path, parameters and bodies are the API version's; which version that is, is dec
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from typing import Self
 
 import stamina
@@ -113,8 +114,15 @@ class SessionsClient:
             if text not in self.warnings:
                 self.warnings.append(text)
 
-    def fetch(self, query: SessionsQuery, *, workspace: str | None = None, cursor: str | None = None) -> Page:
-        """One page of sessions, of `workspace` or of the one that the key belongs to. Thread-safe.
+    def fetch(
+        self,
+        query: SessionsQuery,
+        *,
+        workspace: str | None = None,
+        cursor: str | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> Page:
+        """One page of sessions, or of another list, of `workspace` or of the one that the key belongs to. Thread-safe.
 
         `cursor` is the `next_cursor` of the page before, where the version has cursors.
 
@@ -123,37 +131,28 @@ class SessionsClient:
             UsageError: the version does not have what the query asks for.
         """
 
-        def ask(version: Endpoint) -> Page:
-            return self.get_page(version, version.parameters(query, cursor), workspace)
+        def ask(endpoint: Endpoint) -> Page:
+            pairs, failures = endpoint.parameters(query, cursor), count(1)
+            return self._retry(
+                lambda error: self._may_retry(error, next(failures)), self._attempt, endpoint, pairs, workspace
+            )
 
-        if self.api_version is None:
+        if self.api_version is None and endpoint is None:
             with self._deciding:
                 if self.api_version is None:
                     self.api_version, page, said = decide(ask)
                     # What version 1 has warned of before it was given up concerns nobody.
                     self.warnings[:] = [said] if said else self.warnings
                     return page
-        return ask(self.api_version)
+        return ask(endpoint or self.api_version or V1)
 
-    def get_page(self, endpoint: Endpoint, parameters: Parameters, workspace: str | None) -> Page:
-        """One page of an endpoint's list, without what is private. Thread-safe.
-
-        Raises:
-            ApiError: no usable answer, after retries where they could help; the subclass says what kind.
-        """
-        failures = 0
-
-        def may_retry(error: Exception) -> bool:
-            nonlocal failures
-            failures += 1
-            if not isinstance(error, TransientError) or self.throttle.is_closed:
-                return False
-            if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
-                raise self.throttle.too_late("leaves no time to ask again")
-            is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
-            return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
-
-        return self._retry(may_retry, self._attempt, endpoint, parameters, workspace)
+    def _may_retry(self, error: Exception, failures: int) -> bool:
+        if not isinstance(error, TransientError) or self.throttle.is_closed:
+            return False
+        if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
+            raise self.throttle.too_late("leaves no time to ask again")
+        is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
+        return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 
     def _attempt(self, endpoint: Endpoint, parameters: Parameters, workspace: str | None) -> Page:
         with self.throttle.slot(workspace):

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID, uuid4
 
 from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
-from sessions_pipeline.langsmith.activity import CHEAPEST_STATS, read_judges, runs_that_judge
 from sessions_pipeline.langsmith.api_versions import DATASETS, V1, V2
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.lists import CHEAPEST_STATS, read_judges, runs_that_judge
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
 from sessions_pipeline.validation.records import Record
@@ -25,7 +25,7 @@ BEYOND_ANY_LIST = 10_000_000
 class Finding(NamedTuple):
     """An assumption about a version of the API, whether it holds (None: it can't be told), and what was seen."""
 
-    version: str
+    api_version: str
     assumption: str
     holds: bool | None
     seen: str
@@ -107,7 +107,7 @@ def _judges(api: _Api) -> tuple[bool, str]:
 
 
 def _datasets(api: _Api) -> tuple[bool, str]:
-    page = api.client.get_page(DATASETS, [("offset", "0"), ("limit", "1")], api.workspace)
+    page = api.client.fetch(SessionsQuery(limit=1), workspace=api.workspace, endpoint=DATASETS)
     return True, "without a total" if page.total is None else "with a total"
 
 
