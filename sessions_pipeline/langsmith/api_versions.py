@@ -20,7 +20,7 @@ import msgspec
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.page import Page
-from sessions_pipeline.langsmith.query import Parameters, SessionSortableColumns, SessionsQuery
+from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
 from sessions_pipeline.validation.json_text import split_object
 from sessions_pipeline.validation.records import Record, read_page
 
@@ -110,7 +110,7 @@ def v2_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
     """
     if query.offset and cursor is None:
         raise UsageError("version 2 of the API has no offset; narrow the list instead, such as by name")
-    if query.sort_by is SessionSortableColumns.runs_count:
+    if query.sort_by == "runs_count":
         raise UsageError("version 2 of the API does not sort by runs_count; choose another order")
     pairs: Parameters = []
     for name, value in query.to_parameters():

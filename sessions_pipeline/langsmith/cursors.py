@@ -52,7 +52,6 @@ class Walk:
         self.begins: set[str] = set()
         self._most_pages = most_pages
         self._pages = 0
-        self._cursors: set[str] = set()
         self._at_lowest: set[str] = set()
         self._idle = 0
         self._before = TOP  # the first key of the page before
@@ -106,14 +105,11 @@ class Walk:
         return gets_on
 
     def _go_on(self, cursor: str) -> None:
-        if cursor in self._cursors:
-            raise PagingError("The API's cursor leads back to a page that was read already; nothing was replaced")
         if self._idle > TRIES or self._pages > self._most_pages:
             raise PagingError(
                 f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
                 f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
             )
-        self._cursors.add(cursor)
         self.ask = self.ask._replace(cursor=cursor)
 
 

@@ -20,7 +20,7 @@ from sessions_pipeline.errors import PagingError, RefusedError, UsageError
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery, batches, is_uuid
+from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
@@ -140,7 +140,7 @@ def _pages_from(
     client: SessionsClient, query: SessionsQuery, workspace: str | None, place: Place
 ) -> tuple[Iterator[tuple[int, Page]], Place]:
     """The list's pages, each with its offset, from one on that holds what stood at the place, or something before."""
-    order = {"sort_by": SessionSortableColumns.last_run_start_time, "sort_by_desc": True, "include_stats": True}
+    order = {"sort_by": "last_run_start_time", "sort_by_desc": True, "include_stats": True}
     back = 0
     while True:
         offset = max(0, place.offset - back)

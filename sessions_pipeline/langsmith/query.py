@@ -6,8 +6,7 @@ Source of the rules: `sessions.openapi.yaml`, operation `read_tracer_sessions_ap
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -36,24 +35,10 @@ def is_uuid(text: str) -> bool:
     return True
 
 
-class SessionSortableColumns(StrEnum):
-    """What the API can sort by."""
-
-    name = "name"
-    start_time = "start_time"
-    last_run_start_time = "last_run_start_time"
-    latency_p50 = "latency_p50"
-    latency_p99 = "latency_p99"
-    error_rate = "error_rate"
-    feedback = "feedback"
-    runs_count = "runs_count"
-
-
-class FeedbackSourceParam(StrEnum):
-    """Where the feedback to sort by comes from."""
-
-    session = "session"
-    run = "run"
+SortableColumn = Literal[
+    "name", "start_time", "last_run_start_time", "latency_p50", "latency_p99", "error_rate", "feedback", "runs_count"
+]
+FeedbackSource = Literal["session", "run"]
 
 
 class SessionsQuery(BaseModel):
@@ -67,12 +52,12 @@ class SessionsQuery(BaseModel):
     name: Annotated[str | None, Field(description="Only the session of exactly this name")] = None
     name_contains: Annotated[str | None, Field(description="Only sessions whose name contains this")] = None
     dataset_version: Annotated[str | None, Field(description="Only experiments on this dataset version")] = None
-    sort_by: Annotated[SessionSortableColumns, Field(description="What to sort by")] = SessionSortableColumns.start_time
+    sort_by: Annotated[SortableColumn, Field(description="What to sort by")] = "start_time"
     sort_by_desc: Annotated[bool, Field(description="Largest or newest first")] = True
     metadata: Annotated[str | None, Field(description="Only sessions with this metadata, a JSON object")] = None
     sort_by_feedback_key: Annotated[str | None, Field(description="Feedback key, with sort_by=feedback")] = None
     sort_by_feedback_source: Annotated[
-        FeedbackSourceParam | None, Field(description="Feedback source, with sort_by=feedback")
+        FeedbackSource | None, Field(description="Feedback source, with sort_by=feedback")
     ] = None
     offset: Annotated[int, Field(ge=0, description="How many sessions to skip")] = 0
     limit: Annotated[int, Field(ge=1, le=100, description="Most sessions to return")] = 100

@@ -16,7 +16,7 @@ from sessions_pipeline.days import day_of_us, day_start_us
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
@@ -220,7 +220,7 @@ class ApiSource:
 
     def _fetch(self, ask: Ask) -> Page:
         only = {"id": tuple(map(UUID, ask.ids))} if ask.ids else {}
-        order = {"sort_by": SessionSortableColumns.start_time, "sort_by_desc": True}
+        order = {"sort_by": "start_time", "sort_by_desc": True}
         values = {"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats, **order, **only}
         return self.client.fetch(self.query.model_copy(update=values), workspace=self.workspace, cursor=ask.cursor)
 
