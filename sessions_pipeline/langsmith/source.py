@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
-from sessions_pipeline.days import day_of_us, day_start_us
+from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
@@ -49,25 +50,25 @@ class DayAssembler:
 
     def add(self, records: Iterable[Record]) -> None:
         """Take records; those of days outside the window, or handed out already, are passed over."""
-        start_us, end_us = day_start_us(self._first), day_start_us(self._next + timedelta(days=1))
-        for record in records:
-            if record.start_us is None:
-                self._days[None].add(record)
-            elif start_us <= record.start_us < end_us:
-                self._days[day_of_us(record.start_us)].add(record)
+        # A page is sorted, so it is some runs of one day each.
+        for number, some in groupby(records, lambda one: None if one.start_us is None else one.start_us // DAY_US):
+            day = None if number is None else day_of_us(number * DAY_US)
+            if day is None or self._first <= day <= self._next:
+                self._days[day].add(some)
 
-    def close(self, frontier_us: int) -> Iterator[FetchedDay]:
-        """The days that lie wholly above the frontier and were not handed out yet."""
+    def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[FetchedDay]:
+        """The days that lie wholly above the frontier and were not handed out yet.
+
+        `is_over`: the whole window is read, so the sessions without a day come behind them.
+        """
+        days: list[date | None] = []
         while self._next >= self._first and day_start_us(self._next) > frontier_us:
-            day = self._next
+            days.append(self._next)
             self._next -= timedelta(days=1)
-            yield self.hand_out(day)
-
-    def hand_out(self, day: date | None) -> FetchedDay:
-        """A day of which nothing is missing; None when the whole reading is over: the sessions without a day."""
-        sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
-        self.requests = 0
-        return FetchedDay(day, self._workspace, self._fetched_at, sessions.rows(), sessions.received, requests)
+        for day in [*days, None] if is_over else days:
+            sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
+            self.requests = 0
+            yield FetchedDay(day, self._workspace, self._fetched_at, sessions.rows(), sessions.received, requests)
 
 
 class _Sessions:
@@ -81,13 +82,14 @@ class _Sessions:
         self._names: set[str] = set()  # of those that are packed
         self._again: dict[str, Record] = {}  # those of them that came once more
 
-    def add(self, record: Record) -> None:
-        self.received += 1
-        self._bytes += len(record.payload)
-        name = identity(record)
-        held = self._again if name in self._names else self._latest
-        held[name] = newest(held[name], record) if name in held else record
-        if len(self._latest) == 2 * PART or self._bytes > MOST_BYTES:
+    def add(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.received += 1
+            self._bytes += len(record.payload)
+            name = identity(record)
+            held = self._again if name in self._names else self._latest
+            held[name] = newest(held[name], record) if name in held else record
+        if len(self._latest) >= 2 * PART or self._bytes > MOST_BYTES:
             # Pages overlap, so what comes again is most often among the latest.
             self._pack([*self._latest][:-PAGE])
 
@@ -135,8 +137,7 @@ def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: 
     finally:
         for future in in_flight.values():
             future.cancel()
-    yield from days.close(reader.start_us - 1)
-    yield days.hand_out(None)
+    yield from days.close(reader.start_us - 1, is_over=True)
 
 
 def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask], Future[Page]]) -> Page:
