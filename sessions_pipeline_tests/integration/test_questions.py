@@ -31,6 +31,7 @@ from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_data
 from sessions_pipeline.validation.records import read_page
 from sessions_pipeline_tests.builders import table_of
 from sessions_pipeline_tests.days import RULES, fetched
+from sessions_pipeline_tests.faulty_server import sound
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(59, -1, -1)]
@@ -59,7 +60,7 @@ class Company:
     """What the sandbox says, and a lake made of it."""
 
     def __init__(self, root: Path) -> None:
-        api = Api(CompanyData(NOW, broken=False), NOW)
+        api = Api(sound(CompanyData(NOW)), NOW)
         self.records: list[Record] = []
         self.judged: dict[str, Decimal | None] = {}
         lake, texts = Lake.open(str(root), query={}), {}
