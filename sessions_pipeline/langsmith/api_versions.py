@@ -100,6 +100,7 @@ def _object(texts: Mapping[str, str]) -> str:
 
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}
 _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
+_SPELT_ANEW = ("offset", "sort_by_desc", "reference_free")
 
 
 def v2_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
@@ -112,18 +113,13 @@ def v2_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
         raise UsageError("version 2 of the API has no offset; narrow the list instead, such as by name")
     if query.sort_by == "runs_count":
         raise UsageError("version 2 of the API does not sort by runs_count; choose another order")
-    pairs: Parameters = []
-    for name, value in query.to_parameters():
-        match name:
-            case "offset":
-                continue
-            case "sort_by_desc":
-                pairs.append(("sort_order", "desc" if query.sort_by_desc else "asc"))
-            case "reference_free":
-                kinds = ("PROJECT", "AGENT") if query.reference_free else ("EXPERIMENT",)
-                pairs += [("type", kind) for kind in kinds]
-            case _:
-                pairs.append((_RENAMED.get(name, name), value.upper() if name in _IN_CAPITALS else value))
+    kinds = {None: (), True: ("PROJECT", "AGENT"), False: ("EXPERIMENT",)}[query.reference_free]
+    pairs = [
+        (_RENAMED.get(name, name), value.upper() if name in _IN_CAPITALS else value)
+        for name, value in query.to_parameters()
+        if name not in _SPELT_ANEW
+    ]
+    pairs += [("sort_order", "desc" if query.sort_by_desc else "asc"), *(("type", kind) for kind in kinds)]
     return pairs if cursor is None else [*pairs, ("cursor", cursor)]
 
 

@@ -3,20 +3,19 @@
 All this rests on the schema, on other clients and on the embedded API; see docs/api-versions.md.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeAlias
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
 from sessions_pipeline.langsmith.api_versions import DATASETS, V1, V2
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import CHEAPEST_STATS, read_judges, runs_that_judge
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.validation.validate import validate
 
 MOST_REQUESTS, MOST_SECONDS = 30, 90.0
 BEYOND_ANY_LIST = 10_000_000
@@ -90,19 +89,19 @@ def _run_times(api: _Api, **values: Any) -> tuple[bool, str]:
 
 
 def _filter(api: _Api) -> tuple[bool, str]:
-    busy = [record for record in api.newest.records if _value(record, "run_count") and is_uuid(identity(record))]
+    busy = [row["id"] for row in _rows(api.newest) if row["run_count"]]
     _some(bool(busy), "")
-    only: dict[str, Any] = {"id": (UUID(identity(busy[0])),), "stats_filter": runs_that_judge(uuid4().hex)}
-    found = api.page(include_stats=True, stats_select=CHEAPEST_STATS, **only).records
-    runs = _value(found[0], "run_count") if found else None
+    only: dict[str, Any] = {"id": busy[:1], "stats_filter": runs_that_judge(uuid4().hex)}
+    found = _rows(api.page(include_stats=True, stats_select=CHEAPEST_STATS, **only))
+    runs = found[0]["run_count"] if found else None
     return runs == 0, "0 runs" if runs == 0 else "no count" if runs is None else "ignored"
 
 
 def _judges(api: _Api) -> tuple[bool, str]:
-    names = [_value(one, "name") for one in api.newest.records if _value(one, "reference_dataset_id")][:2]
+    names = [row["name"] for row in _rows(api.newest) if row["reference_dataset_id"]][:2]
     if names and read_judges(api.client, api.project, workspace=api.workspace) is None:
         raise UntoldError("no such project")
-    found = (read_judges(api.client, api.project, workspace=api.workspace, experiment=str(name)) for name in names)
+    found = (read_judges(api.client, api.project, workspace=api.workspace, experiment=name) for name in names)
     return True, _some(any(one and one["run_count"] for one in found), "found")
 
 
@@ -124,11 +123,8 @@ def _some(is_there: bool, seen: str) -> str:
     return seen
 
 
-def _value(record: Record, name: str) -> Any:
-    try:
-        return json.loads(record.payload, parse_int=float)[name]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+def _rows(page: Page) -> list[dict[str, Any]]:
+    return list(validate([record.payload for record in page.records]).sessions.to_pylist())
 
 
 _Question: TypeAlias = Callable[[_Api], tuple[bool, str]]
