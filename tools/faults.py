@@ -40,7 +40,7 @@ FAULTS = (
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
     Fault("langsmith/lists", "days=31", "days=30", f"{UNIT}days"),
     Fault("langsmith/lists", "<= REACH", "< REACH", f"{UNIT}days"),
-    Fault("days", "days=start_us // _DAY_US", "days=(start_us - 1) // _DAY_US", f"{UNIT}days"),
+    Fault("days", "days=start_us // DAY_US", "days=(start_us - 1) // DAY_US", f"{UNIT}days"),
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
         "orchestration/measured",

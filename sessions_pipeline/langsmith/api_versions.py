@@ -124,23 +124,20 @@ def v2_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
 
 
 class Endpoint(NamedTuple):
-    """A list of the API: its `path`, what its `page` is in words, how that is `read`, and how it is asked for.
+    """A list of the API: its `path`, how a page of it is `read`, and how it is asked for.
 
     `read` gives the records and the next page's cursor (see `Page`), `parameters` takes a query and a cursor.
     """
 
     path: str
-    page: str
     read: Callable[[bytes], tuple[list[Record], str | None]]
     parameters: Callable[[SessionsQuery, str | None], Parameters] = lambda query, _cursor: query.to_parameters()
 
 
-ARRAY = "a complete JSON array"
-V1 = Endpoint("/api/v1/sessions", ARRAY, lambda body: (read_page(body), None))
-V2 = Endpoint("/api/v2/sessions", "a complete JSON object with items and next_cursor", read_v2_page, v2_parameters)
+V1 = Endpoint("/api/v1/sessions", lambda body: (read_page(body), None))
+V2 = Endpoint("/api/v2/sessions", read_v2_page, v2_parameters)
 DATASETS = Endpoint(
     "/api/v1/datasets",
-    ARRAY,
     V1.read,
     lambda query, _cursor: [pair for pair in query.to_parameters() if pair[0] in ("id", "offset", "limit")],
 )

@@ -165,7 +165,7 @@ class SessionsClient:
         except ValueError:
             kind = self._auth.clean(headers.get("content-type", "no content type"))
             raise BadBodyError(
-                f"{self._auth.host}{endpoint.path} answered with something else than {endpoint.page} "
+                f"{self._auth.host}{endpoint.path} answered with something else than a complete JSON page "
                 f"({len(body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if it stays"
             ) from None
         self._answered = True
