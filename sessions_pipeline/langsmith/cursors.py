@@ -77,10 +77,14 @@ class Walk:
                 "The API ends its list of sessions with a page that was read already; nothing was replaced"
             )
         self._before = piece.first or TOP
-        if page.next_cursor:
-            self._go_on(page.next_cursor)
-        else:
+        if not page.next_cursor:
             self.is_ended, self.lowest = True, LIST_END
+        elif self._idle > TRIES or self._pages > self._most_pages:
+            raise PagingError(
+                f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
+                f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
+            )
+        self.ask = self.ask._replace(cursor=page.next_cursor)
         return piece
 
     def breaks(self, low: int) -> set[str]:
@@ -103,14 +107,6 @@ class Walk:
                 self._at_lowest.add(name)
                 gets_on = True
         return gets_on
-
-    def _go_on(self, cursor: str) -> None:
-        if self._idle > TRIES or self._pages > self._most_pages:
-            raise PagingError(
-                f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
-                f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
-            )
-        self.ask = self.ask._replace(cursor=cursor)
 
 
 def _name(record: Record) -> str:
