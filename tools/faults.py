@@ -113,8 +113,8 @@ FAULTS = (
     ),
     Fault(
         "langsmith/transport",
-        "len(body) > self._most_bytes",
-        "len(body) > 9**20",
+        "response.is_success and len(body) > most:",
+        "response.is_success and len(body) > 9**20:",
         f"{INTEGRATION}client",
         "unpacks",
     ),
