@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin
 
 import click
 from pydantic import ValidationError
@@ -51,7 +50,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     flag = f"--{name.replace('_', '-')}"
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
     is_repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
-    members = [str(one.value) for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) for one in kind]
+    members = [one for kind in (field.annotation, *kinds) if get_origin(kind) is Literal for one in get_args(kind)]
     default = f"  [default: {str(field.default).lower()}]" if field.default else ""
     choices = f": {', '.join(members)}" if members else ""
     said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"

@@ -25,8 +25,8 @@ from sessions_pipeline.lake.commits import Made, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.langsmith.activity import REACH, is_within_reach, read_judges, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import KEYS_OWN

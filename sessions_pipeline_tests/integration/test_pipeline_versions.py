@@ -212,7 +212,7 @@ def test_a_body_that_is_no_page_of_version_2_is_one_line_without_the_key(body: b
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (Fault("same_cursor", times=None), "leads back"),
+        (Fault("same_cursor", times=None), "brought nothing new"),
         (Fault("ignore_offset", times=None), "read already"),
         (Fault("unsorted", times=None), "did not sort"),
     ],

@@ -29,7 +29,7 @@ def probed(url: str, project: str = PROJECT) -> Told:
     with SessionsClient.from_settings(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
-    told: Told = {f"{one.version} {one.assumption}": (one.holds, one.seen) for one in found}
+    told: Told = {f"{one.api_version} {one.assumption}": (one.holds, one.seen) for one in found}
     assert len(told) == len(found) == sum(len(questions) for *_, questions in QUESTIONS)
     return told
 
@@ -221,7 +221,7 @@ def test_no_more_is_asked_once_thirty_requests_are_spent(sandbox: Sandbox) -> No
         client.requests = MOST_REQUESTS - 1  # as after a server that had to be asked again and again
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
     assert (found[0].holds, found[1].holds, found[1].seen) == (True, None, "not asked")
-    assert {one.holds for one in found if one.version == "v2"} == {None}
+    assert {one.holds for one in found if one.api_version == "v2"} == {None}
 
 
 def test_without_a_judge_project_it_can_not_be_told_whether_judges_are_found(sandbox: Sandbox) -> None:
