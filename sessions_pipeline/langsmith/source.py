@@ -24,7 +24,9 @@ from sessions_pipeline.validation.rows import PART, Rows
 
 # Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
 # and with 1,000 sessions a day not more than 6 MB.
-MOST_DAYS_WAITING = 4
+MOST_DAYS_WAITING = 2
+# What is beyond these bytes of a day waits compressed: some 1,400 sessions.
+WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
 MOST_BYTES = 16 * 1024 * 1024
 PAGE = 100
@@ -100,7 +102,7 @@ class _Sessions:
         for part in self._packed.parts(drain=True) if self._again else ():
             held = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
             rows.add(sent([newest(one, self._again.get(identity(one), one)) for one in held]))
-        return Rows(SENT, rows.in_order("session_id", drain=True))
+        return Rows(SENT, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
     def _pack(self, names: Sequence[str]) -> None:
         for first in range(0, len(names), PART):
