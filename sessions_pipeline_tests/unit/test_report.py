@@ -155,39 +155,92 @@ def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
     names = {dataset(1): "golden", dataset(2): "support", dataset(3): "search"}
     html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1"), names=names))
     text = words(html)
-    moved = text[text.index("Up:") :]
+    moved = text[text.index("golden rose") :]
     assert moved.startswith(
-        "Up: golden +$10.00 (new); search +$1.00 (new). Down: support \N{MINUS SIGN}$30.00 (none now)."
+        "golden rose by $10.00 (new). Also up: search +$1.00 (new). support fell by $30.00 (none now)."
     )
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "cause"),
+    ("before", "now", "said"),
     [
-        ({"opus": "1", "haiku": "9"}, {"opus": "20", "haiku": "5"}, ("models", "opus", 19)),
-        ({"opus": "5", "haiku": "5"}, {"opus": "12", "haiku": "13"}, ("models", "haiku", 8)),
-        # Equal parts, something that is always the same, and what is not stated explain nothing.
-        ({"opus": "5", "haiku": "5"}, {"opus": "12.5", "haiku": "12.5"}, None),
-        ({"opus": "10"}, {"opus": "25"}, None),
-        ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, None),
+        # More than all of it, with what offsets it: one by its name, several together.
+        (
+            {"opus": "1", "haiku": "9"},
+            {"opus": "20", "haiku": "5"},
+            "rose by $15.00: model opus +$19.00, haiku -$4.00.",
+        ),
+        (
+            {"opus": "1", "haiku": "5", "gpt": "4"},
+            {"opus": "20", "haiku": "3", "gpt": "2"},
+            "rose by $15.00: model opus +$19.00, others -$4.00.",
+        ),
+        # Two causes, the second of them also where it is less than others that offset it; a small one is not named.
+        (
+            {"opus": "5", "haiku": "5"},
+            {"opus": "12", "haiku": "13"},
+            "rose by $15.00: model haiku +$8.00, opus +$7.00.",
+        ),
+        (
+            {"opus": "5", "haiku": "5", "gpt": "5"},
+            {"opus": "12", "haiku": "12", "gpt": "6"},
+            "rose by $15.00: model haiku +$7.00, opus +$7.00, gpt +$1.00.",
+        ),
+        (
+            {"opus": "1", "haiku": "1", "gpt": "92", "o9": "6"},
+            {"opus": "80", "haiku": "31", "gpt": "3", "o9": "1"},
+            "rose by $15.00: model opus +$79.00, haiku +$30.00, others -$94.00.",
+        ),
+        # Exactly all of it, one of several that stay as they are.
+        ({"opus": "5", "haiku": "5"}, {"opus": "20", "haiku": "5"}, "rose by $15.00: model opus +$15.00."),
+        # What can no longer be known counts among the others.
+        (
+            {"opus": "5", "haiku": "5"},
+            {"opus": "25", "haiku": None},
+            "rose by $15.00: model opus +$20.00, others -$5.00.",
+        ),
+        # Falls are told in the same way.
+        (
+            {"opus": "25", "haiku": "1"},
+            {"opus": "5", "haiku": "6"},
+            "fell by $15.00: model opus -$20.00, haiku +$5.00.",
+        ),
+        # Small parts, something that is always the same, and what is not stated explain nothing.
+        (dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "4"), "rose by $15.00."),
+        ({"opus": "10"}, {"opus": "25"}, "rose by $15.00."),
+        ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, "rose by $15.00."),
     ],
 )
-def test_the_largest_rise_is_told_with_what_makes_up_most_of_it(
-    before: Mapping[str | None, str], now: Mapping[str | None, str], cause: tuple[str, str, int] | None
+def test_the_largest_change_is_told_with_what_makes_up_most_of_it(
+    before: Mapping[str | None, str | None], now: Mapping[str | None, str | None], said: str
 ) -> None:
     then = FIRST - timedelta(days=30)
+    of_both = ((then, before), (FIRST, now))
     values = [
-        by_attribute(day, 1, value, cost, attribute="models")
-        for day, costs in ((then, before), (FIRST, now))
-        for value, cost in costs.items()
+        by_attribute(day, 1, value, cost, attribute="models") for day, costs in of_both for value, cost in costs.items()
     ]
-    rows = daily(then, 1, "10"), daily(FIRST, 1, "25"), daily(FIRST, 2, "1")
-    data = report_of(*rows, attributes=values, names={dataset(1): "golden", dataset(2): "other"})
-    assert (data.cause and (data.cause[0], data.cause[1].key, data.cause[1].difference)) == cause
-    said = f", most of it {cause[0]} = {cause[1]} (+${cause[2]}.00)" if cause else ""
-    assert f"Up: golden +$15.00{said}; other +$1.00 (new)." in words(build_report(data))
+    rows = [daily(day, 1, str(sum(Decimal(cost or 0) for cost in costs.values()))) for day, costs in of_both]
+    data = report_of(*rows, attributes=values, names={dataset(1): "golden"})
+    assert f"golden {said} Experiments".replace("-$", "\N{MINUS SIGN}$") in words(build_report(data))
+    if causes := data.causes(data.movers[0]):
+        assert sum(part for _, part in causes.parts) == data.movers[0].difference
     # Days that were not summed by the key tell no cause.
-    assert replace(data, attribute_days={"models": frozenset([FIRST])}).cause is None
+    assert replace(data, attribute_days={"models": frozenset([FIRST])}).causes(data.movers[0]) is None
+
+
+def test_a_change_is_told_by_the_key_whose_value_tells_most_of_it() -> None:
+    values = [
+        by_attribute(FIRST, 1, value, cost, attribute=key)
+        for key, value, cost in (
+            ("models", "a", "8"),
+            ("models", "b", "7"),
+            ("git.branch", "x", "14"),
+            ("git.branch", "y", "1"),
+        )
+    ]
+    rows = daily(FIRST, 1, "15"), daily(FIRST, 2, "1"), daily(BEFORE, 2, "3")
+    text = words(build_report(report_of(*rows, attributes=values, names={dataset(1): "golden", dataset(2): "other"})))
+    assert "golden rose by $15.00 (new): branch x +$14.00, y +$1.00. other fell by $2.00." in text
 
 
 def test_a_budget_says_its_state_in_the_terminals_word_and_that_it_heads_beyond_its_limit() -> None:

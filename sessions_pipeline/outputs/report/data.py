@@ -12,6 +12,7 @@ from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
 from sessions_pipeline.outputs.spending import (
+    Causes,
     JudgeReadings,
     Period,
     Row,
@@ -20,6 +21,7 @@ from sessions_pipeline.outputs.spending import (
     Totals,
     biggest_movers,
     by_key,
+    causes,
     expensive,
     forecast,
     month_days,
@@ -172,19 +174,16 @@ class ReportData:
         """What was spent on each dataset, the largest change first."""
         return biggest_movers(self.daily, "reference_dataset_id", self.labels, self.period)
 
-    @cached_property
-    def cause(self) -> tuple[str, Spending] | None:
-        """What makes up most of the largest rise: a key, and what was spent by one of its several values."""
-        rise = next((one for one in self.movers if (one.difference or 0) > 0), None)
+    def causes(self, mover: Spending) -> Causes | None:
+        """What a dataset's change is made of, by the key whose values tell most of it."""
         found = [
-            (one.key, value)
+            made
             for one in self.by_attribute
             for group in one.groups
-            if rise and group.whole.key == rise.key and one.period == self.period and len(group.values) > 1
-            for value in group.values
-            if value.key is not None and (value.difference or 0) * 2 > (rise.difference or 0)
+            if group.whole.key == mover.key and one.period == self.period and len(group.values) > 1
+            if (made := causes(one.key, mover.difference or Decimal(0), group.values))
         ]
-        return max(found, key=lambda one: one[1].difference or 0, default=None)
+        return max(found, key=lambda one: abs(one.parts[0][1]), default=None)
 
     @cached_property
     def datasets(self) -> list[Spending]:
