@@ -65,6 +65,9 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
 
 
 def _days(data: ReportData) -> Iterator[Caveat]:
+    if data.asked_for and data.asked_for > data.last:
+        text = f"Days were asked for up to {day_text(data.asked_for)}; this page ends with {day_text(data.last)}."
+        yield Caveat("to_come", "Part of the period is still to come", text)
     if data.unread:
         headline = f"{len(data.unread):,d} of {plural(len(data.days), 'day')} not read"
         yield Caveat("unread", headline, f"Nothing is known of {day_ranges(data.unread)}.")

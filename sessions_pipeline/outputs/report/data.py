@@ -96,7 +96,8 @@ class ReportData:
     that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last. `names` are datasets'
     names by id. `readings` has the time of each day's last reading, for the days of the period of which it is noted,
     and `unread_of` those on which a workspace was not read, though another was. `judge_readings` say what judges spent
-    in all, and why some were not measured. `budgets` are how they stand, or why that can't be told.
+    in all, and why some were not measured. `budgets` are how they stand, or why that can't be told. `asked_for` is the
+    last day that was asked for, which may be to come.
     """
 
     first: date
@@ -118,6 +119,7 @@ class ReportData:
     judges: Sequence[Row] = ()
     judge_readings: JudgeReadings = field(default_factory=JudgeReadings)
     budgets: Budgets = ()
+    asked_for: date | None = None
 
     @cached_property
     def days(self) -> list[date]:
