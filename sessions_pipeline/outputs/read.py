@@ -200,7 +200,8 @@ def dataset_called(wanted: str, names: Mapping[Key, str]) -> str:
     if len(ids) == 1:
         return ids[0]
     instead = ids or difflib.get_close_matches(wanted, names.values(), n=3) or sorted({*names.values()})[:MOST_NAMES]
-    raise UsageError(f"{len(ids) or 'no'} datasets are called {wanted!r}; write {' or '.join(instead)}")
+    found = f"{len(ids)} datasets are" if ids else "no dataset is"
+    raise UsageError(f"{found} called {wanted!r}; write {' or '.join(instead)}")
 
 
 def workspace_called(wanted: str, read: Collection[str]) -> str:

@@ -282,7 +282,7 @@ def test_a_name_that_nobody_or_several_have_is_refused_with_what_to_write_instea
     assert (
         costs.status(dataset="golden").caveats == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
     )
-    assert costs.status(dataset="othr").caveats == "no datasets are called 'othr'; write other"
+    assert costs.status(dataset="othr").caveats == "no dataset is called 'othr'; write other"
 
 
 def test_a_budget_that_can_not_be_understood_is_unknown_in_its_place_and_stops_no_other(costs: Costs) -> None:
@@ -296,7 +296,7 @@ def test_a_budget_that_can_not_be_understood_is_unknown_in_its_place_and_stops_n
         ("nowhere", "unknown", False, None),
     ]
     assert {(one.experiments, one.unpriced, one.unjudged) for one in others} == {(None, None, None)}
-    assert others[0].notes == others[0].problem == "no datasets are called 'gloden'; write golden"
+    assert others[0].notes == others[0].problem == "no dataset is called 'gloden'; write golden"
 
 
 def test_a_budget_is_about_a_workspace_that_was_read(costs: Costs) -> None:
