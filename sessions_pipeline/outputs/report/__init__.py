@@ -16,6 +16,7 @@ from sessions_pipeline.errors import LakeError, NotReadError, SettingError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
+from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
@@ -27,7 +28,6 @@ from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.aggregate import total
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
 
-REPORT_FILE = "reports/cost.html"
 # What a manager looks at; the period before it is read too, for comparison.
 REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
