@@ -126,12 +126,12 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
         (
             [daily(BEFORE, 1, "8"), daily(FIRST + timedelta(days=26), 1, "99")],
             [BEFORE - timedelta(days=3)],
-            "+25.0 % like for like: $10.00 on the 29 of 30 days that were read and over in both periods, against",
+            "+25.0 % like for like: $10.00 against $8.00, on 29 of the 30 days, which are complete both here",
         ),
         (
             [daily(BEFORE, 1, "99"), daily(BEFORE - timedelta(days=29), 1, "8")],
             [LAST],
-            "+25.0 % like for like: $10.00 on the 29 of 30 days",
+            "+25.0 % like for like: $10.00 against $8.00, on 29 of the 30 days, which",
         ),
         ([], [FIRST - timedelta(days=back) for back in range(1, 31)], "was not read, so there is nothing to compare"),
     ],
@@ -148,7 +148,7 @@ def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
     data = report_of(*rows, unfinished=[LAST])
     assert data.now.cost == Decimal("10.01")
     assert (data.whole.alike.cost, data.whole.before.cost) == (10, 5)
-    assert "like for like: $10.00 on the 29 of 30 days" in words(build_report(data))
+    assert "like for like: $10.00 against $5.00, on 29 of the 30 days, which are complete" in words(build_report(data))
 
 
 def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
@@ -366,7 +366,7 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
     text = words(build_report(data))
     assert "Mar 2025 so far 1 Mar \N{EN DASH} 10 Mar 2025 $20.00 10 days, the last not over" in text
     assert "$62.00 If days to come cost what 9 whole days did on average" in text
-    assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days of each, read and over" in text
+    assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days complete in both months" in text
     assert month(date(2025, 3, 2)).month.forecast is None
     assert "From the third day on" in words(build_report(month(date(2025, 3, 2))))
     morning = month(date(2025, 3, 10), unfinished=[date(2025, 3, 10)])
@@ -450,7 +450,7 @@ def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
     tried = JudgeReadings({}, {TENANT: "the API ignores it"})
     text = words(build_report(replace(made_up(), judges=(), judge_readings=tried)))
     assert "Judge calls are not counted" in text
-    assert f"At the last try, {TENANT}: the API ignores it." in text
+    assert f"Left out at the last try: {TENANT} (the API ignores it)." in text
     assert text.count("udge calls not counted") >= 8
     assert "--select judge_cost_by_experiment --from 2025-03-30 --to 2025-03-30" in text
 
@@ -462,23 +462,23 @@ def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> 
     data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
     html = build_report(data)
     text = words(html)
-    assert "at least $253.00 $160.00 more for their judges (those of 2 experiments are not counted): $413.00" in text
+    assert "at least $253.00 $160.00 more for their judges: at least $413.00 in all." in text
+    assert "Judges of 2 experiments are not counted." in text
     assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
     assert "da000000 $1.00 unknown $1.00 \N{EN DASH} 2" in text
     assert "All $253.00 $160.00 $413.00 38.7 % 2" in text
-    assert "Unattributed: $40.00 (inexact), which the project evaluators had spent by 2 Apr 2025" in text
-    assert "such as before the days that were read; that is no error. In all it was" in text
-    assert "In all it was $200.00, $160.00 of it on experiments" in text
+    assert "By 2 Apr 2025 the judge project evaluators had spent $200.00 in all (inexact): $160.00 on the" in text
+    assert "and $40.00 that none of them claims (unattributed). That is no error" in text
     assert "Judges of 2 of 3 experiments not counted" in text
-    assert "At the last try, 1: another experiment has the same name." in text
+    assert "Left out at the last try: 1 experiment of all days (another experiment has the same name)." in text
 
 
 def test_judges_that_spent_less_than_nothing_on_no_experiment_are_an_error_that_is_shown() -> None:
     data = report_of(daily(FIRST, 1, "5"), judges=[judged(FIRST, 1, "2")], judge_readings=judge_reading("1", "2"))
     text = words(build_report(data))
     assert "Judges' costs do not add up" in text
-    assert "Unattributed: -$1.00" in text
+    assert "and -$1.00 that none of them claims (unattributed)." in text
     assert "no error" not in text
 
 
@@ -507,8 +507,30 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None
     assert "2 days, 1 not exact" in words(html)
     assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
     assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
-    assert "on 2 measured days of 30" in words(html)
-    assert "1 experiment, by day of use $7.00" in words(html)
+    assert "used on the 2 days that were measured, of 30" in words(html)
+    assert "On the same days 1 experiment used $7.00." in words(html)
+
+
+def test_projects_add_up_to_the_total_below_them() -> None:
+    used = [project(LAST, number, str(number)) for number in range(1, 13)]
+    text = words(build_report(report_of(daily(FIRST, 1, "5"), projects=used)))
+    assert "2 others $3.00 All $78.00" in text
+    assert "On the same days" not in text
+
+
+def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_how_many_rows_it_is() -> None:
+    rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
+    text = words(build_report(report_of(*rows)))
+    daily_rows = text[text.index("Cost by UTC day and dataset") :]
+    assert daily_rows.count("0 +1 at $0") == 1
+    assert "Sum of 60 rows" in daily_rows
+
+
+def test_the_whole_with_judges_is_at_least_its_sum_unless_everything_is_known() -> None:
+    row, judges = daily(FIRST, 1, "5"), [judged(FIRST, 1, "2")]
+    assert "$2.00 more for their judges: $7.00 in all." in words(build_report(report_of(row, judges=judges)))
+    unread = report_of(row, judges=judges, unread=[LAST])
+    assert "judges: at least $7.00 in all." in words(build_report(unread))
 
 
 def test_without_usage_by_project_the_page_says_how_to_measure_it() -> None:

@@ -97,6 +97,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "projects": used[:MOST_EXPENSIVE],
         "other_projects": used[MOST_EXPENSIVE:],
         "other_projects_cost": total(one["cost"] for one in used[MOST_EXPENSIVE:]),
+        "projects_cost": total(one["cost"] for one in used),
         "experiments_as_projects": len({row["id"] for row in experiments}),
         "experiments_as_projects_cost": total(row["total_cost"] for row in experiments),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
