@@ -65,8 +65,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         return dg.AssetCheckResult(passed=False, description=str(error))
     states = Counter("wrong" if status.problem else status.state for status in statuses)
     reached = states["warning"] + states["exceeded"]
-    have = "has reached its" if reached == 1 else "have reached their"
-    said = f"{reached} of {plural(len(statuses), 'budget')} {have} warning or limit; no cost changes by it."
+    said = f"Budgets at their warning or beyond their limit: {reached} of {len(statuses)}; no cost changes by it."
     wrong = f" {states['wrong']} can't be looked at, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
         passed=not reached and not wrong,

@@ -126,12 +126,12 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
         (
             [daily(BEFORE, 1, "8"), daily(FIRST + timedelta(days=26), 1, "99")],
             [BEFORE - timedelta(days=3)],
-            "+25.0 % like for like: $10.00 against $8.00, on 29 of the 30 days, which are complete both here",
+            "+25.0 % like for like: $10.00 against $8.00, on the 29 of 30 days that are complete in both periods",
         ),
         (
             [daily(BEFORE, 1, "99"), daily(BEFORE - timedelta(days=29), 1, "8")],
             [LAST],
-            "+25.0 % like for like: $10.00 against $8.00, on 29 of the 30 days, which",
+            "+25.0 % like for like: $10.00 against $8.00, on the 29 of 30 days",
         ),
         ([], [FIRST - timedelta(days=back) for back in range(1, 31)], "was not read, so there is nothing to compare"),
     ],
@@ -148,7 +148,7 @@ def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
     data = report_of(*rows, unfinished=[LAST])
     assert data.now.cost == Decimal("10.01")
     assert (data.whole.alike.cost, data.whole.before.cost) == (10, 5)
-    assert "like for like: $10.00 against $5.00, on 29 of the 30 days, which are complete" in words(build_report(data))
+    assert "like for like: $10.00 against $5.00, on the 29 of 30 days that are complete" in words(build_report(data))
 
 
 def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
