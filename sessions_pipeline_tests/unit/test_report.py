@@ -507,7 +507,7 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None
     assert "2 days, 1 not exact" in words(html)
     assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
     assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
-    assert "used on the 2 days that were measured, of 30" in words(html)
+    assert "used on 2 measured days of 30" in words(html)
     assert "On the same days 1 experiment used $7.00." in words(html)
 
 
