@@ -508,14 +508,13 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None
     assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
     assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
     assert "used on 2 measured days of 30" in words(html)
-    assert "On the same days 1 experiment used $7.00." in words(html)
+    assert "All $3.75 Not exact" in words(html)
 
 
 def test_projects_add_up_to_the_total_below_them() -> None:
     used = [project(LAST, number, str(number)) for number in range(1, 13)]
     text = words(build_report(report_of(daily(FIRST, 1, "5"), projects=used)))
     assert "2 others $3.00 All $78.00" in text
-    assert "On the same days" not in text
 
 
 def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_how_many_rows_it_is() -> None:

@@ -40,8 +40,7 @@ def latest_days(lake: Lake) -> tuple[date, date]:
     """The last `REPORT_DAYS` days up to the latest that was read, from the first on; of an empty lake, up to today."""
     days = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
     last = days[-1] if days else datetime.now(UTC).date()
-    first = last - timedelta(days=REPORT_DAYS - 1)
-    return max(first, days[0]) if days else first, last
+    return max([last - timedelta(days=REPORT_DAYS - 1), *days[:1]]), last
 
 
 def write_report(
