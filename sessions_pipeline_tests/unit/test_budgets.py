@@ -385,6 +385,8 @@ def test_a_forecast_beyond_the_limit_is_said_while_the_state_stays(costs: Costs)
     assert (status.state, status.notes) == ("ok", "heading for $480.00, over the limit")
     assert status.headline == "$304.00 of $400.00 (76.0 %), heading for $480.00, over the limit"
     assert costs.status(limit=480).notes == ""
+    # What is exceeded need not be said to be headed there.
+    assert costs.status(limit=300).headline == "$304.00 of $300.00 (101.3 %), heading for $480.00"
 
 
 @pytest.fixture
