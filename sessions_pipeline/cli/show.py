@@ -226,16 +226,14 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     settings = load_settings()
     from sessions_pipeline.lake.lake import Lake
     from sessions_pipeline.outputs.focus import focus_costs, write_focus
-    from sessions_pipeline.outputs.formatting import day_ranges
 
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     found = focus_costs(lake, month, datetime.now(UTC).date())
-    unread = f"{day_ranges(found.unread)}: not read since the day was over"
-    if found.unread and not partial:
-        raise NotReadError(f"{unread}; materialize the month, or take what is there with --partial")
+    if found.lacks and not partial:
+        raise NotReadError(f"{found.lacks}; or take what is there with --partial")
     write_focus(found.rows, output)
-    if found.unread:
-        say(unread)
+    if found.lacks:
+        say(found.lacks)
     if found.unknown:
         say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that")
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

@@ -149,14 +149,16 @@ def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Ite
     """Each assumption with what was seen of it, in some 30 requests at most, retries not counted."""
     client.throttle.end_within(MOST_SECONDS)
     for version, client.api_version, questions in QUESTIONS:
-        api = _Api(client, workspace, project)
+        api, is_answered = _Api(client, workspace, project), False
         for assumption, question in questions.items():
             holds: bool | None
             try:
                 holds, seen = question(api)
+                is_answered = True
             except UntoldError as error:
                 holds, seen = None, str(error)
             except ApiError as error:
                 is_final = isinstance(error, RefusedError | NotFoundError)
-                holds, seen = (False, "refused") if is_final else (None, "no usable answer")
+                # A version that answers nothing tells nothing of what was assumed of it.
+                holds, seen = False if is_final and is_answered else None, "refused" if is_final else "no usable answer"
             yield Finding(version, assumption, holds, seen)

@@ -23,8 +23,8 @@ from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
 
 # Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
-# and with 1,000 sessions a day not more than 6 MB.
-MOST_DAYS_WAITING = 2
+# and not more than some 8 MB.
+MOST_DAYS_WAITING = 4
 # What is beyond these bytes of a day waits compressed: some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.

@@ -112,7 +112,7 @@ def measure_judges(
     facts, night = measure(pipeline, context.log.warning)
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
     said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    said, which = said if below else "Kept.", {"which": ", ".join(below)}
+    said, which = said if below else "They add up.", {"which": ", ".join(below)}
     check = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, description=said, metadata=which)
     yield dg.MaterializeResult(metadata={**facts, **msgspec.to_builtins(night)}, check_results=[check])
 
