@@ -4,17 +4,7 @@ BIN := .venv/bin
 UV_LOCKS := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
   --no-emit-index-url --no-header pyproject.toml
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-# A folder's name may hold spaces, so these are quoted wherever they are used.
-DEMO_HOME := $(CURDIR)/data/demo/_dagster
-HOME_DIR := $(or $(DAGSTER_HOME),$(CURDIR)/.dagster)
-SANDBOX_PORT ?= 8123
 UI_PORT ?= 3000
-UI := Dagster UI: http://127.0.0.1:$(UI_PORT)
-# Through env. A shell's background jobs ignore Ctrl-C, and Dagster must hear it; `dg dev`, which it advises instead of
-# `dagster dev`, is another package.
-DAGSTER_DEV = PYTHONWARNINGS='ignore:Function `dev_command` is superseded:FutureWarning' "$(CURDIR)/$(BIN)/python" \
-  -c 'import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])' \
-  "$(CURDIR)/$(BIN)/dagster" dev -w "$(CURDIR)/workspace.yaml" -p $(UI_PORT)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -47,24 +37,7 @@ types: .venv/.dev ## Check types
 	@$(BIN)/mypy
 
 dev: .venv/.runtime ## Open the Dagster UI with the daemon; SANDBOX=1 shows it on the demo's data
-ifdef SANDBOX
-	@test -d "$(DEMO_HOME)" || { echo 'Run `make demo` first: the UI shows its data.'; exit 1; }
-	@echo "$(UI)"
-	@$(BIN)/sessions-pipeline sandbox --port $(SANDBOX_PORT) > /dev/null & sandbox=$$!; \
-	(cd "$(DEMO_HOME)" && exec env -u LANGSMITH_BEARER_TOKEN -u LANGSMITH_WORKSPACE_ID -u SESSIONS_PIPELINE_QUERY \
-	  LANGSMITH_ENDPOINT=http://127.0.0.1:$(SANDBOX_PORT) LANGSMITH_API_KEY=sandbox-key \
-	  SESSIONS_PIPELINE_DATA_ROOT="$(CURDIR)/data/demo" DAGSTER_HOME="$(DEMO_HOME)" \
-	  SESSIONS_PIPELINE_BUDGETS="$(CURDIR)/data/demo/budgets.toml" \
-	  SESSIONS_PIPELINE_START_DATE="$$(ls ../raw_sessions | sed -n 's/start_date=\([0-9]\)/\1/p' | sort | head -1)" \
-	  $(DAGSTER_DEV)) & dagster=$$!; \
-	trap 'wait $$dagster' INT; trap 'kill $$dagster 2> /dev/null; wait $$dagster' TERM; \
-	wait $$dagster; status=$$?; trap - INT TERM; kill $$sandbox 2> /dev/null; wait; exit $$status
-else
-	@$(BIN)/sessions-pipeline doctor --quick
-	@mkdir -p "$(HOME_DIR)" && (test -e "$(HOME_DIR)/dagster.yaml" || cp sessions_pipeline/orchestration/dagster.yaml "$(HOME_DIR)")
-	@echo "$(UI)"
-	@exec env DAGSTER_HOME="$(HOME_DIR)" $(DAGSTER_DEV)
-endif
+	@exec $(BIN)/sessions-pipeline ui --port $(UI_PORT)$(if $(SANDBOX), --demo)
 
 report: .venv/.runtime ## Write the HTML cost report of the data root
 	@$(BIN)/sessions-pipeline report

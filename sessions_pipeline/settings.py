@@ -195,6 +195,11 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     return ".".join(map(str, first["loc"])), problem
 
 
+def program_variables(given: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
+    """The environment of another program: this one, and these variables; `alone`: in the place of all like ours."""
+    return {**{name: value for name, value in os.environ.items() if not (alone and _OURS.fullmatch(name))}, **given}
+
+
 def variable(*names: str) -> tuple[str, str] | None:
     """The first of these environment variables that is set and not empty, and its value; none of them is ours."""
     return next(((name, value) for name in names if (value := os.environ.get(name))), None)

@@ -58,10 +58,10 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "docs/deploy.md": ("Compose: console", "Kubernetes: console", "docker compose … up --detach", "helm upgrade …"),
     },
     "end_to_end/test_terminal.py::test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly": {
-        "README.md": ("make dev SANDBOX=1",),
+        "README.md": ("make dev SANDBOX=1", "sessions-pipeline ui --demo"),
     },
     "end_to_end/test_terminal.py::test_the_ui_starts_as_the_docs_say": {
-        "README.md": ("make dev", "DAGSTER_HOME=/a/folder dagster dev -m sessions_pipeline.definitions"),
+        "README.md": ("make dev", "sessions-pipeline ui"),
         "docs/deploy.md": ("make dev",),
         "docs/settings.md": ("make dev",),
     },
@@ -70,7 +70,6 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "end_to_end/test_shell_snippets.py::test_a_command_runs_in_that_workspace": {
         "README.md": (
-            "--select judge_cost_by_experiment",
             "materialize --from DAY --to DAY",
             "export focus --month MONTH --output FILE",
         ),

@@ -1,5 +1,6 @@
 """`sessions-pipeline`: the command line. Options, progress and one-line errors; no logic."""
 
+import re
 import shutil
 import sys
 import tempfile
@@ -10,7 +11,8 @@ import click
 
 from sessions_pipeline import __version__
 from sessions_pipeline.cli.doctor import doctor
-from sessions_pipeline.cli.runs import demo, materialize, sandbox
+from sessions_pipeline.cli.runs import demo, materialize
+from sessions_pipeline.cli.serve import sandbox, ui
 from sessions_pipeline.cli.show import budget, export, list_sessions, report
 from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say
 from sessions_pipeline.errors import SessionsPipelineError
@@ -30,7 +32,7 @@ def cli() -> None:
     """  # noqa: D301 - \b is click's mark for lines that are not to be joined
 
 
-for command in (materialize, list_sessions, report, budget, export, doctor, demo, sandbox):
+for command in (materialize, list_sessions, report, budget, export, doctor, ui, demo, sandbox):
     cli.add_command(command)
 
 
@@ -49,7 +51,8 @@ def main() -> None:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see `{context.command_path} --help`)" if context else ""
-        _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
+        said = re.sub(r"\. \((.*\?)\)$", r". \1", error.format_message().rstrip("."))
+        _fail(f"{said}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped")
     except BrokenPipeError:

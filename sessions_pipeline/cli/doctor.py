@@ -1,6 +1,7 @@
 """`sessions-pipeline doctor`: a line for each thing that can be wrong, and what to do about it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,7 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from sessions_pipeline.cli.terminal import echo, load_settings
-from sessions_pipeline.errors import ApiError, SessionsPipelineError
+from sessions_pipeline.errors import ApiError, SessionsPipelineError, SettingError
 from sessions_pipeline.outputs.formatting import plural, visible
 from sessions_pipeline.settings import Settings, without_secrets
 
@@ -17,22 +18,20 @@ CLOCK_TOLERANCE_SECONDS = 60
 
 
 @click.command(epilog="Example: sessions-pipeline doctor")
-@click.option("--quick", is_flag=True, help="Only what needs no network; says nothing when all is well.")
 @click.option("--fresh", is_flag=True, help="Only whether the last refresh began within three hours, for cron.")
 @click.option("--notify", is_flag=True, help="Only send a test to SESSIONS_PIPELINE_NOTIFY.")
 @click.option("--probe", "is_probe", is_flag=True, help="Only try what the API was assumed to do; prints no data.")
-def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
+def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
     """Check what can be wrong, line by line.
 
-    Settings, key, reachability, clock, one one-record request, the data root and Dagster's storage.
+    Settings, key, reachability, clock, a request for one record, the data root and Dagster's storage.
     """
     settings = load_settings()
     alone = [check for is_asked, check in ((fresh, _fresh), (notify, _notify), (is_probe, _probe)) if is_asked]
-    if alone or quick:
-        said = [check(settings) for check in alone or (_settings, _credentials)]
-        click.echo("\n".join(said) if alone else "", nl=bool(alone))
+    if alone:
+        click.echo("\n".join(check(settings) for check in alone))
         return
-    failed, advice = 0, ""
+    failed, advice, known = 0, "", ""
     for name, check in CHECKS.items():
         try:
             found, _, more = check(settings).partition("\n\n")
@@ -40,6 +39,7 @@ def doctor(*, quick: bool, fresh: bool, notify: bool, is_probe: bool) -> None:
         except SessionsPipelineError as error:
             failed += 1
             found, mark = " ".join(str(error).split()), "FAIL"
+            found, known = "for the same reason" if found == known else found, found
         for line in found.splitlines():
             echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}", indent=19)
     click.echo("\n" * bool(advice) + advice, nl=False)
@@ -53,16 +53,20 @@ def _fresh(settings: Settings) -> str:
     from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
 
     now = datetime.now(UTC)
-    last = last_refresh(Lake.open(settings.data_root, query=settings.query, read_only=True), settings, now)
+    lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    last = last_refresh(lake, settings, now)
     if last is None or now - last > FRESH_WITHIN:
-        when = f"the last refresh began at {last:%Y-%m-%d %H:%M} UTC" if last else "there was no refresh of these days"
-        raise SessionsPipelineError(f"{when}, not within three hours; see whether `dagster-daemon` runs, and its runs")
+        days = f"{settings.absolute_data_root}: today and the {plural(max(settings.lookback_days, 1), 'day')} before it"
+        when = f"were last read at {last:%Y-%m-%d %H:%M} UTC, over three hours ago" if last else "were never read"
+        raise SessionsPipelineError(f"{days} {when}; see whether `dagster-daemon` runs, and its runs")
     return f"ok    last refresh {last:%Y-%m-%d %H:%M} UTC"
 
 
 def _notify(settings: Settings) -> str:
     from sessions_pipeline.outputs.notifications import VARIABLE, deliver
 
+    if not settings.notify:
+        raise SettingError(VARIABLE, "not set; set it to Apprise addresses, such as slack://..., separated by commas")
     took, failed = deliver(settings, "a test", "Notifications arrive.", seconds=30)
     if failed:
         raise SessionsPipelineError(f"not delivered by {', '.join(failed)}; check its address in {VARIABLE}")
@@ -81,7 +85,7 @@ def _probe(settings: Settings) -> str:
         client.fetch(SessionsQuery(limit=1), workspace=workspace)
         found = probe(client, workspace=workspace, project=settings.judge_project)
         lines = [(f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found]
-    cells = [("assumption", "", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines]
+    cells = [("assumption", "in your API", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines]
     table = "\n".join(f"| {what:<38} | {verdict:<13} | {seen:<17} |" for what, verdict, seen in cells)
     return f"{table}\n\n{client.requests} requests, of one workspace. Paste the table into an issue: it holds no data."
 
@@ -131,7 +135,12 @@ def _api(settings: Settings) -> str:
 def _data_root(settings: Settings) -> str:
     from sessions_pipeline.lake.lake import Lake
 
-    Lake.open(settings.data_root, query=settings.query).check_writable()
+    lake = Lake.open(settings.data_root, query=settings.query)
+    lake.check_writable()
+    with suppress(OSError):
+        # What was made for that, and is empty; of a bucket nothing.
+        for folder in () if lake.is_there else (f"{settings.absolute_data_root}/_tmp", settings.absolute_data_root):
+            Path(folder).rmdir()
     return f"{settings.absolute_data_root} can be written"
 
 
@@ -140,7 +149,7 @@ def _dagster(settings: Settings) -> str:
     from sessions_pipeline.orchestration import slow_storage
 
     if not settings.dagster_home:
-        return "DAGSTER_HOME is not set: `materialize` keeps no history"
+        return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` makes .dagster here"
     return f"{settings.dagster_home}: {slow_storage(settings.dagster_home) or 'its storage is not the slow default'}"
 
 

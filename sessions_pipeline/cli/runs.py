@@ -1,15 +1,13 @@
-"""`materialize`: the assets of some days, as one Dagster run; `demo` and `sandbox`: of a made-up company."""
+"""`materialize`: the assets of some days, as one Dagster run; `demo`: those of a made-up company."""
 
 import shutil
-import signal
-import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sessions_pipeline.cli.terminal import DAY, heavy_imports, load_settings, progress_bar, say
+from sessions_pipeline.cli.terminal import DAY, heavy_imports, load_settings, progress_bar
 from sessions_pipeline.errors import SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings
@@ -37,7 +35,7 @@ def past(value: str) -> datetime:
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
-    "--select", metavar="SELECTION", help="Dagster asset selection; without it the assets of refresh_sessions."
+    "--select", metavar="SELECTION", help="Tables to make, as a Dagster asset selection; without it those of the hour."
 )
 @click.option(
     "--as-of",
@@ -61,6 +59,8 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     from sessions_pipeline.cli.summary import print_summary
 
     print_summary(settings, made, first, last, as_json=as_json)
+    if not (settings.dagster_home or as_json):
+        click.echo("Dagster  this run is in no history: DAGSTER_HOME is not set")
 
 
 def _check_days(first: date, last: date, settings: Settings) -> None:
@@ -95,10 +95,8 @@ def run_days(
         from sessions_pipeline.orchestration.pipeline import Pipeline
         from sessions_pipeline.orchestration.run import days_made, execute, open_instance
 
-    home, finished = settings.dagster_home, set[date]()
-    if not home:
-        say("DAGSTER_HOME is not set: this run is not kept in Dagster's history")
-    with open_instance(home) as instance, progress_bar((last - first).days + 1) as progress:
+    finished = set[date]()
+    with open_instance(settings.dagster_home) as instance, progress_bar((last - first).days + 1) as progress:
 
         def on_day(day: date) -> None:
             finished.add(day)
@@ -119,66 +117,45 @@ def run_days(
 def demo(days: int) -> None:
     """See daily costs of a made-up company.
 
-    Materialises its last days from the embedded API, under data/demo. No account needed.
+    Reads its last days from the embedded API, makes every table of them under data/demo, and shows what the last 30
+    cost. No account needed.
     """
-    from sessions_pipeline.sandbox import KEY, running_sandbox
+    from sessions_pipeline.orchestration import storage_in
+    from sessions_pipeline.sandbox import running_sandbox
 
     today = datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
     with running_sandbox() as url:
         click.echo(f"Sandbox API on {url}: reading {plural(days, 'day')}, {first} to {today}")
-        settings = _demo_settings(url, KEY, first)
+        variables = demo_variables(url, first)
+        home = variables["DAGSTER_HOME"]
+        Path(home).mkdir(parents=True, exist_ok=True)
+        off = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+        Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{off}", "utf-8")
+        shutil.copyfile(DEMO_BUDGETS, variables["SESSIONS_PIPELINE_BUDGETS"])
+        settings = Settings.model_validate(variables)
         # Judges of older experiments are asked for, too: this API keeps its traces for ever.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
     from sessions_pipeline.cli.summary import print_summary
 
+    if days > DEMO_SHOWN:
+        click.echo(f"The last {DEMO_SHOWN} of the {days} days:")
     print_summary(settings, made, max(first, today - timedelta(days=DEMO_SHOWN - 1)), today)
-    places = {"DATA_ROOT": settings.absolute_data_root, "BUDGETS": settings.budgets}
-    variables = " ".join(f"SESSIONS_PIPELINE_{name}={place}" for name, place in places.items())
-    from_a_wheel = f"{variables} DAGSTER_HOME={settings.dagster_home} dagster dev -m sessions_pipeline.definitions"
-    ui = "make dev SANDBOX=1" if DEMO.startswith("make") else from_a_wheel
+    ui = "make dev SANDBOX=1" if DEMO.startswith("make") else "sessions-pipeline ui --demo"
     click.echo(f"Dagster  {ui}    # the same data, its graph, checks and schedules")
 
 
-def _demo_settings(url: str, key: str, first: date) -> Settings:
-    """Settings for the sandbox alone, and a Dagster instance of its own: nothing of the environment is used."""
-    from sessions_pipeline.orchestration import storage_in
+def demo_variables(url: str, first: date) -> dict[str, str]:
+    """Settings for the sandbox alone, and a Dagster instance of its own."""
+    from sessions_pipeline.sandbox import KEY
 
-    home, budgets = DEMO_ROOT.resolve() / "_dagster", DEMO_ROOT.resolve() / "budgets.toml"
-    home.mkdir(parents=True, exist_ok=True)
-    off = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}{off}", "utf-8")
-    shutil.copyfile(DEMO_BUDGETS, budgets)
-    return Settings.model_validate(
-        {
-            "LANGSMITH_API_KEY": key,
-            "LANGSMITH_ENDPOINT": url,
-            "SESSIONS_PIPELINE_DATA_ROOT": str(DEMO_ROOT),
-            "SESSIONS_PIPELINE_START_DATE": first,
-            "SESSIONS_PIPELINE_BUDGETS": str(budgets),
-            "SESSIONS_PIPELINE_JUDGE_REQUESTS": DEMO_JUDGE_REQUESTS,
-            "DAGSTER_HOME": str(home),
-        }
-    )
-
-
-@click.command(epilog="Example: sessions-pipeline sandbox --port 8123")
-@click.option("--port", type=click.IntRange(0, 65535), default=8123, metavar="PORT", help="Port; 0 takes a free one.")
-def sandbox(port: int) -> None:
-    """Serve the API of a made-up company.
-
-    On 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C.
-    """
-    from sessions_pipeline.sandbox import KEY, running_sandbox
-
-    stopped = threading.Event()
-    try:
-        with running_sandbox(port) as url:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stopped.set())
-            click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
-            click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
-            click.echo("Ctrl-C stops it.")
-            stopped.wait()
-    except OSError as error:
-        raise SessionsPipelineError(f"port {port}: {error.strerror}; --port 0 takes a free one") from None
+    root = DEMO_ROOT.resolve()
+    return {
+        "LANGSMITH_API_KEY": KEY,
+        "LANGSMITH_ENDPOINT": url,
+        "SESSIONS_PIPELINE_DATA_ROOT": str(root),
+        "SESSIONS_PIPELINE_START_DATE": str(first),
+        "SESSIONS_PIPELINE_BUDGETS": str(root / "budgets.toml"),
+        "SESSIONS_PIPELINE_JUDGE_REQUESTS": str(DEMO_JUDGE_REQUESTS),
+        "DAGSTER_HOME": str(root / "_dagster"),
+    }

@@ -37,6 +37,8 @@ ROWS = 20
 DATASET = "reference_dataset_id"
 SHOWN = {"name": "Name", "start_time": "Start (UTC)", DATASET: "Dataset"}
 STATS = {"run_count": "Runs", "total_tokens": "Tokens", "total_cost": "Cost"}
+# What the API may leave out, or call null.
+UNKNOWN = dict.fromkeys(("start_time", *STATS), "unknown")
 DROPPED = ("Tokens", "Runs", "Start (UTC)")
 MINUTES = len("2026-01-31T12:00")
 # What pydantic finds wrong, where its own words are Python's.
@@ -72,7 +74,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
     """Show what the API says now.
 
-    One page of sessions, version 2 in the first's spelling; nothing is written.
+    One page of sessions, from version 2 of the API, too, in the shape of version 1; nothing is written.
     """
     query, settings = _query(values), load_settings()
     from sessions_pipeline.langsmith.client import SessionsClient
@@ -135,8 +137,8 @@ def _cells(payload: str) -> dict[str, str]:
         record = None
     if not isinstance(record, dict):
         return {"name": payload}
-    cells = {name: _number(name, str(value)) for name, value in record.items() if value is not None}
-    cells["start_time"] = cells.get("start_time", "")[:MINUTES].replace("T", " ")
+    cells = UNKNOWN | {name: _number(name, str(value)) for name, value in record.items() if value is not None}
+    cells["start_time"] = cells["start_time"][:MINUTES].replace("T", " ")
     return cells
 
 
@@ -149,7 +151,7 @@ def _number(name: str, text: str) -> str:
 
 
 @click.command(epilog="Example: sessions-pipeline report --output costs.html")
-@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it the last 30 days read.")
+@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it the 30 up to the last read.")
 @click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
 @click.option("--output", type=FILE, help="File to write instead.")
 def report(first: date | None, last: date | None, output: Path | None) -> None:

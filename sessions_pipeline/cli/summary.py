@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table, say
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
@@ -20,7 +21,6 @@ from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.report import budgets_or_problem
 from sessions_pipeline.outputs.spending import Row, Spent, Totals, spent_by
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REJECTED_SESSIONS, SESSIONS, Table
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
@@ -49,27 +49,27 @@ def print_summary(
     """Print what the days came to, as a table or as JSON: of the assets of `made`, with the days that each wrote."""
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
 
-    def days_of(table: Table) -> list[date]:
+    def days_of(table: tables.Table) -> list[date]:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
 
-    def rows_of(table: Table) -> int | None:
+    def rows_of(table: tables.Table) -> int | None:
         # Day by day, in a column that is small, so that memory does not grow with the days.
         rows = [lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table)]
         return sum(rows) if table.name in made else None
 
-    days = days_of(DAILY_COST_BY_REFERENCE_DATASET)
-    rows = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
+    days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET)
+    rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
     whole, by_week = Totals.of(rows), len(days) > WEEK
     datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)))
     periods = {day: week_start(day) if by_week else day for day in days}
     lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
-        "days": max(len(days_of(SESSIONS)), len(days)),
-        "sessions": rows_of(SESSIONS),
+        "days": max(len(days_of(tables.SESSIONS)), len(days)),
+        "sessions": rows_of(tables.SESSIONS),
         "experiments": whole.sessions if days else None,
         "unpriced": whole.unpriced if days else None,
-        "rejected": rows_of(REJECTED_SESSIONS),
+        "rejected": rows_of(tables.REJECTED_SESSIONS),
         "total_cost": exact(whole.cost) or None,
         **_judges(Spent.of(rows, judged)),
     }
@@ -84,7 +84,7 @@ def print_summary(
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
-    for said in (*_closing(sums, made), *_budget_lines(statuses)):
+    for said in (*_closing(lake, sums, made, last), *_budget_lines(statuses)):
         echo(said, indent=INDENT)
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
@@ -175,7 +175,7 @@ def _judges(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> Iterator[str]:
+def _closing(lake: Lake, sums: Mapping[str, Any], made: Mapping[str, Sequence[date]], last: date) -> Iterator[str]:
     """The counts and the cost; of a table that this run did not make, nothing is known."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
@@ -184,11 +184,17 @@ def _closing(sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> Ite
         sessions = f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} ({experiments})"
         yield f"{sessions}, {plural(sums['rejected'], 'rejected record')}"
     if sums["experiments"] is None:
+        if tables.JUDGE_COST_BY_EXPERIMENT.name in made:
+            so_far = Spent.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))
+            cost = f"{exact(so_far.judges) or 'unknown'} US dollars"
+            yield f"Judges of {plural(so_far.measured, 'experiment')} so far, exactly: {cost}"
         return
     cost = f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars"
     if not sums["judges_measured"]:
         yield f"{cost}; judge calls not counted"
-        yield "Judges   sessions-pipeline materialize … --select judge_cost_by_experiment"
+        # Two lines, so that it fits a terminal and can be copied; the days don't matter, but it asks for some.
+        yield f"Judges   sessions-pipeline materialize --from {last} --to {last} \\"
+        yield f"{'':{INDENT}}  --select judge_cost_by_experiment"
         return
     left = sums["judges_unknown"] + sums["judges_not_measured"]
     of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""

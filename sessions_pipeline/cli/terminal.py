@@ -21,7 +21,7 @@ from sessions_pipeline.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Where the output is no terminal, such as a log.
+# Where the output is no terminal, such as a log, and COLUMNS does not say it.
 WIDTH = 120
 NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
 
@@ -94,7 +94,7 @@ def print_table(
     """
     from rich.console import Console
 
-    console = Console(width=width or (None if sys.stdout.isatty() else WIDTH))
+    console = Console(width=width or shutil.get_terminal_size((WIDTH, 0)).columns)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
     for name in (None, *drop):
         shown = [column for column in shown if column[0] != name]

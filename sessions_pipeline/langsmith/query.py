@@ -55,10 +55,8 @@ class SessionsQuery(BaseModel):
     sort_by: Annotated[SortableColumn, Field(description="What to sort by")] = "start_time"
     sort_by_desc: Annotated[bool, Field(description="Largest or newest first")] = True
     metadata: Annotated[str | None, Field(description="Only sessions with this metadata, a JSON object")] = None
-    sort_by_feedback_key: Annotated[str | None, Field(description="Feedback key, with sort_by=feedback")] = None
-    sort_by_feedback_source: Annotated[
-        FeedbackSource | None, Field(description="Feedback source, with sort_by=feedback")
-    ] = None
+    sort_by_feedback_key: Annotated[str | None, Field(description="Feedback key to sort by")] = None
+    sort_by_feedback_source: Annotated[FeedbackSource | None, Field(description="Feedback source to sort by")] = None
     offset: Annotated[int, Field(ge=0, description="How many sessions to skip")] = 0
     limit: Annotated[int, Field(ge=1, le=100, description="Most sessions to return")] = 100
     tag_value_id: Annotated[Uuids | None, Field(description="Only sessions with these tag values")] = None

@@ -20,7 +20,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
+from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, until
@@ -31,7 +33,14 @@ CLI = (sys.executable, "-m", "sessions_pipeline.cli")
 COLUMNS = 80
 TODAY = str(datetime.now(UTC).date())
 RUN = ("materialize", "--from", TODAY, "--to", TODAY)
-UNWANTED = ("Segmentation fault", "Traceback", "SupersessionWarning", "Found a dagster", "another terminal")
+UNWANTED = (
+    "Segmentation fault",
+    "Traceback",
+    "SupersessionWarning",
+    "Found a dagster",
+    "another terminal",
+    "Error 130",
+)
 POSTGRES_AWAY = "storage:\n  postgres:\n    postgres_url: postgresql+psycopg2://user:hunter2@127.0.0.1:9/db\n"
 
 
@@ -123,10 +132,10 @@ def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
     home.mkdir(parents=True)
     shutil.copy(SHIPPED, home)
     (home.parent / "budgets.toml").touch()
-    (home.parent / "raw_sessions" / f"start_date={TODAY}").mkdir(parents=True)
+    lake = Lake.open(str(home.parent), query={})
+    lake.replace(RAW_SESSIONS, datetime.now(UTC).date(), RAW_SESSIONS.schema.empty_table(), {})
     port = free_port()
-    ports = f"SANDBOX_PORT={free_port()} UI_PORT={port}"
-    said = said_while_up(f"{as_here(snippet)} {ports}", port, tmp_path, stop=lambda process: stop(process, number))
+    said = said_while_up(as_here(snippet, port), port, tmp_path, stop=lambda process: stop(process, number))
     assert said.startswith(f"Dagster UI: http://127.0.0.1:{port}\n")
     assert [text for text in UNWANTED if text in said] == []
 
@@ -134,27 +143,28 @@ def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
 @each
 def test_the_ui_starts_as_the_docs_say(snippet: Snippet, tmp_path: Path) -> None:
     checkout(tmp_path)
-    home, port = tmp_path / "home", free_port()
-    home.mkdir()
-    line = as_here(snippet).replace("/a/folder", str(home))
-    line += f" UI_PORT={port}" if line.startswith("make") else f" -p {port}"
+    port = free_port()
     with running_sandbox() as sandbox:
         api = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url}
-        said = said_while_up(line, port, tmp_path, stop=lambda process: os.killpg(process, signal.SIGTERM), **api)
-    assert "Traceback" not in said
+        said = said_while_up(
+            as_here(snippet, port), port, tmp_path, stop=lambda process: os.killpg(process, signal.SIGTERM), **api
+        )
+    assert [text for text in UNWANTED if text in said] == []
+    assert (tmp_path / ".dagster" / "dagster.yaml").read_text() == SHIPPED.read_text()
 
 
 def checkout(folder: Path) -> None:
     """What `make dev` needs of one, with this environment for `.venv`."""
-    shutil.copy(REPOSITORY / "workspace.yaml", folder)
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "sessions_pipeline").symlink_to(REPOSITORY / "sessions_pipeline")
 
 
-def as_here(snippet: Snippet) -> str:
-    """The docs' line, where `make` finds its file and takes `.venv` as it is."""
+def as_here(snippet: Snippet, port: int) -> str:
+    """The docs' line, where `make` finds its file and takes `.venv` as it is, on a port of its own."""
+    if not snippet.text.startswith("make "):
+        return f"{snippet.text} --port {port}"
     makefile = shlex.quote(str(REPOSITORY / "Makefile"))
-    return snippet.text.replace("make ", f"make -f {makefile} -o .venv/.runtime ")
+    return snippet.text.replace("make ", f"make -f {makefile} -o .venv/.runtime UI_PORT={port} ")
 
 
 def said_while_up(line: str, port: int, folder: Path, *, stop: Callable[[int], None], **variables: str) -> str:

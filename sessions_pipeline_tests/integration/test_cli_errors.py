@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import dagster as dg
@@ -27,12 +27,14 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.sandbox.listing import CompanyData
+from sessions_pipeline.settings import DEMO
+from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
 
-COMMANDS = ("materialize", "list", "report", "budget", "export", "doctor", "sandbox", "demo")
+COMMANDS = ("materialize", "list", "report", "budget", "export", "doctor", "ui", "sandbox", "demo")
 TODAY = datetime.now(UTC).date()
 KEY = "lsv2_pt_d15tinc71ve_0123456789"
 
@@ -91,10 +93,9 @@ def _days(first: int = 1, last: int = 0) -> tuple[str, ...]:
 
 
 def _complains(result: Result, status: int, *words: str) -> None:
-    told = [line for line in result.err.splitlines() if "DAGSTER_HOME is not set" not in line]
     assert result.status == status, result
     assert "Traceback" not in result.err
-    assert len([line for line in told if not line.startswith(("Usage:", "Try ")) and line]) == 1, result.err
+    assert len(result.err.strip().splitlines()) == 1, result.err
     assert all(word in result.err for word in words), result.err
 
 
@@ -224,6 +225,31 @@ def test_a_run_waits_for_the_lock_of_dagsters_database(run: Run, tmp_path: Path)
     assert run("materialize", *_days(0), DAGSTER_HOME=str(home)).status == 0
     timer.join()
     lock.close()
+
+
+def test_the_doctor_says_a_reason_once_and_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+    result = run("doctor", LANGSMITH_API_KEY=None)
+    _complains(result, 1, "2 of 5")
+    assert result.out.count("LANGSMITH_API_KEY") == 1
+    assert "FAIL  API          for the same reason\n" in result.out
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(None, "were never read"), (11_000, "over three hours ago")])
+def test_a_refresh_that_did_not_come_is_said_with_its_days(
+    run: Run, tmp_path: Path, seconds: int | None, word: str
+) -> None:
+    if seconds:
+        lake, read = Lake.open(str(tmp_path / "lake"), query={}), datetime.now(UTC) - timedelta(seconds=seconds)
+        lake.write_file(
+            f"_readings/start_date={TODAY}.json", dump_readings([Reading(1, read, None, (), 0, 0, 1)]).encode()
+        )
+    days = "today and the 3 days before it"
+    _complains(run("doctor", "--fresh"), 1, f"{tmp_path / 'lake'}: {days}", word)
+
+
+def test_a_test_message_without_an_address_says_that_there_is_none(run: Run) -> None:
+    _complains(run("doctor", "--notify"), 2, "SESSIONS_PIPELINE_NOTIFY: not set; set it to")
 
 
 def test_the_doctor_names_what_failed_and_goes_on(run: Run) -> None:
@@ -469,6 +495,7 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
     ("arguments", "words"),
     [
         (("materialise",), ("No such command 'materialise'", "Did you mean 'materialize'?")),
+        (("reports",), ("No such command 'reports'. Did you mean one of: 'export', 'report'? (see",)),
         (("list", "--limits", "3"), ("--limit", "list --help")),
         (("list", "--limit", "many"), ("--limit: give a whole number",)),
         (("list", "--stats-start-time", "soon"), ("--stats-start-time: give a time such as 2026-01-31",)),
@@ -486,9 +513,78 @@ def test_wrong_usage_is_one_line_in_one_style(run: Run, arguments: tuple[str, ..
     assert "Input" not in result.err
 
 
-def test_a_taken_port_is_one_line(run: Run) -> None:
+@pytest.mark.parametrize("command", ["sandbox", "ui"])
+def test_a_taken_port_is_one_line(run: Run, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        _complains(run("sandbox", "--port", str(taken.getsockname()[1])), 1, "--port")
+        _complains(run(command, "--port", str(taken.getsockname()[1])), 1, "choose another with --port")
+
+
+# In the place of Dagster: what it is given, and whether the API that it is given answers.
+DAGSTER = """
+import json, os, sys, urllib.request
+key = {"X-API-Key": os.environ["LANGSMITH_API_KEY"]}
+request = urllib.request.Request(os.environ["LANGSMITH_ENDPOINT"] + "/api/v1/sessions?limit=1", headers=key)
+answer = json.load(urllib.request.urlopen(request))
+given = {"sessions": len(answer), "folder": os.getcwd(), "arguments": sys.argv[1:], **os.environ}
+json.dump(given, open(os.environ["GIVEN"], "w"))
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def given(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """What the stand-in was given."""
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "dagster").mkdir()
+    (folder / "dagster" / "__init__.py").touch()
+    (folder / "dagster" / "__main__.py").write_text(DAGSTER)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("GIVEN", str(folder / "given"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield lambda: json.loads((folder / "given").read_text())
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_the_ui_of_the_demo_is_given_its_api_and_nothing_that_leads_to_another_workspace(
+    run: Run, sandbox: Sandbox, tmp_path: Path, given: Callable[[], dict[str, Any]]
+) -> None:
+    _complains(run("ui", "--demo"), 1, f"{tmp_path / 'data' / 'demo'}: nothing is here; run `{DEMO}` first")
+    assert run("demo", "--days", "2").status == 0
+    (tmp_path / ".env").write_text("LANGSMITH_API_KEY=real\nLANGSMITH_WORKSPACE_ID=real\n")
+    others = {"LANGSMITH_BEARER_TOKEN": "real", "SESSIONS_PIPELINE_QUERY": "{}", "LANGCHAIN_API_KEY": "real"}
+    assert run("ui", "--demo", "--port", str(free_port()), **others).status == 0
+    got = given()
+    home = tmp_path / "data" / "demo" / "_dagster"
+    assert (got["sessions"], got["folder"], got["DAGSTER_HOME"]) == (1, str(home), str(home))
+    assert got["LANGSMITH_ENDPOINT"] != sandbox.url
+    ours = {name for name in got if name.startswith(("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_"))}
+    assert ours == {
+        *("LANGSMITH_API_KEY", "LANGSMITH_ENDPOINT"),
+        *(f"SESSIONS_PIPELINE_{name}" for name in ("DATA_ROOT", "START_DATE", "BUDGETS", "JUDGE_REQUESTS")),
+    }
+    assert got["SESSIONS_PIPELINE_START_DATE"] == str(TODAY - timedelta(days=1))
+
+
+def test_the_ui_makes_dagsters_folder_with_our_settings_and_keeps_what_is_there(
+    run: Run, tmp_path: Path, given: Callable[[], dict[str, Any]]
+) -> None:
+    _complains(run("ui", LANGSMITH_API_KEY=None), 2, "LANGSMITH_API_KEY")
+    home = tmp_path / ".dagster"
+    assert not home.exists()
+    for written in (SHIPPED.read_text(), "telemetry: {enabled: false}\n"):
+        port = str(free_port())
+        assert run("ui", "--port", port).status == 0
+        assert (given()["folder"], given()["DAGSTER_HOME"]) == (str(tmp_path), str(home))
+        assert given()["arguments"][-2:] == ["-p", port]
+        assert (home / "dagster.yaml").read_text() == written
+        (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

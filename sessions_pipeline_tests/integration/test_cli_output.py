@@ -20,11 +20,18 @@ from sessions_pipeline.cli.terminal import print_table
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS, REJECTED_SESSIONS, SESSIONS
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_REFERENCE_DATASET,
+    JUDGE_COST_BY_EXPERIMENT,
+    REFERENCE_DATASETS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+)
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 
+JUDGES = JUDGE_COST_BY_EXPERIMENT.name
 LABEL = '{"metadata": {"dataset_name": "golden"}}'
 A, B = "da000000-0000-4000-8000-000000000001", "db000000-0000-4000-8000-000000000001"
 ODD = [
@@ -347,6 +354,39 @@ def test_list_shows_stats_as_people_read_them_and_what_is_no_number_as_it_was_se
     with running_sandbox(texts=[json.dumps(text) for text in texts]) as sandbox:
         told = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
     assert all(f" {shown}" in told for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
+
+
+def test_list_says_what_the_api_does_not_know(tmp_path: Path) -> None:
+    undated = {name: value for name, value in record(1, name="undated").items() if name != "start_time"}
+    with running_sandbox(texts=[json.dumps(undated | {"total_cost": None})]) as sandbox:
+        told = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
+    (line,) = [line for line in told.splitlines() if "undated" in line]
+    assert line.split()[1] == "unknown"
+    assert line.split()[-1] == "unknown"
+
+
+def test_a_table_that_is_piped_is_as_wide_as_columns_says(tmp_path: Path) -> None:
+    with running_sandbox(texts=[json.dumps(record(1, name="x" * 200))]) as sandbox:
+        for columns in (80, 100):
+            told = command("list", folder=tmp_path, url=sandbox.url, COLUMNS=str(columns)).stdout.decode()
+            assert max(map(len, told.splitlines())) == columns
+
+
+def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    print_summary(settings, MADE, DAY, DAY)
+    first, second, *_ = capsys.readouterr().out.partition("Judges   ")[2].splitlines()
+    assert first.endswith(" \\")
+    assert len(f"Judges   {first}") <= 80
+    words = f"{first[:-1]}{second}".split()
+    assert words == ["sessions-pipeline", "materialize", "--from", str(DAY), "--to", str(DAY), "--select", JUDGES]
+    given = {"tenant_id": TENANT, "reference_dataset_id": A, "read_at": NOON, "stats_as_of": NOON}
+    costs = [{"id": str(number), "total_cost": cost, **given} for number, cost in enumerate(("0.25", "1.5", None))]
+    Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs), {})
+    print_summary(settings, {JUDGES: []}, DAY, DAY)
+    assert "Judges of 3 experiments so far, exactly: 1.75 US dollars\n" in capsys.readouterr().out
 
 
 def test_as_of_takes_iso_8601_with_an_offset() -> None:

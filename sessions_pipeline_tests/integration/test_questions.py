@@ -16,7 +16,7 @@ import duckdb
 import pytest
 
 import sessions_pipeline
-from sessions_pipeline.cli.runs import DEMO_ROOT
+from sessions_pipeline.cli.runs import DEMO_ROOT, DEMO_SHOWN
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.sandbox import Api
@@ -315,7 +315,9 @@ def test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data(
     (tmp_path / DEMO_ROOT).symlink_to(root)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "pandas", None)  # which `make demo` does not install
-    exec(snippet.text, {})
+    assert "datetime.now(UTC)" in snippet.text
+    exec(snippet.text.replace("datetime.now(UTC)", f"datetime.fromisoformat('{NOW}')"), {})
     shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    found = grouped(company.experiments(), company.name)
+    # The days that the demo shows.
+    found = grouped(company.experiments(NOW.date() - timedelta(days=DEMO_SHOWN - 1)), company.name)
     assert {name: Decimal(cost) for name, cost in shown.items()} == {name: total(rows) for name, rows in found.items()}

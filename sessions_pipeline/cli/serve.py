@@ -1,0 +1,102 @@
+"""What runs until Ctrl-C: `ui`, the Dagster UI with its daemon, and `sandbox`, the API of a made-up company."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from sessions_pipeline.cli.doctor import CHECKS
+from sessions_pipeline.cli.runs import DEMO_ROOT, demo_variables
+from sessions_pipeline.cli.terminal import load_settings
+from sessions_pipeline.errors import NotReadError, SessionsPipelineError
+from sessions_pipeline.settings import DEMO, program_variables
+
+HOST = "127.0.0.1"
+# `dg dev`, which Dagster advises instead of `dagster dev`, is another package.
+QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
+
+
+@click.command(epilog="Example: sessions-pipeline ui --demo")
+@click.option("--demo", "on_demo", is_flag=True, help="Show what `demo` has written, and serve its API.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, metavar="PORT", help="Port of the UI.")
+def ui(*, on_demo: bool, port: int) -> int:
+    """Open the Dagster UI, with its schedules and sensors.
+
+    On 127.0.0.1, until Ctrl-C. Dagster's own folder is DAGSTER_HOME; without that, .dagster is made here.
+    """
+    if on_demo:
+        return _show_demo(port)
+    settings = load_settings()
+    for name in ("settings", "credentials"):
+        CHECKS[name](settings)
+    from sessions_pipeline.orchestration import SHIPPED, instance_file
+
+    home = Path(settings.dagster_home or ".dagster").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    if not (file := instance_file(str(home))).exists():
+        shutil.copyfile(SHIPPED, file)
+    return _run_dagster(port, Path(), program_variables({"DAGSTER_HOME": str(home)}))
+
+
+def _show_demo(port: int) -> int:
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.sandbox import running_sandbox
+    from sessions_pipeline.tables import RAW_SESSIONS
+
+    if not (days := Lake.open(str(DEMO_ROOT), query={}, read_only=True).days(RAW_SESSIONS)):
+        raise NotReadError(f"{DEMO_ROOT.resolve()}: nothing is here; run `{DEMO}` first")
+    with running_sandbox() as url:
+        variables = demo_variables(url, days[0])
+        # In a folder without an `.env`: what leads to another workspace must not get into these data.
+        return _run_dagster(port, Path(variables["DAGSTER_HOME"]), program_variables(variables, alone=True))
+
+
+def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
+    """Until it ends; its exit status, which is 0 when it was stopped."""
+    from sessions_pipeline.orchestration import SHIPPED
+
+    with _free(port), socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind((HOST, port))
+    click.echo(f"Dagster UI: http://{HOST}:{port}")
+    loaded = SHIPPED.with_name("workspace.yaml")
+    command = [sys.executable, "-W", QUIET, "-m", "dagster", "dev", "-w", str(loaded), "-h", HOST, "-p", str(port)]
+    # Ctrl-C on a terminal is heard by Dagster, too; the sandbox stays until that has ended.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen(command, cwd=folder, env=variables) as dagster:  # noqa: S603 - our own words
+        signal.signal(signal.SIGTERM, lambda *_: dagster.terminate())
+        return dagster.wait()
+
+
+@click.command(epilog="Example: sessions-pipeline sandbox --port 8123")
+@click.option("--port", type=click.IntRange(0, 65535), default=8123, metavar="PORT", help="Port; 0 takes a free one.")
+def sandbox(port: int) -> None:
+    """Serve the API of a made-up company.
+
+    On 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C.
+    """
+    from sessions_pipeline.sandbox import KEY, running_sandbox
+
+    stopped = threading.Event()
+    with _free(port), running_sandbox(port) as url:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
+        click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
+        click.echo("Ctrl-C stops it.")
+        stopped.wait()
+
+
+@contextmanager
+def _free(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SessionsPipelineError(f"port {port}: {error.strerror}; choose another with --port") from None
