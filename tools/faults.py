@@ -134,7 +134,7 @@ FAULTS = (
         "spelling",
     ),
     Fault(
-        "lake/lake",
+        "lake/commits",
         "if made_from <= commit else",
         "if made_from <= commit + 1 else",
         f"{INTEGRATION}lake_commits",
