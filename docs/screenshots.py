@@ -1,15 +1,18 @@
 """The README's pictures, taken of the demo's data: `make demo screenshots`."""
 
-import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from datetime import date
 from pathlib import Path
 
 from playwright.sync_api import FloatRect, Page, sync_playwright
+
+from sessions_pipeline.cli.runs import demo_variables
+from sessions_pipeline.settings import program_variables
 
 ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "images"
@@ -31,13 +34,8 @@ def main() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
-    environment = {
-        **os.environ,
-        "DAGSTER_HOME": str(DATA / "_dagster"),
-        "SESSIONS_PIPELINE_DATA_ROOT": str(DATA),
-        "SESSIONS_PIPELINE_START_DATE": min(DATA.glob("raw_sessions/start_date=2*")).name.partition("=")[2],
-        "LANGSMITH_API_KEY": "sandbox-key",
-    }
+    first = date.fromisoformat(min(DATA.glob("raw_sessions/start_date=2*")).name.partition("=")[2])
+    environment = program_variables(demo_variables(address, first), alone=True)
     command = [str(Path(sys.executable).parent / "dagster-webserver"), "-w", "workspace.yaml", "-p", str(port)]
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -74,7 +74,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
     """Show what the API says now.
 
-    One page of sessions, from version 2 of the API, too, in the shape of version 1; nothing is written.
+    One page of sessions; those of version 2 of the API in the shape of version 1. Nothing is written.
     """
     query, settings = _query(values), load_settings()
     from sessions_pipeline.langsmith.client import SessionsClient
