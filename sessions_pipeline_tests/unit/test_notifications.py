@@ -207,7 +207,7 @@ def test_doctor_says_whether_the_last_refresh_is_fresh(
         cli.main(["doctor", "--fresh"], standalone_mode=False)
         assert capsys.readouterr().out.startswith("ok    last refresh 2")
     else:
-        with pytest.raises(SessionsPipelineError, match="not within three hours") as caught:
+        with pytest.raises(SessionsPipelineError, match="over three hours ago|never read") as caught:
             cli.main(["doctor", "--fresh"], standalone_mode=False)
         assert caught.value.exit_status == 1
 
@@ -244,5 +244,5 @@ def test_doctor_sends_a_test_and_says_whether_it_was_delivered(
     with pytest.raises(SessionsPipelineError, match="not delivered by JSON; check its address"):
         cli.main(["doctor", "--notify"], standalone_mode=False)
     monkeypatch.delenv("SESSIONS_PIPELINE_NOTIFY")
-    with pytest.raises(SettingError, match="SESSIONS_PIPELINE_NOTIFY: should be addresses"):
+    with pytest.raises(SettingError, match="SESSIONS_PIPELINE_NOTIFY: not set; set it to Apprise addresses"):
         cli.main(["doctor", "--notify"], standalone_mode=False)
