@@ -207,7 +207,7 @@ def test_doctor_says_whether_the_last_refresh_is_fresh(
         cli.main(["doctor", "--fresh"], standalone_mode=False)
         assert capsys.readouterr().out.startswith("ok    last refresh 2")
     else:
-        with pytest.raises(SessionsPipelineError, match="over three hours ago|never read") as caught:
+        with pytest.raises(SessionsPipelineError, match=r"over three hours ago|never read") as caught:
             cli.main(["doctor", "--fresh"], standalone_mode=False)
         assert caught.value.exit_status == 1
 
