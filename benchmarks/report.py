@@ -37,7 +37,7 @@ def table(result: Result) -> str:
         rounds = f"medians of {result['rounds']} rounds" if several else "one round"
         parts.append(f"**{point['label']}**, {rounds}\n\n{grid(['', *columns], rows)}")
         tables = {name for trial in point["trials"] for name in trial.get("tables", ())}
-        if tables and len(found) > 1:
+        if tables and result["name"] == "backfill":
             parts.append(f"Ours writes {', '.join(f'`{name}`' for name in sorted(tables))}.")
     return "\n\n".join(parts)
 

@@ -6,7 +6,7 @@ from itertools import groupby
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = EPOCH.date()
-_DAY_US = 86_400_000_000
+DAY_US = 86_400_000_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -17,12 +17,12 @@ def microseconds(moment: datetime) -> int:
 
 def day_start_us(day: date) -> int:
     """Microseconds from the epoch to the UTC midnight that begins the day."""
-    return (day - _EPOCH_DAY).days * _DAY_US
+    return (day - _EPOCH_DAY).days * DAY_US
 
 
 def day_of_us(start_us: int) -> date:
     """The UTC day that holds a time, given in microseconds from the epoch."""
-    return _EPOCH_DAY + timedelta(days=start_us // _DAY_US)
+    return _EPOCH_DAY + timedelta(days=start_us // DAY_US)
 
 
 def utc_day(moment: datetime) -> date:

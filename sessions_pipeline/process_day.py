@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -91,7 +91,9 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
     readings = load_readings(stored.metadata[READINGS]) if stored else []
 
-    merged = merge(rows, readings, task.fetched, base=task.base, version=version)
+    # Days wait compressed; this one is read several times.
+    fetched = [replace(day, rows=Rows(day.rows.schema, day.rows.parts())) for day in task.fetched]
+    merged = merge(rows, readings, fetched, base=task.base, version=version)
     wanted = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
     known: dict[str, Mapping[str, Any]] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **describe.of_readings(merged)}}
     if task.fetched and not merged.learned:

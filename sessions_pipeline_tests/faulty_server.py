@@ -32,7 +32,7 @@ from urllib.parse import parse_qsl
 
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from sessions_pipeline.langsmith.versions import DATASETS
+from sessions_pipeline.langsmith.api_versions import DATASETS
 from sessions_pipeline.sandbox import KEY, Api, serving
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
@@ -224,10 +224,19 @@ def build_api(
     time = now or datetime.now(UTC)
     if texts is not None:
         return FaultyApi(FixedData(texts), time, tell_total=tell_total)
-    data = (CompanyData if undated == "postgres" else UnlikePostgres)(time, seed, broken=broken)
+    data = (CompanyData if undated == "postgres" else UnlikePostgres)(time, seed)
+    data = data if broken else sound(data)
     if isinstance(data, UnlikePostgres):
         data.undated = undated
     return FaultyApi(data, time, tell_total=tell_total)
+
+
+def sound(data: CompanyData) -> CompanyData:
+    """The same company to the letter of the schema."""
+    data.offset = "Z"
+    for session in data.sessions:
+        session.broken, session.undated = {}, False
+    return data
 
 
 def all_texts(api: Api, **parameters: Any) -> list[str]:

@@ -38,9 +38,9 @@ FAULTS = (
     Fault("tables/retention", ">= kept", "> kept", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=400", "days=401", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
-    Fault("langsmith/activity", "days=31", "days=30", f"{UNIT}days"),
-    Fault("langsmith/activity", "<= REACH", "< REACH", f"{UNIT}days"),
-    Fault("days", "days=start_us // _DAY_US", "days=(start_us - 1) // _DAY_US", f"{UNIT}days"),
+    Fault("langsmith/lists", "days=31", "days=30", f"{UNIT}days"),
+    Fault("langsmith/lists", "<= REACH", "< REACH", f"{UNIT}days"),
+    Fault("days", "days=start_us // DAY_US", "days=(start_us - 1) // DAY_US", f"{UNIT}days"),
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
         "orchestration/measured",
@@ -99,7 +99,9 @@ FAULTS = (
     ),
     Fault("validation/types", 'raise ValueError("is negative")', "return exact", f"{UNIT}validate"),
     Fault("langsmith/redaction", '"\\\\" in payload or ', "", f"{UNIT}redaction"),
-    Fault("langsmith/versions", '[] if items == "null" else read_page', "read_page", f"{UNIT}second_version", "null"),
+    Fault(
+        "langsmith/api_versions", '[] if items == "null" else read_page', "read_page", f"{UNIT}second_version", "null"
+    ),
     Fault("langsmith/throttle", "self._slots / 2", "self._slots / 1", f"{UNIT}throttle"),
     Fault("langsmith/throttle", "max(self._paused_until, until)", "until", f"{UNIT}throttle"),
     Fault(
@@ -111,8 +113,8 @@ FAULTS = (
     ),
     Fault(
         "langsmith/transport",
-        "len(body) > self._limits.most_bytes",
-        "len(body) > 9**20",
+        "response.is_success and len(body) > most:",
+        "response.is_success and len(body) > 9**20:",
         f"{INTEGRATION}client",
         "unpacks",
     ),
@@ -132,7 +134,7 @@ FAULTS = (
         "spelling",
     ),
     Fault(
-        "lake/lake",
+        "lake/commits",
         "if made_from <= commit else",
         "if made_from <= commit + 1 else",
         f"{INTEGRATION}lake_commits",

@@ -5,9 +5,8 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin
 
 import click
 from pydantic import ValidationError
@@ -53,7 +52,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     flag = f"--{name.replace('_', '-')}"
     kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
     is_repeatable = any(getattr(kind, "__origin__", None) is tuple for kind in kinds)
-    members = [str(one.value) for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum) for one in kind]
+    members = [one for kind in (field.annotation, *kinds) if get_origin(kind) is Literal for one in get_args(kind)]
     default = f"  [default: {str(field.default).lower()}]" if field.default else ""
     choices = f": {', '.join(members)}" if members else ""
     said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
@@ -229,16 +228,14 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     settings = load_settings()
     from sessions_pipeline.lake.lake import Lake
     from sessions_pipeline.outputs.focus import focus_costs, write_focus
-    from sessions_pipeline.outputs.formatting import day_ranges
 
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     found = focus_costs(lake, month, datetime.now(UTC).date())
-    unread = f"{day_ranges(found.unread)}: not read since the day was over"
-    if found.unread and not partial:
-        raise NotReadError(f"{unread}; materialize the month, or take what is there with --partial")
+    if found.lacks and not partial:
+        raise NotReadError(f"{found.lacks}; or take what is there with --partial")
     write_focus(found.rows, output)
-    if found.unread:
-        say(unread)
+    if found.lacks:
+        say(found.lacks)
     if found.unknown:
         say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that")
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

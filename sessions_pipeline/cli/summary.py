@@ -13,11 +13,12 @@ from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table, say
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
-from sessions_pipeline.outputs.report import REPORT_FILE, budgets_or_problem
+from sessions_pipeline.outputs.report import budgets_or_problem
 from sessions_pipeline.outputs.spending import Row, Spent, Totals, spent_by
 from sessions_pipeline.settings import Settings
 

@@ -1,8 +1,10 @@
 """How runs that write at once leave one truth: a file is put over what its writer saw, and never goes back."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -55,15 +57,27 @@ def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
         LakeError: the day can't be locked; (the future) the file could not be written.
         TypeError, ValueError: the data breaks the table's schema, a fault of the program.
     """
-    with lake.lock(day), ThreadPoolExecutor(_WRITERS, thread_name_prefix="files") as threads:
+    begun = list[Future[Written | None]]()
+    with lake.lock(day):
 
         def replace(
             table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], commit: int
         ) -> Future[Written | None]:
             content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
-            return threads.submit(_replace_older, lake, table, day, content, data.num_rows, commit)
+            threads = _writers(os.getpid())
+            begun.append(threads.submit(_replace_older, lake, table, day, content, data.num_rows, commit))
+            return begun[-1]
 
-        yield replace
+        try:
+            yield replace
+        finally:
+            wait(begun)
+
+
+@cache
+def _writers(_process: int) -> ThreadPoolExecutor:
+    """Threads that are kept, since starting them for each day takes a twentieth of its time."""
+    return ThreadPoolExecutor(_WRITERS, thread_name_prefix="files")
 
 
 def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, rows: int, commit: int) -> Written | None:

@@ -95,7 +95,8 @@ def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -
     schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
     rows = Rows(schema)
     try:
-        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+        # Read here and now: what is handed to Arrow's threads ahead takes longer to hand over than to read.
+        with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file:
             if lacking := sorted({*(schema.names or table.schema.names)} - {*file.schema_arrow.names}):
                 # Read for its metadata alone, too: a file from before a column was added is to be made again.
                 raise UnreadableError(f"without {', '.join(lacking)}")

@@ -6,19 +6,19 @@ Path, parameters and bodies are the API version's; which version that is, is dec
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import count
 from typing import Self
 
 import stamina
 
 from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError, TransientError
+from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, decide
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
-from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
 from sessions_pipeline.langsmith.redaction import Path, parse_paths, redact
-from sessions_pipeline.langsmith.status_errors import http_date, status_error
 from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle, acquire_for
-from sessions_pipeline.langsmith.transport import Reply, Transport
-from sessions_pipeline.langsmith.versions import FIRST, SECOND, Endpoint, decide, second_parameters
+from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import Settings
 
 # With waits of 0.5, 1, 2, 4, 5, 5, 5 seconds and jitter this outlasts a restart of the API.
@@ -27,8 +27,6 @@ ATTEMPTS = 8
 ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 # Between two attempts, with jitter: who has less time left than this does not begin to wait.
 LONGEST_WAIT_SECONDS = 6.0
-# The list's length; a number of more digits is none.
-MOST_DIGITS = 15
 
 # By default stamina prints each retry on standard output wherever structlog is installed.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -43,8 +41,8 @@ class SessionsClient:
     """Reads pages; one for a run, shared by its threads. A context manager.
 
     `requests` counts the requests sent; `warnings` says once what the API announces, such as its end, and which version
-    was read if it was not the first. `version` is the API's version that is spoken, None until the first answer decides
-    it. `throttle` has the run's deadline and progress, `clock` tells this machine's time, UTC.
+    was read if it was not the first. `api_version` is the one that is spoken, None until the first answer decides it.
+    `throttle` has the run's deadline and progress, `clock` tells this machine's time, UTC.
     """
 
     def __init__(
@@ -53,14 +51,14 @@ class SessionsClient:
         throttle: Throttle,
         transport: Transport,
         *,
-        version: Endpoint | None = FIRST,
+        api_version: Endpoint | None = V1,
         private: Sequence[Path] = (),
         clock: Callable[[], datetime] = now,
     ) -> None:
         """What `private` names is taken out of every record as soon as it arrives."""
         self.requests = 0
         self.warnings: list[str] = []
-        self.version = version
+        self.api_version = api_version
         self.throttle = throttle
         self.clock = clock
         self._auth = auth
@@ -89,9 +87,9 @@ class SessionsClient:
         acquire, most = acquire_for(settings), settings.concurrency
         throttle = Throttle(most, deadline_seconds=seconds, acquire=acquire, window_seconds=window_seconds)
         transport = Transport(auth, most_connections=most)
-        version = {"v1": FIRST, "v2": SECOND}.get(settings.api_version)
-        client = cls(auth, throttle, transport, version=version, private=parse_paths(settings.redact), clock=clock)
-        if version is SECOND:
+        spoken, private = {"v1": V1, "v2": V2}.get(settings.api_version), parse_paths(settings.redact)
+        client = cls(auth, throttle, transport, api_version=spoken, private=private, clock=clock)
+        if spoken is V2:
             client.warn("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
         return client
 
@@ -116,8 +114,15 @@ class SessionsClient:
             if text not in self.warnings:
                 self.warnings.append(text)
 
-    def fetch(self, query: SessionsQuery, *, workspace: str | None = None, cursor: str | None = None) -> Page:
-        """One page of sessions, of `workspace` or of the one that the key belongs to. Thread-safe.
+    def fetch(
+        self,
+        query: SessionsQuery,
+        *,
+        workspace: str | None = None,
+        cursor: str | None = None,
+        endpoint: Endpoint | None = None,
+    ) -> Page:
+        """One page of sessions, or of another list, of `workspace` or of the one that the key belongs to. Thread-safe.
 
         `cursor` is the `next_cursor` of the page before, where the version has cursors.
 
@@ -126,71 +131,47 @@ class SessionsClient:
             UsageError: the version does not have what the query asks for.
         """
 
-        def ask(version: Endpoint) -> Page:
-            pairs = second_parameters(query, cursor) if version is SECOND else query.to_parameters()
-            return self.get_page(version, pairs, workspace)
+        def ask(endpoint: Endpoint) -> Page:
+            pairs, failures = endpoint.parameters(query, cursor), count(1)
+            return self._retry(
+                lambda error: self._may_retry(error, next(failures)), self._attempt, endpoint, pairs, workspace
+            )
 
-        if self.version is None:
+        if self.api_version is None and endpoint is None:
             with self._deciding:
-                if self.version is None:
-                    self.version, page, said = decide(ask)
+                if self.api_version is None:
+                    self.api_version, page, said = decide(ask)
                     # What version 1 has warned of before it was given up concerns nobody.
                     self.warnings[:] = [said] if said else self.warnings
                     return page
-        return ask(self.version)
+        return ask(endpoint or self.api_version or V1)
 
-    def get_page(self, endpoint: Endpoint, parameters: Sequence[tuple[str, str]], workspace: str | None) -> Page:
-        """One page of an endpoint's list, without what is private. Thread-safe.
+    def _may_retry(self, error: Exception, failures: int) -> bool:
+        if not isinstance(error, TransientError) or self.throttle.is_closed:
+            return False
+        if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
+            raise self.throttle.too_late("leaves no time to ask again")
+        is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
+        return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 
-        Raises:
-            ApiError: no usable answer, after retries where they could help; the subclass says what kind.
-        """
-        failures = 0
-
-        def may_retry(error: Exception) -> bool:
-            nonlocal failures
-            failures += 1
-            if not isinstance(error, TransientError) or self.throttle.is_closed:
-                return False
-            if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
-                raise self.throttle.too_late("leaves no time to ask again")
-            is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
-            return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
-
-        return self._retry(may_retry, self._attempt, endpoint, parameters, workspace)
-
-    def _attempt(self, endpoint: Endpoint, parameters: Sequence[tuple[str, str]], workspace: str | None) -> Page:
+    def _attempt(self, endpoint: Endpoint, parameters: Parameters, workspace: str | None) -> Page:
         with self.throttle.slot(workspace):
             with self._lock:
                 self.requests += 1
-            seconds, asked_at = self.throttle.remaining_seconds, self.clock()
-            reply = self._transport.get(endpoint.path, parameters, workspace=workspace, most_seconds=seconds)
-            if reply.status // 100 != 2:  # noqa: PLR2004 - HTTP's successes
-                raise status_error(reply.status, reply.headers, reply.body, path=endpoint.path, auth=self._auth)
-        return self._read(endpoint, reply, asked_at)
-
-    def _read(self, endpoint: Endpoint, reply: Reply, asked_at: datetime) -> Page:
-        received_at, headers = self.clock(), reply.headers
+            seconds = self.throttle.remaining_seconds
+            headers, body = self._transport.get(endpoint.path, parameters, workspace=workspace, most_seconds=seconds)
         try:
-            records, next_cursor = endpoint.read(reply.body)
+            records, next_cursor = endpoint.read(body)
         except ValueError:
             kind = self._auth.clean(headers.get("content-type", "no content type"))
             raise BadBodyError(
-                f"{self._auth.host}{endpoint.path} answered with something else than {endpoint.page} "
-                f"({len(reply.body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if it stays"
+                f"{self._auth.host}{endpoint.path} answered with something else than a complete JSON page "
+                f"({len(body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if it stays"
             ) from None
         self._answered = True
         ends = [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]
         if ends:
             said = self._auth.clean(", ".join(ends))
             self.warn(f"The API announces the end of {endpoint.path} ({said}); look for a newer version")
-        total, server_time = headers.get("x-pagination-total", ""), http_date(headers.get("date", ""))
-        off = [asked_at - server_time, server_time - received_at] if server_time else []
-        return Page(
-            [redact(record, self._private) for record in records],
-            int(total) if total.isdecimal() and len(total) <= MOST_DIGITS else None,
-            next_cursor,
-            server_time,
-            max(0.0, *(difference.total_seconds() for difference in off)) if off else 0.0,
-            http_date(headers.get("sunset", "")),
-        )
+        kept = [redact(record, self._private) for record in records] if self._private else records
+        return Page(kept, next_cursor, headers)

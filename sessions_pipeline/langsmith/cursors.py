@@ -24,7 +24,6 @@ from sessions_pipeline.langsmith.page import (
     Ask,
     Page,
     Piece,
-    identity,
     sort_keys,
 )
 from sessions_pipeline.langsmith.query import batches, is_uuid
@@ -53,7 +52,6 @@ class Walk:
         self.begins: set[str] = set()
         self._most_pages = most_pages
         self._pages = 0
-        self._cursors: set[str] = set()
         self._at_lowest: set[str] = set()
         self._idle = 0
         self._before = TOP  # the first key of the page before
@@ -65,7 +63,7 @@ class Walk:
             PagingError: the page is not sorted, or the walk does not get on.
         """
         undated_key = UNDATED_FIRST if self.lowest >= UNDATED_FIRST else UNDATED_LAST
-        is_end = page.next_cursor is None
+        is_end = not page.next_cursor
         piece = Piece.of(page.records, self._pages, undated_key=undated_key, is_end=is_end)
         placed = list(zip(map(_name, page.records), sort_keys(page.records, undated_key), strict=True))
         if self._pages:
@@ -79,10 +77,14 @@ class Walk:
                 "The API ends its list of sessions with a page that was read already; nothing was replaced"
             )
         self._before = piece.first or TOP
-        if page.next_cursor is None:
+        if not page.next_cursor:
             self.is_ended, self.lowest = True, LIST_END
-        else:
-            self._go_on(page.next_cursor)
+        elif self._idle > TRIES or self._pages > self._most_pages:
+            raise PagingError(
+                f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
+                f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
+            )
+        self.ask = self.ask._replace(cursor=page.next_cursor)
         return piece
 
     def breaks(self, low: int) -> set[str]:
@@ -106,17 +108,6 @@ class Walk:
                 gets_on = True
         return gets_on
 
-    def _go_on(self, cursor: str) -> None:
-        if cursor in self._cursors:
-            raise PagingError("The API's cursor leads back to a page that was read already; nothing was replaced")
-        if self._idle > TRIES or self._pages > self._most_pages:
-            raise PagingError(
-                f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
-                f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
-            )
-        self._cursors.add(cursor)
-        self.ask = self.ask._replace(cursor=cursor)
-
 
 def _name(record: Record) -> str:
     """What tells a record in all walks; the text won't do, as it differs with the stats."""
@@ -133,8 +124,8 @@ SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
 class CursorReader:
     """Asks for the pages that prove a window complete, newest first, with the undated sessions that it comes upon.
 
-    Drive `read()`: it yields an `Ask` and expects its `Page`. `received` grows by the records of the pages that hold
-    data; `frontier` is the start time, in microseconds, above which everything in the window is proven and read.
+    Drive `read()`: it yields an `Ask` and expects its `Page`. `frontier` is the start time, in microseconds, above
+    which everything in the window is proven, and was on pages with stats.
     """
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int = MOST_PAGES) -> None:
@@ -144,7 +135,6 @@ class CursorReader:
         """
         self.start_us = start_us
         self.frontier = TOP
-        self.received: list[Record] = []
         self._end_us = end_us
         self._most_pages = most_pages
         self._main = Walk(Ask(max(page_size, SMALLEST_PAGE)), most_pages=most_pages)
@@ -163,7 +153,6 @@ class CursorReader:
                 self._pieces.append(following.take(page))
                 following.forget(self.frontier)
                 self._full = max(self._full, len(page.records))
-                self.received += page.records if following is self._main else ()
                 self._advance()
                 if len(self._walks) == 1 and not self._is_done:
                     self._begin_another()
@@ -242,6 +231,4 @@ class CursorReader:
         for some in batches(ids):
             walk = Walk(self._main.ask._replace(cursor=None, ids=some), most_pages=self._most_pages)
             while not walk.is_ended:
-                page = yield walk.ask
-                walk.take(page)
-                self.received += [record for record in page.records if identity(record) in some]
+                walk.take((yield walk.ask))

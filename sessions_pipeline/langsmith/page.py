@@ -6,14 +6,14 @@ The API has no time filter and no stable order, so offsets are only hints. What 
     between its first and its last start time was in it, if it existed. A page at offset 0 also proves all that is
     newer, a page at the list's end all that is older.
 
-Where in the list something lies, probes tell, each a page of one record.
-
 That a page lies at the list's end it can't say itself: a short page may be a server's cap (see `window`).
 """
 
 import json
-from collections.abc import Generator, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sessions_pipeline.errors import PagingError
@@ -23,12 +23,16 @@ from sessions_pipeline.validation.types import parse_timestamp
 UNDATED_FIRST = 2**62  # sort key of a session without a start time where the server sorts them first
 UNDATED_LAST = -(2**62)  # and where it sorts them last
 LIST_END = UNDATED_LAST - 1
+# Of a list's length; a number of more digits is none.
+MOST_DIGITS = 15
 
 
 class Ask(NamedTuple):
     """A page wanted now: by `offset` in version 1, by `cursor` in version 2, where `ids` are the only ones wanted.
 
-    `ahead` is what will probably be wanted next. A cursor is taken by the API with the same other values only.
+    A page with stats is read for its sessions; one without them, which costs the API little, only tells where in the
+    list something lies. `ahead` is what will probably be wanted next. A cursor is taken by the API with the same other
+    values only.
     """
 
     limit: int
@@ -42,17 +46,38 @@ class Ask(NamedTuple):
 class Page(NamedTuple):
     """An answer: the records in the API's order, without what is private.
 
-    `total` is what `X-Pagination-Total` says, None where it is absent; `next_cursor` asks for the next page, None at
-    the list's end and in version 1; `server_time` is the server's, where it tells, and `clock_error_seconds` by how
-    much this machine's clock differs from it at least; `sunset` is this version's announced end.
+    `next_cursor` asks for the next page: it is empty at the list's end, and None in version 1, which has none. What the
+    `headers` say, in any case, is None where it is absent or can't be read.
     """
 
     records: Sequence[Record]
-    total: int | None = None
     next_cursor: str | None = None
-    server_time: datetime | None = None
-    clock_error_seconds: float = 0.0
-    sunset: datetime | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def total(self) -> int | None:
+        """The list's length."""
+        total = self.headers.get("x-pagination-total", "")
+        return int(total) if total.isdecimal() and len(total) <= MOST_DIGITS else None
+
+    @property
+    def server_time(self) -> datetime | None:
+        """When the server answered, by its clock, UTC."""
+        return http_date(self.headers.get("date", ""))
+
+    @property
+    def sunset(self) -> datetime | None:
+        """The announced end of this version of the API."""
+        return http_date(self.headers.get("sunset", ""))
+
+
+def http_date(value: str) -> datetime | None:
+    """An HTTP date, aware UTC; None if it is not one."""
+    try:
+        parsed = parsedate_to_datetime(value)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 class Piece(NamedTuple):
@@ -132,62 +157,3 @@ def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
             beside = UNDATED_FIRST if dated and place < dated[0] else UNDATED_LAST
             keys[place] = beside if dated else undated_key
     return keys
-
-
-# The search's first strides quadruple: 1,000,000 sessions are crossed by 8 probes.
-STRIDE = 4
-# Probes asked for together: a third of the requests more than one by one, in half the time.
-PROBES = 3
-# More sessions than any workspace has: there is none at such an offset.
-MOST_SESSIONS = 100_000_000
-
-
-class Offsets:
-    """What is known of a list's offsets.
-
-    `inside` is the highest one known to exist, `beyond` one that was past the end; `undated_key` is where sessions
-    without a start time are sorted.
-    """
-
-    def __init__(self) -> None:
-        self.inside = -1
-        self.beyond: int | None = None
-        self.undated_key = UNDATED_LAST
-
-    def last_from(self, key: int, *, low: int, step: int, limit: int) -> Generator[Ask, Page, int]:
-        """An offset at most `step` before the first session that sorts below `key`; a hint, since the list changes.
-
-        Strides lead from `low`, and `limit` at least, past that session; then the stretch between is quartered.
-        """
-        high = self.beyond
-        while high is None or high - low > step:
-            if high is None:
-                offsets = [max(low * STRIDE, limit) * STRIDE**n for n in range(PROBES)]
-            else:
-                offsets = sorted({low + (high - low) * (n + 1) // (PROBES + 1) for n in range(PROBES)} - {low})
-            for number, offset in enumerate(offsets):
-                if (yield from self.probe(offset, offsets[number + 1 :])) < key:
-                    high = offset
-                    break
-                low = max(low, offset)
-        return low
-
-    def probe(self, offset: int, ahead: Sequence[int] = ()) -> Generator[Ask, Page, int]:
-        """The sort key at an offset, without the costly stats. One that can't be read counts as before the window.
-
-        Raises:
-            PagingError: there is no such offset.
-        """
-        if offset > MOST_SESSIONS:
-            raise PagingError(
-                "The server ignores `offset`, as its list of sessions has no end; nothing was replaced, "
-                "check that LANGSMITH_ENDPOINT is the LangSmith API"
-            )
-        asks = [Ask(1, include_stats=False, offset=one) for one in (offset, *ahead)]
-        page = yield asks[0]._replace(ahead=tuple(asks[1:]))
-        if not page.records:
-            self.beyond = offset
-            return LIST_END
-        self.inside = max(self.inside, offset)
-        key = Piece.of(page.records, offset, undated_key=self.undated_key).first
-        return UNDATED_FIRST if key is None else key

@@ -3,20 +3,19 @@
 All this rests on the schema, on other clients and on the embedded API; see docs/api-versions.md.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeAlias
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
-from sessions_pipeline.langsmith.activity import CHEAPEST_STATS, read_judges, runs_that_judge
+from sessions_pipeline.langsmith.api_versions import DATASETS, V1, V2
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.lists import CHEAPEST_STATS, read_judges, runs_that_judge
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
-from sessions_pipeline.langsmith.versions import DATASETS, FIRST, SECOND
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.validation.validate import validate
 
 MOST_REQUESTS, MOST_SECONDS = 30, 90.0
 BEYOND_ANY_LIST = 10_000_000
@@ -25,7 +24,7 @@ BEYOND_ANY_LIST = 10_000_000
 class Finding(NamedTuple):
     """An assumption about a version of the API, whether it holds (None: it can't be told), and what was seen."""
 
-    version: str
+    api_version: str
     assumption: str
     holds: bool | None
     seen: str
@@ -90,30 +89,30 @@ def _run_times(api: _Api, **values: Any) -> tuple[bool, str]:
 
 
 def _filter(api: _Api) -> tuple[bool, str]:
-    busy = [record for record in api.newest.records if _value(record, "run_count") and is_uuid(identity(record))]
+    busy = [row["id"] for row in _rows(api.newest) if row["run_count"]]
     _some(bool(busy), "")
-    only: dict[str, Any] = {"id": (UUID(identity(busy[0])),), "stats_filter": runs_that_judge(uuid4().hex)}
-    found = api.page(include_stats=True, stats_select=CHEAPEST_STATS, **only).records
-    runs = _value(found[0], "run_count") if found else None
+    only: dict[str, Any] = {"id": busy[:1], "stats_filter": runs_that_judge(uuid4().hex)}
+    found = _rows(api.page(include_stats=True, stats_select=CHEAPEST_STATS, **only))
+    runs = found[0]["run_count"] if found else None
     return runs == 0, "0 runs" if runs == 0 else "no count" if runs is None else "ignored"
 
 
 def _judges(api: _Api) -> tuple[bool, str]:
-    names = [_value(one, "name") for one in api.newest.records if _value(one, "reference_dataset_id")][:2]
+    names = [row["name"] for row in _rows(api.newest) if row["reference_dataset_id"]][:2]
     if names and read_judges(api.client, api.project, workspace=api.workspace) is None:
         raise UntoldError("no such project")
-    found = (read_judges(api.client, api.project, workspace=api.workspace, experiment=str(name)) for name in names)
+    found = (read_judges(api.client, api.project, workspace=api.workspace, experiment=name) for name in names)
     return True, _some(any(one and one["run_count"] for one in found), "found")
 
 
 def _datasets(api: _Api) -> tuple[bool, str]:
-    page = api.client.get_page(DATASETS, [("offset", "0"), ("limit", "1")], api.workspace)
+    page = api.client.fetch(SessionsQuery(limit=1), workspace=api.workspace, endpoint=DATASETS)
     return True, "without a total" if page.total is None else "with a total"
 
 
 def _cursor(api: _Api) -> tuple[bool, str]:
     first = api.page(limit=1)
-    _some(first.next_cursor is not None, "")
+    _some(bool(first.next_cursor), "")
     second = api.page(first.next_cursor, limit=1).records
     return bool(second) and identity(second[0]) != identity(first.records[0]), "another page"
 
@@ -124,11 +123,8 @@ def _some(is_there: bool, seen: str) -> str:
     return seen
 
 
-def _value(record: Record, name: str) -> Any:
-    try:
-        return json.loads(record.payload, parse_int=float)[name]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+def _rows(page: Page) -> list[dict[str, Any]]:
+    return list(validate([record.payload for record in page.records]).sessions.to_pylist())
 
 
 _Question: TypeAlias = Callable[[_Api], tuple[bool, str]]
@@ -140,27 +136,29 @@ BOTH: Mapping[str, _Question] = {
     "run times come with stats_select": partial(_run_times, include_stats=True, stats_select=CHEAPEST_STATS),
     "run times come without stats": _run_times,
 }
-FIRST_ALONE: Mapping[str, _Question] = {
+V1_ALONE: Mapping[str, _Question] = {
     "equal start times keep their order": _ties,
     "an empty page lies behind the end": _behind_the_end,
     "X-Pagination-Total counts the list": _total,
     "datasets can be listed": _datasets,
 }
-QUESTIONS = (("v1", FIRST, {**BOTH, **FIRST_ALONE}), ("v2", SECOND, {"a cursor leads on": _cursor, **BOTH}))
+QUESTIONS = (("v1", V1, {**BOTH, **V1_ALONE}), ("v2", V2, {"a cursor leads on": _cursor, **BOTH}))
 
 
 def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[Finding]:
     """Each assumption with what was seen of it, in some 30 requests at most, retries not counted."""
     client.throttle.end_within(MOST_SECONDS)
-    for version, client.version, questions in QUESTIONS:
-        api = _Api(client, workspace, project)
+    for version, client.api_version, questions in QUESTIONS:
+        api, is_answered = _Api(client, workspace, project), False
         for assumption, question in questions.items():
             holds: bool | None
             try:
                 holds, seen = question(api)
+                is_answered = True
             except UntoldError as error:
                 holds, seen = None, str(error)
             except ApiError as error:
                 is_final = isinstance(error, RefusedError | NotFoundError)
-                holds, seen = (False, "refused") if is_final else (None, "no usable answer")
+                # A version that answers nothing tells nothing of what was assumed of it.
+                holds, seen = False if is_final and is_answered else None, "refused" if is_final else "no usable answer"
             yield Finding(version, assumption, holds, seen)

@@ -6,8 +6,7 @@ Source of the rules: `sessions.openapi.yaml`, operation `read_tracer_sessions_ap
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +18,7 @@ from sessions_pipeline.settings import first_problem
 IDS_PER_REQUEST = 50
 
 Uuids = tuple[UUID, ...]
+Parameters = list[tuple[str, str]]
 
 
 def batches(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -35,24 +35,10 @@ def is_uuid(text: str) -> bool:
     return True
 
 
-class SessionSortableColumns(StrEnum):
-    """What the API can sort by."""
-
-    name = "name"
-    start_time = "start_time"
-    last_run_start_time = "last_run_start_time"
-    latency_p50 = "latency_p50"
-    latency_p99 = "latency_p99"
-    error_rate = "error_rate"
-    feedback = "feedback"
-    runs_count = "runs_count"
-
-
-class FeedbackSourceParam(StrEnum):
-    """Where the feedback to sort by comes from."""
-
-    session = "session"
-    run = "run"
+SortableColumn = Literal[
+    "name", "start_time", "last_run_start_time", "latency_p50", "latency_p99", "error_rate", "feedback", "runs_count"
+]
+FeedbackSource = Literal["session", "run"]
 
 
 class SessionsQuery(BaseModel):
@@ -66,13 +52,11 @@ class SessionsQuery(BaseModel):
     name: Annotated[str | None, Field(description="Only the session of exactly this name")] = None
     name_contains: Annotated[str | None, Field(description="Only sessions whose name contains this")] = None
     dataset_version: Annotated[str | None, Field(description="Only experiments on this dataset version")] = None
-    sort_by: Annotated[SessionSortableColumns, Field(description="What to sort by")] = SessionSortableColumns.start_time
+    sort_by: Annotated[SortableColumn, Field(description="What to sort by")] = "start_time"
     sort_by_desc: Annotated[bool, Field(description="Largest or newest first")] = True
     metadata: Annotated[str | None, Field(description="Only sessions with this metadata, a JSON object")] = None
     sort_by_feedback_key: Annotated[str | None, Field(description="Feedback key to sort by")] = None
-    sort_by_feedback_source: Annotated[FeedbackSourceParam | None, Field(description="Feedback source to sort by")] = (
-        None
-    )
+    sort_by_feedback_source: Annotated[FeedbackSource | None, Field(description="Feedback source to sort by")] = None
     offset: Annotated[int, Field(ge=0, description="How many sessions to skip")] = 0
     limit: Annotated[int, Field(ge=1, le=100, description="Most sessions to return")] = 100
     tag_value_id: Annotated[Uuids | None, Field(description="Only sessions with these tag values")] = None
@@ -86,17 +70,22 @@ class SessionsQuery(BaseModel):
     stats_select: Annotated[tuple[str, ...] | None, Field(description="Compute only these stats")] = None
     stats_filter: Annotated[str | None, Field(description="Count only runs that match this filter")] = None
 
-    def to_parameters(self) -> list[tuple[str, str]]:
+    def to_parameters(self) -> Parameters:
         """The pairs to send, arrays as repeated pairs, sorting and paging always explicit.
 
         Other parameters are sent where they differ from the schema's default.
         """
-        sent = {"sort_by", "sort_by_desc", "offset", "limit", *self.model_dump(exclude_defaults=True)}
-        dumped = self.model_dump(mode="json", include=sent, exclude_none=True)
-        arrays = {name: value if isinstance(value, list) else [value] for name, value in dumped.items()}
-        return [(name, _spell(value)) for name, values in arrays.items() for value in values]
+        sent = self.model_dump(mode="json", exclude_none=True)
+        arrays = {name: value if isinstance(value, list) else [value] for name, value in sent.items()}
+        return [
+            (name, str(value).lower() if isinstance(value, bool) else str(value))
+            for name, values in arrays.items()
+            if name in ALWAYS_SENT or values != [type(self).model_fields[name].default]
+            for value in values
+        ]
 
 
+ALWAYS_SENT = {"sort_by", "sort_by_desc", "offset", "limit"}
 # Paging, sorting and stats are the pipeline's.
 OURS = "sort_by sort_by_desc sort_by_feedback_key sort_by_feedback_source offset limit include_stats stats_start_time"
 NARROWING = frozenset(SessionsQuery.model_fields) - frozenset(OURS.split())
@@ -117,7 +106,3 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
         return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)
     except ValidationError as error:
         raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(first_problem(error))) from None
-
-
-def _spell(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -9,22 +9,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 from typing import Protocol
 from uuid import UUID
 
-from sessions_pipeline.days import day_of_us, day_start_us
+from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
-from sessions_pipeline.langsmith.versions import SECOND
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
 
 # Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
-# and with 1,000 sessions a day not more than 6 MB.
+# and not more than some 8 MB.
 MOST_DAYS_WAITING = 4
+# What is beyond these bytes of a day waits compressed: some 1,400 sessions.
+WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
 MOST_BYTES = 16 * 1024 * 1024
 PAGE = 100
@@ -50,25 +52,25 @@ class DayAssembler:
 
     def add(self, records: Iterable[Record]) -> None:
         """Take records; those of days outside the window, or handed out already, are passed over."""
-        start_us, end_us = day_start_us(self._first), day_start_us(self._next + timedelta(days=1))
-        for record in records:
-            if record.start_us is None:
-                self._days[None].add(record)
-            elif start_us <= record.start_us < end_us:
-                self._days[day_of_us(record.start_us)].add(record)
+        # A page is sorted, so it is some runs of one day each.
+        for number, some in groupby(records, lambda one: None if one.start_us is None else one.start_us // DAY_US):
+            day = None if number is None else day_of_us(number * DAY_US)
+            if day is None or self._first <= day <= self._next:
+                self._days[day].add(some)
 
-    def close(self, frontier_us: int) -> Iterator[FetchedDay]:
-        """The days that lie wholly above the frontier and were not handed out yet."""
+    def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[FetchedDay]:
+        """The days that lie wholly above the frontier and were not handed out yet.
+
+        `is_over`: the whole window is read, so the sessions without a day come behind them.
+        """
+        days: list[date | None] = []
         while self._next >= self._first and day_start_us(self._next) > frontier_us:
-            day = self._next
+            days.append(self._next)
             self._next -= timedelta(days=1)
-            yield self.hand_out(day)
-
-    def hand_out(self, day: date | None) -> FetchedDay:
-        """A day of which nothing is missing; None when the whole reading is over: the sessions without a day."""
-        sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
-        self.requests = 0
-        return FetchedDay(day, self._workspace, self._fetched_at, sessions.rows(), sessions.received, requests)
+        for day in [*days, None] if is_over else days:
+            sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
+            self.requests = 0
+            yield FetchedDay(day, self._workspace, self._fetched_at, sessions.rows(), sessions.received, requests)
 
 
 class _Sessions:
@@ -82,13 +84,14 @@ class _Sessions:
         self._names: set[str] = set()  # of those that are packed
         self._again: dict[str, Record] = {}  # those of them that came once more
 
-    def add(self, record: Record) -> None:
-        self.received += 1
-        self._bytes += len(record.payload)
-        name = identity(record)
-        held = self._again if name in self._names else self._latest
-        held[name] = newest(held[name], record) if name in held else record
-        if len(self._latest) == 2 * PART or self._bytes > MOST_BYTES:
+    def add(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.received += 1
+            self._bytes += len(record.payload)
+            name = identity(record)
+            held = self._again if name in self._names else self._latest
+            held[name] = newest(held[name], record) if name in held else record
+        if len(self._latest) >= 2 * PART or self._bytes > MOST_BYTES:
             # Pages overlap, so what comes again is most often among the latest.
             self._pack([*self._latest][:-PAGE])
 
@@ -99,7 +102,7 @@ class _Sessions:
         for part in self._packed.parts(drain=True) if self._again else ():
             held = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
             rows.add(sent([newest(one, self._again.get(identity(one), one)) for one in held]))
-        return Rows(SENT, rows.in_order("session_id", drain=True))
+        return Rows(SENT, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
     def _pack(self, names: Sequence[str]) -> None:
         for first in range(0, len(names), PART):
@@ -120,24 +123,23 @@ def newest(held: Record, received: Record) -> Record:
 def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
     """Answer the reader's asks, and hand out days as they are proven. `fetch` is called in the executor's threads."""
     in_flight: dict[Ask, Future[Page]] = {}
-    steps, page = reader.read(), None
+    steps = reader.read()
     try:
-        while True:
-            try:
-                ask = next(steps) if page is None else steps.send(page)
-            except StopIteration:
-                break
-            finally:
-                days.add(reader.received)
-                reader.received.clear()
-            yield from days.close(reader.frontier)
+        ask = next(steps, None)
+        while ask is not None:
             page = _answer(ask, in_flight, lambda one: executor.submit(fetch, one))
             days.requests += 1
+            if ask.include_stats:
+                days.add(page.records)
+            try:
+                ask = steps.send(page)
+            except StopIteration:
+                ask = None
+            yield from days.close(reader.frontier)
     finally:
         for future in in_flight.values():
             future.cancel()
-    yield from days.close(reader.start_us - 1)
-    yield days.hand_out(None)
+    yield from days.close(reader.start_us - 1, is_over=True)
 
 
 def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask], Future[Page]]) -> Page:
@@ -170,7 +172,7 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_DAYS_WAIT
 
 
 # Timestamps and daily partitions bear a minute.
-CLOCK_TOLERANCE_SECONDS = 60
+CLOCK_TOLERANCE = timedelta(seconds=60)
 
 
 class Source(Protocol):
@@ -206,28 +208,31 @@ class ApiSource:
 
     def _days(self, first: date, last: date) -> Iterator[FetchedDay]:
         # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.
-        began, opening = self.client.clock(), Ask(max(self.page_size, SMALLEST_PAGE))
-        opened = {opening: self._fetch(opening)}
-        fetched_at = self._fetched_at(began, opened[opening])
+        opening = Ask(max(self.page_size, SMALLEST_PAGE))
+        began, page, ended = self.client.clock(), self._fetch(opening), self.client.clock()
+        opened = {opening: page}
+        fetched_at = self._fetched_at(began, page.server_time, ended)
         assembler = DayAssembler(first, last, workspace=self.workspace, fetched_at=fetched_at)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), self.page_size
         reader: Reader = (
-            CursorReader(start_us=start_us, end_us=end_us, page_size=size)
-            if self.client.version is SECOND
-            else WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
+            WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
+            if page.next_cursor is None
+            else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
         yield from run(reader, lambda ask: opened.pop(ask, None) or self._fetch(ask), self.executor, assembler)
 
     def _fetch(self, ask: Ask) -> Page:
         only = {"id": tuple(map(UUID, ask.ids))} if ask.ids else {}
-        order = {"sort_by": SessionSortableColumns.start_time, "sort_by_desc": True}
+        order = {"sort_by": "start_time", "sort_by_desc": True}
         values = {"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats, **order, **only}
         return self.client.fetch(self.query.model_copy(update=values), workspace=self.workspace, cursor=ask.cursor)
 
-    def _fetched_at(self, began: datetime, page: Page) -> datetime:
+    def _fetched_at(self, began: datetime, server_time: datetime | None, ended: datetime) -> datetime:
         """When the reading began by this machine's clock; by the server's, with a warning, where that is far off."""
-        off = page.clock_error_seconds
-        if page.server_time is None or off <= CLOCK_TOLERANCE_SECONDS:
+        off = max(began - server_time, server_time - ended) if server_time else timedelta(0)
+        if server_time is None or off <= CLOCK_TOLERANCE:
             return began
-        self.client.warn(f"This machine's clock is {off:.0f} s off the API's, whose time is taken; set it")
-        return page.server_time
+        self.client.warn(
+            f"This machine's clock is {off.total_seconds():.0f} s off the API's, whose time is taken; set it"
+        )
+        return server_time

@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from sessions_pipeline import errors
 from sessions_pipeline.langsmith.auth import Auth
+from sessions_pipeline.langsmith.page import http_date
 
 PROXY_ADVICE = "check user name and password in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
 _SECONDS = re.compile(r"\d+(\.\d+)?")
@@ -20,41 +20,36 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: 
     is_json, reasons = _read(body)
     said = auth.clean(reasons)
     code = f"{status}: {said}" if said else str(status)
-    if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
-        return errors.RefusedError(f"{auth.host}{path} {_redirect(status, headers, auth)}")
-    kind, says = _meaning(status, code, is_json=is_json, auth=auth)
-    return kind(f"{auth.host}{path} {says}", retry_after=retry_after(headers))
-
-
-def _meaning(status: int, code: str, *, is_json: bool, auth: Auth) -> tuple[type[errors.ApiError], str]:
-    """What a status means, and what to do about it; `code` is the status with the API's reasons."""
+    kind: type[errors.ApiError] = errors.RefusedError
     match status:
+        case _ if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
+            says = _redirect(status, headers, auth)
         case 401 | 403 if not is_json:
-            advice = "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
-            return errors.FirewallError, f"answered {status} without JSON: something before the API did; {advice}"
+            kind, advice = errors.FirewallError, "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
+            says = f"answered {status} without JSON: something before the API did; {advice}"
         case 401:
-            return errors.RefusedError, f"does not accept the key ({code}); check {auth.variable}"
+            says = f"does not accept the key ({code}); check {auth.variable}"
         case 403:
-            return errors.RefusedError, (
+            says = (
                 f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (a key of the EU or APAC "
                 f"needs that address), LANGSMITH_WORKSPACE_ID (an organisation's needs one) and {auth.variable}"
             )
         case 404 | 410:
-            # Which of the two, only the other version's answer tells: see `versions.decide`.
+            # Which of the two, only the other version's answer tells: see `api_versions.decide`.
             kind = errors.GoneError if is_json else errors.NotFoundError
-            return kind, f"does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION"
+            says = f"does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION"
         case 400 | 422:
-            advice = "correct it in SESSIONS_PIPELINE_QUERY or on the command line"
-            return errors.RefusedError, f"refuses a parameter ({code}); {advice}"
+            says = f"refuses a parameter ({code}); correct it in SESSIONS_PIPELINE_QUERY or on the command line"
         case 407:
-            return errors.RefusedError, f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"
+            says = f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"
         case 429:
-            advice = "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
-            return errors.RateLimitedError, f"limits the rate of requests ({code}); {advice}"
+            kind, advice = errors.RateLimitedError, "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
+            says = f"limits the rate of requests ({code}); {advice}"
         case _ if status < 500:  # noqa: PLR2004 - where HTTP's server errors begin
-            return errors.RefusedError, f"refused the request ({code}); check LANGSMITH_ENDPOINT"
+            says = f"refused the request ({code}); check LANGSMITH_ENDPOINT"
         case _:
-            return errors.ServerError, f"failed ({code}); try again later"
+            kind, says = errors.ServerError, f"failed ({code}); try again later"
+    return kind(f"{auth.host}{path} {says}", retry_after=retry_after(headers))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -67,15 +62,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     now = http_date(headers.get("date", "")) or datetime.now(UTC)
     return max(0.0, (until - now).total_seconds())
-
-
-def http_date(value: str) -> datetime | None:
-    """An HTTP date, aware UTC; None if it is not one."""
-    try:
-        parsed = parsedate_to_datetime(value)
-        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _redirect(status: int, headers: Mapping[str, str], auth: Auth) -> str:

@@ -108,7 +108,8 @@ class Throttle:
             self._slow_down(error, cuts)
             raise
         else:
-            self._recover()
+            with self._changed:
+                self._slots = min(float(self._most), self._slots + 1 / self._slots)
         finally:
             with self._changed:
                 self._in_flight -= 1
@@ -142,17 +143,10 @@ class Throttle:
             if cuts == self._cuts:
                 self._cuts += 1
                 self._slots = max(1.0, self._slots / 2)
-            if error.retry_after is not None:
-                until = self._clock() + error.retry_after
-            elif isinstance(error, RateLimitedError):
-                until = max(self._window_start + self._window_seconds, self._clock() + SHORTEST_PAUSE_SECONDS)
-            else:
-                return
+            until = self._clock() + (error.retry_after or 0.0)
+            if error.retry_after is None and isinstance(error, RateLimitedError):
+                until = max(self._window_start + self._window_seconds, until + SHORTEST_PAUSE_SECONDS)
             self._paused_until = max(self._paused_until, until)
-
-    def _recover(self) -> None:
-        with self._changed:
-            self._slots = min(float(self._most), self._slots + 1 / self._slots)
 
     def too_late(self, what: str) -> DeadlineExceededError:
         """The error that says so, and how far the run came."""

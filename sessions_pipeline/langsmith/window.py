@@ -16,11 +16,11 @@ what is proven, and the frontier moves to its last start time. Then: which page 
 A view that will not settle in a bounded number of rounds is an error, never a short read.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from math import ceil
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Offsets, Page, Piece, identity
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
 from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
@@ -29,24 +29,31 @@ SMALLEST_PAGE = 3
 TRIES = 12
 # Readings of a group of equal start times that may disagree before giving up.
 SETTLE_TRIES = 5
+# The search's first strides quadruple: 1,000,000 sessions are crossed by 8 probes.
+STRIDE = 4
+# Probes asked for together: a third of the requests more than one by one, in half the time.
+PROBES = 3
+# More sessions than any workspace has: there is none at such an offset.
+MOST_SESSIONS = 100_000_000
 
 
 class WindowReader:
     """Asks for the pages that prove a window complete, newest first, and the undated sessions beside it.
 
-    Drive `read()`: it yields an `Ask` and expects its `Page`. `received` grows by the records of the pages that hold
-    data; `frontier` is the start time, in microseconds, above which everything in the window is proven.
+    Drive `read()`: it yields an `Ask` and expects its `Page`. `frontier` is the start time, in microseconds, above
+    which everything in the window is proven, and was on pages with stats.
     """
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:
         """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch."""
         self.start_us = start_us
         self.frontier = end_us - 1
-        self.received: list[Record] = []
         self._end_us = end_us
         self._limit = max(page_size, SMALLEST_PAGE)
         self._in_flight = in_flight
-        self._offsets = Offsets()
+        self._inside = -1  # the highest offset known to exist
+        self._beyond: int | None = None  # one that was past the end
+        self._undated_key = UNDATED_LAST  # where sessions without a start time are sorted
         self._page: dict[str, Record] = {}  # the last one, by identity
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0  # how many were as long as that
@@ -62,7 +69,7 @@ class WindowReader:
             start = yield from self._ask((yield from self._last_offset_from(self._end_us, 0)))
         frontier = yield from self._cover(start, self._end_us - 1, floor=self.start_us)
         if frontier > LIST_END and not undated_first:
-            last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, max(self._offsets.inside, 0))))
+            last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, max(self._inside, 0))))
             yield from self._cover(last, UNDATED_LAST, floor=UNDATED_LAST)
 
     def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[Ask, Page, int]:
@@ -103,8 +110,7 @@ class WindowReader:
                 late_until = 0  # this leads nowhere further down, so it counts
                 piece = yield from self._settle(piece.offset, frontier)
             else:
-                offset = self._next_offset(piece)
-                piece = yield from self._ask(offset, self._ahead(piece, offset, floor))
+                piece = yield from self._ask(*self._following(piece, floor))
 
     @property
     def _step(self) -> int:
@@ -116,24 +122,21 @@ class WindowReader:
         """Whether a full page has been seen: as long as asked for, or two of a length. One may be the whole list."""
         return self._full >= self._limit or self._full_pages > 1
 
-    def _next_offset(self, piece: Piece) -> int:
-        """The overlap, or the multiple of the step just before it, where that leads forward.
+    def _following(self, piece: Piece, floor: int) -> tuple[int, tuple[Ask, ...]]:
+        """Where the page after a piece begins, and pages behind it that are worth having in flight.
 
-        So that pages in flight, which begin at multiples, are still wanted where several sessions start together.
+        At the overlap, or the multiple of the step just before it where that leads forward: so pages in flight, which
+        begin at multiples, are still wanted where several sessions start together. As many as the window still holds.
         """
         on_grid = piece.overlap // self._step * self._step
-        return on_grid if on_grid > piece.offset else piece.overlap
-
-    def _ahead(self, piece: Piece, offset: int, floor: int) -> tuple[Ask, ...]:
-        """Pages worth having in flight: about as many as the window still holds, at most `in_flight`."""
+        offset = on_grid if on_grid > piece.offset else piece.overlap
         if not self._knows_full or piece.first is None or piece.last is None:
-            return ()
+            return offset, ()
         pages_left = max(piece.last - floor, 0) // max(piece.first - piece.last, 1) + 1
-        following = offset // self._step + 1
         # Twice the estimate, since quiet weekends make pages long. One more than can be in flight, so that a late page
         # leaves nobody idle.
-        count = min(self._in_flight, 2 * pages_left)
-        return tuple(Ask(self._limit, offset=self._step * (following + number)) for number in range(count))
+        numbers = range(offset // self._step + 1, offset // self._step + 1 + min(self._in_flight, 2 * pages_left))
+        return offset, tuple(Ask(self._limit, offset=self._step * number) for number in numbers)
 
     def _ask(self, offset: int, ahead: tuple[Ask, ...] = ()) -> Generator[Ask, Page, Piece]:
         page = yield Ask(self._limit, offset=offset, ahead=ahead)
@@ -142,12 +145,11 @@ class WindowReader:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
         self._page = {identity(record): record for record in page.records}
-        self.received += page.records
         if count:
-            self._offsets.inside = max(self._offsets.inside, offset + count - 1)
+            self._inside = max(self._inside, offset + count - 1)
             if offset == 0 and all(record.undated for record in page.records):
-                self._offsets.undated_key = UNDATED_FIRST
-        return Piece.of(page.records, offset, undated_key=self._offsets.undated_key)
+                self._undated_key = UNDATED_FIRST
+        return Piece.of(page.records, offset, undated_key=self._undated_key)
 
     def _may_be_last(self, piece: Piece) -> bool:
         return piece.end - piece.offset < self._full or not self._knows_full
@@ -172,11 +174,11 @@ class WindowReader:
             last = yield Ask(1, include_stats=False, offset=end - 1)
             if not last.records or identity(last.records[0]) not in names:
                 return False
-        if self._offsets.inside >= end:
+        if self._inside >= end:
             # An empty page before records that are there is not the end.
-            if piece.is_empty or (yield from self._offsets.probe(self._offsets.inside)) != LIST_END:
+            if piece.is_empty or (yield from self._probe(self._inside)) != LIST_END:
                 return False
-            self._offsets.inside = end - 1
+            self._inside = end - 1
         return True
 
     def _settle(self, offset: int, frontier: int) -> Generator[Ask, Page, Piece]:
@@ -209,7 +211,7 @@ class WindowReader:
             may_be_end = self._may_be_last(piece) or not is_new
             if passed or (may_be_end and (yield from self._is_nothing_behind(piece))):
                 records = tuple(joined.values())
-                whole = Piece.of(records, start, undated_key=self._offsets.undated_key, is_end=not passed)
+                whole = Piece.of(records, start, undated_key=self._undated_key, is_end=not passed)
                 return whole, list(joined)
             if not is_new:
                 return None
@@ -217,4 +219,35 @@ class WindowReader:
             offset += max(1, len(names) - 1)
 
     def _last_offset_from(self, key: int, low: int) -> Generator[Ask, Page, int]:
-        return self._offsets.last_from(key, low=low, step=self._step, limit=self._limit)
+        """An offset at most a step before the first session that sorts below `key`; a hint, since the list changes.
+
+        Strides lead from `low`, and a page's length at least, past that session; then the stretch between is quartered.
+        """
+        high = self._beyond
+        while high is None or high - low > self._step:
+            if high is None:
+                offsets = [max(low * STRIDE, self._limit) * STRIDE**n for n in range(PROBES)]
+            else:
+                offsets = sorted({low + (high - low) * (n + 1) // (PROBES + 1) for n in range(PROBES)} - {low})
+            for number, offset in enumerate(offsets):
+                if (yield from self._probe(offset, offsets[number + 1 :])) < key:
+                    high = offset
+                    break
+                low = max(low, offset)
+        return low
+
+    def _probe(self, offset: int, ahead: Sequence[int] = ()) -> Generator[Ask, Page, int]:
+        """The sort key at an offset, by a page of one record. One that can't be read counts as before the window."""
+        if offset > MOST_SESSIONS:
+            raise PagingError(
+                "The server ignores `offset`, as its list of sessions has no end; nothing was replaced, "
+                "check that LANGSMITH_ENDPOINT is the LangSmith API"
+            )
+        asks = [Ask(1, include_stats=False, offset=one) for one in (offset, *ahead)]
+        page = yield asks[0]._replace(ahead=tuple(asks[1:]))
+        if not page.records:
+            self._beyond = offset
+            return LIST_END
+        self._inside = max(self._inside, offset)
+        key = Piece.of(page.records, offset, undated_key=self._undated_key).first
+        return UNDATED_FIRST if key is None else key

@@ -41,7 +41,7 @@ REPORTED = (
     group_name="report",
     owners=OWNERS,
     kinds={"html"},
-    description="One HTML page for people who don't use Dagster: total, trend, the most expensive, caveats.",
+    description="One HTML page for people who don't use Dagster, written every night: total, trend, caveats.",
 )
 def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Made from what the lake holds."""

@@ -15,6 +15,7 @@ from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
+from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.process_day import examine_day
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
@@ -64,7 +65,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         return dg.AssetCheckResult(passed=False, description=str(error))
     states = Counter("wrong" if status.problem else status.state for status in statuses)
     reached = states["warning"] + states["exceeded"]
-    said = f"{reached} of {len(statuses)} budgets have reached their warning or limit; no cost changes by it."
+    said = f"Budgets at their warning or beyond their limit: {reached} of {len(statuses)}; no cost changes by it."
     wrong = f" {states['wrong']} can't be looked at, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
         passed=not reached and not wrong,
@@ -101,8 +102,9 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
 
 def _said(check: Check, result: CheckResult) -> str:
     """What was found; where the promise is broken also what that means for costs, and what to do."""
-    days = f"{result.counts['days']:,} days."
-    return f"{len(result.broken):,} found in {days} {check.otherwise}" if result.broken else f"Kept on all {days}"
+    days = plural(result.counts["days"], "day")
+    broken = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.otherwise}"
+    return broken if result.broken else f"True of all {days}."
 
 
 def _shown(result: CheckResult) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from sessions_pipeline.lake.commits import Made, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.langsmith.activity import REACH, is_within_reach, read_judges, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import KEYS_OWN
@@ -112,7 +112,7 @@ def measure_judges(
     facts, night = measure(pipeline, context.log.warning)
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
     said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    said, which = said if below else "Kept.", {"which": ", ".join(below)}
+    said, which = said if below else "They add up.", {"which": ", ".join(below)}
     check = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, description=said, metadata=which)
     yield dg.MaterializeResult(metadata={**facts, **msgspec.to_builtins(night)}, check_results=[check])
 

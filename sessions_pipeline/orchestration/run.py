@@ -83,8 +83,7 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         names = [key.to_user_string() for key in graph.get_all_asset_keys()]
         words = [word for word in re.findall(r"\w+", select) if word not in names]
         close = [name for word in words for name in difflib.get_close_matches(word, names, n=1)]
-        listed = "run `dagster asset list -m sessions_pipeline.definitions`"
-        meant = f"did you mean {close[0]}?" if close else listed
+        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(names))}"
         raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)
 

@@ -13,7 +13,7 @@ import msgspec
 
 from sessions_pipeline.days import day_of_us, days_between, ranges, utc_day
 from sessions_pipeline.errors import DeadlineExceededError
-from sessions_pipeline.langsmith.activity import NEWEST, Activity, Place, active_since
+from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_since
 from sessions_pipeline.orchestration import REFRESH, range_tags, tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.settings import Settings

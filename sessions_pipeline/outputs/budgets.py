@@ -110,7 +110,7 @@ class BudgetStatus:
     @property
     def outlook(self) -> str:
         """`heading for $416.53, over the limit`; empty without a forecast."""
-        over = ", over the limit" if (self.forecast or 0) > self.budget.limit else ""
+        over = ", over the limit" if (self.forecast or 0) > self.budget.limit and self.state != "exceeded" else ""
         return "" if self.forecast is None else f"heading for {money(self.forecast)}{over}"
 
     @property

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.outputs.read import dataset_names, last_readings, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
@@ -58,11 +59,22 @@ SCHEMA = pa.schema(
 
 
 class Focus(NamedTuple):
-    """A month's rows (`SCHEMA`), how many experiments have an unknown cost, and the days that were not read whole."""
+    """A month's rows (`SCHEMA`), how many experiments have an unknown cost, and the days that may lack some.
+
+    Days that are over are `unread` if they were not read whole; those that are not over are `to_come`.
+    """
 
     rows: pa.Table
     unknown: int
     unread: list[date]
+    to_come: list[date]
+
+    @property
+    def lacks(self) -> str:
+        """Which days those are, and what to do; empty if none."""
+        unread = f"{day_ranges(self.unread)}: not read since the day was over; materialize them" if self.unread else ""
+        to_come = f"{day_ranges(self.to_come)}: not over; export the month when it is" if self.to_come else ""
+        return ", and ".join(filter(None, (unread, to_come)))
 
 
 def focus_costs(lake: Lake, month: date, today: date) -> Focus:
@@ -82,8 +94,9 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     known = [row for row in experiments if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
-    unread = [day for day in days if day not in whole or day >= today]
-    return Focus(pa.Table.from_pylist(rows, SCHEMA), len(experiments) - len(known), unread)
+    unread = [day for day in days if day not in whole and day < today]
+    to_come = [day for day in days if day >= today]
+    return Focus(pa.Table.from_pylist(rows, SCHEMA), len(experiments) - len(known), unread, to_come)
 
 
 def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:

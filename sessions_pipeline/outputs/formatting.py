@@ -14,6 +14,7 @@ SHORT_ID = 8
 
 # 38 digits fill a column; a sum of a year's columns, and its quotients, need some more.
 EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+_TWO_DIGITS = Context(prec=2, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # Control characters, line ends of other scripts, marks that turn the direction of writing, halves of surrogate pairs.
@@ -44,8 +45,8 @@ def money(value: Decimal | None) -> str:
         return "$0.00"
     if size < _SMALLEST_SHOWN:
         return f"{sign}<$0.000001"
-    # 0.0123 has its first digit at the second place, so its two digits need three places.
-    places = 2 if size >= 1 else max(2, 1 - size.adjusted())
+    # 0.0123 has its first digit at the second place, so its two digits need three places; 0.0996 is 0.10.
+    places = max(2, 1 - _TWO_DIGITS.plus(size).adjusted())
     return f"{sign}${size.quantize(Decimal(1).scaleb(-places), context=EXACT):,f}"
 
 

@@ -16,6 +16,7 @@ import msgspec
 from sessions_pipeline.days import days_between, midnight, utc_day
 from sessions_pipeline.errors import SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.read import last_readings
@@ -83,19 +84,23 @@ def look(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
             statuses = budget_statuses(lake, load_budgets(settings), now)
         except SettingError as error:
             found.append(Notice("budgets", "Budgets can't be looked at", str(error), now + A_DAY))
-        found += lake_notices(statuses, last_refresh(lake, settings, now), memory, now)
+        report = f"{settings.absolute_data_root}/{REPORT_FILE}"
+        found += lake_notices(statuses, last_refresh(lake, settings, now), memory, now, report)
     except SessionsPipelineError as error:
         found.append(Notice("data root", "The data root can't be looked at", str(error), now + A_DAY))
     return found
 
 
 def lake_notices(
-    statuses: Iterable[BudgetStatus], last: datetime | None, memory: Memory, now: datetime
+    statuses: Iterable[BudgetStatus], last: datetime | None, memory: Memory, now: datetime, report: str
 ) -> Iterator[Notice]:
-    """Budgets at their warning, beyond their limit or wrong, and that the last refresh began hours ago."""
+    """Budgets at their warning, beyond their limit or wrong, and that the last refresh began hours ago.
+
+    `report` is the address of the cost report.
+    """
     for status in statuses:
         if happened := "can't be looked at" if status.problem else BUDGETS.get(status.state):
-            says = (status.headline, status.caveats, "See the cost report, and `sessions-pipeline budget`.")
+            says = (status.headline, status.caveats, f"See {report}, and `sessions-pipeline budget`.")
             text = "\n".join(filter(None, says))
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
             again_from = now if status.problem else midnight(status.last)

@@ -21,7 +21,7 @@ from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges
+from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges, plural
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, with_judges
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import Table
@@ -49,7 +49,7 @@ _EXTRA = msgspec.json.Decoder(_Extra)
 
 
 def read(
-    table: str, start: date | str | None = None, end: date | str | None = None, *, root: str | Path | None = None
+    table: str, start: date | str | None, end: date | str | None, root: str | Path | None, undated: bool
 ) -> pa.Table:
     """The function that `sessions_pipeline.read` is; its docstring is there."""
     asked = _table(table)
@@ -73,7 +73,11 @@ def read(
     if unread:
         message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
         warnings.warn(message, stacklevel=3)
-    chosen: list[Day] = [*days, *([UNDATED] if first is last is None and lake.has(asked, UNDATED) else [])]
+    dayless = lake.read_days(asked, [UNDATED], ("tenant_id",)).num_rows if lake.has(asked, UNDATED) else 0
+    if dayless and first is last is None and not undated:
+        message = f"{asked.name} has {plural(dayless, 'row')} without a day, in no total; undated=True adds them"
+        warnings.warn(message, stacklevel=3)
+    chosen: list[Day] = [*days, *([UNDATED] if dayless and undated else [])]
     rows = _with_names(lake, lake.read_days(asked, chosen), days)
     return _with_judges(lake, rows, chosen) if asked is tables.EXPERIMENT_SUMMARY else rows
 
@@ -196,7 +200,8 @@ def dataset_called(wanted: str, names: Mapping[Key, str]) -> str:
     if len(ids) == 1:
         return ids[0]
     instead = ids or difflib.get_close_matches(wanted, names.values(), n=3) or sorted({*names.values()})[:MOST_NAMES]
-    raise UsageError(f"{len(ids) or 'no'} datasets are called {wanted!r}; write {' or '.join(instead)}")
+    found = f"{len(ids)} datasets are" if ids else "no dataset is"
+    raise UsageError(f"{found} called {wanted!r}; write {' or '.join(instead)}")
 
 
 def workspace_called(wanted: str, read: Collection[str]) -> str:

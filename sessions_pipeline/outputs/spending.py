@@ -99,6 +99,30 @@ def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], p
     return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *expensive(one)))
 
 
+class Causes(NamedTuple):
+    """What a change is made of: a key, and its values with their parts of it, US dollars, which add up to all of it."""
+
+    key: str
+    parts: Sequence[tuple[str, Decimal]]
+
+
+def causes(key: str, change: Decimal, values: Iterable[Spending]) -> Causes | None:
+    """The one or two values of a key that make up most of a change, and what the others come to.
+
+    Each is at least a quarter of it. None where they are no more than half of it, or do not say what they are.
+    """
+    way = -1 if change < 0 else 1
+    moved = [(one.difference, one.key, one.name) for one in values if one.difference]
+    moved.sort(key=lambda one: (-way * one[0], one[2]))
+    leading = [one for one in moved[:2] if 4 * way * one[0] >= abs(change)]
+    of_leading = total(one[0] for one in leading) or Decimal(0)
+    if 2 * way * of_leading <= abs(change) or leading[0][1] is None:
+        return None
+    rest, left = EXACT.subtract(change, of_leading), moved[len(leading) :]
+    others = left[0][2] if [one[0] for one in left] == [rest] else "others"
+    return Causes(key, [*((name, part) for part, _, name in leading), *([(others, rest)] if rest else [])])
+
+
 def expensive(one: Spending) -> tuple[Any, ...]:
     """Sorts what was spent by what it cost in the period, the most expensive first."""
     return -(one.now.cost or Decimal(0)), not one.now.sessions, -(one.before.cost or Decimal(0)), one.key or ""

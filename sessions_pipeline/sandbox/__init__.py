@@ -97,9 +97,7 @@ def serving(app: Any, port: int = 0, *, tells_time: bool = True) -> Iterator[str
 
     Its answers have a `Date`, unless it does not tell the time.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((HOST, port))
+    with socket.create_server((HOST, port)) as listening:
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, lifespan="off", ws="none", date_header=tells_time
         )

@@ -179,7 +179,7 @@ def microseconds(time: datetime) -> int:
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
-def company(seed: int, now: datetime, known: list[Dataset], *, broken: bool = True) -> list[Session]:
+def company(seed: int, now: datetime, known: list[Dataset]) -> list[Session]:
     """Its sessions up to `now`, about 1,500 experiments of the main workspace in 60 days."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     experiments: list[Session] = []
@@ -187,9 +187,9 @@ def company(seed: int, now: datetime, known: list[Dataset], *, broken: bool = Tr
         day = today - timedelta(days=back)
         choose = random.Random(f"{seed}/{day:%Y-%m-%d}")
         of_day = [one for dataset in known for one in _experiments(choose, dataset, day, now)]
-        if broken and day.day % 4 == 0:
+        if day.day % 4 == 0:
             choose.choice(of_day).broken = choose.choice(BROKEN)
-        if broken and day.day % 14 == 0:
+        if day.day % 14 == 0:
             choose.choice(of_day).undated = True
         experiments += [session for session in of_day if session.start <= now]
     return [*_projects(seed, now, experiments), *experiments]

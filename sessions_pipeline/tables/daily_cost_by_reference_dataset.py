@@ -13,7 +13,7 @@ from sessions_pipeline.tables.aggregate import conform, counted, sums, total, tu
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
-_AT = "of the experiments that started in the period, what each had used at its `stats_as_of`, for all its life"
+_AT = "summed over these experiments: all that each had used by its `stats_as_of`"
 DAILY_MEASURES = (
     column.count("session_count", "Experiments that started in the period", nullable=False),
     column.count("priced_session_count", "Those with a `total_cost`", nullable=False),
@@ -23,7 +23,7 @@ DAILY_MEASURES = (
         "Those that cost 0 although tokens were used: usually a model without a price",
         nullable=False,
     ),
-    column.count("run_count", f"Traces recorded, {_AT}; null when unknown"),
+    column.count("run_count", f"Traces, {_AT}; null when unknown"),
     column.count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
     column.count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
     column.count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),

@@ -86,7 +86,7 @@ def tables_of_a_day_agree(day: DayTables) -> CheckResult:
 @check(
     REJECTED_SESSIONS,
     "At most one record in twenty of a day is rejected.",
-    "Costs of rejected records are in no sum, which may be too low; see reasons in rejected_sessions.",
+    "Costs of rejected records are in no sum, so sums may be too low; see reasons in rejected_sessions.",
     reads={REJECTED_SESSIONS: ("reasons",), SESSIONS: ("missing_since",)},
     severity="warn",
 )

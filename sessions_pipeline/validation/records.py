@@ -75,12 +75,11 @@ def read_page(body: bytes) -> list[Record]:
     Raises:
         ValueError: the body is not one JSON array in UTF-8, because it is truncated or something else.
     """
-    text = body.decode()
     try:
         payloads = [bytes(raw).decode() for raw in _PAGE.decode(body)]
     except UNREADABLE:
         # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
-        return [_record(payload) for payload in split_array(text)]
+        return [_record(payload) for payload in split_array(body.decode())]
     try:
         # All in one go, which saves a quarter of the time.
         return [_of_head(payload, head) for payload, head in zip(payloads, _HEADS.decode(body), strict=True)]

@@ -1,12 +1,12 @@
 """The query object against the parameters of `GET /api/v1/sessions`."""
 
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
 from pydantic import ValidationError
 
-from sessions_pipeline.langsmith.query import FeedbackSourceParam, SessionSortableColumns, SessionsQuery
+from sessions_pipeline.langsmith.query import FeedbackSource, SessionsQuery, SortableColumn
 from sessions_pipeline_tests.strategies import openapi, resolved
 
 _OPERATION = openapi()["paths"]["/api/v1/sessions"]["get"]
@@ -49,8 +49,8 @@ def test_a_parameter_has_the_schema_s_default_and_none_is_required(name: str) ->
 
 def test_the_enums_are_the_schema_s() -> None:
     schemas = openapi()["components"]["schemas"]
-    assert [column.value for column in SessionSortableColumns] == schemas["SessionSortableColumns"]["enum"]
-    assert [source.value for source in FeedbackSourceParam] == schemas["FeedbackSourceParam"]["enum"]
+    assert list(get_args(SortableColumn)) == schemas["SessionSortableColumns"]["enum"]
+    assert list(get_args(FeedbackSource)) == schemas["FeedbackSourceParam"]["enum"]
 
 
 @pytest.mark.parametrize("name", [name for name in _PARAMETERS if "items" in _meaning(_PARAMETERS[name]["schema"])])

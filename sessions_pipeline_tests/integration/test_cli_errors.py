@@ -303,7 +303,10 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         (_days(0, 2), "swap"),
         (("--from", "25.11.2026", "--to", "2026-11-25"), "25.11.2026 is no day YYYY-MM-DD such as"),
         (("--from", "2026-02-30", "--to", "2026-03-01"), "--from"),
-        ((*_days(), "--select", "no_such_asset"), "no_such_asset: matches no asset; run"),
+        (
+            (*_days(), "--select", "no_such_asset"),
+            "no_such_asset: matches no asset; there are cost_report, daily_cost_by_attribute, ",
+        ),
         ((*_days(), "--select", "daily_cost_by_projects"), "; did you mean daily_cost_by_project?"),
         ((*_days(), "--select", "sesions+"), "; did you mean sessions?"),
         ((*_days(), "--select", "((("), "--select"),

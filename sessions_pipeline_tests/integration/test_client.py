@@ -20,7 +20,7 @@ from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.throttle import Throttle
-from sessions_pipeline.langsmith.transport import Limits, Transport
+from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
@@ -51,7 +51,7 @@ def client_for(
     auth = Auth.from_settings(settings(url))
     clocked = {"clock": clock, "wait": clock.wait} if clock else {}
     throttle = Throttle(slots, deadline_seconds=minutes * 60, **clocked)
-    transport = Transport(auth, most_connections=slots, limits=Limits(**{"read_seconds": 20, **limits}))
+    transport = Transport(auth, most_connections=slots, **{"read_seconds": 20, **limits})
     with SessionsClient(auth, throttle, transport) as client:
         yield client
 

@@ -126,9 +126,19 @@ def test_unknown_tokens_are_one_experiment_and_no_name_is_null(tmp_path: Path) -
 
 @pytest.mark.parametrize(("today", "open_day"), [(LATER, None), (DAYS[5], DAYS[5])])
 def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: date, open_day: date | None) -> None:
-    unread = set(focus_costs(Lake.open(str(root), query={}), MARCH, today).unread)
+    found = focus_costs(Lake.open(str(root), query={}), MARCH, today)
     march = {MARCH + timedelta(days=number) for number in range(31)}
-    assert unread == march - {day for day in DAYS if open_day is None or day < open_day}
+    assert {*found.unread, *found.to_come} == march - {day for day in DAYS if open_day is None or day < open_day}
+    assert found.to_come == sorted(day for day in march if open_day and day >= open_day)
+
+
+def test_days_that_are_not_over_are_not_said_to_be_unread(root: Path) -> None:
+    lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
+    of_march = f"1 Mar {dash} 2 Mar 2025: not read since the day was over; materialize them"
+    rest = f"8 Mar {dash} 31 Mar 2025: not over; export the month when it is"
+    assert focus_costs(lake, MARCH, DAYS[5]).lacks == f"{of_march}, and {rest}"
+    to_come = focus_costs(lake, date(2025, 4, 1), DAYS[5]).lacks
+    assert to_come == f"1 Apr {dash} 30 Apr 2025: not over; export the month when it is"
 
 
 def test_a_day_that_a_workspace_was_read_on_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:

@@ -487,8 +487,8 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
         print_summary(pipeline.settings, {DAILY.name: days}, *days, **more)
         return capsys.readouterr().out
 
-    how = "Judges   sessions-pipeline materialize … --select judge_cost_by_experiment"
-    assert f" US dollars; judge calls not counted\n{how}\n" in summary()
+    how = f"Judges   sessions-pipeline materialize --from {days[-1]} --to {days[-1]} \\"
+    assert f" US dollars; judge calls not counted\n{how}\n           --select judge_cost_by_experiment\n" in summary()
     assert len(how) <= 80
     told = json.loads(summary(as_json=True))
     assert (told["judge_cost"], told["judges_measured"]) == (None, 0)

@@ -178,7 +178,7 @@ def test_every_check_passes_after_a_run_and_says_numbers(root: Path) -> None:
     assert set(found) == set(CHECKS)
     assert {name for name, evaluation in found.items() if not evaluation.passed} == set()
     assert all(len(evaluation.metadata) >= 2 for evaluation in found.values())
-    assert {evaluation.description for evaluation in found.values()} == {"Kept on all 3 days."}
+    assert {evaluation.description for evaluation in found.values()} == {"True of all 3 days."}
     accounted = {name: value.value for name, value in found["every_record_is_accounted_for"].metadata.items()}
     assert accounted["received"] == accounted["valid"] + accounted["rejected"] + accounted["repeated"] >= 30
     assert {name for name, found_ in found.items() if found_.severity is dg.AssetCheckSeverity.WARN} == WARNINGS
@@ -196,7 +196,8 @@ def test_a_broken_promise_is_told_with_what_is_broken(name: str, lake: Lake, roo
     assert not evaluation.passed
     assert re.search(says, str(evaluation.metadata)), evaluation.metadata
     broken = evaluation.metadata["broken"].value
-    assert evaluation.description == f"{broken} found in 3 days. {CHECKS[name].otherwise}"
+    cases = "case" if broken == 1 else "cases"
+    assert evaluation.description == f"Not true in {broken} {cases} within 3 days. {CHECKS[name].otherwise}"
 
 
 @pytest.mark.parametrize(("minutes", "fresh"), [(179, True), (181, False)])

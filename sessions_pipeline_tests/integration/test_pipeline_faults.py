@@ -84,7 +84,7 @@ FINAL = [
     Case("endless 429", Fault("status", 429, times=None, after=9, retry_after="0"), RateLimitedError, "429"),
     Case("endless 5xx", Fault("status", 503, times=None, after=9), ServerError, "503"),
     Case("endless resets", Fault("reset", times=None, after=9), UnreachableError, "broke the connection"),
-    Case("endless truncation", Fault("truncated", times=None, after=9), BadBodyError, "JSON array"),
+    Case("endless truncation", Fault("truncated", times=None, after=9), BadBodyError, "complete JSON page"),
     Case("a hotel's welcome page", Fault("not_json", times=None), BadBodyError, "text/html"),
     Case("endless HTML 401", Fault("html", 401, times=None, after=9), FirewallError, "without JSON"),
     Case("endless HTML 403", Fault("html", 403, times=None, after=9), FirewallError, "without JSON"),

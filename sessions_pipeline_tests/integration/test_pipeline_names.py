@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.orchestration.one_file import refresh_names
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.report import write_report
@@ -191,16 +192,16 @@ def test_what_is_private_is_not_stored(sandbox: Sandbox, tmp_path: Path) -> None
 
 def test_of_two_runs_at_once_the_later_reading_stands(sandbox: Sandbox, tmp_path: Path) -> None:
     later, first = NOW + timedelta(minutes=1), datasets(sandbox)[0]
-    times: list[datetime] = []
 
-    def clock() -> datetime:
-        times.append(NOW)
-        if len(times) == 2:  # the other run comes as the first request is sent
+    class Overtaken(Pipeline):
+        """Before it sends its first request, the other run comes."""
+
+        def connect(self) -> SessionsClient:
             first.name = "as the other run reads it"
             refresh(sandbox, tmp_path, later)
             first.name = "as this one reads it"
-        return NOW
+            return super().connect()
 
-    refresh_names(Pipeline(settings_for(sandbox.url, tmp_path), clock=clock), (FIRST, TODAY), print)
+    refresh_names(Overtaken(settings_for(sandbox.url, tmp_path), clock=lambda: NOW), (FIRST, TODAY), print)
     assert rows(tmp_path)[first.id]["name"] == "as the other run reads it"
     assert {row["read_at"] for row in rows(tmp_path).values()} == {later}

@@ -12,12 +12,11 @@ from typing import ClassVar
 import dagster as dg
 import pytest
 
+from sessions_pipeline.langsmith.api_versions import V1, V2
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
-from sessions_pipeline.langsmith.versions import FIRST as FIRST_VERSION
-from sessions_pipeline.langsmith.versions import SECOND
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -132,8 +131,9 @@ class Clocked(Pipeline):
     def connect(self) -> SessionsClient:
         auth, clock = Auth.from_settings(self.settings), self.seconds
         throttle = Throttle(1, deadline_seconds=7200, clock=clock, wait=clock.wait)
-        version = SECOND if self.settings.api_version == "v2" else FIRST_VERSION
-        return SessionsClient(auth, throttle, Transport(auth, most_connections=1), version=version, clock=self.clock)
+        version = V2 if self.settings.api_version == "v2" else V1
+        transport = Transport(auth, most_connections=1)
+        return SessionsClient(auth, throttle, transport, api_version=version, clock=self.clock)
 
 
 @contextmanager

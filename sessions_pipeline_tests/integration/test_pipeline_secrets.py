@@ -26,7 +26,7 @@ RUN = [
 CASES = {
     "a wrong key": (None, 1, "does not accept the key"),
     "a redirect": (Fault("redirect", f"http://localhost:9/?api_key={KEY}", times=None), 1, "redirects"),
-    "a broken page": (Fault("not_json", times=None), 1, "JSON array"),
+    "a broken page": (Fault("not_json", times=None), 1, "complete JSON page"),
 }
 
 

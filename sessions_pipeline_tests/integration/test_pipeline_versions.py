@@ -202,7 +202,10 @@ BAD_BODIES = {
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
 def test_a_body_that_is_no_page_of_version_2_is_one_line_without_the_key(body: bytes, tmp_path: Path) -> None:
-    with scripted(answer(200, body)) as server, pytest.raises(BadBodyError, match="items and next_cursor") as caught:
+    with (
+        scripted(answer(200, body)) as server,
+        pytest.raises(BadBodyError, match="else than a complete JSON page") as caught,
+    ):
         run_days(settings_for(server.url, tmp_path, LANGSMITH_API_KEY=KEY, **V2), FIRST, TODAY, select=READING)
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
@@ -212,7 +215,7 @@ def test_a_body_that_is_no_page_of_version_2_is_one_line_without_the_key(body: b
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (Fault("same_cursor", times=None), "leads back"),
+        (Fault("same_cursor", times=None), "brought nothing new"),
         (Fault("ignore_offset", times=None), "read already"),
         (Fault("unsorted", times=None), "did not sort"),
     ],

@@ -29,7 +29,7 @@ def probed(url: str, project: str = PROJECT) -> Told:
     with SessionsClient.from_settings(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
-    told: Told = {f"{one.version} {one.assumption}": (one.holds, one.seen) for one in found}
+    told: Told = {f"{one.api_version} {one.assumption}": (one.holds, one.seen) for one in found}
     assert len(told) == len(found) == sum(len(questions) for *_, questions in QUESTIONS)
     return told
 
@@ -141,11 +141,11 @@ def test_a_server_that_breaks_an_assumption_is_told(fault: Fault, broken: set[st
     assert {name for name, (holds, _) in told.items() if holds is False} >= broken
 
 
-def test_a_version_that_is_gone_is_refused_and_the_other_is_told() -> None:
+def test_of_a_version_that_is_gone_nothing_can_be_told_but_of_the_other() -> None:
     with running_sandbox(now=NOW) as running:
         running.faults.add(Fault("gone", 410, times=None))
         told = probed(running.url)
-    assert {found for name, found in told.items() if name.startswith("v1")} == {(False, "refused")}
+    assert {found for name, found in told.items() if name.startswith("v1")} == {(None, "refused")}
     assert told["v2 a cursor leads on"] == (True, "another page")
 
 
@@ -202,7 +202,7 @@ def test_an_api_that_fails_now_and_then_is_no_broken_assumption() -> None:
     with scripted(answer(body=rows), answer(302, Location="https://elsewhere.example/secret")) as server:
         told = probed(server.url)
     assert told["v1 sessions come newest first"][0] is None
-    assert {holds for name, (holds, _) in told.items() if name.startswith("v2")} == {False}
+    assert {holds for name, (holds, _) in told.items() if name.startswith("v2")} == {None}
 
 
 def test_a_key_that_is_not_accepted_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_no_more_is_asked_once_thirty_requests_are_spent(sandbox: Sandbox) -> No
         client.requests = MOST_REQUESTS - 1  # as after a server that had to be asked again and again
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
     assert (found[0].holds, found[1].holds, found[1].seen) == (True, None, "not asked")
-    assert {one.holds for one in found if one.version == "v2"} == {None}
+    assert {one.holds for one in found if one.api_version == "v2"} == {None}
 
 
 def test_without_a_judge_project_it_can_not_be_told_whether_judges_are_found(sandbox: Sandbox) -> None:

@@ -5,14 +5,17 @@ import sys
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import sessions_pipeline
 from sessions_pipeline.errors import LakeError, NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -62,10 +65,29 @@ def test_both_days_are_included_and_may_be_given_in_any_way(root: Path) -> None:
     assert week.column("week_start").unique().to_pylist() == [date(2025, 3, 10)]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_rows_without_a_day_come_only_where_no_days_are_asked_for(root: Path) -> None:
-    assert None in sessions_pipeline.read("sessions", root=root).column("start_date").to_pylist()
+@pytest.mark.filterwarnings("ignore:sessions has nothing")
+def test_rows_without_a_day_come_only_where_they_are_asked_for(root: Path) -> None:
+    with pytest.warns(UserWarning, match="^sessions has 1 row without a day, in no total; undated=True adds"):
+        known = sessions_pipeline.read("sessions", root=root)
+    assert None not in known.column("start_date").to_pylist()
     assert None not in sessions_pipeline.read("sessions", FIRST, root=root).column("start_date").to_pylist()
+    every = sessions_pipeline.read("sessions", root=root, undated=True)
+    assert (every.num_rows - known.num_rows, every.column("start_date").null_count) == (1, 1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_costs_by_day_add_up_to_those_by_week(tmp_path: Path) -> None:
+    fill(tmp_path)
+    lake = Lake.open(str(tmp_path), query={})
+    of_a_day = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST)
+    lake.replace(DAILY_COST_BY_REFERENCE_DATASET, UNDATED, of_a_day, {})
+
+    def cost(period: str, **options: bool) -> Decimal:
+        found = sessions_pipeline.read(f"{period}_cost_by_reference_dataset", root=tmp_path, **options)
+        return cast("Decimal", pc.sum(found["total_cost"]).as_py())
+
+    assert cost("daily") == cost("weekly") == cost("monthly")
+    assert cost("daily", undated=True) == cost("daily") + pc.sum(of_a_day["total_cost"]).as_py()
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,9 @@ def test_a_company_has_about_1500_experiments_in_60_days_and_eight_datasets(mine
     assert len({session.id for session in mine}) == len({session.name for session in mine}) == len(mine)
 
 
-def test_a_few_records_are_wrong_and_the_rest_keep_to_the_schema(mine: list[Session]) -> None:
+def test_a_few_records_are_wrong_and_a_few_have_no_start_time(mine: list[Session]) -> None:
     assert 10 <= sum(bool(session.broken) for session in mine) <= 20
     assert 2 <= sum(session.undated for session in mine) <= 6
-    sound = CompanyData(NOW, broken=False)
-    assert not any(session.broken or session.undated for session in sound.sessions)
 
 
 def test_the_same_seed_and_time_make_the_same_bytes_and_another_seed_others() -> None:

@@ -13,8 +13,8 @@ import pytest
 import stamina
 
 from sessions_pipeline.errors import DeadlineExceededError
-from sessions_pipeline.langsmith.activity import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.lists import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.source import ApiSource, newest, read_ahead
 from sessions_pipeline.settings import Settings

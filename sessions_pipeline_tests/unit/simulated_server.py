@@ -74,8 +74,8 @@ class SimulatedServer:
             self._mutate(self.schedule.pop(0))
         listed = sorted(self.sessions, key=self._sort_key)
         names = listed[ask.offset : ask.offset + min(ask.limit, self._capped)]
-        total = max(0, len(listed) + self._lie) if self.totals else None
-        return Page([record(name, self.sessions[name]) for name in names], total)
+        headers = {"x-pagination-total": str(max(0, len(listed) + self._lie))} if self.totals else {}
+        return Page([record(name, self.sessions[name]) for name in names], headers=headers)
 
     def _sort_key(self, name: str) -> tuple[float, float]:
         start = self.sessions[name]

@@ -282,7 +282,7 @@ def test_a_name_that_nobody_or_several_have_is_refused_with_what_to_write_instea
     assert (
         costs.status(dataset="golden").caveats == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
     )
-    assert costs.status(dataset="othr").caveats == "no datasets are called 'othr'; write other"
+    assert costs.status(dataset="othr").caveats == "no dataset is called 'othr'; write other"
 
 
 def test_a_budget_that_can_not_be_understood_is_unknown_in_its_place_and_stops_no_other(costs: Costs) -> None:
@@ -296,7 +296,7 @@ def test_a_budget_that_can_not_be_understood_is_unknown_in_its_place_and_stops_n
         ("nowhere", "unknown", False, None),
     ]
     assert {(one.experiments, one.unpriced, one.unjudged) for one in others} == {(None, None, None)}
-    assert others[0].notes == others[0].problem == "no datasets are called 'gloden'; write golden"
+    assert others[0].notes == others[0].problem == "no dataset is called 'gloden'; write golden"
 
 
 def test_a_budget_is_about_a_workspace_that_was_read(costs: Costs) -> None:
@@ -385,6 +385,8 @@ def test_a_forecast_beyond_the_limit_is_said_while_the_state_stays(costs: Costs)
     assert (status.state, status.notes) == ("ok", "heading for $480.00, over the limit")
     assert status.headline == "$304.00 of $400.00 (76.0 %), heading for $480.00, over the limit"
     assert costs.status(limit=480).notes == ""
+    # What is exceeded need not be said to be headed there.
+    assert costs.status(limit=300).headline == "$304.00 of $300.00 (101.3 %), heading for $480.00"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.cursors import CursorReader, Walk
 from sessions_pipeline.langsmith.page import Ask, Page
-from sessions_pipeline.validation.records import FetchedDay, Record
+from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
 from sessions_pipeline_tests.unit.simulated_server import AtOnce, collected, record
 from sessions_pipeline_tests.unit.test_window import (
@@ -36,14 +36,11 @@ class Trusting:
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int) -> None:
         self.start_us, self.frontier = start_us, end_us
-        self.received: list[Record] = []
         self._walk = Walk(Ask(page_size), most_pages=most_pages)
 
     def read(self) -> Generator[Ask, Page, None]:
         while not self._walk.is_ended:
-            page = yield self._walk.ask
-            self._walk.take(page)
-            self.received += page.records
+            self._walk.take((yield self._walk.ask))
         self.frontier = self._walk.lowest
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from sessions_pipeline.days import day_of_us, day_start_us, is_day_over, microseconds, midnight, next_month_start
-from sessions_pipeline.langsmith.activity import is_within_reach
+from sessions_pipeline.langsmith.lists import is_within_reach
 
 DAY = date(2026, 3, 1)
 MICROSECOND = timedelta(microseconds=1)

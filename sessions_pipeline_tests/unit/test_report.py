@@ -126,12 +126,12 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
         (
             [daily(BEFORE, 1, "8"), daily(FIRST + timedelta(days=26), 1, "99")],
             [BEFORE - timedelta(days=3)],
-            "+25.0 % like for like: $10.00 on the 29 of 30 days that were read and over in both periods, against",
+            "+25.0 % like for like: $10.00 against $8.00, on the 29 of 30 days that are complete in both periods",
         ),
         (
             [daily(BEFORE, 1, "99"), daily(BEFORE - timedelta(days=29), 1, "8")],
             [LAST],
-            "+25.0 % like for like: $10.00 on the 29 of 30 days",
+            "+25.0 % like for like: $10.00 against $8.00, on the 29 of 30 days",
         ),
         ([], [FIRST - timedelta(days=back) for back in range(1, 31)], "was not read, so there is nothing to compare"),
     ],
@@ -148,46 +148,99 @@ def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
     data = report_of(*rows, unfinished=[LAST])
     assert data.now.cost == Decimal("10.01")
     assert (data.whole.alike.cost, data.whole.before.cost) == (10, 5)
-    assert "like for like: $10.00 on the 29 of 30 days" in words(build_report(data))
+    assert "like for like: $10.00 against $5.00, on the 29 of 30 days that are complete" in words(build_report(data))
 
 
 def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
     names = {dataset(1): "golden", dataset(2): "support", dataset(3): "search"}
     html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1"), names=names))
     text = words(html)
-    moved = text[text.index("Up:") :]
+    moved = text[text.index("golden rose") :]
     assert moved.startswith(
-        "Up: golden +$10.00 (new); search +$1.00 (new). Down: support \N{MINUS SIGN}$30.00 (none now)."
+        "golden rose by $10.00 (new). Also up: search +$1.00 (new). support fell by $30.00 (none now)."
     )
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "cause"),
+    ("before", "now", "said"),
     [
-        ({"opus": "1", "haiku": "9"}, {"opus": "20", "haiku": "5"}, ("models", "opus", 19)),
-        ({"opus": "5", "haiku": "5"}, {"opus": "12", "haiku": "13"}, ("models", "haiku", 8)),
-        # Equal parts, something that is always the same, and what is not stated explain nothing.
-        ({"opus": "5", "haiku": "5"}, {"opus": "12.5", "haiku": "12.5"}, None),
-        ({"opus": "10"}, {"opus": "25"}, None),
-        ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, None),
+        # More than all of it, with what offsets it: one by its name, several together.
+        (
+            {"opus": "1", "haiku": "9"},
+            {"opus": "20", "haiku": "5"},
+            "rose by $15.00: model opus +$19.00, haiku -$4.00.",
+        ),
+        (
+            {"opus": "1", "haiku": "5", "gpt": "4"},
+            {"opus": "20", "haiku": "3", "gpt": "2"},
+            "rose by $15.00: model opus +$19.00, others -$4.00.",
+        ),
+        # Two causes, the second of them also where it is less than others that offset it; a small one is not named.
+        (
+            {"opus": "5", "haiku": "5"},
+            {"opus": "12", "haiku": "13"},
+            "rose by $15.00: model haiku +$8.00, opus +$7.00.",
+        ),
+        (
+            {"opus": "5", "haiku": "5", "gpt": "5"},
+            {"opus": "12", "haiku": "12", "gpt": "6"},
+            "rose by $15.00: model haiku +$7.00, opus +$7.00, gpt +$1.00.",
+        ),
+        (
+            {"opus": "1", "haiku": "1", "gpt": "92", "o9": "6"},
+            {"opus": "80", "haiku": "31", "gpt": "3", "o9": "1"},
+            "rose by $15.00: model opus +$79.00, haiku +$30.00, others -$94.00.",
+        ),
+        # Exactly all of it, one of several that stay as they are.
+        ({"opus": "5", "haiku": "5"}, {"opus": "20", "haiku": "5"}, "rose by $15.00: model opus +$15.00."),
+        # What can no longer be known counts among the others.
+        (
+            {"opus": "5", "haiku": "5"},
+            {"opus": "25", "haiku": None},
+            "rose by $15.00: model opus +$20.00, others -$5.00.",
+        ),
+        # Falls are told in the same way.
+        (
+            {"opus": "25", "haiku": "1"},
+            {"opus": "5", "haiku": "6"},
+            "fell by $15.00: model opus -$20.00, haiku +$5.00.",
+        ),
+        # Small parts, something that is always the same, and what is not stated explain nothing.
+        (dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "4"), "rose by $15.00."),
+        ({"opus": "10"}, {"opus": "25"}, "rose by $15.00."),
+        ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, "rose by $15.00."),
     ],
 )
-def test_the_largest_rise_is_told_with_what_makes_up_most_of_it(
-    before: Mapping[str | None, str], now: Mapping[str | None, str], cause: tuple[str, str, int] | None
+def test_the_largest_change_is_told_with_what_makes_up_most_of_it(
+    before: Mapping[str | None, str | None], now: Mapping[str | None, str | None], said: str
 ) -> None:
     then = FIRST - timedelta(days=30)
+    of_both = ((then, before), (FIRST, now))
     values = [
-        by_attribute(day, 1, value, cost, attribute="models")
-        for day, costs in ((then, before), (FIRST, now))
-        for value, cost in costs.items()
+        by_attribute(day, 1, value, cost, attribute="models") for day, costs in of_both for value, cost in costs.items()
     ]
-    rows = daily(then, 1, "10"), daily(FIRST, 1, "25"), daily(FIRST, 2, "1")
-    data = report_of(*rows, attributes=values, names={dataset(1): "golden", dataset(2): "other"})
-    assert (data.cause and (data.cause[0], data.cause[1].key, data.cause[1].difference)) == cause
-    said = f", most of it {cause[0]} = {cause[1]} (+${cause[2]}.00)" if cause else ""
-    assert f"Up: golden +$15.00{said}; other +$1.00 (new)." in words(build_report(data))
+    rows = [daily(day, 1, str(sum(Decimal(cost or 0) for cost in costs.values()))) for day, costs in of_both]
+    data = report_of(*rows, attributes=values, names={dataset(1): "golden"})
+    assert f"golden {said} Experiments".replace("-$", "\N{MINUS SIGN}$") in words(build_report(data))
+    if causes := data.causes(data.movers[0]):
+        assert sum(part for _, part in causes.parts) == data.movers[0].difference
     # Days that were not summed by the key tell no cause.
-    assert replace(data, attribute_days={"models": frozenset([FIRST])}).cause is None
+    assert replace(data, attribute_days={"models": frozenset([FIRST])}).causes(data.movers[0]) is None
+
+
+def test_a_change_is_told_by_the_key_whose_value_tells_most_of_it() -> None:
+    values = [
+        by_attribute(FIRST, 1, value, cost, attribute=key)
+        for key, value, cost in (
+            ("models", "a", "8"),
+            ("models", "b", "7"),
+            ("git.branch", "x", "14"),
+            ("git.branch", "y", "1"),
+        )
+    ]
+    rows = daily(FIRST, 1, "15"), daily(FIRST, 2, "1"), daily(BEFORE, 2, "3")
+    text = words(build_report(report_of(*rows, attributes=values, names={dataset(1): "golden", dataset(2): "other"})))
+    assert "golden rose by $15.00 (new): branch x +$14.00, y +$1.00. other fell by $2.00." in text
 
 
 def test_a_budget_says_its_state_in_the_terminals_word_and_that_it_heads_beyond_its_limit() -> None:
@@ -313,7 +366,7 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
     text = words(build_report(data))
     assert "Mar 2025 so far 1 Mar \N{EN DASH} 10 Mar 2025 $20.00 10 days, the last not over" in text
     assert "$62.00 If days to come cost what 9 whole days did on average" in text
-    assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days of each, read and over" in text
+    assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days complete in both months" in text
     assert month(date(2025, 3, 2)).month.forecast is None
     assert "From the third day on" in words(build_report(month(date(2025, 3, 2))))
     morning = month(date(2025, 3, 10), unfinished=[date(2025, 3, 10)])
@@ -397,7 +450,7 @@ def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
     tried = JudgeReadings({}, {TENANT: "the API ignores it"})
     text = words(build_report(replace(made_up(), judges=(), judge_readings=tried)))
     assert "Judge calls are not counted" in text
-    assert f"At the last try, {TENANT}: the API ignores it." in text
+    assert f"Left out at the last try: {TENANT} (the API ignores it)." in text
     assert text.count("udge calls not counted") >= 8
     assert "--select judge_cost_by_experiment --from 2025-03-30 --to 2025-03-30" in text
 
@@ -409,23 +462,23 @@ def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> 
     data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
     html = build_report(data)
     text = words(html)
-    assert "at least $253.00 $160.00 more for their judges (those of 2 experiments are not counted): $413.00" in text
+    assert "at least $253.00 $160.00 more for their judges: at least $413.00 in all." in text
+    assert "Judges of 2 experiments are not counted." in text
     assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
     assert "da000000 $1.00 unknown $1.00 \N{EN DASH} 2" in text
     assert "All $253.00 $160.00 $413.00 38.7 % 2" in text
-    assert "Unattributed: $40.00 (inexact), which the project evaluators had spent by 2 Apr 2025" in text
-    assert "such as before the days that were read; that is no error. In all it was" in text
-    assert "In all it was $200.00, $160.00 of it on experiments" in text
+    assert "By 2 Apr 2025 the judge project evaluators had spent $200.00 in all (inexact): $160.00 on the" in text
+    assert "and $40.00 that none of them claims (unattributed). That is no error" in text
     assert "Judges of 2 of 3 experiments not counted" in text
-    assert "At the last try, 1: another experiment has the same name." in text
+    assert "Left out at the last try: 1 experiment of all days (another experiment has the same name)." in text
 
 
 def test_judges_that_spent_less_than_nothing_on_no_experiment_are_an_error_that_is_shown() -> None:
     data = report_of(daily(FIRST, 1, "5"), judges=[judged(FIRST, 1, "2")], judge_readings=judge_reading("1", "2"))
     text = words(build_report(data))
     assert "Judges' costs do not add up" in text
-    assert "Unattributed: -$1.00" in text
+    assert "and -$1.00 that none of them claims (unattributed)." in text
     assert "no error" not in text
 
 
@@ -454,8 +507,29 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None
     assert "2 days, 1 not exact" in words(html)
     assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
     assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
-    assert "on 2 measured days of 30" in words(html)
-    assert "1 experiment, by day of use $7.00" in words(html)
+    assert "used on 2 measured days of 30" in words(html)
+    assert "All $3.75 Not exact" in words(html)
+
+
+def test_projects_add_up_to_the_total_below_them() -> None:
+    used = [project(LAST, number, str(number)) for number in range(1, 13)]
+    text = words(build_report(report_of(daily(FIRST, 1, "5"), projects=used)))
+    assert "2 others $3.00 All $78.00" in text
+
+
+def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_how_many_rows_it_is() -> None:
+    rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
+    text = words(build_report(report_of(*rows)))
+    daily_rows = text[text.index("Cost by UTC day and dataset") :]
+    assert daily_rows.count("0 +1 at $0") == 1
+    assert "Sum of 60 rows" in daily_rows
+
+
+def test_the_whole_with_judges_is_at_least_its_sum_unless_everything_is_known() -> None:
+    row, judges = daily(FIRST, 1, "5"), [judged(FIRST, 1, "2")]
+    assert "$2.00 more for their judges: $7.00 in all." in words(build_report(report_of(row, judges=judges)))
+    unread = report_of(row, judges=judges, unread=[LAST])
+    assert "judges: at least $7.00 in all." in words(build_report(unread))
 
 
 def test_without_usage_by_project_the_page_says_how_to_measure_it() -> None:

@@ -40,8 +40,11 @@ def test_each_dataset_that_is_drawn_by_itself_has_a_colour_of_its_own_and_grey_i
     assert len(set(fills.values())) == len(fills) == charts.SERIES + 1 == 9
     assert set(re.findall(r'class="(s\d)"', html)) == fills.keys()
     assert set(re.findall(r"url\(#(p\d)\)", "".join(fills.values()))) == set(re.findall(r'<pattern id="(p\d)"', html))
-    assert "beyond the 8 most expensive, datasets share one" in html
-    assert "datasets share one" not in build_report(made_up(datasets=8))
+    legends = [
+        re.findall(r'class="(s\d)"', made[made.index('<ul class="legend">') : made.index("<figcaption>")])
+        for made in (html, build_report(made_up(datasets=8)))
+    ]
+    assert legends == [[f"s{number}" for number in range(9)], [f"s{number}" for number in range(8)]]
 
 
 def test_nothing_heavy_is_imported_before_a_page_is_made() -> None:

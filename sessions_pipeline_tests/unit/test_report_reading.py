@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.outputs.report import budgets_or_problem, read_report_data, write_report
+from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, read_report_data, write_report
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.settings import Settings
@@ -100,6 +101,34 @@ def test_nothing_is_called_fine_on_days_without_the_tables_that_would_say_otherw
     data = read_report_data(lake, FIRST, LAST)
     assert {"problems", "rejected", "kept"} <= {caveat.key for caveat in caveats(data) if caveat.fine}
     assert "unexamined" not in told(data)
+
+
+def test_days_of_which_none_was_read_are_an_error_that_replaces_no_report(lake: Lake, tmp_path: Path) -> None:
+    file = tmp_path / "r.html"
+    write_report(lake, FIRST, LAST, file)
+    before = file.read_bytes()
+    said = "nothing was read; choose days of 10 Feb \N{EN DASH} 12 Mar 2025, or materialize these if they are past"
+    for asked in ((date(2027, 1, 1), date(2027, 2, 1)), (date(2025, 2, 11), date(2025, 3, 6))):
+        with pytest.raises(NotReadError, match=said):
+            write_report(lake, *asked, file)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(("today", "end"), [(date(2025, 3, 13), "13 Mar 2025"), (FIRST, "12 Mar 2025")])
+def test_a_report_ends_today_or_with_the_last_day_read_and_says_that_more_was_asked_for(
+    lake: Lake, tmp_path: Path, today: date, end: str
+) -> None:
+    html = Path(write_report(lake, FIRST, date(2025, 3, 31), tmp_path / "r.html", today=today)).read_text()
+    assert f"<title>What experiments cost, 10 Mar \N{EN DASH} {end}</title>" in html
+    assert f"Days were asked for up to 31 Mar 2025; this page ends with {end}." in html
+    whole = Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", today=today)).read_text()
+    assert "still to come" not in whole
+
+
+def test_the_latest_days_begin_with_the_first_that_was_read(lake: Lake) -> None:
+    assert latest_days(lake) == (date(2025, 2, 11), LAST)
+    replace(lake, DAILY_COST_BY_REFERENCE_DATASET, LAST + timedelta(days=40), [], {})
+    assert latest_days(lake)[0] == LAST + timedelta(days=11)
 
 
 def test_days_on_which_a_workspace_was_not_read_are_said(lake: Lake) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.langsmith.versions import COSTS, FEEDBACK, NOTHING, as_first_version, read_second_page
+from sessions_pipeline.langsmith.api_versions import COSTS, FEEDBACK, NOTHING, as_v1, read_v2_page
 from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
 from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.builders import dataset, uuid
@@ -58,8 +58,8 @@ def second(**values: str) -> str:
     ],
 )
 def test_a_record_is_spelt_as_version_1_spells_it(sent: str, spelt: str) -> None:
-    assert as_first_version(sent) == spelt
-    assert as_first_version(spelt) == spelt, "version 1's own spelling stays"
+    assert as_v1(sent) == spelt
+    assert as_v1(spelt) == spelt, "version 1's own spelling stays"
 
 
 DIGITS = st.from_regex(r"\A(0|[1-9][0-9]{0,19})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?\Z")
@@ -106,7 +106,7 @@ def as_second_version(payload: str) -> dict[str, Any]:
 @given(RECORDS)
 def test_the_way_back_is_known(texts: dict[str, str]) -> None:
     sent = second(**texts)
-    assert as_second_version(as_first_version(sent)) == json.loads(sent, parse_float=str, parse_int=str)
+    assert as_second_version(as_v1(sent)) == json.loads(sent, parse_float=str, parse_int=str)
 
 
 def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_read() -> None:
@@ -116,7 +116,7 @@ def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_re
         f'"type":"EXPERIMENT","reference_dataset_id":"{dataset(1)}","trace_tier":"LONG_LIVED",'
         f'"total_cost":0.000000000000000001,"feedback_stats":{{"ok":{scores}}}}}'
     )
-    judged = validate([as_first_version(sent)])
+    judged = validate([as_v1(sent)])
     assert (judged.rejected, judged.drift) == ({}, {})
     [row] = judged.sessions.to_pylist()
     assert (row["trace_tier"], f"{row['total_cost']:f}") == ("longlived", "0.000000000000000001")
@@ -127,7 +127,7 @@ def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_re
 
 def test_a_page_gives_its_records_and_the_next_cursor() -> None:
     body = f'{{"next_cursor": "abc", "new": [1], "items": [{PROJECT}, "total_cost": 1.0}}, 7, {{"id": NaN}}]}}'
-    records, cursor = read_second_page(body.encode())
+    records, cursor = read_v2_page(body.encode())
     assert cursor == "abc"
     assert [record.session_id for record in records] == [uuid(1), None, None]
     assert records[0].payload == f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","total_cost":"1.0"}}'
@@ -137,10 +137,10 @@ def test_a_page_gives_its_records_and_the_next_cursor() -> None:
 @pytest.mark.parametrize("end", ["null", '""', None])
 def test_the_last_page_has_no_cursor(end: str | None) -> None:
     body = '{"items":[]}' if end is None else f'{{"items":[],"next_cursor":{end}}}'
-    assert read_second_page(body.encode()) == ([], None)
+    assert read_v2_page(body.encode()) == ([], "")
 
 
 @pytest.mark.parametrize("cursor", ['"next"', "null", '""'])
 def test_items_that_are_null_are_an_empty_page(cursor: str) -> None:
     body = f'{{"items": null, "next_cursor": {cursor}}}'.encode()
-    assert read_second_page(body) == ([], json.loads(cursor) or None)
+    assert read_v2_page(body) == ([], json.loads(cursor) or "")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.days import ranges
-from sessions_pipeline.langsmith.activity import Activity, Place
+from sessions_pipeline.langsmith.lists import Activity, Place
 from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, next_look
 from sessions_pipeline.settings import Settings
 

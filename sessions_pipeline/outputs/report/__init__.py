@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline import tables
-from sessions_pipeline.errors import LakeError, SettingError
+from sessions_pipeline.errors import LakeError, NotReadError, SettingError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
+from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
+from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.report.data import Budgets, Doubtful, ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import month_days
@@ -25,7 +28,6 @@ from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.aggregate import total
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
 
-REPORT_FILE = "reports/cost.html"
 # What a manager looks at; the period before it is read too, for comparison.
 REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
@@ -35,19 +37,29 @@ _ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *_COUNTED, "
 
 
 def latest_days(lake: Lake) -> tuple[date, date]:
-    """The last `REPORT_DAYS` days up to the latest that was read; up to today in an empty lake."""
+    """The last `REPORT_DAYS` days up to the latest that was read, from the first on; of an empty lake, up to today."""
     days = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
     last = days[-1] if days else datetime.now(UTC).date()
-    return last - timedelta(days=REPORT_DAYS - 1), last
+    return max([last - timedelta(days=REPORT_DAYS - 1), *days[:1]]), last
 
 
-def write_report(lake: Lake, first: date, last: date, file: Path | None = None, *, budgets: Budgets = ()) -> str:
+def write_report(
+    lake: Lake, first: date, last: date, file: Path | None = None, *, budgets: Budgets = (), today: date | None = None
+) -> str:
     """Write the report on these days, both included, under the data root or to `file`; its address.
 
+    It ends with `today`, the present UTC day where nothing is given, or with the last day read.
+
     Raises:
+        NotReadError: none of the days was read, though others were.
         LakeError: the data root can't be read, or the file can't be written.
     """
-    page = build_report(read_report_data(lake, first, last, budgets)).encode()
+    known = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
+    if known and not any(first <= day <= last for day in known):
+        asked, there = days_text(first, last), days_text(known[0], known[-1])
+        raise NotReadError(f"{asked}: nothing was read; choose days of {there}, or materialize these if they are past")
+    end = min(last, max(known[-1], today or datetime.now(UTC).date())) if known else last
+    page = build_report(replace(read_report_data(lake, first, end, budgets), asked_for=last)).encode()
     if file is None:
         return lake.write_file(REPORT_FILE, page)
     try:

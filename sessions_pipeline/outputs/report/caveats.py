@@ -65,6 +65,9 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
 
 
 def _days(data: ReportData) -> Iterator[Caveat]:
+    if data.asked_for and data.asked_for > data.last:
+        text = f"Days were asked for up to {day_text(data.asked_for)}; this page ends with {day_text(data.last)}."
+        yield Caveat("to_come", "Part of the period is still to come", text)
     if data.unread:
         headline = f"{len(data.unread):,d} of {plural(len(data.days), 'day')} not read"
         yield Caveat("unread", headline, f"Nothing is known of {day_ranges(data.unread)}.")
@@ -90,10 +93,10 @@ def _days(data: ReportData) -> Iterator[Caveat]:
 def _judges(data: ReportData) -> Iterator[Caveat]:
     spent, night = data.spent, data.judge_readings
     readings = night.readings.values()
-    reasons = [f"{workspace}: {problem}" for workspace, problem in night.problems.items()]
+    reasons = [f"{workspace} ({problem})" for workspace, problem in night.problems.items()]
     skipped = sum((Counter(reading.skipped) for reading in readings), Counter[str]())
-    reasons += [f"{count:,d}: {reason}" for reason, count in skipped.items()]
-    why = f" At the last try, {'; '.join(map(visible, reasons))}." if reasons else ""
+    reasons += [f"{plural(count, 'experiment')} of all days ({reason})" for reason, count in skipped.items()]
+    why = f" Left out at the last try: {'; '.join(map(visible, reasons))}." if reasons else ""
     if not spent.measured:
         text = (
             "Evaluators trace theirs to a project of their own; the job measure_judge_costs has measured none of them."

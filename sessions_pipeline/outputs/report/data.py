@@ -12,6 +12,7 @@ from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
 from sessions_pipeline.outputs.spending import (
+    Causes,
     JudgeReadings,
     Period,
     Row,
@@ -20,6 +21,7 @@ from sessions_pipeline.outputs.spending import (
     Totals,
     biggest_movers,
     by_key,
+    causes,
     expensive,
     forecast,
     month_days,
@@ -94,7 +96,8 @@ class ReportData:
     that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last. `names` are datasets'
     names by id. `readings` has the time of each day's last reading, for the days of the period of which it is noted,
     and `unread_of` those on which a workspace was not read, though another was. `judge_readings` say what judges spent
-    in all, and why some were not measured. `budgets` are how they stand, or why that can't be told.
+    in all, and why some were not measured. `budgets` are how they stand, or why that can't be told. `asked_for` is the
+    last day that was asked for, which may be to come.
     """
 
     first: date
@@ -116,6 +119,7 @@ class ReportData:
     judges: Sequence[Row] = ()
     judge_readings: JudgeReadings = field(default_factory=JudgeReadings)
     budgets: Budgets = ()
+    asked_for: date | None = None
 
     @cached_property
     def days(self) -> list[date]:
@@ -172,19 +176,16 @@ class ReportData:
         """What was spent on each dataset, the largest change first."""
         return biggest_movers(self.daily, "reference_dataset_id", self.labels, self.period)
 
-    @cached_property
-    def cause(self) -> tuple[str, Spending] | None:
-        """What makes up most of the largest rise: a key, and what was spent by one of its several values."""
-        rise = next((one for one in self.movers if (one.difference or 0) > 0), None)
+    def causes(self, mover: Spending) -> Causes | None:
+        """What a dataset's change is made of, by the key whose values tell most of it."""
         found = [
-            (one.key, value)
+            made
             for one in self.by_attribute
             for group in one.groups
-            if rise and group.whole.key == rise.key and one.period == self.period and len(group.values) > 1
-            for value in group.values
-            if value.key is not None and (value.difference or 0) * 2 > (rise.difference or 0)
+            if group.whole.key == mover.key and one.period == self.period and len(group.values) > 1
+            if (made := causes(one.key, mover.difference or Decimal(0), group.values))
         ]
-        return max(found, key=lambda one: one[1].difference or 0, default=None)
+        return max(found, key=lambda one: abs(one.parts[0][1]), default=None)
 
     @cached_property
     def datasets(self) -> list[Spending]:

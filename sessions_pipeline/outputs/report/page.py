@@ -79,7 +79,6 @@ def build_report(data: ReportData) -> str:
 
 def _content(data: ReportData) -> dict[str, Any]:
     used = projects(data)
-    experiments = [row for row in data.projects or () if row["reference_dataset_id"] is not None]
     return {
         "data": data,
         "month": data.month,
@@ -97,8 +96,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "projects": used[:MOST_EXPENSIVE],
         "other_projects": used[MOST_EXPENSIVE:],
         "other_projects_cost": total(one["cost"] for one in used[MOST_EXPENSIVE:]),
-        "experiments_as_projects": len({row["id"] for row in experiments}),
-        "experiments_as_projects_cost": total(row["total_cost"] for row in experiments),
+        "projects_cost": total(one["cost"] for one in used),
         "project_days": len({row["usage_date"] for row in data.projects or ()}),
         "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
         "judged": _judged(data),

@@ -114,11 +114,12 @@
     if (value === 0n) return "$0.00";
     if (value < 10n ** 12n) return "<$0.000001";
     const first = value.toString().length - 1 - PLACES;
-    const places = first >= 0 ? 2 : Math.max(2, 1 - first);
+    let places = first >= 0 ? 2 : Math.max(2, 1 - first);
     const step = 10n ** BigInt(PLACES - places);
     let rounded = value / step;
     const rest = (value % step) * 2n;
     if (rest > step || (rest === step && rounded % 2n === 1n)) rounded += 1n;
+    if (places > 2 && rounded === 100n) [places, rounded] = [places - 1, 10n];
     const shown = rounded.toString().padStart(places + 1, "0");
     return `$${grouped(shown.slice(0, -places))}.${shown.slice(-places)}`;
   };
@@ -161,6 +162,8 @@
       } else {
         const cell = element("td", null, column.endsWith("_id") ? {} : { class: "n" });
         cell.append(content(column, row));
+        const free = row[place.zero_cost_with_tokens_count];
+        if (column === "unpriced_session_count" && free) cell.append(" ", element("em", `+${grouped(String(free))} at $0`));
         made.append(cell);
       }
     }
@@ -182,6 +185,7 @@
     columns.forEach((column, index) => {
       if (column !== "start_date" && !column.endsWith("_id")) foot.cells[index].replaceChildren(sum(found, column));
     });
+    foot.cells[0].textContent = `Sum of ${grouped(String(found.length))} row${found.length === 1 ? "" : "s"}`;
     const shown = Math.min(limit, found.length);
     const of = found.length === rows.length ? "" : ` found, of ${grouped(String(rows.length))}`;
     byId("shown").textContent = `${grouped(String(shown))} of ${grouped(String(found.length))} rows${of}`;

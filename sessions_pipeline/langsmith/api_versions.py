@@ -20,7 +20,7 @@ import msgspec
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.page import Page
-from sessions_pipeline.langsmith.query import SessionSortableColumns, SessionsQuery
+from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
 from sessions_pipeline.validation.json_text import split_object
 from sessions_pipeline.validation.records import Record, read_page
 
@@ -40,8 +40,8 @@ FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def read_second_page(body: bytes) -> tuple[list[Record], str | None]:
-    """The records of an answer `{items, next_cursor}`, as version 1 spells them, and the next page's cursor.
+def read_v2_page(body: bytes) -> tuple[list[Record], str | None]:
+    """The records of an answer `{items, next_cursor}`, as version 1 spells them, and the next cursor, "" at the end.
 
     `"items": null` is an empty page: so Go spells an empty list.
 
@@ -57,10 +57,10 @@ def read_second_page(body: bytes) -> tuple[list[Record], str | None]:
     if items is None or not isinstance(cursor, str | None):
         raise ValueError("has no items, or a cursor that is no text")
     records = [] if items == "null" else read_page(items.encode())
-    return [record._replace(payload=as_first_version(record.payload)) for record in records], cursor or None
+    return [record._replace(payload=as_v1(record.payload)) for record in records], cursor or ""
 
 
-def as_first_version(payload: str) -> str:
+def as_v1(payload: str) -> str:
     """A record of version 2 as version 1 would have sent it; what can't be read, or is no object, stays as it is."""
     try:
         sent = _texts(payload)
@@ -100,23 +100,10 @@ def _object(texts: Mapping[str, str]) -> str:
 
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}
 _IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
+_SPELT_ANEW = ("offset", "sort_by_desc", "reference_free")
 
 
-class Endpoint(NamedTuple):
-    """A list of the API: its `path`, what its `page` is in words, and how that is `read`: records, next cursor."""
-
-    path: str
-    page: str
-    read: Callable[[bytes], tuple[list[Record], str | None]]
-
-
-ARRAY = "a complete JSON array"
-FIRST = Endpoint("/api/v1/sessions", ARRAY, lambda body: (read_page(body), None))
-SECOND = Endpoint("/api/v2/sessions", "a complete JSON object with items and next_cursor", read_second_page)
-DATASETS = Endpoint("/api/v1/datasets", ARRAY, FIRST.read)
-
-
-def second_parameters(query: SessionsQuery, cursor: str | None) -> list[tuple[str, str]]:
+def v2_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
     """The query in version 2's names.
 
     Raises:
@@ -124,21 +111,36 @@ def second_parameters(query: SessionsQuery, cursor: str | None) -> list[tuple[st
     """
     if query.offset and cursor is None:
         raise UsageError("version 2 of the API has no offset; narrow the list instead, such as by name")
-    if query.sort_by is SessionSortableColumns.runs_count:
+    if query.sort_by == "runs_count":
         raise UsageError("version 2 of the API does not sort by runs_count; choose another order")
-    pairs: list[tuple[str, str]] = []
-    for name, value in query.to_parameters():
-        match name:
-            case "offset":
-                continue
-            case "sort_by_desc":
-                pairs.append(("sort_order", "desc" if query.sort_by_desc else "asc"))
-            case "reference_free":
-                kinds = ("PROJECT", "AGENT") if query.reference_free else ("EXPERIMENT",)
-                pairs += [("type", kind) for kind in kinds]
-            case _:
-                pairs.append((_RENAMED.get(name, name), value.upper() if name in _IN_CAPITALS else value))
+    kinds = {None: (), True: ("PROJECT", "AGENT"), False: ("EXPERIMENT",)}[query.reference_free]
+    pairs = [
+        (_RENAMED.get(name, name), value.upper() if name in _IN_CAPITALS else value)
+        for name, value in query.to_parameters()
+        if name not in _SPELT_ANEW
+    ]
+    pairs += [("sort_order", "desc" if query.sort_by_desc else "asc"), *(("type", kind) for kind in kinds)]
     return pairs if cursor is None else [*pairs, ("cursor", cursor)]
+
+
+class Endpoint(NamedTuple):
+    """A list of the API: its `path`, how a page of it is `read`, and how it is asked for.
+
+    `read` gives the records and the next page's cursor (see `Page`), `parameters` takes a query and a cursor.
+    """
+
+    path: str
+    read: Callable[[bytes], tuple[list[Record], str | None]]
+    parameters: Callable[[SessionsQuery, str | None], Parameters] = lambda query, _cursor: query.to_parameters()
+
+
+V1 = Endpoint("/api/v1/sessions", lambda body: (read_page(body), None))
+V2 = Endpoint("/api/v2/sessions", read_v2_page, v2_parameters)
+DATASETS = Endpoint(
+    "/api/v1/datasets",
+    V1.read,
+    lambda query, _cursor: [pair for pair in query.to_parameters() if pair[0] in ("id", "offset", "limit")],
+)
 
 
 def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:
@@ -151,16 +153,16 @@ def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]
         ApiError: neither answered; version 1's own error if version 2 is not there.
     """
     try:
-        first = ask(FIRST)
+        first = ask(V1)
     except GoneError as error:
         try:
-            return SECOND, ask(SECOND), "Version 1 of the API is gone: version 2 is read"
+            return V2, ask(V2), "Version 1 of the API is gone: version 2 is read"
         except (NotFoundError, BadBodyError):
             raise error from None
     if first.sunset is None or first.sunset > (first.server_time or datetime.now(UTC)):
-        return FIRST, first, None
+        return V1, first, None
     ended = f"Version 1 of the API was to end on {first.sunset:%Y-%m-%d}"
     try:
-        return SECOND, ask(SECOND), f"{ended}: version 2 is read"
+        return V2, ask(V2), f"{ended}: version 2 is read"
     except ApiError as error:
-        return FIRST, first, f"{ended}, but version 2 does not answer: version 1 is read ({error})"
+        return V1, first, f"{ended}, but version 2 does not answer: version 1 is read ({error})"
