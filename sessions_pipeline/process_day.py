@@ -6,17 +6,16 @@ It is done by whoever is free, a thread or a process, so what comes in and goes 
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError, SumOverflowError
+from sessions_pipeline.errors import LakeConflictError, LakeError, SumOverflowError
 from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
-from sessions_pipeline.lake.layout import UNDATED, Day, value_of
+from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, SESSIONS, TABLES, CheckResult, DayTables, Table
 from sessions_pipeline.tables import day_metadata as describe
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
@@ -25,7 +24,6 @@ from sessions_pipeline.tables.merge import Merged, merge
 from sessions_pipeline.tables.readings import (
     COMMIT,
     READINGS,
-    Reading,
     dump_readings,
     latest_readings,
     load_readings,
@@ -146,10 +144,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
     tables = DayTables(day if isinstance(day, date) else None, load, now=now)
     committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
-    noted: list[Reading] = []
-    with suppress(NotReadError):
-        noted = noted_readings(lake.read_file(_readings_key(day)))
-    tables.last_read = tuple(latest_readings(committed, noted))
+    tables.last_read = tuple(latest_readings(committed, lake.last_readings(day)))
     return tables
 
 
@@ -193,10 +188,6 @@ def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
     return f"{task.day}: {rejected} of {all_} records are rejected ({reason})"
 
 
-def _readings_key(day: Day) -> str:
-    return f"_readings/start_date={value_of(day)}.json"
-
-
 def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
     """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
 
@@ -205,4 +196,4 @@ def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
         return dump_readings(latest_readings(merged.readings, [*before, *merged.heard])).encode()
 
     if merged.heard:
-        lake.update_file(_readings_key(day), noted)
+        lake.update_file(readings_key(day), noted)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sessions_pipeline.cli.terminal import DAY, heavy_imports, load_settings, progress_bar
+from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar
 from sessions_pipeline.errors import SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings
@@ -66,8 +66,7 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
 def _check_days(first: date, last: date, settings: Settings) -> None:
     """Refuse days in the wrong order, before the first partition or in the future."""
     today = datetime.now(UTC).date()
-    if first > last:
-        raise UsageError(f"--from {first} is after --to {last}; swap them")
+    check_order(first, last)
     if first < settings.start_date:
         raise UsageError(
             f"--from {first} is before the first partition {settings.start_date}; "

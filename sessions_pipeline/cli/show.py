@@ -12,7 +12,7 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, load_settings, print_table, say
+from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, say
 from sessions_pipeline.errors import (
     ApiError,
     BudgetExceededError,
@@ -167,8 +167,7 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
     if bool(first) != bool(last):
         raise UsageError("give both --from and --to, or neither")
     days = (first, last) if first and last else latest_days(lake)
-    if days[0] > days[1]:
-        raise UsageError(f"--from {days[0]} is after --to {days[1]}; swap them")
+    check_order(*days)
     if not lake.is_there:
         place = settings.absolute_data_root
         raise NotReadError(f"{place}: no lake is here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sessions_pipeline.errors import UsageError
 from sessions_pipeline.outputs.formatting import visible
 from sessions_pipeline.settings import Settings
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 # Where the output is no terminal, such as a log, and COLUMNS does not say it.
 WIDTH = 120
 NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
+
+
+def check_order(first: date, last: date) -> None:
+    """Refuse days in the wrong order."""
+    if first > last:
+        raise UsageError(f"--from {first} is after --to {last}; swap them")
 
 
 def _day(form: str, expected: str) -> Callable[[str], date]:

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
 from sessions_pipeline.lake import marker, parquet
-from sessions_pipeline.lake.layout import Day, day_of, key_of, value_of
+from sessions_pipeline.lake.layout import Day, day_of, key_of, readings_key, value_of
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
+from sessions_pipeline.tables.readings import Reading, noted_readings
 from sessions_pipeline.validation.rows import Rows
 
 
@@ -187,6 +188,11 @@ class Lake:
         if content is None:
             raise NotReadError(f"{self._store.uri(key)}: there is no such file; materialize what writes it")
         return content
+
+    def last_readings(self, day: Day) -> list[Reading]:
+        """The latest reading of each workspace, the very latest last; none where the day was never read."""
+        content, _ = self._read_file(readings_key(day))
+        return noted_readings(content or b"")
 
     def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
         try:

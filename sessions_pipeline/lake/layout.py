@@ -49,6 +49,11 @@ def value_of(day: Day) -> str:
     return "all" if day is None else day.value
 
 
+def readings_key(day: Day) -> str:
+    """The key of the note that says when a day was last read."""
+    return f"_readings/start_date={value_of(day)}.json"
+
+
 def day_of(table: Table, key: str) -> date | Undated | None:
     """The day whose file `key` is; None for any other file in the table's folder."""
     folder, _, name = key.removeprefix(f"{table.name}/").partition("/")

@@ -29,7 +29,7 @@ from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.read import Key, last_readings, rows_of, stored_days, unread_of_workspaces
+from sessions_pipeline.outputs.read import Key, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
@@ -151,7 +151,7 @@ def refresh_periods(
         changed = [date.fromisoformat(start) for start in starts]
         days = {day: found for day in period.days(changed) if day in versions and (found := load(day))}
         daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(found.rows, day) for day, found in days.items())])
-        unread = set[date]().union(*unread_of_workspaces({day: last_readings(lake, day) for day in days}).values())
+        unread = set[date]().union(*unread_of_workspaces({day: lake.last_readings(day) for day in days}).values())
         read = {day: of.metadata.get("is_day_over") == "true" and day not in unread for day, of in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
         facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})

@@ -110,14 +110,18 @@ class BudgetStatus:
     @property
     def outlook(self) -> str:
         """`heading for $416.53, over the limit`; empty without a forecast."""
-        over = ", over the limit" if (self.forecast or 0) > self.budget.limit and self.state != "exceeded" else ""
+        over = ", over the limit" if self._gets_worse else ""
         return "" if self.forecast is None else f"heading for {money(self.forecast)}{over}"
+
+    @property
+    def _gets_worse(self) -> bool:
+        """Whether it is heading over the limit, and not there yet."""
+        return (self.forecast or 0) > self.budget.limit and self.state != "exceeded"
 
     @property
     def notes(self) -> str:
         """What is said below the amounts: the outlook, if it is worse than the state, and the caveats."""
-        is_worse = (self.forecast or 0) > self.budget.limit and self.state != "exceeded"
-        return "; ".join(filter(None, (self.outlook if is_worse else "", self.caveats)))
+        return "; ".join(filter(None, (self.outlook if self._gets_worse else "", self.caveats)))
 
     @property
     def headline(self) -> str:
@@ -145,7 +149,7 @@ class _Known:
         today = utc_day(now)
         self.now, self.today = now, today
         self.days = [day for day in lake.days(DAILY) if today - LOOKED_AT <= day <= today]
-        self.readings = {day: of_day for day in self.days if (of_day := from_lake.last_readings(lake, day))}
+        self.readings = {day: of_day for day in self.days if (of_day := lake.last_readings(day))}
         self.workspaces = {name for of_day in self.readings.values() for one in of_day for name in one.workspaces}
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
         self.is_stale = self.read_at is None or now - self.read_at > STALE

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.formatting import day_ranges
-from sessions_pipeline.outputs.read import dataset_names, last_readings, rows_of, stored_days, unread_of_workspaces
+from sessions_pipeline.outputs.read import dataset_names, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.tables.day_metadata import was_over
@@ -89,7 +89,7 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     costs = stored_days(lake, DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries = stored_days(lake, EXPERIMENT_SUMMARY, days, _READ)
     whole = {day for day in summaries if day in costs and was_over(costs[day].rows, costs[day].metadata)}
-    notes = {day: last_readings(lake, day) for day in days}
+    notes = {day: lake.last_readings(day) for day in days}
     experiments, whole = rows_of(summaries), whole.difference(*unread_of_workspaces(notes).values())
     known = [row for row in experiments if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)

@@ -19,7 +19,6 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
-from sessions_pipeline.outputs.read import last_readings
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
 
@@ -120,7 +119,7 @@ def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | No
     today, latest = utc_day(now), dict[str | None, datetime]()
     # Just after midnight nobody has read today yet.
     for day in days_between(today - timedelta(days=max(settings.lookback_days, 1)), today):
-        for one in last_readings(lake, day):
+        for one in lake.last_readings(day):
             if one.asked in (settings.workspace_ids or (one.asked,)):
                 latest[one.asked] = max(one.fetched_at, latest.get(one.asked, one.fetched_at))
     return min(latest.values(), default=None)

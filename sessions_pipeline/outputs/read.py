@@ -26,7 +26,7 @@ from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, 
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.readings import Reading, noted_readings
+from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.validation.types import MONEY
 
 _BOTH = "tenant_id", "reference_dataset_id"
@@ -213,13 +213,6 @@ def workspace_called(wanted: str, read: Collection[str]) -> str:
     if read and wanted.lower() not in read:
         raise UsageError(f"{wanted.lower()} was never read; write {' or '.join(sorted(read))}")
     return wanted.lower()
-
-
-def last_readings(lake: Lake, day: date) -> list[Reading]:
-    """The latest reading of each workspace, the very latest last; none where the day was never read."""
-    with suppress(NotReadError):
-        return noted_readings(lake.read_file(f"_readings/start_date={day}.json"))
-    return []
 
 
 def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
+from sessions_pipeline.validation.rows import PART
 from sessions_pipeline.validation.types import MONEY
 
 # More digits than a sum of 38-digit numbers can have.
@@ -22,8 +23,6 @@ _Number = TypeVar("_Number", int, Decimal)
 _WIDE = 76
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns of `sessions` that say whose a row is."""
-# Rows that are made into Python's values at a time, so that memory does not follow the largest day.
-_PART = 4096
 # Rows that are summed at a time, since they are four times as large while they are.
 _SUMMED = 16_384
 
@@ -73,7 +72,7 @@ def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Ta
 
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
     """The rows' values in these columns; never more than a part of them is in memory."""
-    for part in rows.select(names).to_batches(max_chunksize=_PART):
+    for part in rows.select(names).to_batches(max_chunksize=PART):
         yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
 
 

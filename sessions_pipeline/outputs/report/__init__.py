@@ -89,7 +89,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     names = from_lake.dataset_names(lake, daily, read)
     rejected = stored(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions = stored(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
-    notes = {day: from_lake.last_readings(lake, day) for day in inside}
+    notes = {day: lake.last_readings(day) for day in inside}
     return ReportData(
         first=first,
         last=last,
