@@ -102,7 +102,7 @@ def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any
     metadata = more.pop("metadata", {})
     return DayTables(
         day,
-        lambda table: (tables[table], metadata.get(table, {})) if table in tables else None,
+        lambda _day, table: (tables[table], metadata.get(table, {})) if table in tables else None,
         **{"now": READ, **more},
     )
 

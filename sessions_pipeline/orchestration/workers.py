@@ -137,8 +137,10 @@ def _begin(root: str, query: Mapping[str, Any]) -> None:
     # Some supervisors start programs with SIGTERM ignored; a pool that lost a worker ends the others by it, and waits.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # What is loaded by now is never freed, and looking through it for garbage takes a twentieth of the time.
+    # What is loaded by now is never freed, a day leaves no garbage that needs a search, and at Python's threshold of
+    # 700 new objects the search takes a twentieth of the time.
     gc.freeze()
+    gc.set_threshold(50_000)
     from sessions_pipeline.lake.lake import Lake  # noqa: PLC0415 - see `prepare`
 
     _OPENED["lake"] = Lake.open(root, query=query)

@@ -90,7 +90,7 @@ class DerivedDay:
             if derived.by_session:
                 self._made |= self._of_each_session(table)
             else:
-                of_day = self._day(lambda source: (self._read(source, derived), {}))
+                of_day = self._day(lambda _day, source: (self._read(source, derived), {}))
                 self._made[table] = Rows(table.schema, [derived.make(of_day)])
         return self._made[table]
 
@@ -101,7 +101,7 @@ class DerivedDay:
         ]
         if not any(table in derived.reads for derived in left):
             del self._made[table]
-        if self.told.sessions.num_rows > PART:
+        if self.told.sessions.nbytes > 2**25:
             # What was freed goes back to the system, which the allocator leaves for later.
             pa.default_memory_pool().release_unused()
 
@@ -125,7 +125,7 @@ class DerivedDay:
         return made
 
     def _some(self, sessions: pa.Table) -> DayTables:
-        some: DayTables = self._day(lambda table: (DERIVED[table].make(some), {}))
+        some: DayTables = self._day(lambda day, table: (DERIVED[table].make(day), {}))
         some.put(SESSIONS, sessions)
         return some
 

@@ -62,7 +62,7 @@ class DayTables:
     """
 
     day: date | None
-    load: Callable[[Table], tuple[pa.Table, Mapping[str, str]] | None]
+    load: Callable[[Self, Table], tuple[pa.Table, Mapping[str, str]] | None]
     now: datetime
     attributes: tuple[str, ...] = ()
     last_read: tuple[Reading, ...] = ()
@@ -95,7 +95,7 @@ class DayTables:
 
     def _get(self, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
         if table not in self._loaded:
-            self._loaded[table] = self.load(table)
+            self._loaded[table] = self.load(self, table)
         return self._loaded[table]
 
 

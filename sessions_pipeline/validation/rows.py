@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 # So many rows are made into Python's values at a time.
 PART = 4096
 # Bytes that lie as they are: some 5,000 sessions.
-PLAIN = 8 * 1024 * 1024
+PLAIN = 32 * 1024 * 1024
 _PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 Constants: TypeAlias = "Mapping[str, pa.Scalar[Any]]"
