@@ -112,9 +112,8 @@ def record_keys(rows: Rows, asked: Sequence[str | None]) -> list[str]:
     if not (session_ids.null_count or foreign_rows(rows, asked)):
         # As it mostly is, in a third of the time.
         return [session_id.lower() for session_id in session_ids.to_pylist()]
-    texts = ["payload"] if session_ids.null_count else []
-    who = zip(rows.tuples("session_id", "tenant_id", *texts), asked, strict=True)
-    return [record_key(id_, tenant_id, "".join(text), workspace) for (id_, tenant_id, *text), workspace in who]
+    who = zip(rows.tuples("session_id", "tenant_id", "payload"), asked, strict=True)
+    return [record_key(id_, tenant_id, payload, workspace) for (id_, tenant_id, payload), workspace in who]
 
 
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:

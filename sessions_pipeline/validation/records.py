@@ -129,10 +129,8 @@ def _starts(texts: Sequence[str | None]) -> list[int | None]:
     # 0.3 us each instead of 1.2. Arrow would also take a date without the time to the second, and the year 0.
     if all(text is None or (len(text) >= _TO_THE_SECOND and text > "0001") for text in texts):
         with suppress(pa.ArrowInvalid):
-            starts: list[int | None] = (
-                pa.array(texts, pa.string()).cast(pa.timestamp("us")).view(pa.int64()).to_pylist()
-            )
-            return starts
+            moments = pa.array(texts, pa.string()).cast(pa.timestamp("us"))
+            return list(moments.view(pa.int64()).to_pylist())
     return list(map(_start_us, texts))
 
 
