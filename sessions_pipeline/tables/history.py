@@ -12,7 +12,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.readings import Reading, gone_since, raw_rows
+from sessions_pipeline.tables.readings import Reading, asked_for, foreign_rows, gone_since, record_keys
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, Version, stats_of, superseded
 from sessions_pipeline.tables.sessions import SESSIONS
@@ -52,10 +52,10 @@ def history(
     if as_of is not None:
         raw = Rows(raw.schema, _known_at(raw, as_of))
         readings = [reading for reading in readings if reading.fetched_at <= as_of]
-    whose = [(row.key, row.reading, row.foreign_to) for row in raw_rows(raw, readings)]
-    keys = [key for key, _, _ in whose]
-    foreign_to = {place: asked for place, (_, _, asked) in enumerate(whose) if asked}
-    several = _several(keys, [number for _, number, _ in whose])
+    asked = asked_for(raw, readings)
+    keys = record_keys(raw, asked)
+    foreign_to = foreign_rows(raw, asked)
+    several = _several(keys, raw)
     validator = Validator()
     texts = (part.column(0).to_pylist() for part in raw.parts("payload"))
     validated = Rows(SCHEMA, (validator.sessions(some).combine_chunks() for some in texts))
@@ -90,13 +90,15 @@ def _known_at(raw: Rows, as_of: datetime) -> Iterator[pa.Table]:
         yield part.filter(pc.less_equal(part.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
 
 
-def _several(keys: Sequence[str], numbers: Sequence[int]) -> list[list[int]]:
+def _several(keys: Sequence[str], raw: Rows) -> list[list[int]]:
     """The rows of each session that has more than one, by their readings."""
+    if len(set(keys)) == len(keys):
+        return []
     counts, found = Counter(keys), defaultdict[str, list[int]](list)
-    if len(counts) < len(keys):
-        for row, key in enumerate(keys):
-            if counts[key] > 1:
-                found[key].append(row)
+    for row, key in enumerate(keys):
+        if counts[key] > 1:
+            found[key].append(row)
+    numbers = raw.table("reading").column(0).to_pylist()
     return [sorted(rows, key=lambda row: (numbers[row], row)) for rows in found.values()]
 
 

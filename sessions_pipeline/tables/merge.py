@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from hashlib import sha256
+from itertools import repeat
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -15,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import Reading, gone_since, open_workspaces, raw_rows, record_key, unconfirmed
+from sessions_pipeline.tables.readings import Reading, asked_for, gone_since, open_workspaces, record_keys, unconfirmed
 from sessions_pipeline.validation.records import SENT, FetchedDay
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
 _NEVER = (0, "", False)
+_COMPARED = ("reading", "tenant_id", "payload")
 
 
 class Merged(NamedTuple):
@@ -84,12 +86,14 @@ def _joined(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool)
     # What was known of a session when the reading began: by which reading, in which workspace, and whether it is what
     # this one says; and whether one of those that overtook it says so.
     before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    for row in raw_rows(merged.rows, merged.readings, texts=True):
-        is_same = row.key in present and present[row.key][1] == _digest(row.payload)
-        if row.reading >= reading.number:
-            since[row.key] = since.get(row.key, False) or is_same
-        elif row.reading >= before.get(row.key, _NEVER)[0]:
-            before[row.key] = row.reading, row.workspace, is_same
+    asked_of = asked_for(merged.rows, merged.readings)
+    known_rows = zip(record_keys(merged.rows, asked_of), asked_of, merged.rows.tuples(*_COMPARED), strict=True)
+    for key, asked, (number, tenant_id, payload) in known_rows:
+        is_same = key in present and present[key][1] == _digest(payload)
+        if number >= reading.number:
+            since[key] = since.get(key, False) or is_same
+        elif number >= before.get(key, _NEVER)[0]:
+            before[key] = number, asked or (tenant_id or "").lower(), is_same
     fresh = {place for key, (place, _) in present.items() if not (since.get(key) or before.get(key, _NEVER)[2])}
     if is_late:
         alone = present.keys() - before.keys() - since.keys()
@@ -137,13 +141,9 @@ def _moved(merged: Merged, first: int) -> Merged:
 
 def _present(day: FetchedDay, *, is_new: bool) -> dict[str, tuple[int, bytes]]:
     """The place of each session that was read, and a digest of its text where there is any to compare it with."""
-    needs_text = not is_new or day.rows.table("session_id").column(0).null_count > 0
-    names = ["session_id", "tenant_id", *(["payload"] if needs_text else [])]
-    present = dict[str, tuple[int, bytes]]()
-    for place, (session_id, tenant_id, *text) in enumerate(day.rows.tuples(*names)):
-        payload = text[0] if text else ""
-        present[record_key(session_id, tenant_id, payload, day.workspace)] = place, b"" if is_new else _digest(payload)
-    return present
+    keys = record_keys(day.rows, [day.workspace] * day.rows.num_rows)
+    digests = repeat(b"") if is_new else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
+    return dict(zip(keys, enumerate(digests), strict=False))
 
 
 def _digest(payload: str) -> bytes:

@@ -1,6 +1,7 @@
 """A page of the API, split into records whose text stays verbatim. They are not validated yet."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
@@ -64,6 +65,7 @@ class _Head(msgspec.Struct, gc=False):
     start_time: str | None = None
 
 
+_TO_THE_SECOND = len("2025-06-01T10:00:00")
 _PAGE = msgspec.json.Decoder(list[msgspec.Raw])
 _HEADS = msgspec.json.Decoder(list[_Head])
 _HEAD = msgspec.json.Decoder(_Head)
@@ -82,21 +84,23 @@ def read_page(body: bytes) -> list[Record]:
         return [_record(payload) for payload in split_array(body.decode())]
     try:
         # All in one go, which saves a quarter of the time.
-        return [_of_head(payload, head) for payload, head in zip(payloads, _HEADS.decode(body), strict=True)]
+        heads = _HEADS.decode(body)
     except UNREADABLE:
         return [_record(payload) for payload in payloads]
+    starts = _starts([head.start_time for head in heads])
+    return [_of_head(*one) for one in zip(payloads, heads, starts, strict=True)]
 
 
 def _record(payload: str) -> Record:
     try:
-        return _of_head(payload, _HEAD.decode(payload))
+        head = _HEAD.decode(payload)
     except UNREADABLE:
         return _odd_record(payload)
+    return _of_head(payload, head, _start_us(head.start_time))
 
 
-def _of_head(payload: str, head: _Head) -> Record:
-    start_time = head.start_time
-    return Record(payload, head.id, head.tenant_id, start_time, _start_us(start_time), start_time is None)
+def _of_head(payload: str, head: _Head, start_us: int | None) -> Record:
+    return Record(payload, head.id, head.tenant_id, head.start_time, start_us, head.start_time is None)
 
 
 def _odd_record(payload: str) -> Record:
@@ -119,6 +123,15 @@ def _text(members: dict[str, str], name: str) -> str | None:
         return msgspec.json.decode(text, type=str)
     except UNREADABLE:
         return None
+
+
+def _starts(texts: Sequence[str | None]) -> list[int | None]:
+    # 0.3 us each instead of 1.2. Arrow would also take a date without the time to the second, and the year 0.
+    if all(text is None or (len(text) >= _TO_THE_SECOND and text > "0001") for text in texts):
+        with suppress(pa.ArrowInvalid):
+            moments = pa.array(texts, pa.string()).cast(pa.timestamp("us"))
+            return list(moments.view(pa.int64()).to_pylist())
+    return list(map(_start_us, texts))
 
 
 def _start_us(start_time: str | None) -> int | None:

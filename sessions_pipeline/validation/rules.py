@@ -121,6 +121,13 @@ def _decoded(type_: Any, plain: str | None = None) -> Callable[[Sequence[Text]],
     return quick
 
 
+def _as_objects(texts: Sequence[Text]) -> list[Any] | None:
+    # What msgspec took out of a record is JSON, and its first character says which. A second reading of an `extra` of
+    # 3 kB would take 2 us, a tenth of the validation.
+    firsts = {bytes(text)[:1] if isinstance(text, msgspec.Raw) else None for text in texts}
+    return list(texts) if firsts <= {b"{", b"n"} else None
+
+
 def _read_uuid(text: str) -> str:
     if not _UUID.fullmatch(text):
         raise ValueError("is not a UUID")
@@ -192,7 +199,8 @@ class _Progress(msgspec.Struct):
     evaluator_progress: dict[str, float]
 
 
-_PLAIN_UUID = '"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"'
+# Spelt out, which takes a fifth less time than a repeated group.
+_PLAIN_UUID = '"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"'
 # msgspec rounds what is beyond microseconds, and leaves the years 1 to 9999 by an offset.
 _PLAIN_TIME = r'"[0-9-]{10}[Tt ][0-9:]{8}(?:\.[0-9]{1,6})?(?:[Zz]|\+00:00)?"'
 _PLAIN_DOUBLE = r"(?!-0)[0-9.eE+-]++"
@@ -208,7 +216,7 @@ DOUBLE = Rule("a number", "a number", pa.float64(), _read_double, _decoded(float
 COST = Rule(
     "a decimal number", "a string or a number", MONEY, read_money, _decoded(Decimal, _PLAIN_COST), rejects=False
 )
-OBJECT = Rule("an object", "an object", _TEXT, str, _decoded(_AnyObject), is_text=True)
+OBJECT = Rule("an object", "an object", _TEXT, str, _as_objects, is_text=True)
 OBJECTS = Rule("an array", "an array", _TEXT, _read_objects, _decoded(list[_AnyObject]), is_text=True)
 _NUMBERS = Rule("an object", "an object", _TEXT, _read_numbers, _decoded(dict[str, float]), is_text=True)
 PROGRESS = Rule("an object", "an object", _TEXT, _read_progress, _decoded(_Progress), is_text=True)

@@ -54,12 +54,16 @@ def test_a_record_says_what_it_was_sent_with() -> None:
         ('"2025-06-01T10:00:00"', "2025-06-01T10:00:00", _NOON_US, False),
         ('"2025-06-01T10:00:00.0000019"', "2025-06-01T10:00:00.0000019", _NOON_US + 1, False),
         ('"yesterday"', "yesterday", None, False),
+        ('"2025-06-01"', "2025-06-01", None, False),
+        ('"2025-06-01T10:00"', "2025-06-01T10:00", None, False),
+        ('"2025-06-01T24:00:00"', "2025-06-01T24:00:00", None, False),
+        ('"0000-06-01T10:00:00"', "0000-06-01T10:00:00", None, False),
         ('"1748772000"', "1748772000", None, False),
         ("1748772000", None, None, False),
         ('"\\ud800"', None, None, False),
     ],
 )
-@pytest.mark.parametrize("beside", ["1", "NaN"])
+@pytest.mark.parametrize("beside", [record(), "1", "NaN"], ids=["a session", "a number", "NaN"])
 def test_an_undated_session_is_told_from_an_unreadable_start(
     start_time: str | None, sent: str | None, start_us: int | None, undated: bool, beside: str
 ) -> None:
