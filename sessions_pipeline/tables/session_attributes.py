@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
+from itertools import chain, count, repeat
 from typing import Any
 
 import msgspec
@@ -57,14 +58,13 @@ _EXTRAS = msgspec.json.Decoder(list[_Extra | None], float_hook=str)
 @derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*OWNER, "extra")}, by_session=True)
 def session_attributes(day: DayTables) -> pa.Table:
     """The attributes of those sessions that are experiments."""
-    said, places, keys, values = experiments(day, [*OWNER, "extra"]), list[int](), list[str](), list[str]()
-    for place, found in enumerate(attributes(said.column("extra").to_pylist())):
-        names = sorted(found)
-        places += [place] * len(names)
-        keys += names
-        values += [found[name] for name in names]
+    said = experiments(day, [*OWNER, "extra"])
+    found = attributes(said.column("extra").to_pylist())
+    keys = [sorted(of_session) for of_session in found]
+    values = [of_session[key] for of_session, names in zip(found, keys, strict=True) for key in names]
+    places = chain.from_iterable(map(repeat, count(), map(len, keys)))
     owners = said.select(OWNER).take(pa.array(places, pa.int64()))
-    return pa.table([*owners.columns, keys, values], SESSION_ATTRIBUTES.schema)
+    return pa.table([*owners.columns, list(chain.from_iterable(keys)), values], SESSION_ATTRIBUTES.schema)
 
 
 def attributes(extras: Sequence[str | None]) -> list[dict[str, str]]:
@@ -108,6 +108,10 @@ def _spell(value: Any) -> str | None:
     """A scalar, or an array of them, as text; None for what is left out."""
     if not isinstance(value, list):
         return value if value is None or isinstance(value, str) else str(value).lower()
-    if not _NESTED.isdisjoint(map(type, value)):
-        return None
-    return ", ".join(sorted({text for part in value if (text := _spell(part)) is not None})) or None
+    try:
+        # Most often of texts alone: so it takes a third of the time.
+        return ", ".join(sorted(set(value))) or None
+    except TypeError:
+        if not _NESTED.isdisjoint(map(type, value)):
+            return None
+        return ", ".join(sorted({text for part in value if (text := _spell(part)) is not None})) or None
