@@ -23,8 +23,8 @@ _Number = TypeVar("_Number", int, Decimal)
 _WIDE = 76
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns of `sessions` that say whose a row is."""
-# Rows that are summed at a time, since they are four times as large while they are.
-_SUMMED = 16_384
+SUMMED = 16_384
+"""Rows that are summed at a time, since they are larger while they are."""
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -37,14 +37,12 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
         SumOverflowError: a sum does not fit; the text names the column and the group.
     """
     rows = rows.select([*keys, *measures])
-    if rows.num_rows <= _SUMMED:
+    if rows.num_rows <= SUMMED:
         return _sums(rows, keys, measures)
     rows = rows.sort_by([(key, "ascending") for key in keys])
     # Each cut lies between two groups.
     ends = pc.add(pc.indices_nonzero(_differ(rows, keys)), 1).to_pylist()
-    cuts = {
-        ends[place] for first in range(_SUMMED, rows.num_rows, _SUMMED) if (place := bisect(ends, first)) < len(ends)
-    }
+    cuts = {ends[place] for first in range(SUMMED, rows.num_rows, SUMMED) if (place := bisect(ends, first)) < len(ends)}
     bounds = pairwise([0, *sorted(cuts), rows.num_rows])
     return pa.concat_tables([_sums(rows.slice(first, end - first), keys, measures) for first, end in bounds])
 
