@@ -5,11 +5,11 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from itertools import chain, count, repeat
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import OWNER
@@ -60,11 +60,11 @@ def session_attributes(day: DayTables) -> pa.Table:
     """The attributes of those sessions that are experiments."""
     said = experiments(day, [*OWNER, "extra"])
     found = attributes(said.column("extra").to_pylist())
-    keys = [sorted(of_session) for of_session in found]
-    values = [of_session[key] for of_session, names in zip(found, keys, strict=True) for key in names]
-    places = chain.from_iterable(map(repeat, count(), map(len, keys)))
-    owners = said.select(OWNER).take(pa.array(places, pa.int64()))
-    return pa.table([*owners.columns, list(chain.from_iterable(keys)), values], SESSION_ATTRIBUTES.schema)
+    names = list(map(sorted, found))
+    values = [of_session[name] for of_session, some in zip(found, names, strict=True) for name in some]
+    keys = pa.array(names, pa.list_(pa.string()))
+    owners = said.select(OWNER).take(pc.list_parent_indices(keys))
+    return pa.table([*owners.columns, keys.flatten(), values], SESSION_ATTRIBUTES.schema)
 
 
 def attributes(extras: Sequence[str | None]) -> list[dict[str, str]]:

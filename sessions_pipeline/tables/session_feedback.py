@@ -6,7 +6,6 @@ client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, count, repeat
 from typing import Annotated, Any
 
 import msgspec
@@ -71,15 +70,16 @@ def session_feedback(day: DayTables) -> pa.Table:
     sessions = day[SESSIONS].select([*OWNER, *_SCOPES.values()])
     said = zip(*(_by_key(sessions.column(column).to_pylist()) for column in _SCOPES.values()), strict=True)
     by_scope = [by_key or {} for of_session in said for by_key in of_session]
-    keys = [sorted(by_key) for by_key in by_scope]
-    stats = [by_key[key] for by_key, names in zip(by_scope, keys, strict=True) for key in names]
-    # Of each row twice the session's place, and the scope's added. In bulk, it takes a quarter less than row by row.
-    places = pa.array(chain.from_iterable(map(repeat, count(), map(len, keys))), pa.int64())
+    names = list(map(sorted, by_scope))
+    stats = [by_key[name] for by_key, some in zip(by_scope, names, strict=True) for name in some]
+    # In bulk, it takes a third less than row by row. A row's place is twice its session's, and its scope's added.
+    keys = pa.array(names, pa.list_(pa.string()))
+    places = pc.list_parent_indices(keys)
     values = pa.array(map(bytes, [one.values for one in stats]), pa.binary()).cast(pa.string())
     columns = [
         *sessions.select(OWNER).take(pc.divide(places, len(_SCOPES))).columns,
         pa.array(_SCOPES).take(pc.bit_wise_and(places, 1)),
-        list(chain.from_iterable(keys)),
+        keys.flatten(),
         [one.n for one in stats],
         _numbers([one.avg for one in stats]),
         _numbers([one.stdev for one in stats]),
