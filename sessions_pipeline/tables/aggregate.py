@@ -23,28 +23,26 @@ _Number = TypeVar("_Number", int, Decimal)
 _WIDE = 76
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns of `sessions` that say whose a row is."""
-# Rows that are summed at a time, since they are four times as large while they are.
-_SUMMED = 16_384
+SUMMED = 16_384
+"""Rows that are summed at a time, since they are larger while they are."""
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
     """Exact sums of what is known of `measures`, one row for each combination of `keys`, sorted by them.
 
-    A measure is int64 or decimal128(38, 18) and so is its sum, null where nothing is known. A last column, `rows`,
-    counts a group's rows.
+    A measure is int64 or decimal128(38, 18) and so is its sum, null where nothing is known; one that is yes or no
+    counts where it is yes. A last column, `rows`, counts a group's rows.
 
     Raises:
         SumOverflowError: a sum does not fit; the text names the column and the group.
     """
     rows = rows.select([*keys, *measures])
-    if rows.num_rows <= _SUMMED:
+    if rows.num_rows <= SUMMED:
         return _sums(rows, keys, measures)
     rows = rows.sort_by([(key, "ascending") for key in keys])
     # Each cut lies between two groups.
     ends = pc.add(pc.indices_nonzero(_differ(rows, keys)), 1).to_pylist()
-    cuts = {
-        ends[place] for first in range(_SUMMED, rows.num_rows, _SUMMED) if (place := bisect(ends, first)) < len(ends)
-    }
+    cuts = {ends[place] for first in range(SUMMED, rows.num_rows, SUMMED) if (place := bisect(ends, first)) < len(ends)}
     bounds = pairwise([0, *sorted(cuts), rows.num_rows])
     return pa.concat_tables([_sums(rows.slice(first, end - first), keys, measures) for first, end in bounds])
 
@@ -57,28 +55,18 @@ def _differ(rows: pa.Table, keys: Sequence[str]) -> Any:
 
 
 def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
-    wide = rows
-    for name in measures:
-        wide = wide.set_column(wide.schema.get_field_index(name), name, _wide(wide.column(name)))
-    summed = wide.group_by(list(keys), use_threads=False).aggregate(
-        [*((name, "sum") for name in measures), ([], "count_all")]
-    )
+    columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in measures)]
+    summed = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
+    summed = summed.aggregate([*((name, "sum") for name in measures), ([], "count_all")])
     summed = summed.sort_by([(key, "ascending") for key in keys])
-    columns = {key: summed.column(key) for key in keys}
-    for name in measures:
-        columns[name] = _narrow(summed, keys, name, rows.schema.field(name).type)
-    return pa.table({**columns, "rows": summed.column("count_all")})
+    narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in measures)
+    return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
 
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
     """The rows' values in these columns; never more than a part of them is in memory."""
     for part in rows.select(names).to_batches(max_chunksize=PART):
         yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
-
-
-def counted(flags: Any) -> pa.ChunkedArray:
-    """A column to be summed that counts where `flags` is true; null is no."""
-    return pc.fill_null(flags.cast(pa.int64()), 0)
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -116,13 +104,16 @@ def known_sum(column: pa.ChunkedArray) -> Decimal | None:
 
 
 def _wide(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(pa.decimal256(_WIDE, column.type.scale if pa.types.is_decimal(column.type) else 0))
+    if pa.types.is_decimal(column.type):
+        return column.cast(pa.decimal256(_WIDE, column.type.scale))
+    # 38 digits hold as many 19-digit numbers.
+    return column if pa.types.is_boolean(column.type) else column.cast(pa.decimal128(38))
 
 
 def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType) -> pa.ChunkedArray:
     column = summed.column(f"{name}_sum")
     try:
-        return column.cast(type_)
+        return column.cast(pa.int64() if pa.types.is_boolean(type_) else type_)
     except pa.ArrowInvalid:
         limit = Decimal(2) ** 63 if pa.types.is_integer(type_) else Decimal(10) ** (type_.precision - type_.scale)
         totals = column.to_pylist()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform, counted, sums, total, tuples
+from sessions_pipeline.tables.aggregate import conform, sums, total, tuples
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
@@ -77,8 +77,8 @@ def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     # Any known count of tokens will do: some may be unknown.
     tokens = pc.max_element_wise(*(rows.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
     costs_nothing = pc.and_kleene(pc.equal(rows.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
-    flagged = rows.append_column("priced_session_count", counted(rows.column("total_cost").is_valid()))
-    flagged = flagged.append_column("zero_cost_with_tokens_count", counted(costs_nothing))
+    flagged = rows.append_column("priced_session_count", rows.column("total_cost").is_valid())
+    flagged = flagged.append_column("zero_cost_with_tokens_count", pc.fill_null(costs_nothing, fill_value=False))
     summed = sums(flagged, keys, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
     summed = summed.append_column("session_count", summed.column("rows"))

@@ -83,14 +83,14 @@ def _of_sessions(day: History) -> dict[str, Any]:
     """What the sessions cost, how many are unpriced or gone, and what rests on earlier readings."""
     sessions = day.sessions.table("total_cost", "missing_since", "fetched_at", "stats_as_of", "problems")
     unpriced = sessions.column("total_cost").null_count
-    kept = sessions.filter(rests_on_kept_readings(sessions))
+    kept = sessions.column("total_cost").filter(rests_on_kept_readings(sessions))
     return {
         "rejected": day.rejected.num_rows,
         "unpriced": unpriced,
         "unpriced_share": unpriced / sessions.num_rows if sessions.num_rows else 0.0,
         "missing": sessions.num_rows - sessions.column("missing_since").null_count,
-        "rests_on_kept_readings": kept.num_rows,
-        "kept_cost": str(known_sum(kept.column("total_cost")) or 0),
+        "rests_on_kept_readings": len(kept),
+        "kept_cost": str(known_sum(kept) or 0),
         "costs_with_problems": sessions.num_rows - sessions.column("problems").null_count,
         "costs_rounded": day.rounded,
         **({"drift": dict(day.drift)} if day.drift else {}),

@@ -82,9 +82,9 @@ def _progress(text: str | None) -> float | None:
 def _scores(ids: pa.ChunkedArray, feedback: pa.Table) -> pa.ListArray:
     """For each session its feedback that has an average, ordered by key and scope."""
     places = pc.index_in(feedback.column("session_id"), value_set=ids.combine_chunks())
-    scored = feedback.append_column("place", places)
-    scored = scored.filter(pc.and_(places.is_valid(), feedback.column("average").is_valid()))
+    scored = feedback.select([field.name for field in _SCORE]).append_column("place", places)
+    scored = scored.filter(pc.and_(places.is_valid(), scored.column("average").is_valid()))
     scored = scored.sort_by([(name, "ascending") for name in ("place", "feedback_key", "scope")]).combine_chunks()
-    scores = scored.select([field.name for field in _SCORE]).to_struct_array().combine_chunks()
+    scores = scored.drop_columns("place").to_struct_array().combine_chunks()
     starts = pc.search_sorted(scored.column("place").combine_chunks(), pa.array(range(len(ids) + 1), pa.int32()))
     return pa.ListArray.from_arrays(starts.cast(pa.int32()), scores.cast(_SCORE))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -98,6 +99,24 @@ def test_costs_are_summed_by_value_and_what_does_not_say_is_null() -> None:
         ("other", "1"): (1, Decimal(2)),
         ("other", None): (3, Decimal(13)),
     }
+
+
+def test_many_attributes_are_summed_each_by_itself_and_once_however_often_it_is_named() -> None:
+    names = [str(number) for number in range(1000)]
+    rows = [
+        experiment(number, total_cost=str(number), extra={"metadata": dict.fromkeys(names[number:], number % 2)})
+        for number in range(1, 21)
+    ]
+    found = costs(*rows, keys=(*names, "7")).to_pylist()
+    counted = Counter[str]()
+    for row in found:
+        counted[row["attribute"]] += row["session_count"]
+    assert counted == dict.fromkeys(names, 20)
+    assert [(row["value"], row["total_cost"]) for row in found if row["attribute"] == "7"] == [
+        ("0", Decimal(2 + 4 + 6)),
+        ("1", Decimal(1 + 3 + 5 + 7)),
+        (None, Decimal(sum(range(8, 21)))),
+    ]
 
 
 def test_no_keys_and_no_experiments_give_the_tables_schema() -> None:

@@ -357,3 +357,10 @@ def test_more_rows_than_are_summed_at_a_time_have_the_same_sums(groups: int) -> 
         (*key, sum(known) if (known := [value for value in group if value is not None]) else None, len(group))
         for key, group in sorted(expected.items(), key=lambda item: (item[0][0] or "c", item[0][1]))
     ]
+
+
+def test_of_yes_and_no_it_is_counted_how_often_it_is_yes() -> None:
+    rows = pa.table({"key": ["a", "a", "a", "b"], "flag": [True, False, True, False]})
+    found = sums(rows, ["key"], ["flag"])
+    assert found.schema.field("flag").type == pa.int64()
+    assert found.to_pylist() == [{"key": "a", "flag": 2, "rows": 3}, {"key": "b", "flag": 0, "rows": 1}]

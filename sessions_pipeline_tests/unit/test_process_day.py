@@ -1,5 +1,6 @@
 """A day is read again and again: what was said is kept, what was spent stays spent, and nothing is written in vain."""
 
+import gc
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -52,6 +53,18 @@ def test_a_first_reading_makes_all_tables_of_the_day(day: ProcessedDay) -> None:
 def test_a_day_that_had_nothing_has_tables_with_no_rows(day: ProcessedDay) -> None:
     assert set(day.read(fetched()).written) == set(DAILY)
     assert day.rows(SESSIONS) == day.rows(RAW_SESSIONS) == []
+
+
+def test_what_a_day_was_made_from_is_freed_without_looking_for_garbage(day: ProcessedDay) -> None:
+    day.read(fetched())
+    gc.collect()
+    gc.disable()
+    try:
+        before = pa.total_allocated_bytes()
+        day.read(fetched(*(payload(number, **EXPERIMENT) for number in range(50)), at=READ + HOUR))
+        assert pa.total_allocated_bytes() == before
+    finally:
+        gc.enable()
 
 
 def test_a_refresh_that_learns_nothing_rewrites_no_table_and_notes_when_the_day_was_read(day: ProcessedDay) -> None:
