@@ -31,7 +31,7 @@ from sessions_pipeline.tables.readings import (
 )
 from sessions_pipeline.tables.table import ALL, Reads, needed
 from sessions_pipeline.validation.records import FetchedDay
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.validation.rows import PLAIN, Rows
 
 # A handful of broken records among few is no sign of a broken API: so many it takes.
 LEAST_REJECTED = 20
@@ -89,8 +89,11 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
     readings = load_readings(stored.metadata[READINGS]) if stored else []
 
-    # Days wait compressed; this one is read several times.
-    fetched = [replace(day, rows=Rows(day.rows.schema, day.rows.parts())) for day in task.fetched]
+    # Days wait compressed. A usual one is unpacked, since it is read several times; one of 200,000 would take 75 MB.
+    fetched = [
+        day if day.rows.nbytes > PLAIN else replace(day, rows=Rows(day.rows.schema, day.rows.parts()))
+        for day in task.fetched
+    ]
     merged = merge(rows, readings, fetched, base=task.base, version=version)
     wanted = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
     known: dict[str, Mapping[str, Any]] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **describe.of_readings(merged)}}

@@ -77,7 +77,7 @@ def encode(
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, **_options(table)) as writer:
         for group in _groups(table, rows, bytes_per_group):
-            writer.write_table(pa.Table.from_arrays(_conform(table, group).combine_chunks().columns, schema=schema))
+            writer.write_table(_conform(table, group).combine_chunks())
             del group
             if rows.nbytes > bytes_per_group:
                 release()
@@ -160,7 +160,7 @@ def _groups(table: Table, rows: Rows, most: int) -> Iterator[pa.Table]:
     long = next((column.name for column in table.columns if column.long_text and column.name in table.order), None)
     parts = rows.in_order(*table.order, long=long)
     if rows.nbytes <= most and rows.num_rows <= ROWS_PER_GROUP:
-        yield pa.Table.from_batches([batch for part in parts for batch in part.to_batches()], table.schema)
+        yield pa.concat_tables([*parts] or [table.schema.empty_table()])
         return
     held, count, size = list[pa.Table](), 0, 0
     for part in parts:

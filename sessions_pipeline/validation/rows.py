@@ -3,7 +3,7 @@
 A usual day lies as it is; of a large one all further parts are compressed, to a quarter of their size.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any, Self, TypeAlias
 
@@ -12,18 +12,18 @@ import pyarrow.compute as pc
 
 # So many rows are made into Python's values at a time.
 PART = 4096
-# Bytes that lie as they are: some 5,000 sessions.
-PLAIN = 32 * 1024 * 1024
+# Bytes that lie as they are: some 10,000 sessions. Of more, a day of 200,000 would take 50 MB more at its peak.
+PLAIN = 16 * 1024 * 1024
 _PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 Constants: TypeAlias = "Mapping[str, pa.Scalar[Any]]"
-_GONE: tuple[pa.RecordBatch, Constants] = pa.RecordBatch.from_arrays([], []), {}
+_GONE: tuple[pa.Table, Constants] = pa.table({}), {}
 
 
 class Rows:
     """Rows of one schema, in their order. Each part's texts fit into one piece of Arrow; all parts' need not.
 
-    What is beyond `plain` bytes is compressed, and sorted twice as many at a time.
+    What is beyond `plain` bytes is compressed, and sorted as many at a time.
     """
 
     def __init__(self, schema: pa.Schema, tables: Iterable[pa.Table] = (), *, plain: int = PLAIN) -> None:
@@ -31,7 +31,7 @@ class Rows:
         self.num_rows = 0
         self.nbytes = 0
         self._plain = plain
-        self._parts: list[tuple[pa.RecordBatch | pa.Buffer, Constants]] = []
+        self._parts: list[tuple[pa.Table | pa.Buffer, Constants]] = []
         for table in tables:
             self.add(table)
 
@@ -41,7 +41,9 @@ class Rows:
             if batch.num_rows:
                 self.num_rows += batch.num_rows
                 self.nbytes += batch.nbytes
-                self._parts.append((batch if self.nbytes <= self._plain else _pack(batch), {}))
+                is_plain = self.nbytes <= self._plain
+                part = pa.Table.from_arrays(batch.columns, schema=self.schema) if is_plain else _pack(batch)
+                self._parts.append((part, {}))
 
     def joined(self, more: "Rows", **constants: "pa.Scalar[Any]") -> Self:
         """The same rows and more, to which columns with these values are added; nothing is copied."""
@@ -53,17 +55,16 @@ class Rows:
 
     def parts(self, *names: str, drain: bool = False) -> Iterator[pa.Table]:
         """The rows part by part, with these columns only; none named: with all. `drain`: each is forgotten then."""
-        chosen = list(names or self.schema.names)
-        schema = pa.schema([self.schema.field(name) for name in chosen])
+        schema = self._schema_of(names)
         for place, (part, constants) in enumerate(self._parts):
-            rows = _unpack(part, chosen) if isinstance(part, pa.Buffer) else part
-            yield pa.Table.from_arrays(
-                [
+            rows = part if isinstance(part, pa.Table) else _unpack(part, schema.names)
+            if constants or rows is not part:
+                columns = (
                     pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
-                    for name in chosen
-                ],
-                schema=schema,
-            )
+                    for name in schema.names
+                )
+                rows = pa.Table.from_arrays([*columns], schema=schema)
+            yield rows.select(schema.names)
             if drain:
                 self._parts[place] = _GONE
 
@@ -73,10 +74,9 @@ class Rows:
         `long` has long texts, and is looked at only where the others don't decide. `drain`: the rows are forgotten.
         """
         keys = self.table(*(name for name in order if name != long))
-        is_sorted = _is_ascending(keys, strictly=True)
-        if not is_sorted and long in order and _have_equals(keys):
+        if long in order and not _is_ascending(keys, strictly=True) and _have_equals(keys):
             keys = self.table(*order)
-        if is_sorted or _is_ascending(keys):
+        if _is_ascending(keys):
             yield from self.parts(drain=drain)
             return
         places = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.schema.names])
@@ -88,9 +88,7 @@ class Rows:
     def _dealt_out(self, ranks: "pa.Array[Any]", *, drain: bool) -> Iterator[pa.Table]:
         """The rows by their ranks, some at a time; they are dealt out first, so that each part is read once."""
         schema = pa.schema([*self.schema, pa.field("rank", ranks.type)])
-        starts = pa.array(
-            range(0, self.num_rows, ceil(self.num_rows / ceil(self.nbytes / (2 * self._plain)))), ranks.type
-        )
+        starts = pa.array(range(0, self.num_rows, ceil(self.num_rows / ceil(self.nbytes / self._plain))), ranks.type)
         dealt, first = [Rows(schema, plain=0) for _ in starts], 0
         for part in self.parts(drain=drain):
             ranked = part.append_column("rank", ranks.slice(first, part.num_rows)).sort_by("rank")
@@ -104,8 +102,11 @@ class Rows:
 
     def table(self, *names: str) -> pa.Table:
         """All rows at once, best with few columns."""
-        schema = self.schema if not names else pa.schema([self.schema.field(name) for name in names])
-        return pa.Table.from_batches([batch for part in self.parts(*names) for batch in part.to_batches()], schema)
+        parts = list(self.parts(*names))
+        return pa.concat_tables(parts) if parts else self._schema_of(names).empty_table()
+
+    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
+        return pa.schema([self.schema.field(name) for name in names]) if names else self.schema
 
     def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """The rows' values in these columns; never more than a part of them is in memory."""
@@ -118,14 +119,16 @@ def _have_equals(keys: pa.Table) -> bool:
 
 
 def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:
-    """Whether the rows are in the order of these columns; said to be False where one has nulls."""
-    ascends: Any = not strictly
-    for column in reversed(keys.columns):
-        if column.null_count:
-            return False
+    """Whether the rows are in the order of these columns; said to be False where one that is looked at has nulls."""
+    is_equal: Any = True
+    for column in keys.columns if keys.num_rows > 1 else ():
         before, after = column[:-1], column[1:]
-        ascends = pc.or_(pc.less(before, after), pc.and_(pc.equal(before, after), ascends))
-    return bool(pc.all(ascends, min_count=0).as_py())
+        if column.null_count or pc.any(pc.and_not(is_equal, pc.less_equal(before, after))).as_py():
+            return False
+        is_equal = pc.and_(is_equal, pc.equal(before, after))
+        if not pc.any(is_equal).as_py():
+            return True
+    return not (strictly and keys.num_rows > 1)
 
 
 def release() -> None:
