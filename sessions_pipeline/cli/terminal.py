@@ -99,15 +99,19 @@ def print_table(
     Where a terminal is too narrow, the columns of `drop` are left out, the first one first; a cell is never broken over
     lines, and cut only if nothing else helps, in the widest column alone.
     """
+    from rich.cells import cell_len
     from rich.console import Console
 
     console = Console(width=width or shutil.get_terminal_size((WIDTH, 0)).columns)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
+    shown = [_to_the_right(column) if column[0] in NUMBERS else column for column in shown]
     for name in (None, *drop):
-        shown = [column for column in shown if column[0] != name]
-        table = _table(shown)
-        if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
+        shown = [column for column in shown if column[0].strip() != name]
+        # By the widest cells alone: to measure all takes half as long as to print them.
+        widest = _table([[max(column, key=cell_len)] * 2 for column in shown])
+        if console.measure(widest, options=console.options.update(max_width=10_000)).maximum <= console.width:
             break
+    table = _table(shown)
     table.show_footer = bool(footer)
     console.print(table)
 
@@ -118,8 +122,7 @@ def _table(columns: Sequence[Sequence[str]]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    aligned = [_to_the_right(column) if column[0] in NUMBERS else column for column in columns]
-    texts = [[Text(cell, no_wrap=True, overflow="ellipsis") for cell in column] for column in aligned]
+    texts = [[Text(cell, no_wrap=True, overflow="ellipsis") for cell in column] for column in columns]
     widths = [max(cell.cell_len for cell in column) for column in texts]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for (header, footer, *_), width in zip(texts, widths, strict=True):
