@@ -19,7 +19,7 @@ from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import ALL, DERIVED, DayTables, Derived, Table
-from sessions_pipeline.validation.rows import PLAIN, Rows
+from sessions_pipeline.validation.rows import PLAIN, Rows, release
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,7 @@ class DerivedDay:
         if not any(table in derived.reads for derived in left):
             del self._made[table]
         if self.told.sessions.nbytes > PLAIN:
-            # What was freed goes back to the system, which the allocator leaves for later.
-            pa.default_memory_pool().release_unused()
+            release()
 
     def _read(self, source: Table, derived: Derived) -> pa.Table:
         """The columns that a table is made from, and of attributes those alone that costs are summed by."""
