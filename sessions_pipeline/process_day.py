@@ -89,12 +89,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
     readings = load_readings(stored.metadata[READINGS]) if stored else []
 
-    # Days wait compressed. A usual one is unpacked, since it is read several times; one of 200,000 would take 75 MB.
-    fetched = [
-        day if day.rows.nbytes > PLAIN else replace(day, rows=Rows(day.rows.schema, day.rows.parts()))
-        for day in task.fetched
-    ]
-    merged = merge(rows, readings, fetched, base=task.base, version=version)
+    merged = merge(rows, readings, map(_unpacked, task.fetched), base=task.base, version=version)
     wanted = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
     known: dict[str, Mapping[str, Any]] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **describe.of_readings(merged)}}
     if task.fetched and not merged.learned:
@@ -132,6 +127,12 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     if overflows:
         raise SumOverflowError("; ".join(overflows))
     return DayResult(task.day, made.told.sessions.num_rows, written, known, None, merged.learned)
+
+
+def _unpacked(day: FetchedDay) -> FetchedDay:
+    """Days wait compressed, and are read several times: one of 200,000 sessions stays so, as it would take 75 MB."""
+    rows = day.rows
+    return day if rows.nbytes > PLAIN else replace(day, rows=Rows(rows.schema, rows.parts()))
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
