@@ -1,6 +1,8 @@
 """`materialize`: the assets of some days, as one Dagster run; `demo`: those of a made-up company."""
 
 import shutil
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import click
 
 from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar
+from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings
@@ -90,19 +93,24 @@ def run_days(
 
     # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
     prepare(processes_for((last - first).days + 1))
-    with heavy_imports():
-        from sessions_pipeline.orchestration.pipeline import Pipeline
-        from sessions_pipeline.orchestration.run import days_made, execute, open_instance
-
     finished = set[date]()
-    with open_instance(settings.dagster_home) as instance, progress_bar((last - first).days + 1) as progress:
+    with ExitStack() as stack:
+        with heavy_imports():
+            from sessions_pipeline.orchestration.pipeline import Pipeline
+
+            pipeline = Pipeline(settings, **values)
+            if select in (None, "*") and pipeline.as_of is None:
+                stack.enter_context(pipeline.begin(days_between(first, last)))
+            from sessions_pipeline.orchestration.run import days_made, execute, open_instance
+        instance = stack.enter_context(open_instance(settings.dagster_home))
+        progress = stack.enter_context(progress_bar((last - first).days + 1))
 
         def on_day(day: date) -> None:
             finished.add(day)
             progress(day)
 
         try:
-            pipeline = Pipeline(settings, on_day=on_day, **values)
+            pipeline = replace(pipeline, on_day=on_day)
             return days_made(execute(pipeline, first, last, instance=instance, select=select))
         except KeyboardInterrupt:
             stay = "the days that were finished stay written" if finished else "no day was finished"

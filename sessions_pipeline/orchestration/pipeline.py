@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 from sessions_pipeline.errors import ApiError, NotReadError
 from sessions_pipeline.lake.lake import Lake
@@ -51,6 +53,14 @@ class Workspace:
             yield from self.source.days(first, last)
 
 
+class Reading(NamedTuple):
+    """Days that are being read from the API, with their client, and what comes of them; it comes once."""
+
+    days: frozenset[date]
+    client: SessionsClient
+    tasks: Iterator[DayTask]
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """Settings and the doors they open.
@@ -66,6 +76,7 @@ class Pipeline:
     clock: Callable[[], datetime] = now
     processes: int | None = None
     judge_reach: timedelta = YOUNG
+    _begun: list[Reading] = field(default_factory=list, repr=False)
 
     @property
     def query(self) -> SessionsQuery:
@@ -101,12 +112,39 @@ class Pipeline:
             if RAW_SESSIONS not in tables:
                 yield from workers.each(work, _stored_days(lake, days, self.as_of))
                 return
-            bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
-            with self.workspaces() as (client, workspaces):
-                for result in workers.each(work, _read_days(client, workspaces, days, bases)):
-                    yield _warned(result, client.warnings)
-                for warning in client.warnings:
+            begun = self._begun.pop() if [one.days for one in self._begun] == [{*days}] else None
+            with nullcontext(begun) if begun else self._read(days) as reading:
+                for result in workers.each(work, reading.tasks):
+                    yield _warned(result, reading.client.warnings)
+                for warning in reading.client.warnings:
                     warn(warning)
+
+    @contextmanager
+    def begin(self, days: Sequence[date]) -> Iterator[None]:
+        """Read these days already, some ahead, until `process` asks for them, or the block ends.
+
+        For a caller that has something to do before: loading Dagster takes as long as four slow pages.
+
+        Raises:
+            SettingError: no key is set, or a setting is wrong.
+            LakeError: the lake can't be opened. What the API refuses is raised by `process`.
+        """
+        with self._read(days) as reading:
+            self._begun.append(reading)
+            try:
+                yield
+            finally:
+                self._begun.clear()
+
+    @contextmanager
+    def _read(self, days: Sequence[date]) -> Iterator[Reading]:
+        # Before the first request: readings that are committed while this one goes on are newer than these versions.
+        bases = self.open_lake().versions(RAW_SESSIONS, [*days, UNDATED])
+        # Ends after the workspaces, whose end wakes a thread that waits for a page.
+        with ThreadPoolExecutor(1, "begin") as executor, self.workspaces() as (client, workspaces):
+            tasks = _read_days(client, workspaces, days, bases)
+            first = executor.submit(next, tasks)
+            yield Reading(frozenset(days), client, chain((one.result() for one in [first]), tasks))
 
     def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
         """What works on so many days of the lake: processes for many, a thread for few."""
