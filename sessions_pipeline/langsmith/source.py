@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
+from threading import Condition
 from typing import Protocol
 from uuid import UUID
 
@@ -22,9 +23,9 @@ from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
 
-# Pages are read on while a day is processed, until so many days wait: enough to even out long days and short ones,
-# and not more than some 8 MB.
-MOST_DAYS_WAITING = 4
+# Days are read on while one is processed, until so many sessions wait, or days where there are few: as many as the API
+# gives while Dagster is loaded, and not more than some 8 MB.
+MOST_WAITING, MOST_DAYS_WAITING = 4096, 32
 # What is beyond these bytes of a day waits compressed: some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
@@ -155,19 +156,34 @@ def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask]
     return in_flight.pop(wanted[0]).result()
 
 
-def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_DAYS_WAITING) -> Iterator[FetchedDay]:
-    """The same days, read on in a thread while the caller is busy with one, until `most_waiting` days wait.
+def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) -> Iterator[FetchedDay]:
+    """The same days, read on in a thread while the caller is busy with one, until `most_waiting` sessions wait.
 
     Raises:
         ApiError: what reading the days raised, after the days before it.
     """
-    reader = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    reader, taken, is_over = ThreadPoolExecutor(1, thread_name_prefix="read-ahead"), Condition(), False
+    sizes = deque[int]()  # of the days that wait; one without sessions counts as one
+
+    def read() -> FetchedDay | None:
+        with taken:
+            taken.wait_for(lambda: is_over or sum(sizes) < most_waiting)
+        day = None if is_over else next(days, None)
+        sizes.append(max(1, day.rows.num_rows) if day else 0)
+        return day
+
     try:
-        waiting = deque(reader.submit(next, days, None) for _ in range(most_waiting))
+        waiting = deque(reader.submit(read) for _ in range(MOST_DAYS_WAITING))
         while (day := waiting.popleft().result()) is not None:
-            waiting.append(reader.submit(next, days, None))
+            waiting.append(reader.submit(read))
+            with taken:
+                sizes.popleft()
+                taken.notify()
             yield day
     finally:
+        with taken:
+            is_over = True
+            taken.notify()
         # Not waited for: it may be waiting for a page that nobody needs any more.
         reader.shutdown(wait=False, cancel_futures=True)
 
