@@ -18,7 +18,7 @@ from sessions_pipeline.langsmith.lists import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.source import ApiSource, newest, read_ahead
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.validation.records import SENT, FetchedDay, Record, read_page
+from sessions_pipeline.validation.records import SENT, FetchedDay, Record, read_page, sent
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 
@@ -209,11 +209,13 @@ def test_pages_are_asked_for_while_a_day_is_processed_until_enough_days_wait() -
     assert len(server.paths) >= 22
 
 
-def day_of(number: int) -> FetchedDay:
-    return FetchedDay(TODAY - timedelta(days=number), None, NOW, Rows(SENT), 0, 1)
+def day_of(number: int, sessions: int = 0) -> FetchedDay:
+    rows = Rows(SENT, [sent([Record("{}", None, None, None, None, undated=True)] * sessions)])
+    return FetchedDay(TODAY - timedelta(days=number), None, NOW, rows, sessions, 1)
 
 
-def test_reading_ahead_waits_where_enough_days_wait() -> None:
+@pytest.mark.parametrize(("sessions", "most_waiting"), [(0, 2), (1, 2), (5, 6), (5, 10)])
+def test_reading_ahead_waits_where_enough_sessions_wait(sessions: int, most_waiting: int) -> None:
     made: list[int] = []
     third = threading.Event()
 
@@ -222,9 +224,9 @@ def test_reading_ahead_waits_where_enough_days_wait() -> None:
             made.append(number)
             if number == 2:
                 third.set()
-            yield day_of(number)
+            yield day_of(number, sessions)
 
-    ahead = read_ahead(days(), most_waiting=2)
+    ahead = read_ahead(days(), most_waiting=most_waiting)
     assert next(ahead).day == TODAY
     assert third.wait(20)
     assert made == [0, 1, 2]

@@ -1,0 +1,132 @@
+"""A reading that is begun before its run: what was asked by then is used once, and never instead of another reading."""
+
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from sessions_pipeline.errors import SettingError
+from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.run import execute
+from sessions_pipeline.tables import RAW_SESSIONS
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    DAYS,
+    FIRST,
+    KEY,
+    NOW,
+    TODAY,
+    contents,
+    failing_in_one_line,
+    read,
+    settings_for,
+    some_records,
+)
+from sessions_pipeline_tests.integration.scripted_server import answer, scripted
+
+
+def begun_requests(sandbox: Sandbox) -> threading.Event:
+    asked = threading.Event()
+    sandbox.api.before_answer = lambda _request: asked.set()
+    return asked
+
+
+def run(pipeline: Pipeline) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        execute(pipeline, FIRST, TODAY, instance=instance)
+
+
+def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        read(sandbox, tmp_path / "usual", clock=lambda: NOW)
+        usual, sandbox.requests[:] = len(sandbox.requests), []
+        asked = begun_requests(sandbox)
+        pipeline = Pipeline(settings_for(sandbox.url, tmp_path / "begun"), clock=lambda: NOW)
+        with pipeline.begin(DAYS):
+            assert asked.wait(20)
+            assert not (tmp_path / "begun").exists()
+            run(pipeline)
+        assert len(sandbox.requests) == usual
+    assert contents(tmp_path / "begun") == contents(tmp_path / "usual")
+
+
+def test_a_reading_is_used_once_and_for_its_own_days_alone(tmp_path: Path) -> None:
+    def received(pipeline: Pipeline, *days: Any) -> int:
+        results = pipeline.process(days, [RAW_SESSIONS], print)
+        return sum(result.metadata[RAW_SESSIONS.name]["received"] for result in results)
+
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        pipeline = Pipeline(settings_for(sandbox.url, tmp_path), clock=lambda: NOW)
+        with pipeline.begin(DAYS):
+            of_today = received(pipeline, TODAY)
+            first, second = received(pipeline, *DAYS), received(pipeline, *DAYS)
+        third = received(pipeline, *DAYS)
+    assert 0 < of_today < first
+    assert first == second == third
+
+
+def test_a_run_that_never_comes_waits_for_no_page(tmp_path: Path) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def wait(_handler: object) -> None:
+        asked.set()
+        assert over.wait(60)
+
+    with scripted(wait) as script:
+        pipeline = Pipeline(settings_for(script.url, tmp_path), clock=lambda: NOW)
+        with suppress(InterruptedError), pipeline.begin(DAYS):
+            assert asked.wait(20)
+            raise InterruptedError
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pages", "begin"))]
+        over.set()
+
+
+def test_what_the_api_refuses_is_said_by_the_run(tmp_path: Path) -> None:
+    with scripted(answer(401)) as script:
+        pipeline = Pipeline(settings_for(script.url, tmp_path, LANGSMITH_API_KEY=KEY), clock=lambda: NOW)
+        with pipeline.begin(DAYS), failing_in_one_line(Exception, "401"):
+            run(pipeline)
+    with pytest.raises(SettingError, match="LANGSMITH_API_KEY"), pipeline_without_key(tmp_path).begin(DAYS):
+        pass
+
+
+def pipeline_without_key(root: Path) -> Pipeline:
+    return Pipeline(settings_for("http://127.0.0.1:9", root, LANGSMITH_API_KEY=None), clock=lambda: NOW)
+
+
+LOADS_DAGSTER_LATE = """
+import sys, threading
+from datetime import date
+from sessions_pipeline.cli.runs import run_days
+from sessions_pipeline.settings import Settings
+from sessions_pipeline_tests.integration.scripted_server import scripted
+
+asked = threading.Event()
+
+class Late:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dagster":
+            assert asked.wait(20), "nothing was asked before Dagster was loaded"
+
+def step(handler):
+    asked.set()
+    handler.reply()
+
+sys.meta_path.insert(0, Late())
+with scripted(step) as script:
+    settings = Settings.model_validate({
+        "LANGSMITH_API_KEY": "key", "LANGSMITH_ENDPOINT": script.url, "SESSIONS_PIPELINE_DATA_ROOT": sys.argv[1]
+    })
+    run_days(settings, date(2026, 3, 18), date(2026, 3, 18))
+"""
+
+
+def test_materialize_asks_for_the_first_page_before_it_loads_dagster(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOADS_DAGSTER_LATE, str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
