@@ -31,6 +31,8 @@ WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
 MOST_BYTES = 16 * 1024 * 1024
 PAGE = 100
+# Packed at a time, after which their texts as Python has them are freed.
+PACKED_AT_ONCE = 1024
 
 
 Reader = WindowReader | CursorReader
@@ -107,8 +109,8 @@ class _Sessions:
         return Rows(SENT, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
     def _pack(self, names: Sequence[str]) -> None:
-        for first in range(0, len(names), PART):
-            some = names[first : first + PART]
+        for first in range(0, len(names), PACKED_AT_ONCE):
+            some = names[first : first + PACKED_AT_ONCE]
             self._packed.add(sent([self._latest.pop(name) for name in some]))
         self._names.update(names)
         self._bytes = 0
