@@ -94,27 +94,27 @@ def run_days(
     # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
     prepare(processes_for((last - first).days + 1))
     finished = set[date]()
-    with ExitStack() as stack:
-        with heavy_imports():
-            from sessions_pipeline.orchestration.pipeline import Pipeline
+    try:
+        with ExitStack() as stack:
+            with heavy_imports():
+                from sessions_pipeline.orchestration.pipeline import Pipeline
 
-            pipeline = Pipeline(settings, **values)
-            if select in (None, "*") and pipeline.as_of is None:
-                stack.enter_context(pipeline.begin(days_between(first, last)))
-            from sessions_pipeline.orchestration.run import days_made, execute, open_instance
-        instance = stack.enter_context(open_instance(settings.dagster_home))
-        progress = stack.enter_context(progress_bar((last - first).days + 1))
+                pipeline = Pipeline(settings, **values)
+                if select in (None, "*") and pipeline.as_of is None:
+                    stack.enter_context(pipeline.begin(days_between(first, last)))
+                from sessions_pipeline.orchestration.run import days_made, execute, open_instance
+            instance = stack.enter_context(open_instance(settings.dagster_home))
+            progress = stack.enter_context(progress_bar((last - first).days + 1))
 
-        def on_day(day: date) -> None:
-            finished.add(day)
-            progress(day)
+            def on_day(day: date) -> None:
+                finished.add(day)
+                progress(day)
 
-        try:
             pipeline = replace(pipeline, on_day=on_day)
             return days_made(execute(pipeline, first, last, instance=instance, select=select))
-        except KeyboardInterrupt:
-            stay = "the days that were finished stay written" if finished else "no day was finished"
-            raise SessionsPipelineError(f"stopped; {stay}") from None
+    except KeyboardInterrupt:
+        stay = "the days that were finished stay written" if finished else "no day was finished"
+        raise SessionsPipelineError(f"stopped; {stay}") from None
 
 
 @click.command(epilog="Example: sessions-pipeline demo")

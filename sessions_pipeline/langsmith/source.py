@@ -24,16 +24,13 @@ from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
 
 # Days are read on while one is processed, until so many sessions wait, or days where there are few: as many as the API
-# gives while Dagster is loaded, and not more than some 8 MB.
+# gives while Dagster is loaded, and some 8 MB at most.
 MOST_WAITING, MOST_DAYS_WAITING = 4096, 32
 # What is beyond these bytes of a day waits compressed: some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
 MOST_BYTES = 16 * 1024 * 1024
-PAGE = 100
-# Packed at a time, after which their texts as Python has them are freed.
-PACKED_AT_ONCE = 1024
-
+PAGE, PACKED_AT_ONCE = 100, 1024
 
 Reader = WindowReader | CursorReader
 
@@ -108,7 +105,7 @@ class _Sessions:
             rows.add(sent([newest(one, self._again.get(identity(one), one)) for one in held]))
         return Rows(SENT, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
-    def _pack(self, names: Sequence[str]) -> None:
+    def _pack(self, names: Sequence[str]) -> None:  # some at a time, since their texts are freed then
         for first in range(0, len(names), PACKED_AT_ONCE):
             some = names[first : first + PACKED_AT_ONCE]
             self._packed.add(sent([self._latest.pop(name) for name in some]))

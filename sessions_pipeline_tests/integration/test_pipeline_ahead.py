@@ -44,14 +44,16 @@ def run(pipeline: Pipeline) -> None:
 def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         read(sandbox, tmp_path / "usual", clock=lambda: NOW)
-        usual, sandbox.requests[:] = len(sandbox.requests), []
+        sandbox.requests.clear()
         asked = begun_requests(sandbox)
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path / "begun"), clock=lambda: NOW)
         with pipeline.begin(DAYS):
             assert asked.wait(20)
             assert not (tmp_path / "begun").exists()
             run(pipeline)
-        assert len(sandbox.requests) == usual
+        # How many are asked for ahead, and then not needed, depends on the threads.
+        offsets = [one["parameters"] for one in sandbox.requests if one["path"].endswith("/sessions")]
+        assert len(offsets) == len({str(parameters) for parameters in offsets}) > 3
     assert contents(tmp_path / "begun") == contents(tmp_path / "usual")
 
 
