@@ -130,7 +130,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 
 
 def _unpacked(day: FetchedDay) -> FetchedDay:
-    """Days wait compressed, and are read several times: one of 200,000 sessions stays so, as it would take 75 MB."""
+    """Days wait compressed, and are read several times: laid out here, unless too large for it."""
     rows = day.rows
     return day if rows.nbytes > PLAIN else replace(day, rows=Rows(rows.schema, rows.parts()))
 

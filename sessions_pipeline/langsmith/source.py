@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from threading import Condition
+from threading import Lock
 from typing import Protocol
 from uuid import UUID
 
@@ -23,15 +23,13 @@ from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
 
-# Days are read on while one is processed, until so many sessions wait, or days where there are few: as many as the API
-# gives while Dagster is loaded, and some 8 MB at most.
-MOST_WAITING, MOST_DAYS_WAITING = 4096, 32
+# Sessions that wait while a day is processed, some 6 MB: of a slow API all that come while Dagster is loaded.
+MOST_WAITING = 4096
 # What is beyond these bytes of a day waits compressed: some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
 MOST_BYTES = 16 * 1024 * 1024
 PAGE, PACKED_AT_ONCE = 100, 1024
-
 Reader = WindowReader | CursorReader
 
 
@@ -105,7 +103,7 @@ class _Sessions:
             rows.add(sent([newest(one, self._again.get(identity(one), one)) for one in held]))
         return Rows(SENT, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
-    def _pack(self, names: Sequence[str]) -> None:  # some at a time, since their texts are freed then
+    def _pack(self, names: Sequence[str]) -> None:  # some at a time, whose texts are freed then
         for first in range(0, len(names), PACKED_AT_ONCE):
             some = names[first : first + PACKED_AT_ONCE]
             self._packed.add(sent([self._latest.pop(name) for name in some]))
@@ -161,28 +159,31 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
     Raises:
         ApiError: what reading the days raised, after the days before it.
     """
-    reader, taken, is_over = ThreadPoolExecutor(1, thread_name_prefix="read-ahead"), Condition(), False
-    sizes = deque[int]()  # of the days that wait; one without sessions counts as one
+    reader, lock, is_over = ThreadPoolExecutor(1, "read-ahead"), Lock(), False
+    waiting, sizes = deque[Future[FetchedDay | None]](), deque[int]()  # the last one to wait may have no size yet
 
     def read() -> FetchedDay | None:
-        with taken:
-            taken.wait_for(lambda: is_over or sum(sizes) < most_waiting)
-        day = None if is_over else next(days, None)
-        sizes.append(max(1, day.rows.num_rows) if day else 0)
+        day = next(days, None)
+        with lock:
+            sizes.append(max(1, day.rows.num_rows) if day else most_waiting)
+            read_on()
         return day
 
-    try:
-        waiting = deque(reader.submit(read) for _ in range(MOST_DAYS_WAITING))
-        while (day := waiting.popleft().result()) is not None:
+    def read_on() -> None:
+        # Begun by whoever makes room: a thread that waited for room would keep a program that failed from ending.
+        if not is_over and len(sizes) == len(waiting) and sum(sizes) < most_waiting:
             waiting.append(reader.submit(read))
-            with taken:
+
+    read_on()
+    try:
+        while (day := waiting[0].result()) is not None:
+            with lock:
+                waiting.popleft()
                 sizes.popleft()
-                taken.notify()
+                read_on()
             yield day
     finally:
-        with taken:
-            is_over = True
-            taken.notify()
+        is_over = True
         # Not waited for: it may be waiting for a page that nobody needs any more.
         reader.shutdown(wait=False, cancel_futures=True)
 

@@ -76,7 +76,7 @@ class Pipeline:
     clock: Callable[[], datetime] = now
     processes: int | None = None
     judge_reach: timedelta = YOUNG
-    _begun: list[Reading] = field(default_factory=list, repr=False)
+    _begun: list[Reading] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def query(self) -> SessionsQuery:
@@ -123,7 +123,8 @@ class Pipeline:
     def begin(self, days: Sequence[date]) -> Iterator[None]:
         """Read these days already, some ahead, until `process` asks for them, or the block ends.
 
-        For a caller that has something to do before: loading Dagster takes as long as four slow pages.
+        For a caller that has something to do before: loading Dagster takes as long as four slow pages. The run's
+        deadline counts from here. At the end of the block a connection that is being opened may take its ten seconds.
 
         Raises:
             SettingError: no key is set, or a setting is wrong.

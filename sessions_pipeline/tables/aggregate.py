@@ -106,7 +106,7 @@ def known_sum(column: pa.ChunkedArray) -> Decimal | None:
 def _wide(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_decimal(column.type):
         return column.cast(pa.decimal256(_WIDE, column.type.scale))
-    # 38 digits hold as many 19-digit numbers.
+    # 38 digits hold the sum of 10^19 numbers of 19 digits.
     return column if pa.types.is_boolean(column.type) else column.cast(pa.decimal128(38))
 
 

@@ -23,7 +23,7 @@ _GONE: tuple[pa.Table, Constants] = pa.table({}), {}
 class Rows:
     """Rows of one schema, in their order. Each part's texts fit into one piece of Arrow; all parts' need not.
 
-    What is beyond `plain` bytes is compressed, and sorted as many at a time.
+    What is beyond `plain` bytes is compressed, and sorted `plain` bytes at a time.
     """
 
     def __init__(self, schema: pa.Schema, tables: Iterable[pa.Table] = (), *, plain: int = PLAIN) -> None:

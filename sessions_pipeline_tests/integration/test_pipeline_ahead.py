@@ -101,6 +101,37 @@ def pipeline_without_key(root: Path) -> Pipeline:
     return Pipeline(settings_for("http://127.0.0.1:9", root, LANGSMITH_API_KEY=None), clock=lambda: NOW)
 
 
+FAILS_WHILE_MANY_WAIT = """
+import sys
+from datetime import UTC, date, datetime, timedelta
+from sessions_pipeline.langsmith.source import MOST_WAITING, read_ahead
+from sessions_pipeline.orchestration.workers import workers_for
+from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
+from sessions_pipeline.validation.rows import Rows
+
+RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
+
+def days():
+    for number in range(9):
+        day = date(2026, 1, 9) - timedelta(days=number)
+        yield FetchedDay(day, None, datetime.now(UTC), Rows(SENT, [sent(RECORDS)]), MOST_WAITING, 1)
+
+def fail(lake, day):
+    raise OSError("No space left on device")
+
+with workers_for(0, None, "", {}) as workers:
+    for result in workers.each(fail, (day for day in read_ahead(days()))):
+        pass
+"""
+
+
+def test_a_run_that_fails_while_many_sessions_wait_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FAILS_WHILE_MANY_WAIT]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith("OSError: No space left on device\n")
+
+
 LOADS_DAGSTER_LATE = """
 import sys, threading
 from datetime import date
