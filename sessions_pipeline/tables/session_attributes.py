@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import OWNER
+from sessions_pipeline.tables.aggregate import OWNER, entries
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -59,12 +58,8 @@ _EXTRAS = msgspec.json.Decoder(list[_Extra | None], float_hook=str)
 def session_attributes(day: DayTables) -> pa.Table:
     """The attributes of those sessions that are experiments."""
     said = experiments(day, [*OWNER, "extra"])
-    found = attributes(said.column("extra").to_pylist())
-    names = list(map(sorted, found))
-    values = [of_session[name] for of_session, some in zip(found, names, strict=True) for name in some]
-    keys = pa.array(names, pa.list_(pa.string()))
-    owners = said.select(OWNER).take(pc.list_parent_indices(keys))
-    return pa.table([*owners.columns, keys.flatten(), values], SESSION_ATTRIBUTES.schema)
+    places, keys, values = entries(attributes(said.column("extra").to_pylist()))
+    return pa.table([*said.select(OWNER).take(places).columns, keys, values], SESSION_ATTRIBUTES.schema)
 
 
 def attributes(extras: Sequence[str | None]) -> list[dict[str, str]]:

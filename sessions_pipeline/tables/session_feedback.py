@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import OWNER
+from sessions_pipeline.tables.aggregate import OWNER, entries
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
@@ -69,17 +69,13 @@ def session_feedback(day: DayTables) -> pa.Table:
     """The feedback of sessions."""
     sessions = day[SESSIONS].select([*OWNER, *_SCOPES.values()])
     said = zip(*(_by_key(sessions.column(column).to_pylist()) for column in _SCOPES.values()), strict=True)
-    by_scope = [by_key or {} for of_session in said for by_key in of_session]
-    names = list(map(sorted, by_scope))
-    stats = [by_key[name] for by_key, some in zip(by_scope, names, strict=True) for name in some]
-    # In bulk, it takes a third less than row by row. A row's place is twice its session's, and its scope's added.
-    keys = pa.array(names, pa.list_(pa.string()))
-    places = pc.list_parent_indices(keys)
+    # A row's place is twice its session's, and its scope's added.
+    places, keys, stats = entries([by_key or {} for of_session in said for by_key in of_session])
     values = pa.array(map(bytes, [one.values for one in stats]), pa.binary()).cast(pa.string())
     columns = [
         *sessions.select(OWNER).take(pc.divide(places, len(_SCOPES))).columns,
         pa.array(_SCOPES).take(pc.bit_wise_and(places, 1)),
-        keys.flatten(),
+        keys,
         [one.n for one in stats],
         _numbers([one.avg for one in stats]),
         _numbers([one.stdev for one in stats]),
