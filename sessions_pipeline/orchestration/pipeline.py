@@ -53,7 +53,7 @@ class Workspace:
             yield from self.source.days(first, last)
 
 
-class Reading(NamedTuple):
+class Fetching(NamedTuple):
     """Days that are being read from the API, with their client, and what comes of them; it comes once."""
 
     days: frozenset[date]
@@ -76,7 +76,7 @@ class Pipeline:
     clock: Callable[[], datetime] = now
     processes: int | None = None
     judge_reach: timedelta = YOUNG
-    _begun: list[Reading] = field(default_factory=list, repr=False, compare=False)
+    _begun: list[Fetching] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def query(self) -> SessionsQuery:
@@ -112,11 +112,11 @@ class Pipeline:
             if RAW_SESSIONS not in tables:
                 yield from workers.each(work, _stored_days(lake, days, self.as_of))
                 return
-            begun = self._begun.pop() if [one.days for one in self._begun] == [{*days}] else None
-            with nullcontext(begun) if begun else self._read(days) as reading:
-                for result in workers.each(work, reading.tasks):
-                    yield _warned(result, reading.client.warnings)
-                for warning in reading.client.warnings:
+            begun = self._begun.pop() if self._begun and self._begun[0].days == {*days} else None
+            with nullcontext(begun) if begun else self._fetch(lake, days) as fetching:
+                for result in workers.each(work, fetching.tasks):
+                    yield _warned(result, fetching.client.warnings)
+                for warning in fetching.client.warnings:
                     warn(warning)
 
     @contextmanager
@@ -130,22 +130,22 @@ class Pipeline:
             SettingError: no key is set, or a setting is wrong.
             LakeError: the lake can't be opened. What the API refuses is raised by `process`.
         """
-        with self._read(days) as reading:
-            self._begun.append(reading)
+        with self._fetch(self.open_lake(), days) as fetching:
+            self._begun.append(fetching)
             try:
                 yield
             finally:
                 self._begun.clear()
 
     @contextmanager
-    def _read(self, days: Sequence[date]) -> Iterator[Reading]:
+    def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
         # Before the first request: readings that are committed while this one goes on are newer than these versions.
-        bases = self.open_lake().versions(RAW_SESSIONS, [*days, UNDATED])
+        bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
         # Ends after the workspaces, whose end wakes a thread that waits for a page.
         with ThreadPoolExecutor(1, "begin") as executor, self.workspaces() as (client, workspaces):
             tasks = _read_days(client, workspaces, days, bases)
             first = executor.submit(next, tasks)
-            yield Reading(frozenset(days), client, chain((one.result() for one in [first]), tasks))
+            yield Fetching(frozenset(days), client, chain((one.result() for one in [first]), tasks))
 
     def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
         """What works on so many days of the lake: processes for many, a thread for few."""

@@ -14,7 +14,7 @@ from sessions_pipeline.errors import SettingError
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.tables import RAW_SESSIONS
-from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,
@@ -30,12 +30,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 from sessions_pipeline_tests.integration.scripted_server import answer, scripted
 
 
-def begun_requests(sandbox: Sandbox) -> threading.Event:
-    asked = threading.Event()
-    sandbox.api.before_answer = lambda _request: asked.set()
-    return asked
-
-
 def run(pipeline: Pipeline) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         execute(pipeline, FIRST, TODAY, instance=instance)
@@ -45,7 +39,8 @@ def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) 
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         read(sandbox, tmp_path / "usual", clock=lambda: NOW)
         sandbox.requests.clear()
-        asked = begun_requests(sandbox)
+        asked = threading.Event()
+        sandbox.api.before_answer = lambda _request: asked.set()
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path / "begun"), clock=lambda: NOW)
         with pipeline.begin(DAYS):
             assert asked.wait(20)
