@@ -29,7 +29,7 @@ MOST_WAITING = 4096
 WAITING_BYTES = 2 * 1024 * 1024
 # Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
 MOST_BYTES = 16 * 1024 * 1024
-PAGE, PACKED_AT_ONCE = 100, 1024
+PAGE, PACKED_AT_ONCE = 100, 2048
 Reader = WindowReader | CursorReader
 
 
