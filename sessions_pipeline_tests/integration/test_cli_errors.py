@@ -150,6 +150,13 @@ def test_the_doctor_finds_all_well(run: Run, tmp_path: Path) -> None:
     assert f"{tmp_path / 'lake'} can be written" in result.out
 
 
+def test_the_doctor_finds_addresses_of_notifications_that_cannot_be(run: Run) -> None:
+    result = run("doctor", SESSIONS_PIPELINE_NOTIFY="hunter2")
+    _complains(result, 1, "1 of 5")
+    assert "FAIL  settings     SESSIONS_PIPELINE_NOTIFY: should be addresses" in result.out
+    assert "hunter2" not in result.out
+
+
 def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry:\n\tenabled: false\n")
     _complains(run("doctor", DAGSTER_HOME=str(tmp_path)), 1, "1 of 5")
