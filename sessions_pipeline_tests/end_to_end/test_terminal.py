@@ -144,7 +144,7 @@ def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
 def test_the_ui_starts_as_the_docs_say(snippet: Snippet, tmp_path: Path) -> None:
     checkout(tmp_path)
     port = free_port()
-    # Without sessions, so that the sensor begins no runs: one that is stopped amid that makes Dagster print a traceback.
+    # Without sessions the sensor begins no runs: stopped while it does, it makes Dagster print a traceback.
     with running_sandbox(texts=[]) as sandbox:
         api = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url}
         said = said_while_up(
