@@ -20,6 +20,9 @@ from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import SCHEMA, Validator
 
+# What tells a session that was used from one that retention has emptied.
+TOKENS, COSTS = ("total_tokens", "prompt_tokens", "completion_tokens"), ("total_cost", "prompt_cost", "completion_cost")
+
 
 @dataclass(frozen=True, slots=True)
 class History:
@@ -107,12 +110,14 @@ def _versions(
 ) -> dict[int, list[Version]]:
     """The versions of sessions with several rows, oldest first, by their newest row."""
     wanted = {row for rows in several for row in rows}
-    columns = validated.tuples("row", "run_count", "trace_tier", "start_time") if wanted else ()
+    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *TOKENS, *COSTS) if wanted else ()
     said = {row: values for row, *values in columns if row in wanted}
 
     def version(row: int) -> Version:
-        runs, tier, start_time = said.get(row, (None, None, None))
-        return Version(row, times[row].as_py(), runs or 0, tier, start_time, row in said)
+        tier, start_time, runs, *used = said.get(row, (None, None, None))
+        # Where runs are not counted, as with a `stats_select` without them, what was used shows that there were some.
+        known = int(any(used)) if runs is None else runs
+        return Version(row, times[row].as_py(), known, tier, start_time, row in said)
 
     return {rows[-1]: [version(row) for row in rows] for rows in several}
 

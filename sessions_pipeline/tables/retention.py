@@ -36,9 +36,9 @@ STATS = (
 
 
 class Version(NamedTuple):
-    """What one raw row says of its session: `runs` is 0 where unknown, `read_at` the time of its reading.
+    """What one raw row says of its session: `runs` is 1 where uncounted but used, 0 where nothing is known.
 
-    `is_valid`: the row was not rejected.
+    `read_at`: the time of its reading. `is_valid`: the row was not rejected.
     """
 
     row: int

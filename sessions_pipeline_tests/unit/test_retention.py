@@ -58,6 +58,24 @@ def test_stats_that_retention_has_emptied_never_replace_those_read_before(emptie
     assert (row["stats_as_of"], row["fetched_at"]) == (READ, READ + late)
 
 
+@pytest.mark.parametrize("used", [{"total_cost": "1.50"}, {"prompt_tokens": 7}, {"completion_cost": "1e-18"}])
+def test_what_was_used_stays_also_where_runs_are_not_counted(used: dict[str, Any]) -> None:
+    uncounted = dict.fromkeys(("run_count", "total_cost", "prompt_tokens", "completion_cost"))
+    day = Readings().read(payload(1, **uncounted)).read(payload(1, **{**uncounted, **used}), at=HOUR)
+    assert day.row(1)["stats_as_of"] == READ + HOUR
+    grown = day.row(1)
+    emptied = day.read(payload(1, **uncounted), at=2 * HOUR).row(1)
+    assert {name: emptied[name] for name in (*uncounted, "stats_as_of")} == {
+        name: grown[name] for name in (*uncounted, "stats_as_of")
+    }
+    assert emptied["fetched_at"] == READ + 2 * HOUR
+
+
+def test_unknown_runs_beside_a_known_cost_are_no_emptied_session() -> None:
+    day = Readings().read(payload(1, **SPENT)).read(payload(1, run_count=None, total_cost="1.75"), at=HOUR)
+    assert (day.row(1)["run_count"], day.row(1)["total_cost"]) == (None, Decimal("1.75"))
+
+
 def test_the_problems_of_a_cost_come_from_where_the_cost_comes_from() -> None:
     day = Readings().read(payload(1, **SPENT)).read(payload(1, run_count=0, total_cost="-1"), at=YEARS)
     assert (day.row(1)["total_cost"], day.row(1)["problems"]) == (Decimal("1.50"), None)
