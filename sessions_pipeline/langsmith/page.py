@@ -112,7 +112,9 @@ class Piece(NamedTuple):
                 "The API did not sort the sessions by start time, so their days can't be told; "
                 "check that LANGSMITH_ENDPOINT is the LangSmith API"
             )
-        return cls(offset, end, placed[0], placed[-1], offset + keys.index(placed[-1]) - 1, is_end)
+        # A page that begins at a record without a place would not show that it begins before the last key.
+        before_last = [place for place, key in enumerate(keys) if key is not None and key > placed[-1]]
+        return cls(offset, end, placed[0], placed[-1], offset + max(before_last, default=-1), is_end)
 
     @property
     def is_empty(self) -> bool:

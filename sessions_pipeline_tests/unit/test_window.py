@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.days import day_start_us
@@ -364,3 +364,21 @@ def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading()
     found = by_day(read(StillServer(mixed), 10))
     assert found[LAST] == sorted(r.session_id or "" for r in dated)
     assert found[None] == sorted(r.session_id or "" for r in unreadable)
+
+
+@given(SESSIONS, st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 12), st.booleans())
+@settings(max_examples=150, deadline=None)
+@example({"s0": START, "s1": START - 1}, [2], 3, False)  # the list's last record has no place
+@example({"s0": START, "s1": None}, [1], 3, False)  # nor has the one before the undated
+@example({"s0": START + 1, "s1": START}, [1], 3, False)
+@example({"s0": None, "s1": START}, [0], 3, True)
+def test_records_without_a_place_stop_no_reading_wherever_they_stand(
+    sessions: Sessions, places: list[int], page_size: int, undated_first: bool
+) -> None:
+    undated = float("inf") if undated_first else float("-inf")
+    starts = {name: undated if start is None else start for name, start in sessions.items()}
+    listed = [record(name, sessions[name]) for name in sorted(sessions, key=starts.__getitem__, reverse=True)]
+    for number, place in enumerate(places):
+        listed.insert(min(place, len(listed)), odd(f"odd{number}"))
+    found = by_day(read(StillServer(listed), page_size))
+    assert {day: [name for name in names if name in sessions] for day, names in found.items()} == expected(sessions)
