@@ -54,7 +54,7 @@ class WindowReader:
         self._inside = -1  # the highest offset known to exist
         self._beyond: int | None = None  # one that was past the end
         self._undated_key = UNDATED_LAST  # where sessions without a start time are sorted
-        self._page: dict[str, Record] = {}  # the last one, by identity
+        self._page: Sequence[Record] = ()  # the last one
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0  # how many were as long as that
 
@@ -146,7 +146,7 @@ class WindowReader:
         if count > self._full:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
-        self._page = {identity(record): record for record in page.records}
+        self._page = page.records
         if count:
             self._inside = max(self._inside, offset + count - 1)
             if offset == 0 and all(record.undated for record in page.records):
@@ -161,7 +161,7 @@ class WindowReader:
 
         While sessions are being added, its own last records are found behind it: then further on by twice as much.
         """
-        end, names = piece.end, list(self._page)
+        end, names = piece.end, [identity(record) for record in self._page]
         while not piece.is_empty:
             behind = yield Ask(1, include_stats=False, offset=end)
             if not behind.records:
@@ -204,11 +204,12 @@ class WindowReader:
         start, joined, last = offset, dict[str, Record](), ""
         while True:
             piece = yield from self._ask(offset)
-            page, names = self._page, list(self._page)
+            # A record that is in the page twice counts twice: offsets are of records, not of sessions.
+            names = [identity(record) for record in self._page]
             if last and len(names) > 1 and names[0] != last:
                 return None
-            is_new = not page.keys() <= joined.keys()
-            joined |= page
+            is_new = not joined.keys() >= set(names)
+            joined |= zip(names, self._page, strict=True)
             passed = piece.last is not None and piece.last < frontier
             may_be_end = self._may_be_last(piece) or not is_new
             if passed or (may_be_end and (yield from self._is_nothing_behind(piece))):

@@ -382,3 +382,14 @@ def test_records_without_a_place_stop_no_reading_wherever_they_stand(
         listed.insert(min(place, len(listed)), odd(f"odd{number}"))
     found = by_day(read(StillServer(listed), page_size))
     assert {day: [name for name in names if name in sessions] for day, names in found.items()} == expected(sessions)
+
+
+@given(SESSIONS, st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 12))
+@settings(max_examples=150, deadline=None)
+@example({"s0": START + 2, "s1": START + 1, "s2": START + 1, "s3": START}, [1], 3)  # in a group read apart
+def test_a_record_that_the_list_holds_twice_is_read_once(sessions: Sessions, twice: list[int], page_size: int) -> None:
+    undated = float("-inf")
+    starts = {name: undated if start is None else start for name, start in sessions.items()}
+    names = sorted(sessions, key=starts.__getitem__, reverse=True)
+    listed = [record(name, sessions[name]) for place, name in enumerate(names) for _ in range(1 + (place in twice))]
+    assert by_day(read(StillServer(listed), page_size)) == expected(sessions)
