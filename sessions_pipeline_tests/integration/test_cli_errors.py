@@ -488,6 +488,14 @@ def test_what_nobody_foresaw_is_one_line_and_its_traceback_a_file_without_secret
     assert "hunter2" not in kept.read_text()
 
 
+def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sessions_pipeline.orchestration.pipeline.Pipeline.process", fails)
+    _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
+
+
 def test_what_nobody_foresaw_amid_a_step_ends_the_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
