@@ -179,20 +179,12 @@ class Lake:
                 return
 
     def read_file(self, key: str) -> bytes:
-        """A file that is no table's.
-
-        Raises:
-            NotReadError: there is no such file.
-        """
-        content, _ = self._read_file(key)
-        if content is None:
-            raise NotReadError(f"{self._store.uri(key)}: there is no such file; materialize what writes it")
-        return content
+        """A file that is no table's; empty where there is none."""
+        return self._read_file(key)[0] or b""
 
     def last_readings(self, day: Day) -> list[Reading]:
         """The latest reading of each workspace, the very latest last; none where the day was never read."""
-        content, _ = self._read_file(readings_key(day))
-        return noted_readings(content or b"")
+        return noted_readings(self.read_file(readings_key(day)))
 
     def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
         try:

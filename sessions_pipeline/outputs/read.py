@@ -162,9 +162,7 @@ def judge_readings(lake: Lake) -> JudgeReadings:
     Raises:
         LakeError: it can't be read.
     """
-    with suppress(NotReadError):
-        return load_readings(lake.read_file(JUDGES_FILE))
-    return JudgeReadings()
+    return load_readings(lake.read_file(JUDGES_FILE))
 
 
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:
