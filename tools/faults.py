@@ -83,8 +83,8 @@ FAULTS = (
     Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
     Fault(
         "cli/doctor",
-        "if skew > CLOCK_TOLERANCE_SECONDS",
-        "if skew > 2 * CLOCK_TOLERANCE_SECONDS",
+        "if skew > CLOCK_TOLERANCE.total_seconds()",
+        "if skew > 2 * CLOCK_TOLERANCE.total_seconds()",
         f"{INTEGRATION}cli_errors",
         "clock",
     ),
