@@ -495,9 +495,8 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
     assert told["judges_not_measured"] == told["experiments"] > 5
     measured(pipeline)
     cost = Totals.of([], judge_rows(lake_at(tmp_path), days)).judge_cost
-    assert (
-        f"\nJudges, exactly: {exact(cost)} US dollars; of {told['experiments'] - 5} experiments not counted\n"
-        in (summary())
+    assert f"\nJudges, exactly: {exact(cost)} US dollars; of {told['experiments'] - 5} experiments not counted\n" in (
+        summary()
     )
     assert "judge calls" not in summary()
     told = json.loads(summary(as_json=True))
