@@ -10,8 +10,8 @@ from uuid import uuid4
 import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
-from sessions_pipeline.lake import marker, parquet
-from sessions_pipeline.lake.layout import Day, day_of, key_of, readings_key, value_of
+from sessions_pipeline.lake import parquet
+from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, readings_key, value_of, write_marker
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
@@ -31,7 +31,7 @@ class Lake:
     """The tables under one data root. Open it with `Lake.open`."""
 
     def __init__(self, store: Store, query: Mapping[str, Any] | None, *, read_only: bool) -> None:
-        self.is_there = marker.check(store, query)
+        self.is_there = check_marker(store, query)
         self._store = store
         self._query = query or {}
         self._read_only = read_only or query is None
@@ -209,7 +209,7 @@ class Lake:
         self._refuse_if_read_only()
         with self._marking:
             if not self._is_marked:
-                marker.write(self._store, self._query)
+                write_marker(self._store, self._query)
                 self._is_marked = True
         self._store.put(key, content, expected)
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
-from sessions_pipeline.lake import marker
+from sessions_pipeline.lake import layout
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.lake.store import store_at
@@ -28,11 +28,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def marker_of(root: DataRoot) -> bytes:
-    return store_at(str(root)).open(marker.MARKER, whole=True).source.read()
+    return store_at(str(root)).open(layout.MARKER, whole=True).source.read()
 
 
 def put_marker(root: DataRoot, content: bytes) -> None:
-    store_at(str(root)).put(marker.MARKER, content)
+    store_at(str(root)).put(layout.MARKER, content)
 
 
 @pytest.fixture
