@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import click
 
 from sessions_pipeline import tables
-from sessions_pipeline.cli.terminal import echo, print_table, say
+from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE
-from sessions_pipeline.outputs.budgets import BudgetStatus
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
-from sessions_pipeline.outputs.report import budgets_or_problem
 from sessions_pipeline.outputs.spending import Row, Totals, totals_by
 from sessions_pipeline.settings import Settings
 
@@ -72,10 +72,7 @@ def print_summary(
         "total_cost": exact(whole.cost) or None,
         **_judges(whole),
     }
-    statuses = budgets_or_problem(lake, settings, datetime.now(UTC))
-    if isinstance(statuses, str):
-        say(statuses)
-        statuses = ()
+    statuses = budget_statuses(lake, load_budgets(settings), datetime.now(UTC))
     if as_json:
         both = {"lines": lines, "datasets": datasets}
         in_full = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
