@@ -20,11 +20,10 @@ from sessions_pipeline.validation.rows import Rows
 
 
 class Written(NamedTuple):
-    """What `Lake.replace` wrote: where, how many bytes and how many rows."""
+    """What `Lake.replace` wrote: where, and how many bytes."""
 
     uri: str
     bytes: int
-    rows: int
 
 
 class Lake:
@@ -77,13 +76,13 @@ class Lake:
         """
         content = parquet.encode(table, data, metadata)
         with self.lock(day):
-            return self.put(table, day, content, data.num_rows, expected=expected)
+            return self.put(table, day, content, expected=expected)
 
-    def put(self, table: Table, day: Day, content: pa.Buffer, rows: int, *, expected: Expected) -> Written:
-        """The same with what `parquet.encode` made of so many rows, for one that holds the lock of the day."""
+    def put(self, table: Table, day: Day, content: pa.Buffer, *, expected: Expected) -> Written:
+        """The same with what `parquet.encode` made, for one that holds the lock of the day."""
         key = key_of(table, day)
         self._put(key, content, expected)
-        return Written(self._store.uri(key), content.size, rows)
+        return Written(self._store.uri(key), content.size)
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a day, in the table's order; all columns or the given ones.
