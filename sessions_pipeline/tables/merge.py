@@ -5,7 +5,6 @@ of readings travels in the Parquet file's metadata, so that rows and readings ar
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import date
 from hashlib import sha256
 from itertools import repeat
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import Reading, asked_for, gone_since, open_workspaces, record_keys, unconfirmed
