@@ -161,7 +161,7 @@ def test_a_run_that_lost_a_worker_ends_also_where_it_was_started_with_sigterm_ig
 def _is_alive(process: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second where it ends between opening and reading
         return False
 
 
