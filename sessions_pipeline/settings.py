@@ -34,7 +34,7 @@ DEMO = "make demo" if Path(__file__).parents[1].joinpath("Makefile").exists() el
 _PASSED_ON = re.compile(
     r"DAGSTER_HOME|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|AWS_\w+|(HTTPS?|ALL|NO)_PROXY|(https?|all|no)_proxy"
 )
-_OURS = re.compile(r"(SESSIONS_PIPELINE|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)
+_OURS = re.compile(r"(SES\w*_PIP\w*|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)  # also where the prefix is misspelt
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|STORE|NOTIFY", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=//)[^/@\s]+@")
 

@@ -90,9 +90,12 @@ def _probe(settings: Settings) -> str:
 def _settings(settings: Settings) -> str:
     from sessions_pipeline.langsmith.query import parse_narrowing
     from sessions_pipeline.outputs.budget_file import load_budgets
+    from sessions_pipeline.outputs.notifications import services_of
 
     parse_narrowing(settings.query)
     load_budgets(settings)
+    if settings.notify:
+        services_of(settings)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar
+from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar, say
 from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.formatting import plural
@@ -93,7 +93,7 @@ def run_days(
 
     # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
     prepare(processes_for((last - first).days + 1))
-    finished = set[date]()
+    finished, warned = set[date](), list[str]()
     try:
         with ExitStack() as stack:
             with heavy_imports():
@@ -110,11 +110,15 @@ def run_days(
                 finished.add(day)
                 progress(day)
 
-            pipeline = replace(pipeline, on_day=on_day)
+            pipeline = replace(pipeline, on_day=on_day, on_warning=warned.append)
             return days_made(execute(pipeline, first, last, instance=instance, select=select))
     except KeyboardInterrupt:
         stay = "the days that were finished stay written" if finished else "no day was finished"
         raise SessionsPipelineError(f"stopped; {stay}") from None
+    finally:
+        # Once each, and not into the bar.
+        for warning in dict.fromkeys(warned):
+            say(warning)
 
 
 @click.command(epilog="Example: sessions-pipeline demo")

@@ -53,7 +53,7 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
         chosen = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
         days = [date.fromisoformat(key) for key in context.partition_keys]
         exceeded = []
-        for result in pipeline.process(days, chosen, context.log.warning):
+        for result in pipeline.process(days, chosen, pipeline.warner(context.log)):
             if result.exceeded:
                 exceeded.append(result.exceeded)
             elif isinstance(result.day, date):

@@ -109,7 +109,7 @@ def measure_judges(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> Iterator[dg.MaterializeResult[None]]:
     """`judge_cost_by_experiment`: no partitions, so that one materialization measures whatever is due."""
-    facts, night = measure(pipeline, context.log.warning)
+    facts, night = measure(pipeline, pipeline.warner(context.log))
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
     said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
     said, which = said if below else "They add up.", {"which": ", ".join(below)}

@@ -46,7 +46,7 @@ MADE_FROM = "made_from"
 @dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """`reference_datasets`, one file."""
-    facts = refresh_names(pipeline, tagged_range(context.run.tags), context.log.warning)
+    facts = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warner(context.log))
     return dg.MaterializeResult(metadata=facts)
 
 

@@ -1,5 +1,6 @@
 """What a run works with: settings, the lake and the API's days. A plain object that Dagster hands to the assets."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -65,13 +66,15 @@ class Fetching(NamedTuple):
 class Pipeline:
     """Settings and the doors they open.
 
-    `on_day` is told of each day as it is finished; `as_of` makes tables say what was known at that time; `clock` tells
-    the time; `processes` is how many a backfill is shared out to (None: as many as there are processors, four at most).
-    `judge_reach` is the age from which an experiment whose judges were never measured isn't any more.
+    `on_day` is told of each day as it is finished, `on_warning` of what the run warns of; `as_of` makes tables say what
+    was known at that time; `clock` tells the time; `processes` is how many a backfill is shared out to (None: one for
+    each processor, four at most). `judge_reach` is the age from which an experiment whose judges were never measured
+    isn't any more.
     """
 
     settings: Settings
     on_day: Callable[[date], object] = lambda _day: None
+    on_warning: Callable[[str], object] = lambda _text: None
     as_of: datetime | None = None
     clock: Callable[[], datetime] = now
     processes: int | None = None
@@ -86,6 +89,10 @@ class Pipeline:
             SettingError: `SESSIONS_PIPELINE_QUERY` is wrong.
         """
         return parse_narrowing(self.settings.query)
+
+    def warner(self, log: logging.Logger) -> Callable[[str], object]:
+        """What says a warning in Dagster's log, and to `on_warning`."""
+        return lambda text: [told(text) for told in (log.warning, self.on_warning)]
 
     def open_lake(self, *, read_only: bool = False) -> Lake:
         """The lake under the data root.

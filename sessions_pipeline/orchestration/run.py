@@ -113,7 +113,10 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
             raise
         except Exception as error:
             cause: BaseException | None = error
-            while cause is not None:
+            seen = list[BaseException]()
+            # What Dagster raises for an error amid a step may be its own cause.
+            while cause is not None and cause not in seen:
+                seen.append(cause)
                 if type(cause).__module__.partition(".")[0] in _DATABASES:
                     raise InstanceError(f"{home or 'a temporary instance'}, its database", cause) from None
                 cause = cause.__cause__ or cause.__context__

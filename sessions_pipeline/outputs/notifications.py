@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib.util import find_spec
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -135,22 +135,34 @@ def require_apprise() -> None:
         raise SettingError(VARIABLE, "needs Apprise; run `pip install 'sessions-pipeline[notify]'`")
 
 
+def services_of(settings: Settings) -> tuple[Any, list[str]]:
+    """Where notifications go, as an `Apprise`, and which addresses Apprise does not know, by their places.
+
+    Raises:
+        SettingError: there are no addresses that it knows.
+    """
+    require_apprise()
+    from apprise import Apprise  # noqa: PLC0415 - half a second, for those who send alone
+
+    # Its log may name addresses.
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    services = Apprise()
+    addresses = _NEXT.split(settings.notify.get_secret_value()) if settings.notify else []
+    unknown = [place for place, address in enumerate(addresses, 1) if not services.add(address)]
+    if len(unknown) == len(addresses):
+        raise SettingError(VARIABLE, "should be addresses that Apprise knows, such as slack://..., separated by commas")
+    return services, [f"address {place}, which Apprise does not know" for place in unknown]
+
+
 def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[list[str], list[str]]:
     """Send to every address within a time; the services that took it, and those that did not.
 
     Raises:
         SettingError: there are no addresses that Apprise knows.
     """
-    require_apprise()
-    # Half a second, for those who send alone. Its log may name addresses.
-    from apprise import Apprise, NotifyFormat, NotifyType  # noqa: PLC0415
+    services, unknown = services_of(settings)
+    from apprise import NotifyFormat, NotifyType  # noqa: PLC0415
 
-    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
-    services = Apprise()
-    addresses = _NEXT.split(settings.notify.get_secret_value()) if settings.notify else []
-    known = [services.add(address) for address in addresses]
-    if not any(known):
-        raise SettingError(VARIABLE, "should be addresses that Apprise knows, such as slack://..., separated by commas")
     results = services.notify(
         without_secrets(text),
         title=f"sessions-pipeline: {without_secrets(title)}",
@@ -158,7 +170,4 @@ def deliver(settings: Settings, title: str, text: str, seconds: float) -> tuple[
         body_format=NotifyFormat.TEXT,
         timeout=seconds,
     )
-    unknown = [
-        f"address {place}, which Apprise does not know" for place, is_known in enumerate(known, 1) if not is_known
-    ]
     return [one.name for one in results if one], [one.name for one in results if not one] + unknown

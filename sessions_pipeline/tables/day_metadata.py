@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.tables.aggregate import known_sum
+from sessions_pipeline.tables.aggregate import EXACT, known_sum
 from sessions_pipeline.tables.history import History
 from sessions_pipeline.tables.merge import Merged
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
@@ -59,7 +59,9 @@ def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[st
         of_kind = _of_sessions(told)
     elif table is REJECTED_SESSIONS:
         of_kind = _of_rejected(told)
-    cost = money(known_sum(rows.table("total_cost").column(0))) if "total_cost" in rows.schema.names else {}
+    # Of daily_cost_by_attribute it would be the day's cost once for each attribute.
+    has_cost = "total_cost" in rows.schema.names and ATTRIBUTES not in basis(table, None, ())
+    cost = money(known_sum(rows.table("total_cost").column(0))) if has_cost else {}
     head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
     sample = [{name: _short(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
     return {"rows": rows.num_rows, **of_kind, **cost, **({"sample": sample} if sample else {})}
@@ -104,7 +106,7 @@ def money(amount: Decimal | None) -> dict[str, Any]:
     """A cost as exact text, and as a float for the UI's plots; nothing where it is unknown."""
     if amount is None:
         return {"total_cost": "unknown"}
-    return {"total_cost": f"{amount.normalize():f}", "total_cost_usd": float(amount)}
+    return {"total_cost": f"{amount.normalize(EXACT):f}", "total_cost_usd": float(amount)}
 
 
 def rests_on_kept_readings(sessions: pa.Table) -> pa.ChunkedArray:

@@ -150,6 +150,13 @@ def test_the_doctor_finds_all_well(run: Run, tmp_path: Path) -> None:
     assert f"{tmp_path / 'lake'} can be written" in result.out
 
 
+def test_the_doctor_finds_addresses_of_notifications_that_cannot_be(run: Run) -> None:
+    result = run("doctor", SESSIONS_PIPELINE_NOTIFY="hunter2")
+    _complains(result, 1, "1 of 5")
+    assert "FAIL  settings     SESSIONS_PIPELINE_NOTIFY: should be addresses" in result.out
+    assert "hunter2" not in result.out
+
+
 def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry:\n\tenabled: false\n")
     _complains(run("doctor", DAGSTER_HOME=str(tmp_path)), 1, "1 of 5")
@@ -481,9 +488,27 @@ def test_what_nobody_foresaw_is_one_line_and_its_traceback_a_file_without_secret
     assert "hunter2" not in kept.read_text()
 
 
+def test_what_nobody_foresaw_amid_a_step_ends_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise NameError("odd")
+
+    monkeypatch.setattr("sessions_pipeline.orchestration.pipeline.Pipeline.process", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    _complains(run("materialize", *_days()), 1, "unexpected NameError: odd")
+
+
 def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) -> None:
     result = run("report", SESSIONS_PIPELINE_LOOKBACK_DAY="3")
     assert "did you mean SESSIONS_PIPELINE_LOOKBACK_DAYS?" in result.err
+
+
+def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sandbox) -> None:
+    sandbox.faults.add(Fault("no_datasets", 403, times=None))
+    result = run("materialize", *_days())
+    assert (result.status, result.err.count("\n")) == (0, 1)
+    assert result.err.startswith("sessions-pipeline: Datasets are called what they were known as before: ")
 
 
 def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:

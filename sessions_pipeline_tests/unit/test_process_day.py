@@ -50,6 +50,14 @@ def test_a_first_reading_makes_all_tables_of_the_day(day: ProcessedDay) -> None:
     assert result.metadata["sessions"]["total_cost"] == "1.5"
 
 
+def test_the_cost_that_dagster_is_told_is_exact_and_not_one_for_each_attribute(day: ProcessedDay) -> None:
+    metadata = day.read(
+        fetched(payload(1, **{**EXPERIMENT, "total_cost": "12345678901234567890.123456789012345678"}))
+    ).metadata
+    assert metadata["sessions"]["total_cost"] == "12345678901234567890.123456789012345678"
+    assert "total_cost" not in metadata["daily_cost_by_attribute"]
+
+
 def test_a_day_that_had_nothing_has_tables_with_no_rows(day: ProcessedDay) -> None:
     assert set(day.read(fetched()).written) == set(DAILY)
     assert day.rows(SESSIONS) == day.rows(RAW_SESSIONS) == []
