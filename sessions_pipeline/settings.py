@@ -104,7 +104,7 @@ class Settings(BaseModel):
     judge_requests: int = Field(1000, ge=0)
     max_rejected_ratio: float = Field(0.2, ge=0, le=1)
     redact: Names = ()
-    keep_readings_days: int | None = Field(None, ge=1)
+    keep_readings_days: int | None = Field(None, ge=1, le=36500)
     deadline_minutes: float = Field(120, gt=0)
 
     @property

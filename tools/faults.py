@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("sessions_pipeline", "sessions_pipeline_tests", "docs", "README.md", "CONTRIBUTING.md", "pyproject.toml")
 UNIT, INTEGRATION = "sessions_pipeline_tests/unit/test_", "sessions_pipeline_tests/integration/test_"
 
 
@@ -83,8 +84,8 @@ FAULTS = (
     Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
     Fault(
         "cli/doctor",
-        "if skew > CLOCK_TOLERANCE_SECONDS",
-        "if skew > 2 * CLOCK_TOLERANCE_SECONDS",
+        "if skew > CLOCK_TOLERANCE.total_seconds()",
+        "if skew > 2 * CLOCK_TOLERANCE.total_seconds()",
         f"{INTEGRATION}cli_errors",
         "clock",
     ),
@@ -160,7 +161,7 @@ def main() -> int:
     wanted = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
     unnoticed = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("sessions_pipeline", "sessions_pipeline_tests", "docs", "pyproject.toml"):
+        for name in COPIED:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, Path(folder) / name)
         for number in wanted:

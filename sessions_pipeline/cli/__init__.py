@@ -60,6 +60,8 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename or 'the output'}: {error.strerror or error}")
+    except MemoryError:
+        _fail("memory ran out; what was written stays, ask for fewer days or give it more")
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
         _fail(_unexpected(error))
 

@@ -13,9 +13,6 @@ from sessions_pipeline.errors import ApiError, SessionsPipelineError, SettingErr
 from sessions_pipeline.outputs.formatting import plural, visible
 from sessions_pipeline.settings import Settings, without_secrets
 
-# Signed requests and daily partitions bear a minute; more moves sessions to another day.
-CLOCK_TOLERANCE_SECONDS = 60
-
 
 @click.command(epilog="Example: sessions-pipeline doctor")
 @click.option("--fresh", is_flag=True, help="Only whether the last refresh began within three hours, for cron.")
@@ -122,13 +119,14 @@ def _credentials(settings: Settings) -> str:
 def _api(settings: Settings) -> str:
     from sessions_pipeline.langsmith.client import SessionsClient
     from sessions_pipeline.langsmith.query import SessionsQuery
+    from sessions_pipeline.langsmith.source import CLOCK_TOLERANCE
 
     lines = []
     with SessionsClient.from_settings(settings) as client:
         for workspace in settings.workspace_ids or (None,):
             answer = client.fetch(SessionsQuery(limit=1), workspace=workspace)
             skew = abs((answer.server_time - datetime.now(UTC)).total_seconds()) if answer.server_time else 0.0
-            if skew > CLOCK_TOLERANCE_SECONDS:
+            if skew > CLOCK_TOLERANCE.total_seconds():
                 raise ApiError(f"this machine's clock is {skew:.0f} s off the server's; set it, days depend on it")
             lines.append(f"answered for {workspace or 'the default workspace'}, clock within {skew:.0f} s")
         lines += client.warnings

@@ -1,7 +1,7 @@
 """The closing summary of a run, read from the Parquet: what it made, and what each dataset cost."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import click
 
 from sessions_pipeline import tables
-from sessions_pipeline.cli.terminal import echo, print_table, say
+from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE
-from sessions_pipeline.outputs.budgets import BudgetStatus
+from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
-from sessions_pipeline.outputs.report import budgets_or_problem
-from sessions_pipeline.outputs.spending import Row, Spent, Totals, spent_by
+from sessions_pipeline.outputs.spending import Row, Totals, totals_by
 from sessions_pipeline.settings import Settings
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
@@ -40,7 +40,6 @@ class Line(NamedTuple):
     days: int
     is_part: bool
     totals: Totals
-    spent: Spent
 
 
 def print_summary(
@@ -60,7 +59,7 @@ def print_summary(
     days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
-    whole, by_week = Totals.of(rows), len(days) > WEEK
+    whole, by_week = Totals.of(rows, judged), len(days) > WEEK
     datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)))
     periods = {day: week_start(day) if by_week else day for day in days}
     lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
@@ -71,12 +70,9 @@ def print_summary(
         "unpriced": whole.unpriced if days else None,
         "rejected": rows_of(tables.REJECTED_SESSIONS),
         "total_cost": exact(whole.cost) or None,
-        **_judges(Spent.of(rows, judged)),
+        **_judges(whole),
     }
-    statuses = budgets_or_problem(lake, settings, datetime.now(UTC))
-    if isinstance(statuses, str):
-        say(statuses)
-        statuses = ()
+    statuses = budget_statuses(lake, load_budgets(settings), datetime.now(UTC))
     if as_json:
         both = {"lines": lines, "datasets": datasets}
         in_full = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
@@ -139,17 +135,15 @@ def _lines(
     def place(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
-    days_read, groups = Counter(periods.values()), defaultdict(list)
-    for row in rows:
-        groups[place(row)].append(row)
-    spent, places = spent_by(rows, judged, place), {line.key: number for number, line in enumerate(order)}
+    days_read, places = Counter(periods.values()), {line.key: number for number, line in enumerate(order)}
     parts = {period for period, read in days_read.items() if read < length}
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     lines = [
-        Line(period, key, days_read[period], period in parts, Totals.of(found), spent[period, key])
-        for (period, key), found in groups.items()
+        Line(period, key, days_read[period], period in parts, totals)
+        for (period, key), totals in totals_by(rows, judged, place).items()
+        if totals.sessions
     ]
-    return sorted(lines, key=lambda line: (line.period, places.get(line.key, 0), -(line.spent.own or 0), line.key))
+    return sorted(lines, key=lambda line: (line.period, places.get(line.key, 0), -(line.totals.cost or 0), line.key))
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
@@ -162,17 +156,13 @@ def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
         "is_part": line.is_part,
         **line.totals._asdict(),
         "cost": exact(line.totals.cost) or None,
-        **_judges(line.spent),
+        **_judges(line.totals),
     }
 
 
-def _judges(spent: Spent) -> dict[str, Any]:
-    return {
-        "judge_cost": exact(spent.judges) or None,
-        "judges_measured": spent.measured,
-        "judges_unknown": spent.unknown,
-        "judges_not_measured": spent.not_measured,
-    }
+def _judges(totals: Totals) -> dict[str, Any]:
+    counts = {name: getattr(totals, name) for name in ("judges_measured", "judges_unknown", "judges_not_measured")}
+    return {"judge_cost": exact(totals.judge_cost) or None, **counts}
 
 
 def _closing(lake: Lake, sums: Mapping[str, Any], made: Mapping[str, Sequence[date]], last: date) -> Iterator[str]:
@@ -185,9 +175,9 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Mapping[str, Sequence[da
         yield f"{sessions}, {plural(sums['rejected'], 'rejected record')}"
     if sums["experiments"] is None:
         if tables.JUDGE_COST_BY_EXPERIMENT.name in made:
-            so_far = Spent.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))
-            cost = f"{exact(so_far.judges) or 'unknown'} US dollars"
-            yield f"Judges of {plural(so_far.measured, 'experiment')} so far, exactly: {cost}"
+            so_far = Totals.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))
+            cost = f"{exact(so_far.judge_cost) or 'unknown'} US dollars"
+            yield f"Judges of {plural(so_far.judges_measured, 'experiment')} so far, exactly: {cost}"
         return
     cost = f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars"
     if not sums["judges_measured"]:

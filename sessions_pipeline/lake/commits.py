@@ -65,7 +65,7 @@ def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
         ) -> Future[Written | None]:
             content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
             threads = _writers(os.getpid())
-            begun.append(threads.submit(_replace_older, lake, table, day, content, data.num_rows, commit))
+            begun.append(threads.submit(_replace_older, lake, table, day, content, commit))
             return begun[-1]
 
         try:
@@ -80,11 +80,11 @@ def _writers(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_WRITERS, thread_name_prefix="files")
 
 
-def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, rows: int, commit: int) -> Written | None:
+def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
     for left in reversed(range(_TRIES)):
         with suppress(LakeConflictError) if left else nullcontext():
             version, made_from = _made_from(lake, table, day)
-            return lake.put(table, day, content, rows, expected=version) if made_from <= commit else None
+            return lake.put(table, day, content, expected=version) if made_from <= commit else None
     raise AssertionError
 
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 import pyarrow as pa
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
-from sessions_pipeline.lake import marker, parquet
-from sessions_pipeline.lake.layout import Day, day_of, key_of, readings_key, value_of
+from sessions_pipeline.lake import parquet
+from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, readings_key, value_of, write_marker
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
@@ -20,18 +20,17 @@ from sessions_pipeline.validation.rows import Rows
 
 
 class Written(NamedTuple):
-    """What `Lake.replace` wrote: where, how many bytes and how many rows."""
+    """What `Lake.replace` wrote: where, and how many bytes."""
 
     uri: str
     bytes: int
-    rows: int
 
 
 class Lake:
     """The tables under one data root. Open it with `Lake.open`."""
 
     def __init__(self, store: Store, query: Mapping[str, Any] | None, *, read_only: bool) -> None:
-        self.is_there = marker.check(store, query)
+        self.is_there = check_marker(store, query)
         self._store = store
         self._query = query or {}
         self._read_only = read_only or query is None
@@ -77,13 +76,13 @@ class Lake:
         """
         content = parquet.encode(table, data, metadata)
         with self.lock(day):
-            return self.put(table, day, content, data.num_rows, expected=expected)
+            return self.put(table, day, content, expected=expected)
 
-    def put(self, table: Table, day: Day, content: pa.Buffer, rows: int, *, expected: Expected) -> Written:
-        """The same with what `parquet.encode` made of so many rows, for one that holds the lock of the day."""
+    def put(self, table: Table, day: Day, content: pa.Buffer, *, expected: Expected) -> Written:
+        """The same with what `parquet.encode` made, for one that holds the lock of the day."""
         key = key_of(table, day)
         self._put(key, content, expected)
-        return Written(self._store.uri(key), content.size, rows)
+        return Written(self._store.uri(key), content.size)
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a day, in the table's order; all columns or the given ones.
@@ -179,20 +178,12 @@ class Lake:
                 return
 
     def read_file(self, key: str) -> bytes:
-        """A file that is no table's.
-
-        Raises:
-            NotReadError: there is no such file.
-        """
-        content, _ = self._read_file(key)
-        if content is None:
-            raise NotReadError(f"{self._store.uri(key)}: there is no such file; materialize what writes it")
-        return content
+        """A file that is no table's; empty where there is none."""
+        return self._read_file(key)[0] or b""
 
     def last_readings(self, day: Day) -> list[Reading]:
         """The latest reading of each workspace, the very latest last; none where the day was never read."""
-        content, _ = self._read_file(readings_key(day))
-        return noted_readings(content or b"")
+        return noted_readings(self.read_file(readings_key(day)))
 
     def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
         try:
@@ -217,7 +208,7 @@ class Lake:
         self._refuse_if_read_only()
         with self._marking:
             if not self._is_marked:
-                marker.write(self._store, self._query)
+                write_marker(self._store, self._query)
                 self._is_marked = True
         self._store.put(key, content, expected)
 

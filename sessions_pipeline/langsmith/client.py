@@ -93,9 +93,6 @@ class SessionsClient:
             client.warn("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
         return client
 
-    def __repr__(self) -> str:
-        return f"SessionsClient({self._auth.base})"
-
     def __enter__(self) -> Self:
         return self
 

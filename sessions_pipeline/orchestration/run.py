@@ -4,6 +4,7 @@ import difflib
 import logging
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
@@ -26,6 +27,7 @@ LOCK_SECONDS = 60
 # What a rebuild from the stored readings leaves alone: it comes from the API, or describes the present.
 _PRESENT = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
 OF_THE_PRESENT = (*(table.name for table in _PRESENT), REPORT)
+SEVERAL = "key:sessions or key:raw_sessions"
 # Dagster's own log stays off the terminal; errors are told by the command line.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -74,16 +76,20 @@ def days_made(result: dg.ExecuteInProcessResult) -> dict[str, list[date]]:
 
 def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
     graph, keys = job.asset_layer.asset_graph, set[dg.AssetKey]()
-    # Dagster's parser raises errors of many kinds, which speak of its own classes.
-    with suppress(Exception):
-        # Dagster warns of its own parser's "*".
-        selection = dg.AssetSelection.all() if select == "*" else dg.AssetSelection.from_string(select)
+    # Dagster's parser raises errors of many kinds, which speak of its own classes, and warns of "*" and groups.
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        selection = dg.AssetSelection.from_string(select)
         keys = set(selection.resolve(graph)) - {dg.AssetKey(name) for name in without}
     if not keys:
         names = [key.to_user_string() for key in graph.get_all_asset_keys()]
         words = [word for word in re.findall(r"\w+", select) if word not in names]
         close = [name for word in words for name in difflib.get_close_matches(word, names, n=1)]
-        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(names))}"
+        meant = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"there are {', '.join(sorted(names))}; write several as {SEVERAL}"
+        )
         raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)
 

@@ -90,9 +90,9 @@ def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any
         return
     prepare(processes)
     context = get_context("forkserver")
-    with ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(root, dict(query))) as executor:
+    with ProcessPoolExecutor(processes, context, initializer=_begin) as executor:
         try:
-            yield Workers(executor, _in_process, ahead=processes + 1)
+            yield Workers(executor, partial(_in_process, root, dict(query)), ahead=processes + 1)
         finally:
             executor.shutdown(cancel_futures=True)
 
@@ -131,8 +131,8 @@ def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
 _OPENED: "dict[str, Lake]" = {}
 
 
-def _begin(root: str, query: Mapping[str, Any]) -> None:
-    """Make a process a worker: it opens the lake, leaves Ctrl-C to its parent, and ends when that is no more."""
+def _begin() -> None:
+    """Make a process a worker: it leaves Ctrl-C to its parent, and ends when that is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Some supervisors start programs with SIGTERM ignored; a pool that lost a worker ends the others by it, and waits.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -141,9 +141,6 @@ def _begin(root: str, query: Mapping[str, Any]) -> None:
     # 700 new objects the search takes a twentieth of the time.
     gc.freeze()
     gc.set_threshold(50_000)
-    from sessions_pipeline.lake.lake import Lake  # noqa: PLC0415 - see `prepare`
-
-    _OPENED["lake"] = Lake.open(root, query=query)
 
 
 def _end_with_parent() -> None:
@@ -153,8 +150,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _in_process(work: "Callable[[Lake, T], R]", task: T) -> R:
-    return work(_OPENED["lake"], task)
+def _in_process(root: str, query: Mapping[str, Any], work: "Callable[[Lake, T], R]", task: T) -> R:
+    from sessions_pipeline.lake.lake import Lake  # noqa: PLC0415 - see `prepare`
+
+    # Not when the process begins: what fails there is printed by Python with its traceback, and told as a lost worker.
+    if root not in _OPENED:
+        _OPENED[root] = Lake.open(root, query=query)
+    return work(_OPENED[root], task)
 
 
 def _with_lake(lake: "Lake", work: "Callable[[Lake, T], R]", task: T) -> R:

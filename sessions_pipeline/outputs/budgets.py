@@ -19,7 +19,7 @@ from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share, visible
-from sessions_pipeline.outputs.spending import Row, Spent, forecast
+from sessions_pipeline.outputs.spending import Row, Totals, forecast
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
@@ -30,7 +30,8 @@ LOOKED_AT = timedelta(days=30)
 # After so long without a reading, nobody knows what was spent since.
 STALE = timedelta(hours=24)
 _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
-_COLUMNS = (*_SUBJECT, "id", "session_id", "key", "session_count", "unpriced_session_count", "total_cost")
+_SUMMED = ("session_count", "unpriced_session_count", "zero_cost_with_tokens_count", "run_count", "total_tokens")
+_COLUMNS = (*_SUBJECT, "id", "session_id", "key", *_SUMMED, "total_cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,22 +174,22 @@ class _Known:
         rows = [row for row in rows if row["start_date"] >= first and subject.items() <= row.items()]
         judged = self._judged(budget, subject, first) if budget.include_judges else []
 
-        def until(day: date) -> Spent:
+        def until(day: date) -> Totals:
             """What experiments cost that started before a day."""
-            return Spent.of(*([row for row in some if row["start_date"] < day] for some in (rows, judged)))
+            return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judged)))
 
         so_far, length = days_between(first, self.today), len(days_between(first, last))
         unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
-        spent, over = Spent.of(rows, judged), until(self.today)
-        used = spent.whole if unread else spent.known
-        unjudged = spent.unknown + spent.not_measured if budget.include_judges else 0
+        spent, over = Totals.of(rows, judged), until(self.today)
+        used = spent.whole_cost if unread else spent.known
+        unjudged = spent.unjudged if budget.include_judges else 0
         return of_budget(
             used=used,
             forecast=None if unread else forecast(used, over.known, len(so_far) - 1, len(so_far), length),
-            experiments=spent.experiments,
-            unpriced=sum(row["unpriced_session_count"] for row in rows),
+            experiments=spent.sessions,
+            unpriced=spent.unpriced,
             unjudged=unjudged,
-            too_old=until(utc_day(self.now - YOUNG)).not_measured if unjudged else 0,
+            too_old=until(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
             unseen=unseen,
         )

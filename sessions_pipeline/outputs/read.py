@@ -151,7 +151,7 @@ def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[R
 
 
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
-    """What judges have spent on the experiments of the days, as `Spent` takes it."""
+    """What judges have spent on the experiments of the days, as `Totals` takes it."""
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
     return rows_of(stored_days(lake, tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
 
@@ -162,9 +162,7 @@ def judge_readings(lake: Lake) -> JudgeReadings:
     Raises:
         LakeError: it can't be read.
     """
-    with suppress(NotReadError):
-        return load_readings(lake.read_file(JUDGES_FILE))
-    return JudgeReadings()
+    return load_readings(lake.read_file(JUDGES_FILE))
 
 
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:

@@ -22,7 +22,11 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class Totals(NamedTuple):
-    """What some rows with the measures of `daily_cost_by_reference_dataset` add up to. Money is in US dollars."""
+    """What some experiments and their judges come to. Money is in US dollars, exact; None: nothing is known.
+
+    `judges_measured` counts the experiments whose judges were asked about, `judges_unknown` those of them whose judges'
+    cost is not known.
+    """
 
     cost: Decimal | None
     sessions: int
@@ -30,11 +34,14 @@ class Totals(NamedTuple):
     zero_with_tokens: int
     runs: int | None
     tokens: int | None
+    judge_cost: Decimal | None
+    judges_measured: int
+    judges_unknown: int
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Self:
-        """The sums of `rows`."""
-        found = list(rows)
+    def of(cls, rows: Iterable[Row], judges: Iterable[Row] = ()) -> Self:
+        """The sums of rows with the measures of `daily_cost_by_reference_dataset`, and of `judge_rows` of the same."""
+        found, judged = list(rows), [row["total_cost"] for row in judges]
         return cls(
             cost=total(row["total_cost"] for row in found),
             sessions=sum(row["session_count"] for row in found),
@@ -42,12 +49,30 @@ class Totals(NamedTuple):
             zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
             runs=total(row["run_count"] for row in found),
             tokens=total(row["total_tokens"] for row in found),
+            judge_cost=total(judged),
+            judges_measured=len(judged),
+            judges_unknown=judged.count(None),
         )
 
     @property
+    def whole_cost(self) -> Decimal | None:
+        """What is known of the experiments' own cost and their judges' together."""
+        return total((self.cost, self.judge_cost))
+
+    @property
     def known(self) -> Decimal | None:
-        """The cost; zero where nothing ran."""
-        return self.cost if self.sessions else Decimal(0)
+        """The same; zero where there are no experiments."""
+        return self.whole_cost if self.sessions else Decimal(0)
+
+    @property
+    def judges_not_measured(self) -> int:
+        """The experiments whose judges were not asked about."""
+        return self.sessions - self.judges_measured
+
+    @property
+    def unjudged(self) -> int:
+        """The experiments whose judges' cost is not in the sums."""
+        return self.judges_not_measured + self.judges_unknown
 
     @property
     def per_run(self) -> Decimal | None:
@@ -170,50 +195,13 @@ def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
     return found
 
 
-class Spent(NamedTuple):
-    """What some experiments cost, and their judges: the known part, US dollars, exact; None where nothing is known.
-
-    `measured` counts the experiments whose judges were asked about, `unknown` those of them whose judges' cost is not
-    known, and `not_measured` the others.
-    """
-
-    own: Decimal | None
-    judges: Decimal | None
-    measured: int
-    unknown: int
-    not_measured: int
-
-    @property
-    def whole(self) -> Decimal | None:
-        """What is known of both together."""
-        return total((self.own, self.judges))
-
-    @property
-    def experiments(self) -> int:
-        """How many there are."""
-        return self.measured + self.not_measured
-
-    @property
-    def known(self) -> Decimal | None:
-        """What is known of both together; zero where there are no experiments."""
-        return self.whole if self.experiments else Decimal(0)
-
-    @classmethod
-    def of(cls, daily: Iterable[Row], judges: Iterable[Row]) -> Self:
-        """The sums of rows of `daily_cost_by_reference_dataset` and of `judge_rows`, of the same days and datasets."""
-        rows, costs = list(daily), [row["total_cost"] for row in judges]
-        experiments = sum(row["session_count"] for row in rows)
-        own = total(row["total_cost"] for row in rows)
-        return cls(own, total(costs), len(costs), costs.count(None), experiments - len(costs))
-
-
-def spent_by(daily: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _Key]) -> dict[_Key, Spent]:
+def totals_by(rows: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _Key]) -> dict[_Key, Totals]:
     """The sums by a key that both kinds of rows have, such as the dataset and the month of `start_date`."""
     groups: dict[_Key, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
-    for kind, rows in enumerate((daily, judges)):
-        for row in rows:
+    for kind, some in enumerate((rows, judges)):
+        for row in some:
             groups[key(row)][kind].append(row)
-    return {found: Spent.of(*rows) for found, rows in groups.items()}
+    return {found: Totals.of(*both) for found, both in groups.items()}
 
 
 class JudgeReading(msgspec.Struct, frozen=True):

@@ -34,12 +34,9 @@ def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> di
     }
 
 
-def of_file(
-    table: Table, told: History, *, as_of: datetime | None, attributes: Sequence[str], is_over: bool
-) -> dict[str, str]:
-    """What is stored with a table's file."""
-    said = {SHRUNK: json.dumps(told.shrunk), DRIFT: json.dumps(told.drift, sort_keys=True)} if table is SESSIONS else {}
-    return {**basis(table, as_of, attributes), IS_DAY_OVER: json.dumps(is_over), **said}
+def found(table: Table, told: History) -> dict[str, str]:
+    """What was found while the sessions were made, for the checks of their file."""
+    return {SHRUNK: json.dumps(told.shrunk), DRIFT: json.dumps(told.drift, sort_keys=True)} if table is SESSIONS else {}
 
 
 def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:

@@ -1,9 +1,9 @@
 """A day's tables, made from its raw rows in parts. Pure."""
 
+import json
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
-from itertools import count
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -62,7 +62,6 @@ class DerivedDay:
             day,
             now=rules.now,
             attributes=rules.attributes,
-            is_over=self.is_over,
             open_workspaces=open_workspaces(day, readings),
         )
         self._rules = rules
@@ -72,12 +71,13 @@ class DerivedDay:
     def raw(self) -> Rows:
         """The raw rows, without those that nothing rests on any more; they are handed over."""
         raw, self._raw = self._raw, Rows(RAW_SESSIONS.schema)
-        return _without(raw, self.told.superseded)
+        left_out = self.told.superseded
+        return raw.only(lambda row: row not in left_out) if left_out else raw
 
     def metadata(self, table: Table) -> dict[str, str]:
         """What is stored with a table's file."""
-        as_of, attributes = self._rules.as_of, self._rules.attributes
-        return describe.of_file(table, self.told, as_of=as_of, attributes=attributes, is_over=self.is_over)
+        basis = describe.basis(table, self._rules.as_of, self._rules.attributes)
+        return {**basis, describe.IS_DAY_OVER: json.dumps(self.is_over), **describe.found(table, self.told)}
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.
@@ -129,11 +129,3 @@ class DerivedDay:
         some: DayTables = self._day(lambda day, table: (DERIVED[table].make(day), {}))
         some.put(SESSIONS, sessions)
         return some
-
-
-def _without(raw: Rows, left_out: frozenset[int]) -> Rows:
-    if not left_out:
-        return raw
-    rows = count()
-    kept = ([next(rows) not in left_out for _ in range(part.num_rows)] for part in raw.parts("reading"))
-    return Rows(raw.schema, (part.filter(pa.array(of_part)) for part, of_part in zip(raw.parts(), kept, strict=True)))

@@ -44,21 +44,23 @@ NEEDED = (*_COPIED, "end_time", "last_run_start_time", "experiment_progress")
 
 
 class _Progress(msgspec.Struct):
-    run_progress: float | None = None
+    run_progress: float
 
 
-_PROGRESS = msgspec.json.Decoder(_Progress)
+# As the validation lets no other through.
+_PROGRESS = msgspec.json.Decoder(list[_Progress | None])
 
 
 @derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL}, by_session=True)
 def experiment_summary(day: DayTables) -> pa.Table:
     """The sessions of a day that ran against a dataset, with their scores."""
     found = experiments(day, NEEDED)
+    progress = ",".join(text or "null" for text in found.column("experiment_progress").to_pylist())
     ends = pc.coalesce(found.column("end_time"), found.column("last_run_start_time"))
     made = {
         "duration_seconds": _seconds(found.column("start_time"), ends),
         "cost_per_run": list(starmap(cost_per_run, tuples(found, "total_cost", "run_count"))),
-        "run_progress": [_progress(text) for text in found.column("experiment_progress").to_pylist()],
+        "run_progress": [one and one.run_progress for one in _PROGRESS.decode(f"[{progress}]")],
         "scores": _scores(found.column("id"), day[SESSION_FEEDBACK]),
     }
     columns = [made[name] if name in made else found.column(name) for name in EXPERIMENT_SUMMARY.schema.names]
@@ -70,13 +72,6 @@ def _seconds(starts: Any, ends: Any) -> Any:
     microseconds = pc.subtract(ends, starts).cast(pa.int64())
     seconds = pc.divide(microseconds.cast(pa.float64(), safe=False), 1e6)
     return pc.if_else(pc.greater_equal(microseconds, 0), seconds, pa.scalar(None, pa.float64()))
-
-
-def _progress(text: str | None) -> float | None:
-    try:
-        return None if text is None else _PROGRESS.decode(text).run_progress
-    except msgspec.DecodeError:
-        return None
 
 
 def _scores(ids: pa.ChunkedArray, feedback: pa.Table) -> pa.ListArray:

@@ -4,8 +4,7 @@
 of readings travels in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from datetime import date
 from hashlib import sha256
 from itertools import repeat
@@ -14,10 +13,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import Reading, asked_for, gone_since, open_workspaces, record_keys, unconfirmed
-from sessions_pipeline.validation.records import SENT, FetchedDay
+from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
@@ -112,7 +112,7 @@ def _joined(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool)
     if is_late:
         merged = _moved(merged, reading.number)
     readings = sorted([*merged.readings, reading], key=attrgetter("number"))
-    fresh_rows = day.rows if len(fresh) == day.rows.num_rows else Rows(SENT, _only(day.rows, fresh))
+    fresh_rows = day.rows if len(fresh) == day.rows.num_rows else day.rows.only(fresh.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = merged.rows.joined(fresh_rows, reading=number, fetched_at=at)
     return Merged(rows, readings, [*merged.heard, reading], learned=True)
@@ -148,10 +148,3 @@ def _present(day: FetchedDay, *, is_new: bool) -> dict[str, tuple[int, bytes]]:
 
 def _digest(payload: str) -> bytes:
     return sha256(payload.encode()).digest()
-
-
-def _only(rows: Rows, places: set[int]) -> Iterator[pa.Table]:
-    first = 0
-    for part in rows.parts():
-        yield part.filter(pa.array([place in places for place in range(first, first + part.num_rows)], pa.bool_()))
-        first += part.num_rows

@@ -4,21 +4,20 @@ Readings are ordered by their number alone; their times are shown and compared w
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from typing import Any
+
+import msgspec
 
 from sessions_pipeline.days import is_day_over
+from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
 
 # Names in a file's metadata: the readings of a raw file, and the raw commit that a file is, or was made from.
 READINGS, COMMIT = "readings", "commit"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reading of a day in one workspace (`asked`; None: the key's own).
 
     `number` is unique within a day and counts up, so a row's `reading` names its reading. `workspaces` are those that
@@ -30,11 +29,11 @@ class Reading:
 
     number: int
     fetched_at: datetime
-    asked: str | None
-    workspaces: tuple[str, ...]
-    received: int
-    repeated: int
-    requests: int
+    asked: str | None = None
+    workspaces: tuple[str, ...] = ()
+    received: int = 0
+    repeated: int = 0
+    requests: int = 0
     added: int = 0
     gone: tuple[str, ...] = ()
     back: tuple[str, ...] = ()
@@ -42,36 +41,25 @@ class Reading:
     replaced: str | None = None
 
 
+_READINGS = msgspec.json.Decoder(list[Reading])
+
+
 def dump_readings(readings: Iterable[Reading]) -> str:
     """The readings as JSON text; what is empty is left out."""
-    rows = [
-        {name: value for name, value in asdict(reading).items() if value not in (None, ())}
-        | {"fetched_at": reading.fetched_at.isoformat()}
-        for reading in readings
-    ]
-    return json.dumps(rows, separators=(",", ":"))
+    return msgspec.json.encode(list(readings)).decode()
 
 
 def load_readings(text: str | bytes) -> list[Reading]:
     """The readings in a JSON text, in their order."""
-    return [Reading(**{**_NOTHING, **{name: _value(name, row[name]) for name in row}}) for row in json.loads(text)]
+    return _READINGS.decode(text)
 
 
 def noted_readings(content: bytes) -> list[Reading]:
     """The readings in a note that is kept beside the tables; none where it is broken."""
     try:
         return load_readings(content)
-    except (ValueError, TypeError, AttributeError):
+    except UNREADABLE:
         return []
-
-
-_NOTHING: dict[str, Any] = {"asked": None, "workspaces": ()}
-
-
-def _value(name: str, value: Any) -> Any:
-    if name == "fetched_at":
-        return datetime.fromisoformat(value)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def record_key(session_id: str | None, tenant_id: str | None, payload: str, asked: str | None) -> str:

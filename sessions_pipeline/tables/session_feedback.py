@@ -86,16 +86,10 @@ def session_feedback(day: DayTables) -> pa.Table:
 
 
 def _by_key(texts: Sequence[str | None]) -> Sequence[Mapping[str, _Stats] | None]:
-    """The statistics of each session by key, most often in one go; None or nothing where the text is no object."""
+    """The statistics of each session by key, most often in one go; the texts are objects, as they were validated."""
     with suppress(msgspec.DecodeError):
         return _FIT.decode(f"[{','.join(text or 'null' for text in texts)}]")
-    return [_fitting(text or "null") for text in texts]
-
-
-def _fitting(text: str) -> Mapping[str, _Stats]:
-    with suppress(msgspec.DecodeError):
-        return {key: _field_by_field(raw) for key, raw in _BY_KEY.decode(text).items()}
-    return {}
+    return [{key: _field_by_field(raw) for key, raw in _BY_KEY.decode(text or "{}").items()} for text in texts]
 
 
 def _field_by_field(raw: msgspec.Raw) -> _Stats:

@@ -57,8 +57,8 @@ class DayTables:
 
     `load` gives a table's rows and file metadata, or None where the day has no such table; it is asked once for each.
     `now` is the time of the run; `attributes` are the keys of `extra.metadata` that costs are summed by; `last_read` is
-    the latest reading of each workspace, the very latest last. `is_over`: the day had ended when it was last read;
-    `open_workspaces` are those that were last read before.
+    the latest reading of each workspace, the very latest last. `open_workspaces` are those that
+    were last read before the day had ended.
     """
 
     day: date | None
@@ -66,7 +66,6 @@ class DayTables:
     now: datetime
     attributes: tuple[str, ...] = ()
     last_read: tuple[Reading, ...] = ()
-    is_over: bool = False
     open_workspaces: frozenset[str] = frozenset()
     _loaded: dict[Table, tuple[pa.Table, Mapping[str, str]] | None] = field(default_factory=dict)
 
@@ -146,7 +145,6 @@ class Derived:
     also follows from the day's `attributes`, so a file that lists others is made again.
     """
 
-    table: Table
     make: Callable[[DayTables], pa.Table]
     reads: Reads
     by_session: bool
@@ -195,7 +193,7 @@ def derived(
     """Enter the function that makes a day of a table; the order of entering is the order of making."""
 
     def enter(function: Callable[[DayTables], pa.Table]) -> Callable[[DayTables], pa.Table]:
-        DERIVED[made] = Derived(made, function, reads, by_session, by_attributes)
+        DERIVED[made] = Derived(function, reads, by_session, by_attributes)
         return function
 
     return enter

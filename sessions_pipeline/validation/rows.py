@@ -3,7 +3,7 @@
 A usual day lies as it is; of a large one all further parts are compressed, to a quarter of their size.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any, Self, TypeAlias
 
@@ -67,6 +67,14 @@ class Rows:
             yield rows.select(schema.names)
             if drain:
                 self._parts[place] = _GONE
+
+    def only(self, is_wanted: Callable[[int], bool]) -> Self:
+        """The rows at the wanted places, of which the first is 0."""
+        kept, first = type(self)(self.schema), 0
+        for part in self.parts():
+            kept.add(part.filter(pa.array(map(is_wanted, range(first, first + part.num_rows)), pa.bool_())))
+            first += part.num_rows
+        return kept
 
     def in_order(self, *order: str, long: str | None = None, drain: bool = False) -> Iterator[pa.Table]:
         """The rows part by part in the order of these columns, nulls last; equal ones keep their places.

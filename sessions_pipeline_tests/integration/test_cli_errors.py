@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -314,6 +315,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
             (*_days(), "--select", "no_such_asset"),
             "no_such_asset: matches no asset; there are cost_report, daily_cost_by_attribute, ",
         ),
+        ((*_days(), "--select", "sessions,raw_sessions"), "; write several as key:sessions or key:raw_sessions"),
         ((*_days(), "--select", "daily_cost_by_projects"), "; did you mean daily_cost_by_project?"),
         ((*_days(), "--select", "sesions+"), "; did you mean sessions?"),
         ((*_days(), "--select", "((("), "--select"),
@@ -488,6 +490,14 @@ def test_what_nobody_foresaw_is_one_line_and_its_traceback_a_file_without_secret
     assert "hunter2" not in kept.read_text()
 
 
+def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("sessions_pipeline.orchestration.pipeline.Pipeline.process", fails)
+    _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
+
+
 def test_what_nobody_foresaw_amid_a_step_ends_the_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -502,6 +512,13 @@ def test_what_nobody_foresaw_amid_a_step_ends_the_run(
 def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) -> None:
     result = run("report", SESSIONS_PIPELINE_LOOKBACK_DAY="3")
     assert "did you mean SESSIONS_PIPELINE_LOOKBACK_DAYS?" in result.err
+
+
+def test_a_warning_of_dagsters_about_its_own_selections_is_not_shown(run: Run) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        run("materialize", *_days(), "--select", "group:experiments")
+    assert not [one for one in heard if "include_sources" in str(one.message)]
 
 
 def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sandbox) -> None:

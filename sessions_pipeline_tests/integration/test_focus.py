@@ -52,9 +52,9 @@ def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
     """A lake with these experiments on its first day; `more` is said of that day."""
     lake = Lake.open(str(root), query={})
     tables = day_of({SESSIONS: sessions_table(*rows)}, **more)
-    for derived in DERIVED.values():
-        tables.put(derived.table, derived.make(tables))
-        lake.replace(derived.table, NOON.date(), tables[derived.table], {})
+    for table, derived in DERIVED.items():
+        tables.put(table, derived.make(tables))
+        lake.replace(table, NOON.date(), tables[table], {})
     return lake
 
 

@@ -28,8 +28,8 @@ from sessions_pipeline.outputs.spending import (
     JudgeReading,
     JudgeReadings,
     Row,
-    Spent,
-    spent_by,
+    Totals,
+    totals_by,
     with_judges,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
@@ -470,11 +470,11 @@ def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp
     assert by_sql() == by_python()
     assert sum(is_measured for *_, is_measured in by_python()) == 5
     daily = lake.read_days(DAILY, days).to_pylist()
-    spent = Spent.of(daily, judge_rows(lake, days))
-    assert (spent.measured, spent.not_measured) == (5, len(by_python()) - 5)
-    assert spent.judges == sum(judges for _, _, judges, *_ in by_python() if judges is not None)
-    by_dataset = spent_by(daily, judge_rows(lake, days), lambda row: row["reference_dataset_id"])
-    assert sum(one.whole or 0 for one in by_dataset.values()) == spent.whole
+    totals = Totals.of(daily, judge_rows(lake, days))
+    assert (totals.judges_measured, totals.judges_not_measured) == (5, len(by_python()) - 5)
+    assert totals.judge_cost == sum(judges for _, _, judges, *_ in by_python() if judges is not None)
+    by_dataset = totals_by(daily, judge_rows(lake, days), lambda row: row["reference_dataset_id"])
+    assert sum(one.whole_cost or 0 for one in by_dataset.values()) == totals.whole_cost
 
 
 def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_where_not(
@@ -494,15 +494,14 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
     assert (told["judge_cost"], told["judges_measured"]) == (None, 0)
     assert told["judges_not_measured"] == told["experiments"] > 5
     measured(pipeline)
-    spent = Spent.of([], judge_rows(lake_at(tmp_path), days))
-    assert (
-        f"\nJudges, exactly: {exact(spent.judges)} US dollars; of {told['experiments'] - 5} experiments not counted\n"
-        in (summary())
+    cost = Totals.of([], judge_rows(lake_at(tmp_path), days)).judge_cost
+    assert f"\nJudges, exactly: {exact(cost)} US dollars; of {told['experiments'] - 5} experiments not counted\n" in (
+        summary()
     )
     assert "judge calls" not in summary()
     told = json.loads(summary(as_json=True))
-    assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(spent.judges), 5, 0)
-    assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == spent.judges
+    assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(cost), 5, 0)
+    assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == cost
     assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
     # A cost that was asked for and is unknown is not counted, either.
     lake = Lake.open(str(tmp_path), query={})

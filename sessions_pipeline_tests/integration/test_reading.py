@@ -76,9 +76,9 @@ def fill(root: Path) -> None:
         lake.replace(RAW_SESSIONS, day, RAW_SESSIONS.schema.empty_table(), {})
         lake.replace(REJECTED_SESSIONS, day, REJECTED_SESSIONS.schema.empty_table(), {})
         lake.replace(SESSIONS, day, tables[SESSIONS], {})
-        for derived in DERIVED.values():
-            tables.put(derived.table, derived.make(tables))
-            lake.replace(derived.table, day, tables[derived.table], {})
+        for table, derived in DERIVED.items():
+            tables.put(table, derived.make(tables))
+            lake.replace(table, day, tables[table], {})
         if number is not None and number > 6:  # judges of the first week were never measured
             judged = [
                 {name: row[name] for name in ("id", "tenant_id", "reference_dataset_id")}

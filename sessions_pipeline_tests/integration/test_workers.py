@@ -84,6 +84,16 @@ def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
         list(crew.each(die, range(9)))
 
 
+def test_a_lake_that_workers_cannot_open_is_one_error_that_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lake = Lake.open(str(tmp_path), query={})
+    lake.write_file("_lake.json", b'{"layout": 99, "query": {}}')
+    with workers_for(2, lake, str(tmp_path), {}) as crew, pytest.raises(LakeError, match="layout 99"):
+        list(crew.each(double, range(9)))
+    assert capfd.readouterr().err == ""
+
+
 def test_work_is_done_in_this_process_or_in_others(crew: Workers, request: pytest.FixtureRequest) -> None:
     is_here = set(crew.each(who, range(4))) == {os.getpid()}
     assert is_here is (request.node.callspec.params["crew"] == 0)

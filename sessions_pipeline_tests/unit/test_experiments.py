@@ -27,7 +27,7 @@ def experiment_summary(sessions: pa.Table, feedback: pa.Table) -> pa.Table:
     return derive(EXPERIMENT_SUMMARY, {SESSIONS: sessions, SESSION_FEEDBACK: feedback})
 
 
-def feedback_of(stats: str) -> list[dict[str, Any]]:
+def feedback_of(stats: str | None) -> list[dict[str, Any]]:
     return session_feedback(sessions_table(session(1, feedback_stats=stats))).to_pylist()
 
 
@@ -77,9 +77,12 @@ def test_the_statistics_of_the_official_clients_type_are_read() -> None:
     )
 
 
-@pytest.mark.parametrize("stats", ["null", "{}", "[]", "7", '"text"', "not json", "", "{", '{"a": {"n": 1}'])
-def test_what_is_no_object_of_statistics_has_no_rows(stats: str) -> None:
+@pytest.mark.parametrize("stats", [None, "{}"])
+def test_a_session_without_statistics_has_no_rows(stats: str | None) -> None:
     assert feedback_of(stats) == []
+    odd = session(2, feedback_stats='{"k": 7}')
+    rows = session_feedback(sessions_table(session(1, feedback_stats=stats), odd)).to_pylist()
+    assert [row["session_id"] for row in rows] == [uuid(2)]
 
 
 @pytest.mark.parametrize("stat", ["null", "[]", "7", '"text"', "{}", '{"n": null}', '{"other": 1}'])
@@ -218,12 +221,7 @@ def test_cost_per_run_equals_exact_fractions(units: int, runs: int) -> None:
     ("progress", "share"),
     [
         ('{"expected_run_count": 4, "run_progress": 0.5, "evaluator_progress": {}}', 0.5),
-        ('{"run_progress": 1}', 1.0),
-        ('{"run_progress": null}', None),
-        ('{"run_progress": "1"}', None),
-        ("{}", None),
-        ("null", None),
-        ("[]", None),
+        ('{"run_progress": 1, "more": [{}]}', 1.0),
         (None, None),
     ],
 )

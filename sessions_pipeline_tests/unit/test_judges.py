@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings, Spent, load_readings, with_judges
+from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings, Totals, load_readings, with_judges
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, YOUNG, Due, due, merge_judges
 from sessions_pipeline_tests.builders import (
@@ -20,6 +20,7 @@ from sessions_pipeline_tests.builders import (
     table_of,
     uuid,
 )
+from sessions_pipeline_tests.builders_report import daily
 
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
@@ -129,11 +130,11 @@ def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -
         owner = {"tenant_id": TENANT, "id": uuid(1)}
         [row] = with_judges([{**owner, "total_cost": own}], [{**owner, "total_cost": judges}])
         assert (row["total_cost"], row["judge_cost"], row["whole_cost"]) == (own, judges, whole)
-    spent = Spent.of([{"total_cost": one, "session_count": 4}], [{"total_cost": two}, {"total_cost": None}])
-    assert spent == (one, two, 2, 1, 2)
-    assert spent.whole == Decimal("3.000000000000000001")
-    assert Spent.of([], []) == (None, None, 0, 0, 0)
-    assert Spent.of([], []).whole is None
+    totals = Totals.of([daily(NOON.date(), 1, str(one), session_count=4)], [{"total_cost": two}, {"total_cost": None}])
+    assert (totals.cost, totals.judge_cost, totals.whole_cost) == (one, two, Decimal("3.000000000000000001"))
+    assert (totals.sessions, totals.judges_measured, totals.judges_unknown, totals.unjudged) == (4, 2, 1, 3)
+    nothing = Totals.of([], [])
+    assert (nothing.cost, nothing.judge_cost, nothing.whole_cost, nothing.unjudged) == (None, None, None, 0)
 
 
 def test_a_reading_is_kept_to_the_last_digit_and_what_is_broken_is_no_reading() -> None:

@@ -82,7 +82,7 @@ def test_a_refresh_that_learns_nothing_rewrites_no_table_and_notes_when_the_day_
     assert (result.written, result.learned) == ({}, False)
     assert day.versions() == before
     noted = json.loads(day.lake.read_file("_readings/start_date=2025-03-03.json"))
-    assert [(one["fetched_at"], one["received"]) for one in noted] == [((READ + HOUR).isoformat(), 1)]
+    assert [(datetime.fromisoformat(one["fetched_at"]), one["received"]) for one in noted] == [(READ + HOUR, 1)]
     assert day.check("recent_days_are_fresh", READ + 4 * HOUR).passed
     assert not day.check("recent_days_are_fresh", READ + 4 * HOUR + timedelta(seconds=1)).passed
 

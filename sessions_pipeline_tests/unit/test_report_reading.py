@@ -1,12 +1,12 @@
 """What the report reads of a lake, whole or not, and how it says what it could not read."""
 
-import dataclasses
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.lake.lake import Lake
@@ -133,8 +133,8 @@ def test_the_latest_days_begin_with_the_first_that_was_read(lake: Lake) -> None:
 
 def test_days_on_which_a_workspace_was_not_read_are_said(lake: Lake) -> None:
     nobodys, both = (
-        dataclasses.replace(NOTE, workspaces=()),
-        dataclasses.replace(NOTE, workspaces=(TENANT, OTHER_TENANT)),
+        structs.replace(NOTE, workspaces=()),
+        structs.replace(NOTE, workspaces=(TENANT, OTHER_TENANT)),
     )
     lake.write_file(f"_readings/start_date={FIRST}.json", dump_readings([nobodys]).encode())
     assert "workspaces" not in told(read_report_data(lake, FIRST, LAST))

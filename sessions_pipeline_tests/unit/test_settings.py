@@ -126,6 +126,12 @@ def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_pa
         Settings.load()
 
 
+def test_readings_kept_from_before_any_calendar_are_refused_before_a_request() -> None:
+    os.environ["SESSIONS_PIPELINE_KEEP_READINGS_DAYS"] = "99999999"
+    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_KEEP_READINGS_DAYS: should be less than or equal to"):
+        Settings.load()
+
+
 @each
 def test_a_query_is_written_as_the_docs_say(snippet: Snippet, folder: Path) -> None:
     (folder / ".env").write_text(f"SESSIONS_PIPELINE_QUERY={snippet.text}\n")

@@ -91,19 +91,19 @@ def _days(data: ReportData) -> Iterator[Caveat]:
 
 
 def _judges(data: ReportData) -> Iterator[Caveat]:
-    spent, night = data.spent, data.judge_readings
+    now, night = data.now, data.judge_readings
     readings = night.readings.values()
     reasons = [f"{workspace} ({problem})" for workspace, problem in night.problems.items()]
     skipped = sum((Counter(reading.skipped) for reading in readings), Counter[str]())
     reasons += [f"{plural(count, 'experiment')} of all days ({reason})" for reason, count in skipped.items()]
     why = f" Left out at the last try: {'; '.join(map(visible, reasons))}." if reasons else ""
-    if not spent.measured:
+    if not now.judges_measured:
         text = (
             "Evaluators trace theirs to a project of their own; the job measure_judge_costs has measured none of them."
         )
         yield Caveat("judges", "Judge calls are not counted", text + why)
-    elif uncounted := spent.not_measured + spent.unknown:
-        headline = f"Judges of {uncounted:,d} of {plural(spent.experiments, 'experiment')} not counted"
+    elif now.unjudged:
+        headline = f"Judges of {now.unjudged:,d} of {plural(now.sessions, 'experiment')} not counted"
         yield Caveat("judges", headline, f"What they cost is not known, so the true cost is higher.{why}")
     if any((reading.unattributed_cost or 0) < 0 for reading in readings):
         text = "More is claimed by experiments than their project has spent: something is counted twice, or wrongly."

@@ -17,7 +17,6 @@ from sessions_pipeline.outputs.spending import (
     Period,
     Row,
     Spending,
-    Spent,
     Totals,
     biggest_movers,
     by_key,
@@ -161,10 +160,10 @@ class ReportData:
         """What was spent on everything."""
         return Spending.of(None, "", self.daily, self.period)
 
-    @property
+    @cached_property
     def now(self) -> Totals:
-        """The sums of the period."""
-        return self.whole.now
+        """The sums of the period, with what judges have spent."""
+        return Totals.of(self.rows, self.judges)
 
     @cached_property
     def undated(self) -> Totals:
@@ -191,11 +190,6 @@ class ReportData:
     def datasets(self) -> list[Spending]:
         """The same, the most expensive first."""
         return sorted(self.movers, key=expensive)
-
-    @cached_property
-    def spent(self) -> Spent:
-        """What experiments and their judges cost."""
-        return Spent.of(self.rows, self.judges)
 
     @property
     def unit(self) -> str:

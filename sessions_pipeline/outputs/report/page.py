@@ -14,7 +14,7 @@ from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, Spent, by_key, spent_by, with_judges
+from sessions_pipeline.outputs.spending import Row, Spending, Totals, by_key, totals_by, with_judges
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline.tables.aggregate import total
@@ -86,7 +86,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "range_before": formatting.days(data.days_before[0], data.days_before[-1]),
         "empty": not (data.rows or data.experiments or data.days_read.intersection(data.days)),
         "caveats": caveats(data),
-        "judges_note": "without judges" if data.spent.measured else "judge calls not counted",
+        "judges_note": "without judges" if data.now.judges_measured else "judge calls not counted",
         "rises": [one for one in data.movers if (one.difference or 0) > 0][:MOVERS],
         "falls": [one for one in data.movers if (one.difference or 0) < 0][:MOVERS],
         "ranks": {one.key: place for place, one in enumerate(data.datasets)},
@@ -106,11 +106,11 @@ def _content(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _judged(data: ReportData) -> list[tuple[Spending, Spent]]:
+def _judged(data: ReportData) -> list[tuple[Spending, Totals]]:
     """Datasets with what they and their judges cost, what is the most expensive as a whole first."""
-    spent = spent_by(data.rows, data.judges, lambda row: row["reference_dataset_id"])
+    spent = totals_by(data.rows, data.judges, lambda row: row["reference_dataset_id"])
     found = [(one, spent[one.key]) for one in data.datasets if one.key in spent]
-    return sorted(found, key=lambda one: -(one[1].whole or 0))
+    return sorted(found, key=lambda one: -(one[1].whole_cost or 0))
 
 
 def _embedded(data: ReportData) -> str:
