@@ -79,12 +79,11 @@ class WindowReader:
 
         fruitless: rounds in a row that proved nothing.
         joined_at: where the last page that joined begins; a group without a known place is read from there on. Until
-            one has joined, such a group may lie anywhere, so a page further up is wanted.
+            one has joined (-1), such a group may lie anywhere, so a page further up is wanted.
         late_until: the highest offset at which a page began too late. Pages on the way back down to it bring nothing
             new, which is no sign of trouble.
         """
-        fruitless, late_until = 0, 0
-        joined_at: int | None = None
+        fruitless, joined_at, late_until = 0, -1, 0
         while True:
             joins = piece.begins_before(frontier)
             joined_at = piece.offset if joins else joined_at
@@ -100,7 +99,7 @@ class WindowReader:
                         f"{TRIES} pages in a row around offset {piece.offset} brought nothing new: the server ignores "
                         "`offset`, repeats a page, or its list changes faster than it can be read; nothing was replaced"
                     )
-            if piece.first is None and not piece.is_empty and joined_at is not None:
+            if piece.first is None and not piece.is_empty and joined_at >= 0:
                 piece = yield from self._settle(joined_at, frontier)
             elif not joins:
                 late_until = max(late_until, piece.offset)
