@@ -78,8 +78,7 @@ class WindowReader:
         One round for each page, as the module's docstring tells; remembered from round to round are:
 
         fruitless: rounds in a row that proved nothing.
-        joined_at: where the last page that joined begins; a group without a known place is read from there on. Until
-            one has joined (-1), such a group may lie anywhere, so a page further up is wanted.
+        joined_at: where the last page that joined begins (-1: none has); a group without a place is read from there.
         late_until: the highest offset at which a page began too late. Pages on the way back down to it bring nothing
             new, which is no sign of trouble.
         """
@@ -148,7 +147,8 @@ class WindowReader:
         self._page = page.records
         if count:
             self._inside = max(self._inside, offset + count - 1)
-            if offset == 0 and all(record.undated for record in page.records):
+            none_is_dated = all(record.start_us is None for record in page.records)
+            if offset == 0 and none_is_dated and any(record.undated for record in page.records):
                 self._undated_key = UNDATED_FIRST
         return Piece.of(page.records, offset, undated_key=self._undated_key)
 
