@@ -14,14 +14,11 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables.readings import Reading, asked_for, foreign_rows, gone_since, record_keys
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
-from sessions_pipeline.tables.retention import STATS, Version, stats_of, superseded
+from sessions_pipeline.tables.retention import STATS, USED, Version, stats_of, superseded
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import SCHEMA, Validator
-
-# What tells a session that was used from one that retention has emptied.
-TOKENS, COSTS = ("total_tokens", "prompt_tokens", "completion_tokens"), ("total_cost", "prompt_cost", "completion_cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ def _versions(
 ) -> dict[int, list[Version]]:
     """The versions of sessions with several rows, oldest first, by their newest row."""
     wanted = {row for rows in several for row in rows}
-    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *TOKENS, *COSTS) if wanted else ()
+    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED) if wanted else ()
     said = {row: values for row, *values in columns if row in wanted}
 
     def version(row: int) -> Version:

@@ -12,14 +12,11 @@ from typing import NamedTuple
 # How long the API keeps traces, by the session's tier; an unknown tier counts as the shorter.
 LONGLIVED = timedelta(days=400)
 SHORTLIVED = timedelta(days=14)
+USED = ("total_tokens", "prompt_tokens", "completion_tokens", "total_cost", "prompt_cost", "completion_cost")
+"""What shows that a session had runs, where they are not counted."""
 STATS = (
     "run_count",
-    "total_tokens",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_cost",
-    "prompt_cost",
-    "completion_cost",
+    *USED,
     "latency_p50",
     "latency_p99",
     "first_token_p50",
