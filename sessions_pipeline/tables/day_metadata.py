@@ -27,11 +27,14 @@ AS_OF, ATTRIBUTES, IS_DAY_OVER, SHRUNK, DRIFT, FACTS = "as_of", "attributes", "i
 
 def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
     """What a file follows from, beside the raw sessions: a time that it is as of, and keys that it is summed by."""
-    made = DERIVED.get(table)
     return {
         **({AS_OF: as_of.isoformat()} if as_of else {}),
-        **({ATTRIBUTES: json.dumps(attributes)} if made and made.by_attributes else {}),
+        **({ATTRIBUTES: json.dumps(attributes)} if _is_by_attributes(table) else {}),
     }
+
+
+def _is_by_attributes(table: Table) -> bool:
+    return table in DERIVED and DERIVED[table].by_attributes
 
 
 def found(table: Table, told: History) -> dict[str, str]:
@@ -60,7 +63,7 @@ def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[st
     elif table is REJECTED_SESSIONS:
         of_kind = _of_rejected(told)
     # Of daily_cost_by_attribute it would be the day's cost once for each attribute.
-    has_cost = "total_cost" in rows.schema.names and ATTRIBUTES not in basis(table, None, ())
+    has_cost = "total_cost" in rows.schema.names and not _is_by_attributes(table)
     cost = money(known_sum(rows.table("total_cost").column(0))) if has_cost else {}
     head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
     sample = [{name: _short(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
