@@ -92,7 +92,12 @@ class Pipeline:
 
     def warner(self, log: logging.Logger) -> Callable[[str], object]:
         """What says a warning in Dagster's log, and to `on_warning`."""
-        return lambda text: [told(text) for told in (log.warning, self.on_warning)]
+
+        def warn(text: str) -> None:
+            log.warning(text)
+            self.on_warning(text)
+
+        return warn
 
     def open_lake(self, *, read_only: bool = False) -> Lake:
         """The lake under the data root.

@@ -57,8 +57,8 @@ class DayTables:
 
     `load` gives a table's rows and file metadata, or None where the day has no such table; it is asked once for each.
     `now` is the time of the run; `attributes` are the keys of `extra.metadata` that costs are summed by; `last_read` is
-    the latest reading of each workspace, the very latest last. `open_workspaces` are those that
-    were last read before the day had ended.
+    the latest reading of each workspace, the very latest last; `open_workspaces` are those that were last read before
+    the day had ended.
     """
 
     day: date | None
