@@ -53,22 +53,22 @@ class WindowReader:
         self._in_flight = in_flight
         self._inside = -1  # the highest offset known to exist
         self._beyond: int | None = None  # one that was past the end
-        self._undated_key = UNDATED_LAST  # where sessions without a start time are sorted
+        self._undated_key = UNDATED_FIRST  # where sessions without a start time are sorted, unless a dated one leads
         self._page: Sequence[Record] = ()  # the last one
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0  # how many were as long as that
 
     def read(self) -> Generator[Ask, Page, None]:
         """Undated sessions that sort first, then the window, then undated sessions that sort last."""
-        front = yield from self._ask(0)
-        undated_first = front.first == UNDATED_FIRST
-        if undated_first:
-            yield from self._cover(front, UNDATED_FIRST, floor=UNDATED_FIRST)
-        start = front
+        start = front = yield from self._ask(0)
+        # Where nothing on the first page has a place, only what follows tells where undated sessions are sorted.
+        may_be_undated = front.first in (None, UNDATED_FIRST)
+        if may_be_undated and (yield from self._cover(front, UNDATED_FIRST, floor=UNDATED_FIRST)) == LIST_END:
+            return
         if not front.is_empty and (front.last is None or front.last >= self._end_us):
             start = yield from self._ask((yield from self._last_offset_from(self._end_us, 0)))
         frontier = yield from self._cover(start, self._end_us - 1, floor=self.start_us)
-        if frontier > LIST_END and not undated_first:
+        if frontier > LIST_END and self._undated_key == UNDATED_LAST:
             last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, max(self._inside, 0))))
             yield from self._cover(last, UNDATED_LAST, floor=UNDATED_LAST)
 
@@ -145,12 +145,14 @@ class WindowReader:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
         self._page = page.records
-        if count:
-            self._inside = max(self._inside, offset + count - 1)
-            none_is_dated = all(record.start_us is None for record in page.records)
-            if offset == 0 and none_is_dated and any(record.undated for record in page.records):
-                self._undated_key = UNDATED_FIRST
-        return Piece.of(page.records, offset, undated_key=self._undated_key)
+        self._inside = max(self._inside, offset + count - 1 if count else -1)
+        return self._placed(page.records, offset)
+
+    def _placed(self, records: Sequence[Record], offset: int, *, is_end: bool = False) -> Piece:
+        piece = Piece.of(records, offset, undated_key=self._undated_key, is_end=is_end)
+        if offset == 0 and piece.first is not None and piece.first < UNDATED_FIRST:
+            self._undated_key = UNDATED_LAST
+        return piece
 
     def _may_be_last(self, piece: Piece) -> bool:
         return piece.end - piece.offset < self._full or not self._knows_full
@@ -212,9 +214,7 @@ class WindowReader:
             passed = piece.last is not None and piece.last < frontier
             may_be_end = self._may_be_last(piece) or not is_new
             if passed or (may_be_end and (yield from self._is_nothing_behind(piece))):
-                records = tuple(joined.values())
-                whole = Piece.of(records, start, undated_key=self._undated_key, is_end=not passed)
-                return whole, list(joined)
+                return self._placed(tuple(joined.values()), start, is_end=not passed), list(joined)
             if not is_new:
                 return None
             last = names[-1]
