@@ -150,6 +150,14 @@ def latest_run(record: Record) -> datetime | None:
         return None
 
 
+def newest(held: Record, received: Record) -> Record:
+    """The newer of two readings of one session: by its latest run, else the later received."""
+    if held.payload == received.payload:
+        return held
+    never = datetime.min.replace(tzinfo=UTC)
+    return held if (latest_run(held) or never) > (latest_run(received) or never) else received
+
+
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
     """Undated records before the first dated one sort first, after it last; where none is dated, `undated_key`."""
     keys = [record.start_us for record in records]
