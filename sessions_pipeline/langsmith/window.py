@@ -160,19 +160,19 @@ class WindowReader:
     def _is_nothing_behind(self, piece: Piece) -> Generator[Ask, Page, bool]:
         """Whether an empty page follows the last one.
 
-        While sessions are being added, its own last records are found behind it: then further on by twice as much.
+        While sessions are being added, its own last records do; then it follows those, or a short page holds them alone.
         """
         end, names = piece.end, [identity(record) for record in self._page]
-        while not piece.is_empty:
-            behind = yield Ask(1, include_stats=False, offset=end)
-            if not behind.records:
-                break
-            name = identity(behind.records[0])
-            if name not in names or end - piece.end > self._limit:
+        while not piece.is_empty and (behind := (yield Ask(1, include_stats=False, offset=end))).records:
+            if identity(behind.records[0]) not in names:
                 self._full, self._full_pages = piece.end - piece.offset, 1  # the server's cap has sunk
                 return False
-            end = piece.end + 2 * (end - piece.offset - names.index(name))
-        if end == piece.end and not piece.is_empty:
+            if end > piece.end:
+                behind = yield Ask(self._limit, include_stats=False, offset=piece.end)
+                moved = [identity(record) for record in behind.records]
+                return len(moved) < self._full and moved == names[-len(moved) :]
+            end += len(names) - names.index(identity(behind.records[0]))
+        if not piece.is_empty:
             # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end.
             last = yield Ask(1, include_stats=False, offset=end - 1)
             if not last.records or identity(last.records[0]) not in names:

@@ -320,6 +320,23 @@ def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(pa
     assert set(sessions) <= {name for names in found.values() for name in names}
 
 
+@pytest.mark.parametrize("cap", [1, 3])
+def test_a_session_that_is_added_behind_a_capped_page_does_not_hide_the_next_one(cap: int) -> None:
+    """What is found behind the page is its own last record; the one that the cap left out comes after it."""
+    sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(cap + 1)}
+    server = SimulatedServer(dict(sessions), cap=cap)
+    answer = server.answer
+
+    def growing(ask: Ask) -> Page:
+        if len(server.requests) == 1:
+            server.sessions["new"] = START + 2 * DAY
+        return answer(ask)
+
+    server.answer = growing  # type: ignore[method-assign]
+    found = by_day(read(server, 100, eager=False))
+    assert set(sessions) <= {name for names in found.values() for name in names}
+
+
 def test_a_short_page_whose_last_record_stays_and_an_empty_one_behind_it_are_the_end() -> None:
     server = SimulatedServer({f"s{i:03}": START + 5 + i for i in range(30)})
     read(server, 100)
