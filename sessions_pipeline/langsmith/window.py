@@ -160,7 +160,7 @@ class WindowReader:
     def _is_nothing_behind(self, piece: Piece) -> Generator[Ask, Page, bool]:
         """Whether an empty page follows the last one.
 
-        While sessions are being added, its own last records do; then it follows those, or a short page holds them alone.
+        While sessions are being added, its own last records do; then it follows those, or a short page holds only them.
         """
         end, names = piece.end, [identity(record) for record in self._page]
         while not piece.is_empty and (behind := (yield Ask(1, include_stats=False, offset=end))).records:
