@@ -55,6 +55,11 @@ class Page(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
     @property
+    def names(self) -> list[str]:
+        """Which sessions the records are: see `identity`."""
+        return [identity(record) for record in self.records]
+
+    @property
     def total(self) -> int | None:
         """The list's length."""
         total = self.headers.get("x-pagination-total", "")

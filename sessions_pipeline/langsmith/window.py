@@ -20,7 +20,7 @@ from collections.abc import Generator, Sequence
 from math import ceil
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece
 from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
@@ -54,7 +54,7 @@ class WindowReader:
         self._inside = -1  # the highest offset known to exist
         self._beyond: int | None = None  # one that was past the end
         self._undated_key = UNDATED_FIRST  # where sessions without a start time are sorted, unless a dated one leads
-        self._page: Sequence[Record] = ()  # the last one
+        self._page = Page(())  # the last one
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0  # how many were as long as that
 
@@ -139,12 +139,11 @@ class WindowReader:
         return offset, tuple(Ask(self._limit, offset=self._step * number) for number in numbers)
 
     def _ask(self, offset: int, ahead: tuple[Ask, ...] = ()) -> Generator[Ask, Page, Piece]:
-        page = yield Ask(self._limit, offset=offset, ahead=ahead)
+        self._page = page = yield Ask(self._limit, offset=offset, ahead=ahead)
         count = len(page.records)
         if count > self._full:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
-        self._page = page.records
         self._inside = max(self._inside, offset + count - 1 if count else -1)
         return self._placed(page.records, offset)
 
@@ -160,22 +159,23 @@ class WindowReader:
     def _is_nothing_behind(self, piece: Piece) -> Generator[Ask, Page, bool]:
         """Whether an empty page follows the last one.
 
-        While sessions are being added, its own last records do; then it follows those, or a short page holds only them.
+        While sessions are being added, its own last records are found behind it: then further on by twice as much.
         """
-        end, names = piece.end, [identity(record) for record in self._page]
+        end, names = piece.end, self._page.names
         while not piece.is_empty and (behind := (yield Ask(1, include_stats=False, offset=end))).records:
-            if identity(behind.records[0]) not in names:
+            if behind.names[0] not in names or end - piece.end > self._limit:
                 self._full, self._full_pages = piece.end - piece.offset, 1  # the server's cap has sunk
                 return False
-            if end > piece.end:
-                behind = yield Ask(self._limit, include_stats=False, offset=piece.end)
-                moved = [identity(record) for record in behind.records]
-                return len(moved) < self._full and moved == names[-len(moved) :]
-            end += len(names) - names.index(identity(behind.records[0]))
-        if not piece.is_empty:
+            end = piece.end + 2 * (end - piece.offset - names.index(behind.names[0]))
+        if end > piece.end:
+            # Between the two must be those records alone, on a page with room for what a cap may have left out.
+            moved = (yield Ask(self._limit, include_stats=False, offset=piece.end)).names
+            if len(moved) >= self._full or moved != names[-len(moved) :]:
+                return False
+        elif not piece.is_empty:
             # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end.
             last = yield Ask(1, include_stats=False, offset=end - 1)
-            if not last.records or identity(last.records[0]) not in names:
+            if not set(last.names) & set(names):
                 return False
         if self._inside >= end:
             # An empty page before records that are there is not the end.
@@ -206,11 +206,11 @@ class WindowReader:
         while True:
             piece = yield from self._ask(offset)
             # A record that is in the page twice counts twice: offsets are of records, not of sessions.
-            names = [identity(record) for record in self._page]
+            names = self._page.names
             if last and len(names) > 1 and names[0] != last:
                 return None
             is_new = not joined.keys() >= set(names)
-            joined |= zip(names, self._page, strict=True)
+            joined |= zip(names, self._page.records, strict=True)
             passed = piece.last is not None and piece.last < frontier
             may_be_end = self._may_be_last(piece) or not is_new
             if passed or (may_be_end and (yield from self._is_nothing_behind(piece))):
