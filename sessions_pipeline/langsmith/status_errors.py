@@ -24,10 +24,8 @@ def status_error(
     said = auth.clean(reasons)
     code = f"{status}: {said}" if said else str(status)
     kind: type[errors.ApiError] = errors.RefusedError
-    is_redirect = status < 400  # noqa: PLR2004 - where HTTP's client errors begin
-    says = (
-        _redirect(status, headers, auth) if is_redirect else f"refused the request ({code}); check LANGSMITH_ENDPOINT"
-    )
+    refused = f"refused the request ({code}); check LANGSMITH_ENDPOINT"
+    says = _redirect(status, headers, auth) if status < 400 else refused  # noqa: PLR2004 - where client errors begin
     match status:
         case 401 | 403 if not is_json:
             kind, advice = errors.FirewallError, "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
