@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Container, Iterator
 from datetime import date, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import stamina
 
 from sessions_pipeline.errors import ApiError, BadBodyError, CursorError, NotFoundError, PagingError
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.lists import active_since
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, Cursor, list_activity
@@ -279,6 +281,19 @@ def test_cursors_that_expire_at_once_are_one_line() -> None:
         with failing_in_one_line(CursorError, "its own cursor .* run it again"):
             listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
     assert len(sandbox.requests) < 12
+
+
+def test_a_listing_of_activity_whose_cursor_has_expired_begins_anew() -> None:
+    texts = some_records(30, last_run_start_time=NOW.isoformat())
+    with (
+        running_sandbox(texts=texts, now=NOW) as sandbox,
+        SessionsClient.from_settings(settings_for(sandbox.url, Path(), **V2)) as client,
+    ):
+        listed = partial(active_since, client, SessionsQuery(limit=10), workspace=None, since=NOW)
+        _, place = next(listed())
+        assert place.cursor
+        expire_cursors(sandbox, 410, (1,))
+        assert sum(len(found) for found, _ in listed(place=place)) == 30
 
 
 def test_sessions_deleted_while_version_2_pages_cost_no_other() -> None:
