@@ -32,6 +32,7 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.read import Key, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
+from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets
 
@@ -152,7 +153,7 @@ def refresh_periods(
         days = {day: found for day in period.days(changed) if day in versions and (found := load(day))}
         daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(found.rows, day) for day, found in days.items())])
         unread = set[date]().union(*unread_of_workspaces({day: lake.last_readings(day) for day in days}).values())
-        read = {day: of.metadata.get("is_day_over") == "true" and day not in unread for day, of in days.items()}
+        read = {day: was_over(of.rows, of.metadata) and day not in unread for day, of in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
         facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None

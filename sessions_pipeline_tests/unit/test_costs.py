@@ -274,6 +274,20 @@ def test_a_week_with_a_day_on_which_a_workspace_was_not_read_is_not_complete(tmp
     assert is_complete(TENANT, OTHER_TENANT) == [True]
 
 
+@pytest.mark.parametrize(("open_workspaces", "complete"), [((), [True, True]), ((OTHER_TENANT,), [False, False])])
+def test_files_of_another_program_say_by_their_rows_whether_a_week_is_complete(
+    tmp_path: Path, open_workspaces: tuple[str, ...], complete: list[bool]
+) -> None:
+    lake, days = Lake.open(str(tmp_path), query={}), week(MONDAY, 7)
+    sessions = sessions_table(experiment(1), experiment(2, tenant_id=OTHER_TENANT))
+    rows = daily_cost_by_reference_dataset(sessions, open_workspaces=frozenset(open_workspaces))
+    for day in days:
+        lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {})
+    load = partial(lake.load, DAILY_COST_BY_REFERENCE_DATASET)
+    refresh_periods(lake, PERIODS[0], lake.versions(DAILY_COST_BY_REFERENCE_DATASET, days), load)
+    assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist() == complete
+
+
 def test_days_of_other_weeks_do_not_count() -> None:
     sunday = MONDAY + timedelta(days=6)
     daily = daily_of((sunday, [experiment(1)]), (sunday + timedelta(days=1), [experiment(1)]))
