@@ -35,8 +35,11 @@ _PASSED_ON = re.compile(
     r"DAGSTER_HOME|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|AWS_\w+|(HTTPS?|ALL|NO)_PROXY|(https?|all|no)_proxy"
 )
 _OURS = re.compile(r"(SES\w*_PIP\w*|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)  # also where the prefix is misspelt
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|STORE|NOTIFY", re.IGNORECASE)
-_PASSWORD = re.compile(r"(?<=//)[^/@\s]+@")
+# A whole word of the name, or the end of one: MY_KEYBOARD holds no secret.
+_SECRET = re.compile(r"SECRET|PASSW|(KEY|TOKEN|STORE|NOTIFY)S?\d*(_|$)", re.IGNORECASE)
+# Their secrets may be short; what is short in another variable may be any word, such as "false".
+_SHORT = re.compile(r"LANG|AWS_", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?<=//)[^/\s]+@")
 
 
 def _split(value: object) -> object:
@@ -140,9 +143,9 @@ def without_secrets(text: str) -> str:
         found = _variables()
     except SettingError:
         found = dict(os.environ)
-    values = [value for name, value in found.items() if _SECRET.search(name)]
+    values = [(value, 4 if _SHORT.match(name) else 8) for name, value in found.items() if _SECRET.search(name)]
     # SESSIONS_PIPELINE_NOTIFY may hold several.
-    secrets = {part for value in values for part in (value, *re.split(r"[\s,]+", value)) if len(part) > 3}  # noqa: PLR2004
+    secrets = {one for value, least in values for one in (value, *re.split(r"[\s,]+", value)) if len(one) >= least}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return _PASSWORD.sub("***@", text)

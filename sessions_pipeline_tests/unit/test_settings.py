@@ -118,6 +118,54 @@ def test_no_secret_is_left_in_a_text_wherever_it_was_set(folder: Path) -> None:
     assert text == "*** *** http://***@proxy:80/x"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MY_KEYBOARD", "data/lake"),
+        ("TOKENIZERS_PARALLELISM", "disabled"),
+        ("KEYSTONE_NOTIFYING", "data/lake"),
+        ("SORT_KEY", "name"),
+        ("HAS_TOKEN", "false"),
+        ("SESSIONS_PIPELINE_NOTIFY", "slack"),
+        ("AWS_PROFILE", "production"),
+    ],
+)
+def test_a_value_that_is_no_secret_stays_readable(name: str, value: str) -> None:
+    os.environ[name] = value
+    assert without_secrets(f"write {value}://...") == f"write {value}://..."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, "abcd")
+            for name in ("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY", "langsmith_apikey", "AWS_SESSION_TOKEN")
+        ),
+        *(
+            (name, "hunter2hunter2")
+            for name in ("OPENAI_API_KEYS", "API_KEY2", "GITHUBTOKEN", "PGPASSWORD", "MY_SECRETS")
+        ),
+        ("AWS_SECRET_ACCESS_KEY", "a b,c/d=="),
+        ("SESSIONS_PIPELINE_RATE_STORE", "redis://host"),
+        *(
+            ("SESSIONS_PIPELINE_NOTIFY", text)
+            for text in ("slack://a/b/c", "json://x, slack://a/b/c", "slack://a/b/c\tjson://x")
+        ),
+    ],
+)
+def test_a_secret_is_hidden_whatever_stands_around_it(name: str, value: str) -> None:
+    os.environ[name] = value
+    parts = [value, *(part.strip() for part in value.replace("\t", ",").split(",") if "://" in part)]
+    for part in parts:
+        assert without_secrets(f"bad:{part}!") == "bad:***!"
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hunter2@b", "@hunter2"])
+def test_a_password_in_an_address_is_hidden_whole(password: str) -> None:
+    assert without_secrets(f"no proxy at http://me:{password}@proxy:80") == "no proxy at http://***@proxy:80"
+
+
 def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_partitions() -> None:
     os.environ["SESSIONS_PIPELINE_START_DATE"] = "0001-01-01"
     with pytest.raises(
