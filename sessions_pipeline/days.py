@@ -10,6 +10,11 @@ DAY_US = 86_400_000_000
 _MICROSECOND = timedelta(microseconds=1)
 
 
+def now() -> datetime:
+    """The current time, UTC."""
+    return datetime.now(UTC)
+
+
 def microseconds(moment: datetime) -> int:
     """Microseconds since 1970-01-01T00:00Z, exact."""
     return (moment - EPOCH) // _MICROSECOND

@@ -16,8 +16,7 @@ from sessions_pipeline.errors import LakeConflictError, LakeError, SumOverflowEr
 from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
-from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, SESSIONS, TABLES, CheckResult, DayTables, Table
-from sessions_pipeline.tables import day_metadata as describe
+from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.history import History
 from sessions_pipeline.tables.merge import Merged, merge
@@ -33,7 +32,7 @@ from sessions_pipeline.tables.table import ALL, Reads, needed
 from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline.validation.rows import PLAIN, Rows
 
-# A handful of broken records among few is no sign of a broken API: so many it takes.
+# A handful of broken records among few is no sign of a broken API: it takes this many.
 LEAST_REJECTED = 20
 
 
@@ -55,12 +54,11 @@ class DayTask:
 class DayResult:
     """What came of a day: the files written, and what is worth knowing of each, by the table's name.
 
-    `sessions` is how many it has; `learned` whether the reading brought anything new; `exceeded` says why nothing was
-    written, where too many of its records are rejected.
+    `learned` is whether the reading brought anything new; `exceeded` says why nothing was written, where too many of
+    its records are rejected.
     """
 
     day: Day
-    sessions: int
     written: Mapping[str, Written]
     metadata: Mapping[str, Mapping[str, Any]]
     exceeded: str | None
@@ -91,26 +89,25 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
 
     merged = merge(rows, readings, map(_unpacked, task.fetched), base=task.base, version=version)
     wanted = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
-    known: dict[str, Mapping[str, Any]] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **describe.of_readings(merged)}}
+    known: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.of_readings(merged)}}
     if task.fetched and not merged.learned:
         known |= {table.name: facts for table in wanted if (facts := _kept_facts(lake, table, task.day, commit, rules))}
         wanted = [table for table in wanted if table.name not in known]
     if not merged.learned and not wanted:
         _note_readings(lake, task.day, merged)
-        sessions = known.get(SESSIONS.name, known[RAW_SESSIONS.name])["rows"]
-        return DayResult(task.day, sessions, {}, known, None, learned=False)
+        return DayResult(task.day, {}, known, None, learned=False)
 
     day = task.day if isinstance(task.day, date) else None
     made = DerivedDay(day, merged, rules, may_forget=bool(task.fetched))
     if reason := _exceeded(task, made.told, rules):
-        return DayResult(task.day, made.told.sessions.num_rows, {}, {}, reason, merged.learned)
+        return DayResult(task.day, {}, {}, reason, merged.learned)
     written = dict[str, Written]()
     files, overflows = dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
         if merged.learned:
             commit += 1
             raw, metadata = made.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
-            known[RAW_SESSIONS.name] = describe.of_table(RAW_SESSIONS, raw, made.told, merged)
+            known[RAW_SESSIONS.name] = day_metadata.of_table(RAW_SESSIONS, raw, made.told, merged)
             written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
         for table in wanted:
             try:
@@ -118,15 +115,15 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {task.day}: {error}")
                 continue
-            known[table.name] = facts = describe.of_table(table, rows, made.told, merged)
-            metadata = {**made.metadata(table), describe.FACTS: json.dumps(facts)}
+            known[table.name] = facts = day_metadata.of_table(table, rows, made.told, merged)
+            metadata = {**made.metadata(table), day_metadata.FACTS: json.dumps(facts)}
             files[table.name] = replace_derived(table, rows, metadata, commit)
             made.forget(table)
         _note_readings(lake, task.day, merged)
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(task.day, made.told.sessions.num_rows, written, known, None, merged.learned)
+    return DayResult(task.day, written, known, None, merged.learned)
 
 
 def _unpacked(day: FetchedDay) -> FetchedDay:
@@ -173,10 +170,10 @@ def _kept_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -
         metadata = lake.metadata(table, day)
     except LakeError:
         return None
-    wanted = {COMMIT: str(commit), **describe.basis(table, rules.as_of, rules.attributes)}
-    if any(metadata.get(name) != wanted.get(name) for name in (COMMIT, describe.AS_OF, describe.ATTRIBUTES)):
+    wanted = {COMMIT: str(commit), **day_metadata.basis(table, rules.as_of, rules.attributes)}
+    if any(metadata.get(name) != wanted.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
         return None
-    facts: dict[str, Any] = json.loads(metadata.get(describe.FACTS, "{}"))
+    facts: dict[str, Any] = json.loads(metadata.get(day_metadata.FACTS, "{}"))
     return facts
 
 

@@ -68,6 +68,9 @@ def main() -> None:
 
 def _fail(message: str, status: int = 1) -> NoReturn:
     say(message)
+    # Ctrl-C amid code that is executed from a text, as libraries have it while they are loaded, makes Python end by the
+    # signal, although it was caught; unless another text is executed after it.
+    exec("")  # noqa: S102
     sys.exit(status)
 
 

@@ -60,13 +60,13 @@ def _fresh(settings: Settings) -> str:
 
 
 def _notify(settings: Settings) -> str:
-    from sessions_pipeline.outputs.notifications import VARIABLE, deliver
+    from sessions_pipeline.outputs.notifications import NOTIFY, deliver
 
     if not settings.notify:
-        raise SettingError(VARIABLE, "not set; set it to Apprise addresses, such as slack://..., separated by commas")
+        raise SettingError(NOTIFY, "not set; set it to Apprise addresses, such as slack://..., separated by commas")
     took, failed = deliver(settings, "a test", "Notifications arrive.", seconds=30)
     if failed:
-        raise SessionsPipelineError(f"not delivered by {', '.join(failed)}; check its address in {VARIABLE}")
+        raise SessionsPipelineError(f"not delivered by {', '.join(failed)}; check its address in {NOTIFY}")
     return f"ok    delivered by {', '.join(took)}"
 
 

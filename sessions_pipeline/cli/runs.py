@@ -145,7 +145,7 @@ def demo(days: int) -> None:
         Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{off}", "utf-8")
         shutil.copyfile(DEMO_BUDGETS, variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
-        # Judges of older experiments are asked for, too: this API keeps its traces for ever.
+        # Judges of older experiments are asked for, too: this API keeps its traces forever.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
     from sessions_pipeline.cli.summary import print_summary
 

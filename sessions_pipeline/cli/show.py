@@ -188,12 +188,12 @@ def budget(*, check: bool, as_json: bool) -> None:
     settings = load_settings()
     from sessions_pipeline.cli.summary import print_budgets
     from sessions_pipeline.lake.lake import Lake
-    from sessions_pipeline.outputs.budget_file import VARIABLE, load_budgets
+    from sessions_pipeline.outputs.budget_file import BUDGETS, load_budgets
     from sessions_pipeline.outputs.budgets import budget_statuses
 
     if not (budgets := load_budgets(settings)):
         lines = 'the lines [[budget]], name = "all experiments", limit = 400.00 and period = "month"'
-        raise SettingError(VARIABLE, f"is not set, or names no budget; set it to a TOML file with {lines}")
+        raise SettingError(BUDGETS, f"is not set, or names no budget; set it to a TOML file with {lines}")
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     statuses = budget_statuses(lake, budgets, datetime.now(UTC))
     print_budgets(statuses, as_json=as_json)

@@ -24,7 +24,7 @@ from sessions_pipeline.settings import Settings
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
-# Behind words of eight letters.
+# Lines go on behind their first word, of up to eight letters.
 INDENT = 9
 IN_JSON = (
     *("first", "last", "used", "share", "forecast", "state", "is_known"),

@@ -124,7 +124,7 @@ class S3Store:
 
 
 def open_bucket(root: str, *, retries: int = RETRIES) -> S3Store:
-    """The store at `s3://bucket/prefix`; a failed request is sent again so many times.
+    """The store at `s3://bucket/prefix`; a failed request is sent again this many times.
 
     Raises:
         LakeError: the address names no bucket, or one of AWS's variables is wrong; what may be secret is not repeated.

@@ -5,12 +5,13 @@ Path, parameters and bodies are the API version's; which version that is, is dec
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import count
 from typing import Self
 
 import stamina
 
+from sessions_pipeline.days import now
 from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError, TransientError
 from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, decide
 from sessions_pipeline.langsmith.auth import Auth
@@ -30,11 +31,6 @@ LONGEST_WAIT_SECONDS = 6.0
 
 # By default stamina prints each retry on standard output wherever structlog is installed.
 stamina.instrumentation.set_on_retry_hooks([])
-
-
-def now() -> datetime:
-    """The current time, UTC."""
-    return datetime.now(UTC)
 
 
 class SessionsClient:

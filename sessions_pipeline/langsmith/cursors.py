@@ -17,22 +17,14 @@ from itertools import combinations
 from operator import attrgetter
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.page import (
-    LIST_END,
-    UNDATED_FIRST,
-    UNDATED_LAST,
-    Ask,
-    Page,
-    Piece,
-    sort_keys,
-)
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, sort_keys
 from sessions_pipeline.langsmith.query import batches, is_uuid
 from sessions_pipeline.validation.records import Record
 
 # Pages in a row of one walk that bring nothing new.
-TRIES = 12
+MOST_IDLE = 12
 # Ten million sessions: more than any workspace has, so the list has no end.
-MOST_PAGES = 100_000
+MOST_WALKED = 100_000
 TOP = UNDATED_FIRST + 1
 
 
@@ -43,7 +35,7 @@ class Walk:
     the sessions that it saw, but for those that `forget` dropped; `begins` names the first session of each page.
     """
 
-    def __init__(self, ask: Ask, *, most_pages: int = MOST_PAGES) -> None:
+    def __init__(self, ask: Ask, *, most_pages: int = MOST_WALKED) -> None:
         """After `most_pages` pages the list counts as endless."""
         self.ask = ask
         self.lowest = TOP
@@ -79,7 +71,7 @@ class Walk:
         self._before = piece.first or TOP
         if not page.next_cursor:
             self.is_ended, self.lowest = True, LIST_END
-        elif self._idle > TRIES or self._pages > self._most_pages:
+        elif self._idle > MOST_IDLE or self._pages > self._most_pages:
             raise PagingError(
                 f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
                 f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
@@ -115,7 +107,7 @@ def _name(record: Record) -> str:
 
 
 # Pages of fewer records prove too little of each other.
-SMALLEST_PAGE = 10
+SMALLEST_CURSOR_PAGE = 10
 UNDATED = (UNDATED_FIRST, UNDATED_LAST)
 # Each further walk's pages, as a share of the first's: near to it for few requests, and of few common multiples.
 SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
@@ -128,7 +120,7 @@ class CursorReader:
     which everything in the window is proven, and was on pages with stats.
     """
 
-    def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int = MOST_PAGES) -> None:
+    def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int = MOST_WALKED) -> None:
         """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch.
 
         After `most_pages` pages a list counts as endless.
@@ -137,7 +129,7 @@ class CursorReader:
         self.frontier = TOP
         self._end_us = end_us
         self._most_pages = most_pages
-        self._main = Walk(Ask(max(page_size, SMALLEST_PAGE)), most_pages=most_pages)
+        self._main = Walk(Ask(max(page_size, SMALLEST_CURSOR_PAGE)), most_pages=most_pages)
         self._walks = [self._main]
         self._shares = iter(SHARES)
         self._full = 0  # the longest page so far: the server may give shorter ones than it is asked for

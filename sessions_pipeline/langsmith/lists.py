@@ -21,18 +21,18 @@ from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
+from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
 # 100,000 datasets, or sessions with runs since the last look: more than any workspace has, so the list has no end.
-MOST_PAGES = 1000
+MOST_LIST_PAGES = 1000
 # Readings that a list of datasets which keeps changing is given.
-TRIES = 5
+MOST_LISTINGS = 5
 # The cheapest of the stats, for the times of the latest runs. That these come with it is not documented.
 CHEAPEST_STATS = ("run_count",)
 # `stats_start_time` reaches this far back (source: the API's documentation of the parameter).
 REACH = timedelta(days=31)
-STATS = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
 
 
 def list_pages(
@@ -53,7 +53,7 @@ def list_pages(
     """
     before: Sequence[Record] = ()
     offset = query.offset
-    for _ in range(MOST_PAGES):
+    for _ in range(MOST_LIST_PAGES):
         asked = query.model_copy(update={"offset": offset})
         page = client.fetch(asked, workspace=workspace, cursor=cursor, endpoint=endpoint)
         if page.records and page.records == before:
@@ -63,7 +63,7 @@ def list_pages(
         offset, cursor = offset + len(page.records), page.next_cursor
         if cursor == "" or (cursor is None and (not page.records or page.total == offset)):
             return
-    raise PagingError(f"The API's list did not end after {MOST_PAGES} pages; nothing was replaced")
+    raise PagingError(f"The API's list did not end after {MOST_LIST_PAGES} pages; nothing was replaced")
 
 
 def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None) -> list[Record]:
@@ -78,14 +78,14 @@ def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequenc
         pages = [client.fetch(query, workspace=workspace, endpoint=DATASETS) for query in queries]
         return [record for page in pages for record in page.records]
     before: dict[str, Record] = {}
-    for _ in range(TRIES):
+    for _ in range(MOST_LISTINGS):
         pages = [page for _, page in list_pages(client, SessionsQuery(), workspace=workspace, endpoint=DATASETS)]
         found = {identity(record): record for page in pages for record in page.records}
         # A change between two answers may hide a dataset from both, but hardly the same one from two readings.
         if len(pages[0].records) == len(found) < SessionsQuery().limit or found.keys() == before.keys():
             return list(found.values())
         before = found
-    raise PagingError(f"The list of datasets kept changing during {TRIES} readings; nothing was replaced")
+    raise PagingError(f"The list of datasets kept changing during {MOST_LISTINGS} readings; nothing was replaced")
 
 
 class Activity(NamedTuple):
@@ -193,8 +193,8 @@ def read_usage(
         ApiError: a request failed for good.
     """
 
-    def stats_since(moment: datetime, ids: Sequence[str]) -> tuple[Record, ...]:
-        values = {"id": tuple(map(UUID, ids)), "include_stats": True, "stats_start_time": moment, "stats_select": STATS}
+    def stats_since(at: datetime, ids: Sequence[str]) -> tuple[Record, ...]:
+        values = {"id": tuple(map(UUID, ids)), "include_stats": True, "stats_start_time": at, "stats_select": MEASURES}
         found: dict[str, Record] = {}
         for _, page in list_pages(client, query.model_copy(update=values), workspace=workspace):
             found |= {name: record for record in page.records if (name := identity(record)) in ids}
@@ -217,18 +217,18 @@ def read_judges(
     experiment: str | None = None,
     since: datetime | None = None,
 ) -> Mapping[str, Any] | None:
-    """`STATS` and `tenant_id` of the project that evaluators trace to, as `sessions` has them; None: no such project.
+    """`MEASURES` and `tenant_id` of the project that evaluators trace to, typed as in `sessions`; None: there is none.
 
     Of all its runs, of those since a time, or of those that judged the experiments of a name.
 
     Raises:
         ApiError: no usable answer.
     """
-    values = {"name": project, "include_stats": True, "stats_select": STATS, "stats_start_time": since}
+    values = {"name": project, "include_stats": True, "stats_select": MEASURES, "stats_start_time": since}
     if experiment is not None:
         values["stats_filter"] = runs_that_judge(experiment)
     records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
-    columns = ["name", "reference_dataset_id", "tenant_id", *STATS]
+    columns = ["name", "reference_dataset_id", "tenant_id", *MEASURES]
     found = validate([record.payload for record in records]).sessions.select(columns).to_pylist()
     return next((row for row in found if row["name"] == project and row["reference_dataset_id"] is None), None)
 

@@ -46,8 +46,8 @@ class Ask(NamedTuple):
 class Page(NamedTuple):
     """An answer: the records in the API's order, without what is private.
 
-    `next_cursor` asks for the next page: it is empty at the list's end, and None in version 1, which has none. What the
-    `headers` say, in any case, is None where it is absent or can't be read.
+    `next_cursor` asks for the next page: it is empty at the list's end, and None in version 1, which has none. The
+    headers are in upper or lower case; what they say is None where it is absent or can't be read.
     """
 
     records: Sequence[Record]

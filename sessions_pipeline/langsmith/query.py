@@ -22,7 +22,7 @@ Parameters = list[tuple[str, str]]
 
 
 def batches(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Ids, so many at a time as one request may name."""
+    """Ids, as many at a time as one request may name."""
     return (tuple(ids[first : first + IDS_PER_REQUEST]) for first in range(0, len(ids), IDS_PER_REQUEST))
 
 

@@ -17,10 +17,10 @@ from uuid import UUID
 from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.errors import CursorError
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.cursors import CursorReader
+from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
+from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
 from sessions_pipeline.validation.rows import PART, Rows
 
@@ -28,7 +28,7 @@ from sessions_pipeline.validation.rows import PART, Rows
 MOST_WAITING = 4096
 # What is beyond these bytes of a day waits compressed: some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
-# Of a day's sessions so many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
+# Of a day's sessions this many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
 MOST_BYTES = 16 * 1024 * 1024
 PAGE, PACKED_AT_ONCE = 100, 2048
 Reader = WindowReader | CursorReader
@@ -218,12 +218,12 @@ class ApiSource:
 
     def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[FetchedDay]:
         # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.
-        opening = Ask(max(self.page_size, SMALLEST_PAGE))
+        opening = Ask(max(self.page_size, SMALLEST_CURSOR_PAGE))
         began, page, ended = self.client.clock(), self._fetch(opening), self.client.clock()
         opened = {opening: page}
         fetched_at = self._fetched_at(began, page.server_time, ended)
         assembler = DayAssembler(first, last, workspace=self.workspace, fetched_at=fetched_at)
-        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), self.page_size
+        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), opening.limit
         reader: Reader = (
             WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
             if page.next_cursor is None

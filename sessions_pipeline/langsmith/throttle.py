@@ -79,7 +79,7 @@ class Throttle:
         return self._deadline - self._clock()
 
     def end_within(self, seconds: float) -> None:
-        """Bring the deadline nearer: so many seconds from now, where it is later."""
+        """Bring the deadline nearer: this many seconds from now, where it is later."""
         with self._changed:
             end = self._clock() + seconds
             if end < self._deadline:

@@ -26,7 +26,7 @@ from sessions_pipeline.validation.records import Record
 # A page of fewer than 3 records has no interior, so it could prove nothing.
 SMALLEST_PAGE = 3
 # Pages in a row without progress before giving up. Steps back double each time, so 12 of them cross 200,000 sessions.
-TRIES = 12
+BARREN = 12
 # Readings of a group of equal start times that may disagree before giving up.
 SETTLE_TRIES = 5
 # The search's first strides quadruple: 1,000,000 sessions are crossed by 8 probes.
@@ -93,9 +93,9 @@ class WindowReader:
                     return frontier
             elif not joins or piece.is_empty or piece.offset >= late_until:
                 fruitless += 1
-                if fruitless > TRIES:
+                if fruitless > BARREN:
                     raise PagingError(
-                        f"{TRIES} pages in a row around offset {piece.offset} brought nothing new: the server ignores "
+                        f"{BARREN} pages in a row around offset {piece.offset} brought nothing new: the server ignores "
                         "`offset`, repeats a page, or its list changes faster than it can be read; nothing was replaced"
                     )
             if piece.first is None and not piece.is_empty and joined_at >= 0:

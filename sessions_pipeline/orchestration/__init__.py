@@ -16,7 +16,7 @@ from sessions_pipeline.errors import InstanceError, SettingError
 
 REFRESH = "refresh_sessions"
 _RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-# Of an instance on one machine.
+# The configuration of an instance on one machine.
 SHIPPED = Path(__file__).with_name("dagster.yaml")
 STORAGE = """\
 storage:

@@ -22,7 +22,7 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.table import Check
 
 BUDGET_CHECK = "costs_are_within_budget"
-# So many broken things are named.
+# How many broken things are named.
 NAMED = 20
 
 
@@ -45,7 +45,7 @@ def check_tables(
             check_name=check.name,
             passed=results[check.name].passed,
             severity=dg.AssetCheckSeverity(check.severity.upper()),
-            description=_said(check, results[check.name]),
+            description=_described(check, results[check.name]),
             metadata=_shown(results[check.name]),
         )
 
@@ -100,7 +100,7 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
     }
 
 
-def _said(check: Check, result: CheckResult) -> str:
+def _described(check: Check, result: CheckResult) -> str:
     """What was found; where the promise is broken also what that means for costs, and what to do."""
     days = plural(result.counts["days"], "day")
     broken = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.otherwise}"

@@ -32,14 +32,15 @@ from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_readings
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_judge_readings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline.tables.aggregate import EXACT, total
+from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
-from sessions_pipeline.tables.judge_cost_by_experiment import MEASURES, NEEDED, due, merge_judges
+from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, due, merge_judges
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
@@ -57,13 +58,14 @@ def measure_projects(
     """`daily_cost_by_project`: no partitions, so that one materialization measures whatever still can be."""
     lake, time = pipeline.open_lake(), pipeline.clock()
     reachable = [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
-    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
+    earliest = min(reachable, default=pipeline.settings.start_date)
+    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", earliest)
     there = set(lake.days(PROJECTS))
     days = [day for day in reachable if day not in there or lake.metadata(PROJECTS, day).get(IS_FINAL) != str(True)]
     with pipeline.workspaces() as (client, workspaces):
         for day in days:
             _measure_day(pipeline, lake, client, workspaces, day)
-    measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(reachable[0])}
+    measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)}
     return dg.MaterializeResult(metadata=measured)
 
 
@@ -132,14 +134,15 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
         for workspace, name in zip(workspaces, tried, strict=True):
             read = partial(read_judges, client, settings.judge_project, workspace=workspace.asked)
             try:
-                tenant, night.readings[tenant], count = _measure_workspace(pipeline, lake, experiments, read, left)
+                tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)
+                night.readings[tenant] = reading
                 left -= count
             except ApiError as error:
                 night.problems[name] = str(error)
                 warn(f"Judges are not measured (workspace: {name}): {error}")
 
     def noted(stored: bytes | None) -> bytes:
-        before = load_readings(stored)
+        before = load_judge_readings(stored)
         others = {name: problem for name, problem in before.problems.items() if name not in tried}
         return msgspec.json.encode(JudgeReadings(before.readings | night.readings, others | night.problems))
 

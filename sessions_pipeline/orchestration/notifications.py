@@ -19,7 +19,7 @@ LOOK_EVERY_SECONDS = 300
 # Dagster drops a tick after 60 s: so long it may look at the data root, and so long it may send.
 LOOK_SECONDS, SEND_SECONDS = 15.0, 20.0
 # A run's end may be stored under a time that had passed when it was looked for. What is seen twice is sent once.
-OVERLAP = timedelta(minutes=10)
+RUNS_OVERLAP = timedelta(minutes=10)
 MOST_RUNS = 100
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 EVENTS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
@@ -84,7 +84,7 @@ def run_notices(instance: dg.DagsterInstance, since: datetime, now: datetime) ->
     filters = dg.RunsFilter(statuses=ENDED, updated_after=since)
     records = instance.get_run_records(filters, limit=MOST_RUNS, order_by="update_timestamp", ascending=True)
     found = [notice for record in records for notice in _of_run(instance, record.dagster_run, now)]
-    return found, records[-1].update_timestamp if len(records) == MOST_RUNS else now - OVERLAP
+    return found, records[-1].update_timestamp if len(records) == MOST_RUNS else now - RUNS_OVERLAP
 
 
 def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> Iterator[Notice]:

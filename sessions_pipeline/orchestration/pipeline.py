@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
-from sessions_pipeline.errors import ApiError, NotReadError
+from sessions_pipeline.days import now
+from sessions_pipeline.errors import ApiError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
@@ -22,13 +23,8 @@ from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import READINGS, load_readings
+from sessions_pipeline.tables.readings import READINGS, load_readings, readings_by
 from sessions_pipeline.validation.records import FetchedDay
-
-
-def now() -> datetime:
-    """The current time, UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,8 @@ class Pipeline:
 
     `on_day` is told of each day as it is finished, `on_warning` of what the run warns of; `as_of` makes tables say what
     was known at that time; `clock` tells the time; `processes` is how many a backfill is shared out to (None: one for
-    each processor, four at most). `judge_reach` is the age from which an experiment whose judges were never measured
-    isn't any more.
+    each processor, four at most). Judges of experiments older than `judge_reach` are not measured
+    if they never were.
     """
 
     settings: Settings
@@ -160,7 +156,7 @@ class Pipeline:
             yield Fetching(frozenset(days), client, chain((one.result() for one in [first]), tasks))
 
     def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
-        """What works on so many days of the lake: processes for many, a thread for few."""
+        """What works on this many days of the lake: processes for many, a thread for few."""
         return workers_for(processes_for(days, self.processes), lake, self.settings.data_root, self.settings.query)
 
     def connect(self) -> SessionsClient:
@@ -229,9 +225,7 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
     undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
     stored = [*sorted(days, reverse=True), *undated]
     for day in stored:
-        readings = load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS])
-        if as_of is not None and not any(reading.fetched_at <= as_of for reading in readings):
-            raise NotReadError(f"raw_sessions was not read yet for {day} at {as_of:%Y-%m-%d %H:%M:%S} UTC")
+        readings_by(as_of, day, load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS]))
     yield from map(DayTask, stored)
 
 

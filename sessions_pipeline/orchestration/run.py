@@ -20,7 +20,7 @@ from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
 
-# Whose errors are about Dagster's own database.
+# Packages whose errors are about Dagster's own database.
 _DATABASES = {"sqlalchemy", "sqlite3", "psycopg2", "MySQLdb", "alembic"}
 # The UI or the daemon may hold SQLite's lock for longer than the 5 s that Python waits.
 LOCK_SECONDS = 60

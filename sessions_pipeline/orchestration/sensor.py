@@ -104,7 +104,7 @@ class Look(NamedTuple):
 
 
 def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.SensorDefinition:
-    """Older days whose sessions had new runs; a look at the API takes at most so many seconds."""
+    """Older days whose sessions had new runs; a look at the API takes at most this many seconds."""
 
     @dg.sensor(
         name=SENSOR,

@@ -23,7 +23,7 @@ from sessions_pipeline.errors import WorkerLostError
 if TYPE_CHECKING:
     from sessions_pipeline.lake.lake import Lake
 
-# So many days are a backfill.
+# From this many days on a run is a backfill.
 BACKFILL_DAYS = 8
 # Each holds a day and its tables in memory; with more than four the reading is what limits.
 MOST_PROCESSES = 4
@@ -73,7 +73,7 @@ class Workers:
 
 
 def processes_for(days: int, most: int | None = None) -> int:
-    """How many processes so many days are shared out to, `most` instead of the processors; 0: this one does them."""
+    """How many processes a number of days is shared out to, `most` instead of the processors; 0: this one does them."""
     cores = most or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     # A run in a worker of Celery's may have no processes of its own; the workers there are many themselves.
     if days < BACKFILL_DAYS or cores == 1 or current_process().daemon:
@@ -83,7 +83,7 @@ def processes_for(days: int, most: int | None = None) -> int:
 
 @contextmanager
 def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
-    """So many processes (0: a thread) for work on `lake`, the one at `root` for `query`. They end with the block."""
+    """This many processes (0: a thread) for work on `lake`, the one at `root` for `query`. They end with the block."""
     if processes == 0:
         with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
             yield Workers(executor, partial(_with_lake, lake), ahead=1)

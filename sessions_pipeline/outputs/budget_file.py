@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, Validat
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.settings import Settings
 
-VARIABLE = "SESSIONS_PIPELINE_BUDGETS"
+BUDGETS = "SESSIONS_PIPELINE_BUDGETS"
 _SAID = {"missing": "is missing", "list_type": "should be written [[budget]], with two brackets"}
 
 
@@ -69,13 +69,13 @@ def load_budgets(settings: Settings) -> tuple[Budget, ...]:
         found = tomllib.loads(file.read_bytes().decode("utf-8-sig"), parse_float=Decimal)
         budgets = tuple(_File.model_validate(found, context=settings).budget)
     except OSError as error:
-        raise SettingError(VARIABLE, f"{file} can't be read: {error.strerror}") from None
+        raise SettingError(BUDGETS, f"{file} can't be read: {error.strerror}") from None
     except ValidationError as error:
-        raise SettingError(VARIABLE, f"{file}:{_problem(error)}") from None
+        raise SettingError(BUDGETS, f"{file}:{_problem(error)}") from None
     except ValueError as error:
-        raise SettingError(VARIABLE, f"{file} is no TOML: {error}") from None
+        raise SettingError(BUDGETS, f"{file} is no TOML: {error}") from None
     if twice := [name for name, times in Counter(one.name for one in budgets).items() if times > 1]:
-        raise SettingError(VARIABLE, f"{file}: two budgets are called {twice[0]!r}; give each a name of its own")
+        raise SettingError(BUDGETS, f"{file}: two budgets are called {twice[0]!r}; give each a name of its own")
     return budgets
 
 

@@ -18,10 +18,11 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
-from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share, visible
+from sessions_pipeline.outputs.formatting import day_ranges, money, plural, share, visible
 from sessions_pipeline.outputs.spending import Row, Totals, forecast
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
+from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 

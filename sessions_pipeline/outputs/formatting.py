@@ -13,7 +13,7 @@ UNKNOWN = "unknown"
 SHORT_ID = 8
 
 # 38 digits fill a column; a sum of a year's columns, and its quotients, need some more.
-EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
+_EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _TWO_DIGITS = Context(prec=2, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -47,7 +47,7 @@ def money(value: Decimal | None) -> str:
         return f"{sign}<$0.000001"
     # 0.0123 has its first digit at the second place, so its two digits need three places; 0.0996 is 0.10.
     places = max(2, 1 - _TWO_DIGITS.plus(size).adjusted())
-    return f"{sign}${size.quantize(Decimal(1).scaleb(-places), context=EXACT):,f}"
+    return f"{sign}${size.quantize(Decimal(1).scaleb(-places), context=_EXACT):,f}"
 
 
 def count(value: int | None) -> str:
@@ -56,7 +56,7 @@ def count(value: int | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A measurement with so many significant digits."""
+    """A measurement with this many significant digits."""
     return UNKNOWN if value is None else f"{value:.{digits}g}"
 
 
@@ -64,7 +64,7 @@ def share(part: Decimal | None, whole: Decimal | None) -> str:
     """`part` of `whole` in percent; something is never shown as 0 %."""
     if part is None or whole is None or whole == 0:
         return "\N{EN DASH}"
-    percent = EXACT.divide(100 * part, whole)
+    percent = _EXACT.divide(100 * part, whole)
     if 0 < percent < Decimal("0.1"):
         return "<0.1 %"
     return f"{percent:.1f} %"
@@ -76,13 +76,13 @@ def change(now: Decimal | None, before: Decimal | None) -> str:
         return UNKNOWN
     if before == 0:
         return "no change" if now == 0 else "new"
-    percent = EXACT.divide(100 * (now - before), before)
+    percent = _EXACT.divide(100 * (now - before), before)
     if percent == 0:
         return "no change"
     if abs(percent) < Decimal("0.1"):
         return "+<0.1 %" if percent > 0 else "\N{MINUS SIGN}<0.1 %"
     if percent >= 1000:  # noqa: PLR2004 - beyond, a factor reads better
-        return f"\N{MULTIPLICATION SIGN}{EXACT.divide(now, before):,.0f}"
+        return f"\N{MULTIPLICATION SIGN}{_EXACT.divide(now, before):,.0f}"
     return f"{percent:+.1f} %".replace("-", "\N{MINUS SIGN}")
 
 

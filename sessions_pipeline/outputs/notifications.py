@@ -22,7 +22,7 @@ from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
 
-VARIABLE = "SESSIONS_PIPELINE_NOTIFY"
+NOTIFY = "SESSIONS_PIPELINE_NOTIFY"
 # Between two addresses, which may have commas themselves.
 _NEXT = re.compile(r"[\s,;]+(?=[\w-]+://)")
 A_DAY = timedelta(days=1)
@@ -132,7 +132,7 @@ def require_apprise() -> None:
         SettingError: the extra is not installed.
     """
     if find_spec("apprise") is None:
-        raise SettingError(VARIABLE, "needs Apprise; run `pip install 'sessions-pipeline[notify]'`")
+        raise SettingError(NOTIFY, "needs Apprise; run `pip install 'sessions-pipeline[notify]'`")
 
 
 def services_of(settings: Settings) -> tuple[Any, list[str]]:
@@ -150,7 +150,7 @@ def services_of(settings: Settings) -> tuple[Any, list[str]]:
     addresses = _NEXT.split(settings.notify.get_secret_value()) if settings.notify else []
     unknown = [place for place, address in enumerate(addresses, 1) if not services.add(address)]
     if len(unknown) == len(addresses):
-        raise SettingError(VARIABLE, "should be addresses that Apprise knows, such as slack://..., separated by commas")
+        raise SettingError(NOTIFY, "should be addresses that Apprise knows, such as slack://..., separated by commas")
     return services, [f"address {place}, which Apprise does not know" for place in unknown]
 
 

@@ -22,7 +22,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges, plural
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_readings, with_judges
+from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_judge_readings, with_judges
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.aggregate import tuples
@@ -162,7 +162,7 @@ def judge_readings(lake: Lake) -> JudgeReadings:
     Raises:
         LakeError: it can't be read.
     """
-    return load_readings(lake.read_file(JUDGES_FILE))
+    return load_judge_readings(lake.read_file(JUDGES_FILE))
 
 
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:
@@ -182,7 +182,7 @@ def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_
     names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
     if len(names) < len(keys):
         for day in [day for day in sorted(days, reverse=True) if lake.has(tables.SESSIONS, day)][:MOST_DAYS]:
-            for key, name in _said(lake, day):
+            for key, name in _names_said(lake, day):
                 if key in keys:
                     names.setdefault(key, name)
     return {**({key: key[1] for key in keys} if all_known else {}), **names}
@@ -231,7 +231,7 @@ def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: 
     return bool(mine) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in mine))
 
 
-def _said(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
+def _names_said(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
     sessions = lake.read(tables.SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
     # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
     says = pc.match_substring(sessions.column("extra"), '"dataset_name"')

@@ -80,7 +80,7 @@ class Totals(NamedTuple):
         return cost_per_run(self.cost, self.runs)
 
 
-class Period(NamedTuple):
+class Comparison(NamedTuple):
     """Days, and those of them that compare like with like: as many of them as there are days `before`."""
 
     days: frozenset[date]
@@ -105,7 +105,7 @@ class Spending:
     before: Totals
 
     @classmethod
-    def of(cls, key: str | None, name: str, rows: Iterable[Row], period: Period) -> Self:
+    def of(cls, key: str | None, name: str, rows: Iterable[Row], period: Comparison) -> Self:
         """What the rows say of these days; others may be among them."""
         found = list(rows)
         return cls(key, name, *(Totals.of(row for row in found if row["start_date"] in days) for days in period))
@@ -117,7 +117,7 @@ class Spending:
         return None if now is None or before is None else EXACT.subtract(now, before)
 
 
-def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], period: Period) -> list[Spending]:
+def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], period: Comparison) -> list[Spending]:
     """What was spent by a column's values, the largest change first; where nothing changed, the most expensive."""
     found = [Spending.of(key, names[key], group, period) for key, group in by_key(rows, column).items()]
     found = [one for one in found if one.now.sessions or one.before.sessions]
@@ -156,7 +156,7 @@ def expensive(one: Spending) -> tuple[Any, ...]:
 def forecast(
     cost: Decimal | None, of_whole_days: Decimal | None, whole_days: int, gone: int, length: int
 ) -> Decimal | None:
-    """What a period of so many days will have cost: what it has by now, and for each day to come the mean of the whole.
+    """What a period of `length` days will have cost: what it has by now, and for each day to come the mean of the whole.
 
     `gone` are the days so far, of which `whole_days` were over when they were read. None before the third day, and
     where nothing is known of either cost.
@@ -228,7 +228,7 @@ class JudgeReadings(msgspec.Struct):
     problems: dict[str, str] = {}
 
 
-def load_readings(text: bytes | None) -> JudgeReadings:
+def load_judge_readings(text: bytes | None) -> JudgeReadings:
     """What such a file says; nothing where there is none, or a broken one."""
     try:
         return msgspec.json.decode(text or b"{}", type=JudgeReadings)

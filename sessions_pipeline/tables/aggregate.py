@@ -22,10 +22,8 @@ _Number = TypeVar("_Number", int, Decimal)
 _Value = TypeVar("_Value")
 # 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
 _WIDE = 76
-OWNER = ("id", "tenant_id", "reference_dataset_id")
-"""The columns of `sessions` that say whose a row is."""
 SUMMED = 16_384
-"""Rows that are summed at a time, since they are larger while they are."""
+"""Rows that are summed at a time: while they are, they take more memory."""
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:

@@ -68,3 +68,5 @@ COSTS = (
     money("completion_cost", "Cost of the completions"),
     money("total_cost", "Total cost, which may exceed prompt and completion together"),
 )
+MEASURES = ("run_count", "total_tokens", *(cost.name for cost in COSTS))
+"""What a session has used, of what the API's stats tell."""

@@ -42,13 +42,12 @@ DAILY_COST_BY_PROJECT = Table(
     partition="usage_date",
     group="usage",
 )
-MEASURES = ("run_count", "total_tokens", "prompt_cost", "completion_cost", "total_cost")
 _LABELS = ("id", "tenant_id", "name", "reference_dataset_id")
-NEEDED = (*_LABELS, *MEASURES)
+NEEDED = (*_LABELS, *column.MEASURES)
 """The columns that a reading has; their types are those of `sessions`."""
 
 _Row = Mapping[str, Any]
-_measures = itemgetter(*MEASURES)
+_measures = itemgetter(*column.MEASURES)
 
 
 def daily_cost_by_project(
@@ -73,15 +72,15 @@ def _by_session(reading: pa.Table) -> dict[tuple[str, str], _Row]:
 
 def _known(row: _Row) -> _Row:
     """The reading of one session; null is zero where nothing was used."""
-    if row["run_count"] == 0 or all(row[name] is None for name in MEASURES):
-        return {**row, **{name: row[name] or 0 for name in MEASURES}}
+    if row["run_count"] == 0 or all(row[name] is None for name in column.MEASURES):
+        return {**row, **{name: row[name] or 0 for name in column.MEASURES}}
     return row
 
 
 def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[str, Any] | None:
     """What a session used between start and end; None where that is nothing."""
     until = end or end_again
-    used = {name: _difference(start, until, name) for name in MEASURES}
+    used = {name: _difference(start, until, name) for name in column.MEASURES}
     known = [value for value in used.values() if value is not None]
     if used["run_count"] == 0 and all(value == 0 for value in known):
         return None
@@ -98,4 +97,4 @@ def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[
 def _difference(start: _Row | None, end: _Row | None, name: str) -> Any:
     if start is None or end is None or start[name] is None or end[name] is None:
         return None
-    return start[name] - end[name] if name in MEASURES[:2] else EXACT.subtract(start[name], end[name])
+    return EXACT.subtract(start[name], end[name]) if name.endswith("_cost") else start[name] - end[name]

@@ -43,7 +43,9 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
     group="costs",
 )
 PERIOD_COLUMNS = (
-    *DAILY_COST_BY_REFERENCE_DATASET.columns[:-1],
+    column.TENANT,
+    column.EXPERIMENTS_DATASET,
+    *DAILY_MEASURES,
     column.count("day_count", "Days of the period that were read", nullable=False),
     column.flag("is_complete", "Every day of it is over, and was read in each workspace that any was read in"),
 )
@@ -63,7 +65,7 @@ def daily_cost_by_reference_dataset(day: DayTables) -> pa.Table:
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    summed = summed_costs(experiments(day, NEEDED), NEEDED[:2])
+    summed = summed_costs(experiments(day, NEEDED), DAILY_COST_BY_REFERENCE_DATASET.order)
     is_open = pc.is_in(summed.column("tenant_id"), pa.array(sorted(day.open_workspaces), pa.string()))
     return conform(summed.append_column("is_day_over", pc.invert(is_open)), DAILY_COST_BY_REFERENCE_DATASET.schema)
 
@@ -89,12 +91,12 @@ def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     DAILY_COST_BY_REFERENCE_DATASET,
     "The daily sums equal sums made again from the sessions.",
     "These costs are wrong; materialize the table of these days again.",
-    reads={DAILY_COST_BY_REFERENCE_DATASET: _SUMMED, SESSIONS: (*_SUMMED[:2], "total_cost")},
+    reads={DAILY_COST_BY_REFERENCE_DATASET: _SUMMED, SESSIONS: (*DAILY_COST_BY_REFERENCE_DATASET.order, "total_cost")},
 )
 def costs_add_up(day: DayTables) -> CheckResult:
     """In Python, whose numbers do not overflow, from the sessions as they lie in the lake."""
     costs: defaultdict[tuple[str, str], list[Decimal | None]] = defaultdict(list)
-    for tenant, dataset, cost in tuples(day[SESSIONS], *_SUMMED[:2], "total_cost"):
+    for tenant, dataset, cost in tuples(day[SESSIONS], *DAILY_COST_BY_REFERENCE_DATASET.order, "total_cost"):
         if dataset is not None:
             costs[tenant, dataset].append(cost)
     expected = {key: (len(all_), total(all_)) for key, all_ in costs.items()}

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import is_day_over
-from sessions_pipeline.errors import NotReadError
-from sessions_pipeline.tables import day_metadata as describe
+from sessions_pipeline.tables import day_metadata
 from sessions_pipeline.tables.history import history
 from sessions_pipeline.tables.merge import Merged
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import open_workspaces
+from sessions_pipeline.tables.readings import open_workspaces, readings_by
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
@@ -48,22 +47,12 @@ class DerivedDay:
         Raises:
             NotReadError: nothing was read by `rules.as_of`.
         """
-        readings = [reading for reading in merged.readings if rules.as_of is None or reading.fetched_at <= rules.as_of]
-        if not readings:
-            at = f" at {rules.as_of:%Y-%m-%d %H:%M:%S} UTC" if rules.as_of else ""
-            raise NotReadError(
-                f"raw_sessions was not read yet for {day or 'rows without a day'}{at}; materialize that day first"
-            )
+        readings = readings_by(rules.as_of, day or "rows without a day", merged.readings)
         kept_from = rules.kept_from if may_forget and rules.as_of is None else None
         self.told = history(merged.rows, readings, as_of=rules.as_of, kept_from=kept_from)
         self.is_over = day is not None and is_day_over(day, readings[-1].fetched_at)
-        self._day = partial(
-            DayTables,
-            day,
-            now=rules.now,
-            attributes=rules.attributes,
-            open_workspaces=open_workspaces(day, readings),
-        )
+        still_open = open_workspaces(day, readings)
+        self._day = partial(DayTables, day, now=rules.now, attributes=rules.attributes, open_workspaces=still_open)
         self._rules = rules
         self._raw = merged.rows
         self._made = {SESSIONS: self.told.sessions, REJECTED_SESSIONS: self.told.rejected}
@@ -76,8 +65,8 @@ class DerivedDay:
 
     def metadata(self, table: Table) -> dict[str, str]:
         """What is stored with a table's file."""
-        basis = describe.basis(table, self._rules.as_of, self._rules.attributes)
-        return {**basis, describe.IS_DAY_OVER: json.dumps(self.is_over), **describe.found(table, self.told)}
+        basis = day_metadata.basis(table, self._rules.as_of, self._rules.attributes)
+        return {**basis, day_metadata.IS_DAY_OVER: json.dumps(self.is_over), **day_metadata.found(table, self.told)}
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.

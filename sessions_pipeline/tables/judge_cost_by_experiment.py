@@ -25,7 +25,7 @@ from sessions_pipeline.days import EPOCH
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.retention import SHORTLIVED, Version, stats_of
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import OWNER, SESSIONS
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.types import TIMESTAMP
 
@@ -47,9 +47,8 @@ JUDGE_COST_BY_EXPERIMENT = Table(
     order=("tenant_id", "id"),
     group="costs",
 )
-MEASURES = JUDGE_COST_BY_EXPERIMENT.schema.names[3:8]
 TIMES = ("start_time", "last_run_start_time", "last_run_start_time_live")
-NEEDED = ("id", "tenant_id", "reference_dataset_id", "name", *TIMES)
+NEEDED = (*OWNER, "name", *TIMES)
 """The columns of `sessions` that say which experiments are to be measured."""
 RECENT = timedelta(days=2)
 # The shorter time that the API keeps traces for; judges' traces are seldom kept for longer.
@@ -113,12 +112,12 @@ def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> 
     JUDGE_COST_BY_EXPERIMENT,
     "Judges are counted for experiments of the day alone, once each, and never cost less than nothing.",
     "Costs with judges may be wrong, experiments' own are not; read these days again, then run measure_judge_costs.",
-    reads={JUDGE_COST_BY_EXPERIMENT: (*NEEDED[:3], *MEASURES), SESSIONS: NEEDED[:3]},
+    reads={JUDGE_COST_BY_EXPERIMENT: (*OWNER, *column.MEASURES), SESSIONS: OWNER},
 )
 def judges_have_experiments(day: DayTables) -> CheckResult:
     """By id, workspace and dataset; null is unknown, and all right."""
-    known, broken = set(tuples(day[SESSIONS], *NEEDED[:3])), list[str]()
-    for row in tuples(day[JUDGE_COST_BY_EXPERIMENT], *NEEDED[:3], *MEASURES):
+    known, broken = set(tuples(day[SESSIONS], *OWNER)), list[str]()
+    for row in tuples(day[JUDGE_COST_BY_EXPERIMENT], *OWNER, *column.MEASURES):
         if row[:3] not in known or any(value is not None and value < 0 for value in row[3:]):
             broken.append(row[0])
         known.discard(row[:3])

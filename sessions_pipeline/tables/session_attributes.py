@@ -11,8 +11,8 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import OWNER, entries
-from sessions_pipeline.tables.sessions import SESSIONS, experiments
+from sessions_pipeline.tables.aggregate import entries
+from sessions_pipeline.tables.sessions import OWNER, SESSIONS, experiments
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
 SESSION_ATTRIBUTES = Table(

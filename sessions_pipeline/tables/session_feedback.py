@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import OWNER, entries
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.aggregate import entries
+from sessions_pipeline.tables.sessions import OWNER, SESSIONS
 from sessions_pipeline.tables.table import DayTables, Table, derived
 
 SESSION_FEEDBACK = Table(

@@ -48,6 +48,8 @@ SESSIONS = Table(
     order=("start_time", "id"),
     sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
 )
+OWNER = ("id", "tenant_id", "reference_dataset_id")
+"""The columns that say whose a row is."""
 
 
 def experiments(day: DayTables, columns: Sequence[str]) -> pa.Table:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# So many rows are made into Python's values at a time.
+# How many rows are made into Python's values at a time.
 PART = 4096
 # Bytes that lie as they are: some 10,000 sessions. Of more, a day of 200,000 would take 50 MB more at its peak.
 PLAIN = 16 * 1024 * 1024

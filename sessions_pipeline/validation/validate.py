@@ -18,7 +18,7 @@ from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
 from sessions_pipeline.validation.rules import Text, missing, reasons, spelled
 from sessions_pipeline.validation.types import Rounded
 
-# So few that what is known about them stays in the processor's cache.
+# Few enough that what is known about them stays in the processor's cache.
 _PART = 512
 _NAMES = tuple(one.name for one in PROPERTIES)
 # More names that the schema does not have are a sign of free-form keys, which no decoder should be built for.

@@ -81,7 +81,7 @@ def test_new_activity_on_an_old_day_is_asked_for_once_over_http(tmp_path: Path) 
         assert repeated == asked
 
 
-def test_a_tick_that_fails_asks_for_nothing_and_keeps_the_cursor(tmp_path: Path) -> None:
+def test_a_tick_that_the_api_refuses_fails_and_so_keeps_the_cursor(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("status", 401, times=None))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)

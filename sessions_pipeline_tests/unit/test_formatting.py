@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.formatting import EXACT
-from sessions_pipeline.tables.aggregate import total
+from sessions_pipeline.tables.aggregate import EXACT, total
 
 MONEYS = st.decimals(0, Decimal(10) ** 20 - 1, places=18, allow_nan=False)
 

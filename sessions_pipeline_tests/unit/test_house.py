@@ -54,7 +54,6 @@ def test_a_module_and_its_functions_fit_on_a_screen(module: Path) -> None:
     text = module.read_text()
     assert len(text.splitlines()) <= MOST_LINES_OF_A_MODULE
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
-    # Click's commands begin with their options, which are no code of the function.
     long = {
         f.name: (f.end_lineno or 0) - f.lineno
         for f in functions

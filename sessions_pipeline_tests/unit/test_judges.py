@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings, Totals, load_readings, with_judges
+from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings, Totals, load_judge_readings, with_judges
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, YOUNG, Due, due, merge_judges
 from sessions_pipeline_tests.builders import (
@@ -142,6 +142,6 @@ def test_a_reading_is_kept_to_the_last_digit_and_what_is_broken_is_no_reading() 
     reading = JudgeReading("evaluators", total, Decimal("0.5"), total - 1, False, NOON, {"a reason": 2})
     for one in (reading, JudgeReading("x", None, Decimal(0), None, True, NOON, {})):
         kept = JudgeReadings({TENANT: one}, {"x": "a problem"})
-        assert load_readings(msgspec.json.encode(kept)) == kept
+        assert load_judge_readings(msgspec.json.encode(kept)) == kept
     for broken in (None, b"", b"{", b"[]", b'{"readings": [{}]}', b"1"):
-        assert load_readings(broken) == JudgeReadings()
+        assert load_judge_readings(broken) == JudgeReadings()

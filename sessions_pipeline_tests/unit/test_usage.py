@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
-from sessions_pipeline.tables.daily_cost_by_project import MEASURES, daily_cost_by_project
+from sessions_pipeline.tables.column import MEASURES
+from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, session, sessions_table, uuid
 
 Row = dict[str, Any]

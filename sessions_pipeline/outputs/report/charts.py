@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.formatting import EXACT, money
+from sessions_pipeline.outputs.formatting import money
 from sessions_pipeline.outputs.spending import Row, Totals, by_key
-from sessions_pipeline.tables.aggregate import total
+from sessions_pipeline.tables.aggregate import EXACT, total
 
 if TYPE_CHECKING:
     from sessions_pipeline.outputs.report.data import ReportData

@@ -13,8 +13,8 @@ from sessions_pipeline.outputs.formatting import dataset_labels, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
 from sessions_pipeline.outputs.spending import (
     Causes,
+    Comparison,
     JudgeReadings,
-    Period,
     Row,
     Spending,
     Totals,
@@ -58,7 +58,7 @@ class Month(NamedTuple):
     is_over: bool
     unread: int
     whole_days: int
-    period: Period
+    period: Comparison
     spending: Spending
     forecast: Decimal | None
 
@@ -78,7 +78,7 @@ class Attribute(NamedTuple):
     """
 
     key: str
-    period: Period
+    period: Comparison
     unread: int
     groups: Sequence[Group]
 
@@ -141,9 +141,9 @@ class ReportData:
         return [day for day in self.days if day in self.unfinished]
 
     @cached_property
-    def period(self) -> Period:
+    def period(self) -> Comparison:
         """The days, and which of them are compared with which before."""
-        return Period.of(self.days, self.days_before, self.days_read - self.unfinished)
+        return Comparison.of(self.days, self.days_before, self.days_read - self.unfinished)
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
@@ -205,7 +205,7 @@ class ReportData:
     def month(self) -> Month:
         """What the month of the last day has cost up to that day."""
         days, before = month_days(self.last)
-        period = Period.of(days, before, self.days_read - self.unfinished)
+        period = Comparison.of(days, before, self.days_read - self.unfinished)
         spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
         whole = period.days - self.unfinished
         month = period_of("month", self.last)
@@ -224,14 +224,14 @@ class ReportData:
         return [self._attribute(key, days, rows.get(key, [])) for key, days in self.attribute_days.items()]
 
     def _attribute(self, key: str, days: frozenset[date], rows: Sequence[Row]) -> Attribute:
-        period = Period.of(self.days, self.days_before, days - self.unfinished)
+        period = Comparison.of(self.days, self.days_before, days - self.unfinished)
         of = by_key(rows, "reference_dataset_id")
         groups = [_group(one.key, one.name, of.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
         unread = len(self.days_read.intersection(self.days) - days)
         return Attribute(visible(key), period, unread, [_group(None, "", rows, period), *groups])
 
 
-def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Period) -> Group:
+def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparison) -> Group:
     names = {row["value"]: NOT_STATED if row["value"] is None else visible(row["value"]) for row in rows}
     found = biggest_movers(rows, "value", names, period)
     largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
