@@ -502,7 +502,7 @@ def test_the_most_expensive_experiments_are_told_with_their_judges_and_the_whole
 def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
     used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))
-    html = build_report(report_of(daily(FIRST, 1, "5"), projects=used))
+    html = build_report(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
     assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
