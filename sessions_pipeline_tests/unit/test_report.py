@@ -621,3 +621,9 @@ def test_two_workspaces_are_told_apart_in_the_table() -> None:
     html = build_report(report_of(daily(FIRST, 1, "1"), other))
     assert "Workspace" in words(html)
     assert "Workspace" not in words(build_report(report_of(daily(FIRST, 1, "1"))))
+
+
+def test_a_change_has_all_its_digits() -> None:
+    before, now = daily(FIRST - timedelta(days=1), 1, "12345678901234567890.5"), daily(FIRST, 1, "0.000000000000000001")
+    html = build_report(report_of(before, now))
+    assert '<data value="12345678901234567890.499999999999999999"' in html
