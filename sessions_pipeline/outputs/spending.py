@@ -156,7 +156,7 @@ def expensive(one: Spending) -> tuple[Any, ...]:
 def forecast(
     cost: Decimal | None, of_whole_days: Decimal | None, whole_days: int, gone: int, length: int
 ) -> Decimal | None:
-    """What a period of `length` days will have cost: what it has by now, and for each day to come the mean of the whole.
+    """What a period of `length` days will have cost: what it has by now, and for each to come the mean of whole ones.
 
     `gone` are the days so far, of which `whole_days` were over when they were read. None before the third day, and
     where nothing is known of either cost.

@@ -229,15 +229,17 @@ def test_a_full_disk_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> N
         subprocess.run(["umount", disk], check=True)
 
 
-def test_an_interrupt_amid_a_text_that_is_executed_ends_with_the_status_of_any_other() -> None:
-    program = """
-import os, click
-from sessions_pipeline import cli
-interrupted = lambda: exec("os.kill(os.getpid(), 2)\\nfor _ in range(100_000): pass", {"os": os})
-cli.cli.add_command(click.Command("interrupted", callback=interrupted))
-cli.main()
-"""
-    done = subprocess.run(
-        hearing_ctrl_c(sys.executable, "-c", program, "interrupted"), capture_output=True, text=True, check=False
+def test_an_interrupt_amid_code_that_is_executed_from_a_text_ends_with_the_status_of_any_other(tmp_path: Path) -> None:
+    """Python then ends a module's program by the signal, although the interrupt was caught."""
+    program = tmp_path / "interrupted.py"
+    program.write_text(
+        "import os, click\n"
+        "from sessions_pipeline import cli\n"
+        "text = 'os.kill(os.getpid(), 2)\\nfor _ in range(100_000): pass'\n"
+        "cli.cli.add_command(click.Command('interrupted', callback=lambda: exec(text, {'os': os})))\n"
+        "cli.main()\n"
     )
+    command = hearing_ctrl_c(sys.executable, "-m", program.stem, "interrupted")
+    path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+    done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (1, "sessions-pipeline: stopped")
