@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
+from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError, NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -89,6 +90,11 @@ class Pipeline:
             SettingError: `SESSIONS_PIPELINE_QUERY` is wrong.
         """
         return parse_narrowing(self.settings.query)
+
+    def recent_days(self) -> list[date]:
+        """What the hourly schedule refreshes: the lookback days and today."""
+        today, back = utc_day(self.clock()), timedelta(days=self.settings.lookback_days)
+        return days_between(max(today - back, self.settings.start_date), today)
 
     def warner(self, log: logging.Logger) -> Callable[[str], object]:
         """What says a warning in Dagster's log, and to `on_warning`."""
