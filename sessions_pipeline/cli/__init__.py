@@ -59,7 +59,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.filename or 'the output'}: {error.strerror or error}")
+        place = error.filename or ("the output" if _is_of_the_output(error) else "")
+        _fail(": ".join(filter(None, (place, error.strerror or str(error)))))
     except MemoryError:
         _fail("memory ran out; what was written stays, ask for fewer days or give it more")
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
@@ -69,6 +70,12 @@ def main() -> None:
 def _fail(message: str, status: int = 1) -> NoReturn:
     say(message)
     sys.exit(status)
+
+
+def _is_of_the_output(error: OSError) -> bool:
+    """Whether it was raised by what prints."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals["__name__"].partition(".")[0] in ("click", "rich")
 
 
 def _unexpected(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """The command line: what goes wrong is one line, an honest exit status, and nothing written."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -496,6 +497,37 @@ def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("sessions_pipeline.orchestration.pipeline.Pipeline.process", fails)
     _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
+
+
+def test_a_full_disk_under_dagsters_history_is_named_and_shows_no_secret(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError(f"database or disk is full {KEY}")
+
+    monkeypatch.setattr(KeptEventLog, "store_event_batch", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    without_home = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY)
+    _complains(without_home, 1, f"TMPDIR: Dagster's folder {tmp_path}", "its database: database or disk is full ***")
+    shutil.copy(SHIPPED, tmp_path)
+    result = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY, DAGSTER_HOME=str(tmp_path))
+    _complains(result, 1, f"DAGSTER_HOME: {tmp_path}, its database: database or disk is full ***")
+
+
+def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("sessions_pipeline.cli.runs.run_days", fails)
+    assert run("materialize", *_days()).err == "sessions-pipeline: Too many open files\n"
+
+
+def test_an_output_that_is_full_is_one_line_that_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What could not be written fails once more when the file is closed.
+    with suppress(OSError), Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        result = run("list", "--limit", "1", "--format", "json")
+    _complains(result, 1, "the output: No space left on device")
 
 
 def test_what_nobody_foresaw_amid_a_step_ends_the_run(
