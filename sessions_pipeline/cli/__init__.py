@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -39,6 +40,7 @@ for command in (materialize, list_sessions, report, budget, export, doctor, ui, 
 def main() -> None:
     """Run the command; failures are one line on standard error and exit status 1, wrong usage 2."""
     escape_what_cannot_be_encoded()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         width = shutil.get_terminal_size().columns
         status = cli.main(prog_name="sessions-pipeline", standalone_mode=False, max_content_width=width)
@@ -59,7 +61,9 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        place = error.filename or ("the output" if _is_of_the_output(error) else "")
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        is_printing = frame.f_globals["__name__"].partition(".")[0] in ("click", "rich")
+        place = error.filename or ("the output" if is_printing else "")
         _fail(": ".join(filter(None, (place, error.strerror or str(error)))))
     except MemoryError:
         _fail("memory ran out; what was written stays, ask for fewer days or give it more")
@@ -70,12 +74,6 @@ def main() -> None:
 def _fail(message: str, status: int = 1) -> NoReturn:
     say(message)
     sys.exit(status)
-
-
-def _is_of_the_output(error: OSError) -> bool:
-    """Whether it was raised by what prints."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals["__name__"].partition(".")[0] in ("click", "rich")
 
 
 def _unexpected(error: Exception) -> str:

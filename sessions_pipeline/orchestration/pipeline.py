@@ -132,10 +132,12 @@ class Pipeline:
                 return
             begun = self._begun.pop() if self._begun and self._begun[0].days == {*days} else None
             with nullcontext(begun) if begun else self._fetch(lake, days) as fetching:
-                for result in workers.each(work, fetching.tasks):
-                    yield _warned(result, fetching.client.warnings)
-                for warning in fetching.client.warnings:
-                    warn(warning)
+                try:
+                    for result in workers.each(work, fetching.tasks):
+                        yield _warned(result, fetching.client.warnings)
+                finally:
+                    for warning in fetching.client.warnings:
+                        warn(warning)
 
     @contextmanager
     def begin(self, days: Sequence[date]) -> Iterator[None]:

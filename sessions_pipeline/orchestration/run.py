@@ -110,20 +110,18 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
         file, place = instance_file(folder), f"DAGSTER_HOME: {home}" if home else f"TMPDIR: Dagster's folder {folder}"
         # Dagster logs retries of its database by `logging.warning`, which prints where nobody listens.
         logging.getLogger().addHandler(logging.NullHandler())
+        instance = None
         try:
             if home is None:
                 file.write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
             instance = stack.enter_context(dg.DagsterInstance.from_config(folder))
-        except Exception as error:  # noqa: BLE001 - of YAML, of Dagster's configuration, or of any database
-            cause = _of_a_database(error)
-            raise InstanceError(f"{place}, {'its database' if cause else file.name}", cause or error) from None
-        try:
             yield instance
         except SessionsPipelineError:
             raise
         except Exception as error:
-            if cause := _of_a_database(error):
-                raise InstanceError(f"{place}, its database", cause) from None
+            # While it is opened it may also be YAML, or Dagster's configuration.
+            if (cause := _of_a_database(error)) or instance is None:
+                raise InstanceError(f"{place}, {'its database' if cause else file.name}", cause or error) from None
             raise
 
 

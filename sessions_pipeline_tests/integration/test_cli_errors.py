@@ -38,6 +38,7 @@ from sessions_pipeline_tests.strategies import openapi
 
 COMMANDS = ("materialize", "list", "report", "budget", "export", "doctor", "ui", "sandbox", "demo")
 TODAY = datetime.now(UTC).date()
+REPOSITORY = Path(__file__).parents[2]
 KEY = "lsv2_pt_d15tinc71ve_0123456789"
 
 
@@ -558,6 +559,44 @@ def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sa
     result = run("materialize", *_days())
     assert (result.status, result.err.count("\n")) == (0, 1)
     assert result.err.startswith("sessions-pipeline: Datasets are called what they were known as before: ")
+
+
+def test_what_the_api_warns_of_is_said_once_also_where_the_run_fails(run: Run, sandbox: Sandbox) -> None:
+    sandbox.faults.add(Fault("deprecated", "Sat, 01 Jan 2028 00:00:00 GMT", times=None), Fault("status", 422, after=1))
+    result = run("materialize", *_days(9))
+    warned, failed = result.err.splitlines()
+    assert "The API announces the end of /api/v1/sessions" in warned
+    assert (result.status, "sandbox fault 422" in failed) == (1, True)
+
+
+def test_budgets_that_break_during_the_run_cost_no_summary(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    budgets = tmp_path / "budgets.toml"
+    budgets.write_text('[[budget]]\nname = "all"\nlimit = 400\nperiod = "month"\n')
+    sandbox.api.before_answer = lambda _number: budgets.unlink(missing_ok=True)
+    try:
+        result = run("materialize", *_days(0), SESSIONS_PIPELINE_BUDGETS=str(budgets))
+    finally:
+        sandbox.api.before_answer = None
+    assert (result.status, result.err, budgets.exists()) == (0, "", False)
+    assert "Known cost, exactly: " in result.out
+    assert "Budget   all: " in result.out
+
+
+def test_a_run_that_is_told_to_end_while_it_loads_says_that_it_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.faults.add(Fault("latency", 20, times=None))
+    command = [sys.executable, "-m", "sessions_pipeline.cli", "materialize", *_days(0)]
+    reached = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url, "PYTHONPATH": str(REPOSITORY)}
+    before = len(sandbox.requests)
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=reached | {"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while len(sandbox.requests) == before:
+            assert process.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (1, "sessions-pipeline: stopped; no day was finished\n")
 
 
 def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:
