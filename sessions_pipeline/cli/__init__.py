@@ -62,8 +62,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        is_printing = frame.f_globals["__name__"].partition(".")[0] in ("click", "rich")
-        place = error.filename or ("the output" if is_printing else "")
+        place = error.filename or ("the output" if frame.f_globals["__name__"].startswith(("click.", "rich.")) else "")
         _fail(": ".join(filter(None, (place, error.strerror or str(error)))))
     except MemoryError:
         _fail("memory ran out; what was written stays, ask for fewer days or give it more")
@@ -81,10 +80,8 @@ def _unexpected(error: Exception) -> str:
     lines = without_secrets("".join(traceback.format_exception(error)))
     said = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="sessions-pipeline-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write(lines)
+        with tempfile.NamedTemporaryFile(prefix="sessions-pipeline-", suffix=".txt", delete=False) as file:
+            file.write(lines.encode(errors="backslashreplace"))
     except OSError:
         return f"unexpected {said}"
     return f"unexpected {said}; please report it with {file.name}"

@@ -28,7 +28,6 @@ LOCK_SECONDS = 60
 # What a rebuild from the stored readings leaves alone: it comes from the API, or describes the present.
 _PRESENT = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
 OF_THE_PRESENT = (*(table.name for table in _PRESENT), REPORT)
-SEVERAL = "key:sessions or key:raw_sessions"
 # Dagster's own log stays off the terminal; errors are told by the command line.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -91,7 +90,7 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         meant = (
             f"did you mean {close[0]}?"
             if close
-            else f"there are {', '.join(sorted(names))}; write several as {SEVERAL}"
+            else f"there are {', '.join(sorted(names))}; write several as key:sessions or key:raw_sessions"
         )
         raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)
@@ -125,10 +124,9 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
             raise
 
 
-def _of_a_database(error: BaseException) -> BaseException | None:
+def _of_a_database(error: BaseException | None) -> BaseException | None:
     """What a database raised, among what has led to an error."""
-    cause: BaseException | None = error
-    seen = list[BaseException]()
+    cause, seen = error, list[BaseException]()
     # What Dagster raises for an error amid a step may be its own cause.
     while cause is not None and cause not in seen:
         seen.append(cause)
