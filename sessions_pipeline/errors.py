@@ -50,6 +50,10 @@ class RefusedError(ApiError):
     """A final answer that is no page, or one that is not accepted here: the text says why, and what to do about it."""
 
 
+class CursorError(RefusedError):
+    """A cursor that the API gave and does not take any more, as it has expired: the list is to be begun again."""
+
+
 class TransientError(ApiError):
     """The same request may succeed later."""
 

@@ -21,7 +21,7 @@ import msgspec
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
-from sessions_pipeline.validation.json_text import split_object
+from sessions_pipeline.validation.json_text import split_record
 from sessions_pipeline.validation.records import Record, read_page
 
 COSTS = ("total_cost", "prompt_cost", "completion_cost")
@@ -37,7 +37,6 @@ NOTHING = {
     "type": '"PRIMARY"',
 }
 FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read_v2_page(body: bytes) -> tuple[list[Record], str | None]:
@@ -48,11 +47,7 @@ def read_v2_page(body: bytes) -> tuple[list[Record], str | None]:
     Raises:
         ValueError: the body is something else, because it is truncated or not this API's.
     """
-    try:
-        members = _texts(body.decode())
-    except (msgspec.DecodeError, RecursionError):
-        # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
-        members = split_object(body.decode())
+    members = _texts(body.decode())
     items, cursor = members.get("items"), json.loads(members.get("next_cursor", "null"))
     if items is None or not isinstance(cursor, str | None):
         raise ValueError("has no items, or a cursor that is no text")
@@ -65,16 +60,17 @@ def as_v1(payload: str) -> str:
     try:
         sent = _texts(payload)
         spelt = {name: _respelt(name, text) for name, text in sent.items()}
-    except (msgspec.DecodeError, RecursionError):
+        kind = '"PROJECT"' if spelt.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'
+        if spelt.get("type") == kind:
+            del spelt["type"]
+        return payload if spelt == sent else _object(spelt)
+    except ValueError:
         return payload
-    if spelt.get("type") == ('"PROJECT"' if spelt.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'):
-        del spelt["type"]
-    return payload if spelt == sent else _object(spelt)
 
 
 def _respelt(name: str, text: str) -> str:
     if name in COSTS:
-        return f'"{text}"' if text[0] in "-0123456789" else text
+        return f'"{text}"' if text[-1] in "0123456789" else text  # not NaN and -Infinity
     if name == "trace_tier":
         return TIERS.get(text, text)
     if name in FEEDBACK and text.startswith("{"):
@@ -91,11 +87,11 @@ def _feedback(text: str) -> str:
 
 
 def _texts(text: str) -> dict[str, str]:
-    return {name: bytes(value).decode() for name, value in _OBJECT.decode(text).items()}
+    return {name: bytes(value).decode() for name, value in split_record(text).items()}
 
 
 def _object(texts: Mapping[str, str]) -> str:
-    return "{" + ",".join([f"{json.dumps(name, ensure_ascii=False)}:{text}" for name, text in texts.items()]) + "}"
+    return "{" + ",".join([f"{msgspec.json.encode(name).decode()}:{text}" for name, text in texts.items()]) + "}"
 
 
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}

@@ -55,6 +55,11 @@ class Page(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
     @property
+    def names(self) -> list[str]:
+        """Which sessions the records are: see `identity`."""
+        return [identity(record) for record in self.records]
+
+    @property
     def total(self) -> int | None:
         """The list's length."""
         total = self.headers.get("x-pagination-total", "")
@@ -148,6 +153,14 @@ def latest_run(record: Record) -> datetime | None:
         return max((parse_timestamp(time) for time in times if isinstance(time, str)), default=None)
     except (ValueError, AttributeError, RecursionError):
         return None
+
+
+def newest(held: Record, received: Record) -> Record:
+    """The newer of two readings of one session: by its latest run, else the later received."""
+    if held.payload == received.payload:
+        return held
+    never = datetime.min.replace(tzinfo=UTC)
+    return held if (latest_run(held) or never) > (latest_run(received) or never) else received
 
 
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:

@@ -8,16 +8,17 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 from threading import Lock
 from typing import Protocol
 from uuid import UUID
 
 from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
+from sessions_pipeline.errors import CursorError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
-from sessions_pipeline.langsmith.page import Ask, Page, identity, latest_run
+from sessions_pipeline.langsmith.page import Ask, Page, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.window import SMALLEST_PAGE, WindowReader
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
@@ -36,7 +37,7 @@ Reader = WindowReader | CursorReader
 class DayAssembler:
     """Collects records and hands out the days of a window, newest first, as soon as they are proven complete.
 
-    `requests` counts the answered requests since the last day was handed out.
+    `requests` counts the answered requests since the last day was handed out, `next` is the day that follows it.
     """
 
     def __init__(self, first: date, last: date, *, workspace: str | None, fetched_at: datetime) -> None:
@@ -45,7 +46,7 @@ class DayAssembler:
         self._workspace = workspace
         self._fetched_at = fetched_at
         self._first = first
-        self._next = last
+        self.next = last
         self._days: defaultdict[date | None, _Sessions] = defaultdict(_Sessions)
 
     def add(self, records: Iterable[Record]) -> None:
@@ -53,7 +54,7 @@ class DayAssembler:
         # A page is sorted, so it is some runs of one day each.
         for number, some in groupby(records, lambda one: None if one.start_us is None else one.start_us // DAY_US):
             day = None if number is None else day_of_us(number * DAY_US)
-            if day is None or self._first <= day <= self._next:
+            if day is None or self._first <= day <= self.next:
                 self._days[day].add(some)
 
     def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[FetchedDay]:
@@ -62,9 +63,9 @@ class DayAssembler:
         `is_over`: the whole window is read, so the sessions without a day come behind them.
         """
         days: list[date | None] = []
-        while self._next >= self._first and day_start_us(self._next) > frontier_us:
-            days.append(self._next)
-            self._next -= timedelta(days=1)
+        while self.next >= self._first and day_start_us(self.next) > frontier_us:
+            days.append(self.next)
+            self.next -= timedelta(days=1)
         for day in [*days, None] if is_over else days:
             sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
             self.requests = 0
@@ -109,14 +110,6 @@ class _Sessions:
             self._packed.add(sent([self._latest.pop(name) for name in some]))
         self._names.update(names)
         self._bytes = 0
-
-
-def newest(held: Record, received: Record) -> Record:
-    """The newer of two readings of one session: by its latest run, else the later received."""
-    if held.payload == received.payload:
-        return held
-    never = datetime.min.replace(tzinfo=UTC)
-    return held if (latest_run(held) or never) > (latest_run(received) or never) else received
 
 
 def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
@@ -223,7 +216,7 @@ class ApiSource:
         """See `Source.days`; later days are read while the caller is busy with one."""
         return read_ahead(self._days(first, last))
 
-    def _days(self, first: date, last: date) -> Iterator[FetchedDay]:
+    def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[FetchedDay]:
         # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.
         opening = Ask(max(self.page_size, SMALLEST_PAGE))
         began, page, ended = self.client.clock(), self._fetch(opening), self.client.clock()
@@ -236,7 +229,14 @@ class ApiSource:
             if page.next_cursor is None
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
-        yield from run(reader, lambda ask: opened.pop(ask, None) or self._fetch(ask), self.executor, assembler)
+        try:
+            yield from run(reader, lambda ask: opened.pop(ask, None) or self._fetch(ask), self.executor, assembler)
+        except CursorError:
+            # A cursor may grow old while days are processed. If not one day came since the last time, none ever will.
+            if is_again and assembler.next == last:
+                raise
+            self.client.warn("A cursor of the API had expired: its list was read again from the beginning")
+            yield from self._days(first, assembler.next, is_again=True)
 
     def _fetch(self, ask: Ask) -> Page:
         only = {"id": tuple(map(UUID, ask.ids))} if ask.ids else {}

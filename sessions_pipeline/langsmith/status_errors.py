@@ -10,20 +10,23 @@ from urllib.parse import urlsplit
 from sessions_pipeline import errors
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import http_date
+from sessions_pipeline.langsmith.query import Parameters
 
 PROXY_ADVICE = "check user name and password in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
 
-def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: str, auth: Auth) -> errors.ApiError:
+def status_error(
+    status: int, headers: Mapping[str, str], body: bytes, path: str, parameters: Parameters, auth: Auth
+) -> errors.ApiError:
     """The typed error for an answer whose status is not 2xx; `headers` are looked up in lower case."""
     is_json, reasons = _read(body)
     said = auth.clean(reasons)
     code = f"{status}: {said}" if said else str(status)
     kind: type[errors.ApiError] = errors.RefusedError
+    refused = f"refused the request ({code}); check LANGSMITH_ENDPOINT"
+    says = _redirect(status, headers, auth) if status < 400 else refused  # noqa: PLR2004 - where client errors begin
     match status:
-        case _ if status < 400:  # noqa: PLR2004 - where HTTP's client errors begin
-            says = _redirect(status, headers, auth)
         case 401 | 403 if not is_json:
             kind, advice = errors.FirewallError, "try again, and check proxies and LANGSMITH_ENDPOINT if it stays"
             says = f"answered {status} without JSON: something before the API did; {advice}"
@@ -34,6 +37,10 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: 
                 f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (a key of the EU or APAC "
                 f"needs that address), LANGSMITH_WORKSPACE_ID (an organisation's needs one) and {auth.variable}"
             )
+        case 400 | 404 | 410 | 422 if "cursor" in dict(parameters):
+            # The same address and parameters were taken for the page before.
+            kind = errors.CursorError
+            says = f"does not take its own cursor any more ({code}), which has probably expired; run it again"
         case 404 | 410:
             # Which of the two, only the other version's answer tells: see `api_versions.decide`.
             kind = errors.GoneError if is_json else errors.NotFoundError
@@ -45,9 +52,7 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes, *, path: 
         case 429:
             kind, advice = errors.RateLimitedError, "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
             says = f"limits the rate of requests ({code}); {advice}"
-        case _ if status < 500:  # noqa: PLR2004 - where HTTP's server errors begin
-            says = f"refused the request ({code}); check LANGSMITH_ENDPOINT"
-        case _:
+        case _ if status >= 500:  # noqa: PLR2004 - where HTTP's server errors begin
             kind, says = errors.ServerError, f"failed ({code}); try again later"
     return kind(f"{auth.host}{path} {says}", retry_after=retry_after(headers))
 

@@ -103,7 +103,7 @@ class Transport:
         else:
             if response.is_success:
                 return response.headers, body
-            problem = status_error(response.status_code, response.headers, body, path=path, auth=self._auth)
+            problem = status_error(response.status_code, response.headers, body, path, parameters, self._auth)
         raise problem  # outside the except block, so that httpx's exception is not its context
 
     def _note_stream(self, event: str, info: Mapping[str, Any]) -> None:

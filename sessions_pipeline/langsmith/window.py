@@ -20,7 +20,7 @@ from collections.abc import Generator, Sequence
 from math import ceil
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece, identity
+from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Ask, Page, Piece
 from sessions_pipeline.validation.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
@@ -53,22 +53,22 @@ class WindowReader:
         self._in_flight = in_flight
         self._inside = -1  # the highest offset known to exist
         self._beyond: int | None = None  # one that was past the end
-        self._undated_key = UNDATED_LAST  # where sessions without a start time are sorted
-        self._page: Sequence[Record] = ()  # the last one
+        self._undated_key = UNDATED_FIRST  # where sessions without a start time are sorted, unless a dated one leads
+        self._page = Page(())  # the last one
         self._full = 0  # what the server gives where there is enough: the longest page since its cap last sank
         self._full_pages = 0  # how many were as long as that
 
     def read(self) -> Generator[Ask, Page, None]:
         """Undated sessions that sort first, then the window, then undated sessions that sort last."""
-        front = yield from self._ask(0)
-        undated_first = front.first == UNDATED_FIRST
-        if undated_first:
-            yield from self._cover(front, UNDATED_FIRST, floor=UNDATED_FIRST)
-        start = front
+        start = front = yield from self._ask(0)
+        # Where nothing on the first page has a place, only what follows tells where undated sessions are sorted.
+        may_be_undated = front.first in (None, UNDATED_FIRST)
+        if may_be_undated and (yield from self._cover(front, UNDATED_FIRST, floor=UNDATED_FIRST)) == LIST_END:
+            return
         if not front.is_empty and (front.last is None or front.last >= self._end_us):
             start = yield from self._ask((yield from self._last_offset_from(self._end_us, 0)))
         frontier = yield from self._cover(start, self._end_us - 1, floor=self.start_us)
-        if frontier > LIST_END and not undated_first:
+        if frontier > LIST_END and self._undated_key == UNDATED_LAST:
             last = yield from self._ask((yield from self._last_offset_from(UNDATED_LAST, max(self._inside, 0))))
             yield from self._cover(last, UNDATED_LAST, floor=UNDATED_LAST)
 
@@ -139,18 +139,19 @@ class WindowReader:
         return offset, tuple(Ask(self._limit, offset=self._step * number) for number in numbers)
 
     def _ask(self, offset: int, ahead: tuple[Ask, ...] = ()) -> Generator[Ask, Page, Piece]:
-        page = yield Ask(self._limit, offset=offset, ahead=ahead)
+        self._page = page = yield Ask(self._limit, offset=offset, ahead=ahead)
         count = len(page.records)
         if count > self._full:
             self._full, self._full_pages = count, 0
         self._full_pages += count == self._full
-        self._page = page.records
-        if count:
-            self._inside = max(self._inside, offset + count - 1)
-            none_is_dated = all(record.start_us is None for record in page.records)
-            if offset == 0 and none_is_dated and any(record.undated for record in page.records):
-                self._undated_key = UNDATED_FIRST
-        return Piece.of(page.records, offset, undated_key=self._undated_key)
+        self._inside = max(self._inside, offset + count - 1 if count else -1)
+        return self._placed(page.records, offset)
+
+    def _placed(self, records: Sequence[Record], offset: int, *, is_end: bool = False) -> Piece:
+        piece = Piece.of(records, offset, undated_key=self._undated_key, is_end=is_end)
+        if offset == 0 and piece.first is not None and piece.first < UNDATED_FIRST:
+            self._undated_key = UNDATED_LAST
+        return piece
 
     def _may_be_last(self, piece: Piece) -> bool:
         return piece.end - piece.offset < self._full or not self._knows_full
@@ -160,20 +161,21 @@ class WindowReader:
 
         While sessions are being added, its own last records are found behind it: then further on by twice as much.
         """
-        end, names = piece.end, [identity(record) for record in self._page]
-        while not piece.is_empty:
-            behind = yield Ask(1, include_stats=False, offset=end)
-            if not behind.records:
-                break
-            name = identity(behind.records[0])
-            if name not in names or end - piece.end > self._limit:
+        end, names = piece.end, self._page.names
+        while not piece.is_empty and (behind := (yield Ask(1, include_stats=False, offset=end))).records:
+            if behind.names[0] not in names or end - piece.end > self._limit:
                 self._full, self._full_pages = piece.end - piece.offset, 1  # the server's cap has sunk
                 return False
-            end = piece.end + 2 * (end - piece.offset - names.index(name))
-        if end == piece.end and not piece.is_empty:
+            end = piece.end + 2 * (end - piece.offset - names.index(behind.names[0]))
+        if end > piece.end:
+            # Between the two must be those records alone, on a page with room for what a cap may have left out.
+            moved = (yield Ask(self._limit, include_stats=False, offset=piece.end)).names
+            if len(moved) >= self._full or moved != names[-len(moved) :]:
+                return False
+        elif not piece.is_empty:
             # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end.
             last = yield Ask(1, include_stats=False, offset=end - 1)
-            if not last.records or identity(last.records[0]) not in names:
+            if not set(last.names) & set(names):
                 return False
         if self._inside >= end:
             # An empty page before records that are there is not the end.
@@ -204,17 +206,15 @@ class WindowReader:
         while True:
             piece = yield from self._ask(offset)
             # A record that is in the page twice counts twice: offsets are of records, not of sessions.
-            names = [identity(record) for record in self._page]
+            names = self._page.names
             if last and len(names) > 1 and names[0] != last:
                 return None
             is_new = not joined.keys() >= set(names)
-            joined |= zip(names, self._page, strict=True)
+            joined |= zip(names, self._page.records, strict=True)
             passed = piece.last is not None and piece.last < frontier
             may_be_end = self._may_be_last(piece) or not is_new
             if passed or (may_be_end and (yield from self._is_nothing_behind(piece))):
-                records = tuple(joined.values())
-                whole = Piece.of(records, start, undated_key=self._undated_key, is_end=not passed)
-                return whole, list(joined)
+                return self._placed(tuple(joined.values()), start, is_end=not passed), list(joined)
             if not is_new:
                 return None
             last = names[-1]

@@ -1,8 +1,10 @@
 """Version 2 of the API: the same tables, over real HTTP, and a lake that goes from one version to the other."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from datetime import date, timedelta
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +12,9 @@ import dagster as dg
 import pytest
 import stamina
 
-from sessions_pipeline.errors import ApiError, BadBodyError, NotFoundError, PagingError
+from sessions_pipeline.errors import ApiError, BadBodyError, CursorError, NotFoundError, PagingError
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.lists import active_since
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, Cursor, list_activity
@@ -249,6 +252,48 @@ def test_a_passing_fault_changes_nothing_of_what_version_2_gives(fault: Fault) -
         usual = listen(sandbox, **V1).payloads
         sandbox.faults.add(fault)
         assert listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads == usual
+
+
+def expire_cursors(sandbox: Sandbox, status: int, which: Container[int]) -> None:
+    """Refuse these of the requests that bear a cursor, from 1 on."""
+    cursors = count(1)
+
+    def expire(number: int) -> None:
+        if "cursor" in dict(sandbox.requests[number]["parameters"]) and next(cursors) in which:
+            sandbox.faults.add(Fault("status", status))
+
+    sandbox.api.before_answer = expire
+
+
+@pytest.mark.parametrize("status", [400, 410])
+def test_a_cursor_that_expires_begins_the_list_again_and_changes_no_day(status: int) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        usual = listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads
+        expire_cursors(sandbox, status, (5, 25))
+        again = listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
+    assert again.payloads == usual
+    assert again.warnings[1:] == ["A cursor of the API had expired: its list was read again from the beginning"]
+
+
+def test_cursors_that_expire_at_once_are_one_line() -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        expire_cursors(sandbox, 410, range(1, 1000))
+        with failing_in_one_line(CursorError, "its own cursor .* run it again"):
+            listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
+    assert len(sandbox.requests) < 12
+
+
+def test_a_listing_of_activity_whose_cursor_has_expired_begins_anew() -> None:
+    texts = some_records(30, last_run_start_time=NOW.isoformat())
+    with (
+        running_sandbox(texts=texts, now=NOW) as sandbox,
+        SessionsClient.from_settings(settings_for(sandbox.url, Path(), **V2)) as client,
+    ):
+        listed = partial(active_since, client, SessionsQuery(limit=10), workspace=None, since=NOW)
+        _, place = next(listed())
+        assert place.cursor
+        expire_cursors(sandbox, 410, (1,))
+        assert sum(len(found) for found, _ in listed(place=place)) == 30
 
 
 def test_sessions_deleted_while_version_2_pages_cost_no_other() -> None:

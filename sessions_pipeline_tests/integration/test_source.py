@@ -15,8 +15,9 @@ import stamina
 from sessions_pipeline.errors import DeadlineExceededError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import Activity, active_since, read_usage
+from sessions_pipeline.langsmith.page import newest
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.langsmith.source import ApiSource, newest, read_ahead
+from sessions_pipeline.langsmith.source import ApiSource, read_ahead
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, read_page, sent
 from sessions_pipeline.validation.rows import Rows

@@ -91,7 +91,7 @@ class SimulatedServer:
                 [0, 0, 1, -1]
             )
         elif what == "insert newest":
-            self.sessions[f"new-{len(self.requests)}"] = 10**15
+            self.sessions[f"new-{len(self.requests)}"] = 10**16
         elif what == "delete" and self.sessions:
             name = self._random.choice(sorted(self.sessions))
             del self.sessions[name]

@@ -52,7 +52,12 @@ def second(**values: str) -> str:
         ('{"feedback_stats":null}', '{"feedback_stats":null}'),
         ('{"feedback_stats":{"a":7}}', '{"feedback_stats":{"a":7}}'),
         ('{"total_cost":NaN}', '{"total_cost":NaN}'),
-        ('{"name":"\\ud800","total_cost":1}', '{"name":"\\ud800","total_cost":1}'),
+        (
+            '{"total_cost":NaN,"prompt_cost":-Infinity,"trace_tier":"LONG_LIVED"}',
+            '{"total_cost":NaN,"prompt_cost":-Infinity,"trace_tier":"longlived"}',
+        ),
+        ('{"name":"\\ud800","total_cost":1}', '{"name":"\\ud800","total_cost":"1"}'),
+        ('{"\\ud800":1,"total_cost":1}', '{"\\ud800":1,"total_cost":1}'),
         ("[1]", "[1]"),
         ("7", "7"),
     ],
