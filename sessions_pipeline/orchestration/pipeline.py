@@ -69,8 +69,7 @@ class Pipeline:
 
     `on_day` is told of each day as it is finished, `on_warning` of what the run warns of; `as_of` makes tables say what
     was known at that time; `clock` tells the time; `processes` is how many a backfill is shared out to (None: one for
-    each processor, four at most). `judge_reach` is the age from which an experiment whose judges were never measured
-    isn't any more.
+    each processor, four at most). `judge_reach` is the age from which judges that were never measured aren't any more.
     """
 
     settings: Settings
@@ -118,8 +117,7 @@ class Pipeline:
     ) -> Iterator[DayResult]:
         """Make these tables of the days, newest first, and of the rows without a day; each is written when it comes.
 
-        With `raw_sessions` among them the days are read from the API; without it they are made from what is stored.
-        `warn` is told what the API warns of.
+        With `raw_sessions` among them they are read from the API, whose warnings `warn` is told; else from the lake.
 
         Raises:
             ApiError: a workspace could not be read, the text names it; days that did not come stay as they were.
