@@ -21,6 +21,7 @@ from sessions_pipeline.langsmith.source import ApiSource, read_ahead
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, read_page, sent
 from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -63,7 +64,7 @@ def listing(sessions: list[Values], **headers: str) -> Callable[[Handler], None]
 
 @contextmanager
 def client_for(url: str, **values: Any) -> Iterator[SessionsClient]:
-    settings = Settings(_env_file=None, LANGSMITH_ENDPOINT=url, LANGSMITH_API_KEY="key", **values)
+    settings = Settings(**{"_env_file": None, "LANGSMITH_ENDPOINT": url, "LANGSMITH_API_KEY": "key", **values})
     with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
         yield client
 
@@ -243,3 +244,18 @@ def test_what_breaks_while_reading_ahead_comes_after_the_days_before_it() -> Non
     assert next(ahead).day == TODAY
     with pytest.raises(DeadlineExceededError, match="over"):
         next(ahead)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_no_page_is_read_in_vain_where_pages_are_smaller_than_any_reader_asks_for(version: str) -> None:
+    texts, requests = [json.dumps(session(number)) for number in range(30)], list[int]()
+    for page_size in (3, 10):
+        with (
+            running_sandbox(texts=texts, now=NOW) as sandbox,
+            client_for(sandbox.url, LANGSMITH_API_KEY=sandbox.key, SESSIONS_PIPELINE_API_VERSION=version) as client,
+            ThreadPoolExecutor(1) as executor,
+        ):
+            days = list(source_for(client, executor, page_size).days(TODAY - timedelta(days=1), TODAY))
+            assert sum(day.rows.num_rows for day in days) == len(texts)
+            requests.append(len(sandbox.requests))
+    assert requests[0] == requests[1]
