@@ -124,7 +124,7 @@ def test_of_two_readings_of_one_session_the_newest_stays_in_whatever_order_they_
 
 
 def test_no_reader_sees_what_is_private() -> None:
-    one = session(1, last_run_start_time=NOW.isoformat(), run_count=1)
+    one = session(1, last_run_start_time=NOW.isoformat(), run_count=0)
     with (
         scripted(listing([one])) as server,
         client_for(server.url, SESSIONS_PIPELINE_REDACT="name") as client,
