@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar, say
+from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar, warn
 from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.formatting import plural
@@ -38,7 +38,7 @@ def past(value: str) -> datetime:
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
-    "--select", metavar="SELECTION", help="Tables to make, as a Dagster asset selection; without it those of the hour."
+    "--select", metavar="SELECTION", help="Tables, as a Dagster selection; without it, those of the hourly schedule."
 )
 @click.option(
     "--as-of",
@@ -63,7 +63,8 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
 
     print_summary(settings, made, first, last, as_json=as_json)
     if not (settings.dagster_home or as_json):
-        click.echo("Dagster  this run is in no history: DAGSTER_HOME is not set")
+        click.echo("Dagster  the UI does not show this run, but the next ones after")
+        click.echo("         mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
 
 
 def _check_days(first: date, last: date, settings: Settings) -> None:
@@ -118,7 +119,7 @@ def run_days(
     finally:
         # Once each, and not into the bar.
         for warning in dict.fromkeys(warned):
-            say(warning)
+            warn(warning)
 
 
 @click.command(epilog="Example: sessions-pipeline demo")

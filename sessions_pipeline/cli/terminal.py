@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Where the output is no terminal, such as a log, and COLUMNS does not say it.
 WIDTH = 120
-NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
+NUMBERS = {"Experiments", "No cost", "Traces", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
 
 
 def check_order(first: date, last: date) -> None:
@@ -74,6 +74,11 @@ def say(message: str) -> None:
     echo(f"sessions-pipeline: {visible(' '.join(message.split()))}", indent=2, err=True)
 
 
+def warn(message: str) -> None:
+    """One line on standard error about what did not fail."""
+    say(f"warning: {message}")
+
+
 def load_settings() -> Settings:
     """The settings; warnings about them are said.
 
@@ -82,7 +87,7 @@ def load_settings() -> Settings:
     """
     settings = Settings.load()
     for warning in settings.warnings:
-        say(warning)
+        warn(warning)
     return settings
 
 

@@ -88,7 +88,7 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         meant = (
             f"did you mean {close[0]}?"
             if close
-            else f"there are {', '.join(sorted(names))}; write several as {SEVERAL}"
+            else f"there are {', '.join(sorted(names))}; write several as, for example, {SEVERAL}"
         )
         raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)

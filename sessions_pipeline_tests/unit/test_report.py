@@ -521,7 +521,7 @@ def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_h
     rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
     text = words(build_report(report_of(*rows)))
     daily_rows = text[text.index("Cost by UTC day and dataset") :]
-    assert daily_rows.count("0 +1 at $0") == 1
+    assert daily_rows.count("0 and 1 at $0") == 1
     assert "Sum of 60 rows" in daily_rows
 
 
