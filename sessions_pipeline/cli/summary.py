@@ -95,7 +95,7 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
     rows = []
     for one in statuses:
         period, forecast = days_text(one.first, one.last), "" if one.forecast is None else money(one.forecast)
-        amounts = money(one.used), money(one.budget.limit), share(one.used, one.budget.limit)
+        amounts = money(one.used), one.limit, share(one.used, one.budget.limit)
         rows.append((one.budget.name, period, *amounts, forecast, one.state))
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
     print_table(columns, rows, drop=("Share", "Period", "Forecast"))

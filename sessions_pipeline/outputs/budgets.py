@@ -19,7 +19,7 @@ from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs import measuring_judges
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
-from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, plural, share, visible
+from sessions_pipeline.outputs.formatting import EXACT, day_ranges, money, money_as_set, plural, share, visible
 from sessions_pipeline.outputs.spending import Row, Totals, forecast
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
@@ -67,6 +67,11 @@ class BudgetStatus:
     def share(self) -> Decimal | None:
         """The used part of the limit; 1 is all of it."""
         return None if self.used is None else EXACT.divide(self.used, self.budget.limit)
+
+    @property
+    def limit(self) -> str:
+        """What may be spent, for reading."""
+        return money_as_set(self.budget.limit)
 
     @property
     def is_known(self) -> bool:
@@ -126,7 +131,7 @@ class BudgetStatus:
     @property
     def headline(self) -> str:
         """`$312.40 of $400.00 (78.1 %), heading for $416.53, over the limit`."""
-        used = f"{money(self.used)} of {money(self.budget.limit)} ({share(self.used, self.budget.limit)})"
+        used = f"{money(self.used)} of {self.limit} ({share(self.used, self.budget.limit)})"
         return ", ".join(filter(None, (used, self.outlook)))
 
 

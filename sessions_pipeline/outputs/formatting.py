@@ -50,6 +50,11 @@ def money(value: Decimal | None) -> str:
     return f"{sign}${size.quantize(Decimal(1).scaleb(-places), context=EXACT):,f}"
 
 
+def money_as_set(value: Decimal) -> str:
+    """US dollars that somebody set, such as a limit: cents, and whatever digits follow them."""
+    return f"${value:,.{max(2, len(exact(value).partition('.')[2]))}f}"
+
+
 def count(value: int | None) -> str:
     """A whole number with thousands separators."""
     return UNKNOWN if value is None else f"{value:,d}"

@@ -103,10 +103,15 @@ def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> 
         held = rows.get(key := (row["tenant_id"], row["id"]))
         both = sorted([row, *([held] if held else [])], key=itemgetter("read_at"))
         source, _ = stats_of(
-            [Version(at, one["read_at"], one["run_count"] or 0, None, row["start_time"]) for at, one in enumerate(both)]
+            [Version(at, one["read_at"], _runs(one), None, row["start_time"]) for at, one in enumerate(both)]
         )
         rows[key] = {**both[source.row], "read_at": both[-1]["read_at"]}
     return pa.Table.from_pylist(list(rows.values()), JUDGE_COST_BY_EXPERIMENT.schema)
+
+
+def _runs(row: Mapping[str, Any]) -> int:
+    """How many traces a row knows of; 1 where they are not counted, and something was used."""
+    return int(any(row[name] for name in MEASURES)) if row["run_count"] is None else row["run_count"]
 
 
 @check(

@@ -192,6 +192,7 @@ def test_what_is_used_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> Non
     assert [week.forecast, day.forecast] == [Decimal("75.5"), None]
     assert week.share == Decimal("0.15125")
     assert week.headline == "$60.50 of $400.00 (15.1 %), heading for $75.50"
+    assert costs.status(limit=Decimal("80.0125"), period="week").headline.startswith("$60.50 of $80.0125 (75.6 %)")
     assert (week.state, week.caveats) == ("ok", "")
 
 

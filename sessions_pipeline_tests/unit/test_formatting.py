@@ -42,6 +42,21 @@ def test_money_reads_as_dollars(value: str | None, shown: str) -> None:
     assert formatting.money(None if value is None else Decimal(value)) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("400", "$400.00"),
+        ("1E+3", "$1,000.00"),
+        ("1250.500", "$1,250.50"),
+        ("0.0125", "$0.0125"),
+        ("0.0000001", "$0.0000001"),
+        ("12345678901234567890.123456789012345678", "$12,345,678,901,234,567,890.123456789012345678"),
+    ],
+)
+def test_an_amount_that_somebody_set_is_shown_as_it_was_written(value: str, shown: str) -> None:
+    assert formatting.money_as_set(Decimal(value)) == shown
+
+
 @given(MONEYS)
 def test_only_zero_is_shown_as_zero_and_the_rest_is_off_by_half_a_cent_or_five_percent_at_most(value: Decimal) -> None:
     shown = formatting.money(value)

@@ -114,6 +114,13 @@ def test_what_retention_has_emptied_never_replaces_what_was_read(
     assert (row["stats_as_of"], row["read_at"]) == (NOON if kept else later, later)
 
 
+@pytest.mark.parametrize("runs", [0, None])
+def test_what_was_spent_stays_also_where_runs_are_not_counted(runs: int | None) -> None:
+    held, emptied = judged(1, None, "1.0", NOON), judged(1, runs, None, NOON + DAY, start_time=NOON)
+    (row,) = merge_judges(table_of(JUDGES.name, [held]), [{**emptied, "total_tokens": None}]).to_pylist()
+    assert (row["total_cost"], row["stats_as_of"]) == (Decimal("1.0"), NOON)
+
+
 def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() -> None:
     stored = [
         judged(1, 10, "1.0", NOON + DAY),

@@ -502,7 +502,7 @@ def test_the_most_expensive_experiments_are_told_with_their_judges_and_the_whole
 def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
     used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))
-    html = build_report(report_of(daily(FIRST, 1, "5"), projects=used))
+    html = build_report(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
     assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
@@ -621,3 +621,9 @@ def test_two_workspaces_are_told_apart_in_the_table() -> None:
     html = build_report(report_of(daily(FIRST, 1, "1"), other))
     assert "Workspace" in words(html)
     assert "Workspace" not in words(build_report(report_of(daily(FIRST, 1, "1"))))
+
+
+def test_a_change_has_all_its_digits() -> None:
+    before, now = daily(FIRST - timedelta(days=1), 1, "12345678901234567890.5"), daily(FIRST, 1, "0.000000000000000001")
+    html = build_report(report_of(before, now))
+    assert '<data value="12345678901234567890.499999999999999999"' in html

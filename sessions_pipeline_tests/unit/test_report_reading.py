@@ -14,16 +14,18 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, read_report_data, write_report
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
+    DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     REJECTED_SESSIONS,
     SESSIONS,
 )
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, table_of
-from sessions_pipeline_tests.builders_report import by_attribute, daily
+from sessions_pipeline_tests.builders_report import by_attribute, daily, project
 
 FIRST, LAST = date(2025, 3, 10), date(2025, 3, 12)
 READ_AT = datetime(2025, 3, 12, 20, tzinfo=UTC)
@@ -143,6 +145,15 @@ def test_days_on_which_a_workspace_was_not_read_are_said(lake: Lake) -> None:
     assert told(read_report_data(lake, FIRST, LAST))["workspaces"] == said
 
 
+def test_a_measured_day_on_which_no_project_spent_anything_counts_as_measured(lake: Lake) -> None:
+    assert read_report_data(lake, FIRST, LAST).measured_days == 0
+    replace(lake, DAILY_COST_BY_PROJECT, FIRST, [project(FIRST, 1, "1.5")], {})
+    replace(lake, DAILY_COST_BY_PROJECT, LAST, [], {})
+    data = read_report_data(lake, FIRST, LAST)
+    assert data.measured_days == 2
+    assert "used on 2 measured days of 3." in build_report(data)
+
+
 def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake: Lake) -> None:
     for day, keys in ((FIRST, '["git.branch"]'), (LAST, '["models", "git.branch"]')):
         rows = [by_attribute(day, 1, "main", "1.5")]
@@ -162,8 +173,10 @@ def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp
         budgets = budgets_or_problem(lake, settings, READ_AT)
         return Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", budgets=budgets)).read_text()
 
-    file.write_text('[[budget]]\nname = "<b>all\\u001b"\nlimit = 4.00\nperiod = "week"\n')
+    small = '[[budget]]\nname = "small"\nlimit = 0.0125\nperiod = "day"\n'
+    file.write_text(f'[[budget]]\nname = "<b>all\\u001b"\nlimit = 4.00\nperiod = "week"\n{small}')
     html = page()
+    assert '<data value="0.0125">$0.0125</data>' in html
     assert '<tr data-budget="&lt;b&gt;all\N{SYMBOL FOR ESCAPE}">' in html
     assert '<td class="n">112.5 %</td>' in html
     assert "<em>exceeded</em>" in html

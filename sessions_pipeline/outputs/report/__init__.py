@@ -98,6 +98,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         attribute_days=_attribute_days(attributes),
         experiments=from_lake.rows_of(stored(tables.EXPERIMENT_SUMMARY, inside)),
         projects=from_lake.rows_of(used, "usage_date") if used else None,
+        measured_days=len(used),
         rejected=Counter(row["start_date"] for row in from_lake.rows_of(rejected)),
         doubtful=doubtful([stored.rows for stored in sessions.values()]),
         unexamined=frozenset(inside) - (rejected.keys() & sessions.keys()),

@@ -89,14 +89,14 @@ class ReportData:
 
     `daily` (`daily_cost_by_reference_dataset`) also has what the period and its last month are compared with, and the
     rows without a day. `attributes` (`daily_cost_by_attribute`) has the same days; `attribute_days` are those that were
-    summed, by key. `experiments` (`experiment_summary`), `projects` (`daily_cost_by_project`; None: not measured) and
-    `judges` (`judge_rows`) are the period's alone. `rejected` counts records by day, None for those without one; for
-    days that are `unexamined` neither this nor `doubtful` says anything, as their tables are not there. Of the days
-    that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last. `names` are datasets'
-    names by id. `readings` has the time of each day's last reading, for the days of the period of which it is noted,
-    and `unread_of` those on which a workspace was not read, though another was. `judge_readings` say what judges spent
-    in all, and why some were not measured. `budgets` are how they stand, or why that can't be told. `asked_for` is the
-    last day that was asked for, which may be to come.
+    summed, by key. `experiments` (`experiment_summary`), `projects` (`daily_cost_by_project`; None: not measured) of
+    `measured_days`, and `judges` (`judge_rows`) are the period's alone. `rejected` counts records by day, None for
+    those without one; for days that are `unexamined` neither this nor `doubtful` says anything, as their tables are not
+    there. Of the days that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last.
+    `names` are datasets' names by id. `readings` has the time of each day's last reading, for the days of the period of
+    which it is noted, and `unread_of` those on which a workspace was not read, though another was. `judge_readings` say
+    what judges spent in all, and why some were not measured. `budgets` are how they stand, or why that can't be told.
+    `asked_for` is the last day that was asked for, which may be to come.
     """
 
     first: date
@@ -106,6 +106,7 @@ class ReportData:
     attribute_days: Mapping[str, frozenset[date]] = field(default_factory=dict)
     experiments: Sequence[Row] = ()
     projects: Sequence[Row] | None = None
+    measured_days: int = 0
     rejected: Mapping[date | None, int] = field(default_factory=dict)
     doubtful: Doubtful = field(default_factory=Doubtful)
     unexamined: frozenset[date] = frozenset()

@@ -97,7 +97,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "other_projects": used[MOST_EXPENSIVE:],
         "other_projects_cost": total(one["cost"] for one in used[MOST_EXPENSIVE:]),
         "projects_cost": total(one["cost"] for one in used),
-        "project_days": len({row["usage_date"] for row in data.projects or ()}),
+        "project_days": data.measured_days,
         "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
         "judged": _judged(data),
         "shown": data.rows[:ROWS_SHOWN],
