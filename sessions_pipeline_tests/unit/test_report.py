@@ -452,7 +452,7 @@ def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
     assert "Judge calls are not counted" in text
     assert f"Left out at the last try: {TENANT} (the API ignores it)." in text
     assert text.count("udge calls not counted") >= 8
-    assert "--select judge_cost_by_experiment --from 2025-03-30 --to 2025-03-30" in text
+    assert "--from 2025-03-30 --to 2025-03-30 --select judge_cost_by_experiment" in text
 
 
 def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> None:
