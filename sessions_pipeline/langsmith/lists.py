@@ -9,7 +9,7 @@ Evaluators are traced to a project of their own. The SDK gives each of their run
 tried on the real API with neither.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import PagingError, RefusedError, UsageError
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.page import Page, identity, latest_run
+from sessions_pipeline.langsmith.page import Page, identity, latest_run, run_count
 from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
@@ -190,7 +190,7 @@ def read_usage(
     """Readings of all sessions with runs since the day began, some at a time; every session is in one of them.
 
     Raises:
-        ApiError: a request failed for good.
+        ApiError: a request failed for good, or the API takes no notice of `stats_start_time`.
     """
 
     def stats_since(moment: datetime, ids: Sequence[str]) -> tuple[Record, ...]:
@@ -204,9 +204,23 @@ def read_usage(
 
     start, end = midnight(day), midnight(day + timedelta(days=1))
     listed = active_since(client, query, workspace=workspace, since=start)
-    ids = sorted(filter(is_uuid, {active.session for found, _ in listed for active in found}))
-    for some in batches(ids):
-        yield UsageReadings(*(stats_since(moment, some) for moment in (end, start, end)))
+    latest = {active.session: active.latest_run for found, _ in listed for active in found}
+    ended = {session for session, at in latest.items() if at < end}
+    for some in batches(sorted(filter(is_uuid, latest))):
+        readings = UsageReadings(*(stats_since(moment, some) for moment in (end, start, end)))
+        _check_that_stats_begin(readings, ended)
+        yield readings
+
+
+def _check_that_stats_begin(readings: UsageReadings, ended: Container[str]) -> None:
+    """Refuse readings in which sessions that ended on the day have as many runs after it as since it began.
+
+    All of them: one may have had another run meanwhile. Else every session would have used nothing.
+    """
+    after, since = ({identity(one): run_count(one) for one in reading} for reading in readings[:2])
+    are_equal = [since.get(name) == count for name, count in after.items() if name in ended and count]
+    if are_equal and all(are_equal):
+        raise RefusedError("The API ignores stats_start_time, so what was used on a day can't be told")
 
 
 def read_judges(

@@ -11,12 +11,16 @@ That a page lies at the list's end it can't say itself: a short page may be a se
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from sessions_pipeline.errors import PagingError
+from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.types import parse_timestamp
 
@@ -161,6 +165,17 @@ def newest(held: Record, received: Record) -> Record:
         return held
     never = datetime.min.replace(tzinfo=UTC)
     return held if (latest_run(held) or never) > (latest_run(received) or never) else received
+
+
+class _Counted(msgspec.Struct, gc=False):
+    run_count: int | None = None
+
+
+def run_count(record: Record) -> int | None:
+    """How many runs the session's stats count; None where that is not told, or not readably."""
+    with suppress(*UNREADABLE):
+        return msgspec.json.decode(record.payload, type=_Counted).run_count
+    return None
 
 
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:

@@ -2,17 +2,21 @@
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from sessions_pipeline.days import day_start_us, days_between
+from sessions_pipeline.errors import RefusedError
 from sessions_pipeline.lake.layout import key_of
 from sessions_pipeline.lake.store import store_at
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.sandbox.company import DAY_US, OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
-from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.faulty_server import FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DataRoot,
+    failing_in_one_line,
     lake_at,
     run_days,
     settings_for,
@@ -54,6 +58,23 @@ def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None
         cost = Decimal(sum(run.prompt_cost + run.completion_cost for run in runs)) / 10**9
         assert rows[session]["total_cost"] == (None if session in unpriced else cost)
     assert any(row["reference_dataset_id"] is None for row in rows.values()), "tracing projects are there, too"
+
+
+class Ignoring(CompanyData):
+    """An API that takes no notice of `stats_start_time`."""
+
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        return super().page(asked.model_copy(update={"stats_start_time": None}), workspace)
+
+
+def test_an_api_that_ignores_the_day_is_an_error_and_never_a_day_without_costs(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    with (
+        running_sandbox(FaultyApi(Ignoring(now), now)) as sandbox,
+        failing_in_one_line(RefusedError, "ignores stats_start_time"),
+    ):
+        measure(sandbox, tmp_path, yesterday())
+    assert not lake_at(tmp_path).days(DAILY_COST_BY_PROJECT)
 
 
 def test_usage_that_moves_while_it_is_read_is_flagged(data_root: DataRoot) -> None:
