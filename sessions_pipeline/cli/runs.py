@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar, warn
+from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar, say
 from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.formatting import plural
@@ -63,8 +63,7 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
 
     print_summary(settings, made, first, last, as_json=as_json)
     if not (settings.dagster_home or as_json):
-        click.echo("Dagster  the UI does not show this run, but the next ones after")
-        click.echo("         mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
+        click.echo("Dagster  not in the UI; for the next: mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
 
 
 def _check_days(first: date, last: date, settings: Settings) -> None:
@@ -119,7 +118,7 @@ def run_days(
     finally:
         # Once each, and not into the bar.
         for warning in dict.fromkeys(warned):
-            warn(warning)
+            say(warning, is_warning=True)
 
 
 @click.command(epilog="Example: sessions-pipeline demo")

@@ -12,7 +12,7 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, warn
+from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, WARNING, check_order, load_settings, print_table, say
 from sessions_pipeline.errors import (
     ApiError,
     BudgetExceededError,
@@ -88,7 +88,7 @@ def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
         rows = rows if show_all or values["limit"] is not None else rows[:ROWS]
         _name_datasets(client, rows, workspaces)
         for warning in client.warnings:
-            warn(warning)
+            say(warning, is_warning=True)
     if shape != "table":
         lines = [json_line(payload, sys.stdout.encoding or "ascii") for payload in payloads]
         click.echo("\n".join(lines) if shape == "ndjson" else f"[{','.join(lines)}]", nl=bool(lines) or shape == "json")
@@ -173,7 +173,7 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
         raise NotReadError(f"{place}: no data are here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
     budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
     if isinstance(budgets, str):
-        warn(budgets)
+        say(budgets, is_warning=True)
     click.echo(write_report(lake, *days, output, budgets=budgets))
 
 
@@ -234,7 +234,9 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
         raise NotReadError(f"{found.lacks}; or take what is there with --partial")
     write_focus(found.rows, output)
     if found.lacks:
-        warn(found.lacks)
+        say(found.lacks, is_warning=True)
     if found.unknown:
-        warn(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that")
+        say(
+            f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that",
+        )
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

@@ -79,7 +79,7 @@ def print_summary(
         _print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **in_full})
         return
     if lines:
-        _print_lines(lines, datasets if len(days) > 1 else (), whole, names, days)
+        _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
     for said in (*_closing(lake, sums, made), *_budget_lines(statuses)):
         echo(said, indent=INDENT)
     click.echo(f"Parquet  {settings.absolute_data_root}")
@@ -194,9 +194,8 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Mapping[str, Sequence[da
 
 
 def _print_lines(
-    lines: Sequence[Line], datasets: Sequence[Line], whole: Totals, names: Mapping[Key, str], days: Sequence[date]
+    lines: Sequence[Line], datasets: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool
 ) -> None:
-    by_week = len(days) > WEEK
     labels = dataset_labels([line.key[1] for line in lines], {dataset: name for (_, dataset), name in names.items()})
     has_workspaces = len({line.key[0] for line in lines}) > 1
 
@@ -214,5 +213,4 @@ def _print_lines(
     columns = "Week from" if by_week else "Day (UTC)", "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost"
     print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
-        of_week = f"* not the whole week: what was read of {days[0]} to {days[-1]}"
-        click.echo(of_week if by_week else "* the day was not over when it was read")
+        click.echo(f"* {'only days that were asked for and read' if by_week else 'the day was not over when read'}")

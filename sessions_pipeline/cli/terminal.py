@@ -69,14 +69,13 @@ def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
     click.echo(line, err=err)
 
 
-def say(message: str) -> None:
-    """One line on standard error."""
-    echo(f"sessions-pipeline: {visible(' '.join(message.split()))}", indent=2, err=True)
-
-
-def warn(message: str) -> None:
-    """One line on standard error about what did not fail."""
-    say(f"warning: {message}")
+def say(message: str, *, is_warning: bool = False) -> None:
+    """One line on standard error; a warning is called so."""
+    echo(
+        f"sessions-pipeline: {'warning: ' if is_warning else ''}{visible(' '.join(message.split()))}",
+        indent=2,
+        err=True,
+    )
 
 
 def load_settings() -> Settings:
@@ -87,7 +86,7 @@ def load_settings() -> Settings:
     """
     settings = Settings.load()
     for warning in settings.warnings:
-        warn(warning)
+        say(warning, is_warning=True)
     return settings
 
 

@@ -54,8 +54,7 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
         text = "They used tokens; usually the model has no price in LangSmith. They count as $0.00."
         yield Caveat("zero_cost", f"{plural(free, 'experiment')} cost exactly $0", text)
     if doubtful.problems:
-        text = "What LangSmith sent for it is negative, or no amount. See the column problems of the table sessions."
-        text += " Where it is the total, it counts among those without a cost."
+        text = "It was sent negative, or as no amount; without a total it also counts above. See problems in sessions."
         yield Caveat("problems", f"{plural(doubtful.problems, 'experiment')} with a cost that can't be used", text)
     if doubtful.kept:
         text = "The API no longer gives their numbers; an earlier reading stands for them and is in the totals."
