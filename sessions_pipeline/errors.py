@@ -122,7 +122,7 @@ class InstanceError(SessionsPipelineError):
     def __init__(self, place: str, error: BaseException) -> None:
         # Dagster goes on with all that it would have expected, SQLAlchemy with the statement.
         told = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0][:200]
-        super().__init__(f"DAGSTER_HOME: {place}: {told}")
+        super().__init__(f"{place}: {told}")
 
 
 class TooManyRejectedError(SessionsPipelineError):

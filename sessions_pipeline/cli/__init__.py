@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -39,6 +40,7 @@ for command in (materialize, list_sessions, report, budget, export, doctor, ui, 
 def main() -> None:
     """Run the command; failures are one line on standard error and exit status 1, wrong usage 2."""
     escape_what_cannot_be_encoded()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         width = shutil.get_terminal_size().columns
         status = cli.main(prog_name="sessions-pipeline", standalone_mode=False, max_content_width=width)
@@ -59,7 +61,9 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.filename or 'the output'}: {error.strerror or error}")
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        place = error.filename or ("the output" if frame.f_globals["__name__"].startswith(("click.", "rich.")) else "")
+        _fail(": ".join(filter(None, (place, error.strerror or str(error)))))
     except MemoryError:
         _fail("memory ran out; what was written stays, ask for fewer days or give it more")
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
@@ -76,10 +80,8 @@ def _unexpected(error: Exception) -> str:
     lines = without_secrets("".join(traceback.format_exception(error)))
     said = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="sessions-pipeline-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            file.write(lines)
+        with tempfile.NamedTemporaryFile(prefix="sessions-pipeline-", suffix=".txt", delete=False) as file:
+            file.write(lines.encode(errors="backslashreplace"))
     except OSError:
         return f"unexpected {said}"
     return f"unexpected {said}; please report it with {file.name}"

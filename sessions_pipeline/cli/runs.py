@@ -57,11 +57,12 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     _check_days(first, last, settings)
     from sessions_pipeline.outputs.budget_file import load_budgets
 
-    load_budgets(settings)
+    # Once: a file that is changed meanwhile must not cost the summary.
+    budgets = load_budgets(settings)
     made = run_days(settings, first, last, select=select, as_of=as_of)
     from sessions_pipeline.cli.summary import print_summary
 
-    print_summary(settings, made, first, last, as_json=as_json)
+    print_summary(settings, made, first, last, budgets=budgets, as_json=as_json)
     if not (settings.dagster_home or as_json):
         click.echo("Dagster  not in the UI; for the next: mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
 
@@ -148,10 +149,12 @@ def demo(days: int) -> None:
         # Judges of older experiments are asked for, too: this API keeps its traces for ever.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
     from sessions_pipeline.cli.summary import print_summary
+    from sessions_pipeline.outputs.budget_file import load_budgets
 
     if days > DEMO_SHOWN:
         click.echo(f"The last {DEMO_SHOWN} of the {days} days:")
-    print_summary(settings, made, max(first, today - timedelta(days=DEMO_SHOWN - 1)), today)
+    shown = max(first, today - timedelta(days=DEMO_SHOWN - 1))
+    print_summary(settings, made, shown, today, budgets=load_budgets(settings))
     ui = "make dev SANDBOX=1" if DEMO.startswith("make") else "sessions-pipeline ui --demo"
     click.echo(f"Dagster  {ui}    # the same data, its graph, checks and schedules")
 

@@ -12,7 +12,7 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, WARNING, check_order, load_settings, print_table, say
+from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, say
 from sessions_pipeline.errors import (
     ApiError,
     BudgetExceededError,
@@ -236,7 +236,5 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     if found.lacks:
         say(found.lacks, is_warning=True)
     if found.unknown:
-        say(
-            f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that",
-        )
+        say(f"{plural(found.unknown, 'experiment')} left out: FOCUS has no word for an unknown cost", is_warning=True)
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

@@ -14,7 +14,7 @@ from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE, measuring_judges
-from sessions_pipeline.outputs.budget_file import load_budgets
+from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
 from sessions_pipeline.outputs.formatting import days as days_text
@@ -24,6 +24,8 @@ from sessions_pipeline.settings import Settings
 
 # Days are listed up to a week, weeks from then on: a terminal has some forty lines.
 WEEK = 7
+# The days that a run wrote, by asset.
+Made = Mapping[str, Sequence[date]]
 # Behind words of eight letters.
 INDENT = 9
 IN_JSON = (
@@ -43,7 +45,7 @@ class Line(NamedTuple):
 
 
 def print_summary(
-    settings: Settings, made: Mapping[str, Sequence[date]], first: date, last: date, *, as_json: bool = False
+    settings: Settings, made: Made, first: date, last: date, *, budgets: Sequence[Budget] = (), as_json: bool = False
 ) -> None:
     """Print what the days came to, as a table or as JSON: of the assets of `made`, with the days that each wrote."""
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
@@ -72,7 +74,7 @@ def print_summary(
         "total_cost": exact(whole.cost) or None,
         **_judges(whole),
     }
-    statuses = budget_statuses(lake, load_budgets(settings), datetime.now(UTC))
+    statuses = budget_statuses(lake, budgets, datetime.now(UTC))
     if as_json:
         both = {"lines": lines, "datasets": datasets}
         in_full = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
@@ -165,7 +167,7 @@ def _judges(totals: Totals) -> dict[str, Any]:
     return {"judge_cost": exact(totals.judge_cost) or None, **counts}
 
 
-def _closing(lake: Lake, sums: Mapping[str, Any], made: Mapping[str, Sequence[date]]) -> Iterator[str]:
+def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
     """The counts and the cost; of a table that this run did not make, nothing is known."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
@@ -184,8 +186,7 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Mapping[str, Sequence[da
         yield f"{cost}; judge calls not counted"
         # Two lines, so that it fits a terminal and can be copied.
         command, _, options = measuring_judges(datetime.now(UTC).date()).partition(" --")
-        yield f"Judges   to count them: {command} \\"
-        yield f"{'':{INDENT}}  --{options}"
+        yield from (f"Judges   to count them: {command} \\", f"{'':{INDENT}}  --{options}")
         return
     left = sums["judges_unknown"] + sums["judges_not_measured"]
     of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""

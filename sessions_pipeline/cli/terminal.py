@@ -71,11 +71,8 @@ def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
 
 def say(message: str, *, is_warning: bool = False) -> None:
     """One line on standard error; a warning is called so."""
-    echo(
-        f"sessions-pipeline: {'warning: ' if is_warning else ''}{visible(' '.join(message.split()))}",
-        indent=2,
-        err=True,
-    )
+    kind = "warning: " if is_warning else ""
+    echo(f"sessions-pipeline: {kind}{visible(' '.join(message.split()))}", indent=2, err=True)
 
 
 def load_settings() -> Settings:
@@ -174,7 +171,8 @@ def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
     with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal:
         console = Console(file=terminal, force_terminal=True, width=shutil.get_terminal_size().columns)
         options: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
-        with Progress(*columns, console=console, refresh_per_second=4, **options) as bar:
+        bar = Progress(*columns, console=console, refresh_per_second=4, **options)
+        with bar, Path(os.devnull).open("w") as silent:
             # One more than the days, since what is made of all of them comes after the last.
             task = bar.add_task("days", total=days + 1, said=f"0/{days} reading")
             numbers = itertools.count(1)
@@ -184,4 +182,9 @@ def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
                 said = f"{number}/{days} {day if number < days else 'and what is made of them'}"
                 bar.update(task, completed=number, said=said, refresh=True)
 
-            yield on_day
+            # Ctrl-C is heard by all that Dagster has started, too, which prints where it was interrupted.
+            os.dup2(silent.fileno(), sys.stderr.fileno())
+            try:
+                yield on_day
+            finally:
+                os.dup2(terminal.fileno(), sys.stderr.fileno())

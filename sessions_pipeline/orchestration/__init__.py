@@ -63,7 +63,7 @@ def slow_storage(home: str | None) -> str | None:
         config = yaml.safe_load(file.read_text()) or {}
         is_slow = "sqlite" in config.get("storage", {"sqlite": {}}) and "event_log_storage" not in config
     except Exception as error:  # noqa: BLE001 - whatever YAML, or what stands in it, gives
-        raise InstanceError(str(file), error) from None
+        raise InstanceError(f"DAGSTER_HOME: {file}", error) from None
     return None if not is_slow else f"{slow}; add these lines to its dagster.yaml:\n\n{STORAGE}"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.event_storage import together
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
@@ -51,7 +52,9 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
         chosen = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
-        days = [date.fromisoformat(key) for key in context.partition_keys]
+        # A job that Dagster's own command line starts may be given no days.
+        is_asked = tagged_range(context.run.tags) is not None
+        days = [date.fromisoformat(key) for key in context.partition_keys] if is_asked else pipeline.recent_days()
         exceeded = []
         for result in pipeline.process(days, chosen, pipeline.warner(context.log)):
             if result.exceeded:

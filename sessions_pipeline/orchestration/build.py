@@ -56,6 +56,9 @@ def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[No
     )
 
 
+WITHOUT_DAYS = (period_tables, read_names, measure_projects, measure_judges, cost_report)
+
+
 def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     """The code location `sessions_pipeline`; opens neither the lake nor a connection."""
     settings = pipeline.settings
@@ -73,11 +76,8 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             daily_assets(daily, settings.days_per_run),
-            period_tables,
-            read_names,
-            measure_projects,
-            measure_judges,
-            cost_report,
+            # For a range of days Dagster's command line asks this of all assets, also where they have no days.
+            *(asset.with_attributes(backfill_policy=dg.BackfillPolicy.single_run()) for asset in WITHOUT_DAYS),
         ],
         asset_checks=[check_tables, *([costs_are_within_budget] if settings.budgets else [])],
         jobs=[dg.define_asset_job(name, selection=chosen, description=said) for name, chosen, said in jobs],

@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import date
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -81,10 +80,9 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
     Each file is read at most once, and of it only the columns that these checks need; many days are shared out.
     """
     lake, time = pipeline.open_lake(read_only=True), pipeline.clock()
-    earliest = max(utc_day(time) - timedelta(days=pipeline.settings.lookback_days), pipeline.settings.start_date)
     recent, stored = set[date](), set[date]()
     if any(check.days == "recent" for check in checks):
-        recent.update(days_between(earliest, utc_day(time)))
+        recent.update(pipeline.recent_days())
     if any(check.days == "run" for check in checks):
         stored.update(day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1])
     days = sorted({*stored, *recent})

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
+from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError, NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -68,8 +69,7 @@ class Pipeline:
 
     `on_day` is told of each day as it is finished, `on_warning` of what the run warns of; `as_of` makes tables say what
     was known at that time; `clock` tells the time; `processes` is how many a backfill is shared out to (None: one for
-    each processor, four at most). `judge_reach` is the age from which an experiment whose judges were never measured
-    isn't any more.
+    each processor, four at most). `judge_reach` is the age from which judges that were never measured aren't any more.
     """
 
     settings: Settings
@@ -89,6 +89,11 @@ class Pipeline:
             SettingError: `SESSIONS_PIPELINE_QUERY` is wrong.
         """
         return parse_narrowing(self.settings.query)
+
+    def recent_days(self) -> list[date]:
+        """What the hourly schedule refreshes: the lookback days and today."""
+        today, back = utc_day(self.clock()), timedelta(days=self.settings.lookback_days)
+        return days_between(max(today - back, self.settings.start_date), today)
 
     def warner(self, log: logging.Logger) -> Callable[[str], object]:
         """What says a warning in Dagster's log, and to `on_warning`."""
@@ -112,8 +117,7 @@ class Pipeline:
     ) -> Iterator[DayResult]:
         """Make these tables of the days, newest first, and of the rows without a day; each is written when it comes.
 
-        With `raw_sessions` among them the days are read from the API; without it they are made from what is stored.
-        `warn` is told what the API warns of.
+        With `raw_sessions` among them they are read from the API, whose warnings `warn` is told; else from the lake.
 
         Raises:
             ApiError: a workspace could not be read, the text names it; days that did not come stay as they were.
@@ -126,10 +130,12 @@ class Pipeline:
                 return
             begun = self._begun.pop() if self._begun and self._begun[0].days == {*days} else None
             with nullcontext(begun) if begun else self._fetch(lake, days) as fetching:
-                for result in workers.each(work, fetching.tasks):
-                    yield _warned(result, fetching.client.warnings)
-                for warning in fetching.client.warnings:
-                    warn(warning)
+                try:
+                    for result in workers.each(work, fetching.tasks):
+                        yield _warned(result, fetching.client.warnings)
+                finally:
+                    for warning in fetching.client.warnings:
+                        warn(warning)
 
     @contextmanager
     def begin(self, days: Sequence[date]) -> Iterator[None]:

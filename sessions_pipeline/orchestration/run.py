@@ -1,12 +1,13 @@
 """One Dagster run in this process, on the instance in DAGSTER_HOME or one that is forgotten."""
 
 import difflib
+import io
 import logging
 import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from datetime import date
 from typing import Any
 from uuid import uuid4
@@ -27,7 +28,6 @@ LOCK_SECONDS = 60
 # What a rebuild from the stored readings leaves alone: it comes from the API, or describes the present.
 _PRESENT = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
 OF_THE_PRESENT = (*(table.name for table in _PRESENT), REPORT)
-SEVERAL = "key:sessions or key:raw_sessions"
 # Dagster's own log stays off the terminal; errors are told by the command line.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -55,9 +55,11 @@ def execute(
         chosen = _selected(select or "*", job, without=OF_THE_PRESENT if pipeline.as_of else ())
     run_id, tags = str(uuid4()), range_tags(first, last)
     try:
-        return job.execute_in_process(
-            instance=instance, run_config=QUIET, tags=tags, asset_selection=chosen, run_id=run_id
-        )
+        # What can't be stored Dagster prints, with the values, and goes on; what matters of it is raised.
+        with redirect_stderr(io.StringIO()):
+            return job.execute_in_process(
+                instance=instance, run_config=QUIET, tags=tags, asset_selection=chosen, run_id=run_id
+            )
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         # Dagster leaves it failed, or not started where it had not begun.
         if run := instance.get_run_by_id(run_id):
@@ -88,7 +90,7 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         meant = (
             f"did you mean {close[0]}?"
             if close
-            else f"there are {', '.join(sorted(names))}; write several as, for example, {SEVERAL}"
+            else f"there are {', '.join(sorted(names))}; write several, for example key:sessions or key:raw_sessions"
         )
         raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)
@@ -104,26 +106,31 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
     """
     with ExitStack() as stack:
         folder = home or stack.enter_context(tempfile.TemporaryDirectory())
-        file = instance_file(folder)
-        if home is None:
-            file.write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
+        file, place = instance_file(folder), f"DAGSTER_HOME: {home}" if home else f"TMPDIR: Dagster's folder {folder}"
         # Dagster logs retries of its database by `logging.warning`, which prints where nobody listens.
         logging.getLogger().addHandler(logging.NullHandler())
+        instance = None
         try:
+            if home is None:
+                file.write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
             instance = stack.enter_context(dg.DagsterInstance.from_config(folder))
-        except Exception as error:  # noqa: BLE001 - of YAML, of Dagster's configuration, or of any database
-            raise InstanceError(str(file), error) from None
-        try:
             yield instance
         except SessionsPipelineError:
             raise
         except Exception as error:
-            cause: BaseException | None = error
-            seen = list[BaseException]()
-            # What Dagster raises for an error amid a step may be its own cause.
-            while cause is not None and cause not in seen:
-                seen.append(cause)
-                if type(cause).__module__.partition(".")[0] in _DATABASES:
-                    raise InstanceError(f"{home or 'a temporary instance'}, its database", cause) from None
-                cause = cause.__cause__ or cause.__context__
+            # While it is opened it may also be YAML, or Dagster's configuration.
+            if (cause := _of_a_database(error)) or instance is None:
+                raise InstanceError(f"{place}, {'its database' if cause else file.name}", cause or error) from None
             raise
+
+
+def _of_a_database(error: BaseException | None) -> BaseException | None:
+    """What a database raised, among what has led to an error."""
+    cause, seen = error, list[BaseException]()
+    # What Dagster raises for an error amid a step may be its own cause.
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        if type(cause).__module__.partition(".")[0] in _DATABASES:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None

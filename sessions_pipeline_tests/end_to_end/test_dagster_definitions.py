@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -11,10 +11,13 @@ import pytest
 
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.tables import TABLES
-from sessions_pipeline_tests.integration.pipeline_runs import settings_for
+from sessions_pipeline.outputs import REPORT_FILE
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline_tests.faulty_server import running_sandbox
+from sessions_pipeline_tests.integration.pipeline_runs import NOW, lake_at, settings_for
 
 REPOSITORY = Path(__file__).parents[2]
+TODAY = datetime.now(UTC).date()
 # Connecting is an error in the process that loads the definitions.
 LOAD = """
 import socket
@@ -25,12 +28,12 @@ defs().get_repository_def().load_all_definitions()
 """
 
 
-def _run(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+def _run(folder: Path, *command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LANG", "SESSIONS_"))}
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env=environment | {"DAGSTER_HOME": str(folder)},
+        env=environment | {"DAGSTER_HOME": str(folder)} | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -54,6 +57,33 @@ def test_dagster_finds_the_workspace_valid(tmp_path: Path) -> None:
     workspace = str(REPOSITORY / "workspace.yaml")
     validated = _run(tmp_path, "-m", "dagster", "definitions", "validate", "-w", workspace)
     assert validated.returncode == 0, validated.stderr
+
+
+def test_dagsters_own_command_makes_a_range_of_days_and_what_has_no_days(tmp_path: Path) -> None:
+    first, last = TODAY - timedelta(days=1), TODAY
+    variables = {"SESSIONS_PIPELINE_START_DATE": str(first), "SESSIONS_PIPELINE_JUDGE_REQUESTS": "5"}
+    chosen = ["--select", "*", "--partition-range", f"{first}...{last}"]
+    with running_sandbox() as api:
+        variables |= {"LANGSMITH_ENDPOINT": api.url, "LANGSMITH_API_KEY": api.key}
+        command = ["-m", "dagster", "asset", "materialize", *chosen, "-m", "sessions_pipeline.definitions"]
+        made = _run(tmp_path, *command, **variables)
+    assert made.returncode == 0, made.stderr
+    lake = lake_at(tmp_path / "data")
+    assert lake.days(DAILY_COST_BY_REFERENCE_DATASET) == [first, last]
+    assert lake.has(WEEKLY_COST_BY_REFERENCE_DATASET, None)
+    assert (tmp_path / "data" / REPORT_FILE).exists()
+
+
+def test_a_refresh_that_is_given_no_days_is_that_of_the_hour(tmp_path: Path) -> None:
+    """As `dagster job execute -j refresh_sessions` starts it."""
+    first, last = NOW.date() - timedelta(days=1), NOW.date()
+    with running_sandbox(now=NOW) as api, dg.DagsterInstance.ephemeral() as instance:
+        pipeline = Pipeline(settings_for(api.url, tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=1), clock=lambda: NOW)
+        job = build_definitions(pipeline).get_repository_def().get_job("refresh_sessions")
+        assert job.execute_in_process(instance=instance).success
+        recorded = instance.get_materialized_partitions(dg.AssetKey(DAILY_COST_BY_REFERENCE_DATASET.name))
+    assert lake_at(tmp_path).days(DAILY_COST_BY_REFERENCE_DATASET) == [first, last]
+    assert recorded == {str(first), str(last)}
 
 
 @pytest.mark.parametrize(("lookback", "first"), [(3, date(2026, 3, 17)), (0, date(2026, 3, 20))])

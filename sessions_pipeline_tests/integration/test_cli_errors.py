@@ -1,5 +1,6 @@
 """The command line: what goes wrong is one line, an honest exit status, and nothing written."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -37,6 +38,7 @@ from sessions_pipeline_tests.strategies import openapi
 
 COMMANDS = ("materialize", "list", "report", "budget", "export", "doctor", "ui", "sandbox", "demo")
 TODAY = datetime.now(UTC).date()
+REPOSITORY = Path(__file__).parents[2]
 KEY = "lsv2_pt_d15tinc71ve_0123456789"
 
 
@@ -317,7 +319,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         ),
         (
             (*_days(), "--select", "sessions,raw_sessions"),
-            "; write several as, for example, key:sessions or",
+            "; write several, for example key:sessions or",
         ),
         ((*_days(), "--select", "daily_cost_by_projects"), "; did you mean daily_cost_by_project?"),
         ((*_days(), "--select", "sesions+"), "; did you mean sessions?"),
@@ -501,6 +503,37 @@ def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch)
     _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
 
 
+def test_a_full_disk_under_dagsters_history_is_named_and_shows_no_secret(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: object) -> None:
+        raise sqlite3.OperationalError(f"database or disk is full {KEY}")
+
+    monkeypatch.setattr(KeptEventLog, "store_event_batch", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    without_home = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY)
+    _complains(without_home, 1, f"TMPDIR: Dagster's folder {tmp_path}", "its database: database or disk is full ***")
+    shutil.copy(SHIPPED, tmp_path)
+    result = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY, DAGSTER_HOME=str(tmp_path))
+    _complains(result, 1, f"DAGSTER_HOME: {tmp_path}, its database: database or disk is full ***")
+
+
+def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("sessions_pipeline.cli.runs.run_days", fails)
+    assert run("materialize", *_days()).err == "sessions-pipeline: Too many open files\n"
+
+
+def test_an_output_that_is_full_is_one_line_that_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What could not be written fails once more when the file is closed.
+    with suppress(OSError), Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        result = run("list", "--limit", "1", "--format", "json")
+    _complains(result, 1, "the output: No space left on device")
+
+
 def test_what_nobody_foresaw_amid_a_step_ends_the_run(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -529,6 +562,45 @@ def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sa
     result = run("materialize", *_days())
     assert (result.status, result.err.count("\n")) == (0, 1)
     assert result.err.startswith("sessions-pipeline: warning: Datasets are called what they were known as before: ")
+
+
+def test_what_the_api_warns_of_is_said_once_also_where_the_run_fails(run: Run, sandbox: Sandbox) -> None:
+    sandbox.faults.add(Fault("deprecated", "Sat, 01 Jan 2028 00:00:00 GMT", times=None), Fault("status", 422, after=1))
+    result = run("materialize", *_days(9))
+    warned, failed = result.err.splitlines()
+    assert "The API announces the end of /api/v1/sessions" in warned
+    assert (result.status, "sandbox fault 422" in failed) == (1, True)
+
+
+def test_budgets_that_break_during_the_run_cost_no_summary(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    budgets = tmp_path / "budgets.toml"
+    budgets.write_text('[[budget]]\nname = "all"\nlimit = 400\nperiod = "month"\n')
+    sandbox.api.before_answer = lambda _number: budgets.unlink(missing_ok=True)
+    try:
+        result = run("materialize", *_days(0), SESSIONS_PIPELINE_BUDGETS=str(budgets))
+    finally:
+        sandbox.api.before_answer = None
+    assert (result.status, result.err, budgets.exists()) == (0, "", False)
+    assert "Known cost, exactly: " in result.out
+    assert "Budget   all: " in result.out
+
+
+def test_a_run_that_is_told_to_end_while_it_loads_says_that_it_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.faults.add(Fault("latency", 20, times=None))
+    command = [sys.executable, "-m", "sessions_pipeline.cli", "materialize", *_days(0)]
+    reached = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url, "PYTHONPATH": str(REPOSITORY)}
+    before = len(sandbox.requests)
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=reached | {"PATH": os.environ["PATH"]}, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while len(sandbox.requests) == before:
+            assert process.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+    assert said == "sessions-pipeline: stopped; no day was finished\n"
+    assert process.returncode == 1
 
 
 def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 
 from sessions_pipeline.cli.runs import past, run_days
 from sessions_pipeline.cli.summary import print_summary
-from sessions_pipeline.cli.terminal import print_table
+from sessions_pipeline.cli.terminal import print_table, progress_bar
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import measuring_judges
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
@@ -389,6 +390,21 @@ def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
     Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs), {})
     print_summary(settings, {JUDGES: []}, DAY, DAY)
     assert "Judges of 3 experiments so far, exactly: 1.75 US dollars\n" in capsys.readouterr().out
+
+
+def test_what_is_started_beside_the_bar_prints_nothing_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dagster's watchers hear Ctrl-C, too, and end with a traceback."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress_bar(2) as on_day:
+            on_day(DAY)
+            os.write(theirs, b"Traceback")
+        os.write(theirs, b"heard again")
+        seen = b""
+        while b"heard again" not in seen:
+            seen += screen.read(65_536)
+    assert (b"1/2" in seen, b"Traceback" in seen) == (True, False)
 
 
 def test_as_of_takes_iso_8601_with_an_offset() -> None:

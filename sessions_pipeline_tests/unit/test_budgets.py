@@ -441,7 +441,7 @@ def test_the_summary_says_what_a_budgets_sum_does_not_hold(
     costs: Costs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})
-    print_summary(settings, {}, TODAY, TODAY)
+    print_summary(settings, {}, TODAY, TODAY, budgets=load_budgets(settings))
     [_, below] = capsys.readouterr().out.partition("Budget   all: unknown of $400.00")[2].splitlines()[:2]
     assert below.startswith("         not read, or not since the day was over: ")
 
