@@ -236,5 +236,5 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     if found.lacks:
         say(found.lacks, is_warning=True)
     if found.unknown:
-        say(f"{plural(found.unknown, 'experiment')} left out: FOCUS has no word for an unknown cost", is_warning=True)
+        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, FOCUS needs one", is_warning=True)
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")
