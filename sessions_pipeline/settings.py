@@ -195,6 +195,7 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     """Where a model is broken first, and how, in words that repeat no value."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    problem = "write YYYY-MM-DD, such as 2026-11-01" if first["type"].startswith("date_") else problem
     return ".".join(map(str, first["loc"])), problem
 
 

@@ -91,6 +91,7 @@ def _settings(settings: Settings) -> str:
     from sessions_pipeline.langsmith.query import parse_narrowing
     from sessions_pipeline.outputs.budget_file import load_budgets
     from sessions_pipeline.outputs.notifications import services_of
+    from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
 
     parse_narrowing(settings.query)
     load_budgets(settings)
@@ -100,7 +101,10 @@ def _settings(settings: Settings) -> str:
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()
     source = f"{file} and the environment" if file.exists() else "the environment"
-    return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}"
+    known = {"*", *SESSIONS.schema.names, *REFERENCE_DATASETS.schema.names}
+    odd = ", ".join(path for path in settings.redact if path.removeprefix("$.").partition(".")[0] not in known)
+    unknown = f"\n\nSESSIONS_PIPELINE_REDACT: {odd} begins with no property that is known; correct it\n" if odd else ""
+    return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}{unknown}"
 
 
 def _credentials(settings: Settings) -> str:
@@ -156,7 +160,7 @@ def _dagster(settings: Settings) -> str:
 
 CHECKS: Mapping[str, Callable[[Settings], str]] = {
     "settings": _settings,
-    "credentials": _credentials,
+    "key and host": _credentials,
     "API": _api,
     "data root": _data_root,
     "Dagster": _dagster,

@@ -38,7 +38,7 @@ def past(value: str) -> datetime:
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
-    "--select", metavar="SELECTION", help="Tables to make, as a Dagster asset selection; without it those of the hour."
+    "--select", metavar="SELECTION", help="Tables, as a Dagster selection; without it, those of the hourly schedule."
 )
 @click.option(
     "--as-of",
@@ -64,7 +64,7 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
 
     print_summary(settings, made, first, last, budgets=budgets, as_json=as_json)
     if not (settings.dagster_home or as_json):
-        click.echo("Dagster  this run is in no history: DAGSTER_HOME is not set")
+        click.echo("Dagster  not in the UI; for the next: mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
 
 
 def _check_days(first: date, last: date, settings: Settings) -> None:
@@ -119,7 +119,7 @@ def run_days(
     finally:
         # Once each, and not into the bar.
         for warning in dict.fromkeys(warned):
-            say(warning)
+            say(warning, is_warning=True)
 
 
 @click.command(epilog="Example: sessions-pipeline demo")

@@ -34,7 +34,7 @@ def ui(*, on_demo: bool, port: int) -> int:
     if on_demo:
         return _show_demo(port)
     settings = load_settings()
-    for name in ("settings", "credentials"):
+    for name in ("settings", "key and host"):
         CHECKS[name](settings)
     from sessions_pipeline.orchestration import SHIPPED, instance_file
 

@@ -36,10 +36,10 @@ NAMES_SECONDS = 10.0
 ROWS = 20
 DATASET = "reference_dataset_id"
 SHOWN = {"name": "Name", "start_time": "Start (UTC)", DATASET: "Dataset"}
-STATS = {"run_count": "Runs", "total_tokens": "Tokens", "total_cost": "Cost"}
+STATS = {"run_count": "Traces", "total_tokens": "Tokens", "total_cost": "Cost"}
 # What the API may leave out, or call null.
 UNKNOWN = dict.fromkeys(("start_time", *STATS), "unknown")
-DROPPED = ("Tokens", "Runs", "Start (UTC)")
+DROPPED = ("Tokens", "Traces", "Start (UTC)")
 MINUTES = len("2026-01-31T12:00")
 # What pydantic finds wrong, where its own words are Python's.
 WRONG = {
@@ -70,7 +70,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 @click.option(
     "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", help="How to print."
 )
-@click.option("--all", "show_all", is_flag=True, help=f"Show all rows of the page, not only {ROWS}, as a table.")
+@click.option("--all", "show_all", is_flag=True, help=f"Show all of a page, not only {ROWS}; --offset 100 is the next.")
 def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
     """Show what the API says now.
 
@@ -88,7 +88,7 @@ def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
         rows = rows if show_all or values["limit"] is not None else rows[:ROWS]
         _name_datasets(client, rows, workspaces)
         for warning in client.warnings:
-            say(warning)
+            say(warning, is_warning=True)
     if shape != "table":
         lines = [json_line(payload, sys.stdout.encoding or "ascii") for payload in payloads]
         click.echo("\n".join(lines) if shape == "ndjson" else f"[{','.join(lines)}]", nl=bool(lines) or shape == "json")
@@ -151,9 +151,9 @@ def _number(name: str, text: str) -> str:
 
 
 @click.command(epilog="Example: sessions-pipeline report --output costs.html")
-@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it the 30 up to the last read.")
+@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it, the last 30 that were read.")
 @click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
-@click.option("--output", type=FILE, help="File to write instead.")
+@click.option("--output", type=FILE, help="File to write; without it, reports/cost.html under the data root.")
 def report(first: date | None, last: date | None, output: Path | None) -> None:
     """Write the HTML cost report.
 
@@ -170,10 +170,10 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
     check_order(*days)
     if not lake.is_there:
         place = settings.absolute_data_root
-        raise NotReadError(f"{place}: no lake is here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
+        raise NotReadError(f"{place}: no data are here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
     budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
     if isinstance(budgets, str):
-        say(budgets)
+        say(budgets, is_warning=True)
     click.echo(write_report(lake, *days, output, budgets=budgets))
 
 
@@ -234,7 +234,7 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
         raise NotReadError(f"{found.lacks}; or take what is there with --partial")
     write_focus(found.rows, output)
     if found.lacks:
-        say(found.lacks)
+        say(found.lacks, is_warning=True)
     if found.unknown:
-        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, and FOCUS has no word for that")
+        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, FOCUS needs one", is_warning=True)
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

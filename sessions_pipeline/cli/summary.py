@@ -13,7 +13,7 @@ from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs import REPORT_FILE
+from sessions_pipeline.outputs import REPORT_FILE, measuring_judges
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
@@ -82,7 +82,7 @@ def print_summary(
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
-    for said in (*_closing(lake, sums, made, last), *_budget_lines(statuses)):
+    for said in (*_closing(lake, sums, made), *_budget_lines(statuses)):
         echo(said, indent=INDENT)
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
@@ -100,7 +100,7 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
         amounts = money(one.used), one.limit, share(one.used, one.budget.limit)
         rows.append((one.budget.name, period, *amounts, forecast, one.state))
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
-    print_table(columns, rows, drop=("Period", "Forecast"))
+    print_table(columns, rows, drop=("Share", "Period", "Forecast"))
     for one in statuses:
         if one.notes:
             echo(f"{visible(one.budget.name)}: {one.notes}", indent=2)
@@ -167,7 +167,7 @@ def _judges(totals: Totals) -> dict[str, Any]:
     return {"judge_cost": exact(totals.judge_cost) or None, **counts}
 
 
-def _closing(lake: Lake, sums: Mapping[str, Any], made: Made, last: date) -> Iterator[str]:
+def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
     """The counts and the cost; of a table that this run did not make, nothing is known."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
@@ -184,9 +184,9 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Made, last: date) -> Ite
     cost = f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars"
     if not sums["judges_measured"]:
         yield f"{cost}; judge calls not counted"
-        # Two lines, so that it fits a terminal and can be copied; the days don't matter, but it asks for some.
-        yield f"Judges   sessions-pipeline materialize --from {last} --to {last} \\"
-        yield f"{'':{INDENT}}  --select judge_cost_by_experiment"
+        # Two lines, so that it fits a terminal and can be copied.
+        command, _, options = measuring_judges(datetime.now(UTC).date()).partition(" --")
+        yield from (f"Judges   to count them: {command} \\", f"{'':{INDENT}}  --{options}")
         return
     left = sums["judges_unknown"] + sums["judges_not_measured"]
     of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
@@ -214,4 +214,4 @@ def _print_lines(
     columns = "Week from" if by_week else "Day (UTC)", "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost"
     print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
-        click.echo("* not the whole week" if by_week else "* the day was not over when it was read")
+        click.echo(f"* {'only days that were asked for and read' if by_week else 'the day was not over when read'}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Where the output is no terminal, such as a log, and COLUMNS does not say it.
 WIDTH = 120
-NUMBERS = {"Experiments", "No cost", "Runs", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
+NUMBERS = {"Experiments", "No cost", "Traces", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
 
 
 def check_order(first: date, last: date) -> None:
@@ -69,9 +69,10 @@ def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
     click.echo(line, err=err)
 
 
-def say(message: str) -> None:
-    """One line on standard error."""
-    echo(f"sessions-pipeline: {visible(' '.join(message.split()))}", indent=2, err=True)
+def say(message: str, *, is_warning: bool = False) -> None:
+    """One line on standard error; a warning is called so."""
+    kind = "warning: " if is_warning else ""
+    echo(f"sessions-pipeline: {kind}{visible(' '.join(message.split()))}", indent=2, err=True)
 
 
 def load_settings() -> Settings:
@@ -82,7 +83,7 @@ def load_settings() -> Settings:
     """
     settings = Settings.load()
     for warning in settings.warnings:
-        say(warning)
+        say(warning, is_warning=True)
     return settings
 
 

@@ -49,7 +49,7 @@ class Auth:
         if settings.api_key is not None:
             key = _header_value("LANGSMITH_API_KEY", settings.api_key.get_secret_value())
             return cls(base, "LANGSMITH_API_KEY", {"X-API-Key": key}, key)
-        raise SettingError("LANGSMITH_API_KEY", f"not set; set it, or use `{DEMO}` to see the sandbox's data")
+        raise SettingError("LANGSMITH_API_KEY", f"not set; set it, or use `{DEMO}` to see a made-up company's data")
 
     @property
     def host(self) -> str:
@@ -74,7 +74,7 @@ class Auth:
 
 def _header_value(variable: str, value: str) -> str:
     if not _HEADER_SAFE.fullmatch(value):
-        raise SettingError(variable, "holds a space, or another letter that a header can't carry; copy it again")
+        raise SettingError(variable, "holds a space, or another character that a header can't carry; copy it again")
     return value
 
 

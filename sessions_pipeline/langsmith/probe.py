@@ -119,7 +119,7 @@ def _cursor(api: _Api) -> tuple[bool, str]:
 
 def _some(is_there: bool, seen: str) -> str:
     if not is_there:
-        raise UntoldError("none to see it by")
+        raise UntoldError("no case to test")
     return seen
 
 

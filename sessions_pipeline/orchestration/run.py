@@ -90,7 +90,7 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         meant = (
             f"did you mean {close[0]}?"
             if close
-            else f"there are {', '.join(sorted(names))}; write several as key:sessions or key:raw_sessions"
+            else f"there are {', '.join(sorted(names))}; write several, for example key:sessions or key:raw_sessions"
         )
         raise UsageError(f"--select {select}: matches no asset; {meant}")
     return sorted(keys)

@@ -16,6 +16,7 @@ from sessions_pipeline.days import days_between, period_of, utc_day
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.outputs import measuring_judges
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.formatting import day_ranges, money, money_as_set, plural, share, visible
@@ -97,7 +98,7 @@ class BudgetStatus:
             visible(self.problem),
             f"{self.unpriced:,d} {of} without a cost" if self.unpriced else "",
             self._unjudged(self.unjudged, of) if self.unjudged else "",
-            f"not read to the end: {day_ranges(self.unread)}" if self.unread else "",
+            f"not read, or not since the day was over: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
@@ -108,10 +109,8 @@ class BudgetStatus:
         if self.too_old:
             said.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
         if self.too_old < count:
-            last = min(self.last, utc_day(self.read_at)) if self.read_at else self.last
-            days = f"--from {self.first} --to {last}"
             others = "the others" if self.too_old else "them"
-            said.append(f"`sessions-pipeline materialize --select judge_cost_by_experiment {days}` measures {others}")
+            said.append(f"`{measuring_judges(utc_day(self.read_at) if self.read_at else self.last)}` measures {others}")
         return "; ".join(said)
 
     @property

@@ -60,7 +60,7 @@ def read(
     lake = Lake.open(settings.data_root if root is None else str(root), query=None, read_only=True)
     if not lake.is_there:
         place = settings.absolute_data_root if root is None else root
-        raise NotReadError(f"{place}: no lake is here; materialize days, or name another folder as root")
+        raise NotReadError(f"{place}: no data are here; materialize days, or name another folder as root")
     if asked.partition is None:
         return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(tables.SESSIONS))
     there = lake.days(asked)

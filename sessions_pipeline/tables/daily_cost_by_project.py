@@ -32,7 +32,7 @@ DAILY_COST_BY_PROJECT = Table(
         column.TENANT,
         column.text("name", "The project's or experiment's name"),
         column.DATASET,
-        column.count("run_count", "Runs of the day"),
+        column.count("run_count", "Traces of the day"),
         column.count("total_tokens", "Tokens used on the day"),
         *column.COSTS,
         column.flag("is_exact", "False when the readings moved while they were taken, or the day is not over"),

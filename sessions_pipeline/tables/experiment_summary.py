@@ -28,7 +28,7 @@ EXPERIMENT_SUMMARY = Table(
         column.RUN_COUNT,
         column.TOTAL_TOKENS,
         column.money("total_cost", "Total cost"),
-        column.money("cost_per_run", "Total cost divided by runs, rounded half-even to 18 digits"),
+        column.money("cost_per_run", "Total cost divided by traces, rounded half-even to 18 digits"),
         column.number("latency_p50", "Median latency of a run, seconds"),
         column.number("latency_p99", "99th percentile of a run's latency, seconds"),
         column.number("error_rate", "Share of runs that failed, 0 to 1"),

@@ -146,7 +146,7 @@ def test_the_sums_by_dataset_and_by_day_are_the_parquets(show: Open) -> None:
     assert "not known" in texts(page.locator(".buckets td:nth-child(2)"))
 
 
-@pytest.mark.parametrize(("name", "number"), [("Day", 1), ("Dataset", 2), ("Cost", 3), ("Runs", 6), ("Tokens", 7)])
+@pytest.mark.parametrize(("name", "number"), [("Day", 1), ("Dataset", 2), ("Cost", 3), ("Traces", 6), ("Tokens", 7)])
 def test_a_click_sorts_and_another_turns_the_order(show: Open, name: str, number: int) -> None:
     page = show()
     page.get_by_label("Search by").fill("")
@@ -314,7 +314,7 @@ def test_on_a_phone_a_heading_stands_above_both_values_of_its_column(show: Open)
         return cells.flatMap((row) => [...row.cells[place].querySelectorAll("data, .delta")])
             .map((value) => value.getBoundingClientRect().right - header.firstChild.getBoundingClientRect().left);
     }"""
-    for name in ("Change", "Per run"):
+    for name in ("Change", "Per trace"):
         ends = page.locator(".datasets thead th", has_text=name).evaluate(lefts)
         assert len(ends) > 10
         assert min(ends) > 0

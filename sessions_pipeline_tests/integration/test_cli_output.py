@@ -19,6 +19,7 @@ from sessions_pipeline.cli.runs import past, run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table, progress_bar
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs import measuring_judges
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
@@ -267,7 +268,7 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
     table = capsys.readouterr().out
     assert "2026-03-02 " in table
     assert "2026-03-09* " in table
-    assert "* not the whole week" in table
+    assert "* only days that were asked for and read" in table
 
 
 @pytest.mark.parametrize("count", [3, 10])
@@ -339,7 +340,7 @@ def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns
 
 def test_dollars_stand_with_their_points_one_below_the_other(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("a", "$1,234.56", "12"), ("b", "$0.023", "1,200"), ("c", "unknown", "7")]
-    print_table(("Dataset", "Cost", "Runs"), rows, footer=("Total", "$1,234.58", "1,219"), width=80)
+    print_table(("Dataset", "Cost", "Traces"), rows, footer=("Total", "$1,234.58", "1,219"), width=80)
     lines = [line for line in capsys.readouterr().out.splitlines() if "." in line]
     assert len(lines) == 3
     assert len({line.index(".") for line in lines}) == 1
@@ -378,11 +379,12 @@ def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
     print_summary(settings, MADE, DAY, DAY)
-    first, second, *_ = capsys.readouterr().out.partition("Judges   ")[2].splitlines()
+    first, second, *_ = capsys.readouterr().out.partition("Judges   to count them: ")[2].splitlines()
     assert first.endswith(" \\")
-    assert len(f"Judges   {first}") <= 80
+    assert len(f"Judges   to count them: {first}") <= 80
     words = f"{first[:-1]}{second}".split()
-    assert words == ["sessions-pipeline", "materialize", "--from", str(DAY), "--to", str(DAY), "--select", JUDGES]
+    assert words == measuring_judges(datetime.now(UTC).date()).split()
+    assert words[-1] == JUDGES
     given = {"tenant_id": TENANT, "reference_dataset_id": A, "read_at": NOON, "stats_as_of": NOON}
     costs = [{"id": str(number), "total_cost": cost, **given} for number, cost in enumerate(("0.25", "1.5", None))]
     Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs), {})

@@ -43,7 +43,7 @@ def sandbox() -> Iterator[Sandbox]:
 def test_the_sandbox_keeps_every_assumption_within_thirty_requests(sandbox: Sandbox) -> None:
     told = probed(sandbox.url)
     ties = told.pop("v1 equal start times keep their order")
-    assert ties == (None, "none to see it by")
+    assert ties == (None, "no case to test")
     assert {name: seen for name, (holds, seen) in told.items() if holds is not True} == {}
     asked = {one["path"] for one in sandbox.requests}
     assert asked == {"/api/v1/sessions", "/api/v1/datasets", "/api/v2/sessions"}
@@ -236,4 +236,4 @@ def test_that_no_judge_names_an_experiment_is_no_broken_assumption() -> None:
         for session in running.api.data.sessions:  # type: ignore[attr-defined]
             session.judged = ()
         told = probed(running.url)
-    assert told["v1 judges are found by experiment"] == (None, "none to see it by")
+    assert told["v1 judges are found by experiment"] == (None, "no case to test")

@@ -242,7 +242,7 @@ def test_days_that_were_not_read_or_not_to_their_end_are_said_and_make_a_sum_unk
     costs.put(MONDAY, daily(None, 1, "5"), read_at=datetime(2026, 3, 16, 23, 59, tzinfo=UTC))
     status = costs.status()
     assert (status.used, status.unread, status.forecast, status.state) == (Decimal(5), (MONDAY,), None, "unknown")
-    assert status.caveats == "not read to the end: 16 Mar 2026"
+    assert status.caveats == "not read, or not since the day was over: 16 Mar 2026"
     never = Lake.open(str(tmp_path / "empty"), query={})
     [status] = budget_statuses(never, [budget(period="week", dataset="x")], NOW)
     assert (status.used, len(status.unread), status.read_at, status.state) == (None, 5, None, "unknown")
@@ -337,7 +337,7 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     assert (status.used, status.unjudged) == (Decimal("1.75"), 2)
     assert (status.state, status.is_known, status.too_old) == ("unknown", False, 0)
     assert "judges of 2 of 4 experiments not measured" in status.caveats
-    assert "--select judge_cost_by_experiment --from 2026-03-01 --to 2026-03-20` measures them" in status.caveats
+    assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures them" in status.caveats
     # Beyond the limit it is by what is known.
     assert costs.status(include_judges=True, limit=1).state == "exceeded"
 
@@ -432,7 +432,7 @@ def test_check_ends_with_1_where_judges_that_count_were_not_measured(
         command("--check", spent="1", keys="include_judges = true")
     printed = capsys.readouterr().out
     assert "unknown" in printed
-    assert "materialize --select judge_cost_by_experiment --from" in printed
+    assert "--select judge_cost_by_experiment` measures them" in printed
     with pytest.raises(BudgetExceededError):
         command("--check", spent="401", keys="include_judges = true")
 
@@ -443,7 +443,7 @@ def test_the_summary_says_what_a_budgets_sum_does_not_hold(
     settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})
     print_summary(settings, {}, TODAY, TODAY, budgets=load_budgets(settings))
     [_, below] = capsys.readouterr().out.partition("Budget   all: unknown of $400.00")[2].splitlines()[:2]
-    assert below.startswith("         not read to the end: ")
+    assert below.startswith("         not read, or not since the day was over: ")
 
 
 def test_without_a_file_the_command_says_how_to_write_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

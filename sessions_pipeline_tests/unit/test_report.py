@@ -452,7 +452,7 @@ def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
     assert "Judge calls are not counted" in text
     assert f"Left out at the last try: {TENANT} (the API ignores it)." in text
     assert text.count("udge calls not counted") >= 8
-    assert "--select judge_cost_by_experiment --from 2025-03-30 --to 2025-03-30" in text
+    assert "--from 2025-03-30 --to 2025-03-30 --select judge_cost_by_experiment" in text
 
 
 def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> None:
@@ -521,7 +521,7 @@ def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_h
     rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
     text = words(build_report(report_of(*rows)))
     daily_rows = text[text.index("Cost by UTC day and dataset") :]
-    assert daily_rows.count("0 +1 at $0") == 1
+    assert daily_rows.count("0 and 1 at $0") == 1
     assert "Sum of 60 rows" in daily_rows
 
 

@@ -54,7 +54,7 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
         text = "They used tokens; usually the model has no price in LangSmith. They count as $0.00."
         yield Caveat("zero_cost", f"{plural(free, 'experiment')} cost exactly $0", text)
     if doubtful.problems:
-        text = "What LangSmith sent for it is negative, or no amount. See the column problems of the table sessions."
+        text = "It was sent negative, or as no amount; without a total it also counts above. See problems in sessions."
         yield Caveat("problems", f"{plural(doubtful.problems, 'experiment')} with a cost that can't be used", text)
     if doubtful.kept:
         text = "The API no longer gives their numbers; an earlier reading stands for them and is in the totals."
@@ -97,6 +97,8 @@ def _judges(data: ReportData) -> Iterator[Caveat]:
     skipped = sum((Counter(reading.skipped) for reading in readings), Counter[str]())
     reasons += [f"{plural(count, 'experiment')} of all days ({reason})" for reason, count in skipped.items()]
     why = f" Left out at the last try: {'; '.join(map(visible, reasons))}." if reasons else ""
+    if not night.problems and now.judges_not_measured > skipped.total():
+        why += " The others were not in the lake yet when judges were last measured."
     if not now.judges_measured:
         text = (
             "Evaluators trace theirs to a project of their own; the job measure_judge_costs has measured none of them."

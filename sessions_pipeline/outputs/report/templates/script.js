@@ -163,7 +163,7 @@
         const cell = element("td", null, column.endsWith("_id") ? {} : { class: "n" });
         cell.append(content(column, row));
         const free = row[place.zero_cost_with_tokens_count];
-        if (column === "unpriced_session_count" && free) cell.append(" ", element("em", `+${grouped(String(free))} at $0`));
+        if (column === "unpriced_session_count" && free) cell.append(" ", element("em", `and ${grouped(String(free))} at $0`));
         made.append(cell);
       }
     }
