@@ -55,6 +55,10 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     """
     settings = load_settings()
     _check_days(first, last, settings)
+    kept = settings.keep_readings_days
+    if as_of and kept and datetime.now(UTC) - as_of > timedelta(days=kept):
+        what = f"readings that were replaced over {plural(kept, 'day')} ago are forgotten"
+        say(f"--as-of {as_of:%Y-%m-%d}: {what}, so these tables may differ from those of that time", is_warning=True)
     from sessions_pipeline.outputs.budget_file import load_budgets
 
     # Once: a file that is changed meanwhile must not cost the summary.

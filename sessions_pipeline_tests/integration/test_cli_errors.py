@@ -603,6 +603,14 @@ def test_a_run_that_is_told_to_end_while_it_loads_says_that_it_stopped(sandbox: 
     assert process.returncode == 1
 
 
+@pytest.mark.parametrize(("days_ago", "is_told"), [(9, True), (2, False)])
+def test_a_time_of_which_readings_are_forgotten_is_a_warning(run: Run, days_ago: int, is_told: bool) -> None:
+    time = (datetime.now(UTC) - timedelta(days=days_ago)).date()
+    result = run("materialize", *_days(), "--as-of", str(time), SESSIONS_PIPELINE_KEEP_READINGS_DAYS="5")
+    said = f"sessions-pipeline: warning: --as-of {time}: readings that were replaced over 5 days ago are forgotten"
+    assert (said in result.err) == is_told
+
+
 def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
     _complains(run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: no data are here; materialize days")
