@@ -186,7 +186,8 @@ def said_while_up(line: str, port: int, folder: Path, *, stop: Callable[[int], N
     try:
         until(lambda: is_up(port), "the UI", log.read_text)
         stop(process.pid)
-        process.wait(60)
+        # Dagster gives each of its two processes 60 s before it kills them, which it needed once.
+        process.wait(150)
         until(lambda: not is_there(process.pid), "the last process's end", log.read_text)
     finally:
         end(process, patience_seconds=0)
