@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables.readings import Reading, asked_for, foreign_rows, gone_since, record_keys
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
-from sessions_pipeline.tables.retention import STATS, USED, Version, stats_of, superseded
+from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
@@ -112,9 +112,7 @@ def _versions(
 
     def version(row: int) -> Version:
         tier, start_time, runs, *used = said.get(row, (None, None, None))
-        # Where runs are not counted, as with a `stats_select` without them, what was used shows that there were some.
-        known = int(any(used)) if runs is None else runs
-        return Version(row, times[row].as_py(), known, tier, start_time, row in said)
+        return Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in said)
 
     return {rows[-1]: [version(row) for row in rows] for rows in several}
 

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.days import EPOCH
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.retention import SHORTLIVED, Version, stats_of
+from sessions_pipeline.tables.retention import SHORTLIVED, Version, known_runs, stats_of
 from sessions_pipeline.tables.sessions import OWNER, SESSIONS
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.types import TIMESTAMP
@@ -101,16 +101,11 @@ def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> 
     for row in read:
         held = rows.get(key := (row["tenant_id"], row["id"]))
         both = sorted([row, *([held] if held else [])], key=itemgetter("read_at"))
-        source, _ = stats_of(
-            [Version(at, one["read_at"], _runs(one), None, row["start_time"]) for at, one in enumerate(both)]
-        )
+        runs = (known_runs(one["run_count"], (one[name] for name in column.MEASURES)) for one in both)
+        versions = [Version(at, both[at]["read_at"], count, None, row["start_time"]) for at, count in enumerate(runs)]
+        source, _ = stats_of(versions)
         rows[key] = {**both[source.row], "read_at": both[-1]["read_at"]}
     return pa.Table.from_pylist(list(rows.values()), JUDGE_COST_BY_EXPERIMENT.schema)
-
-
-def _runs(row: Mapping[str, Any]) -> int:
-    """How many traces a row knows of; 1 where they are not counted, and something was used."""
-    return int(any(row[name] for name in column.MEASURES)) if row["run_count"] is None else row["run_count"]
 
 
 @check(

@@ -4,7 +4,7 @@ Retention deletes traces after 14 or 400 days, and the API then reports less, or
 emptied never replace those read before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
@@ -44,6 +44,11 @@ class Version(NamedTuple):
     tier: str | None
     start_time: datetime | None
     is_valid: bool = True
+
+
+def known_runs(run_count: int | None, used: Iterable[object]) -> int:
+    """How many runs a reading of a session knows of; where they are not counted, 1 if anything was used."""
+    return int(any(used)) if run_count is None else run_count
 
 
 def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
