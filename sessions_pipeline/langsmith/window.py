@@ -185,11 +185,12 @@ class WindowReader:
         return True
 
     def _settle(self, offset: int, frontier: int) -> Generator[Ask, Page, Piece]:
-        """A group too large for one page: read it until two readings in a row agree, which then count as one page."""
+        """A group around pages' ends: read it until two readings in a row agree, or one page holds all of it."""
         before = None
         for _ in range(SETTLE_TRIES):
             reading = yield from self._read_group(offset, frontier)
-            if reading is not None and reading == before:
+            # One page is one answer, so it needs no second one.
+            if reading is not None and (reading == before or reading[1] == self._page.names):
                 return reading[0]
             before = reading
         raise PagingError(

@@ -104,7 +104,7 @@ def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_
             assert received == valid + rejected + repeated
         changed += len(changing.ever) - 500
     # One list in thirty ends in no reading: which answers are overtaken by a change depends on the threads.
-    assert gave_up <= max(1, len(seeds) // 10)
+    assert gave_up <= max(2, len(seeds) // 10)
     assert changed > 10 * (len(seeds) - gave_up)
 
 
