@@ -52,7 +52,7 @@ def read_v2_page(body: bytes) -> tuple[list[Record], str | None]:
     if items is None or not isinstance(cursor, str | None):
         raise ValueError("has no items, or a cursor that is no text")
     records = [] if items == "null" else read_page(items.encode())
-    return [record._replace(payload=as_v1(record.payload)) for record in records], cursor or ""
+    return [msgspec.structs.replace(record, payload=as_v1(record.payload)) for record in records], cursor or ""
 
 
 def as_v1(payload: str) -> str:

@@ -8,6 +8,8 @@ takes them out of whatever it reads, so that no reader can forget to.
 import json
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.validation.json_text import split_array, split_members
 from sessions_pipeline.validation.records import Record
@@ -44,7 +46,7 @@ def redact(record: Record, paths: Sequence[Path]) -> Record:
         # An escape may hide a name; where there is none, most records are told without taking them apart.
         if "\\" in payload or all(name == "*" or f'"{name}"' in payload for name in path):
             payload = _redacted(payload, path)
-    return record if payload == record.payload else record._replace(payload=payload)
+    return record if payload == record.payload else replace(record, payload=payload)
 
 
 def _redacted(payload: str, path: Path) -> str:
