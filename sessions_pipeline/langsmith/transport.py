@@ -127,15 +127,16 @@ class Transport:
     def _receive(self, response: httpx.Response) -> bytes:
         """The body, unpacked in one piece, for which httpx would take three; an error's may be cut after 64 kB."""
         most = self._most_bytes if response.is_success else MOST_ERROR_BYTES
-        sent = bytearray()
+        chunks, received = list[bytes](), 0
         for chunk in response.iter_raw():
-            sent += chunk
-            if len(sent) > most:
+            chunks.append(chunk)
+            received += len(chunk)
+            if received > most:
                 break
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding not in ("identity", "gzip", ""):
             raise httpx.DecodingError("")
-        body = bytes(sent)
+        body = b"".join(chunks)
         if encoding == "gzip":
             gzip = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)
             try:
