@@ -198,7 +198,7 @@ def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Call
             for row, spent in zip(experiments, found, strict=True):
                 measures = {name: spent[name] if spent else None for name in MEASURES}
                 measured = {**row, **measures, "stats_as_of": read_at, "read_at": read_at}
-                days[row["start_date"] or UNDATED].append(measured)
+                days[row["start_date"]].append(measured)
     finally:
         for day, rows in days.items():
             commit(lake, JUDGES, day, partial(_merged, rows))

@@ -170,6 +170,6 @@ def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[st
     """What names the versions of a period's days, by its first day."""
     of_period = defaultdict(list)
     for day, version in versions.items():
-        if isinstance(day, date):
+        if day:
             of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
     return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in of_period.items()}

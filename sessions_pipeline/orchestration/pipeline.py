@@ -244,6 +244,6 @@ def _read_days(
     streams = [workspace.days(min(days), max(days)) for workspace in workspaces]
     for fetched in zip(*streams, strict=True):
         received += sum(one.received for one in fetched)
-        day = fetched[0].day or UNDATED
+        day = fetched[0].day
         yield DayTask(day, fetched, bases[day], received)
         finished += day is not UNDATED

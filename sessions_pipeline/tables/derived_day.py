@@ -47,7 +47,7 @@ class DerivedDay:
         Raises:
             NotReadError: nothing was read by `rules.as_of`.
         """
-        readings = readings_by(rules.as_of, day or "rows without a day", merged.readings)
+        readings = readings_by(rules.as_of, day, merged.readings)
         kept_from = rules.kept_from if may_forget and rules.as_of is None else None
         self.told = history(merged.rows, readings, as_of=rules.as_of, kept_from=kept_from)
         self.is_over = day is not None and is_day_over(day, readings[-1].fetched_at)
