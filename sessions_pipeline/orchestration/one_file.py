@@ -86,15 +86,15 @@ def _read(
 ) -> tuple[list[Row], dict[str, set[str]], list[str]]:
     """Rows of the lists that are not among `listed`, and of unknown datasets; whose lists they are; warnings."""
     rows, whole = list[Row](), dict[str, set[str]]()
-    with pipeline.workspaces() as (client, workspaces):
+    with pipeline.sources() as (client, sources):
         client.throttle.end_within(MOST_SECONDS)
-        for workspace in workspaces:
-            asked, name = workspace.asked, workspace.asked or KEYS_OWN
+        for source in sources:
+            asked, name = source.workspace, source.workspace or KEYS_OWN
             ids = sorted({dataset for tenant, dataset in unknown if asked in (None, tenant)})
             if name in listed and not ids:
                 continue
             try:
-                with workspace.named():
+                with source.named():
                     found = read_datasets(client, workspace=asked, ids=ids if name in listed else None)
             except ApiError as error:
                 client.warn(f"Datasets are called what they were known as before: {error}")
