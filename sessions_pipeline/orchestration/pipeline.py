@@ -140,6 +140,14 @@ class Pipeline:
         """What works on this many days of the lake: processes for many, a thread for few."""
         return workers_for(processes_for(days, self.processes), lake, self.settings.data_root, self.settings.query)
 
+    def connect(self) -> SessionsClient:
+        """A client for the API; sends nothing yet.
+
+        Raises:
+            SettingError: no key is set, or a setting is wrong.
+        """
+        return SessionsClient.from_settings(self.settings, clock=self.clock)
+
     @contextmanager
     def sources(self) -> Iterator[tuple[SessionsClient, list[Source]]]:
         """The ways into the API's workspaces, one for each id in the settings, sharing connections and patience.
@@ -148,10 +156,7 @@ class Pipeline:
             SettingError: no key is set, or a setting is wrong.
         """
         query, size, most = self.query, self.settings.page_size, self.settings.concurrency
-        with (
-            SessionsClient.from_settings(self.settings, clock=self.clock) as client,
-            ThreadPoolExecutor(most, thread_name_prefix="pages") as executor,
-        ):
+        with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
             read = partial(Source, client, query, executor, page_size=size, in_flight=most)
             try:
                 yield client, [read(workspace=asked) for asked in self.settings.workspace_ids or (None,)]

@@ -79,7 +79,7 @@ class DerivedDay:
             if derived.by_session:
                 self._made |= self._of_each_session(table)
             else:
-                of_day = self._day(lambda _day, source: (self._read(source, derived), {}))
+                of_day = self._day(lambda _tables, source: (self._read(source, derived), {}))
                 self._made[table] = Rows(table.schema, [derived.make(of_day)])
         return self._made[table]
 
@@ -115,6 +115,4 @@ class DerivedDay:
     def _some(self, sessions: pa.Table) -> DayTables:
         # It makes them of the day that it is given: by its own name the day would refer to itself, and its tables stay
         # until Python looks for garbage, 30 MB of a day of 5,500 sessions.
-        some: DayTables = self._day(lambda day, table: (DERIVED[table].make(day), {}))
-        some.put(SESSIONS, sessions)
-        return some
+        return self._day(lambda some, table: (sessions if table is SESSIONS else DERIVED[table].make(some), {}))
