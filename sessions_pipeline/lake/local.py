@@ -83,7 +83,7 @@ class LocalStore:
         Raises:
             LakeConflictError: something else than `expected` is there.
         """
-        if expected is not ANY and self.versions([key])[key] != expected:
+        if expected != ANY and self.versions([key])[key] != expected:
             raise conflict(self.uri(key))
         target, made = self._path(key), list[Path]()
         temporary = self._path(f"{TEMPORARY}/{quote(key, safe='')}")
