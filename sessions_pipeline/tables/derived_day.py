@@ -16,7 +16,7 @@ from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import open_workspaces, readings_by
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
 from sessions_pipeline.tables.table import ALL, DERIVED, DayTables, Derived, Table
 from sessions_pipeline.validation.rows import PLAIN, Rows, release
 
@@ -65,8 +65,11 @@ class DerivedDay:
 
     def metadata(self, table: Table) -> dict[str, str]:
         """What is stored with a table's file."""
-        basis = day_metadata.basis(table, self._rules.as_of, self._rules.attributes)
-        return {**basis, day_metadata.IS_DAY_OVER: json.dumps(self.is_over), **day_metadata.found(table, self.told)}
+        stored = day_metadata.basis(table, self._rules.as_of, self._rules.attributes)
+        stored[day_metadata.IS_DAY_OVER] = json.dumps(self.is_over)
+        if table is SESSIONS:
+            stored |= {SHRUNK: json.dumps(self.told.shrunk), DRIFT: json.dumps(self.told.drift, sort_keys=True)}
+        return stored
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.
