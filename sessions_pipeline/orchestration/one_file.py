@@ -158,7 +158,7 @@ def refresh_periods(
         facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None
 
-    commit(lake, period.table, None, make)
+    commit(lake, period.table, None, make, from_others=True)
     return facts
 
 
