@@ -459,6 +459,11 @@ def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
     assert "--select daily_cost_by_attribute --from 2025-01-31 --to 2025-03-30" in text
 
 
+def test_where_judges_were_never_measured_nothing_is_said_of_when_they_were() -> None:
+    (caveat,) = (one for one in caveats(report_of(daily(FIRST, 1, "1"))) if one.key == "judges")
+    assert caveat.text.endswith("the job measure_judge_costs has measured none of them.")
+
+
 def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
     tried = JudgeReadings({}, {TENANT: "the API ignores it"})
     text = words(build_report(replace(made_up(), judges=(), judge_readings=tried)))
