@@ -143,6 +143,19 @@ def test_the_change_is_told_on_as_many_days_of_both_periods(
     assert said in words(build_report(report_of(daily(FIRST, 1, "10"), *rows, unread=unread)))
 
 
+def test_a_period_that_was_read_and_had_no_experiments_cost_none_and_nothing_of_it_is_unknown() -> None:
+    text = words(build_report(report_of()))
+    assert "What experiments cost 1 Mar \N{EN DASH} 30 Mar 2025 none Judge calls" in text
+    assert "Experiments 0 Datasets 0 Traces 0 Tokens 0 " in text
+
+
+def test_days_without_experiments_are_none_against_what_was_spent_before_and_not_unknown() -> None:
+    rows = [daily(LAST, 1, "3"), daily(BEFORE - timedelta(days=3), 1, "5"), daily(date(2025, 2, 3), 1, "7")]
+    text = words(build_report(report_of(*rows, unfinished=[LAST])))
+    assert "none now like for like: none against $12.00, on the 29 of 30 days that are complete in both" in text
+    assert "Against Feb 2025 none now none against $12.00, on 28 days complete in both months" in text
+
+
 def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
     rows = [daily(FIRST, 1, "10"), daily(LAST, 1, "0.01"), daily(FIRST - timedelta(days=30), 1, "5")]
     rows.append(daily(BEFORE, 1, "1000"))
@@ -404,7 +417,7 @@ def test_costs_by_an_attribute_are_told_with_their_change_and_their_cost_per_run
     (table,) = re.findall(r'<caption id="attribute-1-1">.*?</table>', html, re.DOTALL)
     assert "Cost by git.branch, all datasets, judge calls not counted, largest change first" in words(table)
     assert rows_of(table)[1:] == [
-        "gone none \N{EN DASH} \N{MINUS SIGN}$9.00 gone unknown 0 0",
+        "gone none \N{EN DASH} \N{MINUS SIGN}$9.00 none now unknown 0 0",
         "main $3.00 37.5 % +$3.00 new $0.15 2 0",
         "fix-42 $5.00 62.5 % +$1.00 ▲ +25.0 % $0.50 ▲ +25.0 % 2 0",
         "(not stated) unknown \N{EN DASH} unknown unknown 1 1",
@@ -445,6 +458,11 @@ def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
     text = words(build_report(report_of(daily(FIRST, 1, "5"), unread=unread)))
     assert "the lake has no table daily_cost_by_attribute of it" in text
     assert "--select daily_cost_by_attribute --from 2025-01-31 --to 2025-03-30" in text
+
+
+def test_where_judges_were_never_measured_nothing_is_said_of_when_they_were() -> None:
+    (caveat,) = (one for one in caveats(report_of(daily(FIRST, 1, "1"))) if one.key == "judges")
+    assert caveat.text.endswith("the job measure_judge_costs has measured none of them.")
 
 
 def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:

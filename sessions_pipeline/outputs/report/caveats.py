@@ -97,7 +97,7 @@ def _judges(data: ReportData) -> Iterator[Caveat]:
     skipped = sum((Counter(reading.skipped) for reading in readings), Counter[str]())
     reasons += [f"{plural(count, 'experiment')} of all days ({reason})" for reason, count in skipped.items()]
     why = f" Left out at the last try: {'; '.join(map(visible, reasons))}." if reasons else ""
-    if not night.problems and now.judges_not_measured > skipped.total():
+    if readings and not night.problems and now.judges_not_measured > skipped.total():
         why += " The others were not in the lake yet when judges were last measured."
     if not now.judges_measured:
         text = (

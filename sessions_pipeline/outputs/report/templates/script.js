@@ -143,7 +143,7 @@
     return value;
   };
   const compare = (one, other) => compared(key(one, sort.column), key(other, sort.column), sort.down);
-  const unknown = () => element("span", "unknown", { class: "unknown" });
+  const unknown = (word = "unknown") => element("span", word, { class: "unknown" });
   const amount = (text) => (text === null ? unknown() : element("data", money(text), { value: text, title: `$${text}` }));
   const figure = (value) => (value === null ? unknown() : element("data", grouped(String(value)), { value }));
   const content = (column, row) => {
@@ -171,7 +171,7 @@
   };
   const sum = (found, column) => {
     const known = found.map((item) => (column === "total_cost" ? item.cost : item.row[place[column]])).filter((value) => value !== null);
-    if (!known.length) return unknown();
+    if (!known.length) return found.length ? unknown() : unknown("none");
     const total = known.reduce((a, b) => a + BigInt(b), 0n);
     return column === "total_cost" ? amount(digits(total)) : figure(total);
   };
