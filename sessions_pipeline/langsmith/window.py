@@ -206,6 +206,8 @@ class WindowReader:
         start, joined, last = offset, dict[str, Record](), ""
         while True:
             piece = yield from self._ask(offset)
+            if piece.is_empty and not joined:
+                return piece, []  # deletions have moved up all of it: it is to be looked for further up
             # A record that is in the page twice counts twice: offsets are of records, not of sessions.
             names = self._page.names
             if last and len(names) > 1 and names[0] != last:
