@@ -168,14 +168,15 @@ class WindowReader:
                 return False
             end = piece.end + 2 * (end - piece.offset - names.index(behind.names[0]))
         if end > piece.end:
-            # Between the two must be those records alone, on a page with room for what a cap may have left out.
+            # Between the two must be those records alone, and fewer than the page's: as many may be what a cap gives.
             moved = (yield Ask(self._limit, include_stats=False, offset=piece.end)).names
-            if len(moved) >= self._full or moved != names[-len(moved) :]:
+            if len(moved) >= len(names) or moved != names[-len(moved) :]:
                 return False
         elif not piece.is_empty:
-            # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end.
-            last = yield Ask(1, include_stats=False, offset=end - 1)
-            if not set(last.names) & set(names):
+            # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end, or
+            # next to it, where something was added since.
+            last = yield Ask(self._limit, include_stats=False, offset=end - 1)
+            if not last.records or not set(last.names) <= set(names):
                 return False
         if self._inside >= end:
             # An empty page before records that are there is not the end.
