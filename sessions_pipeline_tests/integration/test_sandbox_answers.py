@@ -126,6 +126,19 @@ def test_prices_differ_by_a_hundred_and_some_costs_are_unknown_or_zero(records: 
     assert sum(record["total_tokens"] > 0 for record in records if record["total_cost"] == "0") == costs.count("0")
 
 
+def test_some_datasets_are_judged_more_thoroughly_than_others() -> None:
+    judged = {name: runs for one in DATA.sessions if one.judged for name, runs in one.runs_by_experiment.items() if name}
+    spent = defaultdict[str, list[int]](lambda: [0, 0])
+    for session in DATA.sessions:
+        if session.dataset:
+            for place, runs in enumerate((session.runs, judged.get(session.name, ()))):
+                spent[session.dataset.id][place] += sum(run.prompt_cost + run.completion_cost for run in runs)
+    shares = sorted(judges / (own + judges) for own, judges in spent.values())
+    assert 0.15 < shares[0] < 0.3
+    assert 0.55 < shares[-1] < 0.6
+    assert shares[-3] - shares[2] > 0.1
+
+
 def test_a_branch_gets_dearer_over_time(mine: list[Session]) -> None:
     tokens: dict[tuple[str, int], list[float]] = defaultdict(list)
     for session in mine:
