@@ -151,11 +151,12 @@ def _data_root(settings: Settings) -> str:
 
 def _dagster(settings: Settings) -> str:
     """What is found; after an empty line, what is to be copied."""
-    from sessions_pipeline.orchestration import slow_storage
+    from sessions_pipeline.orchestration import instance_file, slow_storage
 
-    if not settings.dagster_home:
+    if not (home := settings.dagster_home):
         return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` makes .dagster here"
-    return f"{settings.dagster_home}: {slow_storage(settings.dagster_home) or 'its storage is not the slow default'}"
+    well = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
+    return f"{home}: {slow_storage(home) or well}"
 
 
 CHECKS: Mapping[str, Callable[[Settings], str]] = {

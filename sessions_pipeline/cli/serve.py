@@ -1,6 +1,5 @@
 """What runs until Ctrl-C: `ui`, the Dagster UI with its daemon, and `sandbox`, the API of a made-up company."""
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -36,12 +35,11 @@ def ui(*, on_demo: bool, port: int) -> int:
     settings = load_settings()
     for name in ("settings", "key and host"):
         CHECKS[name](settings)
-    from sessions_pipeline.orchestration import SHIPPED, instance_file
+    from sessions_pipeline.orchestration import settle
 
     home = Path(settings.dagster_home or ".dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    if not (file := instance_file(str(home))).exists():
-        shutil.copyfile(SHIPPED, file)
+    settle(str(home))
     return _run_dagster(port, Path(), program_variables({"DAGSTER_HOME": str(home)}))
 
 

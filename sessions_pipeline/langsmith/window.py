@@ -186,11 +186,10 @@ class WindowReader:
         return True
 
     def _settle(self, offset: int, frontier: int) -> Generator[Ask, Page, Piece]:
-        """A group around pages' ends: read it until two readings in a row agree, or one page holds all of it."""
+        """A group around pages' ends: read until two readings in a row agree, or one page, one answer, holds all."""
         before = None
         for _ in range(SETTLE_TRIES):
             reading = yield from self._read_group(offset, frontier)
-            # One page is one answer, so it needs no second one.
             if reading is not None and (reading == before or reading[1] == self._page.names):
                 return reading[0]
             before = reading

@@ -5,7 +5,8 @@ tags name its days.
 """
 
 import json
-import shlex
+import os
+import shutil
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -45,26 +46,43 @@ def instance_file(home: str) -> Path:
     return file
 
 
-def slow_storage(home: str | None) -> str | None:
+def settle(home: str) -> None:
+    """Put the `dagster.yaml` that is shipped into the folder of an instance that has none.
+
+    Raises:
+        SettingError: as `instance_file`.
+        InstanceError: the folder can't be written.
+    """
+    file = instance_file(home)
+    if file.exists():
+        return
+    # Renamed when it is whole: another run may be reading it.
+    whole = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(SHIPPED, whole)
+        whole.replace(file)
+    except OSError as error:
+        raise InstanceError(f"DAGSTER_HOME: {home}", error) from None
+
+
+def slow_storage(home: str) -> str | None:
     """Why the Dagster instance in this folder is slow, and after an empty line what helps; None where it is not.
 
-    Dagster's default storage takes 10 to 30 ms for each event, and a backfill of 90 days has 1,500.
+    Dagster's default storage takes 10 to 30 ms for each event, and a backfill of 90 days has 1,500. A folder without
+    `dagster.yaml` counts as `settle` would leave it.
 
     Raises:
         SettingError: as `instance_file`.
         InstanceError: the file can't be read.
     """
-    if not home:
-        return None
-    file, slow = instance_file(home), "Dagster's default storage is ten times slower"
-    if not file.exists():
-        return f"{slow}; copy our settings there:\n\n{shlex.join(['cp', str(SHIPPED), str(file)])}\n"
+    file = instance_file(home)
     try:
-        config = yaml.safe_load(file.read_text()) or {}
+        config = yaml.safe_load((file if file.exists() else SHIPPED).read_text()) or {}
         is_slow = "sqlite" in config.get("storage", {"sqlite": {}}) and "event_log_storage" not in config
     except Exception as error:  # noqa: BLE001 - whatever YAML, or what stands in it, gives
         raise InstanceError(f"DAGSTER_HOME: {file}", error) from None
-    return None if not is_slow else f"{slow}; add these lines to its dagster.yaml:\n\n{STORAGE}"
+    lines = f"add these lines to its dagster.yaml:\n\n{STORAGE}"
+    return f"Dagster's default storage is ten times slower; {lines}" if is_slow else None
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

@@ -16,7 +16,7 @@ import dagster as dg
 import sqlalchemy as db
 
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, UsageError
-from sessions_pipeline.orchestration import REFRESH, instance_file, range_tags, storage_in
+from sessions_pipeline.orchestration import REFRESH, instance_file, range_tags, settle, storage_in
 from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
@@ -98,7 +98,9 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
 
 @contextmanager
 def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
-    """The instance in a folder, or a temporary one; an error of its database is one line that names it.
+    """The instance in a folder, which gets our `dagster.yaml` if it has none, or a temporary one.
+
+    An error of its database is one line that names it.
 
     Raises:
         SettingError: the folder, or its `dagster.yaml`, can't be one.
@@ -111,7 +113,9 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
         logging.getLogger().addHandler(logging.NullHandler())
         instance = None
         try:
-            if home is None:
+            if home:
+                settle(home)
+            else:
                 file.write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
             instance = stack.enter_context(dg.DagsterInstance.from_config(folder))
             yield instance

@@ -11,6 +11,7 @@ import msgspec
 
 from sessions_pipeline.days import days_between, month_start, period_of
 from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
+from sessions_pipeline.validation.types import LAST_DIGIT
 
 # One or two days say nothing about a month.
 FEWEST_DAYS_OF_A_FORECAST = 3
@@ -159,12 +160,12 @@ def forecast(
     """What a period of `length` days will have cost: what it has by now, and for each to come the mean of whole ones.
 
     `gone` are the days so far, of which `whole_days` were over when they were read. None before the third day, and
-    where nothing is known of either cost.
+    where nothing is known of either cost. To 18 digits after the point.
     """
     if cost is None or of_whole_days is None or not whole_days or gone < FEWEST_DAYS_OF_A_FORECAST:
         return None
     with localcontext(EXACT):
-        return cost + of_whole_days * (length - gone) / whole_days
+        return (cost + of_whole_days * (length - gone) / whole_days).quantize(LAST_DIGIT)
 
 
 def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:

@@ -13,11 +13,10 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
 from sessions_pipeline.validation.rows import PART
-from sessions_pipeline.validation.types import MONEY
+from sessions_pipeline.validation.types import LAST_DIGIT
 
 # More digits than a sum of 38-digit numbers can have.
 EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
-_LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
 _Number = TypeVar("_Number", int, Decimal)
 _Value = TypeVar("_Value")
 # 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
@@ -104,7 +103,7 @@ def cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
     """
     if cost is None or runs is None or runs <= 0:
         return None
-    return EXACT.quantize(EXACT.divide(cost, runs), _LAST_DIGIT)
+    return EXACT.quantize(EXACT.divide(cost, runs), LAST_DIGIT)
 
 
 def known_sum(column: pa.ChunkedArray) -> Decimal | None:

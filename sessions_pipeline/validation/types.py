@@ -23,7 +23,8 @@ _DECIMAL = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(?:[eE]([+-]?)0*([0-9]+))?")
 # No exponent of this many digits can be made up for by the digits of a number that fits into an answer.
 _EXPONENT_DIGITS = 12
 _INTEGER_DIGITS = MONEY.precision - MONEY.scale
-_LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
+# The smallest amount that a column of money holds.
+LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
 _ROUNDING = Context(prec=MONEY.precision + 1, rounding=ROUND_HALF_EVEN)
 
 
@@ -78,7 +79,7 @@ def read_money(text: str) -> Decimal | None:
     if exact < 0:
         raise ValueError("is negative")
     if exact.adjusted() < _INTEGER_DIGITS:
-        amount = exact.quantize(_LAST_DIGIT, context=_ROUNDING)
+        amount = exact.quantize(LAST_DIGIT, context=_ROUNDING)
         if amount.adjusted() < _INTEGER_DIGITS:
             return amount if amount == exact else Rounded(amount)
     raise ValueError(f"has more than {_INTEGER_DIGITS} digits before the decimal point")

@@ -168,28 +168,34 @@ def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_p
     assert "FAIL  Dagster      DAGSTER_HOME: . must be the absolute path" in relative.out
 
 
-@pytest.mark.parametrize("written", [None, "telemetry: {enabled: false}\n"])
-def test_what_the_doctor_advises_on_slow_storage_can_be_copied_and_helps(
-    run: Run, tmp_path: Path, written: str | None
-) -> None:
+def test_what_the_doctor_advises_on_slow_storage_can_be_copied_and_helps(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "my home"
     home.mkdir()
-    if written is not None:
-        (home / "dagster.yaml").write_text(written)
+    written = "telemetry: {enabled: false}\n"
+    (home / "dagster.yaml").write_text(written)
     slow = run("doctor", DAGSTER_HOME=str(home))
     assert slow.status == 0
     checked, advice = slow.out.split("\n\n")
     *well, warned = checked.splitlines()
     assert [line.split()[0] for line in well] == ["ok"] * 4
     assert warned.startswith(f"warn  Dagster      {home}: Dagster's default storage is ten times slower")
-    if written is None:
-        subprocess.run(["/bin/sh", "-c", advice], check=True)
-    else:
-        (home / "dagster.yaml").write_text(written + advice)
+    (home / "dagster.yaml").write_text(written + advice)
     assert run("doctor", DAGSTER_HOME=str(home)).out.endswith(f"{home}: its storage is not the slow default\n")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert not instance.telemetry_enabled
         assert isinstance(instance.event_log_storage, KeptEventLog)
+
+
+def test_a_run_in_an_empty_dagster_home_begins_with_our_settings_and_keeps_what_is_there(
+    run: Run, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert run("doctor", DAGSTER_HOME=str(home)).out.endswith(f"{home}: new; it gets our dagster.yaml\n")
+    for written in (SHIPPED.read_text(), "telemetry: {enabled: false}\n"):
+        assert run("materialize", *_days(0), DAGSTER_HOME=str(home)).status == 0
+        assert [(file.name, file.read_text()) for file in home.glob("*dagster.yaml*")] == [("dagster.yaml", written)]
+        (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
 
 
 def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandbox) -> None:

@@ -203,6 +203,12 @@ def test_a_forecast_begins_on_the_third_day(costs: Costs) -> None:
     assert costs.status(wednesday, period="week").forecast == 18
 
 
+def test_a_forecast_is_told_to_the_digits_of_an_amount(costs: Costs) -> None:
+    costs.put(MONDAY, daily(None, 1, "0.000000000000000001"))
+    # And a quarter of it for each of two days to come; half of the last digit is rounded to even.
+    assert costs.status(period="week").forecast == Decimal("0.000000000000000002")
+
+
 @pytest.mark.parametrize(("today", "forecast"), [(None, 310), ("10", 320), ("40", 350)])
 def test_a_forecast_takes_today_as_what_it_has_cost_and_its_pace_from_days_that_are_over(
     costs: Costs, today: str | None, forecast: int
