@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sessions_pipeline.days import midnight
-from sessions_pipeline.errors import PagingError, ParameterError, RefusedError, UsageError
+from sessions_pipeline.errors import PagingError, RefusedError, UsageError
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run, run_count
@@ -241,12 +241,7 @@ def read_judges(
     values = {"name": project, "include_stats": True, "stats_select": MEASURES, "stats_start_time": since}
     if experiment is not None:
         values["stats_filter"] = runs_that_judge(experiment)
-    try:
-        records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
-    except ParameterError as error:
-        # None of them comes from a setting.
-        refused = str(error).rpartition(";")[0]
-        raise RefusedError(f"{refused}; this API does not tell what judges spent, no setting helps") from error
+    records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
     columns = ["name", "reference_dataset_id", "tenant_id", *MEASURES]
     found = validate([record.payload for record in records]).sessions.select(columns).to_pylist()
     return next((row for row in found if row["name"] == project and row["reference_dataset_id"] is None), None)

@@ -157,10 +157,7 @@ class WindowReader:
         return piece.end - piece.offset < self._full or not self._knows_full
 
     def _is_nothing_behind(self, piece: Piece) -> Generator[Ask, Page, bool]:
-        """Whether an empty page follows the last one.
-
-        While sessions are being added, its own last records are found behind it: then further on by twice as much.
-        """
+        """Whether an empty page follows the last one; while its own last records are found behind it, further on."""
         end, names = piece.end, self._page.names
         while not piece.is_empty and (behind := (yield Ask(1, include_stats=False, offset=end))).records:
             if behind.names[0] not in names or end - piece.end > self._limit:
@@ -173,8 +170,7 @@ class WindowReader:
             if len(moved) >= len(names) or moved != names[-len(moved) :]:
                 return False
         elif not piece.is_empty:
-            # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end, or
-            # next to it, where something was added since.
+            # Deletions may have moved up what a sunken cap left out: then it stands at the page's end, or next to it.
             last = yield Ask(self._limit, include_stats=False, offset=end - 1)
             if not last.records or not set(last.names) <= set(names):
                 return False

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
-from sessions_pipeline.errors import ApiError, RefusedError
+from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
 from sessions_pipeline.lake.commits import Made, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -142,8 +142,11 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
                     number = plural(reading.skipped[reason], "experiment")
                     warn(f"Judges of {number} are not measured (workspace: {name}): {reason}")
             except ApiError as error:
-                night.problems[name] = str(error)
-                warn(f"Judges are not measured (workspace: {name}): {error}")
+                said = str(error)
+                if isinstance(error, ParameterError):  # none of them comes from a setting
+                    said = f"{said.rpartition(';')[0]}; this API does not tell what judges spent, no setting helps"
+                night.problems[name] = said
+                warn(f"Judges are not measured (workspace: {name}): {said}")
 
     def noted(stored: bytes | None) -> bytes:
         before = load_judge_readings(stored)

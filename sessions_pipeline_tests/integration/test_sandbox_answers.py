@@ -127,7 +127,9 @@ def test_prices_differ_by_a_hundred_and_some_costs_are_unknown_or_zero(records: 
 
 
 def test_some_datasets_are_judged_more_thoroughly_than_others() -> None:
-    judged = {name: runs for one in DATA.sessions if one.judged for name, runs in one.runs_by_experiment.items() if name}
+    judged = {
+        name: runs for one in DATA.sessions if one.judged for name, runs in one.runs_by_experiment.items() if name
+    }
     spent = defaultdict[str, list[int]](lambda: [0, 0])
     for session in DATA.sessions:
         if session.dataset:
@@ -385,16 +387,16 @@ def test_judges_of_all_experiments_and_the_unattributed_are_the_whole_to_the_las
     assert by_hand["total_cost"] == Decimal(total).scaleb(-9) > 0
 
 
-def test_judges_cost_30_to_60_percent_of_an_experiment(ask: Ask, mine: list[Session]) -> None:
+def test_judges_cost_a_fifth_to_two_thirds_of_an_experiment(ask: Ask, mine: list[Session]) -> None:
     priced = [one for one in mine if one.dataset and PRICES[one.model] and one.runs and one.end and one.end < NOW]
     shares = []
     for session in priced[::40]:
         own = Decimal(sum(run.prompt_cost + run.completion_cost for run in session.runs)).scaleb(-9)
         judged = Decimal(spent_on(ask, session.name)["total_cost"])
         shares.append(judged / (judged + own))
-    assert min(shares) >= Decimal("0.3")
-    assert max(shares) <= Decimal("0.6")
-    assert max(shares) - min(shares) > Decimal("0.2")
+    assert min(shares) > Decimal("0.2")
+    assert max(shares) < Decimal("0.65")
+    assert max(shares) - min(shares) > Decimal("0.3")
 
 
 def test_judges_of_names_with_quotes_and_backslashes_are_found_in_both_versions(ask: Ask, mine: list[Session]) -> None:
