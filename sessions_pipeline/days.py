@@ -40,6 +40,11 @@ def midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
+def name_of(day: date | None) -> str:
+    """What errors call a day, or what has none."""
+    return str(day or "rows without a day")
+
+
 def is_day_over(day: date, at: datetime) -> bool:
     """Whether the UTC day had ended at a moment."""
     return at >= midnight(day + timedelta(days=1))

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
+from sessions_pipeline.days import name_of
 from sessions_pipeline.errors import LakeConflictError, LakeError, SumOverflowError
 from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
@@ -97,8 +98,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         _note_readings(lake, task.day, merged)
         return DayResult(task.day, {}, known, None, learned=False)
 
-    day = task.day if isinstance(task.day, date) else None
-    made = DerivedDay(day, merged, rules, may_forget=bool(task.fetched))
+    made = DerivedDay(task.day, merged, rules, may_forget=bool(task.fetched))
     if reason := _exceeded(task, made.told, rules):
         return DayResult(task.day, {}, {}, reason, merged.learned)
     written = dict[str, Written]()
@@ -113,7 +113,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             try:
                 rows = made[table]
             except SumOverflowError as error:
-                overflows.append(f"{table.name} of {task.day}: {error}")
+                overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
                 continue
             known[table.name] = facts = day_metadata.of_table(table, rows, made.told, merged)
             metadata = {**made.metadata(table), day_metadata.FACTS: json.dumps(facts)}
@@ -143,7 +143,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
         stored = lake.load(table, day, None if ALL[0] in columns else columns)
         return stored and (stored.rows, stored.metadata)
 
-    tables = DayTables(day if isinstance(day, date) else None, load, now=now)
+    tables = DayTables(day, load, now=now)
     committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
     tables.last_read = tuple(latest_readings(committed, lake.last_readings(day)))
     return tables
@@ -186,7 +186,7 @@ def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
     if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * all_:
         return None
     ((reason, *_),) = next(told.rejected.tuples("reasons"))
-    return f"{task.day}: {rejected} of {all_} records are rejected ({reason})"
+    return f"{name_of(task.day)}: {rejected} of {all_} records are rejected ({reason})"
 
 
 def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:

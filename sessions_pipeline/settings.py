@@ -40,6 +40,12 @@ _SECRET = re.compile(r"SECRET|PASSW|(KEY|TOKEN|STORE|NOTIFY)S?\d*(_|$)", re.IGNO
 # Their secrets may be short; what is short in another variable may be any word, such as "false".
 _SHORT = re.compile(r"LANG|AWS_", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=//)[^/\s]+@")
+# What pydantic finds wrong, by how it begins its kind, where its own words are Python's.
+_WRONG = {
+    "date_": "write YYYY-MM-DD, such as 2026-11-01",
+    "datetime_": "write a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
+    "int_parsing": "write a whole number",
+}
 
 
 def _split(value: object) -> object:
@@ -195,8 +201,8 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     """Where a model is broken first, and how, in words that repeat no value."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    problem = "write YYYY-MM-DD, such as 2026-11-01" if first["type"].startswith("date_") else problem
-    return ".".join(map(str, first["loc"])), problem
+    said = next((said for kind, said in _WRONG.items() if first["type"].startswith(kind)), problem)
+    return ".".join(map(str, first["loc"])), said
 
 
 def program_variables(given: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:

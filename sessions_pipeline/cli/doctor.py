@@ -1,6 +1,6 @@
 """`sessions-pipeline doctor`: a line for each thing that can be wrong, and what to do about it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,21 +90,27 @@ def _probe(settings: Settings) -> str:
 def _settings(settings: Settings) -> str:
     from sessions_pipeline.langsmith.query import parse_narrowing
     from sessions_pipeline.outputs.budget_file import load_budgets
-    from sessions_pipeline.outputs.notifications import services_of
-    from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
 
     parse_narrowing(settings.query)
     load_budgets(settings)
     if settings.notify:
+        from sessions_pipeline.outputs.notifications import services_of
+
         services_of(settings)
     narrowed = f", narrowed by {', '.join(sorted(settings.query))}" if settings.query else ""
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()
     source = f"{file} and the environment" if file.exists() else "the environment"
-    known = {"*", *SESSIONS.schema.names, *REFERENCE_DATASETS.schema.names}
-    odd = ", ".join(path for path in settings.redact if path.removeprefix("$.").partition(".")[0] not in known)
-    unknown = f"\n\nSESSIONS_PIPELINE_REDACT: {odd} begins with no property that is known; correct it\n" if odd else ""
+    unknown = _unknown_paths(settings.redact) if settings.redact else ""
     return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}{unknown}"
+
+
+def _unknown_paths(redacted: Sequence[str]) -> str:
+    from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
+
+    known = {"*", *SESSIONS.schema.names, *REFERENCE_DATASETS.schema.names}
+    odd = ", ".join(path for path in redacted if path.removeprefix("$.").partition(".")[0] not in known)
+    return f"\n\nSESSIONS_PIPELINE_REDACT: {odd} begins with no property that is known; correct it\n" if odd else ""
 
 
 def _credentials(settings: Settings) -> str:

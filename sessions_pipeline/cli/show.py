@@ -41,11 +41,6 @@ STATS = {"run_count": "Traces", "total_tokens": "Tokens", "total_cost": "Cost"}
 UNKNOWN = dict.fromkeys(("start_time", *STATS), "unknown")
 DROPPED = ("Tokens", "Traces", "Start (UTC)")
 MINUTES = len("2026-01-31T12:00")
-# What pydantic finds wrong, where its own words are Python's.
-WRONG = {
-    "int_parsing": "give a whole number",
-    "datetime_from_date_parsing": "give a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
-}
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
@@ -108,8 +103,8 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
         place, problem = first_problem(error)
         option = place.partition(".")[0].replace("_", "-")
         if "valid UUID" in problem:
-            problem = f"give the {'session' if option == 'id' else 'dataset'}'s id (a UUID)"
-        raise UsageError(f"--{option}: {WRONG.get(error.errors()[0]['type'], problem)}") from None
+            problem = f"write the {'session' if option == 'id' else 'dataset'}'s id (a UUID)"
+        raise UsageError(f"--{option}: {problem}") from None
 
 
 def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[str | None]) -> None:

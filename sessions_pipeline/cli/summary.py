@@ -35,7 +35,7 @@ IN_JSON = (
 
 
 class Line(NamedTuple):
-    """What a dataset cost in a workspace and a period, of which so many days were read, and whether more is to come."""
+    """What a dataset cost in a workspace and a period, how many of its days were read, and whether more is to come."""
 
     period: date
     key: Key
@@ -132,7 +132,7 @@ def _lines(
     length: int = 1,
     order: Sequence[Line] = (),
 ) -> list[Line]:
-    """A line for each period (of so many days) and dataset, datasets in this order, else the most expensive first."""
+    """A line for each period of `length` days and dataset; datasets as in `order`, else the most expensive first."""
 
     def place(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])

@@ -28,19 +28,29 @@ Made: TypeAlias = tuple[pa.Table, dict[str, str]] | None
 ReplaceDerived: TypeAlias = Callable[[Table, pa.Table | Rows, Mapping[str, str], int], Future[Written | None]]
 
 
-def commit(lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], Made]) -> None:
+def commit(
+    lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], Made], *, from_others: bool = False
+) -> None:
     """Replace a file by what `make` makes of it; where another run was quicker it is made again, of that run's file.
+
+    `from_others`: all of it can be made from other tables, so one that can't be read counts as none.
 
     Raises:
         LakeError: the file could not be read or written; the former one is intact.
     """
     while True:
-        stored = lake.load(table, day)
+        try:
+            stored = lake.load(table, day)
+            version = stored and stored.version
+        except BrokenError as error:
+            if not from_others:
+                raise
+            stored, version = None, error.version
         made = make(stored)
         if made is None:
             return
         with suppress(LakeConflictError):
-            lake.replace(table, day, *made, expected=stored.version if stored else None)
+            lake.replace(table, day, *made, expected=version)
             return
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from sessions_pipeline.days import name_of
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, readings_key, value_of, write_marker
@@ -117,7 +118,7 @@ class Lake:
         parts = [pa.schema([*fields, level]).empty_table()]
         for day in days:
             rows = self.read(table, day, columns)
-            value = pa.scalar(day if isinstance(day, date) else None, pa.date32())
+            value = pa.scalar(day, pa.date32())
             parts.append(rows.append_column(level, pa.repeat(value, rows.num_rows)))
         return pa.concat_tables(parts)
 
@@ -133,7 +134,7 @@ class Lake:
     def days(self, table: Table) -> list[date]:
         """The days that a table has, sorted; `UNDATED` is not among them, ask `has` for it."""
         found = (day_of(table, key) for key in self._store.partitions(table.name))
-        return sorted(day for day in found if isinstance(day, date))
+        return sorted(filter(None, found))
 
     def has(self, table: Table, day: Day) -> bool:
         """Whether a table has this day."""
@@ -214,10 +215,10 @@ class Lake:
 
     def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
         stored = self.load(table, day, columns)
-        if stored is None and day is None:
+        if stored is None and table.partition is None:
             raise NotReadError(f"{table.name} was never made; materialize it first")
         if stored is None:
-            raise NotReadError(f"{table.name} was never read for {day}; materialize that day first")
+            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize that day first")
         return stored
 
     def _refuse_if_read_only(self) -> None:

@@ -10,7 +10,6 @@ The marker `_lake.json` at the root has the layout's version, and the query that
 import json
 from collections.abc import Mapping
 from datetime import date
-from enum import Enum
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
@@ -26,40 +25,28 @@ _ANEW = "point SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize anew, or go
 _NO_VERSION = '"0"'
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
-
-class Undated(Enum):
-    """The partition of rows without a day; its only member is `UNDATED`."""
-
-    UNDATED = NULL_PARTITION
-
-    def __str__(self) -> str:
-        return "rows without a day"
-
-
-UNDATED: Final = Undated.UNDATED
-
-# A UTC day, `UNDATED`, or None for a table without partitions.
-Day: TypeAlias = date | Undated | None
+UNDATED: Final = None
+"""The partition of rows without a day."""
+# A UTC day, or None: `UNDATED`, and the one file of a table without partitions.
+Day: TypeAlias = date | None
 
 
 def key_of(table: Table, day: Day) -> str:
     """The key of one day of a table, relative to the lake's root.
 
     Raises:
-        ValueError: a day for a table without partitions, or none for one with them.
+        ValueError: a day for a table without partitions.
     """
-    if (day is None) is not (table.partition is None):
-        raise ValueError(f"{table.name} {'has no partitions' if table.partition is None else 'needs a day'}")
-    if day is None:
+    if table.partition is None:
+        if day:
+            raise ValueError(f"{table.name} has no partitions")
         return f"{table.name}/{table.name}.parquet"
     return f"{table.name}/{table.partition}={value_of(day)}/{table.name}.parquet"
 
 
 def value_of(day: Day) -> str:
-    """The day as the partitions and locks are named: `2025-01-31`, the null partition's name, or `all` for None."""
-    if isinstance(day, date):
-        return day.isoformat()
-    return "all" if day is None else day.value
+    """The day as the partitions and locks are named: `2025-01-31`, or the null partition's name."""
+    return str(day or NULL_PARTITION)
 
 
 def readings_key(day: Day) -> str:
@@ -67,14 +54,12 @@ def readings_key(day: Day) -> str:
     return f"_readings/start_date={value_of(day)}.json"
 
 
-def day_of(table: Table, key: str) -> date | Undated | None:
-    """The day whose file `key` is; None for any other file in the table's folder."""
+def day_of(table: Table, key: str) -> date | None:
+    """The day whose file `key` is; None for any other file in the table's folder, and for rows without a day."""
     folder, _, name = key.removeprefix(f"{table.name}/").partition("/")
     level, _, value = folder.partition("=")
     if level != table.partition or name != f"{table.name}.parquet":
         return None
-    if value == NULL_PARTITION:
-        return UNDATED
     try:
         day = date.fromisoformat(value)
     except ValueError:

@@ -68,7 +68,7 @@ class LocalStore:
         """The files `<table>/<partition>/<table>.parquet`; links to folders are followed."""
         found = []
         with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self._path(table)) as folders:
-            found = [folder.name for folder in folders if folder.is_dir() or self._is_lost(folder)]
+            found = [folder.name for folder in folders if _is_folder(folder)]
         keys = [f"{table}/{name}/{table}.parquet" for name in found]
         return [key for key, version in self.versions(keys).items() if version is not None]
 
@@ -83,7 +83,7 @@ class LocalStore:
         Raises:
             LakeConflictError: something else than `expected` is there.
         """
-        if expected is not ANY and self.versions([key])[key] != expected:
+        if expected != ANY and self.versions([key])[key] != expected:
             raise conflict(self.uri(key))
         target, made = self._path(key), list[Path]()
         temporary = self._path(f"{TEMPORARY}/{quote(key, safe='')}")
@@ -133,12 +133,6 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         return self.root / key
 
-    def _is_lost(self, entry: os.DirEntry[str]) -> bool:
-        # Its days would be missing from sums without a word.
-        if entry.is_symlink() and not Path(entry.path).exists():
-            raise LakeError(f"{entry.path}: a link that leads nowhere; mount what it leads to, or remove it")
-        return False
-
     @contextmanager
     def _as_lake_error(self, key: str, *, writing: bool = False) -> Iterator[None]:
         try:
@@ -147,6 +141,13 @@ class LocalStore:
             if isinstance(error, FileNotFoundError) and not writing:
                 raise
             raise problem(self.uri(key), error) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # The days of a link that leads nowhere would be missing from sums without a word.
+    if entry.is_symlink() and not Path(entry.path).exists():
+        raise LakeError(f"{entry.path}: a link that leads nowhere; mount what it leads to, or remove it")
+    return entry.is_dir()
 
 
 def _version(path: Path) -> str:

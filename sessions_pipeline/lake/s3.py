@@ -91,7 +91,7 @@ class S3Store:
         Raises:
             LakeConflictError: something else than `expected` is there.
         """
-        mode: Any = "overwrite" if expected is ANY else "create" if expected is None else {"e_tag": expected}
+        mode: Any = "overwrite" if expected == ANY else "create" if expected is None else {"e_tag": expected}
         content = memoryview(data).cast("B")
         with self._as_lake_error(key, writing=True):
             try:

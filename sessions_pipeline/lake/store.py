@@ -4,8 +4,7 @@ import errno
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from enum import Enum
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -27,16 +26,9 @@ _ADVICE = {
 }
 
 
-class Anything(Enum):
-    """What `put` replaces when it does not matter what is there; its only member is `ANY`."""
-
-    ANY = "any"
-
-
-ANY: Final = Anything.ANY
-
-# What must be there for a put: an object of this version, no object (None), or whatever is there (`ANY`).
-Expected: TypeAlias = str | Literal[Anything.ANY] | None
+# What must be there for a put: an object of this version, no object (None), or whatever is there: no version is `*`.
+Expected: TypeAlias = str | None
+ANY: Final = "*"
 
 
 class Opened(NamedTuple):

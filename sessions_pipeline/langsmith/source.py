@@ -1,21 +1,21 @@
 """The seam between the API's ways of paging and the pipeline: days of sessions, newest first.
 
 Version 1 pages by offset (`window`), version 2 by cursor (`cursors`). Whoever adds another way writes a reader beside
-them and names it in `ApiSource`. Pages are in flight before they are wanted, days ready before they are taken.
+them and names it in `Source`. Pages are in flight before they are wanted, days ready before they are taken.
 """
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import groupby
 from threading import Lock
-from typing import Protocol
 from uuid import UUID
 
 from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
-from sessions_pipeline.errors import CursorError
+from sessions_pipeline.errors import ApiError, CursorError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorReader
 from sessions_pipeline.langsmith.page import Ask, Page, identity, newest
@@ -58,10 +58,7 @@ class DayAssembler:
                 self._days[day].add(some)
 
     def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[FetchedDay]:
-        """The days that lie wholly above the frontier and were not handed out yet.
-
-        `is_over`: the whole window is read, so the sessions without a day come behind them.
-        """
+        """The days wholly above the frontier, each once; if the window `is_over`, then the sessions without a day."""
         days: list[date | None] = []
         while self.next >= self._first and day_start_us(self.next) > frontier_us:
             days.append(self.next)
@@ -185,24 +182,12 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
 CLOCK_TOLERANCE = timedelta(seconds=60)
 
 
-class Source(Protocol):
-    """Reads days of one workspace."""
-
-    def days(self, first: date, last: date) -> Iterator[FetchedDay]:
-        """Every UTC day from `last` back to `first`, both included, then the sessions without a day.
-
-        Raises:
-            ApiError: a request failed for good, or the pages do not add up; days not yet handed out are not read.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class ApiSource:
+class Source:
     """A workspace's days from the API, in the version that it speaks, which is decided at the run's first request.
 
-    `query` narrows what is read. Pages of at most `page_size` sessions are asked for in the executor's threads,
-    `in_flight` together.
+    `workspace` is its id, or None for the one that the key belongs to; `query` narrows what is read. Pages of at most
+    `page_size` sessions are asked for in the executor's threads, `in_flight` together.
     """
 
     client: SessionsClient
@@ -212,9 +197,24 @@ class ApiSource:
     page_size: int
     in_flight: int
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of the block say which workspace they are about, where it is known."""
+        try:
+            yield
+        except ApiError as error:
+            if self.workspace is None:
+                raise
+            raise type(error)(f"Workspace {self.workspace}: {error}", retry_after=error.retry_after) from None
+
     def days(self, first: date, last: date) -> Iterator[FetchedDay]:
-        """See `Source.days`; later days are read while the caller is busy with one."""
-        return read_ahead(self._days(first, last))
+        """Every UTC day from `last` back to `first`, both included, then the sessions without a day; read ahead.
+
+        Raises:
+            ApiError: a request failed for good, or the pages do not add up; days not yet handed out are not read.
+        """
+        with self.named():
+            yield from read_ahead(self._days(first, last))
 
     def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[FetchedDay]:
         # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.

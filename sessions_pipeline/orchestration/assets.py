@@ -59,7 +59,7 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
         for result in pipeline.process(days, chosen, pipeline.warner(context.log)):
             if result.exceeded:
                 exceeded.append(result.exceeded)
-            elif isinstance(result.day, date):
+            elif result.day:
                 record_day(context, result, chosen)
                 pipeline.on_day(result.day)
         refuse(exceeded, pipeline.settings.max_rejected_ratio)

@@ -28,9 +28,10 @@ from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
 from sessions_pipeline.langsmith.redaction import parse_paths
+from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import KEYS_OWN
-from sessions_pipeline.orchestration.pipeline import Pipeline, Workspace
+from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact, plural
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_judge_readings
@@ -63,24 +64,22 @@ def measure_projects(
     context.log.info("days before %s can't be measured any more: the stats reach 31 days back", earliest)
     there = set(lake.days(PROJECTS))
     days = [day for day in reachable if day not in there or lake.metadata(PROJECTS, day).get(IS_FINAL) != str(True)]
-    with pipeline.workspaces() as (client, workspaces):
+    with pipeline.sources() as (client, sources):
         for day in days:
-            _measure_day(pipeline, lake, client, workspaces, day)
+            _measure_day(pipeline, lake, client, sources, day)
     measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)}
     return dg.MaterializeResult(metadata=measured)
 
 
-def _measure_day(
-    pipeline: Pipeline, lake: Lake, client: SessionsClient, workspaces: Iterable[Workspace], day: date
-) -> None:
+def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources: Iterable[Source], day: date) -> None:
     """Measure a day in every workspace, and write it; rows of workspaces that were not read are kept."""
     read_at = pipeline.clock()
     is_over = is_day_over(day, read_at)
     rows, tenants = [PROJECTS.schema.empty_table()], set[str]()
-    for workspace in workspaces:
-        tenants |= {workspace.asked} if workspace.asked else set()
-        with workspace.named():
-            for usage in read_usage(client, pipeline.query, workspace=workspace.asked, day=day):
+    for source in sources:
+        tenants |= {source.workspace} if source.workspace else set()
+        with source.named():
+            for usage in read_usage(client, pipeline.query, workspace=source.workspace, day=day):
                 end, start, end_again = map(_validated, usage)
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
@@ -130,10 +129,10 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
     """
     lake, settings, night = pipeline.open_lake(), pipeline.settings, JudgeReadings()
     experiments, left = _experiments(lake), settings.judge_requests
-    with pipeline.workspaces() as (client, workspaces):
-        tried = [workspace.asked or KEYS_OWN for workspace in workspaces]
-        for workspace, name in zip(workspaces, tried, strict=True):
-            read = partial(read_judges, client, settings.judge_project, workspace=workspace.asked)
+    with pipeline.sources() as (client, sources):
+        tried = [source.workspace or KEYS_OWN for source in sources]
+        for source, name in zip(sources, tried, strict=True):
+            read = partial(read_judges, client, settings.judge_project, workspace=source.workspace)
             try:
                 tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)
                 night.readings[tenant] = reading
@@ -211,7 +210,7 @@ def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Call
             for row, spent in zip(experiments, found, strict=True):
                 measures = {name: spent[name] if spent else None for name in MEASURES}
                 measured = {**row, **measures, "stats_as_of": read_at, "read_at": read_at}
-                days[row["start_date"] or UNDATED].append(measured)
+                days[row["start_date"]].append(measured)
     finally:
         for day, rows in days.items():
             commit(lake, JUDGES, day, partial(_merged, rows))

@@ -86,15 +86,15 @@ def _read(
 ) -> tuple[list[Row], dict[str, set[str]], list[str]]:
     """Rows of the lists that are not among `listed`, and of unknown datasets; whose lists they are; warnings."""
     rows, whole = list[Row](), dict[str, set[str]]()
-    with pipeline.workspaces() as (client, workspaces):
+    with pipeline.sources() as (client, sources):
         client.throttle.end_within(MOST_SECONDS)
-        for workspace in workspaces:
-            asked, name = workspace.asked, workspace.asked or KEYS_OWN
+        for source in sources:
+            asked, name = source.workspace, source.workspace or KEYS_OWN
             ids = sorted({dataset for tenant, dataset in unknown if asked in (None, tenant)})
             if name in listed and not ids:
                 continue
             try:
-                with workspace.named():
+                with source.named():
                     found = read_datasets(client, workspace=asked, ids=ids if name in listed else None)
             except ApiError as error:
                 client.warn(f"Datasets are called what they were known as before: {error}")
@@ -158,7 +158,7 @@ def refresh_periods(
         facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None
 
-    commit(lake, period.table, None, make)
+    commit(lake, period.table, None, make, from_others=True)
     return facts
 
 
@@ -170,6 +170,6 @@ def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[st
     """What names the versions of a period's days, by its first day."""
     of_period = defaultdict(list)
     for day, version in versions.items():
-        if isinstance(day, date):
+        if day:
             of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
     return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in of_period.items()}

@@ -11,12 +11,11 @@ from itertools import chain
 from typing import NamedTuple
 
 from sessions_pipeline.days import days_between, now, utc_day
-from sessions_pipeline.errors import ApiError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
-from sessions_pipeline.langsmith.source import ApiSource, Source
+from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.orchestration.workers import Workers, processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, DayTask, process_day
 from sessions_pipeline.settings import Settings
@@ -24,30 +23,6 @@ from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import READINGS, load_readings, readings_by
-from sessions_pipeline.validation.records import FetchedDay
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """One workspace's way into the API; `asked` is its id, or None for the one that the key belongs to."""
-
-    asked: str | None
-    source: Source
-
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Errors of the block say which workspace they are about, where it is known."""
-        try:
-            yield
-        except ApiError as error:
-            if self.asked is None:
-                raise
-            raise type(error)(f"Workspace {self.asked}: {error}", retry_after=error.retry_after) from None
-
-    def days(self, first: date, last: date) -> Iterator[FetchedDay]:
-        """See `Source.days`; errors name the workspace."""
-        with self.named():
-            yield from self.source.days(first, last)
 
 
 class Fetching(NamedTuple):
@@ -155,9 +130,9 @@ class Pipeline:
     def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
         # Before the first request: readings that are committed while this one goes on are newer than these versions.
         bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
-        # Ends after the workspaces, whose end wakes a thread that waits for a page.
-        with ThreadPoolExecutor(1, "begin") as executor, self.workspaces() as (client, workspaces):
-            tasks = _read_days(client, workspaces, days, bases)
+        # Ends after the sources, whose end wakes a thread that waits for a page.
+        with ThreadPoolExecutor(1, "begin") as executor, self.sources() as (client, sources):
+            tasks = _read_days(client, sources, days, bases)
             first = executor.submit(next, tasks)
             yield Fetching(frozenset(days), client, chain((one.result() for one in [first]), tasks))
 
@@ -174,30 +149,17 @@ class Pipeline:
         return SessionsClient.from_settings(self.settings, clock=self.clock)
 
     @contextmanager
-    def workspaces(self) -> Iterator[tuple[SessionsClient, list[Workspace]]]:
-        """The API's workspaces, one for each id in the settings, sharing connections and patience.
+    def sources(self) -> Iterator[tuple[SessionsClient, list[Source]]]:
+        """The ways into the API's workspaces, one for each id in the settings, sharing connections and patience.
 
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query, asked_for = self.query, self.settings.workspace_ids or (None,)
-        with (
-            self.connect() as client,
-            ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="pages") as executor,
-        ):
-
-            def source(asked: str | None) -> Source:
-                return ApiSource(
-                    client,
-                    query,
-                    executor,
-                    workspace=asked,
-                    page_size=self.settings.page_size,
-                    in_flight=self.settings.concurrency,
-                )
-
+        query, size, most = self.query, self.settings.page_size, self.settings.concurrency
+        with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
+            read = partial(Source, client, query, executor, page_size=size, in_flight=most)
             try:
-                yield client, [Workspace(asked, source(asked)) for asked in asked_for]
+                yield client, [read(workspace=asked) for asked in self.settings.workspace_ids or (None,)]
             finally:
                 # The executor waits for its workers, and they may be waiting for pages that nobody needs any more.
                 client.stop()
@@ -236,14 +198,14 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
 
 
 def _read_days(
-    client: SessionsClient, workspaces: Sequence[Workspace], days: Sequence[date], bases: dict[Day, str | None]
+    client: SessionsClient, sources: Sequence[Source], days: Sequence[date], bases: dict[Day, str | None]
 ) -> Iterator[DayTask]:
     """Days from the API, newest first, then the undated sessions; a day comes when all workspaces have it."""
     received, finished = 0, 0
     client.throttle.progress = lambda: f"{finished} of {len(days)} days"
-    streams = [workspace.days(min(days), max(days)) for workspace in workspaces]
+    streams = [source.days(min(days), max(days)) for source in sources]
     for fetched in zip(*streams, strict=True):
         received += sum(one.received for one in fetched)
-        day = fetched[0].day or UNDATED
+        day = fetched[0].day
         yield DayTask(day, fetched, bases[day], received)
         finished += day is not UNDATED

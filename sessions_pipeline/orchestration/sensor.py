@@ -163,20 +163,20 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
         ApiError: a workspace could not be listed.
     """
     listed: list[Activity] = []
-    with pipeline.workspaces() as (client, workspaces):
+    with pipeline.sources() as (client, sources):
         client.throttle.end_within(seconds)
-        names, stopped, place, begin = [one.asked for one in workspaces], before.stopped, NEWEST, 0
+        names, stopped, place, begin = [one.workspace for one in sources], before.stopped, NEWEST, 0
         if stopped and stopped.workspace in names:
             begin, place = names.index(stopped.workspace), stopped.place
         query, since = pipeline.query, before.look_from
-        for workspace in workspaces[begin:]:
+        for source in sources[begin:]:
             try:
-                with workspace.named():
-                    pages = active_since(client, query, workspace=workspace.asked, since=since, place=place)
+                with source.named():
+                    pages = active_since(client, query, workspace=source.workspace, since=since, place=place)
                     for found, place in pages:  # noqa: B007 - known when the next page does not come
                         listed += found
             except DeadlineExceededError:
-                return Look(listed, (workspace.asked, place))
+                return Look(listed, (source.workspace, place))
             place = NEWEST
     return Look(listed)
 

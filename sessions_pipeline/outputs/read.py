@@ -146,8 +146,7 @@ def stored_days(
 
 def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row]:
     """Their rows, each with its day; None for those without one."""
-    dated = ((day if isinstance(day, date) else None, stored) for day, stored in days.items())
-    return [{partition: day, **row} for day, stored in dated for row in stored.rows.to_pylist()]
+    return [{partition: day, **row} for day, stored in days.items() for row in stored.rows.to_pylist()]
 
 
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:

@@ -59,7 +59,7 @@ DATASET = text(
     "reference_dataset_id", "The dataset that the experiment ran against; null for a tracing project", repeats=True
 )
 EXPERIMENTS_DATASET = replace(
-    DATASET, description="The dataset that the experiments ran against, canonical UUID", nullable=False
+    DATASET, description="The reference dataset, which experiments ran against, canonical UUID", nullable=False
 )
 RUN_COUNT = count("run_count", "Traces recorded; null when unknown")
 TOTAL_TOKENS = count("total_tokens", "Tokens used, prompt and completion; null when unknown")

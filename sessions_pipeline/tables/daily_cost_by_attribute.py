@@ -70,16 +70,16 @@ def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str)
     "The dataset's own cost holds, its attributes' do not; materialize daily_cost_by_attribute of these days again.",
     reads={
         DAILY_COST_BY_ATTRIBUTE: (*_GROUP, *_SUMMED),
-        DAILY_COST_BY_REFERENCE_DATASET: ("tenant_id", "reference_dataset_id", *_SUMMED),
+        DAILY_COST_BY_REFERENCE_DATASET: (*DAILY_COST_BY_REFERENCE_DATASET.order, *_SUMMED),
     },
 )
 def attributes_add_up(day: DayTables) -> CheckResult:
     """Every count, token and cost of them, for the attributes that the file lists."""
-    datasets = list(tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *_GROUP[:2], *_SUMMED))
-    attributes = json.loads(day.metadata(DAILY_COST_BY_ATTRIBUTE).get("attributes", "[]"))
-    expected = {(*row[:2], attribute): row[2:] for row in datasets for attribute in attributes}
-    summed = sums(day[DAILY_COST_BY_ATTRIBUTE], _GROUP, _SUMMED)
-    found = {row[:3]: row[3:] for row in tuples(summed, *_GROUP, *_SUMMED)}
+    names = json.loads(day.metadata(DAILY_COST_BY_ATTRIBUTE).get("attributes", "[]"))
+    daily = tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *DAILY_COST_BY_REFERENCE_DATASET.order, *_SUMMED)
+    expected = {(tenant, dataset, name): measures for tenant, dataset, *measures in daily for name in names}
+    summed = tuples(sums(day[DAILY_COST_BY_ATTRIBUTE], _GROUP, _SUMMED), *_GROUP, *_SUMMED)
+    found = {(tenant, dataset, name): measures for tenant, dataset, name, *measures in summed}
     broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
     return CheckResult(
         tuple(f"{day.day} {attribute} of {dataset}" for _, dataset, attribute in broken),

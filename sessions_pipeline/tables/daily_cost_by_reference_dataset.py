@@ -14,7 +14,7 @@ from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
 _AT = "summed over these experiments: all that each had used by its `stats_as_of`"
-DAILY_MEASURES = (
+_COUNTS = (
     column.count("session_count", "Experiments that started in the period", nullable=False),
     column.count("priced_session_count", "Those with a `total_cost`", nullable=False),
     column.count("unpriced_session_count", "Those without one: their cost is unknown, not zero", nullable=False),
@@ -23,12 +23,15 @@ DAILY_MEASURES = (
         "Those that cost 0 although tokens were used: usually a model without a price",
         nullable=False,
     ),
+)
+_SUMS = (
     column.count("run_count", f"Traces, {_AT}; null when unknown"),
     column.count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
     column.count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
     column.count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),
     *(replace(column, description=f"{column.description}; {_AT}") for column in column.COSTS),
 )
+DAILY_MEASURES = (*_COUNTS, *_SUMS)
 
 DAILY_COST_BY_REFERENCE_DATASET = Table(
     "daily_cost_by_reference_dataset",
@@ -51,7 +54,7 @@ PERIOD_COLUMNS = (
 )
 """What the sums of a week or a month have, after the period's first day."""
 
-MEASURES = tuple(column.name for column in DAILY_MEASURES[4:])
+MEASURES = tuple(column.name for column in _SUMS)
 _COUNTED = ("session_count", "priced_session_count", "unpriced_session_count")
 _SUMMED = (*DAILY_COST_BY_REFERENCE_DATASET.order, "session_count", "total_cost")
 NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *MEASURES)
@@ -100,7 +103,8 @@ def costs_add_up(day: DayTables) -> CheckResult:
         if dataset is not None:
             costs[tenant, dataset].append(cost)
     expected = {key: (len(all_), total(all_)) for key, all_ in costs.items()}
-    found = {row[:2]: row[2:] for row in tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)}
+    daily = tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)
+    found = {(tenant, dataset): (count, cost) for tenant, dataset, count, cost in daily}
     broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
     return CheckResult(
         tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in broken),
@@ -122,4 +126,6 @@ def no_cost_is_invented(day: DayTables) -> CheckResult:
         for dataset, sessions, priced, unpriced, cost in daily
         if (priced == 0) is not (cost is None) or priced + unpriced != sessions
     ]
-    return CheckResult(tuple(broken), {"rows": len(daily), "unpriced_sessions": sum(row[3] for row in daily)})
+    return CheckResult(
+        tuple(broken), {"rows": len(daily), "unpriced_sessions": sum(unpriced for *_, unpriced, _ in daily)}
+    )

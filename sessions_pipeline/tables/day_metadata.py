@@ -22,7 +22,7 @@ from sessions_pipeline.validation.rows import Rows
 SAMPLE_ROWS = 5
 _LONGEST = 120
 # Names in a file's metadata.
-AS_OF, ATTRIBUTES, IS_DAY_OVER, SHRUNK, DRIFT, FACTS = "as_of", "attributes", "is_day_over", "shrunk", "drift", "facts"
+AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
 
 
 def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
@@ -35,11 +35,6 @@ def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> di
 
 def _is_by_attributes(table: Table) -> bool:
     return table in DERIVED and DERIVED[table].by_attributes
-
-
-def found(table: Table, told: History) -> dict[str, str]:
-    """What was found while the sessions were made, for the checks of their file."""
-    return {SHRUNK: json.dumps(told.shrunk), DRIFT: json.dumps(told.drift, sort_keys=True)} if table is SESSIONS else {}
 
 
 def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:

@@ -16,7 +16,7 @@ from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import open_workspaces, readings_by
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
 from sessions_pipeline.tables.table import ALL, DERIVED, DayTables, Derived, Table
 from sessions_pipeline.validation.rows import PLAIN, Rows, release
 
@@ -47,7 +47,7 @@ class DerivedDay:
         Raises:
             NotReadError: nothing was read by `rules.as_of`.
         """
-        readings = readings_by(rules.as_of, day or "rows without a day", merged.readings)
+        readings = readings_by(rules.as_of, day, merged.readings)
         kept_from = rules.kept_from if may_forget and rules.as_of is None else None
         self.told = history(merged.rows, readings, as_of=rules.as_of, kept_from=kept_from)
         self.is_over = day is not None and is_day_over(day, readings[-1].fetched_at)
@@ -65,8 +65,11 @@ class DerivedDay:
 
     def metadata(self, table: Table) -> dict[str, str]:
         """What is stored with a table's file."""
-        basis = day_metadata.basis(table, self._rules.as_of, self._rules.attributes)
-        return {**basis, day_metadata.IS_DAY_OVER: json.dumps(self.is_over), **day_metadata.found(table, self.told)}
+        stored = day_metadata.basis(table, self._rules.as_of, self._rules.attributes)
+        stored[day_metadata.IS_DAY_OVER] = json.dumps(self.is_over)
+        if table is SESSIONS:
+            stored |= {SHRUNK: json.dumps(self.told.shrunk), DRIFT: json.dumps(self.told.drift, sort_keys=True)}
+        return stored
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.
@@ -79,7 +82,7 @@ class DerivedDay:
             if derived.by_session:
                 self._made |= self._of_each_session(table)
             else:
-                of_day = self._day(lambda _day, source: (self._read(source, derived), {}))
+                of_day = self._day(lambda _tables, source: (self._read(source, derived), {}))
                 self._made[table] = Rows(table.schema, [derived.make(of_day)])
         return self._made[table]
 
@@ -115,6 +118,4 @@ class DerivedDay:
     def _some(self, sessions: pa.Table) -> DayTables:
         # It makes them of the day that it is given: by its own name the day would refer to itself, and its tables stay
         # until Python looks for garbage, 30 MB of a day of 5,500 sessions.
-        some: DayTables = self._day(lambda day, table: (DERIVED[table].make(day), {}))
-        some.put(SESSIONS, sessions)
-        return some
+        return self._day(lambda some, table: (sessions if table is SESSIONS else DERIVED[table].make(some), {}))

@@ -45,13 +45,12 @@ def history(
 
     Args:
         raw: rows of `raw_sessions` of one day.
-        readings: the day's readings, in their order.
-        as_of: only what was read by then counts; None counts everything.
+        readings: the day's readings that count, in their order.
+        as_of: only rows that were read by then count; None counts all.
         kept_from: what was replaced by then may be forgotten; None keeps everything.
     """
     if as_of is not None:
         raw = Rows(raw.schema, _known_at(raw, as_of))
-        readings = [reading for reading in readings if reading.fetched_at <= as_of]
     asked = asked_for(raw, readings)
     keys = record_keys(raw, asked)
     foreign_to = foreign_rows(raw, asked)

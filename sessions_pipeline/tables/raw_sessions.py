@@ -8,13 +8,17 @@ from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 # The schedule runs hourly: two missed hours are a hiccup, three a fault.
 FRESH_WITHIN = timedelta(hours=3)
 
+IDENTITY = (
+    column.text("session_id", "The record's `id` as sent, if it has one that is text"),
+    column.text("tenant_id", "The record's `tenant_id` as sent, if it has one that is text", repeats=True),
+    column.text("start_time", "The record's `start_time` as sent, if it has one that is text"),
+)
+
 RAW_SESSIONS = Table(
     "raw_sessions",
     "What the API said, before any judgement: one row per session and differing reading.",
     (
-        column.text("session_id", "The record's `id` as sent, if it has one that is text"),
-        column.text("tenant_id", "The record's `tenant_id` as sent, if it has one that is text", repeats=True),
-        column.text("start_time", "The record's `start_time` as sent, if it has one that is text"),
+        *IDENTITY,
         column.text(
             "payload",
             "The record's JSON text, verbatim: spacing, escapes and number spellings as sent",

@@ -9,7 +9,7 @@ from datetime import date, datetime
 
 import msgspec
 
-from sessions_pipeline.days import is_day_over
+from sessions_pipeline.days import is_day_over, name_of
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
@@ -55,7 +55,7 @@ def load_readings(text: str | bytes) -> list[Reading]:
     return _READINGS.decode(text)
 
 
-def readings_by(as_of: datetime | None, day: object, readings: Iterable[Reading]) -> list[Reading]:
+def readings_by(as_of: datetime | None, day: date | None, readings: Iterable[Reading]) -> list[Reading]:
     """The readings that began by a time; all without one.
 
     Raises:
@@ -64,7 +64,7 @@ def readings_by(as_of: datetime | None, day: object, readings: Iterable[Reading]
     found = [reading for reading in readings if as_of is None or reading.fetched_at <= as_of]
     if not found:
         at = f" at {as_of:%Y-%m-%d %H:%M:%S} UTC" if as_of else ""
-        raise NotReadError(f"raw_sessions was not read yet for {day}{at}; materialize that day first")
+        raise NotReadError(f"raw_sessions was not read yet for {name_of(day)}{at}; materialize that day first")
     return found
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
+from sessions_pipeline.tables.raw_sessions import IDENTITY, RAW_SESSIONS
 from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, record_key, unconfirmed
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DERIVED, CheckResult, DayTables, Table, check
@@ -18,7 +18,7 @@ REJECTED_SESSIONS = Table(
     "rejected_sessions",
     "Records that failed validation, with every reason and the payload as sent. Nothing is lost.",
     (
-        *RAW_SESSIONS.columns[:3],
+        *IDENTITY,
         column.Column(
             "reasons",
             pa.list_(pa.string()),

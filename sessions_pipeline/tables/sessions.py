@@ -48,6 +48,8 @@ SESSIONS = Table(
     order=("start_time", "id"),
     sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
 )
+# Names in its file's metadata: what was found while the day was made.
+SHRUNK, DRIFT = "shrunk", "drift"
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns that say whose a row is."""
 
@@ -94,7 +96,7 @@ def sessions_start_on_their_day(day: DayTables) -> CheckResult:
 )
 def no_reading_shrinks(day: DayTables) -> CheckResult:
     """As it was found when the day was made."""
-    return CheckResult(tuple(json.loads(day.metadata(SESSIONS).get("shrunk", "[]"))))
+    return CheckResult(tuple(json.loads(day.metadata(SESSIONS).get(SHRUNK, "[]"))))
 
 
 @check(
@@ -106,7 +108,7 @@ def no_reading_shrinks(day: DayTables) -> CheckResult:
 )
 def schema_has_not_drifted(day: DayTables) -> CheckResult:
     """By name and day, as it was found when the day was made."""
-    drift = json.loads(day.metadata(SESSIONS).get("drift", "{}"))
+    drift = json.loads(day.metadata(SESSIONS).get(DRIFT, "{}"))
     return CheckResult(tuple(f"{name} ({count} records on {day.day})" for name, count in drift.items()), drift)
 
 

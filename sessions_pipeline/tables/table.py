@@ -88,10 +88,6 @@ class DayTables:
         found = self._get(table)
         return {} if found is None else found[1]
 
-    def put(self, table: Table, rows: pa.Table) -> None:
-        """Add a table that was just made, for those that are made from it."""
-        self._loaded[table] = rows, {}
-
     def _get(self, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
         if table not in self._loaded:
             self._loaded[table] = self.load(self, table)

@@ -204,7 +204,7 @@ _PLAIN_UUID = '"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"'
 # msgspec rounds what is beyond microseconds, and leaves the years 1 to 9999 by an offset.
 _PLAIN_TIME = r'"[0-9-]{10}[Tt ][0-9:]{8}(?:\.[0-9]{1,6})?(?:[Zz]|\+00:00)?"'
 _PLAIN_DOUBLE = r"(?!-0)[0-9.eE+-]++"
-# The second form is how floats below 0.0001 are written; with so few digits it can't have more than 18 in its fraction.
+# The second form is how floats below 0.0001 are written; 9 digits behind the point and e-9 are 18 in the fraction.
 _PLAIN_COST = r'"?(?:[0-9]{1,20}(?:\.[0-9]{1,18})?|[0-9]{1,10}(?:\.[0-9]{1,9})?[eE]-0?[1-9])"?'
 _TEXT = pa.string()
 

@@ -118,8 +118,8 @@ def test_our_reading_of_the_second_version_is_what_the_official_client_lists(san
     items = asyncio.run(list_second_version(client, include_stats=True, sort_order="desc"))
     client.close()
     settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_API_VERSION="v2")
-    with Pipeline(settings).workspaces() as (_, [workspace]):
-        read = [payload for day in workspace.source.days(first, TODAY) for (payload,) in day.rows.tuples("payload")]
+    with Pipeline(settings).sources() as (_, [source]):
+        read = [payload for day in source.days(first, TODAY) for (payload,) in day.rows.tuples("payload")]
     judged = validate(read)
     assert (judged.rejected, set(judged.drift)) == ({}, {"longlived_ttl_days"})
     ours = {row["id"]: row for row in judged.sessions.to_pylist()}

@@ -160,6 +160,20 @@ def test_the_doctor_finds_addresses_of_notifications_that_cannot_be(run: Run) ->
     assert "hunter2" not in result.out
 
 
+def test_the_doctor_warns_of_private_properties_that_no_record_has_and_of_no_others(run: Run) -> None:
+    paths = "extra.metadata.git.author_email,$.feedback_stats.*.values,*.email,example_count,ekstra.metadata"
+    result = run("doctor", SESSIONS_PIPELINE_REDACT=paths)
+    assert result.status == 0
+    assert "warn  settings" in result.out
+    assert "SESSIONS_PIPELINE_REDACT: ekstra.metadata begins with no property that is known; correct it" in result.out
+    assert "warn  settings" not in run("doctor", SESSIONS_PIPELINE_REDACT="extra.metadata").out
+
+
+def test_a_first_partition_that_is_still_to_come_is_told_with_its_setting(run: Run) -> None:
+    said = "is before the first partition 2999-01-01; set SESSIONS_PIPELINE_START_DATE to an earlier day"
+    _complains(run("materialize", *_days(), SESSIONS_PIPELINE_START_DATE="2999-01-01"), 2, said)
+
+
 def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("telemetry:\n\tenabled: false\n")
     _complains(run("doctor", DAGSTER_HOME=str(tmp_path)), 1, "1 of 5")
@@ -638,11 +652,11 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("materialise",), ("No such command 'materialise'", "Did you mean 'materialize'?")),
         (("reports",), ("No such command 'reports'. Did you mean one of: 'export', 'report'? (see",)),
         (("list", "--limits", "3"), ("--limit", "list --help")),
-        (("list", "--limit", "many"), ("--limit: give a whole number",)),
-        (("list", "--stats-start-time", "soon"), ("--stats-start-time: give a time such as 2026-01-31",)),
+        (("list", "--limit", "many"), ("--limit: write a whole number",)),
+        (("list", "--stats-start-time", "soon"), ("--stats-start-time: write a time such as 2026-01-31",)),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
-        (("list", "--reference-dataset", "golden"), ("--reference-dataset: give the dataset's id (a UUID)",)),
-        (("list", "--id", "nightly"), ("--id: give the session's id (a UUID)",)),
+        (("list", "--reference-dataset", "golden"), ("--reference-dataset: write the dataset's id (a UUID)",)),
+        (("list", "--id", "nightly"), ("--id: write the session's id (a UUID)",)),
         (("export", "focus", "--month", "2026-13"), ("2026-13 is no month YYYY-MM such as",)),
         (("report", "--from", "2026-01-01"), ("--to",)),
     ],

@@ -51,9 +51,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
     """A lake with these experiments on its first day; `more` is said of that day."""
     lake = Lake.open(str(root), query={})
-    tables = day_of({SESSIONS: sessions_table(*rows)}, **more)
+    tables = {SESSIONS: sessions_table(*rows)}
     for table, derived in DERIVED.items():
-        tables.put(table, derived.make(tables))
+        tables[table] = derived.make(day_of(tables, **more))
         lake.replace(table, NOON.date(), tables[table], {})
     return lake
 

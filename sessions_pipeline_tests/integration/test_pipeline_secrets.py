@@ -57,6 +57,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# Each case loads Dagster in a process of its own, three seconds or more; the redirect's answer has the key itself.
 @pytest.mark.parametrize(
     "name", ["a redirect", *(pytest.param(name, marks=pytest.mark.long) for name in CASES if name != "a redirect")]
 )

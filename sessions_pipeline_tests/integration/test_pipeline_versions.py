@@ -70,10 +70,10 @@ class Heard(NamedTuple):
 def listen(sandbox: Sandbox, first: date = FIRST, **values: Any) -> Heard:
     """Days up to today as the sources give them; all tables are pure functions of these payloads."""
     heard = Heard({}, [])
-    with Pipeline(settings_for(sandbox.url, Path(), **values)).workspaces() as (client, workspaces):
-        for workspace in workspaces:
-            for day in workspace.source.days(first, TODAY):
-                heard.payloads[workspace.asked, day.day] = sorted(day.rows.table("payload")["payload"].to_pylist())
+    with Pipeline(settings_for(sandbox.url, Path(), **values)).sources() as (client, sources):
+        for source in sources:
+            for day in source.days(first, TODAY):
+                heard.payloads[source.workspace, day.day] = sorted(day.rows.table("payload")["payload"].to_pylist())
         heard.warnings.extend(client.warnings)
     return heard
 

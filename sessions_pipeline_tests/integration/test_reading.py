@@ -72,12 +72,12 @@ def fill(root: Path) -> None:
     lake = Lake.open(str(root), query={})
     for number, day in [*zip(NUMBERS, DAYS, strict=True), (None, UNDATED)]:
         rows = [experiment(999, name="undated", start_time=None)] if number is None else sessions_of(number)
-        tables = day_of({SESSIONS: sessions_table(*rows)})
+        tables = {SESSIONS: sessions_table(*rows)}
         lake.replace(RAW_SESSIONS, day, RAW_SESSIONS.schema.empty_table(), {})
         lake.replace(REJECTED_SESSIONS, day, REJECTED_SESSIONS.schema.empty_table(), {})
         lake.replace(SESSIONS, day, tables[SESSIONS], {})
         for table, derived in DERIVED.items():
-            tables.put(table, derived.make(tables))
+            tables[table] = derived.make(day_of(tables))
             lake.replace(table, day, tables[table], {})
         if number is not None and number > 6:  # judges of the first week were never measured
             judged = [

@@ -17,7 +17,7 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.page import newest
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.langsmith.source import ApiSource, read_ahead
+from sessions_pipeline.langsmith.source import Source, read_ahead
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.validation.records import SENT, FetchedDay, Record, read_page, sent
 from sessions_pipeline.validation.rows import Rows
@@ -69,8 +69,8 @@ def client_for(url: str, **values: Any) -> Iterator[SessionsClient]:
         yield client
 
 
-def source_for(client: SessionsClient, executor: Executor, page_size: int = 100) -> ApiSource:
-    return ApiSource(client, SessionsQuery(), executor, workspace=None, page_size=page_size, in_flight=4)
+def source_for(client: SessionsClient, executor: Executor, page_size: int = 100) -> Source:
+    return Source(client, SessionsQuery(), executor, workspace=None, page_size=page_size, in_flight=4)
 
 
 def days_from(client: SessionsClient, first: date = TODAY) -> list[FetchedDay]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -286,6 +287,22 @@ def test_files_of_another_program_say_by_their_rows_whether_a_week_is_complete(
     load = partial(lake.load, DAILY_COST_BY_REFERENCE_DATASET)
     refresh_periods(lake, PERIODS[0], lake.versions(DAILY_COST_BY_REFERENCE_DATASET, days), load)
     assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist() == complete
+
+
+def test_weeks_from_before_a_column_was_added_are_made_again_from_all_days(tmp_path: Path) -> None:
+    lake, days = Lake.open(str(tmp_path), query={}), week(MONDAY, 14)
+    for day in days:
+        rows = daily_cost_by_reference_dataset(sessions_table(experiment(1, total_cost="1.5")))
+        lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {})
+    versions = lake.versions(DAILY_COST_BY_REFERENCE_DATASET, days)
+    load = partial(lake.load, DAILY_COST_BY_REFERENCE_DATASET)
+    refresh_periods(lake, PERIODS[0], versions, load)
+    made = lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None)
+    file = lake.uri(WEEKLY_COST_BY_REFERENCE_DATASET, None)
+    pq.write_table(pq.read_table(file).drop_columns(["completion_tokens"]), file)
+    refresh_periods(lake, PERIODS[0], versions, load)
+    assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).equals(made)
+    assert made.num_rows == 2
 
 
 def test_days_of_other_weeks_do_not_count() -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from html.parser import HTMLParser
 from typing import Any
 
@@ -17,6 +17,7 @@ from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import JudgeReadings
+from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline_tests.builders import TENANT, dataset
 from sessions_pipeline_tests.builders_report import (
     FIRST,
@@ -556,6 +557,50 @@ def test_names_stay_text_wherever_they_stand() -> None:
     assert set(page.embedded["names"].values()) >= {SCRIPT, "]]>&amp;<!--"}
     assert "'=HYPERLINK(1)" in page.embedded["csvNames"].values()
     assert not set("<>&") & set(page.scripts[0])
+
+
+@pytest.mark.parametrize(
+    ("second", "is_named"), [("1", True), ("0.99999999999999999999999999999999999999", False), ("-1", True)]
+)
+def test_behind_the_first_mover_only_what_is_a_twentieth_of_the_change_is_named(second: str, is_named: bool) -> None:
+    """Of 20 dollars; with more digits than Python keeps by itself."""
+    change = Decimal(20).copy_sign(Decimal(second))
+    rows = [daily(BEFORE, number, "100") for number in (1, 2)]
+    with localcontext(EXACT):
+        moved = (100 + change - Decimal(second), 100 + Decimal(second))
+    rows += [daily(FIRST, number, str(cost)) for number, cost in enumerate(moved, 1)]
+    names = {dataset(1): "the first", dataset(2): "the second"}
+    [said] = re.findall(
+        r'<p class="movers">.*?</p>', build_report(report_of(*rows, last=FIRST, names=names)), re.DOTALL
+    )
+    assert "the first" in said
+    assert ("the second" in said) is is_named
+
+
+@pytest.mark.parametrize(
+    ("problems", "is_told"), [({}, True), ({TENANT: "the API ignores it"}, False)], ids=["measured", "not measured"]
+)
+def test_experiments_that_came_after_the_judges_were_measured_are_told_apart(
+    problems: dict[str, str], is_told: bool
+) -> None:
+    rows = [daily(FIRST, 1, "5", session_count=3)]
+    reading = judge_reading("2", "2", skipped={"the name can't be asked for": 1})
+    night = JudgeReadings(reading.readings, problems)
+    told = {
+        one.key: one.text for one in caveats(report_of(*rows, judges=[judged(FIRST, 1, "2")], judge_readings=night))
+    }
+    assert "1 experiment of all days (the name can't be asked for)" in told["judges"]
+    others = "The others were not in the lake yet when judges were last measured."
+    assert (others in told["judges"]) is is_told
+
+
+def test_a_command_in_a_budgets_notes_is_code_and_its_name_is_not() -> None:
+    unjudged = replace(budget("<code>`all`</code>", "9", "1"), unjudged=2)
+    html = build_report(report_of(daily(FIRST, 1, "1"), budgets=[unjudged]))
+    section = re.findall(r'class="budgets">.*?</section>', html, re.DOTALL)[0]
+    command = "sessions-pipeline materialize --from 2025-04-02 --to 2025-04-02 --select judge_cost_by_experiment"
+    assert re.findall(r"<code>(.*?)</code>", section) == [command]
+    assert "&lt;code&gt;`all`&lt;/code&gt;" in section
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_loaded() -> None:

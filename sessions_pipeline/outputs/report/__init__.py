@@ -132,7 +132,7 @@ def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
     for day, stored in reversed(list(days.items())):
         listed = json.loads(stored.metadata.get(ATTRIBUTES, "[]"))
         for key in listed or stored.rows.column("attribute").unique().to_pylist():
-            if isinstance(day, date):
+            if day:
                 found[key].add(day)
     return {key: frozenset(known) for key, known in found.items()}
 

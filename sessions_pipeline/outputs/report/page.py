@@ -17,7 +17,7 @@ from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
 from sessions_pipeline.outputs.spending import Row, Spending, Totals, by_key, totals_by, with_judges
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
-from sessions_pipeline.tables.aggregate import total
+from sessions_pipeline.tables.aggregate import EXACT, total
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -89,6 +89,8 @@ def _content(data: ReportData) -> dict[str, Any]:
         "judges_note": "without judges" if data.now.judges_measured else "judge calls not counted",
         "rises": [one for one in data.movers if (one.difference or 0) > 0][:MOVERS],
         "falls": [one for one in data.movers if (one.difference or 0) < 0][:MOVERS],
+        # Behind the first one, only what is 5 % of the whole change.
+        "least_moved": EXACT.divide((data.whole.difference or Decimal(0)).copy_abs(), 20),
         "ranks": {one.key: place for place, one in enumerate(data.datasets)},
         "stacks": [(name, charts.stacked(data, width=width, height=height)) for name, width, height in STACKS],
         "series": charts.SERIES,
