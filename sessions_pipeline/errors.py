@@ -50,6 +50,10 @@ class RefusedError(ApiError):
     """A final answer that is no page, or one that is not accepted here: the text says why, and what to do about it."""
 
 
+class ParameterError(RefusedError):
+    """400 or 422: a parameter is not accepted; what to do about it stands behind the last semicolon."""
+
+
 class CursorError(RefusedError):
     """A cursor that the API gave and does not take any more, as it has expired: the list is to be begun again."""
 

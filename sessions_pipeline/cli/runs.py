@@ -16,8 +16,6 @@ from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings
 
 DEMO_DAYS, DEMO_SHOWN = 60, 30
-# A request for each experiment's judges takes 5 ms: those of the days shown, which are some 25 a day.
-DEMO_JUDGE_REQUESTS = 780
 DEMO_ROOT = Path("data/demo")
 DEMO_BUDGETS = Path(__file__).with_name("demo_budgets.toml")
 
@@ -150,7 +148,7 @@ def demo(days: int) -> None:
         Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{off}", "utf-8")
         shutil.copyfile(DEMO_BUDGETS, variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
-        # Judges of older experiments are asked for, too: this API keeps its traces forever.
+        # Judges of all days shown are asked for, as this API keeps its traces forever: a request each, of 5 ms.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
     from sessions_pipeline.cli.summary import print_summary
     from sessions_pipeline.outputs.budget_file import load_budgets
@@ -174,6 +172,5 @@ def demo_variables(url: str, first: date) -> dict[str, str]:
         "SESSIONS_PIPELINE_DATA_ROOT": str(root),
         "SESSIONS_PIPELINE_START_DATE": str(first),
         "SESSIONS_PIPELINE_BUDGETS": str(root / "budgets.toml"),
-        "SESSIONS_PIPELINE_JUDGE_REQUESTS": str(DEMO_JUDGE_REQUESTS),
         "DAGSTER_HOME": str(root / "_dagster"),
     }

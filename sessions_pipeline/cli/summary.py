@@ -184,9 +184,9 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
     cost = f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars"
     if not sums["judges_measured"]:
         yield f"{cost}; judge calls not counted"
-        # Two lines, so that it fits a terminal and can be copied.
+        # Two lines, so that it fits 80 columns.
         command, _, options = measuring_judges(datetime.now(UTC).date()).partition(" --")
-        yield from (f"Judges   to count them: {command} \\", f"{'':{INDENT}}  --{options}")
+        yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
     left = sums["judges_unknown"] + sums["judges_not_measured"]
     of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""

@@ -63,8 +63,11 @@ def escape_what_cannot_be_encoded() -> None:
 
 
 def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
-    """Print a line, on a terminal broken between words; what follows on is indented."""
-    if (sys.stderr if err else sys.stdout).isatty():
+    """Print a line, on a terminal broken between words; what follows on is indented.
+
+    Lines of a command, of which each but the last ends with a backslash, stay as they are, so that it can be copied.
+    """
+    if "\\\n" not in line and (sys.stderr if err else sys.stdout).isatty():
         width, margin = shutil.get_terminal_size().columns, " " * indent
         line = textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
     click.echo(line, err=err)

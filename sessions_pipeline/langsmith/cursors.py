@@ -8,8 +8,9 @@ have moved a session over the gap and out of sight. So the list is walked twice 
 2. What a witness alone has seen, the main walk has lost: it is read by id.
 3. Where pages of both end too near to each other to prove anything, another witness is begun, of another size again.
 4. Where there is no other size, walks are believed that saw the same sessions, unless pages of all of them begin with
-   the same one, or all with what is next below: there all may have lost its neighbour. So more sessions of one start
-   time than a page holds are read.
+   the same one, or all with what is next below: there all may have lost its neighbour. An empty page at the list's end
+   counts as such a beginning, if the page before was full. So more sessions of one start time than a page holds are
+   read.
 """
 
 from collections.abc import Generator
@@ -47,6 +48,8 @@ class Walk:
         self._at_lowest: set[str] = set()
         self._idle = 0
         self._before = TOP  # the first key of the page before
+        self._count = self._full = 0  # how many the last page with records held, and the longest
+        self._is_cut = False  # whether it ends with an empty page behind a full one, which may have had more behind it
 
     def take(self, page: Page) -> Piece:
         """Go on to the page; where it lies.
@@ -62,6 +65,10 @@ class Walk:
             # The list's beginning is no place at which a page could have ended.
             self.begins.update(name for name, _ in placed[:1])
         self.seen.update((name, key) for name, key in placed if key is not None)
+        # One or two records alone are believed: pages that are shorter still would all be full.
+        self._is_cut = not placed and self._count == self._full > (2 if self._pages == 1 else 0)
+        self._count = len(placed) or self._count
+        self._full = max(self._full, self._count)
         self._pages += 1
         self._idle = 0 if self._gets_on(placed) else self._idle + 1
         if is_end and self._idle and piece.first is not None and piece.first >= self._before:
@@ -82,7 +89,8 @@ class Walk:
     def breaks(self, low: int) -> set[str]:
         """The first sessions of pages; `""` is one that is at a sort key, or next below it."""
         below = max((key for key in self.seen.values() if key <= low), default=None)
-        is_break = any(key == below for name, key in self.seen.items() if name in self.begins)
+        begins = any(key == below for name, key in self.seen.items() if name in self.begins)
+        is_break = self._is_cut if below is None else begins
         return (self.begins & self.seen.keys()) | ({""} if is_break else set())
 
     def forget(self, frontier: int) -> None:

@@ -46,6 +46,7 @@ def status_error(
             kind = errors.GoneError if is_json else errors.NotFoundError
             says = f"does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION"
         case 400 | 422:
+            kind = errors.ParameterError
             says = f"refuses a parameter ({code}); correct it in SESSIONS_PIPELINE_QUERY or on the command line"
         case 407:
             says = f"can't be reached: the proxy on the way refused ({code}); {PROXY_ADVICE}"

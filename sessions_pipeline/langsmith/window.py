@@ -157,10 +157,7 @@ class WindowReader:
         return piece.end - piece.offset < self._full or not self._knows_full
 
     def _is_nothing_behind(self, piece: Piece) -> Generator[Ask, Page, bool]:
-        """Whether an empty page follows the last one.
-
-        While sessions are being added, its own last records are found behind it: then further on by twice as much.
-        """
+        """Whether an empty page follows the last one; while its own last records are found behind it, further on."""
         end, names = piece.end, self._page.names
         while not piece.is_empty and (behind := (yield Ask(1, include_stats=False, offset=end))).records:
             if behind.names[0] not in names or end - piece.end > self._limit:
@@ -168,14 +165,14 @@ class WindowReader:
                 return False
             end = piece.end + 2 * (end - piece.offset - names.index(behind.names[0]))
         if end > piece.end:
-            # Between the two must be those records alone, on a page with room for what a cap may have left out.
+            # Between the two must be those records alone, and fewer than the page's: as many may be what a cap gives.
             moved = (yield Ask(self._limit, include_stats=False, offset=piece.end)).names
-            if len(moved) >= self._full or moved != names[-len(moved) :]:
+            if len(moved) >= len(names) or moved != names[-len(moved) :]:
                 return False
         elif not piece.is_empty:
-            # Deletions may have moved up what a sunken cap left out; then another record stands at the page's end.
-            last = yield Ask(1, include_stats=False, offset=end - 1)
-            if not set(last.names) & set(names):
+            # Deletions may have moved up what a sunken cap left out: then it stands at the page's end, or next to it.
+            last = yield Ask(self._limit, include_stats=False, offset=end - 1)
+            if not last.records or not set(last.names) <= set(names):
                 return False
         if self._inside >= end:
             # An empty page before records that are there is not the end.
@@ -205,6 +202,8 @@ class WindowReader:
         start, joined, last = offset, dict[str, Record](), ""
         while True:
             piece = yield from self._ask(offset)
+            if piece.is_empty and not joined:
+                return piece, []  # deletions have moved up all of it: it is to be looked for further up
             # A record that is in the page twice counts twice: offsets are of records, not of sessions.
             names = self._page.names
             if last and len(names) > 1 and names[0] != last:

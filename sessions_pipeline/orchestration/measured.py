@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
-from sessions_pipeline.errors import ApiError, RefusedError
+from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
 from sessions_pipeline.lake.commits import Made, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -32,6 +32,7 @@ from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import KEYS_OWN
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.formatting import exact, plural
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_judge_readings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
@@ -41,7 +42,7 @@ from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
-from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, due, merge_judges
+from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, OF_NAMES, due, merge_judges
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
@@ -136,9 +137,15 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
                 tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)
                 night.readings[tenant] = reading
                 left -= count
+                for reason in reading.skipped.keys() & set(OF_NAMES):
+                    number = plural(reading.skipped[reason], "experiment")
+                    warn(f"Judges of {number} are not measured (workspace: {name}): {reason}")
             except ApiError as error:
-                night.problems[name] = str(error)
-                warn(f"Judges are not measured (workspace: {name}): {error}")
+                said = str(error)
+                if isinstance(error, ParameterError):  # none of them comes from a setting
+                    said = f"{said.rpartition(';')[0]}; this API does not tell what judges spent, no setting helps"
+                night.problems[name] = said
+                warn(f"Judges are not measured (workspace: {name}): {said}")
 
     def noted(stored: bytes | None) -> bytes:
         before = load_judge_readings(stored)
@@ -166,7 +173,8 @@ def _measure_workspace(
         raise RefusedError("the API ignores stats_filter: for a name that nobody has it does not say 0 runs")
     tenant = before["tenant_id"]
     mine = experiments.filter(pc.equal(experiments.column("tenant_id"), tenant))
-    chosen = due(mine, _claimed(lake, tenant).keys(), now=pipeline.clock(), most=most, young=pipeline.judge_reach)
+    measured = {row["id"]: row["read_at"] for row in _measured(lake, tenant)}
+    chosen = due(mine, measured, now=pipeline.clock(), most=most, young=pipeline.judge_reach)
     _each(pipeline, lake, chosen.rows, read)
     after, read_at = read(), pipeline.clock()
     spent = (after or before)["total_cost"]
@@ -178,8 +186,13 @@ def _measure_workspace(
         kept = total((known.total_cost, since["total_cost"] if since else None))
         if kept is not None and (spent is None or spent < kept):
             spent, is_exact = kept, False
-    claimed = total(_claimed(lake, tenant).values()) or Decimal(0)
+    # One whose start time has changed may stand on two days.
+    costs = {row["id"]: row["total_cost"] for row in _measured(lake, tenant)}
+    claimed = total(costs.values()) or Decimal(0)
     rest = None if spent is None else EXACT.subtract(spent, claimed)
+    # As amounts stand in all our JSON: `0`, not `0E-18`.
+    spent, rest = (None if amount is None else Decimal(exact(amount)) for amount in (spent, rest))
+    claimed = Decimal(exact(claimed))
     reading = JudgeReading(project, spent, claimed, rest, is_exact, read_at, dict(chosen.skipped))
     return tenant, reading, len(chosen.rows)
 
@@ -217,7 +230,6 @@ def _experiments(lake: Lake) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _claimed(lake: Lake, tenant: str) -> dict[str, Decimal | None]:
-    """What judges have spent on each experiment, by id, as one whose start time has changed may stand on two days."""
-    rows = judge_rows(lake, [*lake.days(JUDGES), UNDATED])
-    return {row["id"]: row["total_cost"] for row in rows if row["tenant_id"] == tenant}
+def _measured(lake: Lake, tenant: str) -> list[Row]:
+    """The rows of a workspace."""
+    return [row for row in judge_rows(lake, [*lake.days(JUDGES), UNDATED]) if row["tenant_id"] == tenant]

@@ -151,7 +151,7 @@ def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[R
 
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
     """What judges have spent on the experiments of the days, as `Totals` takes it."""
-    columns = ("tenant_id", "reference_dataset_id", "id", "total_cost")
+    columns = ("tenant_id", "reference_dataset_id", "id", "total_cost", "read_at")
     return rows_of(stored_days(lake, tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
 
 

@@ -4,6 +4,8 @@ Rules:
 
 - Measured are experiments that ran in the last two days, and those that never were and are younger than 14: what the
   API keeps no longer can't be told from what was never spent.
+- Where not all can be measured in a night, those come first that never were, then those that were longest ago; of
+  these the oldest. So each gets its turn.
 - Experiments of one workspace that share a name can't be told apart by it, and what was spent on both would count
   twice. None of them is measured; what was read before another had the name stays.
 - What retention has emptied never replaces what was read.
@@ -12,7 +14,6 @@ Rules:
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import itemgetter
@@ -55,20 +56,25 @@ RECENT = timedelta(days=2)
 YOUNG = SHORTLIVED
 # Servers refuse addresses from 8,000 characters on, and a letter takes up to 12.
 LONGEST_NAME = 500
+TOO_LONG = f"the name has over {LONGEST_NAME} characters"
+UNASKABLE = "the name can't be asked for"
+SHARED = "another experiment has the same name"
+OF_NAMES = (TOO_LONG, UNASKABLE, SHARED)
+"""The reasons that stay until an experiment has another name."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Due(NamedTuple):
-    """Experiments to measure, newest first; and how many others will have no row, or an old one, by the reason."""
+    """Experiments to measure, in order; and how many others will have no row, or an old one, by the reason."""
 
     rows: list[dict[str, Any]]
     skipped: Counter[str]
 
 
-def due(experiments: pa.Table, measured: AbstractSet[str], *, now: datetime, most: int, young: timedelta) -> Due:
+def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetime, most: int, young: timedelta) -> Due:
     """Which of a workspace's experiments, all that are known with the columns `NEEDED`, are to be measured now.
 
-    `measured` are the ids of those that have been, `most` is how many may be, `young` the age of rule 1.
+    `measured` tells by id when those that have been were last, `most` is how many may be, `young` the age of rule 1.
     """
     named = experiments.group_by("name").aggregate([("id", "count_distinct")])
     shared = set(named.filter(pc.greater(named["id_count_distinct"], 1)).column("name").to_pylist())
@@ -80,14 +86,16 @@ def due(experiments: pa.Table, measured: AbstractSet[str], *, now: datetime, mos
         ran = max(row[name] or EPOCH for name in TIMES)
         started = row["start_time"] or ran
         if ran < now - RECENT and (started <= now - young or row["id"] in measured):
-            never |= {row["id"]} - measured
-        elif not row["name"] or len(row["name"]) > LONGEST_NAME or _CONTROL.search(row["name"]):
-            skipped["the name can't be asked for"] += 1
+            never |= {row["id"]} - measured.keys()
+        elif len(row["name"] or "") > LONGEST_NAME:
+            skipped[TOO_LONG] += 1
+        elif not row["name"] or _CONTROL.search(row["name"]):
+            skipped[UNASKABLE] += 1
         elif row["name"] in shared:
-            skipped["another experiment has the same name"] += 1
+            skipped[SHARED] += 1
         else:
             chosen.append({**row, "started": started})
-    chosen.sort(key=itemgetter("started", "id"), reverse=True)
+    chosen.sort(key=lambda row: (measured.get(row["id"], EPOCH), row["started"], row["id"]))
     if len(chosen) > most:
         skipped["more than SESSIONS_PIPELINE_JUDGE_REQUESTS"] = len(chosen) - most
     if never:

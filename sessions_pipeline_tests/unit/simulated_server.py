@@ -98,6 +98,8 @@ class SimulatedServer:
             self.deleted.add(name)
         elif what == "sink":
             self._capped = self._random.randint(1, self.cap)
+        elif what == "sink low":
+            self._capped = self._random.randint(1, 2)
         elif what == "rise":
             self._capped = self.cap
         elif what == "lie":

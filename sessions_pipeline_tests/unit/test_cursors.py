@@ -113,6 +113,20 @@ def test_walks_whose_pages_both_end_just_above_what_was_read_prove_nothing() -> 
     assert random_schedules(range(1_001_902, 1_001_903)) in (0, 1), "read without a loss, or an error"
 
 
+@pytest.mark.parametrize(("count", "page_size", "cap"), [(30, 10, 100), (60, 100, 7)])
+def test_full_pages_before_an_empty_last_one_prove_no_end_while_sessions_are_deleted(
+    count: int, page_size: int, cap: int
+) -> None:
+    # Deletions move the rest of the list before its last page: 1 reading in 20 lost some of it.
+    read_in_full = 0
+    for seed in range(60):
+        choose = random.Random(seed)
+        sessions: Sessions = {f"s{i:03}": choose.randrange(START, START + 3 * DAY) for i in range(count)}
+        schedule = choose.choices(("delete", "delete", "delete", "none"), k=100)
+        read_in_full += lose_nothing(sessions, cap, schedule, keyset=False, seed=seed, page_size=page_size)
+    assert read_in_full > 20
+
+
 def test_equal_start_times_in_no_stable_order_are_found_too() -> None:
     # Not proven: one schedule in ten thousand loses a session to a deletion and a new order at once, see the docs.
     assert random_schedules(range(50), (*MOVES, "reorder")) > 25

@@ -27,8 +27,8 @@ MINUTE = timedelta(minutes=1)
 
 
 def chosen(*rows: dict[str, Any], measured: tuple[int, ...] = (), most: int = 100) -> Due:
-    """What is due at noon of these experiments, of which some were measured before."""
-    known = {uuid(number) for number in measured}
+    """What is due at noon of these experiments, of which some were measured before, one after the other."""
+    known = {uuid(number): NOON - DAY + place * MINUTE for place, number in enumerate(measured)}
     return due(sessions_table(*rows).select(NEEDED), known, now=NOON, most=most, young=YOUNG)
 
 
@@ -64,11 +64,12 @@ def test_due_is_what_ran_in_two_days_or_was_never_measured_and_is_younger_than_1
         assert found.skipped == ({"never measured, and older than 14 days": 1} if too_old else {})
 
 
-def test_the_newest_come_first_and_those_beyond_the_limit_are_counted() -> None:
+def test_never_measured_ones_come_first_then_those_measured_longest_ago_and_others_are_counted() -> None:
     rows = [experiment(number, start_time=NOON - number * MINUTE) for number in (3, 1, 4, 2)]
-    assert numbers(chosen(*rows)) == [1, 2, 3, 4]
+    assert numbers(chosen(*rows)) == [4, 3, 2, 1]
+    assert numbers(chosen(*rows, measured=(4, 2))) == [3, 1, 4, 2]
     found = chosen(*rows, most=1)
-    assert numbers(found) == [1]
+    assert numbers(found) == [4]
     assert found.skipped == {"more than SESSIONS_PIPELINE_JUDGE_REQUESTS": 3}
     assert numbers(chosen(*rows, most=0)) == []
 
@@ -83,7 +84,8 @@ def test_experiments_of_one_name_are_skipped_however_old_the_other_is() -> None:
 @pytest.mark.parametrize("name", [None, "", "a\x00b", "\n", "\x1b[31m", "\x7f", "\x9b", "x" * 501])
 def test_names_that_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
     found = chosen(experiment(1, name=name), experiment(2, name=name))
-    assert (numbers(found), found.skipped) == ([], {"the name can't be asked for": 2})
+    reason = "the name has over 500 characters" if name and len(name) > 500 else "the name can't be asked for"
+    assert (numbers(found), found.skipped) == ([], {reason: 2})
 
 
 def judged(number: int, runs: int | None, cost: str | None, at: datetime, **more: Any) -> dict[str, Any]:
