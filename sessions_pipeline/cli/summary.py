@@ -181,7 +181,7 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
             cost = f"{exact(so_far.judge_cost) or 'unknown'} US dollars"
             yield f"Judges of {plural(so_far.judges_measured, 'experiment')} so far, exactly: {cost}"
         return
-    cost = f"Known cost, exactly: {sums['total_cost'] or 'none'} US dollars"
+    cost = f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
     if not sums["judges_measured"]:
         yield f"{cost}; judge calls not counted"
         # Two lines, so that it fits 80 columns.

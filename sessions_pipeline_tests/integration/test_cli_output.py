@@ -211,6 +211,12 @@ def test_of_tables_that_the_run_did_not_make_nothing_is_said(
     assert {name for name in sums if told[name] is None} == unknown
 
 
+def test_where_no_cost_is_known_the_summary_says_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, None, reference_dataset_id=A))
+    print_summary(settings, MADE, DAY, DAY)
+    assert "\nKnown cost: none; judge calls not counted\n" in capsys.readouterr().out
+
+
 def test_datasets_go_by_their_current_names_else_by_what_experiments_say_and_programs_get_the_ids(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

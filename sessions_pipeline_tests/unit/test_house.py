@@ -14,7 +14,7 @@ import sessions_pipeline
 PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Without blank lines, comments and docstrings, which are never saved on.
-MOST_LINES_OF_CODE = 9_200
+MOST_LINES_OF_CODE = 9_225
 MOST_MODULES = 96
 MOST_LINES_OF_A_MODULE = 255
 MOST_LINES_OF_A_FUNCTION = 45
