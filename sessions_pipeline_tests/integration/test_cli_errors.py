@@ -723,7 +723,7 @@ def test_the_ui_of_the_demo_is_given_its_api_and_nothing_that_leads_to_another_w
     ours = {name for name in got if name.startswith(("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_"))}
     assert ours == {
         *("LANGSMITH_API_KEY", "LANGSMITH_ENDPOINT"),
-        *(f"SESSIONS_PIPELINE_{name}" for name in ("DATA_ROOT", "START_DATE", "BUDGETS", "JUDGE_REQUESTS")),
+        *(f"SESSIONS_PIPELINE_{name}" for name in ("DATA_ROOT", "START_DATE", "BUDGETS")),
     }
     assert got["SESSIONS_PIPELINE_START_DATE"] == str(TODAY - timedelta(days=1))
 

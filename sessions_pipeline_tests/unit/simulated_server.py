@@ -1,6 +1,6 @@
 """A list of sessions that changes while it is paged: the model that the readers are tested against.
 
-Pages go through the driver that runs in production (`prefetch.run`); only the threads are the test's own.
+Pages go through the driver that runs in production (`source.run`); only the threads are the test's own.
 """
 
 import random

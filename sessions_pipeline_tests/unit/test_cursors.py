@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
@@ -308,7 +309,7 @@ def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading()
         def cursor_answer(self, ask: Ask) -> Page:
             answer = super().cursor_answer(ask)
             odd = [
-                one._replace(start_us=None, undated=False) if one.start_us == START else one for one in answer.records
+                replace(one, start_us=None, undated=False) if one.start_us == START else one for one in answer.records
             ]
             return answer._replace(records=odd)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
@@ -218,7 +219,7 @@ def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_
 
 def odd(name: str) -> Record:
     """Without a place in the list."""
-    return record(name, 0)._replace(start_time="yesterday", start_us=None)
+    return replace(record(name, 0), start_time="yesterday", start_us=None)
 
 
 def ignores_offset(server: StillServer, ask: Ask) -> Page:
@@ -385,7 +386,7 @@ def test_days_are_handed_out_newest_first_and_empty_ones_too() -> None:
 
 
 def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading() -> None:
-    unreadable = [record(f"u{i}", None)._replace(undated=False) for i in range(30)]
+    unreadable = [replace(record(f"u{i}", None), undated=False) for i in range(30)]
     dated = [record(f"s{i:03}", START + 3 * DAY - 1 - i) for i in range(200)]
     mixed = [*dated[:20], *unreadable, *dated[20:]]
     found = by_day(read(StillServer(mixed), 10))
