@@ -69,15 +69,17 @@ class Cursor:
         """The time from which activity is to be listed."""
         return self.since - OVERLAP
 
-    def after(self, look: "Look", *, first: date, last: date) -> "Cursor":
+    def after(self, look: "Look", *, first: date, last: date, now: datetime) -> "Cursor":
         """The cursor after a tick's look: days from `first` to `last` with activity not seen before are pending.
 
         Days after `last` are the schedule's. Their activity is not kept as seen: a day may grow too old for the
         schedule before it has read it.
         """
         seen, days = dict(self.seen), set(self.pending)
-        # Of a look over several ticks only the first has surely seen what was the latest in every workspace.
-        since = self.stopped.since if self.stopped else max([self.since, *(one.latest_run for one in look.listed)])
+        # Of a look over several ticks only the first has surely seen what was the latest in every workspace. Runs have
+        # their senders' times: one in the future must not hide what comes before it.
+        latest = self.stopped.since if self.stopped else max([self.since, *(one.latest_run for one in look.listed)])
+        since = min(now, latest)
         for active in look.listed:
             day = None if active.start_us is None else day_of_us(active.start_us)
             if day is not None and day > last:
@@ -88,8 +90,7 @@ class Cursor:
             seen[active.session] = at
         pending = tuple(sorted(days))
         if look.stopped_at:
-            begun = self.stopped or look.listed
-            stopped = Stopped(*look.stopped_at, since) if begun else None
+            stopped = Stopped(*look.stopped_at, since) if self.stopped or look.listed else None
             return replace(self, seen=seen, pending=pending, stopped=stopped)
         oldest = (since - OVERLAP).isoformat()
         recent = {session: at for session, at in seen.items() if at >= oldest}
@@ -151,7 +152,7 @@ def next_look(
     Days being read stay pending; those of the lookback are the schedule's.
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
-    after = before.after(look, first=settings.start_date, last=last)
+    after = before.after(look, first=settings.start_date, last=last, now=time)
     wanted = {*after.pending, *failed}
     return replace(after, looked=time, pending=tuple(sorted(wanted & being_read))), wanted - being_read
 

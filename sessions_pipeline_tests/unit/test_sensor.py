@@ -71,6 +71,14 @@ def test_a_run_that_arrives_late_under_an_earlier_time_is_not_skipped() -> None:
     assert look(text, NOW + timedelta(hours=1), [active(OLD, NOW), late])[1] == [OLDER]
 
 
+def test_a_run_with_a_time_in_the_future_hides_no_other_activity() -> None:
+    future = active(OLD, NOW + timedelta(days=300), "future")
+    text, days = look(None, NOW, [future])
+    assert days == [OLD]
+    later = NOW + timedelta(hours=1)
+    assert look(text, later, [future, active(OLDER, later)])[1] == [OLDER]
+
+
 @pytest.mark.parametrize(
     "day", [RECENT, NOW.date(), date(2025, 12, 31), None], ids=["lookback", "today", "before the first", "unknown"]
 )
