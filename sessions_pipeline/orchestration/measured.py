@@ -130,8 +130,10 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
     lake, settings, night = pipeline.open_lake(), pipeline.settings, JudgeReadings()
     experiments, left = _experiments(lake), settings.judge_requests
     with pipeline.sources() as (client, sources):
-        tried = [source.workspace or KEYS_OWN for source in sources]
-        for source, name in zip(sources, tried, strict=True):
+        # Each night another workspace is the first: a large one may use up what may be measured.
+        turn = pipeline.clock().toordinal() % len(sources)
+        tried = {source.workspace or KEYS_OWN: source for source in sources[turn:] + sources[:turn]}
+        for name, source in tried.items():
             read = partial(read_judges, client, settings.judge_project, workspace=source.workspace)
             try:
                 tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)

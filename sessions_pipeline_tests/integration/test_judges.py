@@ -213,6 +213,16 @@ def test_in_some_nights_each_experiment_gets_its_turn_whatever_the_limit(sandbox
     assert wanted <= rows(lake_at(tmp_path)).keys()
 
 
+def test_each_workspace_gets_its_turn_however_many_experiments_another_has(sandbox: Sandbox, tmp_path: Path) -> None:
+    values = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}", "SESSIONS_PIPELINE_JUDGE_REQUESTS": 2}
+    read_days(pipeline_at(sandbox, tmp_path, **values))
+    nights = [measured(pipeline_at(sandbox, tmp_path, NOW + timedelta(days=night), **values)) for night in range(2)]
+    assert [sorted(night.readings) for night, _ in nights] == [sorted([WORKSPACE, OTHER_WORKSPACE])] * 2
+    assert sorted(row["tenant_id"] for row in rows(lake_at(tmp_path)).values()) == sorted(
+        [WORKSPACE, OTHER_WORKSPACE] * 2
+    )
+
+
 def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=0)
     read_days(pipeline)
