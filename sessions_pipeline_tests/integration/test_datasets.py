@@ -61,6 +61,18 @@ def test_a_deletion_in_mid_read_loses_no_other_dataset() -> None:
         assert {record.session_id for record in read_datasets(client, workspace=None)} >= set(names)
 
 
+@pytest.mark.parametrize("total", [True, False])
+def test_a_deletion_loses_no_other_dataset_of_a_short_list_where_the_server_has_a_cap(total: bool) -> None:
+    def delete(names: list[str], number: int) -> None:
+        if number == 1:
+            del names[:10]
+
+    names = [uuid(number) for number in range(60)]
+    listed = datasets(names, total=total, cap=50, change=delete)
+    with scripted(listed) as server, client_for(server.url) as client:
+        assert {record.session_id for record in read_datasets(client, workspace=None)} >= set(names)
+
+
 def test_a_list_that_keeps_changing_is_an_error() -> None:
     def delete(names: list[str], _: int) -> None:
         del names[:5]
