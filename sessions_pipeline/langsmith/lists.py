@@ -117,9 +117,9 @@ def active_since(
 ) -> Iterator[tuple[list[Activity], Place]]:
     """Sessions whose latest run started at `since` or later, latest first, page by page, from a place on.
 
-    With each page comes the place from which another listing, also a later one, goes on. New runs move a session to the
-    front while this pages, which repeats others but skips none; a deletion may hide one behind a page's end, so look
-    again later with an overlap.
+    With each page comes the place from which another listing, also a later one, goes on. A session that new runs move
+    to the front while this pages is not in it, nor is one that a deletion hides behind a page's end; so look again
+    later with an overlap.
 
     Raises:
         DeadlineExceededError: the client's time is over.
@@ -151,7 +151,7 @@ def _pages_from(
             first = next(pages)
         except (RefusedError, UsageError):
             # A cursor may have grown old, and another version of the API knows no offset.
-            if place == NEWEST:
+            if not place.offset and not place.cursor:
                 raise
             place = NEWEST
             continue
@@ -203,7 +203,8 @@ def read_usage(
         return tuple(found.values())
 
     start, end = midnight(day), midnight(day + timedelta(days=1))
-    listed = active_since(client, query, workspace=workspace, since=start)
+    # A new run moves a session past the pages to come, a deletion hides one: hardly the same one in two listings.
+    listed = chain.from_iterable(active_since(client, query, workspace=workspace, since=start) for _ in range(2))
     latest = {active.session: active.latest_run for found, _ in listed for active in found}
     ended = {session for session, at in latest.items() if at < end}
     for some in batches(sorted(filter(is_uuid, latest))):

@@ -7,12 +7,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 import stamina
 
-from sessions_pipeline.errors import DeadlineExceededError
+from sessions_pipeline.errors import DeadlineExceededError, RefusedError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import Activity, active_since, read_usage
 from sessions_pipeline.langsmith.page import newest
@@ -163,6 +163,40 @@ def test_activity_asks_for_all_stats_with_a_warning_where_the_cheapest_bring_no_
         assert count_active(client) == 3
     assert len(client.warnings) == 1
     assert "stats_select" in client.warnings[0]
+
+
+def test_activity_whose_times_come_with_nothing_that_the_api_accepts_is_an_error_at_once() -> None:
+    def step(handler: Handler) -> None:
+        if "stats_select" in handler.path:
+            listing([session(9)])(handler)
+        else:
+            handler.reply(400, b'{"detail": "too many stats"}')
+
+    with scripted(step) as server, client_for(server.url) as client, pytest.raises(RefusedError, match="400"):
+        count_active(client)
+    assert len(server.paths) == 2
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_usage_is_read_of_every_session_though_others_move_or_are_deleted_while_they_are_listed(
+    is_deleted: bool,
+) -> None:
+    sessions = [
+        session(number, last_run_start_time=(NOW - timedelta(minutes=number)).isoformat(), run_count=0)
+        for number in range(150)
+    ]
+
+    def step(handler: Handler) -> None:
+        ids = parse_qs(urlsplit(handler.path).query).get("id")
+        listing([one for one in sessions if ids is None or one["id"] in ids])(handler)
+        if len(server.paths) == 1 and is_deleted:
+            del sessions[3]
+        elif len(server.paths) == 1:
+            sessions.insert(0, {**sessions.pop(120), "last_run_start_time": NOW.isoformat()})
+
+    with scripted(step) as server, client_for(server.url) as client:
+        readings = list(read_usage(client, SessionsQuery(), workspace=None, day=TODAY))
+    assert {one.session_id for reading in readings for one in reading.start} == {one["id"] for one in sessions}
 
 
 def test_activity_of_a_session_with_a_number_of_5000_digits_is_seen() -> None:
