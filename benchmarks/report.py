@@ -26,12 +26,12 @@ def table(result: Result) -> str:
         several = result["rounds"] > 1
         columns = {
             "wall, s": lambda row: f"{row['wall']:.2f}",
-            **({"least to most": lambda row: f"{row['least']:.2f} to {row['most']:.2f}"} if several else {}),
+            **({"range": lambda row: f"{row['least']:.2f} to {row['most']:.2f}"} if several else {}),
             "times ours": lambda row, ours=ours: f"{row['wall'] / ours:.2f}" if ours else "-",
             "CPU, s": lambda row: f"{row['cpu']:.2f}",
             "peak, MB": lambda row: f"{row['megabytes']:.0f}",
             "requests": lambda row: f"{row['requests']:.0f}",
-            "first request after, s": lambda row: f"{row['first_request']:.2f}",
+            "first request, s": lambda row: f"{row['first_request']:.2f}",
         }
         rows = [[who, *(figure(row) for figure in columns.values())] for who, row in found.items()]
         rounds = f"medians of {result['rounds']} rounds" if several else "one round"
@@ -101,7 +101,8 @@ def _targets(results: dict[str, Result]) -> Iterator[tuple[str, float, float, fl
         for peer, (at_least, goal) in peers.items():
             if name in found and {peer, OURS} <= found[name][0].keys():
                 times = found[name][0][peer]["wall"] / found[name][0][OURS]["wall"]
-                yield f"{results[name]['points'][0]['label']}: times {peer}", at_least, goal, times, operator.ge
+                sessions = results[name]["points"][0]["label"].partition(" over")[0]
+                yield f"{sessions}: times {peer}", at_least, goal, times, operator.ge
     for what, at_least, goal, measured in _at_most(results, found):
         yield what, at_least, goal, measured, operator.le
 
