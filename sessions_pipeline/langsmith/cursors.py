@@ -33,7 +33,8 @@ class Walk:
     """Pages of one size, each asked for with the cursor of the page before.
 
     `ask` is the page that follows; `lowest` the sort key that the walk has come down to. `seen` has the sort keys of
-    the sessions that it saw, but for those that `forget` dropped; `begins` names the first session of each page.
+    the sessions that it saw, but for those that `forget` dropped; `begins` names the first session of each page; `full`
+    is its longest page's length, as the server may give shorter ones than it is asked for.
     """
 
     def __init__(self, ask: Ask, *, most_pages: int = MOST_WALKED) -> None:
@@ -48,7 +49,7 @@ class Walk:
         self._at_lowest: set[str] = set()
         self._idle = 0
         self._before = TOP  # the first key of the page before
-        self._count = self._full = 0  # how many the last page with records held, and the longest
+        self.full = self._count = 0  # the latter is how many the last page with records held
         self._is_cut = False  # whether it ends with an empty page behind a full one, which may have had more behind it
 
     def take(self, page: Page) -> Piece:
@@ -66,9 +67,9 @@ class Walk:
             self.begins.update(name for name, _ in placed[:1])
         self.seen.update((name, key) for name, key in placed if key is not None)
         # One or two records alone are believed: pages that are shorter still would all be full.
-        self._is_cut = not placed and self._count == self._full > (2 if self._pages == 1 else 0)
+        self._is_cut = not placed and self._count == self.full > (2 if self._pages == 1 else 0)
         self._count = len(placed) or self._count
-        self._full = max(self._full, self._count)
+        self.full = max(self.full, self._count)
         self._pages += 1
         self._idle = 0 if self._gets_on(placed) else self._idle + 1
         if is_end and self._idle and piece.first is not None and piece.first >= self._before:
@@ -140,7 +141,6 @@ class CursorReader:
         self._main = Walk(Ask(max(page_size, SMALLEST_CURSOR_PAGE)), most_pages=most_pages)
         self._walks = [self._main]
         self._shares = iter(SHARES)
-        self._full = 0  # the longest page so far: the server may give shorter ones than it is asked for
         self._pieces: list[Piece] = []  # those that may still prove something
         self._proven = TOP
 
@@ -152,7 +152,6 @@ class CursorReader:
                 page = yield following.ask._replace(ahead=self._ahead(following))
                 self._pieces.append(following.take(page))
                 following.forget(self.frontier)
-                self._full = max(self._full, len(page.records))
                 self._advance()
                 if len(self._walks) == 1 and not self._is_done:
                     self._begin_another()
@@ -166,6 +165,10 @@ class CursorReader:
                 self.frontier = self._reached
                 for walk in self._walks:
                     walk.forget(self.frontier)
+
+    @property
+    def _full(self) -> int:
+        return max(walk.full for walk in self._walks)
 
     @property
     def _reached(self) -> int:

@@ -139,7 +139,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
                 tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)
                 night.readings[tenant] = reading
                 left -= count
-                for reason in reading.skipped.keys() & set(OF_NAMES):
+                for reason in filter(reading.skipped.get, OF_NAMES):
                     number = plural(reading.skipped[reason], "experiment")
                     warn(f"Judges of {number} are not measured (workspace: {name}): {reason}")
             except ApiError as error:
@@ -190,11 +190,10 @@ def _measure_workspace(
             spent, is_exact = kept, False
     # One whose start time has changed may stand on two days.
     costs = {row["id"]: row["total_cost"] for row in _measured(lake, tenant)}
-    claimed = total(costs.values()) or Decimal(0)
-    rest = None if spent is None else EXACT.subtract(spent, claimed)
     # As amounts stand in all our JSON: `0`, not `0E-18`.
+    claimed = Decimal(exact(total(costs.values()) or Decimal(0)))
+    rest = None if spent is None else EXACT.subtract(spent, claimed)
     spent, rest = (None if amount is None else Decimal(exact(amount)) for amount in (spent, rest))
-    claimed = Decimal(exact(claimed))
     reading = JudgeReading(project, spent, claimed, rest, is_exact, read_at, dict(chosen.skipped))
     return tenant, reading, len(chosen.rows)
 
