@@ -1,18 +1,18 @@
 """A month's experiments as a FOCUS 1.2 dataset, the FinOps Foundation's open specification for cost data.
 
 The columns are those that https://focus.finops.org names in version 1.2: all mandatory ones, others where there is
-something to say, and our own with `x_`. One row is an experiment, charged to the UTC day on which it started; the ends
-of periods are exclusive. FOCUS allows no null cost, and null here is an unknown one, so such experiments are left out
-and counted. It wants to know how much was used: tokens, or one experiment where its tokens are unknown.
+something to say, and our own with `x_` behind them. One row is an experiment, charged to the UTC day on which it
+started; the ends of periods are exclusive. FOCUS allows no null cost, and null here is an unknown one, so such
+experiments are left out and counted. It wants to know how much was used: tokens, or one experiment where its tokens are
+unknown.
 """
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
@@ -43,9 +43,8 @@ _TEXTS = {
     **dict.fromkeys(("PricingUnit", "ConsumedUnit"), "{unit}"),
     "ResourceId": "{id}",
     "ResourceType": "Experiment",
-    "x_DatasetId": "{reference_dataset_id}",
 }
-_MAY_BE_NULL = ("BillingAccountName", "ChargeClass", "InvoiceId", "ResourceName", "x_DatasetName")
+_MAY_BE_NULL = ("BillingAccountName", "ChargeClass", "InvoiceId", "ResourceName")
 SCHEMA = pa.schema(
     [
         *(pa.field(f"{kind}Cost", MONEY, nullable=False) for kind in ("Billed", "Effective", "List", "Contracted")),
@@ -53,8 +52,10 @@ SCHEMA = pa.schema(
         *(pa.field(f"{kind}Quantity", _QUANTITY, nullable=False) for kind in ("Pricing", "Consumed")),
         *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
         *(pa.field(name, pa.string()) for name in _MAY_BE_NULL),
+        *(pa.field("x_DatasetId", pa.string(), nullable=False), pa.field("x_DatasetName", pa.string())),
         *(pa.field("x_RunCount", pa.int64()), pa.field("x_IsEstimate", pa.bool_(), nullable=False)),
-    ]
+    ],
+    {"FocusVersion": "1.2", "DataGenerator": "sessions-pipeline"},
 )
 
 
@@ -111,6 +112,7 @@ def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:
         **{f"{kind}Quantity": quantity for kind in ("Pricing", "Consumed")},
         **{column: text.format(**experiment, called=called, unit=unit) for column, text in _TEXTS.items()},
         "ResourceName": experiment["name"] if name else None,
+        "x_DatasetId": experiment["reference_dataset_id"],
         "x_DatasetName": dataset,
         "x_RunCount": experiment["run_count"],
         "x_IsEstimate": True,
@@ -123,7 +125,16 @@ def write_focus(rows: pa.Table, file: Path) -> None:
         if file.suffix != ".csv":
             pq.write_table(rows, sink)
             return
-        for place, field in enumerate(SCHEMA):
-            if field.type == _TIME:
-                rows = rows.set_column(place, field.name, pc.strftime(rows.column(place), "%Y-%m-%dT%H:%M:%SZ"))
-        pa_csv.write_csv(rows, sink)
+        for line in (SCHEMA.names, *(row.values() for row in rows.to_pylist())):
+            sink.write(f"{','.join(map(_cell, line))}\n".encode())
+
+
+def _cell(value: str | Decimal | datetime | int | None) -> str:
+    """A value in CSV: texts in quotes, nothing for null. Arrow would write a cost of zero as `0E-18`."""
+    if isinstance(value, str):
+        return '"{}"'.format(value.replace('"', '""'))
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return "" if value is None else str(value).lower()
