@@ -6,11 +6,12 @@ not measured.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 from functools import partial
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -175,7 +176,7 @@ def _measure_workspace(
         raise RefusedError("the API ignores stats_filter: for a name that nobody has it does not say 0 runs")
     tenant = before["tenant_id"]
     mine = experiments.filter(pc.equal(experiments.column("tenant_id"), tenant))
-    measured = {row["id"]: row["read_at"] for row in _measured(lake, tenant)}
+    measured = {row["id"]: row["read_at"] for row in _counted_once(lake, tenant)}
     chosen = due(mine, measured, now=pipeline.clock(), most=most, young=pipeline.judge_reach)
     _each(pipeline, lake, chosen.rows, read)
     after, read_at = read(), pipeline.clock()
@@ -188,10 +189,8 @@ def _measure_workspace(
         kept = total((known.total_cost, since["total_cost"] if since else None))
         if kept is not None and (spent is None or spent < kept):
             spent, is_exact = kept, False
-    # One whose start time has changed may stand on two days.
-    costs = {row["id"]: row["total_cost"] for row in _measured(lake, tenant)}
     # As amounts stand in all our JSON: `0`, not `0E-18`.
-    claimed = Decimal(exact(total(costs.values()) or Decimal(0)))
+    claimed = Decimal(exact(total(row["total_cost"] for row in _counted_once(lake, tenant)) or Decimal(0)))
     rest = None if spent is None else EXACT.subtract(spent, claimed)
     spent, rest = (None if amount is None else Decimal(exact(amount)) for amount in (spent, rest))
     reading = JudgeReading(project, spent, claimed, rest, is_exact, read_at, dict(chosen.skipped))
@@ -231,6 +230,25 @@ def _experiments(lake: Lake) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _measured(lake: Lake, tenant: str) -> list[Row]:
-    """The rows of a workspace."""
-    return [row for row in judge_rows(lake, [*lake.days(JUDGES), UNDATED]) if row["tenant_id"] == tenant]
+def _counted_once(lake: Lake, tenant: str) -> list[Row]:
+    """The rows of a workspace, oldest reading first; where an experiment has several, all but the newest are zero."""
+    rows = [row for row in judge_rows(lake, [*lake.days(JUDGES), UNDATED]) if row["tenant_id"] == tenant]
+    rows.sort(key=itemgetter("read_at"))
+    newest = {row["id"]: row for row in rows}
+    former = [row for row in rows if row is not newest[row["id"]] and row["total_cost"] != 0]
+    for day in {row["start_date"] for row in former}:
+        ids = {row["id"] for row in former if row["start_date"] == day}
+        for row in lake.read(JUDGES, day).to_pylist():
+            if row["tenant_id"] == tenant and row["id"] in ids:
+                # For what retention has emptied since.
+                commit(lake, JUDGES, newest[row["id"]]["start_date"], partial(_merged, [{**row, "start_time": None}]))
+        commit(lake, JUDGES, day, partial(_zeroed, tenant, ids))
+    return _counted_once(lake, tenant) if former else rows
+
+
+def _zeroed(tenant: str, ids: Collection[str], stored: Stored | None) -> Made:
+    rows = stored.rows.to_pylist() if stored else []
+    for row in rows:
+        if row["tenant_id"] == tenant and row["id"] in ids:
+            row.update(dict.fromkeys(MEASURES, 0))
+    return pa.Table.from_pylist(rows, JUDGES.schema), {}

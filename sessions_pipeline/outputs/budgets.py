@@ -215,8 +215,9 @@ class _Known:
         if budget.attribute is None:
             return [row for row in spent if subject.items() <= row.items()]
         of = budget.attribute, budget.value
-        ids = {row["session_id"] for row in self.load(SESSION_ATTRIBUTES)[0] if (row["key"], row["value"]) == of}
-        return [row for row in spent if row["id"] in ids]
+        rows = self.load(SESSION_ATTRIBUTES)[0]
+        ids = {(row["start_date"], row["session_id"]) for row in rows if (row["key"], row["value"]) == of}
+        return [row for row in spent if (row["start_date"], row["id"]) in ids]
 
     def _subject(self, budget: Budget) -> dict[str, str]:
         """The columns that say which rows a budget is about, and their values.

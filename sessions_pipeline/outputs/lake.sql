@@ -169,11 +169,10 @@ SELECT
     experiment.total_cost + judges.total_cost AS whole_cost,
     judges.id IS NOT NULL AS is_measured
 FROM experiment_summary AS experiment
--- An experiment whose start time has changed may stand on two days: the later reading counts.
-LEFT JOIN (
-    SELECT DISTINCT ON (tenant_id, id) * FROM judge_cost_by_experiment ORDER BY read_at DESC
-) AS judges
-    ON judges.tenant_id = experiment.tenant_id AND judges.id = experiment.id;
+-- An experiment whose start time has changed stands on two days; what its judges cost is that of the day.
+LEFT JOIN judge_cost_by_experiment AS judges
+    ON judges.tenant_id = experiment.tenant_id AND judges.id = experiment.id
+    AND judges.start_date IS NOT DISTINCT FROM experiment.start_date;
 
 -- What datasets are called, one row for each that experiments ran against: the name that the API gives, else the one
 -- that the latest experiment says (`extra.metadata.dataset_name`), else the id. `dataset` is for people to read and to

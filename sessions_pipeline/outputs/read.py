@@ -125,7 +125,8 @@ def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
 
 def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
     """With `judge_cost` and `whole_cost` behind the experiments' own; null where judges' cost is not known."""
-    found = with_judges(rows.select(["tenant_id", "id", "total_cost"]).to_pylist(), judge_rows(lake, days))
+    own = rows.select(["start_date", "tenant_id", "id", "total_cost"])
+    found = with_judges(own.to_pylist(), judge_rows(lake, days))
     place = rows.schema.get_field_index("total_cost") + 1
     for name in ("whole_cost", "judge_cost"):
         rows = rows.add_column(place, name, pa.array([row[name] for row in found], MONEY))

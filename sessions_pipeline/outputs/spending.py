@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
+from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -186,10 +187,12 @@ def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
     """Rows of `experiment_summary` with what their judges cost, of `judge_rows` of the same days.
 
     `judge_cost` is None where it is unknown or not measured (`is_measured`), `whole_cost` where either is not known.
+    One whose start time has changed stands on two days; what its judges cost is that of the day.
     """
-    costs, found = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}, list[Row]()
+    key_of, found = itemgetter("start_date", "tenant_id", "id"), list[Row]()
+    costs = {key_of(row): row["total_cost"] for row in judges}
     for row in experiments:
-        key, own = (row["tenant_id"], row["id"]), row["total_cost"]
+        key, own = key_of(row), row["total_cost"]
         judged = costs.get(key)
         whole = None if own is None or judged is None else EXACT.add(own, judged)
         found.append({**row, "judge_cost": judged, "whole_cost": whole, "is_measured": key in costs})

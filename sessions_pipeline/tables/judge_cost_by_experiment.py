@@ -9,6 +9,8 @@ Rules:
 - Experiments of one workspace that share a name can't be told apart by it, and what was spent on both would count
   twice. None of them is measured; what was read before another had the name stays.
 - What retention has emptied never replaces what was read.
+- An experiment whose start time has changed stands on two days. It is measured where it stands now, and what its judges
+  have spent counts there alone: its row on the other day says zero.
 """
 
 import re
@@ -49,7 +51,7 @@ JUDGE_COST_BY_EXPERIMENT = Table(
     group="costs",
 )
 TIMES = ("start_time", "last_run_start_time", "last_run_start_time_live")
-NEEDED = (*OWNER, "name", *TIMES)
+NEEDED = (*OWNER, "name", *TIMES, "fetched_at", "missing_since")
 """The columns of `sessions` that say which experiments are to be measured."""
 RECENT = timedelta(days=2)
 # The shorter time that the API keeps traces for; judges' traces are seldom kept for longer.
@@ -80,9 +82,13 @@ def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetim
     shared = set(named.filter(pc.greater(named["id_count_distinct"], 1)).column("name").to_pylist())
     since = pa.scalar(now - max(young, RECENT), TIMESTAMP)
     is_recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
-    recent, chosen, skipped = experiments.filter(is_recent).to_pylist(), list[dict[str, Any]](), Counter[str]()
-    never = set(experiments.column("id").to_pylist()).difference(measured, (row["id"] for row in recent))
-    for row in recent:
+    ids = experiments.filter(is_recent).column("id")
+    # Of an experiment's rows the last counts: one that is not missing (nulls come last), and of these the newest.
+    rows = experiments.filter(pc.is_in(experiments.column("id"), ids))
+    rows = rows.sort_by([(name, "ascending") for name in ("missing_since", "fetched_at", "start_time")])
+    recent, chosen, skipped = {row["id"]: row for row in rows.to_pylist()}, list[dict[str, Any]](), Counter[str]()
+    never = set(experiments.column("id").to_pylist()).difference(measured, recent)
+    for row in recent.values():
         ran = max(row[name] or EPOCH for name in TIMES)
         started = row["start_time"] or ran
         if ran < now - RECENT and (started <= now - young or row["id"] in measured):

@@ -352,6 +352,9 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     costs.lake.replace(SESSION_ATTRIBUTES, MONDAY, table_of(SESSION_ATTRIBUTES.name, [owner | said]), {})
     costs.put_attribute(MONDAY, "main", "1")
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
+    # As one whose start time has changed, it may stand on another day, where it is of another branch.
+    costs.lake.replace(JUDGE_COST_BY_EXPERIMENT, TODAY, judged, {})
+    assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
 
 
 def test_judges_that_are_too_old_to_be_measured_leave_a_budget_unknown_and_are_said(costs: Costs) -> None:
