@@ -24,11 +24,11 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
     Checks settings, key, network, clock, a request for one record, the data root and Dagster's storage.
     """
     settings = load_settings()
-    alone = [check for is_asked, check in ((fresh, _fresh), (notify, _notify), (is_probe, _probe)) if is_asked]
-    if alone:
-        click.echo("\n".join(check(settings) for check in alone))
+    chosen = [check for is_chosen, check in ((fresh, _fresh), (notify, _notify), (is_probe, _probe)) if is_chosen]
+    if chosen:
+        click.echo("\n".join(check(settings) for check in chosen))
         return
-    failed, advice, known = 0, "", ""
+    failed, advice, last_error = 0, "", ""
     for name, check in CHECKS.items():
         try:
             found, _, more = check(settings).partition("\n\n")
@@ -36,7 +36,7 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
         except SessionsPipelineError as error:
             failed += 1
             found, mark = " ".join(str(error).split()), "FAIL"
-            found, known = "for the same reason" if found == known else found, found
+            found, last_error = "for the same reason" if found == last_error else found, found
         for line in found.splitlines():
             echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}", indent=19)
     click.echo("\n" * bool(advice) + advice, nl=False)
@@ -76,7 +76,7 @@ def _probe(settings: Settings) -> str:
     from sessions_pipeline.langsmith.probe import probe
     from sessions_pipeline.langsmith.query import SessionsQuery
 
-    verdicts = {True: "holds", False: "does not hold", None: "can't be told"}
+    verdicts = {True: "holds", False: "does not hold", None: "not testable"}
     workspace = next(iter(settings.workspace_ids), None)
     with SessionsClient.from_settings(settings) as client:
         client.fetch(SessionsQuery(limit=1), workspace=workspace)
