@@ -109,8 +109,8 @@ def _unknown_paths(redacted: Sequence[str]) -> str:
     from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
 
     known = {"*", *SESSIONS.schema.names, *REFERENCE_DATASETS.schema.names}
-    odd = ", ".join(path for path in redacted if path.removeprefix("$.").partition(".")[0] not in known)
-    return f"\n\nSESSIONS_PIPELINE_REDACT: {odd} begins with no property that is known; correct it\n" if odd else ""
+    unknown = ", ".join(path for path in redacted if path.removeprefix("$.").partition(".")[0] not in known)
+    return f"\n\nSESSIONS_PIPELINE_REDACT: {unknown} begins with no known property; correct it\n" if unknown else ""
 
 
 def _credentials(settings: Settings) -> str:
@@ -161,8 +161,8 @@ def _dagster(settings: Settings) -> str:
 
     if not (home := settings.dagster_home):
         return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` makes .dagster here"
-    well = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
-    return f"{home}: {slow_storage(home) or well}"
+    state = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
+    return f"{home}: {slow_storage(home) or state}"
 
 
 CHECKS: Mapping[str, Callable[[Settings], str]] = {

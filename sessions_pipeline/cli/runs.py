@@ -20,7 +20,7 @@ DEMO_ROOT = Path("data/demo")
 DEMO_BUDGETS = Path(__file__).with_name("demo_budgets.toml")
 
 
-def past(value: str) -> datetime:
+def past_time(value: str) -> datetime:
     """Parse a past time in ISO 8601; without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(value)
@@ -40,7 +40,7 @@ def past(value: str) -> datetime:
 )
 @click.option(
     "--as-of",
-    type=past,
+    type=past_time,
     metavar="TIME",
     help="Rebuild tables as they were known at this time, from stored readings, without the network.",
 )
@@ -53,10 +53,10 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     """
     settings = load_settings()
     _check_days(first, last, settings)
-    kept = settings.keep_readings_days
-    if as_of and kept and datetime.now(UTC) - as_of > timedelta(days=kept):
-        what = f"readings that were replaced over {plural(kept, 'day')} ago were deleted"
-        say(f"--as-of {as_of:%Y-%m-%d}: {what}, so these tables may differ from those of that time", is_warning=True)
+    kept_days = settings.keep_readings_days
+    if as_of and kept_days and datetime.now(UTC) - as_of > timedelta(days=kept_days):
+        deleted = f"readings that were replaced over {plural(kept_days, 'day')} ago were deleted"
+        say(f"--as-of {as_of:%Y-%m-%d}: {deleted}, so these tables may differ from those of that time", is_warning=True)
     from sessions_pipeline.outputs.budget_file import load_budgets
 
     # Before the run: if the file breaks meanwhile, the summary is still printed.
@@ -96,7 +96,7 @@ def run_days(
 
     # First: it sets Arrow's memory pool, which Arrow reads when loaded, and worker processes can import meanwhile.
     prepare(processes_for((last - first).days + 1))
-    finished, warned = set[date](), list[str]()
+    finished, warnings = set[date](), list[str]()
     try:
         with ExitStack() as stack:
             with heavy_imports():
@@ -113,14 +113,14 @@ def run_days(
                 finished.add(day)
                 progress(day)
 
-            pipeline = replace(pipeline, on_day=on_day, on_warning=warned.append)
+            pipeline = replace(pipeline, on_day=on_day, on_warning=warnings.append)
             return days_made(execute(pipeline, first, last, instance=instance, select=select))
     except KeyboardInterrupt:
-        stay = "the days that were finished stay written" if finished else "no day was finished"
-        raise SessionsPipelineError(f"stopped; {stay}") from None
+        kept = "the days that were finished stay written" if finished else "no day was finished"
+        raise SessionsPipelineError(f"stopped; {kept}") from None
     finally:
         # After the progress bar has ended, and each only once.
-        for warning in dict.fromkeys(warned):
+        for warning in dict.fromkeys(warnings):
             say(warning, is_warning=True)
 
 
@@ -144,8 +144,8 @@ def demo(days: int) -> None:
         variables = demo_variables(url, first)
         home = variables["DAGSTER_HOME"]
         Path(home).mkdir(parents=True, exist_ok=True)
-        off = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-        Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{off}", "utf-8")
+        quiet = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+        Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{quiet}", "utf-8")
         shutil.copyfile(DEMO_BUDGETS, variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.

@@ -85,7 +85,7 @@ def print_summary(
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
-    for text in (*_closing(lake, sums, made), *_budget_lines(statuses)):
+    for text in (*_result_lines(lake, sums, made), *_budget_lines(statuses)):
         echo(text, indent=INDENT)
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
@@ -140,18 +140,18 @@ def _lines(
     `periods` maps each day that was read to the first day of its period.
     """
 
-    def place(row: Row) -> tuple[date, Key]:
+    def group(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
-    days_read, places = Counter(periods.values()), {line.key: number for number, line in enumerate(order)}
+    days_read, ranks = Counter(periods.values()), {line.key: number for number, line in enumerate(order)}
     parts = {period for period, read in days_read.items() if read < length}
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     lines = [
         Line(period, key, days_read[period], period in parts, totals)
-        for (period, key), totals in totals_by(rows, judged, place).items()
+        for (period, key), totals in totals_by(rows, judged, group).items()
         if totals.sessions
     ]
-    return sorted(lines, key=lambda line: (line.period, places.get(line.key, 0), -(line.totals.cost or 0), line.key))
+    return sorted(lines, key=lambda line: (line.period, ranks.get(line.key, 0), -(line.totals.cost or 0), line.key))
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _judges(totals: Totals) -> dict[str, Any]:
     return {"judge_cost": exact(totals.judge_cost) or None, **counts}
 
 
-def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
+def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
     """Lines with counts and costs; they leave out what tables say that this run did not write."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
@@ -194,8 +194,8 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
         command, _, options = measuring_judges(datetime.now(UTC).date()).partition(" --")
         yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
-    left = sums["judges_unknown"] + sums["judges_not_measured"]
-    of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
+    not_counted = sums["judges_unknown"] + sums["judges_not_measured"]
+    of_others = f"; of {plural(not_counted, 'experiment')} not counted" if not_counted else ""
     yield cost
     yield f"Judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
 

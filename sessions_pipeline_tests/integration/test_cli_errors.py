@@ -165,7 +165,7 @@ def test_the_doctor_warns_of_private_properties_that_no_record_has_and_of_no_oth
     result = run("doctor", SESSIONS_PIPELINE_REDACT=paths)
     assert result.status == 0
     assert "warn  settings" in result.out
-    assert "SESSIONS_PIPELINE_REDACT: ekstra.metadata begins with no property that is known; correct it" in result.out
+    assert "SESSIONS_PIPELINE_REDACT: ekstra.metadata begins with no known property; correct it" in result.out
     assert "warn  settings" not in run("doctor", SESSIONS_PIPELINE_REDACT="extra.metadata").out
 
 
