@@ -150,7 +150,9 @@ def write(size: str) -> None:
     results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     machine = next(iter(results.values()))["machine"]
     blocks = {name: table(result) for name, result in results.items()} | {"targets": targets(results)}
-    blocks["machine"] = "Measured on " + ", ".join(f"{name} {value}" for name, value in machine.items()) + "."
+    day, processor, system = (machine.pop(name) for name in ("day", "processor", "system"))
+    versions = ", ".join(f"{name} {version}" for name, version in machine.items())
+    blocks["machine"] = f"Measured on {day}: {processor}, {system}, {versions}."
     text = DOCUMENT.read_text()
     marks = re.findall(r"<!-- (\w+) -->", text)
     if missing := [mark for mark in marks if mark not in blocks]:

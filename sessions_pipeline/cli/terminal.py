@@ -114,7 +114,7 @@ def print_table(
 
     console = Console(width=width or shutil.get_terminal_size((WIDTH, 0)).columns)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
-    shown = [_to_the_right(column) if column[0] in NUMBERS else column for column in shown]
+    shown = [_aligned_right(column) if column[0] in NUMBERS else column for column in shown]
     for name in (None, *drop):
         shown = [column for column in shown if column[0].strip() != name]
         # Only the widest cell of each column: measuring all of them takes half as long as printing them.
@@ -143,7 +143,7 @@ def _table(columns: Sequence[Sequence[str]]) -> "Table":
     return table
 
 
-def _to_the_right(cells: Sequence[str]) -> list[str]:
+def _aligned_right(cells: Sequence[str]) -> list[str]:
     """Cells padded to one width, with decimal points below each other."""
     places = max(len(cell.partition(".")[2]) for cell in cells)
     padded = [cell.ljust(cell.find(".") + 1 + places) if "." in cell else cell for cell in cells]
