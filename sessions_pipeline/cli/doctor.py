@@ -160,7 +160,7 @@ def _dagster(settings: Settings) -> str:
     from sessions_pipeline.orchestration import instance_file, slow_storage
 
     if not (home := settings.dagster_home):
-        return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` makes .dagster here"
+        return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` creates .dagster here"
     state = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
     return f"{home}: {slow_storage(home) or state}"
 

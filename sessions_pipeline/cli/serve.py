@@ -28,7 +28,7 @@ QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
 def ui(*, on_demo: bool, port: int) -> int:
     """Open the Dagster UI, with its schedules and sensors.
 
-    On 127.0.0.1, until Ctrl-C. Dagster's own folder is DAGSTER_HOME; without that, .dagster is made here.
+    It runs on 127.0.0.1 until Ctrl-C. Dagster's folder is DAGSTER_HOME; without it, .dagster is created here.
     """
     if on_demo:
         return _show_demo(port)
@@ -78,7 +78,7 @@ def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
 def sandbox(port: int) -> None:
     """Serve the API of a made-up company.
 
-    On 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C.
+    It has the form of the LangSmith API, and runs on 127.0.0.1 until Ctrl-C.
     """
     from sessions_pipeline.sandbox import KEY, running_sandbox
 

@@ -69,7 +69,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
     """Show what the API returns now.
 
-    Shows one page of sessions; records of version 2 of the API have the form of version 1. Writes nothing.
+    Prints one page of sessions, in version 1's form whichever version of the API is read. Writes nothing.
     """
     query, settings = _query(values), load_settings()
     from sessions_pipeline.langsmith.client import SessionsClient
@@ -152,7 +152,7 @@ def _number(name: str, text: str) -> str:
 def report(first: date | None, last: date | None, output: Path | None) -> None:
     """Write the HTML cost report.
 
-    One page that works offline: total, trend, datasets, projects and the most expensive experiments.
+    It is one page that works offline: total, trend, datasets, projects and the most expensive experiments.
     """
     settings = load_settings()
     from sessions_pipeline.lake.lake import Lake
