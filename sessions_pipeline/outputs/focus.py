@@ -5,10 +5,14 @@ something to say, and our own with `x_` behind them. One row is an experiment, c
 started; the ends of periods are exclusive. FOCUS allows no null cost, and null here is an unknown one, so such
 experiments are left out and counted. It wants to know how much was used: tokens, or one experiment where its tokens are
 unknown.
+
+Three things are not as the specification wants them, as they are not known here: `BillingAccountName` is always null,
+`Tags` are left out, and `BilledCost` is the estimate, though nobody sends an invoice for it.
 """
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +25,7 @@ from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.outputs.read import dataset_names, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.validation.types import MONEY
 
@@ -125,7 +130,7 @@ def write_focus(rows: pa.Table, file: Path) -> None:
         if file.suffix != ".csv":
             pq.write_table(rows, sink)
             return
-        for line in (SCHEMA.names, *(row.values() for row in rows.to_pylist())):
+        for line in chain([SCHEMA.names], tuples(rows, *SCHEMA.names)):
             sink.write(f"{','.join(map(_cell, line))}\n".encode())
 
 
