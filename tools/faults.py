@@ -36,7 +36,7 @@ FAULTS = (
         "(-numbers[row], row)",
         f"{UNIT}retention",
     ),
-    Fault("tables/retention", ">= kept", "> kept", f"{UNIT}retention", "retention"),
+    Fault("tables/retention", ">= retention", "> retention", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=400", "days=401", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
     Fault("langsmith/lists", "days=31", "days=30", f"{UNIT}days"),

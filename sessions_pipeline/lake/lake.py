@@ -16,7 +16,7 @@ from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, rea
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
-from sessions_pipeline.tables.readings import Reading, noted_readings
+from sessions_pipeline.tables.readings import Reading, load_note
 from sessions_pipeline.validation.rows import Rows
 
 
@@ -184,7 +184,7 @@ class Lake:
 
     def last_readings(self, day: Day) -> list[Reading]:
         """The latest reading of each workspace, the very latest last; none where the day was never read."""
-        return noted_readings(self.read_file(readings_key(day)))
+        return load_note(self.read_file(readings_key(day)))
 
     def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
         try:
