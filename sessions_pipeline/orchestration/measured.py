@@ -42,7 +42,7 @@ from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
-from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, OF_NAMES, due, merge_judges
+from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEEDED, due, merge_judges
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
@@ -139,7 +139,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
                 tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)
                 night.readings[tenant] = reading
                 left -= count
-                for reason in filter(reading.skipped.get, OF_NAMES):
+                for reason in filter(reading.skipped.get, NAME_PROBLEMS):
                     number = plural(reading.skipped[reason], "experiment")
                     warn(f"Judges of {number} are not measured (workspace: {name}): {reason}")
             except ApiError as error:
