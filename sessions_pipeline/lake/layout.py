@@ -42,7 +42,7 @@ def key_of(table: Table, day: Day) -> str:
         if day:
             raise ValueError(f"{table.name} has no partitions")
         return f"{table.name}/{table.name}.parquet"
-    return f"{table.name}/{table.partition}={value_of(day)}/{table.name}.parquet"
+    return f"{table.name}/{table.partition}={partition_value(day)}/{table.name}.parquet"
 
 
 def partition_value(day: Day) -> str:
@@ -52,7 +52,7 @@ def partition_value(day: Day) -> str:
 
 def readings_key(day: Day) -> str:
     """The key of the note that keeps the latest readings of a day."""
-    return f"_readings/start_date={value_of(day)}.json"
+    return f"_readings/start_date={partition_value(day)}.json"
 
 
 def day_of(table: Table, key: str) -> date | None:

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
-from sessions_pipeline.lake.commits import Made, commit
+from sessions_pipeline.lake.commits import NewContent, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
@@ -84,7 +84,7 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
-    def make(stored: Stored | None) -> Made:
+    def make(stored: Stored | None) -> NewContent:
         is_read = stored and pc.is_in(stored.rows.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
         kept = [stored.rows.filter(pc.invert(is_read))] if stored else []
         return pa.concat_tables([*rows, *kept]), {IS_FINAL: str(is_over)}
@@ -217,7 +217,7 @@ def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Call
             commit(lake, JUDGES, day, partial(_merged, rows))
 
 
-def _merged(read: Sequence[Row], stored: Stored | None) -> Made:
+def _merged(read: Sequence[Row], stored: Stored | None) -> NewContent:
     return merge_judges(stored and stored.rows, read), {}
 
 

@@ -122,7 +122,7 @@ def keys(root: DataRoot) -> list[str]:
     """Every file that there is, hidden ones and locks included."""
     if isinstance(root, Path):
         return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    return sorted(found["path"] for some in open_bucket(root)._files.list() for found in some)
+    return sorted(found["path"] for some in open_bucket(root)._client.list() for found in some)
 
 
 def files(root: DataRoot) -> dict[str, str]:
