@@ -179,7 +179,7 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules
 
 
 def _exceeded(task: DayTask, history: History, rules: Rules) -> str | None:
-    """Says that too many records are rejected, with the first reason; None if the rejection threshold holds."""
+    """A line that says that too many records are rejected, with the first reason; None if the share is acceptable."""
     rejected = history.rejected.num_rows
     all_ = rejected + history.sessions.num_rows
     if task.day is UNDATED:

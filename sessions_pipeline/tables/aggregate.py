@@ -100,8 +100,8 @@ def cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
     """Cost divided by runs, rounded half to even to 18 decimal places; None if either is unknown or there are no runs.
 
     Computed in Python, because Arrow's decimal quotients are wrong near multiples of 2**32 (as of pyarrow 26). The
-    result is rounded correctly, although `EXACT` rounds first: a quotient that is not a tie is at least
-    1 / (2 * 2**63) of the last kept digit away from one, far more than `EXACT` can change.
+    quotient is first rounded to the 100 digits of `EXACT`, which can't change the result: unless it is a tie, it is at
+    least 1 / (2 * 2**63) of the last kept digit away from one.
     """
     if cost is None or runs is None or runs <= 0:
         return None

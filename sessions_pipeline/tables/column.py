@@ -55,13 +55,11 @@ def flag(name: str, description: str) -> Column:
 
 
 SESSION = text("id", "The session, canonical UUID", nullable=False)
-TENANT = text("tenant_id", "The workspace that the session belongs to, canonical UUID", nullable=False, repeats=True)
+TENANT = text("tenant_id", "The workspace, canonical UUID", nullable=False, repeats=True)
 DATASET = text(
     "reference_dataset_id", "The dataset that the experiment ran against; null for a tracing project", repeats=True
 )
-EXPERIMENTS_DATASET = replace(
-    DATASET, description="The dataset that the experiments ran against, canonical UUID", nullable=False
-)
+EXPERIMENTS_DATASET = replace(DATASET, description="The reference dataset, canonical UUID", nullable=False)
 RUN_COUNT = count("run_count", "Traces recorded; null when unknown")
 TOTAL_TOKENS = count("total_tokens", "Tokens used, prompt and completion; null when unknown")
 COSTS = (

@@ -68,8 +68,7 @@ def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str)
 @check(
     DAILY_COST_BY_ATTRIBUTE,
     "For each attribute, the rows of a dataset add up to its row in daily_cost_by_reference_dataset.",
-    "The dataset's total cost holds, the costs by attribute do not; materialize daily_cost_by_attribute for these days "
-    "again.",
+    "Total costs hold, costs by attribute do not; materialize daily_cost_by_attribute again for these days.",
     reads={
         DAILY_COST_BY_ATTRIBUTE: (*_GROUP, *_SUMMED),
         DAILY_COST_BY_REFERENCE_DATASET: (*DAILY_COST_BY_REFERENCE_DATASET.order, *_SUMMED),

@@ -13,9 +13,9 @@ from sessions_pipeline.tables.aggregate import conform, sums, total, tuples
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
-_AT = "summed over these experiments, each with all it had used by its `stats_as_of`"
+_SUM = "summed over these experiments: all they are known to have used by `stats_as_of`; null when nothing is known"
 _COUNTS = (
-    column.count("session_count", "Experiments that started in the period", nullable=False),
+    column.count("session_count", "Experiments that started on the day, or in the week or month", nullable=False),
     column.count("priced_session_count", "Those whose `total_cost` is known", nullable=False),
     column.count("unpriced_session_count", "Those whose `total_cost` is unknown, not zero", nullable=False),
     column.count(
@@ -25,11 +25,11 @@ _COUNTS = (
     ),
 )
 _SUMS = (
-    column.count("run_count", f"Traces, {_AT}; null when unknown"),
-    column.count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
-    column.count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
-    column.count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),
-    *(replace(column, description=f"{column.description}; {_AT}") for column in column.COSTS),
+    column.count("run_count", f"Traces, {_SUM}"),
+    column.count("prompt_tokens", f"Tokens in prompts, {_SUM}"),
+    column.count("completion_tokens", f"Tokens in completions, {_SUM}"),
+    column.count("total_tokens", f"Tokens, prompt and completion, {_SUM}"),
+    *(replace(cost, description=cost.description.replace("; null when unknown", f", {_SUM}")) for cost in column.COSTS),
 )
 DAILY_MEASURES = (*_COUNTS, *_SUMS)
 

@@ -26,7 +26,7 @@ AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "f
 
 
 def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
-    """The metadata that says what a file depends on beside the raw sessions: `as_of`, and the attributes summed by."""
+    """The metadata that says what a file depends on besides the raw sessions: `as_of`, and the attributes summed by."""
     return {
         **({AS_OF: as_of.isoformat()} if as_of else {}),
         **({ATTRIBUTES: json.dumps(attributes)} if _is_by_attributes(table) else {}),

@@ -79,7 +79,7 @@ def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetim
         measured: when experiments were last measured, by id.
         now: the current time.
         most: how many experiments may be measured.
-        young: up to which age an experiment that was never measured still is.
+        young: the age until which experiments that were never measured are due.
     """
     ids_by_name = experiments.group_by("name").aggregate([("id", "count_distinct")])
     shared = set(ids_by_name.filter(pc.greater(ids_by_name["id_count_distinct"], 1)).column("name").to_pylist())

@@ -28,7 +28,7 @@ REJECTED_SESSIONS = Table(
             long_text=True,
         ),
         column.text("payload", "The record's JSON text, verbatim", nullable=False, long_text=True),
-        column.time("fetched_at", "The reading that first brought the record", nullable=False),
+        column.time("fetched_at", "When the reading began that first returned the record", nullable=False),
     ),
     order=("session_id", "payload"),
     sample=("session_id", "reasons"),

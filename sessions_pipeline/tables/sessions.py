@@ -28,7 +28,7 @@ SESSIONS = Table(
             "Properties that the schema does not name, JSON text; null when there are none",
             long_text=True,
         ),
-        column.time("fetched_at", "Time of the reading that first returned this state of it", nullable=False),
+        column.time("fetched_at", "When the reading began that first returned this state", nullable=False),
         column.time(
             "stats_as_of",
             "Time of the reading that the counts, tokens, costs, latencies, rates and feedback come from; earlier than "
