@@ -136,8 +136,8 @@ FAULTS = (
     ),
     Fault(
         "lake/commits",
-        "if made_from <= commit else",
-        "if made_from <= commit + 1 else",
+        "if stored_commit <= commit else",
+        "if stored_commit <= commit + 1 else",
         f"{INTEGRATION}lake_commits",
         "earlier",
     ),

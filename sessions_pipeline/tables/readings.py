@@ -15,8 +15,7 @@ from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
 
-# Keys of a file's metadata: the readings (of a raw file), and the number of the raw commit that a file is or was made
-# from.
+# Keys of a file's metadata: the readings (raw files only), and the raw commit that the file is or was made from.
 READINGS, COMMIT = "readings", "commit"
 
 
