@@ -71,8 +71,8 @@ def readings_as_of(as_of: datetime | None, day: date | None, readings: Iterable[
     """
     found = [reading for reading in readings if as_of is None or reading.fetched_at <= as_of]
     if not found:
-        at = f" at {as_of:%Y-%m-%d %H:%M:%S} UTC" if as_of else ""
-        raise NotReadError(f"raw_sessions was not read yet for {name_of(day)}{at}; materialize that day first")
+        advice = f" at {as_of:%Y-%m-%d %H:%M:%S} UTC; choose a later time" if as_of else "; materialize that day first"
+        raise NotReadError(f"raw_sessions was not read yet for {name_of(day)}{advice}")
     return found
 
 
