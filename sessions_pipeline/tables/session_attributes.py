@@ -105,8 +105,9 @@ def _as_text(value: Any) -> str | None:
         return value if value is None or isinstance(value, str) else str(value).lower()
     try:
         # Most arrays hold only strings; this takes a third of the time.
-        return ", ".join(sorted(set(value))) or None
+        return ", ".join(sorted(set(value))) if value else None
     except TypeError:
         if not _NESTED.isdisjoint(map(type, value)):
             return None
-        return ", ".join(sorted({text for part in value if (text := _as_text(part)) is not None})) or None
+        texts = {text for part in value if (text := _as_text(part)) is not None}
+        return ", ".join(sorted(texts)) if texts else None
