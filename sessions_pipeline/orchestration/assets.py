@@ -56,7 +56,7 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
         is_asked = tagged_range(context.run.tags) is not None
         days = [date.fromisoformat(key) for key in context.partition_keys] if is_asked else pipeline.recent_days()
         exceeded = []
-        for result in pipeline.process(days, chosen, pipeline.warner(context.log)):
+        for result in pipeline.process(days, chosen, pipeline.warn_to(context.log)):
             if result.exceeded:
                 exceeded.append(result.exceeded)
             elif result.day:

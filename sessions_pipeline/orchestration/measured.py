@@ -30,7 +30,7 @@ from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judge
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.orchestration.assets import spec
-from sessions_pipeline.orchestration.one_file import KEYS_OWN
+from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact, plural
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
@@ -111,7 +111,7 @@ def measure_judges(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> Iterator[dg.MaterializeResult[None]]:
     """`judge_cost_by_experiment`: no partitions, so that one materialization measures whatever is due."""
-    facts, night = measure(pipeline, pipeline.warner(context.log))
+    facts, night = measure(pipeline, pipeline.warn_to(context.log))
     below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
     said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
     said, which = said if below else "They add up.", {"which": ", ".join(below)}
@@ -132,7 +132,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
     with pipeline.sources() as (client, sources):
         # Each night another workspace is the first: a large one may use up what may be measured.
         turn = pipeline.clock().toordinal() % len(sources)
-        tried = {source.workspace or KEYS_OWN: source for source in sources[turn:] + sources[:turn]}
+        tried = {source.workspace or OWN_WORKSPACE: source for source in sources[turn:] + sources[:turn]}
         for name, source in tried.items():
             read = partial(read_judges, client, settings.judge_project, workspace=source.workspace)
             try:

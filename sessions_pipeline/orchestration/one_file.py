@@ -38,7 +38,7 @@ from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge
 
 # In the file's metadata: the last day on which each workspace's list was read whole.
 LISTED_ON = "listed_on"
-KEYS_OWN = "the key's own"
+OWN_WORKSPACE = "the key's own"
 # An API that is slow or limits the rate must not keep the run from its end.
 MOST_SECONDS = 300.0
 MADE_FROM = "made_from"
@@ -47,7 +47,7 @@ MADE_FROM = "made_from"
 @dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """`reference_datasets`, one file."""
-    facts = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warner(context.log))
+    facts = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warn_to(context.log))
     return dg.MaterializeResult(metadata=facts)
 
 
@@ -89,7 +89,7 @@ def _read(
     with pipeline.sources() as (client, sources):
         client.throttle.end_within(MOST_SECONDS)
         for source in sources:
-            asked, name = source.workspace, source.workspace or KEYS_OWN
+            asked, name = source.workspace, source.workspace or OWN_WORKSPACE
             ids = sorted({dataset for tenant, dataset in unknown if asked in (None, tenant)})
             if name in listed and not ids:
                 continue

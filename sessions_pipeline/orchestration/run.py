@@ -16,7 +16,7 @@ import dagster as dg
 import sqlalchemy as db
 
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, UsageError
-from sessions_pipeline.orchestration import REFRESH, instance_file, range_tags, settle, storage_in
+from sessions_pipeline.orchestration import REFRESH, ensure_dagster_yaml, instance_file, range_tags, storage_yaml
 from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
@@ -114,9 +114,9 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
         instance = None
         try:
             if home:
-                settle(home)
+                ensure_dagster_yaml(home)
             else:
-                file.write_text(f"{storage_in(folder)}telemetry: {{enabled: false}}\n")
+                file.write_text(f"{storage_yaml(folder)}telemetry: {{enabled: false}}\n")
             instance = stack.enter_context(dg.DagsterInstance.from_config(folder))
             yield instance
         except SessionsPipelineError:

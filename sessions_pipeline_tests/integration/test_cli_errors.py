@@ -465,7 +465,7 @@ def test_a_dagster_yaml_that_is_no_file_is_one_line_and_nobody_waits_for_it(
     home.mkdir()
     make(home / "dagster.yaml")
     result = run(*command, DAGSTER_HOME=str(home))
-    assert f"DAGSTER_HOME: {home / 'dagster.yaml'} is no file; move it away" in result.out + result.err
+    assert f"DAGSTER_HOME: {home / 'dagster.yaml'} is not a regular file; move it away" in result.out + result.err
     _complains(result, 1 if command == ("doctor",) else 2)
 
 

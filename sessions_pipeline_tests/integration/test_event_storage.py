@@ -22,7 +22,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_in
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_yaml
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
@@ -433,7 +433,7 @@ def test_an_instance_that_is_named_its_folder_leaves_nothing_where_it_was_opened
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
-    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}telemetry: {{enabled: false}}\n")
+    (home / "dagster.yaml").write_text(f"{storage_yaml(str(home))}telemetry: {{enabled: false}}\n")
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(elsewhere)
     with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -22,7 +22,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.one_file import KEYS_OWN
+from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
@@ -384,8 +384,8 @@ def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(san
     read_days(pipeline)
     night, said = measured(pipeline)
     line = "no project is named judges, so no judges were traced to it"
-    assert said == [f"Judges are not measured (workspace: {KEYS_OWN}): {line}"]
-    assert night.problems == {KEYS_OWN: line}
+    assert said == [f"Judges are not measured (workspace: {OWN_WORKSPACE}): {line}"]
+    assert night.problems == {OWN_WORKSPACE: line}
     assert (night.readings, rows(lake_at(tmp_path))) == ({}, {})
 
 
