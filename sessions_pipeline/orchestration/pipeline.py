@@ -39,8 +39,8 @@ class Pipeline:
 
     `on_day` is called with each day as it is finished, `on_warning` with each warning. `as_of` makes the tables show
     what was known at that time. `clock` returns the current time. `processes` is the number of processes for a backfill
-    (None: one for each processor, at most four). The judges of an experiment are first measured while it is younger
-    than `judge_reach`, or never.
+    (None: one for each processor, at most four). An experiment that is older than `judge_reach`, and whose judges were
+    never measured, is not measured any more unless it runs again.
     """
 
     settings: Settings

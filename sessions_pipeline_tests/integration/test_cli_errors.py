@@ -581,7 +581,9 @@ def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sa
     sandbox.faults.add(Fault("no_datasets", 403, times=None))
     result = run("materialize", *_days())
     assert (result.status, result.err.count("\n")) == (0, 1)
-    assert result.err.startswith("sessions-pipeline: warning: Datasets are called what they were known as before: ")
+    assert result.err.startswith(
+        "sessions-pipeline: warning: Dataset names could not be read, so the names known before are used: "
+    )
 
 
 def test_what_the_api_warns_of_is_said_once_also_where_the_run_fails(run: Run, sandbox: Sandbox) -> None:
