@@ -339,7 +339,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         ),
         (
             (*_days(), "--select", "sessions,raw_sessions"),
-            "; write several, for example key:sessions or",
+            "; to select two, write key:sessions or",
         ),
         ((*_days(), "--select", "daily_cost_by_projects"), "; did you mean daily_cost_by_project?"),
         ((*_days(), "--select", "sesions+"), "; did you mean sessions?"),
