@@ -157,7 +157,7 @@ def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run
     assert str(evaluation.metadata["today"].value).startswith("$113.75 of $130.00 (87.5 %)")
     evaluation = found(far + '[[budget]]\nname = "x"\nlimit = 1\nperiod = "day"\ndataset = "gloden"')
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert str(evaluation.description).endswith("1 can't be looked at, for the reason below.")
+    assert str(evaluation.description).endswith("1 can't be checked, for the reason below.")
     assert set(evaluation.metadata) == {"month", "x"}
     assert "no dataset is called 'gloden'" in str(evaluation.metadata["x"].value)
     evaluation = found('[[budget]]\nname = "x"')
