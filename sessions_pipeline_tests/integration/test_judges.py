@@ -441,7 +441,7 @@ def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: S
     assert (broken.passed, broken.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert broken.metadata["which"].value == OTHER_WORKSPACE
     assert broken.description is not None
-    assert "own costs hold" in broken.description
+    assert "own costs are right" in broken.description
 
 
 def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
