@@ -16,7 +16,7 @@ from sessions_pipeline.days import days_between, period_of, utc_day
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.outputs import measuring_judges
+from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.formatting import day_ranges, money, money_as_set, plural, share, visible
@@ -110,7 +110,7 @@ class BudgetStatus:
             said.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
         if self.too_old < count:
             others = "the others" if self.too_old else "them"
-            said.append(f"`{measuring_judges(utc_day(self.read_at) if self.read_at else self.last)}` measures {others}")
+            said.append(f"`{judges_command(utc_day(self.read_at) if self.read_at else self.last)}` measures {others}")
         return "; ".join(said)
 
     @property

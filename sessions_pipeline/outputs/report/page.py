@@ -10,7 +10,7 @@ from importlib import resources
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from sessions_pipeline.outputs import formatting, measuring_judges
+from sessions_pipeline.outputs import formatting, judges_command
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
@@ -153,7 +153,7 @@ def _environment() -> "Environment":
         environment.filters[name] = getattr(formatting, name)
     for name in ("share", "change", "signed", "plural", "days"):
         environment.globals[name] = getattr(formatting, name)
-    environment.globals |= {"demo": DEMO, "measuring_judges": measuring_judges}
+    environment.globals |= {"demo": DEMO, "judges_command": judges_command}
     return environment
 
 
