@@ -21,9 +21,9 @@ from sessions_pipeline.outputs.spending import (
     biggest_movers,
     by_key,
     causes,
-    expensive,
     forecast,
     month_days,
+    most_expensive_first,
 )
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
@@ -190,7 +190,7 @@ class ReportData:
     @cached_property
     def datasets(self) -> list[Spending]:
         """The same, the most expensive first."""
-        return sorted(self.movers, key=expensive)
+        return sorted(self.movers, key=most_expensive_first)
 
     @property
     def unit(self) -> str:
