@@ -645,7 +645,7 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
     file.write_text("[[budget]]\nlimt = 4")
     result = run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root), SESSIONS_PIPELINE_BUDGETS=str(file))
     assert (result.status, Path(result.out.strip()).exists()) == (0, True)
-    assert "budget 1: limt is no key; write limit" in result.err
+    assert "budget 1: limt is not a key; write limit" in result.err
 
 
 @pytest.mark.parametrize(
