@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
-from sessions_pipeline.outputs.formatting import dataset_labels, visible
+from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
 from sessions_pipeline.outputs.spending import (
     Causes,
@@ -241,7 +241,7 @@ def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparis
     found = biggest_movers(rows, "value", names, period)
     largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
     rest = {one.key for one in largest[VALUES_SHOWN:]}
-    others = Spending.of(None, f"{len(rest)} others", (row for row in rows if row["value"] in rest), period)
+    others = Spending.of(None, plural(len(rest), "other"), (row for row in rows if row["value"] in rest), period)
     shown = [one for one in found if one.key not in rest]
     return Group(Spending.of(dataset, name, rows, period), shown, others if rest else None)
 
