@@ -77,7 +77,7 @@ def encode(
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, schema, **_options(table)) as writer:
         for group in _groups(table, rows, bytes_per_group):
-            writer.write_table(_conform(table, group).combine_chunks())
+            writer.write_table(_conform(table, group))
             del group
             if rows.nbytes > bytes_per_group:
                 release()
