@@ -41,8 +41,8 @@ _EXPORTED = re.compile(
 _OUR_NAME = re.compile(r"(SES\w*_PIP\w*|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)
 # KEY and the like must end a word of the name: MY_KEYBOARD holds no secret.
 _SECRET = re.compile(r"SECRET|PASSW|(KEY|TOKEN|STORE|NOTIFY)S?\d*(_|$)", re.IGNORECASE)
-# Values of these variables are hidden from 4 characters on, those of others from 8: a shorter value may be an ordinary
-# word, such as "false".
+# Secrets in these variables are hidden from 4 characters on, in others from 8 on: a short value of another variable may
+# be an ordinary word, such as "false".
 _SHORT = re.compile(r"LANG|AWS_", re.IGNORECASE)
 _CREDENTIALS_IN_URL = re.compile(r"(?<=//)[^/\s]+@")
 # Our words for pydantic's errors, by the beginning of the error's type, where pydantic's own words describe Python.

@@ -38,7 +38,7 @@ from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge
 
 # Key in the metadata of `reference_datasets`: the last day on which each workspace's whole list was read.
 LISTED_ON = "listed_on"
-# How a workspace is called where the settings name none and the API chooses it by the key.
+# Stands for the workspace's id in metadata and warnings if the settings name no workspace, and the key determines it.
 OWN_WORKSPACE = "the key's own"
 # A slow or rate-limited API must not hold up the rest of the run for longer than this.
 MOST_SECONDS = 300.0

@@ -2,7 +2,7 @@
 
 A tick lists the sessions that were active since the last look. If its time is over before the list is complete, it
 requests the days that it found so far, and the next tick continues at the same place. If nothing was listed, or the API
-no longer knows the place, the next tick starts the list from the beginning.
+no longer knows the place, the list starts from the beginning.
 """
 
 from dataclasses import dataclass, field, replace

@@ -61,14 +61,14 @@ def read(
     lake = Lake.open(settings.data_root if root is None else str(root), query=None, read_only=True)
     if not lake.is_there:
         place = settings.absolute_data_root if root is None else root
-        raise NotReadError(f"{place}: no data are here; materialize days, or name another folder as root")
+        raise NotReadError(f"{place}: there is no data here; materialize days, or name another folder as root")
     if asked.partition is None:
         return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(tables.SESSIONS))
     stored = lake.days(asked)
     if not stored:
         raise NotReadError(f"{asked.name} was never made; materialize it first")
     days = [day for day in stored if (first or day) <= day <= (last or day)]
-    # `first` and `last` are added by themselves: if both lie outside of the stored days, the range may be empty.
+    # A given first or last day is added by itself: if it lies outside of the stored days, the range may be empty.
     spanned = {*days_between(first or stored[0], last or stored[-1]), *(day for day in (first, last) if day)}
     unread = sorted(spanned - set(days))
     if unread:

@@ -105,9 +105,9 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What was spent on one thing, such as a dataset, `now`: in a period; and in two sets of days to be compared.
+    """The costs of one thing, such as a dataset (its id is the `key`): `now` in the whole period.
 
-    `alike` and `before` are the sums over the days of that name in `Comparison`.
+    `alike` and `before` are the costs on the days of these names in `Comparison`.
     """
 
     key: str | None

@@ -635,7 +635,9 @@ def test_a_time_of_which_readings_are_forgotten_is_a_warning(run: Run, days_ago:
 
 def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
-    _complains(run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: no data are here; materialize days")
+    _complains(
+        run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: there is no data here; materialize days"
+    )
     assert not root.exists()
 
 

@@ -186,7 +186,7 @@ def test_what_cannot_be_read_is_one_line(
 
 
 def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotReadError, match=f"^{tmp_path}/data: no data are here; "):
+    with pytest.raises(NotReadError, match=f"^{tmp_path}/data: there is no data here; "):
         sessions_pipeline.read("sessions")
     (tmp_path / ".env").write_text(f"SESSIONS_PIPELINE_DATA_ROOT={root}\n")
     assert sessions_pipeline.read("reference_datasets").num_rows == 2
