@@ -104,7 +104,7 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
 def _description(check: Check, result: CheckResult) -> str:
     """The check's outcome; for a failure also what that means for costs, and what to do."""
     days = plural(result.counts["days"], "day")
-    failure = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.otherwise}"
+    failure = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.consequence}"
     return failure if result.broken else f"True of all {days}."
 
 
