@@ -73,8 +73,8 @@ FAULTS = (
     ),
     Fault(
         "orchestration/sensor",
-        "since = self.stopped.since if self.stopped else max(",
-        "since = max(",
+        "latest = self.stopped.since if self.stopped else max(",
+        "latest = max(",
         f"{INTEGRATION}pipeline_schedules",
         "goes_on_in_the_workspace",
     ),
@@ -152,7 +152,7 @@ FAULTS = (
     Fault(
         "tables/daily_cost_by_project", "is_steady and all(value >= 0 for value in known)", "is_steady", f"{UNIT}usage"
     ),
-    Fault("settings", "if len(part) > 3}", "if len(part) > 300}", f"{UNIT}settings"),
+    Fault("settings", "if len(part) >= least}", "if len(part) > 300}", f"{UNIT}settings"),
 )
 
 
