@@ -9,8 +9,8 @@ Rules:
 - Experiments of one workspace that share a name can't be told apart: each would be given the costs of both. None of
   them is measured, and a row read before another experiment got the name stays.
 - Numbers that retention has emptied never replace earlier ones.
-- An experiment whose start time has changed has a row on two days. It is measured on the day where it is now, and its
-  judges' cost counts there alone: on the other day its row is zero.
+- An experiment whose start time has changed has rows on two days. Only the row on its present day is measured again;
+  the other one stays, as the experiment's own cost does.
 """
 
 import re
@@ -88,7 +88,7 @@ def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetim
     since = pa.scalar(now - max(young, RECENT), TIMESTAMP)
     is_recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
     ids = experiments.filter(is_recent).column("id")
-    # The last of an experiment's rows counts: one that is not missing (nulls are last), and of these the newest.
+    # Of an experiment on two days the last row counts: one that is not missing (nulls are last), else the newest.
     rows = experiments.filter(pc.is_in(experiments.column("id"), ids))
     rows = rows.sort_by([(name, "ascending") for name in ("missing_since", "fetched_at", "start_time")])
     recent, chosen, skipped = {row["id"]: row for row in rows.to_pylist()}, list[dict[str, Any]](), Counter[str]()

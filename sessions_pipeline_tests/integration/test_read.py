@@ -174,9 +174,9 @@ def test_an_experiment_has_its_judges_and_the_whole_beside_its_own_cost(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        (("daily_cost_by_dataset",), UsageError, "daily_cost_by_dataset is no table; did you mean daily_cost_by_"),
-        (("zzz",), UsageError, "zzz is no table; there are raw_sessions, sessions, "),
-        (("sessions", "2025-02-30"), UsageError, "start: 2025-02-30 is no day such as 2026-01-31"),
+        (("daily_cost_by_dataset",), UsageError, "daily_cost_by_dataset is not a table; did you mean daily_cost_by_"),
+        (("zzz",), UsageError, "zzz is not a table; there are raw_sessions, sessions, "),
+        (("sessions", "2025-02-30"), UsageError, "start: 2025-02-30 is not a day such as 2026-01-31"),
         (("sessions", "2025-03-04", "2025-03-03"), UsageError, "start 2025-03-04 is after end 2025-03-03; swap them"),
         (("reference_datasets", "2025-03-04"), UsageError, "reference_datasets has no days; leave out start and end"),
         (("daily_cost_by_project",), NotReadError, "daily_cost_by_project was never made; materialize it first"),
@@ -191,7 +191,7 @@ def test_what_cannot_be_read_is_one_line(
 
 
 def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotReadError, match=f"^{tmp_path}/data: no data are here; "):
+    with pytest.raises(NotReadError, match=f"^{tmp_path}/data: there is no data here; "):
         sessions_pipeline.read("sessions")
     (tmp_path / ".env").write_text(f"SESSIONS_PIPELINE_DATA_ROOT={root}\n")
     assert sessions_pipeline.read("reference_datasets").num_rows == 2
