@@ -139,7 +139,7 @@ DATASETS = Endpoint(
 )
 
 
-def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:
+def choose_version(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:
     """The version to speak, its answer to the same question, and why, where there is something to say.
 
     Version 1, unless it is gone or its announced end has passed, and version 2 answers. A 404 alone does not say that

@@ -42,7 +42,7 @@ def status_error(
             kind = errors.CursorError
             says = f"does not take its own cursor any more ({code}), which has probably expired; run it again"
         case 404 | 410:
-            # Which of the two, only the other version's answer tells: see `api_versions.decide`.
+            # Which of the two, only the other version's answer tells: see `api_versions.choose_version`.
             kind = errors.GoneError if is_json else errors.NotFoundError
             says = f"does not exist ({code}); check LANGSMITH_ENDPOINT and SESSIONS_PIPELINE_API_VERSION"
         case 400 | 422:
