@@ -87,9 +87,7 @@ class SessionsQuery(BaseModel):
 
 ALWAYS_SENT = {"sort_by", "sort_by_desc", "offset", "limit"}
 # The pipeline itself sets paging, sorting and stats.
-FIXED = (
-    "sort_by sort_by_desc sort_by_feedback_key sort_by_feedback_source offset limit include_stats stats_start_time"
-)
+FIXED = "sort_by sort_by_desc sort_by_feedback_key sort_by_feedback_source offset limit include_stats stats_start_time"
 NARROWING = frozenset(SessionsQuery.model_fields) - frozenset(FIXED.split())
 
 

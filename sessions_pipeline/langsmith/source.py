@@ -21,7 +21,7 @@ from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorRead
 from sessions_pipeline.langsmith.page import Page, PageRequest, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.window import WindowReader
-from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
+from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, records_table
 from sessions_pipeline.validation.rows import PART, Rows
 
 # Sessions read ahead while the caller processes a day, some 6 MB: all that a slow API sends while Dagster is loading.
@@ -78,7 +78,7 @@ class _Sessions:
         self.received = 0
         self._latest: dict[str, Record] = {}
         self._bytes = 0
-        self._packed = Rows(SENT)
+        self._packed = Rows(RAW_SCHEMA)
         self._packed_ids: set[str] = set()
         self._repeated: dict[str, Record] = {}  # records received again after they were packed
 
@@ -97,16 +97,16 @@ class _Sessions:
         """All sessions, ordered by id, as most tables are."""
         # Packing in the order of ids saves sorting the payloads afterwards, 2 µs a session.
         self._pack(sorted(self._latest))
-        rows = Rows(SENT) if self._repeated else self._packed
+        rows = Rows(RAW_SCHEMA) if self._repeated else self._packed
         for part in self._packed.parts(drain=True) if self._repeated else ():
             packed = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
-            rows.add(sent([newest(one, self._repeated.get(identity(one), one)) for one in packed]))
-        return Rows(SENT, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
+            rows.add(records_table([newest(one, self._repeated.get(identity(one), one)) for one in packed]))
+        return Rows(RAW_SCHEMA, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
     def _pack(self, ids: Sequence[str]) -> None:  # in batches, so that the texts of each are freed before the next
         for first in range(0, len(ids), PACKED_AT_ONCE):
             batch = ids[first : first + PACKED_AT_ONCE]
-            self._packed.add(sent([self._latest.pop(name) for name in batch]))
+            self._packed.add(records_table([self._latest.pop(name) for name in batch]))
         self._packed_ids.update(ids)
         self._bytes = 0
 
