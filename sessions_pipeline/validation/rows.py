@@ -54,7 +54,7 @@ class Rows:
         return both
 
     def parts(self, *names: str, drain: bool = False) -> Iterator[pa.Table]:
-        """Yield the rows part by part, with these columns; if none is named, with all. `drain` frees each part after use."""
+        """Yield the rows part by part, with these columns (default: all). `drain` frees each part after use."""
         schema = self._schema_of(names)
         for index, (part, constants) in enumerate(self._parts):
             rows = part if isinstance(part, pa.Table) else _unpack(part, schema.names)
