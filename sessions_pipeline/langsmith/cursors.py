@@ -30,7 +30,7 @@ TOP = UNDATED_FIRST + 1
 
 
 class Walk:
-    """Reads a list in pages of one size, each requested with the cursor of the page before.
+    """One pass down the list in pages of one size, each requested with the cursor of the page before.
 
     `request` is the one for the next page, `lowest` the lowest sort key reached. `seen` maps each session seen to its
     sort key, without those that `forget` dropped. `first_ids` holds the first session of each page. `longest` is the
@@ -79,16 +79,16 @@ class Walk:
         self._previous_first = piece.first or TOP
         if not page.next_cursor:
             self.is_ended, self.lowest = True, LIST_END
-        elif self._idle > MOST_IDLE or self._pages > self._most_pages:
+        elif (is_idle := self._idle > MOST_IDLE) or self._pages > self._most_pages:
             raise PagingError(
-                f"The API's cursor leads on, but {self._idle or self._pages} pages in a row brought "
-                f"{'nothing new' if self._idle else 'no end of the list'}; nothing was replaced"
+                f"The API's cursor leads on, but {self._idle if is_idle else self._pages} pages in a row brought "
+                f"{'nothing new' if is_idle else 'no end of the list'}; nothing was replaced"
             )
         self.request = self.request._replace(cursor=page.next_cursor)
         return piece
 
     def page_breaks(self, low: int) -> set[str]:
-        """First sessions of pages; and `""` if a page begins at the next sort key at or below `low`, or at the end."""
+        """First sessions of pages, and `""` if the next sort key at or below `low`, or the end, is at a page break."""
         below = max((key for key in self.seen.values() if key <= low), default=None)
         begins = any(key == below for name, key in self.seen.items() if name in self.first_ids)
         is_break = self._ends_with_break if below is None else begins

@@ -216,8 +216,8 @@ def read_usage(
 def _check_stats_start_time(readings: UsageReadings, ended: Container[str]) -> None:
     """Raise if the API ignores `stats_start_time`: then every session would seem to have used nothing.
 
-    It does if all sessions whose latest run was on the day have as many runs after the day as since its start. One
-    such session proves nothing, as it may have had another run meanwhile.
+    It does if all sessions whose latest run was on the day, and that count runs after it, count as many since its
+    start. A single one may differ, as it may have had another run meanwhile.
     """
     after, since = ({identity(one): run_count(one) for one in reading} for reading in readings[:2])
     are_equal = [since.get(name) == count for name, count in after.items() if name in ended and count]

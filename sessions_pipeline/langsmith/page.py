@@ -119,7 +119,7 @@ class Piece(NamedTuple):
             return cls(offset, end, None, None, offset, is_end)
         if placed != sorted(placed, reverse=True):
             raise PagingError(
-                "The API did not sort the sessions by start time, so their days can't be told; "
+                "The API did not sort the sessions by start time, so their days can't be proven complete; "
                 "check that LANGSMITH_ENDPOINT is the LangSmith API"
             )
         # The next page must begin with a record that has a sort key, or it would not show that it overlaps.

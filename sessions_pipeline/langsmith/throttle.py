@@ -55,7 +55,7 @@ class Throttle:
         self._changed = threading.Condition()
         self._slots = float(most)
         self._in_flight = 0
-        self._cuts = 0
+        self._cuts = 0  # how often slots were halved; errors of requests begun before the latest cut do not cut again
         self._paused_until = 0.0
         self._window_seconds = window_seconds
         self._window_start = -window_seconds

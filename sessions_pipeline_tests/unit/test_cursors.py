@@ -275,6 +275,14 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(misbehav
         read(Misbehaving({}), page_size)
 
 
+def test_a_list_with_too_many_pages_is_said_to_have_no_end_also_when_its_last_page_brings_nothing_new() -> None:
+    walk = Walk(PageRequest(1), most_pages=2)
+    for name in ("1", "2"):
+        walk.take(page([name], "next"))
+    with pytest.raises(PagingError, match="3 pages in a row brought no end of the list"):
+        walk.take(page(["2"], "next"))
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 30, 99, 100, 250])
 def test_a_list_may_end_with_an_empty_page(count: int) -> None:
     class Late(CursorServer):
