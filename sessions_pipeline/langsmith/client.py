@@ -144,7 +144,7 @@ class SessionsClient:
         if not isinstance(error, TransientError) or self.throttle.is_closed:
             return False
         if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
-            raise self.throttle.too_late("leaves no time to ask again")
+            raise self.throttle.too_late("leaves no time to retry")
         is_alive = self._has_answered or isinstance(error, RateLimitedError | ServerError)
         return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 

@@ -109,7 +109,7 @@ class Place(NamedTuple):
     all_stats: bool = False
 
 
-NEWEST = Place()
+NEWEST = Place()  # the beginning of the list
 
 
 def active_since(

@@ -34,13 +34,13 @@ def status_error(
             problem = f"does not accept the key ({code}); check {auth.variable}"
         case 403:
             problem = (
-                f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (a key of the EU or APAC "
-                f"needs that address), LANGSMITH_WORKSPACE_ID (an organisation's needs one) and {auth.variable}"
+                f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (EU and APAC keys need "
+                f"their region's address), LANGSMITH_WORKSPACE_ID (an organisation's key needs it) and {auth.variable}"
             )
         case 400 | 404 | 410 | 422 if "cursor" in dict(parameters):
             # The address and the other parameters were accepted for the page before, so it must be the cursor.
             kind = errors.CursorError
-            problem = f"does not take its own cursor any more ({code}), which has probably expired; run it again"
+            problem = f"no longer accepts its own cursor ({code}), which has probably expired; run it again"
         case 404 | 410:
             # The address is wrong or the version has ended; only the other version can show which: `choose_version`.
             kind = errors.GoneError if is_json else errors.NotFoundError
