@@ -30,8 +30,6 @@ _TABLE = "sessions_pipeline.table"
 
 # These tables hold what the API returned at some time, so they can't be derived from other tables.
 _SOURCES = frozenset(["raw_sessions", "daily_cost_by_project", "reference_datasets", "judge_cost_by_experiment"])
-# Its metadata lists the readings that the rows come from; without it the rows are useless.
-_NEEDS_METADATA = "raw_sessions"
 _RESTORE = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
 
 
@@ -135,7 +133,8 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
         advice = _RESTORE if table.name in _SOURCES else f"materialize {table.name} again, from stored data"
         text = f"{store.uri(key)}: not a readable Parquet file of this table ({error}); {advice}"
         raise BrokenError(text, version) from error
-    if metadata is None and table.name == _NEEDS_METADATA:
+    if metadata is None and table.name == "raw_sessions":
+        # Without the readings in its metadata, which its rows refer to, they are useless.
         raise LakeError(
             f"{store.uri(key)}: another program wrote it, without the metadata that says what was read when; {_RESTORE}"
         )

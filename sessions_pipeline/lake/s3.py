@@ -32,10 +32,6 @@ FOOTER = 64 * 1024
 RETRIES = 6
 
 _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
-_CLOCK_CODE = "RequestTimeTooSkewed"
-_REFUSED = {"401", "403"}
-_OVERLOADED = {"429", "503"}
-_NOT_IMPLEMENTED = "501"
 
 NO_BUCKET = "there is no such bucket; create it, or correct SESSIONS_PIPELINE_DATA_ROOT"
 
@@ -202,17 +198,17 @@ def reason(text: str) -> str:
         return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a role"
     if code in _KEY_CODES:
         return f"{named}: the store does not accept the key; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code == _CLOCK_CODE:
+    if code == "RequestTimeTooSkewed":
         return f"{named}: this machine's clock is wrong; set it"
     if "redirect" in text or status.startswith("3"):
         return f"{named or 'redirected'}: the bucket is elsewhere; set AWS_REGION to its region"
     if code == "NoSuchBucket":
         return NO_BUCKET
-    if status in _REFUSED:
+    if status in {"401", "403"}:
         return f"{named}: access denied; the key needs to list, read, write and delete below this address"
-    if status in _OVERLOADED:
+    if status in {"429", "503"}:
         return f"{named}: the store is overloaded; try again later"
-    if status == _NOT_IMPLEMENTED:
+    if status == "501":
         return f"{named}: the store lacks conditional writes (If-None-Match, If-Match); choose one that has them"
     if not status:
         return "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network"

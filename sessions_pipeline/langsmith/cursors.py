@@ -117,7 +117,6 @@ def _stable_identity(record: Record) -> str:
 
 # With fewer records, the pages of two walks would prove too little about each other.
 SMALLEST_CURSOR_PAGE = 10
-UNDATED = (UNDATED_FIRST, UNDATED_LAST)
 # Page sizes of the witnesses, as shares of the longest page: close to it, so that requests are few, and with few common
 # multiples, so that page breaks rarely coincide.
 WITNESS_SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
@@ -230,7 +229,8 @@ class CursorReader:
     def _read_lost(self) -> Generator[PageRequest, Page, None]:
         """Read by id the proven sessions that only witnesses saw. Those not returned have been deleted meanwhile."""
         seen = {name: key for walk in self._walks for name, key in walk.seen.items() if key > self._reached}
-        wanted = {name for name, key in seen.items() if self.start_us <= key < self._end_us or key in UNDATED}
+        dated = range(self.start_us, self._end_us)
+        wanted = {name for name, key in seen.items() if key in dated or key in (UNDATED_FIRST, UNDATED_LAST)}
         ids = sorted(filter(is_uuid, wanted - self._main.seen.keys()))
         for batch in batches(ids):
             walk = Walk(self._main.request._replace(cursor=None, ids=batch), most_pages=self._most_pages)

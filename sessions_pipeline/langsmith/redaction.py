@@ -67,10 +67,9 @@ def _without(text: str, path: Path, depth: int = 0) -> str:
     if not text.startswith("{"):
         return text
     sent = split_members(text)
-    matches = [(name, value, path[0] in ("*", name)) for name, value in sent]
     kept = [
-        (name, _without(value, path[1:], depth + 1) if matched else value)
-        for name, value, matched in matches
-        if not matched or len(path) > 1
+        (name, _without(value, path[1:], depth + 1) if is_match else value)
+        for name, value in sent
+        if not (is_match := path[0] in ("*", name)) or len(path) > 1
     ]
     return text if kept == sent else "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in kept) + "}"

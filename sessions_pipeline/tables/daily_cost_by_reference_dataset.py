@@ -45,15 +45,6 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
     order=("tenant_id", "reference_dataset_id"),
     group="costs",
 )
-PERIOD_COLUMNS = (
-    column.TENANT,
-    column.EXPERIMENTS_DATASET,
-    *DAILY_MEASURES,
-    column.count("day_count", "Days of the period that were read", nullable=False),
-    column.flag("is_complete", "True if every day is over and was read in each workspace that any day was read in"),
-)
-"""The columns of the sums by week and month, after the one with the period's first day."""
-
 MEASURES = tuple(column.name for column in _SUMS)
 _COUNTED = ("session_count", "priced_session_count", "unpriced_session_count")
 _SUMMED = (*DAILY_COST_BY_REFERENCE_DATASET.order, "session_count", "total_cost")

@@ -113,9 +113,8 @@ class DerivedDay:
 
     def _derive_by_session(self, requested: Table) -> dict[Table, Rows]:
         """Derive all pending tables that can be made from a few sessions at a time, in one pass over the sessions."""
-        names = {requested.name, *self._rules.tables}
-        pending = (table for table, derived in DERIVED.items() if derived.by_session and table not in self._tables)
-        made = {table: Rows(table.schema) for table in pending if table.name in names}
+        names = {requested.name, *self._rules.tables} - {table.name for table in self._tables}
+        made = {table: Rows(table.schema) for table in DERIVED if DERIVED[table].by_session and table.name in names}
         for part in self.history.sessions.parts():
             tables = self._tables_of(part)
             for table, rows in made.items():

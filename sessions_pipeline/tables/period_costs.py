@@ -15,17 +15,20 @@ import pyarrow.compute as pc
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform, sums
-from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
-    DAILY_COST_BY_REFERENCE_DATASET,
-    DAILY_MEASURES,
-    PERIOD_COLUMNS,
-)
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAILY_COST_BY_REFERENCE_DATASET, DAILY_MEASURES
 from sessions_pipeline.tables.table import Table
 
 
 def _table(name: str, period: str, start: column.Column) -> Table:
     description = f"The daily costs summed by {period}; `is_complete` is false while days are unread or not over."
-    columns = (start, *PERIOD_COLUMNS)
+    columns = (
+        start,
+        column.TENANT,
+        column.EXPERIMENTS_DATASET,
+        *DAILY_MEASURES,
+        column.count("day_count", "Days of the period that were read", nullable=False),
+        column.flag("is_complete", "True if every day is over and was read in each workspace that any day was read in"),
+    )
     order = (start.name, *DAILY_COST_BY_REFERENCE_DATASET.order)
     return Table(name, description, columns, order, partition=None, group="costs")
 

@@ -182,9 +182,8 @@ CHECKS: dict[str, Check] = {}
 def columns_read(checks: Iterable[Check]) -> Reads:
     """The columns of each table that these checks need, all together."""
     columns: dict[Table, tuple[str, ...]] = {}
-    for a_check in checks:
-        for table, names in a_check.reads.items():
-            columns[table] = tuple(dict.fromkeys((*columns.get(table, ()), *names)))
+    for table, names in chain.from_iterable(one.reads.items() for one in checks):
+        columns[table] = tuple(dict.fromkeys((*columns.get(table, ()), *names)))
     return columns
 
 
