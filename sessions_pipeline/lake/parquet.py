@@ -4,8 +4,8 @@ The settings were measured with 1,100 sessions of 1.5 kB per day on two cores (p
 per file, level 3 takes 6.9 ms for the same file size. Dictionary-encoding the payloads would take another 10 %, and the
 writer would discard the dictionary in the end.
 
-Rows are written one row group at a time, with at most `BYTES_PER_GROUP` of text in each. An Arrow string array ends at
-2 GiB, and so never more than one group has to be concatenated here.
+Rows are written and read one row group at a time, with at most `BYTES_PER_GROUP` of text in each. So a large day need
+not be in memory uncompressed, and no Arrow string array comes near its limit of 2 GiB.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -148,16 +148,16 @@ def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:
         address = urlsplit(os.environ.get(name, ""))
         if name in os.environ and not (address.scheme in {"http", "https"} and address.hostname):
             raise LakeError(f"{name}: write an address such as https://minio.example.com:9000")
-    client: Any = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "60s", "timeout": timedelta(minutes=10)}
+    http: Any = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "60s", "timeout": timedelta(minutes=10)}
     if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        client["root_certificate"] = _certificates(bundle)
+        http["root_certificate"] = _certificates(bundle)
     backoff: Any = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
     credentials, endpoint = _profile() if os.environ.get("AWS_PROFILE") else (None, {})
     config: Any = {"disable_bulk_delete": True} | endpoint
     return obstore.store.S3Store(
         bucket,
         prefix=prefix or None,
-        client_options=client,
+        client_options=http,
         retry_config={"max_retries": retries, "backoff": backoff, "retry_timeout": timedelta(minutes=3)},
         credential_provider=credentials,
         config=config,

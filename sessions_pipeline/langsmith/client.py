@@ -17,7 +17,7 @@ from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, choose_ve
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
-from sessions_pipeline.langsmith.redaction import Path, parse_paths, redact
+from sessions_pipeline.langsmith.redaction import PropertyPath, parse_paths, redact
 from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle, acquire_for
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import Settings
@@ -48,7 +48,7 @@ class SessionsClient:
         transport: Transport,
         *,
         api_version: Endpoint | None = V1,
-        private: Sequence[Path] = (),
+        private: Sequence[PropertyPath] = (),
         clock: Callable[[], datetime] = now,
     ) -> None:
         """Properties at the paths in `private` are removed from every record as soon as it arrives."""

@@ -64,8 +64,8 @@ class Walk:
         placed = list(zip(map(_stable_identity, page.records), sort_keys(page.records, undated_key), strict=True))
         if self._pages:
             # Not for the first page: nothing can be missed before the list's beginning.
-            self.first_ids.update(name for name, _ in placed[:1])
-        self.seen.update((name, key) for name, key in placed if key is not None)
+            self.first_ids.update(id_ for id_, _ in placed[:1])
+        self.seen.update((id_, key) for id_, key in placed if key is not None)
         # A list of one or two sessions is believed: with any smaller page size, all its pages would be full.
         self._ends_with_break = not placed and self._latest_length == self.longest > (2 if self._pages == 1 else 0)
         self._latest_length = len(placed) or self._latest_length
@@ -90,22 +90,22 @@ class Walk:
     def page_breaks(self, low: int) -> set[str]:
         """First sessions of pages, and `""` if the next sort key at or below `low`, or the end, is at a page break."""
         below = max((key for key in self.seen.values() if key <= low), default=None)
-        begins = any(key == below for name, key in self.seen.items() if name in self.first_ids)
+        begins = any(key == below for id_, key in self.seen.items() if id_ in self.first_ids)
         is_break = self._ends_with_break if below is None else begins
         return (self.first_ids & self.seen.keys()) | ({""} if is_break else set())
 
     def forget(self, frontier: int) -> None:
         """Drop the sessions seen above a sort key."""
-        self.seen = {name: key for name, key in self.seen.items() if key <= frontier}
+        self.seen = {id_: key for id_, key in self.seen.items() if key <= frontier}
 
     def _makes_progress(self, placed: list[tuple[str, int | None]]) -> bool:
         """Whether the page leads further down, or has new sessions of the lowest start time so far."""
         progress = False
-        for name, key in placed:
+        for id_, key in placed:
             if key is not None and key < self.lowest:
-                self.lowest, self._at_lowest, progress = key, {name}, True
-            elif key in (None, self.lowest) and name not in self._at_lowest:
-                self._at_lowest.add(name)
+                self.lowest, self._at_lowest, progress = key, {id_}, True
+            elif key in (None, self.lowest) and id_ not in self._at_lowest:
+                self._at_lowest.add(id_)
                 progress = True
         return progress
 
@@ -218,9 +218,9 @@ class CursorReader:
         for number in range(2, len(self._walks) + 1):
             for group in combinations(self._walks, number):
                 low = max(walk.lowest for walk in group)
-                seen = [{name for name, key in walk.seen.items() if key > low} for walk in group]
+                seen = [{id_ for id_, key in walk.seen.items() if key > low} for walk in group]
                 common_breaks = set.intersection(*(walk.page_breaks(low) for walk in group))
-                if not common_breaks and all(names == seen[0] for names in seen):
+                if not common_breaks and all(ids == seen[0] for ids in seen):
                     self._proven = low
                     self._advance()
                     return True
@@ -228,9 +228,9 @@ class CursorReader:
 
     def _read_lost(self) -> Generator[PageRequest, Page, None]:
         """Read by id the proven sessions that only witnesses saw. Those not returned have been deleted meanwhile."""
-        seen = {name: key for walk in self._walks for name, key in walk.seen.items() if key > self._reached}
+        seen = {id_: key for walk in self._walks for id_, key in walk.seen.items() if key > self._reached}
         dated = range(self.start_us, self._end_us)
-        wanted = {name for name, key in seen.items() if key in dated or key in (UNDATED_FIRST, UNDATED_LAST)}
+        wanted = {id_ for id_, key in seen.items() if key in dated or key in (UNDATED_FIRST, UNDATED_LAST)}
         ids = sorted(filter(is_uuid, wanted - self._main.seen.keys()))
         for batch in batches(ids):
             walk = Walk(self._main.request._replace(cursor=None, ids=batch), most_pages=self._most_pages)

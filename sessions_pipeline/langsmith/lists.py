@@ -197,7 +197,7 @@ def read_usage(
         values = {"id": tuple(map(UUID, ids)), "include_stats": True, "stats_start_time": at, "stats_select": MEASURES}
         found: dict[str, Record] = {}
         for _, page in list_pages(client, query.model_copy(update=values), workspace=workspace):
-            found |= {name: record for record in page.records if (name := identity(record)) in ids}
+            found |= {id_: record for record in page.records if (id_ := identity(record)) in ids}
             if len(found) == len(ids):
                 break
         return tuple(found.values())
@@ -220,7 +220,7 @@ def _check_stats_start_time(readings: UsageReadings, ended: Container[str]) -> N
     start. A single one may differ, as it may have had another run meanwhile.
     """
     after, since = ({identity(one): run_count(one) for one in reading} for reading in readings[:2])
-    are_equal = [since.get(name) == count for name, count in after.items() if name in ended and count]
+    are_equal = [since.get(id_) == count for id_, count in after.items() if id_ in ended and count]
     if are_equal and all(are_equal):
         raise RefusedError("The API ignores stats_start_time, so what was used on a day can't be measured")
 

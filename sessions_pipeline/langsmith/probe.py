@@ -57,9 +57,9 @@ def _newest_first(api: _Api) -> tuple[bool, str]:
 
 def _ties(api: _Api) -> tuple[bool, str]:
     starts = {identity(record): record.start_us for record in api.newest.records if record.start_us is not None}
-    tied = [name for name, start in starts.items() if list(starts.values()).count(start) > 1]
+    tied = [id_ for id_, start in starts.items() if list(starts.values()).count(start) > 1]
     seen = _require(bool(tied), f"{len(tied)} sessions")
-    return [name for record in api.page(include_stats=True).records if (name := identity(record)) in tied] == tied, seen
+    return [id_ for record in api.page(include_stats=True).records if (id_ := identity(record)) in tied] == tied, seen
 
 
 def _undated(api: _Api) -> tuple[bool, str]:

@@ -14,14 +14,14 @@ from sessions_pipeline.errors import SettingError
 from sessions_pipeline.validation.json_text import split_array, split_members
 from sessions_pipeline.validation.records import Record
 
-Path = tuple[str, ...]
+PropertyPath = tuple[str, ...]
 # Levels that are searched for a private property. Real data has fewer, and splitting deeply nested text is slow.
 MOST_DEPTH = 50
 # Without these a record could not be identified and put into a day.
 NEEDED = {"id", "tenant_id", "start_time"}
 
 
-def parse_paths(texts: Iterable[str]) -> tuple[Path, ...]:
+def parse_paths(texts: Iterable[str]) -> tuple[PropertyPath, ...]:
     """The paths in `SESSIONS_PIPELINE_REDACT`.
 
     Raises:
@@ -36,7 +36,7 @@ def parse_paths(texts: Iterable[str]) -> tuple[Path, ...]:
     return paths
 
 
-def redact(record: Record, paths: Sequence[Path]) -> Record:
+def redact(record: Record, paths: Sequence[PropertyPath]) -> Record:
     """The record without the properties that the paths name; the same object if it has none of them.
 
     If a property occurs twice in an object, both are removed.
@@ -49,7 +49,7 @@ def redact(record: Record, paths: Sequence[Path]) -> Record:
     return record if payload == record.payload else replace(record, payload=payload)
 
 
-def _redacted(payload: str, path: Path) -> str:
+def _redacted(payload: str, path: PropertyPath) -> str:
     try:
         return _without(payload, path)
     except (ValueError, RecursionError):
@@ -57,7 +57,7 @@ def _redacted(payload: str, path: Path) -> str:
         return json.dumps({"redacted": "the record could not be read"})
 
 
-def _without(text: str, path: Path, depth: int = 0) -> str:
+def _without(text: str, path: PropertyPath, depth: int = 0) -> str:
     if depth > MOST_DEPTH:
         raise ValueError("is nested too deeply")
     if text.startswith("["):

@@ -86,9 +86,9 @@ class _Sessions:
         for record in records:
             self.received += 1
             self._bytes += len(record.payload)
-            name = identity(record)
-            known = self._repeated if name in self._packed_ids else self._latest
-            known[name] = newest(known[name], record) if name in known else record
+            id_ = identity(record)
+            known = self._repeated if id_ in self._packed_ids else self._latest
+            known[id_] = newest(known[id_], record) if id_ in known else record
         if len(self._latest) >= 2 * PART or self._bytes > MOST_BYTES:
             # Pages overlap, so a record that is received again is usually among the latest.
             self._pack([*self._latest][:-PAGE])
@@ -106,7 +106,7 @@ class _Sessions:
     def _pack(self, ids: Sequence[str]) -> None:  # in batches, so that the texts of each are freed before the next
         for first in range(0, len(ids), PACKED_AT_ONCE):
             batch = ids[first : first + PACKED_AT_ONCE]
-            self._packed.add(records_table([self._latest.pop(name) for name in batch]))
+            self._packed.add(records_table([self._latest.pop(id_) for id_ in batch]))
         self._packed_ids.update(ids)
         self._bytes = 0
 
@@ -151,7 +151,7 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
     Raises:
         ApiError: an error of reading the days, raised after the days that were read before it.
     """
-    reader, lock, is_over = ThreadPoolExecutor(1, "read-ahead"), Lock(), False
+    thread, lock, is_over = ThreadPoolExecutor(1, "read-ahead"), Lock(), False
     waiting, sizes = deque[Future[FetchedDay | None]](), deque[int]()  # the size of a day still being read is missing
 
     def read() -> FetchedDay | None:
@@ -164,7 +164,7 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
     def read_on() -> None:
         # Called by the thread that makes room. A thread that waited for room would keep a failed program from ending.
         if not is_over and len(sizes) == len(waiting) and sum(sizes) < most_waiting:
-            waiting.append(reader.submit(read))
+            waiting.append(thread.submit(read))
 
     read_on()
     try:
@@ -177,7 +177,7 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
     finally:
         is_over = True
         # Not waited for: the thread may be waiting for a page that is no longer needed.
-        reader.shutdown(wait=False, cancel_futures=True)
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions

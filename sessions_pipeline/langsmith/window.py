@@ -119,15 +119,16 @@ class WindowReader:
 
     @property
     def _knows_page_length(self) -> bool:
-        """Whether a full page was seen: one of the requested length, or two equally long ones (one may be the list)."""
+        """Whether a full page was seen: as long as requested, or two equally long ones (one may be the whole list)."""
         return self._longest >= self._limit or self._longest_pages > 1
 
     def _next_page(self, piece: Piece, floor: int) -> tuple[int, tuple[PageRequest, ...]]:
         """Return the offset of the page after `piece`, and the requests after it that are worth having in flight.
 
         The offset is the overlap, or the multiple of the step just before it if that still leads forward. Pages in
-        flight begin at such multiples, so they stay useful when several sessions start at the same time. `in_flight`
-        requests besides the next one, so that a slow page leaves no worker idle, but no more than the window may need.
+        flight begin at such multiples, so they stay useful when several sessions start at the same time. There are
+        `in_flight` of them besides the next one, so that a slow page leaves no worker idle, but no more than the window
+        may need.
         """
         on_grid = piece.overlap // self._step * self._step
         offset = on_grid if on_grid > piece.offset else piece.overlap
@@ -170,7 +171,7 @@ class WindowReader:
             if len(moved) >= len(ids) or moved != ids[-len(moved) :]:
                 return False
         elif not piece.is_empty:
-            # Deletions may have moved up records that a lowered cap had cut off: one would then stand at `end - 1`.
+            # Deletions may have moved up records that a lowered cap had cut off, to `end - 1` or next to it.
             last = yield PageRequest(self._limit, include_stats=False, offset=end - 1)
             if not last.records or not set(last.identities) <= set(ids):
                 return False

@@ -45,10 +45,10 @@ DAILY_COST_BY_REFERENCE_DATASET = Table(
     order=("tenant_id", "reference_dataset_id"),
     group="costs",
 )
-MEASURES = tuple(column.name for column in _SUMS)
+SUM_NAMES = tuple(column.name for column in _SUMS)
 _COUNTED = ("session_count", "priced_session_count", "unpriced_session_count")
 _SUMMED = (*DAILY_COST_BY_REFERENCE_DATASET.order, "session_count", "total_cost")
-NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *MEASURES)
+NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *SUM_NAMES)
 """The columns of `sessions` that the sums are computed from."""
 
 
@@ -75,7 +75,7 @@ def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     is_zero_with_tokens = pc.and_kleene(pc.equal(rows.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
     flagged = rows.append_column("priced_session_count", rows.column("total_cost").is_valid())
     flagged = flagged.append_column("zero_cost_with_tokens_count", pc.fill_null(is_zero_with_tokens, fill_value=False))
-    summed = sums(flagged, keys, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
+    summed = sums(flagged, keys, (*SUM_NAMES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
     summed = summed.append_column("session_count", summed.column("rows"))
     return summed.append_column("unpriced_session_count", unpriced)

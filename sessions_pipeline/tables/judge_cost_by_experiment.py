@@ -3,7 +3,7 @@
 Rules:
 
 - Measured are the experiments that ran in the last two days, and those that were never measured and started in the
-  last 14 days. Earlier judges' traces may be deleted, which can't be told from never having spent anything.
+  last 14 days. Traces of earlier judges may be deleted, which looks as if they had never spent anything.
 - If one night's limit is too low for all, experiments that were never measured come first, then those measured longest
   ago; among equals, the one that started first. So each gets its turn.
 - Experiments of one workspace that share a name can't be told apart: each would be given the costs of both. None of

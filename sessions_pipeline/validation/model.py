@@ -77,7 +77,9 @@ class TracerSession(BaseModel, extra="allow"):
     first_token_p99: Double | None = _optional("99th percentile of the time to the first token, seconds")
     error_rate: Double | None = _optional("Share of runs that failed, 0 to 1")
     streaming_rate: Double | None = _optional("Share of runs that streamed, 0 to 1")
-    total_cost: Cost | None = _optional("Total cost, at times more than prompt and completion; US dollars, exact")
+    total_cost: Cost | None = _optional(
+        "Total cost (can exceed prompt plus completion), US dollars, exact; null when unknown"
+    )
     prompt_cost: Cost | None = _optional("Cost of the prompts, US dollars, exact; null when unknown")
     completion_cost: Cost | None = _optional("Cost of the completions, US dollars, exact; null when unknown")
     extra: Object | None = _optional("Free-form properties, JSON text as sent")

@@ -118,13 +118,9 @@ def _unusual_record(payload: str) -> Record:
 
 
 def _text(members: dict[str, str], name: str) -> str | None:
-    text = members.get(name, "null")
-    if not text.startswith('"'):
-        return None
-    try:
-        return msgspec.json.decode(text, type=str)
-    except UNREADABLE:
-        return None
+    with suppress(*UNREADABLE):
+        return msgspec.json.decode(members.get(name, "null"), type=str)
+    return None
 
 
 def _starts(texts: Sequence[str | None]) -> list[int | None]:
@@ -137,9 +133,6 @@ def _starts(texts: Sequence[str | None]) -> list[int | None]:
 
 
 def _start_us(start_time: str | None) -> int | None:
-    if start_time is None:
-        return None
-    try:
-        return microseconds(parse_timestamp(start_time))
-    except ValueError:
-        return None
+    with suppress(ValueError):
+        return None if start_time is None else microseconds(parse_timestamp(start_time))
+    return None

@@ -36,7 +36,7 @@ class Rule:
 
     Attributes:
         expected: what a value must be, in the words of the reasons for rejection.
-        json_types: the JSON types that it may have.
+        json_types: the JSON types that it may have, in a text that contains their names (see `type_name`).
         type: of the column.
         read: turns a string, or the JSON text of another value, into the column's value. Raises a `ValueError` whose
             arguments are what is wrong; one about a part of the value begins with that part's name, as `.name: `.

@@ -170,6 +170,6 @@ def _address(text: Text) -> int:
 @lru_cache(maxsize=64)
 def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     """A decoder for the texts of properties of these names, faster than one into a dict; it refuses any other name."""
-    fields = {f"_{place}": name for place, name in enumerate(names)}
+    fields = {f"_{index}": name for index, name in enumerate(names)}
     types = [(field, msgspec.Raw, _ABSENT) for field in fields]
     return msgspec.json.Decoder(msgspec.defstruct("Record", types, rename=fields, forbid_unknown_fields=True, gc=False))

@@ -26,7 +26,7 @@ from sessions_pipeline.tables import (
     WEEKLY_COST_BY_REFERENCE_DATASET,
 )
 from sessions_pipeline.tables.aggregate import sums
-from sessions_pipeline.tables.daily_cost_by_reference_dataset import MEASURES
+from sessions_pipeline.tables.daily_cost_by_reference_dataset import SUM_NAMES
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, experiment, on_day, session, sessions_table
@@ -92,7 +92,7 @@ def test_a_day_without_sessions_has_no_rows_and_the_tables_schema() -> None:
 
 def test_an_unknown_cost_is_null_and_never_zero() -> None:
     (row,) = costs_of(experiment(1), experiment(2))
-    assert [row[name] for name in MEASURES] == [None] * len(MEASURES)
+    assert [row[name] for name in SUM_NAMES] == [None] * len(SUM_NAMES)
     assert (row["session_count"], row["priced_session_count"], row["unpriced_session_count"]) == (2, 0, 2)
 
 
@@ -165,7 +165,7 @@ def days_and_rows(cost: st.SearchStrategy[Any], count: st.SearchStrategy[Any]) -
         {
             "tenant_id": st.sampled_from([TENANT, OTHER_TENANT]),
             "reference_dataset_id": st.none() | st.integers(1, 3).map(dataset),
-            **{name: cost if name.endswith("_cost") else count for name in MEASURES},
+            **{name: cost if name.endswith("_cost") else count for name in SUM_NAMES},
         }
     )
     return st.lists(st.tuples(DAY, row), min_size=1, max_size=30)
@@ -176,7 +176,7 @@ def independently(groups: dict[Any, list[dict[str, Any]]]) -> dict[Any, dict[str
     result = {}
     for key, rows in groups.items():
         sums: dict[str, Any] = {}
-        for name in MEASURES:
+        for name in SUM_NAMES:
             known = [Fraction(row[name]) for row in rows if row[name] is not None]
             if sum(known) >= (10**20 if name.endswith("_cost") else 2**63):
                 return None
