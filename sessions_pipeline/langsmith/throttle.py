@@ -77,8 +77,8 @@ class Throttle:
             end = self._clock() + seconds
             if end < self._deadline:
                 self._deadline = end
-                self._deadline_name = f"The {seconds:g} seconds that this may take"
-                self._advice = "look again later"
+                self._deadline_name = f"The time limit of {seconds:g} seconds"
+                self._advice = "try again later"
 
     def close(self) -> None:
         """Give out no more slots; waiting and later calls of `slot` raise `ApiError`."""

@@ -149,7 +149,7 @@ class Transport:
                 raise httpx.DecodingError("")
         if response.is_success and len(body) > most:
             size, advice = most / 2**20, "lower SESSIONS_PIPELINE_PAGE_SIZE"
-            raise errors.RefusedError(f"{self._auth.host} gave more than {size:.0f} MB in one page; {advice}")
+            raise errors.RefusedError(f"{self._auth.host} sent more than {size:.0f} MB in one page; {advice}")
         return body
 
     def _connection_error(self, error: httpx.HTTPError, where: str) -> errors.ApiError:

@@ -46,7 +46,7 @@ def merge(
     base: str | None = None,
     version: str | None = None,
 ) -> Merged:
-    """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note who is missing.
+    """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note what is missing.
 
     If `base` and `version` differ, other runs have committed readings since this run's first request. Where those
     cover the same workspace, this run's reading is late: it gets a number before theirs, may add rows, but neither

@@ -296,7 +296,7 @@ def test_time_given_to_one_look_ends_it_before_the_run_is_over() -> None:
     clock = Clock()
     with scripted(answer(429, b"{}")) as server, client_for(server.url, clock=clock, minutes=120) as client:
         client.throttle.end_within(45)
-        with pytest.raises(errors.DeadlineExceededError, match="The 45 seconds that this may take would pass"):
+        with pytest.raises(errors.DeadlineExceededError, match="The time limit of 45 seconds would pass"):
             client.fetch(QUERY)
     assert clock.waits == []
     assert len(server.paths) == 1
