@@ -33,8 +33,8 @@ class Walk:
     """One pass down the list in pages of one size, each requested with the cursor of the page before.
 
     `request` is the one for the next page, `lowest` the lowest sort key reached. `seen` maps each session seen to its
-    sort key, without those that `forget` dropped. `first_ids` holds the first session of each page. `longest` is the
-    length of the longest page, as a server may return fewer sessions than requested.
+    sort key, without those that `forget` dropped. `first_ids` holds the first session of each page after the first.
+    `longest` is the length of the longest page, as a server may return fewer sessions than requested.
     """
 
     def __init__(self, request: PageRequest, *, most_pages: int = MOST_PAGES) -> None:
