@@ -6,6 +6,7 @@ It is done by whoever is free, a thread or a process, so what comes in and goes 
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from sessions_pipeline.errors import LakeConflictError, LakeError, SumOverflowEr
 from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
+from sessions_pipeline.lake.store import tries
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.history import History
@@ -74,12 +76,13 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         SumOverflowError: a sum does not fit its column; the text names table, sum and day. All others are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
-    try:
+    with suppress(LakeConflictError):
         return _process(lake, task, rules)
-    except LakeConflictError:
-        # Another run was quicker. The same again, as a reading that it overtook; in a folder nobody can come between.
-        with lake.lock(task.day):
-            return process_day(lake, task, rules)
+    # Another run was quicker. The same again, as a reading that it overtook; in a folder nobody can come between.
+    for one in tries():
+        with one, lake.lock(task.day):
+            return _process(lake, task, rules)
+    raise AssertionError
 
 
 def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:

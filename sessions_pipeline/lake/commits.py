@@ -3,23 +3,21 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeAlias
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import LakeConflictError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError, Stored
+from sessions_pipeline.lake.store import tries
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline.validation.rows import Rows
 
-# So often a derived file may be replaced by others while this one looks at it.
-_TRIES = 20
 # A day has seven derived files.
 _WRITERS = 8
 
@@ -36,9 +34,10 @@ def commit(
     `from_others`: all of it can be made from other tables, so one that can't be read counts as none.
 
     Raises:
+        LakeConflictError: others replace it again and again.
         LakeError: the file could not be read or written; the former one is intact.
     """
-    while True:
+    for one in tries():
         try:
             stored = lake.load(table, day)
             version = stored and stored.version
@@ -49,7 +48,7 @@ def commit(
         made = make(stored)
         if made is None:
             return
-        with suppress(LakeConflictError):
+        with one:
             lake.replace(table, day, *made, expected=version)
             return
 
@@ -91,8 +90,8 @@ def _writers(_process: int) -> ThreadPoolExecutor:
 
 
 def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
-    for left in reversed(range(_TRIES)):
-        with suppress(LakeConflictError) if left else nullcontext():
+    for one in tries():
+        with one:
             version, made_from = _made_from(lake, table, day)
             return lake.put(table, day, content, expected=version) if made_from <= commit else None
     raise AssertionError

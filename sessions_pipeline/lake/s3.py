@@ -11,10 +11,12 @@ What differs from a local folder:
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,8 +30,9 @@ from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
 # Parquet keeps what describes a file at its end; even our widest table needs less than half of this, in bytes.
 FOOTER = 64 * 1024
-# Waits between them double from 0.1 s on.
 RETRIES = 6
+# Seconds; each wait is twice the one before.
+FIRST_WAIT = 0.1
 
 _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 _CLOCK_CODE = "RequestTimeTooSkewed"
@@ -43,9 +46,10 @@ NO_BUCKET = "there is no such bucket; make it, or correct SESSIONS_PIPELINE_DATA
 class S3Store:
     """A `Store` under `s3://bucket/prefix`; the bucket must exist. `files` is the way to it, see `open_bucket`."""
 
-    def __init__(self, root: str, files: obstore.store.S3Store) -> None:
+    def __init__(self, root: str, files: obstore.store.S3Store, *, retries: int) -> None:
         self._root = root.rstrip("/")
         self._files = files
+        self._retries = retries
 
     def uri(self, key: str) -> str:
         """The object's `s3://` address."""
@@ -94,15 +98,26 @@ class S3Store:
         mode: Any = "overwrite" if expected == ANY else "create" if expected is None else {"e_tag": expected}
         content = memoryview(data).cast("B")
         with self._as_lake_error(key, writing=True):
-            try:
-                self._files.put(key, content, mode=mode, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
-                if not self._holds(key, content):
-                    raise conflict(self.uri(key)) from None
+            for tried in count():
+                try:
+                    self._files.put(key, content, mode=mode, use_multipart=False)
+                except (AlreadyExistsError, PreconditionError):
+                    if not self._holds(key, content):
+                        raise conflict(self.uri(key)) from None
+                except GenericError as error:
+                    # A put with a condition whose connection is reset is not sent again by the library.
+                    if tried == self._retries or not self._was_cut_off(str(error)):
+                        raise
+                    time.sleep(FIRST_WAIT * 2**tried)
+                    continue
+                return
 
     def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """Nothing: conditional puts keep writers apart."""
         return nullcontext()
+
+    def _was_cut_off(self, text: str) -> bool:
+        return "HTTP error" in text and f"after {self._retries} retries" not in text
 
     def _holds(self, key: str, content: memoryview) -> bool:
         try:
@@ -136,7 +151,7 @@ def open_bucket(root: str, *, retries: int = RETRIES) -> S3Store:
             " those there are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL"
         )
     bucket, prefix = address[1], (address[2] or "").strip("/")
-    return S3Store(f"s3://{bucket}/{prefix}", _connect(bucket, prefix, retries))
+    return S3Store(f"s3://{bucket}/{prefix}", _connect(bucket, prefix, retries), retries=retries)
 
 
 def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:
@@ -151,7 +166,7 @@ def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:
     client: Any = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "60s", "timeout": timedelta(minutes=10)}
     if bundle := os.environ.get("AWS_CA_BUNDLE"):
         client["root_certificate"] = _certificates(bundle)
-    backoff: Any = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
+    backoff: Any = {"init_backoff": timedelta(seconds=FIRST_WAIT), "max_backoff": timedelta(seconds=5), "base": 2}
     credentials, endpoint = _profile() if os.environ.get("AWS_PROFILE") else (None, {})
     config: Any = {"disable_bulk_delete": True} | endpoint
     return obstore.store.S3Store(
