@@ -14,7 +14,7 @@ from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError, Stored
 from sessions_pipeline.lake.store import tries
-from sessions_pipeline.tables import Table
+from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline.validation.rows import Rows
 
@@ -93,7 +93,10 @@ def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commi
     for one in tries():
         with one:
             version, made_from = _made_from(lake, table, day)
-            return lake.put(table, day, content, expected=version) if made_from <= commit else None
+            # Raw files may be put back from a backup: then what was made from later ones is of no commit there is.
+            if commit < made_from <= _made_from(lake, RAW_SESSIONS, day)[1]:
+                return None
+            return lake.put(table, day, content, expected=version)
     raise AssertionError
 
 

@@ -28,7 +28,8 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Prec
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
-# Parquet keeps what describes a file at its end; even our widest table needs less than half of this, in bytes.
+# Bytes. Parquet keeps what describes a file at its end: our widest table needs less than half of this, but raw sessions
+# more after some 150 readings of their day.
 FOOTER = 64 * 1024
 RETRIES = 6
 # Seconds; each wait is twice the one before.
@@ -66,7 +67,11 @@ class S3Store:
                 if whole or not any(sign in str(error) for sign in ("NotPartial", "InvalidRange")):
                     raise
                 got = self._files.get(key)
-            return Opened(pa.BufferReader(bytes(got.bytes())), str(got.meta["e_tag"]))
+            content = bytes(got.bytes())
+        # Parquet's last eight bytes begin with the length of what stands before them.
+        if not whole and len(content) < int.from_bytes(content[-8:-4], "little") + 8:
+            return self.open(key, whole=True)
+        return Opened(pa.BufferReader(content), str(got.meta["e_tag"]))
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """The objects' ETags, by one listing: of the partition of a single one, else from the first on."""

@@ -94,6 +94,14 @@ def test_a_day_is_one_put_under_its_final_key(lake: Lake, server: S3Server):
     assert [line.partition(" ")[0] for line in server.asked] == ["GET", "GET"]
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_what_describes_a_file_is_read_whole_however_long_it_is(lake: Lake, server: S3Server, size: int):
+    lake.replace(RAW_SESSIONS, DAY, raw("{}"), {"readings": "r" * size})
+    server.fail()
+    assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": "r" * size}
+    assert len(server.asked) == (1 if size == 10 else 2)
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 25_000_000])
 def test_files_of_any_size_come_back(lake: Lake, size: int):
     lake.write_file("reports/any", bytes(size))
