@@ -12,6 +12,7 @@ import click
 from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
+from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE, measuring_judges
 from sessions_pipeline.outputs.budget_file import Budget
@@ -47,7 +48,11 @@ class Line(NamedTuple):
 def print_summary(
     settings: Settings, made: Made, first: date, last: date, *, budgets: Sequence[Budget] = (), as_json: bool = False
 ) -> None:
-    """Print what the days came to, as a table or as JSON: of the assets of `made`, with the days that each wrote."""
+    """Print what the days came to, as a table or as JSON: of the assets of `made`, with the days that each wrote.
+
+    Raises:
+        LakeError: a day that was written is not there, or can't be read.
+    """
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
 
     def days_of(table: tables.Table) -> list[date]:
@@ -58,6 +63,9 @@ def print_summary(
         rows = [lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table)]
         return sum(rows) if table.name in made else None
 
+    if gone := {*made.get(tables.SESSIONS.name, ())}.difference(lake.days(tables.SESSIONS)):
+        what = f"{plural(len(gone), 'day')} that this run wrote, {min(gone)} among them"
+        raise LakeError(f"{settings.absolute_data_root}: lost {what}; see whether it was moved or unmounted, run again")
     days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)

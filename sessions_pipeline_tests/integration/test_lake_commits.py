@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
-from sessions_pipeline.lake.commits import commit
+from sessions_pipeline.lake import commits
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import MARKER, UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
@@ -123,13 +123,13 @@ def made_from(lake: Lake, day: Day = DAY) -> int:
     return int(found.metadata["commit"])
 
 
-@given(commits=st.lists(st.integers(0, 20), min_size=1, max_size=12))
+@given(numbers=st.lists(st.integers(0, 20), min_size=1, max_size=12))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, commits: list[int]):
+def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, numbers: list[int]):
     lake = Lake.open(str(tmp_path_factory.mktemp("lake")), query={})
     lake.replace(RAW_SESSIONS, DAY, raw(), {"commit": "20"})
     latest = -1
-    for commit in commits:
+    for commit in numbers:
         written = replace_derived(lake, REJECTED_SESSIONS, derived(commit), {"a": "b"}, commit=commit)
         assert (written is None) is (commit < latest)
         latest = max(latest, commit)
@@ -197,7 +197,7 @@ class Refusing(LocalStore):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda lake: commit(lake, RAW_SESSIONS, DAY, lambda _: (raw(), {})),
+        lambda lake: commits.commit(lake, RAW_SESSIONS, DAY, lambda _: (raw(), {})),
         lambda lake: lake.update_file("a", lambda _: b""),
         lambda lake: process_day(lake, DayTask(DAY, (fetched(day=DAY),)), RULES),
     ],
@@ -211,7 +211,7 @@ def test_a_store_that_refuses_every_put_ends_the_run_in_one_line(tmp_path: Path,
 COMMIT_MANY = """
 import sys
 from sessions_pipeline.errors import LakeConflictError
-from sessions_pipeline.lake.commits import commit
+from sessions_pipeline.lake import commits
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.lake_rows import DAY, raw
@@ -281,7 +281,7 @@ def test_of_two_that_saw_the_same_one_gets_the_conflict(data_root: DataRoot):
 
 HOLD = """
 import sys
-from sessions_pipeline.lake.commits import commit
+from sessions_pipeline.lake import commits
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline_tests.lake_rows import DAY
 with Lake.open(sys.argv[1], query={}).lock(DAY):
