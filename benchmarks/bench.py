@@ -1,13 +1,13 @@
-"""Our command line against other tools: interleaved rounds of whole processes, each in a new folder.
+"""Compares our command line with other tools: whole processes, each in a new folder, in interleaved rounds.
 
     python benchmarks/bench.py                      # small sizes, minutes
     python benchmarks/bench.py --full --write       # the sizes of docs/performance.md, hours
     python benchmarks/bench.py --full --only backfill --rounds 5
 
-Runs with any Python 3.11 or newer. It makes two environments: the peers' from `benchmarks/requirements.lock`, and the
-product's from `requirements.lock` and this checkout, installed as a user installs it. Prints a table for each scenario,
-keeps the trials in `benchmarks/results/`, and with `--write` puts the tables between the marks of
-`docs/performance.md`. Ends with status 1 when somebody failed, lost a session or summed a cost wrongly.
+Runs with Python 3.11 or newer. It creates two environments: one for the peers from `benchmarks/requirements.lock`, and
+one for the product from `requirements.lock` and this checkout, as a user would install it. It prints a table for each
+scenario, stores the trials in `benchmarks/results/`, and with `--write` puts the tables between the marks of
+`docs/performance.md`. The exit status is 1 if a contender failed, lost a session or computed a wrong sum.
 """
 
 import argparse
@@ -24,7 +24,7 @@ PEERS, PRODUCT = HERE / ".venv" / "peers", HERE / ".venv" / "product"
 
 
 def make_environments() -> None:
-    """The peers' environment when its lock has changed, the product's always: the checkout may have changed."""
+    """Create both environments, or update those whose lock has changed; always reinstall the checkout."""
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if uv is None:
         sys.exit("bench: no uv found; run `make setup` first")
@@ -46,15 +46,15 @@ def make_environments() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="the sizes and rounds of docs/performance.md")
-    parser.add_argument("--only", action="append", help="a scenario by name; may be repeated")
-    parser.add_argument("--without", action="append", default=[], help="a contender by name; may be repeated")
-    parser.add_argument("--rounds", type=int, help="instead of the scenario's own number")
+    parser.add_argument("--only", action="append", help="run only this scenario; repeatable")
+    parser.add_argument("--without", action="append", default=[], help="leave out this contender; repeatable")
+    parser.add_argument("--rounds", type=int, help="number of rounds; default: the scenario's own")
     parser.add_argument("--write", action="store_true", help="fill docs/performance.md from all results of this size")
     given = parser.parse_args()
     if Path(sys.prefix) != PEERS:
         make_environments()
         os.execv(PEERS / "bin" / "python", [str(PEERS / "bin" / "python"), __file__, *sys.argv[1:]])
-    import report  # noqa: PLC0415 - these need what has just been installed
+    import report  # noqa: PLC0415 - needs the packages just installed
     import scenarios  # noqa: PLC0415
     import trial  # noqa: PLC0415
 

@@ -1,8 +1,8 @@
-"""What Dagster takes of a run: eight daily tables, the events that the product tells, and nothing else.
+"""Measures Dagster's share of a run: records the product's events for eight daily tables, and does nothing else.
 
     python benchmarks/dagster_share.py stock|ours DAYS...
 
-Needs a DAGSTER_HOME without history; takes the `storage` lines out of its `dagster.yaml` for `stock`. Prints JSON.
+Needs a DAGSTER_HOME without history; for `stock`, it removes the `storage` lines from `dagster.yaml`. Prints JSON.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""Sessions like the API's, the same for the same arguments, written once and served many times.
+"""Generates sessions like the API's, the same for the same arguments; written once, served many times.
 
     python benchmarks/generate.py FOLDER --sessions 100000 --days 90
 
 Writes the records in ascending order of start time, each followed by a comma, so that any page is one slice:
-`full.bin` (with stats, about 1.46 kB each), `bare.bin` (without), `*.index` (where each record begins, 64-bit) and
-`manifest.json` (what a client must find: rows, exact costs).
+`full.bin` (with stats, about 1.46 kB each), `bare.bin` (without), `*.index` (64-bit offsets of the records) and
+`manifest.json` (the number of rows and the exact costs that a client must find).
 """
 
 import argparse
@@ -32,7 +32,7 @@ MODELS = ("gpt-4o-mini", "gpt-4.1", "claude-sonnet-4", "gemini-2.5-pro", "llama-
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is in a folder of records. Costs are those of experiments, in dollars, exact; days are UTC."""
+    """Describes a folder of records. `total_cost` is that of experiments, in dollars, exact; days are UTC."""
 
     sessions: int
     days: int
@@ -46,13 +46,13 @@ class Manifest:
 
 
 def digest(costs: dict[tuple[str, str], str]) -> str:
-    """One hash of the cost per day and dataset: equal only if every sum is equal to the last digit."""
+    """Hash of the cost per day and dataset: equal only if every sum is equal to the last digit."""
     lines = "".join(f"{day} {dataset} {cost}\n" for (day, dataset), cost in sorted(costs.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def dollars(nano: int) -> str:
-    """Billionths as a decimal text without trailing zeros."""
+    """Billionths of a dollar as decimal text in dollars, without trailing zeros."""
     whole, part = divmod(nano, NANO)
     return f"{whole}.{part:09d}".rstrip("0").rstrip(".")
 
@@ -145,7 +145,7 @@ BARE = (
 
 
 def write(folder: Path, sessions: int, days: int, seed: int = 7) -> Manifest:
-    """Write the records and what they hold; the manifest comes last, so a folder with one is whole."""
+    """Write the records and their manifest. The manifest is written last, so a folder that has one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     indexes = {"full": array("Q", [0]), "bare": array("Q", [0])}
     costs: dict[tuple[str, str], int] = defaultdict(int)
@@ -177,7 +177,7 @@ def write(folder: Path, sessions: int, days: int, seed: int = 7) -> Manifest:
 
 
 def ensure(root: Path, sessions: int, days: int) -> tuple[Path, Manifest]:
-    """The folder with these records, written now if it is not there yet or was left half done."""
+    """The folder with these records and its manifest; writes them if the folder is missing or incomplete."""
     folder = root / f"{sessions}-sessions-{days}-days"
     manifest = folder / "manifest.json"
     if manifest.exists():

@@ -1,10 +1,10 @@
-"""Runs one command and says what it took: wall and CPU seconds, and the peak memory of its whole process tree.
+"""Runs a command and measures wall seconds, CPU seconds and peak memory of its whole process tree.
 
     python -S benchmarks/measure.py RESULT.json COMMAND [ARGUMENT...]
 
-A small process of its own, with the standard library alone. CPU time is that of all processes,
-also of those that outlive the command: as their subreaper, this process inherits them and waits for them too. Memory is
-sampled twenty times a second: the sum of the tree's proportional set sizes, in which a shared page counts once.
+This is a small process that uses only the standard library. CPU time includes processes that outlive the command: as
+their subreaper, this process inherits them and waits for them. Memory is sampled twenty times a second, as the sum of
+the tree's proportional set sizes, in which a shared page counts once.
 """
 
 import ctypes
@@ -38,13 +38,13 @@ def tree(root: int) -> list[int]:
 
 
 def memory(processes: list[int]) -> int:
-    """Kilobytes that these processes hold now."""
-    held = 0
+    """Current proportional set size of these processes, in kilobytes."""
+    kilobytes = 0
     for process in processes:
         with suppress(OSError, IndexError):  # it has just ended
             rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-            held += int(rollup.partition("Pss:")[2].split(maxsplit=1)[0])
-    return held
+            kilobytes += int(rollup.partition("Pss:")[2].split(maxsplit=1)[0])
+    return kilobytes
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def main() -> None:
         "peak_megabytes": peak / 1024,
     }
     result.write_text(json.dumps(measured))
-    os._exit(0)  # the child was waited for here, which its Popen need not know
+    os._exit(0)  # not `sys.exit`: `waitpid` above has already reaped the child of the Popen
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of the results, printed or put between `<!-- NAME -->` and `<!-- /NAME -->` in docs/performance.md."""
+"""Formats results as tables, and puts them between `<!-- NAME -->` and `<!-- /NAME -->` in docs/performance.md."""
 
 import json
 import operator
@@ -16,7 +16,7 @@ Result = dict[str, Any]
 
 
 def table(result: Result) -> str:
-    """One scenario as Markdown."""
+    """A scenario's result as Markdown."""
     if "dagster" in result:
         return _dagster(result)
     parts = []
@@ -43,7 +43,7 @@ def table(result: Result) -> str:
 
 
 def medians(point: Result) -> dict[str, Result]:
-    """The median of every figure, by contender, of the trials that were right."""
+    """The median of every figure over the successful trials, by contender."""
     found: dict[str, Result] = {}
     for who in dict.fromkeys(trial["who"] for trial in point["trials"]):
         trials = [trial for trial in point["trials"] if trial["who"] == who and not trial["failed"]]
@@ -80,7 +80,7 @@ def _dagster(result: Result) -> str:
 
 
 def targets(results: dict[str, Result]) -> str:
-    """Each target beside what was measured."""
+    """A table of the targets and what was measured."""
     rows = []
     for what, asked, goal, measured, good in _targets(results):
         sign = "≥" if good is operator.ge else "≤"
@@ -140,17 +140,19 @@ def _at_most(
 
 
 def write(size: str) -> None:
-    """Fill the marks of the document.
+    """Write the tables into the document.
 
     Raises:
-        SystemExit: a mark would stay without a table.
+        SystemExit: there is no result for a table of the document.
     """
     names = [scenario.name for scenario in scenarios(full=size == "full")]
     files = {name: RESULTS / f"{size}-{name}.json" for name in names}
     results = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     machine = next(iter(results.values()))["machine"]
     blocks = {name: table(result) for name, result in results.items()} | {"targets": targets(results)}
-    blocks["machine"] = "Measured on " + ", ".join(f"{name} {value}" for name, value in machine.items()) + "."
+    day, processor, system = (machine.pop(name) for name in ("day", "processor", "system"))
+    versions = ", ".join(f"{name} {version}" for name, version in machine.items())
+    blocks["machine"] = f"Measured on {day}: {processor}, {system}, {versions}."
     text = DOCUMENT.read_text()
     marks = re.findall(r"<!-- (\w+) -->", text)
     if missing := [mark for mark in marks if mark not in blocks]:

@@ -1,4 +1,4 @@
-"""What is measured, and who runs: our command line, its peers and the floor."""
+"""The scenarios and their contenders: our command line, its peers and the floor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ EVERYONE = (OURS, "dlt, default", "dlt, tuned", "dlt, Arrow", "SDK + pandas", "f
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A setting. The days read end with the last one there is; `before`: an untimed run of so many days comes first."""
+    """Reads the last `read_days` of `days` (default: all), after an untimed run of `before` days, if set."""
 
     sessions: int
     days: int
@@ -40,7 +40,7 @@ class Scenario:
 
 
 def command(who: str, endpoint: str, folder: Path, read_days: int) -> tuple[list[str], dict[str, str]]:
-    """A whole process' command line, and its variables beside the few that everyone gets."""
+    """A contender's command line, and its environment variables besides those that all contenders get."""
     if who not in (OURS, IN_THE_UI):
         name, *arguments = SCRIPTS[who]
         return [str(PEERS / "bin" / "python"), str(HERE / "peers" / name), endpoint, str(folder), *arguments], {}

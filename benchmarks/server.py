@@ -1,12 +1,12 @@
-"""`GET /api/v1/sessions` from records serialised beforehand, in a process of its own.
+"""Serves `GET /api/v1/sessions` from records serialised in advance, in a process of its own.
 
     python benchmarks/server.py FOLDER [--latency SECONDS] [--port N]
 
-Honours `offset`, `limit`, `sort_by=start_time`, `sort_by_desc` and `include_stats`; refuses every other parameter with
-422, so that no client silently gets something else than it asked for. A page costs a slice of a memory-mapped file
-(ascending) or a join of 100 slices (descending): nothing is serialised while a client waits, and memory stays the
-same from 1,000 to 1,000,000 sessions. `GET /counters` says what was served, at which CPU cost, and starts the count
-afresh. The first line on standard output is the address.
+Supports `offset`, `limit`, `sort_by=start_time`, `sort_by_desc` and `include_stats`; refuses other parameters with 422,
+so that no client silently gets the wrong page. A page is a slice of a memory-mapped file (ascending) or a join of 100
+slices (descending): nothing is serialised while a client waits, and memory is the same for 1,000 and 1,000,000
+sessions. `GET /counters` returns what was served and the CPU time used, and resets the counters. The first line on
+standard output is the address.
 """
 
 import argparse
@@ -24,7 +24,7 @@ KNOWN = {"offset", "limit", "sort_by", "sort_by_desc", "include_stats"}
 
 
 class Records:
-    """The records of one file in ascending order of start time."""
+    """The records of one file, in ascending order of start time."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._index = array("Q", (folder / f"{name}.index").read_bytes())
@@ -47,7 +47,7 @@ class Records:
 
 @dataclass
 class Counters:
-    """What was served since the last look. `cpu_seconds` is the server's own."""
+    """Counts since the last `GET /counters`; `cpu_start` is the server's CPU time at that moment."""
 
     requests: int = 0
     records_with_stats: int = 0
@@ -63,7 +63,7 @@ class Counters:
 
 
 class Api:
-    """Answers one request at a time, as the parts of its body."""
+    """Answers requests with a status and the parts of the body."""
 
     def __init__(self, folder: Path) -> None:
         self._records = {True: Records(folder, "full"), False: Records(folder, "bare")}

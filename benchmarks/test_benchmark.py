@@ -1,4 +1,4 @@
-"""The benchmark's own promises, with the standard library and pytest alone: `pytest benchmarks`."""
+"""Tests of the benchmark itself, with only the standard library and pytest: `pytest benchmarks`."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Rounds of a scenario: a server, a folder that nothing has seen before, a whole process, and what it left."""
+"""Runs a scenario: for each trial a server, an empty folder and a whole process; then checks the output."""
 
 import json
 import os
@@ -25,7 +25,7 @@ Result = dict[str, Any]
 
 
 def run(scenario: Scenario, rounds: int, without: list[str]) -> tuple[Result, int]:
-    """All rounds, every contender of every point in turn, after one untimed round on little; and how many failed."""
+    """Run all rounds, contenders in turn, after an untimed warm-up; returns the result and how many trials failed."""
     result: Result = {
         "name": scenario.name,
         "title": scenario.title,
@@ -34,7 +34,7 @@ def run(scenario: Scenario, rounds: int, without: list[str]) -> tuple[Result, in
         "points": [{"label": point.label, "in": point_facts(point), "trials": []} for point in scenario.points],
     }
     if not scenario.points:
-        shares = (("stock", "1", "30"), ("ours", "1", "90", "365"))  # the stock storage would take minutes for more
+        shares = (("stock", "1", "30"), ("ours", "1", "90", "365"))  # with stock storage, more days would take minutes
         result["dagster"] = [json.loads(_share(*words)) for _ in range(rounds) for words in shares]
         return result, 0
     names = dict.fromkeys(who for point in scenario.points for who in point.who if who not in without)
@@ -48,7 +48,7 @@ def run(scenario: Scenario, rounds: int, without: list[str]) -> tuple[Result, in
                     continue
                 trial = _trial(point, who)
                 failed += trial["failed"] is not None
-                print(f"  {number + 1} {who:20} {point.label}: {_said(trial)}", file=sys.stderr)
+                print(f"  {number + 1} {who:20} {point.label}: {_line(trial)}", file=sys.stderr)
                 result["points"][place]["trials"].append(trial)
     return result, failed
 
@@ -58,7 +58,7 @@ def point_facts(point: Point) -> Result:
 
 
 def describe() -> dict[str, str]:
-    """The machine in words that anyone can compare with: no host name, no paths."""
+    """Describes the machine for comparison, without host name or paths."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
@@ -70,14 +70,14 @@ def describe() -> dict[str, str]:
     }
 
 
-def _said(trial: Result) -> str:
+def _line(trial: Result) -> str:
     if trial["failed"]:
         return f"FAILED: {trial['failed']}"
     return f"{trial['wall']:.2f} s, {trial['cpu']:.2f} s CPU, {trial['megabytes']:.0f} MB, {trial['requests']} requests"
 
 
 def _trial(point: Point, who: str) -> Result:
-    """One run; `failed` says what was wrong with it or what it left."""
+    """Run a contender once; `failed` says what was wrong with the run or its output, None if nothing."""
     records, manifest = ensure(RESULTS / "data", point.sessions, point.days)
     with _serving(records, point.latency) as endpoint, _folder() as folder:
         try:
@@ -89,7 +89,7 @@ def _trial(point: Point, who: str) -> Result:
             return {"who": who, "failed": str(error)}
         served = _counters(endpoint)
         if who == IN_THE_UI:
-            measured["wall_seconds"] = float(output)  # from the click on
+            measured["wall_seconds"] = float(output)  # from the click
         found = _lake(folder / "lake") if who in (OURS, IN_THE_UI) else _peers(folder, output)
     return {
         "who": who,
@@ -118,7 +118,7 @@ def _serving(records: Path, latency: float) -> Iterator[str]:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A home of its own for one contender, with a Dagster instance as we ship it."""
+    """A temporary home for one contender, with the `dagster.yaml` that we ship."""
     folder = Path(tempfile.mkdtemp(prefix="run-", dir=RESULTS))
     (folder / "dagster").mkdir()
     shutil.copy(HERE.parent / "sessions_pipeline" / "orchestration" / "dagster.yaml", folder / "dagster")
@@ -134,17 +134,21 @@ def _counters(endpoint: str) -> dict[str, float]:
 
 
 def _measured(who: str, endpoint: str, folder: Path, days: int) -> tuple[dict[str, float], str]:
-    """The figures of `measure.py` and standard output, with nothing of this machine's settings let in."""
+    """Run a contender without this machine's settings; returns the figures of `measure.py` and standard output.
+
+    Raises:
+        RuntimeError: it failed.
+    """
     words, variables = command(who, endpoint, folder, days)
     everyone = {"LANG": "C.UTF-8", "HOME": str(folder), "TMPDIR": str(folder), "DO_NOT_TRACK": "1"}
     result, errors = folder / "measured.json", folder / "errors"
-    with errors.open("w") as told:
+    with errors.open("w") as stderr:
         output = subprocess.run(
             [sys.executable, "-S", HERE / "measure.py", result, *words],
             cwd=folder,
             env={"PATH": os.environ["PATH"], **everyone, **variables},
             stdout=subprocess.PIPE,
-            stderr=told,
+            stderr=stderr,
             text=True,
             check=True,
         ).stdout
@@ -162,7 +166,7 @@ def _share(*arguments: str) -> str:
 
 
 def _lake(lake: Path) -> Result:
-    """What our run left: rows of `sessions`, sums of `daily_cost_by_reference_dataset`, and which tables there are."""
+    """Our output: number of sessions, sums of `daily_cost_by_reference_dataset`, and names of the tables."""
     [(rows,)] = duckdb.sql(f"SELECT count(*) FROM read_parquet('{lake}/sessions/*/*.parquet')").fetchall()
     daily = f"read_parquet('{lake}/daily_cost_by_reference_dataset/*/*.parquet', hive_partitioning = true)"
     sums = duckdb.sql(f"SELECT start_date, reference_dataset_id, total_cost FROM {daily}").fetchall()
@@ -170,7 +174,7 @@ def _lake(lake: Path) -> Result:
 
 
 def _peers(folder: Path, output: str) -> Result:
-    """A peer prints its rows as its last line, and leaves `daily_cost.parquet`."""
+    """A peer's output: the number of rows in its last line, and the sums in `daily_cost.parquet`."""
     sums = duckdb.sql(f"SELECT day, reference_dataset_id, total_cost FROM '{folder / 'daily_cost.parquet'}'").fetchall()
     return {"rows": json.loads(output.strip().splitlines()[-1])["rows"], "sums": sums, "tables": []}
 
@@ -180,5 +184,5 @@ def _wrong(found: Result, manifest: Manifest) -> str | None:
     if found["rows"] != manifest.sessions:
         return f"{found['rows']} rows instead of {manifest.sessions}"
     if digest({group: format(cost.normalize(), "f") for group, cost in costs.items()}) != manifest.daily_digest:
-        return "its sums are not those of the records"
+        return "its sums differ from those of the records"
     return None

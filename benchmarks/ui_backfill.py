@@ -1,9 +1,9 @@
-"""A backfill asked for as Dagster's UI asks for it, of the processes that `dagster dev` starts.
+"""Launches a backfill as Dagster's UI does, on processes that `dagster dev` starts.
 
     python benchmarks/ui_backfill.py FIRST LAST
 
 Runs in the product's environment with its settings and a DAGSTER_HOME. Prints the seconds from the request to the end
-of the backfill's last run; those that `dagster dev` takes to start are not among them.
+of the backfill's last run, without the time that `dagster dev` takes to start.
 """
 
 import json
@@ -74,7 +74,7 @@ def main() -> None:
                 with suppress(OSError):
                     ask(address, "{ version }")
                     break
-            time.sleep(5)  # the daemon starts beside the page, and nobody launches a backfill in its first seconds
+            time.sleep(5)  # the daemon may still be starting; users do not launch backfills in its first seconds
             print(backfill(address, [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]))
         finally:
             process.send_signal(signal.SIGINT)

@@ -25,7 +25,7 @@ Test = TypeVar("Test", bound=Callable[..., None])
 # By test and page: fenced blocks by their first line, or all of a language below a heading; inline code as it stands.
 RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "end_to_end/test_two_commands.py::test_the_readmes_two_commands_run_in_a_fresh_clone": {
-        "README.md": ("Two commands: console", "make demo"),
+        "README.md": ("Two commands: console", "make demo", "make test"),
         "CONTRIBUTING.md": ("make test",),
         "docs/reading.md": ("make demo",),
     },
@@ -164,7 +164,7 @@ NOT_RUN = {
 }
 # Inline code with a space or a bracket that is nothing to run: types, messages, parts of requests and formulas.
 NO_CODE = {
-    "docs/api-versions.md": ("GET /api/v1/sessions", "GET /api/v2/sessions", "can't be told", "n / 50"),
+    "docs/api-versions.md": ("GET /api/v1/sessions", "GET /api/v2/sessions", "not testable", "n / 50"),
     "docs/data-dictionary.md": ("total_cost: is negative (-0.0012)", "field: what is wrong"),
     "docs/faults.md": ("items: null", "kill -9"),
     "docs/reading.md": ("decimal(38, 18)",),

@@ -1,7 +1,7 @@
-"""Do the tests notice? Forty faults of one line each, put into copies of the code one after the other.
+"""Mutation test: puts one-line faults into a copy of the code, one at a time, and checks that tests fail.
 
-`.venv/bin/python tools/faults.py` tries all of them, `tools/faults.py 3 17` these; exit status 1 if one went unnoticed.
-Each runs, in a temporary copy of the tree, only the tests that should notice it. Not part of `make test`.
+`.venv/bin/python tools/faults.py` tries all faults, `tools/faults.py 3 17` those two; the exit status is 1 if the tests
+pass despite a fault. For each fault only the tests that should notice it are run. Not part of `make test`.
 """
 
 import os
@@ -19,7 +19,7 @@ UNIT, INTEGRATION = "sessions_pipeline_tests/unit/test_", "sessions_pipeline_tes
 
 
 class Fault(NamedTuple):
-    """A text that stands once in a file of the package, its replacement, and the tests: a file, and words for `-k`."""
+    """Text that occurs once in a module, its replacement, and the test file that should fail, with words for `-k`."""
 
     file: str
     text: str
@@ -36,7 +36,7 @@ FAULTS = (
         "(-numbers[row], row)",
         f"{UNIT}retention",
     ),
-    Fault("tables/retention", ">= kept", "> kept", f"{UNIT}retention", "retention"),
+    Fault("tables/retention", ">= retention", "> retention", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=400", "days=401", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
     Fault("langsmith/lists", "days=31", "days=30", f"{UNIT}days"),
@@ -136,8 +136,8 @@ FAULTS = (
     ),
     Fault(
         "lake/commits",
-        "if made_from <= commit else",
-        "if made_from <= commit + 1 else",
+        "if stored_commit <= commit else",
+        "if stored_commit <= commit + 1 else",
         f"{INTEGRATION}lake_commits",
         "earlier",
     ),
@@ -157,33 +157,33 @@ FAULTS = (
 
 
 def main() -> int:
-    """Try the faults that are named by their numbers, or all, and print a table; 1 if one went unnoticed."""
-    wanted = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
+    """Try the faults with the given numbers, or all, and print a table; returns 1 if one went unnoticed."""
+    chosen = [int(number) for number in sys.argv[1:]] or range(1, len(FAULTS) + 1)
     unnoticed = []
     with tempfile.TemporaryDirectory() as folder:
         for name in COPIED:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, Path(folder) / name)
-        for number in wanted:
+        for number in chosen:
             fault, began = FAULTS[number - 1], time.monotonic()
-            said = _try(fault, Path(folder))
-            unnoticed += [number] if said != "noticed" else []
+            outcome = _try(fault, Path(folder))
+            unnoticed += [number] if outcome != "noticed" else []
             took = time.monotonic() - began
-            print(f"{number:3}  {said:<9}  {took:4.0f} s  {fault.file:<40}  {fault.replacement[:60]!r}", flush=True)  # noqa: T201
-    print(f"{len(wanted) - len(unnoticed)} of {len(wanted)} noticed{f'; not: {unnoticed}' if unnoticed else ''}")  # noqa: T201
+            print(f"{number:3}  {outcome:<9}  {took:4.0f} s  {fault.file:<40}  {fault.replacement[:60]!r}", flush=True)  # noqa: T201
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} noticed{f'; not: {unnoticed}' if unnoticed else ''}")  # noqa: T201
     return 1 if unnoticed else 0
 
 
 def _try(fault: Fault, root: Path) -> str:
     file = root / "sessions_pipeline" / f"{fault.file}.py"
-    right = file.read_text()
-    if right.count(fault.text) != 1:
+    original = file.read_text()
+    if original.count(fault.text) != 1:
         return "moved"
-    file.write_text(right.replace(fault.text, fault.replacement))
+    file.write_text(original.replace(fault.text, fault.replacement))
     try:
-        chosen = ["-k", fault.words] if fault.words else []
+        options = ["-k", fault.words] if fault.words else []
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-qx", "-n0", "-p", "no:cacheprovider", f"{fault.tests}.py", *chosen],
+            [sys.executable, "-m", "pytest", "-qx", "-n0", "-p", "no:cacheprovider", f"{fault.tests}.py", *options],
             cwd=root,
             env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
@@ -194,7 +194,7 @@ def _try(fault: Fault, root: Path) -> str:
     except subprocess.TimeoutExpired:
         return "noticed"  # it would hang in `make test`, too
     finally:
-        file.write_text(right)
+        file.write_text(original)
     return {0: "UNNOTICED", 1: "noticed"}.get(done.returncode, "no tests")
 
 

@@ -1,6 +1,6 @@
-"""Install a hash-pinned lock with uv, telling it of the mirror, proxy and certificates that pip's configuration names.
+"""Installs a hash-pinned lock with uv, using the mirror, proxy and certificates from pip's configuration.
 
-uv reads neither pip.conf nor PIP_* variables, so behind a company's mirror pip would work and uv would not.
+uv reads neither pip.conf nor PIP_* variables, so it would fail behind a company's mirror where pip works.
 `python tools/install.py requirements.lock` installs into the environment of the Python that runs it.
 """
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-# What pip calls it, and what uv does; several values are separated by spaces in pip's configuration.
+# pip's option, uv's variable, and what separates several values in it (pip separates them by spaces; None: one value).
 SETTINGS = {
     "index-url": ("UV_DEFAULT_INDEX", None),
     "extra-index-url": ("UV_INDEX", " "),
@@ -21,35 +21,35 @@ SETTINGS = {
     "cert": ("SSL_CERT_FILE", None),
     "proxy": ("ALL_PROXY", None),
 }
-# Other names by which pip takes a file of certificates.
+# Variables in which pip also accepts a file of certificates.
 BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-# A later one counts more, as in pip.
+# Sections of pip's configuration; later ones take precedence, as in pip.
 SECTIONS = ("global", "install", ":env:")
 
 
 def main(lock: str) -> int:
-    """Install the lock, then the checkout itself."""
+    """Install the lock, then the checkout itself; returns uv's exit status."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"],
-        env={**os.environ, "PIP_USER": "0"},  # with `user = true`, pip would list the user's own file alone
+        env={**os.environ, "PIP_USER": "0"},  # with `user = true`, pip would list only the user's file
         check=True,
         capture_output=True,
         text=True,
     ).stdout
     environment = uv_environment(listed, os.environ)
     uv = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--python", sys.executable]
-    for what in (
+    for arguments in (
         ["--require-hashes", "-r", lock, "--compile-bytecode"],
         ["--no-deps", "--no-build-isolation", "-e", "."],
     ):
-        status = subprocess.run([*uv, *what], env=environment, check=False).returncode
+        status = subprocess.run([*uv, *arguments], env=environment, check=False).returncode
         if status:
             return status
     return 0
 
 
 def uv_environment(listed: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for uv: `listed` is what `pip config list` prints; variables that are set already stay."""
+    """The environment for uv. `listed` is the output of `pip config list`; variables that are already set are kept."""
     found: dict[str, str] = {}
     for section in SECTIONS:
         for line in listed.splitlines():
@@ -65,8 +65,8 @@ def uv_environment(listed: str, environment: Mapping[str, str]) -> dict[str, str
     bundle = next((environment[name] for name in BUNDLES if environment.get(name)), None)
     if bundle and "SSL_CERT_FILE" not in translated:
         translated["SSL_CERT_FILE"] = bundle
-    # Every file is pinned by its hash, so whichever index has it may give it. The system's certificates count too,
-    # as a proxy that re-signs TLS is known to the system alone.
+    # Every file is pinned by its hash, so it may come from any index. The certificates of the system are trusted, too:
+    # a proxy that re-signs TLS may be known only there.
     defaults = {"UV_INDEX_STRATEGY": "unsafe-best-match", "UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1"}
     return {**defaults, **translated, **environment}
 

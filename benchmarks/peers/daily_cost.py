@@ -1,4 +1,4 @@
-"""The last step of the dlt peers: one DuckDB query over what was loaded, exact because it sums decimals."""
+"""The last step of the dlt peers: one DuckDB query over the loaded data, exact because it sums decimals."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import duckdb
 
 
 def write_daily_cost(table: Path, folder: Path) -> int:
-    """Write `daily_cost.parquet` from the Parquet files of a table's folder; the number of sessions."""
+    """Write `daily_cost.parquet` from the Parquet files in a table's folder; returns the number of sessions."""
     connection = duckdb.connect()
     loaded = f"read_parquet('{table}/*.parquet', union_by_name = true)"
     connection.execute(f"""

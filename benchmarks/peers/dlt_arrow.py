@@ -1,9 +1,9 @@
-"""dlt by its shortest way: pages become Arrow tables in the resource, so dlt neither types nor unnests rows.
+"""dlt in its fastest form: the resource yields Arrow tables, so dlt neither types nor unnests rows.
 
     python benchmarks/peers/dlt_arrow.py ENDPOINT FOLDER
 
-The author of such a pipeline writes the conversion (here msgspec, with the schema spelled out) and leaves dlt the
-threads, the packaging, the schema and the loading. Eight pages in flight.
+The author of such a pipeline writes the conversion (here msgspec, with the schema spelled out); dlt does threads,
+packaging, schema and loading. Eight pages are in flight.
 """
 
 import json
@@ -52,7 +52,7 @@ Session = msgspec.defstruct(
 
 def table(records: list[Any]) -> pa.Table:
     def column(name: str, kind: pa.DataType, convert: Callable[[Any], Any] = lambda value: value) -> pa.Array:
-        # Told not to look for pandas' own nulls, pyarrow does not import pandas.
+        # With `from_pandas=False`, pyarrow does not import pandas.
         return pa.array([convert(getattr(record, name)) for record in records], kind, from_pandas=False)
 
     return pa.table(

@@ -1,8 +1,8 @@
-"""dlt as its documentation begins: the declarative REST API source, the filesystem destination, Parquet.
+"""dlt as its documentation first shows it: declarative REST API source, filesystem destination, Parquet.
 
     python benchmarks/peers/dlt_default.py ENDPOINT FOLDER
 
-No setting is touched but the file format, and telemetry, which is off so that nothing leaves the machine.
+All settings are defaults but the file format, and telemetry, which is off so that nothing leaves the machine.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""dlt as its performance guide tunes it, still with dlt's own normalisation and typing.
+"""dlt tuned by its performance guide, still with dlt's own normalisation and typing.
 
     python benchmarks/peers/dlt_tuned.py ENDPOINT FOLDER
 

@@ -1,4 +1,4 @@
-"""The floor: pages straight to disk over raw sockets, then one DuckDB query over them. Nothing is checked.
+"""The floor: writes pages to disk from raw sockets, then runs one DuckDB query over them. Validates nothing.
 
     python benchmarks/peers/floor.py ENDPOINT FOLDER
 
@@ -34,7 +34,7 @@ TYPES = {
 
 
 def body(connection: socket.socket, target: str) -> bytearray:
-    """One answer's body, by its Content-Length."""
+    """Request a target and read the body by its Content-Length."""
     connection.sendall(f"GET {target} HTTP/1.1\r\nHost: floor\r\n\r\n".encode())
     received = connection.recv(1 << 16)
     head, _, start = received.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The official client and pandas: `Client.list_projects(include_stats=True)` into one frame, then Parquet.
+"""The official client and pandas: reads `Client.list_projects(include_stats=True)` into one frame, writes Parquet.
 
     python benchmarks/peers/sdk_pandas.py ENDPOINT FOLDER
 

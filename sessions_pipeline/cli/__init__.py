@@ -30,7 +30,7 @@ def cli() -> None:
     \b
       sessions-pipeline doctor
       sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31
-    """  # noqa: D301 - \b is click's mark for lines that are not to be joined
+    """  # noqa: D301 - \b tells click not to rewrap the lines below
 
 
 for command in (materialize, list_sessions, report, budget, export, doctor, ui, demo, sandbox):
@@ -38,7 +38,7 @@ for command in (materialize, list_sessions, report, budget, export, doctor, ui, 
 
 
 def main() -> None:
-    """Run the command; failures are one line on standard error and exit status 1, wrong usage 2."""
+    """Run the command and exit. A failure prints one line on standard error; its status is 1, for wrong usage 2."""
     escape_what_cannot_be_encoded()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -53,8 +53,8 @@ def main() -> None:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f" (see `{context.command_path} --help`)" if context else ""
-        said = re.sub(r"\. \((.*\?)\)$", r". \1", error.format_message().rstrip("."))
-        _fail(f"{said}{hint}", error.exit_code)
+        message = re.sub(r"\. \((.*\?)\)$", r". \1", error.format_message().rstrip("."))
+        _fail(f"{message}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped")
     except BrokenPipeError:
@@ -65,26 +65,26 @@ def main() -> None:
         place = error.filename or ("the output" if frame.f_globals["__name__"].startswith(("click.", "rich.")) else "")
         _fail(": ".join(filter(None, (place, error.strerror or str(error)))))
     except MemoryError:
-        _fail("memory ran out; what was written stays, ask for fewer days or give it more")
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line
+        _fail("memory ran out; what was written stays; ask for fewer days, or provide more memory")
+    except Exception as error:  # noqa: BLE001 - users get one line, never a traceback
         _fail(_unexpected(error))
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:
     say(message)
-    # Ctrl-C amid code that is executed from a text, as libraries have it while they are loaded, makes Python end by the
-    # signal, although it was caught; unless another text is executed after it.
+    # If Ctrl-C interrupts `exec` or `eval`, which libraries call while they are loaded, Python ends with the signal's
+    # status although the exception was caught, unless another `exec` follows.
     exec("")  # noqa: S102
     sys.exit(status)
 
 
 def _unexpected(error: Exception) -> str:
-    """One line on what nobody foresaw, and where its traceback was put."""
+    """One line for an error without a message of its own; writes its traceback to a file and names it."""
     lines = without_secrets("".join(traceback.format_exception(error)))
-    said = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
+    summary = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
     try:
         with tempfile.NamedTemporaryFile(prefix="sessions-pipeline-", suffix=".txt", delete=False) as file:
             file.write(lines.encode(errors="backslashreplace"))
     except OSError:
-        return f"unexpected {said}"
-    return f"unexpected {said}; please report it with {file.name}"
+        return f"unexpected {summary}"
+    return f"unexpected {summary}; please report it with {file.name}"

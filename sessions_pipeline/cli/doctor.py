@@ -1,4 +1,4 @@
-"""`sessions-pipeline doctor`: a line for each thing that can be wrong, and what to do about it."""
+"""`sessions-pipeline doctor`: checks the setup, and says how to fix what is wrong."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,20 +15,20 @@ from sessions_pipeline.settings import Settings, without_secrets
 
 
 @click.command(epilog="Example: sessions-pipeline doctor")
-@click.option("--fresh", is_flag=True, help="Only whether the last refresh began within three hours, for cron.")
+@click.option("--fresh", is_flag=True, help="Only check that the last refresh began within three hours, for cron.")
 @click.option("--notify", is_flag=True, help="Only send a test to SESSIONS_PIPELINE_NOTIFY.")
-@click.option("--probe", "is_probe", is_flag=True, help="Only try what the API was assumed to do; prints no data.")
+@click.option("--probe", "is_probe", is_flag=True, help="Only test the assumptions about the API; prints no data.")
 def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
-    """Check what can be wrong, line by line.
+    """Check the setup, line by line.
 
-    Settings, key, reachability, clock, a request for one record, the data root and Dagster's storage.
+    Checks settings, key, network, clock, a request for one record, the data root and Dagster's storage.
     """
     settings = load_settings()
-    alone = [check for is_asked, check in ((fresh, _fresh), (notify, _notify), (is_probe, _probe)) if is_asked]
-    if alone:
-        click.echo("\n".join(check(settings) for check in alone))
+    chosen = [check for is_chosen, check in ((fresh, _fresh), (notify, _notify), (is_probe, _probe)) if is_chosen]
+    if chosen:
+        click.echo("\n".join(check(settings) for check in chosen))
         return
-    failed, advice, known = 0, "", ""
+    failed, advice, last_error = 0, "", ""
     for name, check in CHECKS.items():
         try:
             found, _, more = check(settings).partition("\n\n")
@@ -36,7 +36,7 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
         except SessionsPipelineError as error:
             failed += 1
             found, mark = " ".join(str(error).split()), "FAIL"
-            found, known = "for the same reason" if found == known else found, found
+            found, last_error = "for the same reason" if found == last_error else found, found
         for line in found.splitlines():
             echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}", indent=19)
     click.echo("\n" * bool(advice) + advice, nl=False)
@@ -55,7 +55,7 @@ def _fresh(settings: Settings) -> str:
     if last is None or now - last > FRESH_WITHIN:
         days = f"{settings.absolute_data_root}: today and the {plural(max(settings.lookback_days, 1), 'day')} before it"
         when = f"were last read at {last:%Y-%m-%d %H:%M} UTC, over three hours ago" if last else "were never read"
-        raise SessionsPipelineError(f"{days} {when}; see whether `dagster-daemon` runs, and its runs")
+        raise SessionsPipelineError(f"{days} {when}; check that `dagster-daemon` is running, and look at its runs")
     return f"ok    last refresh {last:%Y-%m-%d %H:%M} UTC"
 
 
@@ -71,12 +71,12 @@ def _notify(settings: Settings) -> str:
 
 
 def _probe(settings: Settings) -> str:
-    """A table in Markdown, 80 columns wide: neither names nor ids, costs or addresses."""
+    """A Markdown table, 80 columns wide, without names, ids, costs or addresses."""
     from sessions_pipeline.langsmith.client import SessionsClient
     from sessions_pipeline.langsmith.probe import probe
     from sessions_pipeline.langsmith.query import SessionsQuery
 
-    verdicts = {True: "holds", False: "does not hold", None: "can't be told"}
+    verdicts = {True: "holds", False: "does not hold", None: "not testable"}
     workspace = next(iter(settings.workspace_ids), None)
     with SessionsClient.from_settings(settings) as client:
         client.fetch(SessionsQuery(limit=1), workspace=workspace)
@@ -109,8 +109,8 @@ def _unknown_paths(redacted: Sequence[str]) -> str:
     from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
 
     known = {"*", *SESSIONS.schema.names, *REFERENCE_DATASETS.schema.names}
-    odd = ", ".join(path for path in redacted if path.removeprefix("$.").partition(".")[0] not in known)
-    return f"\n\nSESSIONS_PIPELINE_REDACT: {odd} begins with no property that is known; correct it\n" if odd else ""
+    unknown = ", ".join(path for path in redacted if path.removeprefix("$.").partition(".")[0] not in known)
+    return f"\n\nSESSIONS_PIPELINE_REDACT: {unknown} begins with no known property; correct it\n" if unknown else ""
 
 
 def _credentials(settings: Settings) -> str:
@@ -149,20 +149,20 @@ def _data_root(settings: Settings) -> str:
     lake = Lake.open(settings.data_root, query=settings.query)
     lake.check_writable()
     with suppress(OSError):
-        # What was made for that, and is empty; of a bucket nothing.
+        # Remove the empty folders that this check has created; in a bucket there are none.
         for folder in () if lake.is_there else (f"{settings.absolute_data_root}/_tmp", settings.absolute_data_root):
             Path(folder).rmdir()
     return f"{settings.absolute_data_root} can be written"
 
 
 def _dagster(settings: Settings) -> str:
-    """What is found; after an empty line, what is to be copied."""
+    """What was found, and after an empty line the lines to copy."""
     from sessions_pipeline.orchestration import instance_file, slow_storage
 
     if not (home := settings.dagster_home):
-        return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` makes .dagster here"
-    well = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
-    return f"{home}: {slow_storage(home) or well}"
+        return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` creates .dagster here"
+    state = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
+    return f"{home}: {slow_storage(home) or state}"
 
 
 CHECKS: Mapping[str, Callable[[Settings], str]] = {

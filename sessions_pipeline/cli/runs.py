@@ -1,4 +1,4 @@
-"""`materialize`: the assets of some days, as one Dagster run; `demo`: those of a made-up company."""
+"""`materialize` reads days in one Dagster run; `demo` does so with the data of a made-up company."""
 
 import shutil
 from contextlib import ExitStack
@@ -20,8 +20,8 @@ DEMO_ROOT = Path("data/demo")
 DEMO_BUDGETS = Path(__file__).with_name("demo_budgets.toml")
 
 
-def past(value: str) -> datetime:
-    """A time in ISO 8601; without an offset it is UTC."""
+def past_time(value: str) -> datetime:
+    """Parse a past time in ISO 8601; without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
@@ -36,30 +36,30 @@ def past(value: str) -> datetime:
 @click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
-    "--select", metavar="SELECTION", help="Tables, as a Dagster selection; without it, those of the hourly schedule."
+    "--select", metavar="SELECTION", help="Dagster asset selection; default: the tables of the hourly schedule."
 )
 @click.option(
     "--as-of",
-    type=past,
+    type=past_time,
     metavar="TIME",
-    help="Make tables again from the stored readings as they were known at this time, without the network.",
+    help="Rebuild tables as they were known at this time, from stored readings, without the network.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def materialize(first: date, last: date, select: str | None, as_of: datetime | None, *, as_json: bool) -> None:
-    """Read days, and make every table of them.
+    """Read days, and write all tables for them.
 
-    Fetches, validates and writes the sessions of these UTC days, and what is derived from them. Uses the Dagster
-    instance in DAGSTER_HOME, so that the UI shows the run; without one a temporary instance.
+    Fetches, validates and writes the sessions of these UTC days and the tables derived from them. Uses the Dagster
+    instance in DAGSTER_HOME, so that the UI shows the run; without it, a temporary instance.
     """
     settings = load_settings()
     _check_days(first, last, settings)
-    kept = settings.keep_readings_days
-    if as_of and kept and datetime.now(UTC) - as_of > timedelta(days=kept):
-        what = f"readings that were replaced over {plural(kept, 'day')} ago are forgotten"
-        say(f"--as-of {as_of:%Y-%m-%d}: {what}, so these tables may differ from those of that time", is_warning=True)
+    kept_days = settings.keep_readings_days
+    if as_of and kept_days and datetime.now(UTC) - as_of > timedelta(days=kept_days):
+        deleted = f"readings that were replaced over {plural(kept_days, 'day')} ago were deleted"
+        say(f"--as-of {as_of:%Y-%m-%d}: {deleted}, so these tables may differ from those of that time", is_warning=True)
     from sessions_pipeline.outputs.budget_file import load_budgets
 
-    # Once: a file that is changed meanwhile must not cost the summary.
+    # Before the run: if the file breaks meanwhile, the summary is still printed.
     budgets = load_budgets(settings)
     made = run_days(settings, first, last, select=select, as_of=as_of)
     from sessions_pipeline.cli.summary import print_summary
@@ -85,18 +85,18 @@ def _check_days(first: date, last: date, settings: Settings) -> None:
 def run_days(
     settings: Settings, first: date, last: date, *, select: str | None = None, **values: Any
 ) -> dict[str, list[date]]:
-    """Materialise the days, both included; the days that were written, by asset, all assets of the run among them.
+    """Materialize these days, both included; returns the days written, by asset, with every asset of the run.
 
-    `values` are more of the `Pipeline`'s, such as `as_of`.
+    `values` are further fields of `Pipeline`, such as `as_of`.
 
     Raises:
         SessionsPipelineError: what went wrong, in one line.
     """
     from sessions_pipeline.orchestration.workers import prepare, processes_for
 
-    # Before Arrow is loaded, and so that processes load what they need while Dagster is imported.
+    # First: it sets Arrow's memory pool, which Arrow reads when loaded, and worker processes can import meanwhile.
     prepare(processes_for((last - first).days + 1))
-    finished, warned = set[date](), list[str]()
+    finished, warnings = set[date](), list[str]()
     try:
         with ExitStack() as stack:
             with heavy_imports():
@@ -113,14 +113,14 @@ def run_days(
                 finished.add(day)
                 progress(day)
 
-            pipeline = replace(pipeline, on_day=on_day, on_warning=warned.append)
+            pipeline = replace(pipeline, on_day=on_day, on_warning=warnings.append)
             return days_made(execute(pipeline, first, last, instance=instance, select=select))
     except KeyboardInterrupt:
-        stay = "the days that were finished stay written" if finished else "no day was finished"
-        raise SessionsPipelineError(f"stopped; {stay}") from None
+        kept = "the days that were finished stay written" if finished else "no day was finished"
+        raise SessionsPipelineError(f"stopped; {kept}") from None
     finally:
-        # Once each, and not into the bar.
-        for warning in dict.fromkeys(warned):
+        # After the progress bar has ended, and each only once.
+        for warning in dict.fromkeys(warnings):
             say(warning, is_warning=True)
 
 
@@ -131,8 +131,8 @@ def run_days(
 def demo(days: int) -> None:
     """See daily costs of a made-up company.
 
-    Reads its last days from the embedded API, makes every table of them under data/demo, and shows what the last 30
-    cost. No account needed.
+    Reads its last days from an embedded API, writes all tables to data/demo, and shows what the last 30 days cost. No
+    account needed.
     """
     from sessions_pipeline.orchestration import storage_in
     from sessions_pipeline.sandbox import running_sandbox
@@ -144,11 +144,11 @@ def demo(days: int) -> None:
         variables = demo_variables(url, first)
         home = variables["DAGSTER_HOME"]
         Path(home).mkdir(parents=True, exist_ok=True)
-        off = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-        Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{off}", "utf-8")
+        quiet = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
+        Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{quiet}", "utf-8")
         shutil.copyfile(DEMO_BUDGETS, variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
-        # Judges of all days shown are asked for, as this API keeps its traces forever: a request each, of 5 ms.
+        # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
     from sessions_pipeline.cli.summary import print_summary
     from sessions_pipeline.outputs.budget_file import load_budgets
@@ -162,7 +162,7 @@ def demo(days: int) -> None:
 
 
 def demo_variables(url: str, first: date) -> dict[str, str]:
-    """Settings for the sandbox alone, and a Dagster instance of its own."""
+    """Variables that lead to the sandbox at `url`, the demo's data root and its own Dagster instance."""
     from sessions_pipeline.sandbox import KEY
 
     root = DEMO_ROOT.resolve()

@@ -1,4 +1,4 @@
-"""What runs until Ctrl-C: `ui`, the Dagster UI with its daemon, and `sandbox`, the API of a made-up company."""
+"""Commands that run until Ctrl-C: `ui`, the Dagster UI with its daemon; `sandbox`, the API of a made-up company."""
 
 import signal
 import socket
@@ -18,17 +18,17 @@ from sessions_pipeline.errors import NotReadError, SessionsPipelineError
 from sessions_pipeline.settings import DEMO, program_variables
 
 HOST = "127.0.0.1"
-# `dg dev`, which Dagster advises instead of `dagster dev`, is another package.
+# Dagster recommends `dg dev` instead of `dagster dev`, but that is another package.
 QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
 
 
 @click.command(epilog="Example: sessions-pipeline ui --demo")
-@click.option("--demo", "on_demo", is_flag=True, help="Show what `demo` has written, and serve its API.")
+@click.option("--demo", "on_demo", is_flag=True, help="Show the data of `demo`, and serve its API.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, metavar="PORT", help="Port of the UI.")
 def ui(*, on_demo: bool, port: int) -> int:
     """Open the Dagster UI, with its schedules and sensors.
 
-    On 127.0.0.1, until Ctrl-C. Dagster's own folder is DAGSTER_HOME; without that, .dagster is made here.
+    It runs on 127.0.0.1 until Ctrl-C. Dagster's folder is DAGSTER_HOME; without it, .dagster is created here.
     """
     if on_demo:
         return _show_demo(port)
@@ -52,12 +52,12 @@ def _show_demo(port: int) -> int:
         raise NotReadError(f"{DEMO_ROOT.resolve()}: nothing is here; run `{DEMO}` first")
     with running_sandbox() as url:
         variables = demo_variables(url, days[0])
-        # In a folder without an `.env`: what leads to another workspace must not get into these data.
+        # In a folder without `.env`, so that no settings lead to another workspace and mix its data into the demo's.
         return _run_dagster(port, Path(variables["DAGSTER_HOME"]), program_variables(variables, alone=True))
 
 
 def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
-    """Until it ends; its exit status, which is 0 when it was stopped."""
+    """Run `dagster dev` until it ends or is stopped; returns its exit status, 0 if it was stopped."""
     from sessions_pipeline.orchestration import SHIPPED
 
     with _free(port), socket.socket() as free:
@@ -66,9 +66,9 @@ def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
     click.echo(f"Dagster UI: http://{HOST}:{port}")
     loaded = SHIPPED.with_name("workspace.yaml")
     command = [sys.executable, "-W", QUIET, "-m", "dagster", "dev", "-w", str(loaded), "-h", HOST, "-p", str(port)]
-    # Ctrl-C on a terminal is heard by Dagster, too; the sandbox stays until that has ended.
+    # On a terminal, Dagster gets Ctrl-C, too; the sandbox keeps serving until Dagster has ended.
     signal.signal(signal.SIGINT, lambda *_: None)
-    with subprocess.Popen(command, cwd=folder, env=variables) as dagster:  # noqa: S603 - our own words
+    with subprocess.Popen(command, cwd=folder, env=variables) as dagster:  # noqa: S603 - the command is fixed
         signal.signal(signal.SIGTERM, lambda *_: dagster.terminate())
         return dagster.wait()
 
@@ -78,7 +78,7 @@ def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
 def sandbox(port: int) -> None:
     """Serve the API of a made-up company.
 
-    On 127.0.0.1, in the shape of the LangSmith API, until Ctrl-C.
+    It has the form of the LangSmith API, and runs on 127.0.0.1 until Ctrl-C.
     """
     from sessions_pipeline.sandbox import KEY, running_sandbox
 

@@ -1,4 +1,4 @@
-"""What is there: `list` in the API, and in the lake `report`, `budget` and `export`."""
+"""Commands that show data: `list` from the API; `report`, `budget` and `export` from the lake."""
 
 import json
 import sys
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = list[dict[str, str]]
 
-# Names are worth some patience, not the run's whole deadline.
+# `list` waits this long for dataset names, not for the run's whole deadline.
 NAMES_SECONDS = 10.0
-# Rows of a table, unless more are asked for.
+# Rows that `list` shows without --all or --limit.
 ROWS = 20
 DATASET = "reference_dataset_id"
 SHOWN = {"name": "Name", "start_time": "Start (UTC)", DATASET: "Dataset"}
 STATS = {"run_count": "Traces", "total_tokens": "Tokens", "total_cost": "Cost"}
-# What the API may leave out, or call null.
+# Cells of properties that the API may leave out or send as null.
 UNKNOWN = dict.fromkeys(("start_time", *STATS), "unknown")
 DROPPED = ("Tokens", "Traces", "Start (UTC)")
 MINUTES = len("2026-01-31T12:00")
@@ -50,11 +50,11 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     members = [one for kind in (field.annotation, *kinds) if get_origin(kind) is Literal for one in get_args(kind)]
     default = f"  [default: {str(field.default).lower()}]" if field.default else ""
     choices = f": {', '.join(members)}" if members else ""
-    said = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
+    text = f"{field.description}{choices}{'; repeatable' if is_repeatable else ''}.{default}"
     if kinds == [bool]:
-        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=said)
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=text)
     kind = click.Choice(members) if members else None
-    return click.Option([flag, name], type=kind, multiple=is_repeatable, metavar="VALUE", help=said, default=None)
+    return click.Option([flag, name], type=kind, multiple=is_repeatable, metavar="VALUE", help=text, default=None)
 
 
 @click.command(
@@ -65,11 +65,11 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 @click.option(
     "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", help="How to print."
 )
-@click.option("--all", "show_all", is_flag=True, help=f"Show all of a page, not only {ROWS}; --offset 100 is the next.")
+@click.option("--all", "show_all", is_flag=True, help=f"Show the whole page, not just {ROWS}; --offset 100: the next.")
 def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
-    """Show what the API says now.
+    """Show what the API returns now.
 
-    One page of sessions; those of version 2 of the API in the shape of version 1. Nothing is written.
+    Prints one page of sessions, in version 1's form whichever version of the API is read. Writes nothing.
     """
     query, settings = _query(values), load_settings()
     from sessions_pipeline.langsmith.client import SessionsClient
@@ -108,7 +108,7 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
 
 
 def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[str | None]) -> None:
-    """Put what the API calls the rows' datasets in their place; short ids where it lets this key read no datasets."""
+    """Replace the rows' dataset ids by names; by short ids where the API does not give a name to this key."""
     from sessions_pipeline.langsmith.lists import read_datasets
 
     client.throttle.end_within(NAMES_SECONDS)
@@ -125,7 +125,7 @@ def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[st
 
 
 def _cells(payload: str) -> dict[str, str]:
-    """A record's texts by property; what is no object, or can't be read, is all in `name`."""
+    """A record's texts by property; a payload that is not a JSON object is shown whole as its `name`."""
     try:
         record = json.loads(payload, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
@@ -138,7 +138,7 @@ def _cells(payload: str) -> dict[str, str]:
 
 
 def _number(name: str, text: str) -> str:
-    """A stat as people read it; what is none, or beyond all measure, as it was sent."""
+    """A stat formatted for reading; other properties, and numbers that can't be formatted, as they were sent."""
     try:
         return money(Decimal(text)) if name == "total_cost" else count(int(text)) if name in STATS else text
     except (ValueError, ArithmeticError):
@@ -146,13 +146,13 @@ def _number(name: str, text: str) -> str:
 
 
 @click.command(epilog="Example: sessions-pipeline report --output costs.html")
-@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; without it, the last 30 that were read.")
+@click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; default: the last 30 that were read.")
 @click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
-@click.option("--output", type=FILE, help="File to write; without it, reports/cost.html under the data root.")
+@click.option("--output", type=FILE, help="File to write; default: reports/cost.html under the data root.")
 def report(first: date | None, last: date | None, output: Path | None) -> None:
     """Write the HTML cost report.
 
-    One page that works offline: total, trend, datasets, projects, the most expensive experiments.
+    It is one page that works offline: total, trend, datasets, projects and the most expensive experiments.
     """
     settings = load_settings()
     from sessions_pipeline.lake.lake import Lake
@@ -174,11 +174,11 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
 
 @click.command(epilog="Example: sessions-pipeline budget --check || echo look")
 @click.option("--check", is_flag=True, help="Exit 3 if a budget is exceeded, 1 if that can't be known.")
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the budgets as JSON.")
 def budget(*, check: bool, as_json: bool) -> None:
     """Show how much of each budget is used.
 
-    The budgets are in the file that SESSIONS_PIPELINE_BUDGETS names; what is used is known from what was read.
+    The budgets are in the file that SESSIONS_PIPELINE_BUDGETS names. Only days that were read count.
     """
     settings = load_settings()
     from sessions_pipeline.cli.summary import print_budgets
@@ -205,7 +205,7 @@ FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output jan.pa
 
 @click.group(epilog=FOCUS)
 def export() -> None:
-    """Write the costs for other programs."""
+    """Write costs for other programs."""
 
 
 @export.command("focus", epilog=FOCUS)
@@ -215,7 +215,7 @@ def export() -> None:
 def export_focus(month: date, output: Path, *, partial: bool) -> None:
     """Write a month for finance tools.
 
-    Its experiments as a FOCUS 1.2 dataset: estimates, never to be added to a provider's own data.
+    Writes the month's experiments in FOCUS 1.2. They are estimates: never add them to a provider's own data.
     """
     if output.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--output {output}: end its name in .parquet or .csv")
@@ -226,10 +226,10 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     found = focus_costs(lake, month, datetime.now(UTC).date())
     if found.lacks and not partial:
-        raise NotReadError(f"{found.lacks}; or take what is there with --partial")
+        raise NotReadError(f"{found.lacks}; or write what is there with --partial")
     write_focus(found.rows, output)
     if found.lacks:
         say(found.lacks, is_warning=True)
     if found.unknown:
-        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, FOCUS needs one", is_warning=True)
+        say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, FOCUS requires one", is_warning=True)
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

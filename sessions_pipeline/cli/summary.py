@@ -1,4 +1,4 @@
-"""The closing summary of a run, read from the Parquet: what it made, and what each dataset cost."""
+"""The summary after a run, read from the Parquet files: what was written, and what each dataset cost."""
 
 import json
 from collections import Counter
@@ -23,11 +23,11 @@ from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.spending import Row, Totals, totals_by
 from sessions_pipeline.settings import Settings
 
-# Days are listed up to a week, weeks from then on: a terminal has some forty lines.
+# Up to so many days, costs are listed by day, else by week: a terminal has some forty lines.
 WEEK = 7
 # The days that a run wrote, by asset.
 Made = Mapping[str, Sequence[date]]
-# Lines go on behind their first word, of up to eight letters.
+# Columns by which wrapped lines are indented: a first word has up to eight letters.
 INDENT = 9
 IN_JSON = (
     *("first", "last", "used", "share", "forecast", "state", "is_known"),
@@ -36,7 +36,10 @@ IN_JSON = (
 
 
 class Line(NamedTuple):
-    """What a dataset cost in a workspace and a period, how many of its days were read, and whether more is to come."""
+    """The cost of a dataset in a workspace and a period.
+
+    `days` counts the period's days that were read. `is_part`: some of its days were not read, or were not over.
+    """
 
     period: date
     key: Key
@@ -48,7 +51,7 @@ class Line(NamedTuple):
 def print_summary(
     settings: Settings, made: Made, first: date, last: date, *, budgets: Sequence[Budget] = (), as_json: bool = False
 ) -> None:
-    """Print what the days came to, as a table or as JSON: of the assets of `made`, with the days that each wrote.
+    """Print the costs of these days as a table or as JSON, for the assets in `made` only.
 
     Raises:
         LakeError: a day that was written is not there, or can't be read.
@@ -59,7 +62,7 @@ def print_summary(
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
 
     def rows_of(table: tables.Table) -> int | None:
-        # Day by day, in a column that is small, so that memory does not grow with the days.
+        # Day by day and only a small column, so that memory does not grow with the days.
         rows = [lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table)]
         return sum(rows) if table.name in made else None
 
@@ -85,20 +88,20 @@ def print_summary(
     statuses = budget_statuses(lake, budgets, datetime.now(UTC))
     if as_json:
         both = {"lines": lines, "datasets": datasets}
-        in_full = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
-        _print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **in_full})
+        costs = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
+        _print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **costs})
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
-    for said in (*_closing(lake, sums, made), *_budget_lines(statuses)):
-        echo(said, indent=INDENT)
+    for text in (*_result_lines(lake, sums, made), *_budget_lines(statuses)):
+        echo(text, indent=INDENT)
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
 
 
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
-    """Print how budgets stand, and below the table what their sums do not hold."""
+    """Print the budgets as a table with notes below it, or as JSON."""
     if as_json:
         _print_json(statuses)
         return
@@ -129,7 +132,7 @@ def _print_json(value: Any) -> None:
 def _plain(value: BudgetStatus | Decimal | date) -> Any:
     if isinstance(value, BudgetStatus):
         return value.budget.model_dump(exclude_none=True) | {name: getattr(value, name) for name in IN_JSON}
-    # A quotient may have 80 digits.
+    # Not `str`: a quotient may have 80 digits.
     return f"{value:.18f}" if isinstance(value, Decimal) else value.isoformat()
 
 
@@ -140,20 +143,23 @@ def _lines(
     length: int = 1,
     order: Sequence[Line] = (),
 ) -> list[Line]:
-    """A line for each period of `length` days and dataset; datasets as in `order`, else the most expensive first."""
+    """One line for each period of `length` days and dataset, in the order of `order`, else the most expensive first.
 
-    def place(row: Row) -> tuple[date, Key]:
+    `periods` maps each day that was read to the first day of its period.
+    """
+
+    def group(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
-    days_read, places = Counter(periods.values()), {line.key: number for number, line in enumerate(order)}
+    days_read, ranks = Counter(periods.values()), {line.key: number for number, line in enumerate(order)}
     parts = {period for period, read in days_read.items() if read < length}
     parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
     lines = [
         Line(period, key, days_read[period], period in parts, totals)
-        for (period, key), totals in totals_by(rows, judged, place).items()
+        for (period, key), totals in totals_by(rows, judged, group).items()
         if totals.sessions
     ]
-    return sorted(lines, key=lambda line: (line.period, places.get(line.key, 0), -(line.totals.cost or 0), line.key))
+    return sorted(lines, key=lambda line: (line.period, ranks.get(line.key, 0), -(line.totals.cost or 0), line.key))
 
 
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
@@ -175,8 +181,8 @@ def _judges(totals: Totals) -> dict[str, Any]:
     return {"judge_cost": exact(totals.judge_cost) or None, **counts}
 
 
-def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
-    """The counts and the cost; of a table that this run did not make, nothing is known."""
+def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
+    """Lines with counts and costs; they leave out what tables say that this run did not write."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
     else:
@@ -192,12 +198,12 @@ def _closing(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
     cost = f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
     if not sums["judges_measured"]:
         yield f"{cost}; judge calls not counted"
-        # Two lines, so that it fits 80 columns.
+        # On two lines, to fit into 80 columns.
         command, _, options = measuring_judges(datetime.now(UTC).date()).partition(" --")
         yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
-    left = sums["judges_unknown"] + sums["judges_not_measured"]
-    of_others = f"; of {plural(left, 'experiment')} not counted" if left else ""
+    not_counted = sums["judges_unknown"] + sums["judges_not_measured"]
+    of_others = f"; of {plural(not_counted, 'experiment')} not counted" if not_counted else ""
     yield cost
     yield f"Judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
 

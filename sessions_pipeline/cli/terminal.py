@@ -1,4 +1,4 @@
-"""What all commands share: kinds of options, and what is written, safe for a terminal and whole for other programs."""
+"""Shared by all commands: types of options, and output that is safe for terminals and complete for other programs."""
 
 import gc
 import io
@@ -23,19 +23,24 @@ from sessions_pipeline.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Where the output is no terminal, such as a log, and COLUMNS does not say it.
+# Columns of output that is not a terminal, such as a log, if COLUMNS is not set.
 WIDTH = 120
+# Columns that are aligned right.
 NUMBERS = {"Experiments", "No cost", "Traces", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
 
 
 def check_order(first: date, last: date) -> None:
-    """Refuse days in the wrong order."""
+    """Refuse a first day after the last.
+
+    Raises:
+        UsageError: the days are in the wrong order.
+    """
     if first > last:
         raise UsageError(f"--from {first} is after --to {last}; swap them")
 
 
 def _day(form: str, expected: str) -> Callable[[str], date]:
-    """What reads a day or a month that is given as an option."""
+    """A parser for an option that is a day or a month; `form` makes its text an ISO date."""
 
     def read(text: str) -> date:
         try:
@@ -51,9 +56,9 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def escape_what_cannot_be_encoded() -> None:
-    """Make both outputs write an escape for a character that their encoding lacks, where Python would fail.
+    """Escape characters that the encoding of standard output or error lacks; Python would raise an error.
 
-    An output that was closed before the start, which is None, swallows what is written.
+    An output that was already closed, which is None, discards what is written.
     """
     sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
@@ -63,9 +68,9 @@ def escape_what_cannot_be_encoded() -> None:
 
 
 def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
-    """Print a line, on a terminal broken between words; what follows on is indented.
+    """Print a line. On a terminal it is wrapped between words, and all but its first line are indented.
 
-    Lines of a command, of which each but the last ends with a backslash, stay as they are, so that it can be copied.
+    Commands that go on after a backslash are not wrapped, so that they can be copied.
     """
     if "\\\n" not in line and (sys.stderr if err else sys.stdout).isatty():
         width, margin = shutil.get_terminal_size().columns, " " * indent
@@ -74,13 +79,13 @@ def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
 
 
 def say(message: str, *, is_warning: bool = False) -> None:
-    """One line on standard error; a warning is called so."""
+    """Print one line on standard error; a warning begins with `warning:`."""
     kind = "warning: " if is_warning else ""
     echo(f"sessions-pipeline: {kind}{visible(' '.join(message.split()))}", indent=2, err=True)
 
 
 def load_settings() -> Settings:
-    """The settings; warnings about them are said.
+    """Load the settings, and print warnings about them.
 
     Raises:
         SettingError: a variable is wrong.
@@ -99,20 +104,20 @@ def print_table(
     drop: Sequence[str] = (),
     width: int | None = None,
 ) -> None:
-    """Print rows; counts and money to the right, by their points. `width`: the terminal's own without it.
+    """Print rows; numbers are aligned at their decimal points. `width` in columns; default: the terminal's.
 
-    Where a terminal is too narrow, the columns of `drop` are left out, the first one first; a cell is never broken over
-    lines, and cut only if nothing else helps, in the widest column alone.
+    If the table is too wide, columns of `drop` are left out, in that order. Cells are never wrapped. If the table is
+    still too wide, cells of the widest column are cut.
     """
     from rich.cells import cell_len
     from rich.console import Console
 
     console = Console(width=width or shutil.get_terminal_size((WIDTH, 0)).columns)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
-    shown = [_to_the_right(column) if column[0] in NUMBERS else column for column in shown]
+    shown = [_aligned_right(column) if column[0] in NUMBERS else column for column in shown]
     for name in (None, *drop):
         shown = [column for column in shown if column[0].strip() != name]
-        # By the widest cells alone: to measure all takes half as long as to print them.
+        # Only the widest cell of each column: measuring all of them takes half as long as printing them.
         widest = _table([[max(column, key=cell_len)] * 2 for column in shown])
         if console.measure(widest, options=console.options.update(max_width=10_000)).maximum <= console.width:
             break
@@ -122,7 +127,7 @@ def print_table(
 
 
 def _table(columns: Sequence[Sequence[str]]) -> "Table":
-    """Of columns, each of which begins with its header and its footer."""
+    """A table of these columns, each of which begins with its header and its footer."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -131,15 +136,15 @@ def _table(columns: Sequence[Sequence[str]]) -> "Table":
     widths = [max(cell.cell_len for cell in column) for column in texts]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for (header, footer, *_), width in zip(texts, widths, strict=True):
-        # A column that may wrap is the one that is made narrower; its texts are cut instead.
+        # rich narrows only columns that may wrap; texts that are `no_wrap` are cut instead.
         table.add_column(header, footer, no_wrap=width < max(widths))
     for row in zip(*(column[2:] for column in texts), strict=True):
         table.add_row(*row)
     return table
 
 
-def _to_the_right(cells: Sequence[str]) -> list[str]:
-    """Cells of one width, with the points of numbers one below the other."""
+def _aligned_right(cells: Sequence[str]) -> list[str]:
+    """Cells padded to one width, with decimal points below each other."""
     places = max(len(cell.partition(".")[2]) for cell in cells)
     padded = [cell.ljust(cell.find(".") + 1 + places) if "." in cell else cell for cell in cells]
     width = max(map(len, padded))
@@ -148,18 +153,18 @@ def _to_the_right(cells: Sequence[str]) -> list[str]:
 
 @contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Import Dagster without looking for garbage among a million objects that stay: a sixth of its time.
+    """Import Dagster with garbage collection off, which saves a sixth of the time: its million objects stay anyway.
 
-    Ctrl-C and SIGTERM wait for its end: amid an import they can leave the module locked, so that a thread which reads
-    meanwhile, and comes to need it, never ends.
+    Ctrl-C and SIGTERM take effect after the import. Interrupting it can leave a module locked, so that a reading thread
+    that imports the same module would wait forever.
 
     Raises:
-        KeyboardInterrupt: one of them came.
+        KeyboardInterrupt: Ctrl-C or SIGTERM arrived meanwhile.
     """
     if sys.stderr.isatty():
         click.echo("Loading Dagster ...", err=True)
-    heard = list[int]()
-    before = {number: signal.signal(number, lambda *_: heard.append(1)) for number in (signal.SIGINT, signal.SIGTERM)}
+    received, signals = list[int](), (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: received.append(1)) for number in signals}
     gc.disable()
     try:
         yield
@@ -168,15 +173,15 @@ def heavy_imports() -> Iterator[None]:
         gc.enable()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if heard:
+    if received:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
-    """A bar on a terminal; yields what is told of each finished day.
+    """Show a progress bar if standard error is a terminal; yields a function to call with each finished day.
 
-    It draws on a copy of standard error, because Dagster redirects the descriptor itself while a step runs.
+    The bar is drawn on a copy of standard error, because Dagster redirects the descriptor itself while a step runs.
     """
     if not sys.stderr.isatty():
         yield lambda _day: None
@@ -184,22 +189,22 @@ def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("Days"), BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
+    columns = (TextColumn("Days"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
     with os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace") as terminal:
         console = Console(file=terminal, force_terminal=True, width=shutil.get_terminal_size().columns)
         options: dict[str, Any] = {"transient": True, "redirect_stdout": False, "redirect_stderr": False}
         bar = Progress(*columns, console=console, refresh_per_second=4, **options)
         with bar, Path(os.devnull).open("w") as silent:
-            # One more than the days, since what is made of all of them comes after the last.
-            task = bar.add_task("days", total=days + 1, said=f"0/{days} reading")
+            # One more than the days, because tables of all days are written after the last one.
+            task = bar.add_task("days", total=days + 1, text=f"0/{days} reading")
             numbers = itertools.count(1)
 
             def on_day(day: date) -> None:
                 number = next(numbers)
-                said = f"{number}/{days} {day if number < days else 'and what is made of them'}"
-                bar.update(task, completed=number, said=said, refresh=True)
+                text = f"{number}/{days} {day if number < days else 'weeks, months and checks'}"
+                bar.update(task, completed=number, text=text, refresh=True)
 
-            # Ctrl-C is heard by all that Dagster has started, too, which prints where it was interrupted.
+            # Dagster's child processes get Ctrl-C, too, and would print tracebacks.
             os.dup2(silent.fileno(), sys.stderr.fileno())
             try:
                 yield on_day

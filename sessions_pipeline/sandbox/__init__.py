@@ -1,4 +1,4 @@
-"""The embedded API: a made-up company behind a real HTTP server on loopback, in a thread."""
+"""The embedded API: a real HTTP server on loopback, in a thread, that serves the data of a made-up company."""
 
 import contextlib
 import socket
@@ -22,12 +22,12 @@ from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
 
 HOST = "127.0.0.1"
-# Not a secret: it opens nothing but this made-up data.
+# Not a secret: it gives access to made-up data only.
 KEY = "sandbox-key"
 
 
 class Api:
-    """What is served, and to whom; `data` is a `CompanyData`, or has its two pages."""
+    """The endpoints and the workspaces they serve. `data` is a `CompanyData`, or has its `page` and `datasets_page`."""
 
     def __init__(self, data: Any, now: datetime) -> None:
         self.data = data
@@ -35,7 +35,7 @@ class Api:
         self.workspaces: Sequence[str] = (WORKSPACE, OTHER_WORKSPACE)
 
     def app(self) -> Any:
-        """The application to serve."""
+        """The ASGI application."""
         return Starlette(
             routes=[
                 *(Route(path, self._endpoint(answer)) for path, answer in self.answers().items()),
@@ -45,11 +45,11 @@ class Api:
         )
 
     def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
-        """What answers a request's parameters and workspace, by path."""
+        """The functions that answer a request's parameters and workspace, by path."""
         return {"/api/v1/sessions": self.sessions, "/api/v1/datasets": self.datasets}
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
-        """One page of sessions, and how many there are in all."""
+        """The JSON texts of one page of sessions, and the number of all that match."""
         page: tuple[list[str], int] = self.data.page(asked, workspace)
         return page
 
@@ -82,7 +82,7 @@ class Api:
 
 
 def running_sandbox(port: int = 0, seed: int = SEED) -> contextlib.AbstractContextManager[str]:
-    """A server of a company up to this moment until the block ends, which is given its address.
+    """Serve a company's data up to now until the block ends; yields the server's address.
 
     Raises:
         OSError: the port is taken.
@@ -93,9 +93,9 @@ def running_sandbox(port: int = 0, seed: int = SEED) -> contextlib.AbstractConte
 
 @contextlib.contextmanager
 def serving(app: Any, port: int = 0, *, tells_time: bool = True) -> Iterator[str]:
-    """An ASGI application in a thread, on a port that is free if it is 0; gives its address.
+    """Serve an ASGI application in a thread; yields its address. Port 0 takes a free one.
 
-    Its answers have a `Date`, unless it does not tell the time.
+    Answers have a `Date` header if `tells_time`.
     """
     with socket.create_server((HOST, port)) as listening:
         config = uvicorn.Config(

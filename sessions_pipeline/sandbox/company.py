@@ -1,8 +1,8 @@
 """A made-up company: its datasets, experiments and projects, the same for the same seed and day.
 
-Three teams evaluate eight datasets, nightly and on weekdays by hand; another workspace has two. A session's runs are
-drawn when they are first asked for, and all its numbers are sums over them. LLM judges run in the project `evaluators`,
-as the SDK traces them.
+Three teams evaluate eight datasets, every night, and on weekdays also by hand. Another workspace has two datasets. A
+session's runs are generated when they are first needed, and all its numbers are sums over them. LLM judges run in the
+project `evaluators`, as the SDK traces them.
 """
 
 import random
@@ -19,7 +19,7 @@ import msgspec
 DAYS = 60
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Billionths of a dollar per token, prompt and completion; None: a model without a price.
+# Price per prompt and completion token, in billionths of a dollar; None: a model without a price.
 PRICES: dict[str, tuple[int, int] | None] = {
     "gpt-5-mini": (150, 750),
     "gpt-5.2": (1_750, 14_000),
@@ -28,9 +28,9 @@ PRICES: dict[str, tuple[int, int] | None] = {
     "in-house-7b": None,
 }
 LABELS = ("prompt-tuning", "model-swap", "retrieval", "ablation", 'prompt "v2"', "terse\\strict")
-# The last one gets dearer: its prompts grow with each day of the quarter.
+# The last one gets more expensive: its prompts grow with each day of the quarter.
 BRANCHES = ("main", "fix-42", "prompt-cache", "long-context")
-# What the API has been seen to send, or is known to have sent, against its own schema.
+# Values that the API has been seen to send, or is known to have sent, against its own schema.
 BROKEN: tuple[dict[str, Any], ...] = (
     {"end_time": ""},
     {"total_cost": "-0.0012", "prompt_cost": "-0.0031"},
@@ -39,9 +39,9 @@ BROKEN: tuple[dict[str, Any], ...] = (
 )
 
 
-def identity(kind: str) -> str:
-    """The UUID of something that has a name here."""
-    return str(uuid5(NAMESPACE_URL, f"sandbox/{kind}"))
+def identity(name: str) -> str:
+    """A UUID that depends on the given text only."""
+    return str(uuid5(NAMESPACE_URL, f"sandbox/{name}"))
 
 
 WORKSPACE, OTHER_WORKSPACE = identity("workspace/main"), identity("workspace/research")
@@ -49,7 +49,7 @@ WORKSPACE, OTHER_WORKSPACE = identity("workspace/main"), identity("workspace/res
 
 @dataclass(eq=False)
 class Dataset:
-    """What experiments run on; `prefix` begins the names of its experiments."""
+    """A reference dataset. The names of its experiments begin with `prefix`."""
 
     name: str
     team: str
@@ -61,7 +61,7 @@ class Dataset:
 
 
 def datasets() -> list[Dataset]:
-    """Those of both workspaces; two share a name, and one was renamed after its experiments had got theirs."""
+    """The datasets of both workspaces. Two share a name; one was renamed after its experiments had got their names."""
     names = {
         "support": ("support-answers", "support-triage", "refund-policy"),
         "search": ("query-rewrite", "product-ranking", "catalogue-tags"),
@@ -75,7 +75,10 @@ def datasets() -> list[Dataset]:
 
 
 class Run(NamedTuple):
-    """One trace: its start (microseconds), use, cost (billionths of a dollar), how it went, and what it judged."""
+    """One trace. `start_us` is in microseconds since the epoch, costs in billionths of a dollar, times in seconds.
+
+    `experiment` is the name of the experiment that it judged, if any.
+    """
 
     start_us: int
     prompt_tokens: int
@@ -93,9 +96,9 @@ class Run(NamedTuple):
 class Session:
     """A session as the database would hold it.
 
-    An experiment has `run_count` runs in all between `start` and `end`, a project each day; none begins after `until`.
-    `length` multiplies its prompts, `broken` replaces fields of its JSON, `undated` leaves its start time out of it.
-    The project `evaluators` has, beside a few runs that were tried by hand, one for each run of those that it `judged`.
+    An experiment has `run_count` runs in all, between `start` and `end`; a project has as many each day. No run starts
+    after `until`. `length` multiplies the length of prompts, `broken` replaces fields of the JSON, `undated` leaves out
+    the start time. The project `evaluators` has one run for each run of the sessions that it `judged`, and a few more.
     """
 
     id: str
@@ -116,18 +119,18 @@ class Session:
 
     @property
     def cost_is_unknown(self) -> bool:
-        """Of models without a price, half the costs are unknown, and half are 0 although tokens were used."""
+        """Whether its cost is null: of models without a price, half the sessions have none, and half cost 0."""
         return PRICES[self.model] is None and self.seed % 2 == 0
 
     @cached_property
     def runs(self) -> list[Run]:
-        """Its runs in the order of their start."""
+        """Its runs, by start time."""
         last = microseconds(self.until)
         return [run for run in sorted(self._draw()) if run.start_us <= last]
 
     @cached_property
     def runs_by_experiment(self) -> dict[str | None, list[Run]]:
-        """The runs that judged an experiment, by its name."""
+        """The runs that judged an experiment, by the experiment's name; under None those that judged none."""
         found = defaultdict[str | None, list[Run]](list)
         for run in self.runs:
             found[run.experiment].append(run)
@@ -139,7 +142,7 @@ class Session:
             choose, span = random.Random(self.seed), microseconds(self.end) - first
             yield from (self._run(choose.random, first + int(choose.random() * span)) for _ in range(self.run_count))
             return
-        # A day's runs do not depend on when it is looked at.
+        # Seeded by day, so that a day's runs do not depend on `until`.
         for day in range(first // DAY_US + 1, microseconds(self.until) // DAY_US + 1):
             choose = random.Random(self.seed + day)
             for _ in range(self.run_count):
@@ -156,7 +159,7 @@ class Session:
 
 
 def _judge(experiment: Session) -> Iterator[Run]:
-    """An experiment's judge runs: by dataset, 25 to 58 % of what its experiments and they have cost together."""
+    """The runs that judged an experiment: by dataset, 25 to 58 % of the total cost of experiments and judges."""
     of_dataset = 0.1 + 1.3 * random.Random(f"judges/{experiment.dataset and experiment.dataset.id}").random()
     share = of_dataset * (0.75 + 0.5 * random.Random(experiment.seed + 2).random())
     per_prompt, per_completion = PRICES[experiment.model] or (150, 750)
@@ -168,7 +171,7 @@ def _judge(experiment: Session) -> Iterator[Run]:
 
 
 def dumps(value: Any) -> str:
-    """JSON as the API writes it; a `Decimal` is a number with its own digits."""
+    """Encode as the API does; a `Decimal` becomes a number with all its digits."""
     return _ENCODER.encode(value).decode()
 
 
@@ -176,12 +179,12 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def microseconds(time: datetime) -> int:
-    """Since the epoch, UTC."""
+    """Microseconds since the epoch."""
     return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def company(seed: int, now: datetime, known: list[Dataset]) -> list[Session]:
-    """Its sessions up to `now`, about 1,500 experiments of the main workspace in 60 days."""
+    """The company's sessions up to `now`; the main workspace has about 1,500 experiments in 60 days."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     experiments: list[Session] = []
     for back in range(DAYS - 1, -1, -1):
@@ -204,7 +207,7 @@ def _projects(seed: int, now: datetime, experiments: list[Session]) -> Iterator[
     names = ("checkout-assistant", "search-production", "support-production", "legal-copilot", "research-notebooks")
     for number, name in enumerate(names):
         tenant = WORKSPACE if number < 4 else OTHER_WORKSPACE  # noqa: PLR2004
-        # Opened before the quarter, so that they stay the same for months.
+        # Started before the quarter, so that projects keep their start times for months.
         start, luck = _quarter(now) - timedelta(days=62 + 7 * number), random.Random(f"{seed}/{name}").getrandbits(60)
         key, model = identity(f"{seed}/project/{name}"), list(PRICES)[luck % 4]
         yield Session(key, tenant, name, start, now, luck, 20 + luck % 30, model)
@@ -215,7 +218,7 @@ def _projects(seed: int, now: datetime, experiments: list[Session]) -> Iterator[
 
 
 def _experiments(choose: random.Random, dataset: Dataset, day: datetime, now: datetime) -> Iterator[Session]:
-    """One at night and, on weekdays, one to five by hand."""
+    """One experiment at night and, on weekdays, one to five by hand."""
     for number in range(1 if day.weekday() >= 5 else choose.randrange(2, 7)):  # noqa: PLR2004
         start = day + timedelta(hours=8 + 10 * choose.random() if number else 2, microseconds=choose.randrange(10**6))
         luck, branch = choose.getrandbits(60), choose.choice(BRANCHES) if number else "main"

@@ -1,4 +1,4 @@
-"""Sessions and datasets chosen, sorted and cut into a page: the query parameters, and what they choose."""
+"""Filters, sorts and pages sessions and datasets by the API's query parameters."""
 
 import re
 from bisect import bisect_left
@@ -58,9 +58,9 @@ Experiment = Annotated[
 
 
 class Query(BaseModel):
-    """What both lists can be asked for; `GET /api/v1/datasets` no more. The API ignores other parameters.
+    """The parameters of `GET /api/v1/datasets`, which the list of sessions has, too. Others are ignored, as in the API.
 
-    Those of `arrays` may be given several times.
+    Parameters in `arrays` may be given several times.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -74,7 +74,7 @@ class Query(BaseModel):
 
     @classmethod
     def read(cls, pairs: Pairs, now: datetime) -> Self:
-        """The request in typed form.
+        """Parse a request's parameters; `now` limits `stats_start_time`.
 
         Raises:
             pydantic.ValidationError: one or more are wrong.
@@ -86,7 +86,7 @@ class Query(BaseModel):
 
 
 class SessionsQuery(Query):
-    """Of `GET /api/v1/sessions`."""
+    """The parameters of `GET /api/v1/sessions`."""
 
     dataset_version: str | None = None
     metadata: Json[dict[str, Any]] | None = None
@@ -107,9 +107,9 @@ class SessionsQuery(Query):
 
 
 class CompanyData:
-    """A made-up company, whose data end at `now`. `sessions` and `datasets` may be changed between requests.
+    """A made-up company's data, which end at `now`. Tests may change `sessions` and `datasets` between requests.
 
-    As in the real API a few records break the schema, a few have no start time, and times have no `offset`.
+    As in the real API, a few records break the schema, a few have no start time, and times have no UTC `offset`.
     """
 
     def __init__(self, now: datetime, seed: int = SEED) -> None:
@@ -120,23 +120,23 @@ class CompanyData:
         self._records: dict[str, dict[str, Any]] = {}
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
-        """The JSON texts of one page of sessions, and how many there are in all."""
+        """The JSON texts of one page of sessions, and the number of all that match."""
         chosen = self.ordered(asked, workspace)
         return [self._text(one, asked) for one in chosen[asked.offset : asked.offset + asked.limit]], len(chosen)
 
     def datasets_page(self, asked: Query, workspace: str) -> tuple[list[str], int]:
-        """The same of datasets."""
+        """The JSON texts of one page of datasets, and the number of all that match."""
         chosen = [one for one in self.datasets if one.tenant_id == workspace and _is_asked(one, asked)]
         page = chosen[asked.offset : asked.offset + asked.limit]
         return [dumps(self._dataset_json(one)) for one in page], len(chosen)
 
     def forget(self, session: Session) -> None:
-        """Take a changed session's JSON anew."""
+        """Drop the cached JSON of a session that was changed."""
         self._records.pop(session.id, None)
 
     def ordered(self, asked: SessionsQuery, workspace: str) -> list[Session]:
-        """All sessions asked for, sorted as PostgreSQL does: the unknown last ascending and first descending."""
-        # Ids and names first, since the pipeline asks by them a thousand times in the demo.
+        """All sessions that match, sorted as PostgreSQL does: nulls last if ascending, first if descending."""
+        # Filter by id and name first: in the demo, the pipeline does so a thousand times.
         ids = set(asked.id or ())
         some = self.sessions if asked.id is None else [one for one in self.sessions if one.id in ids]
         some = some if asked.name is None else [one for one in some if one.name == asked.name]
@@ -147,7 +147,7 @@ class CompanyData:
         return [one for *_, one in ([*unknown, *known] if asked.sort_by_desc else [*known, *unknown])]
 
     def _record(self, session: Session) -> dict[str, Any]:
-        """With all stats, and sound."""
+        """The session's JSON with all stats, without its `broken` fields."""
         if session.id not in self._records:
             self._records[session.id] = as_json(session, self.offset, stats_of(session, session.runs, self.now))
         return self._records[session.id]
@@ -158,7 +158,7 @@ class CompanyData:
             record = record | dict.fromkeys(STATS)
         elif (asked.stats_start_time, asked.stats_filter, asked.stats_select) != (None, None, None):
             record = record | dict.fromkeys(STATS) | self._stats(session, asked)
-        # A stat that was not asked for is null, broken or not.
+        # A stat that was not asked for stays null, even if it is broken.
         broken = session.broken.items()
         return dumps(record | {name: value for name, value in broken if name not in STATS or record[name] is not None})
 
@@ -168,7 +168,7 @@ class CompanyData:
             runs = session.runs_by_experiment.get(asked.stats_filter, [])
         if asked.stats_start_time is not None:
             runs = runs[bisect_left(runs, microseconds(asked.stats_start_time), key=attrgetter("start_us")) :]
-        # Most sessions ran as a whole before or after that time.
+        # If no run was left out, as in most sessions, the cached stats are right.
         whole = self._record(session) if len(runs) == len(session.runs) else stats_of(session, runs, self.now)
         return {name: whole[name] for name in asked.stats_select or STATS if name in STATS}
 
@@ -180,7 +180,7 @@ class CompanyData:
             and (not wanted or _contains((self._record(session)["extra"] or {}).get("metadata"), wanted))
             and (asked.reference_free is None or asked.reference_free == (dataset is None))
             and (asked.reference_dataset is None or dataset in asked.reference_dataset)
-            and not asked.tag_value_id  # nothing here is tagged
+            and not asked.tag_value_id  # no session is tagged
             and (asked.filter is None or session.name == asked.filter)
         )
 

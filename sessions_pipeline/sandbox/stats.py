@@ -1,4 +1,4 @@
-"""A session's JSON: its numbers are sums over its runs."""
+"""Builds a session's JSON; its stats are computed from its runs."""
 
 import random
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ STATS = (
     *(*COUNTS, *COSTS, "latency_p50", "latency_p99", "first_token_p50", "first_token_p99"),
     *("error_rate", "streaming_rate", "feedback_stats", "session_feedback_stats", "run_facets"),
 )
-# How well a model answers.
+# A model's lowest average score for correctness.
 QUALITY = {"gpt-5-mini": 0.55, "gpt-5.2": 0.75, "claude-sonnet-5": 0.78, "claude-opus-5": 0.85, "in-house-7b": 0.45}
 
 
 def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, Any]:
-    """The `TracerSession` of the schema; `offset` is written after every time."""
+    """A `TracerSession` of the schema. `offset` is appended to every time."""
     latest = EPOCH + timedelta(microseconds=session.runs[-1].start_us) if session.runs else None
     is_over = session.end is not None and session.end <= session.until
     is_experiment = session.dataset is not None
@@ -43,7 +43,7 @@ def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, A
 
 
 def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, Any]:
-    """Counts, tokens, exact costs, latencies, rates and scores of some of a session's runs."""
+    """Counts, tokens, exact costs, latencies, rates and scores over some of a session's runs."""
     prompt, completion = sum(run.prompt_tokens for run in runs), sum(run.completion_tokens for run in runs)
     costs = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
     latencies, first_tokens = sorted(run.latency for run in runs), sorted(run.first_token for run in runs)
@@ -72,7 +72,7 @@ def time_text(time: datetime | None, offset: str) -> str | None:
 
 
 def _extra(session: Session, offset: str) -> dict[str, Any] | None:
-    """What the SDK's `evaluate` sends, and the lists that its documentation asks people to add."""
+    """The metadata that the SDK's `evaluate` sends, and the lists that its documentation recommends."""
     if session.dataset is None:
         return None
     choose, repository = random.Random(session.seed + 1), f"{session.dataset.team}-agents"
@@ -102,7 +102,7 @@ def _extra(session: Session, offset: str) -> dict[str, Any] | None:
 
 
 def _feedback(session: Session, now: datetime) -> dict[str, Any]:
-    """Scores on an experiment's runs; of a fifth they arrive a day late."""
+    """Scores of an experiment's runs. For a fifth of the experiments they arrive a day late."""
     choose, n = random.Random(session.seed + 3), len(session.runs)
     late = timedelta(days=1) if choose.random() < 0.2 else timedelta(minutes=40)  # noqa: PLR2004
     if session.dataset is None or n == 0 or session.start + late > now:

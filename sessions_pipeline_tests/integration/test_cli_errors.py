@@ -165,7 +165,7 @@ def test_the_doctor_warns_of_private_properties_that_no_record_has_and_of_no_oth
     result = run("doctor", SESSIONS_PIPELINE_REDACT=paths)
     assert result.status == 0
     assert "warn  settings" in result.out
-    assert "SESSIONS_PIPELINE_REDACT: ekstra.metadata begins with no property that is known; correct it" in result.out
+    assert "SESSIONS_PIPELINE_REDACT: ekstra.metadata begins with no known property; correct it" in result.out
     assert "warn  settings" not in run("doctor", SESSIONS_PIPELINE_REDACT="extra.metadata").out
 
 
@@ -644,7 +644,7 @@ def test_a_run_that_is_told_to_end_while_it_loads_says_that_it_stopped(sandbox: 
 def test_a_time_of_which_readings_are_forgotten_is_a_warning(run: Run, days_ago: int, is_told: bool) -> None:
     time = (datetime.now(UTC) - timedelta(days=days_ago)).date()
     result = run("materialize", *_days(), "--as-of", str(time), SESSIONS_PIPELINE_KEEP_READINGS_DAYS="5")
-    said = f"sessions-pipeline: warning: --as-of {time}: readings that were replaced over 5 days ago are forgotten"
+    said = f"sessions-pipeline: warning: --as-of {time}: readings that were replaced over 5 days ago were deleted"
     assert (said in result.err) == is_told
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 
-from sessions_pipeline.cli.runs import past, run_days
+from sessions_pipeline.cli.runs import past_time, run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table, progress_bar
 from sessions_pipeline.errors import LakeError
@@ -421,6 +421,6 @@ def test_what_is_started_beside_the_bar_prints_nothing_on_the_terminal(monkeypat
 
 
 def test_as_of_takes_iso_8601_with_an_offset() -> None:
-    command = click.Command("x", params=[click.Option(["--as-of"], type=past)])
+    command = click.Command("x", params=[click.Option(["--as-of"], type=past_time)])
     context = command.make_context("x", ["--as-of", "2026-01-31T12:00:00+01:00"])
     assert context.params["as_of"] == datetime(2026, 1, 31, 11, tzinfo=UTC)
