@@ -51,12 +51,9 @@ class Line(NamedTuple):
 def print_summary(
     settings: Settings, made: Made, first: date, last: date, *, budgets: Sequence[Budget] = (), as_json: bool = False
 ) -> None:
-    """Print the costs of these days as a table or as JSON, for the assets in `made` only.
-
-    Raises:
-        LakeError: a day that was written is not there, or can't be read.
-    """
+    """Print the costs of these days as a table or as JSON, for the assets in `made` only; `LakeError` if any is lost."""
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    _refuse_lost_days(lake, made.get(tables.SESSIONS.name, ()), settings.absolute_data_root)
 
     def days_of(table: tables.Table) -> list[date]:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
@@ -66,9 +63,6 @@ def print_summary(
         rows = [lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table)]
         return sum(rows) if table.name in made else None
 
-    if gone := {*made.get(tables.SESSIONS.name, ())}.difference(lake.days(tables.SESSIONS)):
-        what = f"{plural(len(gone), 'day')} that this run wrote, {min(gone)} among them"
-        raise LakeError(f"{settings.absolute_data_root}: lost {what}; see whether it was moved or unmounted, run again")
     days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
@@ -98,6 +92,12 @@ def print_summary(
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:
+    if lost := {*written}.difference(lake.days(tables.SESSIONS)):
+        days = f"{plural(len(lost), 'day')} that this run wrote, {min(lost)} among them"
+        raise LakeError(f"{root}: lost {days}; see whether it was moved or unmounted, and run this again")
 
 
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:

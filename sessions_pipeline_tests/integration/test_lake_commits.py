@@ -204,7 +204,7 @@ class Refusing(LocalStore):
 )
 def test_a_store_that_refuses_every_put_ends_the_run_in_one_line(tmp_path: Path, write: Callable[[Lake], object]):
     Lake.open(str(tmp_path), query={}).replace(RAW_SESSIONS, DAY, raw(), {"commit": "1", "readings": "[]"})
-    with pytest.raises(LakeConflictError, match=r"another run has written it since this one looked; run it again$"):
+    with pytest.raises(LakeConflictError, match=r"another run has changed it in the meantime; run this one again$"):
         write(Lake.open(Refusing(tmp_path), query={}))
 
 
