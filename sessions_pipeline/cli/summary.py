@@ -14,7 +14,7 @@ from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs import REPORT_FILE, measuring_judges
+from sessions_pipeline.outputs import REPORT_FILE, judges_command
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
@@ -51,7 +51,7 @@ class Line(NamedTuple):
 def print_summary(
     settings: Settings, made: Made, first: date, last: date, *, budgets: Sequence[Budget] = (), as_json: bool = False
 ) -> None:
-    """Print the costs of these days as a table or as JSON, for the assets in `made` only; `LakeError` if any is lost."""
+    """Print the costs of these days as a table or as JSON, of the assets in `made`; `LakeError` if a day is lost."""
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     _refuse_lost_days(lake, made.get(tables.SESSIONS.name, ()), settings.absolute_data_root)
 
@@ -199,7 +199,7 @@ def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[s
     if not sums["judges_measured"]:
         yield f"{cost}; judge calls not counted"
         # On two lines, to fit into 80 columns.
-        command, _, options = measuring_judges(datetime.now(UTC).date()).partition(" --")
+        command, _, options = judges_command(datetime.now(UTC).date()).partition(" --")
         yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
     not_counted = sums["judges_unknown"] + sums["judges_not_measured"]

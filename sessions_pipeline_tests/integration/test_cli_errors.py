@@ -356,7 +356,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         ),
         (
             (*_days(), "--select", "sessions,raw_sessions"),
-            "; write several, for example key:sessions or",
+            "; to select two, write key:sessions or",
         ),
         ((*_days(), "--select", "daily_cost_by_projects"), "; did you mean daily_cost_by_project?"),
         ((*_days(), "--select", "sesions+"), "; did you mean sessions?"),
@@ -482,7 +482,7 @@ def test_a_dagster_yaml_that_is_no_file_is_one_line_and_nobody_waits_for_it(
     home.mkdir()
     make(home / "dagster.yaml")
     result = run(*command, DAGSTER_HOME=str(home))
-    assert f"DAGSTER_HOME: {home / 'dagster.yaml'} is no file; move it away" in result.out + result.err
+    assert f"DAGSTER_HOME: {home / 'dagster.yaml'} is not a regular file; move it away" in result.out + result.err
     _complains(result, 1 if command == ("doctor",) else 2)
 
 
@@ -598,7 +598,9 @@ def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sa
     sandbox.faults.add(Fault("no_datasets", 403, times=None))
     result = run("materialize", *_days())
     assert (result.status, result.err.count("\n")) == (0, 1)
-    assert result.err.startswith("sessions-pipeline: warning: Datasets are called what they were known as before: ")
+    assert result.err.startswith(
+        "sessions-pipeline: warning: Dataset names could not be read, so the names known before are used: "
+    )
 
 
 def test_what_the_api_warns_of_is_said_once_also_where_the_run_fails(run: Run, sandbox: Sandbox) -> None:
@@ -650,7 +652,9 @@ def test_a_time_of_which_readings_are_forgotten_is_a_warning(run: Run, days_ago:
 
 def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
-    _complains(run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: no data are here; materialize days")
+    _complains(
+        run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: there is no data here; materialize days"
+    )
     assert not root.exists()
 
 
@@ -660,7 +664,7 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
     file.write_text("[[budget]]\nlimt = 4")
     result = run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root), SESSIONS_PIPELINE_BUDGETS=str(file))
     assert (result.status, Path(result.out.strip()).exists()) == (0, True)
-    assert "budget 1: limt is no key; write limit" in result.err
+    assert "budget 1: limt is not a key; write limit" in result.err
 
 
 @pytest.mark.parametrize(

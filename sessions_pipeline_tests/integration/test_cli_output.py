@@ -20,7 +20,7 @@ from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table, progress_bar
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs import measuring_judges
+from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
@@ -396,7 +396,7 @@ def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
     assert first.endswith(" \\")
     assert len(f"Judges   to count them: {first}") <= 80
     words = f"{first[:-1]}{second}".split()
-    assert words == measuring_judges(datetime.now(UTC).date()).split()
+    assert words == judges_command(datetime.now(UTC).date()).split()
     assert words[-1] == JUDGES
     given = {"tenant_id": TENANT, "reference_dataset_id": A, "read_at": NOON, "stats_as_of": NOON}
     costs = [{"id": str(number), "total_cost": cost, **given} for number, cost in enumerate(("0.25", "1.5", None))]

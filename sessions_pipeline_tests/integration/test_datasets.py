@@ -90,7 +90,7 @@ def test_a_list_whose_pages_are_all_the_same_is_an_error_at_once() -> None:
     with (
         scripted(answer(body=b'[{"id": "a", "name": "n"}]')) as server,
         client_for(server.url) as client,
-        pytest.raises(PagingError, match="again and again"),
+        pytest.raises(PagingError, match="twice in a row"),
     ):
         read_datasets(client, workspace=None)
     assert len(server.paths) == 2

@@ -22,8 +22,8 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_in
-from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_yaml
+from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, batch_events
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
 TABLES = ("raw", "sessions", "costs")
@@ -45,7 +45,7 @@ def definitions() -> dg.Definitions:
     )
     def daily_tables(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         for day in context.partition_keys[:-1]:  # the last day's are planned and never come
-            with together(context.instance):
+            with batch_events(context.instance):
                 for table in TABLES:
                     context.log_event(dg.AssetMaterialization(table, partition=day, metadata={"rows": 3}))
         context.log_event(dg.AssetObservation("sessions", partition=context.partition_keys[0]))
@@ -287,7 +287,7 @@ def test_what_is_told_together_is_stored_at_the_end_even_when_the_block_fails(ho
         assert isinstance(log, KeptEventLog)
 
         def tell() -> None:
-            with together(instance):
+            with batch_events(instance):
                 log.store_event(materialization(1))
                 log.store_event(materialization(2))
                 assert numbers(log) == []
@@ -433,7 +433,7 @@ def test_an_instance_that_is_named_its_folder_leaves_nothing_where_it_was_opened
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
-    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}telemetry: {{enabled: false}}\n")
+    (home / "dagster.yaml").write_text(f"{storage_yaml(str(home))}telemetry: {{enabled: false}}\n")
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(elsewhere)
     with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -1,5 +1,7 @@
 """`export focus`: a month of experiments by the rules of FOCUS 1.2, in Parquet and CSV, exact, as estimates."""
 
+import csv
+import io
 import shutil
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -9,6 +11,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from sessions_pipeline.cli import main
@@ -68,7 +71,9 @@ def test_the_rows_keep_the_rules_of_the_specification(root: Path, tmp_path: Path
         types = dict(zip(rows.columns, map(str, rows.types), strict=True))
         found = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
     assert types.keys() >= MANDATORY
-    assert {name for name in types if not name.startswith("x_") and not name[0].isupper()} == set()
+    ours = [name for name in types if name.startswith("x_")]
+    assert list(types)[-len(ours) :] == ours, "custom columns come after all others"
+    assert all(name[0].isupper() for name in types if name not in ours)
     for name in (*COSTS, "PricingQuantity", "ConsumedQuantity"):
         assert types[name].startswith("DECIMAL" if kind == "parquet" else "DOUBLE"), name
     for name in TIMES:
@@ -122,6 +127,31 @@ def test_unknown_tokens_are_one_experiment_and_no_name_is_null(tmp_path: Path) -
     assert text["x_DatasetName"].to_list() == [None, None]
     assert dataset(1) in text["ChargeDescription"][0]
     assert uuid(1) in text["ChargeDescription"][0]
+
+
+def test_csv_says_every_digit_without_an_exponent_texts_in_quotes_and_nothing_for_null(tmp_path: Path) -> None:
+    costs = ("0", "1e-18", "12345678901234567890.123456789012345678")
+    rows = [
+        experiment(number, name='a "b",\nc' if number else " ", total_cost=cost, total_tokens=3 * 10**18)
+        for number, cost in enumerate(costs)
+    ]
+    write_focus(focus_costs(lake_of(tmp_path, *rows), MARCH, LATER).rows, tmp_path / "out.csv")
+    text = (tmp_path / "out.csv").read_bytes().decode()
+    found = list(csv.DictReader(io.StringIO(text, newline="")))
+    plain = ["0.000000000000000000", "0.000000000000000001", costs[2]]
+    assert [[row[name] for name in COSTS] for row in found] == [[cost] * 4 for cost in plain]
+    assert [row["ResourceName"] for row in found] == ["", 'a "b",\nc', 'a "b",\nc']
+    assert {row["PricingQuantity"] for row in found} == {"3000000000000000000.0"}
+    assert {row["ChargePeriodStart"] for row in found} == {"2025-03-03T00:00:00Z"}
+    assert text.count(',"a ""b"",\nc",') == text.count(',"Usage",') - 1 == 2
+    assert text.count(",true\n") == len(found)
+    assert ',"",' not in text, "which is no null"
+
+
+def test_a_parquet_file_says_by_which_version_of_the_specification_it_was_made(root: Path, tmp_path: Path) -> None:
+    write_focus(focus_costs(Lake.open(str(root), query={}), MARCH, LATER).rows, tmp_path / "out.parquet")
+    said = pq.read_schema(tmp_path / "out.parquet").metadata
+    assert (said[b"FocusVersion"], said[b"DataGenerator"]) == (b"1.2", b"sessions-pipeline")
 
 
 @pytest.mark.parametrize(("today", "open_day"), [(LATER, None), (DAYS[5], DAYS[5])])

@@ -16,16 +16,20 @@ import dagster as dg
 import duckdb
 import pytest
 
+import sessions_pipeline
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.one_file import KEYS_OWN
+from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.budget_file import Budget
+from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import exact
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
+from sessions_pipeline.outputs.report import read_report_data
 from sessions_pipeline.outputs.spending import (
     JUDGES_FILE,
     JudgeReading,
@@ -43,6 +47,7 @@ from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline_tests.builders import table_of, uuid
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
+from sessions_pipeline_tests.integration.test_reading import lake_sql
 
 # Of two datasets, with some 6 experiments a day.
 SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}
@@ -384,8 +389,8 @@ def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(san
     read_days(pipeline)
     night, said = measured(pipeline)
     line = "no project is named judges, so no judges were traced to it"
-    assert said == [f"Judges are not measured (workspace: {KEYS_OWN}): {line}"]
-    assert night.problems == {KEYS_OWN: line}
+    assert said == [f"Judges are not measured (workspace: {OWN_WORKSPACE}): {line}"]
+    assert night.problems == {OWN_WORKSPACE: line}
     assert (night.readings, rows(lake_at(tmp_path))) == ({}, {})
 
 
@@ -441,7 +446,7 @@ def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: S
     assert (broken.passed, broken.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert broken.metadata["which"].value == OTHER_WORKSPACE
     assert broken.description is not None
-    assert "own costs hold" in broken.description
+    assert "own costs are right" in broken.description
 
 
 def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
@@ -505,6 +510,55 @@ def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp
     assert totals.judge_cost == sum(judges for _, _, judges, *_ in by_python() if judges is not None)
     by_dataset = totals_by(daily, judge_rows(lake, days), lambda row: row["reference_dataset_id"])
     assert sum(one.whole_cost or 0 for one in by_dataset.values()) == totals.whole_cost
+
+
+@pytest.mark.parametrize(("old", "new"), [(YESTERDAY, TODAY), (TODAY, YESTERDAY)])
+def test_an_experiment_whose_start_time_has_changed_has_its_judges_beside_its_own_cost_everywhere_alike(
+    old: date, new: date, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_days(pipeline_at(sandbox, tmp_path))
+    measured(pipeline_at(sandbox, tmp_path))
+    moved = min((one for one in recent(sandbox) if one.start.date() == old), key=lambda one: one.start)
+    judges = judge_project(sandbox)
+    former = dollars(judges.runs_by_experiment[moved.name])
+    judges.runs.append(judges.runs_by_experiment[moved.name][0])
+    judges.__dict__.pop("runs_by_experiment")
+    moved.start += new - old
+    for session in (moved, judges):
+        sandbox.api.data.forget(session)  # type: ignore[attr-defined]
+    pipeline = pipeline_at(sandbox, tmp_path, NOW + timedelta(hours=1))
+    read_days(pipeline)
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    lake, days, spent = lake_at(tmp_path), [YESTERDAY, TODAY], dollars(judges.runs_by_experiment[moved.name])
+    stored = lake.read_days(JUDGES, days).to_pylist()
+    assert {row["start_date"]: row["total_cost"] for row in stored if row["id"] == moved.id} == {
+        new: spent,
+        old: former,
+    }
+    assert reading.attributed_cost == sum(row["total_cost"] for row in stored) - former
+    # Its own cost, too, is on both days, each time with what it was by then.
+    statement = (
+        "SELECT start_date, id, own_cost, judge_cost, whole_cost FROM experiment_costs WHERE start_date NOT NULL"
+    )
+    with lake_sql(tmp_path) as connection:
+        by_sql = sorted(connection.execute(statement).fetchall())
+    names = ("start_date", "id", *COSTS_OF_AN_EXPERIMENT)
+    by_read = sessions_pipeline.read("experiment_summary", YESTERDAY, TODAY, root=tmp_path).to_pylist()
+    assert sorted(tuple(row[name] for name in names) for row in by_read) == by_sql
+    by_day = [
+        row for day in days for row in sessions_pipeline.read("experiment_summary", day, day, root=tmp_path).to_pylist()
+    ]
+    assert sorted(tuple(row[name] for name in names) for row in by_day) == by_sql
+    own, judged = (sum(row[place] for row in by_sql if row[place] is not None) for place in (2, 3))
+    assert judged == reading.attributed_cost + former
+    of_report = read_report_data(lake, YESTERDAY, TODAY).now
+    assert (of_report.cost, of_report.judge_cost, of_report.judges_not_measured) == (own, judged, 0)
+    budget = Budget(name="all", limit=Decimal(1), period="month", include_judges=True)
+    (status,) = budget_statuses(lake, [budget], NOW)
+    assert (status.used, status.unjudged) == (own + judged, of_report.unjudged)
+    print_summary(pipeline.settings, {DAILY.name: days}, *days, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (Decimal(told["total_cost"]), Decimal(told["judge_cost"])) == (own, judged)
 
 
 class Terminal(io.StringIO):

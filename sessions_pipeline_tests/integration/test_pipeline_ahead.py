@@ -42,7 +42,7 @@ def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) 
         asked = threading.Event()
         sandbox.api.before_answer = lambda _request: asked.set()
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path / "begun"), clock=lambda: NOW)
-        with pipeline.begin(DAYS):
+        with pipeline.prefetch(DAYS):
             assert asked.wait(20)
             assert not (tmp_path / "begun").exists()
             run(pipeline)
@@ -59,7 +59,7 @@ def test_a_reading_is_used_once_and_for_its_own_days_alone(tmp_path: Path) -> No
 
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path), clock=lambda: NOW)
-        with pipeline.begin(DAYS):
+        with pipeline.prefetch(DAYS):
             of_today = received(pipeline, TODAY)
             first, second = received(pipeline, *DAYS), received(pipeline, *DAYS)
         third = received(pipeline, *DAYS)
@@ -76,19 +76,19 @@ def test_a_run_that_never_comes_waits_for_no_page(tmp_path: Path) -> None:
 
     with scripted(wait) as script:
         pipeline = Pipeline(settings_for(script.url, tmp_path), clock=lambda: NOW)
-        with suppress(InterruptedError), pipeline.begin(DAYS):
+        with suppress(InterruptedError), pipeline.prefetch(DAYS):
             assert asked.wait(20)
             raise InterruptedError
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pages", "begin"))]
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pages", "prefetch"))]
         over.set()
 
 
 def test_what_the_api_refuses_is_said_by_the_run(tmp_path: Path) -> None:
     with scripted(answer(401)) as script:
         pipeline = Pipeline(settings_for(script.url, tmp_path, LANGSMITH_API_KEY=KEY), clock=lambda: NOW)
-        with pipeline.begin(DAYS), failing_in_one_line(Exception, "401"):
+        with pipeline.prefetch(DAYS), failing_in_one_line(Exception, "401"):
             run(pipeline)
-    with pytest.raises(SettingError, match="LANGSMITH_API_KEY"), pipeline_without_key(tmp_path).begin(DAYS):
+    with pytest.raises(SettingError, match="LANGSMITH_API_KEY"), pipeline_without_key(tmp_path).prefetch(DAYS):
         pass
 
 
@@ -101,7 +101,7 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from sessions_pipeline.langsmith.source import MOST_WAITING, read_ahead
 from sessions_pipeline.orchestration.workers import workers_for
-from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
+from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, records_table
 from sessions_pipeline.validation.rows import Rows
 
 RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
@@ -109,7 +109,7 @@ RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
 def days():
     for number in range(9):
         day = date(2026, 1, 9) - timedelta(days=number)
-        yield FetchedDay(day, None, datetime.now(UTC), Rows(SENT, [sent(RECORDS)]), MOST_WAITING, 1)
+        yield FetchedDay(day, None, datetime.now(UTC), Rows(RAW_SCHEMA, [records_table(RECORDS)]), MOST_WAITING, 1)
 
 def fail(lake, day):
     raise OSError("No space left on device")

@@ -159,7 +159,7 @@ def test_an_api_that_refuses_is_one_warning_and_what_is_known_stays(
         if event.asset_key == dg.AssetKey(REFERENCE_DATASETS.name)
     ]
     said = str(event.metadata["api_warnings"].value)
-    assert said.startswith("Datasets are called what they were known as before: ")
+    assert said.startswith("Dataset names could not be read, so the names known before are used: ")
     assert str(status) in said
     assert asked(sandbox) == [[], []]
     assert (rows(tmp_path), lake_at(tmp_path).version(REFERENCE_DATASETS, None)) == (known, version)

@@ -207,7 +207,7 @@ BAD_BODIES = {
 def test_a_body_that_is_no_page_of_version_2_is_one_line_without_the_key(body: bytes, tmp_path: Path) -> None:
     with (
         scripted(answer(200, body)) as server,
-        pytest.raises(BadBodyError, match="else than a complete JSON page") as caught,
+        pytest.raises(BadBodyError, match="other than a complete JSON page") as caught,
     ):
         run_days(settings_for(server.url, tmp_path, LANGSMITH_API_KEY=KEY, **V2), FIRST, TODAY, select=READING)
     assert "\n" not in str(caught.value)

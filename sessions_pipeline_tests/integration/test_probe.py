@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from sessions_pipeline.cli.doctor import doctor
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.probe import MOST_REQUESTS, QUESTIONS, probe
+from sessions_pipeline.langsmith.probe import ASSUMPTIONS, MOST_REQUESTS, probe
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, Undated, running_sandbox
@@ -30,7 +30,7 @@ def probed(url: str, project: str = PROJECT) -> Told:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
     told: Told = {f"{one.api_version} {one.assumption}": (one.holds, one.seen) for one in found}
-    assert len(told) == len(found) == sum(len(questions) for *_, questions in QUESTIONS)
+    assert len(told) == len(found) == sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
     return told
 
 
@@ -63,7 +63,7 @@ def test_the_table_fits_80_columns_and_holds_no_data(
     assert len({len(line) for line in table}) == 1
     assert len(table[0]) <= 80
     assert all(re.fullmatch(r"\| .{38} \| .{13} \| .{17} \|", line) for line in table)
-    assert len(table) == 2 + sum(len(questions) for *_, questions in QUESTIONS)
+    assert len(table) == 2 + sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
     data = sandbox.api.data
     assert isinstance(data, CompanyData)
     private = {value for one in data.sessions for value in (one.id, one.tenant_id, one.name)}

@@ -154,24 +154,29 @@ def test_an_experiment_has_its_judges_and_the_whole_beside_its_own_cost(tmp_path
     dearer = pa.Table.from_pylist([{**row, "total_cost": Decimal(7)} for row in moved], EXPERIMENT_SUMMARY.schema)
     lake.replace(EXPERIMENT_SUMMARY, DAYS[1], dearer, {})
     found = sessions_pipeline.read("experiment_summary", FIRST, DAYS[1], root=tmp_path).to_pylist()
-    whole = [row["whole_cost"] - COST for row in found if row["id"] == uuid(11)]
-    assert whole == [Decimal("0.2"), Decimal(7)]
-    # Its judges may stand on both days, too: what they have spent by the later reading, once for each row.
+    costs = ("total_cost", "judge_cost")
+    assert [tuple(row[name] for name in costs) for row in found if row["id"] == uuid(11)] == [
+        (Decimal("0.2"), None),
+        (Decimal(7), COST),
+    ]
+    # Its judges may stand on both days, too.
     later = [{**row, "total_cost": Decimal(9), "read_at": NOON + timedelta(days=1)} for row in rows[:1]]
     lake.replace(JUDGE_COST_BY_EXPERIMENT, FIRST, table_of("judge_cost_by_experiment", later), {})
     with duckdb.connect() as connection:
         connection.execute(f"SET VARIABLE data_root = '{tmp_path}'")
         connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
-        found = connection.sql(f"SELECT whole_cost - own_cost FROM experiment_costs WHERE id = '{uuid(11)}'").fetchall()
-    assert found == [(9,), (9,)]
+        found = connection.sql(
+            f"SELECT judge_cost FROM experiment_costs WHERE id = '{uuid(11)}' ORDER BY ALL"
+        ).fetchall()
+    assert found == [(9,), (COST,)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        (("daily_cost_by_dataset",), UsageError, "daily_cost_by_dataset is no table; did you mean daily_cost_by_"),
-        (("zzz",), UsageError, "zzz is no table; there are raw_sessions, sessions, "),
-        (("sessions", "2025-02-30"), UsageError, "start: 2025-02-30 is no day such as 2026-01-31"),
+        (("daily_cost_by_dataset",), UsageError, "daily_cost_by_dataset is not a table; did you mean daily_cost_by_"),
+        (("zzz",), UsageError, "zzz is not a table; there are raw_sessions, sessions, "),
+        (("sessions", "2025-02-30"), UsageError, "start: 2025-02-30 is not a day such as 2026-01-31"),
         (("sessions", "2025-03-04", "2025-03-03"), UsageError, "start 2025-03-04 is after end 2025-03-03; swap them"),
         (("reference_datasets", "2025-03-04"), UsageError, "reference_datasets has no days; leave out start and end"),
         (("daily_cost_by_project",), NotReadError, "daily_cost_by_project was never made; materialize it first"),
@@ -186,7 +191,7 @@ def test_what_cannot_be_read_is_one_line(
 
 
 def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotReadError, match=f"^{tmp_path}/data: no data are here; "):
+    with pytest.raises(NotReadError, match=f"^{tmp_path}/data: there is no data here; "):
         sessions_pipeline.read("sessions")
     (tmp_path / ".env").write_text(f"SESSIONS_PIPELINE_DATA_ROOT={root}\n")
     assert sessions_pipeline.read("reference_datasets").num_rows == 2

@@ -17,6 +17,7 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -226,6 +227,9 @@ def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_pa
             (dataset(3), dataset(3), dataset(3)),
             (dataset(4), dataset(4), dataset(4)),
         ]
+        daily = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST).to_pylist()
+        in_python = {(TENANT, dataset(1)): "said\x07", (TENANT, dataset(2)): "golden"}
+        assert dataset_names(lake, daily, [FIRST]) == in_python, "the latest experiment's, as in DuckDB"
         lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", given), {})
         assert names_of(connection, root) == [
             (dataset(1), "said\x07", "said\x07"),

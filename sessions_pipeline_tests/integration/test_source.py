@@ -19,7 +19,7 @@ from sessions_pipeline.langsmith.page import newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.source import Source, read_ahead
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.validation.records import SENT, FetchedDay, Record, read_page, sent
+from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
@@ -246,7 +246,7 @@ def test_pages_are_asked_for_while_a_day_is_processed_until_enough_days_wait() -
 
 
 def day_of(number: int, sessions: int = 0) -> FetchedDay:
-    rows = Rows(SENT, [sent([Record("{}", None, None, None, None, undated=True)] * sessions)])
+    rows = Rows(RAW_SCHEMA, [records_table([Record("{}", None, None, None, None, undated=True)] * sessions)])
     return FetchedDay(TODAY - timedelta(days=number), None, NOW, rows, sessions, 1)
 
 

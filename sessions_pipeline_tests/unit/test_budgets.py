@@ -116,18 +116,18 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[[budget]]\nname = ", "is no TOML: Invalid value"),
-        (b"# \xff", "is no TOML: 'utf-8' codec"),
+        ("[[budget]]\nname = ", "is not valid TOML: Invalid value"),
+        (b"# \xff", "is not valid TOML: 'utf-8' codec"),
         ('[budget]\nname = "a"', "budget should be written [[budget]], with two brackets"),
-        (f"{BUDGET}\n[[budgets]]", "budgets is no key; write budget"),
-        ('[[budgets]]\nname = "a"', "budgets is no key; write budget"),
-        (BUDGET.replace("limit", "limt"), "budget 1: limt is no key; write limit"),
+        (f"{BUDGET}\n[[budgets]]", "budgets is not a key; write budget"),
+        ('[[budgets]]\nname = "a"', "budgets is not a key; write budget"),
+        (BUDGET.replace("limit", "limt"), "budget 1: limt is not a key; write limit"),
         ("", "budget is missing"),
         (f'{BUDGET}dataset = ""', "budget 1: dataset should have at least 1 character"),
         (f'{BUDGET}workspace = ""', "budget 1: workspace should have at least 1 character"),
         (f'{BUDGET}attribute = "a,b"\nvalue = "x"', "budget 1: 'a,b' has a comma, and costs can't be summed by such"),
-        (f"{BUDGET}warnat = 1", "budget 1: warnat is no key; write warn_at"),
-        (f"{BUDGET}colour = 1", "budget 1: colour is no key; write name or limit or period or"),
+        (f"{BUDGET}warnat = 1", "budget 1: warnat is not a key; write warn_at"),
+        (f"{BUDGET}colour = 1", "budget 1: colour is not a key; write name or limit or period or"),
         ('[[budget]]\nname = "a"\nperiod = "day"', "budget 1: limit is missing"),
         (f"{BUDGET}{BUDGET}", "two budgets are called 'all'; give each a name of its own"),
         (BUDGET.replace('"all"', "7"), "budget 1: name should be a valid string"),
@@ -154,7 +154,7 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
             f'{BUDGET}attribute = "modles"\nvalue = "x"',
             "budget 1: did you mean attribute = 'models'? 'modles' needs SE",
         ),
-        ('[[budget]]\nname = "a"\nlimt = 4\nperiod = "day"', "budget 1: limt is no key; write limit"),
+        ('[[budget]]\nname = "a"\nlimt = 4\nperiod = "day"', "budget 1: limt is not a key; write limit"),
     ],
 )
 def test_a_wrong_file_is_one_line_that_says_what_to_write_instead(tmp_path: Path, text: str, says: str) -> None:
@@ -351,6 +351,9 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     owner = {"tenant_id": TENANT, "reference_dataset_id": dataset(1)}
     costs.lake.replace(SESSION_ATTRIBUTES, MONDAY, table_of(SESSION_ATTRIBUTES.name, [owner | said]), {})
     costs.put_attribute(MONDAY, "main", "1")
+    assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
+    # As one whose start time has changed, it may stand on another day, where it is of another branch.
+    costs.lake.replace(JUDGE_COST_BY_EXPERIMENT, TODAY, judged, {})
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
 
 

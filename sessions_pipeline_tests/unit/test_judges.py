@@ -81,6 +81,22 @@ def test_experiments_of_one_name_are_skipped_however_old_the_other_is() -> None:
     assert numbers(chosen(one, {**old, "id": uuid(1)})) == [1]
 
 
+@pytest.mark.parametrize(
+    ("gone", "read", "now"),
+    [((None, None), (0, 1), 1), ((None, 2), (0, 1), 0), ((3, None), (1, 0), 1), ((2, 3), (1, 0), 1)],
+)
+def test_an_experiment_on_two_days_is_measured_once_where_it_stands_now(
+    gone: tuple[int | None, ...], read: tuple[int, ...], now: int
+) -> None:
+    starts = [NOON - DAY, NOON - MINUTE]
+    rows = [
+        experiment(1, start_time=start, fetched_at=NOON + at * DAY, missing_since=since and NOON + since * DAY)
+        for start, at, since in zip(starts, read, gone, strict=True)
+    ]
+    for found in (chosen(*rows), chosen(*reversed(rows))):
+        assert [row["start_time"] for row in found.rows] == [starts[now]]
+
+
 @pytest.mark.parametrize("name", [None, "", "a\x00b", "\n", "\x1b[31m", "\x7f", "\x9b", "x" * 501])
 def test_names_that_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
     found = chosen(experiment(1, name=name), experiment(2, name=name))
@@ -140,7 +156,7 @@ def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() ->
 def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -> None:
     one, two = Decimal("1.000000000000000001"), Decimal(2)
     for own, judges, whole in ((one, two, Decimal("3.000000000000000001")), (one, None, None), (None, two, None)):
-        owner = {"tenant_id": TENANT, "id": uuid(1)}
+        owner = {"start_date": NOON.date(), "tenant_id": TENANT, "id": uuid(1)}
         [row] = with_judges([{**owner, "total_cost": own}], [{**owner, "total_cost": judges}])
         assert (row["total_cost"], row["judge_cost"], row["whole_cost"]) == (own, judges, whole)
     totals = Totals.of([daily(NOON.date(), 1, str(one), session_count=4)], [{"total_cost": two}, {"total_cost": None}])

@@ -169,7 +169,7 @@ def test_a_budget_that_can_not_be_looked_at_is_sent_once_a_day_beside_the_others
     wrong = BudgetStatus(MONTH, *period_of("month", FIRST.date()), FIRST, is_stale=False, problem="write golden")
     memory = Memory.load(None, FIRST)
     one, other = lake_notices([wrong, spent(FIRST + 27 * A_DAY + 31 * A_DAY)], FIRST, memory, FIRST, REPORT)
-    assert (one.title, one.again_from) == ("Budget 'all' can't be looked at", FIRST + A_DAY)
+    assert (one.title, one.again_from) == ("Budget 'all' can't be checked", FIRST + A_DAY)
     assert "write golden" in one.text
     assert other.title == "Budget 'all' is beyond its limit"
 

@@ -25,7 +25,7 @@ from sessions_pipeline.tables import (
     SESSIONS,
 )
 from sessions_pipeline.tables.readings import load_readings
-from sessions_pipeline.validation.records import SENT, FetchedDay, read_page, sent
+from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
 from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
@@ -482,10 +482,10 @@ def test_a_sum_that_does_not_fit_keeps_no_other_table_from_being_written(day: Pr
 
 @pytest.mark.long
 def test_a_day_may_have_more_text_than_fits_into_one_piece_of_arrow(day: ProcessedDay) -> None:
-    rows, count = Rows(SENT), 2_300
+    rows, count = Rows(RAW_SCHEMA), 2_300
     for first in range(0, count, 100):
         texts = [payload(number, description="x" * (1024 * 1024)) for number in range(first, first + 100)]
-        rows.add(sent(read_page(f"[{','.join(texts)}]".encode())))
+        rows.add(records_table(read_page(f"[{','.join(texts)}]".encode())))
     assert day.read(FetchedDay(DAY, None, READ, rows, count, 1)).metadata["sessions"]["rows"] == count
     sizes = pc.binary_length(day.lake.read(SESSIONS, DAY, ("description",))["description"])
     assert pc.sum(sizes.cast(pa.int64())).as_py() == count * 1024 * 1024

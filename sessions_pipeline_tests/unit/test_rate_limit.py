@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import DeadlineExceededError, SettingError
-from sessions_pipeline.langsmith.throttle import BUDGET_SECONDS, WINDOWS, RateLimiter, Throttle, acquire_for
+from sessions_pipeline.langsmith.throttle import SECONDS_PER_WINDOW, WINDOWS, RateLimiter, Throttle, acquire_for
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
 
@@ -51,7 +51,7 @@ def test_no_minute_at_the_server_has_more_requests_than_the_budget_and_it_is_use
             else:
                 now[0] += wait + next(pauses, 0)
     assert most_in_a_minute(arrivals) <= budget
-    windows = (180 - sum(idle)) / (BUDGET_SECONDS + 0.1)
+    windows = (180 - sum(idle)) / (SECONDS_PER_WINDOW + 0.1)
     assert len(arrivals) >= math.floor(windows) * (budget // WINDOWS) - budget
 
 
@@ -59,7 +59,7 @@ def test_workspaces_do_not_take_from_each_other() -> None:
     with wall_clock():
         places = RateLimiter(16)
         assert [places.acquire("one") for _ in range(2)] == [0, 0]
-        assert places.acquire("one") == pytest.approx(BUDGET_SECONDS)
+        assert places.acquire("one") == pytest.approx(SECONDS_PER_WINDOW)
         assert places.acquire("other") == 0
         assert places.acquire(None) == 0
 

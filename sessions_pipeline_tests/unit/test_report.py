@@ -351,7 +351,7 @@ def test_days_that_were_never_read_again_after_their_end_are_told() -> None:
 def test_parts_of_weeks_are_told_and_marked() -> None:
     first = date(2025, 1, 2)
     data = report_of(daily(first, 1, "5"), first=first, last=date(2025, 3, 31))
-    assert [bucket.lacks for bucket in data.buckets if bucket.lacks] == [
+    assert [bucket.gaps for bucket in data.buckets if bucket.gaps] == [
         "only 4 of the week's 7 days",
         "only 1 of the week's 7 days",
     ]
@@ -364,7 +364,7 @@ def test_parts_of_weeks_are_told_and_marked() -> None:
 def test_what_is_not_noted_of_readings_is_told() -> None:
     data = replace(report_of(daily(FIRST, 1, "5")), readings={})
     (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "read_at")
-    assert (caveat.fine, caveat.headline) == (False, "No time of the last reading of 30 days")
+    assert (caveat.fine, caveat.headline) == (False, "30 days without the time of the last reading")
 
 
 def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
@@ -450,13 +450,13 @@ def test_days_that_were_not_summed_by_an_attribute_are_told_and_not_compared() -
     data = replace(report_of(daily(FIRST, 1, "6"), attributes=ATTRIBUTES), attribute_days={"git.branch": days})
     (attribute,) = data.by_attribute
     assert (attribute.unread, attribute.period.alike) == (28, frozenset([FIRST]))
-    assert "On 28 days of this period costs were not summed by it." in words(build_report(data))
+    assert "Not summed by this attribute: 28 days of this period." in words(build_report(data))
 
 
 def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
     unread = [FIRST - timedelta(days=30)]
     text = words(build_report(report_of(daily(FIRST, 1, "5"), unread=unread)))
-    assert "the lake has no table daily_cost_by_attribute of it" in text
+    assert "the lake has no table daily_cost_by_attribute for this period" in text
     assert "--select daily_cost_by_attribute --from 2025-01-31 --to 2025-03-30" in text
 
 
@@ -488,7 +488,7 @@ def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> 
     assert "da000000 $1.00 unknown $1.00 \N{EN DASH} 2" in text
     assert "All $253.00 $160.00 $413.00 38.7 % 2" in text
     assert "By 2 Apr 2025 the judge project evaluators had spent $200.00 in all (inexact): $160.00 on the" in text
-    assert "and $40.00 that none of them claims (unattributed). That is no error" in text
+    assert "and $40.00 on none of them (unattributed). This is not an error" in text
     assert "Judges of 2 of 3 experiments not counted" in text
     assert "Left out at the last try: 1 experiment of all days (another experiment has the same name)." in text
 
@@ -497,7 +497,7 @@ def test_judges_that_spent_less_than_nothing_on_no_experiment_are_an_error_that_
     data = report_of(daily(FIRST, 1, "5"), judges=[judged(FIRST, 1, "2")], judge_readings=judge_reading("1", "2"))
     text = words(build_report(data))
     assert "Judges' costs do not add up" in text
-    assert "and -$1.00 that none of them claims (unattributed)." in text
+    assert "and -$1.00 on none of them (unattributed)." in text
     assert "no error" not in text
 
 
@@ -524,7 +524,7 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None
     html = build_report(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
-    assert "Not exact: the readings moved while they were taken, or the day was not over." in words(html)
+    assert "Not exact: usage changed while it was measured, or the day was not over." in words(html)
     assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
     assert "used on 2 measured days of 30" in words(html)
     assert "All $3.75 Not exact" in words(html)
@@ -534,6 +534,14 @@ def test_projects_add_up_to_the_total_below_them() -> None:
     used = [project(LAST, number, str(number)) for number in range(1, 13)]
     text = words(build_report(report_of(daily(FIRST, 1, "5"), projects=used)))
     assert "2 others $3.00 All $78.00" in text
+
+
+def test_a_single_one_among_the_others_is_one_other() -> None:
+    costs = [daily(FIRST, number, "5") for number in range(1, 10)]
+    attributes = [by_attribute(FIRST, 1, f"branch-{number}", "1") for number in range(1, 14)]
+    used = [project(LAST, number, "1") for number in range(1, 12)]
+    text = words(build_report(report_of(*costs, attributes=attributes, projects=used)))
+    assert (text.count("1 other "), text.count("1 others")) == (4, 0), "in a legend and three tables"
 
 
 def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_how_many_rows_it_is() -> None:

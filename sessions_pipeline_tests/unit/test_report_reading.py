@@ -76,7 +76,7 @@ def test_a_lake_without_notes_of_its_readings_or_with_broken_ones_is_reported_on
     if note is not None:
         file.write_bytes(note)
     data = read_report_data(lake, FIRST, LAST)
-    assert told(data)["read_at"].startswith("No time of the last reading of 1 day")
+    assert told(data)["read_at"].startswith("1 day without the time of the last reading")
     assert "Nothing is missing" not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()
 
 
@@ -122,7 +122,7 @@ def test_a_report_ends_today_or_with_the_last_day_read_and_says_that_more_was_as
 ) -> None:
     html = Path(write_report(lake, FIRST, date(2025, 3, 31), tmp_path / "r.html", today=today)).read_text()
     assert f"<title>What experiments cost, 10 Mar \N{EN DASH} {end}</title>" in html
-    assert f"Days were asked for up to 31 Mar 2025; this page ends with {end}." in html
+    assert f"Days up to 31 Mar 2025 were requested; this page ends with {end}." in html
     whole = Path(write_report(lake, FIRST, LAST, tmp_path / "r.html", today=today)).read_text()
     assert "still to come" not in whole
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.langsmith.api_versions import COSTS, FEEDBACK, NOTHING, as_v1, read_v2_page
+from sessions_pipeline.langsmith.api_versions import COSTS, FEEDBACK, OMITTED_IN_V1, as_v1, read_v2_page
 from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
 from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.builders import dataset, uuid
@@ -102,7 +102,7 @@ def as_second_version(payload: str) -> dict[str, Any]:
     values.setdefault("type", "EXPERIMENT" if values["reference_dataset_id"] else "PROJECT")
     tiers = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}
     values["trace_tier"] = tiers.get(values["trace_tier"], values["trace_tier"])
-    nothing = {name: json.loads(text) for name, text in NOTHING.items()}
+    nothing = {name: json.loads(text) for name, text in OMITTED_IN_V1.items()}
     for name in FEEDBACK:
         values[name] = values[name] and {key: {**nothing, **scores} for key, scores in values[name].items()}
     return values

@@ -117,6 +117,13 @@ def test_a_look_that_was_cut_off_asks_for_what_it_found_and_the_next_one_finds_t
     assert look(text, later + timedelta(hours=2), [found, rest])[1] == []
 
 
+def test_a_look_over_several_ticks_hides_nothing_that_came_behind_it() -> None:
+    """The second tick lists another workspace only; meanwhile the first one had a run, which the next look finds."""
+    text, _ = look(None, NOW, [active(OLD, NOW)], whole=False)
+    text, _ = look(text, NOW + timedelta(hours=6), [active(OLD, NOW + timedelta(hours=6), "other")])
+    assert look(text, NOW + timedelta(hours=7), [active(OLDER, NOW + timedelta(hours=1), "behind")])[1] == [OLDER]
+
+
 def test_a_look_that_found_nothing_in_time_still_asks_for_pending_and_failed_days() -> None:
     text, _ = look(None, NOW, [active(OLD, NOW)], being_read={OLD})
     text, days = look(text, NOW + timedelta(hours=1), [], failed={OLDER}, whole=False)

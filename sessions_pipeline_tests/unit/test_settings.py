@@ -81,7 +81,7 @@ def test_what_other_libraries_read_may_stand_in_dotenv_and_the_environment_goes_
     ("name", "warning"),
     [
         ("SESSIONS_PIPELINE_PAGESIZE", "did you mean SESSIONS_PIPELINE_PAGE_SIZE?"),
-        ("SESSIONS_PIPELINE_WHATEVER", "SESSIONS_PIPELINE_WHATEVER is no setting and has no effect"),
+        ("SESSIONS_PIPELINE_WHATEVER", "SESSIONS_PIPELINE_WHATEVER is not a setting and has no effect"),
         ("SESSION_PIPELINE_PAGE_SIZE", "did you mean SESSIONS_PIPELINE_PAGE_SIZE?"),
         ("SESSIONS_PIPLINE_DATA_ROOT", "did you mean SESSIONS_PIPELINE_DATA_ROOT?"),
         ("LANGSMITH_WORKSPACE", "did you mean LANGSMITH_WORKSPACE_ID?"),

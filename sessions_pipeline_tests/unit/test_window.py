@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.page import LIST_END, Ask, Page
+from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.validation.records import FetchedDay, Record
 from sessions_pipeline_tests.unit.simulated_server import (
@@ -37,9 +37,9 @@ class Trusting:
         self.start_us, self.frontier = start_us, end_us
         self._limit = page_size
 
-    def read(self) -> Generator[Ask, Page, None]:
+    def read(self) -> Generator[PageRequest, Page, None]:
         offset = 0
-        while (page := (yield Ask(self._limit, offset=offset))).records:
+        while (page := (yield PageRequest(self._limit, offset=offset))).records:
             offset += len(page.records)
         self.frontier = LIST_END
 
@@ -205,7 +205,7 @@ def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_
     newest = day_start_us(first_day) + 1095 * DAY - 1
 
     class Million(StillServer):
-        def answer(self, ask: Ask) -> Page:
+        def answer(self, ask: PageRequest) -> Page:
             self.requests.append(ask)
             numbers = range(ask.offset, min(ask.offset + ask.limit, 1_000_000))
             return Page([record(str(number), newest - number * gap) for number in numbers])
@@ -222,16 +222,16 @@ def odd(name: str) -> Record:
     return replace(record(name, 0), start_time="yesterday", start_us=None)
 
 
-def ignores_offset(server: StillServer, ask: Ask) -> Page:
+def ignores_offset(server: StillServer, ask: PageRequest) -> Page:
     return Page(server.records[: ask.limit])
 
 
-def repeats_the_last_page(server: StillServer, ask: Ask) -> Page:
+def repeats_the_last_page(server: StillServer, ask: PageRequest) -> Page:
     offset = min(ask.offset, len(server.records) - ask.limit)
     return Page(server.records[offset : offset + ask.limit])
 
 
-def forgets_to_sort(server: StillServer, ask: Ask) -> Page:
+def forgets_to_sort(server: StillServer, ask: PageRequest) -> Page:
     return Page(server.records[ask.offset : ask.offset + ask.limit][::-1])
 
 
@@ -239,14 +239,14 @@ def forgets_to_sort(server: StillServer, ask: Ask) -> Page:
 @pytest.mark.parametrize("page_size", [1, 10, 100])
 @pytest.mark.parametrize("start", [START + DAY, START + 90 * DAY, None], ids=["in it", "newer", "unreadable"])
 def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
-    misbehaves: Callable[[StillServer, Ask], Page], page_size: int, start: int | None
+    misbehaves: Callable[[StillServer, PageRequest], Page], page_size: int, start: int | None
 ) -> None:
     if start is None and misbehaves is forgets_to_sort:
         pytest.skip("what can't be read is in no order")
     server = StillServer([odd(f"s{i}") if start is None else record(f"s{i}", start - i) for i in range(250)])
     asked = 0
 
-    def answer(ask: Ask) -> Page:
+    def answer(ask: PageRequest) -> Page:
         nonlocal asked
         asked += 1
         assert asked < 1000
@@ -264,7 +264,7 @@ def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
     server = SimulatedServer(dict(sessions), totals=totals)
     answer = server.answer
 
-    def sinking(ask: Ask) -> Page:
+    def sinking(ask: PageRequest) -> Page:
         page = answer(ask)
         return page._replace(records=page.records[: 50 if len(server.requests) >= 4 else 100])
 
@@ -284,7 +284,7 @@ def test_a_cap_that_sinks_beside_a_deletion_loses_nothing() -> None:
     server = SimulatedServer(dict(sessions))
     answer = server.answer
 
-    def sinking(ask: Ask) -> Page:
+    def sinking(ask: PageRequest) -> Page:
         if (ask.offset or 0) > 100 and ask.limit == 1 and not server.deleted:
             server.deleted = {f"s{i:04}" for i in range(60)}
             for name in server.deleted:
@@ -304,7 +304,7 @@ def test_a_total_that_lies_loses_nothing(lie: int) -> None:
     server = SimulatedServer(dict(sessions), totals=True)
     answer = server.answer
 
-    def lying(ask: Ask) -> Page:
+    def lying(ask: PageRequest) -> Page:
         page = answer(ask)
         # It moves as well: every third answer tells the truth.
         total = max(0, 1000 + lie * (len(server.requests) % 3 != 0))
@@ -320,7 +320,7 @@ def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(pa
     server = SimulatedServer(dict(sessions), schedule=["none"])
     answer = server.answer
 
-    def growing(ask: Ask) -> Page:
+    def growing(ask: PageRequest) -> Page:
         server.sessions.update(
             {f"n{len(server.requests)}-{n}": START + 2 * DAY + len(server.requests) for n in range(added)}
         )
@@ -338,7 +338,7 @@ def test_a_session_that_is_added_behind_a_capped_page_does_not_hide_the_next_one
     server = SimulatedServer(dict(sessions), cap=cap)
     answer = server.answer
 
-    def growing(ask: Ask) -> Page:
+    def growing(ask: PageRequest) -> Page:
         if len(server.requests) == 1:
             server.sessions["new"] = START + 2 * DAY
         return answer(ask)
@@ -354,7 +354,7 @@ def test_a_short_page_whose_last_record_stays_and_an_empty_one_behind_it_are_the
     assert [(ask.offset, ask.limit) for ask in server.requests] == [(0, 100), (30, 1), (29, 100)]
 
 
-def nothing_behind(server: SimulatedServer, ask: Ask, *, lasts: bool) -> Page:
+def nothing_behind(server: SimulatedServer, ask: PageRequest, *, lasts: bool) -> Page:
     page = SimulatedServer.answer(server, ask)
     if ask.offset >= 150 and ask.include_stats and (lasts or len(server.requests) < 9):
         return page._replace(records=[])
