@@ -177,8 +177,7 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules
     expected = {COMMIT: str(commit), **day_metadata.basis(table, rules.as_of, rules.attributes)}
     if any(metadata.get(name) != expected.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
         return None
-    facts: dict[str, Any] = json.loads(metadata.get(day_metadata.FACTS, "{}"))
-    return facts
+    return dict(json.loads(metadata.get(day_metadata.FACTS, "{}")))
 
 
 def _exceeded(task: DayTask, history: History, rules: Rules) -> str | None:

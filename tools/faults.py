@@ -29,7 +29,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("langsmith/source", "> (latest_run(received)", "< (latest_run(received)", f"{INTEGRATION}source", "newest"),
+    Fault("langsmith/page", "> (latest_run(later)", "< (latest_run(later)", f"{INTEGRATION}source", "newest"),
     Fault(
         "tables/history",
         "(numbers[row], row)",
@@ -89,9 +89,15 @@ FAULTS = (
         f"{INTEGRATION}cli_errors",
         "clock",
     ),
-    Fault("langsmith/window", "or identity(last.records[0]) not in names", "and False", f"{UNIT}window", "sinks"),
-    Fault("langsmith/page", "keys.index(placed[-1]) - 1", "keys.index(placed[-1])", f"{UNIT}window", "not twenty"),
-    Fault("langsmith/window", "fruitless += 1", "fruitless += 0", f"{UNIT}window", "misbehaves"),
+    Fault("langsmith/window", "or not set(last.identities) <= set(ids)", "and False", f"{UNIT}window", "sinks"),
+    Fault(
+        "langsmith/page",
+        "max(before_last, default=-1)",
+        "max(before_last, default=-1) + 1",
+        f"{UNIT}window",
+        "not twenty",
+    ),
+    Fault("langsmith/window", "idle += 1", "idle += 0", f"{UNIT}window", "misbehaves"),
     Fault(
         "validation/types",
         "precision + 1, rounding=ROUND_HALF_EVEN",

@@ -60,9 +60,9 @@ def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
     """Lock a day, and give a function that replaces its derived files: `replace(table, rows, metadata, commit)`.
 
     `commit` is the number of the raw commit that the rows were made from. The future's result is None if the stored
-    file was made from a later commit and so was left alone. A file that is unreadable or does not name its commit is
-    always replaced. Files are written in parallel, since a disk makes many files durable in the time of one: 0.3 ms
-    each instead of 3. All are durable when the block ends.
+    file was made from a later commit, which the raw file has, and so was left alone. A file that is unreadable or does
+    not name its commit is always replaced. Files are written in parallel, since a disk makes many files durable in the
+    time of one: 0.3 ms each instead of 3. All are durable when the block ends.
 
     Raises:
         LakeConflictError: (from the future) other runs have replaced the file again and again.
@@ -104,7 +104,7 @@ def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commi
 
 
 def _stored_commit(lake: Lake, table: Table, day: Day) -> tuple[str | None, int]:
-    """The version of a derived file, and the raw commit it was made from; -1 if it is missing, broken or unnumbered."""
+    """A file's version, and the raw commit that it is or was made from; -1 if it is missing, broken or unnumbered."""
     try:
         stored = lake.load(table, day, ())
     except BrokenError as error:

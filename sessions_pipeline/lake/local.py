@@ -44,15 +44,15 @@ class LocalStore:
 
     def uri(self, key: str) -> str:
         """The file's absolute path."""
-        return str(self._path(key))
+        return str(self.root / key)
 
     def open(self, key: str, *, whole: bool) -> Opened:  # noqa: ARG002
         """The file. The reader keeps this file even if it is replaced meanwhile."""
         with self._as_lake_error(key):
             while True:
-                version = _version(self._path(key))
+                version = _version(self.root / key)
                 source = pa.OSFile(self.uri(key), "r")
-                if version == _version(self._path(key)):
+                if version == _version(self.root / key):
                     return Opened(source, version)
                 source.close()
 
@@ -61,13 +61,13 @@ class LocalStore:
         found: dict[str, str | None] = dict.fromkeys(keys)
         for key in keys:
             with self._as_lake_error(key), suppress(FileNotFoundError):
-                found[key] = _version(self._path(key))
+                found[key] = _version(self.root / key)
         return found
 
     def partitions(self, table: str) -> list[str]:
         """The files `<table>/<partition>/<table>.parquet`. Symbolic links to folders are followed."""
         found = []
-        with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self._path(table)) as folders:
+        with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self.root / table) as folders:
             found = [folder.name for folder in folders if _is_folder(folder)]
         keys = [f"{table}/{name}/{table}.parquet" for name in found]
         return [key for key, version in self.versions(keys).items() if version is not None]
@@ -75,7 +75,7 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Remove the file if it exists."""
         with self._as_lake_error(key):
-            self._path(key).unlink(missing_ok=True)
+            (self.root / key).unlink(missing_ok=True)
 
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
         """Write a temporary file, make it durable, then rename it. If this fails, nothing is left behind.
@@ -85,8 +85,8 @@ class LocalStore:
         """
         if expected != ANY and self.versions([key])[key] != expected:
             raise conflict(self.uri(key))
-        target, created = self._path(key), list[Path]()
-        temporary = self._path(f"{TEMPORARY}/{quote(key, safe='')}")
+        target, created = self.root / key, list[Path]()
+        temporary = self.root / f"{TEMPORARY}/{quote(key, safe='')}"
         with self._as_lake_error(key, writing=True):
             _make_folders(temporary.parent, [])
             try:
@@ -110,7 +110,7 @@ class LocalStore:
         Raises:
             LakeBusyError: another process has held it for `lock_timeout`.
         """
-        path = self._path(f"{LOCKS}/{name}.lock")
+        path = self.root / f"{LOCKS}/{name}.lock"
         # One lock object per path and process (a singleton), so that a second Lake on the same root can re-enter it.
         # Kept in a dict, because looking up the singleton takes 0.3 ms and processing a day takes the lock 30 times.
         lock = self._locks.get(name) or FileLock(path, mode=FILE_MODE, is_singleton=True)
@@ -129,9 +129,6 @@ class LocalStore:
             yield
         finally:
             lock.release()
-
-    def _path(self, key: str) -> Path:
-        return self.root / key
 
     @contextmanager
     def _as_lake_error(self, key: str, *, writing: bool = False) -> Iterator[None]:

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from importlib import import_module
 from itertools import count
@@ -125,10 +125,9 @@ class S3Store:
         return "HTTP error" in text and f"after {self._retries} retries" not in text
 
     def _has_content(self, key: str, content: memoryview) -> bool:
-        try:
+        with suppress(FileNotFoundError):
             return bytes(self._client.get(key).bytes()) == content
-        except FileNotFoundError:
-            return False
+        return False
 
     @contextmanager
     def _as_lake_error(self, key: str, *, writing: bool = False) -> Iterator[None]:

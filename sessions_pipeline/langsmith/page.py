@@ -83,11 +83,10 @@ class Page(NamedTuple):
 
 def http_date(value: str) -> datetime | None:
     """Parse an HTTP date into an aware datetime in UTC; None if the value is not one."""
-    try:
+    with suppress(ValueError, OverflowError):
         parsed = parsedate_to_datetime(value)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    return None
 
 
 class Piece(NamedTuple):
@@ -152,12 +151,11 @@ def identity(record: Record) -> str:
 
 def latest_run(record: Record) -> datetime | None:
     """When the session's latest run started, UTC; None if the record does not say or can't be read."""
-    try:
+    with suppress(ValueError, AttributeError, RecursionError):
         values: Any = json.loads(record.payload, parse_int=str)  # int() refuses more than 4,300 digits
         times = [values.get("last_run_start_time"), values.get("last_run_start_time_live")]
         return max((parse_timestamp(time) for time in times if isinstance(time, str)), default=None)
-    except (ValueError, AttributeError, RecursionError):
-        return None
+    return None
 
 
 def newest(earlier: Record, later: Record) -> Record:

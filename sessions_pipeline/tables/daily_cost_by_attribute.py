@@ -81,8 +81,6 @@ def attributes_add_up(day: DayTables) -> CheckResult:
     expected = {(tenant, dataset, name): measures for tenant, dataset, *measures in daily for name in names}
     summed = tuples(sums(day[DAILY_COST_BY_ATTRIBUTE], _GROUP, _SUMMED), *_GROUP, *_SUMMED)
     found = {(tenant, dataset, name): measures for tenant, dataset, name, *measures in summed}
-    broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
-    return CheckResult(
-        tuple(f"{day.day} {attribute} of {dataset}" for _, dataset, attribute in broken),
-        {"rows": day[DAILY_COST_BY_ATTRIBUTE].num_rows},
-    )
+    wrong = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+    broken = tuple(f"{day.day} {attribute} of {dataset}" for _, dataset, attribute in wrong)
+    return CheckResult(broken, {"rows": day[DAILY_COST_BY_ATTRIBUTE].num_rows})

@@ -96,11 +96,10 @@ def costs_add_up(day: DayTables) -> CheckResult:
     expected = {key: (len(all_), total(all_)) for key, all_ in costs.items()}
     daily = tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *_SUMMED)
     found = {(tenant, dataset): (count, cost) for tenant, dataset, count, cost in daily}
-    broken = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
-    return CheckResult(
-        tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in broken),
-        {"rows": len(found), "total_cost": total(cost for _, cost in found.values()) or Decimal(0)},
-    )
+    wrong = [key for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]
+    broken = tuple(f"{day.day} {dataset} of {tenant}" for tenant, dataset in wrong)
+    all_costs = total(cost for _, cost in found.values()) or Decimal(0)
+    return CheckResult(broken, {"rows": len(found), "total_cost": all_costs})
 
 
 @check(
@@ -117,6 +116,5 @@ def no_cost_is_invented(day: DayTables) -> CheckResult:
         for dataset, sessions, priced, unpriced, cost in daily
         if (priced == 0) is not (cost is None) or priced + unpriced != sessions
     ]
-    return CheckResult(
-        tuple(broken), {"rows": len(daily), "unpriced_sessions": sum(unpriced for *_, unpriced, _ in daily)}
-    )
+    counts = {"rows": len(daily), "unpriced_sessions": sum(unpriced for *_, unpriced, _ in daily)}
+    return CheckResult(tuple(broken), counts)

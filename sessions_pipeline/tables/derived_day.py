@@ -94,10 +94,8 @@ class DerivedDay:
 
     def drop(self, table: Table) -> None:
         """Free a written table's memory, unless tables that are still to be made are derived from it."""
-        pending = [
-            derived for made, derived in DERIVED.items() if made.name in self._rules.tables and made not in self._tables
-        ]
-        if not any(table in derived.reads for derived in pending):
+        pending = (other for other in DERIVED if other.name in self._rules.tables and other not in self._tables)
+        if not any(table in DERIVED[other].reads for other in pending):
             del self._tables[table]
         if self.history.sessions.nbytes > PLAIN:
             release()

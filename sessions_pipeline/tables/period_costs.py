@@ -57,9 +57,8 @@ class Period(NamedTuple):
 
     def days(self, changed: Iterable[date]) -> list[date]:
         """All days of the periods that contain any of these days, sorted."""
-        return [
-            day for period in sorted({period_of(self.unit, day) for day in changed}) for day in days_between(*period)
-        ]
+        periods = sorted({period_of(self.unit, day) for day in changed})
+        return [day for period in periods for day in days_between(*period)]
 
 
 PERIODS = Period(WEEKLY_COST_BY_REFERENCE_DATASET, "week"), Period(MONTHLY_COST_BY_REFERENCE_DATASET, "month")
@@ -95,4 +94,4 @@ def sum_periods(
         return new
     others = stored.filter(pc.invert(pc.is_in(stored.column(key), pa.array(sorted(changed_starts), pa.date32()))))
     order = [(name, "ascending") for name in period.table.order]
-    return pa.concat_tables([others.select(new.schema.names).cast(new.schema), new]).sort_by(order)
+    return pa.concat_tables([conform(others, new.schema), new]).sort_by(order)

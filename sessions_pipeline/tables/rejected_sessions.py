@@ -39,11 +39,7 @@ REJECTED_SESSIONS = Table(
     RAW_SESSIONS,
     "Every record that the latest reading received is stored as valid or rejected, or was a repetition.",
     "Costs may lack a session or include a wrong one; materialize these days again.",
-    reads={
-        RAW_SESSIONS: (),
-        SESSIONS: ("missing_since",),
-        REJECTED_SESSIONS: ("session_id", "tenant_id", "payload"),
-    },
+    reads={RAW_SESSIONS: (), SESSIONS: ("missing_since",), REJECTED_SESSIONS: ("session_id", "tenant_id", "payload")},
 )
 def every_record_is_accounted_for(day: DayTables) -> CheckResult:
     """Adds up the latest readings of all workspaces; sessions that only late readings have are subtracted.

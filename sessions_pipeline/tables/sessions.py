@@ -123,7 +123,5 @@ def costs_are_usable(day: DayTables) -> CheckResult:
     """An unusable cost is stored as null, with the reason in the session's `problems`."""
     sessions = day[SESSIONS].filter(day[SESSIONS].column("problems").is_valid())
     rows = zip(sessions.column("id").to_pylist(), sessions.column("problems").to_pylist(), strict=True)
-    return CheckResult(
-        tuple(f"{session}: {'; '.join(problems)}" for session, problems in rows),
-        {"sessions": day[SESSIONS].num_rows},
-    )
+    broken = tuple(f"{session}: {'; '.join(problems)}" for session, problems in rows)
+    return CheckResult(broken, {"sessions": day[SESSIONS].num_rows})

@@ -163,8 +163,7 @@ class Validator:
 
 def _address(text: Text) -> int:
     """A sort key for texts of one record: their order in it. Copies are in that order already, so all get 0."""
-    address: int = pa.py_buffer(text).address if isinstance(text, msgspec.Raw) else 0
-    return address
+    return int(pa.py_buffer(text).address) if isinstance(text, msgspec.Raw) else 0
 
 
 @lru_cache(maxsize=64)
