@@ -31,7 +31,7 @@ from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables.readings import Reading, dump_readings
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
@@ -746,7 +746,7 @@ def test_the_ui_makes_dagsters_folder_with_our_settings_and_keeps_what_is_there(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_tells_its_address_and_ends_in_peace(number: signal.Signals, tmp_path: Path) -> None:
     program = (sys.executable, "-W", "error", "-m", "sessions_pipeline.cli")
-    command = hearing_ctrl_c(*program, "sandbox", "--port", "0")
+    command = accepting_ctrl_c(*program, "sandbox", "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None

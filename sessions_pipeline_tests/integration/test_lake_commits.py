@@ -62,9 +62,9 @@ def test_rows_metadata_and_version_come_from_one_opening(data_root: DataRoot):
     assert lake.load(RAW_SESSIONS, DAY) is None
     lake.replace(RAW_SESSIONS, DAY, raw("1", "2"), {"commit": "7"})
     store.opened.clear()
-    store.asked.clear()
+    store.calls.clear()
     found = lake.load(RAW_SESSIONS, DAY)
-    assert store.asked == {"open": 1}
+    assert store.calls == {"open": 1}
     assert store.opened == {"raw_sessions/start_date=2025-01-31/raw_sessions.parquet": 1}
     assert found is not None
     assert (found.metadata, found.version) == ({"commit": "7"}, lake.version(RAW_SESSIONS, DAY))

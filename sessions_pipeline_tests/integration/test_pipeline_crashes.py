@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
@@ -38,7 +38,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 )
 
 COUNT = 150
-RUN = hearing_ctrl_c(
+RUN = accepting_ctrl_c(
     sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", str(FIRST), "--to", str(TODAY)
 )
 
@@ -239,7 +239,7 @@ def test_an_interrupt_amid_code_that_is_executed_from_a_text_ends_with_the_statu
         "cli.cli.add_command(click.Command('interrupted', callback=lambda: exec(text, {'os': os})))\n"
         "cli.main()\n"
     )
-    command = hearing_ctrl_c(sys.executable, "-m", program.stem, "interrupted")
+    command = accepting_ctrl_c(sys.executable, "-m", program.stem, "interrupted")
     path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
     done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (1, "sessions-pipeline: stopped")

@@ -36,7 +36,7 @@ def probed(url: str, project: str = PROJECT) -> Told:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(now=NOW, tell_total=True) as running:
+    with running_sandbox(now=NOW, send_total=True) as running:
         yield running
 
 
@@ -135,7 +135,7 @@ def test_an_assumption_that_does_not_hold_is_told_in_both_versions(
     ],
 )
 def test_a_server_that_breaks_an_assumption_is_told(fault: Fault, broken: set[str]) -> None:
-    with running_sandbox(now=NOW, tell_total=True) as running:
+    with running_sandbox(now=NOW, send_total=True) as running:
         running.faults.add(fault)
         told = probed(running.url)
     assert {name for name, (holds, _) in told.items() if holds is False} >= broken

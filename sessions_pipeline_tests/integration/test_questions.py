@@ -32,7 +32,7 @@ from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_data
 from sessions_pipeline.validation.records import read_page
 from sessions_pipeline_tests.builders import table_of
 from sessions_pipeline_tests.days import RULES, fetched
-from sessions_pipeline_tests.faulty_server import sound
+from sessions_pipeline_tests.faulty_server import without_broken_records
 from sessions_pipeline_tests.snippets import Snippet, each
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -61,7 +61,7 @@ class Company:
     """What the sandbox says, and a lake made of it."""
 
     def __init__(self, root: Path) -> None:
-        api = Api(sound(CompanyData(NOW)), NOW)
+        api = Api(without_broken_records(CompanyData(NOW)), NOW)
         self.records: list[Record] = []
         self.judged: dict[str, Decimal | None] = {}
         lake, texts = Lake.open(str(root), query={}), {}

@@ -15,7 +15,7 @@ import pytest
 from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
 
@@ -178,7 +178,7 @@ def _is_alive(process: int) -> bool:
 def test_what_is_being_prepared_is_not_interrupted_by_ctrl_c() -> None:
     prepare = "from sessions_pipeline.orchestration import workers; workers.prepare(2)"
     wait = "import sys; print('ready', flush=True); sys.stdin.read()"
-    command = hearing_ctrl_c(sys.executable, "-c", f"{prepare}; {wait}")
+    command = accepting_ctrl_c(sys.executable, "-c", f"{prepare}; {wait}")
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

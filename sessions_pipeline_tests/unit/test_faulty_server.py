@@ -13,7 +13,7 @@ Ask = Callable[..., httpx.Response]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(texts=TEXTS, tell_total=True) as running:
+    with running_sandbox(texts=TEXTS, send_total=True) as running:
         yield running
 
 
