@@ -1,4 +1,4 @@
-"""Days, weeks, months and epochs: the one place that turns times into UTC days and back."""
+"""UTC days, weeks, months and epochs. All conversions between times and days happen here."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -21,12 +21,12 @@ def microseconds(moment: datetime) -> int:
 
 
 def day_start_us(day: date) -> int:
-    """Microseconds from the epoch to the UTC midnight that begins the day."""
+    """Microseconds from the epoch to the start of the UTC day."""
     return (day - _EPOCH_DAY).days * DAY_US
 
 
 def day_of_us(start_us: int) -> date:
-    """The UTC day that holds a time, given in microseconds from the epoch."""
+    """The UTC day that contains a time, given in microseconds from the epoch."""
     return _EPOCH_DAY + timedelta(days=start_us // DAY_US)
 
 
@@ -36,12 +36,12 @@ def utc_day(moment: datetime) -> date:
 
 
 def midnight(day: date) -> datetime:
-    """The UTC midnight that begins the day."""
+    """The start of the UTC day."""
     return datetime.combine(day, time(), UTC)
 
 
 def name_of(day: date | None) -> str:
-    """What errors call a day, or what has none."""
+    """The day's name in messages; None stands for the rows without a day."""
     return str(day or "rows without a day")
 
 
@@ -56,11 +56,11 @@ def days_between(first: date, last: date) -> list[date]:
 
 
 def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
-    """Stretches of adjoining days, each as its first and last, oldest first."""
-    # Adjoining days are as far from their place in the order.
-    for _, numbered in groupby(enumerate(sorted(set(days))), lambda one: one[1] - timedelta(days=one[0])):
-        adjoining = [day for _, day in numbered]
-        yield adjoining[0], adjoining[-1]
+    """The first and last day of each unbroken stretch of days, oldest stretch first."""
+    # Within a stretch, a sorted day minus its index is always the same date.
+    for _, numbered in groupby(enumerate(sorted(set(days))), lambda pair: pair[1] - timedelta(days=pair[0])):
+        stretch = [day for _, day in numbered]
+        yield stretch[0], stretch[-1]
 
 
 def week_start(day: date) -> date:
@@ -79,7 +79,7 @@ def next_month_start(day: date) -> date:
 
 
 def period_of(unit: str, day: date) -> tuple[date, date]:
-    """The first and last day of the `day`, ISO `week` or `month` that a day is in."""
+    """The first and last day of the period that contains the day; `unit` is `day`, `week` (ISO) or `month`."""
     if unit == "month":
         return month_start(day), next_month_start(day) - timedelta(days=1)
     first, length = (week_start(day), 7) if unit == "week" else (day, 1)

@@ -1,6 +1,6 @@
-"""Every error that a user can see: one line that says what happened and what to do about it.
+"""All errors that a user can see. Each message is one line that says what happened and what to do about it.
 
-No message may hold a secret: messages are built from names, status codes and addresses without their query string.
+No message may contain a secret: messages are built from names, status codes and URLs without their query string.
 """
 
 import re
@@ -8,13 +8,13 @@ from typing import ClassVar
 
 
 class SessionsPipelineError(Exception):
-    """Base of all errors of this package; its text is one line for a person."""
+    """Base class of all errors of this package."""
 
     exit_status: ClassVar[int] = 1
 
 
 class UsageError(SessionsPipelineError):
-    """What was asked for makes no sense, such as a day in the future."""
+    """The user asked for something impossible, such as a day in the future."""
 
     exit_status = 2
 
@@ -30,7 +30,7 @@ class SettingError(UsageError):
 class ApiError(SessionsPipelineError):
     """The API did not give a usable answer.
 
-    `retry_after` is the wait in seconds that the server asked for, where it did.
+    `retry_after`: how many seconds the server asked to wait; None if it did not say.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -39,23 +39,23 @@ class ApiError(SessionsPipelineError):
 
 
 class NotFoundError(ApiError):
-    """404 or 410: the endpoint is not the API, or the version is gone."""
+    """404 or 410: the endpoint is not the API, or this version of the API no longer exists."""
 
 
 class GoneError(NotFoundError):
-    """The same with a JSON body, as the API itself says it: perhaps only this version of it is gone."""
+    """404 or 410 with a JSON body: it comes from the API itself, so perhaps only this version of it is gone."""
 
 
 class RefusedError(ApiError):
-    """A final answer that is no page, or one that is not accepted here: the text says why, and what to do about it."""
+    """The API refused the request, or its answer can't be accepted; trying again would not help."""
 
 
 class ParameterError(RefusedError):
-    """400 or 422: a parameter is not accepted; what to do about it stands behind the last semicolon."""
+    """400 or 422: the API does not accept a parameter. The advice follows the message's last semicolon."""
 
 
 class CursorError(RefusedError):
-    """A cursor that the API gave and does not take any more, as it has expired: the list is to be begun again."""
+    """The API no longer accepts a cursor that it gave, because it has expired: list again from the start."""
 
 
 class TransientError(ApiError):
@@ -67,41 +67,41 @@ class FirewallError(TransientError):
 
 
 class RateLimitedError(TransientError):
-    """429: too many requests; everyone waits."""
+    """429: too many requests. All threads wait before the next one."""
 
 
 class ServerError(TransientError):
-    """5xx."""
+    """5xx: the server failed."""
 
 
 class UnreachableError(TransientError):
-    """No connection, or it broke in the middle of an answer."""
+    """No connection could be made, or it broke during an answer."""
 
 
 class TimedOutError(TransientError):
-    """No answer in time."""
+    """No answer arrived in time."""
 
 
 class BadBodyError(TransientError):
-    """A 200 whose body is no page of the API: truncated, HTML, or something else."""
+    """200, but the body is not a page of the API: truncated, HTML, or something else."""
 
 
 class DeadlineExceededError(ApiError):
-    """The run's overall deadline has passed; the text says how far it came."""
+    """The run's overall deadline has passed; the text says how far the run got."""
 
 
 class PagingError(ApiError):
-    """The pages do not add up: unsorted, `offset` ignored, a page that comes again, or a view that will not settle."""
+    """The pages are inconsistent: unsorted, repeated, `offset` ignored, or changing faster than they can be read."""
 
 
 class BudgetExceededError(SessionsPipelineError):
-    """More was spent than a budget allows."""
+    """A budget's limit is exceeded."""
 
     exit_status = 3
 
 
 class LakeError(SessionsPipelineError):
-    """The data root can't be read or written as it should."""
+    """The data root can't be read or written."""
 
 
 class LakeMismatchError(LakeError):
@@ -109,32 +109,32 @@ class LakeMismatchError(LakeError):
 
 
 class LakeBusyError(LakeError):
-    """Another run writes a day and does not come to an end."""
+    """Another run has held a lock for too long."""
 
 
 class LakeConflictError(LakeError):
-    """A file is not what it was expected to be: another run was quicker."""
+    """A file was not replaced, because another run has changed it first."""
 
 
 class NotReadError(LakeError):
-    """A table was asked for whose source was never read for that day."""
+    """A table does not exist for that day, because the day was never read."""
 
 
 class InstanceError(SessionsPipelineError):
     """Dagster's instance can't be used: its `dagster.yaml`, or its database."""
 
     def __init__(self, place: str, error: BaseException) -> None:
-        # Dagster goes on with all that it would have expected, SQLAlchemy with the statement.
-        told = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0][:200]
-        super().__init__(f"{place}: {told}")
+        # Cut off what Dagster appends (all values it would accept) and what SQLAlchemy appends (the SQL statement).
+        cause = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0][:200]
+        super().__init__(f"{place}: {cause}")
 
 
 class TooManyRejectedError(SessionsPipelineError):
-    """A day's share of rejected records is beyond the fuse; its former tables stay."""
+    """A day has more rejected records than the rejection threshold allows. Its former tables stay as they were."""
 
 
 class WorkerLostError(SessionsPipelineError):
-    """A process that worked on a day died without a word."""
+    """A worker process died without reporting an error."""
 
 
 class SumOverflowError(SessionsPipelineError):

@@ -1,6 +1,6 @@
-"""The life of a day: read what is stored, merge what was fetched, validate, derive, write. Without Dagster and HTTP.
+"""Processing one day: load what is stored, merge what was fetched, validate, derive, write. Without Dagster and HTTP.
 
-It is done by whoever is free, a thread or a process, so what comes in and goes out are plain values.
+It runs in a thread or in a worker process, so its inputs and results must be picklable.
 """
 
 import json
@@ -21,28 +21,22 @@ from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, 
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.history import History
 from sessions_pipeline.tables.merge import Merged, merge
-from sessions_pipeline.tables.readings import (
-    COMMIT,
-    READINGS,
-    dump_readings,
-    latest_readings,
-    load_readings,
-    noted_readings,
-)
-from sessions_pipeline.tables.table import ALL, Reads, needed
+from sessions_pipeline.tables.readings import COMMIT, READINGS, dump_readings, latest_readings, load_note, load_readings
+from sessions_pipeline.tables.table import ALL, Reads, columns_read
 from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline.validation.rows import PLAIN, Rows
 
-# A handful of broken records among few is no sign of a broken API: it takes this many.
+# With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
 LEAST_REJECTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DayTask:
-    """A day, and what was fetched of it, a workspace each; nothing: make its tables again from what is stored.
+    """A day to process.
 
-    `base` is the version of `raw_sessions` before the day's first request, None if there was none; `received` counts
-    all records of the run so far.
+    `fetched`: what was fetched, one element per workspace; if empty, the tables are derived again from storage.
+    `base`: the version of the day's `raw_sessions` before the first request; None if there was no file.
+    `received`: how many records the run has received so far, for all days.
     """
 
     day: Day
@@ -53,10 +47,12 @@ class DayTask:
 
 @dataclass(frozen=True, slots=True)
 class DayResult:
-    """What came of a day: the files written, and what is worth knowing of each, by the table's name.
+    """The result of processing a day.
 
-    `learned` is whether the reading brought anything new; `exceeded` says why nothing was written, where too many of
-    its records are rejected.
+    `written`: the files written, by table name.
+    `metadata`: facts about each of the run's tables, by table name (see `day_metadata.facts_of`).
+    `exceeded`: if too many records were rejected and so nothing was written, a line that says so; else None.
+    `learned`: whether the fetched readings brought anything new.
     """
 
     day: Day
@@ -67,17 +63,20 @@ class DayResult:
 
 
 def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
-    """Merge, validate, derive and write a day. One that taught nothing, and whose tables are all there, stays as it is.
+    """Merge, validate, derive and write a day.
+
+    If the fetched readings bring nothing new, only missing or outdated tables are written.
 
     Raises:
-        NotReadError: nothing was fetched, and nothing is stored (or was, by `rules.as_of`).
-        SumOverflowError: a sum does not fit its column; the text names table, sum and day. All others are written.
+        NotReadError: nothing was fetched, and nothing is stored (or nothing from before `rules.as_of`).
+        SumOverflowError: a sum does not fit its column; the text names table, sum and day. Other tables are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
     try:
         return _process(lake, task, rules)
     except LakeConflictError:
-        # Another run was quicker. The same again, as a reading that it overtook; in a folder nobody can come between.
+        # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock
+        # keeps other runs away from this second try.
         with lake.lock(task.day):
             return process_day(lake, task, rules)
 
@@ -89,53 +88,53 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     readings = load_readings(stored.metadata[READINGS]) if stored else []
 
     merged = merge(rows, readings, map(_unpacked, task.fetched), base=task.base, version=version)
-    wanted = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
-    known: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.of_readings(merged)}}
+    pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
+    facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(merged)}}
     if task.fetched and not merged.learned:
-        known |= {table.name: facts for table in wanted if (facts := _kept_facts(lake, table, task.day, commit, rules))}
-        wanted = [table for table in wanted if table.name not in known]
-    if not merged.learned and not wanted:
+        facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, task.day, commit, rules))}
+        pending = [table for table in pending if table.name not in facts]
+    if not merged.learned and not pending:
         _note_readings(lake, task.day, merged)
-        return DayResult(task.day, {}, known, None, learned=False)
+        return DayResult(task.day, {}, facts, None, learned=False)
 
-    made = DerivedDay(task.day, merged, rules, may_forget=bool(task.fetched))
-    if reason := _exceeded(task, made.told, rules):
+    derived = DerivedDay(task.day, merged, rules, may_delete=bool(task.fetched))
+    if reason := _exceeded(task, derived.history, rules):
         return DayResult(task.day, {}, {}, reason, merged.learned)
     written = dict[str, Written]()
     files, overflows = dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
         if merged.learned:
             commit += 1
-            raw, metadata = made.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
-            known[RAW_SESSIONS.name] = day_metadata.of_table(RAW_SESSIONS, raw, made.told, merged)
+            raw, metadata = derived.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
+            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, raw, derived.history, merged)
             written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
-        for table in wanted:
+        for table in pending:
             try:
-                rows = made[table]
+                rows = derived[table]
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
                 continue
-            known[table.name] = facts = day_metadata.of_table(table, rows, made.told, merged)
-            metadata = {**made.metadata(table), day_metadata.FACTS: json.dumps(facts)}
+            facts[table.name] = day_metadata.facts_of(table, rows, derived.history, merged)
+            metadata = {**derived.metadata(table), day_metadata.FACTS: json.dumps(facts[table.name])}
             files[table.name] = replace_derived(table, rows, metadata, commit)
-            made.forget(table)
+            derived.drop(table)
         _note_readings(lake, task.day, merged)
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(task.day, written, known, None, merged.learned)
+    return DayResult(task.day, written, facts, None, merged.learned)
 
 
 def _unpacked(day: FetchedDay) -> FetchedDay:
-    """Days wait compressed, and are read several times: laid out here, unless too large for it."""
+    """The day with its rows uncompressed, since they are read several times; a day too large for that stays packed."""
     rows = day.rows
     return day if rows.nbytes > PLAIN else replace(day, rows=Rows(rows.schema, rows.parts()))
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
-    """A stored day as checks are given it; of each table the columns that `reads` names, of others the metadata alone.
+    """A stored day as checks receive it: of each table the columns in `reads`, of other tables only the metadata.
 
-    A file is read once, when it is first asked for.
+    A file is read once, when a check first needs it.
     """
 
     def load(_day: DayTables, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
@@ -145,56 +144,59 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
     tables = DayTables(day, load, now=now)
     committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
-    tables.last_read = tuple(latest_readings(committed, lake.last_readings(day)))
+    tables.last_readings = tuple(latest_readings(committed, lake.last_readings(day)))
     return tables
 
 
 def examine_day(lake: Lake, task: tuple[Day, Sequence[str]], now: datetime) -> dict[str, CheckResult]:
-    """What some checks find on a stored day, by their names; each file is read at most once, and only what they need.
+    """The results of some checks on a stored day, by name. `task`: the day, and the names of the checks.
+
+    Each file is read at most once, and only the columns that these checks need.
 
     Raises:
         LakeError: a file can't be read.
     """
     day, names = task
     checks = [CHECKS[name] for name in names]
-    tables = day_tables(lake, day, needed(checks), now=now)
+    tables = day_tables(lake, day, columns_read(checks), now=now)
     return {check.name: check.examine(tables) for check in checks}
 
 
-def _kept_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> dict[str, Any] | None:
-    """What a derived file says of its rows; None where it is to be made again.
+def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> dict[str, Any] | None:
+    """The facts stored in a derived file; None if the file must be made again.
 
-    It is if it is missing, broken, or of another commit, time or list of attributes than wanted.
+    It must if it is missing, broken, or made from another commit, as of another time or for other attributes.
     """
     try:
         metadata = lake.metadata(table, day)
     except LakeError:
         return None
-    wanted = {COMMIT: str(commit), **day_metadata.basis(table, rules.as_of, rules.attributes)}
-    if any(metadata.get(name) != wanted.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
+    expected = {COMMIT: str(commit), **day_metadata.basis(table, rules.as_of, rules.attributes)}
+    if any(metadata.get(name) != expected.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
         return None
     facts: dict[str, Any] = json.loads(metadata.get(day_metadata.FACTS, "{}"))
     return facts
 
 
-def _exceeded(task: DayTask, told: History, rules: Rules) -> str | None:
-    rejected = told.rejected.num_rows
-    all_ = rejected + told.sessions.num_rows
+def _exceeded(task: DayTask, history: History, rules: Rules) -> str | None:
+    """A line that says that too many records are rejected, with the first reason; None if the share is acceptable."""
+    rejected = history.rejected.num_rows
+    all_ = rejected + history.sessions.num_rows
     if task.day is UNDATED:
-        # Records without a readable day are few or none: they are measured against all that the run received.
+        # Usually few records have no readable day, so their share is taken of all records that the run received.
         all_ = max(all_, task.received)
     if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * all_:
         return None
-    ((reason, *_),) = next(told.rejected.tuples("reasons"))
+    ((reason, *_),) = next(history.rejected.tuples("reasons"))
     return f"{name_of(task.day)}: {rejected} of {all_} records are rejected ({reason})"
 
 
 def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
-    """Keep when the day was last read, also where that taught nothing, beside the tables, which stay as they are."""
+    """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
 
     def noted(stored: bytes | None) -> bytes:
-        before = noted_readings(stored or b"")
-        return dump_readings(latest_readings(merged.readings, [*before, *merged.heard])).encode()
+        before = load_note(stored or b"")
+        return dump_readings(latest_readings(merged.readings, [*before, *merged.new_readings])).encode()
 
-    if merged.heard:
+    if merged.new_readings:
         lake.update_file(readings_key(day), noted)

@@ -23,7 +23,7 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.derived_day import Rules
-from sessions_pipeline.tables.table import needed
+from sessions_pipeline.tables.table import columns_read
 from sessions_pipeline.validation.records import SENT, FetchedDay, read_page, sent
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON
@@ -85,7 +85,7 @@ class ProcessedDay:
 
     def check(self, name: str, now: datetime = READ) -> CheckResult:
         """The result of a check of the day."""
-        tables = day_tables(self.lake, self.day, needed([CHECKS[name]]), now=now)
+        tables = day_tables(self.lake, self.day, columns_read([CHECKS[name]]), now=now)
         return CheckResult.merged([CHECKS[name].examine(tables)])
 
     def broken_checks(self, now: datetime = READ) -> dict[str, Sequence[str]]:

@@ -1,1 +1,1 @@
-"""Where a table's day lives: reading it, and replacing it as a whole, in a local folder or an object store."""
+"""The storage of tables: a day is read from, or replaced as, one Parquet file in a local folder or an object store."""

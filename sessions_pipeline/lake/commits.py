@@ -1,4 +1,4 @@
-"""How runs that write at once leave one truth: a file is put over what its writer saw, and never goes back."""
+"""Concurrent runs: a file is only replaced if it is still the one its writer has read, and never by older results."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -18,22 +18,24 @@ from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline.validation.rows import Rows
 
-# So often a derived file may be replaced by others while this one looks at it.
+# How often to try to replace a derived file that other runs keep replacing.
 _TRIES = 20
 # A day has seven derived files.
 _WRITERS = 8
 
-Made: TypeAlias = tuple[pa.Table, dict[str, str]] | None
-"""A file's rows and metadata; None leaves the file as it is."""
+NewContent: TypeAlias = tuple[pa.Table, dict[str, str]] | None
+"""The new rows and metadata of a file; None leaves the file as it is."""
 ReplaceDerived: TypeAlias = Callable[[Table, pa.Table | Rows, Mapping[str, str], int], Future[Written | None]]
 
 
 def commit(
-    lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], Made], *, from_others: bool = False
+    lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], NewContent], *, rebuildable: bool = False
 ) -> None:
-    """Replace a file by what `make` makes of it; where another run was quicker it is made again, of that run's file.
+    """Replace a file by what `make` returns for its current content (None if there is no file).
 
-    `from_others`: all of it can be made from other tables, so one that can't be read counts as none.
+    If another run replaces the file first, `make` is called again with that run's content.
+
+    `rebuildable`: the whole file can be computed from other tables, so an unreadable file counts as none.
 
     Raises:
         LakeError: the file could not be read or written; the former one is intact.
@@ -43,31 +45,32 @@ def commit(
             stored = lake.load(table, day)
             version = stored and stored.version
         except BrokenError as error:
-            if not from_others:
+            if not rebuildable:
                 raise
             stored, version = None, error.version
-        made = make(stored)
-        if made is None:
+        content = make(stored)
+        if content is None:
             return
         with suppress(LakeConflictError):
-            lake.replace(table, day, *made, expected=version)
+            lake.replace(table, day, *content, expected=version)
             return
 
 
 @contextmanager
 def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
-    """Lock a day, and replace derived files of it by what is given: table, rows, metadata, and their raw commit.
+    """Lock a day, and give a function that replaces its derived files: `replace(table, rows, metadata, commit)`.
 
-    A future tells what was written, None if what is there was made from a later commit; a file that doesn't say what
-    it was made from, or can't be read, counts as older. Several are written at once, since a disk makes many files
-    durable in the time of one: 0.3 ms each instead of 3. All are durable when the block ends.
+    `commit` is the number of the raw commit that the rows were made from. The future's result is None if the stored
+    file was made from a later commit and so was left alone. A file that is unreadable or does not name its commit is
+    always replaced. Files are written in parallel, since a disk makes many files durable in the time of one: 0.3 ms
+    each instead of 3. All are durable when the block ends.
 
     Raises:
-        LakeConflictError: (the future) others replace it again and again.
-        LakeError: the day can't be locked; (the future) the file could not be written.
-        TypeError, ValueError: the data breaks the table's schema, a fault of the program.
+        LakeConflictError: (from the future) other runs have replaced the file again and again.
+        LakeError: the day can't be locked; (from the future) the file could not be written.
+        TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
     """
-    begun = list[Future[Written | None]]()
+    writes = list[Future[Written | None]]()
     with lake.lock(day):
 
         def replace(
@@ -75,34 +78,34 @@ def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
         ) -> Future[Written | None]:
             content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
             threads = _writers(os.getpid())
-            begun.append(threads.submit(_replace_older, lake, table, day, content, commit))
-            return begun[-1]
+            writes.append(threads.submit(_replace_older, lake, table, day, content, commit))
+            return writes[-1]
 
         try:
             yield replace
         finally:
-            wait(begun)
+            wait(writes)
 
 
 @cache
 def _writers(_process: int) -> ThreadPoolExecutor:
-    """Threads that are kept, since starting them for each day takes a twentieth of its time."""
+    """A process's writer threads. They are reused, because starting them takes a twentieth of a day's time."""
     return ThreadPoolExecutor(_WRITERS, thread_name_prefix="files")
 
 
 def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
-    for left in reversed(range(_TRIES)):
-        with suppress(LakeConflictError) if left else nullcontext():
-            version, made_from = _made_from(lake, table, day)
-            return lake.put(table, day, content, expected=version) if made_from <= commit else None
+    for tries_left in reversed(range(_TRIES)):
+        with suppress(LakeConflictError) if tries_left else nullcontext():
+            version, stored_commit = _stored_commit(lake, table, day)
+            return lake.put(table, day, content, expected=version) if stored_commit <= commit else None
     raise AssertionError
 
 
-def _made_from(lake: Lake, table: Table, day: Day) -> tuple[str | None, int]:
-    """The version of a derived file and the raw commit that it was made from; -1 if there is none that says it."""
+def _stored_commit(lake: Lake, table: Table, day: Day) -> tuple[str | None, int]:
+    """The version of a derived file, and the raw commit it was made from; -1 if it is missing, broken or unnumbered."""
     try:
         stored = lake.load(table, day, ())
     except BrokenError as error:
         return error.version, -1
-    made_from = stored.metadata.get(COMMIT, "") if stored else ""
-    return stored and stored.version, int(made_from) if made_from.isdecimal() else -1
+    commit = stored.metadata.get(COMMIT, "") if stored else ""
+    return stored and stored.version, int(commit) if commit.isdecimal() else -1

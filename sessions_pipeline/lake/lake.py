@@ -1,4 +1,4 @@
-"""The lake: a day of a table is one Parquet file, read as it is and replaced as a whole."""
+"""The lake: each day of a table is one Parquet file, which is only ever replaced as a whole."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -12,16 +12,16 @@ import pyarrow as pa
 from sessions_pipeline.days import name_of
 from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
 from sessions_pipeline.lake import parquet
-from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, readings_key, value_of, write_marker
+from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, partition_value, readings_key, write_marker
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
 from sessions_pipeline.tables import Table
-from sessions_pipeline.tables.readings import Reading, noted_readings
+from sessions_pipeline.tables.readings import Reading, load_note
 from sessions_pipeline.validation.rows import Rows
 
 
 class Written(NamedTuple):
-    """What `Lake.replace` wrote: where, and how many bytes."""
+    """A file that was written: its address, and its size in bytes."""
 
     uri: str
     bytes: int
@@ -39,48 +39,56 @@ class Lake:
 
     @classmethod
     def open(cls, root: str | Store, *, query: Mapping[str, Any] | None, read_only: bool = False) -> Self:
-        """The lake at `root`, a folder or `s3://bucket/prefix`; nothing is written before the first write.
+        """Open the lake at `root`, a folder or `s3://bucket/prefix`. This creates nothing; the first write does.
 
-        `query` is what narrows the sessions that the lake is filled with; None reads a lake whatever it was filled
-        with. A missing root is an empty lake, which is not there yet (`is_there`). A `Store` in place of an address is
-        for tests that count or disturb what it is asked for.
+        Args:
+            root: the address. If nothing exists there, the lake is empty, and `is_there` is False. A `Store` instead
+                of an address is for tests that count or disturb its calls.
+            query: the filter of the sessions that the lake holds. None opens a lake of any query, for reading only.
+            read_only: refuse to write.
 
         Raises:
-            LakeMismatchError: the lake was filled with another query, or by another version of this package.
+            LakeMismatchError: the lake holds sessions of another query, or was written by another version of this
+                package.
             LakeError: the root can't be read.
         """
         return cls(store_at(root) if isinstance(root, str) else root, query, read_only=read_only)
 
     def lock(self, day: Day) -> AbstractContextManager[None]:
-        """Keep other runs from writing to a day of any table while it is merged and written; in a bucket, nothing.
+        """Keep other runs from writing this day in any table; hold it while the day is merged and written.
 
-        Re-entrant within a thread, and freed if the process dies. Never hold it while the network is waited for.
+        Does nothing in a bucket, where conditional puts keep runs apart. Re-entrant within a thread, and released if
+        the process dies. Never hold it while waiting for the network.
 
         Raises:
-            LakeBusyError: another run holds it for longer than one writes.
+            LakeBusyError: another run has held it for longer than any write takes.
         """
         self._refuse_if_read_only()
-        return self._store.lock(value_of(day))
+        return self._store.lock(partition_value(day))
 
     def replace(
         self, table: Table, day: Day, data: pa.Table | Rows, metadata: Mapping[str, str], *, expected: Expected = ANY
     ) -> Written:
-        """Make `data` the whole content of a day; readers see the former file or this one.
+        """Write `data` as the new content of a day. Readers see either the former file or the new one.
 
-        `data` has the table's columns in any order; the writer sorts the rows. `metadata` is kept in the file.
-        `expected` is the version that is replaced, None for a day that is not there, or `ANY`.
+        Args:
+            table: the table.
+            day: its day.
+            data: the rows, in any order, with the table's columns in any order.
+            metadata: kept in the file.
+            expected: the version to replace, None if the day must not exist yet, or `ANY`.
 
         Raises:
-            LakeConflictError: something else than `expected` is there; it stays.
-            LakeError: it could not be written; the former file is intact.
-            TypeError, ValueError: the data breaks the table's schema, a fault of the program.
+            LakeConflictError: the current version is not the expected one; it stays.
+            LakeError: the file could not be written; the former one is intact.
+            TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
         """
         content = parquet.encode(table, data, metadata)
         with self.lock(day):
             return self.put(table, day, content, expected=expected)
 
     def put(self, table: Table, day: Day, content: pa.Buffer, *, expected: Expected) -> Written:
-        """The same with what `parquet.encode` made, for one that holds the lock of the day."""
+        """Like `replace`, with content from `parquet.encode`. The caller must hold the day's lock."""
         key = key_of(table, day)
         self._put(key, content, expected)
         return Written(self._store.uri(key), content.size)
@@ -90,62 +98,63 @@ class Lake:
 
         Raises:
             NotReadError: the day was never written.
-            LakeError: as `load`.
+            LakeError: see `load`.
         """
         return self._required(table, day, columns).rows
 
     def load(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> Stored | None:
-        """The rows of a day, its metadata and its version, by one opening of its file; None if it was never written.
+        """A day's rows, metadata and version, all from one opening of its file; None if it was never written.
 
-        Without any columns only the end of the file is read. A derived file that another program wrote has no metadata.
+        With `columns=()` only the end of the file is read. If another program has written the file, the metadata is
+        empty.
 
         Raises:
             BrokenError: the file can't be read.
-            LakeError: it is a raw one that another program wrote.
+            LakeError: another program has written it and it is a file of `raw_sessions`, which needs its metadata.
         """
         return parquet.load(self._store, table, key_of(table, day), columns)
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of several days, and as a last column the partition's own (date32; null for `UNDATED`).
+        """The rows of several days, with the partition column last (date32; null for `UNDATED`).
 
         Raises:
             NotReadError: one of the days was never written.
         """
         if table.partition is None:
             raise ValueError(f"{table.name} has no partitions")
-        level = pa.field(table.partition, pa.date32())
+        partition = pa.field(table.partition, pa.date32())
         fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
-        parts = [pa.schema([*fields, level]).empty_table()]
+        parts = [pa.schema([*fields, partition]).empty_table()]
         for day in days:
             rows = self.read(table, day, columns)
             value = pa.scalar(day, pa.date32())
-            parts.append(rows.append_column(level, pa.repeat(value, rows.num_rows)))
+            parts.append(rows.append_column(partition, pa.repeat(value, rows.num_rows)))
         return pa.concat_tables(parts)
 
     def metadata(self, table: Table, day: Day) -> dict[str, str]:
-        """What was stored with a day's file; reads its footer alone.
+        """The metadata of a day's file; reads only its footer.
 
         Raises:
             NotReadError: the day was never written.
-            LakeError: as `load`.
+            LakeError: see `load`.
         """
         return self._required(table, day, ()).metadata
 
     def days(self, table: Table) -> list[date]:
-        """The days that a table has, sorted; `UNDATED` is not among them, ask `has` for it."""
-        found = (day_of(table, key) for key in self._store.partitions(table.name))
-        return sorted(filter(None, found))
+        """The days that a table has, sorted. `UNDATED` is not included; ask `has` for it."""
+        days = (day_of(table, key) for key in self._store.partitions(table.name))
+        return sorted(filter(None, days))
 
     def has(self, table: Table, day: Day) -> bool:
         """Whether a table has this day."""
         return self.version(table, day) is not None
 
     def version(self, table: Table, day: Day) -> str | None:
-        """The version of a day's file, which differs after each write; None if the day was never written."""
+        """The version of a day's file, which changes with each write; None if the day was never written."""
         return self.versions(table, [day])[day]
 
     def versions(self, table: Table, days: Sequence[Day]) -> dict[Day, str | None]:
-        """The versions of several days' files; in a bucket by one listing."""
+        """The versions of several days' files; in a bucket, one listing."""
         keys = {day: key_of(table, day) for day in days}
         found = self._store.versions(list(keys.values())) if keys else {}
         return {day: found[key] for day, key in keys.items()}
@@ -155,7 +164,7 @@ class Lake:
         return self._store.uri(key_of(table, day))
 
     def write_file(self, key: str, content: bytes) -> str:
-        """Write or replace a file that is no table's, such as `reports/cost.html`; its address.
+        """Write or replace a file outside the tables, such as `reports/cost.html`. Returns its address.
 
         Raises:
             LakeError: it could not be written; the former file is intact.
@@ -165,9 +174,9 @@ class Lake:
         return self._store.uri(key)
 
     def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
-        """Make another of a file that is no table's, None where there is none.
+        """Replace a file outside the tables by `change` of its content (None if there is no file).
 
-        Where another run was quicker, `change` is given what that has written.
+        If another run changes the file first, `change` is called again with the other run's content.
 
         Raises:
             LakeError: it could not be read or written; the former file is intact.
@@ -179,12 +188,12 @@ class Lake:
                 return
 
     def read_file(self, key: str) -> bytes:
-        """A file that is no table's; empty where there is none."""
+        """The content of a file outside the tables; empty if there is no such file."""
         return self._read_file(key)[0] or b""
 
     def last_readings(self, day: Day) -> list[Reading]:
-        """The latest reading of each workspace, the very latest last; none where the day was never read."""
-        return noted_readings(self.read_file(readings_key(day)))
+        """The latest reading of each workspace, newest last; empty if the day was never read."""
+        return load_note(self.read_file(readings_key(day)))
 
     def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
         try:
@@ -195,7 +204,7 @@ class Lake:
             return source.read(), version
 
     def check_writable(self) -> None:
-        """Write and remove a probe file, nothing else.
+        """Try out writing, by creating and removing a probe file.
 
         Raises:
             LakeError: the root can't be written; the text says why.

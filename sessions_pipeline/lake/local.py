@@ -1,11 +1,11 @@
 """The lake in a local folder: whole files, replaced by renaming, durable when `put` returns.
 
-A reader that opens a path once sees the former file or the new one: Arrow, pandas, this package. DuckDB and Polars open
-it again for each part, so a query of theirs in the very millisecond of the renaming may fail and has to be run again.
+A program that opens a path once (Arrow, pandas, this package) reads either the former file or the new one. DuckDB and
+Polars open it several times per query, so a query that runs at the moment of the renaming may fail; run it again.
 
 A file is written to `_tmp/` on the same file system, synced, and renamed to its place; then the folder is synced too.
-Both syncs together cost 0.8 ms on an SSD, so 365 days of four tables take about a second. A crash leaves at most a
-temporary file, which the next write of the same file replaces: it has the key's name, and all hold a lock who write it.
+Both syncs together take 0.8 ms on an SSD, so 365 days of four tables take about a second. A crash leaves at most a
+temporary file. It is named after its key, and writers of a key hold a lock, so the key's next write replaces it.
 """
 
 import errno
@@ -25,21 +25,21 @@ from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict, proble
 
 LOCKS = "_locks"
 TEMPORARY = "_tmp"
-# The umask may take more away. Sessions hold private data, so others get nothing.
+# No access for others, because sessions contain private data. The umask may restrict this further.
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
-# Seconds. A day is merged and written in well under one, the largest we know in ten.
-PATIENCE = 600.0
+# Seconds. A day is usually merged and written in well under one second; the largest we know takes ten.
+LOCK_TIMEOUT = 600.0
 
 
 class LocalStore:
-    """A `Store` in the folder `root`, which is made on the first write.
+    """A `Store` in the folder `root`, which is created on the first write.
 
-    `patience`: seconds to wait for a lock.
+    `lock_timeout`: how many seconds to wait for a lock.
     """
 
-    def __init__(self, root: str | Path, *, patience: float = PATIENCE) -> None:
+    def __init__(self, root: str | Path, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
         self.root = Path(root).expanduser().absolute()
-        self._patience = patience
+        self._lock_timeout = lock_timeout
         self._locks: dict[str, FileLock] = {}
 
     def uri(self, key: str) -> str:
@@ -47,7 +47,7 @@ class LocalStore:
         return str(self._path(key))
 
     def open(self, key: str, *, whole: bool) -> Opened:  # noqa: ARG002
-        """The file; stays the same one for its reader when it is replaced meanwhile."""
+        """The file. The reader keeps this file even if it is replaced meanwhile."""
         with self._as_lake_error(key):
             while True:
                 version = _version(self._path(key))
@@ -57,7 +57,7 @@ class LocalStore:
                 source.close()
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
-        """When each file was written, its number and its size; None where there is none."""
+        """Each file's modification time, inode and size as text; None if there is no file."""
         found: dict[str, str | None] = dict.fromkeys(keys)
         for key in keys:
             with self._as_lake_error(key), suppress(FileNotFoundError):
@@ -65,7 +65,7 @@ class LocalStore:
         return found
 
     def partitions(self, table: str) -> list[str]:
-        """The files `<table>/<partition>/<table>.parquet`; links to folders are followed."""
+        """The files `<table>/<partition>/<table>.parquet`. Symbolic links to folders are followed."""
         found = []
         with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self._path(table)) as folders:
             found = [folder.name for folder in folders if _is_folder(folder)]
@@ -73,57 +73,57 @@ class LocalStore:
         return [key for key, version in self.versions(keys).items() if version is not None]
 
     def delete(self, key: str) -> None:
-        """Remove the file, if it is there."""
+        """Remove the file if it exists."""
         with self._as_lake_error(key):
             self._path(key).unlink(missing_ok=True)
 
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
-        """Write the file beside its place, make it durable, then rename it; on failure nothing is left behind.
+        """Write a temporary file, make it durable, then rename it. If this fails, nothing is left behind.
 
         Raises:
-            LakeConflictError: something else than `expected` is there.
+            LakeConflictError: the current version is not the expected one.
         """
         if expected != ANY and self.versions([key])[key] != expected:
             raise conflict(self.uri(key))
-        target, made = self._path(key), list[Path]()
+        target, created = self._path(key), list[Path]()
         temporary = self._path(f"{TEMPORARY}/{quote(key, safe='')}")
         with self._as_lake_error(key, writing=True):
             _make_folders(temporary.parent, [])
             try:
                 _write(temporary, data)
-                _make_folders(target.parent, made)
+                _make_folders(target.parent, created)
                 os.replace(temporary, target)  # noqa: PTH105
             except BaseException:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
-                for folder in reversed(made):
+                for folder in reversed(created):
                     with suppress(OSError):
                         folder.rmdir()
                 raise
-            for folder in {target.parent, *(folder.parent for folder in made)}:
+            for folder in {target.parent, *(folder.parent for folder in created)}:
                 _sync_folder(folder)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Hold the file `_locks/<name>.lock`, freed by the system when the process dies.
+        """Hold a lock on the file `_locks/<name>.lock`. The system releases it if the process dies.
 
         Raises:
-            LakeBusyError: another process holds it for longer than one writes.
+            LakeBusyError: another process has held it for `lock_timeout`.
         """
         path = self._path(f"{LOCKS}/{name}.lock")
-        # One lock object for each path and process, so that a second Lake on the same root re-enters it. Kept, since
-        # looking one up takes 0.3 ms, and a day takes its lock thirty times.
+        # One lock object per path and process (a singleton), so that a second Lake on the same root can re-enter it.
+        # Kept in a dict, because looking up the singleton takes 0.3 ms and processing a day takes the lock 30 times.
         lock = self._locks.get(name) or FileLock(path, mode=FILE_MODE, is_singleton=True)
         self._locks[name] = lock
         with self._as_lake_error(f"{LOCKS}/{name}.lock", writing=True):
             if not lock.is_locked:
                 _make_folders(path.parent, [])
             try:
-                lock.acquire(timeout=self._patience)
+                lock.acquire(timeout=self._lock_timeout)
             except Timeout:
                 raise LakeBusyError(
-                    f"{path}: another run has been writing for over {self._patience:g} s; see whether it still does"
-                    " anything, end it if not, and run this one again"
+                    f"{path}: another run has been writing for over {self._lock_timeout:g} s; check whether it is still"
+                    " working, stop it if not, and run this one again"
                 ) from None
         try:
             yield
@@ -144,18 +144,18 @@ class LocalStore:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # The days of a link that leads nowhere would be missing from sums without a word.
+    # If a broken link were skipped, sums would silently lack the days behind it.
     if entry.is_symlink() and not Path(entry.path).exists():
-        raise LakeError(f"{entry.path}: a link that leads nowhere; mount what it leads to, or remove it")
+        raise LakeError(f"{entry.path}: a broken symbolic link; mount its target, or remove the link")
     return entry.is_dir()
 
 
 def _version(path: Path) -> str:
-    found = path.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        # Opening a pipe would wait for whoever writes to it.
-        raise OSError(errno.EINVAL, "is no file but a pipe or a device", str(path))
-    return f"{found.st_mtime_ns}-{found.st_ino}-{found.st_size}"
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        # Opening a pipe would block until another process writes to it.
+        raise OSError(errno.EINVAL, "a pipe or a device is where a file should be", str(path))
+    return f"{status.st_mtime_ns}-{status.st_ino}-{status.st_size}"
 
 
 def _write(path: Path, data: bytes | pa.Buffer) -> None:
@@ -165,19 +165,19 @@ def _write(path: Path, data: bytes | pa.Buffer) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
-        # The system's own stamps are up to 4 ms apart, and two files of one tick could pass for each other.
+        # The kernel's timestamps advance in steps of up to 4 ms, so two versions could get the same one.
         os.utime(fd, ns=(now := time.time_ns(), now))
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def _make_folders(path: Path, made: list[Path]) -> None:
-    """Make the folder and those above it, and note the ones made, outermost first."""
+def _make_folders(path: Path, created: list[Path]) -> None:
+    """Create the folder and its missing parents; append those created to `created`, outermost first."""
     if not path.is_dir():
-        _make_folders(path.parent, made)
+        _make_folders(path.parent, created)
         path.mkdir(FOLDER_MODE, exist_ok=True)
-        made.append(path)
+        created.append(path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -185,7 +185,7 @@ def _sync_folder(folder: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        # Some network file systems cannot sync a folder, and say so.
+        # Some network file systems can't sync a folder and report one of these errors.
         if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
             raise
     finally:

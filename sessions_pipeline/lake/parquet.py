@@ -1,11 +1,11 @@
-"""One day of a table as the bytes of one Parquet file, and back.
+"""Encoding one day of a table as a Parquet file, and decoding it.
 
-The settings were measured with 1,100 sessions of 1.5 kB a day on two cores (pyarrow 26): zstd level 1 takes 3.5 ms a
-file and level 3 takes 6.9 ms for files of the same size; a dictionary of the payloads costs another 10 % and is thrown
-away by the writer in the end.
+The settings were measured with 1,100 sessions of 1.5 kB per day on two cores (pyarrow 26): zstd level 1 takes 3.5 ms
+per file, level 3 takes 6.9 ms for the same file size. Dictionary-encoding the payloads would take another 10 %, and the
+writer would discard the dictionary in the end.
 
-A row group is made at a time, and holds no more text than `BYTES_PER_GROUP`: Arrow's texts end at 2 GiB in one piece,
-and what is sorted or put together here is never more than a group.
+Rows are written one row group at a time, with at most `BYTES_PER_GROUP` of text in each. An Arrow string array ends at
+2 GiB, and so never more than one group has to be concatenated here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,18 +25,18 @@ ROWS_PER_GROUP = 65_536
 BYTES_PER_GROUP = 16 * 1024 * 1024
 COMPRESSION_LEVEL = 1
 
-# Whose file it is: a program that rewrites a file drops what it does not know, and with it what we keep there.
+# Marks a file as ours. Another program that rewrites the file drops this key, along with our other metadata.
 _TABLE = "sessions_pipeline.table"
 
-# What the API said at a time: nothing makes these again.
+# These tables hold what the API returned at some time, so they can't be derived from other tables.
 _SOURCES = frozenset(["raw_sessions", "daily_cost_by_project", "reference_datasets", "judge_cost_by_experiment"])
-# Their metadata says which readings the rows come from, so rows without it are of no use.
+# Its metadata lists the readings that the rows come from; without it the rows are useless.
 _NEEDS_METADATA = "raw_sessions"
-_HISTORY = "put it back from a backup, since deleting it loses the history of its day, which the API may no longer have"
+_RESTORE = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
 
 
 class Stored(NamedTuple):
-    """A day as `Lake.load` found it: all of it from one file, of this version."""
+    """A stored day: its rows, its metadata and its version, all from the same file."""
 
     parts: Rows
     metadata: dict[str, str]
@@ -49,7 +49,7 @@ class Stored(NamedTuple):
 
 
 class BrokenError(LakeError):
-    """A file can't be read; `version` says which it was."""
+    """A file can't be read; `version` is the file's version."""
 
     def __init__(self, message: str, version: str) -> None:
         super().__init__(message)
@@ -57,20 +57,25 @@ class BrokenError(LakeError):
 
 
 class UnreadableError(Exception):
-    """A file is no readable Parquet file of its table; the text says why, in one line."""
+    """A file is not a readable Parquet file of its table; the text says why, in one line."""
 
 
 def encode(
     table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], *, bytes_per_group: int = BYTES_PER_GROUP
 ) -> pa.Buffer:
-    """The Parquet file of `data`: columns, types, descriptions and row order of `table`; equal bytes on equal input.
+    """Encode `data` as a Parquet file with the columns, types, descriptions and row order of `table`.
 
-    `metadata` is stored in the file's own key-value metadata. A row group's texts end at `bytes_per_group` or with
-    their first row.
+    Equal input gives equal bytes.
+
+    Args:
+        table: the table.
+        data: the rows, in any order, with the table's columns in any order.
+        metadata: stored in the file's key-value metadata.
+        bytes_per_group: the most bytes of text in a row group, unless its first row alone has more.
 
     Raises:
-        TypeError, ValueError: the data does not have the table's schema, or a null where there may be none: a fault
-            of the program that made it.
+        TypeError, ValueError: the data does not have the table's schema, or a column that is not nullable has nulls; a
+            bug in the caller.
     """
     rows = data if isinstance(data, Rows) else Rows(table.schema, [_conform(table, data)])
     schema = table.schema.with_metadata({_TABLE: table.name, **metadata})
@@ -85,27 +90,26 @@ def encode(
 
 
 def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -> tuple[Rows, dict[str, str] | None]:
-    """The rows of one file, with the schema of `table` or those of its `columns` that are asked for, and its metadata.
+    """The rows of one file, with all columns of `table` or the given ones, and the file's metadata.
 
-    The metadata is None if another program wrote the file. Without any columns only the end of the file is needed.
+    The metadata is None if another program has written the file. With `columns=()` only the end of the file is read.
 
     Raises:
-        UnreadableError: the file is broken, or lacks a column; any of the table's, if none is asked for.
+        UnreadableError: the file is broken or lacks a requested column; with `columns=()`, any column of the table.
     """
     schema = table.schema if columns is None else pa.schema([table.schema.field(name) for name in columns])
     rows = Rows(schema)
     try:
-        # Read here and now: what is handed to Arrow's threads ahead takes longer to hand over than to read.
+        # A day's file is so small that reading it takes less time than handing it to Arrow's threads. So don't prefetch
+        # (`pre_buffer`) and don't use threads.
         with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as file:
-            if lacking := sorted({*(schema.names or table.schema.names)} - {*file.schema_arrow.names}):
-                # Read for its metadata alone, too: a file from before a column was added is to be made again.
-                raise UnreadableError(f"without {', '.join(lacking)}")
+            if missing := sorted({*(schema.names or table.schema.names)} - {*file.schema_arrow.names}):
+                # Also checked if only the metadata is read, so that a file from before a column was added is replaced.
+                raise UnreadableError(f"without {', '.join(missing)}")
             for group in range(file.num_row_groups) if schema.names else ():
-                # In this thread: a day's file is so small that others take longer to be told than to read it.
-                found = file.read_row_group(group, columns=schema.names, use_threads=False).select(schema.names)
-                rows.add(
-                    found if found.schema.types == schema.types and _is_whole(found, schema) else found.cast(schema)
-                )
+                part = file.read_row_group(group, columns=schema.names, use_threads=False).select(schema.names)
+                fits = part.schema.types == schema.types and _has_no_forbidden_null(part, schema)
+                rows.add(part if fits else part.cast(schema))
             stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UnreadableError(" ".join(str(error).split())[:200]) from error
@@ -114,11 +118,11 @@ def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -
 
 
 def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) -> Stored | None:
-    """What is stored under the key, by one opening; None if there is no file. See `Lake.load`.
+    """The stored file at `key`; None if there is none. See `Lake.load`.
 
     Raises:
-        BrokenError: it is no readable Parquet file of this table.
-        LakeError: it is a raw one that another program wrote.
+        BrokenError: it is not a readable Parquet file of this table.
+        LakeError: it is a file of `raw_sessions` that another program has written.
     """
     try:
         source, version = store.open(key, whole=columns != ())
@@ -128,55 +132,56 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
         with source:
             rows, metadata = decode(table, source, columns)
     except UnreadableError as error:
-        advice = _HISTORY if table.name in _SOURCES else f"materialize {table.name} again, from what is stored"
+        advice = _RESTORE if table.name in _SOURCES else f"materialize {table.name} again, from stored data"
         text = f"{store.uri(key)}: not a readable Parquet file of this table ({error}); {advice}"
         raise BrokenError(text, version) from error
     if metadata is None and table.name == _NEEDS_METADATA:
         raise LakeError(
-            f"{store.uri(key)}: another program wrote it, without the metadata that says what was read when; {_HISTORY}"
+            f"{store.uri(key)}: another program wrote it, without the metadata that says what was read when; {_RESTORE}"
         )
     return Stored(rows, metadata or {}, version)
 
 
 def _conform(table: Table, data: pa.Table) -> pa.Table:
+    """The data with its columns in the table's order, after checking their types and nulls; see `encode`."""
     if sorted(data.schema.names) != sorted(table.schema.names):
         wrong = sorted(set(data.schema.names) ^ set(table.schema.names)) or "a column given twice"
         raise ValueError(f"{table.name}: columns differ from the table's: {wrong}")
     data = data.select(table.schema.names)
-    for want, column in zip(table.schema, data.columns, strict=True):
-        if column.type != want.type:
-            raise TypeError(f"{table.name}.{want.name}: {column.type} is not {want.type}")
-        if column.null_count and not want.nullable:
-            raise ValueError(f"{table.name}.{want.name}: {column.null_count} nulls where there may be none")
+    for field, column in zip(table.schema, data.columns, strict=True):
+        if column.type != field.type:
+            raise TypeError(f"{table.name}.{field.name}: {column.type} is not {field.type}")
+        if column.null_count and not field.nullable:
+            raise ValueError(f"{table.name}.{field.name}: {column.null_count} nulls where there may be none")
     return data
 
 
-def _is_whole(rows: pa.Table, schema: pa.Schema) -> bool:
+def _has_no_forbidden_null(rows: pa.Table, schema: pa.Schema) -> bool:
     return all(field.nullable or not column.null_count for field, column in zip(schema, rows.columns, strict=True))
 
 
-def _groups(table: Table, rows: Rows, most: int) -> Iterator[pa.Table]:
-    """The rows in order, a row group at a time; one group without rows if there are none."""
+def _groups(table: Table, rows: Rows, max_bytes: int) -> Iterator[pa.Table]:
+    """The sorted rows, one row group at a time; a single empty group if there are no rows."""
     long = next((column.name for column in table.columns if column.long_text and column.name in table.order), None)
     parts = rows.in_order(*table.order, long=long)
-    if rows.nbytes <= most and rows.num_rows <= ROWS_PER_GROUP:
+    if rows.nbytes <= max_bytes and rows.num_rows <= ROWS_PER_GROUP:
         yield pa.concat_tables([*parts] or [table.schema.empty_table()])
         return
-    held, count, size = list[pa.Table](), 0, 0
+    group, count, size = list[pa.Table](), 0, 0
     for part in parts:
         start = 0
         for row, bytes_ in enumerate(_text_sizes(part).to_pylist()):
-            if count and (size + bytes_ > most or count == ROWS_PER_GROUP):
-                held.append(part.slice(start, row - start))
-                yield pa.concat_tables(held)
-                held, start, count, size = [], row, 0, 0
+            if count and (size + bytes_ > max_bytes or count == ROWS_PER_GROUP):
+                group.append(part.slice(start, row - start))
+                yield pa.concat_tables(group)
+                group, start, count, size = [], row, 0, 0
             count, size = count + 1, size + bytes_
-        held.append(part.slice(start))
-    yield pa.concat_tables(held)
+        group.append(part.slice(start))
+    yield pa.concat_tables(group)
 
 
 def _text_sizes(data: pa.Table) -> "pa.Array[Any]":
-    """How many bytes of text each row has."""
+    """The number of text bytes in each row."""
     total = pa.repeat(pa.scalar(0, pa.int64()), data.num_rows)
     for column in data.columns:
         if column.type == pa.string():
@@ -187,6 +192,7 @@ def _text_sizes(data: pa.Table) -> "pa.Array[Any]":
 
 @cache
 def _options(table: Table) -> dict[str, Any]:
+    """The options for `pyarrow.parquet.ParquetWriter`."""
     leaves = [(column, leaf) for column in table.columns for leaf in _leaves(column.name, column.type)]
     return {
         "compression": "zstd",
@@ -199,6 +205,7 @@ def _options(table: Table) -> dict[str, Any]:
 
 
 def _leaves(path: str, kind: pa.DataType) -> Iterator[str]:
+    """The Parquet paths of a column's leaves, such as `scores.list.element.average`."""
     if pa.types.is_list(kind):
         yield from _leaves(f"{path}.list.element", kind.value_type)
     elif pa.types.is_struct(kind):

@@ -1,11 +1,11 @@
-"""The lake in an S3 bucket, or in a store that speaks S3 such as MinIO and R2.
+"""The lake in an S3 bucket, or in an S3-compatible store such as MinIO or R2.
 
-What differs from a local folder:
+Differences from a local folder:
 
-- An object is written by one put under its final key. Nothing is streamed into place or sent in parts: a put that
-  breaks leaves the former object, and a reader gets one whole object.
-- Nothing is locked: a put says which object it expects to replace (If-Match, If-None-Match), and the store refuses it
-  where that is not what is there. Versions are the store's ETags.
+- An object is written by a single put under its final key, never streamed or in parts. If a put fails, the former
+  object stays. Readers get one whole object.
+- There are no locks. A put says which object it expects to replace (If-Match, If-None-Match), and the store refuses it
+  if another one is there. Versions are the store's ETags.
 - Keys, region and endpoint come from the usual AWS variables, or from a role.
 """
 
@@ -26,9 +26,9 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Prec
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
-# Parquet keeps what describes a file at its end; even our widest table needs less than half of this, in bytes.
+# Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this.
 FOOTER = 64 * 1024
-# Waits between them double from 0.1 s on.
+# The waits between retries start at 0.1 s and double.
 RETRIES = 6
 
 _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -37,35 +37,38 @@ _REFUSED = {"401", "403"}
 _OVERLOADED = {"429", "503"}
 _NOT_IMPLEMENTED = "501"
 
-NO_BUCKET = "there is no such bucket; make it, or correct SESSIONS_PIPELINE_DATA_ROOT"
+NO_BUCKET = "there is no such bucket; create it, or correct SESSIONS_PIPELINE_DATA_ROOT"
 
 
 class S3Store:
-    """A `Store` under `s3://bucket/prefix`; the bucket must exist. `files` is the way to it, see `open_bucket`."""
+    """A `Store` under `s3://bucket/prefix`; the bucket must exist. `client` accesses it, see `open_bucket`."""
 
-    def __init__(self, root: str, files: obstore.store.S3Store) -> None:
+    def __init__(self, root: str, client: obstore.store.S3Store) -> None:
         self._root = root.rstrip("/")
-        self._files = files
+        self._client = client
 
     def uri(self, key: str) -> str:
         """The object's `s3://` address."""
         return f"{self._root}/{key}"
 
     def open(self, key: str, *, whole: bool) -> Opened:
-        """The object, or only its end unless `whole`, by one request: no replacement can come between two of them."""
+        """The object, or only its last `FOOTER` bytes unless `whole`.
+
+        It takes one request, so the object can't be replaced between two.
+        """
         options: Any = None if whole else {"range": {"suffix": FOOTER}}
         with self._as_lake_error(key):
             try:
-                got = self._files.get(key, options=options)
+                response = self._client.get(key, options=options)
             except GenericError as error:
-                # An empty object has no end to ask for.
-                if whole or not any(sign in str(error) for sign in ("NotPartial", "InvalidRange")):
+                # Stores refuse a range of an empty object.
+                if whole or not any(code in str(error) for code in ("NotPartial", "InvalidRange")):
                     raise
-                got = self._files.get(key)
-            return Opened(pa.BufferReader(bytes(got.bytes())), str(got.meta["e_tag"]))
+                response = self._client.get(key)
+            return Opened(pa.BufferReader(bytes(response.bytes())), str(response.meta["e_tag"]))
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
-        """The objects' ETags, by one listing: of the partition of a single one, else from the first on."""
+        """The objects' ETags, from one listing of a single key's partition, or of the table from the first key on."""
         folder = min(keys).rpartition("/")[0]
         listed = self._list(folder) if len(keys) == 1 else self._list(folder.partition("/")[0], after=folder)
         return {key: listed.get(key) for key in keys}
@@ -76,43 +79,44 @@ class S3Store:
 
     def _list(self, folder: str, after: str | None = None) -> dict[str, str | None]:
         with self._as_lake_error(folder):
-            return {one["path"]: one["e_tag"] for some in self._files.list(folder, offset=after) for one in some}
+            return {meta["path"]: meta["e_tag"] for page in self._client.list(folder, offset=after) for meta in page}
 
     def delete(self, key: str) -> None:
-        """Remove the object, if it is there."""
+        """Remove the object if it exists."""
         with self._as_lake_error(key):
-            self._files.delete(key)
+            self._client.delete(key)
 
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
-        """Put the whole object under its key, by one request.
+        """Put the whole object under its key, in one request.
 
-        The same bytes count as put: a put is sent again when its answer was lost, and then meets its own first try.
+        A refused put counts as done if the stored bytes are the same: if an answer is lost the client sends the put
+        again, and then finds what its own first try has written.
 
         Raises:
-            LakeConflictError: something else than `expected` is there.
+            LakeConflictError: the current version is not the expected one.
         """
         mode: Any = "overwrite" if expected == ANY else "create" if expected is None else {"e_tag": expected}
         content = memoryview(data).cast("B")
         with self._as_lake_error(key, writing=True):
             try:
-                self._files.put(key, content, mode=mode, use_multipart=False)
+                self._client.put(key, content, mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
-                if not self._holds(key, content):
+                if not self._has_content(key, content):
                     raise conflict(self.uri(key)) from None
 
     def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
-        """Nothing: conditional puts keep writers apart."""
+        """Does nothing: conditional puts keep writers apart."""
         return nullcontext()
 
-    def _holds(self, key: str, content: memoryview) -> bool:
+    def _has_content(self, key: str, content: memoryview) -> bool:
         try:
-            return bytes(self._files.get(key).bytes()) == content
+            return bytes(self._client.get(key).bytes()) == content
         except FileNotFoundError:
             return False
 
     @contextmanager
     def _as_lake_error(self, key: str, *, writing: bool = False) -> Iterator[None]:
-        # The library's errors hold addresses and what the store said, so they go no further than here.
+        # The library's errors contain URLs and the store's answers, which may hold secrets: never pass them on.
         try:
             yield
         except FileNotFoundError as error:
@@ -124,24 +128,24 @@ class S3Store:
 
 
 def open_bucket(root: str, *, retries: int = RETRIES) -> S3Store:
-    """The store at `s3://bucket/prefix`; a failed request is sent again this many times.
+    """The store at `s3://bucket/prefix`. A failed request is sent again up to `retries` times.
 
     Raises:
-        LakeError: the address names no bucket, or one of AWS's variables is wrong; what may be secret is not repeated.
+        LakeError: the address names no bucket, or an AWS variable is wrong. The message repeats nothing secret.
     """
     address = re.fullmatch(r"s3://([\w.-]+)(?:/([^?]*))?", root)
     if address is None:
         raise LakeError(
-            "SESSIONS_PIPELINE_DATA_ROOT: write s3://bucket/prefix, without credentials or options in the address; for"
-            " those there are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL"
+            "SESSIONS_PIPELINE_DATA_ROOT: write s3://bucket/prefix, without credentials or options in the address; set"
+            " AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL for those"
         )
     bucket, prefix = address[1], (address[2] or "").strip("/")
     return S3Store(f"s3://{bucket}/{prefix}", _connect(bucket, prefix, retries))
 
 
 def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:
-    # These stand beside the package's settings. Compose hands unset ones on as empty, and the library would take those
-    # at their word.
+    # AWS variables are not among the package's settings, so they are read here. Docker Compose passes unset variables
+    # on as empty strings, which the library would use as values.
     for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
         del os.environ[name]
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
@@ -172,7 +176,7 @@ def _certificates(bundle: str) -> bytes:
 
 
 def _profile() -> tuple[Any, dict[str, str]]:
-    """What reads `~/.aws` for AWS_PROFILE, and the endpoint if the profile names one; roles and variables need none."""
+    """The credentials of AWS_PROFILE in `~/.aws`, and the endpoint if the profile sets one."""
     try:
         boto3 = import_module("boto3")
         from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
@@ -187,9 +191,9 @@ def _profile() -> tuple[Any, dict[str, str]]:
 
 
 def reason(text: str) -> str:
-    """What a failed request means to a person, from the text of the library's error.
+    """The message for a failed request, from the text of the library's error.
 
-    Built from status and code alone, for the rest may hold secrets.
+    Only its status and error code are used, since the rest may contain secrets.
     """
     status = _first(r"status code: (\d{3})", text)
     code = _first(r"<Code>(\w{1,60})</Code>", text)
@@ -197,7 +201,7 @@ def reason(text: str) -> str:
     if "/latest/" in text or "/v2/credentials" in text or "CredentialProvider" in text:
         return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a role"
     if code in _KEY_CODES:
-        return f"{named}: the store does not accept the key; check AWS_ACCESS_KEY_ID and companions"
+        return f"{named}: the store does not accept the key; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if code == _CLOCK_CODE:
         return f"{named}: this machine's clock is wrong; set it"
     if "redirect" in text or status.startswith("3"):
@@ -209,7 +213,7 @@ def reason(text: str) -> str:
     if status in _OVERLOADED:
         return f"{named}: the store is overloaded; try again later"
     if status == _NOT_IMPLEMENTED:
-        return f"{named}: the store lacks conditional puts (If-None-Match, If-Match); choose one that has them"
+        return f"{named}: the store lacks conditional writes (If-None-Match, If-Match); choose one that has them"
     if not status:
         return "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network"
     return f"{named}: the store failed; check the bucket, the AWS variables and the endpoint"

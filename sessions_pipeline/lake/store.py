@@ -1,4 +1,4 @@
-"""What the lake needs of the place that holds its objects, and what its failures mean to a person."""
+"""The interface of the lake's storage, local or S3, and the messages for its failures."""
 
 import errno
 import re
@@ -26,13 +26,13 @@ _ADVICE = {
 }
 
 
-# What must be there for a put: an object of this version, no object (None), or whatever is there: no version is `*`.
+# What a put expects to replace: the object of this version, no object (None), or anything (`ANY`, never a version).
 Expected: TypeAlias = str | None
 ANY: Final = "*"
 
 
 class Opened(NamedTuple):
-    """An object opened once: its bytes for random access, and its version."""
+    """An opened object: its bytes for random access, and its version."""
 
     source: pa.NativeFile
     version: str
@@ -41,49 +41,49 @@ class Opened(NamedTuple):
 class Store(Protocol):
     """Objects under keys such as `sessions/start_date=2025-01-31/sessions.parquet`.
 
-    A missing object raises `FileNotFoundError`; whatever else goes wrong raises `LakeError`. A version is a text that
-    differs from that of every other object that the key has held.
+    A missing object raises `FileNotFoundError`, any other failure `LakeError`. A version is a string that differs for
+    every object that a key has held.
     """
 
     def uri(self, key: str) -> str:
-        """The address that other programs read the object at."""
+        """The address at which other programs can read the object."""
 
     def open(self, key: str, *, whole: bool) -> Opened:
-        """The object for reading; `whole` says that more of it will be read than a Parquet file's footer."""
+        """Open the object for reading. `whole`: more than a Parquet file's footer will be read."""
 
     def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
-        """Write the whole object, or replace it: a reader sees the former one or this one.
+        """Write or replace the whole object. Readers see either the former object or this one.
 
-        Hold the `lock` under which all write this key.
+        The caller must hold the `lock` that all writers of this key use.
 
         Raises:
-            LakeConflictError: something else than `expected` is there; it stays.
+            LakeConflictError: the current version is not the expected one; it stays.
         """
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
-        """The version of each of these keys, one at least and all of one table; None where there is no object."""
+        """The versions of these keys (at least one, all of the same table); None if there is no object."""
 
     def partitions(self, table: str) -> list[str]:
-        """The keys `<table>/<partition>/<table>.parquet` that there are, and perhaps others in the table's folder."""
+        """All existing keys `<table>/<partition>/<table>.parquet`; may include other keys of the table's folder."""
 
     def delete(self, key: str) -> None:
-        """Remove the object, if it is there."""
+        """Remove the object if it exists."""
 
     def lock(self, name: str) -> AbstractContextManager[None]:
-        """Keep other writers of what `name` stands for out where a put can't do so itself. Re-entrant in a thread.
+        """Keep other writers out while the block runs, if conditional puts can't. Re-entrant within a thread.
 
         Raises:
-            LakeBusyError: another writer did not come to an end.
+            LakeBusyError: another writer has held it for too long.
         """
 
 
 def store_at(root: str) -> Store:
-    """The place that an address leads to.
+    """The store at an address: a folder or `s3://bucket/prefix`.
 
     Raises:
-        LakeError: it is of another kind, which is not repeated, since it may hold credentials.
+        LakeError: it is another kind of address. The message does not repeat it, since it may contain credentials.
     """
-    # Imported here because either needs nothing of the other, and both need this module.
+    # Imported here because both modules import this one, and because a local lake needs no S3 library.
     if root.startswith("s3://"):
         from sessions_pipeline.lake.s3 import open_bucket  # noqa: PLC0415
 
@@ -96,11 +96,11 @@ def store_at(root: str) -> Store:
 
 
 def problem(path: str, error: OSError) -> LakeError:
-    """One line about a failed operation on `path`: what happened and what to do."""
-    advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: see to that")
+    """The error for a failed operation on `path`: what happened and what to do."""
+    advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: fix this")
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")
 
 
 def conflict(uri: str) -> LakeConflictError:
-    """One line about an object that another run replaced first."""
-    return LakeConflictError(f"{uri}: another run has written it since this one looked; run it again")
+    """The error for an object that another run has changed first."""
+    return LakeConflictError(f"{uri}: another run has changed it in the meantime; run this one again")

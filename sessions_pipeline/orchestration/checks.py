@@ -101,7 +101,7 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
 def _described(check: Check, result: CheckResult) -> str:
     """What was found; where the promise is broken also what that means for costs, and what to do."""
     days = plural(result.counts["days"], "day")
-    broken = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.otherwise}"
+    broken = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.consequence}"
     return broken if result.broken else f"True of all {days}."
 
 

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
-from sessions_pipeline.lake.commits import Made, commit
+from sessions_pipeline.lake.commits import NewContent, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
@@ -42,7 +42,7 @@ from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
-from sessions_pipeline.tables.judge_cost_by_experiment import NEEDED, OF_NAMES, due, merge_judges
+from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEEDED, due, merge_judges
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
@@ -84,7 +84,7 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
-    def make(stored: Stored | None) -> Made:
+    def make(stored: Stored | None) -> NewContent:
         is_read = stored and pc.is_in(stored.rows.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
         kept = [stored.rows.filter(pc.invert(is_read))] if stored else []
         return pa.concat_tables([*rows, *kept]), {IS_FINAL: str(is_over)}
@@ -139,7 +139,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
                 tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)
                 night.readings[tenant] = reading
                 left -= count
-                for reason in filter(reading.skipped.get, OF_NAMES):
+                for reason in filter(reading.skipped.get, NAME_PROBLEMS):
                     number = plural(reading.skipped[reason], "experiment")
                     warn(f"Judges of {number} are not measured (workspace: {name}): {reason}")
             except ApiError as error:
@@ -217,7 +217,7 @@ def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Call
             commit(lake, JUDGES, day, partial(_merged, rows))
 
 
-def _merged(read: Sequence[Row], stored: Stored | None) -> Made:
+def _merged(read: Sequence[Row], stored: Stored | None) -> NewContent:
     return merge_judges(stored and stored.rows, read), {}
 
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError
-from sessions_pipeline.lake.commits import Made, commit
+from sessions_pipeline.lake.commits import NewContent, commit
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
@@ -69,7 +69,7 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
     for warning in warnings:
         warn(warning)
 
-    def make(stored: Stored | None) -> Made:
+    def make(stored: Stored | None) -> NewContent:
         if not rows and not whole:
             return None
         listed_on = {**_listed_on(stored), **dict.fromkeys(whole, today)}
@@ -146,7 +146,7 @@ def refresh_periods(
     facts: dict[str, Any] = {"dagster/uri": lake.uri(period.table, None)}
     made_from = _fingerprints(versions, period)
 
-    def make(stored: Stored | None) -> Made:
+    def make(stored: Stored | None) -> NewContent:
         before = json.loads(stored.metadata.get(MADE_FROM, "{}")) if stored else {}
         starts = [start for start in {**before, **made_from} if made_from.get(start) != before.get(start)]
         changed = [date.fromisoformat(start) for start in starts]
@@ -158,7 +158,7 @@ def refresh_periods(
         facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None
 
-    commit(lake, period.table, None, make, from_others=True)
+    commit(lake, period.table, None, make, rebuildable=True)
     return facts
 
 

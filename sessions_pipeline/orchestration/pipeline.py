@@ -22,7 +22,7 @@ from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import READINGS, load_readings, readings_by
+from sessions_pipeline.tables.readings import READINGS, load_readings, readings_as_of
 
 
 class Fetching(NamedTuple):
@@ -193,7 +193,7 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
     undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
     stored = [*sorted(days, reverse=True), *undated]
     for day in stored:
-        readings_by(as_of, day, load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS]))
+        readings_as_of(as_of, day, load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS]))
     yield from map(DayTask, stored)
 
 

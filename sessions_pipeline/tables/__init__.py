@@ -1,6 +1,6 @@
-"""The lake's tables: what they hold, how they are made and what they promise. One file per table."""
+"""The lake's tables: their columns, transforms and checks. One file per table."""
 
-# In the order in which the tables of a day are made: a table comes after those that it is made from.
+# In the order in which a day's tables are made: a table comes after those it is made from.
 # isort: off
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS as RAW_SESSIONS
 from sessions_pipeline.tables.sessions import SESSIONS as SESSIONS
@@ -26,4 +26,4 @@ from sessions_pipeline.tables.table import DayTables as DayTables
 from sessions_pipeline.tables.table import Table as Table
 
 TABLES: tuple[Table, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Table))
-"""All of them, in this order."""
+"""All tables, in the order above."""

@@ -1,4 +1,4 @@
-"""Exact sums, of Arrow tables 256 bits wide while they are added, since Arrow's narrower sums wrap silently."""
+"""Exact sums. Values are widened while Arrow adds them (decimals to 256 bits): its narrower sums wrap silently."""
 
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,37 +19,39 @@ from sessions_pipeline.validation.types import LAST_DIGIT
 EXACT = Context(prec=100, rounding=ROUND_HALF_EVEN)
 _Number = TypeVar("_Number", int, Decimal)
 _Value = TypeVar("_Value")
-# 76 digits hold the sum of as many 38-digit numbers as any table can have rows.
-_WIDE = 76
-SUMMED = 16_384
-"""Rows that are summed at a time: while they are, they take more memory."""
+# 76 digits hold the sum of 38-digit numbers for any number of rows that a table can have.
+_WIDE_PRECISION = 76
+ROWS_PER_SUM = 16_384
+"""Rows to sum at a time: the widened copies take more memory than the rows."""
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
-    """Exact sums of what is known of `measures`, one row for each combination of `keys`, sorted by them.
+    """Exact sums of `measures` by group: one row for each combination of `keys`, sorted by `keys`.
 
-    A measure is int64 or decimal128(38, 18) and so is its sum, null where nothing is known; one that is yes or no
-    counts where it is yes. A last column, `rows`, counts a group's rows.
+    Nulls are skipped; a sum is null if all its values are. The sum of an int64 or decimal128(38, 18) measure has the
+    measure's type; the sum of a boolean measure is the number of true values, int64. A last column, `rows`, has the
+    number of rows in the group.
 
     Raises:
-        SumOverflowError: a sum does not fit; the text names the column and the group.
+        SumOverflowError: a sum does not fit its type; the text names the column and the group.
     """
     rows = rows.select([*keys, *measures])
-    if rows.num_rows <= SUMMED:
+    if rows.num_rows <= ROWS_PER_SUM:
         return _sums(rows, keys, measures)
     rows = rows.sort_by([(key, "ascending") for key in keys])
-    # Each cut lies between two groups.
-    ends = pc.add(pc.indices_nonzero(_differ(rows, keys)), 1).to_pylist()
-    cuts = {ends[place] for first in range(SUMMED, rows.num_rows, SUMMED) if (place := bisect(ends, first)) < len(ends)}
+    # Cut at the first group boundary after every ROWS_PER_SUM rows, so that no group is split.
+    ends = pc.add(pc.indices_nonzero(_is_last_of_group(rows, keys)), 1).to_pylist()
+    targets = range(ROWS_PER_SUM, rows.num_rows, ROWS_PER_SUM)
+    cuts = {ends[index] for target in targets if (index := bisect(ends, target)) < len(ends)}
     bounds = pairwise([0, *sorted(cuts), rows.num_rows])
-    return pa.concat_tables([_sums(rows.slice(first, end - first), keys, measures) for first, end in bounds])
+    return pa.concat_tables([_sums(rows.slice(start, end - start), keys, measures) for start, end in bounds])
 
 
-def _differ(rows: pa.Table, keys: Sequence[str]) -> Any:
-    """Of each row but the last, whether the next one is of another group."""
+def _is_last_of_group(rows: pa.Table, keys: Sequence[str]) -> Any:
+    """For each row except the last, whether the next row belongs to another group."""
     pairs = [(rows.column(key)[:-1], rows.column(key)[1:]) for key in keys]
-    unequal = [pc.fill_null(pc.not_equal(one, other), fill_value=False) for one, other in pairs]
-    return reduce(pc.or_, [*unequal, *(pc.xor(one.is_null(), other.is_null()) for one, other in pairs)])
+    unequal = [pc.fill_null(pc.not_equal(this, following), fill_value=False) for this, following in pairs]
+    return reduce(pc.or_, [*unequal, *(pc.xor(this.is_null(), following.is_null()) for this, following in pairs)])
 
 
 def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -62,44 +64,44 @@ def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Ta
 
 
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
-    """The rows' values in these columns; never more than a part of them is in memory."""
-    for part in rows.select(names).to_batches(max_chunksize=PART):
-        yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
+    """The rows of these columns as tuples of Python values; only one batch is converted at a time, to save memory."""
+    for batch in rows.select(names).to_batches(max_chunksize=PART):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def entries(mappings: Sequence[Mapping[str, _Value]]) -> tuple["pa.Array[Any]", "pa.Array[Any]", list[_Value]]:
-    """The entries of all mappings, those of each by their keys: the mapping's place, the key, and the value.
+    """The entries of all mappings as three columns: the index of the mapping, the key, and the value.
 
-    In bulk, it takes a third less than row by row.
+    The entries of a mapping are sorted by key. Doing this in bulk takes a third less time than row by row.
     """
-    names = list(map(sorted, mappings))
-    keys = pa.array(names, pa.list_(pa.string()))
-    values = [mapping[name] for mapping, some in zip(mappings, names, strict=True) for name in some]
-    return pc.list_parent_indices(keys), keys.flatten(), values
+    keys_of = list(map(sorted, mappings))
+    key_lists = pa.array(keys_of, pa.list_(pa.string()))
+    values = [mapping[key] for mapping, keys in zip(mappings, keys_of, strict=True) for key in keys]
+    return pc.list_parent_indices(key_lists), key_lists.flatten(), values
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema`, in its order and with its types; rows that break it are a fault of the program.
+    """The columns of `schema`, in its order and cast to its types.
 
     Raises:
-        ValueError: a null where there may be none, or a value that does not fit its type.
+        ValueError: a null in a column that is not nullable, or a value that does not fit its type; a bug in the caller.
     """
     return rows.select(schema.names).cast(schema)
 
 
 def total(values: Iterable[_Number | None]) -> _Number | None:
-    """The exact sum of what is known; None when nothing is."""
+    """The exact sum of the values that are not None; None if all are."""
     known = [value for value in values if value is not None]
     with localcontext(EXACT):
         return reduce(add, known) if known else None
 
 
 def cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
-    """Cost divided by runs, rounded once, half to even, to 18 digits; null where one is unknown or there are no runs.
+    """Cost divided by runs, rounded half to even to 18 decimal places; None if either is unknown or there are no runs.
 
-    In Python, because Arrow's quotients of decimals are wrong near multiples of 2**32 (as of pyarrow 26). A quotient
-    that is not a tie differs from it by at least 1 / (2 * 2**63) of the last kept digit, so that the digits that
-    `EXACT` cuts can't change the rounding.
+    Computed in Python, because Arrow's decimal quotients are wrong near multiples of 2**32 (as of pyarrow 26). The
+    quotient is first rounded to the 100 digits of `EXACT`, which can't change the result: unless it is a tie, it is at
+    least 1 / (2 * 2**63) of the last kept digit away from one.
     """
     if cost is None or runs is None or runs <= 0:
         return None
@@ -107,14 +109,14 @@ def cost_per_run(cost: Decimal | None, runs: int | None) -> Decimal | None:
 
 
 def known_sum(column: pa.ChunkedArray) -> Decimal | None:
-    """An exact sum of money; None when nothing is known."""
+    """The exact sum of a decimal column, nulls skipped; None if all values are null."""
     value: Decimal | None = pc.sum(_wide(column)).as_py()
     return value
 
 
 def _wide(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_decimal(column.type):
-        return column.cast(pa.decimal256(_WIDE, column.type.scale))
+        return column.cast(pa.decimal256(_WIDE_PRECISION, column.type.scale))
     # 38 digits hold the sum of 10^19 numbers of 19 digits.
     return column if pa.types.is_boolean(column.type) else column.cast(pa.decimal128(38))
 
@@ -126,7 +128,7 @@ def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType
     except pa.ArrowInvalid:
         limit = Decimal(2) ** 63 if pa.types.is_integer(type_) else Decimal(10) ** (type_.precision - type_.scale)
         totals = column.to_pylist()
-        group = next(row for row, total in enumerate(totals) if total is not None and abs(total) >= limit)
+        group = next(index for index, total in enumerate(totals) if total is not None and abs(total) >= limit)
         where = ", ".join(f"{key} {summed.column(key)[group]}" for key in keys)
         raise SumOverflowError(
             f"{name} of {where} adds up to {totals[group]:f}, more than the column can hold; look for a wrong number "

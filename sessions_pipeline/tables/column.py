@@ -1,4 +1,4 @@
-"""What a column is, the kinds that there are, and those that several tables have."""
+"""Columns: their definition, one constructor per type, and the columns that several tables share."""
 
 from dataclasses import dataclass, replace
 
@@ -9,10 +9,11 @@ from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, Arrow type, what it means, and whether it may be null.
+    """One column: its name, Arrow type, description, and whether it may be null.
 
-    `repeats`: few values come again and again, so it is dictionary-encoded. `long_text`: nobody filters it by range,
-    and its smallest and largest value would only swell the file, so it has no statistics.
+    `repeats`: it has few distinct values, so Parquet dictionary-encodes it.
+    `long_text`: nobody filters it by range, and its minimum and maximum would only bloat the file, so it gets no
+    Parquet statistics.
     """
 
     name: str
@@ -24,49 +25,47 @@ class Column:
 
 
 def text(name: str, description: str, **more: bool) -> Column:
-    """A column of text."""
+    """A string column."""
     return Column(name, pa.string(), description, **more)
 
 
 def count(name: str, description: str, **more: bool) -> Column:
-    """A column of whole numbers."""
+    """An int64 column."""
     return Column(name, pa.int64(), description, **more)
 
 
 def number(name: str, description: str) -> Column:
-    """A column of doubles."""
+    """A float64 column."""
     return Column(name, pa.float64(), description)
 
 
 def money(name: str, description: str) -> Column:
-    """A column of US dollars."""
+    """A nullable column of US dollars, decimal128(38, 18)."""
     return Column(name, MONEY, f"{description}, US dollars, exact; null when unknown")
 
 
 def time(name: str, description: str, **more: bool) -> Column:
-    """A column of UTC times."""
+    """A timestamp column, microseconds UTC."""
     return Column(name, TIMESTAMP, description, **more)
 
 
 def flag(name: str, description: str) -> Column:
-    """A column of yes and no, never null."""
+    """A boolean column, never null."""
     return Column(name, pa.bool_(), description, nullable=False)
 
 
 SESSION = text("id", "The session, canonical UUID", nullable=False)
-TENANT = text("tenant_id", "The workspace that the session belongs to, canonical UUID", nullable=False, repeats=True)
+TENANT = text("tenant_id", "The workspace, canonical UUID", nullable=False, repeats=True)
 DATASET = text(
     "reference_dataset_id", "The dataset that the experiment ran against; null for a tracing project", repeats=True
 )
-EXPERIMENTS_DATASET = replace(
-    DATASET, description="The reference dataset, which experiments ran against, canonical UUID", nullable=False
-)
+EXPERIMENTS_DATASET = replace(DATASET, description="The reference dataset, canonical UUID", nullable=False)
 RUN_COUNT = count("run_count", "Traces recorded; null when unknown")
 TOTAL_TOKENS = count("total_tokens", "Tokens used, prompt and completion; null when unknown")
 COSTS = (
     money("prompt_cost", "Cost of the prompts"),
     money("completion_cost", "Cost of the completions"),
-    money("total_cost", "Total cost, which may exceed prompt and completion together"),
+    money("total_cost", "Total cost (can exceed prompt plus completion)"),
 )
 MEASURES = ("run_count", "total_tokens", *(cost.name for cost in COSTS))
-"""What a session has used, of what the API's stats tell."""
+"""The columns that say what a session has used so far; a subset of the API's stats."""

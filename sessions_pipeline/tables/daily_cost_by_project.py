@@ -1,16 +1,17 @@
-"""What each session used on one UTC day, cut out of totals that only grow.
+"""What each session used on one UTC day, as the difference of two totals.
 
-Three readings of the same sessions, taken in this order: what was used since the day's end, since its start, and since
-its end again. The day is the second minus the first. Rules:
+The API only returns what a session has used since a given time (`stats_start_time`). So it is asked three times, for
+usage since the day's end, since its start, and since its end again, in this order. The day's usage is the second
+answer minus the first. Rules:
 
-- A reading with no runs (`run_count` 0, or every measure null, as an API may put it) used nothing: null is zero there.
-- In any other reading null is unknown, and so is the difference.
-- A negative difference can't be: totals shrank in between, because of a deletion or of runs that were moved. It is
-  null, and the row is not exact.
-- A session that one reading of the end lacks is taken from the other; one that is in neither, or not in the reading of
-  the start, is kept with nulls, and not exact.
-- Sessions that used nothing on the day are left out: no runs, and no measure that is known to have grown.
-- Exact means: the day was over, the session was in all three readings, and both readings of the end were equal.
+- In a reading without runs (`run_count` is 0, or all measures are null, as an API may say it), null means zero.
+- In any other reading null means unknown, and so the difference is unknown.
+- A negative difference is impossible. The totals must have shrunk between the readings, because runs were deleted or
+  moved. The value is null, and the row is not exact.
+- If one reading of the end lacks a session, the other one is used. A session that both lack, or that the reading of
+  the start lacks, is kept with nulls and is not exact.
+- Sessions that used nothing on the day are left out: they had no runs, and no measure is known to have grown.
+- A row is exact if the day was over, the session was in all three readings, and both readings of the end agree.
 """
 
 from collections.abc import Mapping
@@ -35,8 +36,8 @@ DAILY_COST_BY_PROJECT = Table(
         column.count("run_count", "Traces of the day"),
         column.count("total_tokens", "Tokens used on the day"),
         *column.COSTS,
-        column.flag("is_exact", "False when the readings moved while they were taken, or the day is not over"),
-        column.time("read_at", "When the readings were taken", nullable=False),
+        column.flag("is_exact", "False if the numbers changed while they were read, or the day was not over"),
+        column.time("read_at", "When the usage was read", nullable=False),
     ),
     order=("tenant_id", "id"),
     partition="usage_date",
@@ -44,7 +45,7 @@ DAILY_COST_BY_PROJECT = Table(
 )
 _LABELS = ("id", "tenant_id", "name", "reference_dataset_id")
 NEEDED = (*_LABELS, *column.MEASURES)
-"""The columns that a reading has; their types are those of `sessions`."""
+"""The columns that a reading must have, with the types of `sessions`."""
 
 _Row = Mapping[str, Any]
 _measures = itemgetter(*column.MEASURES)
@@ -53,34 +54,34 @@ _measures = itemgetter(*column.MEASURES)
 def daily_cost_by_project(
     end: pa.Table, start: pa.Table, end_again: pa.Table, *, day_is_over: bool, read_at: datetime
 ) -> pa.Table:
-    """The table `daily_cost_by_project` of one day, from three readings of the sessions that were active since.
+    """The table `daily_cost_by_project` of one day, from three readings of the sessions that were active.
 
-    Each reading has at least the columns `NEEDED` and each session once; `read_at` is when they were taken.
+    `end`, `start` and `end_again`: usage since the day's end, its start and its end again, with at least the columns
+    `NEEDED`, one row per session. `read_at`: when they were read.
     """
-    first, since, again = (_by_session(reading) for reading in (end, start, end_again))
+    ends, starts, ends_again = (_by_session(reading) for reading in (end, start, end_again))
     rows = [
         {**row, "is_exact": row["is_exact"] and day_is_over, "read_at": read_at}
-        for key in sorted(first.keys() | since.keys() | again.keys())
-        if (row := _used(since.get(key), first.get(key), again.get(key)))
+        for key in sorted(ends.keys() | starts.keys() | ends_again.keys())
+        if (row := _used(starts.get(key), ends.get(key), ends_again.get(key)))
     ]
     return pa.Table.from_pylist(rows, DAILY_COST_BY_PROJECT.schema)
 
 
 def _by_session(reading: pa.Table) -> dict[tuple[str, str], _Row]:
-    return {(row["tenant_id"], row["id"]): _known(row) for row in reading.select(NEEDED).to_pylist()}
+    return {(row["tenant_id"], row["id"]): _zeroed(row) for row in reading.select(NEEDED).to_pylist()}
 
 
-def _known(row: _Row) -> _Row:
-    """The reading of one session; null is zero where nothing was used."""
+def _zeroed(row: _Row) -> _Row:
+    """The row with zero for null, if the session had no runs."""
     if row["run_count"] == 0 or all(row[name] is None for name in column.MEASURES):
         return {**row, **{name: row[name] or 0 for name in column.MEASURES}}
     return row
 
 
 def _used(start: _Row | None, end: _Row | None, end_again: _Row | None) -> dict[str, Any] | None:
-    """What a session used between start and end; None where that is nothing."""
-    until = end or end_again
-    used = {name: _difference(start, until, name) for name in column.MEASURES}
+    """What a session used from the day's start to its end; None if that is nothing."""
+    used = {name: _difference(start, end or end_again, name) for name in column.MEASURES}
     known = [value for value in used.values() if value is not None]
     if used["run_count"] == 0 and all(value == 0 for value in known):
         return None

@@ -1,4 +1,4 @@
-"""What each reference dataset's experiments cost by the UTC day they started: exact sums of what is known."""
+"""Daily costs of each dataset's experiments, by the UTC day they started: exact sums of what is known."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ from sessions_pipeline.tables.aggregate import conform, sums, total, tuples
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
 
-_AT = "summed over these experiments: all that each had used by its `stats_as_of`"
+_SUM = "summed over these experiments: all they are known to have used by `stats_as_of`; null when nothing is known"
 _COUNTS = (
-    column.count("session_count", "Experiments that started in the period", nullable=False),
-    column.count("priced_session_count", "Those with a `total_cost`", nullable=False),
-    column.count("unpriced_session_count", "Those without one: their cost is unknown, not zero", nullable=False),
+    column.count("session_count", "Experiments that started on the day, or in the week or month", nullable=False),
+    column.count("priced_session_count", "Those whose `total_cost` is known", nullable=False),
+    column.count("unpriced_session_count", "Those whose `total_cost` is unknown, not zero", nullable=False),
     column.count(
         "zero_cost_with_tokens_count",
-        "Those that cost 0 although tokens were used: usually a model without a price",
+        "Those that cost 0 although they used tokens: usually their model has no price",
         nullable=False,
     ),
 )
 _SUMS = (
-    column.count("run_count", f"Traces, {_AT}; null when unknown"),
-    column.count("prompt_tokens", f"Tokens in prompts, {_AT}; null when unknown"),
-    column.count("completion_tokens", f"Tokens in completions, {_AT}; null when unknown"),
-    column.count("total_tokens", f"Tokens, prompt and completion, {_AT}; null when unknown"),
-    *(replace(column, description=f"{column.description}; {_AT}") for column in column.COSTS),
+    column.count("run_count", f"Traces, {_SUM}"),
+    column.count("prompt_tokens", f"Tokens in prompts, {_SUM}"),
+    column.count("completion_tokens", f"Tokens in completions, {_SUM}"),
+    column.count("total_tokens", f"Tokens, prompt and completion, {_SUM}"),
+    *(replace(cost, description=cost.description.replace("; null when unknown", f", {_SUM}")) for cost in column.COSTS),
 )
 DAILY_MEASURES = (*_COUNTS, *_SUMS)
 
 DAILY_COST_BY_REFERENCE_DATASET = Table(
     "daily_cost_by_reference_dataset",
-    "What each reference dataset's experiments cost, by the UTC day they started: exact sums of what is known.",
+    "Costs of each dataset's experiments, by the UTC day they started: exact sums of what is known.",
     (
         column.TENANT,
         column.EXPERIMENTS_DATASET,
         *DAILY_MEASURES,
-        column.flag("is_day_over", "The day had ended when it was read"),
+        column.flag("is_day_over", "True if the day had ended when it was last read"),
     ),
     order=("tenant_id", "reference_dataset_id"),
     group="costs",
@@ -50,20 +50,20 @@ PERIOD_COLUMNS = (
     column.EXPERIMENTS_DATASET,
     *DAILY_MEASURES,
     column.count("day_count", "Days of the period that were read", nullable=False),
-    column.flag("is_complete", "Every day of it is over, and was read in each workspace that any was read in"),
+    column.flag("is_complete", "True if every day is over and was read in each workspace that any day was read in"),
 )
-"""What the sums of a week or a month have, after the period's first day."""
+"""The columns of the sums by week and month, after the one with the period's first day."""
 
 MEASURES = tuple(column.name for column in _SUMS)
 _COUNTED = ("session_count", "priced_session_count", "unpriced_session_count")
 _SUMMED = (*DAILY_COST_BY_REFERENCE_DATASET.order, "session_count", "total_cost")
 NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *MEASURES)
-"""The columns of `sessions` that the sums are made from."""
+"""The columns of `sessions` that the sums are computed from."""
 
 
 @derived(DAILY_COST_BY_REFERENCE_DATASET, reads={SESSIONS: NEEDED})
 def daily_cost_by_reference_dataset(day: DayTables) -> pa.Table:
-    """The sums of one day. Sessions without a dataset do not count.
+    """The sums of one day. Sessions without a dataset are left out.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
@@ -74,16 +74,16 @@ def daily_cost_by_reference_dataset(day: DayTables) -> pa.Table:
 
 
 def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """`DAILY_MEASURES` of experiments, which have at least the columns `NEEDED`, by `keys`.
+    """`DAILY_MEASURES` of experiments by `keys`. `rows` has the columns `NEEDED` and `keys`.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    # Any known count of tokens will do: some may be unknown.
+    # Some of the three token counts may be unknown; any that is above zero shows that tokens were used.
     tokens = pc.max_element_wise(*(rows.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
-    costs_nothing = pc.and_kleene(pc.equal(rows.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
+    is_zero_with_tokens = pc.and_kleene(pc.equal(rows.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
     flagged = rows.append_column("priced_session_count", rows.column("total_cost").is_valid())
-    flagged = flagged.append_column("zero_cost_with_tokens_count", pc.fill_null(costs_nothing, fill_value=False))
+    flagged = flagged.append_column("zero_cost_with_tokens_count", pc.fill_null(is_zero_with_tokens, fill_value=False))
     summed = sums(flagged, keys, (*MEASURES, "priced_session_count", "zero_cost_with_tokens_count"))
     unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
     summed = summed.append_column("session_count", summed.column("rows"))
@@ -92,12 +92,12 @@ def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
 
 @check(
     DAILY_COST_BY_REFERENCE_DATASET,
-    "The daily sums equal sums made again from the sessions.",
-    "These costs are wrong; materialize the table of these days again.",
+    "The daily sums equal an independent sum over the sessions.",
+    "These costs are wrong; materialize the table again for these days.",
     reads={DAILY_COST_BY_REFERENCE_DATASET: _SUMMED, SESSIONS: (*DAILY_COST_BY_REFERENCE_DATASET.order, "total_cost")},
 )
 def costs_add_up(day: DayTables) -> CheckResult:
-    """In Python, whose numbers do not overflow, from the sessions as they lie in the lake."""
+    """Sums the stored sessions in Python, whose numbers can't overflow."""
     costs: defaultdict[tuple[str, str], list[Decimal | None]] = defaultdict(list)
     for tenant, dataset, cost in tuples(day[SESSIONS], *DAILY_COST_BY_REFERENCE_DATASET.order, "total_cost"):
         if dataset is not None:
@@ -114,12 +114,12 @@ def costs_add_up(day: DayTables) -> CheckResult:
 
 @check(
     DAILY_COST_BY_REFERENCE_DATASET,
-    "A sum is unknown exactly where no session has a cost; unknown is never zero.",
-    "These costs are wrong; materialize the table of these days again.",
+    "A sum is unknown exactly if no session of it has a known cost; unknown is never zero.",
+    "These costs are wrong; materialize the table again for these days.",
     reads={DAILY_COST_BY_REFERENCE_DATASET: ("reference_dataset_id", *_COUNTED, "total_cost")},
 )
 def no_cost_is_invented(day: DayTables) -> CheckResult:
-    """Priced and unpriced sessions are all sessions, and without a priced one there is no sum."""
+    """Also checks that priced and unpriced sessions add up to all sessions."""
     daily = list(tuples(day[DAILY_COST_BY_REFERENCE_DATASET], "reference_dataset_id", *_COUNTED, "total_cost"))
     broken = [
         f"{day.day} {dataset}"

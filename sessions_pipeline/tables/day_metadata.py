@@ -1,4 +1,4 @@
-"""What is worth knowing of a day that was made, as plain values: they cross from process to process. Pure."""
+"""Facts about a day's tables: for the files' metadata and for Dagster. Plain values, as workers return them. Pure."""
 
 import json
 from collections import Counter
@@ -21,12 +21,12 @@ from sessions_pipeline.validation.rows import Rows
 
 SAMPLE_ROWS = 5
 _LONGEST = 120
-# Names in a file's metadata.
+# Keys of a file's metadata.
 AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
 
 
 def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
-    """What a file follows from, beside the raw sessions: a time that it is as of, and keys that it is summed by."""
+    """The metadata that says what a file depends on besides the raw sessions: `as_of`, and the attributes summed by."""
     return {
         **({AS_OF: as_of.isoformat()} if as_of else {}),
         **({ATTRIBUTES: json.dumps(attributes)} if _is_by_attributes(table) else {}),
@@ -38,46 +38,47 @@ def _is_by_attributes(table: Table) -> bool:
 
 
 def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
-    """Whether a day was over when each workspace was read last, by its file of daily costs.
+    """Whether a day was over when each of its workspaces was last read.
 
-    A day without a row says it in the metadata alone, and a file of another program in its rows alone.
+    `rows` and `metadata` are those of its daily costs. Both are needed: if there are no rows only the metadata says it,
+    and a file that another program has written has no metadata.
     """
     return metadata.get(IS_DAY_OVER) != "false" and all(rows.column("is_day_over").to_pylist())
 
 
-def of_table(table: Table, rows: Rows, told: History, merged: Merged) -> dict[str, Any]:
-    """What is worth knowing of a table: its rows, what is of its kind, what all of it costs, and the first of them.
+def facts_of(table: Table, rows: Rows, day: History, merged: Merged) -> dict[str, Any]:
+    """Facts about a day's table to show in Dagster: row count, table-specific figures, total cost and sample rows.
 
-    Kept in the file (`FACTS`), so that it is told again of a day that stays as it is.
+    They are also stored in the file (`FACTS`), so that a day which is not rewritten can show them again.
     """
-    of_kind: dict[str, Any] = {}
+    specific: dict[str, Any] = {}
     if table is RAW_SESSIONS:
-        of_kind = of_readings(merged)
+        specific = reading_facts(merged)
     elif table is SESSIONS:
-        of_kind = _of_sessions(told)
+        specific = _session_facts(day)
     elif table is REJECTED_SESSIONS:
-        of_kind = _of_rejected(told)
-    # Of daily_cost_by_attribute it would be the day's cost once for each attribute.
+        specific = _rejection_facts(day)
+    # In daily_cost_by_attribute each cost occurs once per attribute, so its total would be meaningless.
     has_cost = "total_cost" in rows.schema.names and not _is_by_attributes(table)
     cost = money(known_sum(rows.table("total_cost").column(0))) if has_cost else {}
     head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
-    sample = [{name: _short(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
-    return {"rows": rows.num_rows, **of_kind, **cost, **({"sample": sample} if sample else {})}
+    sample = [{name: _shortened(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
+    return {"rows": rows.num_rows, **specific, **cost, **({"sample": sample} if sample else {})}
 
 
-def of_readings(merged: Merged) -> dict[str, Any]:
-    """What was heard of a day in this run, and how many readings are kept of it."""
+def reading_facts(merged: Merged) -> dict[str, Any]:
+    """What this run's readings of a day received and added, and how many readings of the day are stored."""
     return {
-        "requests": sum(reading.requests for reading in merged.heard),
-        "received": sum(reading.received for reading in merged.heard),
-        "repeated": sum(reading.repeated for reading in merged.heard),
-        "new_or_changed": sum(reading.added for reading in merged.heard),
+        "requests": sum(reading.requests for reading in merged.new_readings),
+        "received": sum(reading.received for reading in merged.new_readings),
+        "repeated": sum(reading.repeated for reading in merged.new_readings),
+        "new_or_changed": sum(reading.added for reading in merged.new_readings),
         "readings_kept": len(merged.readings),
     }
 
 
-def _of_sessions(day: History) -> dict[str, Any]:
-    """What the sessions cost, how many are unpriced or gone, and what rests on earlier readings."""
+def _session_facts(day: History) -> dict[str, Any]:
+    """How many sessions are rejected, unpriced or missing, and how many numbers survive only in earlier readings."""
     sessions = day.sessions.table("total_cost", "missing_since", "fetched_at", "stats_as_of", "problems")
     unpriced = sessions.column("total_cost").null_count
     kept = sessions.column("total_cost").filter(rests_on_kept_readings(sessions))
@@ -94,25 +95,28 @@ def _of_sessions(day: History) -> dict[str, Any]:
     }
 
 
-def _of_rejected(day: History) -> dict[str, Any]:
-    """The commonest reasons."""
+def _rejection_facts(day: History) -> dict[str, Any]:
+    """The 20 most common reasons with their counts."""
     reasons = Counter(reason for (row,) in day.rejected.tuples("reasons") for reason in row)
     return {"reasons": dict(reasons.most_common(20))} if reasons else {}
 
 
 def money(amount: Decimal | None) -> dict[str, Any]:
-    """A cost as exact text, and as a float for the UI's plots; nothing where it is unknown."""
+    """A cost as exact text, and as a float that Dagster can plot; if it is unknown, only the text `unknown`."""
     if amount is None:
         return {"total_cost": "unknown"}
     return {"total_cost": f"{amount.normalize(EXACT):f}", "total_cost_usd": float(amount)}
 
 
 def rests_on_kept_readings(sessions: pa.Table) -> pa.ChunkedArray:
-    """Which sessions' numbers the API no longer gives: emptied by retention, or the session is gone. Null is no."""
+    """For each session, whether the API no longer returns its numbers: retention has emptied them, or it is missing.
+
+    A null counts as no.
+    """
     emptied = pc.not_equal(sessions.column("stats_as_of"), sessions.column("fetched_at"))
     return pc.or_kleene(emptied, pc.is_valid(sessions.column("missing_since")))
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = "" if value is None else str(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

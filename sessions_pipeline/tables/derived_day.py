@@ -1,4 +1,4 @@
-"""A day's tables, made from its raw rows in parts. Pure."""
+"""A day's tables, derived from its raw rows in parts to save memory. Pure."""
 
 import json
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sessions_pipeline.tables import day_metadata
 from sessions_pipeline.tables.history import history
 from sessions_pipeline.tables.merge import Merged
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import open_workspaces, readings_by
+from sessions_pipeline.tables.readings import open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
@@ -23,11 +23,14 @@ from sessions_pipeline.validation.rows import PLAIN, Rows, release
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for all days of a run.
+    """The rules that apply to all days of a run.
 
-    `tables` names the tables to make; `max_rejected_ratio` is the rejection threshold; `attributes` are the keys that
-    costs are summed by; `as_of`: only what was read by then counts; `kept_from`: what was superseded by then is
-    forgotten; None is no limit. `now` is when the run began.
+    `tables`: the names of the tables to make.
+    `max_rejected_ratio`: the rejection threshold, 0 to 1.
+    `attributes`: the keys of `extra.metadata` that costs are summed by.
+    `as_of`: only what was read at or before this time counts; None counts everything.
+    `kept_from`: raw rows superseded by this time are deleted; None keeps everything.
+    `now`: when the run began.
     """
 
     tables: tuple[str, ...]
@@ -39,36 +42,39 @@ class Rules:
 
 
 class DerivedDay:
-    """A day's tables from its merged raw rows, each made when it is first asked for; and what they come to (`told`)."""
+    """A day's tables, derived from its merged raw rows; each table is computed when it is first needed.
 
-    def __init__(self, day: date | None, merged: Merged, rules: Rules, *, may_forget: bool) -> None:
-        """Tell the day's history; `may_forget`: raw rows that nothing rests on since `rules.kept_from` go.
+    `history`: the day's sessions and rejected records. `is_over`: the day had ended when it was last read.
+    """
+
+    def __init__(self, day: date | None, merged: Merged, rules: Rules, *, may_delete: bool) -> None:
+        """Derive the history; `may_delete`: `raw` leaves out rows that were superseded by `rules.kept_from`.
 
         Raises:
             NotReadError: nothing was read by `rules.as_of`.
         """
-        readings = readings_by(rules.as_of, day, merged.readings)
-        kept_from = rules.kept_from if may_forget and rules.as_of is None else None
-        self.told = history(merged.rows, readings, as_of=rules.as_of, kept_from=kept_from)
+        readings = readings_as_of(rules.as_of, day, merged.readings)
+        kept_from = rules.kept_from if may_delete and rules.as_of is None else None
+        self.history = history(merged.rows, readings, as_of=rules.as_of, kept_from=kept_from)
         self.is_over = day is not None and is_day_over(day, readings[-1].fetched_at)
         still_open = open_workspaces(day, readings)
         self._day = partial(DayTables, day, now=rules.now, attributes=rules.attributes, open_workspaces=still_open)
         self._rules = rules
         self._raw = merged.rows
-        self._made = {SESSIONS: self.told.sessions, REJECTED_SESSIONS: self.told.rejected}
+        self._tables = {SESSIONS: self.history.sessions, REJECTED_SESSIONS: self.history.rejected}
 
     def raw(self) -> Rows:
-        """The raw rows, without those that nothing rests on any more; they are handed over."""
+        """The raw rows to store, without superseded ones. Call it once: the rows are released here to save memory."""
         raw, self._raw = self._raw, Rows(RAW_SESSIONS.schema)
-        left_out = self.told.superseded
-        return raw.only(lambda row: row not in left_out) if left_out else raw
+        superseded = self.history.superseded
+        return raw.only(lambda row: row not in superseded) if superseded else raw
 
     def metadata(self, table: Table) -> dict[str, str]:
-        """What is stored with a table's file."""
+        """The metadata to store in a table's file."""
         stored = day_metadata.basis(table, self._rules.as_of, self._rules.attributes)
         stored[day_metadata.IS_DAY_OVER] = json.dumps(self.is_over)
         if table is SESSIONS:
-            stored |= {SHRUNK: json.dumps(self.told.shrunk), DRIFT: json.dumps(self.told.drift, sort_keys=True)}
+            stored |= {SHRUNK: json.dumps(self.history.shrunk), DRIFT: json.dumps(self.history.drift, sort_keys=True)}
         return stored
 
     def __getitem__(self, table: Table) -> Rows:
@@ -77,27 +83,27 @@ class DerivedDay:
         Raises:
             SumOverflowError: a sum does not fit its column.
         """
-        if table not in self._made:
+        if table not in self._tables:
             derived = DERIVED[table]
             if derived.by_session:
-                self._made |= self._of_each_session(table)
+                self._tables |= self._derive_by_session(table)
             else:
-                of_day = self._day(lambda _tables, source: (self._read(source, derived), {}))
-                self._made[table] = Rows(table.schema, [derived.make(of_day)])
-        return self._made[table]
+                day = self._day(lambda _day, source: (self._read(source, derived), {}))
+                self._tables[table] = Rows(table.schema, [derived.make(day)])
+        return self._tables[table]
 
-    def forget(self, table: Table) -> None:
-        """The table is written: it goes, unless others are yet to be made from it."""
-        left = [
-            derived for made, derived in DERIVED.items() if made.name in self._rules.tables and made not in self._made
+    def drop(self, table: Table) -> None:
+        """Free a written table's memory, unless tables that are still to be made are derived from it."""
+        pending = [
+            derived for made, derived in DERIVED.items() if made.name in self._rules.tables and made not in self._tables
         ]
-        if not any(table in derived.reads for derived in left):
-            del self._made[table]
-        if self.told.sessions.nbytes > PLAIN:
+        if not any(table in derived.reads for derived in pending):
+            del self._tables[table]
+        if self.history.sessions.nbytes > PLAIN:
             release()
 
     def _read(self, source: Table, derived: Derived) -> pa.Table:
-        """The columns that a table is made from, and of attributes those alone that costs are summed by."""
+        """The columns of `source` that `derived` needs; of attributes, only those that costs are summed by."""
         rows, columns = self[source], derived.reads[source]
         if source is SESSION_ATTRIBUTES and derived.by_attributes:
             keys = pa.array(self._rules.attributes, pa.string())
@@ -105,17 +111,18 @@ class DerivedDay:
             return pa.concat_tables([rows.schema.empty_table().select(columns), *parts])
         return rows.table(*(() if columns == ALL else columns))
 
-    def _of_each_session(self, asked: Table) -> dict[Table, Rows]:
-        """What is made of some sessions at a time: the table asked for, and others that are wanted."""
-        wanted = (table for table, derived in DERIVED.items() if derived.by_session and table not in self._made)
-        made = {table: Rows(table.schema) for table in wanted if table is asked or table.name in self._rules.tables}
-        for part in self.told.sessions.parts():
-            some = self._some(part)
+    def _derive_by_session(self, requested: Table) -> dict[Table, Rows]:
+        """Derive all pending tables that can be made from a few sessions at a time, in one pass over the sessions."""
+        names = {requested.name, *self._rules.tables}
+        pending = (table for table, derived in DERIVED.items() if derived.by_session and table not in self._tables)
+        made = {table: Rows(table.schema) for table in pending if table.name in names}
+        for part in self.history.sessions.parts():
+            tables = self._tables_of(part)
             for table, rows in made.items():
-                rows.add(some[table])
+                rows.add(tables[table])
         return made
 
-    def _some(self, sessions: pa.Table) -> DayTables:
-        # It makes them of the day that it is given: by its own name the day would refer to itself, and its tables stay
-        # until Python looks for garbage, 30 MB of a day of 5,500 sessions.
-        return self._day(lambda some, table: (sessions if table is SESSIONS else DERIVED[table].make(some), {}))
+    def _tables_of(self, sessions: pa.Table) -> DayTables:
+        # The lambda uses the DayTables that it is passed. If it captured the object instead, that would be a reference
+        # cycle, and its tables would stay in memory until garbage collection: 30 MB for a day of 5,500 sessions.
+        return self._day(lambda day, table: (sessions if table is SESSIONS else DERIVED[table].make(day), {}))

@@ -1,7 +1,7 @@
-"""What all readings of a day say about its sessions now, or said at an earlier time. Pure.
+"""A day's sessions, as all its readings together show them now or showed them at an earlier time. Pure.
 
-The newest reading of a session decides, with one exception: what was spent stays spent (see `retention`). A session
-that the API no longer returns stays, with `missing_since`.
+A session's newest version counts, with one exception: spent money stays spent (see `retention`). A session that the
+API no longer returns stays, with `missing_since` set.
 """
 
 from collections import Counter, defaultdict
@@ -23,11 +23,13 @@ from sessions_pipeline.validation.validate import SCHEMA, Validator
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """A day's `sessions` and `rejected_sessions`, with what is worth knowing about them.
+    """A day's `sessions` and `rejected_sessions`, with findings about them.
 
-    `drift` counts properties and values that the schema does not name, and properties of it that no record has;
-    `shrunk` names sessions whose newest reading says less than an earlier one although retention can't explain it;
-    `rounded` counts costs that had digits beyond the 18th. `superseded` are raw rows that nothing rests on any more.
+    `drift`: how often properties or values came that the schema does not name, and, as `without <property>`, the
+    number of sessions if none of them has a property of the schema.
+    `rounded`: how many costs had more than 18 decimal places and were rounded.
+    `shrunk`: ids of sessions whose numbers have fallen although retention can't explain it.
+    `superseded`: indices of raw rows that may be deleted (see `retention.superseded`).
     """
 
     sessions: Rows
@@ -41,35 +43,35 @@ class History:
 def history(
     raw: Rows, readings: Sequence[Reading], *, as_of: datetime | None = None, kept_from: datetime | None = None
 ) -> History:
-    """Validate a day's raw rows and tell what they come to.
+    """Validate a day's raw rows and derive its sessions from them.
 
     Args:
-        raw: rows of `raw_sessions` of one day.
-        readings: the day's readings that count, in their order.
-        as_of: only rows that were read by then count; None counts all.
-        kept_from: what was replaced by then may be forgotten; None keeps everything.
+        raw: the rows of `raw_sessions` of one day. Below, rows are identified by their index in it.
+        readings: the day's readings up to `as_of`, in their order.
+        as_of: only rows read at or before this time count; None counts all.
+        kept_from: versions superseded by this time may be deleted; None keeps everything.
     """
     if as_of is not None:
-        raw = Rows(raw.schema, _known_at(raw, as_of))
+        raw = Rows(raw.schema, _read_by(raw, as_of))
     asked = asked_for(raw, readings)
     keys = record_keys(raw, asked)
-    foreign_to = foreign_rows(raw, asked)
-    several = _several(keys, raw)
+    foreign = foreign_rows(raw, asked)
+    repeated = _rows_of_repeated(keys, raw)
     validator = Validator()
-    texts = (part.column(0).to_pylist() for part in raw.parts("payload"))
-    validated = Rows(SCHEMA, (validator.sessions(some).combine_chunks() for some in texts))
+    payloads = (part.column(0).to_pylist() for part in raw.parts("payload"))
+    validated = Rows(SCHEMA, (validator.sessions(texts).combine_chunks() for texts in payloads))
     result = validator.result(SCHEMA.empty_table())
-    older = {row for rows in several for row in rows[:-1]}
-    reasons = {row: list(said) for row, said in result.rejected.items() if row not in older}
-    for place in foreign_to.keys() - older:
-        reasons.setdefault(place, []).append(f"tenant_id: is not the workspace asked for ({foreign_to[place]})")
+    older = {row for rows in repeated for row in rows[:-1]}
+    reasons = {row: list(rejections) for row, rejections in result.rejected.items() if row not in older}
+    for row in foreign.keys() - older:
+        reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
     times = raw.table("fetched_at").column(0)
-    versions = _versions(several, validated, times)
-    valid = {row: [one for one in all_ if one.is_valid] for row, all_ in versions.items() if row not in reasons}
-    stats = {newest: stats_of(of_session) for newest, of_session in valid.items()}
+    versions = _versions(repeated, validated, times)
+    valid = {newest: [version for version in all_ if version.is_valid] for newest, all_ in versions.items()}
+    stats = {newest: stats_of(all_) for newest, all_ in valid.items() if newest not in reasons}
     sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
     gone, shrunk, sessions = gone_since(readings), list[str](), Rows(SESSIONS.schema)
-    missing = {place: gone[key] for place, key in enumerate(keys) if key in gone} if gone else {}
+    missing = {row: gone[key] for row, key in enumerate(keys) if key in gone} if gone else {}
     for part in _with_sources(validated, {*older, *reasons}, sources):
         sessions.add(_with_times(part, times, sources, missing))
         if stats:
@@ -80,55 +82,55 @@ def history(
         result.drift + Counter({f"without {name}": sessions.num_rows for name in result.absent}),
         result.rounded,
         tuple(shrunk),
-        frozenset().union(*(superseded(of_session, kept_from) for of_session in versions.values() if kept_from)),
+        frozenset().union(*(superseded(all_, kept_from) for all_ in versions.values() if kept_from)),
     )
 
 
-def _known_at(raw: Rows, as_of: datetime) -> Iterator[pa.Table]:
+def _read_by(raw: Rows, as_of: datetime) -> Iterator[pa.Table]:
     for part in raw.parts():
         yield part.filter(pc.less_equal(part.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
 
 
-def _several(keys: Sequence[str], raw: Rows) -> list[list[int]]:
-    """The rows of each session that has more than one, by their readings."""
+def _rows_of_repeated(keys: Sequence[str], raw: Rows) -> list[list[int]]:
+    """For each session with several rows, these rows in the order of their readings."""
     if len(set(keys)) == len(keys):
         return []
-    counts, found = Counter(keys), defaultdict[str, list[int]](list)
+    counts, rows_by_key = Counter(keys), defaultdict[str, list[int]](list)
     for row, key in enumerate(keys):
         if counts[key] > 1:
-            found[key].append(row)
+            rows_by_key[key].append(row)
     numbers = raw.table("reading").column(0).to_pylist()
-    return [sorted(rows, key=lambda row: (numbers[row], row)) for rows in found.values()]
+    return [sorted(rows, key=lambda row: (numbers[row], row)) for rows in rows_by_key.values()]
 
 
 def _versions(
-    several: Sequence[Sequence[int]], validated: Rows, times: "pa.ChunkedArray[pa.TimestampScalar]"
+    repeated: Sequence[Sequence[int]], validated: Rows, times: "pa.ChunkedArray[pa.TimestampScalar]"
 ) -> dict[int, list[Version]]:
-    """The versions of sessions with several rows, oldest first, by their newest row."""
-    wanted = {row for rows in several for row in rows}
-    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED) if wanted else ()
-    said = {row: values for row, *values in columns if row in wanted}
+    """The versions of each session with several rows, oldest first, keyed by its newest row."""
+    needed = {row for rows in repeated for row in rows}
+    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED) if needed else ()
+    valid = {row: values for row, *values in columns if row in needed}
 
     def version(row: int) -> Version:
-        tier, start_time, runs, *used = said.get(row, (None, None, None))
-        return Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in said)
+        tier, start_time, runs, *used = valid.get(row, (None, None, None))
+        return Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in valid)
 
-    return {rows[-1]: [version(row) for row in rows] for rows in several}
+    return {rows[-1]: [version(row) for row in rows] for rows in repeated}
 
 
 def _with_sources(validated: Rows, left_out: set[int], sources: Mapping[int, int]) -> Iterator[pa.Table]:
-    """The sessions but for some rows, with the stats of other rows where they come from those."""
-    needed, named = set(sources.values()), [*STATS, "row"]
-    found = (_only(part, needed.__contains__) for part in validated.parts(*named) if sources)
-    kept = pa.concat_tables([SCHEMA.empty_table().select(named), *found])
+    """The valid sessions without the rows `left_out`; a row in `sources` takes its stats from the row given there."""
+    needed, names = set(sources.values()), [*STATS, "row"]
+    parts = (_only(part, needed.__contains__) for part in validated.parts(*names) if sources)
+    source_rows = pa.concat_tables([SCHEMA.empty_table().select(names), *parts])
     for part in validated.parts(drain=True):
         rows = _only(part, lambda row: row not in left_out) if left_out else part
         if sources:
-            pool = pa.concat_tables([rows.select(named), kept])
-            wanted = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
-            places = pc.index_in(wanted, value_set=pool.column("row").combine_chunks())
+            pool = pa.concat_tables([rows.select(names), source_rows])
+            stats_rows = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
+            indices = pc.index_in(stats_rows, value_set=pool.column("row").combine_chunks())
             for name in STATS:
-                rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(places))
+                rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(indices))
         yield rows
 
 
@@ -139,9 +141,9 @@ def _with_times(
     missing: Mapping[int, datetime],
 ) -> pa.Table:
     rows = part.column("row").to_pylist()
-    sources_of = pa.array([sources.get(row, row) for row in rows], pa.int64())
+    stats_rows = pa.array([sources.get(row, row) for row in rows], pa.int64())
     part = part.append_column("fetched_at", times.take(part.column("row")))
-    part = part.append_column("stats_as_of", times.take(sources_of))
+    part = part.append_column("stats_as_of", times.take(stats_rows))
     return part.append_column("missing_since", pa.array(map(missing.get, rows), TIMESTAMP))
 
 
@@ -153,6 +155,6 @@ def _rejected(raw: Rows, reasons: Mapping[int, Sequence[str]]) -> Iterator[pa.Ta
     first, names = 0, [name for name in REJECTED_SESSIONS.schema.names if name != "reasons"]
     for part in raw.parts(*names) if reasons else ():
         rows = [row for row in range(first, first + part.num_rows) if row in reasons]
-        said = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
-        yield part.take(pa.array([row - first for row in rows], pa.int64())).append_column("reasons", said)
+        reason_lists = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
+        yield part.take(pa.array([row - first for row in rows], pa.int64())).append_column("reasons", reason_lists)
         first += part.num_rows

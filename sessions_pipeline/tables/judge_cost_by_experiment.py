@@ -1,14 +1,14 @@
-"""What evaluators have spent on each experiment so far, as the project that they trace to says by its name.
+"""What evaluators (judges) have spent on each experiment so far, found by the experiment's name in their project.
 
 Rules:
 
-- Measured are experiments that ran in the last two days, and those that never were and are younger than 14: what the
-  API keeps no longer can't be told from what was never spent.
-- Where not all can be measured in a night, those come first that never were, then those that were longest ago; of
-  these the oldest. So each gets its turn.
-- Experiments of one workspace that share a name can't be told apart by it, and what was spent on both would count
-  twice. None of them is measured; what was read before another had the name stays.
-- What retention has emptied never replaces what was read.
+- Measured are the experiments that ran in the last two days, and those that were never measured and started in the
+  last 14 days. Earlier judges' traces may be deleted, which can't be told from never having spent anything.
+- If one night's limit is too low for all, experiments that were never measured come first, then those measured longest
+  ago; among equals, the one that started first. So each gets its turn.
+- Experiments of one workspace that share a name can't be told apart: each would be given the costs of both. None of
+  them is measured, and a row read before another experiment got the name stays.
+- Numbers that retention has emptied never replace earlier ones.
 """
 
 import re
@@ -32,7 +32,7 @@ from sessions_pipeline.validation.types import TIMESTAMP
 
 JUDGE_COST_BY_EXPERIMENT = Table(
     "judge_cost_by_experiment",
-    "What evaluators have spent on each experiment so far. No row: not measured; null: asked, and unknown.",
+    "What evaluators have spent on each experiment so far. No row: not measured; null: measured, but unknown.",
     (
         column.SESSION,
         column.TENANT,
@@ -40,9 +40,9 @@ JUDGE_COST_BY_EXPERIMENT = Table(
         column.count("run_count", "Traces of its judges; null when unknown"),
         column.count("total_tokens", "Tokens that its judges used; null when unknown"),
         *column.COSTS,
-        column.time("stats_as_of", "The reading that the counts and costs come from", nullable=False),
+        column.time("stats_as_of", "Time of the reading that the counts and costs come from", nullable=False),
         column.time(
-            "read_at", "The latest reading; later than `stats_as_of` when retention has emptied it", nullable=False
+            "read_at", "Time of the latest reading; after `stats_as_of` if retention has emptied it", nullable=False
         ),
     ),
     order=("tenant_id", "id"),
@@ -50,47 +50,52 @@ JUDGE_COST_BY_EXPERIMENT = Table(
 )
 TIMES = ("start_time", "last_run_start_time", "last_run_start_time_live")
 NEEDED = (*OWNER, "name", *TIMES)
-"""The columns of `sessions` that say which experiments are to be measured."""
+"""The columns of `sessions` that `due` needs."""
 RECENT = timedelta(days=2)
-# The shorter time that the API keeps traces for; judges' traces are seldom kept for longer.
+# The API's shorter retention time: judges' traces are seldom kept for longer.
 YOUNG = SHORTLIVED
-# Servers refuse addresses from 8,000 characters on, and a letter takes up to 12.
+# Servers refuse URLs of 8,000 characters or more, and an encoded letter takes up to 12.
 LONGEST_NAME = 500
 TOO_LONG = f"the name has over {LONGEST_NAME} characters"
-UNASKABLE = "the name can't be asked for"
+UNUSABLE = "the name is empty or has control characters"
 SHARED = "another experiment has the same name"
-OF_NAMES = (TOO_LONG, UNASKABLE, SHARED)
-"""The reasons that stay until an experiment has another name."""
+NAME_PROBLEMS = (TOO_LONG, UNUSABLE, SHARED)
+"""The reasons that last until the experiment is renamed."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Due(NamedTuple):
-    """Experiments to measure, in order; and how many others will have no row, or an old one, by the reason."""
+    """The experiments to measure now, in order; and by reason, how many others keep an old row or get none."""
 
     rows: list[dict[str, Any]]
     skipped: Counter[str]
 
 
 def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetime, most: int, young: timedelta) -> Due:
-    """Which of a workspace's experiments, all that are known with the columns `NEEDED`, are to be measured now.
+    """The experiments of a workspace to measure now, by the rules above.
 
-    `measured` tells by id when those that have been were last, `most` is how many may be, `young` the age of rule 1.
+    Args:
+        experiments: all known experiments of the workspace, with the columns `NEEDED`.
+        measured: when experiments were last measured, by id.
+        now: the current time.
+        most: how many experiments may be measured.
+        young: the age until which experiments that were never measured are due.
     """
-    named = experiments.group_by("name").aggregate([("id", "count_distinct")])
-    shared = set(named.filter(pc.greater(named["id_count_distinct"], 1)).column("name").to_pylist())
+    ids_by_name = experiments.group_by("name").aggregate([("id", "count_distinct")])
+    shared = set(ids_by_name.filter(pc.greater(ids_by_name["id_count_distinct"], 1)).column("name").to_pylist())
     since = pa.scalar(now - max(young, RECENT), TIMESTAMP)
     is_recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
     recent, chosen, skipped = experiments.filter(is_recent).to_pylist(), list[dict[str, Any]](), Counter[str]()
-    never = set(experiments.column("id").to_pylist()).difference(measured, (row["id"] for row in recent))
+    too_old = set(experiments.column("id").to_pylist()).difference(measured, (row["id"] for row in recent))
     for row in recent:
-        ran = max(row[name] or EPOCH for name in TIMES)
-        started = row["start_time"] or ran
-        if ran < now - RECENT and (started <= now - young or row["id"] in measured):
-            never |= {row["id"]} - measured.keys()
+        last_active = max(row[name] or EPOCH for name in TIMES)
+        started = row["start_time"] or last_active
+        if last_active < now - RECENT and (started <= now - young or row["id"] in measured):
+            too_old |= {row["id"]} - measured.keys()
         elif len(row["name"] or "") > LONGEST_NAME:
             skipped[TOO_LONG] += 1
         elif not row["name"] or _CONTROL.search(row["name"]):
-            skipped[UNASKABLE] += 1
+            skipped[UNUSABLE] += 1
         elif row["name"] in shared:
             skipped[SHARED] += 1
         else:
@@ -98,18 +103,21 @@ def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetim
     chosen.sort(key=lambda row: (measured.get(row["id"], EPOCH), row["started"], row["id"]))
     if len(chosen) > most:
         skipped["more than SESSIONS_PIPELINE_JUDGE_REQUESTS"] = len(chosen) - most
-    if never:
-        skipped[f"never measured, and older than {young.days} days"] = len(never)
+    if too_old:
+        skipped[f"never measured, and older than {young.days} days"] = len(too_old)
     return Due(chosen[:most], skipped)
 
 
 def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The rows of a day after a reading of some of its experiments, whose rows have their `start_time`, too."""
+    """Merge a reading of some experiments into the stored rows of their day.
+
+    `read`: rows of this table with the experiment's `start_time` added.
+    """
     rows = {(row["tenant_id"], row["id"]): row for row in (stored.to_pylist() if stored else ())}
     for row in read:
-        held = rows.get(key := (row["tenant_id"], row["id"]))
-        both = sorted([row, *([held] if held else [])], key=itemgetter("read_at"))
-        runs = (known_runs(one["run_count"], (one[name] for name in column.MEASURES)) for one in both)
+        old = rows.get(key := (row["tenant_id"], row["id"]))
+        both = sorted([row, *([old] if old else [])], key=itemgetter("read_at"))
+        runs = (known_runs(state["run_count"], (state[name] for name in column.MEASURES)) for state in both)
         versions = [Version(at, both[at]["read_at"], count, None, row["start_time"]) for at, count in enumerate(runs)]
         source, _ = stats_of(versions)
         rows[key] = {**both[source.row], "read_at": both[-1]["read_at"]}
@@ -118,12 +126,12 @@ def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> 
 
 @check(
     JUDGE_COST_BY_EXPERIMENT,
-    "Judges are counted for experiments of the day alone, once each, and never cost less than nothing.",
+    "Each row belongs to an experiment of its day, each experiment has one row at most, and no number is negative.",
     "Costs with judges may be wrong, experiments' own are not; read these days again, then run measure_judge_costs.",
     reads={JUDGE_COST_BY_EXPERIMENT: (*OWNER, *column.MEASURES), SESSIONS: OWNER},
 )
 def judges_have_experiments(day: DayTables) -> CheckResult:
-    """By id, workspace and dataset; null is unknown, and all right."""
+    """Compares ids, workspaces and datasets. Null is allowed: it means unknown."""
     known, broken = set(tuples(day[SESSIONS], *OWNER)), list[str]()
     for row in tuples(day[JUDGE_COST_BY_EXPERIMENT], *OWNER, *column.MEASURES):
         if row[:3] not in known or any(value is not None and value < 0 for value in row[3:]):

@@ -1,7 +1,7 @@
-"""How new readings of a day join the stored ones. Pure.
+"""Merging new readings of a day into the stored ones. Pure.
 
-`raw_sessions` holds a payload once, under the reading that first gave it: an unchanged session costs nothing. The list
-of readings travels in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
+`raw_sessions` stores a payload once, under the reading that first returned it, so an unchanged session adds no row. The
+list of readings is kept in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,16 +21,20 @@ from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
-_NEVER = (0, "", False)
+_NOT_STORED = (0, "", False)
 _COMPARED = ("reading", "tenant_id", "payload")
 
 
 class Merged(NamedTuple):
-    """A day's raw rows and readings with new ones; `heard` are the new ones, also those that taught nothing."""
+    """A day's raw rows and readings after a merge.
+
+    `new_readings`: those of this run, including the ones that brought nothing new and are not in `readings`.
+    `learned`: whether anything new must be stored.
+    """
 
     rows: Rows
     readings: list[Reading]
-    heard: list[Reading]
+    new_readings: list[Reading]
     learned: bool
 
 
@@ -42,107 +46,117 @@ def merge(
     base: str | None = None,
     version: str | None = None,
 ) -> Merged:
-    """Join readings of a day to the stored ones: rows for new or differing payloads, and who is gone.
+    """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note who is missing.
+
+    If `base` and `version` differ, other runs have committed readings since this run's first request. Where those
+    cover the same workspace, this run's reading is late: it gets a number before theirs, may add rows, but neither
+    decides which sessions are missing nor overrides their values.
 
     Args:
         rows: the stored rows of `raw_sessions`.
         readings: the stored readings, in their order.
-        fetched: what was read, a workspace each.
-        base: the file's version before the first request.
-        version: the file's version now. Where it is another, readings were committed since: they were quicker, and
-            decide. A late reading is numbered before them; it may add rows, and says of nobody that they are gone.
+        fetched: what this run has fetched, one element per workspace.
+        base: the raw file's version before this run's first request; None if there was no file.
+        version: the raw file's version now; None if there is no file.
     """
     merged = Merged(rows, list(readings), [], learned=False)
     for day in fetched:
         before = (name for reading in merged.readings if reading.asked is None for name in reading.workspaces)
         tenants = pc.unique(day.rows.table("tenant_id").column(0)).to_pylist()
         seen = ((tenant_id or "").lower() for tenant_id in tenants)
-        speaks_for = {day.workspace} if day.workspace else {*before, *seen}
-        since = _committed_since(merged.readings, base, version)
-        is_late = any(speaks_for.intersection(other.workspaces) for other in since)
+        workspaces = {day.workspace} if day.workspace else {*before, *seen}
+        overtaken_by = _committed_since(merged.readings, base, version)
+        is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         reading = Reading(
-            number=since[0].number if is_late else max((other.number for other in merged.readings), default=0) + 1,
+            number=overtaken_by[0].number if is_late else max((old.number for old in merged.readings), default=0) + 1,
             fetched_at=day.fetched_at,
             asked=day.workspace,
-            workspaces=tuple(sorted(speaks_for)),
+            workspaces=tuple(sorted(workspaces)),
             received=day.received,
             repeated=day.received - day.rows.num_rows,
             requests=day.requests,
             replaced=version,
         )
-        merged = _joined(merged, day, reading, is_late=is_late)
+        merged = _merge_one(merged, day, reading, is_late=is_late)
     return merged
 
 
 def _committed_since(readings: Sequence[Reading], base: str | None, version: str | None) -> list[Reading]:
-    """The readings from the one that replaced `base` on, but for those of this run, which replace `version`."""
-    first = next((place for place, reading in enumerate(readings) if reading.replaced == base), len(readings))
+    """The readings that other runs have committed since the file had the version `base`.
+
+    They start with the reading that replaced `base`. Readings that replace `version` belong to this run.
+    """
+    first = next((index for index, reading in enumerate(readings) if reading.replaced == base), len(readings))
     return [reading for reading in readings[first:] if reading.replaced != version]
 
 
-def _joined(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool) -> Merged:
-    """The rows and readings with one more. Where it is late it has the first number of those that overtook it."""
-    present = _present(day, is_new=not merged.rows.num_rows)
-    # What was known of a session when the reading began: by which reading, in which workspace, and whether it is what
-    # this one says; and whether one of those that overtook it says so.
+def _merge_one(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool) -> Merged:
+    """Merge one more reading. A late one has the number of the first reading that overtook it."""
+    present = _present(day, is_first=not merged.rows.num_rows)
+    # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
+    # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
+    # whether any of them has the same payload.
     before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    asked_of = asked_for(merged.rows, merged.readings)
-    known_rows = zip(record_keys(merged.rows, asked_of), asked_of, merged.rows.tuples(*_COMPARED), strict=True)
-    for key, asked, (number, tenant_id, payload) in known_rows:
+    asked_by_row = asked_for(merged.rows, merged.readings)
+    stored = zip(record_keys(merged.rows, asked_by_row), asked_by_row, merged.rows.tuples(*_COMPARED), strict=True)
+    for key, asked, (number, tenant_id, payload) in stored:
         is_same = key in present and present[key][1] == _digest(payload)
         if number >= reading.number:
             since[key] = since.get(key, False) or is_same
-        elif number >= before.get(key, _NEVER)[0]:
+        elif number >= before.get(key, _NOT_STORED)[0]:
             before[key] = number, asked or (tenant_id or "").lower(), is_same
-    fresh = {place for key, (place, _) in present.items() if not (since.get(key) or before.get(key, _NEVER)[2])}
+    new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:
         alone = present.keys() - before.keys() - since.keys()
-        reading = replace(reading, added=len(fresh), alone=tuple(sorted(alone)))
-        learned = bool(fresh)
+        reading = replace(reading, added=len(new), alone=tuple(sorted(alone)))
+        learned = bool(new)
     else:
         missing = gone_since(merged.readings).keys()
         known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
         gone = known - present.keys() - missing
         back = present.keys() & (missing | unconfirmed(merged.readings))
-        reading = replace(reading, added=len(fresh), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
-        learned = bool(fresh or gone or back) or _is_first(merged.readings, reading, day.day)
+        reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
+        learned = bool(new or gone or back) or _changes_coverage(merged.readings, reading, day.day)
     if not learned:
-        # It stands for the commit that it found nothing to add to.
-        return merged._replace(heard=[*merged.heard, replace(reading, number=reading.number - 1)])
+        # It gets the number of the commit that it confirms.
+        return merged._replace(new_readings=[*merged.new_readings, replace(reading, number=reading.number - 1)])
     if is_late:
-        merged = _moved(merged, reading.number)
+        merged = _renumbered(merged, reading.number)
     readings = sorted([*merged.readings, reading], key=attrgetter("number"))
-    fresh_rows = day.rows if len(fresh) == day.rows.num_rows else day.rows.only(fresh.__contains__)
+    new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
-    rows = merged.rows.joined(fresh_rows, reading=number, fetched_at=at)
-    return Merged(rows, readings, [*merged.heard, reading], learned=True)
+    rows = merged.rows.joined(new_rows, reading=number, fetched_at=at)
+    return Merged(rows, readings, [*merged.new_readings, reading], learned=True)
 
 
-def _is_first(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
-    """Whether a reading is the first of the day or of a workspace, or differs from it in whether the day was over."""
+def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
+    """Whether a reading is the day's or a workspace's first, or the first to see the day over (or open again)."""
     known = {name for other in readings for name in other.workspaces}
     was_open = open_workspaces(day, readings).intersection(reading.workspaces or ("",))
     return not readings or not known.issuperset(reading.workspaces) or was_open != open_workspaces(day, [reading])
 
 
-def _moved(merged: Merged, first: int) -> Merged:
-    """The same with the readings from the number `first` on moved up by one."""
+def _renumbered(merged: Merged, first: int) -> Merged:
+    """The same, with all reading numbers from `first` on increased by one."""
 
-    def moved(readings: Iterable[Reading]) -> list[Reading]:
+    def shifted(readings: Iterable[Reading]) -> list[Reading]:
         return [replace(reading, number=reading.number + (reading.number >= first)) for reading in readings]
 
-    place, rows = RAW_SESSIONS.schema.get_field_index("reading"), Rows(RAW_SESSIONS.schema)
+    index, rows = RAW_SESSIONS.schema.get_field_index("reading"), Rows(RAW_SESSIONS.schema)
     for part in merged.rows.parts():
-        numbers = part.column(place)
+        numbers = part.column(index)
         numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(numbers.type))
-        rows.add(part.set_column(place, RAW_SESSIONS.schema.field(place), numbers))
-    return merged._replace(rows=rows, readings=moved(merged.readings), heard=moved(merged.heard))
+        rows.add(part.set_column(index, RAW_SESSIONS.schema.field(index), numbers))
+    return merged._replace(rows=rows, readings=shifted(merged.readings), new_readings=shifted(merged.new_readings))
 
 
-def _present(day: FetchedDay, *, is_new: bool) -> dict[str, tuple[int, bytes]]:
-    """The place of each session that was read, and a digest of its text where there is any to compare it with."""
+def _present(day: FetchedDay, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
+    """The fetched records by key: each one's row index and a digest of its payload.
+
+    `is_first`: nothing is stored to compare the payloads with, so the digests are left empty.
+    """
     keys = record_keys(day.rows, [day.workspace] * day.rows.num_rows)
-    digests = repeat(b"") if is_new else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
+    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
     return dict(zip(keys, enumerate(digests), strict=False))
 
 

@@ -1,22 +1,22 @@
-"""What the API said of a day, before any judgement: the day's only commit, from which all else can be made again."""
+"""The API's records as received. This file is the day's only commit: all other tables can be derived from it again."""
 
 from datetime import timedelta
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 
-# The schedule runs hourly: two missed hours are a hiccup, three a fault.
+# The schedule runs hourly: two missed runs are a hiccup, three are a fault.
 FRESH_WITHIN = timedelta(hours=3)
 
 IDENTITY = (
-    column.text("session_id", "The record's `id` as sent, if it has one that is text"),
-    column.text("tenant_id", "The record's `tenant_id` as sent, if it has one that is text", repeats=True),
-    column.text("start_time", "The record's `start_time` as sent, if it has one that is text"),
+    column.text("session_id", "The record's `id` as sent; null if it is absent or not a string"),
+    column.text("tenant_id", "The record's `tenant_id` as sent; null if it is absent or not a string", repeats=True),
+    column.text("start_time", "The record's `start_time` as sent; null if it is absent or not a string"),
 )
 
 RAW_SESSIONS = Table(
     "raw_sessions",
-    "What the API said, before any judgement: one row per session and differing reading.",
+    "The API's records as received, before validation: one row per session and change of its payload.",
     (
         *IDENTITY,
         column.text(
@@ -27,8 +27,8 @@ RAW_SESSIONS = Table(
         ),
         column.count(
             "reading",
-            "The reading that first gave this payload; readings of a day count up in their order, whatever any "
-            "clock said",
+            "Number of the reading that first returned this payload; a day's readings are numbered in their order, "
+            "whatever the clocks said",
             nullable=False,
             repeats=True,
         ),
@@ -41,16 +41,16 @@ RAW_SESSIONS = Table(
 
 @check(
     RAW_SESSIONS,
-    "Today and the lookback days were read within three hours.",
-    "Costs of these days may be too low; see whether the schedule hourly_refresh runs.",
+    "Today and the lookback days were read within the last three hours.",
+    "Costs of these days may be too low; check that the schedule hourly_refresh is running.",
     reads={},
     severity="warn",
     days="recent",
 )
 def recent_days_are_fresh(day: DayTables) -> CheckResult:
-    """By the latest reading, also one that learned nothing."""
-    if not day.last_read:
+    """Looks at the latest reading, including one that brought nothing new."""
+    if not day.last_readings:
         return CheckResult((f"{day.day}: was never read",))
-    read_at = day.last_read[-1].fetched_at
+    read_at = day.last_readings[-1].fetched_at
     stale = day.now - read_at > FRESH_WITHIN
     return CheckResult((f"{day.day}: was read at {read_at:%Y-%m-%d %H:%M} UTC",) if stale else ())

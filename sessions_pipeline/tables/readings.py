@@ -1,6 +1,7 @@
-"""The readings of a day: what the raw file's metadata remembers, and what follows from it. Pure.
+"""The readings of a day, as the raw file's metadata keeps them, and what follows from them. Pure.
 
-Readings are ordered by their number alone; their times are shown and compared with the API's, and order nothing.
+A reading is one complete fetch of a day from one workspace. Readings are ordered by their numbers. Their times are
+shown, and compared with the API's times, but never used for ordering, since clocks can be wrong.
 """
 
 import hashlib
@@ -14,18 +15,25 @@ from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
 
-# Names in a file's metadata: the readings of a raw file, and the raw commit that a file is, or was made from.
+# Keys of a file's metadata: the readings (raw files only), and the raw commit that the file is or was made from.
 READINGS, COMMIT = "readings", "commit"
 
 
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One reading of a day in one workspace (`asked`; None: the key's own).
+    """One reading of a day in one workspace. Stored as JSON, so the field names are part of the lake's format.
 
-    `number` is unique within a day and counts up, so a row's `reading` names its reading. `workspaces` are those that
-    the reading speaks for: the one asked for or, where none was named, all that it saw and that such readings saw
-    before. `gone` are the sessions of these that it was the first to miss, `back` those that it has again. `alone` are
-    those that it alone has seen, although others overtook it: whether they are still there, a later reading will say.
-    `replaced` is the version of the file that this reading was committed on; None: there was none.
+    `number`: unique within the day and counting up; the `reading` column of `raw_sessions` refers to it.
+    `fetched_at`: when the reading began.
+    `asked`: the id of the workspace that was requested; None if the API key's own workspace was read.
+    `workspaces`: the workspaces that the reading covers: the requested one or, if none was requested, all that this
+    reading and earlier ones of the same kind have seen.
+    `received`, `repeated`, `requests`: records received, duplicates among them, and requests sent.
+    `added`: how many rows it added to `raw_sessions`.
+    `gone`: keys of sessions in these workspaces that this reading was the first to miss.
+    `back`: keys of missing sessions that this reading has found again.
+    `alone`: for a late reading (see `merge`), keys of sessions that no other reading has; a later reading will show
+    whether they still exist.
+    `replaced`: the version of the raw file that this reading's commit replaced; None if there was no file.
     """
 
     number: int
@@ -46,7 +54,7 @@ _READINGS = msgspec.json.Decoder(list[Reading])
 
 
 def dump_readings(readings: Iterable[Reading]) -> str:
-    """The readings as JSON text; what is empty is left out."""
+    """The readings as JSON text; fields with default values are left out."""
     return msgspec.json.encode(list(readings)).decode()
 
 
@@ -55,21 +63,21 @@ def load_readings(text: str | bytes) -> list[Reading]:
     return _READINGS.decode(text)
 
 
-def readings_by(as_of: datetime | None, day: date | None, readings: Iterable[Reading]) -> list[Reading]:
-    """The readings that began by a time; all without one.
+def readings_as_of(as_of: datetime | None, day: date | None, readings: Iterable[Reading]) -> list[Reading]:
+    """The readings that began at or before `as_of`; all if it is None.
 
     Raises:
         NotReadError: there are none; the text names the day.
     """
     found = [reading for reading in readings if as_of is None or reading.fetched_at <= as_of]
     if not found:
-        at = f" at {as_of:%Y-%m-%d %H:%M:%S} UTC" if as_of else ""
-        raise NotReadError(f"raw_sessions was not read yet for {name_of(day)}{at}; materialize that day first")
+        advice = f" at {as_of:%Y-%m-%d %H:%M:%S} UTC; choose a later time" if as_of else "; materialize that day first"
+        raise NotReadError(f"raw_sessions was not read yet for {name_of(day)}{advice}")
     return found
 
 
-def noted_readings(content: bytes) -> list[Reading]:
-    """The readings in a note that is kept beside the tables; none where it is broken."""
+def load_note(content: bytes) -> list[Reading]:
+    """The readings in a note of the `_readings/` folder; none if it is missing or broken."""
     try:
         return load_readings(content)
     except UNREADABLE:
@@ -77,9 +85,9 @@ def noted_readings(content: bytes) -> list[Reading]:
 
 
 def record_key(session_id: str | None, tenant_id: str | None, payload: str, asked: str | None) -> str:
-    """What makes two records readings of the same session: its id in small letters or, where it has none, its text.
+    """The key that records of the same session share: its lower-case id or, if it has none, a digest of its text.
 
-    A record of another workspace than was asked for is one of its own.
+    `asked`: the workspace that was requested, if any. A record that names another workspace gets a key of its own.
     """
     if session_id is None:
         key = f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
@@ -89,37 +97,40 @@ def record_key(session_id: str | None, tenant_id: str | None, payload: str, aske
 
 
 def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
-    """Whether a record names another workspace than the one that was asked for."""
+    """Whether a record names a workspace other than the requested one."""
     return asked is not None and tenant_id is not None and tenant_id.lower() != asked
 
 
 def asked_for(raw: Rows, readings: Iterable[Reading]) -> list[str | None]:
-    """The workspace that the reading of each row of `raw_sessions` asked for."""
-    asked_by = {reading.number: reading.asked for reading in readings}
-    if len(alike := set(asked_by.values())) == 1:
-        return [*alike] * raw.num_rows
-    return [asked_by.get(number) for number in raw.table("reading").column(0).to_pylist()]
+    """For each row of `raw_sessions`, the workspace that its reading requested."""
+    workspaces = {reading.number: reading.asked for reading in readings}
+    if len(distinct := set(workspaces.values())) == 1:
+        return [*distinct] * raw.num_rows
+    return [workspaces.get(number) for number in raw.table("reading").column(0).to_pylist()]
 
 
 def foreign_rows(rows: Rows, asked: Sequence[str | None]) -> dict[int, str]:
-    """The workspace that was asked for, by the place of each row that is of another."""
-    who = list(zip(rows.table("tenant_id").column(0).to_pylist(), asked, strict=True)) if any(asked) else []
-    foreign = {one for one in set(who) if is_foreign(*one)}
-    return {place: one[1] or "" for place, one in enumerate(who) if one in foreign} if foreign else {}
+    """The rows that name a workspace other than the requested one: row index to the requested workspace.
+
+    `asked`: the workspace that was requested, for each row.
+    """
+    pairs = list(zip(rows.table("tenant_id").column(0).to_pylist(), asked, strict=True)) if any(asked) else []
+    foreign = {pair for pair in set(pairs) if is_foreign(*pair)}
+    return {row: pair[1] or "" for row, pair in enumerate(pairs) if pair in foreign} if foreign else {}
 
 
 def record_keys(rows: Rows, asked: Sequence[str | None]) -> list[str]:
-    """The key of each row, for which these workspaces were asked; see `record_key`."""
+    """The `record_key` of each row; `asked`: the workspace that was requested, for each row."""
     session_ids = rows.table("session_id").column(0)
     if not (session_ids.null_count or foreign_rows(rows, asked)):
-        # As it mostly is, in a third of the time.
+        # The usual case, in a third of the time.
         return [session_id.lower() for session_id in session_ids.to_pylist()]
-    who = zip(rows.tuples("session_id", "tenant_id", "payload"), asked, strict=True)
-    return [record_key(id_, tenant_id, payload, workspace) for (id_, tenant_id, payload), workspace in who]
+    records = zip(rows.tuples("session_id", "tenant_id", "payload"), asked, strict=True)
+    return [record_key(id_, tenant_id, payload, workspace) for (id_, tenant_id, payload), workspace in records]
 
 
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
-    """The sessions that are gone, and the time of the reading that was the first to miss them."""
+    """The keys of sessions that are gone, with the time of the first reading that missed them."""
     gone: dict[str, datetime] = {}
     for reading in readings:
         for key in reading.back:
@@ -129,7 +140,7 @@ def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
 
 
 def unconfirmed(readings: Iterable[Reading]) -> set[str]:
-    """The sessions that late readings alone have seen, and no reading since has told of."""
+    """The keys of sessions that only late readings have, and that no reading since has confirmed or missed."""
     alone = set[str]()
     for reading in readings:
         alone = alone.difference(reading.gone, reading.back).union(reading.alone)
@@ -137,21 +148,22 @@ def unconfirmed(readings: Iterable[Reading]) -> set[str]:
 
 
 def open_workspaces(day: date | None, readings: Iterable[Reading]) -> frozenset[str]:
-    """The workspaces whose latest reading began before the day was over; `""`: of a reading that saw none."""
+    """The workspaces whose latest reading began before the day was over; `""` stands for a reading that saw none."""
     if day is None:
         return frozenset()
     latest = {workspace: reading.fetched_at for reading in readings for workspace in reading.workspaces or ("",)}
     return frozenset(workspace for workspace, at in latest.items() if not is_day_over(day, at))
 
 
-def latest_readings(committed: Iterable[Reading], heard: Iterable[Reading]) -> list[Reading]:
-    """The latest reading of each workspace, the very latest last.
+def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> list[Reading]:
+    """The latest reading of each workspace, newest last.
 
-    `committed` are a raw file's; `heard` may have learned nothing, and stand for the commit of the same number only.
+    `committed`: the readings in a raw file's metadata. `noted`: readings that may have brought nothing new; such a
+    reading has the number of the commit that it confirmed.
     """
     latest: dict[str | None, Reading] = {}
-    for reading in sorted([*committed, *heard], key=lambda reading: reading.number):
-        # One that speaks for a workspace under another name, as when it is named in the settings later on, replaces it.
+    for reading in sorted([*committed, *noted], key=lambda reading: reading.number):
+        # Drop readings that this one covers: a workspace may first be read as the key's own, and later by its id.
         for asked, other in list(latest.items()):
             if asked == reading.asked or set(other.workspaces) <= set(reading.workspaces):
                 del latest[asked]

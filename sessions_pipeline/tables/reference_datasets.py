@@ -1,12 +1,12 @@
-"""What datasets are called, as the API's list of datasets says. The only place of names: a rename changes no history.
+"""Datasets and their names, from the API's list. Names are stored nowhere else, so a rename changes no history.
 
 Rules:
 
-- The latest reading of a dataset counts, so a rename is taken over.
-- A dataset is missing from the reading on in which a full list, read to its proven end, did not have it; it keeps its
-  row, and is there again as soon as any reading has it.
+- The latest reading of a dataset counts, so renames are followed.
+- A dataset is missing from the first full list on (one read to its proven end) that does not contain it. It keeps its
+  row, and stops being missing as soon as any reading returns it.
 - Rows of workspaces that were not read stay as they are.
-- A value that can't be read is null. A dataset without a workspace, an id or a name can't be stored.
+- A value that can't be parsed is null. A dataset without a valid workspace, id or name is not stored.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,20 +23,20 @@ from sessions_pipeline.validation.rules import INTEGER, OBJECT, STRING, TIME, UU
 
 REFERENCE_DATASETS = Table(
     "reference_datasets",
-    "What datasets are called: one row for each that the API has listed, kept when it is deleted.",
+    "Datasets and their current names: one row per dataset that the API has ever listed, kept when it is deleted.",
     (
         column.text("id", "The dataset, canonical UUID", nullable=False),
         column.text("tenant_id", "The workspace that the dataset belongs to, canonical UUID", nullable=False),
-        column.text("name", "What it is called now; two may bear one name", nullable=False),
-        column.text("description", "What its owners say of it"),
+        column.text("name", "Its current name; several datasets can share one", nullable=False),
+        column.text("description", "Its description"),
         column.text("data_type", "The kind of its examples: `kv`, `llm` or `chat`"),
-        column.time("created_at", "When it was made"),
-        column.time("modified_at", "When it, or an example of it, was changed last"),
-        column.count("example_count", "How many examples it has"),
+        column.time("created_at", "When it was created"),
+        column.time("modified_at", "When it or one of its examples was last changed"),
+        column.count("example_count", "Number of its examples"),
         column.text("baseline_experiment_id", "The experiment that others are compared with, canonical UUID"),
-        column.text("metadata", "What its owners attached to it, JSON text as sent"),
-        column.time("read_at", "When the reading that the row comes from began", nullable=False),
-        column.time("missing_since", "When a full list first lacked it; null while it is there"),
+        column.text("metadata", "Its metadata, JSON text as sent"),
+        column.time("read_at", "When the reading began that the row comes from", nullable=False),
+        column.time("missing_since", "Time of the first full list without it; null while the API lists it"),
     ),
     order=("tenant_id", "name", "id"),
     partition=None,
@@ -53,7 +53,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 def dataset_rows(payloads: Iterable[str], read_at: datetime) -> list[Row]:
-    """A row for each of the API's records, but for those that can't be stored."""
+    """The rows of the API's records (JSON texts), without those that lack a valid id, workspace or name."""
     rows = [{**_values(payload), "read_at": read_at, "missing_since": None} for payload in payloads]
     return [row for row in rows if None not in (row["id"], row["tenant_id"], row["name"])]
 
@@ -61,19 +61,23 @@ def dataset_rows(payloads: Iterable[str], read_at: datetime) -> list[Row]:
 def merge_datasets(
     stored: pa.Table | None, read: Sequence[Row], listed: Collection[str], read_at: datetime
 ) -> pa.Table:
-    """The table after a reading that began at `read_at`: its rows, and of which workspaces they are a full list.
+    """Merge a reading into the table. Rows that another run has stored from a later reading stay.
 
-    Rows of a later reading, which another run has stored in the meantime, stand.
+    Args:
+        stored: the table as it is; None if there is none yet.
+        read: the rows of the reading, see `dataset_rows`.
+        listed: the workspaces of which these rows are a full list.
+        read_at: when the reading began.
     """
     known = {(row["tenant_id"], row["id"]): row for row in (stored.to_pylist() if stored else ())}
     later = {key for key, row in known.items() if row["read_at"] > read_at}
     found = {key: row for row in read if (key := (row["tenant_id"], row["id"])) not in later}
-    gone = {
+    missing = {
         key: {**row, "missing_since": row["missing_since"] or read_at}
         for key, row in known.items()
         if key[0] in listed and key not in later
     }
-    return pa.Table.from_pylist(list({**known, **gone, **found}.values()), REFERENCE_DATASETS.schema)
+    return pa.Table.from_pylist(list({**known, **missing, **found}.values()), REFERENCE_DATASETS.schema)
 
 
 def _values(payload: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Records that failed validation, nothing lost."""
+"""Records that failed validation, kept with the reasons."""
 
 from collections import Counter
 
@@ -11,24 +11,24 @@ from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DERIVED, CheckResult, DayTables, Table, check
 
-# Rejected records below this share are everyday noise; the threshold in the settings guards against more.
+# A smaller share of rejected records is everyday noise. The settings' rejection threshold guards against floods.
 REJECTED_SHARE = 0.05
 
 REJECTED_SESSIONS = Table(
     "rejected_sessions",
-    "Records that failed validation, with every reason and the payload as sent. Nothing is lost.",
+    "Records that failed validation, each with all reasons and the payload as sent.",
     (
         *IDENTITY,
         column.Column(
             "reasons",
             pa.list_(pa.string()),
-            "Every reason, as `field: what is wrong`",
+            "All reasons, each as `field: what is wrong`",
             nullable=False,
             repeats=True,
             long_text=True,
         ),
         column.text("payload", "The record's JSON text, verbatim", nullable=False, long_text=True),
-        column.time("fetched_at", "The reading that first brought the record", nullable=False),
+        column.time("fetched_at", "When the reading began that first returned the record", nullable=False),
     ),
     order=("session_id", "payload"),
     sample=("session_id", "reasons"),
@@ -37,8 +37,8 @@ REJECTED_SESSIONS = Table(
 
 @check(
     RAW_SESSIONS,
-    "What the latest reading received is valid, rejected or repeated: nothing is lost.",
-    "Costs may miss a session or hold a wrong one; materialize these days again.",
+    "Every record that the latest reading received is stored as valid or rejected, or was a repetition.",
+    "Costs may lack a session or include a wrong one; materialize these days again.",
     reads={
         RAW_SESSIONS: (),
         SESSIONS: ("missing_since",),
@@ -46,27 +46,27 @@ REJECTED_SESSIONS = Table(
     },
 )
 def every_record_is_accounted_for(day: DayTables) -> CheckResult:
-    """Of each workspace's latest reading, and without what late readings alone have seen.
+    """Adds up the latest readings of all workspaces; sessions that only late readings have are subtracted.
 
-    Tables that were made as of an earlier time are passed over.
+    Tables that were made as of an earlier time are not checked.
     """
     if "as_of" in day.metadata(SESSIONS):
         return CheckResult()
     readings = load_readings(day.metadata(RAW_SESSIONS)[READINGS])
     gone = gone_since(readings).keys()
     rows = tuples(day[REJECTED_SESSIONS], "session_id", "tenant_id", "payload")
-    # A record of another workspace than was asked for has a key that says so; which it is can't be seen from the row.
+    # The row doesn't say which workspace was requested, and so not whether the key names a foreign one: try both keys.
     keys = [{record_key(id_, tenant, payload, asked) for asked in (None, "")} for id_, tenant, payload in rows]
     counts = {
-        "received": sum(reading.received for reading in day.last_read),
+        "received": sum(reading.received for reading in day.last_readings),
         "valid": day[SESSIONS].column("missing_since").null_count,
         "rejected": sum(gone.isdisjoint(either) for either in keys),
-        "repeated": sum(reading.repeated for reading in day.last_read),
+        "repeated": sum(reading.repeated for reading in day.last_readings),
     }
     late = {"seen_late": count} if (count := len(unconfirmed(readings))) else {}
     found = counts["valid"] + counts["rejected"] + counts["repeated"] - sum(late.values())
-    said = ", ".join(f"{name} {count}" for name, count in (counts | late).items())
-    return CheckResult((f"{day.day}: {said}",) if counts["received"] != found else (), counts | late)
+    listed = ", ".join(f"{name} {count}" for name, count in (counts | late).items())
+    return CheckResult((f"{day.day}: {listed}",) if counts["received"] != found else (), counts | late)
 
 
 @check(
@@ -76,22 +76,22 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
     reads={RAW_SESSIONS: ()},
 )
 def tables_of_a_day_agree(day: DayTables) -> CheckResult:
-    """By the commit that each was made from; what the day does not have is no disagreement."""
+    """Compares the raw commits that the tables were made from; tables that the day lacks don't count."""
     commit = day.metadata(RAW_SESSIONS).get(COMMIT)
-    made = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.has(table)]
-    broken = [table.name for table in made if day.metadata(table).get(COMMIT) != commit]
-    return CheckResult(tuple(f"{name} of {day.day}" for name in broken), {"tables": len(made)})
+    derived = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.has(table)]
+    broken = [table.name for table in derived if day.metadata(table).get(COMMIT) != commit]
+    return CheckResult(tuple(f"{name} of {day.day}" for name in broken), {"tables": len(derived)})
 
 
 @check(
     REJECTED_SESSIONS,
-    "At most one record in twenty of a day is rejected.",
-    "Costs of rejected records are in no sum, so sums may be too low; see reasons in rejected_sessions.",
+    "At most one in twenty of a day's records is rejected.",
+    "Costs of rejected records are in no sum, so sums may be too low; see the column reasons of rejected_sessions.",
     reads={REJECTED_SESSIONS: ("reasons",), SESSIONS: ("missing_since",)},
     severity="warn",
 )
 def rejected_share_is_low(day: DayTables) -> CheckResult:
-    """Named with the commonest reason."""
+    """Names the most common reason."""
     rejected, valid = day[REJECTED_SESSIONS].num_rows, day[SESSIONS].num_rows
     broken: tuple[str, ...] = ()
     if rejected > REJECTED_SHARE * (rejected + valid):

@@ -1,7 +1,7 @@
-"""What was spent stays spent: which of a session's versions its stats come from, and which may be forgotten. Pure.
+"""Spent money stays spent: which version of a session its stats come from, and which versions may be deleted. Pure.
 
-Retention deletes traces after 14 or 400 days, and the API then reports less, or nothing. Numbers that retention has
-emptied never replace those read before.
+Retention deletes traces after 14 or 400 days. From then on the API reports lower numbers for their session, or none.
+Such numbers never replace the ones that were read before.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
-# How long the API keeps traces, by the session's tier; an unknown tier counts as the shorter.
+# How long the API keeps traces, by the session's tier; an unknown tier counts as short-lived.
 LONGLIVED = timedelta(days=400)
 SHORTLIVED = timedelta(days=14)
 USED = ("total_tokens", "prompt_tokens", "completion_tokens", "total_cost", "prompt_cost", "completion_cost")
-"""What shows that a session had runs, where they are not counted."""
+"""If `run_count` is unknown, a known amount other than zero in any of these shows that the session had runs."""
 STATS = (
     "run_count",
     *USED,
@@ -26,16 +26,17 @@ STATS = (
     "feedback_stats",
     "session_feedback_stats",
     "run_facets",
-    # Of the costs, so it comes from where they come from.
+    # Explains null costs, so it must come from the same version as the costs.
     "problems",
 )
 """The columns of `sessions` that retention empties."""
 
 
 class Version(NamedTuple):
-    """What one raw row says of its session: `runs` is 1 where uncounted but used, 0 where nothing is known.
+    """One state of a session, from one raw row.
 
-    `read_at`: the time of its reading. `is_valid`: the row was not rejected.
+    `row`: the index of the raw row. `read_at`: when its reading began. `runs`: see `known_runs`. `is_valid`: the row
+    was not rejected.
     """
 
     row: int
@@ -47,39 +48,41 @@ class Version(NamedTuple):
 
 
 def known_runs(run_count: int | None, used: Iterable[object]) -> int:
-    """How many runs a reading of a session knows of; where they are not counted, 1 if anything was used."""
+    """The run count; if it is unknown, 1 if any of the `used` amounts is known and not zero, else 0."""
     return int(any(used)) if run_count is None else run_count
 
 
 def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
-    """The version that a session's stats come from, and whether the newest says less than one before for no reason.
+    """The version that a session's stats come from, and whether they have shrunk although retention can't explain it.
 
-    `versions` are the valid ones, oldest first, at least one. The newest says less because traces were deleted, not
-    corrected, when it has no runs left, or fewer than before when it is as old as its tier's retention.
+    `versions`: the session's valid versions, oldest first, at least one. Usually the newest is the source. An older one
+    with more runs is the source if retention explains the difference: no runs are left, or the session is older than
+    its tier's retention time. Otherwise the lower number is a correction, and counts.
     """
     newest = source = versions[-1]
-    shrinks = False
-    for held in reversed(versions[:-1]):
-        if source.runs < held.runs:
+    has_shrunk = False
+    for older in reversed(versions[:-1]):
+        if source.runs < older.runs:
             if source.runs == 0 or _is_past_retention(newest):
-                source = held
+                source = older
             else:
-                shrinks = True
-    return source, shrinks
+                has_shrunk = True
+    return source, has_shrunk
 
 
 def _is_past_retention(version: Version) -> bool:
     tier = (version.tier or "").lower().replace("_", "")
-    kept = LONGLIVED if tier == "longlived" else SHORTLIVED
-    return version.start_time is not None and version.read_at - version.start_time >= kept
+    retention = LONGLIVED if tier == "longlived" else SHORTLIVED
+    return version.start_time is not None and version.read_at - version.start_time >= retention
 
 
 def superseded(versions: Sequence[Version], before: datetime) -> set[int]:
-    """The rows of a session's versions, oldest first, that another had replaced by the time `before`.
+    """The raw rows that may be deleted: those of versions that no result since the time `before` depends on.
 
-    Kept are all versions since then, the newest one before, those with more runs than all after them up to it, since
-    what was spent rests on them, and the version after each of these. So the day's tables stay the same, now and as of
-    any time since `before`. A version that is rejected has no runs.
+    `versions`: all versions of one session, oldest first; rejected ones count as having no runs. Kept are all versions
+    read after `before`, the newest one until then, each earlier one with more runs than any that follows until then
+    (stats may come from it, see `stats_of`), and the successor of each of those. So the day's tables stay the same,
+    now and as of any time since `before`.
     """
     old = [version for version in versions if version.read_at <= before]
     needed = {version.row for version in old[-1:]}

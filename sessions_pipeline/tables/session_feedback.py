@@ -1,7 +1,7 @@
-"""Feedback statistics of sessions, from JSON objects by key to one row per session, scope and key.
+"""Feedback statistics of sessions: JSON objects by feedback key become one row per session, scope and key.
 
-The statistics are free-form in the API's schema; their usual fields are those of `SessionFeedbackStat` in the official
-client: `n`, `avg`, `stdev`, `errors`, `values`. What is missing or does not fit is null, never an error.
+The API's schema leaves the statistics free-form. Their usual fields are those of `SessionFeedbackStat` in the official
+client: `n`, `avg`, `stdev`, `errors`, `values`. A field that is absent or has another type is null, never an error.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ SESSION_FEEDBACK = Table(
             repeats=True,
         ),
         column.text("feedback_key", "The feedback's name, such as `correctness`", nullable=False, repeats=True),
-        column.count("count", "How many feedbacks"),
+        column.count("count", "Number of feedback entries"),
         column.number("average", "Their average score"),
         column.number("standard_deviation", "Their standard deviation"),
-        column.count("errors", "How many evaluations failed"),
+        column.count("errors", "Number of evaluations that failed"),
         column.text(
             "values",
-            "Counts by value for categorical feedback, JSON text as sent; may hold private data",
+            "Counts by value for categorical feedback, JSON text as sent; may contain private data",
             long_text=True,
         ),
     ),
@@ -58,52 +58,54 @@ class _Stats(msgspec.Struct, gc=False):
     values: msgspec.Raw = _NULL
 
 
-_FIT = msgspec.json.Decoder(list[dict[str, _Stats] | None])
-_BY_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_WHOLE, _ANY = msgspec.json.Decoder(_INT64), msgspec.json.Decoder(float)
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _WHOLE, "avg": _ANY, "stdev": _ANY, "errors": _WHOLE}
+_ALL_STATS = msgspec.json.Decoder(list[dict[str, _Stats] | None])
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_INT, _FLOAT = msgspec.json.Decoder(_INT64), msgspec.json.Decoder(float)
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _INT, "avg": _FLOAT, "stdev": _FLOAT, "errors": _INT}
 
 
 @derived(SESSION_FEEDBACK, reads={SESSIONS: (*OWNER, *_SCOPES.values())}, by_session=True)
 def session_feedback(day: DayTables) -> pa.Table:
-    """The feedback of sessions."""
+    """The day's feedback."""
     sessions = day[SESSIONS].select([*OWNER, *_SCOPES.values()])
-    said = zip(*(_by_key(sessions.column(column).to_pylist()) for column in _SCOPES.values()), strict=True)
-    # A row's place is twice its session's, and its scope's added.
-    places, keys, stats = entries([by_key or {} for of_session in said for by_key in of_session])
-    values = pa.array(map(bytes, [one.values for one in stats]), pa.binary()).cast(pa.string())
+    stats_by_scope = (_stats_by_key(sessions.column(column).to_pylist()) for column in _SCOPES.values())
+    # The two scopes of each session follow one another, so index // 2 is the session and index & 1 the scope.
+    alternating = [stats or {} for both in zip(*stats_by_scope, strict=True) for stats in both]
+    indices, keys, stats = entries(alternating)
+    values = pa.array(map(bytes, [stat.values for stat in stats]), pa.binary()).cast(pa.string())
     columns = [
-        *sessions.select(OWNER).take(pc.divide(places, len(_SCOPES))).columns,
-        pa.array(_SCOPES).take(pc.bit_wise_and(places, 1)),
+        *sessions.select(OWNER).take(pc.divide(indices, len(_SCOPES))).columns,
+        pa.array(_SCOPES).take(pc.bit_wise_and(indices, 1)),
         keys,
-        [one.n for one in stats],
-        _numbers([one.avg for one in stats]),
-        _numbers([one.stdev for one in stats]),
-        [one.errors for one in stats],
+        [stat.n for stat in stats],
+        _numbers([stat.avg for stat in stats]),
+        _numbers([stat.stdev for stat in stats]),
+        [stat.errors for stat in stats],
         pc.if_else(pc.equal(values, "null"), None, values),
     ]
     return pa.table(columns, SESSION_FEEDBACK.schema)
 
 
-def _by_key(texts: Sequence[str | None]) -> Sequence[Mapping[str, _Stats] | None]:
-    """The statistics of each session by key, most often in one go; the texts are objects, as they were validated."""
+def _stats_by_key(texts: Sequence[str | None]) -> Sequence[Mapping[str, _Stats] | None]:
+    """The statistics of each session by feedback key. Validation has made sure that the texts are JSON objects."""
     with suppress(msgspec.DecodeError):
-        return _FIT.decode(f"[{','.join(text or 'null' for text in texts)}]")
-    return [{key: _field_by_field(raw) for key, raw in _BY_KEY.decode(text or "{}").items()} for text in texts]
+        return _ALL_STATS.decode(f"[{','.join(text or 'null' for text in texts)}]")
+    # Some field has an unusual type, so decode field by field.
+    return [{key: _usable_stats(raw) for key, raw in _MEMBERS.decode(text or "{}").items()} for text in texts]
 
 
-def _field_by_field(raw: msgspec.Raw) -> _Stats:
-    """The statistics that fit, where the object as a whole does not."""
-    fitting = _Stats()
+def _usable_stats(raw: msgspec.Raw) -> _Stats:
+    """The fields that have the usual type; the others are null."""
+    stats = _Stats()
     with suppress(msgspec.DecodeError):
-        fields = _BY_KEY.decode(raw)
-        fitting.values = fields.get("values", _NULL)
+        fields = _MEMBERS.decode(raw)
+        stats.values = fields.get("values", _NULL)
         for name, decoder in _DECODERS.items():
             with suppress(msgspec.DecodeError):
-                setattr(fitting, name, decoder.decode(fields.get(name, _NULL)))
-    return fitting
+                setattr(stats, name, decoder.decode(fields.get(name, _NULL)))
+    return stats
 
 
 def _numbers(values: list[float | None]) -> "pa.Array[pa.DoubleScalar]":
-    """Adding zero makes negative zero the zero that it is."""
+    # Adding zero turns negative zero into zero.
     return pc.add(pa.array(values, pa.float64()), 0.0)

@@ -1,4 +1,4 @@
-"""One row per valid session: the 30 properties of the API's schema, and where each row comes from."""
+"""One row per valid session: the 30 properties of the API's schema, and which readings they come from."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ LONG = frozenset(
 
 SESSIONS = Table(
     "sessions",
-    "One row per valid session, with exact costs and the time that its numbers come from.",
+    "One row per valid session, with exact costs and the time its numbers were read.",
     (
         *(
             column.Column(name, kind, description, nullable, repeats=name in REPEATING, long_text=name in LONG)
@@ -28,99 +28,99 @@ SESSIONS = Table(
             "Properties that the schema does not name, JSON text; null when there are none",
             long_text=True,
         ),
-        column.time("fetched_at", "The reading that first brought what this row says", nullable=False),
+        column.time("fetched_at", "When the reading began that first returned this state", nullable=False),
         column.time(
             "stats_as_of",
-            "The reading that counts, tokens, costs, latencies, rates and feedback come from; another than "
-            "`fetched_at` when retention has emptied them since",
+            "Time of the reading that the counts, tokens, costs, latencies, rates and feedback come from; earlier than "
+            "`fetched_at` if retention has emptied them since",
         ),
         column.Column(
             "problems",
             pa.list_(pa.string()),
-            "Why a cost of this valid session is null, as `total_cost: is negative (-0.0012)`; null when there is "
+            "Why costs of this valid session are null, such as `total_cost: is negative (-0.0012)`; null when there is "
             "nothing to report",
             long_text=True,
         ),
         column.time(
-            "missing_since", "The first reading of its day that no longer contained it; null while the API has it"
+            "missing_since", "Time of the first reading that no longer contained it; null while the API returns it"
         ),
     ),
     order=("start_time", "id"),
     sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
 )
-# Names in its file's metadata: what was found while the day was made.
+# Keys of the file's metadata, see `History`.
 SHRUNK, DRIFT = "shrunk", "drift"
 OWNER = ("id", "tenant_id", "reference_dataset_id")
-"""The columns that say whose a row is."""
+"""The columns that identify a session, its workspace and its dataset."""
 
 
 def experiments(day: DayTables, columns: Sequence[str]) -> pa.Table:
-    """These columns of the sessions that ran against a dataset."""
+    """The sessions that ran against a dataset, with these columns (`reference_dataset_id` among them)."""
     sessions = day[SESSIONS].select(columns)
     return sessions.filter(sessions.column("reference_dataset_id").is_valid())
 
 
 @check(
     SESSIONS,
-    "Every session is in the lake once.",
-    "Costs count twice; read their days again.",
+    "Every session is in the lake only once.",
+    "The costs of these sessions count twice; read their days again.",
     reads={SESSIONS: ("id",)},
 )
 def session_ids_are_unique(day: DayTables) -> CheckResult:
-    """On all days together."""
+    """Across all days."""
     ids = day[SESSIONS].column("id")
-    return CheckResult(counts={"sessions": len(ids)}, once=ids)
+    return CheckResult(counts={"sessions": len(ids)}, unique=ids)
 
 
 @check(
     SESSIONS,
-    "Every session lies under the UTC day it started.",
-    "Their costs stand on a wrong day; materialize the days again.",
+    "Every session is stored under the UTC day it started on.",
+    "The costs of these sessions count on a wrong day; materialize these days again.",
     reads={SESSIONS: ("id", "start_time")},
 )
 def sessions_start_on_their_day(day: DayTables) -> CheckResult:
-    """Where the day is none, without a start."""
+    """Sessions stored without a day must have no start time."""
     sessions = day[SESSIONS]
     started = pc.cast(sessions.column("start_time"), pa.timestamp("us")).cast(pa.date32(), safe=False)
-    same = pc.equal(started, day.day) if day.day else pc.is_null(started)
-    elsewhere = pc.invert(pc.fill_null(same, fill_value=False))
-    return CheckResult(tuple(sessions.filter(elsewhere).column("id").to_pylist()), {"sessions": sessions.num_rows})
+    is_right = pc.equal(started, day.day) if day.day else pc.is_null(started)
+    is_wrong = pc.invert(pc.fill_null(is_right, fill_value=False))
+    return CheckResult(tuple(sessions.filter(is_wrong).column("id").to_pylist()), {"sessions": sessions.num_rows})
 
 
 @check(
     SESSIONS,
-    "No session's newest reading says less than an earlier one without retention to explain it.",
-    "Costs may have fallen, as the newest reading counts; compare these sessions with LangSmith's own pages.",
+    "No session has fewer runs than in an earlier reading, unless retention explains it.",
+    "Costs may have fallen too, since the newest reading counts; compare these sessions with LangSmith's own pages.",
     reads={SESSIONS: ()},
     severity="warn",
 )
 def no_reading_shrinks(day: DayTables) -> CheckResult:
-    """As it was found when the day was made."""
+    """As noted when the day was derived."""
     return CheckResult(tuple(json.loads(day.metadata(SESSIONS).get(SHRUNK, "[]"))))
 
 
 @check(
     SESSIONS,
-    "The API sends no property or value that its schema does not name.",
-    "No cost changes by it, and all is kept in raw_sessions; a newer version of this package may name it.",
+    "The API's records match its schema: no property or value is unknown, and no property is missing everywhere.",
+    "No cost is affected, and raw_sessions keeps everything; a newer version of this package may know the new schema.",
     reads={SESSIONS: ()},
     severity="warn",
 )
 def schema_has_not_drifted(day: DayTables) -> CheckResult:
-    """By name and day, as it was found when the day was made."""
+    """As noted when the day was derived, by property or value."""
     drift = json.loads(day.metadata(SESSIONS).get(DRIFT, "{}"))
     return CheckResult(tuple(f"{name} ({count} records on {day.day})" for name, count in drift.items()), drift)
 
 
 @check(
     SESSIONS,
-    "Every cost that the API sends can be used.",
-    "These costs are unknown and in no sum; the column problems of sessions has the reasons.",
+    "Every cost that the API sends is usable.",
+    "These costs count as unknown and are in no sum; the column problems of sessions has the reasons.",
     reads={SESSIONS: ("id", "problems")},
     severity="warn",
 )
 def costs_are_usable(day: DayTables) -> CheckResult:
-    """A cost that can't be is null, and its session says why."""
+    """An unusable cost is stored as null, with the reason in the session's `problems`."""
     sessions = day[SESSIONS].filter(day[SESSIONS].column("problems").is_valid())
     rows = zip(sessions.column("id").to_pylist(), sessions.column("problems").to_pylist(), strict=True)
     return CheckResult(

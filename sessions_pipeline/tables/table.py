@@ -1,7 +1,8 @@
-"""What a table, a transform and a check are, and the registry that these are entered in.
+"""Tables, transforms and checks, and the registry that holds them.
 
-A table's file defines its columns; `@derived` enters the function that makes a day of it, `@check` one that examines a
-day. Assets, dependencies, column schemas, checks, the data dictionary, DuckDB views and Parquet options follow from it.
+A table's file defines its columns. `@derived` registers the function that computes one day of the table; `@check`
+registers a function that checks a day. Assets, dependencies, column schemas, asset checks, the data dictionary, the
+DuckDB views and the Parquet options all follow from this registry.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,15 +19,16 @@ from sessions_pipeline.tables.readings import Reading
 
 Group: TypeAlias = Literal["sessions", "experiments", "costs", "usage"]
 Severity: TypeAlias = Literal["error", "warn"]
-Examined: TypeAlias = Literal["run", "recent"]
+CheckedDays: TypeAlias = Literal["run", "recent"]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table of the lake; equal to another of the same name.
+    """One table of the lake. Tables are equal if their names are.
 
-    `order` is the order of the rows in a file; `partition` the folder level that holds its days (None: a single file);
-    `sample` the columns that are shown of a few rows when a day was written.
+    `order`: the columns that a file's rows are sorted by.
+    `partition`: the Hive key of the day folders; None if the whole table is one file.
+    `sample`: the columns of the sample rows that Dagster shows for a day; empty for no sample.
     """
 
     name: str
@@ -48,24 +50,25 @@ class Table:
 
 Reads: TypeAlias = Mapping[Table, tuple[str, ...]]
 ALL: tuple[str, ...] = ("*",)
-"""In `reads`: every column of the table."""
+"""In `reads`: all columns of the table."""
 
 
 @dataclass
 class DayTables:
-    """A UTC day (None: the rows without one) and its tables, as transforms and checks are given them.
+    """The tables of one UTC day (None: the rows without a day), as transforms and checks receive them.
 
-    `load` gives a table's rows and file metadata, or None where the day has no such table; it is asked once for each.
-    `now` is the time of the run; `attributes` are the keys of `extra.metadata` that costs are summed by; `last_read` is
-    the latest reading of each workspace, the very latest last; `open_workspaces` are those that were last read before
-    the day had ended.
+    `load`: returns a table's rows and file metadata, or None if the day has no such table. Called once per table.
+    `now`: the time of the run.
+    `attributes`: the keys of `extra.metadata` that costs are summed by.
+    `last_readings`: the latest reading of each workspace, newest last.
+    `open_workspaces`: the workspaces that were last read before the day had ended.
     """
 
     day: date | None
     load: Callable[[Self, Table], tuple[pa.Table, Mapping[str, str]] | None]
     now: datetime
     attributes: tuple[str, ...] = ()
-    last_read: tuple[Reading, ...] = ()
+    last_readings: tuple[Reading, ...] = ()
     open_workspaces: frozenset[str] = frozenset()
     _loaded: dict[Table, tuple[pa.Table, Mapping[str, str]] | None] = field(default_factory=dict)
 
@@ -74,7 +77,7 @@ class DayTables:
         return self._get(table) is not None
 
     def __getitem__(self, table: Table) -> pa.Table:
-        """The rows, with at least the columns that were declared.
+        """The table's rows, with at least the columns declared in `reads`.
 
         Raises:
             KeyError: the day has no such table.
@@ -84,7 +87,7 @@ class DayTables:
         return found[0]
 
     def metadata(self, table: Table) -> Mapping[str, str]:
-        """What was stored with the table's file; empty where the day has no such table."""
+        """The metadata of the table's file; empty if the day has no such table."""
         found = self._get(table)
         return {} if found is None else found[1]
 
@@ -96,49 +99,51 @@ class DayTables:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What a check found: whatever breaks its promise, by name, and the numbers that show it.
+    """The result of a check.
 
-    Numbers and texts of `counts` are shown; numbers of several days are added. `once` holds values that may come only
-    once, in all days together; `merged` finds those that come again.
+    `broken`: the names of all cases for which the check does not hold.
+    `counts`: figures to show beside the result; `merged` adds those of several days.
+    `unique`: values that must not occur twice across all checked days; `merged` finds the duplicates.
     """
 
     broken: tuple[str, ...] = ()
     counts: Mapping[str, Any] = field(default_factory=dict)
-    once: pa.ChunkedArray | None = None
+    unique: pa.ChunkedArray | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the promise is kept. Of a result with `once`, ask the merged one."""
+        """Whether the check holds. If `unique` is set, only the merged result can tell."""
         return not self.broken
 
     @classmethod
     def merged(cls, results: Iterable[Self]) -> Self:
-        """One result of several days: counts added, broken ones joined."""
+        """One result for several days: counts added, broken cases joined, duplicates of `unique` found."""
         results = list(results)
         counts: dict[str, Any] = {}
         for name, count in chain.from_iterable(result.counts.items() for result in results):
             counts[name] = counts[name] + count if name in counts else count
         broken = list(chain.from_iterable(result.broken for result in results))
-        parts = [chunk for result in results if result.once is not None for chunk in result.once.chunks]
-        return cls((*broken, *_repeated(pa.chunked_array(parts, pa.string()))), counts)
+        chunks = [chunk for result in results if result.unique is not None for chunk in result.unique.chunks]
+        return cls((*broken, *_duplicates(pa.chunked_array(chunks, pa.string()))), counts)
 
 
-def _repeated(values: pa.ChunkedArray) -> list[str]:
-    """The values that come more than once."""
-    endings, again = pc.utf8_slice_codeunits(values, start=-1), list[str]()
-    # By their last letter, because a count of all values at once takes 200 bytes for each.
-    for ending in pc.unique(endings):
-        counts = pc.value_counts(values.filter(pc.equal(endings, ending)))
-        again += counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
-    return again
+def _duplicates(values: pa.ChunkedArray) -> list[str]:
+    """The values that occur more than once."""
+    last_letters, duplicates = pc.utf8_slice_codeunits(values, start=-1), list[str]()
+    # One last letter at a time: counting all values at once takes 200 bytes of memory per value.
+    for letter in pc.unique(last_letters):
+        counts = pc.value_counts(values.filter(pc.equal(last_letters, letter)))
+        duplicates += counts.filter(pc.greater(counts.field("counts"), 1)).field("values").to_pylist()
+    return duplicates
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """How a table's day is made from other tables of the day, with the columns that are read of each.
+    """How one day of a table is computed from other tables of that day.
 
-    `by_session`: each row is of one session, so that it can be made of some sessions at a time. `by_attributes`: it
-    also follows from the day's `attributes`, so a file that lists others is made again.
+    `reads`: the columns that `make` needs of each of them.
+    `by_session`: each row belongs to one session, so `make` can run on a few sessions at a time.
+    `by_attributes`: the rows also depend on the day's `attributes`, so a file made for other attributes is replaced.
     """
 
     make: Callable[[DayTables], pa.Table]
@@ -149,24 +154,24 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A promise of a table: what it says, how a day is examined for it, and how bad it is when broken.
+    """A promise that a table makes, and the function that checks it for one day.
 
-    `otherwise` says what a broken one means for costs, and what to do.
-    `reads` names the columns that are needed of each table; a day that lacks one of these tables is passed over.
-    `days` says which are examined: those of the run, or the recent ones that the schedule keeps fresh.
+    `consequence`: what it means for costs if the check fails, and what to do about it.
+    `reads`: the columns that `function` needs of each table; days that lack one of these tables pass unchecked.
+    `days`: which days are checked: those of the run, or the recent ones that the schedule keeps fresh.
     """
 
     name: str
     table: Table
     description: str
-    otherwise: str
+    consequence: str
     function: Callable[[DayTables], CheckResult]
     reads: Reads
     severity: Severity
-    days: Examined
+    days: CheckedDays
 
     def examine(self, day: DayTables) -> CheckResult:
-        """The result for one day."""
+        """Check one day."""
         return self.function(day) if all(map(day.has, self.reads)) else CheckResult()
 
 
@@ -174,41 +179,41 @@ DERIVED: dict[Table, Derived] = {}
 CHECKS: dict[str, Check] = {}
 
 
-def needed(checks: Iterable[Check]) -> Reads:
-    """The columns that several checks need of each table together."""
+def columns_read(checks: Iterable[Check]) -> Reads:
+    """The columns of each table that these checks need, all together."""
     columns: dict[Table, tuple[str, ...]] = {}
-    for one in checks:
-        for table, names in one.reads.items():
+    for a_check in checks:
+        for table, names in a_check.reads.items():
             columns[table] = tuple(dict.fromkeys((*columns.get(table, ()), *names)))
     return columns
 
 
 def derived(
-    made: Table, *, reads: Reads, by_session: bool = False, by_attributes: bool = False
+    table: Table, *, reads: Reads, by_session: bool = False, by_attributes: bool = False
 ) -> Callable[[Callable[[DayTables], pa.Table]], Callable[[DayTables], pa.Table]]:
-    """Enter the function that makes a day of a table; the order of entering is the order of making."""
+    """Register the function that computes a day of `table`, see `Derived`. Registration order is computation order."""
 
-    def enter(function: Callable[[DayTables], pa.Table]) -> Callable[[DayTables], pa.Table]:
-        DERIVED[made] = Derived(function, reads, by_session, by_attributes)
+    def register(function: Callable[[DayTables], pa.Table]) -> Callable[[DayTables], pa.Table]:
+        DERIVED[table] = Derived(function, reads, by_session, by_attributes)
         return function
 
-    return enter
+    return register
 
 
 def check(
-    examined: Table,
+    table: Table,
     description: str,
-    otherwise: str,
+    consequence: str,
     *,
     reads: Reads,
     severity: Severity = "error",
-    days: Examined = "run",
+    days: CheckedDays = "run",
 ) -> Callable[[Callable[[DayTables], CheckResult]], Callable[[DayTables], CheckResult]]:
-    """Enter a check under the function's name."""
+    """Register a check of `table` under the function's name, see `Check`."""
 
-    def enter(function: Callable[[DayTables], CheckResult]) -> Callable[[DayTables], CheckResult]:
+    def register(function: Callable[[DayTables], CheckResult]) -> Callable[[DayTables], CheckResult]:
         name = function.__name__
-        CHECKS[name] = Check(name, examined, description, otherwise, function, reads, severity, days)
+        CHECKS[name] = Check(name, table, description, consequence, function, reads, severity, days)
         return function
 
-    return enter
+    return register

@@ -122,7 +122,7 @@ def keys(root: DataRoot) -> list[str]:
     """Every file that there is, hidden ones and locks included."""
     if isinstance(root, Path):
         return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    return sorted(found["path"] for some in open_bucket(root)._files.list() for found in some)
+    return sorted(found["path"] for some in open_bucket(root)._client.list() for found in some)
 
 
 def files(root: DataRoot) -> dict[str, str]:
@@ -160,7 +160,7 @@ def accounts(root: DataRoot) -> dict[Day, tuple[int, int, int, int]]:
     lake = lake_at(root)
     told: dict[Day, tuple[int, int, int, int]] = {}
     for day in days_held(lake, RAW_SESSIONS):
-        latest = day_tables(lake, day, {}, now=NOW).last_read
+        latest = day_tables(lake, day, {}, now=NOW).last_readings
         valid = lake.read(SESSIONS, day).column("missing_since").null_count
         rejected = lake.read(REJECTED_SESSIONS, day).num_rows
         told[day] = (sum(one.received for one in latest), valid, rejected, sum(one.repeated for one in latest))

@@ -261,7 +261,7 @@ def test_odd_names_are_found_and_control_characters_are_never_asked_for(sandbox:
         (key,) = found[name]
         assert rows(lake_at(tmp_path))[key]["total_cost"] == dollars(judges[name]) > 0
     assert not rows(lake_at(tmp_path)).keys() & {key for name in unusable for key in found[name]}
-    long, others = "the name has over 500 characters", "the name can't be asked for"
+    long, others = "the name has over 500 characters", "the name is empty or has control characters"
     assert night.readings[OTHER_WORKSPACE].skipped == {others: len(unusable) - 1, long: 1}
     assert sorted(said) == [
         f"Judges of 1 experiment are not measured (workspace: {OTHER_WORKSPACE}): {long}",

@@ -184,7 +184,7 @@ def test_another_query_is_refused_in_one_line(data_root: DataRoot):
     assert not any(key.startswith("raw_sessions") for key in files(data_root))
 
 
-OLDER = "point SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize anew, or go back to the version that wrote it"
+OLDER = "point SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize again, or go back to the version that wrote it"
 
 
 @pytest.mark.parametrize(("found", "advice"), [(3, "upgrade sessions-pipeline"), (1, OLDER)])
@@ -195,7 +195,7 @@ def test_another_layout_is_refused_in_one_line_and_left_alone(data_root: DataRoo
     for read_only in (True, False):
         with pytest.raises(LakeMismatchError) as caught:
             Lake.open(str(data_root), query={}, read_only=read_only)
-        assert str(caught.value) == f"{data_root}/_lake.json: layout {found}, where this version has 2; {advice}"
+        assert str(caught.value) == f"{data_root}/_lake.json: has layout {found}, but this version has 2; {advice}"
     assert files(data_root) == before
 
 
@@ -230,7 +230,7 @@ def test_of_runs_that_begin_a_lake_with_different_queries_at_once_one_does(data_
 @also_in_a_bucket
 def test_a_broken_marker_is_an_error_and_never_a_new_lake(data_root: DataRoot, content: bytes):
     put_marker(data_root, content)
-    with pytest.raises(LakeError, match=r"_lake\.json: broken; put it back"):
+    with pytest.raises(LakeError, match=r"_lake\.json: broken; restore it"):
         Lake.open(str(data_root), query={})
     assert marker_of(data_root) == content
 

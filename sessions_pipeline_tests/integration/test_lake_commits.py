@@ -41,7 +41,7 @@ def test_a_day_is_put_only_over_the_version_that_was_seen(anywhere: Lake):
     anywhere.replace(RAW_SESSIONS, DAY, raw("1"), {}, expected=None)
     seen = anywhere.version(RAW_SESSIONS, DAY)
     assert seen is not None
-    with pytest.raises(LakeConflictError, match=r"raw_sessions\.parquet: another run has written it since") as caught:
+    with pytest.raises(LakeConflictError, match=r"raw_sessions\.parquet: another run has changed it in") as caught:
         anywhere.replace(RAW_SESSIONS, DAY, raw("2"), {}, expected=None)
     assert isinstance(caught.value, LakeError)
     anywhere.replace(RAW_SESSIONS, DAY, raw("3"), {}, expected=seen)
@@ -271,9 +271,9 @@ def holding(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_day_is_locked_for_other_processes_and_other_days_are_not(tmp_path: Path):
-    lake = Lake.open(LocalStore(tmp_path, patience=0.1), query={})
+    lake = Lake.open(LocalStore(tmp_path, lock_timeout=0.1), query={})
     with holding(tmp_path):
-        with pytest.raises(LakeBusyError, match=rf"^{tmp_path}/_locks/2025-01-31.lock: another run .* over 0.1 s; see"):
+        with pytest.raises(LakeBusyError, match=rf"^{tmp_path}/_locks/2025-01-31.lock: .* over 0.1 s; check"):
             lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
         assert not lake.has(RAW_SESSIONS, DAY)
         for day in (DAY + timedelta(1), UNDATED):
@@ -281,7 +281,7 @@ def test_a_day_is_locked_for_other_processes_and_other_days_are_not(tmp_path: Pa
 
 
 def test_a_lock_is_free_when_its_process_was_killed(tmp_path: Path):
-    lake = Lake.open(LocalStore(tmp_path, patience=20), query={})
+    lake = Lake.open(LocalStore(tmp_path, lock_timeout=20), query={})
     with holding(tmp_path) as process:
         process.kill()
         process.wait()
@@ -289,7 +289,7 @@ def test_a_lock_is_free_when_its_process_was_killed(tmp_path: Path):
 
 
 def test_threads_of_one_process_keep_each_other_out_and_a_thread_re_enters(tmp_path: Path):
-    lake, other = (Lake.open(LocalStore(tmp_path, patience=0.1), query={}) for _ in range(2))
+    lake, other = (Lake.open(LocalStore(tmp_path, lock_timeout=0.1), query={}) for _ in range(2))
 
     def is_free(day: date) -> bool:
         try:
@@ -310,8 +310,8 @@ def test_threads_of_one_process_keep_each_other_out_and_a_thread_re_enters(tmp_p
 def test_a_store_without_conditional_puts_is_refused_in_one_line(bucket: str, server: S3Server, kind: str):
     server.fail(kind=kind)
     said = {
-        "deaf": r"ignores the conditions of a put \(If-None-Match, If-Match\), so two runs could undo each other's",
-        "refusing": r"501 NotImplemented: the store lacks conditional puts \(If-None-Match, If-Match\); choose one",
+        "deaf": r"ignores conditional writes \(If-None-Match, If-Match\), so two runs could overwrite each other's",
+        "refusing": r"501 NotImplemented: the store lacks conditional writes \(If-None-Match, If-Match\); choose one",
     }
     for _ in range(2):
         with pytest.raises(LakeError, match=rf"^{bucket}/_lake.json: .*{said[kind]}") as caught:

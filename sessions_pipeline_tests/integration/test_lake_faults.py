@@ -26,7 +26,7 @@ ERRORS = {
     errno.EIO: "the disk reports an I/O error: check it",
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.EROFS: "the file system is read-only: mount it for writing",
-    errno.EBUSY: "Device or resource busy: see to that",
+    errno.EBUSY: "Device or resource busy: fix this",
 }
 
 

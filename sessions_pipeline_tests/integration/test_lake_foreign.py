@@ -16,7 +16,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_
 from sessions_pipeline_tests.lake_rows import DAY, raw, replace_derived, rows
 
 NEXT = DAY.replace(month=2, day=1)
-HISTORY = "put it back from a backup, since deleting it loses the history of its day, which the API may no longer have"
+HISTORY = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
 
 
 def rewrite(lake: Lake, table: Table, change: str) -> None:
@@ -68,7 +68,7 @@ def test_the_rows_of_a_derived_file_that_was_rewritten_are_read_and_its_metadata
 @also_in_a_bucket
 def test_a_broken_file_is_named_and_a_raw_one_is_not_to_be_deleted(data_root: DataRoot, table: Table, change: str):
     lake = lake_with(data_root, table, change)
-    advice = HISTORY if table is RAW_SESSIONS else f"materialize {table.name} again, from what is stored"
+    advice = HISTORY if table is RAW_SESSIONS else f"materialize {table.name} again, from stored data"
     for read in (lake.read, lake.load, lake.metadata):
         with pytest.raises(LakeError) as caught:
             read(table, DAY)
@@ -126,7 +126,7 @@ def test_a_link_that_leads_nowhere_is_named_and_no_missing_day(tmp_path: Path):
     folder = tmp_path / "sessions" / f"start_date={DAY}"
     shutil.rmtree(folder)
     folder.symlink_to(tmp_path / "unmounted")
-    with pytest.raises(LakeError, match=rf"^{folder}: a link that leads nowhere; mount what it leads to, or remove it"):
+    with pytest.raises(LakeError, match=rf"^{folder}: a broken symbolic link; mount its target, or remove the link"):
         lake.days(SESSIONS)
 
 
@@ -178,5 +178,5 @@ def test_a_pipe_where_a_file_should_be_is_one_line_and_hangs_nobody(tmp_path: Pa
         os.mkfifo(tmp_path / key)
     acts = (lambda: lake.read(SESSIONS, DAY), lambda: lake.days(SESSIONS), lambda: lake.read_file("reports/a"))
     for act in acts:
-        with pytest.raises(LakeError, match="is no file but a pipe or a device"):
+        with pytest.raises(LakeError, match="a pipe or a device is where a file should be"):
             act()

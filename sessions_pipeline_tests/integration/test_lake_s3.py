@@ -113,11 +113,14 @@ LASTING = {
     "slow down": "503 SlowDown: the store is overloaded; try again later",
     "reset": "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network",
     "denied": "403 AccessDenied: access denied; the key needs to list, read, write and delete below this address",
-    "wrong key": "403 SignatureDoesNotMatch: the store does not accept the key; check AWS_ACCESS_KEY_ID and companions",
+    "wrong key": (
+        "403 SignatureDoesNotMatch: the store does not accept the key; "
+        "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    ),
     "wrong clock": "403 RequestTimeTooSkewed: this machine's clock is wrong; set it",
     "wrong region": "301 PermanentRedirect: the bucket is elsewhere; set AWS_REGION to its region",
     "not implemented": (
-        "501 NotImplemented: the store lacks conditional puts (If-None-Match, If-Match); choose one that has them"
+        "501 NotImplemented: the store lacks conditional writes (If-None-Match, If-Match); choose one that has them"
     ),
 }
 

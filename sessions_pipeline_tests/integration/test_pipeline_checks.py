@@ -197,7 +197,7 @@ def test_a_broken_promise_is_told_with_what_is_broken(name: str, lake: Lake, roo
     assert re.search(says, str(evaluation.metadata)), evaluation.metadata
     broken = evaluation.metadata["broken"].value
     cases = "case" if broken == 1 else "cases"
-    assert evaluation.description == f"Not true in {broken} {cases} within 3 days. {CHECKS[name].otherwise}"
+    assert evaluation.description == f"Not true in {broken} {cases} within 3 days. {CHECKS[name].consequence}"
 
 
 @pytest.mark.parametrize(("minutes", "fresh"), [(179, True), (181, False)])

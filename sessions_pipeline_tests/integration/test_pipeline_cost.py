@@ -18,7 +18,7 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.tables import CHECKS, TABLES, Table
-from sessions_pipeline.tables.table import needed
+from sessions_pipeline.tables.table import columns_read
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, record, settings_for, some_records
 
@@ -133,7 +133,7 @@ def test_checks_of_a_run_open_its_days_alone_and_those_of_all_730_days_each_file
     age(tmp_path, 730)
     settings = settings_for("http://127.0.0.1:9", tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=(TODAY - FIRST).days)
     pipeline = CountingPipeline(settings, clock=lambda: NOW, processes=1)
-    needed_tables = {table.name for table in needed(list(CHECKS.values()))}
+    needed_tables = {table.name for table in columns_read(list(CHECKS.values()))}
     for span, days in {(FIRST, TODAY): 3, None: 733}.items():
         pipeline.opened.clear()
         examine(pipeline, list(CHECKS.values()), span)

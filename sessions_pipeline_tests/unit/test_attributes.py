@@ -39,6 +39,7 @@ def said(metadata: str) -> dict[str, str]:
         ('{"a": true, "b": false, "c": null}', {"a": "true", "b": "false"}),
         ('{"models": ["b", "a", "b", 10, 9, true, null]}', {"models": "10, 9, a, b, true"}),
         ('{"a": [], "b": [null], "c": [["x"]], "d": ["x", {"y": 1}]}', {}),
+        ('{"a": [""], "b": ["", null], "c": ["", 1]}', {"a": "", "b": "", "c": ", 1"}),
         ('{"git": {"branch": "main", "dirty": false}}', {"git.branch": "main", "git.dirty": "false"}),
         ('{"a": {"b": {"c": 1, "d": {"e": 2}}}}', {"a.b.c": "1"}),
         ('{"__ls_runner": "x", "a": {"__b": 1, "c": 2}}', {"a.c": "2"}),

@@ -23,7 +23,7 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.readings import Reading, dump_readings
-from sessions_pipeline.tables.table import needed
+from sessions_pipeline.tables.table import columns_read
 from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, table_of, uuid
 from sessions_pipeline_tests.days import DAY, READ, day_of
 
@@ -67,7 +67,7 @@ def reading(received: int, repeated: int = 0, **more: Any) -> Reading:
 
 def committed(*readings: Reading) -> dict[str, Any]:
     """A day whose raw file has these readings."""
-    return {"metadata": {RAW_SESSIONS: {"readings": dump_readings(readings), "commit": "1"}}, "last_read": readings}
+    return {"metadata": {RAW_SESSIONS: {"readings": dump_readings(readings), "commit": "1"}}, "last_readings": readings}
 
 
 def raw() -> dict[Table, pa.Table]:
@@ -90,13 +90,15 @@ def test_a_check_is_described_and_belongs_to_a_table() -> None:
     for check in CHECKS.values():
         assert check.table in TABLES
         assert check.description.endswith(".")
-        assert re.fullmatch(r"(.* )?[Cc]osts? .*; .*\.", check.otherwise)
+        assert re.fullmatch(r"(.* )?[Cc]osts? .*; .*\.", check.consequence)
         assert set(check.reads) <= set(TABLES)
         assert all(name in table.schema.names for table, names in check.reads.items() for name in names)
 
 
 def test_what_several_checks_need_of_a_table_is_read_once() -> None:
-    columns = needed([CHECKS["session_ids_are_unique"], CHECKS["costs_add_up"], CHECKS["sessions_start_on_their_day"]])
+    columns = columns_read(
+        [CHECKS["session_ids_are_unique"], CHECKS["costs_add_up"], CHECKS["sessions_start_on_their_day"]]
+    )
     assert columns[SESSIONS] == ("id", "tenant_id", "reference_dataset_id", "total_cost", "start_time")
 
 
@@ -181,9 +183,9 @@ def test_a_share_of_rejected_records_beyond_one_in_twenty_is_told_with_its_reaso
 
 
 def test_a_day_that_was_not_read_lately_or_never_is_not_fresh() -> None:
-    last_read = {"last_read": (reading(1),), "now": READ + timedelta(hours=3)}
-    assert found("recent_days_are_fresh", {}, **last_read).passed
-    late = found("recent_days_are_fresh", {}, **{**last_read, "now": READ + timedelta(hours=3, seconds=1)})
+    last_readings = {"last_readings": (reading(1),), "now": READ + timedelta(hours=3)}
+    assert found("recent_days_are_fresh", {}, **last_readings).passed
+    late = found("recent_days_are_fresh", {}, **{**last_readings, "now": READ + timedelta(hours=3, seconds=1)})
     assert late.broken == ("2025-03-03: was read at 2025-03-04 06:00 UTC",)
     assert found("recent_days_are_fresh", {}, day=date(2025, 3, 4)).broken == ("2025-03-04: was never read",)
 

@@ -48,7 +48,7 @@ def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, Merged]:
         version = str(number) if number else None
         read = fetched(*texts, at=at, workspace=reading["workspace"], day=of_day)
         merged = merge(merged.rows, merged.readings, [read], base=version, version=version)
-    return DerivedDay(of_day, merged, RULES, may_forget=False), merged
+    return DerivedDay(of_day, merged, RULES, may_delete=False), merged
 
 
 def plain(value: Any) -> Any:
@@ -76,9 +76,9 @@ def test_the_days_are_what_the_first_house_made_of_them(day: dict[str, Any]) -> 
         expected = [row for row in day["expected"][table.name]["rows"] if INTENDED.isdisjoint(map(str, row))]
         assert rows(tables[table].table(), day["expected"][table.name]["columns"], order) == expected, table.name
     # A row's times are now of the reading that first brought it; what retention emptied is told apart as before.
-    sessions = tables.told.sessions.table().to_pylist()
+    sessions = tables.history.sessions.table().to_pylist()
     assert sorted(row["id"] for row in sessions if row["stats_as_of"] < row["fetched_at"]) == day["emptied"]
-    assert sorted(tables.told.shrunk) == day["shrunk"]
+    assert sorted(tables.history.shrunk) == day["shrunk"]
     left_out = INTENDED & {FROZEN["payloads"][place] for reading in day["readings"] for place in reading["records"]}
     assert merged.rows.num_rows == day["raw_rows"] - len(left_out)
 
@@ -100,7 +100,7 @@ def test_the_periods_are_what_the_first_house_made_of_them(period: Period, name:
 def test_only_these_records_are_judged_otherwise() -> None:
     """Money never rejects a record, and a name that is null counts as absent."""
     day = next(day for day in FROZEN["days"] if day["day"] == "2026-02-01")
-    history = made(day, set())[0].told
+    history = made(day, set())[0].history
     sessions = {row["id"]: row for row in history.sessions.table().to_pylist()}
     found = {name: sessions[json.loads(FROZEN["payloads"][place])["id"]] for name, place in FROZEN["intended"].items()}
     assert found["negative"]["total_cost"] is None

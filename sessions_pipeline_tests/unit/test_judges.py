@@ -84,7 +84,11 @@ def test_experiments_of_one_name_are_skipped_however_old_the_other_is() -> None:
 @pytest.mark.parametrize("name", [None, "", "a\x00b", "\n", "\x1b[31m", "\x7f", "\x9b", "x" * 501])
 def test_names_that_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
     found = chosen(experiment(1, name=name), experiment(2, name=name))
-    reason = "the name has over 500 characters" if name and len(name) > 500 else "the name can't be asked for"
+    reason = (
+        "the name has over 500 characters"
+        if name and len(name) > 500
+        else "the name is empty or has control characters"
+    )
     assert (numbers(found), found.skipped) == ([], {reason: 2})
 
 

@@ -271,7 +271,7 @@ def test_a_table_from_before_a_column_was_added_is_made_again_by_a_refresh_that_
     old = pq.read_table(pa.BufferReader(day.lake.read_file(key))).drop_columns(["trace_tier"])
     pq.write_table(old, tmp_path / "old.parquet")
     day.lake.write_file(key, (tmp_path / "old.parquet").read_bytes())
-    with pytest.raises(LakeError, match=r"without trace_tier.*materialize sessions again, from what is stored"):
+    with pytest.raises(LakeError, match=r"without trace_tier.*materialize sessions again, from stored data"):
         day.lake.read(SESSIONS, day.day)
     assert set(day.read(fetched(payload(1), at=READ + HOUR)).written) == {"sessions"}
     assert day.row(SESSIONS)["id"] == uuid(1)

@@ -602,12 +602,12 @@ def test_experiments_that_came_after_the_judges_were_measured_are_told_apart(
     problems: dict[str, str], is_told: bool
 ) -> None:
     rows = [daily(FIRST, 1, "5", session_count=3)]
-    reading = judge_reading("2", "2", skipped={"the name can't be asked for": 1})
+    reading = judge_reading("2", "2", skipped={"the name is empty or has control characters": 1})
     night = JudgeReadings(reading.readings, problems)
     told = {
         one.key: one.text for one in caveats(report_of(*rows, judges=[judged(FIRST, 1, "2")], judge_readings=night))
     }
-    assert "1 experiment of all days (the name can't be asked for)" in told["judges"]
+    assert "1 experiment of all days (the name is empty or has control characters)" in told["judges"]
     others = "The others were not in the lake yet when judges were last measured."
     assert (others in told["judges"]) is is_told
 

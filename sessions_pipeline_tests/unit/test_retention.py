@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables.history import History, history
 from sessions_pipeline.tables.merge import Merged, merge
-from sessions_pipeline.tables.readings import dump_readings, load_readings, readings_by
+from sessions_pipeline.tables.readings import dump_readings, load_readings, readings_as_of
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON, payload, uuid
 from sessions_pipeline_tests.days import fetched
@@ -36,7 +36,7 @@ class Readings:
         return self
 
     def history(self, as_of: datetime | None = None, rows: Rows | None = None) -> History:
-        readings = readings_by(as_of, NOON.date(), self.merged.readings)
+        readings = readings_as_of(as_of, NOON.date(), self.merged.readings)
         return history(self.merged.rows if rows is None else rows, readings, as_of=as_of)
 
     def row(self, number: int, as_of: datetime | None = None) -> dict[str, Any]:
