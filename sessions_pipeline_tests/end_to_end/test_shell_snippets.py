@@ -125,5 +125,5 @@ def test_the_docs_lines_check_a_bucket(snippet: Snippet, workspace: Workspace) -
     with S3Server() as server:
         address = f"http://127.0.0.1:{server.port}"
         said = workspace.run(script(snippet), AWS_ENDPOINT_URL_S3=address)
-        assert any("/bucket/prefix/" in path for path in server.asked)
+        assert any("/bucket/prefix/" in path for path in server.requests)
     assert "s3://bucket/prefix" in said

@@ -106,7 +106,7 @@ def test_in_a_bucket_versions_of_many_days_cost_one_listing(bucket: str, server:
         lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
     server.fail()
     assert None not in lake.versions(SESSIONS, days[3:]).values()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def derived(commit: int) -> pa.Table:

@@ -84,13 +84,13 @@ def test_a_day_is_one_put_under_its_final_key(lake: Lake, server: S3Server):
     lake.write_file("a", b"")
     server.fail()
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {}, expected=None)
-    (put,) = server.asked
+    (put,) = server.requests
     assert put.startswith("PUT ")
     assert put.endswith("/lake/raw_sessions/start_date%3D2025-01-31/raw_sessions.parquet")
     server.fail()
     assert lake.read(RAW_SESSIONS, DAY).num_rows == 1
     assert lake.metadata(RAW_SESSIONS, DAY) == {}
-    assert [line.partition(" ")[0] for line in server.asked] == ["GET", "GET"]
+    assert [line.partition(" ")[0] for line in server.requests] == ["GET", "GET"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 25_000_000])
@@ -149,7 +149,7 @@ def test_a_large_object_is_one_put_too_and_one_that_breaks_leaves_the_former(lak
     assert lake.read_file("reports/big") == b"former"
     server.fail("reset")
     lake.write_file("reports/big", bytes(25_000_000))
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert lake.read_file("reports/big") == bytes(25_000_000)
 
 
@@ -164,7 +164,9 @@ def test_a_process_that_is_killed_in_mid_put_leaves_the_former_object(lake: Lake
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(timeout=0.05)
         process.kill()
-    assert [line for line in server.asked if line.endswith("big")] == [f"PUT /{root.removeprefix('s3://')}/reports/big"]
+    assert [line for line in server.requests if line.endswith("big")] == [
+        f"PUT /{root.removeprefix('s3://')}/reports/big"
+    ]
     assert lake.read_file("reports/big") == b"former"
 
 
@@ -239,7 +241,7 @@ def test_the_endpoint_and_keys_of_a_profile_are_used(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "lake")
     Lake.open(root, query={}).write_file("a", b"")
-    assert any(line.endswith("/lake/a") for line in server.asked)
+    assert any(line.endswith("/lake/a") for line in server.requests)
 
 
 def test_other_tools_read_the_objects(lake: Lake, root: str, server: S3Server):

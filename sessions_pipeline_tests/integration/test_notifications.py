@@ -16,7 +16,14 @@ from sessions_pipeline.orchestration.run import QUIET, execute
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
-from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, Hasty, settings_for, some_records
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    FIRST,
+    NOW,
+    TODAY,
+    PipelineWithShortWindow,
+    settings_for,
+    some_records,
+)
 from sessions_pipeline_tests.receiver import Receiver, receiving
 
 BUDGETS = """
@@ -55,10 +62,10 @@ class House:
         self.cursor: str | None = None
 
     def run(self, at: datetime) -> None:
-        execute(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
+        execute(PipelineWithShortWindow(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
 
     def check(self, name: str, at: datetime) -> dg.ExecuteInProcessResult:
-        job = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
+        job = build_definitions(PipelineWithShortWindow(self.settings, clock=lambda: at)).get_repository_def()
         key = dg.AssetCheckKey(dg.AssetKey(DAILY.name), name)
         return (
             job.get_implicit_global_asset_job_def()
@@ -68,7 +75,7 @@ class House:
 
     def tick(self, at: datetime) -> dict[str, str]:
         """What the sensor sends at a moment: texts by title, without the product's name."""
-        repository = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
+        repository = build_definitions(PipelineWithShortWindow(self.settings, clock=lambda: at)).get_repository_def()
         sensor = repository.get_sensor_def("notifications")
         told = sensor.evaluate_tick(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
         assert told.skip_message
@@ -168,6 +175,8 @@ def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run
 
 
 def test_without_the_settings_there_is_neither_check_nor_sensor() -> None:
-    repository = build_definitions(Hasty(settings_for("http://127.0.0.1:9", Path("lake")))).get_repository_def()
+    repository = build_definitions(
+        PipelineWithShortWindow(settings_for("http://127.0.0.1:9", Path("lake")))
+    ).get_repository_def()
     assert [sensor.name for sensor in repository.sensor_defs] == ["changed_sessions"]
     assert "costs_are_within_budget" not in {key.name for key in repository.asset_graph.asset_check_keys}

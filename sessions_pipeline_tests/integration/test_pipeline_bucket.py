@@ -101,7 +101,7 @@ def test_a_store_that_fails_for_good_ends_the_run_in_one_line_and_every_day_is_o
         server.fail()
         read(sandbox, root / "tried")
         new = contents(root / "tried")
-        server.fail(*[""] * (len(server.asked) // 3), *["slow down"] * 400)
+        server.fail(*[""] * (len(server.requests) // 3), *["slow down"] * 400)
         with failing_in_one_line(LakeError, rf"^{bucket}/.*: 503 SlowDown: the store is overloaded; try again later$"):
             read(sandbox, root)
         server.fail()

@@ -37,8 +37,8 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
-    by_the_schema,
     record,
+    records_of_the_schema,
     run_days,
     settings_for,
 )
@@ -52,7 +52,7 @@ WARNINGS = {name for name, check in CHECKS.items() if check.severity == "warn"}
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A lake of three days read just now, as a schedule would have, and its API's address."""
     root = tmp_path_factory.mktemp("whole")
-    with running_sandbox(texts=by_the_schema(), now=NOW) as sandbox:
+    with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
         run_days(settings_for(sandbox.url, root), FIRST, TODAY, clock=lambda: NOW)
         yield root, sandbox.url
 

@@ -18,7 +18,7 @@ from sessions_pipeline.langsmith.cursors import CursorReader, Walk
 from sessions_pipeline.langsmith.page import Ask, Page
 from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
-from sessions_pipeline_tests.unit.simulated_server import AtOnce, collected, record
+from sessions_pipeline_tests.unit.simulated_server import AnswerAtOnce, collected, record
 from sessions_pipeline_tests.unit.test_window import (
     DAY,
     EDGES,
@@ -55,7 +55,7 @@ def read(
     end = day_start_us(last + timedelta(days=1))
     # The servers here have a thousand sessions at most, so 300 pages are endless.
     reader = reading(start_us=day_start_us(first), end_us=end, page_size=page_size, most_pages=300)
-    return collected(reader, server.cursor_answer, first, last, AtOnce())
+    return collected(reader, server.cursor_answer, first, last, AnswerAtOnce())
 
 
 def wanted(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict[date | None, list[str]]:
@@ -146,7 +146,7 @@ def test_a_cursor_that_is_trusted_loses_sessions() -> None:
 
 def test_a_session_that_a_deletion_moves_over_a_page_end_is_read_by_id() -> None:
     class Deleting(CursorServer):
-        def _mutate(self, what: str) -> None:
+        def _change(self, what: str) -> None:
             if what == "delete":
                 del self.sessions["s000"]
 

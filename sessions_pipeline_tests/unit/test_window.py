@@ -16,10 +16,10 @@ from sessions_pipeline.langsmith.page import LIST_END, Ask, Page
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.validation.records import FetchedDay, Record
 from sessions_pipeline_tests.unit.simulated_server import (
-    AtOnce,
+    AnswerAtOnce,
+    AnswerWhenUsed,
     SimulatedServer,
     StillServer,
-    WhenWanted,
     collected,
     record,
 )
@@ -56,7 +56,7 @@ def read(
     reader = reading(
         start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=page_size, in_flight=8
     )
-    return collected(reader, server.answer, first, last, AtOnce() if eager else WhenWanted())
+    return collected(reader, server.answer, first, last, AnswerAtOnce() if eager else AnswerWhenUsed())
 
 
 def by_day(days: list[FetchedDay]) -> dict[date | None, list[str]]:
