@@ -17,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 
 from sessions_pipeline.orchestration import STORAGE
-from sessions_pipeline.orchestration.event_storage import together
+from sessions_pipeline.orchestration.event_storage import batch_events
 
 TABLES = tuple(f"table_{number}" for number in range(8))
 FIRST = date(2023, 1, 1)
@@ -36,7 +36,7 @@ warnings.simplefilter("ignore", dg.BetaWarning)
 def daily_tables(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     started["body"] = time.perf_counter()
     for day in context.partition_keys:
-        with together(context.instance):
+        with batch_events(context.instance):
             for table in TABLES:
                 context.log_event(dg.AssetMaterialization(table, partition=day, metadata=ENTRIES))
     yield from ()

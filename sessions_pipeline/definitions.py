@@ -1,4 +1,4 @@
-"""What Dagster loads: `dagster dev` through `workspace.yaml`, or `-m sessions_pipeline.definitions`."""
+"""The definitions that Dagster loads: `dagster dev` through `workspace.yaml`, or `-m sessions_pipeline.definitions`."""
 
 import dagster as dg
 
@@ -9,5 +9,5 @@ from sessions_pipeline.settings import Settings
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The definitions that the environment and `.env` describe; reads settings, opens nothing."""
+    """Build the definitions from the environment and `.env`. Opens neither the lake nor a connection."""
     return build_definitions(Pipeline(Settings.load()))

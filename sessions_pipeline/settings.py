@@ -1,4 +1,7 @@
-"""The only reader and writer of the environment: one typed, frozen object, with errors that name the variable."""
+"""Settings from the environment and `.env`: one typed, frozen object, whose errors name the variable.
+
+No other module reads or writes the environment.
+"""
 
 import difflib
 import json
@@ -27,21 +30,23 @@ from pydantic import (
 from sessions_pipeline.errors import SettingError
 
 DEFAULT_ENDPOINT = "https://api.smith.langchain.com"
-# How to see the demo; an installed wheel has no Makefile.
+# The command that runs the demo. An installed wheel has no Makefile.
 DEMO = "make demo" if Path(__file__).parents[1].joinpath("Makefile").exists() else "sessions-pipeline demo"
 
-# What other libraries read from the environment, so that `.env` may hold it, too.
-_PASSED_ON = re.compile(
+# Variables that other libraries read from the environment. Exported, so that they work from `.env`, too.
+_EXPORTED = re.compile(
     r"DAGSTER_HOME|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|AWS_\w+|(HTTPS?|ALL|NO)_PROXY|(https?|all|no)_proxy"
 )
-_OURS = re.compile(r"(SES\w*_PIP\w*|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)  # also where the prefix is misspelt
-# A whole word of the name, or the end of one: MY_KEYBOARD holds no secret.
+# Names that are ours or were meant to be: the prefix may be misspelt.
+_OUR_NAME = re.compile(r"(SES\w*_PIP\w*|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)
+# KEY and the like must end a word of the name: MY_KEYBOARD holds no secret.
 _SECRET = re.compile(r"SECRET|PASSW|(KEY|TOKEN|STORE|NOTIFY)S?\d*(_|$)", re.IGNORECASE)
-# Their secrets may be short; what is short in another variable may be any word, such as "false".
+# Secrets in these variables are hidden from 4 characters on, in others from 8 on: a short value of another variable may
+# be an ordinary word, such as "false".
 _SHORT = re.compile(r"LANG|AWS_", re.IGNORECASE)
-_PASSWORD = re.compile(r"(?<=//)[^/\s]+@")
-# What pydantic finds wrong, by how it begins its kind, where its own words are Python's.
-_WRONG = {
+_CREDENTIALS_IN_URL = re.compile(r"(?<=//)[^/\s]+@")
+# Our words for pydantic's errors, by the beginning of the error's type, where pydantic's own words describe Python.
+_PLAIN_WORDS = {
     "date_": "write YYYY-MM-DD, such as 2026-11-01",
     "datetime_": "write a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
     "int_parsing": "write a whole number",
@@ -75,17 +80,17 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class Settings(BaseModel):
-    """What the environment and `.env` say; docs/settings.md has the meaning of each variable.
+    """All settings; docs/settings.md explains each variable.
 
-    `Settings.load()` reads them, and raises `SettingError` with one line that names the variable; `Settings(...)` knows
-    nothing but what it is given. `warnings` name variables that look like ours and are not.
+    `Settings.load()` reads the environment and `.env`. `Settings(...)` reads neither and takes only its arguments.
+    `warnings` has a line for each variable that looks like ours but is unknown.
     """
 
     model_config = ConfigDict(
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
-        # Whatever has no other name below; `page_size` is SESSIONS_PIPELINE_PAGE_SIZE.
+        # For fields without an alias of their own: `page_size` is SESSIONS_PIPELINE_PAGE_SIZE.
         alias_generator=AliasGenerator(validation_alias=lambda field: f"SESSIONS_PIPELINE_{field.upper()}"),
     )
 
@@ -97,7 +102,7 @@ class Settings(BaseModel):
     warnings: tuple[str, ...] = Field((), validation_alias="warnings")
     api_version: Literal["v1", "v2", "auto"] = "auto"
     data_root: str = "data"
-    # Dagster lists every partition, and needs minutes for those since the year 1.
+    # Dagster lists every partition; from the year 1 on that would take minutes.
     start_date: date = Field(date(2025, 1, 1), ge=date(2000, 1, 1))
     lookback_days: int = Field(3, ge=0, le=3650)
     days_per_run: int | None = Field(None, ge=1)
@@ -118,7 +123,7 @@ class Settings(BaseModel):
 
     @property
     def absolute_data_root(self) -> str:
-        """The data root as it can be found from any folder."""
+        """The data root as an absolute path or a URI."""
         return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
 
     @model_validator(mode="after")
@@ -129,32 +134,34 @@ class Settings(BaseModel):
 
     @classmethod
     def load(cls) -> Self:
-        """Read `.env` and the environment, which goes first; what other libraries read in `.env` is exported to them.
+        """Read `.env` and the environment, which takes precedence.
+
+        Variables in `.env` that other libraries read, such as `AWS_*` and proxies, are exported to the environment.
 
         Raises:
-            SettingError: a variable is wrong; the text names it and never repeats its value.
+            SettingError: a variable is wrong. The message names it and never repeats its value.
         """
-        found = _variables()
-        os.environ.update({name: value for name, value in found.items() if _PASSED_ON.fullmatch(name)})
+        variables = _variables()
+        os.environ.update({name: value for name, value in variables.items() if _EXPORTED.fullmatch(name)})
         try:
-            return cls.model_validate({**found, "warnings": _misspelt(found)})
+            return cls.model_validate({**variables, "warnings": _misspelt(variables)})
         except ValidationError as error:
-            place, problem = first_problem(error)
-            raise SettingError(place.partition(".")[0], problem) from None
+            field, problem = first_problem(error)
+            raise SettingError(field.partition(".")[0], problem) from None
 
 
 def without_secrets(text: str) -> str:
-    """A text without the values of the environment's secrets, and without passwords in addresses."""
+    """The text with `***` in place of the environment's secrets and of credentials in URLs."""
     try:
         found = _variables()
     except SettingError:
         found = dict(os.environ)
     values = [(value, 4 if _SHORT.match(name) else 8) for name, value in found.items() if _SECRET.search(name)]
-    # SESSIONS_PIPELINE_NOTIFY may hold several.
-    secrets = {one for value, least in values for one in (value, *re.split(r"[\s,]+", value)) if len(one) >= least}
+    # SESSIONS_PIPELINE_NOTIFY may hold several secrets.
+    secrets = {part for value, least in values for part in (value, *re.split(r"[\s,]+", value)) if len(part) >= least}
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
-    return _PASSWORD.sub("***@", text)
+    return _CREDENTIALS_IN_URL.sub("***@", text)
 
 
 def _variables() -> dict[str, str]:
@@ -162,54 +169,63 @@ def _variables() -> dict[str, str]:
 
 
 def _dotenv(file: Path) -> dict[str, str]:
-    """The variables of a file that have a value; a byte order mark is allowed."""
+    """The variables of a file that have a value. The file may begin with a byte order mark."""
     try:
         values = dotenv_values(file, encoding="utf-8-sig")
     except UnicodeDecodeError:
         values = {"\0": None}
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
-    # UTF-16 without a byte order mark is valid UTF-8 with NUL characters in it.
+    # UTF-16 without a byte order mark decodes as UTF-8, but with NUL characters in it.
     if any("\0" in f"{name}{value}" for name, value in values.items()):
         raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
     return {name: _unquoted(value) for name, value in values.items() if value}
 
 
 def _unquoted(value: str) -> str:
-    """Without quotes around it, which `docker run --env-file` keeps."""
+    """The value without the quotes around it, which `docker run --env-file` leaves there."""
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
-    """A warning for each variable that looks like one of ours; LangSmith's SDK has others of its own."""
-    known = [name for field in Settings.model_fields.values() for name in _names(field.validation_alias)]
+    """A warning for each unknown variable that looks like ours.
+
+    Other LANGSMITH_* and LANGCHAIN_* variables are LangSmith's own: of those, only near misses are named.
+    """
+    known = [name for field in Settings.model_fields.values() for name in _variable_names(field.validation_alias)]
     warnings = []
     for name in sorted(set(names) - set(known)):
-        if _OURS.fullmatch(name):
+        if _OUR_NAME.fullmatch(name):
             close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
             if close or name.upper().startswith("SESSIONS_PIPELINE_"):
-                meant = f"; did you mean {close[0]}?" if close else ""
-                warnings.append(f"{name} is no setting and has no effect{meant}")
+                suggestion = f"; did you mean {close[0]}?" if close else ""
+                warnings.append(f"{name} is not a setting and has no effect{suggestion}")
     return tuple(warnings)
 
 
-def _names(alias: object) -> list[str]:
+def _variable_names(alias: object) -> list[str]:
     return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
-    """Where a model is broken first, and how, in words that repeat no value."""
+    """The path of the first invalid field, and what is wrong with it. The text never repeats the value."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    said = next((said for kind, said in _WRONG.items() if first["type"].startswith(kind)), problem)
-    return ".".join(map(str, first["loc"])), said
+    plain = next((words for kind, words in _PLAIN_WORDS.items() if first["type"].startswith(kind)), problem)
+    return ".".join(map(str, first["loc"])), plain
 
 
 def program_variables(given: Mapping[str, str], *, alone: bool = False) -> dict[str, str]:
-    """The environment of another program: this one, and these variables; `alone`: in the place of all like ours."""
-    return {**{name: value for name, value in os.environ.items() if not (alone and _OURS.fullmatch(name))}, **given}
+    """The environment for another program: this process's, with the given variables added.
+
+    With `alone`, our own settings are not inherited: the program gets only those that are given.
+    """
+    return {**{name: value for name, value in os.environ.items() if not (alone and _OUR_NAME.fullmatch(name))}, **given}
 
 
 def variable(*names: str) -> tuple[str, str] | None:
-    """The first of these environment variables that is set and not empty, and its value; none of them is ours."""
+    """The name and value of the first of these environment variables that is set and not empty.
+
+    For variables of other programs; ours are fields of `Settings`.
+    """
     return next(((name, value) for name in names if (value := os.environ.get(name))), None)

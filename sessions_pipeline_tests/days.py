@@ -24,7 +24,7 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.table import columns_read
-from sessions_pipeline.validation.records import SENT, FetchedDay, read_page, sent
+from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON
 
@@ -44,7 +44,7 @@ def fetched(
     received: int | None = None,
 ) -> FetchedDay:
     """One reading of a day, from the JSON texts of its records. `received` defaults to their number."""
-    rows = Rows(SENT, [sent(read_page(f"[{','.join(payloads)}]".encode()))])
+    rows = Rows(RAW_SCHEMA, [records_table(read_page(f"[{','.join(payloads)}]".encode()))])
     return FetchedDay(day, workspace, at, rows, rows.num_rows if received is None else received, 1)
 
 

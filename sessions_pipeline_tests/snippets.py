@@ -116,14 +116,14 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "integration/test_questions.py::test_the_answer_equals_one_computed_independently": {
         "docs/reading.md": ("DuckDB: sql",),
     },
-    "integration/test_questions.py::test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data": {
+    "integration/test_questions.py::test_the_readmes_lines_give_the_right_sum_on_the_demos_data": {
         "README.md": ("Reading the data: python",),
     },
-    "integration/test_questions.py::test_read_takes_two_days_and_goes_on_to_pandas": {
+    "integration/test_questions.py::test_read_takes_two_days_and_its_table_converts_to_pandas": {
         "README.md": (".to_pandas()",),
         "docs/reading.md": ('read("sessions", "2026-11-01", "2026-11-25")', ".to_pandas()"),
     },
-    "integration/test_add_a_table.py::test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read": {
+    "integration/test_add_a_table.py::test_the_new_tables_own_test_passes_and_dagster_writes_a_day_that_can_be_read": {
         "CONTRIBUTING.md": (
             "Add a table: python",
             "materialize --select experiments_by_hour",
@@ -133,7 +133,7 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "CONTRIBUTING.md": ("python docs/generate.py",),
         "docs/data-dictionary.md": ("python docs/generate.py",),
     },
-    "unit/test_alerts_page.py::test_its_budgets_are_read_and_its_commands_run": {
+    "unit/test_alerts_page.py::test_the_pages_budgets_are_valid_and_its_commands_run": {
         "docs/alerts.md": (
             "Budgets: toml",
             "Budgets: sh",
@@ -147,7 +147,7 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/test_settings.py::test_a_query_is_written_as_the_docs_say": {
         "docs/settings.md": ('{"name_contains": "nightly"}',),
     },
-    "unit/test_snippets.py::test_what_is_not_run_is_possible": {
+    "unit/test_snippets.py::test_snippets_that_are_not_run_are_valid": {
         "CONTRIBUTING.md": ("apt-get install chromium",),
         "docs/performance.md": ("make bench FULL=1",),
     },

@@ -73,10 +73,10 @@ FAULTS = (
     ),
     Fault(
         "orchestration/sensor",
-        "since = self.stopped.since if self.stopped else max(",
-        "since = max(",
-        f"{INTEGRATION}pipeline_schedules",
-        "goes_on_in_the_workspace",
+        "latest = self.stopped.since if self.stopped else max(",
+        "latest = max(",
+        f"{UNIT}sensor",
+        "several_ticks",
     ),
     Fault("process_day", "rejected < LEAST_REJECTED", "rejected <= LEAST_REJECTED", f"{UNIT}process_day", "rejected"),
     Fault("process_day", "rejected <= rules.max", "rejected < rules.max", f"{UNIT}process_day", "rejected"),
@@ -152,7 +152,7 @@ FAULTS = (
     Fault(
         "tables/daily_cost_by_project", "is_steady and all(value >= 0 for value in known)", "is_steady", f"{UNIT}usage"
     ),
-    Fault("settings", "if len(part) > 3}", "if len(part) > 300}", f"{UNIT}settings"),
+    Fault("settings", "if len(part) >= least}", "if len(part) > 300}", f"{UNIT}settings"),
 )
 
 

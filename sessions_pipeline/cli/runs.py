@@ -104,7 +104,7 @@ def run_days(
 
                 pipeline = Pipeline(settings, **values)
                 if select in (None, "*") and pipeline.as_of is None:
-                    stack.enter_context(pipeline.begin(days_between(first, last)))
+                    stack.enter_context(pipeline.prefetch(days_between(first, last)))
                 from sessions_pipeline.orchestration.run import days_made, execute, open_instance
             instance = stack.enter_context(open_instance(settings.dagster_home))
             progress = stack.enter_context(progress_bar((last - first).days + 1))
@@ -134,7 +134,7 @@ def demo(days: int) -> None:
     Reads its last days from an embedded API, writes all tables to data/demo, and shows what the last 30 days cost. No
     account needed.
     """
-    from sessions_pipeline.orchestration import storage_in
+    from sessions_pipeline.orchestration import storage_yaml
     from sessions_pipeline.sandbox import running_sandbox
 
     today = datetime.now(UTC).date()
@@ -145,7 +145,7 @@ def demo(days: int) -> None:
         home = variables["DAGSTER_HOME"]
         Path(home).mkdir(parents=True, exist_ok=True)
         quiet = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-        Path(home, "dagster.yaml").write_text(f"{storage_in(home)}{quiet}", "utf-8")
+        Path(home, "dagster.yaml").write_text(f"{storage_yaml(home)}{quiet}", "utf-8")
         shutil.copyfile(DEMO_BUDGETS, variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.

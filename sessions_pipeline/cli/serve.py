@@ -35,11 +35,11 @@ def ui(*, on_demo: bool, port: int) -> int:
     settings = load_settings()
     for name in ("settings", "key and host"):
         CHECKS[name](settings)
-    from sessions_pipeline.orchestration import settle
+    from sessions_pipeline.orchestration import ensure_dagster_yaml
 
     home = Path(settings.dagster_home or ".dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    settle(str(home))
+    ensure_dagster_yaml(str(home))
     return _run_dagster(port, Path(), program_variables({"DAGSTER_HOME": str(home)}))
 
 

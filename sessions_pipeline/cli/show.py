@@ -165,7 +165,7 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
     check_order(*days)
     if not lake.is_there:
         place = settings.absolute_data_root
-        raise NotReadError(f"{place}: no data are here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
+        raise NotReadError(f"{place}: there is no data here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
     budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
     if isinstance(budgets, str):
         say(budgets, is_warning=True)

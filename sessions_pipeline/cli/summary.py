@@ -13,7 +13,7 @@ from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs import REPORT_FILE, measuring_judges
+from sessions_pipeline.outputs import REPORT_FILE, judges_command
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
@@ -191,7 +191,7 @@ def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[s
     if not sums["judges_measured"]:
         yield f"{cost}; judge calls not counted"
         # On two lines, to fit into 80 columns.
-        command, _, options = measuring_judges(datetime.now(UTC).date()).partition(" --")
+        command, _, options = judges_command(datetime.now(UTC).date()).partition(" --")
         yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
     not_counted = sums["judges_unknown"] + sums["judges_not_measured"]

@@ -1,1 +1,1 @@
-"""The LangSmith API: one request, patience, and which pages hold which days."""
+"""Reads the LangSmith API: requests, retries, redaction, and the proof that pages hold whole days."""

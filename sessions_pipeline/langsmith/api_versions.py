@@ -1,14 +1,14 @@
-"""The API's two versions: what each calls its parameters and its pages, and which of them a run speaks.
+"""The API's two versions: their parameters and pages, and the choice of the version that a run uses.
 
-Version 1 pages by offset and answers an array; version 2 pages by cursor, answers `{items, next_cursor}` and has other
-names. Records come out of both in version 1's spelling, so that nothing behind the client tells them apart. Only what
-differs is respelt, on the JSON text: no digit passes through a float. The rest of a record stays as it was sent, and
-the way back is known for each change (see docs/api-versions.md):
+Version 1 pages by offset and answers with an array. Version 2 pages by cursor, answers with `{items, next_cursor}` and
+uses other names. Records of both leave the client in version 1's spelling, so that no other code has to distinguish
+them. Only what differs is rewritten, in the JSON text, so that no digit passes through a float. The rest of a record
+stays as it was sent, and each change can be undone (see docs/api-versions.md):
 
-- costs, numbers in version 2, are put in quotes;
-- `trace_tier` is `longlived` or `shortlived` again;
-- `type` goes where it says what `reference_dataset_id` says, and stays where it says more (an AGENT);
-- a feedback key's fixed fields go where they hold nothing, and stand in version 1's order.
+- costs, which are numbers in version 2, are put in quotes;
+- `trace_tier` becomes `longlived` or `shortlived` again;
+- `type` is removed if it only repeats what `reference_dataset_id` shows, and kept if it says more (an AGENT);
+- the fixed fields of a feedback key are removed if they hold nothing, and put in version 1's order.
 """
 
 import json
@@ -27,8 +27,8 @@ from sessions_pipeline.validation.records import Record, read_page
 COSTS = ("total_cost", "prompt_cost", "completion_cost")
 FEEDBACK = ("feedback_stats", "session_feedback_stats")
 TIERS = {'"LONG_LIVED"': '"longlived"', '"SHORT_LIVED"': '"shortlived"'}
-# What version 1 leaves out, and version 2 sends when there is nothing to say.
-NOTHING = {
+# Fields of feedback, with the values that version 2 sends where version 1 omits the field.
+OMITTED_IN_V1 = {
     "min": "null",
     "max": "null",
     "median": "null",
@@ -40,37 +40,37 @@ FEEDBACK_ORDER = ("n", "avg", "stdev", "errors", "values")
 
 
 def read_v2_page(body: bytes) -> tuple[list[Record], str | None]:
-    """The records of an answer `{items, next_cursor}`, as version 1 spells them, and the next cursor, "" at the end.
+    """The records of an answer `{items, next_cursor}` in version 1's spelling, and the next cursor, "" at the end.
 
-    `"items": null` is an empty page: so Go spells an empty list.
+    `"items": null` is an empty page, because Go writes an empty list that way.
 
     Raises:
-        ValueError: the body is something else, because it is truncated or not this API's.
+        ValueError: the body is something else: it is truncated, or not from this API.
     """
     members = _texts(body.decode())
     items, cursor = members.get("items"), json.loads(members.get("next_cursor", "null"))
     if items is None or not isinstance(cursor, str | None):
-        raise ValueError("has no items, or a cursor that is no text")
+        raise ValueError("has no items, or a cursor that is not a string")
     records = [] if items == "null" else read_page(items.encode())
     return [msgspec.structs.replace(record, payload=as_v1(record.payload)) for record in records], cursor or ""
 
 
 def as_v1(payload: str) -> str:
-    """A record of version 2 as version 1 would have sent it; what can't be read, or is no object, stays as it is."""
+    """A record of version 2 as version 1 would have sent it; unchanged if it can't be read or is not an object."""
     try:
         sent = _texts(payload)
-        spelt = {name: _respelt(name, text) for name, text in sent.items()}
-        kind = '"PROJECT"' if spelt.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'
-        if spelt.get("type") == kind:
-            del spelt["type"]
-        return payload if spelt == sent else _object(spelt)
+        converted = {name: _converted(name, text) for name, text in sent.items()}
+        kind = '"PROJECT"' if converted.get("reference_dataset_id", "null") == "null" else '"EXPERIMENT"'
+        if converted.get("type") == kind:
+            del converted["type"]
+        return payload if converted == sent else _object(converted)
     except ValueError:
         return payload
 
 
-def _respelt(name: str, text: str) -> str:
+def _converted(name: str, text: str) -> str:
     if name in COSTS:
-        return f'"{text}"' if text[-1] in "0123456789" else text  # not NaN and -Infinity
+        return f'"{text}"' if text[-1] in "0123456789" else text  # NaN and -Infinity get no quotes
     if name == "trace_tier":
         return TIERS.get(text, text)
     if name in FEEDBACK and text.startswith("{"):
@@ -81,9 +81,8 @@ def _respelt(name: str, text: str) -> str:
 def _feedback(text: str) -> str:
     if not text.startswith("{"):
         return text
-    sent = _texts(text)
-    told = {name: value for name, value in sent.items() if NOTHING.get(name) != value}
-    return _object({name: told[name] for name in (*FEEDBACK_ORDER, *told) if name in told})
+    kept = {name: value for name, value in _texts(text).items() if OMITTED_IN_V1.get(name) != value}
+    return _object({name: kept[name] for name in (*FEEDBACK_ORDER, *kept) if name in kept})
 
 
 def _texts(text: str) -> dict[str, str]:
@@ -95,15 +94,15 @@ def _object(texts: Mapping[str, str]) -> str:
 
 
 _RENAMED = {"limit": "page_size", "reference_dataset": "reference_dataset_id", "facets": "include_facets"}
-_IN_CAPITALS = ("sort_by", "sort_by_feedback_source")
-_SPELT_ANEW = ("offset", "sort_by_desc", "reference_free")
+_UPPER_CASE = ("sort_by", "sort_by_feedback_source")
+_REPLACED = ("offset", "sort_by_desc", "reference_free")
 
 
 def v2_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
-    """The query in version 2's names.
+    """The query's parameters in version 2's names.
 
     Raises:
-        UsageError: it asks for what version 2 does not have, an offset or an order.
+        UsageError: the query has an offset or a sort order that version 2 does not support.
     """
     if query.offset and cursor is None:
         raise UsageError("version 2 of the API has no offset; narrow the list instead, such as by name")
@@ -111,18 +110,19 @@ def v2_parameters(query: SessionsQuery, cursor: str | None) -> Parameters:
         raise UsageError("version 2 of the API does not sort by runs_count; choose another order")
     kinds = {None: (), True: ("PROJECT", "AGENT"), False: ("EXPERIMENT",)}[query.reference_free]
     pairs = [
-        (_RENAMED.get(name, name), value.upper() if name in _IN_CAPITALS else value)
+        (_RENAMED.get(name, name), value.upper() if name in _UPPER_CASE else value)
         for name, value in query.to_parameters()
-        if name not in _SPELT_ANEW
+        if name not in _REPLACED
     ]
     pairs += [("sort_order", "desc" if query.sort_by_desc else "asc"), *(("type", kind) for kind in kinds)]
     return pairs if cursor is None else [*pairs, ("cursor", cursor)]
 
 
 class Endpoint(NamedTuple):
-    """A list of the API: its `path`, how a page of it is `read`, and how it is asked for.
+    """A list of the API.
 
-    `read` gives the records and the next page's cursor (see `Page`), `parameters` takes a query and a cursor.
+    `read` turns a body into records and the next page's cursor (see `Page`). `parameters` turns a query and a cursor
+    into the parameters to send.
     """
 
     path: str
@@ -139,14 +139,14 @@ DATASETS = Endpoint(
 )
 
 
-def decide(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:
-    """The version to speak, its answer to the same question, and why, where there is something to say.
+def choose_version(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str | None]:
+    """Choose the API version to use; return it, its page from `ask`, and a warning unless version 1 is used as usual.
 
-    Version 1, unless it is gone or its announced end has passed, and version 2 answers. A 404 alone does not say that
-    version 1 is gone: a wrong address answers so too, and then version 2 is not there either.
+    It is version 1, unless that is gone or its announced end has passed, and version 2 answers. A 404 alone does not
+    show that version 1 is gone: a wrong address gives one too, and then version 2 is not there either.
 
     Raises:
-        ApiError: neither answered; version 1's own error if version 2 is not there.
+        ApiError: neither version answered; this is version 1's error if version 2 does not exist.
     """
     try:
         first = ask(V1)

@@ -1,4 +1,4 @@
-"""Who asks, and where: endpoint, credentials, proxy and trusted certificates, checked before any request is sent."""
+"""The API's address, credentials, proxy and trusted certificates, all checked before any request is sent."""
 
 import re
 import ssl
@@ -12,9 +12,9 @@ from urllib.request import getproxies
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.settings import DEMO, Settings, variable
 
-# What a person reads of a server's own words.
+# How much of a server's own text is shown in a message.
 SHOWN_CHARACTERS = 200
-# As curl and the official client read them; the first that is set counts, beside the system's own certificates.
+# Variables that curl and the official client read. The first that is set is used, besides the system's certificates.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _HEADER_SAFE = re.compile(r"[!-~]+")
 _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
@@ -22,9 +22,9 @@ _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """The API's base address without `/api`, and the headers that open it.
+    """The API's base address without `/api`, and the headers that authenticate a request.
 
-    `variable` is the setting that holds the secret. Neither `repr` nor `clean` ever show the secret.
+    `variable` names the setting that holds the secret. Neither `repr` nor `clean` ever shows the secret.
     """
 
     base: str
@@ -34,16 +34,16 @@ class Auth:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Auth":
-        """Check endpoint and credentials.
+        """Check the endpoint and the credentials in the settings.
 
         Raises:
             SettingError: a setting is missing or can't be used; the text names it and does not show its value.
         """
-        base = _base(settings.endpoint)
+        base = _base_address(settings.endpoint)
         if settings.bearer_token is not None:
             token = _header_value("LANGSMITH_BEARER_TOKEN", settings.bearer_token.get_secret_value())
             if not settings.workspace_ids:
-                # "Must also specify x-tenant-id", says the OpenAPI file of this scheme.
+                # The OpenAPI file says of this scheme: "Must also specify x-tenant-id".
                 raise SettingError("LANGSMITH_WORKSPACE_ID", "not set, and a bearer token needs one; set the workspace")
             return cls(base, "LANGSMITH_BEARER_TOKEN", {"Authorization": f"Bearer {token}"}, token)
         if settings.api_key is not None:
@@ -66,7 +66,7 @@ class Auth:
             return name == "localhost"
 
     def clean(self, text: str) -> str:
-        """A server's words as part of one line: no control characters, no secret, at most 200 characters."""
+        """A server's text as part of a one-line message: no control characters, no secret, at most 200 characters."""
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         line = line.replace(self.secret, "***")
         return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
@@ -78,7 +78,7 @@ def _header_value(variable: str, value: str) -> str:
     return value
 
 
-def _base(endpoint: str) -> str:
+def _base_address(endpoint: str) -> str:
     try:
         parts = urlsplit(endpoint)
         extras = "@" in parts.netloc or parts.query or parts.fragment or parts.port == 0
@@ -94,20 +94,20 @@ def _base(endpoint: str) -> str:
 
 
 def proxy_for(auth: Auth) -> tuple[str, str] | None:
-    """The name of the setting that holds the endpoint's proxy, and its address; None: ask directly.
+    """The environment variable that sets the endpoint's proxy, and the proxy's address; None: connect directly.
 
-    A loopback endpoint is never asked by a proxy. What can't be read in `NO_PROXY` is passed over.
+    A loopback endpoint never uses a proxy. Unreadable entries of `NO_PROXY` are ignored.
     """
     parts, proxies = urlsplit(auth.base), getproxies()
     address, excluded = proxies.get(parts.scheme) or proxies.get("all"), proxies.get("no", "").split(",")
     if auth.is_loopback or not address or any(_matches(parts.hostname or "", entry) for entry in excluded):
         return None
-    kinds = (f"{parts.scheme}_proxy",) if proxies.get(parts.scheme) else ("all_proxy",)
-    found = variable(*kinds, *(kind.upper() for kind in kinds))
+    name = f"{parts.scheme}_proxy" if proxies.get(parts.scheme) else "all_proxy"
+    found = variable(name, name.upper())
     scheme, separator, rest = address.partition("://")
     if not separator:
         scheme, rest = "http", address
-    # "socks" alone is what desktops write.
+    # Desktop environments write "socks" without a version.
     return (found[0] if found else "HTTPS_PROXY"), f"{'socks5' if scheme == 'socks' else scheme}://{rest}"
 
 
@@ -125,10 +125,10 @@ def _matches(host: str, entry: str) -> bool:
 
 
 def add_certificates(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Let the context trust this system's certificates, and those that the environment names, too.
+    """Make the context trust the system's certificates and those named by the environment (`CERTIFICATES`).
 
     Raises:
-        SettingError: what the environment names can't be read.
+        SettingError: the file or folder of certificates can't be read.
     """
     context.load_default_certs()
     found = variable(*CERTIFICATES)

@@ -1,6 +1,6 @@
-"""The API's pages, with patience: what is transient is asked again, within the run's deadline.
+"""Fetches pages of the API and retries transient errors within the run's deadline.
 
-Path, parameters and bodies are the API version's; which version that is, is decided once, at the first request.
+The API version determines paths, parameters and bodies. It is chosen once, at the first request.
 """
 
 import threading
@@ -13,7 +13,7 @@ import stamina
 
 from sessions_pipeline.days import now
 from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError, TransientError
-from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, decide
+from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, choose_version
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
@@ -22,23 +22,23 @@ from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle, acqui
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import Settings
 
-# With waits of 0.5, 1, 2, 4, 5, 5, 5 seconds and jitter this outlasts a restart of the API.
+# With waits of 0.5, 1, 2, 4, 5, 5, 5 seconds and jitter, this outlasts a restart of the API.
 ATTEMPTS = 8
-# A server that never gave an answer is rather a wrong address than one in trouble.
+# A server that has never answered is more likely a wrong address than a server in trouble.
 ATTEMPTS_BEFORE_FIRST_ANSWER = 3
-# Between two attempts, with jitter: who has less time left than this does not begin to wait.
+# The longest wait between two attempts, with jitter. If less time is left before the deadline, there is no retry.
 LONGEST_WAIT_SECONDS = 6.0
 
-# By default stamina prints each retry on standard output wherever structlog is installed.
+# By default stamina prints each retry on standard output if structlog is installed.
 stamina.instrumentation.set_on_retry_hooks([])
 
 
 class SessionsClient:
-    """Reads pages; one for a run, shared by its threads. A context manager.
+    """Fetches pages. A run has one client, which its threads share. A context manager.
 
-    `requests` counts the requests sent; `warnings` says once what the API announces, such as its end, and which version
-    was read if it was not the first. `api_version` is the one that is spoken, None until the first answer decides it.
-    `throttle` has the run's deadline and progress, `clock` tells this machine's time, UTC.
+    `requests` counts the requests sent, retries included. `warnings` holds each warning once, such as the API's
+    announced end, or the version used if it is not the first. `api_version` is None until the first request has chosen
+    it. `throttle` has the run's deadline and progress. `clock` returns this machine's time, UTC.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SessionsClient:
         private: Sequence[Path] = (),
         clock: Callable[[], datetime] = now,
     ) -> None:
-        """What `private` names is taken out of every record as soon as it arrives."""
+        """Properties at the paths in `private` are removed from every record as soon as it arrives."""
         self.requests = 0
         self.warnings: list[str] = []
         self.api_version = api_version
@@ -60,8 +60,8 @@ class SessionsClient:
         self._auth = auth
         self._transport = transport
         self._private = private
-        self._answered = False
-        self._deciding = threading.Lock()
+        self._has_answered = False
+        self._version_lock = threading.Lock()
         self._lock = threading.Lock()
         self._retry = stamina.RetryingCaller(
             attempts=ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=5.0, wait_jitter=1.0
@@ -72,9 +72,9 @@ class SessionsClient:
     def from_settings(
         cls, settings: Settings, *, clock: Callable[[], datetime] = now, window_seconds: float = WINDOW_SECONDS
     ) -> Self:
-        """A client for the settings' endpoint, whose deadline counts from now; sends nothing yet.
+        """Create a client for the endpoint in the settings; its deadline counts from now. Sends nothing yet.
 
-        `window_seconds`: in which the API counts requests.
+        `window_seconds` is the length of the window in which the API counts requests.
 
         Raises:
             SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
@@ -83,9 +83,9 @@ class SessionsClient:
         acquire, most = acquire_for(settings), settings.concurrency
         throttle = Throttle(most, deadline_seconds=seconds, acquire=acquire, window_seconds=window_seconds)
         transport = Transport(auth, most_connections=most)
-        spoken, private = {"v1": V1, "v2": V2}.get(settings.api_version), parse_paths(settings.redact)
-        client = cls(auth, throttle, transport, api_version=spoken, private=private, clock=clock)
-        if spoken is V2:
+        version, private = {"v1": V1, "v2": V2}.get(settings.api_version), parse_paths(settings.redact)
+        client = cls(auth, throttle, transport, api_version=version, private=private, clock=clock)
+        if version is V2:
             client.warn("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
         return client
 
@@ -97,12 +97,12 @@ class SessionsClient:
         self._transport.close()
 
     def stop(self) -> None:
-        """Wake and stop whoever waits for a slot or an answer; the requests of other threads fail."""
+        """End the waits of all threads for slots and answers; their requests fail."""
         self.throttle.close()
         self._transport.interrupt()
 
     def warn(self, text: str) -> None:
-        """Add to the warnings what is not among them."""
+        """Add a warning, unless it is already there."""
         with self._lock:
             if text not in self.warnings:
                 self.warnings.append(text)
@@ -115,13 +115,14 @@ class SessionsClient:
         cursor: str | None = None,
         endpoint: Endpoint | None = None,
     ) -> Page:
-        """One page of sessions, or of another list, of `workspace` or of the one that the key belongs to. Thread-safe.
+        """Fetch one page of sessions, or of another `endpoint`'s list. Thread-safe.
 
-        `cursor` is the `next_cursor` of the page before, where the version has cursors.
+        `workspace` None means the one that the key belongs to. `cursor` is the `next_cursor` of the page before, if the
+        version has cursors.
 
         Raises:
-            ApiError: no usable answer, after retries where they could help; the subclass says what kind.
-            UsageError: the version does not have what the query asks for.
+            ApiError: no usable answer, after retries where they could help; the subclass says why.
+            UsageError: the API version does not support what the query asks for.
         """
 
         def ask(endpoint: Endpoint) -> Page:
@@ -131,11 +132,11 @@ class SessionsClient:
             )
 
         if self.api_version is None and endpoint is None:
-            with self._deciding:
+            with self._version_lock:
                 if self.api_version is None:
-                    self.api_version, page, said = decide(ask)
-                    # What version 1 has warned of before it was given up concerns nobody.
-                    self.warnings[:] = [said] if said else self.warnings
+                    self.api_version, page, warning = choose_version(ask)
+                    # If version 1 was given up, its own warnings no longer matter.
+                    self.warnings[:] = [warning] if warning else self.warnings
                     return page
         return ask(endpoint or self.api_version or V1)
 
@@ -143,8 +144,8 @@ class SessionsClient:
         if not isinstance(error, TransientError) or self.throttle.is_closed:
             return False
         if self.throttle.remaining_seconds < LONGEST_WAIT_SECONDS:
-            raise self.throttle.too_late("leaves no time to ask again")
-        is_alive = self._answered or isinstance(error, RateLimitedError | ServerError)
+            raise self.throttle.too_late("leaves no time to retry")
+        is_alive = self._has_answered or isinstance(error, RateLimitedError | ServerError)
         return is_alive or failures < ATTEMPTS_BEFORE_FIRST_ANSWER
 
     def _attempt(self, endpoint: Endpoint, parameters: Parameters, workspace: str | None) -> Page:
@@ -158,13 +159,13 @@ class SessionsClient:
         except ValueError:
             kind = self._auth.clean(headers.get("content-type", "no content type"))
             raise BadBodyError(
-                f"{self._auth.host}{endpoint.path} answered with something else than a complete JSON page "
-                f"({len(body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if it stays"
+                f"{self._auth.host}{endpoint.path} answered with something other than a complete JSON page "
+                f"({len(body)} bytes of {kind}); try again, and check LANGSMITH_ENDPOINT if this persists"
             ) from None
-        self._answered = True
+        self._has_answered = True
         ends = [f"{name}: {headers[name]}" for name in ("Deprecation", "Sunset") if name in headers]
         if ends:
-            said = self._auth.clean(", ".join(ends))
-            self.warn(f"The API announces the end of {endpoint.path} ({said}); look for a newer version")
-        kept = [redact(record, self._private) for record in records] if self._private else records
-        return Page(kept, next_cursor, headers)
+            announced = self._auth.clean(", ".join(ends))
+            self.warn(f"The API announces the end of {endpoint.path} ({announced}); look for a newer version")
+        redacted = [redact(record, self._private) for record in records] if self._private else records
+        return Page(redacted, next_cursor, headers)

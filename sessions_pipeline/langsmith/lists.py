@@ -1,12 +1,12 @@
-"""Whole lists, page after page, where no proof is needed that they held still: what there is, and what was used lately.
+"""Reads lists that may change while they are read: datasets, recent activity, a day's usage, judges' costs.
 
-A session's totals count from its beginning and only grow; `stats_start_time` leaves out what was before. The reading
-from the day's start minus the reading from its end is the day, if nothing arrived in between: the end is read again to
-see whether something did.
+A session's totals count from its beginning and only grow; `stats_start_time` leaves out earlier runs. So a day's usage
+is the totals since the day's start minus the totals since its end, provided that no runs arrived between the two
+readings. The totals since the end are therefore read twice, before and after.
 
-Evaluators are traced to a project of their own. The SDK gives each of their runs the experiment's name as metadata, and
-`stats_filter` counts only runs that match: documented by the official client for version 2, likely for version 1, and
-tried on the real API with neither.
+Judges (evaluators) are traced to a project of their own. The SDK adds the experiment's name to the metadata of each of
+their runs, and `stats_filter` counts only runs that match. The official client documents this for version 2; it is
+likely for version 1. Neither was tried on the real API.
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
-# 100,000 datasets, or sessions with runs since the last look: more than any workspace has, so the list has no end.
+# 100,000 datasets or recently active sessions, which is more than any workspace has: a longer list has no end.
 MOST_LIST_PAGES = 1000
-# Readings that a list of datasets which keeps changing is given.
+# Readings of a list of datasets before giving up, if it keeps changing.
 MOST_LISTINGS = 5
-# The cheapest of the stats, for the times of the latest runs. That these come with it is not documented.
+# The cheapest stats that may bring the times of the latest runs. That they do is not documented.
 CHEAPEST_STATS = ("run_count",)
-# `stats_start_time` reaches this far back (source: the API's documentation of the parameter).
+# How far `stats_start_time` may lie in the past (source: the API's documentation of the parameter).
 REACH = timedelta(days=31)
 
 
@@ -43,22 +43,22 @@ def list_pages(
     cursor: str | None = None,
     endpoint: Endpoint | None = None,
 ) -> Iterator[tuple[int, Page]]:
-    """The pages of the query's list, in its order, each with its offset, from the query's offset on, or from a cursor.
+    """Yield the pages of the query's list, each with its offset, from the query's offset or from a cursor on.
 
-    Where there are no cursors, the last page is an empty one, or one with which `X-Pagination-Total` adds up.
+    In version 1, which has no cursors, the list ends with an empty page, or where `X-Pagination-Total` says it does.
 
     Raises:
         ApiError: a page could not be read.
         PagingError: the list does not end.
     """
-    before: Sequence[Record] = ()
+    previous: Sequence[Record] = ()
     offset = query.offset
     for _ in range(MOST_LIST_PAGES):
         asked = query.model_copy(update={"offset": offset})
         page = client.fetch(asked, workspace=workspace, cursor=cursor, endpoint=endpoint)
-        if page.records and page.records == before:
-            raise PagingError("The API gives the same page of its list again and again; nothing was replaced")
-        before = page.records
+        if page.records and page.records == previous:
+            raise PagingError("The API returned the same page of its list twice in a row; nothing was replaced")
+        previous = page.records
         yield offset, page
         offset, cursor = offset + len(page.records), page.next_cursor
         if cursor == "" or (cursor is None and (not page.records or page.total == offset)):
@@ -67,29 +67,29 @@ def list_pages(
 
 
 def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None) -> list[Record]:
-    """All datasets of a workspace, from `GET /api/v1/datasets`, to the list's proven end; or those of some ids.
+    """All datasets of a workspace, from `GET /api/v1/datasets` read to its proven end; or only those with these ids.
 
     Raises:
-        ApiError: a page could not be read; 403 or 404 where the API does not let this key read datasets.
-        PagingError: the list kept changing, or does not end; what is missing from it can't be told then.
+        ApiError: a page could not be read; 403 or 404 if the API does not let this key read datasets.
+        PagingError: the list kept changing or does not end, so nobody can say which datasets are missing from it.
     """
     if ids is not None:
-        queries = [SessionsQuery(id=tuple(map(UUID, some))) for some in batches(ids)]
+        queries = [SessionsQuery(id=tuple(map(UUID, batch))) for batch in batches(ids)]
         pages = [client.fetch(query, workspace=workspace, endpoint=DATASETS) for query in queries]
         return [record for page in pages for record in page.records]
-    before: dict[str, Record] = {}
+    previous: dict[str, Record] = {}
     for _ in range(MOST_LISTINGS):
         pages = [page for _, page in list_pages(client, SessionsQuery(), workspace=workspace, endpoint=DATASETS)]
         found = {identity(record): record for page in pages for record in page.records}
-        # A change between two answers may hide a dataset from both, but hardly the same one from two readings.
-        if len(pages) == 1 or found.keys() == before.keys():
+        # A change between two pages may hide a dataset from both, but hardly the same one in two readings.
+        if len(pages) == 1 or found.keys() == previous.keys():
             return list(found.values())
-        before = found
+        previous = found
     raise PagingError(f"The list of datasets kept changing during {MOST_LISTINGS} readings; nothing was replaced")
 
 
 class Activity(NamedTuple):
-    """A session, when it started (microseconds since the epoch, None if unknown) and when its latest run did."""
+    """A session's identity, its start (microseconds since the epoch, None if unknown) and its latest run's start."""
 
     session: str
     start_us: int | None
@@ -97,10 +97,10 @@ class Activity(NamedTuple):
 
 
 class Place(NamedTuple):
-    """How far a listing of activity has come.
+    """Where a listing of activity can be continued.
 
-    `offset` is that of the last session listed, `reached` its latest run; `cursor` leads on in version 2. `all_stats`:
-    the cheapest bring no times.
+    `offset` is that of the last session listed, `reached` the time of its latest run, and `cursor` the next page's in
+    version 2. `all_stats`: all stats must be requested, as the cheapest bring no times of runs.
     """
 
     offset: int = 0
@@ -109,20 +109,20 @@ class Place(NamedTuple):
     all_stats: bool = False
 
 
-NEWEST = Place()
+NEWEST = Place()  # the beginning of the list
 
 
 def active_since(
     client: SessionsClient, query: SessionsQuery, *, workspace: str | None, since: datetime, place: Place = NEWEST
 ) -> Iterator[tuple[list[Activity], Place]]:
-    """Sessions whose latest run started at `since` or later, latest first, page by page, from a place on.
+    """Yield sessions whose latest run started at `since` or later, latest first, page by page, from `place` on.
 
-    With each page comes the place from which another listing, also a later one, goes on. A session that new runs move
-    to the front while this pages is not in it, nor is one that a deletion hides behind a page's end; so look again
-    later with an overlap.
+    Each page comes with the place from which this or a later listing can continue. A session is missed if a new run
+    moves it to the front meanwhile, or a deletion moves it onto a page already read. So list again later, with an
+    overlap.
 
     Raises:
-        DeadlineExceededError: the client's time is over.
+        DeadlineExceededError: the client's deadline has passed.
         ApiError: a page could not be read.
         PagingError: the list does not end.
     """
@@ -139,7 +139,7 @@ def active_since(
 def _pages_from(
     client: SessionsClient, query: SessionsQuery, workspace: str | None, place: Place
 ) -> tuple[Iterator[tuple[int, Page]], Place]:
-    """The list's pages, each with its offset, from one on that holds what stood at the place, or something before."""
+    """The list's pages with their offsets, from one on that begins with the place's session, or with a later run."""
     order = {"sort_by": "last_run_start_time", "sort_by_desc": True, "include_stats": True}
     back = 0
     while True:
@@ -150,17 +150,17 @@ def _pages_from(
         try:
             first = next(pages)
         except (RefusedError, UsageError):
-            # A cursor may have grown old, and another version of the API knows no offset.
+            # The cursor has expired, or the API version changed since: version 2 has no offsets.
             if not place.offset and not place.cursor:
                 raise
             place = NEWEST
             continue
         found = _activity(first[1])
         if offset == 0 and first[1].records and not found and not place.all_stats:
-            client.warn(f"The API gives no times of runs with stats_select={CHEAPEST_STATS[0]}; all stats are read")
+            client.warn(f"The API sends no times of runs with stats_select={CHEAPEST_STATS[0]}; all stats are read")
             place = Place(all_stats=True)
         elif offset and not place.cursor and place.reached and all(one.latest_run < place.reached for one in found):
-            # Deletions have moved up what stood there.
+            # Deletions have moved that session further up the list.
             back = 4 * back + 80
         else:
             return chain([first], pages), place
@@ -172,7 +172,7 @@ def _activity(page: Page) -> list[Activity]:
 
 
 class UsageReadings(NamedTuple):
-    """Records of the same sessions, with stats from the day's end on, from its start on, and from its end again."""
+    """Records of the same sessions, with stats since the day's end, since its start, and since its end once more."""
 
     end: tuple[Record, ...]
     start: tuple[Record, ...]
@@ -180,17 +180,17 @@ class UsageReadings(NamedTuple):
 
 
 def is_within_reach(day: date, now: datetime) -> bool:
-    """Whether the API still tells what was used on the day."""
+    """Whether the API can still report what was used on the day."""
     return now - midnight(day) <= REACH
 
 
 def read_usage(
     client: SessionsClient, query: SessionsQuery, *, workspace: str | None, day: date
 ) -> Iterator[UsageReadings]:
-    """Readings of all sessions with runs since the day began, some at a time; every session is in one of them.
+    """Read the usage of all sessions with runs since the day began, in batches; each session is in one batch.
 
     Raises:
-        ApiError: a request failed for good, or the API takes no notice of `stats_start_time`.
+        ApiError: a request failed for good, or the API ignores `stats_start_time`.
     """
 
     def stats_since(at: datetime, ids: Sequence[str]) -> tuple[Record, ...]:
@@ -203,25 +203,26 @@ def read_usage(
         return tuple(found.values())
 
     start, end = midnight(day), midnight(day + timedelta(days=1))
-    # A new run moves a session past the pages to come, a deletion hides one: hardly the same one in two listings.
+    # A new run or a deletion may hide a session from a listing, but hardly the same one from two.
     listed = chain.from_iterable(active_since(client, query, workspace=workspace, since=start) for _ in range(2))
     latest = {active.session: active.latest_run for found, _ in listed for active in found}
     ended = {session for session, at in latest.items() if at < end}
-    for some in batches(sorted(filter(is_uuid, latest))):
-        readings = UsageReadings(*(stats_since(moment, some) for moment in (end, start, end)))
-        _check_that_stats_begin(readings, ended)
+    for batch in batches(sorted(filter(is_uuid, latest))):
+        readings = UsageReadings(*(stats_since(moment, batch) for moment in (end, start, end)))
+        _check_stats_start_time(readings, ended)
         yield readings
 
 
-def _check_that_stats_begin(readings: UsageReadings, ended: Container[str]) -> None:
-    """Refuse readings in which sessions that ended on the day have as many runs after it as since it began.
+def _check_stats_start_time(readings: UsageReadings, ended: Container[str]) -> None:
+    """Raise if the API ignores `stats_start_time`: then every session would seem to have used nothing.
 
-    All of them: one may have had another run meanwhile. Else every session would have used nothing.
+    It does if all sessions whose latest run was on the day, and that count runs after it, count as many since its
+    start. A single one may differ, as it may have had another run meanwhile.
     """
     after, since = ({identity(one): run_count(one) for one in reading} for reading in readings[:2])
     are_equal = [since.get(name) == count for name, count in after.items() if name in ended and count]
     if are_equal and all(are_equal):
-        raise RefusedError("The API ignores stats_start_time, so what was used on a day can't be told")
+        raise RefusedError("The API ignores stats_start_time, so what was used on a day can't be measured")
 
 
 def read_judges(
@@ -232,9 +233,9 @@ def read_judges(
     experiment: str | None = None,
     since: datetime | None = None,
 ) -> Mapping[str, Any] | None:
-    """`MEASURES` and `tenant_id` of the project that evaluators trace to, typed as in `sessions`; None: there is none.
+    """`MEASURES` and `tenant_id` of the project that judges trace to, typed as in `sessions`; None: no such project.
 
-    Of all its runs, of those since a time, or of those that judged the experiments of a name.
+    They count all its runs, only those since a time, or only those that judged experiments of this name.
 
     Raises:
         ApiError: no usable answer.
@@ -249,6 +250,6 @@ def read_judges(
 
 
 def runs_that_judge(experiment: str) -> str:
-    """The filter for runs whose metadata names this experiment."""
+    """The `stats_filter` for runs whose metadata names this experiment."""
     quoted = experiment.replace("\\", "\\\\").replace('"', '\\"')
     return f'and(eq(metadata_key, "experiment"), eq(metadata_value, "{quoted}"))'

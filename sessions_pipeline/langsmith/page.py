@@ -1,12 +1,12 @@
-"""What is asked of the list, what comes back, and what one page proves. Pure.
+"""A request for a page of the list, the page that comes back, and what that page proves. Pure.
 
-The API has no time filter and no stable order, so offsets are only hints. What counts is one idea:
+The API has no filter by start time and no stable order, so offsets are only hints. The proof rests on one idea:
 
-    A page is one answer, so it is a contiguous piece of the list, newest first. Every session that starts strictly
-    between its first and its last start time was in it, if it existed. A page at offset 0 also proves all that is
-    newer, a page at the list's end all that is older.
+    A page is one answer, so it is a contiguous piece of the list, newest first. It holds every session that existed and
+    started strictly between the page's first and last start time: these are its interior. A page at offset 0 also
+    proves everything newer, and a page at the list's end everything older.
 
-That a page lies at the list's end it can't say itself: a short page may be a server's cap (see `window`).
+A page alone can't show that it lies at the list's end: it may be short because the server caps pages (see `window`).
 """
 
 import json
@@ -24,19 +24,19 @@ from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.types import parse_timestamp
 
-UNDATED_FIRST = 2**62  # sort key of a session without a start time where the server sorts them first
-UNDATED_LAST = -(2**62)  # and where it sorts them last
+UNDATED_FIRST = 2**62  # sort key of a session without a start time if the server sorts them first
+UNDATED_LAST = -(2**62)  # and if it sorts them last
 LIST_END = UNDATED_LAST - 1
-# Of a list's length; a number of more digits is none.
-MOST_DIGITS = 15
+# Longer values of `X-Pagination-Total` are not taken for a list's length.
+MOST_TOTAL_DIGITS = 15
 
 
-class Ask(NamedTuple):
-    """A page wanted now: by `offset` in version 1, by `cursor` in version 2, where `ids` are the only ones wanted.
+class PageRequest(NamedTuple):
+    """A page to read now: at `offset` in version 1, at `cursor` in version 2; if `ids` are given, only those sessions.
 
-    A page with stats is read for its sessions; one without them, which costs the API little, only tells where in the
-    list something lies. `ahead` is what will probably be wanted next. A cursor is taken by the API with the same other
-    values only.
+    A page with stats is read for its sessions. A page without stats costs the API little and only shows where in the
+    list something lies. `prefetch` are the requests that will probably follow. The API accepts a cursor only together
+    with the parameters of the request that returned it.
     """
 
     limit: int
@@ -44,14 +44,15 @@ class Ask(NamedTuple):
     offset: int = 0
     cursor: str | None = None
     ids: tuple[str, ...] = ()
-    ahead: tuple["Ask", ...] = ()
+    prefetch: tuple["PageRequest", ...] = ()
 
 
 class Page(NamedTuple):
-    """An answer: the records in the API's order, without what is private.
+    """An answer: the records in the API's order, with private properties removed.
 
-    `next_cursor` asks for the next page: it is empty at the list's end, and None in version 1, which has none. The
-    headers are in upper or lower case; what they say is None where it is absent or can't be read.
+    `next_cursor` requests the next page; it is "" at the list's end, and None in version 1, which has no cursors.
+    Header names are looked up in lower case. A property read from a header is None if the header is absent or
+    unreadable.
     """
 
     records: Sequence[Record]
@@ -59,29 +60,29 @@ class Page(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
 
     @property
-    def names(self) -> list[str]:
-        """Which sessions the records are: see `identity`."""
+    def identities(self) -> list[str]:
+        """The `identity` of each record."""
         return [identity(record) for record in self.records]
 
     @property
     def total(self) -> int | None:
-        """The list's length."""
+        """The list's length, from `X-Pagination-Total`."""
         total = self.headers.get("x-pagination-total", "")
-        return int(total) if total.isdecimal() and len(total) <= MOST_DIGITS else None
+        return int(total) if total.isdecimal() and len(total) <= MOST_TOTAL_DIGITS else None
 
     @property
     def server_time(self) -> datetime | None:
-        """When the server answered, by its clock, UTC."""
+        """When the server answered, by its own clock, UTC."""
         return http_date(self.headers.get("date", ""))
 
     @property
     def sunset(self) -> datetime | None:
-        """The announced end of this version of the API."""
+        """The announced end of this version of the API, UTC."""
         return http_date(self.headers.get("sunset", ""))
 
 
 def http_date(value: str) -> datetime | None:
-    """An HTTP date, aware UTC; None if it is not one."""
+    """Parse an HTTP date into an aware datetime in UTC; None if the value is not one."""
     try:
         parsed = parsedate_to_datetime(value)
         return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
@@ -90,11 +91,11 @@ def http_date(value: str) -> datetime | None:
 
 
 class Piece(NamedTuple):
-    """A page placed on the time line: it holds the list's places from `offset` to `end` (exclusive).
+    """A page placed on the time line. It covers the list's offsets from `offset` to `end` (exclusive).
 
-    `first` and `last` are sort keys in microseconds since the epoch (None: no record with a known place). A next page
-    holds the last key's sessions in its interior if it begins at `overlap`, or before. `is_end`: that nothing lies
-    behind is proven.
+    `first` and `last` are its first and last sort keys, in microseconds since the epoch (None: no record has one). A
+    next page has the sessions of the last key in its interior if it begins at the offset `overlap` or before. `is_end`:
+    it is proven that the list ends with this page.
     """
 
     offset: int
@@ -106,7 +107,7 @@ class Piece(NamedTuple):
 
     @classmethod
     def of(cls, records: Sequence[Record], offset: int, *, undated_key: int, is_end: bool = False) -> "Piece":
-        """Place a page; a session whose start time can't be read has no place and is passed over.
+        """Place a page; sessions whose start time can't be read have no sort key and are skipped.
 
         Raises:
             PagingError: the records are not sorted by start time, newest first.
@@ -118,11 +119,11 @@ class Piece(NamedTuple):
             return cls(offset, end, None, None, offset, is_end)
         if placed != sorted(placed, reverse=True):
             raise PagingError(
-                "The API did not sort the sessions by start time, so their days can't be told; "
+                "The API did not sort the sessions by start time, so their days can't be proven complete; "
                 "check that LANGSMITH_ENDPOINT is the LangSmith API"
             )
-        # A page that begins at a record without a place would not show that it begins before the last key.
-        before_last = [place for place, key in enumerate(keys) if key is not None and key > placed[-1]]
+        # The next page must begin with a record that has a sort key, or it would not show that it overlaps.
+        before_last = [index for index, key in enumerate(keys) if key is not None and key > placed[-1]]
         return cls(offset, end, placed[0], placed[-1], offset + max(before_last, default=-1), is_end)
 
     @property
@@ -132,58 +133,62 @@ class Piece(NamedTuple):
 
     @property
     def reach(self) -> int | None:
-        """The key down to which (exclusive) the page proves everything, from where it begins."""
+        """The sort key (exclusive) down to which the page proves everything from its own beginning."""
         return LIST_END if self.is_end else self.last
 
     def begins_before(self, frontier: int) -> bool:
-        """Whether the page begins at a record newer than `frontier`, so that it joins what is proven."""
+        """Whether the page begins with a record newer than `frontier`, so that it joins what is already proven."""
         return self.offset == 0 or (self.first is not None and self.first > frontier)
 
     def proves_below(self, frontier: int) -> bool:
-        """Whether the page carries the frontier further down."""
+        """Whether the page moves the frontier further down."""
         return self.begins_before(frontier) and self.reach is not None and self.reach < frontier
 
 
 def identity(record: Record) -> str:
-    """What makes two records the same session: the id in any letter case, or the whole text where there is none."""
+    """The key by which two records are the same session: the id in lower case, or the whole text if there is no id."""
     return record.session_id.lower() if record.session_id is not None else record.payload
 
 
 def latest_run(record: Record) -> datetime | None:
-    """When the session's latest run started; None where that is not told, or not readably."""
+    """When the session's latest run started, UTC; None if the record does not say or can't be read."""
     try:
-        values: Any = json.loads(record.payload, parse_int=str)  # Python refuses to read one of 5,000 digits
+        values: Any = json.loads(record.payload, parse_int=str)  # int() refuses more than 4,300 digits
         times = [values.get("last_run_start_time"), values.get("last_run_start_time_live")]
         return max((parse_timestamp(time) for time in times if isinstance(time, str)), default=None)
     except (ValueError, AttributeError, RecursionError):
         return None
 
 
-def newest(held: Record, received: Record) -> Record:
-    """The newer of two readings of one session: by its latest run, else the later received."""
-    if held.payload == received.payload:
-        return held
+def newest(earlier: Record, later: Record) -> Record:
+    """The newer of two records of one session: the one with the latest run, else the one received later."""
+    if earlier.payload == later.payload:
+        return earlier
     never = datetime.min.replace(tzinfo=UTC)
-    return held if (latest_run(held) or never) > (latest_run(received) or never) else received
+    return earlier if (latest_run(earlier) or never) > (latest_run(later) or never) else later
 
 
-class _Counted(msgspec.Struct, gc=False):
+class _RunCount(msgspec.Struct, gc=False):
     run_count: int | None = None
 
 
 def run_count(record: Record) -> int | None:
-    """How many runs the session's stats count; None where that is not told, or not readably."""
+    """How many runs the session's stats count; None if the record does not say or can't be read."""
     with suppress(*UNREADABLE):
-        return msgspec.json.decode(record.payload, type=_Counted).run_count
+        return msgspec.json.decode(record.payload, type=_RunCount).run_count
     return None
 
 
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:
-    """Undated records before the first dated one sort first, after it last; where none is dated, `undated_key`."""
+    """Sort keys of a page's records: start times in microseconds since the epoch, None if unreadable.
+
+    Undated records above the first dated one get `UNDATED_FIRST`, those below it `UNDATED_LAST`; if no record is dated,
+    they get `undated_key`.
+    """
     keys = [record.start_us for record in records]
-    dated = [place for place, key in enumerate(keys) if key is not None]
-    for place, record in enumerate(records):
+    dated = [index for index, key in enumerate(keys) if key is not None]
+    for index, record in enumerate(records):
         if record.undated:
-            beside = UNDATED_FIRST if dated and place < dated[0] else UNDATED_LAST
-            keys[place] = beside if dated else undated_key
+            beside = UNDATED_FIRST if dated and index < dated[0] else UNDATED_LAST
+            keys[index] = beside if dated else undated_key
     return keys

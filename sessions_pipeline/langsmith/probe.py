@@ -1,6 +1,6 @@
-"""What can only be assumed of the real API, tried on it read-only. What is told of it holds no data of the workspace.
+"""Tests assumptions about the real API by read-only requests. The findings contain no data of the workspace.
 
-All this rests on the schema, on other clients and on the embedded API; see docs/api-versions.md.
+The assumptions come from the schema, from other clients and from the embedded API; see docs/api-versions.md.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ BEYOND_ANY_LIST = 10_000_000
 
 
 class Finding(NamedTuple):
-    """An assumption about a version of the API, whether it holds (None: it can't be told), and what was seen."""
+    """An assumption about a version of the API, whether it holds (None: undecided), and what was seen."""
 
     api_version: str
     assumption: str
@@ -30,8 +30,8 @@ class Finding(NamedTuple):
     seen: str
 
 
-class UntoldError(Exception):
-    """The workspace has nothing to tell it by; the text says what is lacking."""
+class UndecidedError(Exception):
+    """An assumption can't be tested on this workspace; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Api:
 
     def page(self, cursor: str | None = None, **values: Any) -> Page:
         if self.client.requests >= MOST_REQUESTS:
-            raise UntoldError("not asked")
+            raise UndecidedError("not asked")
         return self.client.fetch(SessionsQuery(**values), workspace=self.workspace, cursor=cursor)
 
     @cached_property
@@ -52,47 +52,47 @@ class _Api:
 
 def _newest_first(api: _Api) -> tuple[bool, str]:
     starts = [record.start_us for record in api.newest.records if record.start_us is not None]
-    return starts == sorted(starts, reverse=True), _some(len(starts) > 1, f"{len(starts)} sessions")
+    return starts == sorted(starts, reverse=True), _require(len(starts) > 1, f"{len(starts)} sessions")
 
 
 def _ties(api: _Api) -> tuple[bool, str]:
     starts = {identity(record): record.start_us for record in api.newest.records if record.start_us is not None}
     tied = [name for name, start in starts.items() if list(starts.values()).count(start) > 1]
-    seen = _some(bool(tied), f"{len(tied)} sessions")
+    seen = _require(bool(tied), f"{len(tied)} sessions")
     return [name for record in api.page(include_stats=True).records if (name := identity(record)) in tied] == tied, seen
 
 
 def _undated(api: _Api) -> tuple[bool, str]:
     pages = [[record.undated for record in page.records] for page in (api.newest, api.page(sort_by_desc=False))]
-    _some(any(map(any, pages)), "")
+    _require(any(map(any, pages)))
     if all(page in (sorted(page), sorted(page, reverse=True)) for page in pages):
         return True, "first" if pages[0][0] else "last"
     return False, "in between"
 
 
-def _behind_the_end(api: _Api) -> tuple[bool, str]:
+def _past_the_end(api: _Api) -> tuple[bool, str]:
     is_empty = not api.page(offset=BEYOND_ANY_LIST, limit=1).records
     return is_empty, "an empty page" if is_empty else "sessions"
 
 
 def _total(api: _Api) -> tuple[bool, str]:
     if (total := api.newest.total) is None:
-        raise UntoldError("not sent")
+        raise UndecidedError("not sent")
     around = [len(api.page(offset=offset, limit=1).records) for offset in (max(0, total - 1), total)]
     return around == [min(1, total), 0], "sent"
 
 
 def _run_times(api: _Api, **values: Any) -> tuple[bool, str]:
-    _some(any(map(latest_run, api.newest.records)), "")
+    _require(any(map(latest_run, api.newest.records)))
     are_sent = any(map(latest_run, api.page(**values).records))
     return are_sent, "sent" if are_sent else "not sent"
 
 
 def _filter(api: _Api) -> tuple[bool, str]:
     busy = [row["id"] for row in _rows(api.newest) if row["run_count"]]
-    _some(bool(busy), "")
-    only: dict[str, Any] = {"id": busy[:1], "stats_filter": runs_that_judge(uuid4().hex)}
-    found = _rows(api.page(include_stats=True, stats_select=CHEAPEST_STATS, **only))
+    _require(bool(busy))
+    narrowed: dict[str, Any] = {"id": busy[:1], "stats_filter": runs_that_judge(uuid4().hex)}
+    found = _rows(api.page(include_stats=True, stats_select=CHEAPEST_STATS, **narrowed))
     runs = found[0]["run_count"] if found else None
     return runs == 0, "0 runs" if runs == 0 else "no count" if runs is None else "ignored"
 
@@ -100,9 +100,9 @@ def _filter(api: _Api) -> tuple[bool, str]:
 def _judges(api: _Api) -> tuple[bool, str]:
     names = [row["name"] for row in _rows(api.newest) if row["reference_dataset_id"]][:2]
     if names and read_judges(api.client, api.project, workspace=api.workspace) is None:
-        raise UntoldError("no such project")
+        raise UndecidedError("no such project")
     found = (read_judges(api.client, api.project, workspace=api.workspace, experiment=name) for name in names)
-    return True, _some(any(one and one["run_count"] for one in found), "found")
+    return True, _require(any(one and one["run_count"] for one in found), "found")
 
 
 def _datasets(api: _Api) -> tuple[bool, str]:
@@ -112,14 +112,15 @@ def _datasets(api: _Api) -> tuple[bool, str]:
 
 def _cursor(api: _Api) -> tuple[bool, str]:
     first = api.page(limit=1)
-    _some(bool(first.next_cursor), "")
+    _require(bool(first.next_cursor))
     second = api.page(first.next_cursor, limit=1).records
     return bool(second) and identity(second[0]) != identity(first.records[0]), "another page"
 
 
-def _some(is_there: bool, seen: str) -> str:
-    if not is_there:
-        raise UntoldError("no case to test")
+def _require(has_case: bool, seen: str = "") -> str:
+    """Return `seen`, or raise if the workspace has no case to test the assumption on."""
+    if not has_case:
+        raise UndecidedError("no case to test")
     return seen
 
 
@@ -127,8 +128,8 @@ def _rows(page: Page) -> list[dict[str, Any]]:
     return list(validate([record.payload for record in page.records]).sessions.to_pylist())
 
 
-_Question: TypeAlias = Callable[[_Api], tuple[bool, str]]
-BOTH: Mapping[str, _Question] = {
+_Test: TypeAlias = Callable[[_Api], tuple[bool, str]]
+BOTH_VERSIONS: Mapping[str, _Test] = {
     "sessions come newest first": _newest_first,
     "without a start time: at one end": _undated,
     "stats_filter leaves out other runs": _filter,
@@ -136,29 +137,29 @@ BOTH: Mapping[str, _Question] = {
     "run times come with stats_select": partial(_run_times, include_stats=True, stats_select=CHEAPEST_STATS),
     "run times come without stats": _run_times,
 }
-V1_ALONE: Mapping[str, _Question] = {
+V1_ONLY: Mapping[str, _Test] = {
     "equal start times keep their order": _ties,
-    "an empty page lies behind the end": _behind_the_end,
+    "an empty page lies behind the end": _past_the_end,
     "X-Pagination-Total counts the list": _total,
     "datasets can be listed": _datasets,
 }
-QUESTIONS = (("v1", V1, {**BOTH, **V1_ALONE}), ("v2", V2, {"a cursor leads on": _cursor, **BOTH}))
+ASSUMPTIONS = (("v1", V1, {**BOTH_VERSIONS, **V1_ONLY}), ("v2", V2, {"a cursor leads on": _cursor, **BOTH_VERSIONS}))
 
 
 def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[Finding]:
-    """Each assumption with what was seen of it, in some 30 requests at most, retries not counted."""
+    """Test each assumption, in about 30 requests at most, retries not counted."""
     client.throttle.end_within(MOST_SECONDS)
-    for version, client.api_version, questions in QUESTIONS:
+    for version, client.api_version, assumptions in ASSUMPTIONS:
         api, is_answered = _Api(client, workspace, project), False
-        for assumption, question in questions.items():
+        for assumption, test in assumptions.items():
             holds: bool | None
             try:
-                holds, seen = question(api)
+                holds, seen = test(api)
                 is_answered = True
-            except UntoldError as error:
+            except UndecidedError as error:
                 holds, seen = None, str(error)
             except ApiError as error:
                 is_final = isinstance(error, RefusedError | NotFoundError)
-                # A version that answers nothing tells nothing of what was assumed of it.
+                # If the version has answered nothing so far, its refusal says nothing about the assumption.
                 holds, seen = False if is_final and is_answered else None, "refused" if is_final else "no usable answer"
             yield Finding(version, assumption, holds, seen)

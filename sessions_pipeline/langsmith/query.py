@@ -1,4 +1,4 @@
-"""The query parameters of `GET /api/v1/sessions`, one typed and validated object.
+"""The query parameters of `GET /api/v1/sessions` as one typed and validated object.
 
 Source of the rules: `sessions.openapi.yaml`, operation `read_tracer_sessions_api_v1_sessions_get`.
 """
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.settings import first_problem
 
-# 50 UUIDs make an address of 2,300 characters; servers refuse from 8,000 on.
+# 50 UUIDs make a URL of 2,300 characters; servers refuse URLs of 8,000 and more.
 IDS_PER_REQUEST = 50
 
 Uuids = tuple[UUID, ...]
@@ -22,12 +22,12 @@ Parameters = list[tuple[str, str]]
 
 
 def batches(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Ids, as many at a time as one request may name."""
+    """Split ids into batches of `IDS_PER_REQUEST`, as many as one request may name."""
     return (tuple(ids[first : first + IDS_PER_REQUEST]) for first in range(0, len(ids), IDS_PER_REQUEST))
 
 
 def is_uuid(text: str) -> bool:
-    """Whether a session of this id can be asked for by it: the parameter `id` takes nothing else."""
+    """Whether the text is a UUID. The parameter `id` accepts nothing else, so other sessions can't be read by id."""
     try:
         UUID(text)
     except ValueError:
@@ -42,7 +42,7 @@ FeedbackSource = Literal["session", "run"]
 
 
 class SessionsQuery(BaseModel):
-    """All query parameters of the schema, under their own names; None leaves one out of the request."""
+    """All query parameters of the schema, under their own names; those that are None are not sent."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -71,9 +71,9 @@ class SessionsQuery(BaseModel):
     stats_filter: Annotated[str | None, Field(description="Count only runs that match this filter")] = None
 
     def to_parameters(self) -> Parameters:
-        """The pairs to send, arrays as repeated pairs, sorting and paging always explicit.
+        """The name and value pairs to send. An array becomes several pairs of the same name.
 
-        Other parameters are sent where they differ from the schema's default.
+        Sorting and paging are always sent, other parameters only if they differ from the schema's default.
         """
         sent = self.model_dump(mode="json", exclude_none=True)
         arrays = {name: value if isinstance(value, list) else [value] for name, value in sent.items()}
@@ -86,23 +86,23 @@ class SessionsQuery(BaseModel):
 
 
 ALWAYS_SENT = {"sort_by", "sort_by_desc", "offset", "limit"}
-# Paging, sorting and stats are the pipeline's.
-OURS = "sort_by sort_by_desc sort_by_feedback_key sort_by_feedback_source offset limit include_stats stats_start_time"
-NARROWING = frozenset(SessionsQuery.model_fields) - frozenset(OURS.split())
+# The pipeline itself sets paging, sorting and stats.
+FIXED = "sort_by sort_by_desc sort_by_feedback_key sort_by_feedback_source offset limit include_stats stats_start_time"
+NARROWING = frozenset(SessionsQuery.model_fields) - frozenset(FIXED.split())
 
 
 def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
-    """The query that `SESSIONS_PIPELINE_QUERY` describes; only parameters that narrow or shape what is read.
+    """The query in `SESSIONS_PIPELINE_QUERY`, which may only hold parameters that narrow or shape what is read.
 
     Raises:
-        SettingError: a parameter is unknown, belongs to the pipeline (paging, sorting, stats) or has a wrong type.
+        SettingError: a parameter is unknown, set by the pipeline itself (paging, sorting, stats) or of a wrong type.
     """
     unknown = sorted(set(values) - NARROWING)
     if unknown:
         allowed = ", ".join(sorted(NARROWING))
         raise SettingError("SESSIONS_PIPELINE_QUERY", f"{unknown[0]} can't be set here; allowed are {allowed}")
     try:
-        # Strict: "yes" for true and "1" for 1 are refused, as JSON has types of its own.
+        # Strict mode refuses "yes" for true and "1" for 1.
         return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)
     except ValidationError as error:
         raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(first_problem(error))) from None

@@ -1,8 +1,8 @@
-"""Private fields, taken out of a record before anything is written. Pure.
+"""Removes private properties from a record before anything is written. Pure.
 
-A path names properties from the record's top, separated by dots, `*` for any: `extra.metadata.git.author_email`,
-`feedback_stats.*.values`. A leading `$.` is allowed. Everything else of the record stays as it was sent. The client
-takes them out of whatever it reads, so that no reader can forget to.
+A path names properties from the record's top level down, separated by dots; `*` stands for any name:
+`extra.metadata.git.author_email`, `feedback_stats.*.values`. A leading `$.` is allowed. The rest of the record stays as
+it was sent. The client redacts every record that it reads, so no other code has to.
 """
 
 import json
@@ -15,9 +15,9 @@ from sessions_pipeline.validation.json_text import split_array, split_members
 from sessions_pipeline.validation.records import Record
 
 Path = tuple[str, ...]
-# Arrays in arrays on the way to a private property: more are nobody's data, and taking them apart is slow.
+# Levels that are searched for a private property. Real data has fewer, and splitting deeply nested text is slow.
 MOST_DEPTH = 50
-# The record's place and identity: without them it could not be stored.
+# Without these a record could not be identified and put into a day.
 NEEDED = {"id", "tenant_id", "start_time"}
 
 
@@ -37,13 +37,13 @@ def parse_paths(texts: Iterable[str]) -> tuple[Path, ...]:
 
 
 def redact(record: Record, paths: Sequence[Path]) -> Record:
-    """The record without the properties that the paths name; the same record if it has none of them.
+    """The record without the properties that the paths name; the same object if it has none of them.
 
-    A property that is given twice goes each time.
+    If a property occurs twice in an object, both are removed.
     """
     payload = record.payload
     for path in paths:
-        # An escape may hide a name; where there is none, most records are told without taking them apart.
+        # A quick search for the names spares most records the parsing. Escapes could hide a name from it.
         if "\\" in payload or all(name == "*" or f'"{name}"' in payload for name in path):
             payload = _redacted(payload, path)
     return record if payload == record.payload else replace(record, payload=payload)
@@ -53,7 +53,7 @@ def _redacted(payload: str, path: Path) -> str:
     try:
         return _without(payload, path)
     except (ValueError, RecursionError):
-        # It will be rejected, but what is private must not be kept with it.
+        # The record will be rejected, and its text, which may hold private data, must not be stored with it.
         return json.dumps({"redacted": "the record could not be read"})
 
 
@@ -62,8 +62,8 @@ def _without(text: str, path: Path, depth: int = 0) -> str:
         raise ValueError("is nested too deeply")
     if text.startswith("["):
         items = split_array(text)
-        cut = [_without(item, path, depth + 1) for item in items]
-        return text if cut == items else f"[{','.join(cut)}]"
+        redacted = [_without(item, path, depth + 1) for item in items]
+        return text if redacted == items else f"[{','.join(redacted)}]"
     if not text.startswith("{"):
         return text
     sent = split_members(text)

@@ -1,7 +1,7 @@
-"""The seam between the API's ways of paging and the pipeline: days of sessions, newest first.
+"""Turns the pages of either API version into days of sessions, newest first, for the pipeline.
 
-Version 1 pages by offset (`window`), version 2 by cursor (`cursors`). Whoever adds another way writes a reader beside
-them and names it in `Source`. Pages are in flight before they are wanted, days ready before they are taken.
+Version 1 pages by offset (`window`), version 2 by cursor (`cursors`). To add another way of paging, write a reader
+beside them and choose it in `Source`. Pages are requested ahead of the reader, and days are read ahead of the caller.
 """
 
 from collections import defaultdict, deque
@@ -18,30 +18,32 @@ from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.errors import ApiError, CursorError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorReader
-from sessions_pipeline.langsmith.page import Ask, Page, identity, newest
+from sessions_pipeline.langsmith.page import Page, PageRequest, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.window import WindowReader
-from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
+from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, records_table
 from sessions_pipeline.validation.rows import PART, Rows
 
-# Sessions that wait while a day is processed, some 6 MB: of a slow API all that come while Dagster is loaded.
+# Sessions read ahead while the caller processes a day, some 6 MB: all that a slow API sends while Dagster is loading.
 MOST_WAITING = 4096
-# What is beyond these bytes of a day waits compressed: some 1,400 sessions.
+# A day that waits is compressed beyond this size, some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
-# Of a day's sessions this many bytes of text lie unpacked, but at least a page's, which the next page overlaps.
+# Beyond this size, a day's records are packed into Arrow, except the latest page's, which the next page may repeat.
 MOST_BYTES = 16 * 1024 * 1024
 PAGE, PACKED_AT_ONCE = 100, 2048
 Reader = WindowReader | CursorReader
+Fetch = Callable[[PageRequest], Page]
+InFlight = dict[PageRequest, Future[Page]]
 
 
 class DayAssembler:
     """Collects records and hands out the days of a window, newest first, as soon as they are proven complete.
 
-    `requests` counts the answered requests since the last day was handed out, `next` is the day that follows it.
+    `requests` counts the requests answered since the last day was handed out; `next` is the day to hand out next.
     """
 
     def __init__(self, first: date, last: date, *, workspace: str | None, fetched_at: datetime) -> None:
-        """A window of UTC days, both included, of a workspace whose reading began at `fetched_at`."""
+        """A window of UTC days, `first` and `last` included, in a workspace whose reading began at `fetched_at`."""
         self.requests = 0
         self._workspace = workspace
         self._fetched_at = fetched_at
@@ -50,15 +52,15 @@ class DayAssembler:
         self._days: defaultdict[date | None, _Sessions] = defaultdict(_Sessions)
 
     def add(self, records: Iterable[Record]) -> None:
-        """Take records; those of days outside the window, or handed out already, are passed over."""
-        # A page is sorted, so it is some runs of one day each.
-        for number, some in groupby(records, lambda one: None if one.start_us is None else one.start_us // DAY_US):
+        """Add records; those of days outside the window, or already handed out, are ignored."""
+        # A page is sorted, so its records group into a few days.
+        for number, group in groupby(records, lambda one: None if one.start_us is None else one.start_us // DAY_US):
             day = None if number is None else day_of_us(number * DAY_US)
             if day is None or self._first <= day <= self.next:
-                self._days[day].add(some)
+                self._days[day].add(group)
 
     def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[FetchedDay]:
-        """The days wholly above the frontier, each once; if the window `is_over`, then the sessions without a day."""
+        """Hand out each day wholly above the frontier once; when the window `is_over`, also sessions without a day."""
         days: list[date | None] = []
         while self.next >= self._first and day_start_us(self.next) > frontier_us:
             days.append(self.next)
@@ -70,60 +72,60 @@ class DayAssembler:
 
 
 class _Sessions:
-    """The sessions of one day, each once. All but the latest are packed as soon as there are many."""
+    """The sessions of one day, each once. As soon as there are many, all but the latest are packed into Arrow."""
 
     def __init__(self) -> None:
         self.received = 0
         self._latest: dict[str, Record] = {}
         self._bytes = 0
-        self._packed = Rows(SENT)
-        self._names: set[str] = set()  # of those that are packed
-        self._again: dict[str, Record] = {}  # those of them that came once more
+        self._packed = Rows(RAW_SCHEMA)
+        self._packed_ids: set[str] = set()
+        self._repeated: dict[str, Record] = {}  # records received again after they were packed
 
     def add(self, records: Iterable[Record]) -> None:
         for record in records:
             self.received += 1
             self._bytes += len(record.payload)
             name = identity(record)
-            held = self._again if name in self._names else self._latest
-            held[name] = newest(held[name], record) if name in held else record
+            known = self._repeated if name in self._packed_ids else self._latest
+            known[name] = newest(known[name], record) if name in known else record
         if len(self._latest) >= 2 * PART or self._bytes > MOST_BYTES:
-            # Pages overlap, so what comes again is most often among the latest.
+            # Pages overlap, so a record that is received again is usually among the latest.
             self._pack([*self._latest][:-PAGE])
 
     def rows(self) -> Rows:
-        """All of them, in the order of their ids, since most tables are."""
-        # Sorting names first saves sorting the texts, 2 µs a session.
+        """All sessions, ordered by id, as most tables are."""
+        # Packing in the order of ids saves sorting the payloads afterwards, 2 µs a session.
         self._pack(sorted(self._latest))
-        rows = Rows(SENT) if self._again else self._packed
-        for part in self._packed.parts(drain=True) if self._again else ():
-            held = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
-            rows.add(sent([newest(one, self._again.get(identity(one), one)) for one in held]))
-        return Rows(SENT, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
+        rows = Rows(RAW_SCHEMA) if self._repeated else self._packed
+        for part in self._packed.parts(drain=True) if self._repeated else ():
+            packed = [Record(**row, start_us=None, undated=False) for row in part.to_pylist()]
+            rows.add(records_table([newest(one, self._repeated.get(identity(one), one)) for one in packed]))
+        return Rows(RAW_SCHEMA, rows.in_order("session_id", drain=True), plain=WAITING_BYTES)
 
-    def _pack(self, names: Sequence[str]) -> None:  # some at a time, whose texts are freed then
-        for first in range(0, len(names), PACKED_AT_ONCE):
-            some = names[first : first + PACKED_AT_ONCE]
-            self._packed.add(sent([self._latest.pop(name) for name in some]))
-        self._names.update(names)
+    def _pack(self, ids: Sequence[str]) -> None:  # in batches, so that the texts of each are freed before the next
+        for first in range(0, len(ids), PACKED_AT_ONCE):
+            batch = ids[first : first + PACKED_AT_ONCE]
+            self._packed.add(records_table([self._latest.pop(name) for name in batch]))
+        self._packed_ids.update(ids)
         self._bytes = 0
 
 
-def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
-    """Answer the reader's asks, and hand out days as they are proven. `fetch` is called in the executor's threads."""
-    in_flight: dict[Ask, Future[Page]] = {}
+def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
+    """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads."""
+    in_flight: InFlight = {}
     steps = reader.read()
     try:
-        ask = next(steps, None)
-        while ask is not None:
-            page = _answer(ask, in_flight, lambda one: executor.submit(fetch, one))
+        request = next(steps, None)
+        while request is not None:
+            page = _answer(request, in_flight, lambda one: executor.submit(fetch, one))
             days.requests += 1
-            if ask.include_stats:
+            if request.include_stats:
                 days.add(page.records)
             try:
-                ask = steps.send(page)
+                request = steps.send(page)
             except StopIteration:
-                ask = None
+                request = None
             yield from days.close(reader.frontier)
     finally:
         for future in in_flight.values():
@@ -131,11 +133,11 @@ def run(reader: Reader, fetch: Callable[[Ask], Page], executor: Executor, days: 
     yield from days.close(reader.start_us - 1, is_over=True)
 
 
-def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask], Future[Page]]) -> Page:
-    """The page asked for, with those expected next in flight, and no others."""
-    wanted = (ask._replace(ahead=()), *ask.ahead)
-    # What is read by id leads aside: the pages in flight are still wanted after it.
-    for other in [] if ask.ids else [other for other in in_flight if other not in wanted]:
+def _answer(request: PageRequest, in_flight: InFlight, submit: Callable[[PageRequest], Future[Page]]) -> Page:
+    """The page of `request`, while those it wants prefetched, and no others, are in flight."""
+    wanted = (request._replace(prefetch=()), *request.prefetch)
+    # A read by id is a detour: the pages in flight are still wanted after it.
+    for other in [] if request.ids else [other for other in in_flight if other not in wanted]:
         in_flight.pop(other).cancel()
     for one in wanted:
         if one not in in_flight:
@@ -144,13 +146,13 @@ def _answer(ask: Ask, in_flight: dict[Ask, Future[Page]], submit: Callable[[Ask]
 
 
 def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) -> Iterator[FetchedDay]:
-    """The same days, read on in a thread while the caller is busy with one, until `most_waiting` sessions wait.
+    """The same days, read in a thread ahead of the caller until `most_waiting` sessions wait to be taken.
 
     Raises:
-        ApiError: what reading the days raised, after the days before it.
+        ApiError: an error of reading the days, raised after the days that were read before it.
     """
     reader, lock, is_over = ThreadPoolExecutor(1, "read-ahead"), Lock(), False
-    waiting, sizes = deque[Future[FetchedDay | None]](), deque[int]()  # the last one to wait may have no size yet
+    waiting, sizes = deque[Future[FetchedDay | None]](), deque[int]()  # the size of a day still being read is missing
 
     def read() -> FetchedDay | None:
         day = next(days, None)
@@ -160,7 +162,7 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
         return day
 
     def read_on() -> None:
-        # Begun by whoever makes room: a thread that waited for room would keep a program that failed from ending.
+        # Called by the thread that makes room. A thread that waited for room would keep a failed program from ending.
         if not is_over and len(sizes) == len(waiting) and sum(sizes) < most_waiting:
             waiting.append(reader.submit(read))
 
@@ -174,20 +176,19 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
             yield day
     finally:
         is_over = True
-        # Not waited for: it may be waiting for a page that nobody needs any more.
+        # Not waited for: the thread may be waiting for a page that is no longer needed.
         reader.shutdown(wait=False, cancel_futures=True)
 
 
-# Timestamps and daily partitions bear a minute.
-CLOCK_TOLERANCE = timedelta(seconds=60)
+CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A workspace's days from the API, in the version that it speaks, which is decided at the run's first request.
+    """Reads a workspace's days from the API, in the version that the client chose at the run's first request.
 
     `workspace` is its id, or None for the one that the key belongs to; `query` narrows what is read. Pages of at most
-    `page_size` sessions are asked for in the executor's threads, `in_flight` together.
+    `page_size` sessions are requested in the executor's threads, up to `in_flight` ahead.
     """
 
     client: SessionsClient
@@ -199,7 +200,7 @@ class Source:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Errors of the block say which workspace they are about, where it is known."""
+        """Add the workspace's id, if known, to API errors raised in the block."""
         try:
             yield
         except ApiError as error:
@@ -211,45 +212,44 @@ class Source:
         """Every UTC day from `last` back to `first`, both included, then the sessions without a day; read ahead.
 
         Raises:
-            ApiError: a request failed for good, or the pages do not add up; days not yet handed out are not read.
+            ApiError: a request failed for good, or the pages do not add up; days not yet yielded count as not read.
         """
         with self.named():
             yield from read_ahead(self._days(first, last))
 
     def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[FetchedDay]:
-        # The first page comes before it is known which way of paging it belongs to: it answers the reader's first ask.
-        opening = Ask(max(self.page_size, SMALLEST_CURSOR_PAGE))
-        began, page, ended = self.client.clock(), self._fetch(opening), self.client.clock()
-        opened = {opening: page}
+        # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
+        first_request = PageRequest(max(self.page_size, SMALLEST_CURSOR_PAGE))
+        began, page, ended = self.client.clock(), self._fetch(first_request), self.client.clock()
+        first_page = {first_request: page}
         fetched_at = self._fetched_at(began, page.server_time, ended)
         assembler = DayAssembler(first, last, workspace=self.workspace, fetched_at=fetched_at)
-        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), opening.limit
+        start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), first_request.limit
         reader: Reader = (
             WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
             if page.next_cursor is None
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
         try:
-            yield from run(reader, lambda ask: opened.pop(ask, None) or self._fetch(ask), self.executor, assembler)
+            yield from run(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, assembler)
         except CursorError:
-            # A cursor may grow old while days are processed. If not one day came since the last time, none ever will.
+            # A cursor may expire while days are processed. If no day was read since the last time, none ever will be.
             if is_again and assembler.next == last:
                 raise
             self.client.warn("A cursor of the API had expired: its list was read again from the beginning")
             yield from self._days(first, assembler.next, is_again=True)
 
-    def _fetch(self, ask: Ask) -> Page:
-        only = {"id": tuple(map(UUID, ask.ids))} if ask.ids else {}
+    def _fetch(self, request: PageRequest) -> Page:
+        narrowed = {"id": tuple(map(UUID, request.ids))} if request.ids else {}
         order = {"sort_by": "start_time", "sort_by_desc": True}
-        values = {"offset": ask.offset, "limit": ask.limit, "include_stats": ask.include_stats, **order, **only}
-        return self.client.fetch(self.query.model_copy(update=values), workspace=self.workspace, cursor=ask.cursor)
+        paging = {"offset": request.offset, "limit": request.limit, "include_stats": request.include_stats}
+        asked = self.query.model_copy(update={**paging, **order, **narrowed})
+        return self.client.fetch(asked, workspace=self.workspace, cursor=request.cursor)
 
     def _fetched_at(self, began: datetime, server_time: datetime | None, ended: datetime) -> datetime:
-        """When the reading began by this machine's clock; by the server's, with a warning, where that is far off."""
+        """When the reading began by this machine's clock, or with a warning by the server's if they differ too much."""
         off = max(began - server_time, server_time - ended) if server_time else timedelta(0)
         if server_time is None or off <= CLOCK_TOLERANCE:
             return began
-        self.client.warn(
-            f"This machine's clock is {off.total_seconds():.0f} s off the API's, whose time is taken; set it"
-        )
+        self.client.warn(f"This machine's clock is {off.total_seconds():.0f} s off, so the API's is used; set it right")
         return server_time

@@ -1,9 +1,9 @@
-"""How many requests may be in flight, and when nobody may ask: shared by all workers of a run; and all runs' budget.
+"""Limits a run's requests in flight, pauses all of them when the server asks for it, and keeps to a shared rate limit.
 
-A budget of requests a minute for one workspace is counted in a store that all runs share: before a request is sent, in
-one step of the store, and it is not sent while its window is full. So the sum over all processes can't exceed the
-budget, whoever they are: runs on other machines, sensors, the command line. There is nothing to divide among runs, and
-a run that is alone has the whole budget.
+`Throttle` is shared by the threads of a run. `RateLimiter` limits the requests a minute to one workspace. It counts
+them in a store that all processes share (runs on other machines, sensors, the command line): each request is counted in
+one atomic step before it is sent, and waits while its window is full. So all processes together can't exceed the limit,
+and a run that is alone has all of it.
 """
 
 import threading
@@ -11,28 +11,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sessions_pipeline.errors import (
-    ApiError,
-    DeadlineExceededError,
-    RateLimitedError,
-    ServerError,
-    SettingError,
-    TimedOutError,
-)
+from sessions_pipeline import errors
 from sessions_pipeline.settings import Settings
 
 DEADLINE = "SESSIONS_PIPELINE_DEADLINE_MINUTES"
 # The API counts requests in windows of this length.
 WINDOW_SECONDS = 60.0
-# A window that should be over, yet answers 429: the clocks differ by a little.
+# The shortest pause after a 429. Our clock may put the window's end a little too early.
 SHORTEST_PAUSE_SECONDS = 1.0
 
 
 class Throttle:
-    """Slots for requests in flight, fewer while the server is overloaded, none while it asked everyone to wait.
+    """Slots for requests in flight: fewer while the server is overloaded, none while it has asked clients to wait.
 
-    A sign of overload (429, 5xx, timeout) halves the slots, once for all the requests that were in flight together;
-    as many successes as there are slots bring one back. Thread-safe; `close` wakes and refuses whoever waits.
+    A sign of overload (429, 5xx, timeout) halves the slots, once for all requests that were in flight together; as many
+    successes as there are slots add one again. Thread-safe. `close` makes all waiting and later calls fail.
     """
 
     def __init__(
@@ -45,11 +38,11 @@ class Throttle:
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
     ) -> None:
-        """At most `most` slots, none later than `deadline_seconds` from now.
+        """At most `most` slots, none of them given out later than `deadline_seconds` from now.
 
-        Before each request `acquire` is asked for a place: 0 where there is one, else the seconds after which to try
-        again (see `RateLimiter`). A 429 without Retry-After lasts until the window of `window_seconds` ends; `clock` is
-        in seconds.
+        `acquire` is called before each request; it returns 0 if the request may be sent, else the seconds after which
+        to call it again (see `RateLimiter`). A 429 without Retry-After lasts until the current window of
+        `window_seconds` ends. `clock` returns seconds.
         """
         self.progress: Callable[[], str] = str
         self._most = most
@@ -62,7 +55,7 @@ class Throttle:
         self._changed = threading.Condition()
         self._slots = float(most)
         self._in_flight = 0
-        self._cuts = 0
+        self._cuts = 0  # how often slots were halved; errors of requests begun before the latest cut do not cut again
         self._paused_until = 0.0
         self._window_seconds = window_seconds
         self._window_start = -window_seconds
@@ -75,11 +68,11 @@ class Throttle:
 
     @property
     def remaining_seconds(self) -> float:
-        """Until the deadline; negative after it."""
+        """Seconds until the deadline; negative after it."""
         return self._deadline - self._clock()
 
     def end_within(self, seconds: float) -> None:
-        """Bring the deadline nearer: this many seconds from now, where it is later."""
+        """Move the deadline to this many seconds from now, unless it is earlier already."""
         with self._changed:
             end = self._clock() + seconds
             if end < self._deadline:
@@ -88,23 +81,23 @@ class Throttle:
                 self._advice = "look again later"
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Give out no more slots; waiting and later calls of `slot` raise `ApiError`."""
         with self._changed:
             self.is_closed = True
             self._changed.notify_all()
 
     @contextmanager
     def slot(self, workspace: str | None = None) -> Iterator[None]:
-        """Wait for a slot to ask `workspace`, and hold it; learns from the error that the body ends with, if any.
+        """Wait for a slot for a request to `workspace` and hold it; an error of the body may reduce the slots.
 
         Raises:
-            DeadlineExceededError: the deadline has passed, or will before the server wants to be asked again.
+            DeadlineExceededError: the deadline has passed, or will pass before the server accepts requests again.
             ApiError: the throttle was closed.
         """
         cuts = self._enter(workspace)
         try:
             yield
-        except (RateLimitedError, ServerError, TimedOutError) as error:
+        except (errors.RateLimitedError, errors.ServerError, errors.TimedOutError) as error:
             self._slow_down(error, cuts)
             raise
         else:
@@ -119,7 +112,7 @@ class Throttle:
         with self._changed:
             while True:
                 if self.is_closed:
-                    raise ApiError("The reading was stopped before it was complete; run it again")
+                    raise errors.ApiError("The reading was stopped before it was complete; run it again")
                 now = self._clock()
                 if now >= self._deadline:
                     raise self.too_late("has passed")
@@ -138,69 +131,72 @@ class Throttle:
                 self._window_start = now
             return self._cuts
 
-    def _slow_down(self, error: ApiError, cuts: int) -> None:
+    def _slow_down(self, error: errors.ApiError, cuts: int) -> None:
         with self._changed:
             if cuts == self._cuts:
                 self._cuts += 1
                 self._slots = max(1.0, self._slots / 2)
             until = self._clock() + (error.retry_after or 0.0)
-            if error.retry_after is None and isinstance(error, RateLimitedError):
+            if error.retry_after is None and isinstance(error, errors.RateLimitedError):
                 until = max(self._window_start + self._window_seconds, until + SHORTEST_PAUSE_SECONDS)
             self._paused_until = max(self._paused_until, until)
 
-    def too_late(self, what: str) -> DeadlineExceededError:
-        """The error that says so, and how far the run came."""
+    def too_late(self, what: str) -> errors.DeadlineExceededError:
+        """The error to raise: the deadline, `what` about it, how far the run came, and what to do."""
         reached = self.progress()
-        return DeadlineExceededError(
+        return errors.DeadlineExceededError(
             f"{self._deadline_name} {what}{f', after {reached}' if reached else ''}; {self._advice}"
         )
 
 
-# The budget of a minute, given out in eighths so that it does not come as one burst. Eight windows are 64 seconds:
-# one request may be on its way for 4 s longer than another, and still no 60 s of the server's see more than the budget.
+# The requests of a minute are allowed in eighths, one per window, so that they do not come in one burst. Eight windows
+# take 64 seconds: even if one request takes 4 s longer to arrive than another, the server never sees more than the
+# limit within 60 s.
 WINDOWS = 8
-BUDGET_SECONDS = 8
-# Many may wait for the same place: who finds it taken looks again after this, at the earliest.
+SECONDS_PER_WINDOW = 8
+# Many threads may wait for the same free place. Those that find it taken try again after this time at the earliest.
 SHORTEST_WAIT_SECONDS = 0.02
-STORE_PATIENCE_SECONDS = 5
+STORE_TIMEOUT_SECONDS = 5
 THIS_PROCESS = "memory://"
 STORE = "SESSIONS_PIPELINE_RATE_STORE"
 
 
 class RateLimiter:
-    """Places for requests, per workspace. Thread-safe."""
+    """Limits the requests a minute to each workspace. Thread-safe."""
 
     def __init__(self, requests_per_minute: int, store: str = THIS_PROCESS) -> None:
-        """`requests_per_minute` is 8 or more; `store` an address of the library `limits`, such as `redis://host:6379`.
+        """Count in `store`, a storage address of the library `limits`, such as `redis://host:6379`.
+
+        `requests_per_minute` is 8 or more.
 
         Raises:
             SettingError: there is no such kind of store, or its client is not installed.
         """
-        # A quarter of a second, which a run without a budget should not pay.
+        # Importing these takes a quarter of a second, which a run without a rate limit should not pay.
         from limits import RateLimitItemPerSecond  # noqa: PLC0415
         from limits.errors import ConfigurationError, StorageError  # noqa: PLC0415
         from limits.storage import storage_from_string  # noqa: PLC0415
         from limits.strategies import MovingWindowRateLimiter  # noqa: PLC0415
 
-        patience = {"socket_timeout": STORE_PATIENCE_SECONDS, "socket_connect_timeout": STORE_PATIENCE_SECONDS}
+        timeouts = {"socket_timeout": STORE_TIMEOUT_SECONDS, "socket_connect_timeout": STORE_TIMEOUT_SECONDS}
         try:
             storage = storage_from_string(
-                store, wrap_exceptions=True, **(patience if store.startswith("redis") else {})
+                store, wrap_exceptions=True, **(timeouts if store.startswith("redis") else {})
             )
         except (ConfigurationError, ValueError):
-            known = "write redis://host:6379, or another store of the library `limits` whose client is installed"
-            raise SettingError(STORE, known) from None
+            advice = "write redis://host:6379, or another store of the library `limits` whose client is installed"
+            raise errors.SettingError(STORE, advice) from None
         self._windows = MovingWindowRateLimiter(storage)
-        self._window = RateLimitItemPerSecond(requests_per_minute // WINDOWS, BUDGET_SECONDS, namespace="sessions")
+        self._window = RateLimitItemPerSecond(requests_per_minute // WINDOWS, SECONDS_PER_WINDOW, namespace="sessions")
         self._unreachable = StorageError
 
     def acquire(self, workspace: str | None) -> float:
-        """Take the place of one request, to be sent at once, to a workspace or (None) to the key's own.
+        """Count one request to a workspace, or to the key's own (None), which must then be sent at once.
 
-        Returns 0 where it is taken, else the seconds after which to try again.
+        Returns 0 if it was counted, else the seconds after which to try again.
 
         Raises:
-            SettingError: the store does not answer, so nobody knows what others have sent.
+            SettingError: the store does not answer, so it is unknown what other processes have sent.
         """
         name = workspace or "own"
         try:
@@ -208,15 +204,16 @@ class RateLimiter:
                 return 0.0
             free_at = self._windows.get_window_stats(self._window, name).reset_time
         except self._unreachable as error:
-            raise SettingError(STORE, f"the store does not answer ({type(error.storage_error).__name__})") from None
-        return min(max(free_at - time.time(), SHORTEST_WAIT_SECONDS), BUDGET_SECONDS)
+            problem = f"the store does not answer ({type(error.storage_error).__name__})"
+            raise errors.SettingError(STORE, problem) from None
+        return min(max(free_at - time.time(), SHORTEST_WAIT_SECONDS), SECONDS_PER_WINDOW)
 
 
 def acquire_for(settings: Settings) -> Callable[[str | None], float]:
-    """`RateLimiter.acquire` as the settings have it; where they set no limit, there is always a place.
+    """`RateLimiter.acquire` for the rate limit in the settings; without one, a function that never waits.
 
     Raises:
-        SettingError: the store of the settings can't be used.
+        SettingError: the store in the settings can't be used.
     """
     if settings.requests_per_minute is None:
         return lambda _workspace: 0.0

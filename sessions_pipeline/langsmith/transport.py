@@ -1,7 +1,7 @@
-"""One exchange over HTTP: timeouts, connections, and every way in which it can break.
+"""Sends one GET request over HTTP: connections, timeouts, and an error for each way in which it can fail.
 
-The only module that imports httpx, of which it uses the transport alone: no redirects, no cookies, nothing from the
-environment. Errors never carry httpx's exceptions along, since those hold the request and with it the key.
+The only module that imports httpx. It uses httpx's transport only: no redirects, no cookies, nothing from the
+environment. Errors never have an httpx exception as their cause or context, since it holds the request and so the key.
 """
 
 import socket
@@ -24,13 +24,13 @@ from sessions_pipeline.langsmith.status_errors import PROXY_ADVICE, status_error
 
 HEADERS = {"User-Agent": f"sessions-pipeline/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"}
 CONNECT_SECONDS = 10.0
-# For each wait for bytes: stats of a hundred large sessions take the API tens of seconds.
+# The limit of each wait for bytes: computing the stats of a hundred large sessions takes the API tens of seconds.
 READ_SECONDS = 60.0
-# For the whole of an answer, since one that drips, byte by byte, never keeps a read waiting.
+# The limit of a whole answer: one that arrives byte by byte would never exceed the limit of a single read.
 REQUEST_SECONDS = 180.0
-# Of a body, unpacked: a hundred sessions of a megabyte each are beyond anything seen.
+# Of an uncompressed body: a hundred sessions of a megabyte each are more than was ever seen.
 MOST_BYTES = 128 * 2**20
-# An error's body is read for its reasons only.
+# The body of an error is only read for the reasons that it gives.
 MOST_ERROR_BYTES = 65_536
 
 
@@ -46,7 +46,7 @@ class Transport:
         most_bytes: int = MOST_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Open nothing yet; `clock` is in seconds.
+        """Open no connection yet. `clock` returns seconds.
 
         Raises:
             SettingError: the environment's proxy or certificates can't be used.
@@ -56,7 +56,7 @@ class Transport:
         self._most_bytes = most_bytes
         self._clock = clock
         self._headers = {**auth.headers, **HEADERS}
-        self._current = threading.local()  # `end`: when the answer that this thread waits for has to be complete
+        self._current = threading.local()  # its `end`: when the answer that this thread waits for must be complete
         self._lock = threading.Lock()
         self._streams: WeakSet[Any] = WeakSet()
         self._interrupted = False
@@ -69,7 +69,7 @@ class Transport:
         self._http.close()
 
     def interrupt(self) -> None:
-        """End the waits of threads that are reading, or about to; their requests fail."""
+        """End the waits of all threads that are reading, or about to read; their requests fail."""
         with self._lock:
             self._interrupted = True
             streams = list(self._streams)
@@ -79,11 +79,13 @@ class Transport:
     def get(
         self, path: str, parameters: Parameters, *, workspace: str | None, most_seconds: float
     ) -> tuple[Mapping[str, str], bytes]:
-        """One exchange: headers, which are looked up in any case, and body. `most_seconds` bounds the wait for all.
+        """Send a GET request and return the answer's headers, with case-insensitive names, and its body.
+
+        `most_seconds` limits the time for all of it.
 
         Raises:
-            errors.ApiError: no connection, no answer in time, one that broke or can't be unpacked, or its status is not
-                2xx.
+            errors.ApiError: no connection, no complete answer in time, a body that can't be decompressed, or a status
+                other than 2xx.
         """
         most_seconds = max(min(most_seconds, REQUEST_SECONDS), 0.001)
         read = min(self._read_seconds, most_seconds)
@@ -99,7 +101,7 @@ class Transport:
             with closing(self._http.handle_request(request)) as response:
                 body = self._receive(response)
         except httpx.HTTPError as error:
-            problem = self._broken(error, f"{self._auth.host}{path}")
+            problem = self._connection_error(error, f"{self._auth.host}{path}")
         else:
             if response.is_success:
                 return response.headers, body
@@ -118,14 +120,14 @@ class Transport:
             _shut_down(stream)
 
     def _remaining(self, timeout: float) -> float:
-        """What is left for one read. A server that drips bytes, of headers or of a body, never keeps one waiting."""
+        """The timeout of one read, in seconds, so that an answer that arrives byte by byte ends in time, too."""
         left: float = self._current.end - self._clock()
         if left <= 0:
             raise httpx.ReadTimeout("")
         return min(timeout, left)
 
     def _receive(self, response: httpx.Response) -> bytes:
-        """The body, unpacked in one piece, for which httpx would take three; an error's may be cut after 64 kB."""
+        """The decompressed body; an error's may be cut after 64 kB. In one copy, where httpx would make three."""
         most = self._most_bytes if response.is_success else MOST_ERROR_BYTES
         chunks, received = list[bytes](), 0
         for chunk in response.iter_raw():
@@ -150,44 +152,44 @@ class Transport:
             raise errors.RefusedError(f"{self._auth.host} gave more than {size:.0f} MB in one page; {advice}")
         return body
 
-    def _broken(self, error: httpx.HTTPError, where: str) -> errors.ApiError:
-        said = self._auth.clean(str(error)) or type(error).__name__
+    def _connection_error(self, error: httpx.HTTPError, where: str) -> errors.ApiError:
+        reason = self._auth.clean(str(error)) or type(error).__name__
         kind: type[errors.ApiError] = errors.UnreachableError
         match error:
             case httpx.ConnectTimeout():
-                kind, says = errors.TimedOutError, f"can't be reached in time; {self._advice}"
+                kind, problem = errors.TimedOutError, f"can't be reached in time; {self._advice}"
             case httpx.TimeoutException():
                 kind, advice = errors.TimedOutError, "try later or lower SESSIONS_PIPELINE_PAGE_SIZE"
-                says = f"did not answer in time; {advice}"
+                problem = f"did not answer in time; {advice}"
             case httpx.DecodingError():
-                kind, says = errors.BadBodyError, "answered with a body that can't be unpacked; try again later"
+                kind, problem = errors.BadBodyError, "answered with a body that can't be decompressed; try again later"
             case _ if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 kind, advice = errors.RefusedError, "set SSL_CERT_FILE to the file with your company's certificates"
-                says = f"has a certificate that is not trusted here ({said}); {advice}"
-            case httpx.ProxyError() if "407" in said:
-                kind, says = errors.RefusedError, f"can't be reached: the proxy refused ({said}); {PROXY_ADVICE}"
+                problem = f"has a certificate that is not trusted here ({reason}); {advice}"
+            case httpx.ProxyError() if "407" in reason:
+                kind, problem = errors.RefusedError, f"can't be reached: the proxy refused ({reason}); {PROXY_ADVICE}"
             case httpx.ConnectError() | httpx.ProxyError():
-                says = f"can't be reached ({said}); {self._advice}"
+                problem = f"can't be reached ({reason}); {self._advice}"
             case _:
-                says = f"broke the connection ({said}); try again later"
-        return kind(f"{where} {says}")
+                problem = f"broke the connection ({reason}); try again later"
+        return kind(f"{where} {problem}")
 
 
 def _shut_down(stream: Any) -> None:
-    # A closed socket would let its reader wait on; one that is shut down wakes it.
+    # Shutting a socket down wakes its reader; closing it would leave the reader waiting.
     with suppress(OSError):
         stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 def _http_transport(auth: Auth, most_connections: int, proxy: tuple[str, str] | None) -> httpx.HTTPTransport:
     variable, address = proxy or ("HTTPS_PROXY", None)
-    # Without TLS nobody needs certificates, and loading them takes 20 ms.
+    # Certificates are not loaded for plain HTTP, as that takes 20 ms.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if auth.base.startswith("https:"):
         context = add_certificates(httpx.create_ssl_context(trust_env=False))
     limits = httpx.Limits(max_connections=most_connections, max_keepalive_connections=most_connections)
     try:
-        # What the environment says is read by `auth`: httpx fails on entries of NO_PROXY that others pass over.
+        # `auth` reads the environment's proxies, because httpx fails on entries of NO_PROXY that other clients ignore.
         return httpx.HTTPTransport(verify=context, trust_env=False, limits=limits, proxy=address)
     except ImportError:
         raise errors.SettingError(variable, "needs the package socksio; install it, or set an HTTP proxy") from None

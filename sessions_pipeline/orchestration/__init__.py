@@ -1,7 +1,7 @@
 """Dagster only: assets, checks, jobs, schedules, sensors and metadata.
 
-Here, where importing Dagster is not needed: what a `dagster.yaml` says about where events are stored, and how a run's
-tags name its days.
+This file itself does not import Dagster, which takes over a second. It has what others need without it: the
+`dagster.yaml` of an instance, and the run tags that name a run's days.
 """
 
 import json
@@ -16,8 +16,8 @@ import yaml
 from sessions_pipeline.errors import InstanceError, SettingError
 
 REFRESH = "refresh_sessions"
-_RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-# The configuration of an instance on one machine.
+_RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+# The `dagster.yaml` for an instance on one machine.
 SHIPPED = Path(__file__).with_name("dagster.yaml")
 STORAGE = """\
 storage:
@@ -27,70 +27,71 @@ storage:
 """
 
 
-def storage_in(folder: str) -> str:
-    """The lines of a `dagster.yaml` that keep events in its folder; by themselves they go by DAGSTER_HOME."""
+def storage_yaml(folder: str) -> str:
+    """The lines of a `dagster.yaml` that store events in this folder. `STORAGE` alone uses DAGSTER_HOME."""
     return f"{STORAGE}    config: {{base_dir: {json.dumps(folder)}}}\n"
 
 
 def instance_file(home: str) -> Path:
-    """The `dagster.yaml` of an instance, which may be missing; a folder or a pipe of that name would stop Dagster.
+    """The path of an instance's `dagster.yaml`; the file may be missing. `home` is the value of DAGSTER_HOME.
 
     Raises:
-        SettingError: DAGSTER_HOME is no folder, or what it holds under that name is no file.
+        SettingError: `home` is not the absolute path of a folder, or its `dagster.yaml` is not a regular file: Dagster
+            would fail on a folder, and hang on a pipe.
     """
     file = Path(home) / "dagster.yaml"
     if not file.is_absolute() or not file.parent.is_dir():
         raise SettingError("DAGSTER_HOME", f"{home} must be the absolute path of a folder that exists")
     if file.exists() and not file.is_file():
-        raise SettingError("DAGSTER_HOME", f"{file} is no file; move it away")
+        raise SettingError("DAGSTER_HOME", f"{file} is not a regular file; move it away")
     return file
 
 
-def settle(home: str) -> None:
-    """Put the `dagster.yaml` that is shipped into the folder of an instance that has none.
+def ensure_dagster_yaml(home: str) -> None:
+    """Copy the shipped `dagster.yaml` into an instance's folder, unless the folder has one.
 
     Raises:
-        SettingError: as `instance_file`.
-        InstanceError: the folder can't be written.
+        SettingError: see `instance_file`.
+        InstanceError: the folder can't be written to.
     """
     file = instance_file(home)
     if file.exists():
         return
-    # Renamed when it is whole: another run may be reading it.
-    whole = file.with_name(f".{file.name}.{os.getpid()}")
+    # Written under another name and then renamed, because another run may be reading it.
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        shutil.copyfile(SHIPPED, whole)
-        whole.replace(file)
+        shutil.copyfile(SHIPPED, temporary)
+        temporary.replace(file)
     except OSError as error:
         raise InstanceError(f"DAGSTER_HOME: {home}", error) from None
 
 
 def slow_storage(home: str) -> str | None:
-    """Why the Dagster instance in this folder is slow, and after an empty line what helps; None where it is not.
+    """Why the Dagster instance in this folder is slow, with the lines for `dagster.yaml` that help; None if it is not.
 
-    Dagster's default storage takes 10 to 30 ms for each event, and a backfill of 90 days has 1,500. A folder without
-    `dagster.yaml` counts as `settle` would leave it.
+    Dagster's default storage takes 10 to 30 ms for each event, and a backfill of 90 days has 1,500 events. A folder
+    without `dagster.yaml` is judged by the shipped one, which it will get.
 
     Raises:
-        SettingError: as `instance_file`.
-        InstanceError: the file can't be read.
+        SettingError: see `instance_file`.
+        InstanceError: the file can't be read, or is not valid YAML.
     """
     file = instance_file(home)
     try:
         config = yaml.safe_load((file if file.exists() else SHIPPED).read_text()) or {}
         is_slow = "sqlite" in config.get("storage", {"sqlite": {}}) and "event_log_storage" not in config
-    except Exception as error:  # noqa: BLE001 - whatever YAML, or what stands in it, gives
+    except Exception as error:  # noqa: BLE001 - the file may hold anything, such as a list where a mapping belongs
         raise InstanceError(f"DAGSTER_HOME: {file}", error) from None
     lines = f"add these lines to its dagster.yaml:\n\n{STORAGE}"
     return f"Dagster's default storage is ten times slower; {lines}" if is_slow else None
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:
-    """Run tags that make one run of several days."""
-    return dict(zip(_RANGE, (first.isoformat(), last.isoformat()), strict=True))
+    """The run tags for one run of all days from `first` to `last`, both included."""
+    return dict(zip(_RANGE_TAGS, (first.isoformat(), last.isoformat()), strict=True))
 
 
 def tagged_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
-    """The first and last day that a run's tags name, as a range or as one partition; None where they name none."""
-    first, last = (tags.get(name) or tags.get("dagster/partition") for name in _RANGE)
+    """The first and last day in a run's tags, from a partition range or one partition; None if there is neither."""
+    first, last = (tags.get(name) or tags.get("dagster/partition") for name in _RANGE_TAGS)
     return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None

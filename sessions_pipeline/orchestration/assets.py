@@ -1,7 +1,7 @@
-"""Tables as Dagster's assets: how they are described, recorded and replaced, and the one step for those of a day.
+"""Tables as Dagster assets: their specs, the one step that makes the tables of a day, and how each day is recorded.
 
-With `raw_sessions` among the chosen tables of a day it is read from the API; without it the others are made again from
-what is stored, with no request.
+If `raw_sessions` is selected, the days are read from the API. Otherwise the selected tables are made again from the
+stored raw sessions, without a request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,19 +12,19 @@ import dagster as dg
 
 from sessions_pipeline.errors import TooManyRejectedError
 from sessions_pipeline.orchestration import tagged_range
-from sessions_pipeline.orchestration.event_storage import together
+from sessions_pipeline.orchestration.event_storage import batch_events
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 
 OWNERS = ["team:llm-costs"]
-# A step's end records every partition of its run once more for each result, also those that it did not write. Dagster
-# leaves that out for results with this metadata (1.13, execute_step.py); without it days would be recorded twice.
-_IS_RECORDED = {"__source_asset_observation__": True}
+# When a step ends, Dagster records every partition of the run for each result: also days that were not written, and a
+# second time those recorded already. It does not do so for results with this metadata (1.13, execute_step.py).
+_ALREADY_RECORDED = {"__source_asset_observation__": True}
 
 
 def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
-    """A table as an asset: description, column schema, group, owner and kinds."""
+    """The asset spec of a table: description, column schema, group, owner and kinds."""
     return dg.AssetSpec(
         table.name,
         deps=deps,
@@ -38,7 +38,10 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
 
 
 def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg.AssetsDefinition:
-    """One asset for each table of a day; a backfill is one run, or one for every `days_per_run` days."""
+    """An asset for each table of a day, all made in one step.
+
+    A backfill is one run, or one run for every `days_per_run` days.
+    """
     tables = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [RAW_SESSIONS]} | {
         table: list(derived.reads) for table, derived in DERIVED.items()
     }
@@ -51,53 +54,56 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
     def daily_tables(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
-        chosen = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
-        # A job that Dagster's own command line starts may be given no days.
-        is_asked = tagged_range(context.run.tags) is not None
-        days = [date.fromisoformat(key) for key in context.partition_keys] if is_asked else pipeline.recent_days()
+        selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
+        # A job that is started by Dagster's own command line may come without days.
+        has_days = tagged_range(context.run.tags) is not None
+        days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
         exceeded = []
-        for result in pipeline.process(days, chosen, pipeline.warner(context.log)):
+        for result in pipeline.process(days, selected, pipeline.warn_to(context.log)):
             if result.exceeded:
                 exceeded.append(result.exceeded)
             elif result.day:
-                record_day(context, result, chosen)
+                record_day(context, result, selected)
                 pipeline.on_day(result.day)
-        refuse(exceeded, pipeline.settings.max_rejected_ratio)
-        # Their days are recorded already: later steps may begin.
-        yield from (dg.MaterializeResult(asset_key=table.name, metadata=_IS_RECORDED) for table in chosen)
+        fail_if_exceeded(exceeded, pipeline.settings.max_rejected_ratio)
+        # Their days are recorded. These results let the steps that depend on them start.
+        yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)
 
     return daily_tables
 
 
-def refuse(exceeded: Sequence[str], limit: float) -> None:
-    """Fail for the days that were not written, each with its reason.
+def fail_if_exceeded(exceeded: Sequence[str], limit: float) -> None:
+    """Fail the run if too many records of some days were rejected; `exceeded` has the reason for each such day.
 
     Raises:
-        TooManyRejectedError: there are such days.
+        TooManyRejectedError: `exceeded` is not empty.
     """
     if exceeded:
         raise TooManyRejectedError(
             f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days "
-            "keep their former tables; see whether the API changed, or raise the ratio"
+            "keep their previous tables; see whether the API changed, or raise the ratio"
         )
 
 
 def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:
-    """Record a finished day's tables at once, each after those that it is made from: a later crash keeps the day."""
-    with together(context.instance):
+    """Record a day's tables as soon as it is finished, so that a later crash does not lose the day.
+
+    All are stored in one transaction, each table after those that it is made from.
+    """
+    with batch_events(context.instance):
         for table in tables:
-            facts = _facts(result, table)
-            context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=facts))
+            metadata = _metadata(result, table)
+            context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=metadata))
 
 
-def _facts(result: DayResult, table: Table) -> dict[str, Any]:
-    file, facts = result.written.get(table.name), dict(result.metadata.get(table.name, {}))
-    rows = {"dagster/row_count": facts.pop("rows")} if "rows" in facts else {}
-    facts = {**rows, **({"dagster/uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}), **facts}
-    return facts | ({"sample": _sample(facts["sample"])} if "sample" in facts else {})
+def _metadata(result: DayResult, table: Table) -> dict[str, Any]:
+    file, known = result.written.get(table.name), dict(result.metadata.get(table.name, {}))
+    rows = {"dagster/row_count": known.pop("rows")} if "rows" in known else {}
+    known = {**rows, **({"dagster/uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}), **known}
+    return known | ({"sample": _sample_table(known["sample"])} if "sample" in known else {})
 
 
-def _sample(rows: Sequence[Mapping[str, str]]) -> dg.TableMetadataValue:
+def _sample_table(rows: Sequence[Mapping[str, str]]) -> dg.TableMetadataValue:
     columns = [dg.TableColumn(name, "string") for name in rows[0]]
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], dg.TableSchema(columns=columns))
 

@@ -1,4 +1,4 @@
-"""All that Dagster is shown, built from settings: assets, checks, jobs, schedules and the sensor."""
+"""Dagster's definitions, built from the settings: assets, checks, jobs, schedules and sensors."""
 
 from datetime import timedelta
 
@@ -44,8 +44,8 @@ REPORTED = (
     description="One HTML page for people who don't use Dagster, written every night: total, trend, caveats.",
 )
 def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
-    """Made from what the lake holds."""
-    # The page's libraries take 0.3 s to import, and a run without the report should not wait for them.
+    """The HTML report of the latest days, from the tables in the lake."""
+    # Imported here: the page's libraries take 0.3 s to import, and a run without the report should not wait for them.
     from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
 
     lake = pipeline.open_lake()
@@ -56,31 +56,35 @@ def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[No
     )
 
 
-WITHOUT_DAYS = (period_tables, read_names, measure_projects, measure_judges, cost_report)
+UNPARTITIONED = (period_tables, read_names, measure_projects, measure_judges, cost_report)
 
 
 def build_definitions(pipeline: Pipeline) -> dg.Definitions:
-    """The code location `sessions_pipeline`; opens neither the lake nor a connection."""
+    """Build the code location `sessions_pipeline`. Opens neither the lake nor a connection.
+
+    Raises:
+        SettingError: notifications are set up, but the extra that sends them is not installed.
+    """
     settings = pipeline.settings
-    # The running day is a partition, too.
+    # `end_offset=1` makes today a partition, too.
     daily = dg.DailyPartitionsDefinition(settings.start_date.isoformat(), timezone="UTC", end_offset=1)
     projects, judges, report = map(
         dg.AssetSelection.assets, (DAILY_COST_BY_PROJECT.name, JUDGE_COST_BY_EXPERIMENT.name, REPORT)
     )
-    of_days = dg.AssetSelection.all() - projects - judges - report
+    refreshed = dg.AssetSelection.all() - projects - judges - report
     jobs = (
-        (REFRESH, of_days, "Reads the sessions of some days and makes every table that follows from them."),
-        (MEASURE_PROJECTS, projects | report, "Measures what sessions used on the days within reach; then the report."),
-        (MEASURE_JUDGES, judges | report, "Measures what evaluators have spent on each experiment; then the report."),
+        (REFRESH, refreshed, "Reads the sessions of the run's days and makes every table that follows from them."),
+        (MEASURE_PROJECTS, projects | report, "Measures what sessions used on each of the last 31 days, then reports."),
+        (MEASURE_JUDGES, judges | report, "Measures what evaluators spent on each experiment, then reports."),
     )
     return dg.Definitions(
         assets=[
             daily_assets(daily, settings.days_per_run),
-            # For a range of days Dagster's command line asks this of all assets, also where they have no days.
-            *(asset.with_attributes(backfill_policy=dg.BackfillPolicy.single_run()) for asset in WITHOUT_DAYS),
+            # Dagster's command line refuses a range of days unless every asset has this policy, partitioned or not.
+            *(asset.with_attributes(backfill_policy=dg.BackfillPolicy.single_run()) for asset in UNPARTITIONED),
         ],
         asset_checks=[check_tables, *([costs_are_within_budget] if settings.budgets else [])],
-        jobs=[dg.define_asset_job(name, selection=chosen, description=said) for name, chosen, said in jobs],
+        jobs=[dg.define_asset_job(name, selection=assets, description=text) for name, assets, text in jobs],
         schedules=schedules(settings),
         sensors=[changed_sessions(pipeline), *([notifications(pipeline)] if settings.notify else [])],
         resources={"pipeline": pipeline},
@@ -89,12 +93,15 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Every hour today and the lookback days, every night the last 31 days, one run each; then projects and judges."""
+    """The schedules, one run each: hourly today and the lookback days; nightly the last 31 days, projects and judges.
+
+    `settings.start_date` is the earliest day of any run.
+    """
 
     def schedule(
         name: str, cron: str, description: str, *, job: str = REFRESH, days_back: int | None = None
     ) -> dg.ScheduleDefinition:
-        # Not by `tags_fn`, which refuses Dagster's own tags.
+        # `tags_fn` can't set these tags: it refuses Dagster's own.
         def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
             today = utc_day(context.scheduled_execution_time)
             first = max(today - timedelta(days=days_back or 0), settings.start_date)
@@ -112,8 +119,8 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 
     lookback, nightly = settings.lookback_days, NIGHTLY_DAYS - 1
     late = f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs."
-    missed = "Measures what every project used yesterday, and on days missed while it was down."
-    judges = "Measures what evaluators have spent on experiments that ran lately."
+    missed = "Measures what every project used yesterday, and on days that were missed while Dagster was down."
+    judges = "Measures what evaluators spent on experiments that ran recently."
     return [
         schedule("hourly_refresh", "0 * * * *", f"Refreshes today and the {lookback} days before.", days_back=lookback),
         schedule("nightly_refresh", "30 2 * * *", late, days_back=nightly),

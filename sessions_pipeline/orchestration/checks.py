@@ -1,4 +1,4 @@
-"""The tables' checks as asset checks: on the days of the run, or on all days when run alone."""
+"""The tables' checks as asset checks: on the days of the run, or on all days if the run has none."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.table import Check
 
 BUDGET_CHECK = "costs_are_within_budget"
-# How many broken things are named.
-NAMED = 20
+# How many violations are named in a check's metadata.
+MOST_NAMED = 20
 
 
 @dg.multi_asset_check(
@@ -35,17 +35,17 @@ NAMED = 20
 def check_tables(
     context: dg.AssetCheckExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Every check of the registry; one step, which runs when all tables of the run are written."""
-    chosen = [CHECKS[key.name] for key in sorted(context.selected_asset_check_keys)]
-    results = examine(pipeline, chosen, tagged_range(context.run.tags))
-    for check in chosen:
+    """All checks of all tables in one step, which runs after all tables of the run are written."""
+    selected = [CHECKS[key.name] for key in sorted(context.selected_asset_check_keys)]
+    results = examine(pipeline, selected, tagged_range(context.run.tags))
+    for check in selected:
         yield dg.AssetCheckResult(
             asset_key=check.table.name,
             check_name=check.name,
             passed=results[check.name].passed,
             severity=dg.AssetCheckSeverity(check.severity.upper()),
-            description=_described(check, results[check.name]),
-            metadata=_shown(results[check.name]),
+            description=_description(check, results[check.name]),
+            metadata=_metadata(results[check.name]),
         )
 
 
@@ -53,10 +53,10 @@ def check_tables(
     asset=DAILY.name,
     additional_deps=[REFERENCE_DATASETS.name],
     name=BUDGET_CHECK,
-    description="No budget has reached its warning, nor its limit.",
+    description="No budget has reached its warning threshold or its limit.",
 )
 def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
-    """Waits for the names that budgets may go by."""
+    """Check the budgets. It depends on `reference_datasets`, because a budget may be for a dataset by its name."""
     try:
         budgets = load_budgets(pipeline.settings)
         statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
@@ -64,20 +64,23 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         return dg.AssetCheckResult(passed=False, description=str(error))
     states = Counter("wrong" if status.problem else status.state for status in statuses)
     reached = states["warning"] + states["exceeded"]
-    said = f"Budgets at their warning or beyond their limit: {reached} of {len(statuses)}; no cost changes by it."
-    wrong = f" {states['wrong']} can't be looked at, for the reason below." if states["wrong"] else ""
+    summary = f"Budgets at their warning or beyond their limit: {reached} of {len(statuses)}; the costs are unaffected."
+    wrong = f" {states['wrong']} can't be checked, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
         passed=not reached and not wrong,
         severity=dg.AssetCheckSeverity("ERROR" if wrong or states["exceeded"] else "WARN"),
-        description=said + wrong,
+        description=summary + wrong,
         metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
     )
 
 
 def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:
-    """The checks' results by name, on the stored days of `span` (None: on all).
+    """The checks' results by name, on the stored days from `span[0]` to `span[1]`, both included (None: on all days).
 
-    Each file is read at most once, and of it only the columns that these checks need; many days are shared out.
+    Each file is read at most once, and only the columns that these checks need. Many days are shared out to processes.
+
+    Raises:
+        LakeError: a file can't be read.
     """
     lake, time = pipeline.open_lake(read_only=True), pipeline.clock()
     recent, stored = set[date](), set[date]()
@@ -90,22 +93,22 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
         (day, [check.name for check in checks if day in (recent if check.days == "recent" else stored)]) for day in days
     ]
     with pipeline.workers(lake, len(days)) as workers:
-        found = list(workers.each(partial(examine_day, now=time), tasks))
-    of_check = {check.name: [of_day[check.name] for of_day in found if check.name in of_day] for check in checks}
+        by_day = list(workers.each(partial(examine_day, now=time), tasks))
+    by_check = {check.name: [of_day[check.name] for of_day in by_day if check.name in of_day] for check in checks}
     return {
         name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])
-        for name, results in of_check.items()
+        for name, results in by_check.items()
     }
 
 
-def _described(check: Check, result: CheckResult) -> str:
-    """What was found; where the promise is broken also what that means for costs, and what to do."""
+def _description(check: Check, result: CheckResult) -> str:
+    """The check's outcome; for a failure also what that means for costs, and what to do."""
     days = plural(result.counts["days"], "day")
-    broken = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.consequence}"
-    return broken if result.broken else f"True of all {days}."
+    failure = f"Not true in {plural(len(result.broken), 'case')} within {days}. {check.consequence}"
+    return failure if result.broken else f"True of all {days}."
 
 
-def _shown(result: CheckResult) -> dict[str, Any]:
+def _metadata(result: CheckResult) -> dict[str, Any]:
     counts = {name: str(count) if isinstance(count, Decimal) else count for name, count in result.counts.items()}
-    which = {"which": ", ".join(result.broken[:NAMED])} if result.broken else {}
+    which = {"which": ", ".join(result.broken[:MOST_NAMED])} if result.broken else {}
     return {**counts, "broken": len(result.broken), **which}

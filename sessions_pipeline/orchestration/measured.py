@@ -1,8 +1,8 @@
-"""What is measured at night, apart from the refresh: what each session used on a day, and what judges have spent.
+"""The assets that are measured at night, apart from the refresh: what sessions used on a day, and what judges cost.
 
-`daily_cost_by_project` is measured while the API still tells it, `judge_cost_by_experiment` by asking for the runs that
-evaluators made. What judges cost is worth some requests, never a failed run: what the API refuses is one warning and
-not measured.
+`daily_cost_by_project` can be measured only for the last 31 days. `judge_cost_by_experiment` takes one request for each
+experiment, which selects the runs of its evaluators. If the API refuses that, there is one warning and judges are not
+measured, but the run succeeds.
 """
 
 from collections import defaultdict
@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
 from functools import partial
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +31,7 @@ from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judge
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.orchestration.assets import spec
-from sessions_pipeline.orchestration.one_file import KEYS_OWN
+from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact, plural
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
@@ -46,41 +47,45 @@ from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEE
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
+# Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured.
 IS_FINAL = "day_was_over"
-ADD_UP = "judges_add_up"
+JUDGES_CHECK = "judges_add_up"
 
 
 @dg.multi_asset(
-    description="Cuts a day out of every active session's totals by three readings of its stats.",
+    description="Measures what each active session used on a day, from three readings of its stats.",
     specs=[spec(PROJECTS, deps=[]).merge_attributes(kinds={"langsmith"})],
 )
 def measure_projects(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> dg.MaterializeResult[None]:
-    """`daily_cost_by_project`: no partitions, so that one materialization measures whatever still can be."""
+    """Measure each day within the API's reach that `daily_cost_by_project` lacks, or that was not over when measured.
+
+    The asset has no partitions, so that one materialization measures all these days.
+    """
     lake, time = pipeline.open_lake(), pipeline.clock()
     reachable = [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
     earliest = min(reachable, default=pipeline.settings.start_date)
     context.log.info("days before %s can't be measured any more: the stats reach 31 days back", earliest)
-    there = set(lake.days(PROJECTS))
-    days = [day for day in reachable if day not in there or lake.metadata(PROJECTS, day).get(IS_FINAL) != str(True)]
+    stored = set(lake.days(PROJECTS))
+    days = [day for day in reachable if day not in stored or lake.metadata(PROJECTS, day).get(IS_FINAL) != str(True)]
     with pipeline.sources() as (client, sources):
         for day in days:
             _measure_day(pipeline, lake, client, sources, day)
-    measured = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)}
-    return dg.MaterializeResult(metadata=measured)
+    metadata = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)}
+    return dg.MaterializeResult(metadata=metadata)
 
 
 def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources: Iterable[Source], day: date) -> None:
-    """Measure a day in every workspace, and write it; rows of workspaces that were not read are kept."""
+    """Measure a day in every workspace, and write it. The rows of other workspaces are kept."""
     read_at = pipeline.clock()
     is_over = is_day_over(day, read_at)
     rows, tenants = [PROJECTS.schema.empty_table()], set[str]()
     for source in sources:
         tenants |= {source.workspace} if source.workspace else set()
         with source.named():
-            for usage in read_usage(client, pipeline.query, workspace=source.workspace, day=day):
-                end, start, end_again = map(_validated, usage)
+            for readings in read_usage(client, pipeline.query, workspace=source.workspace, day=day):
+                end, start, end_again = map(_validated, readings)
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
@@ -97,42 +102,45 @@ def _validated(records: Sequence[Record]) -> pa.Table:
 
 
 @dg.multi_asset(
-    description="Asks the judge project's stats for the runs that name an experiment, one request for each.",
+    description="Reads the judge project's stats for the runs of each experiment's judges, one request each.",
     specs=[spec(JUDGES, deps=[SESSIONS.name]).merge_attributes(kinds={"langsmith"})],
     check_specs=[
         dg.AssetCheckSpec(
-            ADD_UP,
+            JUDGES_CHECK,
             asset=JUDGES.name,
-            description="Judges of experiments have spent no more than the project that they are traced to.",
+            description="The judges of all experiments cost no more than the project that they are traced to.",
         )
     ],
 )
 def measure_judges(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """`judge_cost_by_experiment`: no partitions, so that one materialization measures whatever is due."""
-    facts, night = measure(pipeline, pipeline.warner(context.log))
-    below = [tenant for tenant, one in night.readings.items() if (one.unattributed_cost or 0) < 0]
-    said = "Costs with judges are too high, own costs hold; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    said, which = said if below else "They add up.", {"which": ", ".join(below)}
-    check = dg.AssetCheckResult(passed=not below, check_name=ADD_UP, description=said, metadata=which)
-    yield dg.MaterializeResult(metadata={**facts, **msgspec.to_builtins(night)}, check_results=[check])
+    """Measure the judges of all experiments that are due, for `judge_cost_by_experiment`, and check the sums.
+
+    The asset has no partitions, so that one materialization measures all of them.
+    """
+    counts, night = measure(pipeline, pipeline.warn_to(context.log))
+    negative = [tenant for tenant, reading in night.readings.items() if (reading.unattributed_cost or 0) < 0]
+    advice = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
+    description, which = advice if negative else "They add up.", {"which": ", ".join(negative)}
+    check = dg.AssetCheckResult(passed=not negative, check_name=JUDGES_CHECK, description=description, metadata=which)
+    yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
 
 
 def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:
-    """Measure the experiments that are due in every workspace, and keep what is unattributed beside the tables.
+    """Measure the judges of the experiments that are due in every workspace, and store each workspace's reading.
 
-    How many experiments and requests that were, and what came of it.
+    Returns how many experiments were measured with how many requests, and the readings and problems of this night.
 
     Raises:
-        LakeError: a file could not be read or written; the former one is intact.
+        LakeError: a file could not be read or written; the previous one is intact.
     """
     lake, settings, night = pipeline.open_lake(), pipeline.settings, JudgeReadings()
     experiments, left = _experiments(lake), settings.judge_requests
     with pipeline.sources() as (client, sources):
-        # Each night another workspace is the first: a large one may use up what may be measured.
+        # Begin with another workspace each night: a large one may use up the night's limit.
         turn = pipeline.clock().toordinal() % len(sources)
-        tried = {source.workspace or KEYS_OWN: source for source in sources[turn:] + sources[:turn]}
+        tried = {source.workspace or OWN_WORKSPACE: source for source in sources[turn:] + sources[:turn]}
         for name, source in tried.items():
             read = partial(read_judges, client, settings.judge_project, workspace=source.workspace)
             try:
@@ -143,54 +151,57 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
                     number = plural(reading.skipped[reason], "experiment")
                     warn(f"Judges of {number} are not measured (workspace: {name}): {reason}")
             except ApiError as error:
-                said = str(error)
-                if isinstance(error, ParameterError):  # none of them comes from a setting
-                    said = f"{said.rpartition(';')[0]}; this API does not tell what judges spent, no setting helps"
-                night.problems[name] = said
-                warn(f"Judges are not measured (workspace: {name}): {said}")
+                problem = str(error)
+                if isinstance(error, ParameterError):  # its advice is about settings, and these parameters are ours
+                    problem = f"{problem.rpartition(';')[0]}; this API can't give the cost of judges, no setting helps"
+                night.problems[name] = problem
+                warn(f"Judges are not measured (workspace: {name}): {problem}")
 
-    def noted(stored: bytes | None) -> bytes:
+    def updated(stored: bytes | None) -> bytes:
         before = load_judge_readings(stored)
         others = {name: problem for name, problem in before.problems.items() if name not in tried}
         return msgspec.json.encode(JudgeReadings(before.readings | night.readings, others | night.problems))
 
-    lake.update_file(JUDGES_FILE, noted)
+    lake.update_file(JUDGES_FILE, updated)
     return {"measured_experiments": settings.judge_requests - left, "requests": client.requests}, night
 
 
 def _measure_workspace(
     pipeline: Pipeline, lake: Lake, experiments: pa.Table, read: Callable[..., Mapping[str, Any] | None], most: int
 ) -> tuple[str, JudgeReading, int]:
-    """Measure a workspace: its id, its reading, and how many experiments that were.
+    """Measure the judges of a workspace's experiments, at most `most` of them.
+
+    `read` is `read_judges` for this workspace. Returns the workspace's id, its reading, and how many experiments were
+    measured.
 
     Raises:
-        ApiError: it can't be measured, the text says why; what was read before is kept.
+        ApiError: the workspace can't be measured; the message says why. What was read before is kept.
     """
     project = pipeline.settings.judge_project
     if ("name",) in parse_paths(pipeline.settings.redact):
         raise RefusedError("SESSIONS_PIPELINE_REDACT removes the names that they are found by")
     if (before := read()) is None:
         raise RefusedError(f"no project is named {project}, so no judges were traced to it")
-    if (nobodys := read(experiment=uuid4().hex)) is None or nobodys["run_count"] != 0:
-        raise RefusedError("the API ignores stats_filter: for a name that nobody has it does not say 0 runs")
+    if (unused := read(experiment=uuid4().hex)) is None or unused["run_count"] != 0:
+        raise RefusedError("the API ignores stats_filter: it does not report 0 runs for a name that nobody uses")
     tenant = before["tenant_id"]
-    mine = experiments.filter(pc.equal(experiments.column("tenant_id"), tenant))
-    measured = {row["id"]: row["read_at"] for row in _measured(lake, tenant)}
-    chosen = due(mine, measured, now=pipeline.clock(), most=most, young=pipeline.judge_reach)
-    _each(pipeline, lake, chosen.rows, read)
+    of_workspace = experiments.filter(pc.equal(experiments.column("tenant_id"), tenant))
+    last_read = {row["id"]: row["read_at"] for row in _measured(lake, tenant)}
+    chosen = due(of_workspace, last_read, now=pipeline.clock(), most=most, young=pipeline.judge_reach)
+    _measure_experiments(pipeline, lake, chosen.rows, read)
     after, read_at = read(), pipeline.clock()
     spent = (after or before)["total_cost"]
     is_exact = after == before and spent is not None
     known = judge_readings(lake).readings.get(tenant)
     if known is not None and known.project == project:
-        # Retention empties the total, too: then it is what was known of it, and what was spent since.
+        # Retention empties the project's total, too. The last known total plus what was spent since may then be higher.
         since = read(since=known.read_at) if read_at - known.read_at < REACH else None
         kept = total((known.total_cost, since["total_cost"] if since else None))
         if kept is not None and (spent is None or spent < kept):
             spent, is_exact = kept, False
-    # One whose start time has changed may stand on two days.
+    # By id, because an experiment whose start time has changed may have rows on two days: the later reading counts.
     costs = {row["id"]: row["total_cost"] for row in _measured(lake, tenant)}
-    # As amounts stand in all our JSON: `0`, not `0E-18`.
+    # Through text, so that the JSON has `0` and not `0E-18`, as everywhere else.
     claimed = Decimal(exact(total(costs.values()) or Decimal(0)))
     rest = None if spent is None else EXACT.subtract(spent, claimed)
     spent, rest = (None if amount is None else Decimal(exact(amount)) for amount in (spent, rest))
@@ -198,17 +209,17 @@ def _measure_workspace(
     return tenant, reading, len(chosen.rows)
 
 
-def _each(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Callable[..., Any]) -> None:
-    """Measure the experiments and write their days, also where the API fails in between.
+def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Callable[..., Any]) -> None:
+    """Measure the judges of these experiments, and write their days. If the API fails, what was read is still written.
 
     Raises:
-        ApiError: no usable answer.
+        ApiError: there was no usable answer.
     """
     read_at, days = pipeline.clock(), defaultdict[Day, list[Row]](list)
     try:
         with ThreadPoolExecutor(pipeline.settings.concurrency, thread_name_prefix="judges") as executor:
-            found = executor.map(lambda row: read(experiment=row["name"]), experiments)
-            for row, spent in zip(experiments, found, strict=True):
+            answers = executor.map(lambda row: read(experiment=row["name"]), experiments)
+            for row, spent in zip(experiments, answers, strict=True):
                 measures = {name: spent[name] if spent else None for name in MEASURES}
                 measured = {**row, **measures, "stats_as_of": read_at, "read_at": read_at}
                 days[row["start_date"]].append(measured)
@@ -222,7 +233,7 @@ def _merged(read: Sequence[Row], stored: Stored | None) -> NewContent:
 
 
 def _experiments(lake: Lake) -> pa.Table:
-    """All experiments that the lake knows, with the day of each."""
+    """All experiments in the lake: the columns `NEEDED`, and each one's day as `start_date`."""
     undated: list[Day] = [UNDATED] if lake.has(SESSIONS, UNDATED) else []
     parts = [lake.read_days(SESSIONS, [], NEEDED)]
     for day in [*lake.days(SESSIONS), *undated]:
@@ -232,5 +243,6 @@ def _experiments(lake: Lake) -> pa.Table:
 
 
 def _measured(lake: Lake, tenant: str) -> list[Row]:
-    """The rows of a workspace."""
-    return [row for row in judge_rows(lake, [*lake.days(JUDGES), UNDATED]) if row["tenant_id"] == tenant]
+    """The stored rows of `judge_cost_by_experiment` for a workspace, oldest reading first."""
+    rows = [row for row in judge_rows(lake, [*lake.days(JUDGES), UNDATED]) if row["tenant_id"] == tenant]
+    return sorted(rows, key=itemgetter("read_at"))

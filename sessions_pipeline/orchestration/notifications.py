@@ -1,4 +1,4 @@
-"""The sensor `notifications`: sends what failed, and what budgets, the last refresh and the API say."""
+"""The sensor `notifications`: reports failed runs and checks, budgets, missing refreshes, and the end of an API."""
 
 import re
 import time
@@ -16,30 +16,30 @@ from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
 
 LOOK_EVERY_SECONDS = 300
-# Dagster drops a tick after 60 s: so long it may look at the data root, and so long it may send.
+# How long a tick may read the data root, and how long it may send: Dagster drops a tick that takes longer than 60 s.
 LOOK_SECONDS, SEND_SECONDS = 15.0, 20.0
-# A run's end may be stored under a time that had passed when it was looked for. What is seen twice is sent once.
+# The end of a run may be stored late, with a time before the last look. A run that is seen twice is reported once.
 RUNS_OVERLAP = timedelta(minutes=10)
 MOST_RUNS = 100
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 EVENTS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
-# As the client warns of `Deprecation` and `Sunset` headers, beside what else it warns of.
+# The client's warning about `Deprecation` and `Sunset` headers, which may be one of several in the metadata.
 ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
-ONCE = timedelta(days=365)
+A_YEAR = timedelta(days=365)
 
 
 def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
-    """What is sent to the addresses in `SESSIONS_PIPELINE_NOTIFY`.
+    """The sensor that sends notifications to the addresses in `SESSIONS_PIPELINE_NOTIFY`.
 
     Raises:
-        SettingError: nothing could be sent, because the extra is not installed.
+        SettingError: the extra that sends them is not installed.
     """
     require_apprise()
 
     @dg.sensor(
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sends what failed, and what budgets, the last refresh and the API say; each cause once a day.",
+        description="Reports failures, budgets, missing refreshes and the end of an API; each cause once a day.",
     )
     def notifications(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = pipeline.clock()
@@ -52,10 +52,10 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
         try:
             found += looking.result(LOOK_SECONDS)
         except TimeoutError:
-            context.log.warning("The data root is slow; budgets are looked at again at the next tick")
+            context.log.warning("The data root is slow; the next tick checks budgets and the last refresh again")
         due = memory.due(found, now)
         sent = send(pipeline.settings, due, context.log.warning)
-        # Runs of which something could not be sent are looked at again.
+        # If a notification could not be sent, the next tick looks at the same runs again.
         cursor = memory.after(sent, now, runs_from if len(sent) == len(due) else memory.runs_from)
         titles = "; ".join(notice.title for notice in sent) or "nothing"
         return dg.SensorResult(cursor=cursor.dump(), skip_reason=f"sent: {titles}")
@@ -64,35 +64,38 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
 
 
 def send(settings: Settings, notices: Sequence[Notice], warn: Callable[[str], object]) -> list[Notice]:
-    """Send these; those that a service took. What none took, and what there is no time for, is left out."""
-    until, sent = time.monotonic() + SEND_SECONDS, list[Notice]()
+    """Send notices for at most `SEND_SECONDS`, and return those that at least one service accepted."""
+    deadline, sent = time.monotonic() + SEND_SECONDS, list[Notice]()
     for notice in notices:
-        if (seconds := until - time.monotonic()) > 1:
+        if (seconds := deadline - time.monotonic()) > 1:
             try:
-                took, failed = deliver(settings, notice.title, notice.text, seconds)
+                delivered, failed = deliver(settings, notice.title, notice.text, seconds)
             except SettingError as error:
                 warn(str(error))
                 break
-            sent += [notice] if took else []
+            sent += [notice] if delivered else []
             if failed:
                 warn(f"{notice.title}: not delivered by {', '.join(failed)}; see `sessions-pipeline doctor --notify`")
     return sent
 
 
 def run_notices(instance: dg.DagsterInstance, since: datetime, now: datetime) -> tuple[list[Notice], datetime]:
-    """What failed in the runs that ended since a time, and the time from which to look next."""
+    """Notices of the runs and checks that failed in runs which ended after `since`; and the `since` of the next look.
+
+    If there are more than `MOST_RUNS` such runs, the next look continues after them.
+    """
     filters = dg.RunsFilter(statuses=ENDED, updated_after=since)
     records = instance.get_run_records(filters, limit=MOST_RUNS, order_by="update_timestamp", ascending=True)
-    found = [notice for record in records for notice in _of_run(instance, record.dagster_run, now)]
+    found = [notice for record in records for notice in _notices_of_run(instance, record.dagster_run, now)]
     return found, records[-1].update_timestamp if len(records) == MOST_RUNS else now - RUNS_OVERLAP
 
 
-def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> Iterator[Notice]:
+def _notices_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> Iterator[Notice]:
     for entry in instance.all_logs(run.run_id, of_type=EVENTS):
         event = entry.get_dagster_event()
         if event.event_type is dg.DagsterEventType.RUN_FAILURE:
             if run.tags.get("dagster/will_retry") != "true":
-                yield _failed(run, event, now)
+                yield _run_failure_notice(run, event, now)
             continue
         check = event.asset_check_evaluation_data
         if not check.passed and check.severity is dg.AssetCheckSeverity.ERROR and check.check_name != BUDGET_CHECK:
@@ -101,27 +104,27 @@ def _of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datetime) -> 
             yield Notice(f"check {check.check_name}", f"Check {check.check_name} failed", text, now + A_DAY)
 
 
-def _failed(run: dg.DagsterRun, event: dg.DagsterEvent, now: datetime) -> Notice:
-    # A run that was lost has neither an error nor a failed step.
+def _run_failure_notice(run: dg.DagsterRun, event: dg.DagsterEvent, now: datetime) -> Notice:
+    # A run whose process died has neither an error nor a failed step.
     data = event.job_failure_data if event.event_specific_data else None
     step = data.first_step_failure_event if data else None
     error = (data and data.error) or (step and step.step_failure_data.error)
     kind, reason = "", event.message or "no reason was given"
     if error is not None:
-        # Around ours, Dagster puts an error of its own.
+        # Dagster wraps our error in one of its own.
         error = error.cause or error
         kind, reason = str(error.cls_name), re.sub(r"^[\w.]+: ", "", error.message).partition("\n")[0]
     title = "A materialization failed" if run.job_name.startswith("__") else f"{run.job_name} failed"
-    text = f"{reason}\nThe schedule tries again. Dagster UI: run {run.run_id}; else `sessions-pipeline doctor`."
+    text = f"{reason}\nThe schedule tries again. See run {run.run_id} in the Dagster UI, or `sessions-pipeline doctor`."
     return Notice(f"run of {run.job_name}: {kind}", title, text, now + A_DAY)
 
 
 def api_notices(instance: dg.DagsterInstance, now: datetime) -> Iterator[Notice]:
-    """The end that the API announced to the latest refresh, at whichever of its paths; it is news once."""
+    """Notices of an end that the API announced for one of its paths during the latest refresh; once a year each."""
     for table in (RAW_SESSIONS, REFERENCE_DATASETS):
         event = instance.get_latest_materialization_event(dg.AssetKey(table.name))
-        made = event.asset_materialization if event else None
-        warnings = str(made.metadata["api_warnings"].value) if made and "api_warnings" in made.metadata else ""
+        last = event.asset_materialization if event else None
+        warnings = str(last.metadata["api_warnings"].value) if last and "api_warnings" in last.metadata else ""
         for end in ANNOUNCED_END.finditer(warnings):
-            text = f"{end[0]}.\nSESSIONS_PIPELINE_API_VERSION says which one is read; docs/api-versions.md has more."
-            yield Notice(end[1], "The API announces its end", text, now + ONCE)
+            text = f"{end[0]}.\nSESSIONS_PIPELINE_API_VERSION sets the version to read; see docs/api-versions.md."
+            yield Notice(end[1], "The API announces its end", text, now + A_YEAR)

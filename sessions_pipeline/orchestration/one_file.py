@@ -1,11 +1,11 @@
-"""The assets that are one file each: what datasets are called, and costs by week and by month.
+"""The assets that are one file each: the names of datasets, and the costs by week and by month.
 
-Names are worth some requests, never a failed run. Each workspace's list is read whole by the first run of a UTC day,
-and whenever the asset is made by itself; in between only datasets that the run's own days name and nobody knows yet are
-asked for, by id.
+Names are worth some requests, but a failure to read them never fails the run. The first run of a UTC day reads each
+workspace's whole list of datasets, and so does every run without days. Other runs request only the datasets on their
+own days that are not known yet, by id.
 
-Only periods of which a day was written since are summed again: each file remembers which versions of their days its
-periods were made from.
+Weeks and months are summed again only if a day in them was written since. For this, each file's metadata holds a hash
+of the versions of each period's daily files.
 """
 
 import json
@@ -36,83 +36,89 @@ from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets
 
-# In the file's metadata: the last day on which each workspace's list was read whole.
+# Key in the metadata of `reference_datasets`: the last day on which each workspace's whole list was read.
 LISTED_ON = "listed_on"
-KEYS_OWN = "the key's own"
-# An API that is slow or limits the rate must not keep the run from its end.
+# Stands for the workspace's id in metadata and warnings if the settings name no workspace, and the key determines it.
+OWN_WORKSPACE = "the key's own"
+# A slow or rate-limited API must not hold up the rest of the run for longer than this.
 MOST_SECONDS = 300.0
+# Key in the metadata of the weekly and monthly files: the hash of the daily files of each period, by its first day.
 MADE_FROM = "made_from"
 
 
 @dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
-    """`reference_datasets`, one file."""
-    facts = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warner(context.log))
-    return dg.MaterializeResult(metadata=facts)
+    """Refresh `reference_datasets`."""
+    metadata = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warn_to(context.log))
+    return dg.MaterializeResult(metadata=metadata)
 
 
 def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Callable[[str], object]) -> dict[str, Any]:
-    """Read what is not known of datasets, and store it; what Dagster is told of it. `span`: the run's days.
+    """Read the names that are missing or due, store them, and return the metadata for Dagster.
 
-    What the API refuses is told to `warn`, and what is known stays.
+    `span` is the run's first and last day; None: a run without days, which reads every list. If the API refuses, `warn`
+    is called and the stored names stay.
 
     Raises:
-        LakeError: a file could not be read or written; the former one is intact.
+        LakeError: a file could not be read or written; the previous one is intact.
     """
     lake, read_at = pipeline.open_lake(), pipeline.clock()
     stored = lake.load(REFERENCE_DATASETS, None)
     known = stored.rows.select(["tenant_id", "id"]).to_pylist() if stored else []
-    unknown = _named(lake, span) - {(row["tenant_id"], row["id"]) for row in known}
+    unknown = _datasets_of(lake, span) - {(row["tenant_id"], row["id"]) for row in known}
     today = utc_day(read_at).isoformat()
     listed = {name for name, day in _listed_on(stored).items() if day == today} if span else set()
-    rows, whole, warnings = _read(pipeline, unknown, listed, read_at)
+    rows, newly_listed, warnings = _read(pipeline, unknown, listed, read_at)
     for warning in warnings:
         warn(warning)
 
     def make(stored: Stored | None) -> NewContent:
-        if not rows and not whole:
+        if not rows and not newly_listed:
             return None
-        listed_on = {**_listed_on(stored), **dict.fromkeys(whole, today)}
-        tenants = set[str]().union(*whole.values())
+        listed_on = {**_listed_on(stored), **dict.fromkeys(newly_listed, today)}
+        tenants = set[str]().union(*newly_listed.values())
         return merge_datasets(stored and stored.rows, rows, tenants, read_at), {LISTED_ON: json.dumps(listed_on)}
 
     commit(lake, REFERENCE_DATASETS, None, make)
-    told = {"api_warnings": "; ".join(warnings)} if warnings else {}
-    return {"dagster/uri": lake.uri(REFERENCE_DATASETS, None), "datasets_read": len(rows), **told}
+    warned = {"api_warnings": "; ".join(warnings)} if warnings else {}
+    return {"dagster/uri": lake.uri(REFERENCE_DATASETS, None), "datasets_read": len(rows), **warned}
 
 
 def _read(
     pipeline: Pipeline, unknown: set[Key], listed: set[str], read_at: datetime
 ) -> tuple[list[Row], dict[str, set[str]], list[str]]:
-    """Rows of the lists that are not among `listed`, and of unknown datasets; whose lists they are; warnings."""
-    rows, whole = list[Row](), dict[str, set[str]]()
+    """Read the whole lists of workspaces that are not in `listed`, and of the others the unknown datasets.
+
+    Returns the rows that were read; for each workspace whose whole list was read, the tenant ids in it; and warnings.
+    """
+    rows, newly_listed = list[Row](), dict[str, set[str]]()
     with pipeline.sources() as (client, sources):
         client.throttle.end_within(MOST_SECONDS)
         for source in sources:
-            asked, name = source.workspace, source.workspace or KEYS_OWN
-            ids = sorted({dataset for tenant, dataset in unknown if asked in (None, tenant)})
+            workspace, name = source.workspace, source.workspace or OWN_WORKSPACE
+            ids = sorted({dataset for tenant, dataset in unknown if workspace in (None, tenant)})
             if name in listed and not ids:
                 continue
             try:
                 with source.named():
-                    found = read_datasets(client, workspace=asked, ids=ids if name in listed else None)
+                    records = read_datasets(client, workspace=workspace, ids=ids if name in listed else None)
             except ApiError as error:
-                client.warn(f"Datasets are called what they were known as before: {error}")
+                client.warn(f"Dataset names could not be read, so the names known before are used: {error}")
                 continue
-            read = dataset_rows([record.payload for record in found], read_at)
+            read = dataset_rows([record.payload for record in records], read_at)
             rows += read
             if name not in listed:
-                whole[name] = {asked} if asked else {row["tenant_id"] for row in read}
-        return rows, whole, client.warnings
+                newly_listed[name] = {workspace} if workspace else {row["tenant_id"] for row in read}
+        return rows, newly_listed, client.warnings
 
 
 def _listed_on(stored: Stored | None) -> dict[str, str]:
-    found: dict[str, str] = json.loads(stored.metadata.get(LISTED_ON, "{}")) if stored else {}
-    return found
+    listed_on: dict[str, str] = json.loads(stored.metadata.get(LISTED_ON, "{}")) if stored else {}
+    return listed_on
 
 
-def _named(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
-    """The datasets that the sessions of these days, and of no day, ran against."""
+def _datasets_of(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
+    """The datasets of the experiments on these days, and of those without a day."""
     days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
     rows = rows_of(stored_days(lake, DAILY, days, ("tenant_id", "reference_dataset_id")))
     return {(row["tenant_id"], row["reference_dataset_id"]) for row in rows}
@@ -124,42 +130,42 @@ def period_tables(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
     lake = pipeline.open_lake()
-    # Noted before the days are read: a day that is written meanwhile is summed again next time.
+    # Noted before the days are read, so that a day which another run writes meanwhile is summed again next time.
     versions, load = lake.versions(DAILY, lake.days(DAILY)), cache(partial(lake.load, DAILY))
     for period in PERIODS:
         if dg.AssetKey(period.table.name) in context.selected_asset_keys:
-            facts = refresh_periods(lake, period, versions, load)
-            yield dg.MaterializeResult(asset_key=period.table.name, metadata=facts)
+            metadata = refresh_periods(lake, period, versions, load)
+            yield dg.MaterializeResult(asset_key=period.table.name, metadata=metadata)
 
 
 def refresh_periods(
     lake: Lake, period: Period, versions: Mapping[Day, str | None], load: Callable[[date], Stored | None]
 ) -> Mapping[str, Any]:
-    """Sum the periods that have changed; nothing is written where none has. What Dagster is told of it.
+    """Sum the periods that have changed, and return the metadata for Dagster. If none has changed, nothing is written.
 
-    `versions` are those of all days of the daily costs, and `load` reads one of them.
+    `versions` has the version of every day of the daily costs, and `load` reads one of these days.
 
     Raises:
-        LakeError: the file could not be read or written; the former one is intact.
-        SumOverflowError: a sum does not fit its column; the text names it.
+        LakeError: the file could not be read or written; the previous one is intact.
+        SumOverflowError: a sum does not fit its column; the message names it.
     """
-    facts: dict[str, Any] = {"dagster/uri": lake.uri(period.table, None)}
+    metadata: dict[str, Any] = {"dagster/uri": lake.uri(period.table, None)}
     made_from = _fingerprints(versions, period)
 
     def make(stored: Stored | None) -> NewContent:
         before = json.loads(stored.metadata.get(MADE_FROM, "{}")) if stored else {}
         starts = [start for start in {**before, **made_from} if made_from.get(start) != before.get(start)]
         changed = [date.fromisoformat(start) for start in starts]
-        days = {day: found for day in period.days(changed) if day in versions and (found := load(day))}
-        daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(found.rows, day) for day, found in days.items())])
+        days = {day: file for day in period.days(changed) if day in versions and (file := load(day))}
+        daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(file.rows, day) for day, file in days.items())])
         unread = set[date]().union(*unread_of_workspaces({day: lake.last_readings(day) for day in days}).values())
-        read = {day: was_over(of.rows, of.metadata) and day not in unread for day, of in days.items()}
+        read = {day: was_over(file.rows, file.metadata) and day not in unread for day, file in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
-        facts.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
+        metadata.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None
 
     commit(lake, period.table, None, make, rebuildable=True)
-    return facts
+    return metadata
 
 
 def _dated(rows: pa.Table, day: date) -> pa.Table:
@@ -167,9 +173,9 @@ def _dated(rows: pa.Table, day: date) -> pa.Table:
 
 
 def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[str, str]:
-    """What names the versions of a period's days, by its first day."""
-    of_period = defaultdict(list)
+    """A hash of the versions of each period's days, by the period's first day."""
+    days_of_period = defaultdict(list)
     for day, version in versions.items():
         if day:
-            of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
-    return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in of_period.items()}
+            days_of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
+    return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in days_of_period.items()}

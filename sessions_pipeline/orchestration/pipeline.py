@@ -1,4 +1,4 @@
-"""What a run works with: settings, the lake and the API's days. A plain object that Dagster hands to the assets."""
+"""`Pipeline`, the resource that Dagster hands to the assets: a plain object that opens the lake and reads the API."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from sessions_pipeline.tables.readings import READINGS, load_readings, readings_
 
 
 class Fetching(NamedTuple):
-    """Days that are being read from the API, with their client, and what comes of them; it comes once."""
+    """A read from the API that is under way. `tasks` yields the days as they arrive, and can be iterated once."""
 
     days: frozenset[date]
     client: SessionsClient
@@ -35,12 +35,12 @@ class Fetching(NamedTuple):
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Settings and the doors they open.
+    """The settings of a run, and what is opened with them.
 
-    `on_day` is told of each day as it is finished, `on_warning` of what the run warns of; `as_of` makes tables say what
-    was known at that time; `clock` tells the time; `processes` is how many a backfill is shared out to (None: one for
-    each processor, four at most). Judges of experiments older than `judge_reach` are not measured
-    if they never were.
+    `on_day` is called with each day as it is finished, `on_warning` with each warning. `as_of` makes the tables show
+    what was known at that time. `clock` returns the current time. `processes` is the number of processes for a backfill
+    (None: one for each processor, at most four). An experiment that is older than `judge_reach`, and whose judges were
+    never measured, is not measured any more unless it runs again.
     """
 
     settings: Settings
@@ -50,11 +50,11 @@ class Pipeline:
     clock: Callable[[], datetime] = now
     processes: int | None = None
     judge_reach: timedelta = YOUNG
-    _begun: list[Fetching] = field(default_factory=list, repr=False, compare=False)
+    _prefetched: list[Fetching] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def query(self) -> SessionsQuery:
-        """What narrows the sessions that are read.
+        """The query parameters that narrow down which sessions are read.
 
         Raises:
             SettingError: `SESSIONS_PIPELINE_QUERY` is wrong.
@@ -62,12 +62,12 @@ class Pipeline:
         return parse_narrowing(self.settings.query)
 
     def recent_days(self) -> list[date]:
-        """What the hourly schedule refreshes: the lookback days and today."""
+        """The days that the hourly schedule refreshes: the lookback days and today."""
         today, back = utc_day(self.clock()), timedelta(days=self.settings.lookback_days)
         return days_between(max(today - back, self.settings.start_date), today)
 
-    def warner(self, log: logging.Logger) -> Callable[[str], object]:
-        """What says a warning in Dagster's log, and to `on_warning`."""
+    def warn_to(self, log: logging.Logger) -> Callable[[str], object]:
+        """A function that passes a warning to Dagster's log and to `on_warning`."""
 
         def warn(text: str) -> None:
             log.warning(text)
@@ -86,21 +86,22 @@ class Pipeline:
     def process(
         self, days: Sequence[date], tables: Sequence[Table], warn: Callable[[str], object]
     ) -> Iterator[DayResult]:
-        """Make these tables of the days, newest first, and of the rows without a day; each is written when it comes.
+        """Make these tables for the days, newest first, then for the rows without a day. Each day is written at once.
 
-        With `raw_sessions` among them they are read from the API, whose warnings `warn` is told; else from the lake.
+        With `raw_sessions` among the tables, the days are read from the API, and its warnings are passed to `warn`.
+        Without it, the tables are made from the raw sessions in the lake.
 
         Raises:
-            ApiError: a workspace could not be read, the text names it; days that did not come stay as they were.
-            NotReadError: a day's raw sessions were never read; nothing is replaced.
+            ApiError: a workspace could not be read; the message names it. Days that did not arrive stay as they were.
+            NotReadError: the raw sessions of a day were never read. Nothing is replaced.
         """
         lake, work = self.open_lake(), partial(process_day, rules=self._rules(tables))
         with self.workers(lake, len(days)) as workers:
             if RAW_SESSIONS not in tables:
                 yield from workers.each(work, _stored_days(lake, days, self.as_of))
                 return
-            begun = self._begun.pop() if self._begun and self._begun[0].days == {*days} else None
-            with nullcontext(begun) if begun else self._fetch(lake, days) as fetching:
+            ahead = self._prefetched.pop() if self._prefetched and self._prefetched[0].days == {*days} else None
+            with nullcontext(ahead) if ahead else self._fetch(lake, days) as fetching:
                 try:
                     for result in workers.each(work, fetching.tasks):
                         yield _warned(result, fetching.client.warnings)
@@ -109,39 +110,40 @@ class Pipeline:
                         warn(warning)
 
     @contextmanager
-    def begin(self, days: Sequence[date]) -> Iterator[None]:
-        """Read these days already, some ahead, until `process` asks for them, or the block ends.
+    def prefetch(self, days: Sequence[date]) -> Iterator[None]:
+        """Start to read these days in the background. `process` takes them over if it is called within the block.
 
-        For a caller that has something to do before: loading Dagster takes as long as four slow pages. The run's
-        deadline counts from here. At the end of the block a connection that is being opened may take its ten seconds.
+        For a caller that has other work to do first: loading Dagster takes as long as four slow pages. The run's
+        deadline counts from here. Leaving the block may take ten seconds while a connection is being opened.
 
         Raises:
             SettingError: no key is set, or a setting is wrong.
-            LakeError: the lake can't be opened. What the API refuses is raised by `process`.
+            LakeError: the lake can't be opened. Errors of the API are raised by `process`.
         """
         with self._fetch(self.open_lake(), days) as fetching:
-            self._begun.append(fetching)
+            self._prefetched.append(fetching)
             try:
                 yield
             finally:
-                self._begun.clear()
+                self._prefetched.clear()
 
     @contextmanager
     def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
-        # Before the first request: readings that are committed while this one goes on are newer than these versions.
+        # Noted before the first request, so that a reading that another run commits meanwhile is noticed.
         bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
-        # Ends after the sources, whose end wakes a thread that waits for a page.
-        with ThreadPoolExecutor(1, "begin") as executor, self.sources() as (client, sources):
+        # The executor must be closed after the sources: closing waits for its thread, and that may be waiting for a
+        # page until closing the sources stops the client.
+        with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
             tasks = _read_days(client, sources, days, bases)
             first = executor.submit(next, tasks)
             yield Fetching(frozenset(days), client, chain((one.result() for one in [first]), tasks))
 
     def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
-        """What works on this many days of the lake: processes for many, a thread for few."""
+        """Workers for this many days of the lake: processes for many days, one thread for few."""
         return workers_for(processes_for(days, self.processes), lake, self.settings.data_root, self.settings.query)
 
     def connect(self) -> SessionsClient:
-        """A client for the API; sends nothing yet.
+        """A client for the API. Sends no request yet.
 
         Raises:
             SettingError: no key is set, or a setting is wrong.
@@ -150,7 +152,7 @@ class Pipeline:
 
     @contextmanager
     def sources(self) -> Iterator[tuple[SessionsClient, list[Source]]]:
-        """The ways into the API's workspaces, one for each id in the settings, sharing connections and patience.
+        """A source for each workspace id in the settings, or one for the key's own workspace. All share one client.
 
         Raises:
             SettingError: no key is set, or a setting is wrong.
@@ -159,9 +161,9 @@ class Pipeline:
         with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
             read = partial(Source, client, query, executor, page_size=size, in_flight=most)
             try:
-                yield client, [read(workspace=asked) for asked in self.settings.workspace_ids or (None,)]
+                yield client, [read(workspace=workspace) for workspace in self.settings.workspace_ids or (None,)]
             finally:
-                # The executor waits for its workers, and they may be waiting for pages that nobody needs any more.
+                # Closing the executor waits for its threads, which may be waiting for pages that nobody needs any more.
                 client.stop()
 
     def _rules(self, tables: Sequence[Table]) -> Rules:
@@ -177,7 +179,7 @@ class Pipeline:
 
 
 def _warned(result: DayResult, warnings: Sequence[str]) -> DayResult:
-    """The result with what the API has warned of so far, as metadata of `raw_sessions`."""
+    """The result, with the API's warnings so far added to the metadata of `raw_sessions`."""
     if not warnings:
         return result
     raw = {**result.metadata.get(RAW_SESSIONS.name, {}), "api_warnings": "; ".join(warnings)}
@@ -185,10 +187,12 @@ def _warned(result: DayResult, warnings: Sequence[str]) -> DayResult:
 
 
 def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[DayTask]:
-    """The days to be made again from their raw sessions, newest first, then the rows without a day if there are any.
+    """Tasks that make days again from their raw sessions, newest first, then the rows without a day if there are any.
+
+    All days are checked before the first task is yielded.
 
     Raises:
-        NotReadError: a day was never read, or not by `as_of`; nothing is replaced.
+        NotReadError: a day was never read, or not yet at `as_of`.
     """
     undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
     stored = [*sorted(days, reverse=True), *undated]
@@ -200,12 +204,12 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
 def _read_days(
     client: SessionsClient, sources: Sequence[Source], days: Sequence[date], bases: dict[Day, str | None]
 ) -> Iterator[DayTask]:
-    """Days from the API, newest first, then the undated sessions; a day comes when all workspaces have it."""
+    """Days from the API, newest first, then the undated sessions. A day is yielded once all workspaces have sent it."""
     received, finished = 0, 0
     client.throttle.progress = lambda: f"{finished} of {len(days)} days"
     streams = [source.days(min(days), max(days)) for source in sources]
     for fetched in zip(*streams, strict=True):
-        received += sum(one.received for one in fetched)
+        received += sum(of_workspace.received for of_workspace in fetched)
         day = fetched[0].day
         yield DayTask(day, fetched, bases[day], received)
         finished += day is not UNDATED

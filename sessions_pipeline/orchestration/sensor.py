@@ -1,7 +1,8 @@
-"""The sensor for late truth: older days whose sessions had new runs are asked for again.
+"""The sensor `changed_sessions`: refreshes older days whose sessions had new runs.
 
-A tick ends within its time, whatever the API does: what was found until then is asked for, and the next tick goes on
-where it stopped. It begins anew where nothing was found, or where the API no longer knows that place.
+A tick lists the sessions that were active since the last look. If its time is over before the list is complete, it
+requests the days that it found so far, and the next tick continues at the same place. If nothing was listed, or the API
+no longer knows the place, the list starts from the beginning.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,11 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 
 SENSOR = "changed_sessions"
-# Long-lived projects are always active: their first day would be read again at every look.
+# Not more often, because long-lived projects are always active: each look has the day they started on read again.
 LOOK_EVERY_SECONDS = 3600
-# Dagster drops a tick after 60 s, and its cursor with it.
+# Dagster drops a tick that takes longer than 60 s, and its cursor with it.
 LOOK_SECONDS = 40.0
-# A run is listed under the time it started, yet may arrive when it ends: look this far back again.
+# A run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
 OVERLAP = timedelta(hours=2)
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -35,7 +36,10 @@ FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
 class Stopped(NamedTuple):
-    """A look that is not over: the workspace and the place at which the next tick goes on, and `since` when it is."""
+    """Where a look stopped: the next tick continues in this workspace at this place.
+
+    `since` becomes the cursor's `since` when the look is complete.
+    """
 
     workspace: str | None
     place: Place
@@ -44,9 +48,11 @@ class Stopped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """What the sensor remembers: how far and when it looked, what it saw in the overlap, days still to be asked for.
+    """What the sensor remembers from one tick to the next; Dagster stores it as text.
 
-    `since` is the latest activity that whole looks have seen, `looked` the time of the last tick.
+    `since` is the latest activity that complete looks have seen, `looked` the time of the last tick. `seen` has the
+    latest run of each session in the overlap, as ISO 8601. `pending` are changed days that are still to be requested.
+    `stopped` is set while a look is incomplete.
     """
 
     since: datetime
@@ -56,28 +62,28 @@ class Cursor:
     stopped: Stopped | None = None
 
     def dump(self) -> str:
-        """As text, for Dagster to keep."""
+        """The cursor as JSON text."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def load(cls, text: str | None, now: datetime) -> "Cursor":
-        """From its text; the first look begins one overlap before now."""
+        """The cursor in a text or, for None, one whose first look goes back one overlap from now."""
         return msgspec.json.decode(text, type=cls) if text else cls(now, now)
 
     @property
     def look_from(self) -> datetime:
-        """The time from which activity is to be listed."""
+        """The time since when activity is to be listed."""
         return self.since - OVERLAP
 
     def after(self, look: "Look", *, first: date, last: date, now: datetime) -> "Cursor":
-        """The cursor after a tick's look: days from `first` to `last` with activity not seen before are pending.
+        """The cursor after a look, with the days from `first` to `last` that had new activity among the pending.
 
-        Days after `last` are the schedule's. Their activity is not kept as seen: a day may grow too old for the
-        schedule before it has read it.
+        The schedule refreshes the days after `last`. Their activity is not noted as seen: if the schedule does not read
+        such a day before it becomes too old for it, the sensor has to.
         """
         seen, days = dict(self.seen), set(self.pending)
-        # Of a look over several ticks only the first has surely seen what was the latest in every workspace. Runs have
-        # their senders' times: one in the future must not hide what comes before it.
+        # If a look takes several ticks, only the first has surely listed the latest activity of every workspace. The
+        # clients set the times of runs: one in the future must not hide those that come before it.
         latest = self.stopped.since if self.stopped else max([self.since, *(one.latest_run for one in look.listed)])
         since = min(now, latest)
         for active in look.listed:
@@ -98,14 +104,14 @@ class Cursor:
 
 
 class Look(NamedTuple):
-    """What a tick listed, and the workspace and place at which its time was over, None if all is listed."""
+    """What a tick listed, and the workspace and place at which its time was over; None if the list is complete."""
 
     listed: list[Activity]
     stopped_at: tuple[str | None, Place] | None = None
 
 
 def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.SensorDefinition:
-    """Older days whose sessions had new runs; a look at the API takes at most this many seconds."""
+    """The sensor that refreshes older days whose sessions had new runs. Each tick lists for at most `seconds`."""
 
     @dg.sensor(
         name=SENSOR,
@@ -128,7 +134,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         )
         slow = "the API is slow or limits the rate; the next tick lists the rest"
         skipped = slow if look.stopped_at else "no older day has changed"
-        # The time is in the key, since the same days may be asked for again.
+        # Dagster runs each key once. The same days may have to be refreshed again, so the key includes the time.
         runs = [
             dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
             for first, last in ranges(days)
@@ -147,18 +153,18 @@ def next_look(
     being_read: set[date],
     failed: set[date],
 ) -> tuple[Cursor, set[date]]:
-    """The next cursor and the days to ask for: those that changed, and `failed` ones once more.
+    """The next cursor and the days to refresh now: those that changed, and those of `failed` runs again.
 
-    Days being read stay pending; those of the lookback are the schedule's.
+    Days that are `being_read` stay pending. The lookback days and today are left to the schedule.
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     after = before.after(look, first=settings.start_date, last=last, now=time)
-    wanted = {*after.pending, *failed}
-    return replace(after, looked=time, pending=tuple(sorted(wanted & being_read))), wanted - being_read
+    changed = {*after.pending, *failed}
+    return replace(after, looked=time, pending=tuple(sorted(changed & being_read))), changed - being_read
 
 
 def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
-    """The activity that is to be listed in every workspace, or what of it came within `seconds`.
+    """List the activity since the last look in every workspace, or as much of it as arrives within `seconds`.
 
     Raises:
         ApiError: a workspace could not be listed.
@@ -174,7 +180,7 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
             try:
                 with source.named():
                     pages = active_since(client, query, workspace=source.workspace, since=since, place=place)
-                    for found, place in pages:  # noqa: B007 - known when the next page does not come
+                    for found, place in pages:  # noqa: B007 - `place` is needed if the next page does not arrive
                         listed += found
             except DeadlineExceededError:
                 return Look(listed, (source.workspace, place))
@@ -183,12 +189,12 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
 
 
 def days_being_read(instance: dg.DagsterInstance) -> set[date]:
-    """The days of the refreshes that wait or run."""
+    """The days of all refreshes that are queued or running."""
     return _days_of_runs(instance, dg.RunsFilter(job_name=REFRESH, statuses=UNFINISHED))
 
 
 def days_that_failed(instance: dg.DagsterInstance, since: datetime) -> set[date]:
-    """The days of the sensor's runs that have failed or were cancelled since a time."""
+    """The days of the sensor's own runs that failed or were cancelled after `since`."""
     tags = {"dagster/sensor_name": SENSOR}
     return _days_of_runs(instance, dg.RunsFilter(statuses=FAILED, tags=tags, updated_after=since))
 

@@ -1,7 +1,7 @@
-"""Who processes days: processes of their own for a backfill, one thread for the few days of a refresh.
+"""Workers that process days: several processes for a backfill, one thread for the few days of a refresh.
 
-Reading pages and validating records both need Python's one lock, so a backfill of 100,000 sessions in one process takes
-twice as long on two cores. A process takes some 0.3 s to be ready, which a refresh of a few days would not win back.
+Reading pages and validating records compete for Python's global interpreter lock: on two cores, a backfill of 100,000
+sessions takes twice as long in one process. A process needs about 0.3 s to start, more than a few days would gain.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ from sessions_pipeline.errors import WorkerLostError
 if TYPE_CHECKING:
     from sessions_pipeline.lake.lake import Lake
 
-# From this many days on a run is a backfill.
+# A run of at least this many days is a backfill.
 BACKFILL_DAYS = 8
-# Each holds a day and its tables in memory; with more than four the reading is what limits.
+# Each process holds a day and its tables in memory. With more than four, reading from the API is the bottleneck.
 MOST_PROCESSES = 4
-HEAPS = 2
-_M_ARENA_MAX = -8
+MALLOC_ARENAS = 2
+_M_ARENA_MAX = -8  # `mallopt`'s number for this option, from malloc.h
 _PRELOADED = ["sessions_pipeline.process_day"]
 
 T = TypeVar("T")
@@ -36,46 +36,47 @@ R = TypeVar("R")
 
 
 class Workers:
-    """Does work on days, each with the lake, in the order given. A context manager through `workers_for`."""
+    """Runs a function on days, and returns the results in the days' order. See `workers_for`."""
 
     def __init__(self, executor: Executor, call: Callable[..., Any], ahead: int) -> None:
+        """`call(work, task)` must pass the lake to `work`; `ahead` more tasks are started than results awaited."""
         self._executor = executor
         self._call = call
         self._ahead = ahead
 
     def each(self, work: "Callable[[Lake, T], R]", tasks: Iterable[T]) -> Iterator[R]:
-        """The results in order; while tasks are worked on, the next ones are taken from the iterable, a few at most.
+        """Yield `work(lake, task)` for each task, in order. Only a few tasks are taken from the iterable ahead of time.
 
-        Where a task can't be had, or its work fails, no other is begun; the results of those that were are still
-        given, and then the failure is raised.
+        If the iterable or the work on a task fails, no further task is started. The results of the tasks that were
+        started before are still yielded, and then the failure is raised.
         """
-        begun: deque[Future[R]] = deque()
+        started: deque[Future[R]] = deque()
         failure: Exception | None = None
-        source = iter(tasks)
+        remaining = iter(tasks)
         while failure is None:
             try:
-                task = next(source)
+                task = next(remaining)
             except StopIteration:
                 break
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
                 break
-            begun.append(self._executor.submit(self._call, work, task))
-            while begun and failure is None and (len(begun) > self._ahead or begun[0].done()):
-                result, failure = _outcome(begun.popleft())
+            started.append(self._executor.submit(self._call, work, task))
+            while started and failure is None and (len(started) > self._ahead or started[0].done()):
+                result, failure = _outcome(started.popleft())
                 yield from result
-        for future in begun:
-            result, later = _outcome(future)
+        for future in started:
+            result, later_failure = _outcome(future)
             yield from result
-            failure = failure or later
+            failure = failure or later_failure
         if failure is not None:
             raise failure
 
 
 def processes_for(days: int, most: int | None = None) -> int:
-    """How many processes a number of days is shared out to, `most` instead of the processors; 0: this one does them."""
+    """How many processes to use for this many days; 0: a thread of this process. `most` replaces the core count."""
     cores = most or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    # A run in a worker of Celery's may have no processes of its own; the workers there are many themselves.
+    # A Celery worker is a daemonic process, which may not start processes. Celery runs several workers anyway.
     if days < BACKFILL_DAYS or cores == 1 or current_process().daemon:
         return 0
     return min(cores, MOST_PROCESSES)
@@ -83,33 +84,40 @@ def processes_for(days: int, most: int | None = None) -> int:
 
 @contextmanager
 def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any]) -> Iterator[Workers]:
-    """This many processes (0: a thread) for work on `lake`, the one at `root` for `query`. They end with the block."""
+    """Workers for the lake, on this many processes (0: one thread), until the block ends.
+
+    A process can't be handed `lake`: it opens its own from `root` and `query`, which must be those of `lake`.
+    """
     if processes == 0:
         with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
             yield Workers(executor, partial(_with_lake, lake), ahead=1)
         return
     prepare(processes)
     context = get_context("forkserver")
-    with ProcessPoolExecutor(processes, context, initializer=_begin) as executor:
+    with ProcessPoolExecutor(processes, context, initializer=_initialize) as executor:
         try:
-            yield Workers(executor, partial(_in_process, root, dict(query)), ahead=processes + 1)
+            yield Workers(executor, partial(_with_lake_at, root, dict(query)), ahead=processes + 1)
         finally:
             executor.shutdown(cancel_futures=True)
 
 
 def prepare(processes: int) -> None:
-    """Begin to load what processes need, in the background, where there will be any."""
-    # Arrow's own pool keeps what it freed, 90 MB of 370 in a backfill on two cores. Read when Arrow is loaded, here and
-    # in the processes, which is why this module does not load it.
+    """Set up memory allocation, and start to import in the background what worker processes need, if there will be any.
+
+    Only a call before Arrow is imported changes the memory pool of this process.
+    """
+    # Arrow's own memory pool holds on to freed memory: 90 of 370 MB in a backfill on two cores. Arrow reads this
+    # variable when it is imported, here and in the processes, so this module does not import it.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    # glibc lets each thread have a heap, and what is freed stays there: 70 of 490 MB in a backfill of 500,000 sessions.
-    os.environ.setdefault("MALLOC_ARENA_MAX", str(HEAPS))
+    # glibc gives threads heaps of their own, and holds on to what is freed there: 70 of 490 MB in a backfill of 500,000
+    # sessions. The variable is for the processes, `mallopt` for this one.
+    os.environ.setdefault("MALLOC_ARENA_MAX", str(MALLOC_ARENAS))
     with suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, HEAPS)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
     if processes:
         forkserver.set_forkserver_preload(_PRELOADED)
-        # Ctrl-C is for this process: what it starts inherits the mask, and would else print where it was interrupted.
-        # The tracker first, since starting it takes the mask away.
+        # Only this process reacts to Ctrl-C. The processes that it starts inherit the blocked signal; otherwise each
+        # would print a traceback. The resource tracker is started first, because starting it unblocks the signal.
         resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
@@ -124,21 +132,22 @@ def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
             "A worker process was killed, most likely because memory ran out; days already written stay, "
             "run the others again"
         )
-    except Exception as error:  # noqa: BLE001 - raised by the caller when all others have ended
+    except Exception as error:  # noqa: BLE001 - the caller raises it when the other tasks have ended
         return [], error
 
 
-_OPENED: "dict[str, Lake]" = {}
+_LAKES: "dict[str, Lake]" = {}
 
 
-def _begin() -> None:
-    """Make a process a worker: it leaves Ctrl-C to its parent, and ends when that is no more."""
+def _initialize() -> None:
+    """Prepare a worker process: it ignores Ctrl-C, and ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Some supervisors start programs with SIGTERM ignored; a pool that lost a worker ends the others by it, and waits.
+    # Some supervisors start programs with SIGTERM ignored. If a worker is lost, the pool stops the others with SIGTERM
+    # and waits for them.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # What is loaded by now is never freed, a day leaves no garbage that needs a search, and at Python's threshold of
-    # 700 new objects the search takes a twentieth of the time.
+    # With Python's default threshold of 700 new objects, garbage collection takes a twentieth of the time, and finds
+    # next to nothing: imported modules are never freed, and processing a day leaves no reference cycles.
     gc.freeze()
     gc.set_threshold(50_000)
 
@@ -150,13 +159,13 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _in_process(root: str, query: Mapping[str, Any], work: "Callable[[Lake, T], R]", task: T) -> R:
+def _with_lake_at(root: str, query: Mapping[str, Any], work: "Callable[[Lake, T], R]", task: T) -> R:
     from sessions_pipeline.lake.lake import Lake  # noqa: PLC0415 - see `prepare`
 
-    # Not when the process begins: what fails there is printed by Python with its traceback, and told as a lost worker.
-    if root not in _OPENED:
-        _OPENED[root] = Lake.open(root, query=query)
-    return work(_OPENED[root], task)
+    # Not opened in `_initialize`: Python prints the traceback of an error there, and only reports a broken pool.
+    if root not in _LAKES:
+        _LAKES[root] = Lake.open(root, query=query)
+    return work(_LAKES[root], task)
 
 
 def _with_lake(lake: "Lake", work: "Callable[[Lake, T], R]", task: T) -> R:

@@ -1,11 +1,11 @@
-"""What leaves the lake for people and programs: the report, and how figures are written."""
+"""What people and programs get from the lake: the report, budgets, notifications, the FOCUS export, and `read`."""
 
 from datetime import date
 
-# Under the data root.
+# The path below the data root.
 REPORT_FILE = "reports/cost.html"
 
 
-def measuring_judges(day: date) -> str:
-    """The command that measures judges: of any days the same experiments, but it asks for a day."""
+def judges_command(day: date) -> str:
+    """The command that measures judges. It requires a day, but measures the same experiments whatever the day is."""
     return f"sessions-pipeline materialize --from {day} --to {day} --select judge_cost_by_experiment"

@@ -1,6 +1,6 @@
-"""How much of each budget is used, exactly.
+"""How much of each budget is used, as exact sums.
 
-A sum is what is known: experiments without a cost, and days that were not read, are said beside it.
+A sum has only what is known. Experiments without a cost, and days that were not read, are reported beside it.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from sessions_pipeline.days import days_between, period_of, utc_day
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.outputs import measuring_judges
+from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.formatting import day_ranges, money, money_as_set, plural, share, visible
@@ -27,9 +27,10 @@ from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 
-# No month is longer; a dataset without experiments for so long is known by its listed name alone.
-LOOKED_AT = timedelta(days=30)
-# After so long without a reading, nobody knows what was spent since.
+# How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
+# only the name in the API's list is known.
+LOOKBACK = timedelta(days=30)
+# If the newest reading is older than this, what was spent since is unknown.
 STALE = timedelta(hours=24)
 _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
 _SUMMED = ("session_count", "unpriced_session_count", "zero_cost_with_tokens_count", "run_count", "total_tokens")
@@ -38,15 +39,15 @@ _COLUMNS = (*_SUBJECT, "id", "session_id", "key", *_SUMMED, "total_cost")
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatus:
-    """How a budget stands at a moment; `first` and `last` are its period's days.
+    """How much of a budget is used. `first` and `last` are the first and last day of its current period.
 
-    `read_at` is the latest reading of any day, and `is_stale` whether that is over a day ago. `used` is the known cost
-    of the period so far, US dollars, exact; None: nothing of it is known. `forecast` is what the period comes to at
-    this pace; None before its third day, and where days are unread. Of the `experiments`, `unpriced` have no cost, and
+    `read_at` is the time of the latest reading of any day; `is_stale`: it was over a day ago. `used` is the known cost
+    of the period so far, in US dollars, exact; None: nothing is known. `forecast` is the cost of the whole period at
+    this pace; None before its third day, and if days are unread. Of the `experiments`, `unpriced` have no cost, and
     `unjudged` have judges whose cost was not measured or is unknown; `too_old` of these can't be measured any more.
-    `unread` are days so far that were not read in every workspace that counts, or not since they are over. `unseen`
-    says that no experiment has the value of the budget's attribute, though others are known; `problem` why nothing can
-    be told of the budget, and what to write instead: then the counts are None, too.
+    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over.
+    `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
+    `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
     """
 
     budget: Budget
@@ -66,95 +67,96 @@ class BudgetStatus:
 
     @property
     def share(self) -> Decimal | None:
-        """The used part of the limit; 1 is all of it."""
+        """The used share of the limit: 1 is all of it. None if `used` is unknown."""
         return None if self.used is None else EXACT.divide(self.used, self.budget.limit)
 
     @property
     def limit(self) -> str:
-        """What may be spent, for reading."""
+        """The limit as text."""
         return money_as_set(self.budget.limit)
 
     @property
     def is_known(self) -> bool:
-        """Whether all of the period so far was read, not over a day ago, and the judges measured that count.
+        """Whether all days so far were read, the last time within a day, and judges were measured if they count.
 
-        Experiments without a cost may be in it.
+        Experiments without a cost don't make it false.
         """
         return self.used is not None and not (self.unread or self.unjudged or self.is_stale)
 
     @property
     def state(self) -> Literal["ok", "warning", "exceeded", "unknown"]:
-        """By what is known: more can only be worse, so only what would be `ok` can be `unknown`."""
+        """The state by the known cost. Unknown costs can only make it worse, so `unknown` replaces only `ok`."""
         if self.share is not None and self.share >= self.budget.warn_at:
             return "exceeded" if self.share > 1 else "warning"
         return "ok" if self.is_known else "unknown"
 
     @property
     def caveats(self) -> str:
-        """What the sum does not hold, in words; empty if nothing."""
-        of = f"of {plural(self.experiments or 0, 'experiment')}"
+        """What is missing from the sum, and why the budget can't be checked, as one text; empty if nothing."""
+        of_all = f"of {plural(self.experiments or 0, 'experiment')}"
         last = f"last read {self.read_at:%Y-%m-%d %H:%M} UTC" if self.read_at else "never read"
-        said = (
+        caveats = (
             visible(self.problem),
-            f"{self.unpriced:,d} {of} without a cost" if self.unpriced else "",
-            self._unjudged(self.unjudged, of) if self.unjudged else "",
+            f"{self.unpriced:,d} {of_all} without a cost" if self.unpriced else "",
+            self._unjudged(self.unjudged, of_all) if self.unjudged else "",
             f"not read, or not since the day was over: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
-        return "; ".join(filter(None, said))
+        return "; ".join(filter(None, caveats))
 
-    def _unjudged(self, count: int, of: str) -> str:
-        said = [f"judges of {count:,d} {of} not measured"]
+    def _unjudged(self, count: int, of_all: str) -> str:
+        text = [f"judges of {count:,d} {of_all} not measured"]
         if self.too_old:
-            said.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
+            text.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
         if self.too_old < count:
             others = "the others" if self.too_old else "them"
-            said.append(f"`{measuring_judges(utc_day(self.read_at) if self.read_at else self.last)}` measures {others}")
-        return "; ".join(said)
+            text.append(f"`{judges_command(utc_day(self.read_at) if self.read_at else self.last)}` measures {others}")
+        return "; ".join(text)
 
     @property
     def outlook(self) -> str:
-        """`heading for $416.53, over the limit`; empty without a forecast."""
-        over = ", over the limit" if self._gets_worse else ""
+        """The forecast as text: `heading for $416.53, over the limit`; empty without a forecast."""
+        over = ", over the limit" if self._will_exceed else ""
         return "" if self.forecast is None else f"heading for {money(self.forecast)}{over}"
 
     @property
-    def _gets_worse(self) -> bool:
-        """Whether it is heading over the limit, and not there yet."""
+    def _will_exceed(self) -> bool:
+        """Whether the forecast is over the limit, and the cost so far is not."""
         return (self.forecast or 0) > self.budget.limit and self.state != "exceeded"
 
     @property
     def notes(self) -> str:
-        """What is said below the amounts: the outlook, if it is worse than the state, and the caveats."""
-        return "; ".join(filter(None, (self.outlook if self._gets_worse else "", self.caveats)))
+        """The text below the amounts: the outlook if it is over the limit, and the caveats."""
+        return "; ".join(filter(None, (self.outlook if self._will_exceed else "", self.caveats)))
 
     @property
     def headline(self) -> str:
-        """`$312.40 of $400.00 (78.1 %), heading for $416.53, over the limit`."""
+        """The amounts as text: `$312.40 of $400.00 (78.1 %), heading for $416.53, over the limit`."""
         used = f"{money(self.used)} of {self.limit} ({share(self.used, self.budget.limit)})"
         return ", ".join(filter(None, (used, self.outlook)))
 
 
 def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> list[BudgetStatus]:
-    """How each budget stands, in their order.
+    """The status of each budget at `now`, in the order given.
 
-    One whose dataset or workspace the lake does not know, or whose name several datasets have, has a `problem`.
+    If a budget's dataset or workspace is not in the lake, or several datasets have its name, the status has a
+    `problem`.
 
     Raises:
         LakeError: a file can't be read.
     """
-    known = _Known(lake, now) if budgets else None
-    return [known.status(budget) for budget in budgets if known]
+    recent = _RecentCosts(lake, now) if budgets else None
+    return [recent.status(budget) for budget in budgets if recent]
 
 
-class _Known:
-    """What the lake knows of the last days; each table is read once, and only where a budget asks for it."""
+class _RecentCosts:
+    """The costs of today and the `LOOKBACK` days. Each table is read once, and only if a budget needs it."""
 
     def __init__(self, lake: Lake, now: datetime) -> None:
         today = utc_day(now)
         self.now, self.today = now, today
-        self.days = [day for day in lake.days(DAILY) if today - LOOKED_AT <= day <= today]
+        self.days = [day for day in lake.days(DAILY) if today - LOOKBACK <= day <= today]
         self.readings = {day: of_day for day in self.days if (of_day := lake.last_readings(day))}
         self.workspaces = {name for of_day in self.readings.values() for one in of_day for name in one.workspaces}
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
@@ -163,69 +165,70 @@ class _Known:
         self.names = from_lake.dataset_names(lake, self.load(DAILY)[0], self.days, all_known=True)
 
     def _load(self, lake: Lake, table: Table) -> tuple[list[Row], dict[Day, dict[str, str]]]:
-        """A table's rows, and its files' metadata by day."""
-        found = from_lake.stored_days(lake, table, self.days, [name for name in _COLUMNS if name in table.schema.names])
-        return from_lake.rows_of(found), {day: stored.metadata for day, stored in found.items()}
+        """The rows of a table with the columns needed here, and its files' metadata by day."""
+        files = from_lake.stored_days(lake, table, self.days, [name for name in _COLUMNS if name in table.schema.names])
+        return from_lake.rows_of(files), {day: stored.metadata for day, stored in files.items()}
 
     def status(self, budget: Budget) -> BudgetStatus:
         first, last = period_of(budget.period, self.today)
-        of_budget = partial(BudgetStatus, budget, first, last, self.read_at, self.is_stale)
+        status = partial(BudgetStatus, budget, first, last, self.read_at, self.is_stale)
         try:
             subject = self._subject(budget)
         except UsageError as error:
-            return of_budget(problem=str(error))
+            return status(problem=str(error))
         rows, files = self.load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
         unseen = _unseen(budget, rows)
         rows = [row for row in rows if row["start_date"] >= first and subject.items() <= row.items()]
-        judged = self._judged(budget, subject, first) if budget.include_judges else []
+        judges = self._judges(budget, subject, first) if budget.include_judges else []
 
-        def until(day: date) -> Totals:
-            """What experiments cost that started before a day."""
-            return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judged)))
+        def totals_before(day: date) -> Totals:
+            """The sums over the experiments that started before a day."""
+            return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judges)))
 
         so_far, length = days_between(first, self.today), len(days_between(first, last))
         unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
-        spent, over = Totals.of(rows, judged), until(self.today)
+        spent, before_today = Totals.of(rows, judges), totals_before(self.today)
         used = spent.whole_cost if unread else spent.known
         unjudged = spent.unjudged if budget.include_judges else 0
-        return of_budget(
+        return status(
             used=used,
-            forecast=None if unread else forecast(used, over.known, len(so_far) - 1, len(so_far), length),
+            forecast=None if unread else forecast(used, before_today.known, len(so_far) - 1, len(so_far), length),
             experiments=spent.sessions,
             unpriced=spent.unpriced,
             unjudged=unjudged,
-            too_old=until(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
+            too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
             unseen=unseen,
         )
 
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:
-        """Whether a day was read in the workspaces that count, and summed by the budget's attribute."""
+        """Whether a day was read in every workspace of the budget, and its file is summed by the budget's attribute."""
         if metadata is None:
             return False
-        # A file may be made for other attributes than the settings' of today.
+        # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
         is_summed = "attribute" not in subject or subject["attribute"] in json.loads(metadata.get(ATTRIBUTES, "[]"))
         workspaces = {subject["tenant_id"]} if "tenant_id" in subject else {None, *self.workspaces}
         readings = self.readings.get(day, ())
-        return is_summed and all(from_lake.is_read(day, readings, one, self.now) for one in workspaces)
+        return is_summed and all(from_lake.is_read(day, readings, workspace, self.now) for workspace in workspaces)
 
-    def _judged(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:
-        """What was spent on the judges of a budget's experiments from a day on."""
-        spent = [row for row in self.load(JUDGE_COST_BY_EXPERIMENT)[0] if row["start_date"] >= first]
+    def _judges(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:
+        """The costs of the judges of the budget's experiments that started on `first` or later."""
+        costs = [row for row in self.load(JUDGE_COST_BY_EXPERIMENT)[0] if row["start_date"] >= first]
         if budget.attribute is None:
-            return [row for row in spent if subject.items() <= row.items()]
-        of = budget.attribute, budget.value
-        ids = {row["session_id"] for row in self.load(SESSION_ATTRIBUTES)[0] if (row["key"], row["value"]) == of}
-        return [row for row in spent if row["id"] in ids]
+            return [row for row in costs if subject.items() <= row.items()]
+        pair = budget.attribute, budget.value
+        rows = self.load(SESSION_ATTRIBUTES)[0]
+        ids = {(row["start_date"], row["session_id"]) for row in rows if (row["key"], row["value"]) == pair}
+        return [row for row in costs if (row["start_date"], row["id"]) in ids]
 
     def _subject(self, budget: Budget) -> dict[str, str]:
-        """The columns that say which rows a budget is about, and their values.
+        """The columns and values that a row must have to count for the budget.
 
         Raises:
-            UsageError: the lake does not know its dataset or workspace.
+            UsageError: the budget's dataset or workspace is not in the lake.
         """
         dataset, workspace = budget.dataset, budget.workspace
-        # An empty lake knows neither names nor workspaces.
+        # An empty lake has no names and no workspaces to compare with.
         if dataset and self.names:
             dataset = from_lake.dataset_called(dataset, self.names)
         if workspace:
@@ -235,10 +238,10 @@ class _Known:
 
 
 def _unseen(budget: Budget, rows: Sequence[Row]) -> str:
-    """That no experiment has a budget's value, where others are known: it may be misspelt, or to come."""
+    """A note if no experiment has the budget's value but some have others: it may be misspelt, or still to come."""
     known = {row["value"] for row in rows if budget.attribute and row["attribute"] == budget.attribute} - {None}
     if budget.value is None or budget.value in known or not known:
         return ""
     close = difflib.get_close_matches(budget.value, sorted(known), n=1)
-    said = f"no experiment of the last {LOOKED_AT.days} days has {budget.attribute} = {budget.value}"
-    return visible(f"{said}, did you mean {close[0]}?" if close else said)
+    note = f"no experiment of the last {LOOKBACK.days} days has {budget.attribute} = {budget.value}"
+    return visible(f"{note}, did you mean {close[0]}?" if close else note)

@@ -1,18 +1,21 @@
 """A month's experiments as a FOCUS 1.2 dataset, the FinOps Foundation's open specification for cost data.
 
-The columns are those that https://focus.finops.org names in version 1.2: all mandatory ones, others where there is
-something to say, and our own with `x_`. One row is an experiment, charged to the UTC day on which it started; the ends
-of periods are exclusive. FOCUS allows no null cost, and null here is an unknown one, so such experiments are left out
-and counted. It wants to know how much was used: tokens, or one experiment where its tokens are unknown.
+The columns are those of version 1.2 on https://focus.finops.org: all mandatory ones, others that we have values for,
+and last our own, which begin with `x_`. Each row is an experiment, charged to the UTC day on which it started; the ends
+of periods are exclusive. FOCUS allows no null costs, so experiments whose cost is unknown are left out and counted. The
+quantity, which FOCUS requires, is the number of tokens or, if it is unknown, one experiment.
+
+In three points we can't follow the specification: `BillingAccountName` is always null and `Tags` are left out, since
+neither is known here, and `BilledCost` is the estimate, although nobody sends an invoice for it.
 """
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
@@ -21,20 +24,22 @@ from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.outputs.read import dataset_names, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.validation.types import MONEY
 
-# Seconds, because a CSV file shows the unit; one decimal place, because readers of CSV take whole numbers for integers.
+# Times in seconds, because a CSV file shows all digits of finer units. Quantities with one decimal place, because
+# readers of CSV take whole numbers for integers.
 _TIME, _QUANTITY = pa.timestamp("s", "UTC"), pa.decimal128(20, 1)
 _READ = ("id", "tenant_id", "reference_dataset_id", "name", "run_count", "total_tokens", "total_cost")
-# What the texts say of an experiment. Who sends the invoice is not known here, and what it says is not either.
+# The text columns, as templates. Who sends the invoice, and for how much, is unknown here: hence the estimates.
 _TEXTS = {
     "BillingAccountId": "{tenant_id}",
     "BillingAccountType": "Workspace",
     "BillingCurrency": "USD",
     "ChargeCategory": "Usage",
     "ChargeFrequency": "Usage-Based",
-    "ChargeDescription": "Estimate: model calls of the experiment {called}, without judges",
+    "ChargeDescription": "Estimate: model calls of the experiment {label}, without judges",
     "ServiceCategory": "AI and Machine Learning",
     "ServiceSubcategory": "Generative AI",
     "ServiceName": "LangSmith experiments",
@@ -43,9 +48,8 @@ _TEXTS = {
     **dict.fromkeys(("PricingUnit", "ConsumedUnit"), "{unit}"),
     "ResourceId": "{id}",
     "ResourceType": "Experiment",
-    "x_DatasetId": "{reference_dataset_id}",
 }
-_MAY_BE_NULL = ("BillingAccountName", "ChargeClass", "InvoiceId", "ResourceName", "x_DatasetName")
+_MAY_BE_NULL = ("BillingAccountName", "ChargeClass", "InvoiceId", "ResourceName")
 SCHEMA = pa.schema(
     [
         *(pa.field(f"{kind}Cost", MONEY, nullable=False) for kind in ("Billed", "Effective", "List", "Contracted")),
@@ -53,15 +57,17 @@ SCHEMA = pa.schema(
         *(pa.field(f"{kind}Quantity", _QUANTITY, nullable=False) for kind in ("Pricing", "Consumed")),
         *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
         *(pa.field(name, pa.string()) for name in _MAY_BE_NULL),
+        *(pa.field("x_DatasetId", pa.string(), nullable=False), pa.field("x_DatasetName", pa.string())),
         *(pa.field("x_RunCount", pa.int64()), pa.field("x_IsEstimate", pa.bool_(), nullable=False)),
-    ]
+    ],
+    {"FocusVersion": "1.2", "DataGenerator": "sessions-pipeline"},
 )
 
 
 class Focus(NamedTuple):
-    """A month's rows (`SCHEMA`), how many experiments have an unknown cost, and the days that may lack some.
+    """A month's rows (of `SCHEMA`), how many experiments were left out because their cost is unknown, and missing days.
 
-    Days that are over are `unread` if they were not read whole; those that are not over are `to_come`.
+    `unread` are days that are over, and were not read in every workspace since; `to_come` are days that are not over.
     """
 
     rows: pa.Table
@@ -71,16 +77,16 @@ class Focus(NamedTuple):
 
     @property
     def lacks(self) -> str:
-        """Which days those are, and what to do; empty if none."""
+        """The missing days as text, with what to do; empty if there are none."""
         unread = f"{day_ranges(self.unread)}: not read since the day was over; materialize them" if self.unread else ""
         to_come = f"{day_ranges(self.to_come)}: not over; export the month when it is" if self.to_come else ""
         return ", and ".join(filter(None, (unread, to_come)))
 
 
 def focus_costs(lake: Lake, month: date, today: date) -> Focus:
-    """The month that begins on `month`; a day is read whole once it was over when every workspace was read.
+    """The experiments of the month that begins on the day `month`. `today` is the current UTC day.
 
-    Known are the workspaces that any reading of the month names.
+    The workspaces are those that any reading of the month names.
 
     Raises:
         LakeError: a file can't be read.
@@ -89,8 +95,8 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     costs = stored_days(lake, DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries = stored_days(lake, EXPERIMENT_SUMMARY, days, _READ)
     whole = {day for day in summaries if day in costs and was_over(costs[day].rows, costs[day].metadata)}
-    notes = {day: lake.last_readings(day) for day in days}
-    experiments, whole = rows_of(summaries), whole.difference(*unread_of_workspaces(notes).values())
+    readings = {day: lake.last_readings(day) for day in days}
+    experiments, whole = rows_of(summaries), whole.difference(*unread_of_workspaces(readings).values())
     known = [row for row in experiments if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
@@ -103,14 +109,15 @@ def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:
     day, tokens, name = experiment["start_date"], experiment["total_tokens"], (experiment["name"] or "").strip()
     quantity, unit = (1, "Experiments") if tokens is None else (tokens, "Tokens")
     periods = {"Billing": (month, next_month_start(month)), "Charge": (day, day + timedelta(days=1))}
-    called = f"{name or experiment['id']} on {dataset or experiment['reference_dataset_id']}"
+    label = f"{name or experiment['id']} on {dataset or experiment['reference_dataset_id']}"
     return {
         **{field.name: experiment["total_cost"] for field in SCHEMA if field.type == MONEY},
         **{f"{kind}PeriodStart": midnight(start) for kind, (start, _) in periods.items()},
         **{f"{kind}PeriodEnd": midnight(end) for kind, (_, end) in periods.items()},
         **{f"{kind}Quantity": quantity for kind in ("Pricing", "Consumed")},
-        **{column: text.format(**experiment, called=called, unit=unit) for column, text in _TEXTS.items()},
+        **{column: text.format(**experiment, label=label, unit=unit) for column, text in _TEXTS.items()},
         "ResourceName": experiment["name"] if name else None,
+        "x_DatasetId": experiment["reference_dataset_id"],
         "x_DatasetName": dataset,
         "x_RunCount": experiment["run_count"],
         "x_IsEstimate": True,
@@ -118,12 +125,21 @@ def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:
 
 
 def write_focus(rows: pa.Table, file: Path) -> None:
-    """Write rows of `SCHEMA` as Parquet, or as CSV if that is how the file's name ends."""
+    """Write rows of `SCHEMA` as CSV if the file's name ends with `.csv`, else as Parquet."""
     with file.open("wb") as sink:
         if file.suffix != ".csv":
             pq.write_table(rows, sink)
             return
-        for place, field in enumerate(SCHEMA):
-            if field.type == _TIME:
-                rows = rows.set_column(place, field.name, pc.strftime(rows.column(place), "%Y-%m-%dT%H:%M:%SZ"))
-        pa_csv.write_csv(rows, sink)
+        for line in chain([SCHEMA.names], tuples(rows, *SCHEMA.names)):
+            sink.write(f"{','.join(map(_cell, line))}\n".encode())
+
+
+def _cell(value: str | Decimal | datetime | int | None) -> str:
+    """A value in CSV: texts in quotes, nothing for null. Arrow would write a cost of zero as `0E-18`."""
+    if isinstance(value, str):
+        return '"{}"'.format(value.replace('"', '""'))
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return "" if value is None else str(value).lower()

@@ -1,4 +1,4 @@
-"""Numbers and names as people read them: rounded for the eye, never so far that something becomes nothing."""
+"""Numbers, days and names as text for people. Amounts are rounded, but never so far that one looks like zero."""
 
 import json
 import re
@@ -12,21 +12,21 @@ from sessions_pipeline.days import ranges
 UNKNOWN = "unknown"
 SHORT_ID = 8
 
-# 38 digits fill a column; a sum of a year's columns, and its quotients, need some more.
+# A column has 38 digits. Sums of many values, and their quotients, need some more.
 _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _TWO_DIGITS = Context(prec=2, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Control characters, line ends of other scripts, marks that turn the direction of writing, halves of surrogate pairs.
+# Control characters, Unicode line separators, marks that change the direction of writing, and lone surrogates.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# A string, or what JSON does not have.
-_NO_NUMBER = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|-?(?:NaN|Infinity)', re.DOTALL)
-# Excel takes the full-width forms for formulas, too.
+# Matches NaN and Infinity, which JSON does not have. Strings are matched, too, so that their contents are skipped.
+_STRING_OR_NAN = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|-?(?:NaN|Infinity)', re.DOTALL)
+# Excel takes the full-width characters for the start of a formula, too.
 _LIKE_A_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20\t\r]")
 
 
 def exact(value: Decimal | None) -> str:
-    """Every digit, without an exponent or closing zeros; empty for unknown."""
+    """All digits of an amount, without an exponent or trailing zeros; empty if unknown."""
     if value is None:
         return ""
     digits = f"{value:f}"
@@ -34,7 +34,7 @@ def exact(value: Decimal | None) -> str:
 
 
 def money(value: Decimal | None) -> str:
-    """US dollars for reading: cents, and below a dollar two significant digits.
+    """US dollars, rounded to cents, or below a dollar to two significant digits: `$1,234.50`, `$0.0012`.
 
     An unknown amount is `unknown`, and only zero is `$0.00`.
     """
@@ -45,13 +45,13 @@ def money(value: Decimal | None) -> str:
         return "$0.00"
     if size < _SMALLEST_SHOWN:
         return f"{sign}<$0.000001"
-    # 0.0123 has its first digit at the second place, so its two digits need three places; 0.0996 is 0.10.
+    # 0.0123 has its first digit at the second decimal place, so two digits need three places. 0.0996 becomes 0.10.
     places = max(2, 1 - _TWO_DIGITS.plus(size).adjusted())
     return f"{sign}${size.quantize(Decimal(1).scaleb(-places), context=_EXACT):,f}"
 
 
 def money_as_set(value: Decimal) -> str:
-    """US dollars that somebody set, such as a limit: cents, and whatever digits follow them."""
+    """US dollars that are not to be rounded, such as a limit: at least cents, and all further digits."""
     return f"${value:,.{max(2, len(exact(value).partition('.')[2]))}f}"
 
 
@@ -66,7 +66,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def share(part: Decimal | None, whole: Decimal | None) -> str:
-    """`part` of `whole` in percent; something is never shown as 0 %."""
+    """`part` of `whole` in percent: `12.5 %`. Only zero is `0.0 %`; a dash if there is no percentage."""
     if part is None or whole is None or whole == 0:
         return "\N{EN DASH}"
     percent = _EXACT.divide(100 * part, whole)
@@ -76,7 +76,10 @@ def share(part: Decimal | None, whole: Decimal | None) -> str:
 
 
 def change(now: Decimal | None, before: Decimal | None) -> str:
-    """How `now` differs from `before`, signed, in percent; `new` and `unknown` where there is no percentage."""
+    """The change from `before` to `now` in percent, with its sign; beyond +1,000 %, a factor.
+
+    `new` if `before` is zero, and `unknown` if one of the two is.
+    """
     if now is None or before is None:
         return UNKNOWN
     if before == 0:
@@ -86,19 +89,19 @@ def change(now: Decimal | None, before: Decimal | None) -> str:
         return "no change"
     if abs(percent) < Decimal("0.1"):
         return "+<0.1 %" if percent > 0 else "\N{MINUS SIGN}<0.1 %"
-    if percent >= 1000:  # noqa: PLR2004 - beyond, a factor reads better
+    if percent >= 1000:  # noqa: PLR2004 - from here on, a factor reads better
         return f"\N{MULTIPLICATION SIGN}{_EXACT.divide(now, before):,.0f}"
     return f"{percent:+.1f} %".replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: Decimal) -> str:
-    """A difference of money with its sign."""
+    """A difference in US dollars with its sign: `+$1.20`."""
     sign = "+" if value > 0 else "\N{MINUS SIGN}"
     return money(value) if value == 0 else f"{sign}{money(abs(value))}"
 
 
 def day(value: date) -> str:
-    """`3 Mar 2025`, whatever the machine's language is."""
+    """`3 Mar 2025`, whatever the machine's locale is."""
     return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
 
 
@@ -113,14 +116,14 @@ def month(value: date) -> str:
 
 
 def days(first: date, last: date) -> str:
-    """A range of days, both included."""
+    """A range of days, both included: `3 Mar \N{EN DASH} 7 Mar 2025`."""
     if first == last:
         return day(first)
     return f"{short_day(first) if first.year == last.year else day(first)} \N{EN DASH} {day(last)}"
 
 
 def day_ranges(dates: Iterable[date]) -> str:
-    """Days in words, neighbours joined: `3 Mar 2025, 5 Mar \N{EN DASH} 7 Mar 2025`."""
+    """Days as text, with consecutive ones as ranges: `3 Mar 2025, 5 Mar \N{EN DASH} 7 Mar 2025`."""
     return ", ".join(days(first, last) for first, last in ranges(dates))
 
 
@@ -130,27 +133,27 @@ def plural(number: int, noun: str) -> str:
 
 
 def visible(text: str) -> str:
-    """One line that does nothing to a terminal: control characters and the like become pictures or escapes."""
-    return _UNSAFE.sub(lambda found: _pictured(ord(found[0])), text)
+    """The text as one line that is safe to print: control characters and the like become symbols or escapes."""
+    return _UNSAFE.sub(lambda match: _printable(ord(match[0])), text)
 
 
-def _pictured(code: int) -> str:
-    if code < 0x20:  # noqa: PLR2004 - Unicode has a picture for each of these
+def _printable(code: int) -> str:
+    if code < 0x20:  # noqa: PLR2004 - Unicode has a symbol for each of these control characters
         return chr(0x2400 + code)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - as Python writes them
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - Python's escapes
 
 
 def json_line(text: str, encoding: str) -> str:
-    """A JSON text as one line that an encoding can hold and that does nothing to a terminal; the same value.
+    """The same JSON value as one line that is safe to print and can be encoded in `encoding`.
 
-    NaN and Infinity, which JSON does not have, are null.
+    NaN and Infinity, which JSON does not have, become null.
     """
 
-    def escaped(found: re.Match[str]) -> str:
-        # White space between values; no string can hold it as it is.
-        return " " if found[0] in "\t\r\n" else json.dumps(found[0])[1:-1]
+    def escaped(match: re.Match[str]) -> str:
+        # A raw tab or line end can only be between values: JSON strings hold none.
+        return " " if match[0] in "\t\r\n" else json.dumps(match[0])[1:-1]
 
-    safe = _UNSAFE.sub(escaped, _NO_NUMBER.sub(lambda found: found[1] or "null", text))
+    safe = _UNSAFE.sub(escaped, _STRING_OR_NAN.sub(lambda match: match[1] or "null", text))
     try:
         safe.encode(encoding)
     except UnicodeEncodeError:
@@ -159,16 +162,19 @@ def json_line(text: str, encoding: str) -> str:
 
 
 def dataset_labels(ids: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
-    """What each dataset is called: its name, else the first digits of its id. No two have the same label."""
-    labels = {one: visible(names.get(one) or one[:SHORT_ID]) for one in sorted(set(ids))}
+    """A label for each dataset, by id: its name, else the first digits of its id. No two datasets share a label.
+
+    Those that would share one get the first digits of their id in brackets or, if that is not enough, all of them.
+    """
+    labels = {id_: visible(names.get(id_) or id_[:SHORT_ID]) for id_ in sorted(set(ids))}
     for digits in (SHORT_ID, None):
         taken = Counter(labels.values())
-        for one, label in labels.items():
+        for id_, label in labels.items():
             if taken[label] > 1:
-                labels[one] = f"{visible(names[one])} ({one[:digits]})" if names.get(one) else one[:digits]
+                labels[id_] = f"{visible(names[id_])} ({id_[:digits]})" if names.get(id_) else id_[:digits]
     return labels
 
 
 def spreadsheet_text(name: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
+    """A name that no spreadsheet takes for a formula: if it begins like one, a quote is put before it."""
     return f"'{name}" if _LIKE_A_FORMULA.match(name) else name

@@ -1,9 +1,10 @@
--- DuckDB views over the lake, one for each table, and the names of datasets.
+-- DuckDB views of the lake: one for each table, one of experiments' costs with their judges, and the names of datasets.
 --
 --   duckdb -cmd "SET VARIABLE data_root = 'data/demo'" -cmd ".read lake.sql"
 --
--- Without the variable the lake is `data` below the current folder; `s3://bucket/prefix` works after DuckDB's own
--- set-up of S3. Days are read as `start_date` from the paths; rows without a day have a null there. In Python:
+-- Without the variable, the lake is `data` in the current folder. `s3://bucket/prefix` works once S3 is set up in
+-- DuckDB. The day of a row is the column `start_date`, which comes from the path and is null for rows without a day.
+-- In Python:
 --
 --   lake = duckdb.connect()
 --   lake.execute("SET VARIABLE data_root = 'data/demo'")
@@ -12,12 +13,12 @@
 SET VARIABLE data_root = coalesce(getvariable('data_root'), 'data');
 SET TimeZone = 'UTC';
 
--- Any table that is partitioned by day, by its name. The days are read as text and cast here: before 1.5, DuckDB takes the
--- folder of rows without a day for text that compares greater than any date.
+-- A table that is partitioned by day, by its name. Days are read as text and cast here, because DuckDB before 1.5 takes
+-- the name of the folder for rows without a day as text, which is greater than any date.
 CREATE OR REPLACE MACRO days_of(folder) AS TABLE
 SELECT * REPLACE (try_cast(start_date AS DATE) AS start_date)
 FROM read_parquet(
-    -- A folder such as `start_date=20260131`, a second spelling of a day, is not the lake's.
+    -- Leaves out folders such as `start_date=20260131`: another spelling of a day, which the lake does not use.
     getvariable('data_root') || '/' || folder || '/start_date=*[-_]*/*.parquet',
     hive_partitioning = true,
     hive_types_autocast = false
@@ -30,9 +31,9 @@ CREATE OR REPLACE MACRO file_of(folder) AS TABLE FROM read_parquet(
     getvariable('data_root') || '/' || folder || '/*.parquet'
 );
 
--- What a view reads. A table without a file, such as one that is newer than the data, keeps no other from being read: it
--- has its columns, and a query of it is an error that says what to do. Judges and datasets, which perhaps nobody asked for
--- yet, have no rows then. Which tables have files is looked up when lake.sql is run.
+-- The statement of each view. If a table has no files, such as one that is newer than the data, its view still has the
+-- columns, so that the other views work, but querying it is an error that says what to do. Judges and datasets, which
+-- may not have been read yet, have no rows instead. Which tables have files is looked up when lake.sql is run.
 SET VARIABLE made = (
     SELECT list(DISTINCT name)
     FROM (
@@ -155,8 +156,8 @@ CREATE OR REPLACE VIEW judge_cost_by_experiment AS FROM query(
 );
 -- End of the views.
 
--- What each experiment cost with its judges, US dollars. `judge_cost` is null where judges were not measured
--- (`is_measured` is false) or their cost is unknown, and `whole_cost` is null where one of the two is.
+-- The cost of each experiment with its judges, in US dollars. `judge_cost` is null if the judges were not measured
+-- (`is_measured` is false) or their cost is unknown; `whole_cost` is null if either of the two costs is.
 CREATE OR REPLACE VIEW experiment_costs AS
 SELECT
     experiment.start_date,
@@ -169,15 +170,14 @@ SELECT
     experiment.total_cost + judges.total_cost AS whole_cost,
     judges.id IS NOT NULL AS is_measured
 FROM experiment_summary AS experiment
--- An experiment whose start time has changed may stand on two days: the later reading counts.
-LEFT JOIN (
-    SELECT DISTINCT ON (tenant_id, id) * FROM judge_cost_by_experiment ORDER BY read_at DESC
-) AS judges
-    ON judges.tenant_id = experiment.tenant_id AND judges.id = experiment.id;
+-- By day, too: an experiment whose start time has changed has rows on two days.
+LEFT JOIN judge_cost_by_experiment AS judges
+    ON judges.tenant_id = experiment.tenant_id AND judges.id = experiment.id
+    AND judges.start_date IS NOT DISTINCT FROM experiment.start_date;
 
--- What datasets are called, one row for each that experiments ran against: the name that the API gives, else the one
--- that the latest experiment says (`extra.metadata.dataset_name`), else the id. `dataset` is for people to read and to
--- group by: where two datasets bear one name, the beginning of the id stands behind it.
+-- The names of the datasets that experiments ran against, one row each: the name in the API, else the one in the latest
+-- experiment's metadata (`extra.metadata.dataset_name`), else the id. `dataset` is a label to show and to group by: if
+-- two datasets share a name, the beginning of the id is added to it.
 CREATE OR REPLACE VIEW dataset_names AS
 WITH
 ran AS (SELECT DISTINCT tenant_id, reference_dataset_id FROM daily_cost_by_reference_dataset),

@@ -1,6 +1,6 @@
-"""Any table of the lake as one Arrow table for notebooks, with judges beside experiments and datasets by name.
+"""Reads tables of the lake: `read` for notebooks, with dataset names and judges' costs, and what all outputs share.
 
-Datasets are called as the API says now, else as experiments say of themselves.
+A dataset's name is its current name in the API, else the name in the metadata of its experiments.
 """
 
 import difflib
@@ -29,12 +29,13 @@ from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.validation.types import MONEY
 
-_BOTH = "tenant_id", "reference_dataset_id"
-# Names that the API did not give are looked for in this many of the latest days.
+_KEY_COLUMNS = "tenant_id", "reference_dataset_id"
+# In how many of the latest days experiments are searched for names that the API did not give.
 MOST_DAYS = 7
+# How many names an error suggests.
 MOST_NAMES = 10
 Key: TypeAlias = tuple[str, str]
-"""A workspace and a dataset."""
+"""The ids of a workspace and of a dataset in it."""
 
 
 class _Metadata(msgspec.Struct):
@@ -51,7 +52,7 @@ _EXTRA = msgspec.json.Decoder(_Extra)
 def read(
     table: str, start: date | str | None, end: date | str | None, root: str | Path | None, undated: bool
 ) -> pa.Table:
-    """The function that `sessions_pipeline.read` is; its docstring is there."""
+    """See `sessions_pipeline.read`, which calls this."""
     asked = _table(table)
     first, last = _day("start", start), _day("end", end)
     if first and last and first > last:
@@ -60,34 +61,34 @@ def read(
     lake = Lake.open(settings.data_root if root is None else str(root), query=None, read_only=True)
     if not lake.is_there:
         place = settings.absolute_data_root if root is None else root
-        raise NotReadError(f"{place}: no data are here; materialize days, or name another folder as root")
+        raise NotReadError(f"{place}: there is no data here; materialize days, or name another folder as root")
     if asked.partition is None:
         return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(tables.SESSIONS))
-    there = lake.days(asked)
-    if not there:
+    stored = lake.days(asked)
+    if not stored:
         raise NotReadError(f"{asked.name} was never made; materialize it first")
-    days = [day for day in there if (first or day) <= day <= (last or day)]
-    # An end that was asked for counts by itself, as it may lie beyond all that was read.
-    spanned = {*days_between(first or there[0], last or there[-1]), *(day for day in (first, last) if day)}
+    days = [day for day in stored if (first or day) <= day <= (last or day)]
+    # A given first or last day is added by itself: if it lies outside of the stored days, the range may be empty.
+    spanned = {*days_between(first or stored[0], last or stored[-1]), *(day for day in (first, last) if day)}
     unread = sorted(spanned - set(days))
     if unread:
         message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
         warnings.warn(message, stacklevel=3)
-    dayless = lake.read_days(asked, [UNDATED], ("tenant_id",)).num_rows if lake.has(asked, UNDATED) else 0
-    if dayless and first is last is None and not undated:
-        message = f"{asked.name} has {plural(dayless, 'row')} without a day, in no total; undated=True adds them"
+    undated_rows = lake.read_days(asked, [UNDATED], ("tenant_id",)).num_rows if lake.has(asked, UNDATED) else 0
+    if undated_rows and first is last is None and not undated:
+        message = f"{asked.name} has {plural(undated_rows, 'row')} without a day, in no total; undated=True adds them"
         warnings.warn(message, stacklevel=3)
-    chosen: list[Day] = [*days, *([UNDATED] if dayless and undated else [])]
-    rows = _with_names(lake, lake.read_days(asked, chosen), days)
-    return _with_judges(lake, rows, chosen) if asked is tables.EXPERIMENT_SUMMARY else rows
+    selected: list[Day] = [*days, *([UNDATED] if undated_rows and undated else [])]
+    rows = _with_names(lake, lake.read_days(asked, selected), days)
+    return _with_judges(lake, rows, selected) if asked is tables.EXPERIMENT_SUMMARY else rows
 
 
 def _table(name: str) -> Table:
     known = {table.name: table for table in tables.TABLES}
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise UsageError(f"{name} is no table; {meant}")
+        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise UsageError(f"{name} is not a table; {advice}")
     return known[name]
 
 
@@ -96,12 +97,12 @@ def _day(argument: str, value: date | str | None) -> date | None:
         try:
             return date.fromisoformat(value)
         except ValueError:
-            raise UsageError(f"{argument}: {value} is no day such as 2026-01-31") from None
+            raise UsageError(f"{argument}: {value} is not a day such as 2026-01-31") from None
     return value.date() if isinstance(value, datetime) else value
 
 
 def _of_periods(lake: Lake, table: Table, first: date | None, last: date | None) -> pa.Table:
-    """The one file of a table, between two days if its rows are periods."""
+    """A table without partitions; if its rows are weeks or months, those that start from `first` to `last`."""
     rows, key = lake.read(table, None), table.columns[0]
     if first is last is None:
         return rows
@@ -112,30 +113,31 @@ def _of_periods(lake: Lake, table: Table, first: date | None, last: date | None)
 
 
 def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:
-    """With the column `dataset` behind the datasets' ids, where there are any."""
-    if not set(_BOTH) <= set(rows.schema.names):
+    """The rows with a column `dataset` after the datasets' ids, if the table has these."""
+    if not set(_KEY_COLUMNS) <= set(rows.schema.names):
         return rows
-    pairs = rows.select(_BOTH).to_pylist()
+    pairs = rows.select(_KEY_COLUMNS).to_pylist()
     names = {dataset: name for (_, dataset), name in dataset_names(lake, pairs, days).items()}
     ids = {row["reference_dataset_id"] for row in pairs} - {None}
-    labels = dataset_labels(ids, {one: names.get(one, one) for one in ids})
+    labels = dataset_labels(ids, {dataset: names.get(dataset, dataset) for dataset in ids})
     column = pa.array([labels.get(row["reference_dataset_id"]) for row in pairs], pa.string())
     return rows.add_column(rows.schema.get_field_index("reference_dataset_id") + 1, "dataset", column)
 
 
 def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
-    """With `judge_cost` and `whole_cost` behind the experiments' own; null where judges' cost is not known."""
-    found = with_judges(rows.select(["tenant_id", "id", "total_cost"]).to_pylist(), judge_rows(lake, days))
+    """The rows with `judge_cost` and `whole_cost` after `total_cost`; both are null if judges' cost is not known."""
+    own = rows.select(["start_date", "tenant_id", "id", "total_cost"]).to_pylist()
+    costs = with_judges(own, judge_rows(lake, days))
     place = rows.schema.get_field_index("total_cost") + 1
     for name in ("whole_cost", "judge_cost"):
-        rows = rows.add_column(place, name, pa.array([row[name] for row in found], MONEY))
+        rows = rows.add_column(place, name, pa.array([row[name] for row in costs], MONEY))
     return rows
 
 
 def stored_days(
     lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None
 ) -> dict[Day, Stored]:
-    """Those of the days that the table has.
+    """The table's files for those of the days that it has, with these columns (None: all).
 
     Raises:
         LakeError: a file can't be read.
@@ -145,30 +147,35 @@ def stored_days(
 
 
 def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row]:
-    """Their rows, each with its day; None for those without one."""
+    """The rows of all files, each with its day in the column `partition`; None for rows without a day."""
     return [{partition: day, **row} for day, stored in days.items() for row in stored.rows.to_pylist()]
 
 
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
-    """What judges have spent on the experiments of the days, as `Totals` takes it."""
+    """The rows of `judge_cost_by_experiment` on these days, with the columns that `Totals.of` needs.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost", "read_at")
     return rows_of(stored_days(lake, tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
 
 
 def judge_readings(lake: Lake) -> JudgeReadings:
-    """What is kept of judges beside the tables.
+    """The latest reading of each workspace's judge project, which is kept beside the tables.
 
     Raises:
-        LakeError: it can't be read.
+        LakeError: the file can't be read.
     """
     return load_judge_readings(lake.read_file(JUDGES_FILE))
 
 
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:
-    """Names of the rows' datasets, of which some may have none: those that the API gives.
+    """The names of the rows' datasets, as the API gives them.
 
-    For datasets that it gives no name, `extra.metadata.dataset_name` of the latest experiments on the days counts.
-    `all_known`: also of all datasets that the API has listed, and one without a name goes by its id.
+    A dataset without a name there gets the `extra.metadata.dataset_name` of its latest experiment on the last
+    `MOST_DAYS` of the days; if there is none, it is left out. With `all_known`, all datasets that the API has listed
+    are included, and those without any name get their id as their name.
 
     Raises:
         LakeError: a file can't be read.
@@ -181,17 +188,17 @@ def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_
     names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
     if len(names) < len(keys):
         for day in [day for day in sorted(days, reverse=True) if lake.has(tables.SESSIONS, day)][:MOST_DAYS]:
-            for key, name in _names_said(lake, day):
+            for key, name in dict(_names_in_metadata(lake, day)).items():
                 if key in keys:
                     names.setdefault(key, name)
     return {**({key: key[1] for key in keys} if all_known else {}), **names}
 
 
 def dataset_called(wanted: str, names: Mapping[Key, str]) -> str:
-    """The id of the dataset that has this name or id.
+    """The id of the dataset with this name or id.
 
     Raises:
-        UsageError: none has it, or several have; the text says what to write instead.
+        UsageError: there is none, or there are several; the message says what to write instead.
     """
     ids = sorted({dataset for (_, dataset), name in names.items() if wanted in (name, dataset, dataset.upper())})
     if len(ids) == 1:
@@ -202,10 +209,10 @@ def dataset_called(wanted: str, names: Mapping[Key, str]) -> str:
 
 
 def workspace_called(wanted: str, read: Collection[str]) -> str:
-    """The id of a workspace, in small letters.
+    """The id of a workspace in lower case, if it is among those that were `read`. An empty `read` refuses none.
 
     Raises:
-        UsageError: others were read, and this one was not.
+        UsageError: only other workspaces were read.
     """
     if read and wanted.lower() not in read:
         raise UsageError(f"{wanted.lower()} was never read; write {' or '.join(sorted(read))}")
@@ -213,29 +220,34 @@ def workspace_called(wanted: str, read: Collection[str]) -> str:
 
 
 def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
-    """By workspace the days on which only others were read; a reading that saw no session may be of any.
+    """For each workspace, the days on which only other workspaces were read. Those without such days are left out.
 
-    `readings` are the latest ones by day. Known are the workspaces that they name.
+    `readings` has the latest readings of each day, and the workspaces are those that they name. A reading that saw no
+    session names none, and counts for all.
     """
-    read = {day: {name for one in of for name in one.workspaces or ("",)} for day, of in readings.items() if of}
+    read = {day: {name for one in some for name in one.workspaces or ("",)} for day, some in readings.items() if some}
     known = sorted(set[str]().union(*read.values()) - {""})
     days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
     return {name: unread for name, unread in days.items() if unread}
 
 
 def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
-    """Whether a workspace (None: each) was read on a day, and since its end if it is over, by its latest readings."""
-    # One that found nothing may not know whose workspace it was.
-    mine = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
-    return bool(mine) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in mine))
+    """Whether a day was read in a workspace (None: in every one that `readings` name), and after its end if it is over.
+
+    `readings` are the latest ones of the day.
+    """
+    # A reading that found nothing may not know its workspace.
+    relevant = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
+    return bool(relevant) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in relevant))
 
 
-def _names_said(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
+def _names_in_metadata(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
+    """The datasets and their names in `extra.metadata.dataset_name` of the experiments, the latest experiment last."""
     sessions = lake.read(tables.SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
-    # Most sessions do not say it, and decoding all of them in vain takes 2 us each.
-    says = pc.match_substring(sessions.column("extra"), '"dataset_name"')
-    said = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), says))
-    for tenant, dataset, extra in tuples(said, *said.schema.names):
+    # Decoding takes 2 us a session, and most have no such name.
+    has_name = pc.match_substring(sessions.column("extra"), '"dataset_name"')
+    named = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), has_name))
+    for tenant, dataset, extra in tuples(named, *named.schema.names):
         with suppress(msgspec.DecodeError, RecursionError):
             if (name := _EXTRA.decode(extra).metadata.dataset_name).strip():
                 yield (tenant, dataset), name

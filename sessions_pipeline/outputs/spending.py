@@ -1,10 +1,11 @@
-"""What rows of daily costs add up to, exactly: in all, by a column's values, and with what judges have spent."""
+"""Exact sums of rows of daily costs and of judges' costs, in all and by a column, and what is computed from them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
+from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -13,9 +14,10 @@ from sessions_pipeline.days import days_between, month_start, period_of
 from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
 from sessions_pipeline.validation.types import LAST_DIGIT
 
-# One or two days say nothing about a month.
+# From one or two days a month can't be forecast.
 FEWEST_DAYS_OF_A_FORECAST = 3
 
+# Below the data root: the latest reading of each workspace's judge project, as `JudgeReadings`.
 JUDGES_FILE = "_readings/judges.json"
 
 Row: TypeAlias = Mapping[str, Any]
@@ -23,10 +25,11 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 class Totals(NamedTuple):
-    """What some experiments and their judges come to. Money is in US dollars, exact; None: nothing is known.
+    """The sums over some experiments and their judges. Money is in US dollars, exact; None: nothing is known.
 
-    `judges_measured` counts the experiments whose judges were asked about, `judges_unknown` those of them whose judges'
-    cost is not known.
+    Of the `sessions` (experiments), `unpriced` have no cost, and `zero_with_tokens` used tokens but cost 0.
+    `judges_measured` counts the experiments whose judges were measured, `judges_unknown` those of them whose judges'
+    cost is unknown all the same.
     """
 
     cost: Decimal | None
@@ -41,48 +44,51 @@ class Totals(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Row], judges: Iterable[Row] = ()) -> Self:
-        """The sums of rows with the measures of `daily_cost_by_reference_dataset`, and of `judge_rows` of the same."""
-        found, judged = list(rows), [row["total_cost"] for row in judges]
+        """The sums of `rows`, with the measures of `daily_cost_by_reference_dataset`, and of their `judge_rows`."""
+        costs, judge_costs = list(rows), [row["total_cost"] for row in judges]
         return cls(
-            cost=total(row["total_cost"] for row in found),
-            sessions=sum(row["session_count"] for row in found),
-            unpriced=sum(row["unpriced_session_count"] for row in found),
-            zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in found),
-            runs=total(row["run_count"] for row in found),
-            tokens=total(row["total_tokens"] for row in found),
-            judge_cost=total(judged),
-            judges_measured=len(judged),
-            judges_unknown=judged.count(None),
+            cost=total(row["total_cost"] for row in costs),
+            sessions=sum(row["session_count"] for row in costs),
+            unpriced=sum(row["unpriced_session_count"] for row in costs),
+            zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in costs),
+            runs=total(row["run_count"] for row in costs),
+            tokens=total(row["total_tokens"] for row in costs),
+            judge_cost=total(judge_costs),
+            judges_measured=len(judge_costs),
+            judges_unknown=judge_costs.count(None),
         )
 
     @property
     def whole_cost(self) -> Decimal | None:
-        """What is known of the experiments' own cost and their judges' together."""
+        """The known cost of the experiments and their judges together."""
         return total((self.cost, self.judge_cost))
 
     @property
     def known(self) -> Decimal | None:
-        """The same; zero where there are no experiments."""
+        """`whole_cost`, but zero if there are no experiments."""
         return self.whole_cost if self.sessions else Decimal(0)
 
     @property
     def judges_not_measured(self) -> int:
-        """The experiments whose judges were not asked about."""
+        """How many experiments have judges that were not measured."""
         return self.sessions - self.judges_measured
 
     @property
     def unjudged(self) -> int:
-        """The experiments whose judges' cost is not in the sums."""
+        """How many experiments have judges whose cost is not in the sums."""
         return self.judges_not_measured + self.judges_unknown
 
     @property
     def per_run(self) -> Decimal | None:
-        """The known cost by the runs, to 18 digits; None where one is unknown, or nothing ran."""
+        """The known cost divided by the runs, to 18 digits; None if either is unknown or nothing ran."""
         return cost_per_run(self.cost, self.runs)
 
 
 class Comparison(NamedTuple):
-    """Days, and those of them that compare like with like: as many of them as there are days `before`."""
+    """The days of a period, those of them that can be compared (`alike`), and the days that these are compared with.
+
+    `alike` and `before` have the same number of days.
+    """
 
     days: frozenset[date]
     alike: frozenset[date]
@@ -90,14 +96,20 @@ class Comparison(NamedTuple):
 
     @classmethod
     def of(cls, days: Sequence[date], days_before: Sequence[date], whole: frozenset[date]) -> Self:
-        """A day is compared with the one in its place before, if both are `whole`: they were read, and over by then."""
+        """Compare each day with the one at the same place in `days_before`, if both are in `whole`.
+
+        `whole` are the days that were read, and were over when they were read.
+        """
         pairs = [(day, other) for day, other in zip(days, days_before, strict=False) if {day, other} <= whole]
         return cls(frozenset(days), frozenset(day for day, _ in pairs), frozenset(other for _, other in pairs))
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What was spent on something in a period, and on its days that are alike against the days before."""
+    """The costs of one thing, such as a dataset (its id is the `key`): `now` in the whole period.
+
+    `alike` and `before` are the costs on the days of these names in `Comparison`.
+    """
 
     key: str | None
     name: str
@@ -107,60 +119,61 @@ class Spending:
 
     @classmethod
     def of(cls, key: str | None, name: str, rows: Iterable[Row], period: Comparison) -> Self:
-        """What the rows say of these days; others may be among them."""
-        found = list(rows)
-        return cls(key, name, *(Totals.of(row for row in found if row["start_date"] in days) for days in period))
+        """The sums of the rows. Rows of other days than the period's are ignored."""
+        costs = list(rows)
+        return cls(key, name, *(Totals.of(row for row in costs if row["start_date"] in days) for days in period))
 
     @property
     def difference(self) -> Decimal | None:
-        """What was spent more than before, of what is known, US dollars; None where nothing is known of one of them."""
+        """How much more is known to be spent than before, in US dollars; None if nothing is known of one of the two."""
         now, before = self.alike.known, self.before.known
         return None if now is None or before is None else EXACT.subtract(now, before)
 
 
 def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], period: Comparison) -> list[Spending]:
-    """What was spent by a column's values, the largest change first; where nothing changed, the most expensive."""
+    """What was spent for each value of a column, the largest change first; equal changes by cost, highest first."""
     found = [Spending.of(key, names[key], group, period) for key, group in by_key(rows, column).items()]
     found = [one for one in found if one.now.sessions or one.before.sessions]
-    return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *expensive(one)))
+    return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *most_expensive_first(one)))
 
 
 class Causes(NamedTuple):
-    """What a change is made of: a key, and its values with their parts of it, US dollars, which add up to all of it."""
+    """An explanation of a change: values of a key, each with its part of the change in US dollars; these add up."""
 
     key: str
     parts: Sequence[tuple[str, Decimal]]
 
 
 def causes(key: str, change: Decimal, values: Iterable[Spending]) -> Causes | None:
-    """The one or two values of a key that make up most of a change, and what the others come to.
+    """The one or two values of a key that make up most of a change, and the rest as one part.
 
-    Each is at least a quarter of it. None where they are no more than half of it, or do not say what they are.
+    Each of the one or two makes up at least a quarter of the change. None if together they make up no more than half of
+    it, or if the largest is the value None: experiments without this key.
     """
-    way = -1 if change < 0 else 1
+    sign = -1 if change < 0 else 1
     moved = [(one.difference, one.key, one.name) for one in values if one.difference]
-    moved.sort(key=lambda one: (-way * one[0], one[2]))
-    leading = [one for one in moved[:2] if 4 * way * one[0] >= abs(change)]
+    moved.sort(key=lambda one: (-sign * one[0], one[2]))
+    leading = [one for one in moved[:2] if 4 * sign * one[0] >= abs(change)]
     of_leading = total(one[0] for one in leading) or Decimal(0)
-    if 2 * way * of_leading <= abs(change) or leading[0][1] is None:
+    if 2 * sign * of_leading <= abs(change) or leading[0][1] is None:
         return None
-    rest, left = EXACT.subtract(change, of_leading), moved[len(leading) :]
-    others = left[0][2] if [one[0] for one in left] == [rest] else "others"
+    rest, remaining = EXACT.subtract(change, of_leading), moved[len(leading) :]
+    others = remaining[0][2] if [one[0] for one in remaining] == [rest] else "others"
     return Causes(key, [*((name, part) for part, _, name in leading), *([(others, rest)] if rest else [])])
 
 
-def expensive(one: Spending) -> tuple[Any, ...]:
-    """Sorts what was spent by what it cost in the period, the most expensive first."""
+def most_expensive_first(one: Spending) -> tuple[Any, ...]:
+    """The key that sorts by cost in the period, highest first; then by the cost before, and by key."""
     return -(one.now.cost or Decimal(0)), not one.now.sessions, -(one.before.cost or Decimal(0)), one.key or ""
 
 
 def forecast(
     cost: Decimal | None, of_whole_days: Decimal | None, whole_days: int, gone: int, length: int
 ) -> Decimal | None:
-    """What a period of `length` days will have cost: what it has by now, and for each to come the mean of whole ones.
+    """The forecast for a period of `length` days: `cost` so far, plus the mean of the whole days for each day to come.
 
-    `gone` are the days so far, of which `whole_days` were over when they were read. None before the third day, and
-    where nothing is known of either cost. To 18 digits after the point.
+    `gone` is the number of days so far, today included. `whole_days` of them were over when they were read, and cost
+    `of_whole_days`. In US dollars, to 18 decimal places. None before the third day, and if either cost is unknown.
     """
     if cost is None or of_whole_days is None or not whole_days or gone < FEWEST_DAYS_OF_A_FORECAST:
         return None
@@ -169,7 +182,7 @@ def forecast(
 
 
 def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:
-    """The rows by their value in a column."""
+    """The rows grouped by their value in the column `key`."""
     groups: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row[key]].append(row)
@@ -177,40 +190,44 @@ def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:
 
 
 def month_days(day: date) -> tuple[list[date], list[date]]:
-    """The days of the day's month up to it, and those of the month before."""
+    """The days of a day's month up to that day, and all days of the month before."""
     start = month_start(day)
     return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))
 
 
 def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
-    """Rows of `experiment_summary` with what their judges cost, of `judge_rows` of the same days.
+    """Rows of `experiment_summary` with the cost of their judges, which comes from the `judge_rows` of the same days.
 
-    `judge_cost` is None where it is unknown or not measured (`is_measured`), `whole_cost` where either is not known.
+    Adds `is_measured`; `judge_cost`, None if it is unknown or was not measured; and `whole_cost`, None if either the
+    judges' cost or the experiment's own is unknown. An experiment whose start time has changed has rows on two days,
+    each with the judges' row of that day.
     """
-    costs, found = {(row["tenant_id"], row["id"]): row["total_cost"] for row in judges}, list[Row]()
+    key_of, joined = itemgetter("start_date", "tenant_id", "id"), list[Row]()
+    costs = {key_of(row): row["total_cost"] for row in judges}
     for row in experiments:
-        key, own = (row["tenant_id"], row["id"]), row["total_cost"]
-        judged = costs.get(key)
-        whole = None if own is None or judged is None else EXACT.add(own, judged)
-        found.append({**row, "judge_cost": judged, "whole_cost": whole, "is_measured": key in costs})
-    return found
+        key, own_cost = key_of(row), row["total_cost"]
+        judge_cost = costs.get(key)
+        whole_cost = None if own_cost is None or judge_cost is None else EXACT.add(own_cost, judge_cost)
+        joined.append({**row, "judge_cost": judge_cost, "whole_cost": whole_cost, "is_measured": key in costs})
+    return joined
 
 
 def totals_by(rows: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _Key]) -> dict[_Key, Totals]:
-    """The sums by a key that both kinds of rows have, such as the dataset and the month of `start_date`."""
+    """The sums by a key of both kinds of rows, such as the dataset and the month of `start_date`."""
     groups: dict[_Key, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
     for kind, some in enumerate((rows, judges)):
         for row in some:
             groups[key(row)][kind].append(row)
-    return {found: Totals.of(*both) for found, both in groups.items()}
+    return {group: Totals.of(*both) for group, both in groups.items()}
 
 
 class JudgeReading(msgspec.Struct, frozen=True):
-    """What a workspace's judge project had spent in all at `read_at`, and what of it the lake's experiments claim.
+    """The total cost of a workspace's judge project at `read_at`, and how much of it belongs to the lake's experiments.
 
-    US dollars, exact; None: unknown. `unattributed_cost` is what no experiment claims: below zero, something is counted
-    twice, or for the wrong experiment. `is_exact`: nothing moved meanwhile, and retention has emptied nothing.
-    `skipped` counts the experiments that were not measured although they are new, or never were, by the reason.
+    In US dollars, exact; None: unknown. `unattributed_cost` belongs to no experiment; if it is negative, something is
+    counted twice or for the wrong experiment. `is_exact` is true if the project did not change while it was measured,
+    and retention has not emptied its total. `skipped` counts, by reason, the experiments that were due or never
+    measured, and were not measured.
     """
 
     project: str
@@ -223,14 +240,14 @@ class JudgeReading(msgspec.Struct, frozen=True):
 
 
 class JudgeReadings(msgspec.Struct):
-    """The latest reading of each workspace, and why others were not measured when it was tried last."""
+    """The latest reading of each workspace, and for workspaces whose last try failed, why."""
 
     readings: dict[str, JudgeReading] = {}
     problems: dict[str, str] = {}
 
 
 def load_judge_readings(text: bytes | None) -> JudgeReadings:
-    """What such a file says; nothing where there is none, or a broken one."""
+    """The contents of `JUDGES_FILE`; empty if the file is missing (None) or broken."""
     try:
         return msgspec.json.decode(text or b"{}", type=JudgeReadings)
     except msgspec.DecodeError:

@@ -9,6 +9,8 @@ Rules:
 - Experiments of one workspace that share a name can't be told apart: each would be given the costs of both. None of
   them is measured, and a row read before another experiment got the name stays.
 - Numbers that retention has emptied never replace earlier ones.
+- An experiment whose start time has changed has rows on two days. Only the row on its present day is measured again;
+  the other one stays, as the experiment's own cost does.
 """
 
 import re
@@ -49,7 +51,7 @@ JUDGE_COST_BY_EXPERIMENT = Table(
     group="costs",
 )
 TIMES = ("start_time", "last_run_start_time", "last_run_start_time_live")
-NEEDED = (*OWNER, "name", *TIMES)
+NEEDED = (*OWNER, "name", *TIMES, "fetched_at", "missing_since")
 """The columns of `sessions` that `due` needs."""
 RECENT = timedelta(days=2)
 # The API's shorter retention time: judges' traces are seldom kept for longer.
@@ -85,9 +87,13 @@ def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetim
     shared = set(ids_by_name.filter(pc.greater(ids_by_name["id_count_distinct"], 1)).column("name").to_pylist())
     since = pa.scalar(now - max(young, RECENT), TIMESTAMP)
     is_recent = reduce(pc.or_kleene, (pc.greater_equal(experiments.column(name), since) for name in TIMES))
-    recent, chosen, skipped = experiments.filter(is_recent).to_pylist(), list[dict[str, Any]](), Counter[str]()
-    too_old = set(experiments.column("id").to_pylist()).difference(measured, (row["id"] for row in recent))
-    for row in recent:
+    ids = experiments.filter(is_recent).column("id")
+    # Of an experiment on two days the last row counts: one that is not missing (nulls are last), else the newest.
+    rows = experiments.filter(pc.is_in(experiments.column("id"), ids))
+    rows = rows.sort_by([(name, "ascending") for name in ("missing_since", "fetched_at", "start_time")])
+    recent, chosen, skipped = {row["id"]: row for row in rows.to_pylist()}, list[dict[str, Any]](), Counter[str]()
+    too_old = set(experiments.column("id").to_pylist()).difference(measured, recent)
+    for row in recent.values():
         last_active = max(row[name] or EPOCH for name in TIMES)
         started = row["start_time"] or last_active
         if last_active < now - RECENT and (started <= now - young or row["id"] in measured):

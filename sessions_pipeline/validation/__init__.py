@@ -1,1 +1,1 @@
-"""What a valid session is: the model of the schema, and one pass over a record that gives values or reasons."""
+"""Defines a valid session, and reads each record's text into values or into the reasons why it is rejected."""

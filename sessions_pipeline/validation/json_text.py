@@ -1,7 +1,7 @@
-"""JSON text taken apart without losing a character: what was sent stays as it was spelt.
+"""Splits JSON text into its parts, each with the characters that were sent.
 
-msgspec does the work wherever it can. What is here reads what msgspec refuses (NaN, Infinity, half surrogate pairs,
-deep nesting), so that one such record can be told apart from its page, and one such value from its record.
+msgspec does the work wherever it can. This module splits text that msgspec refuses (NaN, Infinity, lone surrogates,
+deep nesting), so that one such record does not cost its page, and one such value does not hide the rest of its record.
 """
 
 import json
@@ -11,39 +11,39 @@ from itertools import accumulate
 
 import msgspec
 
-# Fixed, and far below Python's own limit: what a record is must not depend on how deep the caller stands.
+# Fixed, and far below Python's recursion limit: whether a record is valid must not depend on the depth of the caller.
 MAX_DEPTH = 256
-HALF_PAIR = "half of a surrogate pair, which is no character"
-# What msgspec raises for text that it does not take.
+LONE_SURROGATE = "half of a surrogate pair, which is no character"
+# What msgspec raises for text that it does not accept.
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TOKEN = re.compile(rf"{_STRING}|[\[\]{{}},]", re.DOTALL)
 _MEMBER = re.compile(rf"({_STRING})[ \t\n\r]*:[ \t\n\r]*", re.DOTALL)
 _NO_BRACKET = re.compile(rf'{_STRING}|[^\[\]{{}}"]++|"', re.DOTALL)
 _CLOSING = {"[": "]", "{": "}"}
-_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+_DEPTH_CHANGE = {"[": 1, "{": 1, "]": -1, "}": -1}
 _SPACES = " \t\n\r"
-_KINDS = {'"': "a string", "{": "an object", "[": "an array", "t": "a boolean", "f": "a boolean", "n": "null"}
-# Integers of any length are valid JSON; Python would refuse those of more than 4,300 digits.
+_TYPE_NAMES = {'"': "a string", "{": "an object", "[": "an array", "t": "a boolean", "f": "a boolean", "n": "null"}
+# Integers of any length are valid JSON, but int() refuses more than 4,300 digits.
 _SYNTAX = json.JSONDecoder(parse_int=str)
 _OBJECT: msgspec.json.Decoder[dict[str, msgspec.Raw | bytes]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def kind(text: str) -> str:
-    """What JSON calls a value, with its article, told from its text; NaN and Infinity count as numbers."""
-    return _KINDS.get(text[:1], "a number")
+def type_name(text: str) -> str:
+    """The name of a value's JSON type, with its article, from its first character. NaN and Infinity are numbers."""
+    return _TYPE_NAMES.get(text[:1], "a number")
 
 
 def is_deep(text: bytes) -> bool:
-    """Whether a value is not read because it is nested deeper than `MAX_DEPTH` levels."""
-    # Every level takes two characters: most values are too short to look at.
+    """Whether a value is nested deeper than `MAX_DEPTH` levels; such a value is not read."""
+    # Every level takes two characters, so most values are too short to be searched.
     if len(text) <= 2 * MAX_DEPTH or text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
-    return max(accumulate(map(_STEP.__getitem__, _NO_BRACKET.sub("", text.decode()))), default=0) > MAX_DEPTH
+    return max(accumulate(map(_DEPTH_CHANGE.__getitem__, _NO_BRACKET.sub("", text.decode()))), default=0) > MAX_DEPTH
 
 
 def flaw(sent: bytes) -> str | None:
-    """What is wrong with a JSON value whatever it means: nesting, and what JSON or Unicode do not have."""
+    """What is wrong with a JSON value of any type: it is nested too deeply, or is not valid JSON or Unicode."""
     if is_deep(sent):
         return f"is nested deeper than {MAX_DEPTH} levels"
     try:
@@ -51,7 +51,7 @@ def flaw(sent: bytes) -> str | None:
     except UNREADABLE:
         constants: list[str] = []
         json.loads(sent, parse_int=str, parse_constant=constants.append)
-        return f"holds {'NaN or Infinity, which JSON does not have' if constants else HALF_PAIR}"
+        return f"holds {'NaN or Infinity, which JSON does not have' if constants else LONE_SURROGATE}"
     return None
 
 
@@ -65,20 +65,20 @@ def split_array(text: str) -> list[str]:
 
 
 def split_object(text: str) -> dict[str, str]:
-    """The properties of a JSON object, each with its verbatim text. Of a name given twice the last counts.
+    """The properties of a JSON object, each with its verbatim text. If a name occurs twice, the last value counts.
 
     Raises:
         ValueError: the text is not one JSON object.
     """
     members: dict[str, str] = {}
     for name, value in split_members(text):
-        members.pop(name, None)  # so that it stands where it was given last
+        members.pop(name, None)  # so that the name takes its last position
         members[name] = value
     return members
 
 
 def split_members(text: str) -> list[tuple[str, str]]:
-    """The properties of a JSON object in their order, each with its verbatim text, as often as they were given.
+    """The properties of a JSON object in order, each with its verbatim text; a name that occurs twice is listed twice.
 
     Raises:
         ValueError: the text is not one JSON object.
@@ -93,15 +93,15 @@ def split_members(text: str) -> list[tuple[str, str]]:
 
 
 def split_record(text: str) -> Mapping[str, msgspec.Raw | bytes]:
-    """The properties of what should be a JSON object, each with its verbatim text.
+    """The properties of a record, which should be a JSON object, each with its verbatim text.
 
     Raises:
-        ValueError: it is something else, and says what.
+        ValueError: it is not an object; the text says what it is.
     """
     try:
         return _OBJECT.decode(text)
     except UNREADABLE:
-        found = kind(text.lstrip(_SPACES))
+        found = type_name(text.lstrip(_SPACES))
     try:
         if found == "an object":
             return {name: value.encode() for name, value in split_object(text).items()}
@@ -114,12 +114,12 @@ def split_record(text: str) -> Mapping[str, msgspec.Raw | bytes]:
 
 
 def _split(text: str, opening: str) -> list[str]:
-    """What stands between the outer commas. Of what is nested too deeply only the brackets are looked at."""
+    """The texts between the outer commas. In parts that are nested too deeply, only the brackets are checked."""
     closing = _CLOSING[opening]
     parts: list[str] = []
     depth, start = 0, 1
     for token in _TOKEN.finditer(text):
-        depth += _STEP.get(token[0], 0)
+        depth += _DEPTH_CHANGE.get(token[0], 0)
         if depth == 0 or (depth == 1 and token[0] == ","):
             parts.append(text[start : token.start()].strip(_SPACES))
             start = token.end()

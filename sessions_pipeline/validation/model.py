@@ -1,8 +1,8 @@
-"""What the API says a session is: `TracerSession` of `sessions.openapi.yaml`, property by property.
+"""A session as the API defines it: `TracerSession` of `sessions.openapi.yaml`, property by property.
 
-The model is read, compared with the file, and made into the columns of `sessions`; the rule that stands beside each
-type reads the values. Kept although the schema does not say so: costs as JSON numbers and `""` for an unknown cost
-(other versions of the API), tiers and properties that the schema does not name (the API moves on).
+A test compares the model with that file. The columns of `sessions` follow from the model, and each type's rule reads
+the values. Some values are accepted although the schema does not allow them: costs as JSON numbers and `""` for an
+unknown cost (other versions of the API), and tiers and properties that the schema does not name (the API evolves).
 """
 
 from datetime import datetime
@@ -26,7 +26,7 @@ class TraceTier(StrEnum):
 
 
 class ExperimentProgress(BaseModel, extra="allow"):
-    """How far an experiment has come: runs expected, and shares from 0 to 1 of runs and of each evaluator."""
+    """Progress of an experiment: runs expected, and the shares (0 to 1) of runs done and of each evaluator's work."""
 
     expected_run_count: int
     run_progress: float
@@ -50,9 +50,9 @@ def _optional(description: str) -> Any:
 
 
 class TracerSession(BaseModel, extra="allow"):
-    """A session as the schema has it. Only `id` and `tenant_id` are required; what is absent is null.
+    """A session as the schema defines it. Only `id` and `tenant_id` are required; absent properties become null.
 
-    `name` and `start_time` may be absent, but not null. Times are UTC, latencies seconds, costs US dollars.
+    `name` and `start_time` may be absent, but not null. Times are in UTC, latencies in seconds, costs in US dollars.
     """
 
     id: Uuid = Field(description="The session, canonical UUID")
@@ -88,7 +88,7 @@ class TracerSession(BaseModel, extra="allow"):
 
 
 class Property(NamedTuple):
-    """A property of the model: its rule, and whether it must be there, may be null, and what it means."""
+    """A property of the model: its rule, whether it is required and may be null, and its description."""
 
     name: str
     rule: Rule
@@ -109,5 +109,5 @@ PROPERTIES = tuple(map(_property, TracerSession.model_fields))
 
 
 def session_columns() -> tuple[tuple[str, pa.DataType, bool, str], ...]:
-    """The columns of `sessions` that are the schema's properties: name, type, whether null occurs, description."""
-    return tuple((one.name, one.rule.type, not one.required, one.description) for one in PROPERTIES)
+    """Name, type, nullability and description of those columns of `sessions` that are the schema's properties."""
+    return tuple((item.name, item.rule.type, not item.required, item.description) for item in PROPERTIES)

@@ -1,4 +1,4 @@
-"""A page of the API, split into records whose text stays verbatim. They are not validated yet."""
+"""Splits a page of the API into records with their verbatim text. The records are not validated yet."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -16,11 +16,13 @@ from sessions_pipeline.validation.types import parse_timestamp
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One element of the API's array. No tuple: that takes twice as long to make, and is searched for garbage.
+    """One element of the API's array.
 
-    `payload` is its JSON text, verbatim; `session_id`, `tenant_id` and `start_time` are what it says, as sent, None
-    where that is not text. `start_us` is the start in microseconds since the epoch, UTC; None if absent, null or
-    unreadable. `undated` tells the first two from the last; it is also False for what is no object.
+    `payload` is its verbatim JSON text. `session_id`, `tenant_id` and `start_time` are its values as sent, None if they
+    are not strings. `start_us` is the start in microseconds since the epoch, UTC; None if absent, null or unreadable.
+    `undated` means absent or null; it is False for elements that are not objects.
+
+    A struct and not a tuple: it is twice as fast to make, and the garbage collector does not track it.
     """
 
     payload: str
@@ -33,12 +35,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class FetchedDay:
-    """All sessions that started on one UTC day (`day` None: on no known day) in one workspace, as the API has them.
+    """All sessions of one workspace that started on one UTC day (`day` None: on no known day), as the API sent them.
 
-    `workspace` is the one asked for, None the key's own. `fetched_at` is when the reading of the workspace began, UTC.
-    `rows` (the columns of `SENT`) hold each session once, the newest of this reading, without what is private;
-    `received` counts the day's records in all pages, repeats included, and `requests` the pages read since the day
-    before was handed out.
+    `workspace` is the one requested, None for the key's own. `fetched_at` is when the reading of the workspace began,
+    UTC. `rows` (of `RAW_SCHEMA`) hold each session once, its newest record in this reading, with private properties
+    removed. `received` counts the day's records in all pages, repeats included; `requests` counts the pages read since
+    the previous day was handed out.
     """
 
     day: date | None
@@ -49,13 +51,13 @@ class FetchedDay:
     requests: int
 
 
-SENT = pa.schema([pa.field(name, pa.string()) for name in ("session_id", "tenant_id", "start_time", "payload")])
+RAW_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("session_id", "tenant_id", "start_time", "payload")])
 
 
-def sent(records: Collection[Record]) -> pa.Table:
-    """What records say, as they were sent: the columns of `SENT`."""
-    columns = (list(map(attrgetter(name), records)) for name in SENT.names)
-    return pa.table([pa.array(values, pa.string()) for values in columns], SENT)
+def records_table(records: Collection[Record]) -> pa.Table:
+    """Records as a table of `RAW_SCHEMA`."""
+    columns = (list(map(attrgetter(name), records)) for name in RAW_SCHEMA.names)
+    return pa.table([pa.array(values, pa.string()) for values in columns], RAW_SCHEMA)
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -74,27 +76,27 @@ def read_page(body: bytes) -> list[Record]:
     """The records of one answer, in its order.
 
     Raises:
-        ValueError: the body is not one JSON array in UTF-8, because it is truncated or something else.
+        ValueError: the body is not one JSON array in UTF-8; it may be truncated.
     """
     try:
         payloads = [bytes(raw).decode() for raw in _PAGE.decode(body)]
     except UNREADABLE:
-        # NaN, Infinity, lone surrogates and deep nesting: these cost their own record, not the page.
+        # NaN, Infinity, lone surrogates and deep nesting make only their own record invalid, not the page.
         return [_record(payload) for payload in split_array(body.decode())]
     try:
-        # All in one go, which saves a quarter of the time.
+        # Decoding all heads at once saves a quarter of the time.
         heads = _HEADS.decode(body)
     except UNREADABLE:
         return [_record(payload) for payload in payloads]
     starts = _starts([head.start_time for head in heads])
-    return [_of_head(*one) for one in zip(payloads, heads, starts, strict=True)]
+    return [_of_head(*fields) for fields in zip(payloads, heads, starts, strict=True)]
 
 
 def _record(payload: str) -> Record:
     try:
         head = _HEAD.decode(payload)
     except UNREADABLE:
-        return _odd_record(payload)
+        return _unusual_record(payload)
     return _of_head(payload, head, _start_us(head.start_time))
 
 
@@ -102,9 +104,10 @@ def _of_head(payload: str, head: _Head, start_us: int | None) -> Record:
     return Record(payload, head.id, head.tenant_id, head.start_time, start_us, head.start_time is None)
 
 
-def _odd_record(payload: str) -> Record:
+def _unusual_record(payload: str) -> Record:
+    """A record that msgspec can't decode as a whole, read property by property."""
     if not payload.startswith("{"):
-        # Not "undated": where the API sorts undated sessions is known, where it puts such a thing is not.
+        # Not `undated`: the API sorts undated sessions to one end, but may put such an element anywhere.
         return Record(payload, None, None, None, None, False)
     members = split_object(payload)
     start_time = _text(members, "start_time")
@@ -125,7 +128,7 @@ def _text(members: dict[str, str], name: str) -> str | None:
 
 
 def _starts(texts: Sequence[str | None]) -> list[int | None]:
-    # 0.3 us each instead of 1.2. Arrow would also take a date without the time to the second, and the year 0.
+    # Arrow takes 0.3 µs for each text instead of 1.2, but also accepts times without seconds, and the year 0.
     if all(text is None or (len(text) >= _TO_THE_SECOND and text > "0001") for text in texts):
         with suppress(pa.ArrowInvalid):
             moments = pa.array(texts, pa.string()).cast(pa.timestamp("us"))

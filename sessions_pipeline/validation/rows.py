@@ -1,6 +1,6 @@
-"""Rows of a table in parts of a few thousand, so that memory follows the parts and not the largest day.
+"""Holds the rows of a table in parts of a few thousand, so that a large day does not need much more memory.
 
-A usual day lies as it is; of a large one all further parts are compressed, to a quarter of their size.
+A usual day is kept uncompressed. The further parts of a large day are compressed, to a quarter of their size.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,20 +10,20 @@ from typing import Any, Self, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# How many rows are made into Python's values at a time.
+# Rows in a part, which is also how many are turned into Python values at a time.
 PART = 4096
-# Bytes that lie as they are: some 10,000 sessions. Of more, a day of 200,000 would take 50 MB more at its peak.
+# Bytes kept uncompressed, some 10,000 sessions. A larger limit would add 50 MB to the peak of a day of 200,000.
 PLAIN = 16 * 1024 * 1024
 _PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 Constants: TypeAlias = "Mapping[str, pa.Scalar[Any]]"
-_GONE: tuple[pa.Table, Constants] = pa.table({}), {}
+_DRAINED: tuple[pa.Table, Constants] = pa.table({}), {}
 
 
 class Rows:
-    """Rows of one schema, in their order. Each part's texts fit into one piece of Arrow; all parts' need not.
+    """Rows of one schema, in order. The texts of a part fit into one Arrow array (2 GB); those of all need not.
 
-    What is beyond `plain` bytes is compressed, and sorted `plain` bytes at a time.
+    Rows beyond `plain` bytes are compressed, and more than `plain` bytes are sorted `plain` bytes at a time.
     """
 
     def __init__(self, schema: pa.Schema, tables: Iterable[pa.Table] = (), *, plain: int = PLAIN) -> None:
@@ -36,7 +36,7 @@ class Rows:
             self.add(table)
 
     def add(self, table: pa.Table) -> None:
-        """Add rows with these columns, in whatever order."""
+        """Add the rows of a table that has the schema's columns, in any order."""
         for batch in table.select(self.schema.names).to_batches(max_chunksize=PART):
             if batch.num_rows:
                 self.num_rows += batch.num_rows
@@ -46,7 +46,7 @@ class Rows:
                 self._parts.append((part, {}))
 
     def joined(self, more: "Rows", **constants: "pa.Scalar[Any]") -> Self:
-        """The same rows and more, to which columns with these values are added; nothing is copied."""
+        """These rows followed by those of `more`, to which constant columns are added. Nothing is copied."""
         both = type(self)(self.schema)
         both.num_rows, both.nbytes = self.num_rows + more.num_rows, self.nbytes + more.nbytes
         added = ((part, {**known, **constants}) for part, known in more._parts)  # noqa: SLF001
@@ -54,9 +54,9 @@ class Rows:
         return both
 
     def parts(self, *names: str, drain: bool = False) -> Iterator[pa.Table]:
-        """The rows part by part, with these columns only; none named: with all. `drain`: each is forgotten then."""
+        """Yield the rows part by part, with these columns (default: all). `drain` frees each part after use."""
         schema = self._schema_of(names)
-        for place, (part, constants) in enumerate(self._parts):
+        for index, (part, constants) in enumerate(self._parts):
             rows = part if isinstance(part, pa.Table) else _unpack(part, schema.names)
             if constants or rows is not part:
                 columns = (
@@ -66,10 +66,10 @@ class Rows:
                 rows = pa.Table.from_arrays([*columns], schema=schema)
             yield rows.select(schema.names)
             if drain:
-                self._parts[place] = _GONE
+                self._parts[index] = _DRAINED
 
     def only(self, is_wanted: Callable[[int], bool]) -> Self:
-        """The rows at the wanted places, of which the first is 0."""
+        """The rows whose index, counted from 0, is wanted."""
         kept, first = type(self)(self.schema), 0
         for part in self.parts():
             kept.add(part.filter(pa.array(map(is_wanted, range(first, first + part.num_rows)), pa.bool_())))
@@ -77,9 +77,9 @@ class Rows:
         return kept
 
     def in_order(self, *order: str, long: str | None = None, drain: bool = False) -> Iterator[pa.Table]:
-        """The rows part by part in the order of these columns, nulls last; equal ones keep their places.
+        """Yield the rows part by part, sorted stably by these columns, nulls last.
 
-        `long` has long texts, and is looked at only where the others don't decide. `drain`: the rows are forgotten.
+        `long` names the one with long texts, which is only read if the others have equal rows. `drain` frees the rows.
         """
         keys = self.table(*(name for name in order if name != long))
         if long in order and not _is_ascending(keys, strictly=True) and _have_equals(keys):
@@ -87,29 +87,29 @@ class Rows:
         if _is_ascending(keys):
             yield from self.parts(drain=drain)
             return
-        places = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.schema.names])
+        indices = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.schema.names])
         if self.nbytes <= self._plain:
-            yield self.table().take(places)
+            yield self.table().take(indices)
         else:
-            yield from self._dealt_out(pc.sort_indices(places), drain=drain)
+            yield from self._by_rank(pc.sort_indices(indices), drain=drain)
 
-    def _dealt_out(self, ranks: "pa.Array[Any]", *, drain: bool) -> Iterator[pa.Table]:
-        """The rows by their ranks, some at a time; they are dealt out first, so that each part is read once."""
+    def _by_rank(self, ranks: "pa.Array[Any]", *, drain: bool) -> Iterator[pa.Table]:
+        """Bucket sort: distribute the rows over ranges of ranks, reading each part once, then sort range by range."""
         schema = pa.schema([*self.schema, pa.field("rank", ranks.type)])
         starts = pa.array(range(0, self.num_rows, ceil(self.num_rows / ceil(self.nbytes / self._plain))), ranks.type)
-        dealt, first = [Rows(schema, plain=0) for _ in starts], 0
+        buckets, first = [Rows(schema, plain=0) for _ in starts], 0
         for part in self.parts(drain=drain):
             ranked = part.append_column("rank", ranks.slice(first, part.num_rows)).sort_by("rank")
             first += part.num_rows
             cuts = pc.search_sorted(ranked.column("rank").combine_chunks(), starts).to_pylist()
-            for rows, start, end in zip(dealt, cuts, [*cuts[1:], part.num_rows], strict=True):
-                rows.add(ranked.slice(start, end - start))
-        for rows in dealt:
-            yield pa.concat_tables(rows.parts(drain=True)).sort_by("rank").select(self.schema.names)
+            for bucket, start, end in zip(buckets, cuts, [*cuts[1:], part.num_rows], strict=True):
+                bucket.add(ranked.slice(start, end - start))
+        for bucket in buckets:
+            yield pa.concat_tables(bucket.parts(drain=True)).sort_by("rank").select(self.schema.names)
             release()
 
     def table(self, *names: str) -> pa.Table:
-        """All rows at once, best with few columns."""
+        """All rows as one table. To save memory, name few columns."""
         parts = list(self.parts(*names))
         return pa.concat_tables(parts) if parts else self._schema_of(names).empty_table()
 
@@ -117,7 +117,7 @@ class Rows:
         return pa.schema([self.schema.field(name) for name in names]) if names else self.schema
 
     def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
-        """The rows' values in these columns; never more than a part of them is in memory."""
+        """Yield the rows' values in these columns. No more than one part of them is in memory as Python values."""
         for part in self.parts(*names):
             yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
 
@@ -127,7 +127,7 @@ def _have_equals(keys: pa.Table) -> bool:
 
 
 def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:
-    """Whether the rows are in the order of these columns; said to be False where one that is looked at has nulls."""
+    """Whether the rows are sorted by these columns. False if a column that has to be compared has nulls."""
     is_equal: Any = True
     for column in keys.columns if keys.num_rows > 1 else ():
         before, after = column[:-1], column[1:]
@@ -140,7 +140,7 @@ def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:
 
 
 def release() -> None:
-    """Give what was freed back to the system, which the allocator would put off: half of a large day's peak."""
+    """Return freed memory to the system at once; the allocator would keep it, which doubles the peak of a large day."""
     pa.default_memory_pool().release_unused()
 
 
@@ -154,6 +154,6 @@ def _pack(batch: pa.RecordBatch) -> pa.Buffer:
 
 def _unpack(part: pa.Buffer, names: list[str]) -> pa.RecordBatch:
     schema = pa.ipc.read_schema(part)
-    options = pa.ipc.IpcReadOptions(included_fields=[place for place, name in enumerate(schema.names) if name in names])
+    options = pa.ipc.IpcReadOptions(included_fields=[index for index, name in enumerate(schema.names) if name in names])
     with pa.ipc.open_stream(part, options=options) as stream:
         return stream.read_next_batch()

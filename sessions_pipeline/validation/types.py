@@ -1,7 +1,7 @@
-"""Moments and money: their Arrow types, and how the API spells them.
+"""Arrow types of times and money, and parsers for the API's spelling of them.
 
-Date-times are RFC 3339, where a missing offset means UTC. Decimal numbers are read exactly, and are safe from exponents
-that would fill the memory.
+Date-times are RFC 3339; a missing offset means UTC. Decimal numbers are read exactly, and a huge exponent can't exhaust
+the memory.
 """
 
 import re
@@ -13,14 +13,15 @@ import pyarrow as pa
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 MONEY = pa.decimal128(38, 18)
 
-# Python's own reader also takes week dates, basic format and hour 24, so the form is checked first. At most six
-# digits of the fraction are captured: what is beyond microseconds is cut, never rounded over midnight.
+# Python's own parser also accepts week dates, the basic format and hour 24, so the form is checked first. At most six
+# digits of the fraction are captured: digits beyond microseconds are cut, as rounding could move a time over midnight.
 _DATE_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:(\.[0-9]{1,6})[0-9]*)?"
     r"(?:[Zz]|([+-](?:[01][0-9]|2[0-3]):[0-5][0-9]))?"
 )
 _DECIMAL = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(?:[eE]([+-]?)0*([0-9]+))?")
-# No exponent of this many digits can be made up for by the digits of a number that fits into an answer.
+# Longer exponents are replaced by the largest one of 12 digits. A number with the digits to offset either would not
+# fit into an answer.
 _EXPONENT_DIGITS = 12
 _INTEGER_DIGITS = MONEY.precision - MONEY.scale
 # The smallest amount that a column of money holds.
@@ -29,10 +30,10 @@ _ROUNDING = Context(prec=MONEY.precision + 1, rounding=ROUND_HALF_EVEN)
 
 
 def parse_timestamp(text: str) -> datetime:
-    """The moment that an RFC 3339 date-time names, in UTC, digits beyond microseconds cut.
+    """Parse an RFC 3339 date-time into UTC; digits beyond microseconds are cut.
 
     Raises:
-        ValueError: the text is no date-time (a date alone, a number, second 60), or lies outside years 1 to 9999.
+        ValueError: the text is not a date-time (a date alone, a number, second 60), or lies outside years 1 to 9999.
     """
     match = _DATE_TIME.fullmatch(text)
     if match is None:
@@ -45,11 +46,11 @@ def parse_timestamp(text: str) -> datetime:
 
 
 class Rounded(Decimal):
-    """A cost that had more digits than its column holds."""
+    """A cost that was sent with more decimal places than its column holds."""
 
 
 def read_decimal(text: str) -> Decimal:
-    """The number that `-?digits[.digits][e±digits]` names, exact. Its exponent may be huge: don't write it out.
+    """Parse `-?digits[.digits][e±digits]` exactly. The exponent may be huge, so never write the number out in digits.
 
     Raises:
         ValueError: the text is something else, such as `+1`, `.5`, `5.`, `1_000` or NaN.
@@ -64,12 +65,12 @@ def read_decimal(text: str) -> Decimal:
 
 
 def read_money(text: str) -> Decimal | None:
-    """An amount of US dollars, exact; as `Rounded`, half to even, if it has more digits than the column's 18.
+    """Parse an amount of US dollars exactly, or round it half to even (`Rounded`) if it has over 18 decimal places.
 
-    None for no text, which is how some versions of the API spell an unknown cost.
+    None for an empty text, with which some versions of the API send an unknown cost.
 
     Raises:
-        ValueError: it is no decimal number, negative, or has more than 20 digits before the point.
+        ValueError: it is not a decimal number, is negative, or has more than 20 digits before the decimal point.
     """
     if not text:
         return None

@@ -69,7 +69,7 @@ def run(copy: Path, *command: str, **variables: str) -> str:
 
 
 @together
-def test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read(
+def test_the_new_tables_own_test_passes_and_dagster_writes_a_day_that_can_be_read(
     snippets: list[Snippet], copy: Path, tmp_path: Path
 ) -> None:
     blocks = [one.text for one in snippets if one.language]

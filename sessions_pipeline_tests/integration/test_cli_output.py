@@ -19,7 +19,7 @@ from sessions_pipeline.cli.runs import past_time, run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table, progress_bar
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.outputs import measuring_judges
+from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
@@ -116,7 +116,7 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
 
 @pytest.mark.parametrize("arguments", [("list",), ("report",), ("doctor",)])
 @pytest.mark.parametrize("closed", [1, 2])
-def test_an_output_that_is_closed_is_no_traceback(
+def test_a_closed_output_causes_no_traceback(
     odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...], closed: int
 ) -> None:
     program = shlex.join([sys.executable, "-m", "sessions_pipeline.cli", *arguments])
@@ -134,7 +134,7 @@ def test_an_output_that_is_closed_is_no_traceback(
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("report",), ("doctor",)])
-def test_only_who_runs_assets_imports_dagster(odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_only_commands_that_run_assets_import_dagster(odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     Lake.open(str(tmp_path / "data"), query={}).write_file("note", b"")
     result = command(*arguments, folder=tmp_path, url=odd.url)
     assert result.returncode == 0, result.stderr
@@ -164,7 +164,7 @@ DAY = date(2026, 3, 2)
 MADE = {"sessions": [DAY], "rejected_sessions": [DAY], "daily_cost_by_reference_dataset": [DAY]}
 
 
-def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
+def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = lake_of(
@@ -197,7 +197,7 @@ def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
         (["daily_cost_by_reference_dataset"], {"sessions", "rejected"}, "Known cost, exactly: 1 US dollars; judge"),
     ],
 )
-def test_of_tables_that_the_run_did_not_make_nothing_is_said(
+def test_the_summary_leaves_out_tables_that_the_run_did_not_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], made: list[str], unknown: set[str], says: str
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
@@ -211,13 +211,13 @@ def test_of_tables_that_the_run_did_not_make_nothing_is_said(
     assert {name for name in sums if told[name] is None} == unknown
 
 
-def test_where_no_cost_is_known_the_summary_says_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_shows_no_cost_if_none_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, None, reference_dataset_id=A))
     print_summary(settings, MADE, DAY, DAY)
     assert "\nKnown cost: none; judge calls not counted\n" in capsys.readouterr().out
 
 
-def test_datasets_go_by_their_current_names_else_by_what_experiments_say_and_programs_get_the_ids(
+def test_datasets_are_shown_by_their_current_names_else_by_those_in_experiments_and_json_has_ids(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A), daily(DAY, 1, "2", reference_dataset_id=B))
@@ -234,7 +234,7 @@ def test_datasets_go_by_their_current_names_else_by_what_experiments_say_and_pro
     assert {line["reference_dataset_id"]: line["dataset"] for line in lines} == {A: given["name"], B: "golden"}
 
 
-def test_the_summary_is_about_what_the_run_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_covers_only_what_the_run_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1"))
     print_summary(settings, {"daily_cost_by_project": [DAY, date(2026, 3, 3)], "cost_report": []}, DAY, DAY)
     assert capsys.readouterr().out.splitlines() == [
@@ -278,7 +278,7 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("count", [3, 10])
-def test_each_dataset_is_summed_over_all_days_the_most_expensive_first(
+def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
 ) -> None:
     days = [date(2026, 3, 2) + timedelta(days=number) for number in range(count)]
@@ -321,7 +321,7 @@ def test_each_dataset_is_summed_over_all_days_the_most_expensive_first(
         ("a name of fifty-six characters, which is a really long one", {"12.50"}, {"Tokens", "No cost"}),
     ],
 )
-def test_at_80_columns_counts_go_first_and_names_are_never_broken(
+def test_at_80_columns_counts_are_dropped_first_and_names_are_never_broken(
     name: str, kept: set[str], lost: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     columns = ("Day", "Dataset", "No cost", "Tokens", "Cost")
@@ -333,7 +333,7 @@ def test_at_80_columns_counts_go_first_and_names_are_never_broken(
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns(
+def test_a_name_that_is_too_long_is_cut_and_the_other_columns_stay_whole(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     columns, row = ("Name", "Start (UTC)", "Dataset", "Cost"), ("2026-03-02 12:00", "da7a5e70", "$12.50")
@@ -344,7 +344,7 @@ def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_dollars_stand_with_their_points_one_below_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dollar_amounts_are_aligned_at_their_decimal_points(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("a", "$1,234.56", "12"), ("b", "$0.023", "1,200"), ("c", "unknown", "7")]
     print_table(("Dataset", "Cost", "Traces"), rows, footer=("Total", "$1,234.58", "1,219"), width=80)
     lines = [line for line in capsys.readouterr().out.splitlines() if "." in line]
@@ -353,7 +353,7 @@ def test_dollars_stand_with_their_points_one_below_the_other(capsys: pytest.Capt
     assert {len(line.rstrip()) for line in lines} == {len(lines[0].rstrip())}, "counts end together"
 
 
-def test_list_shows_stats_as_people_read_them_and_what_is_no_number_as_it_was_sent(tmp_path: Path) -> None:
+def test_list_formats_stats_for_people_and_shows_non_numbers_as_sent(tmp_path: Path) -> None:
     texts = [
         record(1, run_count=39, total_tokens=1156123, total_cost="0.03261345"),
         record(2, run_count=9, total_tokens=2000, total_cost="12.5"),
@@ -364,7 +364,7 @@ def test_list_shows_stats_as_people_read_them_and_what_is_no_number_as_it_was_se
     assert all(f" {shown}" in told for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
 
 
-def test_list_says_what_the_api_does_not_know(tmp_path: Path) -> None:
+def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
     undated = {name: value for name, value in record(1, name="undated").items() if name != "start_time"}
     with running_sandbox(texts=[json.dumps(undated | {"total_cost": None})]) as sandbox:
         told = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
@@ -380,7 +380,7 @@ def test_a_table_that_is_piped_is_as_wide_as_columns_says(tmp_path: Path) -> Non
             assert max(map(len, told.splitlines())) == columns
 
 
-def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
+def test_the_command_in_the_note_on_unmeasured_judges_measures_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
@@ -389,7 +389,7 @@ def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
     assert first.endswith(" \\")
     assert len(f"Judges   to count them: {first}") <= 80
     words = f"{first[:-1]}{second}".split()
-    assert words == measuring_judges(datetime.now(UTC).date()).split()
+    assert words == judges_command(datetime.now(UTC).date()).split()
     assert words[-1] == JUDGES
     given = {"tenant_id": TENANT, "reference_dataset_id": A, "read_at": NOON, "stats_as_of": NOON}
     costs = [{"id": str(number), "total_cost": cost, **given} for number, cost in enumerate(("0.25", "1.5", None))]
@@ -398,7 +398,9 @@ def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
     assert "Judges of 3 experiments so far, exactly: 1.75 US dollars\n" in capsys.readouterr().out
 
 
-def test_what_is_started_beside_the_bar_prints_nothing_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_started_beside_the_progress_bar_print_nothing_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Dagster's watchers hear Ctrl-C, too, and end with a traceback."""
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:

@@ -22,8 +22,8 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
-from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_in
-from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, together
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_yaml
+from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, batch_events
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
 TABLES = ("raw", "sessions", "costs")
@@ -45,7 +45,7 @@ def definitions() -> dg.Definitions:
     )
     def daily_tables(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
         for day in context.partition_keys[:-1]:  # the last day's are planned and never come
-            with together(context.instance):
+            with batch_events(context.instance):
                 for table in TABLES:
                     context.log_event(dg.AssetMaterialization(table, partition=day, metadata={"rows": 3}))
         context.log_event(dg.AssetObservation("sessions", partition=context.partition_keys[0]))
@@ -229,7 +229,7 @@ def test_events_are_stored_in_the_same_rows_as_by_the_stock_storage(
     assert ours == stock
 
 
-def test_one_event_after_the_other_gives_the_same_rows_too(
+def test_events_stored_one_by_one_give_the_same_rows_too(
     told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance], home: Path
 ) -> None:
     with opened(home) as log:
@@ -247,7 +247,7 @@ def test_the_ui_gets_the_same_answers_as_from_the_stock_storage(
     assert ours == stock
 
 
-def test_one_can_change_between_the_storages_at_any_time(home: Path) -> None:
+def test_an_instance_can_switch_between_the_storages_at_any_time(home: Path) -> None:
     runs = []
     for storage in (STORAGE, "", STORAGE):
         with instance_with(home, storage) as instance:
@@ -281,13 +281,13 @@ def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_e
     assert done["connections"] < 20, done  # of the run storage, which is stock, and the new run's database
 
 
-def test_what_is_told_together_is_stored_at_the_end_even_when_the_block_fails(home: Path) -> None:
+def test_a_batch_is_stored_at_the_end_even_when_the_block_fails(home: Path) -> None:
     with instance_with(home, STORAGE) as instance:
         log = instance.event_log_storage
         assert isinstance(log, KeptEventLog)
 
         def tell() -> None:
-            with together(instance):
+            with batch_events(instance):
                 log.store_event(materialization(1))
                 log.store_event(materialization(2))
                 assert numbers(log) == []
@@ -349,7 +349,7 @@ def test_a_fork_uses_connections_of_its_own(home: Path) -> None:
         assert numbers(log) == [1, 2, 3]
 
 
-def test_more_runs_than_connections_are_kept(home: Path) -> None:
+def test_there_can_be_more_runs_than_kept_connections(home: Path) -> None:
     names = [f"run-{number}" for number in range(KEPT_DATABASES + 2)]
     with opened(home) as log:
         log.store_event(materialization(0, "run-0"))
@@ -374,7 +374,7 @@ def test_files_that_another_process_wiped_are_not_written_any_more(home: Path) -
         assert numbers(log) == numbers(other) == [2, 3]
 
 
-def test_another_signature_gives_the_stock_storage_and_a_warning(tmp_path: Path) -> None:
+def test_if_dagsters_signature_changes_the_stock_storage_is_used_with_a_warning(tmp_path: Path) -> None:
     class Changed(SqliteEventLogStorage):
         def store_event(self, event: EventLogEntry, *, durable: bool = True) -> None:
             """With one more parameter."""
@@ -417,7 +417,7 @@ def test_without_dagster_home_events_go_to_the_folder_that_make_dev_uses(
         ("event_log_storage: {module: x, class: y}\n", False),
     ],
 )
-def test_a_home_that_stores_events_slowly_is_told_which_lines_to_add(
+def test_an_instance_with_slow_event_storage_gets_a_hint_which_lines_to_add(
     written: str | None, is_slow: bool, tmp_path: Path
 ) -> None:
     if written is not None:
@@ -427,13 +427,13 @@ def test_a_home_that_stores_events_slowly_is_told_which_lines_to_add(
     assert said is None or said.endswith(STORAGE)
 
 
-def test_an_instance_that_is_named_its_folder_leaves_nothing_where_it_was_opened(
+def test_an_instance_with_a_given_folder_writes_nothing_to_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
-    (home / "dagster.yaml").write_text(f"{storage_in(str(home))}telemetry: {{enabled: false}}\n")
+    (home / "dagster.yaml").write_text(f"{storage_yaml(str(home))}telemetry: {{enabled: false}}\n")
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(elsewhere)
     with dg.DagsterInstance.from_config(str(home)) as instance:

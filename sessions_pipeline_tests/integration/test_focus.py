@@ -1,5 +1,7 @@
 """`export focus`: a month of experiments by the rules of FOCUS 1.2, in Parquet and CSV, exact, as estimates."""
 
+import csv
+import io
 import shutil
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -9,6 +11,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from sessions_pipeline.cli import main
@@ -59,7 +62,7 @@ def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_the_rows_keep_the_rules_of_the_specification(root: Path, tmp_path: Path, kind: str) -> None:
+def test_the_rows_conform_to_the_specification(root: Path, tmp_path: Path, kind: str) -> None:
     file = tmp_path / f"march.{kind}"
     write_focus(focus_costs(Lake.open(str(root), query={}), MARCH, LATER).rows, file)
     with duckdb.connect() as connection:
@@ -68,7 +71,9 @@ def test_the_rows_keep_the_rules_of_the_specification(root: Path, tmp_path: Path
         types = dict(zip(rows.columns, map(str, rows.types), strict=True))
         found = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
     assert types.keys() >= MANDATORY
-    assert {name for name in types if not name.startswith("x_") and not name[0].isupper()} == set()
+    ours = [name for name in types if name.startswith("x_")]
+    assert list(types)[-len(ours) :] == ours, "custom columns come after all others"
+    assert all(name[0].isupper() for name in types if name not in ours)
     for name in (*COSTS, "PricingQuantity", "ConsumedQuantity"):
         assert types[name].startswith("DECIMAL" if kind == "parquet" else "DOUBLE"), name
     for name in TIMES:
@@ -85,7 +90,7 @@ def test_the_rows_keep_the_rules_of_the_specification(root: Path, tmp_path: Path
     assert len({row["ResourceId"] for row in found}) == len(found) > 0
 
 
-def test_every_known_cost_is_there_exactly_and_the_unknown_ones_are_counted(root: Path) -> None:
+def test_every_known_cost_is_exported_exactly_and_unknown_ones_are_counted(root: Path) -> None:
     found = focus_costs(Lake.open(str(root), query={}), MARCH, LATER)
     experiments = [row for number in NUMBERS for row in sessions_of(number) if row["reference_dataset_id"]]
     known = {row["id"]: Decimal(str(row["total_cost"])) for row in experiments if row["total_cost"] is not None}
@@ -124,6 +129,31 @@ def test_unknown_tokens_are_one_experiment_and_no_name_is_null(tmp_path: Path) -
     assert uuid(1) in text["ChargeDescription"][0]
 
 
+def test_csv_says_every_digit_without_an_exponent_texts_in_quotes_and_nothing_for_null(tmp_path: Path) -> None:
+    costs = ("0", "1e-18", "12345678901234567890.123456789012345678")
+    rows = [
+        experiment(number, name='a "b",\nc' if number else " ", total_cost=cost, total_tokens=3 * 10**18)
+        for number, cost in enumerate(costs)
+    ]
+    write_focus(focus_costs(lake_of(tmp_path, *rows), MARCH, LATER).rows, tmp_path / "out.csv")
+    text = (tmp_path / "out.csv").read_bytes().decode()
+    found = list(csv.DictReader(io.StringIO(text, newline="")))
+    plain = ["0.000000000000000000", "0.000000000000000001", costs[2]]
+    assert [[row[name] for name in COSTS] for row in found] == [[cost] * 4 for cost in plain]
+    assert [row["ResourceName"] for row in found] == ["", 'a "b",\nc', 'a "b",\nc']
+    assert {row["PricingQuantity"] for row in found} == {"3000000000000000000.0"}
+    assert {row["ChargePeriodStart"] for row in found} == {"2025-03-03T00:00:00Z"}
+    assert text.count(',"a ""b"",\nc",') == text.count(',"Usage",') - 1 == 2
+    assert text.count(",true\n") == len(found)
+    assert ',"",' not in text, "which is no null"
+
+
+def test_a_parquet_file_says_by_which_version_of_the_specification_it_was_made(root: Path, tmp_path: Path) -> None:
+    write_focus(focus_costs(Lake.open(str(root), query={}), MARCH, LATER).rows, tmp_path / "out.parquet")
+    said = pq.read_schema(tmp_path / "out.parquet").metadata
+    assert (said[b"FocusVersion"], said[b"DataGenerator"]) == (b"1.2", b"sessions-pipeline")
+
+
 @pytest.mark.parametrize(("today", "open_day"), [(LATER, None), (DAYS[5], DAYS[5])])
 def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: date, open_day: date | None) -> None:
     found = focus_costs(Lake.open(str(root), query={}), MARCH, today)
@@ -132,7 +162,7 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
     assert found.to_come == sorted(day for day in march if open_day and day >= open_day)
 
 
-def test_days_that_are_not_over_are_not_said_to_be_unread(root: Path) -> None:
+def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
     of_march = f"1 Mar {dash} 2 Mar 2025: not read since the day was over; materialize them"
     rest = f"8 Mar {dash} 31 Mar 2025: not over; export the month when it is"
@@ -141,7 +171,7 @@ def test_days_that_are_not_over_are_not_said_to_be_unread(root: Path) -> None:
     assert to_come == f"1 Apr {dash} 30 Apr 2025: not over; export the month when it is"
 
 
-def test_a_day_that_a_workspace_was_read_on_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
+def test_a_day_that_a_workspace_was_last_read_on_before_its_end_counts_as_unread(tmp_path: Path) -> None:
     rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT)]
     lake = lake_of(tmp_path, *rows, open_workspaces=frozenset({OTHER_TENANT}))
     assert NOON.date() in focus_costs(lake, MARCH, LATER).unread
@@ -157,7 +187,7 @@ def test_a_day_on_which_a_workspace_was_not_read_counts_as_unread(root: Path, tm
     assert set(DAYS[:3]).intersection(unread) == {DAYS[0]}
 
 
-def test_a_day_without_experiments_that_was_read_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
+def test_a_day_without_experiments_that_was_read_before_its_end_counts_as_unread(tmp_path: Path) -> None:
     lake = Lake.open(str(tmp_path), query={})
     for table in (DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY):
         lake.replace(table, NOON.date(), table.schema.empty_table(), {"is_day_over": "false"})
@@ -172,7 +202,7 @@ def command(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: str) -> int
     return int(ended.value.code or 0)
 
 
-def test_unread_days_write_nothing_unless_that_is_asked_for(
+def test_unread_days_export_nothing_without_partial(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "march.parquet"

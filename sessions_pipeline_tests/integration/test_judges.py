@@ -16,16 +16,20 @@ import dagster as dg
 import duckdb
 import pytest
 
+import sessions_pipeline
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.one_file import KEYS_OWN
+from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.outputs.budget_file import Budget
+from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import exact
 from sessions_pipeline.outputs.read import judge_readings, judge_rows
+from sessions_pipeline.outputs.report import read_report_data
 from sessions_pipeline.outputs.spending import (
     JUDGES_FILE,
     JudgeReading,
@@ -43,6 +47,7 @@ from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline_tests.builders import table_of, uuid
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
+from sessions_pipeline_tests.integration.test_reading import lake_sql
 
 # Of two datasets, with some 6 experiments a day.
 SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}
@@ -134,7 +139,7 @@ def asked_for_judges(sandbox: Sandbox) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("workspace", [OTHER_WORKSPACE, pytest.param(WORKSPACE, marks=pytest.mark.long)])
-def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_project_to_the_last_digit(
+def test_over_the_whole_history_attributed_and_unattributed_cost_equal_the_judge_projects_to_the_last_digit(
     workspace: str, whole: Sandbox, tmp_path: Path
 ) -> None:
     sandbox, first, known_later = whole, TODAY - timedelta(days=59), sessions(whole, workspace)
@@ -177,7 +182,7 @@ def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_proje
     assert Decimal("0.2") < min(shares) < max(shares) < Decimal("0.65")
 
 
-def test_both_versions_of_the_api_come_to_the_same(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_both_versions_of_the_api_give_the_same_judge_costs(sandbox: Sandbox, tmp_path: Path) -> None:
     nights = []
     for version in ("v1", "v2"):
         pipeline = pipeline_at(sandbox, tmp_path / version, SESSIONS_PIPELINE_API_VERSION=version)
@@ -188,7 +193,7 @@ def test_both_versions_of_the_api_come_to_the_same(sandbox: Sandbox, tmp_path: P
     assert {one["path"] for one in sandbox.requests} >= {"/api/v1/sessions", "/api/v2/sessions"}
 
 
-def test_a_night_asks_once_for_each_experiment_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_night_requests_each_experiment_once_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
     told, night = measure(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
@@ -223,7 +228,7 @@ def test_each_workspace_gets_its_turn_however_many_experiments_another_has(sandb
     )
 
 
-def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_if_no_experiment_may_be_measured_the_whole_cost_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=0)
     read_days(pipeline)
     reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
@@ -231,9 +236,7 @@ def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_pa
     assert reading.unattributed_cost == reading.total_cost == dollars(judge_project(sandbox).runs)
 
 
-def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_are_young(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_only_recent_experiments_and_young_unmeasured_ones_are_measured_again(sandbox: Sandbox, tmp_path: Path) -> None:
     first = TODAY - timedelta(days=20)
     read_days(pipeline_at(sandbox, tmp_path), first)
     measured(pipeline_at(sandbox, tmp_path))
@@ -247,7 +250,9 @@ def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_a
     assert len(asked_for_judges(sandbox)) == len(again) + FIXED_REQUESTS + 1, "and what was spent since the last night"
 
 
-def test_odd_names_are_found_and_control_characters_are_never_asked_for(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_experiments_with_odd_names_are_found_and_control_characters_are_never_sent(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     odd = ['say "hi"', "back\\slash", '\\"', "ends in \\", "契約 🎉", "🎉" * 500, "'", "%00&name=x"]
     unusable = ["a\x01b", "two\nlines", "\x7f", "x" * 501]
     for session, name in zip(recent(sandbox), [*odd, *unusable], strict=False):
@@ -269,7 +274,7 @@ def test_odd_names_are_found_and_control_characters_are_never_asked_for(sandbox:
     ]
 
 
-def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattributed(
+def test_experiments_that_share_a_name_are_not_measured_and_their_judges_are_unattributed(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     one, two, *_ = recent(sandbox)
@@ -286,7 +291,9 @@ def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattribu
     assert "the same" in {run.experiment for run in unclaimed}
 
 
-def test_an_experiment_of_the_judge_projects_name_is_not_taken_for_it(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_experiment_with_the_judge_projects_name_is_not_taken_for_the_project(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     judges, namesake = judge_project(sandbox), recent(sandbox)[-1]
     namesake.name = judges.name
     pipeline = pipeline_at(sandbox, tmp_path)
@@ -295,7 +302,7 @@ def test_an_experiment_of_the_judge_projects_name_is_not_taken_for_it(sandbox: S
     assert rows(lake_at(tmp_path))[namesake.id]["total_cost"] == dollars(judges.runs_by_experiment[judges.name])
 
 
-def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_be_inexact(
+def test_a_total_emptied_by_retention_never_replaces_an_earlier_one_and_is_marked_inexact(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
@@ -318,7 +325,9 @@ def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_
     assert reading.attributed_cost == first.attributed_cost
 
 
-def test_a_total_that_moves_meanwhile_makes_the_reading_inexact(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_total_that_changes_during_the_measurement_makes_the_reading_inexact(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     pipeline, judges = pipeline_at(sandbox, tmp_path), judge_project(sandbox)
     read_days(pipeline)
 
@@ -358,7 +367,7 @@ class Uncounted(CompanyData):
 @pytest.mark.parametrize(
     ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "refuses a parameter"), (Uncounted, "ignores")]
 )
-def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
+def test_an_ignored_or_refused_filter_is_one_warning_and_never_a_number(
     data: type[CompanyData], reason: str, tmp_path: Path
 ) -> None:
     with running_sandbox(FaultyApi(data(NOW), NOW)) as sandbox:
@@ -378,18 +387,18 @@ def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
     assert reason in str(event.step_materialization_data.materialization.metadata["problems"].value)
 
 
-def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_missing_judge_project_is_one_warning(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.api.workspaces = (OTHER_WORKSPACE,)
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_PROJECT="judges", LANGSMITH_WORKSPACE_ID="")
     read_days(pipeline)
     night, said = measured(pipeline)
     line = "no project is named judges, so no judges were traced to it"
-    assert said == [f"Judges are not measured (workspace: {KEYS_OWN}): {line}"]
-    assert night.problems == {KEYS_OWN: line}
+    assert said == [f"Judges are not measured (workspace: {OWN_WORKSPACE}): {line}"]
+    assert night.problems == {OWN_WORKSPACE: line}
     assert (night.readings, rows(lake_at(tmp_path))) == ({}, {})
 
 
-def test_where_names_are_private_nothing_is_asked(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_nothing_is_measured_if_names_are_redacted(sandbox: Sandbox, tmp_path: Path) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
     night, (said,) = measured(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_REDACT="name"))
@@ -397,7 +406,7 @@ def test_where_names_are_private_nothing_is_asked(sandbox: Sandbox, tmp_path: Pa
     assert (night.readings, sandbox.requests) == ({}, [])
 
 
-def test_a_workspace_that_can_not_be_measured_costs_the_other_nothing_and_is_forgotten_when_it_can(
+def test_a_workspace_that_can_not_be_measured_does_not_affect_the_other_and_its_warning_ends_when_it_can(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     both = pipeline_at(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
@@ -411,7 +420,7 @@ def test_a_workspace_that_can_not_be_measured_costs_the_other_nothing_and_is_for
     assert (kept.readings.keys(), kept.problems) == ({WORKSPACE, OTHER_WORKSPACE}, {})
 
 
-def test_an_api_that_fails_in_between_keeps_what_was_read(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_costs_measured_before_the_api_fails_are_kept(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_CONCURRENCY=1)
     read_days(pipeline)
     sandbox.faults.add(Fault("status", 404, times=None, after=6))
@@ -420,7 +429,7 @@ def test_an_api_that_fails_in_between_keeps_what_was_read(sandbox: Sandbox, tmp_
     assert (night.readings, len(rows(lake_at(tmp_path)))) == ({}, 6 - 2)
 
 
-def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_negative_unattributed_cost_is_an_error_and_never_cut_off_at_zero(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)
     too_much = {
@@ -441,12 +450,10 @@ def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: S
     assert (broken.passed, broken.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert broken.metadata["which"].value == OTHER_WORKSPACE
     assert broken.description is not None
-    assert "own costs hold" in broken.description
+    assert "own costs are right" in broken.description
 
 
-def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_the_job_records_the_unattributed_cost_in_dagsters_metadata(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)
     job = build_definitions(pipeline).get_repository_def().get_job("measure_judge_costs")
@@ -464,7 +471,7 @@ def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
     assert told["readings"].value[OTHER_WORKSPACE]["unattributed_cost"] == str(reading.unattributed_cost)  # type: ignore[index, call-overload]
 
 
-def test_what_is_kept_beside_the_tables_is_plain_json_with_amounts_as_text(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_file_beside_the_tables_is_json_with_amounts_as_text(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)
     night, _ = measured(pipeline)
@@ -476,7 +483,7 @@ def test_what_is_kept_beside_the_tables_is_plain_json_with_amounts_as_text(sandb
     assert Decimal(amounts[0]) == Decimal(amounts[1]) + Decimal(amounts[2])
 
 
-def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_sql_python_and_sums_agree_on_own_judge_and_whole_cost(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=5)
     run_days(pipeline.settings, YESTERDAY, TODAY, clock=lambda: NOW)
     lake, days = lake_at(tmp_path), [YESTERDAY, TODAY]
@@ -507,6 +514,55 @@ def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp
     assert sum(one.whole_cost or 0 for one in by_dataset.values()) == totals.whole_cost
 
 
+@pytest.mark.parametrize(("old", "new"), [(YESTERDAY, TODAY), (TODAY, YESTERDAY)])
+def test_an_experiment_whose_start_time_has_changed_has_its_judges_beside_its_own_cost_everywhere_alike(
+    old: date, new: date, sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_days(pipeline_at(sandbox, tmp_path))
+    measured(pipeline_at(sandbox, tmp_path))
+    moved = min((one for one in recent(sandbox) if one.start.date() == old), key=lambda one: one.start)
+    judges = judge_project(sandbox)
+    former = dollars(judges.runs_by_experiment[moved.name])
+    judges.runs.append(judges.runs_by_experiment[moved.name][0])
+    judges.__dict__.pop("runs_by_experiment")
+    moved.start += new - old
+    for session in (moved, judges):
+        sandbox.api.data.forget(session)  # type: ignore[attr-defined]
+    pipeline = pipeline_at(sandbox, tmp_path, NOW + timedelta(hours=1))
+    read_days(pipeline)
+    reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
+    lake, days, spent = lake_at(tmp_path), [YESTERDAY, TODAY], dollars(judges.runs_by_experiment[moved.name])
+    stored = lake.read_days(JUDGES, days).to_pylist()
+    assert {row["start_date"]: row["total_cost"] for row in stored if row["id"] == moved.id} == {
+        new: spent,
+        old: former,
+    }
+    assert reading.attributed_cost == sum(row["total_cost"] for row in stored) - former
+    # Its own cost, too, is on both days, each time with what it was by then.
+    statement = (
+        "SELECT start_date, id, own_cost, judge_cost, whole_cost FROM experiment_costs WHERE start_date NOT NULL"
+    )
+    with lake_sql(tmp_path) as connection:
+        by_sql = sorted(connection.execute(statement).fetchall())
+    names = ("start_date", "id", *COSTS_OF_AN_EXPERIMENT)
+    by_read = sessions_pipeline.read("experiment_summary", YESTERDAY, TODAY, root=tmp_path).to_pylist()
+    assert sorted(tuple(row[name] for name in names) for row in by_read) == by_sql
+    by_day = [
+        row for day in days for row in sessions_pipeline.read("experiment_summary", day, day, root=tmp_path).to_pylist()
+    ]
+    assert sorted(tuple(row[name] for name in names) for row in by_day) == by_sql
+    own, judged = (sum(row[place] for row in by_sql if row[place] is not None) for place in (2, 3))
+    assert judged == reading.attributed_cost + former
+    of_report = read_report_data(lake, YESTERDAY, TODAY).now
+    assert (of_report.cost, of_report.judge_cost, of_report.judges_not_measured) == (own, judged, 0)
+    budget = Budget(name="all", limit=Decimal(1), period="month", include_judges=True)
+    (status,) = budget_statuses(lake, [budget], NOW)
+    assert (status.used, status.unjudged) == (own + judged, of_report.unjudged)
+    print_summary(pipeline.settings, {DAILY.name: days}, *days, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (Decimal(told["total_cost"]), Decimal(told["judge_cost"])) == (own, judged)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -524,7 +580,7 @@ def test_the_command_that_measures_judges_can_be_copied_from_a_narrow_terminal(
     assert re.match(r"sessions-pipeline materialize +--from (\S+) --to \1 --select judge_cost_by_experiment\n", command)
 
 
-def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_where_not(
+def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline, days = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=5), [YESTERDAY, TODAY]

@@ -85,9 +85,7 @@ def every_step(replace: Callable[[], object], reset: Callable[[], None], act: Ca
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("has_former", [True, False], ids=["replacing", "first"])
-def test_whatever_fails_the_former_file_or_the_new_one_is_there_and_nothing_else(
-    tmp_path: Path, number: int, has_former: bool
-):
+def test_whatever_fails_only_the_former_file_or_the_new_one_is_there(tmp_path: Path, number: int, has_former: bool):
     root = tmp_path / "lake"
     lake = Lake.open(str(root), query={})
     Path(lake.replace(RAW_SESSIONS, DAY, raw("new"), {}).uri).rename(tmp_path / "new")
@@ -163,7 +161,7 @@ def test_a_table_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path):
             lake.days(RAW_SESSIONS)
 
 
-def test_a_folder_that_cannot_be_synced_is_no_failure_but_a_broken_disk_is(tmp_path: Path):
+def test_a_folder_that_cannot_be_synced_is_ignored_but_a_broken_disk_is_an_error(tmp_path: Path):
     original = os.fsync
 
     def refuse(number: int) -> Callable[[int], None]:

@@ -114,12 +114,12 @@ def test_the_lake_itself_reads_the_same(root: Path):
     assert [(row["id"], row["start_date"], row["total_cost"], row["start_time"]) for row in rows] == EXPECTED
 
 
-def test_the_partition_value_is_in_the_path_alone(root: Path):
+def test_the_partition_value_is_only_in_the_path(root: Path):
     (path,) = (root / "sessions" / "start_date=2025-01-31").iterdir()
     assert "start_date" not in pa.parquet.read_schema(path).names
 
 
-def test_a_reader_during_many_replaces_sees_only_whole_files(tmp_path: Path):
+def test_a_reader_sees_only_whole_files_while_they_are_replaced(tmp_path: Path):
     lake = Lake.open(str(tmp_path), query={})
 
     def write(generation: int) -> None:

@@ -35,7 +35,7 @@ def lake(root: str) -> Lake:
     return Lake.open(open_bucket(root, retries=2), query={})
 
 
-def test_a_day_comes_back_as_it_was_written(lake: Lake, root: str):
+def test_a_day_is_read_back_as_it_was_written(lake: Lake, root: str):
     for payloads in (["{}", "[1]"], ["[2]"]):
         written = lake.replace(RAW_SESSIONS, DAY, raw(*payloads), {"readings": str(len(payloads))})
         assert written.uri == f"{root}/raw_sessions/start_date=2025-01-31/raw_sessions.parquet"
@@ -44,7 +44,7 @@ def test_a_day_comes_back_as_it_was_written(lake: Lake, root: str):
         assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": str(len(payloads))}
 
 
-def test_days_files_and_missing_ones_are_told_apart(lake: Lake):
+def test_days_other_files_and_missing_ones_are_distinguished(lake: Lake):
     assert lake.days(SESSIONS) == []
     for day in (DAY + timedelta(1), DAY, UNDATED):
         lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
@@ -71,7 +71,7 @@ def test_every_table_has_the_same_bytes_as_in_a_folder(lake: Lake, table, tmp_pa
     assert lake.read(table, day).schema.equals(table.schema, check_metadata=True)
 
 
-def test_what_the_lake_is_filled_with_is_kept_and_checked(root: str):
+def test_the_query_of_the_lake_is_stored_and_checked(root: str):
     assert Lake.open(root, query={"name": "y"}, read_only=True).days(SESSIONS) == []
     lake = Lake.open(root, query={"name": "x"})
     lake.write_file("a", b"")
@@ -94,13 +94,13 @@ def test_a_day_is_one_put_under_its_final_key(lake: Lake, server: S3Server):
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 25_000_000])
-def test_files_of_any_size_come_back(lake: Lake, size: int):
+def test_files_of_any_size_are_read_back(lake: Lake, size: int):
     lake.write_file("reports/any", bytes(size))
     assert lake.read_file("reports/any") == bytes(size)
 
 
 @pytest.mark.parametrize("fault", ["slow down", "reset"])
-def test_a_passing_fault_is_tried_again(lake: Lake, server: S3Server, fault: str):
+def test_a_temporary_fault_is_retried(lake: Lake, server: S3Server, fault: str):
     lake.replace(RAW_SESSIONS, DAY, raw("former"), {})
     server.fail(*[fault] * 2)
     lake.replace(RAW_SESSIONS, DAY, raw("new"), {})
@@ -140,7 +140,7 @@ def test_a_lasting_fault_is_one_line_and_the_former_object_stays(lake: Lake, ser
     assert lake.read(RAW_SESSIONS, DAY).equals(raw("new"))
 
 
-def test_a_large_object_is_one_put_too_and_one_that_breaks_leaves_the_former(lake: Lake, server: S3Server):
+def test_a_large_object_is_one_put_and_a_broken_put_leaves_the_former_object(lake: Lake, server: S3Server):
     lake.write_file("reports/big", b"former")
     server.fail(*["reset"] * 3)
     with pytest.raises(LakeError, match="no answer, or a broken one"):
@@ -153,7 +153,7 @@ def test_a_large_object_is_one_put_too_and_one_that_breaks_leaves_the_former(lak
     assert lake.read_file("reports/big") == bytes(25_000_000)
 
 
-def test_a_process_that_is_killed_in_mid_put_leaves_the_former_object(lake: Lake, server: S3Server, root: str):
+def test_a_process_killed_during_a_put_leaves_the_former_object(lake: Lake, server: S3Server, root: str):
     lake.write_file("reports/big", b"former")
     # The marker is read twice, and put twice and read again to see that conditions are kept.
     server.fail(*[""] * 6, "hang")
@@ -171,7 +171,7 @@ def test_a_process_that_is_killed_in_mid_put_leaves_the_former_object(lake: Lake
 
 
 @pytest.mark.parametrize("fault", ["denied", "slow down"])
-def test_a_failed_read_is_never_an_empty_one(lake: Lake, server: S3Server, root: str, fault: str):
+def test_a_failed_read_is_never_an_empty_result(lake: Lake, server: S3Server, root: str, fault: str):
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
     readings = (
         lambda: lake.read(RAW_SESSIONS, DAY),

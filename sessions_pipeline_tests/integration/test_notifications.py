@@ -93,7 +93,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield House(sandbox, receiver, instance, tmp_path)
 
 
-def test_each_kind_of_trouble_is_sent_once_and_says_what_to_do_and_where_to_look(house: House) -> None:
+def test_each_kind_of_problem_is_sent_once_with_what_to_do_and_where_to_look(house: House) -> None:
     house.sandbox.faults.add(Fault("deprecated", "Thu, 01 Jul 2027 00:00:00 GMT", times=None))
     house.run(NOW)
     sent = house.tick(NOW)
@@ -136,10 +136,10 @@ def test_each_kind_of_trouble_is_sent_once_and_says_what_to_do_and_where_to_look
     assert house.tick(NOW + timedelta(minutes=220)) == {}
 
 
-def test_budgets_that_cannot_be_read_are_sent_and_hide_no_stall(house: House) -> None:
+def test_unreadable_budgets_are_sent_and_a_stall_is_still_sent(house: House) -> None:
     house.run(NOW)
     house.file.write_text(BUDGETS.replace("limit", "limt"))
-    assert "limt is no key" in house.tick(NOW + timedelta(minutes=5))["Budgets can't be looked at"]
+    assert "limt is not a key" in house.tick(NOW + timedelta(minutes=5))["Budgets can't be checked"]
     for minutes in range(10, 185, 5):
         assert house.tick(NOW + timedelta(minutes=minutes)) == {}
     assert set(house.tick(NOW + timedelta(minutes=185))) == {"No successful refresh for three hours"}
@@ -164,14 +164,14 @@ def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run
     assert str(evaluation.metadata["today"].value).startswith("$113.75 of $130.00 (87.5 %)")
     evaluation = found(far + '[[budget]]\nname = "x"\nlimit = 1\nperiod = "day"\ndataset = "gloden"')
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert str(evaluation.description).endswith("1 can't be looked at, for the reason below.")
+    assert str(evaluation.description).endswith("1 can't be checked, for the reason below.")
     assert set(evaluation.metadata) == {"month", "x"}
     assert "no dataset is called 'gloden'" in str(evaluation.metadata["x"].value)
     evaluation = found('[[budget]]\nname = "x"')
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "budget 1: limit is missing" in str(evaluation.description)
     house.cursor = None
-    assert set(house.tick(NOW)) == {"Budgets can't be looked at"}
+    assert set(house.tick(NOW)) == {"Budgets can't be checked"}
 
 
 def test_without_the_settings_there_is_neither_check_nor_sensor() -> None:

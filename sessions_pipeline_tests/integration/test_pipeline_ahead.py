@@ -35,14 +35,14 @@ def run(pipeline: Pipeline) -> None:
         execute(pipeline, FIRST, TODAY, instance=instance)
 
 
-def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) -> None:
+def test_pages_requested_before_the_run_are_not_requested_again(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         read(sandbox, tmp_path / "usual", clock=lambda: NOW)
         sandbox.requests.clear()
         asked = threading.Event()
         sandbox.api.before_answer = lambda _request: asked.set()
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path / "begun"), clock=lambda: NOW)
-        with pipeline.begin(DAYS):
+        with pipeline.prefetch(DAYS):
             assert asked.wait(20)
             assert not (tmp_path / "begun").exists()
             run(pipeline)
@@ -52,14 +52,14 @@ def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) 
     assert contents(tmp_path / "begun") == contents(tmp_path / "usual")
 
 
-def test_a_reading_is_used_once_and_for_its_own_days_alone(tmp_path: Path) -> None:
+def test_a_prefetched_reading_is_used_once_and_only_for_its_own_days(tmp_path: Path) -> None:
     def received(pipeline: Pipeline, *days: Any) -> int:
         results = pipeline.process(days, [RAW_SESSIONS], print)
         return sum(result.metadata[RAW_SESSIONS.name]["received"] for result in results)
 
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path), clock=lambda: NOW)
-        with pipeline.begin(DAYS):
+        with pipeline.prefetch(DAYS):
             of_today = received(pipeline, TODAY)
             first, second = received(pipeline, *DAYS), received(pipeline, *DAYS)
         third = received(pipeline, *DAYS)
@@ -67,7 +67,7 @@ def test_a_reading_is_used_once_and_for_its_own_days_alone(tmp_path: Path) -> No
     assert first == second == third
 
 
-def test_a_run_that_never_comes_waits_for_no_page(tmp_path: Path) -> None:
+def test_the_program_does_not_wait_for_a_prefetched_page_without_a_run(tmp_path: Path) -> None:
     asked, over = threading.Event(), threading.Event()
 
     def wait(_handler: object) -> None:
@@ -76,19 +76,19 @@ def test_a_run_that_never_comes_waits_for_no_page(tmp_path: Path) -> None:
 
     with scripted(wait) as script:
         pipeline = Pipeline(settings_for(script.url, tmp_path), clock=lambda: NOW)
-        with suppress(InterruptedError), pipeline.begin(DAYS):
+        with suppress(InterruptedError), pipeline.prefetch(DAYS):
             assert asked.wait(20)
             raise InterruptedError
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pages", "begin"))]
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pages", "prefetch"))]
         over.set()
 
 
-def test_what_the_api_refuses_is_said_by_the_run(tmp_path: Path) -> None:
+def test_a_refusal_of_the_api_during_prefetch_is_reported_by_the_run(tmp_path: Path) -> None:
     with scripted(answer(401)) as script:
         pipeline = Pipeline(settings_for(script.url, tmp_path, LANGSMITH_API_KEY=KEY), clock=lambda: NOW)
-        with pipeline.begin(DAYS), failing_in_one_line(Exception, "401"):
+        with pipeline.prefetch(DAYS), failing_in_one_line(Exception, "401"):
             run(pipeline)
-    with pytest.raises(SettingError, match="LANGSMITH_API_KEY"), pipeline_without_key(tmp_path).begin(DAYS):
+    with pytest.raises(SettingError, match="LANGSMITH_API_KEY"), pipeline_without_key(tmp_path).prefetch(DAYS):
         pass
 
 
@@ -101,7 +101,7 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from sessions_pipeline.langsmith.source import MOST_WAITING, read_ahead
 from sessions_pipeline.orchestration.workers import workers_for
-from sessions_pipeline.validation.records import SENT, FetchedDay, Record, sent
+from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, records_table
 from sessions_pipeline.validation.rows import Rows
 
 RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
@@ -109,7 +109,7 @@ RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
 def days():
     for number in range(9):
         day = date(2026, 1, 9) - timedelta(days=number)
-        yield FetchedDay(day, None, datetime.now(UTC), Rows(SENT, [sent(RECORDS)]), MOST_WAITING, 1)
+        yield FetchedDay(day, None, datetime.now(UTC), Rows(RAW_SCHEMA, [records_table(RECORDS)]), MOST_WAITING, 1)
 
 def fail(lake, day):
     raise OSError("No space left on device")
@@ -154,7 +154,7 @@ with scripted(step) as script:
 """
 
 
-def test_materialize_asks_for_the_first_page_before_it_loads_dagster(tmp_path: Path) -> None:
+def test_materialize_requests_the_first_page_before_it_loads_dagster(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOADS_DAGSTER_LATE, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -45,7 +45,7 @@ class S3(ArrowFSWrapper):
     protocol = "s3"
 
 
-def test_a_lake_in_a_bucket_is_the_one_in_a_folder_and_other_engines_read_it(
+def test_a_lake_in_a_bucket_equals_that_in_a_folder_and_other_engines_read_it(
     tmp_path: Path, bucket: str, server: S3Server
 ) -> None:
     root = Bucket(bucket)
@@ -73,9 +73,7 @@ def test_a_lake_in_a_bucket_is_the_one_in_a_folder_and_other_engines_read_it(
     assert dict(frame.select("id", "total_cost").rows()) == expected
 
 
-def test_passing_faults_of_the_store_change_nothing_of_the_result(
-    tmp_path: Path, bucket: str, server: S3Server
-) -> None:
+def test_temporary_faults_of_the_store_do_not_change_the_result(tmp_path: Path, bucket: str, server: S3Server) -> None:
     root = Bucket(bucket)
     with running_sandbox(texts=TEXTS, now=NOW) as sandbox:
         read(sandbox, tmp_path)

@@ -173,7 +173,7 @@ BREAKS: dict[str, tuple[Callable[[Lake], None], str]] = {
 }
 
 
-def test_every_check_passes_after_a_run_and_says_numbers(root: Path) -> None:
+def test_every_check_passes_after_a_run_and_reports_numbers(root: Path) -> None:
     found = examine(root)
     assert set(found) == set(CHECKS)
     assert {name for name, evaluation in found.items() if not evaluation.passed} == set()
@@ -184,12 +184,12 @@ def test_every_check_passes_after_a_run_and_says_numbers(root: Path) -> None:
     assert {name for name, found_ in found.items() if found_.severity is dg.AssetCheckSeverity.WARN} == WARNINGS
 
 
-def test_there_is_a_break_for_every_check() -> None:
+def test_this_file_breaks_every_check() -> None:
     assert set(BREAKS) == set(CHECKS)
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_promise_is_told_with_what_is_broken(name: str, lake: Lake, root: Path) -> None:
+def test_a_check_that_fails_names_what_is_broken(name: str, lake: Lake, root: Path) -> None:
     breaking, says = BREAKS[name]
     breaking(lake)
     evaluation = examine(root, name)[name]
@@ -206,7 +206,7 @@ def test_readings_older_than_three_hours_are_not_fresh(root: Path, minutes: int,
     assert found["recent_days_are_fresh"].passed is fresh
 
 
-def test_checks_run_alone_examine_all_days_and_read_each_file_once_and_only_what_they_need(
+def test_checks_without_a_run_examine_all_days_and_read_only_the_needed_columns_of_each_file_once(
     root: Path,
 ) -> None:
     read: list[tuple[str, Any, Any]] = []
@@ -231,7 +231,7 @@ def test_checks_run_alone_examine_all_days_and_read_each_file_once_and_only_what
     assert {day for _, day, _ in read} == set(DAYS)
 
 
-def test_tables_that_a_crash_left_apart_are_told_and_the_next_run_repairs_them(
+def test_tables_that_a_crash_left_inconsistent_are_reported_and_the_next_run_repairs_them(
     lake: Lake, root: Path, whole: tuple[Path, str]
 ) -> None:
     leave_a_table_behind(lake)
@@ -240,7 +240,7 @@ def test_tables_that_a_crash_left_apart_are_told_and_the_next_run_repairs_them(
     assert examine(root, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
 
 
-def test_a_reading_that_shrinks_is_told_over_http(tmp_path: Path) -> None:
+def test_a_session_that_shrinks_is_reported_after_a_run_over_http(tmp_path: Path) -> None:
     start = datetime.now(UTC) - timedelta(hours=1)
     with running_sandbox(texts=[record(1, start, run_count=10)], now=start) as sandbox:
         settings = settings_for(sandbox.url, tmp_path)

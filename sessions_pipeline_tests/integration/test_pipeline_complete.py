@@ -82,7 +82,7 @@ def in_window(number: int) -> bool:
 @pytest.mark.parametrize(
     "seeds", [range(3), pytest.param(range(3, 103), marks=pytest.mark.long)], ids=["three", "hundred"]
 )
-def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_is_accounted_for(
+def test_every_session_that_existed_throughout_is_read_once_and_every_record_is_accounted_for(
     seeds: Sequence[int], data_root: DataRoot
 ) -> None:
     changed, gave_up = 0, 0
@@ -119,7 +119,7 @@ def change_before_every_second_answer(sandbox: Sandbox, changing: ChangingList) 
     sandbox.api.before_answer = change
 
 
-def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeated(data_root: DataRoot) -> None:
+def test_a_session_on_two_pages_because_the_list_grew_is_counted_as_repeated(data_root: DataRoot) -> None:
     texts = [record(number, NOW - timedelta(minutes=number)) for number in range(60)]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         data: Any = sandbox.api.data
@@ -133,7 +133,7 @@ def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeat
     assert {session_id(number) for number in range(60)} <= set(ids(data_root))
 
 
-def test_broken_and_undated_records_are_in_the_accounts_of_their_day(data_root: DataRoot) -> None:
+def test_broken_and_undated_records_are_counted_on_their_day(data_root: DataRoot) -> None:
     texts = [
         record(1, None),
         record(2, None, run_count="many"),
@@ -155,7 +155,7 @@ def test_broken_and_undated_records_are_in_the_accounts_of_their_day(data_root: 
     assert told[TODAY][3] >= 1
 
 
-def test_two_workspaces_are_one_run_whose_rows_are_told_apart(data_root: DataRoot) -> None:
+def test_two_workspaces_are_read_in_one_run_and_their_rows_are_distinguished(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
     with running_sandbox(now=NOW, broken=False) as sandbox:
         read(sandbox, data_root / "both", LANGSMITH_WORKSPACE_ID=both)
@@ -172,7 +172,7 @@ def test_two_workspaces_are_one_run_whose_rows_are_told_apart(data_root: DataRoo
     assert any(other[SESSIONS.name, str(day)] for day in DAYS)
 
 
-def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(data_root: DataRoot) -> None:
+def test_a_workspace_that_fails_is_named_and_no_day_is_written_without_it(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
     with running_sandbox(now=NOW) as sandbox:
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
@@ -183,7 +183,7 @@ def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(data_root: D
     assert files(data_root) == before
 
 
-def test_usage_of_one_workspace_that_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
+def test_a_workspace_whose_usage_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
     # The API's stats reach 31 days back from the real time.
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     with running_sandbox() as sandbox:

@@ -127,7 +127,7 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
         assert old.statements == young.statements
 
 
-def test_checks_of_a_run_open_its_days_alone_and_those_of_all_730_days_each_file_once(tmp_path: Path) -> None:
+def test_checks_of_a_run_open_only_its_days_and_checks_of_all_730_days_open_each_file_once(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(200), now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         hour(sandbox, tmp_path, FIRST, instance)
     age(tmp_path, 730)
@@ -142,7 +142,7 @@ def test_checks_of_a_run_open_its_days_alone_and_those_of_all_730_days_each_file
 
 
 @pytest.mark.parametrize(("every_seconds", "active"), [(60, 121), (0.3, 20_000)], ids=["quiet", "busy"])
-def test_a_look_at_20000_sessions_asks_for_the_pages_of_those_with_new_runs(
+def test_a_look_at_20000_sessions_requests_only_the_pages_of_those_with_new_runs(
     tmp_path: Path, every_seconds: float, active: int
 ) -> None:
     """A request for each hundred, and one that shows the end; the cursor has 70 bytes for each."""

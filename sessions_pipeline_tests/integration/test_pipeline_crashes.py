@@ -144,7 +144,7 @@ def check_every_day_is_old_or_new(
         assert rows in (new[key], old.get(key)), key
 
 
-def test_two_runs_at_once_leave_what_one_would(data_root: DataRoot, tmp_path: Path) -> None:
+def test_two_runs_at_once_leave_the_same_lake_as_one(data_root: DataRoot, tmp_path: Path) -> None:
     root = data_root
     with running_sandbox(texts=some_records(COUNT), now=NOW) as sandbox:
         sandbox.faults.add(Fault("latency", 0.05, times=None))
@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> N
         subprocess.run(["umount", disk], check=True)
 
 
-def test_an_interrupt_amid_code_that_is_executed_from_a_text_ends_with_the_status_of_any_other(tmp_path: Path) -> None:
+def test_an_interrupt_in_code_run_from_a_string_has_the_usual_exit_status(tmp_path: Path) -> None:
     """Python then ends a module's program by the signal, although the interrupt was caught."""
     program = tmp_path / "interrupted.py"
     program.write_text(

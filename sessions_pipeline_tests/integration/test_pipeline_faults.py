@@ -88,10 +88,10 @@ FINAL = [
     Case("a hotel's welcome page", Fault("not_json", times=None), BadBodyError, "text/html"),
     Case("endless HTML 401", Fault("html", 401, times=None, after=9), FirewallError, "without JSON"),
     Case("endless HTML 403", Fault("html", 403, times=None, after=9), FirewallError, "without JSON"),
-    Case("JSON 401", Fault("status", 401, after=9), RefusedError, "LANGSMITH_API_KEY"),
-    Case("JSON 403", Fault("status", 403, after=9), RefusedError, "LANGSMITH_WORKSPACE_ID"),
-    Case("404", Fault("status", 404, after=9), NotFoundError, "LANGSMITH_ENDPOINT"),
-    Case("422", Fault("status", 422, after=9), RefusedError, "refuses a parameter"),
+    Case("JSON 401", Fault("status", 401, times=None, after=9), RefusedError, "LANGSMITH_API_KEY"),
+    Case("JSON 403", Fault("status", 403, times=None, after=9), RefusedError, "LANGSMITH_WORKSPACE_ID"),
+    Case("404", Fault("status", 404, times=None, after=9), NotFoundError, "LANGSMITH_ENDPOINT"),
+    Case("422", Fault("status", 422, times=None, after=9), RefusedError, "refuses a parameter"),
     Case("ignored offset", Fault("ignore_offset", times=None), PagingError, "brought nothing new"),
     Case(
         "the last page again and again",
@@ -120,7 +120,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", PASSING, ids=lambda case: case.name)
-def test_a_passing_fault_changes_nothing_of_the_result(case: Case, data_root: DataRoot, former: Path) -> None:
+def test_a_temporary_fault_does_not_change_the_result(case: Case, data_root: DataRoot, former: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(case.fault)
         run_days(settings_for(sandbox.url, data_root, **SMALL_PAGES), FIRST, TODAY, select=READING)
@@ -168,7 +168,7 @@ def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) ->
     assert files(data_root) == {}
 
 
-def test_the_deadline_names_itself_and_how_far_the_run_came(data_root: DataRoot) -> None:
+def test_the_deadlines_error_names_its_setting_and_how_far_the_run_came(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("status", 429, times=None, after=25, retry_after="86400"))
         with failing_in_one_line(DeadlineExceededError, r"SESSIONS_PIPELINE_DEADLINE_MINUTES.*after 1 of 3 days"):
@@ -217,7 +217,7 @@ def test_the_announced_end_of_the_api_is_one_warning_and_metadata(data_root: Dat
     assert sum("Thu, 31 Dec 2099" in text for text in told) >= 1
 
 
-def test_too_many_rejected_records_fail_their_day_alone_and_it_keeps_its_former_tables(data_root: DataRoot) -> None:
+def test_too_many_rejected_records_fail_only_their_day_which_keeps_its_former_tables(data_root: DataRoot) -> None:
     good = some_records()
     with running_sandbox(texts=good, now=NOW) as sandbox:
         read(sandbox, data_root)

@@ -125,7 +125,7 @@ def test_a_day_without_sessions_counts_as_over_once_it_is_read_after_its_end(tmp
         assert files(tmp_path / "raw_sessions") == before
 
 
-def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(data_root: DataRoot, clock: Clock) -> None:
+def test_an_as_of_rebuild_without_the_network_equals_the_tables_of_that_time(data_root: DataRoot, clock: Clock) -> None:
     with running_sandbox(texts=some_records(200), now=NOW) as sandbox:
         settings = clock.read(sandbox, data_root)
         known, then = contents(data_root), clock.time + timedelta(minutes=1)
@@ -155,7 +155,7 @@ def test_as_of_a_time_before_the_first_reading_is_one_line_and_changes_nothing(
     assert files(data_root) == before
 
 
-def test_after_a_fix_of_the_rules_records_are_judged_again_without_the_network(tmp_path: Path) -> None:
+def test_after_a_change_of_the_rules_records_are_validated_again_without_the_network(tmp_path: Path) -> None:
     with running_sandbox(texts=[record(number, NOW) for number in range(10)], now=NOW) as sandbox:
         settings = read(sandbox, tmp_path, DAY, DAY)
     lake = Lake.open(str(tmp_path), query={})
@@ -168,14 +168,16 @@ def test_after_a_fix_of_the_rules_records_are_judged_again_without_the_network(t
     assert daily_cost(tmp_path) == [(10, Decimal("12.50"))]
 
 
-def test_what_was_never_read_cannot_be_derived(data_root: DataRoot) -> None:
+def test_days_that_were_never_read_cannot_be_derived(data_root: DataRoot) -> None:
     with running_sandbox(texts=[], now=NOW) as sandbox:
         settings = read(sandbox, data_root, FIRST, FIRST)
         with failing_in_one_line(NotReadError, f"raw_sessions was never read for {TODAY}"):
             run_days(settings, FIRST, TODAY, select="key:sessions or key:rejected_sessions")
 
 
-def test_superseded_readings_go_after_their_days_and_no_number_moves(data_root: DataRoot, clock: Clock) -> None:
+def test_superseded_readings_are_dropped_after_the_days_to_keep_them_and_no_number_changes(
+    data_root: DataRoot, clock: Clock
+) -> None:
     keeping = {"SESSIONS_PIPELINE_KEEP_READINGS_DAYS": 2}
     with running_sandbox(texts=[], now=NOW) as sandbox:
         for runs in (5, 8, 10, 10, 2, 0):
@@ -224,14 +226,14 @@ def test_private_fields_are_in_no_file_of_the_lake(tmp_path: Path) -> None:
     assert all(b"private.example" not in path.read_bytes() for path in (tmp_path / "lake").rglob("*.*"))
 
 
-def test_a_path_that_cannot_be_redacted_is_told_before_any_request(data_root: DataRoot) -> None:
+def test_a_path_that_cannot_be_redacted_is_refused_before_any_request(data_root: DataRoot) -> None:
     with running_sandbox(texts=[], now=NOW) as sandbox:
         with failing_in_one_line(SettingError, "SESSIONS_PIPELINE_REDACT"):
             read(sandbox, data_root, SESSIONS_PIPELINE_REDACT="id")
         assert sandbox.requests == []
 
 
-def test_a_failed_reading_is_no_reading(data_root: DataRoot) -> None:
+def test_a_failed_reading_stores_nothing(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(50), now=NOW) as sandbox:
         read(sandbox, data_root)
         before = contents(data_root)

@@ -18,7 +18,7 @@ def test_the_page_lists_every_fault() -> None:
     assert set(KINDS) == kinds
 
 
-def test_every_row_of_the_page_has_its_test_and_every_test_is_there() -> None:
+def test_every_row_of_the_page_of_faults_names_tests_that_exist() -> None:
     sections = re.split(r"\n\n(?=\|)", PAGE.read_text())
     for above, table in pairwise(sections):
         rows = table.split("\n\n")[0].splitlines()[2:]
@@ -34,7 +34,7 @@ def test_every_row_of_the_page_has_its_test_and_every_test_is_there() -> None:
     assert named - defined == set()
 
 
-def test_every_row_of_the_page_of_guarantees_names_code_and_tests_that_are_there() -> None:
+def test_every_row_of_the_page_of_guarantees_names_code_and_tests_that_exist() -> None:
     package, tests = PAGE.parents[1] / "sessions_pipeline", PAGE.parents[1] / "sessions_pipeline_tests"
     modules = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     files = {path.name for path in tests.rglob("test_*.py")}

@@ -90,7 +90,7 @@ def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
         assert materialized(home, table) == [str(day) for day in DAYS]
 
 
-def test_only_days_that_were_written_count_as_materialized_and_the_run_says_why_others_were_not(
+def test_only_written_days_count_as_materialized_and_the_run_says_why_others_were_not(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     bad = [record(number, NOW - timedelta(days=1), name=["no name"]) for number in range(900, 940)]
@@ -110,7 +110,7 @@ def _start(text: str) -> str:
     return text.split('"start_time":"')[1]
 
 
-def test_a_run_that_dies_keeps_the_days_that_it_had_finished(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+def test_the_finished_days_of_a_run_that_dies_stay_recorded(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     finished: list[date] = []
 
     def die_at_the_second(day: date) -> None:
@@ -126,7 +126,7 @@ def test_a_run_that_dies_keeps_the_days_that_it_had_finished(instance: dg.Dagste
         assert materialized(instance, table) == sorted(map(str, finished))
 
 
-def test_tables_alone_are_made_from_storage_without_a_request_and_with_their_own_checks(
+def test_derived_tables_alone_are_rebuilt_without_a_request_and_with_their_own_checks(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
@@ -178,7 +178,7 @@ def facts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | No
     }
 
 
-def test_of_a_day_that_stays_as_it_is_the_same_is_told_again(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+def test_an_unchanged_day_records_the_same_metadata_again(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     """Else the UI's plots, which show each partition's latest numbers, would be empty after the next refresh."""
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
@@ -191,7 +191,7 @@ def test_of_a_day_that_stays_as_it_is_the_same_is_told_again(instance: dg.Dagste
         assert told["dagster/row_count"] >= 0
 
 
-def test_groups_of_assets_stand_in_the_order_of_the_data(tmp_path: Path) -> None:
+def test_groups_of_assets_are_named_in_the_order_of_the_data(tmp_path: Path) -> None:
     graph = build_definitions(Pipeline(settings_for("http://127.0.0.1:9", tmp_path))).get_repository_def().asset_graph
     before = defaultdict[str | None, set[str | None]](set)
     for node in graph.asset_nodes:

@@ -65,7 +65,7 @@ def wake(sandbox: Sandbox, session: Session, until: datetime) -> None:
     session.runs[-1:] = [session.runs[-1]._replace(start_us=int(until.timestamp()) * 1_000_000)]
 
 
-def test_new_activity_on_an_old_day_is_asked_for_once_over_http(tmp_path: Path) -> None:
+def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         session = an_old_experiment(sandbox)
@@ -81,7 +81,7 @@ def test_new_activity_on_an_old_day_is_asked_for_once_over_http(tmp_path: Path) 
         assert repeated == asked
 
 
-def test_a_tick_that_the_api_refuses_fails_and_so_keeps_the_cursor(tmp_path: Path) -> None:
+def test_a_tick_that_the_api_refuses_fails_and_keeps_the_cursor(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("status", 401, times=None))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
@@ -89,7 +89,7 @@ def test_a_tick_that_the_api_refuses_fails_and_so_keeps_the_cursor(tmp_path: Pat
             evaluate(settings, instance, None, NOW)
 
 
-def test_a_tick_that_is_told_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp_path: Path) -> None:
+def test_a_tick_that_the_api_asks_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         wake(sandbox, an_old_experiment(sandbox), NOW - timedelta(minutes=30))
         sandbox.faults.add(Fault("status", 429, times=1))
@@ -102,7 +102,7 @@ def test_a_tick_that_is_told_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp
         assert OLD.isoformat() in asked
 
 
-def test_a_tick_that_is_cut_off_asks_for_what_it_listed_and_the_next_one_lists_the_rest(tmp_path: Path) -> None:
+def test_a_tick_that_is_cut_off_requests_what_it_listed_and_the_next_one_lists_the_rest(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sessions: list[Session] = sandbox.api.data.sessions  # type: ignore[attr-defined]
         # An old day's activity is the newest; that of other days fills the page of a hundred and goes on behind it.
@@ -156,7 +156,7 @@ def busy(number: int, minutes: float) -> str:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_look_that_needs_longer_than_a_tick_goes_on_at_the_next_until_it_is_whole(
+def test_a_look_that_takes_longer_than_a_tick_continues_in_the_next_until_it_is_complete(
     tmp_path: Path, version: str
 ) -> None:
     """Three pages a tick, of 600 sessions: each tick goes on where the last one stopped."""
@@ -185,7 +185,7 @@ def test_a_look_that_needs_longer_than_a_tick_goes_on_at_the_next_until_it_is_wh
         assert days == [(date(2026, 1, 3) + timedelta(days=580 % 60)).isoformat()], "one run for the seven days"
 
 
-def test_a_cursor_that_has_grown_old_begins_the_look_anew(tmp_path: Path) -> None:
+def test_a_cursor_that_is_too_old_starts_the_look_again(tmp_path: Path) -> None:
     texts = [busy(number, number / 10) for number in range(150)]
     values = {"SESSIONS_PIPELINE_API_VERSION": "v2"}
     with slow_api(tmp_path, texts, 45, **values) as (sandbox, pipeline), dg.DagsterInstance.ephemeral() as instance:
@@ -201,7 +201,7 @@ def test_a_cursor_that_has_grown_old_begins_the_look_anew(tmp_path: Path) -> Non
     ]
 
 
-def test_a_tick_goes_on_in_the_workspace_where_the_last_one_stopped(tmp_path: Path) -> None:
+def test_a_tick_continues_in_the_workspace_where_the_last_one_stopped(tmp_path: Path) -> None:
     names = [WORKSPACE, OTHER_WORKSPACE]
     texts = [busy(number, number / 10) for number in range(150)]
     with slow_api(tmp_path, texts, 15, LANGSMITH_WORKSPACE_ID=",".join(names)) as (sandbox, pipeline):
@@ -217,7 +217,7 @@ def test_a_tick_goes_on_in_the_workspace_where_the_last_one_stopped(tmp_path: Pa
     assert asked == [WORKSPACE] * 3 + [OTHER_WORKSPACE] * 3
 
 
-def test_a_tick_of_an_api_that_answers_slowly_ends_in_its_time(tmp_path: Path) -> None:
+def test_a_tick_with_a_slow_api_ends_in_time(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("latency", 5.0, times=None))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
@@ -276,7 +276,7 @@ def test_schedules_and_sensor_are_on_by_default(tmp_path: Path) -> None:
     }
 
 
-def test_every_day_up_to_today_is_the_schedules_or_the_sensors(tmp_path: Path) -> None:
+def test_every_day_up_to_today_is_read_by_the_schedule_or_the_sensor(tmp_path: Path) -> None:
     """The newest day that the sensor asks for is the one before the schedule's first."""
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)

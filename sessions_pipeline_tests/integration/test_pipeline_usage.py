@@ -77,7 +77,7 @@ def test_an_api_that_ignores_the_day_is_an_error_and_never_a_day_without_costs(t
     assert not lake_at(tmp_path).days(DAILY_COST_BY_PROJECT)
 
 
-def test_usage_that_moves_while_it_is_read_is_flagged(data_root: DataRoot) -> None:
+def test_usage_that_changes_while_it_is_read_is_not_exact(data_root: DataRoot) -> None:
     day = yesterday()
     with running_sandbox(broken=False) as sandbox:
         data = sandbox.api.data

@@ -79,7 +79,7 @@ def listen(sandbox: Sandbox, first: date = FIRST, **values: Any) -> Heard:
 
 
 @pytest.mark.parametrize("undated", ["postgres", "last"])
-def test_both_versions_give_the_whole_corpus_the_same_to_the_last_character(undated: Any) -> None:
+def test_both_versions_give_the_same_company_to_the_last_character(undated: Any) -> None:
     first = TODAY - timedelta(days=60)
     with running_sandbox(now=NOW, undated=undated) as sandbox:
         one, two = (listen(sandbox, first, **version, **BOTH).payloads for version in (V1, V2))
@@ -157,7 +157,7 @@ def test_auto_stays_with_version_1_after_its_announced_end_where_there_is_no_oth
     assert lake_at(tmp_path).read(SESSIONS, TODAY).num_rows == 5
 
 
-def test_a_version_that_was_read_instead_is_in_the_metadata_and_the_log(tmp_path: Path) -> None:
+def test_a_version_that_was_used_as_a_fallback_is_in_the_metadata_and_the_log(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         result = run_days(settings_for(sandbox.url, tmp_path, **V2), FIRST, TODAY)
     said = {
@@ -174,7 +174,7 @@ def test_a_version_that_was_read_instead_is_in_the_metadata_and_the_log(tmp_path
     ids=["JSON 404", "HTML 404", "JSON 410"],
 )
 @pytest.mark.parametrize("version", [V1, V2, AUTO], ids=lambda version: version["SESSIONS_PIPELINE_API_VERSION"])
-def test_a_wrong_endpoint_is_told_as_one_whatever_the_version(
+def test_a_wrong_endpoint_is_reported_as_such_whatever_the_version(
     step: Callable[[Any], None], version: dict[str, str], tmp_path: Path
 ) -> None:
     with scripted(step) as server, failing_in_one_line(NotFoundError, "does not exist .*check LANGSMITH_ENDPOINT"):
@@ -204,10 +204,10 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_body_that_is_no_page_of_version_2_is_one_line_without_the_key(body: bytes, tmp_path: Path) -> None:
+def test_a_body_that_is_not_a_page_of_version_2_is_one_line_without_the_key(body: bytes, tmp_path: Path) -> None:
     with (
         scripted(answer(200, body)) as server,
-        pytest.raises(BadBodyError, match="else than a complete JSON page") as caught,
+        pytest.raises(BadBodyError, match="other than a complete JSON page") as caught,
     ):
         run_days(settings_for(server.url, tmp_path, LANGSMITH_API_KEY=KEY, **V2), FIRST, TODAY, select=READING)
     assert "\n" not in str(caught.value)
@@ -247,7 +247,7 @@ def test_a_cursor_that_leads_nowhere_is_one_line_and_replaces_nothing(fault: Fau
     ],
     ids=lambda fault: fault.kind,
 )
-def test_a_passing_fault_changes_nothing_of_what_version_2_gives(fault: Fault) -> None:
+def test_a_temporary_fault_does_not_change_what_version_2_gives(fault: Fault) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         usual = listen(sandbox, **V1).payloads
         sandbox.faults.add(fault)
@@ -266,7 +266,7 @@ def expire_cursors(sandbox: Sandbox, status: int, which: Container[int]) -> None
 
 
 @pytest.mark.parametrize("status", [400, 410])
-def test_a_cursor_that_expires_begins_the_list_again_and_changes_no_day(status: int) -> None:
+def test_an_expired_cursor_restarts_the_list_and_changes_no_day(status: int) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         usual = listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads
         expire_cursors(sandbox, status, (5, 25))
@@ -275,7 +275,7 @@ def test_a_cursor_that_expires_begins_the_list_again_and_changes_no_day(status: 
     assert again.warnings[1:] == ["A cursor of the API had expired: its list was read again from the beginning"]
 
 
-def test_cursors_that_expire_at_once_are_one_line() -> None:
+def test_cursors_that_always_expire_are_an_error_of_one_line() -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         expire_cursors(sandbox, 410, range(1, 1000))
         with failing_in_one_line(CursorError, "its own cursor .* run it again"):
@@ -283,7 +283,7 @@ def test_cursors_that_expire_at_once_are_one_line() -> None:
     assert len(sandbox.requests) < 12
 
 
-def test_a_listing_of_activity_whose_cursor_has_expired_begins_anew() -> None:
+def test_a_listing_of_activity_whose_cursor_has_expired_starts_again() -> None:
     texts = some_records(30, last_run_start_time=NOW.isoformat())
     with (
         running_sandbox(texts=texts, now=NOW) as sandbox,
@@ -296,7 +296,7 @@ def test_a_listing_of_activity_whose_cursor_has_expired_begins_anew() -> None:
         assert sum(len(found) for found, _ in listed(place=place)) == 30
 
 
-def test_sessions_deleted_while_version_2_pages_cost_no_other() -> None:
+def test_sessions_deleted_while_version_2_is_paged_lose_no_other() -> None:
     with running_sandbox(now=NOW, broken=False) as sandbox:
         data: Any = sandbox.api.data
         data.sessions = [session for session in data.sessions if session.tenant_id == WORKSPACE]
@@ -313,7 +313,7 @@ def test_sessions_deleted_while_version_2_pages_cost_no_other() -> None:
     assert "id" in asked, "what one walk lost is read by its id"
 
 
-def test_private_fields_are_taken_out_of_version_2_as_well() -> None:
+def test_private_fields_are_removed_from_version_2_as_well() -> None:
     with running_sandbox(now=NOW) as sandbox:
         given = listen(sandbox, **V2, SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email").payloads
     payloads = [payload for of_day in given.values() for payload in of_day]
@@ -340,7 +340,7 @@ def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> Non
     assert len(found[0][1]) > 40
 
 
-def test_what_version_2_does_not_have_is_one_line() -> None:
+def test_a_query_that_version_2_does_not_support_is_one_line() -> None:
     with running_sandbox(texts=some_records(3), now=NOW) as sandbox:
         settings = settings_for(sandbox.url, Path(), **V2)
         for query, says in (
@@ -353,7 +353,7 @@ def test_what_version_2_does_not_have_is_one_line() -> None:
     assert sandbox.requests == []
 
 
-def test_a_version_that_a_server_refuses_a_cursor_of_is_its_own_words(tmp_path: Path) -> None:
+def test_the_servers_reason_for_refusing_a_cursor_is_shown(tmp_path: Path) -> None:
     with (
         running_sandbox(texts=some_records(), now=NOW) as sandbox,
         SessionsClient.from_settings(settings_for(sandbox.url, tmp_path, **V2)) as client,

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from sessions_pipeline.cli.doctor import doctor
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.probe import MOST_REQUESTS, QUESTIONS, probe
+from sessions_pipeline.langsmith.probe import ASSUMPTIONS, MOST_REQUESTS, probe
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, Undated, running_sandbox
@@ -30,7 +30,7 @@ def probed(url: str, project: str = PROJECT) -> Told:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
     told: Told = {f"{one.api_version} {one.assumption}": (one.holds, one.seen) for one in found}
-    assert len(told) == len(found) == sum(len(questions) for *_, questions in QUESTIONS)
+    assert len(told) == len(found) == sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
     return told
 
 
@@ -40,7 +40,7 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-def test_the_sandbox_keeps_every_assumption_within_thirty_requests(sandbox: Sandbox) -> None:
+def test_every_assumption_holds_on_the_sandbox_within_thirty_requests(sandbox: Sandbox) -> None:
     told = probed(sandbox.url)
     ties = told.pop("v1 equal start times keep their order")
     assert ties == (None, "no case to test")
@@ -63,7 +63,7 @@ def test_the_table_fits_80_columns_and_holds_no_data(
     assert len({len(line) for line in table}) == 1
     assert len(table[0]) <= 80
     assert all(re.fullmatch(r"\| .{38} \| .{13} \| .{17} \|", line) for line in table)
-    assert len(table) == 2 + sum(len(questions) for *_, questions in QUESTIONS)
+    assert len(table) == 2 + sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
     data = sandbox.api.data
     assert isinstance(data, CompanyData)
     private = {value for one in data.sessions for value in (one.id, one.tenant_id, one.name)}
@@ -73,7 +73,7 @@ def test_the_table_fits_80_columns_and_holds_no_data(
 
 
 @pytest.mark.parametrize(("undated", "seen"), [("first", "first"), ("last", "last"), ("postgres", "first")])
-def test_where_sessions_without_a_start_time_stand_is_told(undated: Undated, seen: str) -> None:
+def test_the_probe_says_where_sessions_without_a_start_time_are_listed(undated: Undated, seen: str) -> None:
     with running_sandbox(now=NOW, undated=undated) as running:
         data = running.api.data
         assert isinstance(data, CompanyData)
@@ -85,7 +85,7 @@ def test_where_sessions_without_a_start_time_stand_is_told(undated: Undated, see
     assert told["v1 without a start time: at one end"] == (True, seen)
 
 
-def test_a_workspace_without_sessions_tells_next_to_nothing() -> None:
+def test_in_a_workspace_without_sessions_hardly_anything_is_testable() -> None:
     with running_sandbox(texts=[], now=NOW) as running:
         told = probed(running.url)
     known = {name for name, (holds, _) in told.items() if holds is not None}
@@ -116,7 +116,7 @@ class Sparing(CompanyData):
         (Sparing, {"run times come with stats_select": "not sent", "run times come without stats": "not sent"}),
     ],
 )
-def test_an_assumption_that_does_not_hold_is_told_in_both_versions(
+def test_an_assumption_that_does_not_hold_is_reported_in_both_versions(
     data: type[CompanyData], broken: dict[str, str]
 ) -> None:
     with running_sandbox(FaultyApi(data(NOW), NOW)) as running:
@@ -134,14 +134,14 @@ def test_an_assumption_that_does_not_hold_is_told_in_both_versions(
         (Fault("no_datasets", 403, times=None), {"v1 datasets can be listed"}),
     ],
 )
-def test_a_server_that_breaks_an_assumption_is_told(fault: Fault, broken: set[str]) -> None:
+def test_a_server_fault_that_breaks_an_assumption_is_reported(fault: Fault, broken: set[str]) -> None:
     with running_sandbox(now=NOW, send_total=True) as running:
         running.faults.add(fault)
         told = probed(running.url)
     assert {name for name, (holds, _) in told.items() if holds is False} >= broken
 
 
-def test_of_a_version_that_is_gone_nothing_can_be_told_but_of_the_other() -> None:
+def test_a_version_that_is_gone_is_not_testable_and_the_other_is() -> None:
     with running_sandbox(now=NOW) as running:
         running.faults.add(Fault("gone", 410, times=None))
         told = probed(running.url)
@@ -176,14 +176,14 @@ def of_scripted(answers: Callable[[dict[str, str]], Any]) -> Told:
         return probed(server.url)
 
 
-def test_ties_that_change_places_are_told_and_those_that_stay() -> None:
+def test_the_probe_says_whether_ties_keep_their_order() -> None:
     name, newest = "v1 equal start times keep their order", [record(0), record(1), record(2)]
     assert of_scripted(lambda _: newest)[name] == (True, "2 sessions")
     answers = iter([newest])
     assert of_scripted(lambda _: next(answers, [record(1), record(0), record(2)]))[name] == (False, "2 sessions")
 
 
-def test_a_session_without_a_start_time_among_others_is_told() -> None:
+def test_a_session_without_a_start_time_among_others_is_reported() -> None:
     rows = [record(0), record(1, start_time=None), record(4)]
     told = of_scripted(lambda _: rows)
     assert told["v1 without a start time: at one end"] == (False, "in between")
@@ -192,12 +192,12 @@ def test_a_session_without_a_start_time_among_others_is_told() -> None:
 @pytest.mark.parametrize(
     ("runs", "expected"), [(None, (False, "no count")), (0, (True, "0 runs")), (3, (False, "ignored"))]
 )
-def test_what_the_filter_leaves_is_told(runs: int | None, expected: tuple[bool, str]) -> None:
+def test_the_probe_says_whether_the_filter_works(runs: int | None, expected: tuple[bool, str]) -> None:
     told = of_scripted(lambda asked: [record(0, run_count=runs if "stats_filter" in asked else 3)])
     assert told["v1 stats_filter leaves out other runs"] == expected
 
 
-def test_an_api_that_fails_now_and_then_is_no_broken_assumption() -> None:
+def test_occasional_failures_of_the_api_are_not_broken_assumptions() -> None:
     rows = json.dumps([record(0)]).encode()
     with scripted(answer(body=rows), answer(302, Location="https://elsewhere.example/secret")) as server:
         told = probed(server.url)
@@ -215,7 +215,7 @@ def test_a_key_that_is_not_accepted_is_one_line(monkeypatch: pytest.MonkeyPatch,
     assert KEY not in str(caught.value)
 
 
-def test_no_more_is_asked_once_thirty_requests_are_spent(sandbox: Sandbox) -> None:
+def test_no_request_is_sent_after_thirty(sandbox: Sandbox) -> None:
     settings = settings_for(sandbox.url, Path("nowhere"))
     with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
         client.requests = MOST_REQUESTS - 1  # as after a server that had to be asked again and again
@@ -224,14 +224,14 @@ def test_no_more_is_asked_once_thirty_requests_are_spent(sandbox: Sandbox) -> No
     assert {one.holds for one in found if one.api_version == "v2"} == {None}
 
 
-def test_without_a_judge_project_it_can_not_be_told_whether_judges_are_found(sandbox: Sandbox) -> None:
+def test_without_a_judge_project_the_search_for_judges_is_not_testable(sandbox: Sandbox) -> None:
     told = probed(sandbox.url, "no judges here")
     assert {told[f"{version} judges are found by experiment"] for version in ("v1", "v2")} == {
         (None, "no such project")
     }
 
 
-def test_that_no_judge_names_an_experiment_is_no_broken_assumption() -> None:
+def test_judges_that_name_no_experiment_are_not_a_broken_assumption() -> None:
     with running_sandbox(now=NOW) as running:
         for session in running.api.data.sessions:  # type: ignore[attr-defined]
             session.judged = ()

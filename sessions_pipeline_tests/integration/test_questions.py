@@ -289,7 +289,7 @@ def test_every_question_has_an_answer() -> None:
 
 
 @each
-def test_read_takes_two_days_and_goes_on_to_pandas(
+def test_read_takes_two_days_and_its_table_converts_to_pandas(
     snippet: Snippet, made: tuple[Company, duckdb.DuckDBPyConnection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     company, connection = made
@@ -302,7 +302,7 @@ def test_read_takes_two_days_and_goes_on_to_pandas(
 
 
 @each
-def test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data(
+def test_the_readmes_lines_give_the_right_sum_on_the_demos_data(
     snippet: Snippet,
     made: tuple[Company, duckdb.DuckDBPyConnection],
     tmp_path: Path,

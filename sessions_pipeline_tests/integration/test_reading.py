@@ -17,6 +17,7 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -144,7 +145,7 @@ def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnecti
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_a_table_that_is_newer_than_the_data_keeps_no_other_from_being_read(
+def test_a_table_newer_than_the_data_does_not_stop_others_from_being_read(
     table: Table, lake: duckdb.DuckDBPyConnection, place: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "lake"
@@ -195,7 +196,7 @@ def names_of(connection: duckdb.DuckDBPyConnection, root: Path) -> list[tuple[st
     ).fetchall()
 
 
-def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_path: Path) -> None:
+def test_dataset_names_are_the_apis_else_those_in_experiments_else_the_id(tmp_path: Path) -> None:
     said = [
         *('{"metadata": "dataset_name"}', '{"metadata": {"dataset_name": "early"}}'),
         *('{"metadata": {"dataset_name": "said\\u0007"}}', '{"metadata": {"dataset_name": ["no", "text"]}}'),
@@ -226,6 +227,9 @@ def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_pa
             (dataset(3), dataset(3), dataset(3)),
             (dataset(4), dataset(4), dataset(4)),
         ]
+        daily = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST).to_pylist()
+        in_python = {(TENANT, dataset(1)): "said\x07", (TENANT, dataset(2)): "golden"}
+        assert dataset_names(lake, daily, [FIRST]) == in_python, "the latest experiment's, as in DuckDB"
         lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", given), {})
         assert names_of(connection, root) == [
             (dataset(1), "said\x07", "said\x07"),

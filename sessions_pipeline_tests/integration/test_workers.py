@@ -48,7 +48,7 @@ def test_results_come_in_the_order_of_the_tasks(crew: Workers) -> None:
     assert list(crew.each(double, range(50))) == [2 * number for number in range(50)]
 
 
-def test_after_a_failure_what_was_begun_is_still_told_and_nothing_else_is_begun(crew: Workers) -> None:
+def test_after_a_failure_started_tasks_still_give_results_and_no_new_ones_are_started(crew: Workers) -> None:
     taken: list[int] = []
 
     def tasks() -> Iterator[int]:
@@ -64,7 +64,7 @@ def test_after_a_failure_what_was_begun_is_still_told_and_nothing_else_is_begun(
     assert given[2:] == [2 * number for number in taken[3:]]
 
 
-def test_a_task_that_cannot_be_had_fails_after_the_results_before_it(crew: Workers) -> None:
+def test_an_error_of_the_iterator_of_tasks_is_raised_after_the_results_before_it(crew: Workers) -> None:
     def tasks() -> Iterator[int]:
         yield 1
         raise LakeError("no more")
@@ -84,9 +84,7 @@ def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
         list(crew.each(die, range(9)))
 
 
-def test_a_lake_that_workers_cannot_open_is_one_error_that_says_so(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lake_that_workers_cannot_open_is_one_clear_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lake = Lake.open(str(tmp_path), query={})
     lake.write_file("_lake.json", b'{"layout": 99, "query": {}}')
     with workers_for(2, lake, str(tmp_path), {}) as crew, pytest.raises(LakeError, match="layout 99"):
@@ -94,7 +92,7 @@ def test_a_lake_that_workers_cannot_open_is_one_error_that_says_so(
     assert capfd.readouterr().err == ""
 
 
-def test_work_is_done_in_this_process_or_in_others(crew: Workers, request: pytest.FixtureRequest) -> None:
+def test_tasks_run_in_this_process_or_in_workers(crew: Workers, request: pytest.FixtureRequest) -> None:
     is_here = set(crew.each(who, range(4))) == {os.getpid()}
     assert is_here is (request.node.callspec.params["crew"] == 0)
 
@@ -103,13 +101,11 @@ def test_work_is_done_in_this_process_or_in_others(crew: Workers, request: pytes
     ("days", "most", "processes"),
     [(BACKFILL_DAYS - 1, 4, 0), (BACKFILL_DAYS, 4, 4), (365, 64, 4), (365, 2, 2), (365, 1, 0)],
 )
-def test_a_backfill_is_shared_out_to_at_most_four_processes_and_a_refresh_to_none(
-    days: int, most: int, processes: int
-) -> None:
+def test_a_backfill_uses_at_most_four_worker_processes_and_a_refresh_none(days: int, most: int, processes: int) -> None:
     assert processes_for(days, most) == processes
 
 
-def test_a_process_that_may_have_no_children_does_the_days_itself() -> None:
+def test_a_process_that_may_have_no_children_processes_the_days_itself() -> None:
     with get_context("fork").Pool(1) as pool:
         assert pool.apply(processes_for, (365, 4)) == 0
 
@@ -163,7 +159,7 @@ except WorkerLostError:
 """
 
 
-def test_a_run_that_lost_a_worker_ends_also_where_it_was_started_with_sigterm_ignored(tmp_path: Path) -> None:
+def test_a_run_that_lost_a_worker_ends_even_if_it_was_started_with_sigterm_ignored(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOST, str(tmp_path)]
     assert subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout == "lost\n"
 
@@ -175,7 +171,7 @@ def _is_alive(process: int) -> bool:
         return False
 
 
-def test_what_is_being_prepared_is_not_interrupted_by_ctrl_c() -> None:
+def test_starting_workers_is_not_interrupted_by_ctrl_c() -> None:
     prepare = "from sessions_pipeline.orchestration import workers; workers.prepare(2)"
     wait = "import sys; print('ready', flush=True); sys.stdin.read()"
     command = accepting_ctrl_c(sys.executable, "-c", f"{prepare}; {wait}")

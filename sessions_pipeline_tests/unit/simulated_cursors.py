@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from uuid import NAMESPACE_URL, uuid5
 
-from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, record
 
 
@@ -13,9 +13,9 @@ class CursorServer(SimulatedServer):
     """If `keyset`, a cursor holds the sort key of the page's last session. Otherwise it holds an offset."""
 
     keyset: bool = False
-    asked: list[Ask] = field(default_factory=list)
+    asked: list[PageRequest] = field(default_factory=list)
 
-    def cursor_answer(self, ask: Ask) -> Page:
+    def cursor_answer(self, ask: PageRequest) -> Page:
         self.asked.append(ask)
         if self.schedule:
             self._change(self.schedule.pop(0))
@@ -35,7 +35,7 @@ class CursorServer(SimulatedServer):
         return Page(records, next_cursor=json.dumps([_query(ask), place]))
 
 
-def _query(ask: Ask) -> list[object]:
+def _query(ask: PageRequest) -> list[object]:
     return [ask.limit, ask.include_stats, list(ask.ids)]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
-from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline.langsmith.source import DayAssembler, Reader, run
 from sessions_pipeline.validation.records import FetchedDay, Record
 
@@ -61,7 +61,7 @@ class SimulatedServer:
     schedule: list[str] = field(default_factory=list)
     seed: int = 0
     totals: bool = False
-    requests: list[Ask] = field(default_factory=list)
+    requests: list[PageRequest] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class SimulatedServer:
         self._capped = self.cap
         self._lie = 0
 
-    def answer(self, ask: Ask) -> Page:
+    def answer(self, ask: PageRequest) -> Page:
         self.requests.append(ask)
         if self.schedule:
             self._change(self.schedule.pop(0))
@@ -113,15 +113,15 @@ class StillServer:
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
-        self.requests: list[Ask] = []
+        self.requests: list[PageRequest] = []
 
-    def answer(self, ask: Ask) -> Page:
+    def answer(self, ask: PageRequest) -> Page:
         self.requests.append(ask)
         return Page(self.records[ask.offset : ask.offset + ask.limit])
 
 
 def collected(
-    reader: Reader, answer: Callable[[Ask], Page], first: date, last: date, executor: Executor
+    reader: Reader, answer: Callable[[PageRequest], Page], first: date, last: date, executor: Executor
 ) -> list[FetchedDay]:
     """The days that the reader returns, given these answers."""
     assembler = DayAssembler(first, last, workspace=None, fetched_at=datetime(2026, 1, 13, tzinfo=UTC))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.cursors import CursorReader, Walk
-from sessions_pipeline.langsmith.page import Ask, Page
+from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
 from sessions_pipeline_tests.unit.simulated_server import AnswerAtOnce, collected, record
@@ -37,11 +37,11 @@ class Trusting:
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int) -> None:
         self.start_us, self.frontier = start_us, end_us
-        self._walk = Walk(Ask(page_size), most_pages=most_pages)
+        self._walk = Walk(PageRequest(page_size), most_pages=most_pages)
 
-    def read(self) -> Generator[Ask, Page, None]:
+    def read(self) -> Generator[PageRequest, Page, None]:
         while not self._walk.is_ended:
-            self._walk.take((yield self._walk.ask))
+            self._walk.take((yield self._walk.request))
         self.frontier = self._walk.lowest
 
 
@@ -64,7 +64,7 @@ def wanted(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict[d
 
 @given(SESSIONS, st.integers(1, 30), st.sampled_from([7, 12, 100]), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_a_still_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, keyset: bool) -> None:
+def test_an_unchanging_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, keyset: bool) -> None:
     server = CursorServer(dict(sessions), cap=cap, keyset=keyset)
     assert by_day(read(server, page_size)) == wanted(sessions)
 
@@ -105,11 +105,11 @@ def random_schedules(seeds: range, actions: tuple[str, ...] = MOVES, **how: Any)
 
 
 @pytest.mark.parametrize("block", range(2))
-def test_seeded_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+def test_150_random_lists_that_change_lose_nothing_and_most_are_read(block: int) -> None:
     assert random_schedules(range(75 * block, 75 * (block + 1))) > 60
 
 
-def test_walks_whose_pages_both_end_just_above_what_was_read_prove_nothing() -> None:
+def test_two_walks_whose_pages_both_end_just_above_the_part_already_read_prove_nothing() -> None:
     # With a cap from 1 to 9 and 15 deletions, one of 20,000 schedules lost two sessions between these pages.
     assert random_schedules(range(1_001_902, 1_001_903)) in (0, 1), "read without a loss, or an error"
 
@@ -128,18 +128,18 @@ def test_full_pages_before_an_empty_last_one_prove_no_end_while_sessions_are_del
     assert read_in_full > 20
 
 
-def test_equal_start_times_in_no_stable_order_are_found_too() -> None:
+def test_equal_start_times_without_a_stable_order_are_found_too() -> None:
     # Not proven: one schedule in ten thousand loses a session to a deletion and a new order at once, see the docs.
     assert random_schedules(range(50), (*MOVES, "reorder")) > 25
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
-def test_twenty_thousand_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+def test_twenty_thousand_random_lists_that_change_lose_nothing_and_most_are_read(block: int) -> None:
     assert random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1))) > 800
 
 
-def test_a_cursor_that_is_trusted_loses_sessions() -> None:
+def test_a_reader_that_trusts_cursors_loses_sessions() -> None:
     with pytest.raises(AssertionError, match="lost"):
         random_schedules(range(1000), reading=Trusting)
 
@@ -158,7 +158,7 @@ def test_a_session_that_a_deletion_moves_over_a_page_end_is_read_by_id() -> None
 
 def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
     class Deleting(CursorServer):
-        def cursor_answer(self, ask: Ask) -> Page:
+        def cursor_answer(self, ask: PageRequest) -> Page:
             if ask.cursor is not None and ask.cursor.endswith("90]"):
                 self.sessions.pop("s000", None)
             return super().cursor_answer(ask)
@@ -171,7 +171,7 @@ def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
     assert {ask.limit for ask in server.asked if not ask.ids} >= {10, 9, 8}
 
 
-def test_days_are_handed_out_while_older_ones_are_being_read() -> None:
+def test_days_are_returned_while_older_ones_are_still_being_read() -> None:
     server = CursorServer({f"s{i:03}": START + 3 * DAY - 1 - i * DAY // 100 for i in range(300)})
     reader = CursorReader(start_us=START, end_us=START + 3 * DAY, page_size=20)
     frontiers = []
@@ -179,7 +179,7 @@ def test_days_are_handed_out_while_older_ones_are_being_read() -> None:
     ask = next(steps)
     with contextlib.suppress(StopIteration):
         while True:
-            ask = steps.send(server.cursor_answer(ask._replace(ahead=())))
+            ask = steps.send(server.cursor_answer(ask._replace(prefetch=())))
             frontiers.append(reader.frontier)
     assert frontiers == sorted(frontiers, reverse=True)
     assert sum(START + DAY < frontier < START + 2 * DAY for frontier in frontiers) > 5
@@ -217,36 +217,36 @@ def test_a_window_within_the_first_page_is_one_request() -> None:
     assert len(server.asked) == 1
 
 
-Misbehaves = Callable[[list[str], Ask, int], Page]
+Misbehaves = Callable[[list[str], PageRequest, int], Page]
 
 
 def page(names: list[str], cursor: str | None) -> Page:
     return Page([record(as_uuid(name), START + DAY - int(name)) for name in names], next_cursor=cursor)
 
 
-def repeats_its_cursor(names: list[str], ask: Ask, _number: int) -> Page:
+def repeats_its_cursor(names: list[str], ask: PageRequest, _number: int) -> Page:
     return page(names[: ask.limit] if ask.cursor is None else names[ask.limit : 2 * ask.limit], "same")
 
 
-def gives_new_cursors_to_the_same_page(names: list[str], ask: Ask, number: int) -> Page:
+def gives_new_cursors_to_the_same_page(names: list[str], ask: PageRequest, number: int) -> Page:
     return page(names[: ask.limit], str(number))
 
 
-def goes_in_a_circle(names: list[str], ask: Ask, number: int) -> Page:
+def goes_in_a_circle(names: list[str], ask: PageRequest, number: int) -> Page:
     half = number // 2 % 2 * ask.limit
     return page(names[half : half + ask.limit], str(number))
 
 
-def gives_empty_pages(_names: list[str], _ask: Ask, number: int) -> Page:
+def gives_empty_pages(_names: list[str], _ask: PageRequest, number: int) -> Page:
     return page([], str(number))
 
 
-def never_ends(_names: list[str], ask: Ask, number: int) -> Page:
+def never_ends(_names: list[str], ask: PageRequest, number: int) -> Page:
     new = [record(as_uuid(f"{number}-{i}"), START + DAY) for i in range(ask.limit)]
     return Page(new, next_cursor=str(number))
 
 
-def forgets_to_sort(names: list[str], ask: Ask, number: int) -> Page:
+def forgets_to_sort(names: list[str], ask: PageRequest, number: int) -> Page:
     return page(names[: ask.limit][::-1], str(number))
 
 
@@ -262,11 +262,11 @@ def forgets_to_sort(names: list[str], ask: Ask, number: int) -> Page:
     ],
 )
 @pytest.mark.parametrize("page_size", [1, 10, 100])
-def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(misbehaves: Misbehaves, page_size: int) -> None:
+def test_a_misbehaving_server_is_an_error_and_never_an_endless_loop(misbehaves: Misbehaves, page_size: int) -> None:
     names, numbers = [str(i) for i in range(250)], count()
 
     class Misbehaving(CursorServer):
-        def cursor_answer(self, ask: Ask) -> Page:
+        def cursor_answer(self, ask: PageRequest) -> Page:
             number = next(numbers)
             assert number < 2000
             return misbehaves(names, ask, number)
@@ -275,12 +275,20 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(misbehav
         read(Misbehaving({}), page_size)
 
 
+def test_a_list_with_too_many_pages_is_said_to_have_no_end_also_when_its_last_page_brings_nothing_new() -> None:
+    walk = Walk(PageRequest(1), most_pages=2)
+    for name in ("1", "2"):
+        walk.take(page([name], "next"))
+    with pytest.raises(PagingError, match="3 pages in a row brought no end of the list"):
+        walk.take(page(["2"], "next"))
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 30, 99, 100, 250])
 def test_a_list_may_end_with_an_empty_page(count: int) -> None:
     class Late(CursorServer):
         """Learns that there is no more only when it is asked for more."""
 
-        def cursor_answer(self, ask: Ask) -> Page:
+        def cursor_answer(self, ask: PageRequest) -> Page:
             if ask.cursor == "end":
                 return Page([])
             answer = super().cursor_answer(ask)
@@ -290,11 +298,11 @@ def test_a_list_may_end_with_an_empty_page(count: int) -> None:
     assert by_day(read(Late(dict(sessions)))) == wanted(sessions)
 
 
-def test_a_few_empty_pages_are_passed_over() -> None:
+def test_a_few_empty_pages_are_skipped() -> None:
     class Sparse(CursorServer):
         """Every other page is empty, as where a server filters what it has paged."""
 
-        def cursor_answer(self, ask: Ask) -> Page:
+        def cursor_answer(self, ask: PageRequest) -> Page:
             if ask.cursor is not None and not ask.cursor.endswith("again"):
                 return Page([], next_cursor=f"{ask.cursor}again")
             cursor = ask.cursor and ask.cursor.removesuffix("again")
@@ -304,9 +312,9 @@ def test_a_few_empty_pages_are_passed_over() -> None:
     assert by_day(read(Sparse(dict(sessions)))) == wanted(sessions)
 
 
-def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading() -> None:
+def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reader() -> None:
     class Unreadable(CursorServer):
-        def cursor_answer(self, ask: Ask) -> Page:
+        def cursor_answer(self, ask: PageRequest) -> Page:
             answer = super().cursor_answer(ask)
             odd = [
                 replace(one, start_us=None, undated=False) if one.start_us == START else one for one in answer.records

@@ -31,16 +31,16 @@ def texts() -> str:
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
-def test_the_docs_have_no_more_words_than_a_reader_has_patience_for() -> None:
+def test_the_docs_stay_within_their_limit_of_words() -> None:
     assert sum(map(words, PROSE)) <= MOST_WORDS, {page.name: words(page) for page in PROSE}
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
-def test_a_page_is_in_plain_words(page: Path) -> None:
+def test_a_page_uses_no_odd_words(page: Path) -> None:
     assert ODD.findall(CODE.sub("", page.read_text())) == []
 
 
-def test_every_message_of_the_troubleshooting_page_is_one_of_the_codes() -> None:
+def test_every_message_on_the_troubleshooting_page_is_in_the_code() -> None:
     cells = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
     messages = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
     said = texts()
@@ -56,7 +56,7 @@ def test_every_setting_is_on_its_page() -> None:
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
-def test_contributing_names_files_that_are_there() -> None:
+def test_contributing_names_only_files_that_exist() -> None:
     text = CODE.sub("", (ROOT / "CONTRIBUTING.md").read_text())
     named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml|md))`", text))
     folders = (ROOT / "sessions_pipeline", ROOT / "sessions_pipeline_tests", ROOT)

@@ -70,7 +70,7 @@ INTENDED = {FROZEN["payloads"][place] for place in FROZEN["intended"].values()}
 
 
 @pytest.mark.parametrize("day", FROZEN["days"], ids=lambda day: str(day["day"]))
-def test_the_days_are_what_the_first_house_made_of_them(day: dict[str, Any]) -> None:
+def test_the_days_tables_equal_those_of_the_first_version(day: dict[str, Any]) -> None:
     tables, merged = made(day, INTENDED)
     for table, order in ORDER.items():
         expected = [row for row in day["expected"][table.name]["rows"] if INTENDED.isdisjoint(map(str, row))]
@@ -84,7 +84,7 @@ def test_the_days_are_what_the_first_house_made_of_them(day: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(("period", "name"), [*zip(PERIODS, ["weekly", "monthly"], strict=True)])
-def test_the_periods_are_what_the_first_house_made_of_them(period: Period, name: str) -> None:
+def test_the_periods_tables_equal_those_of_the_first_version(period: Period, name: str) -> None:
     parts, read = [], {}
     for day in FROZEN["days"]:
         if day["day"]:
@@ -97,7 +97,7 @@ def test_the_periods_are_what_the_first_house_made_of_them(period: Period, name:
     assert rows(summed, FROZEN[name]["columns"], period.table.order) == FROZEN[name]["rows"]
 
 
-def test_only_these_records_are_judged_otherwise() -> None:
+def test_only_these_records_are_validated_differently() -> None:
     """Money never rejects a record, and a name that is null counts as absent."""
     day = next(day for day in FROZEN["days"] if day["day"] == "2026-02-01")
     history = made(day, set())[0].history

@@ -41,16 +41,16 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
                 yield body[0]
 
 
-def test_the_package_keeps_its_budget_of_code() -> None:
+def test_the_package_stays_within_its_limit_of_lines_of_code() -> None:
     assert sum(map(lines_of_code, MODULES)) <= MOST_LINES_OF_CODE
 
 
-def test_the_package_keeps_its_budget_of_modules() -> None:
+def test_the_package_stays_within_its_limit_of_modules() -> None:
     assert len(MODULES) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_and_its_functions_fit_on_a_screen(module: Path) -> None:
+def test_a_module_and_its_functions_stay_short(module: Path) -> None:
     text = module.read_text()
     assert len(text.splitlines()) <= MOST_LINES_OF_A_MODULE
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
@@ -62,7 +62,7 @@ def test_a_module_and_its_functions_fit_on_a_screen(module: Path) -> None:
     assert long == {}
 
 
-def test_one_module_alone_leans_on_private_parts_of_dagster() -> None:
+def test_only_one_module_uses_private_parts_of_dagster() -> None:
     private = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
@@ -79,6 +79,6 @@ def _imported(node: ast.AST) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
-def test_what_runs_needs_few_packages() -> None:
+def test_the_package_has_few_dependencies() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     assert len(project["dependencies"]) <= MOST_DEPENDENCIES

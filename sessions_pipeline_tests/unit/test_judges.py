@@ -53,7 +53,7 @@ def numbers(found: Due) -> list[int]:
         (None, None, False, False),
     ],
 )
-def test_due_is_what_ran_in_two_days_or_was_never_measured_and_is_younger_than_14(
+def test_experiments_are_due_if_they_ran_within_two_days_or_were_never_measured_and_are_under_14_days_old(
     started: datetime | None, last_run: datetime | None, is_measured: bool, is_due: bool
 ) -> None:
     for name in ("last_run_start_time", "last_run_start_time_live"):
@@ -64,7 +64,7 @@ def test_due_is_what_ran_in_two_days_or_was_never_measured_and_is_younger_than_1
         assert found.skipped == ({"never measured, and older than 14 days": 1} if too_old else {})
 
 
-def test_never_measured_ones_come_first_then_those_measured_longest_ago_and_others_are_counted() -> None:
+def test_unmeasured_experiments_are_due_first_then_those_measured_longest_ago_and_the_rest_is_counted() -> None:
     rows = [experiment(number, start_time=NOON - number * MINUTE) for number in (3, 1, 4, 2)]
     assert numbers(chosen(*rows)) == [4, 3, 2, 1]
     assert numbers(chosen(*rows, measured=(4, 2))) == [3, 1, 4, 2]
@@ -74,15 +74,31 @@ def test_never_measured_ones_come_first_then_those_measured_longest_ago_and_othe
     assert numbers(chosen(*rows, most=0)) == []
 
 
-def test_experiments_of_one_name_are_skipped_however_old_the_other_is() -> None:
+def test_experiments_that_share_a_name_are_skipped_however_old_the_other_is() -> None:
     one, old = experiment(1, name="x"), experiment(2, name="x", start_time=NOON - 400 * DAY)
     assert chosen(one, old, measured=(2,)).skipped == {"another experiment has the same name": 1}
     # One experiment that two days have is not two.
     assert numbers(chosen(one, {**old, "id": uuid(1)})) == [1]
 
 
+@pytest.mark.parametrize(
+    ("gone", "read", "now"),
+    [((None, None), (0, 1), 1), ((None, 2), (0, 1), 0), ((3, None), (1, 0), 1), ((2, 3), (1, 0), 1)],
+)
+def test_an_experiment_on_two_days_is_measured_once_where_it_stands_now(
+    gone: tuple[int | None, ...], read: tuple[int, ...], now: int
+) -> None:
+    starts = [NOON - DAY, NOON - MINUTE]
+    rows = [
+        experiment(1, start_time=start, fetched_at=NOON + at * DAY, missing_since=since and NOON + since * DAY)
+        for start, at, since in zip(starts, read, gone, strict=True)
+    ]
+    for found in (chosen(*rows), chosen(*reversed(rows))):
+        assert [row["start_time"] for row in found.rows] == [starts[now]]
+
+
 @pytest.mark.parametrize("name", [None, "", "a\x00b", "\n", "\x1b[31m", "\x7f", "\x9b", "x" * 501])
-def test_names_that_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
+def test_experiments_whose_names_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
     found = chosen(experiment(1, name=name), experiment(2, name=name))
     reason = (
         "the name has over 500 characters"
@@ -109,7 +125,7 @@ def judged(number: int, runs: int | None, cost: str | None, at: datetime, **more
         (4, "0.4", 14, True),
     ],
 )
-def test_what_retention_has_emptied_never_replaces_what_was_read(
+def test_a_reading_emptied_by_retention_never_replaces_an_earlier_one(
     runs: int | None, cost: str | None, age: int, kept: bool
 ) -> None:
     held, later = judged(1, 10, "1.0", NOON), NOON + DAY
@@ -121,13 +137,13 @@ def test_what_retention_has_emptied_never_replaces_what_was_read(
 
 
 @pytest.mark.parametrize("runs", [0, None])
-def test_what_was_spent_stays_also_where_runs_are_not_counted(runs: int | None) -> None:
+def test_a_cost_that_was_read_is_kept_even_if_runs_are_not_counted(runs: int | None) -> None:
     held, emptied = judged(1, None, "1.0", NOON), judged(1, runs, None, NOON + DAY, start_time=NOON)
     (row,) = merge_judges(table_of(JUDGES.name, [held]), [{**emptied, "total_tokens": None}]).to_pylist()
     assert (row["total_cost"], row["stats_as_of"]) == (Decimal("1.0"), NOON)
 
 
-def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() -> None:
+def test_a_later_reading_stored_by_another_run_wins_and_other_rows_stay() -> None:
     stored = [
         judged(1, 10, "1.0", NOON + DAY),
         judged(2, 1, "2", NOON),
@@ -137,10 +153,10 @@ def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() ->
     assert merge_judges(table_of(JUDGES.name, stored), [earlier]) == table_of(JUDGES.name, stored)
 
 
-def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -> None:
+def test_the_whole_cost_is_unknown_if_a_part_is_and_sums_count_the_known_ones() -> None:
     one, two = Decimal("1.000000000000000001"), Decimal(2)
     for own, judges, whole in ((one, two, Decimal("3.000000000000000001")), (one, None, None), (None, two, None)):
-        owner = {"tenant_id": TENANT, "id": uuid(1)}
+        owner = {"start_date": NOON.date(), "tenant_id": TENANT, "id": uuid(1)}
         [row] = with_judges([{**owner, "total_cost": own}], [{**owner, "total_cost": judges}])
         assert (row["total_cost"], row["judge_cost"], row["whole_cost"]) == (own, judges, whole)
     totals = Totals.of([daily(NOON.date(), 1, str(one), session_count=4)], [{"total_cost": two}, {"total_cost": None}])
@@ -150,7 +166,7 @@ def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -
     assert (nothing.cost, nothing.judge_cost, nothing.whole_cost, nothing.unjudged) == (None, None, None, 0)
 
 
-def test_a_reading_is_kept_to_the_last_digit_and_what_is_broken_is_no_reading() -> None:
+def test_a_stored_reading_keeps_every_digit_and_a_broken_one_is_ignored() -> None:
     total = Decimal("12345678901234567890.000000000000000001")
     reading = JudgeReading("evaluators", total, Decimal("0.5"), total - 1, False, NOON, {"a reason": 2})
     for one in (reading, JudgeReading("x", None, Decimal(0), None, True, NOON, {})):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.langsmith.api_versions import COSTS, FEEDBACK, NOTHING, as_v1, read_v2_page
+from sessions_pipeline.langsmith.api_versions import COSTS, FEEDBACK, OMITTED_IN_V1, as_v1, read_v2_page
 from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
 from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.builders import dataset, uuid
@@ -62,7 +62,7 @@ def second(**values: str) -> str:
         ("7", "7"),
     ],
 )
-def test_a_record_is_spelt_as_version_1_spells_it(sent: str, spelt: str) -> None:
+def test_a_version_2_record_is_converted_to_version_1(sent: str, spelt: str) -> None:
     assert as_v1(sent) == spelt
     assert as_v1(spelt) == spelt, "version 1's own spelling stays"
 
@@ -102,19 +102,19 @@ def as_second_version(payload: str) -> dict[str, Any]:
     values.setdefault("type", "EXPERIMENT" if values["reference_dataset_id"] else "PROJECT")
     tiers = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}
     values["trace_tier"] = tiers.get(values["trace_tier"], values["trace_tier"])
-    nothing = {name: json.loads(text) for name, text in NOTHING.items()}
+    nothing = {name: json.loads(text) for name, text in OMITTED_IN_V1.items()}
     for name in FEEDBACK:
         values[name] = values[name] and {key: {**nothing, **scores} for key, scores in values[name].items()}
     return values
 
 
 @given(RECORDS)
-def test_the_way_back_is_known(texts: dict[str, str]) -> None:
+def test_the_conversion_to_version_1_is_reversible(texts: dict[str, str]) -> None:
     sent = second(**texts)
     assert as_second_version(as_v1(sent)) == json.loads(sent, parse_float=str, parse_int=str)
 
 
-def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_read() -> None:
+def test_a_version_2_record_is_valid_without_drift_and_its_feedback_is_read() -> None:
     scores = f'{{"avg":0.5,"errors":1,{NO_SCORES},"n":2,"stdev":0.1,"values":{{"pass":2}}}}'
     sent = (
         f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","name":"n","start_time":"2026-03-20T10:00:00.5Z",'
@@ -130,7 +130,7 @@ def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_re
     assert [feedback[name] for name in told] == [2, 0.5, 0.1, 1, '{"pass":2}']
 
 
-def test_a_page_gives_its_records_and_the_next_cursor() -> None:
+def test_a_version_2_page_has_records_and_the_next_cursor() -> None:
     body = f'{{"next_cursor": "abc", "new": [1], "items": [{PROJECT}, "total_cost": 1.0}}, 7, {{"id": NaN}}]}}'
     records, cursor = read_v2_page(body.encode())
     assert cursor == "abc"

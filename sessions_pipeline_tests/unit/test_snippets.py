@@ -28,31 +28,31 @@ def hands_out_snippets(test: str) -> bool:
 
 
 @pytest.mark.parametrize("snippet", snippets(), ids=str)
-def test_a_snippet_is_run_by_one_test(snippet: Snippet) -> None:
+def test_every_snippet_is_run_by_exactly_one_test(snippet: Snippet) -> None:
     tests = claims(snippet)
     assert len(tests) == 1, f"{snippet}: name the test that runs it in sessions_pipeline_tests/snippets.py, not {tests}"
 
 
 @pytest.mark.parametrize("test", RUN_BY)
-def test_a_test_that_claims_snippets_is_handed_them(test: str) -> None:
+def test_every_test_that_claims_snippets_exists_and_receives_them(test: str) -> None:
     assert hands_out_snippets(test)
 
 
-def test_nothing_is_claimed_that_the_docs_no_longer_say() -> None:
+def test_every_claimed_snippet_is_in_the_docs() -> None:
     named = {(page, name) for pages in (*RUN_BY.values(), NOT_RUN) for page, names in pages.items() for name in names}
     assert named - {(snippet.page, name) for snippet in snippets() for name in snippet.names} == set()
     texts = {page: (ROOT / page).read_text() for page in NO_CODE}
     assert [name for page, names in NO_CODE.items() for name in names if f"`{name}`" not in texts[page]] == []
 
 
-def test_only_a_few_are_not_run_for_a_reason() -> None:
+def test_only_a_few_snippets_are_not_run_and_each_has_a_reason() -> None:
     reasons = [reason for page in NOT_RUN.values() for reason in page.values()]
     assert all(reasons)
     assert len(reasons) <= MOST_NOT_RUN
 
 
 @each
-def test_what_is_not_run_is_possible(snippet: Snippet) -> None:
+def test_snippets_that_are_not_run_are_valid(snippet: Snippet) -> None:
     program, verb, *rest = snippet.text.split()
     if program == "apt-get":
         assert re.search(rf"missing\+=\({rest[0]}\b", (ROOT / ".ci" / "run").read_text())
@@ -67,7 +67,7 @@ def test_what_is_not_run_is_possible(snippet: Snippet) -> None:
     assert all(option in usage.stdout for option in options)
 
 
-def test_every_option_in_the_text_is_one_of_the_command() -> None:
+def test_every_option_in_the_text_is_an_option_of_a_command() -> None:
     commands: list[click.Command] = [cli]
     for command in commands:
         commands += command.commands.values() if isinstance(command, click.Group) else ()

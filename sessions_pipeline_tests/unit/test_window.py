@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.langsmith.page import LIST_END, Ask, Page
+from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.validation.records import FetchedDay, Record
 from sessions_pipeline_tests.unit.simulated_server import (
@@ -37,9 +37,9 @@ class Trusting:
         self.start_us, self.frontier = start_us, end_us
         self._limit = page_size
 
-    def read(self) -> Generator[Ask, Page, None]:
+    def read(self) -> Generator[PageRequest, Page, None]:
         offset = 0
-        while (page := (yield Ask(self._limit, offset=offset))).records:
+        while (page := (yield PageRequest(self._limit, offset=offset))).records:
             offset += len(page.records)
         self.frontier = LIST_END
 
@@ -90,7 +90,7 @@ MUTATIONS = st.one_of(st.lists(st.sampled_from(actions), max_size=40) for action
 
 @given(SESSIONS, st.integers(1, 12), st.sampled_from([1, 2, 3, 5, 100]), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_a_still_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, undated_first: bool) -> None:
+def test_an_unchanging_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, undated_first: bool) -> None:
     server = SimulatedServer(dict(sessions), cap=cap, undated_first=undated_first)
     assert by_day(read(server, page_size)) == expected(sessions)
 
@@ -157,13 +157,13 @@ def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = F
     ],
     ids=["moves", "few deletions", "caps", "caps and totals that lie", "moves and caps", "all"],
 )
-def test_seeded_schedules_of_changes_lose_nothing(actions: tuple[str, ...], totals: bool, least: int) -> None:
+def test_150_random_lists_that_change_lose_nothing(actions: tuple[str, ...], totals: bool, least: int) -> None:
     assert random_schedules(range(150), actions, totals=totals) >= least
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
-def test_twenty_thousand_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+def test_twenty_thousand_random_lists_that_change_lose_nothing_and_most_are_read(block: int) -> None:
     seeds = range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1))
     assert random_schedules(seeds, CAPS + LIES if block % 2 else MOVES, totals=block % 2 == 1) > 750
 
@@ -205,7 +205,7 @@ def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_
     newest = day_start_us(first_day) + 1095 * DAY - 1
 
     class Million(StillServer):
-        def answer(self, ask: Ask) -> Page:
+        def answer(self, ask: PageRequest) -> Page:
             self.requests.append(ask)
             numbers = range(ask.offset, min(ask.offset + ask.limit, 1_000_000))
             return Page([record(str(number), newest - number * gap) for number in numbers])
@@ -222,31 +222,31 @@ def odd(name: str) -> Record:
     return replace(record(name, 0), start_time="yesterday", start_us=None)
 
 
-def ignores_offset(server: StillServer, ask: Ask) -> Page:
+def ignores_offset(server: StillServer, ask: PageRequest) -> Page:
     return Page(server.records[: ask.limit])
 
 
-def repeats_the_last_page(server: StillServer, ask: Ask) -> Page:
+def repeats_the_last_page(server: StillServer, ask: PageRequest) -> Page:
     offset = min(ask.offset, len(server.records) - ask.limit)
     return Page(server.records[offset : offset + ask.limit])
 
 
-def forgets_to_sort(server: StillServer, ask: Ask) -> Page:
+def forgets_to_sort(server: StillServer, ask: PageRequest) -> Page:
     return Page(server.records[ask.offset : ask.offset + ask.limit][::-1])
 
 
 @pytest.mark.parametrize("misbehaves", [ignores_offset, repeats_the_last_page, forgets_to_sort])
 @pytest.mark.parametrize("page_size", [1, 10, 100])
 @pytest.mark.parametrize("start", [START + DAY, START + 90 * DAY, None], ids=["in it", "newer", "unreadable"])
-def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
-    misbehaves: Callable[[StillServer, Ask], Page], page_size: int, start: int | None
+def test_a_misbehaving_server_is_an_error_and_never_an_endless_loop(
+    misbehaves: Callable[[StillServer, PageRequest], Page], page_size: int, start: int | None
 ) -> None:
     if start is None and misbehaves is forgets_to_sort:
         pytest.skip("what can't be read is in no order")
     server = StillServer([odd(f"s{i}") if start is None else record(f"s{i}", start - i) for i in range(250)])
     asked = 0
 
-    def answer(ask: Ask) -> Page:
+    def answer(ask: PageRequest) -> Page:
         nonlocal asked
         asked += 1
         assert asked < 1000
@@ -258,13 +258,13 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
 
 
 @pytest.mark.parametrize("totals", [False, True])
-def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
+def test_a_page_cap_that_shrinks_during_the_read_loses_nothing(totals: bool) -> None:
     # 344 of these 1,000 were taken for the whole list, when pages of 50 followed pages of 100.
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
     server = SimulatedServer(dict(sessions), totals=totals)
     answer = server.answer
 
-    def sinking(ask: Ask) -> Page:
+    def sinking(ask: PageRequest) -> Page:
         page = answer(ask)
         return page._replace(records=page.records[: 50 if len(server.requests) >= 4 else 100])
 
@@ -273,18 +273,18 @@ def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", [6033, 7002, 8479])
-def test_a_cap_that_sinks_to_one_or_two_while_the_list_moves_loses_nothing(seed: int) -> None:
+def test_a_page_cap_that_shrinks_to_one_or_two_while_the_list_changes_loses_nothing(seed: int) -> None:
     # What a deletion had hidden came back with the next insertion, and stood behind the last record: 3 of 7,500.
     assert random_schedules(range(seed, seed + 1), MOVES + LOW_CAPS) in (0, 1), "read without a loss, or an error"
 
 
-def test_a_cap_that_sinks_beside_a_deletion_loses_nothing() -> None:
+def test_a_page_cap_that_shrinks_during_deletions_loses_nothing() -> None:
     """A short page, then an empty one where 60 deletions have moved the rest up: the end is looked for again."""
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(200)}
     server = SimulatedServer(dict(sessions))
     answer = server.answer
 
-    def sinking(ask: Ask) -> Page:
+    def sinking(ask: PageRequest) -> Page:
         if (ask.offset or 0) > 100 and ask.limit == 1 and not server.deleted:
             server.deleted = {f"s{i:04}" for i in range(60)}
             for name in server.deleted:
@@ -299,12 +299,12 @@ def test_a_cap_that_sinks_beside_a_deletion_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("lie", [-1000, -107, -100, -1, 1, 50, 100, 10**12], ids=lambda lie: f"{lie:+}")
-def test_a_total_that_lies_loses_nothing(lie: int) -> None:
+def test_wrong_totals_lose_nothing(lie: int) -> None:
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
     server = SimulatedServer(dict(sessions), totals=True)
     answer = server.answer
 
-    def lying(ask: Ask) -> Page:
+    def lying(ask: PageRequest) -> Page:
         page = answer(ask)
         # It moves as well: every third answer tells the truth.
         total = max(0, 1000 + lie * (len(server.requests) % 3 != 0))
@@ -315,12 +315,12 @@ def test_a_total_that_lies_loses_nothing(lie: int) -> None:
 
 
 @pytest.mark.parametrize(("page_size", "added"), [(10, 1), (100, 1), (100, 7)])
-def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(page_size: int, added: int) -> None:
+def test_the_end_is_reached_although_sessions_are_added_before_every_answer(page_size: int, added: int) -> None:
     sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(60)}
     server = SimulatedServer(dict(sessions), schedule=["none"])
     answer = server.answer
 
-    def growing(ask: Ask) -> Page:
+    def growing(ask: PageRequest) -> Page:
         server.sessions.update(
             {f"n{len(server.requests)}-{n}": START + 2 * DAY + len(server.requests) for n in range(added)}
         )
@@ -332,13 +332,13 @@ def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(pa
 
 
 @pytest.mark.parametrize("cap", [1, 3])
-def test_a_session_that_is_added_behind_a_capped_page_does_not_hide_the_next_one(cap: int) -> None:
+def test_a_session_added_during_a_capped_page_does_not_hide_the_next_one(cap: int) -> None:
     """What is found behind the page is its own last record; the one that the cap left out comes after it."""
     sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(cap + 1)}
     server = SimulatedServer(dict(sessions), cap=cap)
     answer = server.answer
 
-    def growing(ask: Ask) -> Page:
+    def growing(ask: PageRequest) -> Page:
         if len(server.requests) == 1:
             server.sessions["new"] = START + 2 * DAY
         return answer(ask)
@@ -348,13 +348,13 @@ def test_a_session_that_is_added_behind_a_capped_page_does_not_hide_the_next_one
     assert set(sessions) <= {name for names in found.values() for name in names}
 
 
-def test_a_short_page_whose_last_record_stays_and_an_empty_one_behind_it_are_the_end() -> None:
+def test_a_short_page_followed_by_an_empty_one_is_the_end_if_its_last_record_is_still_there() -> None:
     server = SimulatedServer({f"s{i:03}": START + 5 + i for i in range(30)})
     read(server, 100)
     assert [(ask.offset, ask.limit) for ask in server.requests] == [(0, 100), (30, 1), (29, 100)]
 
 
-def nothing_behind(server: SimulatedServer, ask: Ask, *, lasts: bool) -> Page:
+def nothing_behind(server: SimulatedServer, ask: PageRequest, *, lasts: bool) -> Page:
     page = SimulatedServer.answer(server, ask)
     if ask.offset >= 150 and ask.include_stats and (lasts or len(server.requests) < 9):
         return page._replace(records=[])
@@ -362,7 +362,7 @@ def nothing_behind(server: SimulatedServer, ask: Ask, *, lasts: bool) -> Page:
 
 
 @pytest.mark.parametrize("lasts", [False, True])
-def test_an_empty_page_before_records_that_others_hold_is_read_again_and_an_error_if_it_stays(lasts: bool) -> None:
+def test_an_empty_page_before_known_records_is_read_again_and_an_error_if_it_stays_empty(lasts: bool) -> None:
     sessions: Sessions = {f"s{i:03}": START - DAY + 12 * DAY - i * DAY // 40 for i in range(480)}
     server = SimulatedServer(dict(sessions))
     server.answer = lambda ask: nothing_behind(server, ask, lasts=lasts)  # type: ignore[method-assign]
@@ -379,13 +379,13 @@ def test_a_server_that_caps_its_pages_is_read_in_full(cap: int) -> None:
     assert by_day(read(SimulatedServer(dict(sessions), cap=cap), 100)) == expected(sessions)
 
 
-def test_days_are_handed_out_newest_first_and_empty_ones_too() -> None:
+def test_days_are_returned_newest_first_including_empty_ones() -> None:
     days = read(StillServer([record("a", START + 5)]), 100)
     assert [day.day for day in days] == [LAST, LAST - timedelta(days=1), FIRST, None]
     assert [day.rows.num_rows for day in days] == [0, 0, 1, 0]
 
 
-def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading() -> None:
+def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reader() -> None:
     unreadable = [replace(record(f"u{i}", None), undated=False) for i in range(30)]
     dated = [record(f"s{i:03}", START + 3 * DAY - 1 - i) for i in range(200)]
     mixed = [*dated[:20], *unreadable, *dated[20:]]
@@ -402,7 +402,7 @@ def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading()
 @example({"s0": None, "s1": None, "s2": START}, [2], 3, True)  # a first page of both, and none that is dated
 @example({"s0": None, "s1": None, "s2": None, "s3": START}, [0, 0, 0], 3, True)  # nothing on the first page has a place
 @example({"s0": START, "s1": None}, [0, 0, 0], 3, False)
-def test_records_without_a_place_stop_no_reading_wherever_they_stand(
+def test_records_without_a_readable_start_do_not_stop_the_reader_anywhere_in_the_list(
     sessions: Sessions, places: list[int], page_size: int, undated_first: bool
 ) -> None:
     undated = float("inf") if undated_first else float("-inf")
@@ -417,7 +417,7 @@ def test_records_without_a_place_stop_no_reading_wherever_they_stand(
 @given(SESSIONS, st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 12))
 @settings(max_examples=150, deadline=None)
 @example({"s0": START + 2, "s1": START + 1, "s2": START + 1, "s3": START}, [1], 3)  # in a group read apart
-def test_a_record_that_the_list_holds_twice_is_read_once(sessions: Sessions, twice: list[int], page_size: int) -> None:
+def test_a_record_that_is_in_the_list_twice_is_read_once(sessions: Sessions, twice: list[int], page_size: int) -> None:
     undated = float("-inf")
     starts = {name: undated if start is None else start for name, start in sessions.items()}
     names = sorted(sessions, key=starts.__getitem__, reverse=True)

@@ -1,4 +1,4 @@
-"""The cost report: from the lake's tables, one HTML file that works offline."""
+"""The cost report: reads the lake's tables and writes one HTML file that works offline."""
 
 import json
 from collections import Counter, defaultdict
@@ -28,16 +28,19 @@ from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.aggregate import total
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
 
-# What a manager looks at; the period before it is read too, for comparison.
+# The length of the nightly report's period. The period before is read as well, for comparison.
 REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
-"""The columns of `sessions` that say which numbers are from an earlier reading, and which costs could not be used."""
+"""The columns of `sessions` that `doubtful` needs."""
 _COUNTED = ("session_count", "unpriced_session_count", "zero_cost_with_tokens_count", "run_count", "total_tokens")
 _ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *_COUNTED, "total_cost")
 
 
 def latest_days(lake: Lake) -> tuple[date, date]:
-    """The last `REPORT_DAYS` days up to the latest that was read, from the first on; of an empty lake, up to today."""
+    """The first and last of the `REPORT_DAYS` days up to the latest day that was read; in an empty lake, up to today.
+
+    The first is never before the lake's first day.
+    """
     days = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
     last = days[-1] if days else datetime.now(UTC).date()
     return max([last - timedelta(days=REPORT_DAYS - 1), *days[:1]]), last
@@ -46,19 +49,19 @@ def latest_days(lake: Lake) -> tuple[date, date]:
 def write_report(
     lake: Lake, first: date, last: date, file: Path | None = None, *, budgets: Budgets = (), today: date | None = None
 ) -> str:
-    """Write the report on these days, both included, under the data root or to `file`; its address.
+    """Write the report on these days, both included, to `file` or under the data root, and return its address.
 
-    It ends with `today`, the present UTC day where nothing is given, or with the last day read.
+    It ends no later than `today` (None: the current UTC day) or the last day that was read, whichever is later.
 
     Raises:
         NotReadError: none of the days was read, though others were.
         LakeError: the data root can't be read, or the file can't be written.
     """
-    known = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
-    if known and not any(first <= day <= last for day in known):
-        asked, there = days_text(first, last), days_text(known[0], known[-1])
-        raise NotReadError(f"{asked}: nothing was read; choose days of {there}, or materialize these if they are past")
-    end = min(last, max(known[-1], today or datetime.now(UTC).date())) if known else last
+    stored = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
+    if stored and not any(first <= day <= last for day in stored):
+        asked, others = days_text(first, last), days_text(stored[0], stored[-1])
+        raise NotReadError(f"{asked}: nothing was read; choose days of {others}, or materialize these if they are past")
+    end = min(last, max(stored[-1], today or datetime.now(UTC).date())) if stored else last
     page = build_report(replace(read_report_data(lake, first, end, budgets), asked_for=last)).encode()
     if file is None:
         return lake.write_file(REPORT_FILE, page)
@@ -70,7 +73,7 @@ def write_report(
 
 
 def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ()) -> ReportData:
-    """Read what a report on these days, both included, needs; `budgets` are told as they are.
+    """Read what a report on these days, both included, needs. `budgets` are passed on as they are.
 
     Raises:
         LakeError: a file can't be read.
@@ -80,16 +83,16 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     known = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
     read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
-    usage = [day for day in lake.days(tables.DAILY_COST_BY_PROJECT) if first <= day <= last]
+    usage_days = [day for day in lake.days(tables.DAILY_COST_BY_PROJECT) if first <= day <= last]
     stored = partial(from_lake.stored_days, lake)
     costs = stored(tables.DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
     attributes = stored(tables.DAILY_COST_BY_ATTRIBUTE, read, _ATTRIBUTE_COLUMNS)
-    used = stored(tables.DAILY_COST_BY_PROJECT, usage)
+    usage = stored(tables.DAILY_COST_BY_PROJECT, usage_days)
     daily = from_lake.rows_of(costs)
     names = from_lake.dataset_names(lake, daily, read)
     rejected = stored(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions = stored(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
-    notes = {day: lake.last_readings(day) for day in inside}
+    readings = {day: lake.last_readings(day) for day in inside}
     return ReportData(
         first=first,
         last=last,
@@ -97,8 +100,8 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         attributes=from_lake.rows_of(attributes),
         attribute_days=_attribute_days(attributes),
         experiments=from_lake.rows_of(stored(tables.EXPERIMENT_SUMMARY, inside)),
-        projects=from_lake.rows_of(used, "usage_date") if used else None,
-        measured_days=len(used),
+        projects=from_lake.rows_of(usage, "usage_date") if usage else None,
+        measured_days=len(usage),
         rejected=Counter(row["start_date"] for row in from_lake.rows_of(rejected)),
         doubtful=doubtful([stored.rows for stored in sessions.values()]),
         unexamined=frozenset(inside) - (rejected.keys() & sessions.keys()),
@@ -106,8 +109,8 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         unfinished=frozenset(day for day in read if (of := costs.get(day)) and not was_over(of.rows, of.metadata)),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
-        readings={day: found[-1].fetched_at for day, found in notes.items() if found},
-        unread_of=from_lake.unread_of_workspaces(notes),
+        readings={day: found[-1].fetched_at for day, found in readings.items() if found},
+        unread_of=from_lake.unread_of_workspaces(readings),
         judges=from_lake.judge_rows(lake, inside),
         judge_readings=from_lake.judge_readings(lake),
         budgets=budgets,
@@ -115,7 +118,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
 
 
 def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets:
-    """How the budgets stand; a text where one can't be understood.
+    """The status of each budget or, if the file of budgets is wrong, a text that says why.
 
     Raises:
         LakeError: a file can't be read.
@@ -127,22 +130,25 @@ def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets
 
 
 def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
-    """The days whose files were summed by a key, as they say; the keys in the order of the latest."""
+    """For each attribute, the days whose file was summed by it. The attributes are in the order of the latest file.
+
+    A file lists its attributes in its metadata; if it does not, those in its rows are taken.
+    """
     found: dict[str, set[date]] = defaultdict(set)
     for day, stored in reversed(list(days.items())):
         listed = json.loads(stored.metadata.get(ATTRIBUTES, "[]"))
         for key in listed or stored.rows.column("attribute").unique().to_pylist():
             if day:
                 found[key].add(day)
-    return {key: frozenset(known) for key, known in found.items()}
+    return {key: frozenset(summed) for key, summed in found.items()}
 
 
 def doubtful(days: Sequence[pa.Table]) -> Doubtful:
-    """The experiments among rows (with `DOUBTFUL_COLUMNS`) that are kept, or have problems."""
+    """Sum up the experiments of each day's `sessions` (with `DOUBTFUL_COLUMNS`) that are kept or have problems."""
     experiments = [sessions.filter(pc.is_valid(sessions.column("reference_dataset_id"))) for sessions in days]
-    emptied = [sessions.filter(rests_on_kept_readings(sessions)) for sessions in experiments]
+    kept = [sessions.filter(rests_on_kept_readings(sessions)) for sessions in experiments]
     return Doubtful(
-        kept=sum(sessions.num_rows for sessions in emptied),
-        cost=total(cost for sessions in emptied for cost in sessions.column("total_cost").to_pylist()),
+        kept=sum(sessions.num_rows for sessions in kept),
+        cost=total(cost for sessions in kept for cost in sessions.column("total_cost").to_pylist()),
         problems=sum(sessions.num_rows - sessions.column("problems").null_count for sessions in experiments),
     )

@@ -1,4 +1,4 @@
-"""What the numbers do not say: what is unknown, unread, rejected, uncounted or kept from earlier readings."""
+"""The report's caveats: which costs are unknown, unread, rejected, not counted, or kept from earlier readings."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,24 +9,24 @@ from sessions_pipeline.outputs.formatting import day as day_text
 from sessions_pipeline.outputs.formatting import day_ranges, money, plural, visible
 from sessions_pipeline.outputs.report.data import ReportData
 
-# What is said where nothing of the kind needs a look.
+# Headline and text for caveats that do not apply, by key.
 FINE = {
     "unpriced": ("No cost is unknown", "Every experiment that was read has one."),
     "zero_cost": ("No suspicious zero", "No experiment used tokens and cost nothing."),
-    "problems": ("No cost had to be left out", "All that were sent are amounts."),
+    "problems": ("No cost had to be left out", "Every cost that was sent could be used."),
     "unread": ("Every day was read", "A day without a row had no experiments."),
     "open_days": ("Every day that was read was over", "No experiment can start on it any more."),
-    "rejected": ("No record was rejected", "All that were read passed validation."),
-    "judges": ("The judges of every experiment were measured", "Their cost stands apart from the experiments' own."),
+    "rejected": ("No record was rejected", "All records that were read passed validation."),
+    "judges": ("The judges of every experiment were measured", "Their cost is shown apart from the experiments' own."),
     "kept": ("No number is from an earlier reading", "The last readings still had every experiment's numbers."),
-    "undated": ("Every experiment has a day", "None was read without a start time."),
+    "undated": ("Every experiment has a day", "All have a start time."),
 }
-# What the tables sessions and rejected_sessions say.
-EXAMINED = {"problems", "rejected", "kept"}
+# Keys that need the tables sessions and rejected_sessions: without these, nothing can be said about them.
+FROM_SESSIONS = {"problems", "rejected", "kept"}
 
 
 class Caveat(NamedTuple):
-    """One thing to know before trusting a number. `fine` is False where the reader should look."""
+    """Something to know before trusting a number. `fine` is False if it needs the reader's attention."""
 
     key: str
     headline: str
@@ -35,14 +35,14 @@ class Caveat(NamedTuple):
 
 
 def caveats(data: ReportData) -> list[Caveat]:
-    """The caveats, what needs a look first. Always the same ones, so that what is known to be fine is said, too."""
+    """The caveats; those that need attention come first. Those that do not apply are listed as fine."""
     found = [*_costs(data), *_days(data), *_rejected(data), *_judges(data)]
-    looked_at = {one.key for one in found} | (EXAMINED if data.unexamined else set())
-    if data.readings and "read_at" not in looked_at:
+    not_fine = {caveat.key for caveat in found} | (FROM_SESSIONS if data.unexamined else set())
+    if data.readings and "read_at" not in not_fine:
         at = max(data.readings.values()).astimezone(UTC)
         text = "Costs of experiments that still ran then may have grown since."
         found.append(Caveat("read_at", f"Last read {day_text(at.date())}, {at:%H:%M} UTC", text, fine=True))
-    return found + [Caveat(key, *said, fine=True) for key, said in FINE.items() if key not in looked_at]
+    return found + [Caveat(key, *words, fine=True) for key, words in FINE.items() if key not in not_fine]
 
 
 def _costs(data: ReportData) -> Iterator[Caveat]:
@@ -54,10 +54,10 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
         text = "They used tokens; usually the model has no price in LangSmith. They count as $0.00."
         yield Caveat("zero_cost", f"{plural(free, 'experiment')} cost exactly $0", text)
     if doubtful.problems:
-        text = "It was sent negative, or as no amount; without a total it also counts above. See problems in sessions."
+        text = "It is negative or not an amount; without a total it also counts above. See problems in sessions."
         yield Caveat("problems", f"{plural(doubtful.problems, 'experiment')} with a cost that can't be used", text)
     if doubtful.kept:
-        text = "The API no longer gives their numbers; an earlier reading stands for them and is in the totals."
+        text = "The API no longer gives their numbers; those of an earlier reading are in the totals."
         yield Caveat("kept", f"{plural(doubtful.kept, 'experiment')} kept, {money(doubtful.cost)}", text)
     if undated.sessions:
         text = f"They belong to no day and no total here. Known cost: {money(undated.cost)}."
@@ -66,7 +66,7 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
 
 def _days(data: ReportData) -> Iterator[Caveat]:
     if data.asked_for and data.asked_for > data.last:
-        text = f"Days were asked for up to {day_text(data.asked_for)}; this page ends with {day_text(data.last)}."
+        text = f"Days up to {day_text(data.asked_for)} were requested; this page ends with {day_text(data.last)}."
         yield Caveat("to_come", "Part of the period is still to come", text)
     if data.unread:
         headline = f"{len(data.unread):,d} of {plural(len(data.days), 'day')} not read"
@@ -75,7 +75,7 @@ def _days(data: ReportData) -> Iterator[Caveat]:
         headline = f"A workspace was not read on {plural(len(days), 'day')}"
         yield Caveat("workspaces", headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
     if data.unexamined:
-        text = f"What was rejected or left out there is not known: {day_ranges(data.unexamined)}."
+        text = f"What was rejected or left out on them is not known: {day_ranges(data.unexamined)}."
         headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"
         yield Caveat("unexamined", headline, text)
     if late := data.open_days:
@@ -83,11 +83,11 @@ def _days(data: ReportData) -> Iterator[Caveat]:
         headline = "The last day is not complete" if late == [data.last] else f"{plural(len(late), 'day')} not complete"
         yield Caveat("open_days", headline, f"{day_ranges(late)} {was} last read; costs will grow.")
     if parts := [bucket.long_label for bucket in data.buckets if bucket.is_part]:
-        text = f"The period has only {' and '.join(parts)} of it, so it can't be compared with whole ones."
+        text = f"The period has only {' and '.join(parts)} of it, so it can't be compared with whole {data.unit}s."
         yield Caveat("parts", f"{plural(len(parts), 'part')} of a {data.unit}", text)
     if unnoted := [day for day in data.days if day in data.days_read and day not in data.readings]:
-        text = f"No note of it, or a broken one, is in the lake: {day_ranges(unnoted)}."
-        yield Caveat("read_at", f"No time of the last reading of {plural(len(unnoted), 'day')}", text)
+        text = f"The lake's note of it is missing or broken: {day_ranges(unnoted)}."
+        yield Caveat("read_at", f"{plural(len(unnoted), 'day')} without the time of the last reading", text)
 
 
 def _judges(data: ReportData) -> Iterator[Caveat]:
@@ -100,19 +100,17 @@ def _judges(data: ReportData) -> Iterator[Caveat]:
     if readings and not night.problems and now.judges_not_measured > skipped.total():
         why += " The others were not in the lake yet when judges were last measured."
     if not now.judges_measured:
-        text = (
-            "Evaluators trace theirs to a project of their own; the job measure_judge_costs has measured none of them."
-        )
+        text = "Evaluators trace them to a project of their own; the job measure_judge_costs has measured none of them."
         yield Caveat("judges", "Judge calls are not counted", text + why)
     elif now.unjudged:
         headline = f"Judges of {now.unjudged:,d} of {plural(now.sessions, 'experiment')} not counted"
-        yield Caveat("judges", headline, f"What they cost is not known, so the true cost is higher.{why}")
+        yield Caveat("judges", headline, f"Their cost is unknown, so the true cost is higher.{why}")
     if any((reading.unattributed_cost or 0) < 0 for reading in readings):
-        text = "More is claimed by experiments than their project has spent: something is counted twice, or wrongly."
+        text = "The judges of all experiments cost more than their project: something is counted twice or wrongly."
         yield Caveat("unattributed", "Judges' costs do not add up", text)
     elif not all(reading.is_exact for reading in readings):
-        text = "Their project moved while it was read, or retention has emptied some of it."
-        yield Caveat("unattributed", "What judges spent on no experiment is inexact", text)
+        text = "The judges' project changed while it was read, or retention has emptied some of it."
+        yield Caveat("unattributed", "The judges' cost that belongs to no experiment is inexact", text)
 
 
 def _rejected(data: ReportData) -> Iterator[Caveat]:

@@ -1,7 +1,7 @@
-"""The report's chart: costs by day, week or month, and where marks and ticks stand. `charts.html.j2` draws them.
+"""The report's chart: costs by day, week or month, and the positions of its bars and ticks. `charts.html.j2` draws it.
 
-Colours are the style sheet's. Coordinates are in SVG's units, `y` downwards. Names stand in the marks' tips alone, and
-never become text of a chart.
+The style sheet sets the colours. Coordinates are in SVG units, with `y` downwards. Names of datasets are only in the
+bars' tooltips, never in the chart itself.
 """
 
 from collections import defaultdict
@@ -20,12 +20,12 @@ from sessions_pipeline.tables.aggregate import EXACT, total
 if TYPE_CHECKING:
     from sessions_pipeline.outputs.report.data import ReportData
 
-# Thirty or so bars fit on a phone.
+# The longest period, in days, with a bar for each day, and with one for each week. About thirty bars fit on a phone.
 LONGEST_BY_DAY = 45
 LONGEST_BY_WEEK = 200
-# Datasets with a colour of their own; the style sheet has as many, and one for all others.
+# How many datasets have a colour of their own. The style sheet has as many, and one for all others.
 SERIES = 8
-# What labels of the axes take.
+# Margins for the labels of the axes.
 LEFT, TOP, BOTTOM = 52, 8, 24
 LABEL_WIDTH = 56
 _SUFFIXES = ("", "k", "M", "B", "T")
@@ -33,16 +33,17 @@ _SUFFIXES = ("", "k", "M", "B", "T")
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A day, week or month of the period: known costs by dataset id, and what is to be known of its days.
+    """A bar of the chart: a day, week or month of the period, with the known costs by dataset id.
 
-    `is_part`: not all its days are in the period. `lacks` says so, and which days were not read, or not over by then.
+    `is_part`: some of its days are outside of the period. `is_read`: all its days in the period were read. `gaps` is a
+    text about days that are outside, were not read, or were not over when they were read; empty if there are none.
     """
 
     label: str
     long_label: str
     is_part: bool
     is_read: bool
-    lacks: str
+    gaps: str
     totals: Totals
     costs: Mapping[str | None, Decimal | None]
 
@@ -50,43 +51,43 @@ class Bucket:
 def by_time(
     days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unfinished: frozenset[date], unit: str
 ) -> list[Bucket]:
-    """What the rows say of each day, week or month, oldest first."""
+    """A bucket for each day, week or month (`unit`) of the days, oldest first."""
     rows_of, days_of = defaultdict(list), defaultdict(list)
     for day in days:
         days_of[period_of(unit, day)].append(day)
     for row in rows:
         rows_of[period_of(unit, row["start_date"])].append(row)
 
-    def bucket(period: tuple[date, date], of: Sequence[date]) -> Bucket:
+    def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
         costs = by_key(rows_of[period], "reference_dataset_id").items()
-        whole, unread = len(days_between(*period)), len(of) - len(read.intersection(of))
-        lacks = (
-            f"only {len(of)} of the {unit}'s {whole} days" if len(of) < whole else "",
-            ("not read" if len(of) == 1 else f"{unread} of {len(of)} days not read") if unread else "",
-            "not over when last read" if unfinished.intersection(of) else "",
+        whole, unread = len(days_between(*period)), len(inside) - len(read.intersection(inside))
+        gaps = (
+            f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",
+            ("not read" if len(inside) == 1 else f"{unread} of {len(inside)} days not read") if unread else "",
+            "not over when last read" if unfinished.intersection(inside) else "",
         )
         return Bucket(
             label=(formatting.month if unit == "month" else formatting.short_day)(period[0]),
-            long_label=formatting.days(of[0], of[-1]),
-            is_part=len(of) < whole,
+            long_label=formatting.days(inside[0], inside[-1]),
+            is_part=len(inside) < whole,
             is_read=not unread,
-            lacks=", ".join(filter(None, lacks)),
+            gaps=", ".join(filter(None, gaps)),
             totals=Totals.of(rows_of[period]),
             costs={key: total(row["total_cost"] for row in group) for key, group in costs},
         )
 
-    return [bucket(period, of) for period, of in days_of.items()]
+    return [bucket(period, inside) for period, inside in days_of.items()]
 
 
 def unit_of(days: int) -> str:
-    """`day`, `week` or `month`: what as many bars stand for as can be told apart."""
+    """The unit for a period of this many days, `day`, `week` or `month`, so that the bars can be told apart."""
     if days <= LONGEST_BY_DAY:
         return "day"
     return "week" if days <= LONGEST_BY_WEEK else "month"
 
 
 def ticks(high: Decimal, most: int = 5) -> list[Decimal]:
-    """Round numbers from 0, a step of 1, 2 or 5 apart, of which the last is not below `high`."""
+    """At most `most` + 1 round numbers from 0 to at least `high`, in steps of 1, 2 or 5 times a power of ten."""
     raw = EXACT.divide(high or Decimal(1), most)
     power = Decimal(1).scaleb(raw.adjusted())
     step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= raw)
@@ -95,7 +96,7 @@ def ticks(high: Decimal, most: int = 5) -> list[Decimal]:
 
 
 def money_label(value: Decimal, step: Decimal) -> str:
-    """US dollars at a tick, short, so that neighbours `step` apart differ."""
+    """A short label for a tick, in US dollars: `$1.50`, `$20k`. Ticks that are `step` apart have different labels."""
     if value == 0:
         return "$0"
     if step.adjusted() not in range(-6, 3 * len(_SUFFIXES)):
@@ -106,14 +107,14 @@ def money_label(value: Decimal, step: Decimal) -> str:
 
 
 def stacked(data: "ReportData", *, width: int, height: int) -> dict[str, Any]:
-    """Costs by day, week or month, stacked by dataset, the most expensive below; what lacks a part is marked."""
+    """The chart for `charts.html.j2`: bars stacked by dataset, the most expensive at the bottom; gaps are marked."""
     steps = ticks(max((bucket.totals.cost or Decimal(0) for bucket in data.buckets), default=Decimal(0)))
 
     def y(cost: Decimal) -> float:
         return round(height - BOTTOM - float(EXACT.divide(cost, steps[-1])) * (height - BOTTOM - TOP), 1)
 
     band = (width - LEFT) / len(data.buckets)
-    # Every label that has room.
+    # Label only as many bars as there is room for.
     every = -(-LABEL_WIDTH // max(1, int(band)))
     lefts = [round(LEFT + place * band, 1) for place in range(len(data.buckets))]
     return {
@@ -128,7 +129,7 @@ def stacked(data: "ReportData", *, width: int, height: int) -> dict[str, Any]:
             for place, (left, bucket) in enumerate(zip(lefts, data.buckets, strict=True))
             if place % every == 0
         ],
-        "marked": [(left, _title(bucket)) for left, bucket in zip(lefts, data.buckets, strict=True) if bucket.lacks],
+        "marked": [(left, _title(bucket)) for left, bucket in zip(lefts, data.buckets, strict=True) if bucket.gaps],
         "bars": [
             {"x": round(left + band * 0.11, 1), "width": round(band * 0.78, 1), **bar}
             for left, bucket in zip(lefts, data.buckets, strict=True)
@@ -151,4 +152,4 @@ def _bars(bucket: Bucket, data: "ReportData", y: Callable[[Decimal], float]) -> 
 
 
 def _title(bucket: Bucket) -> str:
-    return f"{bucket.long_label} ({bucket.lacks})" if bucket.lacks else bucket.long_label
+    return f"{bucket.long_label} ({bucket.gaps})" if bucket.gaps else bucket.long_label

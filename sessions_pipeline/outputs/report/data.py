@@ -1,4 +1,4 @@
-"""What the report says, before any layout: rows of the lake's tables, and what follows from them. Pure."""
+"""The report's data, apart from its layout: rows of the lake's tables, and what is computed from them. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
-from sessions_pipeline.outputs.formatting import dataset_labels, visible
+from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
 from sessions_pipeline.outputs.spending import (
     Causes,
@@ -21,24 +21,24 @@ from sessions_pipeline.outputs.spending import (
     biggest_movers,
     by_key,
     causes,
-    expensive,
     forecast,
     month_days,
+    most_expensive_first,
 )
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
-"""How budgets stand, or why that can't be told."""
+"""The status of each budget, or why they can't be read."""
 NOT_STATED = "(not stated)"
-# Of each attribute: what has a row of its own, and how many datasets can be chosen.
+# For each attribute, how many values have a row of their own, and how many datasets can be chosen.
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
 
 
 @dataclass(frozen=True, slots=True)
 class Doubtful:
-    """Experiments whose numbers the API no longer gives, so that an earlier reading stands for them, and their cost.
+    """How many experiments have numbers from an earlier reading (`kept`), because the API no longer gives them.
 
-    `cost` is in US dollars, exact; None when none of it is known. `problems` counts those with a cost that is null
-    because what the API sent for it can't be used.
+    `cost` is the cost of these, in US dollars, exact; None: nothing is known. `problems` counts the experiments with a
+    cost that is null because what the API sent can't be used.
     """
 
     kept: int = 0
@@ -47,10 +47,10 @@ class Doubtful:
 
 
 class Month(NamedTuple):
-    """The days of a month so far, what was spent on them, and what all of it will cost if it goes on so.
+    """The days of a month so far, what was spent on them, and a forecast for the whole month in US dollars.
 
-    `before` is the first day of the month before; `whole_days` were over when they were read. The forecast is None
-    before the third day, where days are unread, and for a month that is over.
+    `before` is the first day of the month before. `unread` of the days were not read, and `whole_days` were over when
+    they were read. The forecast is None before the third day, if days are unread, and for a month that is over.
     """
 
     days: Sequence[date]
@@ -64,7 +64,7 @@ class Month(NamedTuple):
 
 
 class Group(NamedTuple):
-    """What was spent by the values of an attribute: those that cost most, the largest change first, and the others."""
+    """What was spent for each value of an attribute: the most expensive ones, largest change first, and all others."""
 
     whole: Spending
     values: Sequence[Spending]
@@ -72,9 +72,9 @@ class Group(NamedTuple):
 
 
 class Attribute(NamedTuple):
-    """What was spent by the values of a key, in all and by dataset, on the days whose file was summed by it.
+    """What was spent for each value of an attribute (`key`): the first group is everything, the others are datasets.
 
-    `unread` are the days that were read, but not summed by this key.
+    The days are those whose file is summed by this attribute; `unread` counts the days that were read without it.
     """
 
     key: str
@@ -85,18 +85,22 @@ class Attribute(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportData:
-    """What the report is made from. Rows have their table's columns and its partition's.
+    """The data of the report on the days from `first` to `last`. Rows have their table's columns and its partition.
 
-    `daily` (`daily_cost_by_reference_dataset`) also has what the period and its last month are compared with, and the
-    rows without a day. `attributes` (`daily_cost_by_attribute`) has the same days; `attribute_days` are those that were
-    summed, by key. `experiments` (`experiment_summary`), `projects` (`daily_cost_by_project`; None: not measured) of
-    `measured_days`, and `judges` (`judge_rows`) are the period's alone. `rejected` counts records by day, None for
-    those without one; for days that are `unexamined` neither this nor `doubtful` says anything, as their tables are not
-    there. Of the days that were read (`days_read`), `unfinished` were not over by then; `latest` is the lake's last.
-    `names` are datasets' names by id. `readings` has the time of each day's last reading, for the days of the period of
-    which it is noted, and `unread_of` those on which a workspace was not read, though another was. `judge_readings` say
-    what judges spent in all, and why some were not measured. `budgets` are how they stand, or why that can't be told.
-    `asked_for` is the last day that was asked for, which may be to come.
+    - `daily`: `daily_cost_by_reference_dataset`, also of the periods to compare with, and the rows without a day.
+    - `attributes`: `daily_cost_by_attribute` of the same days; `attribute_days`: the days summed by each attribute.
+    - `experiments`: `experiment_summary`; `judges`: see `judge_rows`. Both of the period only.
+    - `projects`: `daily_cost_by_project` on the `measured_days` of the period; None: not measured.
+    - `rejected`: how many records were rejected, by day; None: those without a day.
+    - `unexamined`: days without `sessions` or `rejected_sessions`, which `doubtful` and `rejected` can't know about.
+    - `days_read`: the days that were read; `unfinished`: those of them that were not over then; `latest`: the lake's
+      last day.
+    - `names`: datasets' names by id.
+    - `readings`: the time of each day's last reading, if it was noted; `unread_of`: by workspace, the days on which
+      only others were read. Both of the period only.
+    - `judge_readings`: what judges cost in all, and why some were not measured.
+    - `budgets`: see `Budgets`.
+    - `asked_for`: the last day that the user asked for, which may be in the future.
     """
 
     first: date
@@ -123,12 +127,12 @@ class ReportData:
 
     @cached_property
     def days(self) -> list[date]:
-        """The days that were asked for."""
+        """The days of the report."""
         return days_between(self.first, self.last)
 
     @cached_property
     def days_before(self) -> list[date]:
-        """The days of the period before, which is as long."""
+        """The days of the period before, which has the same length."""
         return days_between(self.first - timedelta(days=len(self.days)), self.first - timedelta(days=1))
 
     @cached_property
@@ -138,17 +142,17 @@ class ReportData:
 
     @cached_property
     def open_days(self) -> list[date]:
-        """The days of the period that were read last before they were over."""
+        """The days of the period that were not over when they were last read."""
         return [day for day in self.days if day in self.unfinished]
 
     @cached_property
     def period(self) -> Comparison:
-        """The days, and which of them are compared with which before."""
+        """The days of the report, and which of them are compared with the period before."""
         return Comparison.of(self.days, self.days_before, self.days_read - self.unfinished)
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
-        """What each dataset is called on the page, by id."""
+        """Each dataset's label on the page, by id."""
         return dataset_labels((row["reference_dataset_id"] for row in (*self.daily, *self.experiments)), self.names)
 
     @cached_property
@@ -163,12 +167,12 @@ class ReportData:
 
     @cached_property
     def now(self) -> Totals:
-        """The sums of the period, with what judges have spent."""
+        """The sums of the period, with the cost of judges."""
         return Totals.of(self.rows, self.judges)
 
     @cached_property
     def undated(self) -> Totals:
-        """The sums of what has no day, and belongs to no period."""
+        """The sums of the rows without a day, which belong to no period."""
         return Totals.of(row for row in self.daily if row["start_date"] is None)
 
     @cached_property
@@ -177,24 +181,24 @@ class ReportData:
         return biggest_movers(self.daily, "reference_dataset_id", self.labels, self.period)
 
     def causes(self, mover: Spending) -> Causes | None:
-        """What a dataset's change is made of, by the key whose values tell most of it."""
+        """The causes of a dataset's change, by the attribute of which one value explains most; None if none does."""
         found = [
-            made
-            for one in self.by_attribute
-            for group in one.groups
-            if group.whole.key == mover.key and one.period == self.period and len(group.values) > 1
-            if (made := causes(one.key, mover.difference or Decimal(0), group.values))
+            explanation
+            for attribute in self.by_attribute
+            for group in attribute.groups
+            if group.whole.key == mover.key and attribute.period == self.period and len(group.values) > 1
+            if (explanation := causes(attribute.key, mover.difference or Decimal(0), group.values))
         ]
-        return max(found, key=lambda one: abs(one.parts[0][1]), default=None)
+        return max(found, key=lambda explanation: abs(explanation.parts[0][1]), default=None)
 
     @cached_property
     def datasets(self) -> list[Spending]:
-        """The same, the most expensive first."""
-        return sorted(self.movers, key=expensive)
+        """What was spent on each dataset, the most expensive first."""
+        return sorted(self.movers, key=most_expensive_first)
 
     @property
     def unit(self) -> str:
-        """`day`, `week` or `month`."""
+        """The unit of the chart's bars: `day`, `week` or `month`."""
         return unit_of(len(self.days))
 
     @cached_property
@@ -204,7 +208,7 @@ class ReportData:
 
     @cached_property
     def month(self) -> Month:
-        """What the month of the last day has cost up to that day."""
+        """The costs of the last day's month, up to that day."""
         days, before = month_days(self.last)
         period = Comparison.of(days, before, self.days_read - self.unfinished)
         spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
@@ -220,14 +224,14 @@ class ReportData:
 
     @cached_property
     def by_attribute(self) -> list[Attribute]:
-        """What was spent by each key's values, in the order in which the keys are set."""
+        """What was spent for the values of each attribute, in the order of the settings."""
         rows = by_key(self.attributes, "attribute")
         return [self._attribute(key, days, rows.get(key, [])) for key, days in self.attribute_days.items()]
 
     def _attribute(self, key: str, days: frozenset[date], rows: Sequence[Row]) -> Attribute:
         period = Comparison.of(self.days, self.days_before, days - self.unfinished)
-        of = by_key(rows, "reference_dataset_id")
-        groups = [_group(one.key, one.name, of.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
+        by_id = by_key(rows, "reference_dataset_id")
+        groups = [_group(one.key, one.name, by_id.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
         unread = len(self.days_read.intersection(self.days) - days)
         return Attribute(visible(key), period, unread, [_group(None, "", rows, period), *groups])
 
@@ -237,7 +241,7 @@ def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparis
     found = biggest_movers(rows, "value", names, period)
     largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
     rest = {one.key for one in largest[VALUES_SHOWN:]}
-    others = Spending.of(None, f"{len(rest)} others", (row for row in rows if row["value"] in rest), period)
+    others = Spending.of(None, plural(len(rest), "other"), (row for row in rows if row["value"] in rest), period)
     shown = [one for one in found if one.key not in rest]
     return Group(Spending.of(dataset, name, rows, period), shown, others if rest else None)
 

@@ -1,4 +1,4 @@
-"""The report as one HTML file: no network, no external file, and a script that only the page's own hash may run."""
+"""The report as one HTML file, without network or other files. Its policy allows only its own script, by hash."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from importlib import resources
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from sessions_pipeline.outputs import formatting, measuring_judges
+from sessions_pipeline.outputs import formatting, judges_command
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
@@ -22,19 +22,20 @@ from sessions_pipeline.tables.aggregate import EXACT, total
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# What is in the page before its script runs, for readers without one.
+# How many rows of the table are in the HTML; the script adds the others.
 ROWS_SHOWN = 50
+# How many experiments and projects are listed, and how many datasets whose costs rose or fell are named.
 MOST_EXPENSIVE = 10
 MOVERS = 3
 
-# The chart of all costs, drawn for a desk and for a phone: class, width and height.
+# The chart is drawn twice, for wide and for narrow screens: CSS class, width and height.
 STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
 
 
 def projects(data: ReportData) -> list[Row]:
-    """The tracing projects of the period, the most expensive first; none where usage by project was not measured.
+    """The tracing projects of the period, the most expensive first; none if usage by project was not measured.
 
-    Each is its latest row, with `cost`, its sum, and `exact_days` of its `days`.
+    Each is the project's latest row, with the sum of its `cost`, the number of its `days`, and how many are exact.
     """
     rows = [row for row in data.projects or () if row["reference_dataset_id"] is None]
     found = [
@@ -50,22 +51,25 @@ def projects(data: ReportData) -> list[Row]:
 
 
 def most_expensive(data: ReportData) -> list[Row]:
-    """The experiments with the highest known costs of their own, and what they cost with their judges."""
+    """The experiments with the highest known costs of their own, with the columns of `with_judges`."""
     priced = [row for row in data.experiments if row["total_cost"] is not None]
     return with_judges(sorted(priced, key=lambda row: (-row["total_cost"], row["id"]))[:MOST_EXPENSIVE], data.judges)
 
 
 def main_score(row: Row) -> tuple[str, float] | None:
-    """The feedback that an experiment was given most often, and its average; its session's own is called so."""
-    for one in sorted(row["scores"] or (), key=lambda one: (-(one["count"] or 0), one["feedback_key"] or "")):
-        if one["average"] is not None and isfinite(one["average"]) and one["feedback_key"] is not None:
-            scope = " (session)" if one["scope"] == "session" else ""
-            return f"{formatting.visible(one['feedback_key'])}{scope}", one["average"]
+    """The key and average of the feedback that an experiment got most often, or None.
+
+    If the feedback is on the session and not on its runs, the key is followed by `(session)`.
+    """
+    for score in sorted(row["scores"] or (), key=lambda score: (-(score["count"] or 0), score["feedback_key"] or "")):
+        if score["average"] is not None and isfinite(score["average"]) and score["feedback_key"] is not None:
+            scope = " (session)" if score["scope"] == "session" else ""
+            return f"{formatting.visible(score['feedback_key'])}{scope}", score["average"]
     return None
 
 
 def build_report(data: ReportData) -> str:
-    """The whole report, UTF-8 HTML. Equal data give equal text."""
+    """The whole report as HTML, to be encoded as UTF-8. The same data always give the same text."""
     template = _environment().get_template("report.html.j2")
     style, script = _resource("style.css"), _resource("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -89,7 +93,7 @@ def _content(data: ReportData) -> dict[str, Any]:
         "judges_note": "without judges" if data.now.judges_measured else "judge calls not counted",
         "rises": [one for one in data.movers if (one.difference or 0) > 0][:MOVERS],
         "falls": [one for one in data.movers if (one.difference or 0) < 0][:MOVERS],
-        # Behind the first one, only what is 5 % of the whole change.
+        # Datasets after the first are named only if they make up 5 % of the whole change.
         "least_moved": EXACT.divide((data.whole.difference or Decimal(0)).copy_abs(), 20),
         "ranks": {one.key: place for place, one in enumerate(data.datasets)},
         "stacks": [(name, charts.stacked(data, width=width, height=height)) for name, width, height in STACKS],
@@ -109,14 +113,14 @@ def _content(data: ReportData) -> dict[str, Any]:
 
 
 def _judged(data: ReportData) -> list[tuple[Spending, Totals]]:
-    """Datasets with what they and their judges cost, what is the most expensive as a whole first."""
-    spent = totals_by(data.rows, data.judges, lambda row: row["reference_dataset_id"])
-    found = [(one, spent[one.key]) for one in data.datasets if one.key in spent]
-    return sorted(found, key=lambda one: -(one[1].whole_cost or 0))
+    """Datasets with their costs and those of their judges; those with the highest sum of both come first."""
+    totals = totals_by(data.rows, data.judges, lambda row: row["reference_dataset_id"])
+    found = [(dataset, totals[dataset.key]) for dataset in data.datasets if dataset.key in totals]
+    return sorted(found, key=lambda pair: -(pair[1].whole_cost or 0))
 
 
 def _embedded(data: ReportData) -> str:
-    """The daily costs with every digit, as JSON that can stand in a script element."""
+    """The daily costs with all digits, as JSON that is safe inside a `script` element."""
     columns = ["start_date", *DAILY_COST_BY_REFERENCE_DATASET.schema.names]
     datasets = sorted({row["reference_dataset_id"] for row in data.rows})
     content = {
@@ -128,11 +132,11 @@ def _embedded(data: ReportData) -> str:
     }
 
     def text_of(value: date | Decimal) -> str:
-        # Costs as text, because a script's numbers keep 15 digits.
+        # Costs as text, because JavaScript's numbers keep only 15 digits.
         return value.isoformat() if isinstance(value, date) else formatting.exact(value)
 
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=text_of)
-    # No markup can begin or end inside; the two separators are line ends to old scripts.
+    # Escaped, so that no markup can begin or end inside; old browsers take the two separators for line ends.
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text
@@ -140,7 +144,7 @@ def _embedded(data: ReportData) -> str:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - 0.1 s, for those who draw
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - the import takes 0.1 s
 
     environment = Environment(
         loader=PackageLoader(__package__),
@@ -153,7 +157,7 @@ def _environment() -> "Environment":
         environment.filters[name] = getattr(formatting, name)
     for name in ("share", "change", "signed", "plural", "days"):
         environment.globals[name] = getattr(formatting, name)
-    environment.globals |= {"demo": DEMO, "measuring_judges": measuring_judges}
+    environment.globals |= {"demo": DEMO, "judges_command": judges_command}
     return environment
 
 

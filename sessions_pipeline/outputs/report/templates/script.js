@@ -22,7 +22,7 @@
 
   const PLACES = 18;
 
-  // Numbers of a script keep 15 digits, costs have up to 38: they are whole numbers of 10^-18 dollars.
+  // JavaScript's numbers keep 15 digits, and costs have up to 38. So costs are BigInts, in units of 10^-18 dollars.
   const units = (text) => {
     const [whole, fraction = ""] = text.split(".");
     return BigInt(whole + fraction.padEnd(PLACES, "0"));
@@ -33,13 +33,13 @@
     return text.slice(0, -PLACES) + (fraction ? `.${fraction}` : "");
   };
   const element = (name, text, attributes = {}) => {
-    const made = document.createElement(name);
-    if (text !== null) made.textContent = text;
-    for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-    return made;
+    const created = document.createElement(name);
+    if (text !== null) created.textContent = text;
+    for (const [attribute, value] of Object.entries(attributes)) created.setAttribute(attribute, value);
+    return created;
   };
-  // Says by what a table is sorted: on its header, and in its caption, which must stay true.
-  const mark = (table, header, down) => {
+  // Shows how a table is sorted, in its header and in its caption.
+  const showOrder = (table, header, down) => {
     for (const one of table.tHead.rows[0].cells) one.removeAttribute("aria-sort");
     header.setAttribute("aria-sort", down ? "descending" : "ascending");
     const words = header.classList.contains("n") ? ["smallest first", "largest first"] : header.dataset.column === "start_date" ? ["earliest first", "latest first"] : ["A to Z", "Z to A"];
@@ -50,7 +50,7 @@
     header.replaceChildren(button);
     button.addEventListener("click", sort);
   };
-  // What is unknown comes last, in either order.
+  // Unknown values come last in either order.
   const compared = (a, b, down) => {
     if (a === b) return 0;
     if (a === null) return 1;
@@ -70,7 +70,7 @@
       onClick(header, () => {
         const down = header.classList.contains("n") ? header.getAttribute("aria-sort") !== "descending" : header.getAttribute("aria-sort") === "ascending";
         body.append(...[...body.rows].sort((one, other) => compared(key(one, header), key(other, header), down)));
-        mark(table, header, down);
+        showOrder(table, header, down);
       });
     }
   }
@@ -99,8 +99,8 @@
     choose();
   }
 
-  const unfold = [...document.querySelectorAll("details")];
-  addEventListener("beforeprint", () => { for (const one of unfold) one.open = true; });
+  const folded = [...document.querySelectorAll("details")];
+  addEventListener("beforeprint", () => { for (const one of folded) one.open = true; });
 
   const source = byId("data");
   if (!source) return;
@@ -108,7 +108,7 @@
   const place = Object.fromEntries(data.columns.map((name, index) => [name, index]));
   const STEP = 50;
   const grouped = (text) => text.replace(/\B(?=(\d{3})+$)/g, ",");
-  // As the page's other amounts: cents, and below a dollar two significant digits, half to even.
+  // Like `money` in formatting.py: cents, or below a dollar two significant digits, rounded half to even.
   const money = (text) => {
     const value = units(text);
     if (value === 0n) return "$0.00";
@@ -153,21 +153,21 @@
     return column === "total_cost" ? amount(value) : figure(value);
   };
   const line = ({ row }) => {
-    const made = document.createElement("tr");
+    const tableRow = document.createElement("tr");
     for (const column of columns) {
       if (column === "start_date") {
         const head = element("th", row[0], { scope: "row" });
         if (!row[place.is_day_over]) head.append(" ", element("em", "not over"));
-        made.append(head);
+        tableRow.append(head);
       } else {
         const cell = element("td", null, column.endsWith("_id") ? {} : { class: "n" });
         cell.append(content(column, row));
         const free = row[place.zero_cost_with_tokens_count];
         if (column === "unpriced_session_count" && free) cell.append(" ", element("em", `and ${grouped(String(free))} at $0`));
-        made.append(cell);
+        tableRow.append(cell);
       }
     }
-    return made;
+    return tableRow;
   };
   const sum = (found, column) => {
     const known = found.map((item) => (column === "total_cost" ? item.cost : item.row[place[column]])).filter((value) => value !== null);
@@ -190,7 +190,7 @@
     const of = found.length === rows.length ? "" : ` found, of ${grouped(String(rows.length))}`;
     byId("shown").textContent = `${grouped(String(shown))} of ${grouped(String(found.length))} rows${of}`;
     byId("more").hidden = shown === found.length;
-    mark(body.parentElement, headers.find((header) => header.dataset.column === sort.column), sort.down);
+    showOrder(body.parentElement, headers.find((header) => header.dataset.column === sort.column), sort.down);
   };
   for (const header of headers) {
     onClick(header, () => {
@@ -200,9 +200,9 @@
       draw();
     });
   }
-  const again = () => { limit = STEP; draw(); };
-  byId("search").addEventListener("input", again);
-  byId("unpriced").addEventListener("change", again);
+  const redraw = () => { limit = STEP; draw(); };
+  byId("search").addEventListener("input", redraw);
+  byId("unpriced").addEventListener("change", redraw);
   const tools = byId("search").form;
   tools.addEventListener("submit", (event) => event.preventDefault());
   byId("more").addEventListener("click", () => {
@@ -230,9 +230,9 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 1000);
   });
-  // On paper there is no button for more.
+  // Print all rows: on paper there is no button for more.
   addEventListener("beforeprint", () => { limit = Infinity; draw(); });
-  addEventListener("afterprint", again);
+  addEventListener("afterprint", redraw);
   tools.hidden = false;
   draw();
 })();
