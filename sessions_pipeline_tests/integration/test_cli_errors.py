@@ -1,4 +1,4 @@
-"""The command line: what goes wrong is one line, an honest exit status, and nothing written."""
+"""Errors of the command line: one line, the right exit status, and nothing written."""
 
 import errno
 import json
@@ -67,7 +67,7 @@ def behaves(sandbox: Sandbox) -> Iterator[None]:
 
 @pytest.fixture
 def run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """The command in this process, in an empty folder and a bare environment but for the sandbox's address."""
+    """Runs the command in this process, in an empty folder. The environment has only the sandbox's address and key."""
     for name in os.environ:
         if name.startswith(("LANGCHAIN_", "LANGSMITH_", "SESSIONS_PIPELINE_", "DAGSTER_")):
             monkeypatch.delenv(name)
@@ -487,7 +487,7 @@ def test_a_dagster_yaml_that_is_not_a_file_is_one_line_and_does_not_block(
         ),
     ],
 )
-def test_a_broken_file_is_one_line_that_names_it(
+def test_a_broken_file_or_setting_is_one_line_that_names_it(
     run: Run, tmp_path: Path, prepare: Callable[[Path], dict[str, str]], status: int, words: tuple[str, ...]
 ) -> None:
     result = run("materialize", *_days(), **prepare(tmp_path))
@@ -543,7 +543,7 @@ def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monke
 
 
 def test_an_output_that_is_full_is_one_line_that_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What could not be written fails once more when the file is closed.
+    # Closing the file fails again, because the text is still not written.
     with suppress(OSError), Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         result = run("list", "--limit", "1", "--format", "json")
@@ -668,7 +668,7 @@ def test_a_usage_error_is_one_line_in_one_style(run: Run, arguments: tuple[str, 
     assert "Input" not in result.err
 
 
-# In the place of Dagster: what it is given, and whether the API that it is given answers.
+# A substitute for Dagster. It writes its arguments and variables to a file, and how many sessions the API in them gives.
 DAGSTER = """
 import json, os, sys, urllib.request
 key = {"X-API-Key": os.environ["LANGSMITH_API_KEY"]}
@@ -688,7 +688,7 @@ def free_port() -> int:
 def given(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], dict[str, Any]]]:
-    """What the stand-in was given."""
+    """Puts the substitute for Dagster in place. The function returns what it was given."""
     folder = tmp_path_factory.mktemp("programs")
     (folder / "dagster").mkdir()
     (folder / "dagster" / "__init__.py").touch()

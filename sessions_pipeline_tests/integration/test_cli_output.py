@@ -1,4 +1,4 @@
-"""What the command line prints: whole for programs, safe and readable for people, with and without Dagster."""
+"""The output of the command line: complete for programs, safe and readable for people."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def odd() -> Iterator[Sandbox]:
 
 
 def command(*arguments: str, folder: Path, url: str = "http://127.0.0.1:9", **more: str) -> Any:
-    """The command in a process of its own, and what it imported of Dagster."""
+    """Run the command in a separate process, which also reports whether it imported Dagster."""
     script = (
         "import sys, sessions_pipeline.cli as c\n"
         "try: c.main()\n"
@@ -300,7 +300,7 @@ def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
         (order[1], f"${min(sums)}.00"),
         ("(d2000000)", "unknown"),
     ]
-    # In each period the datasets come in the same order.
+    # The datasets have the same order in each period.
     places = re.findall(r"\(d\d000000\)", "\n".join(lines[:start]))
     assert places == [*order, "(d2000000)"] * (len(places) // 3)
     assert next(line for line in lines if line.startswith("Total")).split()[-1] == f"${sum(sums)}.00"
@@ -401,7 +401,7 @@ def test_the_command_in_the_note_on_unmeasured_judges_measures_them(
 def test_processes_started_beside_the_progress_bar_print_nothing_on_the_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Dagster's watchers hear Ctrl-C, too, and end with a traceback."""
+    """Ctrl-C also reaches the processes that Dagster starts to watch a run, and they end with a traceback."""
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)

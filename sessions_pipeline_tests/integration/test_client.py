@@ -1,4 +1,4 @@
-"""The client over real HTTP on loopback: what it sends, what it makes of every answer, and what it never shows."""
+"""The client over real HTTP on loopback: its requests, its reaction to every answer, and the secrets it never shows."""
 
 import gzip
 import logging
@@ -57,7 +57,7 @@ def client_for(
 
 
 def failing(url: str, **options: object) -> errors.ApiError:
-    """The error that a fetch ends with, after proof that it shows no secret, no query and no httpx exception."""
+    """The error of a fetch. Asserts that it shows no secret, no query and no exception of httpx."""
     with client_for(url, **options) as client, pytest.raises(errors.ApiError) as caught:
         client.fetch(QUERY)
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(client)
@@ -245,7 +245,7 @@ def test_the_deadline_ends_an_answer_that_comes_byte_by_byte() -> None:
 
 
 def drip(clock: Clock, begin: bytes, end: bytes) -> Callable[[Handler], None]:
-    """An answer whose bytes come one by one, ten seconds after each other; whole after 1,000 of them."""
+    """An answer that sends `begin`, then 1,000 spaces with ten seconds of the clock between them, then `end`."""
 
     def step(handler: Handler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + begin)

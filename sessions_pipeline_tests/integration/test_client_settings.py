@@ -1,4 +1,4 @@
-"""What the client refuses before any request is sent."""
+"""Settings that the client refuses before it sends any request, and how it chooses a proxy and certificates."""
 
 import ssl
 import subprocess

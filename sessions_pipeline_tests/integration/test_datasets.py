@@ -1,4 +1,4 @@
-"""The list of datasets over real HTTP: whole, to its proven end, or an error."""
+"""The list of datasets over real HTTP: it is complete, up to its proven end, or an error."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`export focus`: a month of experiments by the rules of FOCUS 1.2, in Parquet and CSV, exact, as estimates."""
+"""`export focus` exports a month of experiments by the rules of FOCUS 1.2, as Parquet and CSV, with exact amounts."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset
 from sessions_pipeline_tests.days import day_of
 from sessions_pipeline_tests.integration.test_reading import DAYS, NUMBERS, fill, sessions_of
 
-# The specification's columns with the feature level "mandatory", by their data type; those that may be null.
+# The columns with the feature level "mandatory" in the specification, by data type, and those that may be null.
 COSTS = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
 TIMES = ("BillingPeriodEnd", "BillingPeriodStart", "ChargePeriodEnd", "ChargePeriodStart")
 TEXTS = (
@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
-    """A lake with these experiments on its first day; `more` is said of that day."""
+    """A lake with these experiments on its first day. `more` are options for that day."""
     lake = Lake.open(str(root), query={})
     tables = {SESSIONS: sessions_table(*rows)}
     for table, derived in DERIVED.items():

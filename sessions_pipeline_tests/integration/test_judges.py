@@ -1,4 +1,4 @@
-"""What evaluators have spent, measured over HTTP night by night: exact, never guessed, and never twice."""
+"""The cost of evaluators, measured over HTTP night by night: exact, never guessed, and never counted twice."""
 
 import contextlib
 import io
@@ -49,10 +49,10 @@ from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, run
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
 from sessions_pipeline_tests.integration.test_reading import lake_sql
 
-# Of two datasets, with some 6 experiments a day.
+# A workspace with two datasets and about 6 experiments a day.
 SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}
 YESTERDAY = TODAY - timedelta(days=1)
-# The judge project is asked for its total, for a name that nobody has, and for its total again.
+# The requests that measure no experiment: the judge project's total, a name that no experiment has, the total again.
 FIXED_REQUESTS = 3
 COSTS = ("prompt_cost", "completion_cost", "total_cost")
 COSTS_OF_AN_EXPERIMENT = ("total_cost", "judge_cost", "whole_cost")
@@ -66,7 +66,7 @@ def whole() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(whole: Sandbox) -> Sandbox:
-    """A young company: three weeks of it are quick to read."""
+    """A company with only three weeks of sessions, which are quick to read."""
     young = NOW - timedelta(days=21)
     data = whole.api.data
     assert isinstance(data, CompanyData)
@@ -87,7 +87,7 @@ def read_days(pipeline: Pipeline, first: Any = YESTERDAY, last: Any = TODAY) -> 
 
 
 def measured(pipeline: Pipeline) -> tuple[JudgeReadings, list[str]]:
-    """One night, and what it warned of."""
+    """Measure one night. Returns the readings and the warnings."""
     said: list[str] = []
     return measure(pipeline, said.append)[1], said
 
@@ -98,7 +98,7 @@ def rows(lake: Lake) -> dict[str, dict[str, Any]]:
 
 
 def whole_of(lake: Lake, days: list[date]) -> dict[str, Row]:
-    """By experiment."""
+    """The rows with judge cost and whole cost, by experiment."""
     experiments = lake.read_days(EXPERIMENT_SUMMARY, days).to_pylist()
     return {row["id"]: row for row in with_judges(experiments, judge_rows(lake, days))}
 
@@ -113,8 +113,8 @@ def judge_project(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> Session
     return next(one for one in sessions(sandbox, workspace) if one.name == "evaluators")
 
 
-def it_is(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str) -> None:
-    """No experiment has started after this time, and no judge run."""
+def set_time(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str) -> None:
+    """Set the company's time: remove the experiments that start later, and later runs of judges."""
     sandbox.api.data.sessions = [one for one in company if one.start <= at]  # type: ignore[attr-defined]
     judges = judge_project(sandbox, workspace)
     sandbox.api.now = judges.until = at
@@ -124,7 +124,7 @@ def it_is(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str
 
 
 def recent(sandbox: Sandbox) -> list[Session]:
-    """Sound experiments of the two days."""
+    """The experiments of the two days whose records are not broken."""
     found = [one for one in sessions(sandbox) if one.dataset and one.start.date() >= YESTERDAY]
     return [one for one in found if not one.broken and not one.undated]
 
@@ -144,10 +144,10 @@ def test_over_the_whole_history_attributed_and_unattributed_cost_equal_the_judge
 ) -> None:
     sandbox, first, known_later = whole, TODAY - timedelta(days=59), sessions(whole, workspace)
     for back in (46, 33, 20, 10, 0):
-        # In the evening, when no experiment runs; the last night is now.
+        # Nights are in the evening, when no experiment runs. The last one is now.
         night = TODAY - timedelta(days=back)
         at = min(NOW, midnight(night + timedelta(days=1)) - timedelta(minutes=5))
-        it_is(at, sandbox, known_later, workspace)
+        set_time(at, sandbox, known_later, workspace)
         pipeline = pipeline_at(sandbox, tmp_path, at, LANGSMITH_WORKSPACE_ID=workspace)
         read_days(pipeline, first, night)
         reading = measured(pipeline)[0].readings[workspace]
@@ -156,7 +156,7 @@ def test_over_the_whole_history_attributed_and_unattributed_cost_equal_the_judge
     days = [*lake.days(SESSIONS), UNDATED]
     known = lake.read_days(SESSIONS, days, ("id", "name", "reference_dataset_id")).to_pylist()
     names = {one["name"] for one in known if one["reference_dataset_id"]}
-    # An independent account, from the runs of the made-up company.
+    # Compute the costs independently, from the runs of the made-up company.
     judges, found, by_name = judge_project(sandbox, workspace), rows(lake), defaultdict(list)
     for run in judges.runs:
         by_name[run.experiment].append(run)
@@ -309,7 +309,7 @@ def test_a_total_emptied_by_retention_never_replaces_an_earlier_one_and_is_marke
     first = measured(pipeline_at(sandbox, tmp_path))[0].readings[OTHER_WORKSPACE]
     before = rows(lake_at(tmp_path))
     judges, later = judge_project(sandbox), NOW + timedelta(hours=9)
-    # All that was known by then is gone, and a new run by hand has come.
+    # All earlier runs are gone, and there is one new run, started by hand.
     new = judges.runs[-1]._replace(start_us=int((NOW + timedelta(hours=3)).timestamp() * 1e6), experiment=None)
     judges.runs[:] = [new]
     judges.__dict__.pop("runs_by_experiment")
@@ -342,14 +342,14 @@ def test_a_total_that_changes_during_the_measurement_makes_the_reading_inexact(
 
 
 class Ignoring(CompanyData):
-    """An API that takes no notice of `stats_filter`."""
+    """An API that ignores `stats_filter`."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         return super().page(asked.model_copy(update={"stats_filter": None}), workspace)
 
 
 class Refusing(CompanyData):
-    """An API that has no such parameter."""
+    """An API that refuses `stats_filter`."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         if asked.stats_filter is not None:
@@ -358,7 +358,7 @@ class Refusing(CompanyData):
 
 
 class Uncounted(CompanyData):
-    """An API that has no stats at all of what the filter finds."""
+    """An API that returns no stats for the runs that the filter finds."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         return super().page(asked.model_copy(update={"include_stats": asked.stats_filter is None}), workspace)
@@ -608,7 +608,7 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(cost), 5, 0)
     assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == cost
     assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
-    # A cost that was asked for and is unknown is not counted, either.
+    # A measured judge cost that is unknown is not counted either.
     lake = Lake.open(str(tmp_path), query={})
     day = lake.days(JUDGES)[-1]
     one, *others = lake.read(JUDGES, day).to_pylist()

@@ -1,4 +1,4 @@
-"""Promises of the lake in a local folder: what is written is what everyone reads."""
+"""The lake in a local folder: files are read back as they were written, and its query and layout are checked."""
 
 import json
 import stat

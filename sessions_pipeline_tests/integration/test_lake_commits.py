@@ -1,4 +1,4 @@
-"""Promises to runs that write at the same time: a day is put only over what its writer saw, and never goes back."""
+"""Runs that write at the same time: a day replaces only the version that its writer saw, and never goes back."""
 
 import json
 import subprocess
@@ -78,7 +78,7 @@ def test_rows_metadata_and_version_come_from_opening_the_file_once(data_root: Da
 def test_a_version_differs_after_each_write_and_not_without_one(anywhere: Lake):
     seen = []
     for number in range(20):
-        # Of the same length, so that neither the size nor, within a tick of the clock, the time must differ.
+        # The files have the same size, and may have the same time, so the version can't depend on these.
         anywhere.replace(RAW_SESSIONS, DAY, raw(f"{number:03}"), {})
         seen += [anywhere.version(RAW_SESSIONS, DAY), anywhere.version(RAW_SESSIONS, DAY)]
     assert seen[::2] == seen[1::2]
@@ -159,7 +159,7 @@ def test_when_many_runs_write_a_derived_file_at_once_that_of_the_latest_commit_s
 
 
 class OneAhead(CountingStore):
-    """Lets another run be quicker, once, in the moment between a look at a file and its put."""
+    """Lets another run write the file once, just before this store's put."""
 
     def __init__(self, root: str, commit: int) -> None:
         super().__init__(store_at(root))

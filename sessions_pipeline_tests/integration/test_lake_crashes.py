@@ -1,4 +1,4 @@
-"""Promises after `kill -9` of a real writer: whole files, and nothing stray after a rerun."""
+"""After `kill -9` of a real writer, all files are whole, and a rerun leaves no temporary files."""
 
 import itertools
 import os
@@ -37,7 +37,7 @@ def write_generation(root: Path, generation: int, tables: tuple[Table, ...] = TA
 
 
 def start_writers(root: Path) -> None:
-    """For every line of input start a process that writes generations until it is killed, and say its id."""
+    """For every line of input, start a process that writes generations until it is killed, and print its id."""
     write_generation(root, 0)
     for kill, _line in enumerate(sys.stdin):
         child = os.fork()
@@ -51,7 +51,7 @@ def start_writers(root: Path) -> None:
 
 
 def die_at_every_step(root: Path, is_first_write: int, every: int) -> None:
-    """Fork a writer that kills itself at its first operation on the file system, then one some later, and so on."""
+    """Fork writers in turn, each of which kills itself `every` file-system operations later than the one before."""
     write_generation(root, 0, TABLES[:1])
     for step in itertools.count(step=every):
         if is_first_write:

@@ -1,4 +1,4 @@
-"""Promises about files that others touched: the right rows, or one line that names the file; never a traceback."""
+"""Files that other programs changed or broke: the right rows, or one line that names the file; never a traceback."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ HISTORY = "restore it from a backup: deleting it would lose the history of its d
 
 
 def rewrite(lake: Lake, table: Table, change: str) -> None:
-    """What a compaction, a failing disk or an editor does to a day's file."""
+    """Change a day's file as a compaction, a failing disk or an editor would."""
     key = f"{table.name}/start_date={DAY}/{table.name}.parquet"
     content = lake.read_file(key)
     if change == "no metadata":
@@ -155,7 +155,7 @@ def test_strange_things_among_the_temporary_files_neither_fail_nor_hang_a_write(
     os.mkfifo(tmp_path / "_tmp" / "x.fifo")
     lake = Lake.open(str(tmp_path), query={})
     lake.write_file("reports/a", b"1")
-    # The very name that the next temporary file will have.
+    # The name that the next temporary file would have.
     os.mkfifo(tmp_path / "_tmp" / "reports%2Fa")
     lake.write_file("reports/a", b"2")
     assert lake.read_file("reports/a") == b"2"

@@ -1,4 +1,4 @@
-"""Promises to other people's tools: a glob over a table reads with the contract's types, in each of them."""
+"""DuckDB, Polars, pandas and PyArrow read a table's files with the documented types."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -69,10 +69,10 @@ def test_duckdb_opens_one_file_for_one_day(root: Path):
     assert "1/4" in str(plan).replace(" ", "") or "TotalFilesRead:1" in str(plan).replace(" ", "")
 
 
-def test_duckdb_reads_the_metadata_and_the_descriptions_stay_in_the_file(root: Path):
+def test_duckdb_reads_the_names_of_all_columns_from_a_files_schema(root: Path):
     with duckdb.connect() as connection:
         names = connection.sql(f"SELECT name FROM parquet_schema('{root}/sessions/start_date=2025-01-31/*')").fetchall()
-    # A list has two levels below its column.
+    # In Parquet's schema, a list column has two more levels, `list` and `element`.
     assert [name for (name,) in names[1:] if name not in {"list", "element"}] == SESSIONS.schema.names
 
 
@@ -86,7 +86,7 @@ def test_polars_reads_days_as_dates_and_the_null_partition_as_null(root: Path):
 
 
 def test_pandas_reads_a_table_by_its_folder(root: Path):
-    # pandas alone guesses a dictionary for the level, and Arrow cannot make one that has a null.
+    # Without this type, pandas would read the partition as a dictionary, in which Arrow does not support nulls.
     level = ds.partitioning(pa.schema([("start_date", pa.date32())]), flavor="hive")
     frame = pd.read_parquet(root / "sessions", partitioning=level).sort_values("id")
     assert frame["id"].tolist() == ["first", "second", "undated"]

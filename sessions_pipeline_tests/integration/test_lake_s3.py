@@ -1,4 +1,4 @@
-"""Promises of the lake on object storage: the same tables, against moto's server in a process of its own."""
+"""The lake in a bucket has the same tables as in a folder, and survives faults. The server is moto's."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def root(bucket: str) -> str:
 
 @pytest.fixture
 def lake(root: str) -> Lake:
-    """Tries each request twice; the waits between more tries would take seconds."""
+    """A lake that tries each request only twice, because the waits between more attempts would take seconds."""
     return Lake.open(open_bucket(root, retries=2), query={})
 
 
@@ -155,7 +155,7 @@ def test_a_large_object_is_one_put_and_a_broken_put_leaves_the_former_object(lak
 
 def test_a_process_killed_during_a_put_leaves_the_former_object(lake: Lake, server: S3Server, root: str):
     lake.write_file("reports/big", b"former")
-    # The marker is read twice, and put twice and read again to see that conditions are kept.
+    # `_lake.json` is read twice; then it is put twice and read again, to see that the store honours conditions.
     server.fail(*[""] * 6, "hang")
     program = "import sys; from sessions_pipeline.lake.lake import Lake\n"
     program += "Lake.open(sys.argv[1], query={}).write_file('reports/big', bytes(25_000_000))"

@@ -1,4 +1,4 @@
-"""What is sent to people: each kind of trouble once, from a real Dagster instance, by HTTP to a receiver here."""
+"""Notifications from a real Dagster instance to a local HTTP server: each kind of problem is sent once."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -45,7 +45,7 @@ period = "month"
 
 
 class House:
-    """A sandbox, a lake, a Dagster instance that stays, and whoever is notified."""
+    """A sandbox, a lake, a Dagster instance and a receiver of notifications, which all last for the test."""
 
     def __init__(self, sandbox: Sandbox, receiver: Receiver, instance: dg.DagsterInstance, folder: Path) -> None:
         self.sandbox, self.receiver, self.instance = sandbox, receiver, instance
@@ -74,7 +74,7 @@ class House:
         )
 
     def tick(self, at: datetime) -> dict[str, str]:
-        """What the sensor sends at a moment: texts by title, without the product's name."""
+        """Run the sensor at a time. Returns the texts that it sends by their title, without the product's name."""
         repository = build_definitions(PipelineWithShortWindow(self.settings, clock=lambda: at)).get_repository_def()
         sensor = repository.get_sensor_def("notifications")
         told = sensor.evaluate_tick(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))

@@ -1,4 +1,4 @@
-"""A reading that is begun before its run: what was asked by then is used once, and never instead of another reading."""
+"""Prefetching before a run: the pages are used once, by that run, and never in place of another reading."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def test_pages_requested_before_the_run_are_not_requested_again(tmp_path: Path) 
             assert asked.wait(20)
             assert not (tmp_path / "begun").exists()
             run(pipeline)
-        # How many are asked for ahead, and then not needed, depends on the threads.
+        # The number of prefetched pages that are not needed depends on the timing of threads.
         offsets = [one["parameters"] for one in sandbox.requests if one["path"].endswith("/sessions")]
         assert len(offsets) == len({str(parameters) for parameters in offsets}) > 3
     assert contents(tmp_path / "begun") == contents(tmp_path / "usual")

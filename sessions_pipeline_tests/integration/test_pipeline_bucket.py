@@ -1,4 +1,4 @@
-"""A whole run with the data root in a bucket: the same lake as in a folder, whatever the store does meanwhile."""
+"""Whole runs with the data root in a bucket: the same lake as in a folder, in spite of faults of the store."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ TEXTS = ['{"broken": NaN}', record(9_999, None), *some_records(150)]
 
 
 def read_twice(sandbox: Sandbox, root: Path | Bucket) -> None:
-    """A first reading, and one after sessions went and others grew."""
+    """A first reading, and a second one after some sessions disappeared and others cost more."""
     sandbox.api.data.texts = TEXTS  # type: ignore[attr-defined]
     read(sandbox, root)
     sandbox.api.data.texts = [*some_records(100, total_cost="2.50")[5:], *TEXTS[:2]]  # type: ignore[attr-defined]
@@ -40,7 +40,7 @@ def read_twice(sandbox: Sandbox, root: Path | Bucket) -> None:
 
 
 class S3(ArrowFSWrapper):
-    """Lets DuckDB read `s3://` without its httpfs, which can't be installed offline."""
+    """A file system with which DuckDB reads `s3://` without its extension httpfs, which can't be installed offline."""
 
     protocol = "s3"
 

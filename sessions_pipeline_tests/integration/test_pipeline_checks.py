@@ -1,4 +1,4 @@
-"""Every asset check passes on what a run wrote, and fails when its promise is broken in the lake's own files."""
+"""Every asset check passes after a run, and fails when the lake's files break its condition."""
 
 import re
 import shutil
@@ -50,7 +50,7 @@ WARNINGS = {name for name, check in CHECKS.items() if check.severity == "warn"}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A lake of three days read just now, as a schedule would have, and its API's address."""
+    """A lake of three days that were just read, as by a schedule, and the address of its API."""
     root = tmp_path_factory.mktemp("whole")
     with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
         run_days(settings_for(sandbox.url, root), FIRST, TODAY, clock=lambda: NOW)
@@ -68,7 +68,7 @@ def lake(root: Path) -> Lake:
 
 
 def examine(root: Path, *names: str, later: timedelta = timedelta(0)) -> dict[str, dg.AssetCheckEvaluation]:
-    """Run asset checks in Dagster, all without names, `later` than the readings."""
+    """Run asset checks in Dagster, `later` than the readings. Without names, run all of them."""
     settings = settings_for("http://127.0.0.1:9", root, SESSIONS_PIPELINE_LOOKBACK_DAYS=2)
     pipeline = Pipeline(settings, clock=lambda: NOW + later)
     job = build_definitions(pipeline).get_repository_def().get_implicit_global_asset_job_def()
@@ -85,7 +85,7 @@ def examine(root: Path, *names: str, later: timedelta = timedelta(0)) -> dict[st
 
 
 def change(lake: Lake, table: Table, column: str, value: Callable[[Any], Any], **metadata: str) -> None:
-    """Break yesterday's file: another value in its first row, other metadata."""
+    """Break yesterday's file: change a value in its first row, or its metadata."""
     rows = lake.read(table, YESTERDAY).to_pylist()
     rows[0][column] = value(rows[0][column])
     replace(lake, table, pa.Table.from_pylist(rows, table.schema), **metadata)

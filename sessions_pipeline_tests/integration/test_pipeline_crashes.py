@@ -1,4 +1,4 @@
-"""`kill -9` of a real run, two runs at once, an interrupt, a full disk: old or new, never a part."""
+"""After `kill -9` of a run, two runs at once, an interrupt or a full disk, a day is old or new, never a part."""
 
 import os
 import random
@@ -71,7 +71,7 @@ def run_process(sandbox: Sandbox, root: DataRoot) -> Iterator[subprocess.Popen[s
 
 
 def runs_in_forks() -> None:
-    """For every line of input, an address and a folder, fork a run and say its id; at the next say how it ended.
+    """For every line of input (an address and a folder), fork a run and print its id; at the next line, its status.
 
     Forks of a process that has imported everything already, so that kills hit the run and not Python's start.
     """
@@ -84,7 +84,7 @@ def runs_in_forks() -> None:
             os._exit(0)
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
-        # Until then the run keeps its id, so that nothing else can be killed.
+        # The process id stays reserved until this wait, so that no other process can be killed by mistake.
         sys.stdin.readline()
         sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")
         sys.stdout.flush()
@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> N
             found = contents(root)
             run_days(settings_for(sandbox.url, tmp_path / "undisturbed"), FIRST, TODAY)
         new = contents(tmp_path / "undisturbed")
-        # A day's raw rows may have found room, and what is derived from them none: that is as it was.
+        # There may have been room for a day's raw rows and none for the derived tables, which then stay as they were.
         changed = [key for key in old if found[key] != old[key]]
         assert {table for table, _ in changed} <= {"raw_sessions"}
         for key in changed:
@@ -230,7 +230,7 @@ def test_a_full_disk_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> N
 
 
 def test_an_interrupt_in_code_run_from_a_string_has_the_usual_exit_status(tmp_path: Path) -> None:
-    """Python then ends a module's program by the signal, although the interrupt was caught."""
+    """In such code, Python ends `-m` programs by the signal although the interrupt was caught."""
     program = tmp_path / "interrupted.py"
     program.write_text(
         "import os, click\n"

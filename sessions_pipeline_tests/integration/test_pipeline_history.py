@@ -1,4 +1,4 @@
-"""The story of a day that is read again and again: what was spent stays spent, and every number is explained."""
+"""A day that is read repeatedly while the API deletes and empties sessions: costs stay, and nothing is lost."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -42,7 +42,7 @@ MONTH, NEXT = DAY.replace(day=1), DAY.replace(month=DAY.month + 1)
 
 
 class Clock:
-    """The time of a run: an hour later every time."""
+    """A clock that moves on by an hour with every run."""
 
     def __init__(self, start: datetime) -> None:
         self.time = start
@@ -53,7 +53,7 @@ class Clock:
     def read(
         self, sandbox: Sandbox, root: DataRoot, first: date = FIRST, last: date = TODAY, **values: Any
     ) -> Settings:
-        """One run of `refresh_sessions`, an hour later; the settings that it had."""
+        """One run of `refresh_sessions`, an hour after the last. Returns its settings."""
         self.time += timedelta(hours=1)
         return read(sandbox, root, first, last, clock=self, **values)
 
@@ -73,7 +73,7 @@ def daily_cost(root: DataRoot) -> list[tuple[int, Decimal]]:
 
 
 def told_of(result: dg.ExecuteInProcessResult, table: str) -> dict[str, Any]:
-    """The metadata that the day's materialization shows."""
+    """The metadata of the day's materialization."""
     [event] = [
         event.step_materialization_data.materialization
         for event in result.get_asset_materialization_events()
@@ -133,7 +133,7 @@ def test_an_as_of_rebuild_without_the_network_equals_the_tables_of_that_time(dat
         serve(sandbox, *some_records(150, total_cost="9.99"), "7")
         clock.read(sandbox, data_root)
         later = contents(data_root)
-    # The server is gone.
+    # The server has stopped.
     run_days(settings, FIRST, TODAY, as_of=then)
     rebuilt = contents(data_root)
     derived = {key for key in known if key[0] != RAW_SESSIONS.name}
@@ -159,7 +159,7 @@ def test_after_a_change_of_the_rules_records_are_validated_again_without_the_net
     with running_sandbox(texts=[record(number, NOW) for number in range(10)], now=NOW) as sandbox:
         settings = read(sandbox, tmp_path, DAY, DAY)
     lake = Lake.open(str(tmp_path), query={})
-    # As rules that were too strict would have left it.
+    # The table as rules that were too strict would have left it.
     strict = lake.read(SESSIONS, DAY).slice(1)
     lake.replace(SESSIONS, DAY, strict, lake.metadata(SESSIONS, DAY))
     run_days(settings, DAY, DAY, select="key:sessions+ or key:rejected_sessions")
@@ -184,7 +184,7 @@ def test_superseded_readings_are_dropped_after_the_days_to_keep_them_and_no_numb
             serve(sandbox, record(1, NOW, run_count=runs, name=f"at {clock.time}"), record(2, NOW))
             clock.read(sandbox, data_root, DAY, DAY, **keeping)
         everything = lake_at(data_root).read(RAW_SESSIONS, DAY).num_rows
-        # Once, long after: nothing the API says has changed, only the time.
+        # One run much later: the API's records are unchanged, and only the time differs.
         clock.time += timedelta(days=30)
         settled = [row | {"fetched_at": None} for row in lake_at(data_root).read(SESSIONS, DAY).to_pylist()]
         clock.read(sandbox, data_root, DAY, DAY, **keeping)

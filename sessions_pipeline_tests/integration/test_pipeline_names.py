@@ -1,4 +1,4 @@
-"""What datasets are called, through whole runs over HTTP: how much is asked, when, and what a refusal costs."""
+"""The names of datasets in whole runs over HTTP: which requests are sent and when, and the effect of refusals."""
 
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -48,7 +48,7 @@ def datasets(sandbox: Sandbox, workspace: str = WORKSPACE) -> list[Dataset]:
 def refresh(
     sandbox: Sandbox, root: DataRoot, at: datetime = NOW, days: tuple[date, date] | None = (FIRST, TODAY), **values: Any
 ) -> list[str]:
-    """One run of the asset alone; what it warned of."""
+    """One run of the asset alone. Returns its warnings."""
     said: list[str] = []
     refresh_names(Pipeline(settings_for(sandbox.url, root, **values), clock=lambda: at), days, said.append)
     return said
@@ -59,7 +59,7 @@ def rows(root: DataRoot) -> dict[str, dict[str, Any]]:
 
 
 def asked(sandbox: Sandbox) -> list[list[str]]:
-    """The ids of each request for datasets, since it was asked here last."""
+    """The ids in each request for datasets since the last call of this function."""
     found = [one["parameters"] for one in sandbox.requests if one["path"] == "/api/v1/datasets"]
     sandbox.requests.clear()
     return [[value for name, value in pairs if name == "id"] for pairs in found]
@@ -108,7 +108,7 @@ def test_between_full_lists_only_unknown_datasets_of_the_runs_days_are_requested
     read(sandbox, data_root, clock=lambda: NOW)
     asked(sandbox)
     company(sandbox).datasets += new
-    # No experiment of these days: an older day is none of this run's concern.
+    # No experiment of the run's days has this dataset, and older days do not matter to the run.
     refresh(sandbox, data_root, days=(FIRST - timedelta(days=9), FIRST - timedelta(days=8)))
     assert asked(sandbox) == []
     refresh(sandbox, data_root, NOW + timedelta(hours=1))
@@ -179,7 +179,7 @@ def test_a_workspace_that_refuses_does_not_affect_the_other(sandbox: Sandbox, tm
     assert WORKSPACE in said
     assert rows(tmp_path).keys() == {one.id for one in datasets(sandbox, OTHER_WORKSPACE)}
     sandbox.requests.clear()
-    # Its list is still to be read, the other's is not.
+    # The workspace's list must still be read; the other's must not be read again.
     refresh(sandbox, tmp_path, NOW + timedelta(hours=1), **BOTH)
     assert rows(tmp_path).keys() == {one.id for one in company(sandbox).datasets}
     assert asked(sandbox) == [[]]
@@ -196,7 +196,7 @@ def test_the_later_reading_of_two_runs_at_once_wins(sandbox: Sandbox, tmp_path: 
     later, first = NOW + timedelta(minutes=1), datasets(sandbox)[0]
 
     class Overtaken(Pipeline):
-        """Before it sends its first request, the other run comes."""
+        """The other run happens before this one sends its first request."""
 
         def connect(self) -> SessionsClient:
             first.name = "as the other run reads it"

@@ -1,4 +1,4 @@
-"""docs/faults.md and docs/guarantees.md name what there is: every fault, and no test or module that is not there."""
+"""docs/faults.md lists every fault, and it and docs/guarantees.md name only tests and modules that exist."""
 
 import re
 from itertools import pairwise
@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 def test_the_page_lists_every_fault() -> None:
     page = PAGE.read_text()
     assert [case.name for case in [*PASSING, *FINAL] if f"| {case.name} |" not in page] == []
-    # Of the faults that only concern versions of the API, docs/api-versions.md tells.
+    # docs/api-versions.md describes the faults that only concern versions of the API.
     kinds = {case.fault.kind for case in [*PASSING, *FINAL]} | {"redirect", "gone", "same_cursor", "no_datasets"}
     assert set(KINDS) == kinds
 

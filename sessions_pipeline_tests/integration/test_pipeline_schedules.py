@@ -1,4 +1,4 @@
-"""What Dagster asks for by itself: the sensor over HTTP, in its time whatever the API does, and the schedules."""
+"""The runs that Dagster requests by itself: by the sensor over HTTP, which ends in time, and by the schedules."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ NOWHERE = "http://127.0.0.1:9"
 def evaluate(
     settings: Settings, instance: dg.DagsterInstance, cursor: str | None, moment: datetime, seconds: float = 40
 ) -> tuple[list[str], str, str | None]:
-    """One tick of the sensor at a moment: the first days asked for, the next cursor, and why it asks for nothing."""
+    """One tick of the sensor: the first days of its requests, the next cursor, and the reason for no request."""
     return tick(Pipeline(settings, clock=lambda: moment), instance, cursor, seconds)
 
 
@@ -56,7 +56,7 @@ def an_old_experiment(sandbox: Sandbox) -> Session:
 
 
 def wake(sandbox: Sandbox, session: Session, until: datetime) -> None:
-    """Runs on a session long after it started."""
+    """Add runs to a session long after it started."""
     session.until = until
     session.__dict__.pop("runs", None)
     sandbox.api.now = until
@@ -76,7 +76,7 @@ def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) 
         again, _, why = evaluate(settings, instance, later, NOW + timedelta(hours=2))
         assert OLD.isoformat() not in again
         assert again or why == "no older day has changed"
-        # A crash before the cursor was kept: the same is asked for again.
+        # After a crash before the cursor was stored, the same days are requested again.
         repeated, _, _ = evaluate(settings, instance, cursor, NOW + timedelta(hours=1))
         assert repeated == asked
 
@@ -105,7 +105,7 @@ def test_a_tick_that_the_api_asks_to_wait_ends_at_once_with_a_reason_and_a_curso
 def test_a_tick_that_is_cut_off_requests_what_it_listed_and_the_next_one_lists_the_rest(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sessions: list[Session] = sandbox.api.data.sessions  # type: ignore[attr-defined]
-        # An old day's activity is the newest; that of other days fills the page of a hundred and goes on behind it.
+        # An old day has the newest activity. That of other days fills the first page of a hundred and goes on after it.
         for session in [one for one in sessions if one.start and not one.broken][:300]:
             is_recent = session.start is not None and session.start.date() > OLD
             wake(sandbox, session, NOW - timedelta(minutes=1 if is_recent else 2))
@@ -124,7 +124,7 @@ def test_a_tick_that_is_cut_off_requests_what_it_listed_and_the_next_one_lists_t
 
 
 class Clocked(Pipeline):
-    """A pipeline whose client's deadline is told by the test's clock."""
+    """A pipeline whose client measures its deadline with the test's clock."""
 
     seconds: ClassVar[Clock]
 
@@ -138,7 +138,7 @@ class Clocked(Pipeline):
 
 @contextmanager
 def slow_api(tmp_path: Path, texts: list[str], seconds: float, **values: str) -> Iterator[tuple[Sandbox, Clocked]]:
-    """A server whose every answer takes so many seconds, of a clock that only it moves, and a pipeline that asks it."""
+    """A server whose answers each move the clock on by this many seconds, and a pipeline that uses it."""
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         clock = Clock()
         sandbox.api.before_answer = lambda _: clock.wait(threading.Condition(), seconds)
@@ -150,7 +150,7 @@ def slow_api(tmp_path: Path, texts: list[str], seconds: float, **values: str) ->
 
 
 def busy(number: int, minutes: float) -> str:
-    """A session with a day of its own, one of 60, whose latest run was so many minutes ago."""
+    """A session on one of 60 days, whose latest run was this many minutes ago."""
     start = datetime(2026, 1, 3, tzinfo=UTC) + timedelta(days=number % 60)
     return record(number, start, last_run_start_time=(NOW - timedelta(minutes=minutes)).isoformat())
 
@@ -159,14 +159,14 @@ def busy(number: int, minutes: float) -> str:
 def test_a_look_that_takes_longer_than_a_tick_continues_in_the_next_until_it_is_complete(
     tmp_path: Path, version: str
 ) -> None:
-    """Three pages a tick, of 600 sessions: each tick goes on where the last one stopped."""
+    """With three pages a tick and 600 sessions, each tick continues where the last one stopped."""
     texts = [busy(number, number / 10) for number in range(600)]
     values = {"SESSIONS_PIPELINE_API_VERSION": version}
     with slow_api(tmp_path, texts, 18, **values) as (sandbox, pipeline), dg.DagsterInstance.ephemeral() as instance:
         _, cursor, _ = tick(pipeline, instance, None)
         assert json.loads(cursor)["stopped"] is not None
-        # Meanwhile sessions that were not listed yet have new runs, which moves them to the front; and some that were
-        # listed are deleted, the last of them included, so that what follows moves up.
+        # Meanwhile some sessions that were not listed yet get new runs, and move to the front; and some that were
+        # listed are deleted, including the last one, so that later ones move up.
         kept = [*texts[30:299], *texts[300:]] if version == "v1" else texts
         sandbox.api.data.texts = [  # type: ignore[attr-defined]
             *(busy(number, -1) for number in range(580, 587)),
@@ -277,7 +277,7 @@ def test_schedules_and_sensor_are_on_by_default(tmp_path: Path) -> None:
 
 
 def test_every_day_up_to_today_is_read_by_the_schedule_or_the_sensor(tmp_path: Path) -> None:
-    """The newest day that the sensor asks for is the one before the schedule's first."""
+    """The newest day that the sensor requests is the day before the schedule's first."""
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         repository = build_definitions(Pipeline(settings, clock=lambda: NOW)).get_repository_def()

@@ -1,4 +1,4 @@
-"""No key is written or said anywhere, whatever goes wrong."""
+"""No key is written or printed anywhere, whatever goes wrong."""
 
 import os
 import signal
@@ -57,7 +57,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# Each case loads Dagster in a process of its own, three seconds or more; the redirect's answer has the key itself.
+# Each case loads Dagster in a separate process, which takes three seconds or more. Only one case is in the default
+# suite: the redirect, whose answer contains the key.
 @pytest.mark.parametrize(
     "name", ["a redirect", *(pytest.param(name, marks=pytest.mark.long) for name in CASES if name != "a redirect")]
 )

@@ -1,4 +1,4 @@
-"""`doctor --probe`: what can only be assumed of the API, told without any data, on servers that keep and break it."""
+"""`doctor --probe` tests our assumptions about the API, and shows no data, on servers that satisfy and break them."""
 
 import json
 import re
@@ -25,7 +25,7 @@ END = {"v1 an empty page lies behind the end", "v1 X-Pagination-Total counts the
 
 
 def probed(url: str, project: str = PROJECT) -> Told:
-    """What the probe says of an API, by version and assumption."""
+    """The results of the probe for an API, by version and assumption."""
     with SessionsClient.from_settings(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
@@ -77,7 +77,7 @@ def test_the_probe_says_where_sessions_without_a_start_time_are_listed(undated: 
     with running_sandbox(now=NOW, undated=undated) as running:
         data = running.api.data
         assert isinstance(data, CompanyData)
-        # Few enough for one page.
+        # These fit on one page.
         mine = [one for one in data.sessions if one.tenant_id == OTHER_WORKSPACE][-40:]
         mine[7].undated = mine[19].undated = True
         data.sessions = mine
@@ -93,14 +93,14 @@ def test_in_a_workspace_without_sessions_hardly_anything_is_testable() -> None:
 
 
 class Ignoring(CompanyData):
-    """Takes no notice of `stats_filter`."""
+    """An API that ignores `stats_filter`."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         return super().page(asked.model_copy(update={"stats_filter": None}), workspace)
 
 
 class Sparing(CompanyData):
-    """Gives the times of runs with all stats only."""
+    """An API that returns the times of runs only together with all stats."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         texts, total = super().page(asked, workspace)
@@ -161,7 +161,7 @@ def record(number: int, **values: Any) -> dict[str, Any]:
 
 
 def serving(answers: Callable[[dict[str, str]], Any]) -> Callable[[Handler], None]:
-    """A step that answers by the request's parameters; a list for version 2, too."""
+    """A step that answers depending on the request's parameters. For version 2 it wraps a list of records."""
 
     def step(handler: Handler) -> None:
         found = answers({name: values[-1] for name, values in parse_qs(urlsplit(handler.path).query).items()})
@@ -218,7 +218,7 @@ def test_a_key_that_is_not_accepted_is_one_line(monkeypatch: pytest.MonkeyPatch,
 def test_no_request_is_sent_after_thirty(sandbox: Sandbox) -> None:
     settings = settings_for(sandbox.url, Path("nowhere"))
     with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
-        client.requests = MOST_REQUESTS - 1  # as after a server that had to be asked again and again
+        client.requests = MOST_REQUESTS - 1  # as if many requests had been retried
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
     assert (found[0].holds, found[1].holds, found[1].seen) == (True, None, "not asked")
     assert {one.holds for one in found if one.api_version == "v2"} == {None}

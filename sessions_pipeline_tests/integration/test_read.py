@@ -1,4 +1,4 @@
-"""`sessions_pipeline.read`: any table by its name, days included, datasets by name, costs exact in pandas."""
+"""`sessions_pipeline.read` returns any table by name, with days and dataset names, and exact costs in pandas."""
 
 import subprocess
 import sys

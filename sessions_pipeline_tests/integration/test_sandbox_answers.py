@@ -1,4 +1,4 @@
-"""What the sandbox answers over HTTP: filters, sorting, stats, datasets, judges and refusals."""
+"""The answers of the sandbox over HTTP: filters, sorting, stats, datasets, judges and refusals."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api,
 from sessions_pipeline_tests.strategies import openapi
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
-# What hypothesis reads without a server.
+# Hypothesis tests read this company directly, without a server.
 DATA = CompanyData(NOW)
 SORTABLE = openapi()["components"]["schemas"]["SessionSortableColumns"]["enum"]
 Ask = Callable[..., httpx.Response]
@@ -43,13 +43,13 @@ def data(sandbox: Sandbox) -> CompanyData:
 
 @pytest.fixture(scope="module")
 def mine(data: CompanyData) -> list[Session]:
-    """The sessions of the workspace that a key opens by itself."""
+    """The sessions of the workspace that the key belongs to."""
     return [session for session in data.sessions if session.tenant_id == WORKSPACE]
 
 
 @pytest.fixture(scope="module")
 def records(sandbox: Sandbox) -> list[dict[str, Any]]:
-    """Every record of that workspace, with its stats, newest first."""
+    """All records of that workspace with their stats, newest first."""
     return [json.loads(text) for text in all_texts(sandbox.api, include_stats=True)]
 
 
@@ -362,7 +362,7 @@ def _stats(since: datetime) -> dict[str, str]:
 
 
 def spent_on(ask: Ask, experiment: str | None, path: str = "v1/sessions", workspace: str = WORKSPACE) -> dict[str, Any]:
-    """What the judges of an experiment, or all of them, have spent, asked as the pipeline asks."""
+    """The cost of an experiment's judges, or of all judges, requested as the pipeline does it."""
     asked = {"name": "evaluators", "include_stats": "true", "stats_select": ["run_count", "total_tokens", *COSTS]}
     if experiment is not None:
         quoted = json.dumps(experiment, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The source over real HTTP: when a reading began, what is private, what is active, and requests that do not wait."""
+"""The source over real HTTP: times of readings, redaction, activity, usage and prefetching."""
 
 import json
 import threading
@@ -46,7 +46,7 @@ def session(number: int, start: datetime = NOW, **values: Any) -> Values:
 
 
 def listing(sessions: list[Values], **headers: str) -> Callable[[Handler], None]:
-    """A step that answers pages of the list, as version 1 does."""
+    """A step that answers with pages of the list, like version 1."""
 
     def step(handler: Handler) -> None:
         asked = dict(parse_qsl(urlsplit(handler.path).query))
@@ -239,7 +239,7 @@ def test_pages_are_prefetched_while_a_day_is_processed_until_enough_days_wait() 
     with scripted(step) as server, client_for(server.url) as client, ThreadPoolExecutor(4) as executor:
         days = source_for(client, executor, page_size=20).days(first, TODAY)
         next(days)
-        # The day is being processed, nobody asks for the next; four more are 288 sessions, which is 16 pages.
+        # While the day is processed, the next is not requested. The four days ahead have 288 sessions, on 16 pages.
         assert all(asked.acquire(timeout=20) for _ in range(16))
         assert len([day for day in days if day.day]) == 5
     assert len(server.paths) >= 22

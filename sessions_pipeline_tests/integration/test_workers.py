@@ -1,4 +1,4 @@
-"""Backfills are shared out to processes: the same lake as from one, and nothing left behind when one of them dies."""
+"""Backfills by worker processes write the same lake as a single process, and leave no process behind when one dies."""
 
 import os
 import signal
@@ -167,7 +167,7 @@ def test_a_run_that_lost_a_worker_ends_even_if_it_was_started_with_sigterm_ignor
 def _is_alive(process: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the second where it ends between opening and reading
+    except (FileNotFoundError, ProcessLookupError):  # the second if the process ends between opening and reading
         return False
 
 
@@ -187,6 +187,6 @@ def test_starting_workers_is_not_interrupted_by_ctrl_c() -> None:
         assert run.stdout.readline() == "ready\n"
         os.killpg(run.pid, signal.SIGINT)
         _, said = run.communicate()
-    # Only this process itself, which has no command line around it, says that it was interrupted.
+    # Only the main process reports the interrupt, because here no command line catches it.
     assert said.count("KeyboardInterrupt") == 1
     assert "forkserver.py" not in said

@@ -1,4 +1,4 @@
-"""docs/alerts.md: its budgets are read, its commands run, its addresses are Apprise's, its extra is there."""
+"""docs/alerts.md is right: its budgets are valid, its commands run, its addresses and its extra exist."""
 
 import re
 import tomllib

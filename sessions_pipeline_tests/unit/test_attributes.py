@@ -1,4 +1,4 @@
-"""What experiments say about themselves, and what they cost by it."""
+"""The attributes of experiments, from their metadata, and the costs by attribute."""
 
 import hashlib
 import json

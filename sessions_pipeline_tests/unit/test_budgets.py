@@ -1,4 +1,4 @@
-"""Budgets: a file that is read strictly, and what is used of each, exactly; what is not known is never zero."""
+"""Budgets: the file is validated strictly, the used amount is exact, and unknown costs never count as zero."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, table_of, uuid
 from sessions_pipeline_tests.builders_report import daily
 
-# A Friday: the week has five days so far, the month 20 of 31.
+# A Friday: five days of the week have begun, and 20 of the month's 31.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
 TODAY = NOW.date()
 MONTH = [TODAY - timedelta(days=back) for back in range(20)]
@@ -53,13 +53,13 @@ def budget(**keys: Any) -> Budget:
 
 
 def reading(day: date, at: datetime | None = None, workspaces: Iterable[str] = (TENANT, OTHER_TENANT)) -> bytes:
-    """As it is noted beside the tables; without a time, by the schedule on the next day or, of today, just now."""
+    """The stored file of a day's reading. By default it was read on the next day, or just now if it is today."""
     over = datetime.combine(day + timedelta(days=1), time(1), UTC)
     return dump_readings([Reading(1, at or min(over, NOW), None, tuple(workspaces), 1, 0, 1)]).encode()
 
 
 class Costs:
-    """A lake in a folder."""
+    """A lake in a folder, and functions that put costs into it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -100,7 +100,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def costs(month: Path, tmp_path: Path) -> Costs:
-    """A lake of which every day of the month was read and had nothing, until rows are put."""
+    """A lake in which every day of the month so far was read and is empty, until a test puts rows."""
     return Costs(shutil.copytree(month, tmp_path / "lake"))
 
 
@@ -190,7 +190,8 @@ def test_the_used_amount_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> 
     assert [one.used for one in (month, week, day)] == [Decimal("60.500000000000000001"), Decimal("60.5"), 30.5]
     assert (month.first, month.last) == (date(2026, 3, 1), date(2026, 3, 31))
     assert (week.first, week.last) == (MONDAY, date(2026, 3, 22))
-    # 60.5 so far, and for two days to come the mean of four whole days with 30; a day has no third day.
+    # 60.5 so far. For each of the two days to come, the mean of the four days that are over, which cost 30 together.
+    # A budget for a day has no forecast, since forecasts begin on the third day.
     assert [week.forecast, day.forecast] == [Decimal("75.5"), None]
     assert week.share == Decimal("0.15125")
     assert week.headline == "$60.50 of $400.00 (15.1 %), heading for $75.50"
@@ -207,7 +208,7 @@ def test_a_forecast_begins_on_the_third_day(costs: Costs) -> None:
 
 def test_a_forecast_is_rounded_to_the_digits_of_an_amount(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "0.000000000000000001"))
-    # And a quarter of it for each of two days to come; half of the last digit is rounded to even.
+    # The forecast adds a quarter of that for each of the two days to come; ties are rounded half to even.
     assert costs.status(period="week").forecast == Decimal("0.000000000000000002")
 
 
@@ -275,7 +276,7 @@ def test_a_budget_is_exceeded_if_the_known_costs_are_beyond_it_whatever_else_is_
 def test_a_budget_is_stale_when_its_latest_reading_is_over_a_day_old(costs: Costs, hours: int, stale: bool) -> None:
     status = costs.status(NOW + timedelta(hours=hours), period="month")
     assert status.is_stale is stale
-    assert status.state == "unknown"  # of both, as today was not read
+    assert status.state == "unknown"  # in both cases, since the new day was not read
 
 
 def test_a_budget_names_a_dataset_by_its_name_or_id(costs: Costs) -> None:
@@ -346,7 +347,7 @@ def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(
     assert (status.state, status.is_known, status.too_old) == ("unknown", False, 0)
     assert "judges of 2 of 4 experiments not measured" in status.caveats
     assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures them" in status.caveats
-    # Beyond the limit it is by what is known.
+    # The known costs alone are beyond the limit.
     assert costs.status(include_judges=True, limit=1).state == "exceeded"
 
     said = {"session_id": uuid(2), "key": "git.branch", "value": "main"}
@@ -354,7 +355,7 @@ def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(
     costs.lake.replace(SESSION_ATTRIBUTES, MONDAY, table_of(SESSION_ATTRIBUTES.name, [owner | said]), {})
     costs.put_attribute(MONDAY, "main", "1")
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
-    # As one whose start time has changed, it may stand on another day, where it is of another branch.
+    # An experiment whose start time has changed may also be on another day, with another branch.
     costs.lake.replace(JUDGE_COST_BY_EXPERIMENT, TODAY, judged, {})
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
 
@@ -399,13 +400,13 @@ def test_a_forecast_beyond_the_limit_is_reported_and_does_not_change_the_state(c
     assert (status.state, status.notes) == ("ok", "heading for $480.00, over the limit")
     assert status.headline == "$304.00 of $400.00 (76.0 %), heading for $480.00, over the limit"
     assert costs.status(limit=480).notes == ""
-    # What is exceeded need not be said to be headed there.
+    # For a budget that is exceeded, the forecast is not mentioned.
     assert costs.status(limit=300).headline == "$304.00 of $300.00 (101.3 %), heading for $480.00"
 
 
 @pytest.fixture
 def command(costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`budget` on this lake as of today, with a file of one budget."""
+    """Runs the command `budget` on this lake today, with a file of one budget."""
     today = datetime.now(UTC)
 
     def run(*arguments: str, spent: str | None = None, read_at: datetime = today, keys: str = "") -> None:

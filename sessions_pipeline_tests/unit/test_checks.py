@@ -1,4 +1,4 @@
-"""What the checks find, on small tables: one break for each."""
+"""The results of each check on small tables, among them one that fails."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def reading(received: int, repeated: int = 0, **more: Any) -> Reading:
 
 
 def committed(*readings: Reading) -> dict[str, Any]:
-    """A day whose raw file has these readings."""
+    """The metadata of a day whose raw file has these readings."""
     return {"metadata": {RAW_SESSIONS: {"readings": dump_readings(readings), "commit": "1"}}, "last_readings": readings}
 
 

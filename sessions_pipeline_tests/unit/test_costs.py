@@ -1,4 +1,4 @@
-"""Daily, weekly and monthly costs: exact sums of what is known, and how many days stand behind them."""
+"""Daily, weekly and monthly costs: exact sums of known costs, and whether all days of a period were read."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -43,7 +43,7 @@ def daily_cost_by_reference_dataset(sessions: pa.Table, **day: Any) -> pa.Table:
 
 
 def whole(period: Period, daily: pa.Table, read: Collection[date], unfinished: Collection[date]) -> pa.Table:
-    """The period's table from nothing; days with rows count as read."""
+    """The period's table, built without an earlier one. Days with rows count as read."""
     days = {*read, *daily.column("start_date").to_pylist()}
     return sum_periods(period, None, daily, {day: day not in unfinished for day in days}, days)
 
@@ -172,7 +172,7 @@ def days_and_rows(cost: st.SearchStrategy[Any], count: st.SearchStrategy[Any]) -
 
 
 def independently(groups: dict[Any, list[dict[str, Any]]]) -> dict[Any, dict[str, Any]] | None:
-    """The sums made by Python; None when one does not fit its column."""
+    """The sums computed in plain Python, or None if one of them does not fit its column."""
     result = {}
     for key, rows in groups.items():
         sums: dict[str, Any] = {}
@@ -354,7 +354,7 @@ def test_only_the_periods_of_changed_days_are_rebuilt() -> None:
     assert again.slice(0, 1).equals(stored.slice(0, 1))
     assert again.column("session_count").to_pylist() == [1, 2]
     assert again.column("total_cost").to_pylist() == [None, Decimal(2)]
-    # A period that lost its last row goes.
+    # A period that loses its last row disappears.
     none = sum_periods(PERIODS[0], again, daily_of(), {next_monday: True}, [next_monday])
     assert none.column("week_start").to_pylist() == [MONDAY]
 

@@ -1,4 +1,4 @@
-"""Where a UTC day begins and ends, to the microsecond, and how far back usage can be measured."""
+"""When a UTC day begins and ends, to the microsecond, and for how many days usage can be measured."""
 
 from datetime import UTC, date, datetime, timedelta
 

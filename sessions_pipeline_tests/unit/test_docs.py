@@ -1,4 +1,4 @@
-"""The docs are short, in plain words, and quote what the code says."""
+"""The docs are short and in plain words, and they quote messages, settings and files that exist."""
 
 import ast
 import re
@@ -15,17 +15,17 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PROSE = [page for page in PAGES if page.name != GENERATED]
 MOST_WORDS = 9_000
 CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
-# Words that a reader stumbles over, and what says the same: "most expensive", "correct", "rarely".
+# Odd words that readers stumble over. Write "most expensive", "correct" or "rarely" instead, for example.
 ODD = re.compile(r"\b(dearest|dearer|honesty|mends?|mended|for ever|seldom)\b", re.IGNORECASE)
 
 
 def words(page: Path) -> int:
-    """Of a page's prose, its tables included: whatever stands between spaces and has a letter or a digit."""
+    """The number of words on a page without its code blocks. A word has at least one letter or digit."""
     return sum(bool(re.search(r"\w", word)) for word in CODE.sub("", page.read_text()).split())
 
 
 def texts() -> str:
-    """All texts of the package's code, what differs in them left out."""
+    """All string literals of the package's code, without the variable parts of f-strings."""
     modules = Path(sessions_pipeline.__file__).parent.rglob("*.py")
     nodes = (node for module in modules for node in ast.walk(ast.parse(module.read_text())))
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))

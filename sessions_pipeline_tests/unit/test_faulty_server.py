@@ -1,4 +1,4 @@
-"""The tests' own server: a fault spoils the answers that it should, and no other."""
+"""The tests' own server: each fault affects the answers that it should, and no others."""
 
 from collections.abc import Callable, Iterator
 

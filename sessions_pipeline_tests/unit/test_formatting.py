@@ -1,4 +1,4 @@
-"""Numbers for the eye: rounded, but something never becomes nothing and nothing never becomes something."""
+"""Numbers for people: they are rounded, but only zero is shown as zero."""
 
 from datetime import date
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""The tables that the first house made of frozen payloads, row for row, but for a list of intended differences.
+"""The tables equal those that the first version made from frozen payloads, except for a list of intended differences.
 
 The payloads have oddities, several readings, deletions, stats that retention has emptied, and two workspaces.
 """
@@ -75,7 +75,7 @@ def test_the_days_tables_equal_those_of_the_first_version(day: dict[str, Any]) -
     for table, order in ORDER.items():
         expected = [row for row in day["expected"][table.name]["rows"] if INTENDED.isdisjoint(map(str, row))]
         assert rows(tables[table].table(), day["expected"][table.name]["columns"], order) == expected, table.name
-    # A row's times are now of the reading that first brought it; what retention emptied is told apart as before.
+    # A row's times are now those of the reading that first had its values. Rows emptied by retention are as before.
     sessions = tables.history.sessions.table().to_pylist()
     assert sorted(row["id"] for row in sessions if row["stats_as_of"] < row["fetched_at"]) == day["emptied"]
     assert sorted(tables.history.shrunk) == day["shrunk"]

@@ -1,4 +1,4 @@
-"""The house stays small: lines, modules, functions, dependencies, and no private part of Dagster but in one module."""
+"""Limits on the package: lines of code, modules, functions, dependencies, and uses of private parts of Dagster."""
 
 import ast
 import io
@@ -13,7 +13,7 @@ import sessions_pipeline
 
 PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# Without blank lines, comments and docstrings, which are never saved on.
+# Blank lines, comments and docstrings do not count, so that nobody saves on them.
 MOST_LINES_OF_CODE = 9_225
 MOST_MODULES = 96
 MOST_LINES_OF_A_MODULE = 255

@@ -1,4 +1,4 @@
-"""What set-up hands on from pip's configuration to uv."""
+"""The settings that set-up passes on from pip's configuration to uv."""
 
 from sessions_pipeline_tests.scripts import load
 
@@ -31,7 +31,7 @@ def test_uv_uses_the_systems_certificates_without_any_configuration() -> None:
     assert install.uv_environment("", {"PATH": "/bin"})["UV_SYSTEM_CERTS"] == "1"
 
 
-def test_a_certificate_file_from_any_of_pips_variables_is_passed_to_uv_unless_uv_has_its_own() -> None:
+def test_requests_ca_bundle_is_passed_to_uv_unless_pip_or_uv_has_another_certificate_file() -> None:
     bundle = {"REQUESTS_CA_BUNDLE": "/etc/bundle.pem"}
     assert install.uv_environment("", bundle)["SSL_CERT_FILE"] == "/etc/bundle.pem"
     assert install.uv_environment("global.cert='/etc/ca.pem'\n", bundle)["SSL_CERT_FILE"] == "/etc/ca.pem"

@@ -1,4 +1,4 @@
-"""Which experiments' judges are measured, what a reading changes, and what the sums say. Pure."""
+"""Pure functions for judges: which experiments are due, how a reading is merged, and the sums."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -27,7 +27,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def chosen(*rows: dict[str, Any], measured: tuple[int, ...] = (), most: int = 100) -> Due:
-    """What is due at noon of these experiments, of which some were measured before, one after the other."""
+    """The experiments of these that are due at noon. Those in `measured` were measured before, in this order."""
     known = {uuid(number): NOON - DAY + place * MINUTE for place, number in enumerate(measured)}
     return due(sessions_table(*rows).select(NEEDED), known, now=NOON, most=most, young=YOUNG)
 
@@ -77,7 +77,7 @@ def test_unmeasured_experiments_are_due_first_then_those_measured_longest_ago_an
 def test_experiments_that_share_a_name_are_skipped_however_old_the_other_is() -> None:
     one, old = experiment(1, name="x"), experiment(2, name="x", start_time=NOON - 400 * DAY)
     assert chosen(one, old, measured=(2,)).skipped == {"another experiment has the same name": 1}
-    # One experiment that two days have is not two.
+    # One experiment that is on two days does not share its name with itself.
     assert numbers(chosen(one, {**old, "id": uuid(1)})) == [1]
 
 

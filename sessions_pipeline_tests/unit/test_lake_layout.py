@@ -1,4 +1,4 @@
-"""Promises about which key holds which day."""
+"""The keys of the lake's files, and the days in them."""
 
 from datetime import date
 

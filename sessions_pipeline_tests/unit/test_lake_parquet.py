@@ -1,4 +1,4 @@
-"""Promises about the bytes of one day: schema, order, settings, metadata."""
+"""The Parquet file of one day: schema, order of rows, settings and metadata."""
 
 import random
 from datetime import datetime

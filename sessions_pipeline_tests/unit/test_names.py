@@ -1,4 +1,4 @@
-"""What datasets are called: rows from the API's records, and what a reading changes of those that are stored."""
+"""`reference_datasets`: rows from the API's records, and how a new reading changes stored rows."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -45,7 +45,7 @@ def row(number: int, name: str = "golden", *, read_at: datetime = NOON, **column
 def merged(
     before: Sequence[Mapping[str, Any]], read: Sequence[Mapping[str, Any]], listed: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """The rows by the dataset's id after a reading at `LATER`."""
+    """The rows after a reading at `LATER`, by the dataset's id."""
     rows = merge_datasets(stored(*before), read, listed, LATER).to_pylist()
     assert len({(one["tenant_id"], one["id"]) for one in rows}) == len(rows)
     return {one["id"]: one for one in rows}

@@ -1,4 +1,4 @@
-"""Notifications: ninety days in which four things go wrong, each told once and nothing else; and what can't be sent."""
+"""Notifications: over ninety days each of four problems is sent once, and nothing else; and errors when sending."""
 
 import socket
 import time
@@ -41,7 +41,7 @@ def settings_for(*addresses: str) -> Settings:
 
 
 def spent(now: datetime) -> BudgetStatus:
-    """Two dollars a day, and five in February, of a hundred a month."""
+    """The status of a budget of 100 dollars a month, of which a day uses two, or five in February."""
     first, last = period_of("month", now.date())
     used = Decimal(sum(5 if day.month == 2 else 2 for day in days_between(first, now.date())))
     return BudgetStatus(MONTH, first, last, now, is_stale=False, used=used, experiments=9)
@@ -53,7 +53,7 @@ def is_down(now: datetime, day: date, first_hour: int, last_hour: int) -> bool:
 
 @pytest.fixture
 def trouble() -> Iterator[dg.DagsterInstance]:
-    """An instance with a run that failed for a rejected day, and a refresh that the API has warned of its end."""
+    """An instance with a run that failed because a day was rejected, and a refresh with the API's announced end."""
 
     @dg.op
     def refresh() -> None:
@@ -77,7 +77,7 @@ def test_in_ninety_days_each_problem_is_sent_once_an_overrun_a_stall_a_rejected_
     for hour in range(90 * 24):
         now = FIRST + hour * HOUR
         if is_down(now, date(2026, 3, 5), 2, 20):
-            continue  # this machine is off
+            continue  # in these hours this machine is off
         memory = Memory.load(cursor, now)
         was_off = now.date() == date(2026, 3, 5) and now.hour == 21
         if not is_down(now, date(2026, 1, 10), 3, 23) and not is_down(now, date(2026, 1, 11), 0, 3) and not was_off:
@@ -218,7 +218,7 @@ def test_doctor_says_whether_the_last_refresh_is_fresh(
 def test_the_last_refresh_is_that_of_the_workspace_that_was_read_longest_ago(
     tmp_path: Path, minutes: tuple[int, int], named: tuple[int, ...], last: int
 ) -> None:
-    """With the ids in the settings, another workspace's readings, which nobody goes on with, do not count."""
+    """If the settings name workspaces, old readings of other workspaces do not count."""
     workspaces = [f"0000000{number}-0000-4000-8000-000000000000" for number in range(2)]
     lake = Lake.open(str(tmp_path), query={})
     for days_ago in range(2):

@@ -1,4 +1,4 @@
-"""A day is read again and again: what was said is kept, what was spent stays spent, and nothing is written in vain."""
+"""Processing a day several times keeps earlier readings and costs, and writes a table only if it changes."""
 
 import gc
 import json
@@ -183,7 +183,7 @@ def test_an_id_in_capitals_is_the_same_session_even_when_retention_empties_it(da
 
 @pytest.mark.parametrize("ahead", [timedelta(days=365), timedelta(hours=1)])
 def test_later_readings_count_after_one_with_a_clock_that_was_ahead(day: ProcessedDay, ahead: timedelta) -> None:
-    """Case clock-ahead: 1, then 2 under a clock that is ahead, then 3, 4, 5 and 5 again."""
+    """The session costs 1, then 2 under a clock that is ahead, then 3, 4, 5 and 5 again."""
     for cost, at in ((1, READ), (2, READ + ahead), (3, READ), (4, READ + HOUR / 2), (5, READ + HOUR), (5, READ)):
         day.read(fetched(payload(1, total_cost=str(cost), run_count=cost), at=at))
         assert day.row(SESSIONS)["total_cost"] == cost
@@ -209,7 +209,7 @@ def test_as_of_an_earlier_time_the_day_is_what_was_read_by_then(day: ProcessedDa
     day.read(fetched(payload(1, total_cost="2"), at=READ + HOUR))
     day.again(as_of=READ)
     assert day.row(SESSIONS)["total_cost"] == 1
-    # What was made as of another time is behind, and is made again by whoever finds it.
+    # Tables built as of another time are outdated, and the next run rebuilds them.
     assert set(day.read(fetched(payload(1, total_cost="2"), at=READ + 2 * HOUR)).written) == {*DAILY} - {"raw_sessions"}
     assert day.row(SESSIONS)["total_cost"] == 2
     with pytest.raises(NotReadError, match="not read yet for 2025-03-03 at 2025-03-04 05:00:00"):
@@ -292,7 +292,7 @@ def test_a_derived_table_never_replaces_one_of_a_later_commit(day: ProcessedDay)
     assert day.rows(SESSIONS) == []
 
 
-# Two runs read the day at once. The first to commit decides; the other is merged as an older reading.
+# Two runs read the day at the same time. The first to commit wins; the other's reading is merged as an older one.
 
 
 def test_a_late_reading_adds_sessions_and_changes_no_value(day: ProcessedDay) -> None:
@@ -447,7 +447,8 @@ def test_a_sum_that_does_not_fit_does_not_stop_the_other_tables_from_being_writt
     changed = {name for name, version in day.versions().items() if version != before[name]}
     assert changed == set(DAILY) - {"daily_cost_by_reference_dataset", "daily_cost_by_attribute"}
     assert day.broken_checks().keys() == {"tables_of_a_day_agree", "costs_add_up"}
-    # It is said again as long as it is so; where no sum is asked for, none fails; and it ends with the wrong number.
+    # The error is repeated while the sum does not fit. It is not raised if that table is not selected, and it ends when
+    # the wrong number is corrected.
     with pytest.raises(SumOverflowError, match=message):
         day.read(fetched(*many, at=READ + 2 * HOUR))
     assert not day.read(fetched(*many, at=READ + 2 * HOUR), tables=DAILY[:3]).written

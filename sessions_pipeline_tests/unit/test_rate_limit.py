@@ -1,4 +1,4 @@
-"""The rate budget on a clock of the test's own: used up, and never exceeded, however many ask."""
+"""The rate limit, with a fake clock: it is used up and never exceeded, for any number of requests."""
 
 import math
 from bisect import bisect_left
@@ -20,7 +20,7 @@ START = 1_700_000_000.0
 
 @contextmanager
 def wall_clock() -> Iterator[list[float]]:
-    """The time that `limits` sees, in a list of one."""
+    """The time that the library `limits` sees, in a list with one element that tests change."""
     now = [START]
     with patch("time.time", lambda: now[0]):
         yield now
@@ -79,7 +79,7 @@ def test_without_a_rate_limit_nothing_is_counted() -> None:
 
 
 class Scripted:
-    """A budget that says these waits, one after the other, and notes who asked."""
+    """A rate limiter that returns these waits one after the other, and records the workspaces."""
 
     def __init__(self, *waits: float) -> None:
         self.waits = list(waits)

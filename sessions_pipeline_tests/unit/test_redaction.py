@@ -1,4 +1,4 @@
-"""Private fields are taken out before anything is written; everything else stays as sent."""
+"""Redacted properties are removed before anything is written; everything else stays as sent."""
 
 import json
 

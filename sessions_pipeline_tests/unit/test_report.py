@@ -1,4 +1,4 @@
-"""What the report says: sums, the period before, caveats, and that no name becomes markup."""
+"""The contents of the report: sums, comparisons with the period before, caveats, and names that never become markup."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ YEAR = date(2025, 1, 1), date(2025, 12, 31)
 
 
 class Page(HTMLParser):
-    """The text of a page, what scripts it has, its start tags, and its `data` values by the row they are in."""
+    """A page's text, its scripts, its start tags, and the values of its `data` elements by row."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -178,7 +178,7 @@ def test_rises_are_named_before_falls_and_the_largest_first() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "said"),
     [
-        # More than all of it, with what offsets it: one by its name, several together.
+        # A value that changed by more than the whole, and those that offset it: one by its name, several together.
         (
             {"opus": "1", "haiku": "9"},
             {"opus": "20", "haiku": "5"},
@@ -189,7 +189,7 @@ def test_rises_are_named_before_falls_and_the_largest_first() -> None:
             {"opus": "20", "haiku": "3", "gpt": "2"},
             "rose by $15.00: model opus +$19.00, others -$4.00.",
         ),
-        # Two causes, the second of them also where it is less than others that offset it; a small one is not named.
+        # Two causes. The second is named even if values that offset it are larger; a small third one is not named.
         (
             {"opus": "5", "haiku": "5"},
             {"opus": "12", "haiku": "13"},
@@ -205,21 +205,21 @@ def test_rises_are_named_before_falls_and_the_largest_first() -> None:
             {"opus": "80", "haiku": "31", "gpt": "3", "o9": "1"},
             "rose by $15.00: model opus +$79.00, haiku +$30.00, others -$94.00.",
         ),
-        # Exactly all of it, one of several that stay as they are.
+        # One value is the whole change, and the others are unchanged.
         ({"opus": "5", "haiku": "5"}, {"opus": "20", "haiku": "5"}, "rose by $15.00: model opus +$15.00."),
-        # What can no longer be known counts among the others.
+        # A value whose cost is now unknown counts among the others.
         (
             {"opus": "5", "haiku": "5"},
             {"opus": "25", "haiku": None},
             "rose by $15.00: model opus +$20.00, others -$5.00.",
         ),
-        # Falls are told in the same way.
+        # Falls are shown in the same way.
         (
             {"opus": "25", "haiku": "1"},
             {"opus": "5", "haiku": "6"},
             "fell by $15.00: model opus -$20.00, haiku +$5.00.",
         ),
-        # Small parts, something that is always the same, and what is not stated explain nothing.
+        # Many small parts, the only value of an attribute, and missing values are no explanation.
         (dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "4"), "rose by $15.00."),
         ({"opus": "10"}, {"opus": "25"}, "rose by $15.00."),
         ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, "rose by $15.00."),
@@ -238,7 +238,7 @@ def test_the_largest_change_is_shown_with_the_values_that_make_up_most_of_it(
     assert f"golden {said} Experiments".replace("-$", "\N{MINUS SIGN}$") in words(build_report(data))
     if causes := data.causes(data.movers[0]):
         assert sum(part for _, part in causes.parts) == data.movers[0].difference
-    # Days that were not summed by the key tell no cause.
+    # Days that were not summed by the attribute give no explanation.
     assert replace(data, attribute_days={"models": frozenset([FIRST])}).causes(data.movers[0]) is None
 
 
@@ -589,7 +589,7 @@ def test_names_are_text_everywhere_and_never_markup() -> None:
     ("second", "is_named"), [("1", True), ("0.99999999999999999999999999999999999999", False), ("-1", True)]
 )
 def test_after_the_largest_change_only_those_of_at_least_a_twentieth_are_named(second: str, is_named: bool) -> None:
-    """Of 20 dollars; with more digits than Python keeps by itself."""
+    """A twentieth of 20 dollars is 1 dollar. One amount has more digits than Python's default decimal context keeps."""
     change = Decimal(20).copy_sign(Decimal(second))
     rows = [daily(BEFORE, number, "100") for number in (1, 2)]
     with localcontext(EXACT):

@@ -1,4 +1,4 @@
-"""The report's charts: ticks that differ, marks that stand at their values, and nothing heavy before a page is made."""
+"""The report's charts: distinct ticks, bars as high as their values, and no heavy import before a page is rendered."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What the report reads of a lake, whole or not, and how it says what it could not read."""
+"""The days and files that the report reads from a lake, and how it reports what is missing or broken."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -39,7 +39,7 @@ def replace(lake: Lake, table: Any, day: Any, rows: list[dict[str, Any]], metada
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """Daily costs of a week and of a month ago; the last day was not over when it was read."""
+    """A lake with daily costs of this week, last week and a month ago. The last day was read before it was over."""
     lake = Lake.open(str(tmp_path / "lake"), query={})
     for day in (FIRST - timedelta(days=28), *(FIRST - timedelta(days=back) for back in range(-2, 4))):
         rows = [daily(day, 1, "1.5", is_day_over=day < LAST)]

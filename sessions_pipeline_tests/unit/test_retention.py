@@ -1,4 +1,4 @@
-"""What was spent stays spent; and forgetting superseded readings moves no number: not now, nor as of a time since."""
+"""Costs stay when retention empties a session, and forgetting superseded readings changes no number."""
 
 import json
 from datetime import datetime, timedelta
@@ -21,12 +21,12 @@ from sessions_pipeline_tests.days import fetched
 READ = NOON + timedelta(hours=6)
 HOUR, YEARS = timedelta(hours=1), timedelta(days=365)
 SPENT: dict[str, Any] = {"run_count": 10, "total_cost": "1.50", "trace_tier": "longlived"}
-# What a reading may say of a session: its runs, None where it is absent, or a text where it is broken.
+# A session in a reading: its number of runs, None if it is absent, or a text if the number is broken.
 SAID = st.one_of(st.none(), st.integers(0, 4), st.just("many"))
 
 
 class Readings:
-    """A day's raw rows and readings in memory, grown by one reading after another."""
+    """A day's raw rows and readings in memory, to which `read` adds one reading."""
 
     def __init__(self) -> None:
         self.merged = Merged(Rows(RAW_SESSIONS.schema), [], [], learned=False)
@@ -44,7 +44,7 @@ class Readings:
         return next(row for row in rows if row["id"] == uuid(number))
 
     def forgotten(self, before: datetime) -> Rows:
-        """The raw rows that are left."""
+        """The raw rows that are left after forgetting those superseded before this time."""
         gone = history(self.merged.rows, self.merged.readings, kept_from=before).superseded
         kept = pa.array([row not in gone for row in range(self.merged.rows.num_rows)], pa.bool_())
         return Rows(RAW_SESSIONS.schema, [self.merged.rows.table().filter(kept)])
@@ -143,7 +143,7 @@ def test_a_history_contains_every_session_ever_read_exactly_once(said: list[list
 
 
 def weekly(said: list[list[Any]]) -> Readings:
-    """A day that was read once a week: what each reading said of sessions 0, 1, 2 …"""
+    """A day that was read once a week. Each reading lists its values for the sessions 0, 1, 2 …"""
     day = Readings()
     for number, runs in enumerate(said):
         texts = [payload(index, run_count=run) for index, run in enumerate(runs) if run is not None]

@@ -1,4 +1,4 @@
-"""Rows in parts are the same rows, whether they lie as they are or compressed, and sort as one table would."""
+"""`Rows` keeps rows in plain and compressed parts, reads them back unchanged, and sorts them like one table."""
 
 import pickle
 from typing import Any

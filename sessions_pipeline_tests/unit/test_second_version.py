@@ -1,4 +1,4 @@
-"""Version 2's records in version 1's spelling: nothing lost, no digit touched, and the way back."""
+"""Version 2's records are converted to version 1 without losing anything, and the conversion is reversible."""
 
 import json
 from typing import Any
@@ -97,7 +97,7 @@ RECORDS = st.fixed_dictionaries(
 
 
 def as_second_version(payload: str) -> dict[str, Any]:
-    """The way back, as docs/api-versions.md gives it; numbers as their text."""
+    """The reverse conversion, as docs/api-versions.md describes it. Numbers stay texts."""
     values: dict[str, Any] = json.loads(payload, parse_float=str, parse_int=str)
     values.setdefault("type", "EXPERIMENT" if values["reference_dataset_id"] else "PROJECT")
     tiers = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}

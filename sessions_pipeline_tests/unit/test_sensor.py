@@ -1,4 +1,4 @@
-"""Late truth is fetched: a change is asked for once, never skipped, whatever the sensor's restarts."""
+"""The sensor requests each late change once and never skips one, even if it restarts."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -32,7 +32,7 @@ def look(
     *,
     whole: bool = True,
 ) -> tuple[str, list[date]]:
-    """One look, with the cursor as Dagster keeps it: text."""
+    """One look of the sensor, with the cursor as text, as Dagster stores it."""
     before = Cursor.load(text, time)
     cursor, days = next_look(
         before,
@@ -132,7 +132,7 @@ def test_a_look_that_found_nothing_in_time_still_requests_pending_and_failed_day
 
 
 def test_a_day_that_grows_too_old_for_the_schedule_is_requested_by_the_sensor() -> None:
-    """Its activity came after the schedule's last reading of it, and before the sensor's first look at it."""
+    """The activity came after the schedule's last reading of the day, and before the sensor's first look at it."""
     boundary, midnight = NOW.date() - timedelta(days=3), datetime(2026, 3, 21, tzinfo=UTC)
     late = active(boundary, midnight - timedelta(minutes=20))
     text, _ = look(None, midnight - timedelta(hours=1), [])
@@ -154,7 +154,7 @@ def test_a_quiet_workspace_and_a_server_clock_behind_ours_skip_nothing() -> None
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from("abcd"), st.integers(0, 100)), max_size=25))
 def test_every_change_is_requested_after_it_arrived(changes: list[tuple[int, str, int]]) -> None:
-    """Changes of sessions of some day, each arriving in some hour under a time at most 100 minutes before."""
+    """A change is the hour at which a run arrives, its session, and how many minutes earlier it ran (up to 100)."""
     latest: dict[str, tuple[int, datetime]] = {}
     text: str | None = look(None, NOW, [])[0]
     owed: set[date] = set()

@@ -1,4 +1,4 @@
-"""Settings: from the environment and `.env`, read in one place, with nothing misunderstood in silence."""
+"""Settings from the environment and `.env`: wrong values are errors, and misspelt names are warnings."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ WORKSPACE = "6f1c1f2e-0000-4000-8000-000000000001"
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty current folder, and an environment without anything that settings read; both come back afterwards."""
+    """An empty current folder, and an environment without variables that settings read. Both are restored later."""
     monkeypatch.chdir(tmp_path)
     kept = {
         name: value

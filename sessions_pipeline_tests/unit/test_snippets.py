@@ -1,4 +1,4 @@
-"""Nothing in the docs that a reader may copy is left without a test that runs it."""
+"""Every snippet in the docs is run by a test, or is listed with the reason why not."""
 
 import ast
 import os
@@ -15,12 +15,12 @@ from sessions_pipeline_tests.snippets import NO_CODE, NOT_RUN, ROOT, RUN_BY, Sni
 
 DECORATORS = {"each", "together", "by_heading"}
 MOST_NOT_RUN = 6
-# Options of other programs than ours, and our own as inline code.
+# An option as inline code.
 OPTION = re.compile(r"`(--[a-z-]+)`")
 
 
 def hands_out_snippets(test: str) -> bool:
-    """Whether there is such a test, and it is given its snippets."""
+    """Whether the test exists and has a decorator that passes it its snippets."""
     file, _, name = test.partition("::")
     tree = ast.parse((Path(__file__).parents[1] / file).read_text())
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
@@ -57,7 +57,7 @@ def test_snippets_that_are_not_run_are_valid(snippet: Snippet) -> None:
     if program == "apt-get":
         assert re.search(rf"missing\+=\({rest[0]}\b", (ROOT / ".ci" / "run").read_text())
         return
-    # Without the words of a make that runs the tests.
+    # Without the variables of a `make` that may run these tests.
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     words = ["make", "-n", verb, *rest]
     dry = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout

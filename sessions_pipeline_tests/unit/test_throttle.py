@@ -1,4 +1,4 @@
-"""How many requests may be in flight, and when none may: on a clock of the test's own."""
+"""The throttle, with a fake clock: how many requests may be in flight, and when they must pause."""
 
 import threading
 from contextlib import ExitStack, suppress

@@ -1,4 +1,4 @@
-"""What each session used on a day, from three readings of totals that only grow."""
+"""The usage of each session on a day, computed from three readings of growing totals."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def reading(number: int = 1, runs: int | None = None, cost: str | None = None, **columns: Any) -> Row:
-    """A session with `runs`, ten tokens each, and a cost that is all for prompts unless said otherwise."""
+    """A session with `runs` of ten tokens each. Its cost is all for prompts, unless columns say otherwise."""
     tokens = None if runs is None else 10 * runs
     stats = {"run_count": runs, "total_tokens": tokens, "total_cost": cost, "prompt_cost": cost}
     return session(number, **{**stats, "completion_cost": None if cost is None else "0", **columns})
@@ -139,7 +139,7 @@ RUN = st.tuples(st.booleans(), st.none() | st.decimals(0, 100, places=18))
 def test_the_usage_of_unchanging_sessions_equals_the_sums_of_their_runs(
     sessions: list[list[tuple[bool, Decimal | None]]],
 ) -> None:
-    """Each run is of the day (True) or after it, and may have no price; a reading sums the prices that are known."""
+    """Each run is on the day (True) or after it, and has a price or None. A reading sums the known prices."""
 
     def total(runs: list[tuple[bool, Decimal | None]]) -> dict[str, Any]:
         known = [cost for _, cost in runs if cost is not None]

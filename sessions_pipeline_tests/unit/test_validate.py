@@ -47,7 +47,7 @@ def test_a_reason_names_the_field_and_is_short_enough_to_read(case: Case) -> Non
 
 
 def _assert_each_by_itself(payloads: Sequence[str]) -> None:
-    """Records come to the same together and one by one."""
+    """Asserts that records have the same results together and one by one."""
     together, alone = validate(payloads), [validate([payload]) for payload in payloads]
     assert together.rejected == {row: one.rejected[0] for row, one in enumerate(alone) if one.rejected}
     assert list(together.rejected) == sorted(together.rejected)
@@ -58,7 +58,7 @@ def _assert_each_by_itself(payloads: Sequence[str]) -> None:
 
 
 def _text(text: str) -> Text:
-    """A value's text as columns have it: a view of its record's where msgspec can read that, or else a copy."""
+    """A value's text as columns hold it: a view of the record's text if msgspec can read that, else a copy."""
     try:
         return msgspec.json.decode(text, type=msgspec.Raw)
     except UNREADABLE:
@@ -66,7 +66,7 @@ def _text(text: str) -> Text:
 
 
 def _spelt(value: Any) -> Any:
-    """As text if it is a float, so that -0.0 differs from 0.0."""
+    """The value, as text if it is a float, so that -0.0 and 0.0 differ."""
     return repr(value) if isinstance(value, float) else value
 
 

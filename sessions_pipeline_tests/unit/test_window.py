@@ -1,4 +1,4 @@
-"""The window reader: complete under change, few requests, never an endless loop."""
+"""The window reader loses no session while the list changes, needs few requests, and never loops endlessly."""
 
 import random
 from collections.abc import Callable, Generator
@@ -31,7 +31,7 @@ Sessions = dict[str, int | None]
 
 
 class Trusting:
-    """One page after the other, and what they hold is believed: what the window's reader is for."""
+    """A naive reader that trusts offsets. It shows that the real reader is needed."""
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:  # noqa: ARG002
         self.start_us, self.frontier = start_us, end_us
@@ -73,18 +73,18 @@ def expected(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict
     return days
 
 
-# Few distinct times around the window's edges, so that ties, empty days and midnights are common.
+# A few times around the window's edges, so that ties, empty days and midnights are frequent.
 EDGES = [None, START - 1, START, START + 1, START + DAY, START + 3 * DAY - 1, START + 3 * DAY, START + 3 * DAY + 1]
 TIMES = st.one_of(st.sampled_from(EDGES), st.integers(START - 3 * DAY, START + 6 * DAY))
 SESSIONS = st.lists(TIMES, max_size=60).map(lambda starts: {f"s{i:03}": start for i, start in enumerate(starts)})
-# What moves sessions, what makes pages shorter or longer, and what makes totals wrong.
+# Changes that move sessions, that make pages shorter or longer (caps), and that make totals wrong (lies).
 MOVES = ("none", "none", "reorder", "insert", "insert newest", "delete")
 CAPS = ("none", "none", "sink", "rise", "rise")
 LIES = ("lie",)
 LOW_CAPS = ("none", "none", "sink low", "rise", "rise")
 FEW_DELETIONS = ("none",) * 8 + ("delete",)
-# Not both at once: a deletion between a page that a sinking cap has cut and the empty page behind it hides a session,
-# in one of five thousand schedules that do both before every answer.
+# MOVES and CAPS are not combined here. If the cap shrinks and cuts a page, and a deletion comes before the empty page
+# after it, a session is hidden: this happens in one of 5,000 lists that do both before every answer.
 MUTATIONS = st.one_of(st.lists(st.sampled_from(actions), max_size=40) for actions in (MOVES, CAPS + LIES))
 
 
@@ -96,7 +96,7 @@ def test_an_unchanging_list_is_read_exactly(sessions: Sessions, page_size: int, 
 
 
 def lose_nothing(server: SimulatedServer, page_size: int, **how: Any) -> bool:
-    """Whether it could be read; what was there throughout was read once then."""
+    """Whether the list could be read. If so, asserts that every session that existed throughout was read once."""
     sessions, changes = dict(server.sessions), bool(server.schedule)
     try:
         found = by_day(read(server, page_size, **how))
@@ -122,7 +122,7 @@ def test_every_session_that_existed_during_the_whole_read_is_found_once(
 
 
 def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = False, **how: Any) -> int:
-    """How many of the schedules could be read."""
+    """The number of random lists that could be read."""
     done = 0
     for seed in seeds:
         choose = random.Random(seed)
@@ -148,7 +148,7 @@ def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = F
     ("actions", "totals", "least"),
     [
         (MOVES, False, 105),
-        # 140, when a group at the list's end that deletions had moved up was looked for in the same place for ever.
+        # It was 140 when a group at the end, moved up by deletions, was looked for in the same place again and again.
         (FEW_DELETIONS, False, 145),
         (CAPS, False, 143),
         (CAPS + LIES, True, 143),
@@ -176,7 +176,7 @@ def test_a_reader_that_trusts_offsets_loses_sessions() -> None:
 @pytest.mark.parametrize("page_size", [*range(1, 14), 20, 33, 50, 64, 97, 99, 100])
 def test_every_page_size_reads_the_same_days(page_size: int) -> None:
     choose = random.Random(page_size)
-    # Ties across page ends, midnights and undated sessions among 400 others.
+    # Ties across the ends of pages, sessions at midnight and undated ones, among 400 others.
     starts = [*EDGES * 3, *(choose.randint(START - 3 * DAY, START + 6 * DAY) for _ in range(400))]
     sessions: Sessions = {f"s{i:03}": start for i, start in enumerate(starts)}
     assert by_day(read(SimulatedServer(dict(sessions)), page_size)) == expected(sessions)
@@ -218,7 +218,7 @@ def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_
 
 
 def odd(name: str) -> Record:
-    """Without a place in the list."""
+    """A record whose start time can't be read, so that its place in the list is unknown."""
     return replace(record(name, 0), start_time="yesterday", start_us=None)
 
 
@@ -259,7 +259,7 @@ def test_a_misbehaving_server_is_an_error_and_never_an_endless_loop(
 
 @pytest.mark.parametrize("totals", [False, True])
 def test_a_page_cap_that_shrinks_during_the_read_loses_nothing(totals: bool) -> None:
-    # 344 of these 1,000 were taken for the whole list, when pages of 50 followed pages of 100.
+    # 344 of these 1,000 sessions were once taken for the whole list, when pages of 50 followed pages of 100.
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
     server = SimulatedServer(dict(sessions), totals=totals)
     answer = server.answer
@@ -274,12 +274,12 @@ def test_a_page_cap_that_shrinks_during_the_read_loses_nothing(totals: bool) -> 
 
 @pytest.mark.parametrize("seed", [6033, 7002, 8479])
 def test_a_page_cap_that_shrinks_to_one_or_two_while_the_list_changes_loses_nothing(seed: int) -> None:
-    # What a deletion had hidden came back with the next insertion, and stood behind the last record: 3 of 7,500.
+    # Seeds that lost sessions, 3 of 7,500: a deletion hid one, and an insertion brought it back after the last record.
     assert random_schedules(range(seed, seed + 1), MOVES + LOW_CAPS) in (0, 1), "read without a loss, or an error"
 
 
 def test_a_page_cap_that_shrinks_during_deletions_loses_nothing() -> None:
-    """A short page, then an empty one where 60 deletions have moved the rest up: the end is looked for again."""
+    """An empty page follows a short one because 60 deletions have moved the rest up. The end is looked for again."""
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(200)}
     server = SimulatedServer(dict(sessions))
     answer = server.answer
@@ -306,7 +306,7 @@ def test_wrong_totals_lose_nothing(lie: int) -> None:
 
     def lying(ask: PageRequest) -> Page:
         page = answer(ask)
-        # It moves as well: every third answer tells the truth.
+        # The total changes, too: every third answer has the right one.
         total = max(0, 1000 + lie * (len(server.requests) % 3 != 0))
         return page._replace(headers={"x-pagination-total": str(total)})
 
@@ -333,7 +333,7 @@ def test_the_end_is_reached_although_sessions_are_added_before_every_answer(page
 
 @pytest.mark.parametrize("cap", [1, 3])
 def test_a_session_added_during_a_capped_page_does_not_hide_the_next_one(cap: int) -> None:
-    """What is found behind the page is its own last record; the one that the cap left out comes after it."""
+    """The record found after the page is the page's own last one; the one that the cap left out follows it."""
     sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(cap + 1)}
     server = SimulatedServer(dict(sessions), cap=cap)
     answer = server.answer
@@ -396,11 +396,11 @@ def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reader() 
 
 @given(SESSIONS, st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 12), st.booleans())
 @settings(max_examples=150, deadline=None)
-@example({"s0": START, "s1": START - 1}, [2], 3, False)  # the list's last record has no place
-@example({"s0": START, "s1": None}, [1], 3, False)  # nor has the one before the undated
+@example({"s0": START, "s1": START - 1}, [2], 3, False)  # the last record has no readable start
+@example({"s0": START, "s1": None}, [1], 3, False)  # nor has the one before the undated one
 @example({"s0": START + 1, "s1": START}, [1], 3, False)
-@example({"s0": None, "s1": None, "s2": START}, [2], 3, True)  # a first page of both, and none that is dated
-@example({"s0": None, "s1": None, "s2": None, "s3": START}, [0, 0, 0], 3, True)  # nothing on the first page has a place
+@example({"s0": None, "s1": None, "s2": START}, [2], 3, True)  # the first page has no dated record
+@example({"s0": None, "s1": None, "s2": None, "s3": START}, [0, 0, 0], 3, True)  # no readable start on the first page
 @example({"s0": START, "s1": None}, [0, 0, 0], 3, False)
 def test_records_without_a_readable_start_do_not_stop_the_reader_anywhere_in_the_list(
     sessions: Sessions, places: list[int], page_size: int, undated_first: bool
@@ -416,7 +416,9 @@ def test_records_without_a_readable_start_do_not_stop_the_reader_anywhere_in_the
 
 @given(SESSIONS, st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 12))
 @settings(max_examples=150, deadline=None)
-@example({"s0": START + 2, "s1": START + 1, "s2": START + 1, "s3": START}, [1], 3)  # in a group read apart
+@example(
+    {"s0": START + 2, "s1": START + 1, "s2": START + 1, "s3": START}, [1], 3
+)  # in a group of equal start times, which is read separately
 def test_a_record_that_is_in_the_list_twice_is_read_once(sessions: Sessions, twice: list[int], page_size: int) -> None:
     undated = float("-inf")
     starts = {name: undated if start is None else start for name, start in sessions.items()}
