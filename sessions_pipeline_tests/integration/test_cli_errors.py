@@ -668,7 +668,7 @@ def test_a_usage_error_is_one_line_in_one_style(run: Run, arguments: tuple[str, 
     assert "Input" not in result.err
 
 
-# A substitute for Dagster. It writes its arguments and variables to a file, and how many sessions the API in them gives.
+# A substitute for Dagster. It writes its arguments and variables, and how many sessions its API gives, to a file.
 DAGSTER = """
 import json, os, sys, urllib.request
 key = {"X-API-Key": os.environ["LANGSMITH_API_KEY"]}
