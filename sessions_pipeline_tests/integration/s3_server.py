@@ -7,6 +7,7 @@ end it.
 import http.client
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -95,7 +96,12 @@ class ProxyHandler(BaseHTTPRequestHandler):
             while self.rfile.read1():
                 pass
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        if fault == "reset":
+            # Closed with what may still be on its way thrown away, the client is told of a reset and not of an end.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def control(self) -> None:
         """GET returns the remaining faults and the recorded requests. PUT sets the faults, and clears the requests."""
