@@ -182,9 +182,6 @@ def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_p
     assert "FAIL  Dagster      DAGSTER_HOME: . must be the absolute path" in relative.out
 
 
-<<<<<<< HEAD
-def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tmp_path: Path) -> None:
-=======
 def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(0o500)
@@ -202,8 +199,7 @@ def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Pa
     assert f"FAIL  Dagster      DAGSTER_HOME: {home} can't be written; give this user access" in result.out
 
 
-def test_what_the_doctor_advises_on_slow_storage_can_be_copied_and_helps(run: Run, tmp_path: Path) -> None:
->>>>>>> main
+def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "my home"
     home.mkdir()
     written = "telemetry: {enabled: false}\n"

@@ -165,17 +165,13 @@ DAY = date(2026, 3, 2)
 MADE = {"sessions": [DAY], "rejected_sessions": [DAY], "daily_cost_by_reference_dataset": [DAY]}
 
 
-<<<<<<< HEAD
-def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
-=======
 def test_days_that_a_run_wrote_and_that_are_gone_are_no_success(tmp_path: Path) -> None:
     settings, later = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A)), DAY + timedelta(1)
     with pytest.raises(LakeError, match=rf"^{tmp_path}: lost 1 day that this run wrote, {later} among them; see"):
         print_summary(settings, {"sessions": [DAY, later]}, DAY, later)
 
 
-def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
->>>>>>> main
+def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = lake_of(
