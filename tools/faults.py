@@ -89,7 +89,7 @@ FAULTS = (
         f"{INTEGRATION}cli_errors",
         "clock",
     ),
-    Fault("langsmith/window", "or not set(last.identities) <= set(ids)", "and False", f"{UNIT}window", "sinks"),
+    Fault("langsmith/window", "or not set(last.identities) <= set(ids)", "and False", f"{UNIT}window", "shrinks"),
     Fault(
         "langsmith/page",
         "max(before_last, default=-1)",
@@ -97,7 +97,7 @@ FAULTS = (
         f"{UNIT}window",
         "not twenty",
     ),
-    Fault("langsmith/window", "idle += 1", "idle += 0", f"{UNIT}window", "misbehaves"),
+    Fault("langsmith/window", "idle += 1", "idle += 0", f"{UNIT}window", "misbehaving"),
     Fault(
         "validation/types",
         "precision + 1, rounding=ROUND_HALF_EVEN",
@@ -123,14 +123,14 @@ FAULTS = (
         "response.is_success and len(body) > most:",
         "response.is_success and len(body) > 9**20:",
         f"{INTEGRATION}client",
-        "unpacks",
+        "decompresses",
     ),
     Fault(
         "langsmith/transport",
         "left: float = self._current.end - self._clock()",
         "left: float = timeout",
         f"{INTEGRATION}client",
-        "dripping",
+        "slow_answer",
     ),
     Fault("langsmith/auth", 'return entry == "*"', 'return entry == ""', f"{INTEGRATION}client_settings", "proxy"),
     Fault(
