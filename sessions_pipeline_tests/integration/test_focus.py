@@ -227,7 +227,7 @@ def test_unread_days_write_nothing_unless_that_is_asked_for(
     ("arguments", "status", "says"),
     [
         (("--month", "2025-03", "--output", "march.xlsx"), 2, "march.xlsx: end its name in .parquet or .csv"),
-        (("--month", "2025-13", "--output", "march.csv"), 2, "2025-13 is no month YYYY-MM such as 2026-01"),
+        (("--month", "2025-13", "--output", "march.csv"), 2, "2025-13 is not a month YYYY-MM such as 2026-01"),
         (("--month", "2025-03", "--output", "no/march.csv", "--partial"), 1, "march.csv: No such file or directory"),
     ],
 )
