@@ -36,7 +36,7 @@ lint: .venv/.dev ## Check style, import rules and dependencies
 types: .venv/.dev ## Check types
 	@$(BIN)/mypy
 
-dev: .venv/.runtime ## Open the Dagster UI with the daemon; SANDBOX=1 shows it on the demo's data
+dev: .venv/.runtime ## Run the Dagster UI with the daemon; SANDBOX=1 shows it on the demo's data
 	@exec $(BIN)/sessions-pipeline ui --port $(UI_PORT)$(if $(SANDBOX), --demo)
 
 report: .venv/.runtime ## Write the HTML cost report of the data root
