@@ -224,11 +224,11 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
 
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     found = focus_costs(lake, month, datetime.now(UTC).date())
-    if found.lacks and not partial:
-        raise NotReadError(f"{found.lacks}; or write what is there with --partial")
+    if found.missing and not partial:
+        raise NotReadError(f"{found.missing}; or write what is there with --partial")
     write_focus(found.rows, output)
-    if found.lacks:
-        say(found.lacks, is_warning=True)
+    if found.missing:
+        say(found.missing, is_warning=True)
     if found.unknown:
         say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, FOCUS requires one", is_warning=True)
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

@@ -220,4 +220,4 @@ def _print_lines(
     columns = "Week from" if by_week else "Day (UTC)", "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost"
     print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
-        click.echo(f"* {'only days that were asked for and read' if by_week else 'the day was not over when read'}")
+        click.echo(f"* {'counts only days asked for and read' if by_week else 'the day was not over when read'}")
