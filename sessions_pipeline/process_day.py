@@ -6,6 +6,7 @@ It runs in a thread or in a worker process, so its inputs and results must be pi
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from sessions_pipeline.errors import LakeConflictError, LakeError, SumOverflowEr
 from sessions_pipeline.lake.commits import writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
+from sessions_pipeline.lake.store import tries
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.history import History
@@ -72,13 +74,14 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         SumOverflowError: a sum does not fit its column; the text names table, sum and day. Other tables are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
-    try:
+    with suppress(LakeConflictError):
         return _process(lake, task, rules)
-    except LakeConflictError:
-        # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock
-        # keeps other runs away from this second try.
-        with lake.lock(task.day):
-            return process_day(lake, task, rules)
+    # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock keeps
+    # other runs away from this second try.
+    for one in tries():
+        with one, lake.lock(task.day):
+            return _process(lake, task, rules)
+    raise AssertionError
 
 
 def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:

@@ -136,8 +136,8 @@ FAULTS = (
     ),
     Fault(
         "lake/commits",
-        "if stored_commit <= commit else",
-        "if stored_commit <= commit + 1 else",
+        "if commit < stored_commit <=",
+        "if commit + 1 < stored_commit <=",
         f"{INTEGRATION}lake_commits",
         "earlier",
     ),

@@ -12,6 +12,7 @@ import click
 from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
+from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE, judges_command
 from sessions_pipeline.outputs.budget_file import Budget
@@ -50,8 +51,9 @@ class Line(NamedTuple):
 def print_summary(
     settings: Settings, made: Made, first: date, last: date, *, budgets: Sequence[Budget] = (), as_json: bool = False
 ) -> None:
-    """Print the costs of these days as a table or as JSON, for the assets in `made` only."""
+    """Print the costs of these days as a table or as JSON, of the assets in `made`; `LakeError` if a day is lost."""
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
+    _refuse_lost_days(lake, made.get(tables.SESSIONS.name, ()), settings.absolute_data_root)
 
     def days_of(table: tables.Table) -> list[date]:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
@@ -90,6 +92,12 @@ def print_summary(
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:
+    if lost := {*written}.difference(lake.days(tables.SESSIONS)):
+        days = f"{plural(len(lost), 'day')} that this run wrote, {min(lost)} among them"
+        raise LakeError(f"{root}: lost {days}; see whether it was moved or unmounted, and run this again")
 
 
 def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:

@@ -3,23 +3,21 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeAlias
 
 import pyarrow as pa
 
-from sessions_pipeline.errors import LakeConflictError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError, Stored
-from sessions_pipeline.tables import Table
+from sessions_pipeline.lake.store import tries
+from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline.validation.rows import Rows
 
-# How often to try to replace a derived file that other runs keep replacing.
-_TRIES = 20
 # A day has seven derived files.
 _WRITERS = 8
 
@@ -38,9 +36,10 @@ def commit(
     `rebuildable`: the whole file can be computed from other tables, so an unreadable file counts as none.
 
     Raises:
+        LakeConflictError: others replace it again and again.
         LakeError: the file could not be read or written; the former one is intact.
     """
-    while True:
+    for one in tries():
         try:
             stored = lake.load(table, day)
             version = stored and stored.version
@@ -51,7 +50,7 @@ def commit(
         content = make(stored)
         if content is None:
             return
-        with suppress(LakeConflictError):
+        with one:
             lake.replace(table, day, *content, expected=version)
             return
 
@@ -94,10 +93,13 @@ def _writers(_process: int) -> ThreadPoolExecutor:
 
 
 def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
-    for tries_left in reversed(range(_TRIES)):
-        with suppress(LakeConflictError) if tries_left else nullcontext():
+    for one in tries():
+        with one:
             version, stored_commit = _stored_commit(lake, table, day)
-            return lake.put(table, day, content, expected=version) if stored_commit <= commit else None
+            # A raw file that was restored from a backup is older than the tables made from its successors.
+            if commit < stored_commit <= _stored_commit(lake, RAW_SESSIONS, day)[1]:
+                return None
+            return lake.put(table, day, content, expected=version)
     raise AssertionError
 
 

@@ -1,7 +1,7 @@
 """The lake: each day of a table is one Parquet file, which is only ever replaced as a whole."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from datetime import date
 from threading import Lock
 from typing import Any, NamedTuple, Self
@@ -10,11 +10,11 @@ from uuid import uuid4
 import pyarrow as pa
 
 from sessions_pipeline.days import name_of
-from sessions_pipeline.errors import LakeConflictError, LakeError, NotReadError
+from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, partition_value, readings_key, write_marker
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.lake.store import ANY, Expected, Store, store_at
+from sessions_pipeline.lake.store import ANY, Expected, Store, store_at, tries
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import Reading, load_note
 from sessions_pipeline.validation.rows import Rows
@@ -181,8 +181,8 @@ class Lake:
         Raises:
             LakeError: it could not be read or written; the former file is intact.
         """
-        while True:
-            with self._store.lock("files"), suppress(LakeConflictError):
+        for one in tries():
+            with one, self._store.lock("files"):
                 stored, version = self._read_file(key)
                 self._put(key, change(stored), version)
                 return

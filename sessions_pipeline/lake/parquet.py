@@ -51,7 +51,8 @@ class Stored(NamedTuple):
 class BrokenError(LakeError):
     """A file can't be read; `version` is the file's version."""
 
-    def __init__(self, message: str, version: str) -> None:
+    # Without a default it could not come out of a worker process.
+    def __init__(self, message: str, version: str = "") -> None:
         super().__init__(message)
         self.version = version
 

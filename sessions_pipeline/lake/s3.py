@@ -11,10 +11,12 @@ Differences from a local folder:
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,10 +28,12 @@ from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, Prec
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
-# Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this.
+# Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this, but raw
+# sessions need more after some 100 readings of their day.
 FOOTER = 64 * 1024
-# The waits between retries start at 0.1 s and double.
 RETRIES = 6
+# Seconds; each wait is twice the one before.
+FIRST_WAIT = 0.1
 
 _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 _CLOCK_CODE = "RequestTimeTooSkewed"
@@ -43,9 +47,10 @@ NO_BUCKET = "there is no such bucket; create it, or correct SESSIONS_PIPELINE_DA
 class S3Store:
     """A `Store` under `s3://bucket/prefix`; the bucket must exist. `client` accesses it, see `open_bucket`."""
 
-    def __init__(self, root: str, client: obstore.store.S3Store) -> None:
+    def __init__(self, root: str, client: obstore.store.S3Store, *, retries: int) -> None:
         self._root = root.rstrip("/")
         self._client = client
+        self._retries = retries
 
     def uri(self, key: str) -> str:
         """The object's `s3://` address."""
@@ -65,7 +70,11 @@ class S3Store:
                 if whole or not any(code in str(error) for code in ("NotPartial", "InvalidRange")):
                     raise
                 response = self._client.get(key)
-            return Opened(pa.BufferReader(bytes(response.bytes())), str(response.meta["e_tag"]))
+            content = bytes(response.bytes())
+        # The last eight bytes of a Parquet file begin with the footer's length.
+        if not whole and len(content) < int.from_bytes(content[-8:-4], "little") + 8:
+            return self.open(key, whole=True)
+        return Opened(pa.BufferReader(content), str(response.meta["e_tag"]))
 
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """The objects' ETags, from one listing of a single key's partition, or of the table from the first key on."""
@@ -98,15 +107,26 @@ class S3Store:
         mode: Any = "overwrite" if expected == ANY else "create" if expected is None else {"e_tag": expected}
         content = memoryview(data).cast("B")
         with self._as_lake_error(key, writing=True):
-            try:
-                self._client.put(key, content, mode=mode, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError):
-                if not self._has_content(key, content):
-                    raise conflict(self.uri(key)) from None
+            for tried in count():
+                try:
+                    self._client.put(key, content, mode=mode, use_multipart=False)
+                except (AlreadyExistsError, PreconditionError):
+                    if not self._has_content(key, content):
+                        raise conflict(self.uri(key)) from None
+                except GenericError as error:
+                    # The library does not retry a conditional put whose connection was reset.
+                    if tried == self._retries or not self._was_cut_off(str(error)):
+                        raise
+                    time.sleep(FIRST_WAIT * 2**tried)
+                    continue
+                return
 
     def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """Does nothing: conditional puts keep writers apart."""
         return nullcontext()
+
+    def _was_cut_off(self, text: str) -> bool:
+        return "HTTP error" in text and f"after {self._retries} retries" not in text
 
     def _has_content(self, key: str, content: memoryview) -> bool:
         try:
@@ -140,7 +160,7 @@ def open_bucket(root: str, *, retries: int = RETRIES) -> S3Store:
             " AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL for those"
         )
     bucket, prefix = address[1], (address[2] or "").strip("/")
-    return S3Store(f"s3://{bucket}/{prefix}", _connect(bucket, prefix, retries))
+    return S3Store(f"s3://{bucket}/{prefix}", _connect(bucket, prefix, retries), retries=retries)
 
 
 def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:
@@ -155,7 +175,7 @@ def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:
     client: Any = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "60s", "timeout": timedelta(minutes=10)}
     if bundle := os.environ.get("AWS_CA_BUNDLE"):
         client["root_certificate"] = _certificates(bundle)
-    backoff: Any = {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2}
+    backoff: Any = {"init_backoff": timedelta(seconds=FIRST_WAIT), "max_backoff": timedelta(seconds=5), "base": 2}
     credentials, endpoint = _profile() if os.environ.get("AWS_PROFILE") else (None, {})
     config: Any = {"disable_bulk_delete": True} | endpoint
     return obstore.store.S3Store(

@@ -2,8 +2,8 @@
 
 import errno
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -29,6 +29,8 @@ _ADVICE = {
 # What a put expects to replace: the object of this version, no object (None), or anything (`ANY`, never a version).
 Expected: TypeAlias = str | None
 ANY: Final = "*"
+# So often others may replace a file while this run looks at it; a store that refuses each put hangs nobody.
+TRIES = 20
 
 
 class Opened(NamedTuple):
@@ -99,6 +101,12 @@ def problem(path: str, error: OSError) -> LakeError:
     """The error for a failed operation on `path`: what happened and what to do."""
     advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: fix this")
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")
+
+
+def tries() -> Iterator[AbstractContextManager[None]]:
+    """A block for each try of a put over what was seen: a conflict ends it, and in the last one it is raised."""
+    for left in reversed(range(TRIES)):
+        yield suppress(LakeConflictError) if left else nullcontext()
 
 
 def conflict(uri: str) -> LakeConflictError:

@@ -73,15 +73,19 @@ def slow_storage(home: str) -> str | None:
     without `dagster.yaml` is judged by the shipped one, which it will get.
 
     Raises:
-        SettingError: see `instance_file`.
+        SettingError: see `instance_file`; or the folder holds the storage, and can't be written.
         InstanceError: the file can't be read, or is not valid YAML.
     """
     file = instance_file(home)
     try:
         config = yaml.safe_load((file if file.exists() else SHIPPED).read_text()) or {}
-        is_slow = "sqlite" in config.get("storage", {"sqlite": {}}) and "event_log_storage" not in config
+        storage = config.get("storage", {"sqlite": {}})
+        is_slow = "sqlite" in storage and "event_log_storage" not in config
+        is_here = (is_slow or "KeptStorage" in str(storage)) and "base_dir" not in str(storage)
     except Exception as error:  # noqa: BLE001 - the file may hold anything, such as a list where a mapping belongs
         raise InstanceError(f"DAGSTER_HOME: {file}", error) from None
+    if is_here and not os.access(home, os.W_OK):
+        raise SettingError("DAGSTER_HOME", f"{home} can't be written; give this user access, or name another folder")
     lines = f"add these lines to its dagster.yaml:\n\n{STORAGE}"
     return f"Dagster's default storage is ten times slower; {lines}" if is_slow else None
 

@@ -6,6 +6,7 @@ Of its own, so that a client that holds the interpreter's lock, or is killed, ta
 import http.client
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -93,7 +94,12 @@ class FrontHandler(BaseHTTPRequestHandler):
             while self.rfile.read1():
                 pass
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        if fault == "reset":
+            # Closed with what may still be on its way thrown away, the client is told of a reset and not of an end.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def control(self) -> None:
         """GET tells the faults to come and what was asked for; PUT sets the faults and forgets what was asked for."""

@@ -182,6 +182,23 @@ def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_p
     assert "FAIL  Dagster      DAGSTER_HOME: . must be the absolute path" in relative.out
 
 
+def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(0o500)
+    # Root may write to any folder, but not to a read-only file system.
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", home]
+    is_root = os.geteuid() == 0
+    if is_root and subprocess.run(mount, check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this machine does not let root mount a file system")
+    try:
+        result = run("doctor", DAGSTER_HOME=str(home))
+    finally:
+        if is_root:
+            subprocess.run(["umount", home], check=True)
+    _complains(result, 1, "1 of 5")
+    assert f"FAIL  Dagster      DAGSTER_HOME: {home} can't be written; give this user access" in result.out
+
+
 def test_what_the_doctor_advises_on_slow_storage_can_be_copied_and_helps(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "my home"
     home.mkdir()

@@ -18,6 +18,7 @@ import pytest
 from sessions_pipeline.cli.runs import past_time, run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import print_table, progress_bar
+from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
@@ -162,6 +163,12 @@ def lake_of(root: Path, *rows: dict[str, Any]) -> Settings:
 
 DAY = date(2026, 3, 2)
 MADE = {"sessions": [DAY], "rejected_sessions": [DAY], "daily_cost_by_reference_dataset": [DAY]}
+
+
+def test_days_that_a_run_wrote_and_that_are_gone_are_no_success(tmp_path: Path) -> None:
+    settings, later = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A)), DAY + timedelta(1)
+    with pytest.raises(LakeError, match=rf"^{tmp_path}: lost 1 day that this run wrote, {later} among them; see"):
+        print_summary(settings, {"sessions": [DAY, later]}, DAY, later)
 
 
 def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -16,11 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
+from sessions_pipeline.lake import commits
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.lake.layout import MARKER, UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
-from sessions_pipeline.lake.store import ANY, Expected, store_at
+from sessions_pipeline.lake.store import ANY, Expected, conflict, store_at
+from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline_tests.days import RULES, fetched
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.lake_rows import DAY, CountingStore, raw, replace_derived, rows
@@ -120,12 +123,13 @@ def made_from(lake: Lake, day: Day = DAY) -> int:
     return int(found.metadata["commit"])
 
 
-@given(commits=st.lists(st.integers(0, 20), min_size=1, max_size=12))
+@given(numbers=st.lists(st.integers(0, 20), min_size=1, max_size=12))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, commits: list[int]):
+def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, numbers: list[int]):
     lake = Lake.open(str(tmp_path_factory.mktemp("lake")), query={})
+    lake.replace(RAW_SESSIONS, DAY, raw(), {"commit": "20"})
     latest = -1
-    for commit in commits:
+    for commit in numbers:
         written = replace_derived(lake, REJECTED_SESSIONS, derived(commit), {"a": "b"}, commit=commit)
         assert (written is None) is (commit < latest)
         latest = max(latest, commit)
@@ -136,7 +140,7 @@ def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, c
 @also_in_a_bucket
 def test_of_many_that_derive_at_once_the_latest_commit_stays(data_root: DataRoot):
     lakes = [Lake.open(str(data_root), query={}) for _ in range(4)]
-    lakes[0].write_file("a", b"")
+    lakes[0].replace(RAW_SESSIONS, DAY, raw(), {"commit": "40"})
     seen: list[int] = []
     done = threading.Event()
 
@@ -175,14 +179,39 @@ class OneAhead(CountingStore):
 @pytest.mark.parametrize(("quicker", "latest"), [(3, 5), (9, 9)])
 def test_in_a_bucket_a_put_between_a_look_and_a_put_is_seen(bucket: str, quicker: int, latest: int):
     lake = Lake.open(OneAhead(bucket, quicker), query={})
+    lake.replace(RAW_SESSIONS, DAY, raw(), {"commit": "9"})
     written = replace_derived(lake, REJECTED_SESSIONS, derived(5), {}, commit=5)
     assert (written is None) is (quicker > 5)
     assert made_from(Lake.open(bucket, query={})) == latest
 
 
+class Refusing(LocalStore):
+    """Takes the marker, and then refuses every put, as a gateway does that changes the versions it tells."""
+
+    def put(self, key: str, data: bytes | pa.Buffer, expected: Expected = ANY) -> None:
+        if key != MARKER or expected is not None:
+            raise conflict(self.uri(key))
+        super().put(key, data, expected)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda lake: commits.commit(lake, RAW_SESSIONS, DAY, lambda _: (raw(), {})),
+        lambda lake: lake.update_file("a", lambda _: b""),
+        lambda lake: process_day(lake, DayTask(DAY, (fetched(day=DAY),)), RULES),
+    ],
+)
+def test_a_store_that_refuses_every_put_ends_the_run_in_one_line(tmp_path: Path, write: Callable[[Lake], object]):
+    Lake.open(str(tmp_path), query={}).replace(RAW_SESSIONS, DAY, raw(), {"commit": "1", "readings": "[]"})
+    with pytest.raises(LakeConflictError, match=r"another run has changed it in the meantime; run this one again$"):
+        write(Lake.open(Refusing(tmp_path), query={}))
+
+
 COMMIT_MANY = """
 import sys
 from sessions_pipeline.errors import LakeConflictError
+from sessions_pipeline.lake import commits
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.lake_rows import DAY, raw
@@ -252,6 +281,7 @@ def test_of_two_that_saw_the_same_one_gets_the_conflict(data_root: DataRoot):
 
 HOLD = """
 import sys
+from sessions_pipeline.lake import commits
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline_tests.lake_rows import DAY
 with Lake.open(sys.argv[1], query={}).lock(DAY):

@@ -18,6 +18,7 @@ from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.lake.s3 import open_bucket
+from sessions_pipeline.lake.store import ANY
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES
 from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.lake_rows import DAY, raw
@@ -93,6 +94,14 @@ def test_a_day_is_one_put_under_its_final_key(lake: Lake, server: S3Server):
     assert [line.partition(" ")[0] for line in server.asked] == ["GET", "GET"]
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_what_describes_a_file_is_read_whole_however_long_it_is(lake: Lake, server: S3Server, size: int):
+    lake.replace(RAW_SESSIONS, DAY, raw("{}"), {"readings": "r" * size})
+    server.fail()
+    assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": "r" * size}
+    assert len(server.asked) == (1 if size == 10 else 2)
+
+
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 25_000_000])
 def test_files_of_any_size_come_back(lake: Lake, size: int):
     lake.write_file("reports/any", bytes(size))
@@ -102,9 +111,11 @@ def test_files_of_any_size_come_back(lake: Lake, size: int):
 @pytest.mark.parametrize("fault", ["slow down", "reset"])
 def test_a_passing_fault_is_tried_again(lake: Lake, server: S3Server, fault: str):
     lake.replace(RAW_SESSIONS, DAY, raw("former"), {})
-    server.fail(*[fault] * 2)
-    lake.replace(RAW_SESSIONS, DAY, raw("new"), {})
-    assert server.faults == []
+    for payload, expected in (("overwritten", ANY), ("new", None)):
+        seen = expected or lake.version(RAW_SESSIONS, DAY)
+        server.fail(*[fault] * 2)
+        lake.replace(RAW_SESSIONS, DAY, raw(payload), {}, expected=seen)
+        assert server.faults == []
     server.fail(*[fault] * 2)
     assert lake.read(RAW_SESSIONS, DAY).equals(raw("new"))
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
+from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
@@ -40,8 +41,20 @@ def die(_lake: Lake, number: int) -> int:
     return number
 
 
+def metadata(lake: Lake, day: date) -> dict[str, str]:
+    return lake.metadata(RAW_SESSIONS, day)
+
+
 def who(_lake: Lake, _number: int) -> int:
     return os.getpid()
+
+
+def test_a_broken_file_is_named_from_wherever_it_is_found(crew: Workers, tmp_path: Path) -> None:
+    file = tmp_path / f"raw_sessions/start_date={TODAY}/raw_sessions.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"broken")
+    with pytest.raises(LakeError, match=rf"^{file}: not a readable Parquet file"):
+        list(crew.each(metadata, [TODAY]))
 
 
 def test_results_come_in_the_order_of_the_tasks(crew: Workers) -> None:

@@ -3,7 +3,7 @@
 import gc
 import json
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, read_pa
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
 from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
-from sessions_pipeline_tests.lake_rows import replace_derived
 
 EXPERIMENT = {"reference_dataset_id": dataset(1), "total_cost": "1.5", "run_count": 10, "total_tokens": 5}
 
@@ -286,12 +285,21 @@ def test_a_note_of_readings_that_is_broken_is_written_anew(day: ProcessedDay, no
     assert [reading.fetched_at for reading in load_readings(day.lake.read_file(key))] == [READ + HOUR]
 
 
-def test_a_derived_table_never_replaces_one_of_a_later_commit(day: ProcessedDay) -> None:
-    day.read(fetched(payload(1)))
-    rows = day.lake.read(SESSIONS, day.day)
-    replace_derived(day.lake, SESSIONS, rows.slice(1), {}, commit=9, day=day.day)
-    assert "sessions" not in day.again().written
-    assert day.rows(SESSIONS) == []
+def test_a_derived_table_never_replaces_one_of_a_later_commit(
+    day: ProcessedDay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day.read(fetched(payload(1, name="old")))
+    lock, calls = day.lake.lock, [0]
+
+    def overtaken(locked: date | None) -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            day.read(fetched(payload(1, name="new"), at=READ + HOUR))
+        return lock(locked)
+
+    monkeypatch.setattr(day.lake, "lock", overtaken)
+    assert day.again().written == {}
+    assert day.row(SESSIONS)["name"] == "new"
 
 
 # Two runs read the day at once. The first to commit decides; the other is merged as an older reading.
@@ -377,6 +385,21 @@ def test_a_run_that_is_overtaken_while_it_writes_merges_again(
     process_day(day.lake, DayTask(day.day, (fetched(payload(1, name="slow"), at=READ + HOUR),), day.base), day.rules)
     assert day.row(SESSIONS)["name"] == "quick"
     assert len(day.rows(RAW_SESSIONS)) == 3
+
+
+def test_tables_that_are_ahead_of_a_raw_file_put_back_from_a_backup_are_made_again(
+    day: ProcessedDay, tmp_path: Path
+) -> None:
+    file = tmp_path / f"raw_sessions/start_date={DAY}/raw_sessions.parquet"
+    day.read(fetched(payload(1, name="old")))
+    backup = file.read_bytes()
+    for hour in (1, 2):
+        day.read(fetched(payload(1, name=f"new {hour}"), at=READ + hour * HOUR))
+    file.write_bytes(backup)
+    assert set(day.read(fetched(payload(1, name="old"), at=READ + 3 * HOUR)).written) == {*DAILY} - {"raw_sessions"}
+    assert day.row(SESSIONS)["name"] == "old"
+    day.read(fetched(payload(1, name="newest"), at=READ + 4 * HOUR))
+    assert day.row(SESSIONS)["name"] == "newest"
 
 
 # The rejection threshold.
