@@ -363,7 +363,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         ((*_days(), "--select", "((("), "--select"),
         (("--from", "2026-01-01"), "--to"),
         ((*_days(), "--as-of", "2999-01-01"), "future"),
-        ((*_days(), "--as-of", "2026-11-20T25:00"), "no time"),
+        ((*_days(), "--as-of", "2026-11-20T25:00"), "is not a time such as"),
     ],
 )
 def test_days_and_selections_that_make_no_sense_are_wrong_usage(
