@@ -1,4 +1,4 @@
-# Everything a person types. `make help` lists it.
+# Every command for working on the project. `make help` lists them.
 PYTHON ?= python3
 BIN := .venv/bin
 UV_LOCKS := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-strip-extras \
@@ -21,10 +21,10 @@ demo: .venv/.runtime ## See daily costs: sixty days of a made-up company, no acc
 test: .venv/.dev ## Run the default test suite, in under five minutes
 	@$(PYTEST) -m "not long" --ignore sessions_pipeline_tests/end_to_end sessions_pipeline_tests
 
-test-e2e: .venv/.dev ## Run processes, browser, PostgreSQL, Redis, image, wheel and other readers together
+test-e2e: .venv/.dev ## Run the end-to-end tests: processes, browser, PostgreSQL, Redis, image, wheel, other readers
 	@$(PYTEST) -m "not long" sessions_pipeline_tests/end_to_end
 
-test-long: .venv/.dev ## Run everything, before a release: thousands of schedules, a hundred crashes
+test-long: .venv/.dev ## Run every test, before a release: thousands of simulated lists, a hundred crashes
 	@$(PYTEST) sessions_pipeline_tests
 
 fmt: .venv/.dev ## Format the code
@@ -36,32 +36,32 @@ lint: .venv/.dev ## Check style, import rules and dependencies
 types: .venv/.dev ## Check types
 	@$(BIN)/mypy
 
-dev: .venv/.runtime ## Run the Dagster UI with the daemon; SANDBOX=1 shows it on the demo's data
+dev: .venv/.runtime ## Start the Dagster UI and daemon; SANDBOX=1 shows the demo's data
 	@exec $(BIN)/sessions-pipeline ui --port $(UI_PORT)$(if $(SANDBOX), --demo)
 
-report: .venv/.runtime ## Write the HTML cost report of the data root
+report: .venv/.runtime ## Write the HTML cost report for the data root
 	@$(BIN)/sessions-pipeline report
 
-bench: .venv/.dev ## Measure against other tools, in minutes; FULL=1 takes hours
+bench: .venv/.dev ## Compare with other tools, in minutes; FULL=1 takes hours
 	@$(BIN)/python benchmarks/bench.py $(if $(FULL),--full --write)
 
-screenshots: .venv/.dev ## Take the README's pictures of the UI from the demo's data
+screenshots: .venv/.dev ## Take the README's screenshots, of the demo's data
 	@$(BIN)/python docs/screenshots.py
 
-lock: .venv/.uv ## Compile the locks again from pyproject.toml
+lock: .venv/.uv ## Update the locks from pyproject.toml
 	@$(UV_LOCKS) --group build --extra deploy --extra notify -o requirements-deploy.lock
 	@$(UV_LOCKS) --group build -c requirements-deploy.lock -o requirements.lock
 	@$(UV_LOCKS) --group dev --extra deploy --extra notify -c requirements-deploy.lock -o requirements-dev.lock
 	@$(UV_LOCKS:pyproject.toml=) --group old-readers -o requirements-old-readers.lock
 	@$(UV_LOCKS:pyproject.toml=) --group readers -o requirements-readers.lock
 
-check: lint types test ## Style, types, import rules, size and the default suite
+check: lint types test ## Check style, types, import rules and size, and run the default suite
 
 clean: ## Remove .venv, caches and the demo's data
 	@rm -rf .venv .dagster data/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# PIP_USER=0 because pip refuses to install for the user inside an environment, where its configuration asks for that.
+# PIP_USER=0 because pip's configuration may ask for `--user` installs, which pip refuses inside a virtual environment.
 .venv/.uv: requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...")'
 	@$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""The README's pictures, taken of the demo's data: `make demo screenshots`."""
+"""Take the README's screenshots, of the demo's data: `make demo screenshots`."""
 
 import shutil
 import socket
@@ -19,17 +19,17 @@ IMAGES = ROOT / "docs" / "images"
 DATA = ROOT / "data" / "demo"
 # `dagster-webserver` takes about ten seconds to load the definitions.
 PATIENCE_SECONDS = 90
-# Dagster lays the graph out, and animates it, after the data are there.
+# After the network is idle, Dagster still lays out the graph and animates it.
 SETTLING_MS = 2500
 ASSET = "daily_cost_by_reference_dataset"
-# Where the graph lies in its window of 1600 by 900: its names are small, and Dagster's bars around it say nothing.
+# The graph's part of the 1600 by 900 window. Cropping keeps its small names readable and leaves out Dagster's menus.
 GRAPH: FloatRect = {"x": 120, "y": 300, "width": 1260, "height": 490}
 
 
 def main() -> None:
-    """Start the web server on the demo's instance, take the pictures, stop it."""
+    """Start the web server on the demo's instance, take the screenshots, stop the server."""
     if not (DATA / "_dagster").is_dir():
-        sys.exit("run `make demo` first: the pictures show its data")
+        sys.exit("run `make demo` first: the screenshots show its data")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,13 +46,13 @@ def main() -> None:
             page = browser.new_page(
                 viewport={"width": 1600, "height": 900}, color_scheme="light", device_scale_factor=1.5
             )
-            # Upstream and downstream of the table that people come for; the graph of all tables is too wide to be read.
+            # Only the main table's neighbours: the graph of all tables is too wide to be readable.
             _open(page, f"{address}/assets/{ASSET}?view=lineage&lineageScope=neighbors&lineageDepth=2")
             page.get_by_text("Hide navigation").click()
             _take(page, "graph", clip=GRAPH)
             page.set_viewport_size({"width": 1600, "height": 1130})
             _open(page, f"{address}/assets/{ASSET}?view=overview")
-            page.get_by_text("Columns", exact=True).first.click()  # folds the list of columns away
+            page.get_by_text("Columns", exact=True).first.click()  # collapses the list of columns
             page.get_by_text("Plots", exact=True).click()
             _take(page, "asset")
             page.set_viewport_size({"width": 1120, "height": 1400})

@@ -1,4 +1,4 @@
-"""Readable test data: say what matters, the rest is valid."""
+"""Builders of readable test data: a test gives the values that matter, and the others are valid."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ def dataset(number: int) -> str:
 
 
 def record(number: int = 1, **properties: Any) -> dict[str, Any]:
-    """A session as the API sends it, with only the properties that every session has, and the given ones."""
+    """A session as the API sends it, with the properties that every session has and the given ones, no others."""
     return {
         "id": uuid(number),
         "tenant_id": TENANT,
@@ -41,7 +41,7 @@ def payload(number: int = 1, **properties: Any) -> str:
 
 
 def session(number: int = 1, **columns: Any) -> dict[str, Any]:
-    """A row of `sessions`; columns that are not given are null where they may be. A cost may be given as text."""
+    """A row of `sessions`. Nullable columns that are not given are null. A cost may be given as text."""
     row = {
         **dict.fromkeys(SESSIONS.schema.names),
         "id": uuid(number),
@@ -56,7 +56,7 @@ def session(number: int = 1, **columns: Any) -> dict[str, Any]:
 
 
 def experiment(number: int = 1, **columns: Any) -> dict[str, Any]:
-    """A row of `sessions` that ran against `dataset(1)`."""
+    """A row of `sessions` for an experiment on `dataset(1)`."""
     return session(number, **{"reference_dataset_id": dataset(1), **columns})
 
 
@@ -73,7 +73,7 @@ def table_of(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 
 def on_day(day: date, table: pa.Table) -> pa.Table:
-    """The table with the `start_date` of its partition, as the lake gives several days."""
+    """The table with its partition's `start_date` as a column, as the lake returns several days."""
     return table.append_column(pa.field("start_date", pa.date32()), pa.array([day] * table.num_rows, pa.date32()))
 
 

@@ -1,4 +1,4 @@
-"""Records at the edges of the schema, each with what CONTRACT.md promises for it."""
+"""Records at the edges of the schema, each with the result that validation must give."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,7 +48,10 @@ _DEEP = "[" * 100_000 + "]" * 100_000
 
 @dataclass(frozen=True)
 class Case:
-    """A record and what it comes to: `reasons`, or else `values` (those of interest) and the rest."""
+    """A record and the result of its validation.
+
+    A record with `reasons` is rejected. Otherwise it is valid: `values` are the columns that the case is about.
+    """
 
     name: str
     payload: str
@@ -60,7 +63,7 @@ class Case:
 
 
 def record(changes: Mapping[str, str | None] | None = None, /, **more: str | None) -> str:
-    """The JSON text of a full session with some properties' texts changed, added, or left out (None)."""
+    """The JSON text of a full session, with the texts of some properties changed, added or left out (None)."""
     properties = {**FULL, **(changes or {}), **more}
     return "{" + ",".join(f'"{name}":{text}' for name, text in properties.items() if text is not None) + "}"
 

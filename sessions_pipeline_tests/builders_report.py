@@ -1,4 +1,4 @@
-"""Tables for the report: a made-up month, a year of it, and rows of one's own."""
+"""Builders of report data: a made-up month or year with everything a report can show, or a test's own rows."""
 
 import random
 from collections import Counter
@@ -39,7 +39,7 @@ BRANCHES = ("main", None, SCRIPT, "fix-42")
 
 
 def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> dict[str, Any]:
-    """A row of daily costs; without a cost its only experiment is unpriced."""
+    """A row of `daily_cost_by_reference_dataset` for one experiment, which is unpriced if `cost` is None."""
     known = None if cost is None else Decimal(cost)
     return {
         **dict.fromkeys(DAILY_COST_BY_REFERENCE_DATASET.schema.names),
@@ -57,21 +57,21 @@ def daily(day: date | None, number: int, cost: str | None, **columns: Any) -> di
 
 
 def by_attribute(day: date, number: int, value: str | None, cost: str | None, **columns: Any) -> dict[str, Any]:
-    """A row of `daily_cost_by_attribute`, of `git.branch` where nothing else is said."""
+    """A row of `daily_cost_by_attribute`; the attribute defaults to `git.branch`."""
     row = daily(day, number, cost)
     measures = {name: row.get(name) for name in ("start_date", *DAILY_COST_BY_ATTRIBUTE.schema.names)}
     return {**measures, "attribute": "git.branch", "value": value, **columns}
 
 
 def judged(day: date, number: int, cost: str | None) -> dict[str, Any]:
-    """A row of `judge_rows`: an experiment of the dataset of this number."""
+    """A row of `judge_rows`: an experiment on `dataset(number)` and the cost of its judges."""
     known = None if cost is None else Decimal(cost)
     keys = {"tenant_id": TENANT, "reference_dataset_id": dataset(number), "id": uuid(number)}
     return {"start_date": day, **keys, "total_cost": known}
 
 
 def judge_reading(total: str | None, attributed: str, **changes: Any) -> JudgeReadings:
-    """What a judge project had spent, and what of it experiments claim."""
+    """A reading of one judge project: its total cost, and the part that is attributed to experiments."""
     cost = None if total is None else Decimal(total)
     left = None if cost is None else cost - Decimal(attributed)
     read_at = datetime(2025, 4, 2, tzinfo=UTC)
@@ -80,7 +80,7 @@ def judge_reading(total: str | None, attributed: str, **changes: Any) -> JudgeRe
 
 
 def budget(name: str, limit: str, used: str | None, unpriced: int = 0) -> BudgetStatus:
-    """How a budget of a month stands."""
+    """The status of a budget for a month."""
     known = None if used is None else Decimal(used)
     of_month = Budget(name=name, limit=Decimal(limit), period="month")
     days = date(2025, 3, 1), date(2025, 3, 31)
@@ -89,7 +89,7 @@ def budget(name: str, limit: str, used: str | None, unpriced: int = 0) -> Budget
 
 
 def summary(number: int, cost: str | None, score: float | None = None, **columns: Any) -> dict[str, Any]:
-    """A row of `experiment_summary` with its day."""
+    """A row of `experiment_summary`, with its `start_date`."""
     day = columns.pop("day", FIRST)
     scores = [] if score is None else [{"feedback_key": "correctness", "scope": "run", "average": score, "count": 9}]
     return {
@@ -107,7 +107,7 @@ def summary(number: int, cost: str | None, score: float | None = None, **columns
 
 
 def project(day: date, number: int, cost: str | None, **columns: Any) -> dict[str, Any]:
-    """A row of `daily_cost_by_project` with its day."""
+    """A row of `daily_cost_by_project`, with its `usage_date`."""
     return {
         **dict.fromkeys(DAILY_COST_BY_PROJECT.schema.names),
         "usage_date": day,
@@ -136,7 +136,9 @@ def report_of(
     names: Mapping[str, str] | None = None,
     **options: Any,
 ) -> ReportData:
-    """A report on daily rows; both periods, and the month before, were read but for the days of `unread`."""
+    """A report on these daily costs. All days of the period, the one before and the month before were read, but for
+    those in `unread`.
+    """
     asked = max(62, 2 * ((last - first).days + 1))
     read = frozenset({last - timedelta(days=back) for back in range(asked)} - set(unread))
     columns = pa.schema([SESSIONS.schema.field(name) for name in DOUBTFUL_COLUMNS])
@@ -159,7 +161,7 @@ def report_of(
 
 
 def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experiments: int = 120) -> ReportData:
-    """Everything that a report can hold, the same each time: unknown costs, unread days, hostile names."""
+    """Everything that a report can show, with unknown costs, unread days and hostile names; the same on every call."""
     chance = random.Random(20250301)
     days = [first + timedelta(days=count) for count in range((last - first).days + 1)]
     rows = [
@@ -229,6 +231,6 @@ def _experiment(chance: random.Random, number: int, day: date, datasets: int) ->
 
 
 def _money(chance: random.Random, number: int) -> str:
-    """Costs of very different sizes and with many digits."""
+    """A random cost, of a very different size each time and with many digits."""
     size = Decimal(10) ** chance.choice((-9, -4, -2, 0, 1, 2))
     return f"{(Decimal(chance.randint(1, 10**9)) / 10**9 * size * (10 - number % 10)).quantize(Decimal(10) ** -18):f}"

@@ -1,10 +1,10 @@
-"""A clock of the test's own, for what waits."""
+"""A fake clock, for code that waits."""
 
 import threading
 
 
 class Clock:
-    """Waiting takes no time, but moves it. Seconds."""
+    """A clock in seconds. `wait` returns at once, moves the clock on, and records how long it was asked to wait."""
 
     def __init__(self) -> None:
         self.now = 1000.0

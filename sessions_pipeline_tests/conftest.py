@@ -1,4 +1,4 @@
-"""What all tests share: examples are not timed, and CI runs the same ones every time."""
+"""Settings for all tests: Hypothesis examples have no deadline, and CI runs the same examples every time."""
 
 import os
 

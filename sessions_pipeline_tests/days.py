@@ -1,4 +1,4 @@
-"""Days for tests of what is made of them: readings as a source gives them, and a lake that they are processed in."""
+"""Builders for tests of `process_day`, transforms and checks: readings as a source gives them, and a day in a lake."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ from sessions_pipeline_tests.builders import NOON
 
 DAY = NOON.date()
 HOUR = timedelta(hours=1)
-# The morning after, so that the day is over.
+# The morning after `DAY`, so that the day is over.
 READ = datetime(2025, 3, 4, 6, tzinfo=UTC)
 DAILY = tuple(table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED))
 RULES = Rules(DAILY, 0.2, ("models", "git.branch"), None, None, READ)
@@ -43,13 +43,13 @@ def fetched(
     day: date | None = DAY,
     received: int | None = None,
 ) -> FetchedDay:
-    """One reading of a day: records by their JSON text."""
+    """One reading of a day, from the JSON texts of its records. `received` defaults to their number."""
     rows = Rows(RAW_SCHEMA, [records_table(read_page(f"[{','.join(payloads)}]".encode()))])
     return FetchedDay(day, workspace, at, rows, rows.num_rows if received is None else received, 1)
 
 
 class ProcessedDay:
-    """A day in a lake, read again and again."""
+    """One day in a lake, for tests that process it several times."""
 
     def __init__(self, root: Path, day: Day = DAY, **rules: Any) -> None:
         self.lake = Lake.open(str(root), query={})
@@ -58,16 +58,16 @@ class ProcessedDay:
 
     @property
     def base(self) -> str | None:
-        """The version of the raw sessions."""
+        """The current version of the day's raw sessions."""
         return self.lake.version(RAW_SESSIONS, self.day)
 
     def read(self, *readings: FetchedDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
-        """Process the day with these readings; `base` is the present version, unless it is given."""
+        """Process the day with these readings. `base` defaults to the current version of its raw sessions."""
         task = DayTask(self.day, readings, self.base if base is ... else base, received)
         return process_day(self.lake, task, replace(self.rules, **rules))
 
     def again(self, **rules: Any) -> DayResult:
-        """Make the day's tables again from what is stored."""
+        """Rebuild the day's tables from its stored raw sessions, without a new reading."""
         return process_day(self.lake, DayTask(self.day), replace(self.rules, **rules))
 
     def rows(self, table: Table) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ class ProcessedDay:
         return row
 
     def versions(self) -> dict[str, str | None]:
-        """The versions of all tables' files."""
+        """The version of each table's file, by the table's name."""
         return {name: self.lake.version(table, self.day) for name, table in _BY_NAME.items()}
 
     def check(self, name: str, now: datetime = READ) -> CheckResult:
@@ -89,7 +89,7 @@ class ProcessedDay:
         return CheckResult.merged([CHECKS[name].examine(tables)])
 
     def broken_checks(self, now: datetime = READ) -> dict[str, Sequence[str]]:
-        """What each check finds broken; that the builders' records lack properties is no news."""
+        """What each failing check reports. Leaves out drift, because the builders' records lack most properties."""
         results = {name: self.check(name, now) for name in CHECKS if name != "schema_has_not_drifted"}
         return {name: result.broken for name, result in results.items() if not result.passed}
 
@@ -98,7 +98,7 @@ _BY_NAME = {table.name: table for table in TABLES if table.name in DAILY}
 
 
 def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any) -> DayTables:
-    """Tables that were made by hand, as transforms and checks are given them, with the metadata of their files."""
+    """Tables made by hand, in the form that transforms and checks take. `metadata` is their files', by table."""
     metadata = more.pop("metadata", {})
     return DayTables(
         day,
@@ -108,5 +108,5 @@ def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any
 
 
 def derive(table: Table, tables: Mapping[Table, pa.Table], **more: Any) -> pa.Table:
-    """A table made from others, in its order."""
+    """A derived table, made from these tables and sorted in its own order."""
     return DERIVED[table].make(day_of(tables, **more)).sort_by([(name, "ascending") for name in table.order])

@@ -1,20 +1,20 @@
-"""The sandbox with faults on demand, version 2, what it was asked, and given texts in place of its company.
+"""The sandbox for tests: it also serves version 2, fails on demand, records requests, and can serve a test's own texts.
 
-A fault is a kind, how many answers it spoils (`times`, None for all), after how many it begins (`after`), and `value`:
+A fault has a kind and a `value`. It starts after `after` answers, and applies to `times` answers (None: to all):
 
 | kind | value | what happens |
 |---|---|---|
 | `status` | 429, 500, 503, 401 … | that status with a JSON body; `retry_after` is sent as the header |
 | `html` | 401, 403, 502 … | that status with an HTML body, as a firewall answers |
 | `redirect` | address | 307 to it |
-| `reset`, `truncated`, `not_json` | | the connection ends in mid-body; half a body; HTML with status 200 |
-| `latency` | seconds | a late answer |
+| `reset`, `truncated`, `not_json` | | the connection closes in mid-body; half the body; HTML with status 200 |
+| `latency` | seconds | the answer is delayed |
 | `cap` | n | at most n records a page |
-| `ignore_offset`, `repeat_last`, `unsorted` | | the page of offset 0; the last page for ever; records in reverse |
-| `deprecated` | date | `Deprecation` and `Sunset` headers, of version 1 alone |
-| `gone` | 404, 410 | version 1 is gone: that status with a JSON body; version 2 answers |
-| `no_datasets` | 403, 404, 503 … | `/api/v1/datasets`, and nothing else, answers with that status and a JSON body |
-| `same_cursor` | | version 2 gives one cursor for ever |
+| `ignore_offset`, `repeat_last`, `unsorted` | | the page at offset 0; past the end, the last page; reverse order |
+| `deprecated` | date | `Deprecation` and `Sunset` headers, on version 1 only |
+| `gone` | 404, 410 | version 1 is gone: that status with a JSON body; version 2 still answers |
+| `no_datasets` | 403, 404, 503 … | only `/api/v1/datasets` answers with that status and a JSON body |
+| `same_cursor` | | version 2 always returns the same cursor |
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from sessions_pipeline.langsmith.api_versions import DATASETS
 from sessions_pipeline.sandbox import KEY, Api, serving
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
-from sessions_pipeline_tests.second_sessions import CursorError, cursor_at, read_page
+from sessions_pipeline_tests.sessions_v2 import CursorError, cursor_at, read_page
 
 KINDS = (
     *("status", "html", "redirect", "reset", "truncated", "not_json", "latency", "cap"),
@@ -47,7 +47,7 @@ Undated = Literal["postgres", "first", "last"]
 
 @dataclass
 class Fault:
-    """One kind of misbehaviour; see the module's table."""
+    """One fault; see the module's table."""
 
     kind: str
     value: Any = None
@@ -61,24 +61,24 @@ class Fault:
 
 
 class Faults:
-    """The faults in force; thread-safe."""
+    """The active faults. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
 
     def add(self, *faults: Fault) -> None:
-        """Put faults in force."""
+        """Activate faults."""
         with self._lock:
             self._faults += faults
 
     def clear(self) -> None:
-        """Behave."""
+        """End all faults."""
         with self._lock:
             self._faults.clear()
 
     def take(self) -> dict[str, Fault]:
-        """The faults of this answer by kind, counted down."""
+        """The faults for the next answer, by kind. Counts down their `after` and `times`."""
         taken: dict[str, Fault] = {}
         with self._lock:
             for fault in list(self._faults):
@@ -94,21 +94,24 @@ class Faults:
 
 
 class FixedData:
-    """A given list of JSON texts, in the order in which it is served; `texts` may be changed between requests."""
+    """A list of JSON texts, served in their order. A test may change `texts` between requests."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = list(texts)
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
-        """Other parameters than `offset` and `limit` are not honoured; one workspace has all."""
+        """Only `offset` and `limit` have an effect. Every workspace has all sessions."""
         return self.texts[asked.offset : asked.offset + asked.limit], len(self.texts)
 
     def datasets_page(self, asked: Query, workspace: str) -> tuple[list[str], int]:  # noqa: ARG002
         return [], 0
 
 
-class UnlikePostgres(CompanyData):
-    """Sessions without a start time always at one end."""
+class UndatedAtOneEnd(CompanyData):
+    """A company whose sessions without a start time are always first, or always last, whatever the sort order.
+
+    PostgreSQL puts them first or last depending on the direction of the sort.
+    """
 
     undated: Undated = "last"
 
@@ -117,19 +120,22 @@ class UnlikePostgres(CompanyData):
         return sorted(sessions, key=lambda one: one.undated is (self.undated == "last"))
 
 
-# The faults of the request that is being answered.
+# The faults for the request that is being answered.
 _IN_FORCE: ContextVar[dict[str, Fault]] = ContextVar("in_force")
 
 
 class FaultyApi(Api):
-    """The sandbox's API, with `faults`, and `requests` as they came; `before_answer` is told each one's number."""
+    """The sandbox's API with `faults`. `requests` records requests in order.
 
-    def __init__(self, data: Any, now: datetime, *, tell_total: bool = False) -> None:
+    `before_answer` is called with each request's number, from 0, before it is answered.
+    """
+
+    def __init__(self, data: Any, now: datetime, *, send_total: bool = False) -> None:
         super().__init__(data, now)
         self.faults = Faults()
         self.requests: list[dict[str, Any]] = []
         self.before_answer: Callable[[int], None] | None = None
-        self.tell_total = tell_total
+        self.send_total = send_total
         self._total = 0
 
     def app(self) -> Any:
@@ -152,7 +158,7 @@ class FaultyApi(Api):
                 faults["status"] = faults["gone"]
             if "no_datasets" in faults and path == DATASETS.path:
                 faults["status"] = faults["no_datasets"]
-            response = _instead(faults) or await _answer_of(inner, scope, receive)
+            response = _replacement(faults) or await _answer_of(inner, scope, receive)
             if "deprecated" in faults and is_first:
                 response.headers["Deprecation"] = "true"
                 response.headers["Sunset"] = str(faults["deprecated"].value)
@@ -176,16 +182,16 @@ class FaultyApi(Api):
 
     def sessions(self, pairs: Pairs, workspace: str) -> Response:
         response = super().sessions(pairs, workspace)
-        if self.tell_total:
+        if self.send_total:
             response.headers["X-Pagination-Total"] = str(self._total)
         return response
 
     def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
-        answers = {**super().answers(), "/api/v2/sessions": self.second_sessions}
+        answers = {**super().answers(), "/api/v2/sessions": self.sessions_v2}
         return {path: partial(_or_refusal, answer) for path, answer in answers.items()}
 
-    def second_sessions(self, pairs: Pairs, workspace: str) -> Response:
-        """`GET /api/v2/sessions`, which the demo has no use for."""
+    def sessions_v2(self, pairs: Pairs, workspace: str) -> Response:
+        """`GET /api/v2/sessions`, which the demo's sandbox lacks because the demo does not need it."""
         text = read_page(pairs, self.now, lambda asked: self.page(asked, workspace))
         if "same_cursor" in _IN_FORCE.get():
             text = re.sub(r'"next_cursor":[^}]*}$', f'"next_cursor":"{cursor_at(0, pairs)}"}}', text)
@@ -202,12 +208,12 @@ class Sandbox:
 
     @property
     def faults(self) -> Faults:
-        """Misbehaviour to put in force."""
+        """The server's faults."""
         return self.api.faults
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """What was asked so far."""
+        """The requests so far."""
         return self.api.requests
 
 
@@ -218,21 +224,21 @@ def build_api(
     broken: bool = True,
     undated: Undated = "postgres",
     texts: Sequence[str] | None = None,
-    tell_total: bool = False,
+    send_total: bool = False,
 ) -> FaultyApi:
-    """A company's API, or one of given texts, newest first."""
+    """The API of a made-up company, or of `texts`, which must be sorted newest first."""
     time = now or datetime.now(UTC)
     if texts is not None:
-        return FaultyApi(FixedData(texts), time, tell_total=tell_total)
-    data = (CompanyData if undated == "postgres" else UnlikePostgres)(time, seed)
-    data = data if broken else sound(data)
-    if isinstance(data, UnlikePostgres):
+        return FaultyApi(FixedData(texts), time, send_total=send_total)
+    data = (CompanyData if undated == "postgres" else UndatedAtOneEnd)(time, seed)
+    data = data if broken else without_broken_records(data)
+    if isinstance(data, UndatedAtOneEnd):
         data.undated = undated
-    return FaultyApi(data, time, tell_total=tell_total)
+    return FaultyApi(data, time, send_total=send_total)
 
 
-def sound(data: CompanyData) -> CompanyData:
-    """The same company to the letter of the schema."""
+def without_broken_records(data: CompanyData) -> CompanyData:
+    """The same company, with only records that the schema allows."""
     data.offset = "Z"
     for session in data.sessions:
         session.broken, session.undated = {}, False
@@ -240,7 +246,7 @@ def sound(data: CompanyData) -> CompanyData:
 
 
 def all_texts(api: Api, **parameters: Any) -> list[str]:
-    """Every session of the first workspace that a listing with these parameters gives, page after page."""
+    """The JSON texts of all the first workspace's sessions that match these parameters, from all pages."""
     texts: list[str] = []
     total = 1
     while len(texts) < total:
@@ -251,9 +257,9 @@ def all_texts(api: Api, **parameters: Any) -> list[str]:
 
 @contextlib.contextmanager
 def running_sandbox(api: FaultyApi | None = None, **options: Any) -> Iterator[Sandbox]:
-    """A server of `api`, or of what `build_api` makes of `options`, until the block ends."""
+    """Serve `api`, or `build_api(**options)`, until the block ends."""
     api = api or build_api(**options)
-    # Its company lives at another time than the tests' clocks, which would be taken for a wrong clock here.
+    # The company's time differs from this machine's, so a `Date` header would look like a wrong clock.
     with serving(api.app(), tells_time=False) as url:
         yield Sandbox(url, KEY, api)
 
@@ -267,7 +273,7 @@ def _or_refusal(answer: Callable[[Pairs, str], Response], pairs: Pairs, workspac
 
 
 async def _answer_of(app: Any, scope: Any, receive: Any) -> Response:
-    """The whole answer of an application."""
+    """The complete answer of an ASGI application."""
     messages: list[Any] = []
 
     async def keep(message: Any) -> None:
@@ -279,8 +285,8 @@ async def _answer_of(app: Any, scope: Any, receive: Any) -> Response:
     return response
 
 
-def _instead(faults: dict[str, Fault]) -> Response | None:
-    """An answer in place of the right one."""
+def _replacement(faults: dict[str, Fault]) -> Response | None:
+    """The answer to send instead of the right one, if a fault replaces it."""
     if "redirect" in faults:
         return RedirectResponse(str(faults["redirect"].value))
     for kind, fault in faults.items():
@@ -305,7 +311,7 @@ def _spoiled(response: Response, faults: dict[str, Fault]) -> Response:
         async def begin_and_break() -> AsyncIterator[bytes]:
             yield body[:half]
             await asyncio.sleep(0)
-            # The server closes the connection when fewer bytes come than it announced.
+            # uvicorn closes the connection because the body is shorter than the Content-Length that was sent.
 
         return StreamingResponse(begin_and_break(), headers=dict(response.headers))
     return response

@@ -1,9 +1,9 @@
-"""Rows for tests of the lake, in whatever columns a table has, and a store that counts what it is asked for."""
+"""Rows of any table for tests of the lake, and a store that counts calls."""
 
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -20,33 +20,33 @@ NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
 
 
 def rows(table: Table, count: int, **columns: Sequence[Any]) -> pa.Table:
-    """So many rows with these columns; the others are null, or something where they may not be."""
+    """`count` rows with these columns. Other columns are null, or a placeholder if they may not be null."""
 
     def column(field: pa.Field) -> pa.Array:
         if field.name in columns:
             return pa.array(columns[field.name], field.type)
         if field.nullable:
             return pa.nulls(count, field.type)
-        some = {pa.string(): "t", pa.int64(): 1, pa.bool_(): False}.get(field.type)
+        placeholder = {pa.string(): "t", pa.int64(): 1, pa.bool_(): False}.get(field.type)
         if pa.types.is_list(field.type):
-            some = ["x"]
-        return pa.array([NOON if some is None else some] * count, field.type)
+            placeholder = ["x"]
+        return pa.array([NOON if placeholder is None else placeholder] * count, field.type)
 
     return pa.table([column(field) for field in table.schema], table.schema)
 
 
 def raw(*payloads: str, session_ids: Sequence[str | None] | None = None) -> pa.Table:
-    """Raw rows in their order, one for each payload."""
+    """Rows of `raw_sessions` in their table's order, one for each payload."""
     ids = session_ids or [f"id-{number:06}" for number in range(len(payloads))]
     return rows(RAW_SESSIONS, len(payloads), session_id=ids, payload=payloads)
 
 
 class CountingStore:
-    """A store that passes everything on to another, and counts it: `asked` by method, `opened` by key."""
+    """A store that passes all calls on to another, and counts them: `calls` by method, `opened` by key."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.asked: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
         self.opened: Counter[str] = Counter()
         self._counting = threading.Lock()
 
@@ -55,7 +55,7 @@ class CountingStore:
 
     def open(self, key: str, *, whole: bool) -> Opened:
         with self._counting:
-            self.asked["open"] += 1
+            self.calls["open"] += 1
             self.opened[key] += 1
         return self.store.open(key, whole=whole)
 
@@ -78,20 +78,17 @@ class CountingStore:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         self._count("lock")
-        with self._held(name):
+        with self.store.lock(name):
             yield
 
     def _count(self, method: str) -> None:
         with self._counting:
-            self.asked[method] += 1
-
-    def _held(self, name: str) -> AbstractContextManager[None]:
-        return self.store.lock(name)
+            self.calls[method] += 1
 
 
 def replace_derived(
     lake: Lake, table: Table, data: pa.Table, metadata: Mapping[str, str], *, commit: int, day: Day = DAY
 ) -> Written | None:
-    """What `writing` does with one file."""
+    """Replace one derived file, as a `writing` block with a single call does."""
     with writing(lake, day) as replace:
         return replace(table, data, metadata, commit).result()

@@ -1,4 +1,4 @@
-"""A receiver of notifications on this machine, as Apprise's `json://` address sends them."""
+"""A local HTTP server that receives notifications as Apprise sends them to a `json://` address."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from sessions_pipeline.sandbox import serving
 
 
 class Receiver:
-    """`messages` are what it was sent since the last `take`; `address` is for SESSIONS_PIPELINE_NOTIFY."""
+    """`messages` were received since the last `take`; `address` is a value for SESSIONS_PIPELINE_NOTIFY."""
 
     def __init__(self) -> None:
         self.address = ""
@@ -25,7 +25,7 @@ class Receiver:
         return Response(status_code=self.status)
 
     def take(self) -> dict[str, str]:
-        """Texts by title, and forget them; each title came once."""
+        """The received texts by title, which are then forgotten. Fails if a title was received twice."""
         taken, self.messages = self.messages, []
         by_title = {message["title"]: message["message"] for message in taken}
         assert len(by_title) == len(taken)

@@ -1,6 +1,7 @@
-"""Runs a recipe of docs/reading.md. By itself, in an environment that has none of ours, it is a program.
+"""Run the Python blocks of a recipe in docs/reading.md.
 
-`python recipes.py < blocks.json` takes a list of Python blocks, and prints a list of what each prints.
+This module imports nothing of ours, so that it is also a program for other environments: `python recipes.py <
+blocks.json` reads a JSON list of Python blocks, and prints a JSON list of their outputs.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 
 def outputs(blocks: Iterable[str]) -> Iterator[str]:
-    """What each block prints, without spaces at the lines' ends; blocks share their names, as in a notebook."""
+    """What each block prints, without trailing spaces. The blocks share their variables, as in a notebook."""
     names: dict[str, object] = {}
     for number, code in enumerate(blocks):
         printed = io.StringIO()

@@ -1,4 +1,4 @@
-"""The repository's scripts, which belong to no package, as modules that a test can ask."""
+"""Import the repository's scripts, which belong to no package, as modules."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from types import ModuleType
 
 
 def load(path: str) -> ModuleType:
-    """The script at this path from the repository's root."""
+    """The script at this path, which is relative to the repository's root, as a module."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
     assert spec is not None
     assert spec.loader is not None

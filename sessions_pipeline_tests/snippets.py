@@ -1,8 +1,8 @@
-"""Every snippet of the docs, and which test runs it.
+"""Every snippet in the docs, and the test that runs it.
 
-A snippet is a fenced block, or inline code with a space or a bracket in it. `RUN_BY` says which test runs which; such a
-function is decorated with `each`, `together` or `by_heading`, which hand it the snippets' own text. So what a test
-claims is what it gets, and `unit/test_snippets.py` fails for a snippet that no test claims.
+A snippet is a fenced block, or inline code that contains a space or a bracket. `RUN_BY` lists the snippets that each
+test claims. The decorators `each`, `together` and `by_heading` pass them to the test, so a test runs exactly what it
+claims. `unit/test_snippets.py` fails for a snippet that no test claims.
 """
 
 import re
@@ -18,11 +18,12 @@ ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
 HEADING = re.compile(r"^##? (.+)$", re.MULTILINE)
-# The first cells of the troubleshooting page are messages, which `test_docs.py` looks up in the code.
+# In the tables of the troubleshooting page, the first column holds messages; `test_docs.py` looks them up in the code.
 MESSAGES = re.compile(r"^\| `.*?` \|", re.MULTILINE)
 Test = TypeVar("Test", bound=Callable[..., None])
 
-# By test and page: fenced blocks by their first line, or all of a language below a heading; inline code as it stands.
+# Snippets by test and page. A fenced block is named by its first line, or by `heading: language`, which means all such
+# blocks below the heading. Inline code is named by its whole text.
 RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "end_to_end/test_two_commands.py::test_the_readmes_two_commands_run_in_a_fresh_clone": {
         "README.md": ("Two commands: console", "make demo", "make test"),
@@ -57,7 +58,7 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "contract/test_deploy_commands.py::test_the_commands_of_a_deployment_name_what_its_files_hold": {
         "docs/deploy.md": ("Compose: console", "Kubernetes: console", "docker compose … up --detach", "helm upgrade …"),
     },
-    "end_to_end/test_terminal.py::test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly": {
+    "end_to_end/test_terminal.py::test_make_dev_prints_the_address_of_the_ui_and_all_its_processes_end_cleanly": {
         "README.md": ("make dev SANDBOX=1", "sessions-pipeline ui --demo"),
     },
     "end_to_end/test_terminal.py::test_the_ui_starts_as_the_docs_say": {
@@ -83,10 +84,10 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "docs/troubleshooting.md": ("sessions-pipeline doctor", "materialize … --select"),
         "docs/what-this-number-is.md": ("materialize … --select judge_cost_by_experiment",),
     },
-    "end_to_end/test_shell_snippets.py::test_the_line_for_cron_asks_the_probe_only_when_nothing_is_fresh": {
+    "end_to_end/test_shell_snippets.py::test_the_cron_line_reports_a_failure_only_when_nothing_is_fresh": {
         "docs/alerts.md": ("When nothing runs: cron",),
     },
-    "end_to_end/test_shell_snippets.py::test_a_bucket_is_examined_with_the_docs_lines": {
+    "end_to_end/test_shell_snippets.py::test_the_docs_lines_check_a_bucket": {
         "docs/object-storage.md": ("The data in a bucket: console",),
     },
     "end_to_end/test_readers.py::test_spark_prints_what_the_page_shows": {
@@ -115,14 +116,14 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "integration/test_questions.py::test_the_answer_equals_one_computed_independently": {
         "docs/reading.md": ("DuckDB: sql",),
     },
-    "integration/test_questions.py::test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data": {
+    "integration/test_questions.py::test_the_readmes_lines_give_the_right_sum_on_the_demos_data": {
         "README.md": ("Reading the data: python",),
     },
-    "integration/test_questions.py::test_read_takes_two_days_and_goes_on_to_pandas": {
+    "integration/test_questions.py::test_read_takes_two_days_and_its_table_converts_to_pandas": {
         "README.md": (".to_pandas()",),
         "docs/reading.md": ('read("sessions", "2026-11-01", "2026-11-25")', ".to_pandas()"),
     },
-    "integration/test_add_a_table.py::test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read": {
+    "integration/test_add_a_table.py::test_the_new_tables_own_test_passes_and_dagster_writes_a_day_that_can_be_read": {
         "CONTRIBUTING.md": (
             "Add a table: python",
             "materialize --select experiments_by_hour",
@@ -132,7 +133,7 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "CONTRIBUTING.md": ("python docs/generate.py",),
         "docs/data-dictionary.md": ("python docs/generate.py",),
     },
-    "unit/test_alerts_page.py::test_its_budgets_are_read_and_its_commands_run": {
+    "unit/test_alerts_page.py::test_the_pages_budgets_are_valid_and_its_commands_run": {
         "docs/alerts.md": (
             "Budgets: toml",
             "Budgets: sh",
@@ -146,7 +147,7 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/test_settings.py::test_a_query_is_written_as_the_docs_say": {
         "docs/settings.md": ('{"name_contains": "nightly"}',),
     },
-    "unit/test_snippets.py::test_what_is_not_run_is_possible": {
+    "unit/test_snippets.py::test_snippets_that_are_not_run_are_valid": {
         "CONTRIBUTING.md": ("apt-get install chromium",),
         "docs/performance.md": ("make bench FULL=1",),
     },
@@ -162,7 +163,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": {"apt-get install chromium": "it changes the machine; `.ci/run` installs that package"},
     "docs/performance.md": {"make bench FULL=1": "it takes hours; the same program takes these options"},
 }
-# Inline code with a space or a bracket that is nothing to run: types, messages, parts of requests and formulas.
+# Inline code with a space or a bracket that can't be run: types, messages, parts of requests and formulas.
 NO_CODE = {
     "docs/api-versions.md": ("GET /api/v1/sessions", "GET /api/v2/sessions", "not testable", "n / 50"),
     "docs/data-dictionary.md": ("total_cost: is negative (-0.0012)", "field: what is wrong"),
@@ -173,7 +174,7 @@ NO_CODE = {
 
 @dataclass(frozen=True)
 class Snippet:
-    """A piece of a page that a reader may copy; `language` is empty for inline code."""
+    """A piece of code on a page, which a reader may copy. `language` is empty for inline code."""
 
     page: str
     heading: str
@@ -182,7 +183,7 @@ class Snippet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What `RUN_BY` may call it."""
+        """The names under which `RUN_BY` may list it."""
         if not self.language:
             return (self.text,)
         return (self.text.partition("\n")[0], f"{self.heading}: {self.language}")
@@ -193,42 +194,42 @@ class Snippet:
 
 @cache
 def snippets() -> tuple[Snippet, ...]:
-    """Those of all pages, in their order."""
+    """The snippets of all pages, in order."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
     return tuple(snippet for page in pages for snippet in _of(page))
 
 
 def snippets_of_heading(page: str, heading: str) -> list[Snippet]:
-    """Those below a heading of the second level, in their order."""
+    """The snippets below a heading, in order."""
     return [snippet for snippet in snippets() if (snippet.page, snippet.heading) == (page, heading)]
 
 
 def claims(snippet: Snippet) -> list[str]:
-    """The tests that run it: one, if all is well."""
+    """The tests that claim a snippet. There should be exactly one."""
     return [test for test, pages in RUN_BY.items() if set(snippet.names) & set(pages.get(snippet.page, ()))]
 
 
 def each(test: Test) -> Test:
-    """Run the test for each of its snippets; what stands on two pages counts once."""
-    mine = {snippet.text: snippet for snippet in _claimed_by(test)}
-    return pytest.mark.parametrize("snippet", mine.values(), ids=[one.names[0] for one in mine.values()])(test)
+    """Run the test once for each snippet that it claims. A snippet that is on two pages runs once."""
+    claimed = {snippet.text: snippet for snippet in _claimed_by(test)}.values()
+    return pytest.mark.parametrize("snippet", claimed, ids=[snippet.names[0] for snippet in claimed])(test)
 
 
 def together(test: Test) -> Test:
-    """Run the test with the list of its snippets."""
+    """Run the test once, with the list of all snippets that it claims."""
     return pytest.mark.parametrize("snippets", [_claimed_by(test)], ids=["all"])(test)
 
 
 def by_heading(test: Test) -> Test:
-    """Run the test for each heading, with the list of the snippets below it."""
-    mine = _claimed_by(test)
-    headings = dict.fromkeys((snippet.page, snippet.heading) for snippet in mine)
-    lists = [[one for one in mine if (one.page, one.heading) == heading] for heading in headings]
+    """Run the test once for each heading, with the list of the snippets below it that the test claims."""
+    claimed = _claimed_by(test)
+    headings = dict.fromkeys((snippet.page, snippet.heading) for snippet in claimed)
+    lists = [[snippet for snippet in claimed if (snippet.page, snippet.heading) == heading] for heading in headings]
     return pytest.mark.parametrize("snippets", lists, ids=[heading for _, heading in headings])(test)
 
 
 def script(snippet: Snippet) -> str:
-    """A console's lines without their prompts, as a shell takes them; any other text as it is."""
+    """The snippet as a shell script: the `$ ` prompts of a `console` block are removed."""
     return re.sub(r"^\$ ", "", snippet.text, flags=re.MULTILINE) if snippet.language == "console" else snippet.text
 
 

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that write sessions as JSON text, from the OpenAPI file."""
+"""Hypothesis strategies that generate sessions as JSON text, from the OpenAPI file."""
 
 import json
 from datetime import date
@@ -17,8 +17,8 @@ Pairs = list[tuple[str, str]]
 
 _CHARACTERS = st.characters(exclude_categories=["Cs"])
 _STRINGS = st.one_of(st.text(_CHARACTERS, max_size=12), st.sampled_from(["", "\0", "😀", '"\\', "\ud7ff"]))
-# Values that JSON does not have, or half of a character.
-_NO_VALUES = ["NaN", "-Infinity", '"\\ud800"', '{"a":1,"a":NaN}', "01", "tru"]
+# Texts that are not valid JSON, or that hold half of a surrogate pair.
+_INVALID_VALUES = ["NaN", "-Infinity", '"\\ud800"', '{"a":1,"a":NaN}', "01", "tru"]
 _ODD_VALUES = [
     *(
         "null",
@@ -50,18 +50,18 @@ _ODD_VALUES = [
     *(f'"{text}"' for text in ("2025-02-30T00:00:00", "2025-01-01T00:00:00.9999999Z", "9999-12-31T23:59:59-00:01")),
     *(f'"{text}"' for text in ("0B8E3B1E-11AA-4000-8000-00000000000A", "1e-05", "-0", "-1", "0" * 40, "9" * 21)),
 ]
-_BROKEN_TEXTS = st.sampled_from([*_ODD_VALUES, *_NO_VALUES])
+_BROKEN_TEXTS = st.sampled_from([*_ODD_VALUES, *_INVALID_VALUES])
 
 
 @cache
 def openapi() -> dict[str, Any]:
-    """The API's schema."""
+    """The API's OpenAPI file."""
     loaded: dict[str, Any] = yaml.safe_load(OPENAPI.read_text(encoding="utf-8"))
     return loaded
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema of the file without its reference."""
+    """A schema with its `$ref` followed."""
     if "$ref" not in schema:
         return schema
     found: dict[str, Any] = openapi()["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
@@ -148,15 +148,16 @@ def _properties() -> dict[str, st.SearchStrategy[str]]:
 
 
 def column_texts(name: str) -> st.SearchStrategy[str]:
-    """JSON values as they may stand in a property: mostly right, each in its many spellings, or wrong in any way."""
+    """JSON values for a property: often right, in many spellings, otherwise of a wrong type or out of bounds."""
     right = _properties()[name]
-    valid = [text for text in _ODD_VALUES if text not in _NO_VALUES]
-    return st.one_of(right, right, right, st.just("null"), st.sampled_from(valid), _json(), _cost(), _date_times())
+    return st.one_of(
+        right, right, right, st.just("null"), st.sampled_from(_ODD_VALUES), _json(), _cost(), _date_times()
+    )
 
 
 @st.composite
 def session_pairs(draw: st.DrawFn) -> Pairs:
-    """A valid session as names and JSON texts, in any order."""
+    """A valid session, as pairs of a property's name and JSON text in any order."""
     names = draw(st.sets(st.sampled_from(sorted(_properties())))) | {"id", "tenant_id"}
     return [(name, draw(_properties()[name])) for name in draw(st.permutations(sorted(names)))]
 
@@ -167,7 +168,7 @@ def join(pairs: Pairs) -> str:
 
 
 def sessions() -> st.SearchStrategy[str]:
-    """Valid sessions, spelt in all ways."""
+    """Valid sessions as JSON texts, in many spellings."""
     return session_pairs().map(join)
 
 
@@ -191,7 +192,7 @@ def odd_records(draw: st.DrawFn) -> str:
 
 
 def records() -> st.SearchStrategy[str]:
-    """Any of these, and the corpus of edges."""
+    """Valid and odd records, and the cases of the corpus."""
     small = [case.payload for case in CORPUS if len(case.payload) < 10_000]
     edges = st.integers(0, len(small) - 1).map(small.__getitem__)
     return st.one_of(sessions(), odd_records(), odd_records(), edges)

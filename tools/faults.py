@@ -89,9 +89,9 @@ FAULTS = (
         f"{INTEGRATION}cli_errors",
         "clock",
     ),
-    Fault("langsmith/window", "or identity(last.records[0]) not in names", "and False", f"{UNIT}window", "sinks"),
+    Fault("langsmith/window", "or identity(last.records[0]) not in names", "and False", f"{UNIT}window", "shrinks"),
     Fault("langsmith/page", "keys.index(placed[-1]) - 1", "keys.index(placed[-1])", f"{UNIT}window", "not twenty"),
-    Fault("langsmith/window", "fruitless += 1", "fruitless += 0", f"{UNIT}window", "misbehaves"),
+    Fault("langsmith/window", "fruitless += 1", "fruitless += 0", f"{UNIT}window", "misbehaving"),
     Fault(
         "validation/types",
         "precision + 1, rounding=ROUND_HALF_EVEN",
@@ -117,14 +117,14 @@ FAULTS = (
         "response.is_success and len(body) > most:",
         "response.is_success and len(body) > 9**20:",
         f"{INTEGRATION}client",
-        "unpacks",
+        "decompresses",
     ),
     Fault(
         "langsmith/transport",
         "left: float = self._current.end - self._clock()",
         "left: float = timeout",
         f"{INTEGRATION}client",
-        "dripping",
+        "slow_answer",
     ),
     Fault("langsmith/auth", 'return entry == "*"', 'return entry == ""', f"{INTEGRATION}client_settings", "proxy"),
     Fault(

@@ -1,4 +1,4 @@
-"""The files of `deploy/` that CI can't run, held to schemas, linters and each other."""
+"""The files of `deploy/` that CI can't run, checked with schemas and linters, and for agreement with each other."""
 
 import re
 import subprocess
@@ -25,14 +25,14 @@ def load(name: str) -> Any:
     return yaml.safe_load((DEPLOY / name).read_text())
 
 
-def linted(program: str, *arguments: str) -> None:
+def assert_linter_passes(program: str, *arguments: str) -> None:
     command = [str(Path(sys.executable).with_name(program)), *arguments]
     done = subprocess.run(command, cwd=DEPLOY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def names_of_variables(value: Any) -> set[str]:
-    """Every variable that a `{env: NAME}` names."""
+    """The names of all environment variables that a configuration reads with `{env: NAME}`."""
     if isinstance(value, dict):
         if set(value) == {"env"}:
             return {value["env"]}
@@ -41,16 +41,16 @@ def names_of_variables(value: Any) -> set[str]:
 
 
 def is_pinned(image: str) -> bool:
-    """Whether the tag names one version, to the last number or the moment of the release."""
+    """Whether the image's tag names one version, by its full number or by the date of its release."""
     tag = image.rpartition(":")[2]
     return re.match(r"\d+\.\d+(\.\d+)?(-|$)|RELEASE\.\d{4}", tag) is not None
 
 
 def test_the_dockerfile_passes_hadolint() -> None:
-    linted("hadolint", "Dockerfile")
+    assert_linter_passes("hadolint", "Dockerfile")
 
 
-def test_the_image_is_built_from_the_hash_pinned_lock_on_a_pinned_base_and_runs_as_nobody_special() -> None:
+def test_the_image_is_built_from_the_hash_pinned_lock_on_a_pinned_base_and_runs_without_root() -> None:
     found = INSTRUCTIONS
     assert {word for word, _ in found} <= {
         "FROM",
@@ -69,10 +69,10 @@ def test_the_image_is_built_from_the_hash_pinned_lock_on_a_pinned_base_and_runs_
     assert all("--require-hashes -r requirements-deploy.lock" in one or "--no-deps" in one for one in installs)
     assert any("DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR=1" in rest for word, rest in found if word == "ENV")
     last = max(number for number, (word, _) in enumerate(found) if word == "FROM")
-    assert not any("pip install" in rest for _, rest in found[last:]), "only what was built comes along"
+    assert not any("pip install" in rest for _, rest in found[last:]), "the last stage must only copy what was built"
 
 
-def test_everything_that_is_copied_is_there_and_nothing_else_reaches_the_builder() -> None:
+def test_every_copied_file_exists_and_the_build_context_has_no_others() -> None:
     copied = [
         source
         for word, rest in INSTRUCTIONS
@@ -86,11 +86,11 @@ def test_everything_that_is_copied_is_there_and_nothing_else_reaches_the_builder
     assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied)
 
 
-def test_the_compose_file_fits_the_compose_specification() -> None:
-    linted("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml")
+def test_the_compose_file_is_valid_by_the_compose_specification() -> None:
+    assert_linter_passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml")
 
 
-def test_every_container_is_pinned_limited_and_examined_and_only_loopback_is_published() -> None:
+def test_every_container_has_a_pinned_image_limits_and_a_health_check_and_publishes_ports_on_loopback_only() -> None:
     services = load("docker-compose.yaml")["services"]
     for name, service in services.items():
         if name in DAGSTERS:
@@ -103,22 +103,22 @@ def test_every_container_is_pinned_limited_and_examined_and_only_loopback_is_pub
         assert service["logging"]["options"]["max-size"], name
         if name != "buckets":
             assert service["mem_limit"], name
-            assert "healthcheck" in service or name == "code-server", "that one's is in the image"
+            assert "healthcheck" in service or name == "code-server", "the code server's health check is in the image"
         for variable, value in service["environment"].items():
-            assert not SECRET.search(variable) or value.startswith("${"), f"{name}: {variable} is written down"
+            assert not SECRET.search(variable) or value.startswith("${"), f"{name}: {variable} has a value in the file"
 
 
-def test_every_variable_that_dagster_asks_for_is_given_by_compose() -> None:
-    asked = names_of_variables(load("dagster.yaml")) | names_of_variables(load("workspace.yaml"))
+def test_compose_sets_every_variable_that_dagsters_files_read() -> None:
+    read = names_of_variables(load("dagster.yaml")) | names_of_variables(load("workspace.yaml"))
     services = load("docker-compose.yaml")["services"]
     for name in DAGSTERS:
-        assert asked <= set(services[name]["environment"]), name
+        assert read <= set(services[name]["environment"]), name
     required = set(re.findall(r"\$\{(\w+):\?", (DEPLOY / "docker-compose.yaml").read_text()))
     offered = set(re.findall(r"^(\w+)=", (DEPLOY / ".env.example").read_text(), re.MULTILINE))
     assert required <= offered
 
 
-def test_the_images_bear_the_version_of_the_package() -> None:
+def test_the_images_tags_are_the_version_of_the_package() -> None:
     here = sessions_pipeline.__version__
     assert f"SESSIONS_PIPELINE_IMAGE=sessions-pipeline:{here}\n" in (DEPLOY / ".env.example").read_text()
     assert f"-t sessions-pipeline:{here} ." in (DEPLOY / "Dockerfile").read_text()
@@ -128,8 +128,8 @@ def test_the_images_bear_the_version_of_the_package() -> None:
     assert [str(image["tag"]) for image in images] == [here] * 3
 
 
-def as_the_chart_writes_it(values: Any) -> dict[str, Any]:
-    """The `dagster.yaml` that the chart's templates make of these values."""
+def instance_from_chart(values: Any) -> dict[str, Any]:
+    """The `dagster.yaml` that the chart's templates generate from these values."""
     database = values["postgresql"]
     launcher = values["runLauncher"]["config"]["k8sRunLauncher"]
     logs = values["computeLogManager"]["config"]["s3ComputeLogManager"]
@@ -180,16 +180,16 @@ def as_the_chart_writes_it(values: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("source", ["dagster.yaml", "helm-values.yaml"])
-def test_dagster_takes_the_instance_in_all_its_parts(
+def test_dagster_accepts_every_part_of_the_instance(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # These take three seconds to import, which every test process would spend that only collects this file.
+    # These take three seconds to import. At the top of the file, every process that collects tests would spend them.
     from dagster_aws.s3.compute_log_manager import S3ComputeLogManager  # noqa: PLC0415
     from dagster_k8s import K8sRunLauncher  # noqa: PLC0415
     from dagster_postgres.storage import DagsterPostgresStorage  # noqa: PLC0415
 
     written = load(source)
-    instance = as_the_chart_writes_it(written) if source == "helm-values.yaml" else written
+    instance = instance_from_chart(written) if source == "helm-values.yaml" else written
     for name in names_of_variables(instance):
         monkeypatch.setenv(name, "5432" if name.endswith("PORT") else "something")
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(instance))
@@ -206,18 +206,18 @@ def test_dagster_takes_the_instance_in_all_its_parts(
         assert examined.success, (name, examined.errors)
 
 
-def test_helm_has_the_limits_retries_and_retention_of_the_production_instance() -> None:
+def test_helm_has_the_same_limits_retries_and_retention_as_the_production_instance() -> None:
     own, helm = load("dagster.yaml"), load("helm-values.yaml")
     assert helm["telemetry"] == own["telemetry"]
     assert helm["additionalInstanceConfig"] == {
         name: own[name] for name in ("nux", "concurrency", "run_monitoring", "run_retries", "retention")
     }
-    # The chart would write these again, and a key that stands twice is an error.
+    # If they were enabled, the chart would write these keys a second time, and duplicate keys are an error.
     for part in ("runCoordinator", "runMonitoring", "runRetries"):
         assert helm["dagsterDaemon"][part] == {"enabled": False}
 
 
-def test_kubernetes_gets_secrets_by_name_and_runs_nothing_as_root() -> None:
+def test_helm_values_name_secrets_without_values_set_limits_and_run_nothing_as_root() -> None:
     values = load("helm-values.yaml")
     text = (DEPLOY / "helm-values.yaml").read_text()
     assert not re.search(r"^\s*\w*(password|secretKey|apiKey):", text, re.IGNORECASE | re.MULTILINE)
@@ -238,7 +238,7 @@ def test_kubernetes_gets_secrets_by_name_and_runs_nothing_as_root() -> None:
         assert part["envSecrets"] == [{"name": "sessions-pipeline"}]
     from dagster_k8s.job import UserDefinedDagsterK8sConfig  # noqa: PLC0415 - see above
 
-    # Names and types of Kubernetes' own objects, by its client's models.
+    # Fails if names or types of Kubernetes' own objects are wrong, by the models of its client.
     UserDefinedDagsterK8sConfig.from_dict(
         {
             "container_config": run["runK8sConfig"]["containerConfig"] | {"resources": run["resources"]},

@@ -1,4 +1,4 @@
-"""The query object against the parameters of `GET /api/v1/sessions`."""
+"""`SessionsQuery` has the parameters of `GET /api/v1/sessions` in the OpenAPI file."""
 
 from typing import Any, get_args
 from uuid import UUID
@@ -17,7 +17,7 @@ _DECIDING = ("type", "format", "enum", "minimum", "maximum")
 
 
 def _meaning(schema: dict[str, Any]) -> dict[str, Any]:
-    """What decides on a value; a null that leaves a parameter out is no value of it."""
+    """The parts of a schema that decide whether a value is valid, with references followed."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", 1)[1]
         return _meaning(_OURS["$defs"][name] if "$defs" in schema["$ref"] else resolved(schema))
@@ -41,13 +41,13 @@ def test_a_parameter_has_the_schema_s_type_bounds_and_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _PARAMETERS)
-def test_a_parameter_has_the_schema_s_default_and_none_is_required(name: str) -> None:
+def test_a_parameter_has_the_schema_s_default_and_is_not_required(name: str) -> None:
     assert _OURS["properties"][name]["default"] == _PARAMETERS[name]["schema"].get("default")
     assert not _PARAMETERS[name]["required"]
     assert name not in _OURS.get("required", [])
 
 
-def test_the_enums_are_the_schema_s() -> None:
+def test_the_enums_have_the_values_of_the_schema() -> None:
     schemas = openapi()["components"]["schemas"]
     assert list(get_args(SortableColumn)) == schemas["SessionSortableColumns"]["enum"]
     assert list(get_args(FeedbackSource)) == schemas["FeedbackSourceParam"]["enum"]
@@ -81,6 +81,6 @@ def test_an_unknown_parameter_is_refused() -> None:
         SessionsQuery.model_validate({"page": 2})
 
 
-def test_booleans_are_spelt_as_json_spells_them() -> None:
+def test_booleans_are_sent_as_true_and_false_in_lower_case() -> None:
     pairs = dict(SessionsQuery(reference_free=False, include_stats=True, sort_by_desc=False).to_parameters())
     assert (pairs["reference_free"], pairs["include_stats"], pairs["sort_by_desc"]) == ("false", "true", "false")

@@ -1,4 +1,4 @@
-"""The official client reads the sandbox, and finds in it what our Parquet has."""
+"""LangSmith's official client reads the sandbox, and gets the same sessions and costs as our Parquet has."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def client_of(sandbox: Sandbox) -> langsmith.Client:
     return langsmith.Client(api_url=f"{sandbox.url}/api/v1", api_key=sandbox.key, info={}, auto_batch_tracing=False)
 
 
-def test_the_official_client_lists_the_same_ids_and_costs_that_our_parquet_has(
+def test_the_official_client_lists_the_same_ids_and_costs_as_our_parquet(
     sandbox: Sandbox, client: langsmith.Client, tmp_path: Path
 ) -> None:
     listed = {
@@ -50,7 +50,7 @@ def test_the_official_client_lists_the_same_ids_and_costs_that_our_parquet_has(
     assert {row["id"]: row["total_cost"] for row in table.to_pylist()} == listed
 
 
-def test_the_official_client_narrows_what_it_lists(client: langsmith.Client) -> None:
+def test_the_official_client_can_filter_sessions(client: langsmith.Client) -> None:
     projects = list(client.list_projects(reference_free=True))
     assert {project.name for project in projects} >= {"evaluators", "support-production"}
     assert {project.reference_dataset_id for project in projects} == {None}
@@ -85,7 +85,7 @@ async def judges_of(client: langsmith.Client, experiment: str) -> list[Any]:
     )
 
 
-def test_the_official_client_reads_what_an_experiments_judges_have_spent(sandbox: Sandbox) -> None:
+def test_the_official_client_reads_the_cost_of_an_experiments_judges(sandbox: Sandbox) -> None:
     judges = next(one for one in sandbox.api.data.sessions if one.name == "evaluators")
     experiment = next(one.name for one in judges.judged if "\\" in one.name)
     client = client_of(sandbox)
@@ -100,7 +100,7 @@ async def list_second_version(client: langsmith.Client, **values: Any) -> list[A
     return items
 
 
-def test_the_official_client_reads_the_second_version(sandbox: Sandbox, client: langsmith.Client) -> None:
+def test_the_official_client_reads_version_2(sandbox: Sandbox, client: langsmith.Client) -> None:
     items = asyncio.run(list_second_version(client, include_stats=True, sort_order="asc"))
     expected = {one.id for one in sandbox.api.data.sessions if one.tenant_id == WORKSPACE}  # type: ignore[attr-defined]
     assert len(items) == len(expected)
@@ -111,9 +111,9 @@ def test_the_official_client_reads_the_second_version(sandbox: Sandbox, client: 
     assert costs == {name: None if cost is None else float(cost) for name, cost in first.items()}
 
 
-def test_our_reading_of_the_second_version_is_what_the_official_client_lists(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_our_reading_of_version_2_equals_what_the_official_client_lists(sandbox: Sandbox, tmp_path: Path) -> None:
     first = NOW.date() - timedelta(days=200)
-    # A client of its own: the other test has closed the connections of the first.
+    # A new client, because the other test has closed the connections of the fixture's.
     client = client_of(sandbox)
     items = asyncio.run(list_second_version(client, include_stats=True, sort_order="desc"))
     client.close()
@@ -129,7 +129,7 @@ def test_our_reading_of_the_second_version_is_what_the_official_client_lists(san
         assert (row["name"], row["run_count"], row["total_tokens"]) == (item.name, item.run_count, item.total_tokens)
         assert row["start_time"] == item.start_time
         assert (row["total_cost"] is None) is (item.total_cost is None)
-        # The client makes costs floats; ours are the digits that were sent.
+        # The client converts costs to floats; ours keep the digits that were sent.
         assert item.total_cost is None or float(row["total_cost"]) == item.total_cost
         assert {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}[row["trace_tier"]] == item.trace_tier
         assert set(json.loads(row["feedback_stats"])) == set(item.feedback_stats)

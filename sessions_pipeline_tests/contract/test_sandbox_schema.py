@@ -1,4 +1,4 @@
-"""The sandbox against the API's own description: schemathesis looks for what does not fit."""
+"""Schemathesis searches for answers of the sandbox that do not conform to the API's OpenAPI file."""
 
 import copy
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def _document() -> dict[str, Any]:
-    """The file, with the refusals that it leaves out: a wrong key is 401, another's workspace 403."""
+    """The OpenAPI file, with the two refusals that it lacks: 401 for a wrong key, 403 for a foreign workspace."""
     document = copy.deepcopy(openapi())
     refusal = {"description": "Refused", "content": {"application/json": {"schema": {"type": "object"}}}}
     document["paths"]["/api/v1/sessions"]["get"]["responses"] |= {"401": refusal, "403": refusal}
@@ -31,20 +31,20 @@ schema = schemathesis.openapi.from_dict(_document())
 
 
 def check(case: schemathesis.Case, sandbox: Sandbox) -> None:
-    # The file types `metadata`, `filter` and the like as any string; the API refuses most of them with a 422.
+    # In the file, `metadata`, `filter` and some others may be any string, but the API refuses most strings with a 422.
     accepted = CHECKS.get_by_names(["positive_data_acceptance"])
     case.call_and_validate(base_url=sandbox.url, headers={"X-API-Key": sandbox.key}, excluded_checks=accepted)
 
 
-# To these come some 250 requests that schemathesis makes of the file, one for each way to break a parameter.
+# Besides these examples, schemathesis sends about 250 requests, one for each way to break a parameter of the file.
 @schema.parametrize()
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
-def test_schemathesis_finds_nothing(case: schemathesis.Case, sandbox: Sandbox) -> None:
+def test_answers_conform_to_the_openapi_file(case: schemathesis.Case, sandbox: Sandbox) -> None:
     check(case, sandbox)
 
 
 @pytest.mark.long
 @schema.parametrize()
 @settings(max_examples=1_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-def test_schemathesis_finds_nothing_in_many_requests(case: schemathesis.Case, sandbox: Sandbox) -> None:
+def test_answers_to_many_requests_conform_to_the_openapi_file(case: schemathesis.Case, sandbox: Sandbox) -> None:
     check(case, sandbox)

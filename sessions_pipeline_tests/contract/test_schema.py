@@ -1,4 +1,4 @@
-"""The model against `sessions.openapi.yaml`, property by property and record by record."""
+"""The model of a session accepts what `sessions.openapi.yaml` allows, property by property and record by record."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ _VALIDATOR = Draft202012Validator({**_COMPONENTS["TracerSession"], "components":
 
 
 def _meaning(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A schema without what does not decide on a value: titles, descriptions, defaults, places of definitions."""
+    """The parts of a schema that decide whether a value is valid: no titles, descriptions, defaults or references."""
     if "$ref" in schema:
         return _meaning(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
     result: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def test_the_model_has_the_schema_s_properties_types_formats_and_nulls(model: ty
     assert mirrored == theirs
 
 
-def test_the_model_s_tiers_are_the_schema_s() -> None:
+def test_the_model_has_the_trace_tiers_of_the_schema() -> None:
     assert [tier.value for tier in TraceTier] == _COMPONENTS["TraceTier"]["enum"]
 
 
@@ -59,7 +59,7 @@ def test_every_property_of_the_schema_is_a_column_of_sessions() -> None:
 
 @given(sessions())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_every_record_that_the_schema_allows_is_a_session(payload: str) -> None:
+def test_every_record_that_the_schema_allows_is_valid(payload: str) -> None:
     validated = validate([payload])
     assert (validated.rejected, validated.drift) == ({}, {})
     assert validated.sessions.column("problems").null_count == 1
@@ -67,12 +67,12 @@ def test_every_record_that_the_schema_allows_is_a_session(payload: str) -> None:
 
 @given(records())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_every_session_is_a_record_that_the_schema_allows(payload: str) -> None:
+def test_every_valid_record_is_allowed_by_the_schema(payload: str) -> None:
     if not validate([payload]).rejected:
         _assert_allowed(payload)
 
 
-def test_every_session_of_the_corpus_is_a_record_that_the_schema_allows() -> None:
+def test_every_valid_record_of_the_corpus_is_allowed_by_the_schema() -> None:
     for case in CORPUS:
         if not case.reasons and len(case.payload) < 10_000:
             _assert_allowed(case.payload)
@@ -81,7 +81,7 @@ def test_every_session_of_the_corpus_is_a_record_that_the_schema_allows() -> Non
 def _assert_allowed(payload: str) -> None:
     value = json.loads(payload, parse_int=float, parse_float=float)
     for name, inner in value.items():
-        # Allowed beyond the schema, as the contract says: costs of any kind, tiers that are new, no name, no start.
+        # These are valid although the schema forbids them: unusable costs, new tiers, no name, no start time.
         if name.endswith("_cost") and not isinstance(inner, str):
             value[name] = None
     if value.get("trace_tier") not in (None, *resolved(_COMPONENTS["TraceTier"])["enum"]):

@@ -1,4 +1,4 @@
-"""What the tests of Dagster's real processes do alike: launch a backfill as the UI does, and end a process."""
+"""Helpers for tests of Dagster's real processes: stop schedules and launch backfills as the UI does; end a process."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ mutation Stop($id: String!, $selector: String!) {
 
 
 def stop_schedules(ask: Ask) -> None:
-    """Stop all that are on by default: a test that runs over the full hour would find their days beside its own."""
+    """Stop all schedules. They are on by default, and a test that runs over the full hour would find their days too."""
     schedules = ask(SCHEDULES)["schedulesOrError"]["results"]
     assert schedules
     for schedule in schedules:
@@ -46,7 +46,7 @@ def stop_schedules(ask: Ask) -> None:
 
 
 def launch_backfill(ask: Ask, tables: Sequence[str], days: Sequence[str]) -> str:
-    """Ask for these tables and days; the backfill's id."""
+    """Launch a backfill of these tables and days, and return its id."""
     launched = ask(
         LAUNCH,
         params={
@@ -62,7 +62,7 @@ def launch_backfill(ask: Ask, tables: Sequence[str], days: Sequence[str]) -> str
 
 
 def end(process: "subprocess.Popen[bytes]", *, patience_seconds: float) -> None:
-    """Wait for a process that was told to stop; what then remains of its group is killed."""
+    """Wait for a process that was asked to stop, then kill what remains of its process group."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(patience_seconds)
     with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""The processes of a deployment, apart as containers are: each its own process group and its own DAGSTER_HOME."""
+"""The processes of a deployment, separated like containers: each has its own process group and DAGSTER_HOME."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.end_to_end import postgres_server
 from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.postgres_server import PostgresServer
@@ -21,18 +21,18 @@ from sessions_pipeline_tests.integration.s3_server import S3Server
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 240
-# How long a run counts as started that died with its code server, so that a test need not wait for three hours. The
-# server must be back by then: Dagster begins the second run at that moment or never, and the daemon looks at a
-# backfill only twice a minute.
+# A run that died with its code server counts as started for this long (three hours in production). The code server
+# must be back by then, because Dagster starts the retry at that moment or never; and the daemon looks at a backfill
+# only twice a minute, so this can't be much shorter.
 MAX_RUNTIME_SECONDS = 90
 OURS = ("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_", "DAGSTER_", "AWS_", "PG")
 
 
-def until(is_so: Callable[[], bool], what: str, told: Callable[[], str] = str) -> None:
-    """Wait for it, looking four times a second."""
+def wait_until(condition: Callable[[], bool], description: str, logs: Callable[[], str] = str) -> None:
+    """Check the condition four times a second until it holds. Show `logs` if that takes too long."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, f"{what}: not within {PATIENCE_SECONDS} s\n{told()}"
+    while not condition():
+        assert time.monotonic() < deadline, f"{description}: not within {PATIENCE_SECONDS} s\n{logs()}"
         time.sleep(0.25)
 
 
@@ -42,9 +42,9 @@ def free_port() -> int:
 
 
 class Deployment:
-    """PostgreSQL, S3, code server, webserver and daemon with the files of `deploy/`, to be used as a context manager.
+    """A context manager that runs PostgreSQL, S3, code server and webserver with the files of `deploy/`.
 
-    The daemon is started by the test: what was launched before, it takes up in its first round.
+    The test starts the daemon, which at once takes up what was launched before.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
@@ -62,7 +62,7 @@ class Deployment:
             self.start_code_server()
             self._start("dagster-webserver", "-h", "127.0.0.1", "-p", str(web_port), "-w", self._workspace)
             self._client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{web_port}", timeout=60))
-            until(self._is_up, "the webserver is up", self.told)
+            wait_until(self._is_up, "the webserver is up", self.output)
             self._closing = stack.pop_all()
         return self
 
@@ -84,7 +84,7 @@ class Deployment:
             "DAGSTER_CODE_SERVER_HOST": "127.0.0.1",
             "DAGSTER_CODE_SERVER_PORT": str(self._code_port),
             "DAGSTER_LOGS_BUCKET": "bucket",
-            # The image sets this one.
+            # The Dockerfile sets this one.
             "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR": "1",
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.logs.port}",
             "AWS_ACCESS_KEY_ID": "key",
@@ -94,19 +94,19 @@ class Deployment:
         }
 
     def start_code_server(self) -> None:
-        """`dagster api grpc`, whose children the runs are."""
+        """Start `dagster api grpc`. Runs are its child processes."""
         self._start(
             *("dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(self._code_port)),
             *("-m", "sessions_pipeline.definitions"),
         )
-        until(self._listens, "the code server listens", self.told)
+        wait_until(self._listens, "the code server listens", self.output)
 
     def start_daemon(self) -> None:
-        """Scheduler, sensors, queue, backfills, monitoring and retries."""
+        """Start the daemon for schedules, sensors, the queue, backfills, monitoring and retries."""
         self._start("dagster-daemon", "run", "-w", self._workspace)
 
     def kill_code_server(self) -> None:
-        """`kill -9` of the code server and the runs in it, as when a container is gone."""
+        """`kill -9` the code server and its runs, as if their container were gone."""
         process = self._running.pop("dagster")
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
@@ -118,12 +118,12 @@ class Deployment:
         data: dict[str, Any] = answer["data"]
         return data
 
-    def daemon_said(self, words: str) -> bool:
-        """Whether these words stand in the daemon's log."""
+    def daemon_logged(self, words: str) -> bool:
+        """Whether the daemon's log contains these words."""
         return words in (self._folder / "dagster-daemon.log").read_text()
 
-    def told(self) -> str:
-        """The end of what each process has printed."""
+    def output(self) -> str:
+        """The last 3,000 characters of each process's output."""
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self._folder.glob("*.log"))
 
     def _start(self, program: str, *arguments: str) -> None:
@@ -135,7 +135,7 @@ class Deployment:
         (home / "dagster.yaml").write_text(shortened)
         with (self._folder / f"{program}.log").open("a") as log:
             self._running[program] = subprocess.Popen(
-                hearing_ctrl_c(str(Path(sys.executable).with_name(program)), *arguments),
+                accepting_ctrl_c(str(Path(sys.executable).with_name(program)), *arguments),
                 cwd=home,
                 env=self._environment | {"DAGSTER_HOME": str(home)},
                 stdout=log,
@@ -144,12 +144,12 @@ class Deployment:
             )
 
     def _listens(self) -> bool:
-        assert self._running["dagster"].poll() is None, self.told()
+        assert self._running["dagster"].poll() is None, self.output()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self._code_port)) == 0
 
     def _is_up(self) -> bool:
-        assert self._running["dagster-webserver"].poll() is None, self.told()
+        assert self._running["dagster-webserver"].poll() is None, self.output()
         try:
             return self._client.get("/server_info").status_code == 200
         except httpx.TransportError:

@@ -1,9 +1,9 @@
-"""Stands in for `docker build` and `docker run` where no engine runs: a chroot, with this machine as the base image.
+"""A substitute for `docker build` and `docker run` without a Docker engine: a chroot, with this machine as base image.
 
-The Dockerfile's instructions are done as they stand there, its RUN lines and programs in the image's own folder,
-environment and account. Only FROM is not: of the base image there is nothing but the name. It is a program for root:
-`python docker_stand_in.py build -f FILE -t TAG CONTEXT`, `… run [--rm] [--env NAME=VALUE] TAG [COMMAND …]`; images
-are kept below the folder that IMAGES names.
+It executes the Dockerfile's instructions literally: RUN lines and programs have the image's folder, environment and
+account. Only FROM is ignored, because this machine's own programs take the place of the base image. Run it as root:
+`python docker_stand_in.py build -f FILE -t TAG CONTEXT`, `… run [--rm] [--env NAME=VALUE] TAG [COMMAND …]`. It stores
+images below the folder in the variable IMAGES.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 BASE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# How pip reaches packages on this machine, as an engine hands it to a build.
+# Prefixes of the variables by which pip reaches a package index; an engine passes them to a build, too.
 REACHES = ("PIP_", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 @dataclass
 class Image:
-    """A root folder, and what its programs start with."""
+    """An image's root folder, and the environment, folder, account and command with which its programs start."""
 
     root: str
     environment: dict[str, str] = field(default_factory=dict)
@@ -33,11 +33,11 @@ class Image:
     command: list[str] = field(default_factory=list)
 
     def at(self, path: str) -> Path:
-        """A path of the image, as seen from outside."""
+        """Where a path inside the image is on this machine."""
         return Path(self.root) / str(Path(self.workdir) / path).lstrip("/")
 
     def run(self, *command: str, user: str, **variables: str) -> int:
-        """The command's exit status, in the image's folder and environment alone."""
+        """Run a command in the image, with its folder and only its environment. Returns the exit status."""
         self._mount()
         given = [f"{name}={value}" for name, value in {**self.environment, **variables}.items()]
         there = ["sh", "-c", f'cd {shlex.quote(self.workdir)} && exec "$@"', "sh", *command]
@@ -45,7 +45,7 @@ class Image:
         return subprocess.run(chroot, check=False).returncode
 
     def _mount(self) -> None:
-        """Bind what the base image would hold; it is gone with the process's mount namespace."""
+        """Bind-mount what the base image would provide. The mounts end with this process's mount namespace."""
         for name in ("usr", "bin", "sbin", "lib", "lib64", "dev", "proc", sys.base_prefix.lstrip("/")):
             here, there = Path("/") / name, Path(self.root) / name
             if here.is_symlink() and not there.is_symlink():
@@ -56,7 +56,7 @@ class Image:
 
 
 def from_base(root: Path) -> Image:
-    """An image with nothing in it but what this machine has: accounts, certificates, and Python by its plain name."""
+    """A new image that holds only this machine's accounts, certificates and configuration, and Python as `python`."""
     (root / "tmp").mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
     shutil.copytree("/etc", root / "etc", symlinks=True)
@@ -67,14 +67,14 @@ def from_base(root: Path) -> Image:
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """A Dockerfile's, in order."""
+    """The instructions of a Dockerfile in order, as pairs of the keyword and the rest of the line."""
     text = dockerfile.read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
 def build(dockerfile: Path, image_folder: Path, context: Path) -> Image:
-    """Do what the Dockerfile says, stage by stage; the last one is the image."""
+    """Execute the Dockerfile stage by stage, and return the last stage."""
     stages: dict[str, Image] = {}
     for number, (word, rest) in enumerate(instructions(dockerfile)):
         if word == "FROM":
@@ -98,14 +98,14 @@ def build(dockerfile: Path, image_folder: Path, context: Path) -> Image:
 
 
 def run_line(line: str, image: Image) -> None:
-    """RUN, with what pip needs on this machine."""
+    """Execute a RUN instruction, with the variables by which pip reaches a package index."""
     reaches = {name: value for name, value in os.environ.items() if name.startswith(REACHES)}
     if status := image.run("sh", "-c", line, user=image.user, **reaches):
         sys.exit(f"RUN {line}: exit status {status}")
 
 
 def copy(words: list[str], stages: dict[str, Image], image: Image, context: Path) -> None:
-    """COPY, from the context or another stage."""
+    """Execute a COPY instruction, from the context or another stage."""
     stage = words.pop(0).removeprefix("--from=") if words[0].startswith("--from=") else None
     *sources, last = words
     for source in sources:
@@ -118,7 +118,7 @@ def copy(words: list[str], stages: dict[str, Image], image: Image, context: Path
 
 
 def main() -> int:
-    """Do as asked, in a mount namespace of its own."""
+    """Execute the command line, in a separate mount namespace."""
     own, parents = (Path(f"/proc/{process}/ns/mnt").readlink() for process in ("self", os.getppid()))
     if own == parents:
         os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])

@@ -1,4 +1,4 @@
-"""An engine as wide backfills use it: Redis, Celery's workers, and Dagster's code server, webserver and daemon."""
+"""The processes of a deployment for wide backfills: Redis, Celery workers, and Dagster's servers and daemon."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ import yaml
 
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline_tests.end_to_end.dagster_processes import end, launch_backfill
-from sessions_pipeline_tests.end_to_end.deployment import OURS, REPOSITORY, free_port, until
+from sessions_pipeline_tests.end_to_end.deployment import OURS, REPOSITORY, free_port, wait_until
 
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 RUNS = """
@@ -29,10 +29,10 @@ query Runs($tag: ExecutionTag!) {
 """
 
 
-class Engine:
-    """The processes, each in its own group, as a context manager; one `DAGSTER_HOME` with SQLite for all.
+class CeleryDeployment:
+    """A context manager that runs all processes, each in its own group. They share a `DAGSTER_HOME` with SQLite.
 
-    `workers` is how many Celery workers there are, each with place for one run.
+    `workers` is the number of Celery workers, each of which executes one run at a time.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str], *, workers: int) -> None:
@@ -63,11 +63,11 @@ class Engine:
             self._start("redis-server", "--bind", "127.0.0.1", "--port", str(redis), *quiet)
             module = ("-m", "sessions_pipeline.definitions")
             self._start("dagster", "api", "grpc", "-h", "127.0.0.1", "-p", str(code), *module)
-            until(lambda: _listens(code), "the code server listens", self.told)
+            wait_until(lambda: _listens(code), "the code server listens", self.output)
             self._start("dagster-webserver", "-h", "127.0.0.1", "-p", str(web), "-w", workspace)
             self._client = stack.enter_context(httpx.Client(base_url=self.url, timeout=60))
-            # Two processes at once would race to create the tables of SQLite.
-            until(self._is_up, "the webserver is up", self.told)
+            # Started at the same time, webserver and daemon would race to create the tables of SQLite.
+            wait_until(self._is_up, "the webserver is up", self.output)
             self._start("dagster-daemon", "run", "-w", workspace)
             for number in range(self.workers):
                 self._start_worker(number)
@@ -78,7 +78,7 @@ class Engine:
         self._closing.close()
 
     def _instance(self) -> dict[str, Any]:
-        """The shipped `dagster.yaml` with the keys of `deploy/celery.yaml`, sized to the workers."""
+        """The package's `dagster.yaml` with the keys of `deploy/celery.yaml`, and as many runs as there are workers."""
         celery = yaml.safe_load((REPOSITORY / "deploy" / "celery.yaml").read_text())
         celery["concurrency"]["runs"]["max_concurrent_runs"] = self.workers
         return {**yaml.safe_load(SHIPPED.read_text()), **celery}
@@ -89,7 +89,7 @@ class Engine:
         self._start("celery", "-A", "dagster_celery.app", *broker, *worker)
 
     def backfill(self, tables: Sequence[str], days: Sequence[str]) -> str:
-        """Ask for tables of some days as the UI does; the backfill's name."""
+        """Launch a backfill of these tables and days as the UI does, and return its id."""
         return launch_backfill(self._ask, tables, days)
 
     def runs(self, backfill: str) -> list[dict[str, Any]]:
@@ -105,22 +105,22 @@ class Engine:
         return data
 
     def finish(self, backfill: str, *, patience_seconds: float = 300) -> list[dict[str, Any]]:
-        """Wait until all runs of a backfill have succeeded, and what they were."""
+        """Wait until all runs of a backfill have succeeded, and return them."""
         deadline = time.monotonic() + patience_seconds
         while not self._has_ended(backfill):
-            assert time.monotonic() < deadline, self.told()
+            assert time.monotonic() < deadline, self.output()
             time.sleep(2)
         return self.runs(backfill)
 
     def _has_ended(self, backfill: str) -> bool:
-        """Whether none of its runs is waiting or running; one that failed fails the caller."""
+        """Whether the backfill has runs and all have ended. Fails the test if one of them failed."""
         runs = self.runs(backfill)
         failed = [run for run in runs if run["status"] in ENDED - {"SUCCESS"}]
-        assert not failed, (failed, self.told())
+        assert not failed, (failed, self.output())
         return bool(runs) and all(run["status"] in ENDED for run in runs)
 
-    def told(self) -> str:
-        """The end of what each process has printed."""
+    def output(self) -> str:
+        """The last 3,000 characters of each process's output."""
         return "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.log"))
 
     def _start(self, program: str, *arguments: str) -> None:
@@ -140,14 +140,14 @@ class Engine:
             )
 
     def _is_up(self) -> bool:
-        assert all(process.poll() is None for process in self._running), self.told()
+        assert all(process.poll() is None for process in self._running), self.output()
         try:
             return self._client.get("/server_info").status_code == 200
         except httpx.TransportError:
             return False
 
     def _stop(self) -> None:
-        """The last started first; Redis and the code server stay until nobody needs them."""
+        """Stop the processes in reverse order, so that Redis and the code server outlast those that need them."""
         for process in reversed(self._running):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)

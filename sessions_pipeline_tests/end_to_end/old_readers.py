@@ -1,4 +1,7 @@
-"""Run in an environment of the oldest readers: prints what each makes of the sessions of a lake, one JSON line each."""
+"""A program that reads a lake's `sessions` with DuckDB, Polars and pandas, and prints one JSON line for each.
+
+`python old_readers.py DATA_ROOT LAKE_SQL` runs in an environment with the oldest versions that the docs name.
+"""
 
 import json
 import sys
@@ -15,8 +18,8 @@ root, lake_sql = sys.argv[1:]
 lake = duckdb.connect()
 lake.execute(f"SET VARIABLE data_root = '{root}'")
 lake.execute(Path(lake_sql).read_text())
-asked = "SELECT sum(total_cost)::VARCHAR, count(*) FROM sessions WHERE start_date >= '2025-01-31'"
-print(json.dumps(["duckdb", duckdb.__version__, *lake.sql(asked).fetchall()[0]]))
+totals = "SELECT sum(total_cost)::VARCHAR, count(*) FROM sessions WHERE start_date >= '2025-01-31'"
+print(json.dumps(["duckdb", duckdb.__version__, *lake.sql(totals).fetchall()[0]]))
 undated = lake.sql("SELECT count(*) FROM sessions WHERE start_date IS NULL").fetchall()[0]
 print(json.dumps(["duckdb undated", duckdb.__version__, *undated]))
 plan = lake.sql("EXPLAIN ANALYZE SELECT id FROM sessions WHERE start_date = DATE '2025-01-31'").fetchall()

@@ -1,4 +1,4 @@
-"""PostgreSQL from the distribution's package, as a process on a free port with its data in a temporary folder."""
+"""PostgreSQL from the distribution's package, on a free port and with its data in a temporary folder."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 USER, DATABASE = "dagster", "dagster"
-# A URL would take these characters for its own.
+# These characters have a meaning in URLs, so the tests show that they are escaped.
 PASSWORD = "p@ss:w%rd?#"
 START_SECONDS = 30
 
@@ -29,13 +29,13 @@ def binaries() -> Path | None:
 
 
 class PostgresServer:
-    """The running server, to be used as a context manager; `port` is on 127.0.0.1."""
+    """A context manager that runs the server. `port` is on 127.0.0.1."""
 
     def __enter__(self) -> Self:
         folder = binaries()
         assert folder is not None, "PostgreSQL is not installed: apt-get install postgresql"
         self._binaries = folder
-        # Not below pytest's folder, which only its owner may enter: the server refuses to be root.
+        # Not below pytest's folder, which only its owner may enter: the server refuses to run as root.
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         try:
             self._start()
@@ -91,7 +91,7 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr
 
     def __exit__(self, *_: object) -> None:
-        # "Fast" shutdown: the clients' sessions are ended.
+        # SIGINT asks for a "fast" shutdown, which disconnects clients.
         self._process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(20)

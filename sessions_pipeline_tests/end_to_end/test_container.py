@@ -1,4 +1,4 @@
-"""The README's line for a container is run, with a stand-in for Docker that does what the Dockerfile says."""
+"""The README's command for a container runs, with a substitute for Docker that executes the Dockerfile."""
 
 import json
 import os
@@ -23,13 +23,13 @@ pytestmark = [
     pytest.mark.xdist_group("container"),
     pytest.mark.skipif(
         subprocess.run([*NAMESPACES, "true"], capture_output=True, check=False).returncode != 0,
-        reason="needs root, and a machine that lets it make namespaces",
+        reason="needs root, and permission to create namespaces",
     ),
 ]
 
 
 class Docker:
-    """A shell in the checkout whose `docker` is the stand-in."""
+    """A shell in the checkout whose `docker` is `docker_stand_in.py`."""
 
     def __init__(self, folder: Path) -> None:
         program = folder / "docker"
@@ -39,7 +39,7 @@ class Docker:
         self.environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "IMAGES": str(folder)}
 
     def run(self, line: str, *within: str) -> str:
-        """What a line prints; it must succeed."""
+        """Run a line in bash, started by the command `within`. It must succeed; returns its output."""
         done = subprocess.run(
             [*within, "bash", "-euc", line],
             cwd=ROOT,
@@ -56,18 +56,18 @@ class Docker:
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     folder = tmp_path_factory.mktemp("docker")
-    # Its own account must reach what is below.
+    # The image's own account must be able to enter the folder.
     for path in (folder, *list(folder.parents)[:-2]):
         path.chmod(path.stat().st_mode | 0o011)
     yield Docker(folder)
-    # Whatever was mounted there went with its process; else this machine's own files would be removed.
+    # All mounts must have ended with their processes, or `rmtree` would delete this machine's own files.
     assert str(folder) not in Path("/proc/self/mountinfo").read_text()
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def demo(docker: Docker) -> str:
-    """What the README's line prints."""
+    """The output of the README's line."""
     (line,) = [one.text for one in snippets_of_heading("README.md", "Install") if one.text.startswith("docker")]
     return docker.run(line)
 
@@ -79,11 +79,11 @@ def test_the_image_is_built_and_shows_the_demo(snippet: Snippet, demo: str) -> N
     assert "Parquet  /opt/dagster/dagster_home/data/demo" in demo
 
 
-def test_the_images_own_command_starts_a_code_server_that_its_health_check_finds(docker: Docker, demo: str) -> None:
+def test_the_images_own_command_starts_a_code_server_that_passes_its_health_check(docker: Docker, demo: str) -> None:
     assert demo
     (check,) = [rest for word, rest in instructions(ROOT / "deploy" / "Dockerfile") if word == "HEALTHCHECK"]
     health = shlex.join(json.loads(check.partition("CMD ")[2]))
-    # The network is its own, so that the port is free; all ends with the shell.
+    # A separate network namespace, so that the port is free. All processes end with the shell.
     server = f"""
         ip link set lo up
         docker run --rm {IMAGE} >&2 &

@@ -1,4 +1,4 @@
-"""The definitions load as Dagster's own commands load them: no warning, no network, and what the schedule asks for."""
+"""Dagster's own commands load the definitions without a warning or a connection, and run them."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import NOW, lake_at, sett
 
 REPOSITORY = Path(__file__).parents[2]
 TODAY = datetime.now(UTC).date()
-# Connecting is an error in the process that loads the definitions.
+# A program that loads the definitions, and fails if they open a connection.
 LOAD = """
 import socket
 def refuse(*_): raise AssertionError("the definitions opened a connection")
@@ -53,13 +53,13 @@ def test_dagster_lists_the_tables_as_assets(tmp_path: Path) -> None:
     assert "Warning" not in listed.stderr
 
 
-def test_dagster_finds_the_workspace_valid(tmp_path: Path) -> None:
+def test_dagster_validates_the_workspace(tmp_path: Path) -> None:
     workspace = str(REPOSITORY / "workspace.yaml")
     validated = _run(tmp_path, "-m", "dagster", "definitions", "validate", "-w", workspace)
     assert validated.returncode == 0, validated.stderr
 
 
-def test_dagsters_own_command_makes_a_range_of_days_and_what_has_no_days(tmp_path: Path) -> None:
+def test_dagsters_own_command_materializes_a_range_of_days_and_tables_without_partitions(tmp_path: Path) -> None:
     first, last = TODAY - timedelta(days=1), TODAY
     variables = {"SESSIONS_PIPELINE_START_DATE": str(first), "SESSIONS_PIPELINE_JUDGE_REQUESTS": "5"}
     chosen = ["--select", "*", "--partition-range", f"{first}...{last}"]
@@ -74,8 +74,8 @@ def test_dagsters_own_command_makes_a_range_of_days_and_what_has_no_days(tmp_pat
     assert (tmp_path / "data" / REPORT_FILE).exists()
 
 
-def test_a_refresh_that_is_given_no_days_is_that_of_the_hour(tmp_path: Path) -> None:
-    """As `dagster job execute -j refresh_sessions` starts it."""
+def test_a_refresh_without_given_days_reads_the_days_of_the_hourly_refresh(tmp_path: Path) -> None:
+    """`dagster job execute -j refresh_sessions` starts the job without days."""
     first, last = NOW.date() - timedelta(days=1), NOW.date()
     with running_sandbox(now=NOW) as api, dg.DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(settings_for(api.url, tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=1), clock=lambda: NOW)
@@ -87,7 +87,7 @@ def test_a_refresh_that_is_given_no_days_is_that_of_the_hour(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("lookback", "first"), [(3, date(2026, 3, 17)), (0, date(2026, 3, 20))])
-def test_a_tick_of_the_hourly_schedule_asks_for_the_lookback_days_and_today_as_one_run(
+def test_a_tick_of_the_hourly_schedule_requests_one_run_for_the_lookback_days_and_today(
     tmp_path: Path, lookback: int, first: date
 ) -> None:
     settings = settings_for("http://127.0.0.1:1", tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=lookback)

@@ -1,4 +1,4 @@
-"""`dagster dev` as it comes: a five-day backfill as the UI launches it, and what the UI then shows."""
+"""`dagster dev`: a five-day backfill, launched as the UI does it, and what the UI then shows."""
 
 import json
 import os
@@ -19,7 +19,7 @@ import pytest
 
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import Ask, end, launch_backfill
 from sessions_pipeline_tests.faulty_server import running_sandbox
 
@@ -35,7 +35,7 @@ ALL = (
     "judge_cost_by_experiment",
     "cost_report",
 )
-# The daemon looks for new backfills twice a minute, a run's process takes seconds to start.
+# The daemon looks for new backfills only twice a minute, and a run's process takes seconds to start.
 PATIENCE_SECONDS = 180
 
 BACKFILL = """
@@ -77,7 +77,7 @@ query Shown($asset: AssetKeyInput!, $days: [String!]) {
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
-    """GraphQL of a running `dagster dev` on a fresh instance, and its data root."""
+    """A function that sends GraphQL queries to a running `dagster dev` with a new instance, and its data root."""
     folder = tmp_path_factory.mktemp("dagster")
     home, root = folder / "home", folder / "lake"
     home.mkdir()
@@ -94,7 +94,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
         }
         dev = (sys.executable, "-m", "dagster", "dev", "-w", str(REPOSITORY / "workspace.yaml"))
         process = subprocess.Popen(
-            hearing_ctrl_c(*dev, "--host", "127.0.0.1", "--port", str(port)),
+            accepting_ctrl_c(*dev, "--host", "127.0.0.1", "--port", str(port)),
             cwd=folder,
             env=environment,
             stdout=log,
@@ -103,7 +103,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                _until(lambda: _is_up(client, process), folder / "log")
+                _wait_until(lambda: _is_up(client, process), folder / "log")
 
                 def ask(query: str, **variables: Any) -> dict[str, Any]:
                     answer = client.post("/graphql", json={"query": query, "variables": variables}).json()
@@ -116,9 +116,9 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
             _stop(process)
 
 
-def _until(is_so: Callable[[], bool], log: Path | None = None) -> None:
+def _wait_until(condition: Callable[[], bool], log: Path | None = None) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so():
+    while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"not within {PATIENCE_SECONDS} s: {log.read_text()[-2000:] if log else ''}")
         time.sleep(0.25)
@@ -133,27 +133,27 @@ def _is_up(client: httpx.Client, process: "subprocess.Popen[bytes]") -> bool:
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ctrl-C as a terminal sends it, to the whole group; what remains after that is killed."""
+    """Send Ctrl-C to the whole process group, as a terminal does, and kill what remains afterwards."""
     os.killpg(process.pid, signal.SIGINT)
     end(process, patience_seconds=30)
 
 
 def finish(ask: Ask, backfill: str) -> list[dict[str, Any]]:
-    """Wait until a backfill has succeeded; its runs."""
+    """Wait until a backfill has succeeded, and return its runs."""
 
     def is_over() -> bool:
-        told = ask(BACKFILL, id=backfill)["partitionBackfillOrError"]
-        assert told["status"] in ("REQUESTED", "IN_PROGRESS", "COMPLETED_SUCCESS"), ask(BACKFILL, id=backfill)
-        return bool(told["status"] == "COMPLETED_SUCCESS")
+        status = ask(BACKFILL, id=backfill)["partitionBackfillOrError"]["status"]
+        assert status in ("REQUESTED", "IN_PROGRESS", "COMPLETED_SUCCESS"), ask(BACKFILL, id=backfill)
+        return bool(status == "COMPLETED_SUCCESS")
 
-    _until(is_over)
+    _wait_until(is_over)
     runs: list[dict[str, Any]] = ask(BACKFILL, id=backfill)["runsOrError"]["results"]
     return runs
 
 
 @pytest.fixture(scope="module")
 def backfilled(ui: tuple[Ask, Path]) -> tuple[Ask, Path]:
-    """The same after "Materialize all" of five days, launched as the UI does it."""
+    """The same UI after "Materialize all" for five days, launched as the UI does it."""
     ask, _ = ui
     runs = finish(ask, launch_backfill(ask, ALL, DAYS))
     ranges = [run for run in runs if any(tag["key"] == "dagster/asset_partition_range_start" for tag in run["tags"])]
@@ -161,23 +161,23 @@ def backfilled(ui: tuple[Ask, Path]) -> tuple[Ask, Path]:
     return ui
 
 
-def test_a_backfill_of_one_table_is_made_from_storage(backfilled: tuple[Ask, Path]) -> None:
+def test_a_backfill_of_one_derived_table_succeeds(backfilled: tuple[Ask, Path]) -> None:
     ask, _ = backfilled
     [run] = finish(ask, launch_backfill(ask, ["session_feedback"], DAYS))
     assert run["status"] == "SUCCESS"
 
 
-def test_the_days_with_a_file_are_those_that_count_as_materialized(backfilled: tuple[Ask, Path]) -> None:
+def test_exactly_the_days_with_a_file_count_as_materialized(backfilled: tuple[Ask, Path]) -> None:
     ask, root = backfilled
     for table in TABLES:
         stats = ask(SHOWN, asset={"path": [table]}, days=DAYS)["assetOrError"]["definition"]["partitionStats"]
         assert stats == {"numMaterialized": len(list((root / table).glob("start_date=2*"))), "numFailed": 0}
 
 
-def test_a_backfill_of_five_days_is_one_run_that_writes_their_parquet(backfilled: tuple[Ask, Path]) -> None:
+def test_a_backfill_of_five_days_writes_their_parquet_in_one_run(backfilled: tuple[Ask, Path]) -> None:
     _, root = backfilled
     for table in TABLES:
-        # More days may be there: the sensor, on by default, looks for changes from the first minute.
+        # There may be more days, because the sensor is on by default and looks for changes from the first minute.
         assert set(DAYS) <= {path.name.removeprefix("start_date=") for path in (root / table).glob("start_date=2*")}
     rows = sum(pq.read_metadata(path).num_rows for path in root.glob("daily_cost_by_reference_dataset/*/*.parquet"))
     assert rows >= 5 * 4
@@ -199,7 +199,7 @@ def test_every_day_shows_its_rows_its_cost_as_text_its_file_and_a_sample(backfil
         assert len(by_label["sample"]["table"]["records"]) == min(5, table.num_rows)
 
 
-def test_every_promise_was_examined_and_kept(backfilled: tuple[Ask, Path]) -> None:
+def test_every_daily_table_has_a_description_and_the_main_checks_passed(backfilled: tuple[Ask, Path]) -> None:
     ask, _ = backfilled
     found: dict[str, str | None] = {}
     for table in TABLES:

@@ -1,4 +1,4 @@
-"""`deploy/dagster.yaml` and `deploy/workspace.yaml` with the real processes, and a code server that is killed."""
+"""The real processes with `deploy/dagster.yaml` and `deploy/workspace.yaml` survive a code server that is killed."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import pytest
 
 from sessions_pipeline_tests.end_to_end import postgres_server
 from sessions_pipeline_tests.end_to_end.dagster_processes import launch_backfill, stop_schedules
-from sessions_pipeline_tests.end_to_end.deployment import Deployment, until
+from sessions_pipeline_tests.end_to_end.deployment import Deployment, wait_until
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import contents, read
 
@@ -24,7 +24,7 @@ pytestmark = [
     ),
 ]
 
-# Long past, so that neither the schedules, which are stopped, nor the sensor has anything to do with these days.
+# Long past, so that the sensor never asks for these days. (The test stops the schedules.)
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(6, 0, -1)]
 TABLES = ("raw_sessions", "sessions", "rejected_sessions", "daily_cost_by_reference_dataset")
@@ -41,7 +41,7 @@ query Backfill($id: String!) {
 
 @dataclass(frozen=True)
 class Backfill:
-    """A backfill that the webserver was asked for, and what it wrote."""
+    """A backfill that was launched at the webserver, and the lake that it wrote."""
 
     deployment: Deployment
     sandbox: Sandbox
@@ -66,7 +66,7 @@ class Backfill:
 
 @pytest.fixture(scope="module")
 def backfill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfill]:
-    """A backfill in whose middle the code server is killed, and started again after a while."""
+    """A finished backfill, during which the code server was killed, and started again after a while."""
     folder = tmp_path_factory.mktemp("deploy")
     root = folder / "lake"
     with running_sandbox(now=NOW) as sandbox:
@@ -77,32 +77,34 @@ def backfill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backfill]:
             "SESSIONS_PIPELINE_CONCURRENCY": "1",
             "SESSIONS_PIPELINE_PAGE_SIZE": "10",
         }
-        # Pages come slowly, so that there is a middle.
+        # Slow pages, so that the code server can be killed halfway.
         sandbox.faults.add(Fault("latency", 0.3, times=None))
         with Deployment(folder, settings) as deployment:
             stop_schedules(deployment.ask)
             asked = Backfill(deployment, sandbox, root, launch_backfill(deployment.ask, TABLES, list(map(str, DAYS))))
             deployment.start_daemon()
             newest = root / "raw_sessions" / f"start_date={DAYS[-1]}"
-            until(newest.exists, "the first of the days is written", deployment.told)
+            wait_until(newest.exists, "the first of the days is written", deployment.output)
             deployment.kill_code_server()
             sandbox.faults.clear()
             assert not (root / "raw_sessions" / f"start_date={DAYS[0]}").exists(), "killed too late"
-            # Away for long enough that the daemon looks for it.
-            until(lambda: deployment.daemon_said("was unable to continue"), "a look at the backfill", deployment.told)
+            # The code server stays away until the daemon has looked at the backfill.
+            wait_until(
+                lambda: deployment.daemon_logged("was unable to continue"), "a look at the backfill", deployment.output
+            )
             deployment.start_code_server()
-            until(asked.completed, "the backfill has ended", deployment.told)
+            wait_until(asked.completed, "the backfill has ended", deployment.output)
             yield asked
 
 
-def test_a_run_that_dies_with_the_code_server_is_missed_and_a_second_one_takes_it_up(backfill: Backfill) -> None:
+def test_a_run_that_dies_with_the_code_server_fails_and_is_retried_successfully(backfill: Backfill) -> None:
     first, second = backfill.runs
     assert [first["status"], second["status"]] == ["FAILURE", "SUCCESS"]
     assert second["parentRunId"] == first["runId"]
     assert {"key": "dagster/retry_number", "value": "1"} in second["tags"]
 
 
-def test_the_backfill_fills_the_lake_with_what_an_undisturbed_run_reads(backfill: Backfill, tmp_path: Path) -> None:
+def test_the_backfill_writes_the_same_lake_as_an_undisturbed_run(backfill: Backfill, tmp_path: Path) -> None:
     for table in ("raw_sessions", "sessions", "daily_cost_by_reference_dataset"):
         files = f"{backfill.root}/{table}/*/*.parquet"
         days = duckdb.sql(
@@ -116,6 +118,6 @@ def test_the_backfill_fills_the_lake_with_what_an_undisturbed_run_reads(backfill
     assert written == {key: undisturbed[key] for key in written}
 
 
-def test_what_the_runs_printed_is_in_s3(backfill: Backfill) -> None:
+def test_the_output_of_runs_is_in_s3(backfill: Backfill) -> None:
     listing = backfill.deployment.logs.request("GET", "/bucket?list-type=2&prefix=compute-logs/").decode()
     assert backfill.runs[-1]["runId"] in listing

@@ -1,4 +1,4 @@
-"""A wide backfill on Celery's workers, with Redis: the same lake as one process writes, within the rate budget."""
+"""A wide backfill on Celery workers writes the same lake as a single process, and keeps to the rate limit in Redis."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ import pytest
 from sessions_pipeline.days import days_between
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
-from sessions_pipeline_tests.end_to_end.engine import Engine
+from sessions_pipeline_tests.end_to_end.engine import CeleryDeployment
 from sessions_pipeline_tests.faulty_server import Sandbox, build_api, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, contents, read
 
@@ -35,17 +35,17 @@ TABLES = [table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *D
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is left when all runs have ended; `asked` are times in seconds by workspace."""
+class Outcome:
+    """A finished backfill. `request_times` are in seconds, by workspace."""
 
     runs: list[dict[str, Any]]
-    asked: dict[str, list[float]]
+    request_times: dict[str, list[float]]
     sandbox: Sandbox
     root: Path
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     folder = tmp_path_factory.mktemp("engine")
     api = build_api(now=NOW)
     arrivals: list[float] = []
@@ -60,30 +60,34 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
             "SESSIONS_PIPELINE_REQUESTS_PER_MINUTE": str(BUDGET),
             "SESSIONS_PIPELINE_DAYS_PER_RUN": "4",
         }
-        with Engine(folder, settings, workers=2) as engine:
-            runs = engine.finish(engine.backfill(TABLES, list(map(str, days_between(FIRST, LAST)))))
-            asked: dict[str, list[float]] = {}
+        with CeleryDeployment(folder, settings, workers=2) as deployment:
+            runs = deployment.finish(deployment.backfill(TABLES, list(map(str, days_between(FIRST, LAST)))))
+            request_times: dict[str, list[float]] = {}
             for time, request in zip(arrivals, sandbox.requests, strict=True):
-                asked.setdefault(request["workspace"], []).append(time)
-            yield Told(runs, asked, sandbox, folder / "lake")
+                request_times.setdefault(request["workspace"], []).append(time)
+            yield Outcome(runs, request_times, sandbox, folder / "lake")
 
 
-def test_four_days_are_a_run_and_two_workers_run_them_side_by_side(told: Told) -> None:
-    assert len(told.runs) == 2
-    first, second, *_ = sorted(told.runs, key=lambda run: run["startTime"])
+def test_the_backfill_is_split_into_runs_of_four_days_that_two_workers_execute_at_the_same_time(
+    outcome: Outcome,
+) -> None:
+    assert len(outcome.runs) == 2
+    first, second, *_ = sorted(outcome.runs, key=lambda run: run["startTime"])
     assert second["startTime"] < first["endTime"]
 
 
-def test_the_lake_is_the_one_that_a_single_process_writes(told: Told, tmp_path: Path) -> None:
-    read(told.sandbox, tmp_path / "lake", FIRST, LAST, LANGSMITH_WORKSPACE_ID=BOTH)
+def test_the_lake_equals_that_of_a_single_process(outcome: Outcome, tmp_path: Path) -> None:
+    read(outcome.sandbox, tmp_path / "lake", FIRST, LAST, LANGSMITH_WORKSPACE_ID=BOTH)
     undisturbed = contents(tmp_path / "lake")
-    assert contents(told.root) == {key: rows for key, rows in undisturbed.items() if key[0] in TABLES}
+    assert contents(outcome.root) == {key: rows for key, rows in undisturbed.items() if key[0] in TABLES}
 
 
-def test_no_workspace_was_asked_more_often_than_its_budget_allows(told: Told) -> None:
-    assert set(told.asked) == {WORKSPACE, OTHER_WORKSPACE}
-    for times in told.asked.values():
-        # The budget comes in eighths of eight seconds; one arrives later than another.
+def test_no_workspace_gets_more_requests_than_its_rate_limit_allows(outcome: Outcome) -> None:
+    assert set(outcome.request_times) == {WORKSPACE, OTHER_WORKSPACE}
+    for times in outcome.request_times.values():
+        # An eighth of the limit is allowed in each window of eight seconds. Requests travel for different times, so
+        # only seven seconds of a window are checked.
         most = max(bisect_left(times, time + 7) - number for number, time in enumerate(times))
         assert most <= BUDGET // 8
-    assert max(map(len, told.asked.values())) > BUDGET // 8, "too few requests for the budget to matter"
+    most = max(map(len, outcome.request_times.values()))
+    assert most > BUDGET // 8, "too few requests for the limit to matter"

@@ -1,4 +1,4 @@
-"""The event storage between processes: a watcher sees each event, and a new home is made once."""
+"""Processes that share the event storage: a watcher sees each event, and a new DAGSTER_HOME is created only once."""
 
 import os
 import queue
@@ -27,7 +27,7 @@ for line in sys.stdin:
 
 @contextmanager
 def writer(home: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that stores an event for each line that it is given."""
+    """A process that stores an event for each line of its standard input."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", WRITER, str(home)]
     with subprocess.Popen(
@@ -39,7 +39,7 @@ def writer(home: Path) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def tell(process: "subprocess.Popen[str]", line: str) -> None:
+def send(process: "subprocess.Popen[str]", line: str) -> None:
     assert process.stdin
     process.stdin.write(line + "\n")
     process.stdin.flush()
@@ -50,15 +50,15 @@ def test_a_watcher_in_another_process_sees_each_event_while_the_run_goes_on(tmp_
     with writer(tmp_path) as process:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
-        tell(process, "0 a-run")
+        send(process, "0 a-run")
         assert process.stdout.readline() == "0\n"
         with opened(tmp_path) as log:
             log.watch("a-run", None, lambda event, _cursor: seen.put(int(event.user_message)))
             for number in range(1, 6):
-                tell(process, f"{number} a-run")
+                send(process, f"{number} a-run")
                 while seen.get(timeout=20) != number:
                     continue
-            process.kill()  # what is told is kept, whatever becomes of the process
+            process.kill()  # the stored events must survive this
             process.wait()
             assert numbers(log) == list(range(6))
 
@@ -68,7 +68,7 @@ def test_processes_that_start_in_a_new_home_at_once_share_its_files(tmp_path: Pa
         processes = (one, two)
         for number, process in enumerate(processes):
             for event in range(40):
-                tell(process, f"{100 * number + event} {'a-run' if event % 2 else process.pid}")
+                send(process, f"{100 * number + event} {'a-run' if event % 2 else process.pid}")
             assert process.stdin
             process.stdin.close()
         for process in processes:

@@ -1,4 +1,4 @@
-"""The oldest DuckDB, Polars and pandas that the docs name read what the newest read, rows without a day included."""
+"""The oldest DuckDB, Polars and pandas that the docs name read a lake as the newest do, with rows without a day."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def _session(name: str, cost: str, start: datetime | None) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake whose session without a day costs a thousand dollars, which no sum over days may hold."""
+    """A lake with a session without a day, whose cost of 1,000 dollars must not be in any sum over days."""
     root = tmp_path_factory.mktemp("lake")
     lake = Lake.open(str(root), query={})
     for table in TABLES:
@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with requirements-old-readers.lock alone."""
+    """The Python of an environment with only requirements-old-readers.lock."""
     environment = tmp_path_factory.mktemp("old-readers") / "environment"
     uv = str(Path(sys.executable).with_name("uv"))
     lock = str(REPOSITORY / "requirements-old-readers.lock")
@@ -69,13 +69,15 @@ def _read(python: Path, root: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("age", ["oldest", "newest"])
-def test_every_reader_sums_the_days_and_leaves_out_what_has_none(root: Path, old_python: Path, age: str) -> None:
+def test_every_reader_sums_the_days_and_leaves_out_sessions_without_a_day(
+    root: Path, old_python: Path, age: str
+) -> None:
     answers = _read(old_python if age == "oldest" else Path(sys.executable), root)
     by_reader = {name: values for name, _version, *values in answers}
     assert by_reader["duckdb undated"] == [1]
     for reader in ("duckdb", "polars", "pandas"):
         total, rows = by_reader[reader]
         assert (Decimal(total), rows) == (Decimal("0.5"), 2), reader
-    assert "1/3" in by_reader["duckdb plan"][0].replace(" ", "") or "FilesRead:1" in by_reader["duckdb plan"][
-        0
-    ].replace(" ", "")
+    # For one day DuckDB opens one of the three files; versions of DuckDB write this differently in their plans.
+    plan = by_reader["duckdb plan"][0].replace(" ", "")
+    assert "1/3" in plan or "FilesRead:1" in plan

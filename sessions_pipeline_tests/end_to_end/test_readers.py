@@ -1,4 +1,4 @@
-"""Spark, DuckDB's command line and DuckDB on a bucket read as the docs say, in an environment of their own."""
+"""Spark, DuckDB's command line, and DuckDB on a bucket read the lake as the docs show, in a separate environment."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.integration.test_reading import fill, recipe
 from sessions_pipeline_tests.snippets import ROOT, Snippet, each, together
 
-# Two processors and no web page are enough.
+# Two processors and no web UI, so that Spark starts quickly.
 SPARK = "--master local[2] --conf spark.ui.enabled=false --conf spark.sql.shuffle.partitions=2 pyspark-shell"
-# They come as packages, where `INSTALL` would load them from the network. What is there already, it leaves alone.
+# DuckDB's extensions from Python packages. The docs' `INSTALL` would download them, but skips those already there.
 EXTENSIONS = "import duckdb_extensions as e; e.import_extension('httpfs'); e.import_extension('aws')\n"
-# The views do as well on a bucket, in which there is one table.
+# The views of lake.sql also work on a bucket, even if it has only one table.
 VIEWS = """
 duckdb.execute("SET VARIABLE data_root = 's3://bucket/prefix'")
 duckdb.execute(open("sessions_pipeline/outputs/lake.sql").read())
@@ -34,11 +34,11 @@ pytestmark = pytest.mark.xdist_group("readers")
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment with requirements-readers.lock alone."""
+    """The programs of an environment with only requirements-readers.lock."""
     environment = tmp_path_factory.mktemp("readers") / "environment"
     uv, lock = str(Path(sys.executable).with_name("uv")), str(ROOT / "requirements-readers.lock")
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
-    # The lock is whole, and has what builds pyspark, too.
+    # `--no-deps` because the lock has every dependency; it also has the packages that build pyspark.
     install = [uv, "pip", "install", "--quiet", "--python", str(environment / "bin" / "python"), "--no-deps"]
     subprocess.run([*install, "--require-hashes", "-r", lock, "--build-constraints", lock], check=True)
     return environment / "bin"
@@ -46,7 +46,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout's folder after `make demo`, with the lake of the page's outputs."""
+    """A folder like a checkout after `make demo`, with the lake that docs/reading.md shows the outputs for."""
     folder = tmp_path_factory.mktemp("checkout")
     fill(folder / "data" / "demo")
     (folder / "sessions_pipeline").symlink_to(ROOT / "sessions_pipeline")
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(programs: Path, folder: Path, *command: str, given: str, **variables: str) -> str:
-    """What a command prints that reads `given`."""
+    """The output of a command with `given` as its standard input."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "AWS_"))}
     environment = {**kept, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(programs.parent), **variables}
     done = subprocess.run(
@@ -78,8 +78,8 @@ def test_spark_prints_what_the_page_shows(snippets: list[Snippet], programs: Pat
 
 @each
 def test_duckdbs_command_line_has_the_views(snippet: Snippet, programs: Path, folder: Path) -> None:
-    asked = ".mode list\nSELECT count(*) AS sessions FROM sessions;\n"
-    printed = run(programs, folder, "bash", "-euc", snippet.text, given=asked)
+    query = ".mode list\nSELECT count(*) AS sessions FROM sessions;\n"
+    printed = run(programs, folder, "bash", "-euc", snippet.text, given=query)
     assert printed.split()[-2:] == ["sessions", "32"]
 
 

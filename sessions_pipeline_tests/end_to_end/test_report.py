@@ -1,4 +1,4 @@
-"""The report in a browser: its numbers, its table, and that everyone can read it anywhere without a network."""
+"""The report in a real browser: numbers, tables, accessibility, phones, printing, and no use of the network."""
 
 import csv
 import os
@@ -21,7 +21,7 @@ from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, LAST, 
 
 pytestmark = pytest.mark.browser
 
-# A browser in a container, that calls nobody.
+# For a browser in a container that opens no connections of its own.
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -43,7 +43,7 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None and not os.environ.get("CI"):
         pytest.skip("needs Chromium: apt-get install chromium")
-    # Under CI a missing browser is a failure, said by Playwright.
+    # In CI a missing browser is a failure, which Playwright reports.
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium or "chromium", args=list(ARGUMENTS))
         yield started
@@ -52,7 +52,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """Opens a report from a file; at the end nothing may have been asked of a network, or said on the console."""
+    """Opens a report from a file. Fails if the page requests anything from a network or writes to the console."""
     asked: list[str] = []
     said: list[str] = []
     contexts = []
@@ -118,7 +118,7 @@ def test_every_row_of_the_table_is_a_row_of_the_parquet(show: Open) -> None:
     )
 
 
-def test_every_exact_amount_in_the_table_is_the_parquets(show: Open) -> None:
+def test_every_amount_in_the_table_equals_the_parquet_exactly(show: Open) -> None:
     page = show()
     show_all(page)
     exact = page.locator("#rows tbody td:nth-child(3) data").evaluate_all("all => all.map(one => one.value)")
@@ -135,7 +135,7 @@ def test_the_headline_is_the_exact_total_of_the_parquet(show: Open) -> None:
     assert values(page, "#rows tfoot td:nth-child(3)") == [shown]
 
 
-def test_the_sums_by_dataset_and_by_day_are_the_parquets(show: Open) -> None:
+def test_the_sums_by_dataset_and_by_day_equal_the_parquet(show: Open) -> None:
     page = show()
     page.get_by_text("The chart's numbers").click()
     for one in DATA.datasets:
@@ -147,7 +147,7 @@ def test_the_sums_by_dataset_and_by_day_are_the_parquets(show: Open) -> None:
 
 
 @pytest.mark.parametrize(("name", "number"), [("Day", 1), ("Dataset", 2), ("Cost", 3), ("Traces", 6), ("Tokens", 7)])
-def test_a_click_sorts_and_another_turns_the_order(show: Open, name: str, number: int) -> None:
+def test_a_click_sorts_and_a_second_click_reverses_the_order(show: Open, name: str, number: int) -> None:
     page = show()
     page.get_by_label("Search by").fill("")
     show_all(page)
@@ -264,7 +264,7 @@ def test_a_table_is_sorted_by_exact_amounts_and_its_caption_says_how(show: Open)
     assert names == sorted(names)
 
 
-def test_costs_by_attribute_are_shown_of_a_dataset_that_is_chosen_or_clicked(show: Open) -> None:
+def test_costs_by_attribute_are_shown_for_a_dataset_that_is_selected_or_clicked(show: Open) -> None:
     page = show()
     shown = page.locator("[data-scope]:visible")
 
@@ -286,7 +286,7 @@ def test_costs_by_attribute_are_shown_of_a_dataset_that_is_chosen_or_clicked(sho
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(show: Open, width: str, scheme: str) -> None:
+def test_axe_finds_no_serious_accessibility_problem(show: Open, width: str, scheme: str) -> None:
     page = show(color_scheme=scheme, viewport={"width": WIDTHS[width], "height": 900})
     for one in page.locator("summary").all():
         one.click()
@@ -294,20 +294,20 @@ def test_axe_finds_no_serious_fault(show: Open, width: str, scheme: str) -> None
     assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
 
 
-def test_axe_finds_no_serious_fault_on_the_page_of_an_empty_lake(show: Open) -> None:
+def test_axe_finds_no_serious_accessibility_problem_for_an_empty_lake(show: Open) -> None:
     page = show(ReportData(first=FIRST, last=LAST))
     assert Axe().run(page).response["violations"] == []
     assert "make demo" in page.get_by_role("main").inner_text()
 
 
 @pytest.mark.parametrize("data", [DATA, ReportData(first=FIRST, last=LAST)], ids=["full", "empty"])
-def test_a_phone_need_not_scroll_sideways(show: Open, data: ReportData) -> None:
+def test_a_phone_does_not_scroll_sideways(show: Open, data: ReportData) -> None:
     page = show(data, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.evaluate("visualViewport.scale") == 1
 
 
-def test_on_a_phone_a_heading_stands_above_both_values_of_its_column(show: Open) -> None:
+def test_on_a_phone_a_heading_is_above_both_values_of_its_column(show: Open) -> None:
     page = show(viewport={"width": 390, "height": 844})
     lefts = """header => {
         const [place, cells] = [header.cellIndex, [...document.querySelectorAll(".datasets tbody tr")]];
@@ -320,7 +320,7 @@ def test_on_a_phone_a_heading_stands_above_both_values_of_its_column(show: Open)
         assert min(ends) > 0
 
 
-def test_a_phone_gets_a_chart_that_is_drawn_for_it(show: Open) -> None:
+def test_a_phone_gets_a_chart_drawn_for_its_width(show: Open) -> None:
     page = show(viewport={"width": 390, "height": 844})
     chart = page.locator(".stack .chart:visible")
     assert chart.count() == 1
@@ -328,7 +328,7 @@ def test_a_phone_gets_a_chart_that_is_drawn_for_it(show: Open) -> None:
     assert min(sizes) > 9
 
 
-def test_dark_and_light_follow_the_readers_choice(show: Open) -> None:
+def test_dark_and_light_follow_the_readers_setting(show: Open) -> None:
     shades = {}
     for scheme in ("light", "dark"):
         page = show(color_scheme=scheme)
@@ -341,7 +341,7 @@ def test_dark_and_light_follow_the_readers_choice(show: Open) -> None:
     assert all(light != dark for light, dark in zip(*shades.values(), strict=True))
 
 
-def test_it_prints_on_a4_in_ink_on_paper_without_controls(show: Open, tmp_path: Path) -> None:
+def test_it_prints_on_a4_in_dark_on_white_without_controls(show: Open, tmp_path: Path) -> None:
     page = show(color_scheme="dark")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -351,12 +351,12 @@ def test_it_prints_on_a4_in_ink_on_paper_without_controls(show: Open, tmp_path: 
     pdf = (tmp_path / "report.pdf").read_bytes()
     assert b"/MediaBox [0 0 594.95996 841.91998]" in pdf or b"/MediaBox [0 0 595 842]" in pdf
     assert 4 <= pdf.count(b"/Type /Page\n") <= 20
-    # What a page is wide, less its margins, is not exceeded by anything.
+    # Nothing is wider than the page without its margins.
     page.set_viewport_size({"width": 688, "height": 1000})
     assert page.evaluate("document.documentElement.scrollWidth") == 688
 
 
-def test_all_rows_are_printed_under_headers_that_every_page_repeats(show: Open) -> None:
+def test_all_rows_are_printed_and_every_page_repeats_the_headers(show: Open) -> None:
     page = show()
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
@@ -367,7 +367,7 @@ def test_all_rows_are_printed_under_headers_that_every_page_repeats(show: Open) 
     assert page.locator("#rows tbody tr").count() == 50
 
 
-def test_names_stay_text_when_the_script_writes_them_too(show: Open) -> None:
+def test_the_script_writes_names_as_text_never_as_markup(show: Open) -> None:
     page = show()
     page.get_by_label("Search by").fill("alert(1)")
     shown = set(column(page, 2))
@@ -378,7 +378,7 @@ def test_names_stay_text_when_the_script_writes_them_too(show: Open) -> None:
     assert set(column(page, 2)) == {HOSTILE_NAMES[2]}
 
 
-def test_a_mark_of_the_chart_shows_its_value_when_touched(show: Open) -> None:
+def test_touching_a_mark_in_the_chart_shows_its_value(show: Open) -> None:
     page = show()
     mark = page.locator(".wide [data-tip]").last
     mark.scroll_into_view_if_needed()
@@ -391,7 +391,7 @@ def test_a_mark_of_the_chart_shows_its_value_when_touched(show: Open) -> None:
     assert tip.is_hidden()
 
 
-def test_the_keyboard_reaches_everything_that_works(show: Open) -> None:
+def test_the_keyboard_reaches_every_control(show: Open) -> None:
     page = show()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the numbers"
@@ -408,7 +408,7 @@ def test_the_keyboard_reaches_everything_that_works(show: Open) -> None:
     assert page.locator("th[data-column=total_cost]").get_attribute("aria-sort") == "descending"
 
 
-def test_without_scripts_the_page_still_tells_everything_but_the_older_rows(show: Open) -> None:
+def test_without_scripts_the_page_still_shows_everything_but_the_older_rows(show: Open) -> None:
     page = show(java_script_enabled=False)
     assert page.locator("#rows tbody tr").count() == 50
     assert not page.locator(".tools:visible").count()

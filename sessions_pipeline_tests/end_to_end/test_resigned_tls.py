@@ -1,4 +1,4 @@
-"""Set-up and a run behind a company's proxy that opens TLS and signs it again with the company's own certificate."""
+"""Set-up and a run work behind a company's proxy that decrypts TLS and re-signs it with the company's certificate."""
 
 import base64
 import hashlib
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.xdist_group("resigned")
 
 
 class Company(NamedTuple):
-    """The file with the company's certificate, and what its proxy signs with it."""
+    """The file with the company's own certificate authority, and the TLS context of its proxy."""
 
     certificate: Path
-    signs: ssl.SSLContext
+    proxy_context: ssl.SSLContext
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Company:
 
 
 def wheel_of(name: str) -> bytes:
-    """A package without dependencies, whose module is empty."""
+    """A wheel without dependencies, with one empty module."""
     files = {
         f"{name}.py": b"",
         f"{name}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
@@ -67,7 +67,7 @@ def wheel_of(name: str) -> bytes:
 
 
 WHEEL = wheel_of("pinned")
-# The checkout's own build needs nothing of an index.
+# A build backend that needs no packages from an index, for a fake checkout.
 BACKEND = f"""
 import pathlib
 def build_editable(folder, config_settings=None, metadata_directory=None):
@@ -88,7 +88,7 @@ def mirror(handler: Handler) -> None:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment with pip and uv, as `make` has it when it installs the lock."""
+    """The Python of a new environment with pip and uv, like that in which `make` installs the lock."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True, capture_output=True)
     (folder / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
@@ -104,11 +104,11 @@ def test_set_up_trusts_the_companys_certificate_wherever_pip_would(
     )
     (tmp_path / "backend.py").write_text(BACKEND)
     (tmp_path / "lock").write_text(f"pinned==1.0 --hash=sha256:{hashlib.sha256(WHEEL).hexdigest()}\n")
-    with scripted(mirror, resigns=company.signs) as proxy:
+    with scripted(mirror, resigns=company.proxy_context) as proxy:
         index, trusted = "https://mirror.test/simple", str(company.certificate)
         file = tmp_path / "pip.conf"
         file.write_text(f"[global]\nindex-url = {index}\nproxy = {proxy.url}\ncert = {trusted}\nuser = true\n")
-        # With /dev/null for its file, pip also passes over the machine's own.
+        # With /dev/null as its file, pip also ignores the machine's own configuration.
         named = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": index, "PIP_PROXY": proxy.url}
         if named_by == "pip.conf":
             named = {"PIP_CONFIG_FILE": str(file)}
@@ -128,7 +128,7 @@ def test_set_up_trusts_the_companys_certificate_wherever_pip_would(
         assert proxy.paths == []
         return
     assert done.returncode == 0, done.stderr
-    assert any(path.endswith(".whl") for path in proxy.paths), "nothing came past the proxy"
+    assert any(path.endswith(".whl") for path in proxy.paths), "the wheel did not come through the proxy"
     for module in ("pinned", "checkout"):
         subprocess.run([python, "-c", f"import {module}"], check=True)
     subprocess.run([python, "-m", "pip", "uninstall", "-qy", "pinned", "checkout"], check=True, capture_output=True)
@@ -144,7 +144,7 @@ def test_a_run_trusts_the_companys_certificate_where_it_is_named_and_says_how_to
 
     if named_by == ".env":
         (tmp_path / ".env").write_text(f'SSL_CERT_FILE="{company.certificate}"\n')
-    with scripted(api, resigns=company.signs) as proxy:
+    with scripted(api, resigns=company.proxy_context) as proxy:
         day = NOON.date().isoformat()
         done = subprocess.run(
             [sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", day, "--to", day, "--json"],

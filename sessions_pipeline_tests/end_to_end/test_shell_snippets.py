@@ -1,4 +1,4 @@
-"""The docs' shell lines, word for word, in a workspace of the made-up company on the day that they speak of."""
+"""The docs' shell commands run unchanged, in a workspace of the made-up company at the date that the docs assume."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.snippets import Snippet, each, script, snippets_of_heading, together
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
-# What the docs leave to the reader.
+# Values for the placeholders in the docs.
 DAYS = "--from 2026-11-25 --to 2026-11-25"
 FILLED_IN = {"DAY": "2026-11-25", "MONTH": "2026-10", "FILE": "october.csv", "…": DAYS}
 
@@ -32,13 +32,13 @@ pytestmark = pytest.mark.xdist_group("shell")
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with its `.env`, and how a shell finds the command and the API."""
+    """A folder with an `.env`, and the environment in which a shell finds the command and the API."""
 
     folder: Path
     environment: dict[str, str]
 
     def run(self, lines: str, cwd: Path | None = None, **variables: str) -> str:
-        """What the lines print; they must succeed."""
+        """Run lines in bash. They must succeed; returns their output."""
         done = subprocess.run(
             ["bash", "-euc", lines],
             cwd=cwd or self.folder,
@@ -53,14 +53,14 @@ class Workspace:
 
 
 def readme() -> tuple[Snippet, Snippet]:
-    """The lines of `.env`, and those to run."""
+    """The README's contents of `.env`, and its commands to run."""
     settings, lines = (one for one in snippets_of_heading("README.md", "Your own workspace") if one.language)
     return settings, lines
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """Read by the README's lines, and October, too."""
+    """A workspace that the README's lines have read, and October in addition."""
     folder, home = tmp_path_factory.mktemp("costs"), tmp_path_factory.mktemp("home")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     settings, lines = readme()
@@ -101,29 +101,29 @@ def test_a_command_runs_in_that_workspace(snippet: Snippet, workspace: Workspace
 
 
 @each
-def test_the_line_for_cron_asks_the_probe_only_when_nothing_is_fresh(
+def test_the_cron_line_reports_a_failure_only_when_nothing_is_fresh(
     snippet: Snippet, workspace: Workspace, tmp_path: Path
 ) -> None:
     *schedule, command = snippet.text.strip().split(maxsplit=5)
     dg.ScheduleDefinition(name="cron", job_name="any", cron_schedule=" ".join(schedule))
-    asked: list[str] = []
+    requested: list[str] = []
 
     async def probe(request: Request) -> Response:
-        asked.append(request.url.path)
+        requested.append(request.url.path)
         return Response()
 
     with serving(Starlette(routes=[Route("/{path:path}", probe)])) as url:
         command = command.replace("https://probe.example", url)
         workspace.run(command.replace("/srv/costs", shlex.quote(str(workspace.folder))))
-        assert asked == []
+        assert requested == []
         workspace.run(command.replace("/srv/costs", shlex.quote(str(tmp_path))))
-        assert asked == ["/fail"]
+        assert requested == ["/fail"]
 
 
 @each
-def test_a_bucket_is_examined_with_the_docs_lines(snippet: Snippet, workspace: Workspace) -> None:
+def test_the_docs_lines_check_a_bucket(snippet: Snippet, workspace: Workspace) -> None:
     with S3Server() as server:
         address = f"http://127.0.0.1:{server.port}"
         said = workspace.run(script(snippet), AWS_ENDPOINT_URL_S3=address)
-        assert any("/bucket/prefix/" in path for path in server.asked)
+        assert any("/bucket/prefix/" in path for path in server.requests)
     assert "s3://bucket/prefix" in said

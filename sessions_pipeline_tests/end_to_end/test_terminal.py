@@ -1,4 +1,4 @@
-"""The command line on a terminal, on a persistent Dagster instance, and beside a database that others hold."""
+"""The command line on a real terminal, with a Dagster database that is down or locked, and while it serves the UI."""
 
 import contextlib
 import fcntl
@@ -23,9 +23,9 @@ import pytest
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.tables import RAW_SESSIONS
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import end
-from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, until
+from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, wait_until
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.snippets import Snippet, each
 
@@ -41,11 +41,11 @@ UNWANTED = (
     "another terminal",
     "Error 130",
 )
-POSTGRES_AWAY = "storage:\n  postgres:\n    postgres_url: postgresql+psycopg2://user:hunter2@127.0.0.1:9/db\n"
+POSTGRES_DOWN = "storage:\n  postgres:\n    postgres_url: postgresql+psycopg2://user:hunter2@127.0.0.1:9/db\n"
 
 
 def on_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
-    """Exit status and everything that a command wrote to a terminal of 80 columns."""
+    """Run a command on a terminal of 80 columns. Returns its exit status and everything that it wrote."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     with subprocess.Popen([*CLI, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder) as process:
@@ -66,17 +66,17 @@ def test_the_demo_shows_progress_and_a_table_that_fits_80_columns(tmp_path: Path
     first, second, *_ = written.split("\r\n")
     assert (first.partition(" on ")[0], second) == ("Sandbox API", "Loading Dagster ...")
     bars = re.findall(r"(\d+)/2", written)
-    assert {"0", "1", "2"} <= set(bars), "the bar moves although Dagster redirects standard error"
+    assert {"0", "1", "2"} <= set(bars), "the bar must move although Dagster redirects standard error"
     table = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in written.split("Dataset")[-1].split("\r\n")]
     assert max(len(line) for line in table if not line.startswith(("DuckDB", "Parquet", "Report", " "))) <= COLUMNS
     assert f"Parquet  {tmp_path}" in written
     assert f"Report   {tmp_path}" in written
 
 
-def test_what_is_said_is_broken_between_words(tmp_path: Path) -> None:
+def test_messages_are_wrapped_between_words(tmp_path: Path) -> None:
     status, written = on_a_terminal("export", "focus", "--month", "2026-01", "--output", "x" * 90, folder=tmp_path)
     assert status == 2
-    assert f"{'x' * 90}:" in written.split(), "what may be copied stays whole"
+    assert f"{'x' * 90}:" in written.split(), "a path must stay whole, so that it can be copied"
     status, written = on_a_terminal("materialize", "--from", "soon", "--to", "never", folder=tmp_path)
     lines = written.split("\r\n")
     assert status == 2
@@ -87,11 +87,11 @@ def test_what_is_said_is_broken_between_words(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("trouble", ["postgres away", "locked"])
-def test_a_database_of_dagster_that_is_away_or_held_is_one_line(trouble: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trouble", ["postgres down", "locked"])
+def test_a_dagster_database_that_is_down_or_locked_is_an_error_of_one_line(trouble: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    (home / "dagster.yaml").write_text(POSTGRES_AWAY if trouble == "postgres away" else "telemetry: {enabled: false}\n")
+    (home / "dagster.yaml").write_text(POSTGRES_DOWN if trouble == "postgres down" else "telemetry: {enabled: false}\n")
     with running_sandbox() as sandbox:
         environment = {
             **os.environ,
@@ -106,10 +106,10 @@ def test_a_database_of_dagster_that_is_away_or_held_is_one_line(trouble: str, tm
 
         if trouble == "locked":
             assert run().returncode == 0
-            with sqlite3.connect(home / "history" / "runs.db", isolation_level=None) as held:
-                held.execute("BEGIN IMMEDIATE")
+            with sqlite3.connect(home / "history" / "runs.db", isolation_level=None) as other:
+                other.execute("BEGIN IMMEDIATE")
                 result = run()
-                held.rollback()
+                other.rollback()
         else:
             result = run()
     assert result.returncode == 1
@@ -124,7 +124,7 @@ def test_a_database_of_dagster_that_is_away_or_held_is_one_line(trouble: str, tm
     ids=["Ctrl-C", "TERM to all", "TERM to make alone"],
 )
 @each
-def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
+def test_make_dev_prints_the_address_of_the_ui_and_all_its_processes_end_cleanly(
     snippet: Snippet, tmp_path: Path, stop: Callable[[int, int], None], number: signal.Signals
 ) -> None:
     checkout(tmp_path)
@@ -135,48 +135,51 @@ def test_make_dev_says_where_the_ui_is_and_ends_whole_and_cleanly(
     lake = Lake.open(str(home.parent), query={})
     lake.replace(RAW_SESSIONS, datetime.now(UTC).date(), RAW_SESSIONS.schema.empty_table(), {})
     port = free_port()
-    said = said_while_up(as_here(snippet, port), port, tmp_path, stop=lambda process: stop(process, number))
-    assert said.startswith(f"Dagster UI: http://127.0.0.1:{port}\n")
-    assert [text for text in UNWANTED if text in said] == []
+    line = command_on_port(snippet, port)
+    output = output_of_ui(line, port, tmp_path, stop=lambda process: stop(process, number))
+    assert output.startswith(f"Dagster UI: http://127.0.0.1:{port}\n")
+    assert [text for text in UNWANTED if text in output] == []
 
 
 @each
 def test_the_ui_starts_as_the_docs_say(snippet: Snippet, tmp_path: Path) -> None:
     checkout(tmp_path)
     port = free_port()
-    # Without sessions the sensor begins no runs: stopped while it does, it makes Dagster print a traceback.
+    # Without sessions the sensor starts no runs. If Dagster is stopped while it starts one, it prints a traceback.
     with running_sandbox(texts=[]) as sandbox:
         api = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url}
-        said = said_while_up(
-            as_here(snippet, port), port, tmp_path, stop=lambda process: os.killpg(process, signal.SIGTERM), **api
-        )
-    assert [text for text in UNWANTED if text in said] == []
+        line = command_on_port(snippet, port)
+        output = output_of_ui(line, port, tmp_path, stop=lambda process: os.killpg(process, signal.SIGTERM), **api)
+    assert [text for text in UNWANTED if text in output] == []
     assert (tmp_path / ".dagster" / "dagster.yaml").read_text() == SHIPPED.read_text()
 
 
 def checkout(folder: Path) -> None:
-    """What `make dev` needs of one, with this environment for `.venv`."""
+    """Make the folder look like a checkout to `make dev`, with this Python's environment as `.venv`."""
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "sessions_pipeline").symlink_to(REPOSITORY / "sessions_pipeline")
 
 
-def as_here(snippet: Snippet, port: int) -> str:
-    """The docs' line, where `make` finds its file and takes `.venv` as it is, on a port of its own."""
+def command_on_port(snippet: Snippet, port: int) -> str:
+    """The docs' command with this port. `make` is also given its file, and told not to rebuild `.venv`."""
     if not snippet.text.startswith("make "):
         return f"{snippet.text} --port {port}"
     makefile = shlex.quote(str(REPOSITORY / "Makefile"))
     return snippet.text.replace("make ", f"make -f {makefile} -o .venv/.runtime UI_PORT={port} ")
 
 
-def said_while_up(line: str, port: int, folder: Path, *, stop: Callable[[int], None], **variables: str) -> str:
-    """What a line prints that serves the UI on `port`, until it is stopped and all its processes are gone."""
+def output_of_ui(line: str, port: int, folder: Path, *, stop: Callable[[int], None], **variables: str) -> str:
+    """Run a line that serves the UI on `port`, stop it when the UI is up, and return the output.
+
+    Waits until all processes of the line are gone.
+    """
     log = folder / "log"
-    # By themselves, not as a part of the make that runs the tests.
+    # Without the variables of a `make` that may run these tests.
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "DAGSTER_"))}
     alone["PATH"] = f"{Path(sys.executable).parent}:{alone['PATH']}"
     with log.open("w") as written:
         process = subprocess.Popen(
-            hearing_ctrl_c("bash", "-c", f"exec env {line}"),
+            accepting_ctrl_c("bash", "-c", f"exec env {line}"),
             cwd=folder,
             env=alone | variables,
             stdout=written,
@@ -184,11 +187,11 @@ def said_while_up(line: str, port: int, folder: Path, *, stop: Callable[[int], N
             start_new_session=True,
         )
     try:
-        until(lambda: is_up(port), "the UI", log.read_text)
+        wait_until(lambda: is_up(port), "the UI", log.read_text)
         stop(process.pid)
-        # Dagster gives each of its two processes 60 s before it kills them, which it needed once.
+        # Dagster waits up to 60 s for each of its two processes before it kills them; that was needed once.
         process.wait(150)
-        until(lambda: not is_there(process.pid), "the last process's end", log.read_text)
+        wait_until(lambda: not group_exists(process.pid), "the last process's end", log.read_text)
     finally:
         end(process, patience_seconds=0)
     return log.read_text()
@@ -200,7 +203,7 @@ def is_up(port: int) -> bool:
     return False
 
 
-def is_there(group: int) -> bool:
+def group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""What a stranger types in a checkout: a fresh clone, spaces in the path, and nothing of ours in the environment."""
+"""The docs' commands for a checkout run in a fresh clone, whose path has spaces, in an almost empty environment."""
 
 import os
 import shlex
@@ -15,11 +15,11 @@ from sessions_pipeline_tests.snippets import Snippet, each, script, together
 
 REPOSITORY = Path(__file__).parents[2]
 
-# Of the suites, which run this test, a clone runs a few tests; all the rest of the commands is as it is.
+# A clone runs only a few tests of each suite, since the suites contain this test. The commands are otherwise unchanged.
 A_FEW = {"PYTEST_ADDOPTS": "-k 'test_docs or a_tick_of_the_hourly_schedule'"}
 
 pytestmark = pytest.mark.xdist_group("clone")
-# How this machine reaches a package index; all other variables go.
+# The variables by which this machine reaches a package index. Most others are removed.
 _REACHES_PACKAGES = ("PIP_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
 
 
@@ -35,14 +35,17 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment emptied but for what finds programs and packages, with pip told to install for the user."""
+    """Only the variables that find programs and packages, and a setting of pip that breaks installs into `.venv`.
+
+    PIP_USER asks for `--user` installs, as on some machines; `make` must override it.
+    """
     kept = {name: os.environ[name] for name in ("PATH", *_REACHES_PACKAGES) if name in os.environ}
     return {**kept, "HOME": str(tmp_path_factory.mktemp("home")), "PIP_USER": "1"}
 
 
 @pytest.fixture(scope="module")
 def cached(bare: dict[str, str]) -> dict[str, str]:
-    """The same, with what uv and pip have loaded before, and uv told of pip's mirror: `make demo` must do without."""
+    """The same, with the caches of uv and pip, and with pip's mirror for uv too. `make demo` must not need these."""
     caches = {"UV_CACHE_DIR": Path.home() / ".cache" / "uv", "PIP_CACHE_DIR": Path.home() / ".cache" / "pip"}
     known = {name: os.environ.get(name, str(folder)) for name, folder in caches.items()}
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
@@ -50,7 +53,7 @@ def cached(bare: dict[str, str]) -> dict[str, str]:
 
 
 def run(line: str, clone: Path, environment: dict[str, str]) -> str:
-    """What a line prints in the clone; it must succeed."""
+    """Run a line in the clone. It must succeed; returns its output."""
     done = subprocess.run(
         ["bash", "-euc", line], cwd=clone, env=environment, capture_output=True, text=True, check=False
     )
@@ -67,10 +70,10 @@ def test_the_readmes_two_commands_run_in_a_fresh_clone(
     demo, test = block.splitlines()
     assert {one.text for one in snippets if not one.language} == {demo, test}
     for _ in range(2):
-        said = run(demo, clone, bare)
-        assert "US dollars" in said
-        assert "\nThe last 30 of the 60 days:\n" in said
-        assert str(clone / "data" / "demo") in said.replace("\n", "")
+        printed = run(demo, clone, bare)
+        assert "US dollars" in printed
+        assert "\nThe last 30 of the 60 days:\n" in printed
+        assert str(clone / "data" / "demo") in printed.replace("\n", "")
     assert sorted(path.name for path in clone.parent.iterdir()) == ["a clone"]
     assert list((clone / "data" / "demo" / "daily_cost_by_reference_dataset").glob("start_date=*/*.parquet"))
     assert " passed" in run(test, clone, cached | A_FEW)
@@ -88,7 +91,7 @@ def test_a_command_for_a_checkout_runs_in_a_clone(snippet: Snippet, clone: Path,
 
 @pytest.fixture(scope="module")
 def python(clone: Path, cached: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment with a pip of its own, and what the wheel needs from the lock; the variables that lead to it."""
+    """The variables of a new environment that has pip and the packages of requirements.lock, which the wheel needs."""
     folder = tmp_path_factory.mktemp("python") / "environment"
     uv = shlex.quote(str(clone / ".venv" / "bin" / "uv"))
     made = f"{uv} venv --quiet --seed --python {shlex.quote(sys.executable)} {folder}"

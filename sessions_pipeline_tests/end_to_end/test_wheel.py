@@ -1,4 +1,4 @@
-"""The package as people install it: a wheel, beside nothing but `requirements.lock`, outside the checkout."""
+"""The package as people install it: a wheel with only `requirements.lock`, outside the checkout."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def _run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of programs of an environment with the locked packages and the wheel."""
+    """The folder of programs in an environment with the locked packages and the wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "dist", cwd=REPOSITORY)
     uv = Path(sys.executable).with_name("uv")
@@ -49,7 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sandbox(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The settings that lead to the wheel's own sandbox."""
+    """The settings for the sandbox that the installed command serves."""
     with subprocess.Popen(
         [str(installed / "sessions-pipeline"), "sandbox", "--port", "0"],
         cwd=tmp_path_factory.mktemp("sandbox"),
@@ -87,7 +87,7 @@ def test_the_wheel_reads_a_workspace_and_reports_on_it(
 @pytest.mark.parametrize(
     ("command", "status"), [(("doctor",), 1), (("report",), 1), (("demo", "--days", "2"), 0), (("--help",), 0)]
 )
-def test_the_wheel_holds_no_advice_that_needs_a_checkout(
+def test_no_advice_of_an_installed_command_needs_a_checkout(
     installed: Path, tmp_path: Path, command: tuple[str, ...], status: int
 ) -> None:
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The places that a lake can be in: a folder, and a bucket of moto's server, one for all test processes together."""
+"""Fixtures for the places where a lake can be: a folder, or a bucket on moto's server."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -18,7 +18,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The server, free of faults, and an environment that leads to it."""
+    """The S3 server without faults, and the environment variables that lead to it."""
     s3_server.fail()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key",
@@ -35,11 +35,11 @@ def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 @pytest.fixture
 def bucket(server: S3Server, request: pytest.FixtureRequest) -> str:  # noqa: ARG001
-    """An address under which nothing is yet."""
+    """An empty prefix in the bucket, which belongs to this test alone."""
     return f"s3://bucket/{sha256(request.node.nodeid.encode()).hexdigest()[:16]}"
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.long)])
 def data_root(request: pytest.FixtureRequest, tmp_path: Path) -> DataRoot:
-    """A place for a lake: what is promised holds in each of them. See also `also_in_a_bucket`."""
+    """A data root in a folder, and in the long suite also in a bucket. `also_in_a_bucket` tries both always."""
     return tmp_path / "lake" if request.param == "folder" else Bucket(request.getfixturevalue("bucket"))

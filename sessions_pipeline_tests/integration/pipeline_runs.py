@@ -1,4 +1,4 @@
-"""A whole run against the sandbox over HTTP, into a lake in a temporary folder, and what to compare of it."""
+"""Whole runs against the sandbox over HTTP, into a lake in a folder or bucket, and functions that compare lakes."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -25,18 +25,18 @@ from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, 
 from sessions_pipeline.validation.model import TracerSession
 from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api
 
-# Everything here happens in March 2026, whatever the clock says.
+# The sandbox's present. All tests that use it happen in March 2026, whatever the real date is.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
 TODAY = NOW.date()
 FIRST = TODAY - timedelta(days=2)
 DAYS = (FIRST, FIRST + timedelta(days=1), TODAY)
-# When a run read is all that may differ between two equal lakes.
+# Two lakes count as equal if they differ only in these columns, which hold the times of their runs.
 READ_TIMES = {"fetched_at", "stats_as_of", "missing_since", "read_at"}
 KEY = "lsv2_pt_d15tinc71ve_0123456789"
 
 
 class Bucket(str):
-    """An `s3://` address, to which names are joined as to a folder."""
+    """An `s3://` address that is joined with `/`, like a `Path`."""
 
     __slots__ = ()
 
@@ -45,12 +45,12 @@ class Bucket(str):
 
 
 DataRoot = Path | Bucket
-# Runs into a bucket are tried in the long suite, and those marked so always.
+# The fixture `data_root` tries a bucket only in the long suite. Tests with this mark always try both.
 also_in_a_bucket = pytest.mark.parametrize("data_root", ["folder", "s3"], indirect=True)
 
 
 def settings_for(url: str, root: DataRoot, **values: Any) -> Settings:
-    """Settings for a sandbox alone; nothing of the environment's."""
+    """Settings for a sandbox, with nothing from the environment or `.env`."""
     return Settings(
         _env_file=None,
         **{
@@ -65,8 +65,8 @@ def settings_for(url: str, root: DataRoot, **values: Any) -> Settings:
     )
 
 
-class Hasty(Pipeline):
-    """A pipeline to whose client an API's window, in which it counts requests, is a tenth of a second."""
+class PipelineWithShortWindow(Pipeline):
+    """A pipeline whose client takes the API's rate-limit window to be 0.1 s, not a minute, so that tests are quick."""
 
     def connect(self) -> SessionsClient:
         return SessionsClient.from_settings(self.settings, clock=self.clock, window_seconds=0.1)
@@ -75,9 +75,9 @@ class Hasty(Pipeline):
 def run_days(
     settings: Settings, first: date, last: date, *, select: str | None = None, **pipeline: Any
 ) -> dg.ExecuteInProcessResult:
-    """One run on an instance that forgets; of `refresh_sessions`, if nothing is selected."""
+    """One run on an ephemeral instance: of the selected assets, or of `refresh_sessions` if none are selected."""
     with dg.DagsterInstance.ephemeral() as instance:
-        return execute(Hasty(settings, **pipeline), first, last, instance=instance, select=select)
+        return execute(PipelineWithShortWindow(settings, **pipeline), first, last, instance=instance, select=select)
 
 
 def read(
@@ -89,7 +89,7 @@ def read(
     clock: Callable[[], datetime] = now,
     **values: Any,
 ) -> Settings:
-    """One run of `refresh_sessions`; the settings that it had."""
+    """One run of `refresh_sessions`. Returns its settings."""
     settings = settings_for(sandbox.url, root, **values)
     run_days(settings, first, last, clock=clock)
     return settings
@@ -99,14 +99,14 @@ def lake_at(root: DataRoot) -> Lake:
     return Lake.open(str(root), query={}, read_only=True)
 
 
-def days_held(lake: Lake, table: Table) -> list[Day]:
+def days_with_files(lake: Lake, table: Table) -> list[Day]:
     if table.partition is None:
         return [None] if lake.has(table, None) else []
     return [*lake.days(table), *([UNDATED] if lake.has(table, UNDATED) else [])]
 
 
 def contents(root: DataRoot) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Every row of every table by table and day, without the times of reading."""
+    """All rows by table and day, without the columns of `READ_TIMES`."""
     lake = lake_at(root)
     return {
         (table.name, str(day)): [
@@ -114,19 +114,19 @@ def contents(root: DataRoot) -> dict[tuple[str, str], list[dict[str, Any]]]:
             for row in lake.read(table, day).to_pylist()
         ]
         for table in TABLES
-        for day in days_held(lake, table)
+        for day in days_with_files(lake, table)
     }
 
 
 def keys(root: DataRoot) -> list[str]:
-    """Every file that there is, hidden ones and locks included."""
+    """The keys of all files, including hidden ones and locks."""
     if isinstance(root, Path):
         return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
     return sorted(found["path"] for some in open_bucket(root)._client.list() for found in some)
 
 
 def files(root: DataRoot) -> dict[str, str]:
-    """The digest of every file of a lake but its locks."""
+    """The SHA-256 of every file by its key, without locks."""
     store = store_at(str(root))
     return {
         key: sha256(store.open(key, whole=True).source.read()).hexdigest()
@@ -136,7 +136,7 @@ def files(root: DataRoot) -> dict[str, str]:
 
 
 def copy(source: DataRoot, target: DataRoot) -> None:
-    """Make one lake's files those of another."""
+    """Replace all files of the target with those of the source."""
     read_from, write_to = store_at(str(source)), store_at(str(target))
     for key in keys(target):
         write_to.delete(key)
@@ -145,26 +145,26 @@ def copy(source: DataRoot, target: DataRoot) -> None:
 
 
 def stray(root: DataRoot) -> list[str]:
-    """Files that a run has left behind."""
+    """Temporary files that a run has left behind."""
     return [key for key in files(root) if "_tmp" in key]
 
 
 def ids(root: DataRoot, days: Sequence[Day] = DAYS) -> list[str]:
-    """The ids of the days' valid sessions, each as often as it is there."""
+    """The ids of the days' valid sessions, with duplicates."""
     lake = lake_at(root)
     return [name for day in days for name in lake.read(SESSIONS, day, ["id"]).column("id").to_pylist()]
 
 
 def accounts(root: DataRoot) -> dict[Day, tuple[int, int, int, int]]:
-    """What the latest readings of each day received, and its valid, rejected and repeated records."""
+    """By day, the numbers of records that its latest readings received, and of valid, rejected and repeated ones."""
     lake = lake_at(root)
-    told: dict[Day, tuple[int, int, int, int]] = {}
-    for day in days_held(lake, RAW_SESSIONS):
+    counts: dict[Day, tuple[int, int, int, int]] = {}
+    for day in days_with_files(lake, RAW_SESSIONS):
         latest = day_tables(lake, day, {}, now=NOW).last_readings
         valid = lake.read(SESSIONS, day).column("missing_since").null_count
         rejected = lake.read(REJECTED_SESSIONS, day).num_rows
-        told[day] = (sum(one.received for one in latest), valid, rejected, sum(one.repeated for one in latest))
-    return told
+        counts[day] = (sum(one.received for one in latest), valid, rejected, sum(one.repeated for one in latest))
+    return counts
 
 
 def record(number: int, start: datetime | None, **values: Any) -> str:
@@ -188,19 +188,20 @@ def record(number: int, start: datetime | None, **values: Any) -> str:
 
 
 def some_records(count: int = 300, last: datetime = NOW, **values: Any) -> list[str]:
-    """Sessions ten minutes apart, newest first: a little over two days of them."""
+    """The JSON texts of sessions ten minutes apart, newest first. The default 300 are a little over two days."""
     return [record(number, last - timedelta(minutes=10 * number), **values) for number in range(count)]
 
 
 @contextmanager
 def failing_in_one_line(error: type[Exception], match: str) -> Iterator[None]:
+    """Like `pytest.raises`, and the message must be a single line."""
     with pytest.raises(error, match=match) as caught:
         yield
     assert "\n" not in str(caught.value)
 
 
-def by_the_schema() -> list[str]:
-    """A company's sessions, newest first, without the property that the sandbox sends beyond the schema."""
+def records_of_the_schema() -> list[str]:
+    """The company's sessions since `FIRST`, newest first, with only properties that the schema names."""
     records = map(json.loads, all_texts(build_api(now=NOW, broken=False), include_stats=True, reference_free=False))
     recent = [record for record in records if record["start_time"] >= FIRST.isoformat()]
     named = ({name: value for name, value in one.items() if name in TracerSession.model_fields} for one in recent)

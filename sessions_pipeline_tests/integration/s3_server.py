@@ -1,6 +1,7 @@
-"""moto's S3 server behind a front that can fail on demand, in a process of its own.
+"""moto's S3 server behind a proxy that fails on demand, in a separate process.
 
-Of its own, so that a client that holds the interpreter's lock, or is killed, takes nothing of the server with it.
+In the same process, a client that holds the interpreter's lock would block the server, and one that is killed would
+end it.
 """
 
 import http.client
@@ -28,36 +29,37 @@ ERRORS = {
 }
 
 
-class Front(ThreadingHTTPServer):
-    """Does to the next requests what `faults` says, passes the others on, and keeps what was asked for.
+class Proxy(ThreadingHTTPServer):
+    """Applies `faults` to the next requests, one each, passes the others on to moto, and records all requests.
 
-    `kind` is how the store takes conditional puts: as it should (""), not at all ("deaf"), or as an error ("refusing").
+    `kind` is how the store treats conditional puts: correctly (""), ignoring the condition ("deaf"), or with an error
+    ("refusing").
     """
 
     daemon_threads = True
 
     def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", 0), FrontHandler)
-        self.behind = port
+        super().__init__(("127.0.0.1", 0), ProxyHandler)
+        self.moto_port = port
         self.faults: list[str] = []
         self.kind = ""
-        self.turns = threading.Lock()
-        self.asked: list[str] = []
+        self.put_lock = threading.Lock()
+        self.requests: list[str] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A broken connection is the point."""
+        """Print nothing: connections are broken on purpose."""
 
 
-class FrontHandler(BaseHTTPRequestHandler):
+class ProxyHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: Front
+    server: Proxy
 
     def answer(self) -> None:
         if self.path == CONTROL:
             self.control()
             return
-        self.server.asked.append(f"{self.command} {urlsplit(self.path).path}")
+        self.server.requests.append(f"{self.command} {urlsplit(self.path).path}")
         fault = self.server.faults.pop(0) if self.server.faults else ""
         if fault in {"reset", "hang"}:
             self.break_off(fault)
@@ -71,13 +73,13 @@ class FrontHandler(BaseHTTPRequestHandler):
             headers = {name: value for name, value in headers.items() if name.lower() not in CONDITIONS}
         if fault in ERRORS:
             status, code = ERRORS[fault]
-            # A real store repeats parts of the request, so this one does: none of it may reach a message.
+            # Like a real store, repeat parts of the request: none of them may get into our error messages.
             text = f"<Error><Code>{code}</Code><Message>{fault}</Message><StringToSign>{self.headers['Authorization']}"
             self.reply(status, f"{text}</StringToSign></Error>".encode(), {})
             return
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.behind)
-        # moto looks at a put's condition and then puts, in threads; a store does both at once.
-        with self.server.turns if self.command == "PUT" else nullcontext():
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.moto_port)
+        # moto's threads check a put's condition first and put later. A real store does both atomically.
+        with self.server.put_lock if self.command == "PUT" else nullcontext():
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()
         if fault == "lost answer":
@@ -87,7 +89,7 @@ class FrontHandler(BaseHTTPRequestHandler):
         connection.close()
 
     def break_off(self, fault: str) -> None:
-        """Take a part of the body, and then close the connection, or wait until the client does."""
+        """Read a part of the body, then close the connection, or for "hang" wait until the client does."""
         if fault != "lost answer":
             self.rfile.read(int(self.headers.get("Content-Length", 0)) // 2)
         if fault == "hang":
@@ -102,12 +104,12 @@ class FrontHandler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def control(self) -> None:
-        """GET tells the faults to come and what was asked for; PUT sets the faults and forgets what was asked for."""
+        """GET returns the remaining faults and the recorded requests. PUT sets the faults, and clears the requests."""
         if self.command == "PUT":
             self.server.kind, *faults = json.loads(self.body())
             self.server.faults[:] = faults
-            self.server.asked.clear()
-        self.reply(200, json.dumps([self.server.faults, self.server.asked]).encode(), {})
+            self.server.requests.clear()
+        self.reply(200, json.dumps([self.server.faults, self.server.requests]).encode(), {})
 
     def body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -134,19 +136,19 @@ class FrontHandler(BaseHTTPRequestHandler):
 
 
 def serve() -> None:
-    """Say the front's port, and serve until the input ends."""
+    """Print the proxy's port, and serve until the process is killed."""
     from moto.server import ThreadedMotoServer  # noqa: PLC0415
 
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
-    front = Front(moto.get_host_and_port()[1])
-    sys.stdout.write(f"{front.server_port}\n")
+    proxy = Proxy(moto.get_host_and_port()[1])
+    sys.stdout.write(f"{proxy.server_port}\n")
     sys.stdout.flush()
-    front.serve_forever()
+    proxy.serve_forever()
 
 
 class S3Server:
-    """The running server, to be used as a context manager; `port` is that of the front, on 127.0.0.1."""
+    """A context manager that runs the server. `port` is the proxy's, on 127.0.0.1."""
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
@@ -163,17 +165,17 @@ class S3Server:
         self._process.communicate()
 
     def fail(self, *faults: str, kind: str = "") -> None:
-        """Answer the next requests with these faults, one each ("" is none); forget what was asked for so far."""
+        """Answer the next requests with these faults, one each ("" is none). Forget the requests recorded so far."""
         self.request("PUT", CONTROL, json.dumps([kind, *faults]))
 
     @property
     def faults(self) -> list[str]:
-        """The faults that no request has met yet."""
+        """The faults that are left for later requests."""
         return json.loads(self.request("GET", CONTROL))[0]
 
     @property
-    def asked(self) -> list[str]:
-        """Method and path of the requests since the last call of `fail`."""
+    def requests(self) -> list[str]:
+        """The method and path of each request since the last call of `fail`."""
         return json.loads(self.request("GET", CONTROL))[1]
 
     def request(self, method: str, path: str, body: str = "") -> bytes:

@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers each request as a test's script says."""
+"""A real HTTP server on loopback that answers each request with the next step of a test's script."""
 
 import socket
 import ssl
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Handle = Callable[["Handler"], None]
+Step = Callable[["Handler"], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands each GET to the server's script, with the number of the request, from 0."""
+    """Passes each GET and HEAD to the server's script. The methods below are for steps."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -24,7 +24,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.script.take(self)
 
     def do_CONNECT(self) -> None:
-        """As a proxy that re-signs TLS: what is asked through the tunnel is answered here, by a certificate of ours."""
+        """Act as a proxy that re-signs TLS: answer requests in the tunnel here, with the certificate of `resigns`."""
         self.send_response(200)
         self.end_headers()
         self.connection = self.server.resigns.wrap_socket(self.connection, server_side=True)
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def begin(self, length: int, body: bytes) -> None:
-        """Promise `length` bytes, send `body`."""
+        """Announce `length` bytes, but send only `body`."""
         self.send_response(200)
         self.send_header("Content-Length", str(length))
         self.end_headers()
@@ -61,14 +61,17 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
 
     def log_message(self, *_: object) -> None:
-        """Tests stay silent."""
+        """Print nothing."""
 
 
 @dataclass
 class Script:
-    """What the server does: one entry for each request, the last one for all that follow; and what it saw."""
+    """The steps of the server, and what it has received.
 
-    steps: tuple[Handle, ...]
+    Each request takes the next step; when there are no more, the last step is repeated.
+    """
+
+    steps: tuple[Step, ...]
     url: str = ""
     paths: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -85,8 +88,8 @@ class Script:
         step(handler)
 
 
-def answer(status: int = 200, body: bytes = b"[]", **headers: str) -> Handle:
-    """A step; header names with underscores for hyphens."""
+def answer(status: int = 200, body: bytes = b"[]", **headers: str) -> Step:
+    """A step that sends this answer. Header names have underscores in place of hyphens."""
     return lambda handler: handler.reply(status, body, {k.replace("_", "-"): v for k, v in headers.items()})
 
 
@@ -94,14 +97,18 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """A connection that a test broke is no news."""
+        """Print nothing: tests break connections on purpose."""
 
 
 @contextmanager
 def scripted(
-    *steps: Handle, tls: ssl.SSLContext | None = None, resigns: ssl.SSLContext | None = None
+    *steps: Step, tls: ssl.SSLContext | None = None, resigns: ssl.SSLContext | None = None
 ) -> Iterator[Script]:
-    """`tls`: an HTTPS server; `resigns`: a proxy that opens TLS with this certificate, and answers by itself."""
+    """Serve a script until the block ends.
+
+    With `tls` it is an HTTPS server. With `resigns` it is a proxy that decrypts TLS with this certificate and answers
+    in place of the target.
+    """
     script = Script(steps)
     server = _Server(("127.0.0.1", 0), Handler)
     if tls is not None:

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's worked example, done for real in a copy: one file, one line and one test make a table."""
+"""CONTRIBUTING's worked example, carried out in a copy: one file, one line and one test add a table."""
 
 import os
 import shlex
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 MADE, LINE, TEST = [
     one.text for one in snippets_of_heading("CONTRIBUTING.md", "Add a table") if one.language == "python"
 ]
-# What the copy is asked to do: its own test passes, Dagster loads the definitions, a day is derived, made again by the
+# A program for the copy: the example's test passes, Dagster loads the definitions, and a day is derived, rebuilt by the
 # page's commands, and read.
 USED = """
 import shlex
@@ -44,7 +44,7 @@ print(sessions_pipeline.read("experiments_by_hour", root=sys.argv[1]).to_pylist(
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages and the docs with the example in them."""
+    """A copy of the packages and the docs, with the example added."""
     copy = tmp_path_factory.mktemp("copy")
     for name in ("sessions_pipeline", "sessions_pipeline_tests", "docs"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "images"))
@@ -58,7 +58,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(copy: Path, *command: str, **variables: str) -> str:
-    # Nobody listens there.
+    # Nothing listens at this address.
     nowhere = {"LANGSMITH_ENDPOINT": "http://127.0.0.1:9", "LANGSMITH_API_KEY": "key"}
     environment = {**os.environ, **nowhere, **variables, "PYTHONPATH": str(copy)}
     done = subprocess.run(
@@ -69,7 +69,7 @@ def run(copy: Path, *command: str, **variables: str) -> str:
 
 
 @together
-def test_its_own_test_passes_dagster_loads_it_and_a_day_is_made_and_read(
+def test_the_new_tables_own_test_passes_and_dagster_writes_a_day_that_can_be_read(
     snippets: list[Snippet], copy: Path, tmp_path: Path
 ) -> None:
     blocks = [one.text for one in snippets if one.language]

@@ -1,4 +1,4 @@
-"""The command line: what goes wrong is one line, an honest exit status, and nothing written."""
+"""Errors of the command line: one line, the right exit status, and nothing written."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables.readings import Reading, dump_readings
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
@@ -67,7 +67,7 @@ def behaves(sandbox: Sandbox) -> Iterator[None]:
 
 @pytest.fixture
 def run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """The command in this process, in an empty folder and a bare environment but for the sandbox's address."""
+    """Runs the command in this process, in an empty folder. The environment has only the sandbox's address and key."""
     for name in os.environ:
         if name.startswith(("LANGCHAIN_", "LANGSMITH_", "SESSIONS_PIPELINE_", "DAGSTER_")):
             monkeypatch.delenv(name)
@@ -103,7 +103,7 @@ def _complains(result: Result, status: int, *words: str) -> None:
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "export focus"])
-def test_help_says_what_a_command_does_with_an_example(run: Run, command: str) -> None:
+def test_the_help_of_a_command_says_what_it_does_and_has_an_example(run: Run, command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.status == 0
     assert f"Example: sessions-pipeline {command}" in " ".join(result.out.split())
@@ -126,7 +126,7 @@ def test_every_query_parameter_of_the_schema_is_an_option_of_list() -> None:
     assert all(f"--{name.replace('_', '-')}" in options[name] for name in names)
 
 
-def test_list_speaks_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None:
+def test_list_prints_a_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None:
     arguments = ("list", "--name-contains", "nightly", "--include-stats", "--limit", "3")
     table = run(*arguments)
     assert table.out.rstrip().endswith("3 sessions")
@@ -145,7 +145,7 @@ def test_list_speaks_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None:
     assert all(one[:8] in refused.out for one in ids)
 
 
-def test_the_doctor_finds_all_well(run: Run, tmp_path: Path) -> None:
+def test_the_doctor_passes_when_all_is_well(run: Run, tmp_path: Path) -> None:
     result = run("doctor")
     assert result.status == 0
     assert all(line.startswith("ok") for line in result.out.splitlines())
@@ -153,14 +153,14 @@ def test_the_doctor_finds_all_well(run: Run, tmp_path: Path) -> None:
     assert f"{tmp_path / 'lake'} can be written" in result.out
 
 
-def test_the_doctor_finds_addresses_of_notifications_that_cannot_be(run: Run) -> None:
+def test_the_doctor_finds_invalid_addresses_for_notifications(run: Run) -> None:
     result = run("doctor", SESSIONS_PIPELINE_NOTIFY="hunter2")
     _complains(result, 1, "1 of 5")
     assert "FAIL  settings     SESSIONS_PIPELINE_NOTIFY: should be addresses" in result.out
     assert "hunter2" not in result.out
 
 
-def test_the_doctor_warns_of_private_properties_that_no_record_has_and_of_no_others(run: Run) -> None:
+def test_the_doctor_warns_only_of_redacted_properties_that_no_record_has(run: Run) -> None:
     paths = "extra.metadata.git.author_email,$.feedback_stats.*.values,*.email,example_count,ekstra.metadata"
     result = run("doctor", SESSIONS_PIPELINE_REDACT=paths)
     assert result.status == 0
@@ -169,7 +169,7 @@ def test_the_doctor_warns_of_private_properties_that_no_record_has_and_of_no_oth
     assert "warn  settings" not in run("doctor", SESSIONS_PIPELINE_REDACT="extra.metadata").out
 
 
-def test_a_first_partition_that_is_still_to_come_is_told_with_its_setting(run: Run) -> None:
+def test_a_first_partition_in_the_future_is_reported_with_its_setting(run: Run) -> None:
     said = "is before the first partition 2999-01-01; set SESSIONS_PIPELINE_START_DATE to an earlier day"
     _complains(run("materialize", *_days(), SESSIONS_PIPELINE_START_DATE="2999-01-01"), 2, said)
 
@@ -199,7 +199,7 @@ def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Pa
     assert f"FAIL  Dagster      DAGSTER_HOME: {home} can't be written; give this user access" in result.out
 
 
-def test_what_the_doctor_advises_on_slow_storage_can_be_copied_and_helps(run: Run, tmp_path: Path) -> None:
+def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "my home"
     home.mkdir()
     written = "telemetry: {enabled: false}\n"
@@ -217,9 +217,7 @@ def test_what_the_doctor_advises_on_slow_storage_can_be_copied_and_helps(run: Ru
         assert isinstance(instance.event_log_storage, KeptEventLog)
 
 
-def test_a_run_in_an_empty_dagster_home_begins_with_our_settings_and_keeps_what_is_there(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_run_in_an_empty_dagster_home_writes_our_settings_and_keeps_existing_files(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     assert run("doctor", DAGSTER_HOME=str(home)).out.endswith(f"{home}: new; it gets our dagster.yaml\n")
@@ -229,7 +227,7 @@ def test_a_run_in_an_empty_dagster_home_begins_with_our_settings_and_keeps_what_
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
 
 
-def test_list_and_the_doctor_speak_version_2_and_say_so(run: Run, sandbox: Sandbox) -> None:
+def test_list_and_the_doctor_can_use_version_2_and_say_so(run: Run, sandbox: Sandbox) -> None:
     arguments = ("list", "--reference-free", "--include-stats", "--limit", "3", "--format", "json")
     first = run(*arguments, SESSIONS_PIPELINE_API_VERSION="v1")
     second = run(*arguments, SESSIONS_PIPELINE_API_VERSION="v2")
@@ -260,7 +258,7 @@ def test_the_doctor_says_when_the_clock_is_off_by_more_than_a_minute(run: Run, s
     assert ("this machine's clock is" in line) == (status == 1)
 
 
-def test_a_run_that_went_well_has_nothing_to_complain_of(run: Run) -> None:
+def test_a_successful_run_prints_no_complaint(run: Run) -> None:
     told = run("materialize", *_days(0))
     assert (told.status, told.err) == (0, "")
     assert told.out.endswith(" mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster\n")
@@ -284,7 +282,7 @@ def test_a_run_waits_for_the_lock_of_dagsters_database(run: Run, tmp_path: Path)
     lock.close()
 
 
-def test_the_doctor_says_a_reason_once_and_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+def test_the_doctor_prints_a_reason_once_and_leaves_no_files(run: Run, tmp_path: Path) -> None:
     result = run("doctor", LANGSMITH_API_KEY=None)
     _complains(result, 1, "2 of 5")
     assert result.out.count("LANGSMITH_API_KEY") == 1
@@ -293,9 +291,7 @@ def test_the_doctor_says_a_reason_once_and_leaves_nothing_behind(run: Run, tmp_p
 
 
 @pytest.mark.parametrize(("seconds", "word"), [(None, "were never read"), (11_000, "over three hours ago")])
-def test_a_refresh_that_did_not_come_is_said_with_its_days(
-    run: Run, tmp_path: Path, seconds: int | None, word: str
-) -> None:
+def test_a_missed_refresh_is_reported_with_its_days(run: Run, tmp_path: Path, seconds: int | None, word: str) -> None:
     if seconds:
         lake, read = Lake.open(str(tmp_path / "lake"), query={}), datetime.now(UTC) - timedelta(seconds=seconds)
         lake.write_file(
@@ -305,11 +301,11 @@ def test_a_refresh_that_did_not_come_is_said_with_its_days(
     _complains(run("doctor", "--fresh"), 1, f"{tmp_path / 'lake'}: {days}", word)
 
 
-def test_a_test_message_without_an_address_says_that_there_is_none(run: Run) -> None:
+def test_a_test_message_without_an_address_is_an_error(run: Run) -> None:
     _complains(run("doctor", "--notify"), 2, "SESSIONS_PIPELINE_NOTIFY: not set; set it to")
 
 
-def test_the_doctor_names_what_failed_and_goes_on(run: Run) -> None:
+def test_the_doctor_reports_what_failed_and_continues(run: Run) -> None:
     result = run("doctor", LANGSMITH_API_KEY=KEY)
     _complains(result, 1, "1 of 5")
     assert [line.split()[1] for line in result.out.splitlines() if line.startswith("FAIL")] == ["API"]
@@ -366,7 +362,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         ((*_days(), "--as-of", "2026-11-20T25:00"), "is not a time such as"),
     ],
 )
-def test_days_and_selections_that_make_no_sense_are_wrong_usage(
+def test_impossible_days_and_selections_are_usage_errors(
     run: Run, sandbox: Sandbox, tmp_path: Path, arguments: tuple[str, ...], word: str
 ) -> None:
     before = len(sandbox.requests)
@@ -398,7 +394,7 @@ def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path
     _complains(run("materialize", *_days(), SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "file" / "lake")), 1, "file")
 
 
-def test_another_query_or_a_newer_layout_than_the_lake_s_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_lake_with_another_query_or_a_newer_layout_is_refused(run: Run, tmp_path: Path) -> None:
     assert run("materialize", *_days(0)).status == 0
     marker = tmp_path / "lake" / "_lake.json"
     before = marker.read_text()
@@ -475,7 +471,7 @@ def _instance(yaml: str, *, database: bytes | None = None) -> Callable[[Path], d
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 @pytest.mark.parametrize("command", [("materialize", *_days(0)), ("doctor",)])
-def test_a_dagster_yaml_that_is_no_file_is_one_line_and_nobody_waits_for_it(
+def test_a_dagster_yaml_that_is_not_a_file_is_one_line_and_does_not_block(
     run: Run, tmp_path: Path, make: Callable[[Path], None], command: tuple[str, ...]
 ) -> None:
     home = tmp_path / "home"
@@ -508,7 +504,7 @@ def test_a_dagster_yaml_that_is_no_file_is_one_line_and_nobody_waits_for_it(
         ),
     ],
 )
-def test_whatever_is_broken_is_one_line_that_names_it(
+def test_a_broken_file_or_setting_is_one_line_that_names_it(
     run: Run, tmp_path: Path, prepare: Callable[[Path], dict[str, str]], status: int, words: tuple[str, ...]
 ) -> None:
     result = run("materialize", *_days(), **prepare(tmp_path))
@@ -516,7 +512,7 @@ def test_whatever_is_broken_is_one_line_that_names_it(
     assert "hunter2" not in result.err
 
 
-def test_what_nobody_foresaw_is_one_line_and_its_traceback_a_file_without_secrets(
+def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file_without_secrets(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -564,16 +560,14 @@ def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monke
 
 
 def test_an_output_that_is_full_is_one_line_that_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What could not be written fails once more when the file is closed.
+    # Closing the file fails again, because the text is still not written.
     with suppress(OSError), Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
         result = run("list", "--limit", "1", "--format", "json")
     _complains(result, 1, "the output: No space left on device")
 
 
-def test_what_nobody_foresaw_amid_a_step_ends_the_run(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unexpected_error_in_a_step_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fails(*_: object, **__: object) -> None:
         raise NameError("odd")
 
@@ -587,14 +581,14 @@ def test_a_misspelt_setting_is_a_warning_that_suggests_the_right_name(run: Run) 
     assert "did you mean SESSIONS_PIPELINE_LOOKBACK_DAYS?" in result.err
 
 
-def test_a_warning_of_dagsters_about_its_own_selections_is_not_shown(run: Run) -> None:
+def test_dagsters_warning_about_its_own_selections_is_not_shown(run: Run) -> None:
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         run("materialize", *_days(), "--select", "group:experiments")
     assert not [one for one in heard if "include_sources" in str(one.message)]
 
 
-def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sandbox) -> None:
+def test_a_warning_of_a_run_is_one_line_on_standard_error(run: Run, sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault("no_datasets", 403, times=None))
     result = run("materialize", *_days())
     assert (result.status, result.err.count("\n")) == (0, 1)
@@ -603,7 +597,7 @@ def test_what_a_run_warns_of_is_one_line_on_standard_error(run: Run, sandbox: Sa
     )
 
 
-def test_what_the_api_warns_of_is_said_once_also_where_the_run_fails(run: Run, sandbox: Sandbox) -> None:
+def test_a_warning_of_the_api_is_printed_once_even_if_the_run_fails(run: Run, sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault("deprecated", "Sat, 01 Jan 2028 00:00:00 GMT", times=None), Fault("status", 422, after=1))
     result = run("materialize", *_days(9))
     warned, failed = result.err.splitlines()
@@ -611,7 +605,9 @@ def test_what_the_api_warns_of_is_said_once_also_where_the_run_fails(run: Run, s
     assert (result.status, "sandbox fault 422" in failed) == (1, True)
 
 
-def test_budgets_that_break_during_the_run_cost_no_summary(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_summary_is_printed_even_if_the_budgets_break_during_the_run(
+    run: Run, sandbox: Sandbox, tmp_path: Path
+) -> None:
     budgets = tmp_path / "budgets.toml"
     budgets.write_text('[[budget]]\nname = "all"\nlimit = 400\nperiod = "month"\n')
     sandbox.api.before_answer = lambda _number: budgets.unlink(missing_ok=True)
@@ -624,7 +620,7 @@ def test_budgets_that_break_during_the_run_cost_no_summary(run: Run, sandbox: Sa
     assert "Budget   all: " in result.out
 
 
-def test_a_run_that_is_told_to_end_while_it_loads_says_that_it_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_run_that_is_terminated_while_it_loads_says_that_it_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.faults.add(Fault("latency", 20, times=None))
     command = [sys.executable, "-m", "sessions_pipeline.cli", "materialize", *_days(0)]
     reached = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url, "PYTHONPATH": str(REPOSITORY)}
@@ -643,14 +639,14 @@ def test_a_run_that_is_told_to_end_while_it_loads_says_that_it_stopped(sandbox: 
 
 
 @pytest.mark.parametrize(("days_ago", "is_told"), [(9, True), (2, False)])
-def test_a_time_of_which_readings_are_forgotten_is_a_warning(run: Run, days_ago: int, is_told: bool) -> None:
+def test_as_of_a_time_whose_readings_may_be_dropped_is_a_warning(run: Run, days_ago: int, is_told: bool) -> None:
     time = (datetime.now(UTC) - timedelta(days=days_ago)).date()
     result = run("materialize", *_days(), "--as-of", str(time), SESSIONS_PIPELINE_KEEP_READINGS_DAYS="5")
     said = f"sessions-pipeline: warning: --as-of {time}: readings that were replaced over 5 days ago were deleted"
     assert (said in result.err) == is_told
 
 
-def test_a_report_on_no_lake_is_one_line_and_makes_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_report_without_a_lake_is_one_line_and_creates_nothing(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "nowhere"
     _complains(
         run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: there is no data here; materialize days"
@@ -682,14 +678,14 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("report", "--from", "2026-01-01"), ("--to",)),
     ],
 )
-def test_wrong_usage_is_one_line_in_one_style(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_a_usage_error_is_one_line_in_one_style(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
     result = run(*arguments)
     _complains(result, 2, *words)
     assert result.err.startswith("sessions-pipeline: ")
     assert "Input" not in result.err
 
 
-# In the place of Dagster: what it is given, and whether the API that it is given answers.
+# A substitute for Dagster. It writes its arguments and variables, and how many sessions its API gives, to a file.
 DAGSTER = """
 import json, os, sys, urllib.request
 key = {"X-API-Key": os.environ["LANGSMITH_API_KEY"]}
@@ -709,7 +705,7 @@ def free_port() -> int:
 def given(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], dict[str, Any]]]:
-    """What the stand-in was given."""
+    """Puts the substitute for Dagster in place. The function returns what it was given."""
     folder = tmp_path_factory.mktemp("programs")
     (folder / "dagster").mkdir()
     (folder / "dagster" / "__init__.py").touch()
@@ -729,7 +725,7 @@ def test_a_taken_port_is_one_line(run: Run, command: str) -> None:
         _complains(run(command, "--port", str(taken.getsockname()[1])), 1, "choose another with --port")
 
 
-def test_the_ui_of_the_demo_is_given_its_api_and_nothing_that_leads_to_another_workspace(
+def test_the_demos_ui_gets_its_own_api_and_no_setting_of_another_workspace(
     run: Run, sandbox: Sandbox, tmp_path: Path, given: Callable[[], dict[str, Any]]
 ) -> None:
     _complains(run("ui", "--demo"), 1, f"{tmp_path / 'data' / 'demo'}: nothing is here; run `{DEMO}` first")
@@ -749,7 +745,7 @@ def test_the_ui_of_the_demo_is_given_its_api_and_nothing_that_leads_to_another_w
     assert got["SESSIONS_PIPELINE_START_DATE"] == str(TODAY - timedelta(days=1))
 
 
-def test_the_ui_makes_dagsters_folder_with_our_settings_and_keeps_what_is_there(
+def test_the_ui_creates_dagsters_folder_with_our_settings_and_keeps_existing_files(
     run: Run, tmp_path: Path, given: Callable[[], dict[str, Any]]
 ) -> None:
     _complains(run("ui", LANGSMITH_API_KEY=None), 2, "LANGSMITH_API_KEY")
@@ -765,9 +761,9 @@ def test_the_ui_makes_dagsters_folder_with_our_settings_and_keeps_what_is_there(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_sandbox_tells_its_address_and_ends_in_peace(number: signal.Signals, tmp_path: Path) -> None:
+def test_the_sandbox_prints_its_address_and_ends_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     program = (sys.executable, "-W", "error", "-m", "sessions_pipeline.cli")
-    command = hearing_ctrl_c(*program, "sandbox", "--port", "0")
+    command = accepting_ctrl_c(*program, "sandbox", "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""What the command line prints: whole for programs, safe and readable for people, with and without Dagster."""
+"""The output of the command line: complete for programs, safe and readable for people."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def odd() -> Iterator[Sandbox]:
 
 
 def command(*arguments: str, folder: Path, url: str = "http://127.0.0.1:9", **more: str) -> Any:
-    """The command in a process of its own, and what it imported of Dagster."""
+    """Run the command in a separate process, which also reports whether it imported Dagster."""
     script = (
         "import sys, sessions_pipeline.cli as c\n"
         "try: c.main()\n"
@@ -117,7 +117,7 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
 
 @pytest.mark.parametrize("arguments", [("list",), ("report",), ("doctor",)])
 @pytest.mark.parametrize("closed", [1, 2])
-def test_an_output_that_is_closed_is_no_traceback(
+def test_a_closed_output_causes_no_traceback(
     odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...], closed: int
 ) -> None:
     program = shlex.join([sys.executable, "-m", "sessions_pipeline.cli", *arguments])
@@ -135,7 +135,7 @@ def test_an_output_that_is_closed_is_no_traceback(
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("report",), ("doctor",)])
-def test_only_who_runs_assets_imports_dagster(odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_only_commands_that_run_assets_import_dagster(odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     Lake.open(str(tmp_path / "data"), query={}).write_file("note", b"")
     result = command(*arguments, folder=tmp_path, url=odd.url)
     assert result.returncode == 0, result.stderr
@@ -171,7 +171,7 @@ def test_days_that_a_run_wrote_and_that_are_gone_are_no_success(tmp_path: Path) 
         print_summary(settings, {"sessions": [DAY, later]}, DAY, later)
 
 
-def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
+def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = lake_of(
@@ -204,7 +204,7 @@ def test_two_datasets_and_two_workspaces_of_one_name_are_groups_of_their_own(
         (["daily_cost_by_reference_dataset"], {"sessions", "rejected"}, "Known cost, exactly: 1 US dollars; judge"),
     ],
 )
-def test_of_tables_that_the_run_did_not_make_nothing_is_said(
+def test_the_summary_leaves_out_tables_that_the_run_did_not_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], made: list[str], unknown: set[str], says: str
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
@@ -218,13 +218,13 @@ def test_of_tables_that_the_run_did_not_make_nothing_is_said(
     assert {name for name in sums if told[name] is None} == unknown
 
 
-def test_where_no_cost_is_known_the_summary_says_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_shows_no_cost_if_none_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, None, reference_dataset_id=A))
     print_summary(settings, MADE, DAY, DAY)
     assert "\nKnown cost: none; judge calls not counted\n" in capsys.readouterr().out
 
 
-def test_datasets_go_by_their_current_names_else_by_what_experiments_say_and_programs_get_the_ids(
+def test_datasets_are_shown_by_their_current_names_else_by_those_in_experiments_and_json_has_ids(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A), daily(DAY, 1, "2", reference_dataset_id=B))
@@ -241,7 +241,7 @@ def test_datasets_go_by_their_current_names_else_by_what_experiments_say_and_pro
     assert {line["reference_dataset_id"]: line["dataset"] for line in lines} == {A: given["name"], B: "golden"}
 
 
-def test_the_summary_is_about_what_the_run_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_covers_only_what_the_run_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1"))
     print_summary(settings, {"daily_cost_by_project": [DAY, date(2026, 3, 3)], "cost_report": []}, DAY, DAY)
     assert capsys.readouterr().out.splitlines() == [
@@ -285,7 +285,7 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("count", [3, 10])
-def test_each_dataset_is_summed_over_all_days_the_most_expensive_first(
+def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
 ) -> None:
     days = [date(2026, 3, 2) + timedelta(days=number) for number in range(count)]
@@ -307,7 +307,7 @@ def test_each_dataset_is_summed_over_all_days_the_most_expensive_first(
         (order[1], f"${min(sums)}.00"),
         ("(d2000000)", "unknown"),
     ]
-    # In each period the datasets come in the same order.
+    # The datasets have the same order in each period.
     places = re.findall(r"\(d\d000000\)", "\n".join(lines[:start]))
     assert places == [*order, "(d2000000)"] * (len(places) // 3)
     assert next(line for line in lines if line.startswith("Total")).split()[-1] == f"${sum(sums)}.00"
@@ -328,7 +328,7 @@ def test_each_dataset_is_summed_over_all_days_the_most_expensive_first(
         ("a name of fifty-six characters, which is a really long one", {"12.50"}, {"Tokens", "No cost"}),
     ],
 )
-def test_at_80_columns_counts_go_first_and_names_are_never_broken(
+def test_at_80_columns_counts_are_dropped_first_and_names_are_never_broken(
     name: str, kept: set[str], lost: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     columns = ("Day", "Dataset", "No cost", "Tokens", "Cost")
@@ -340,7 +340,7 @@ def test_at_80_columns_counts_go_first_and_names_are_never_broken(
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns(
+def test_a_name_that_is_too_long_is_cut_and_the_other_columns_stay_whole(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     columns, row = ("Name", "Start (UTC)", "Dataset", "Cost"), ("2026-03-02 12:00", "da7a5e70", "$12.50")
@@ -351,7 +351,7 @@ def test_a_name_that_is_too_long_is_cut_and_takes_nothing_from_the_other_columns
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_dollars_stand_with_their_points_one_below_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dollar_amounts_are_aligned_at_their_decimal_points(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("a", "$1,234.56", "12"), ("b", "$0.023", "1,200"), ("c", "unknown", "7")]
     print_table(("Dataset", "Cost", "Traces"), rows, footer=("Total", "$1,234.58", "1,219"), width=80)
     lines = [line for line in capsys.readouterr().out.splitlines() if "." in line]
@@ -360,7 +360,7 @@ def test_dollars_stand_with_their_points_one_below_the_other(capsys: pytest.Capt
     assert {len(line.rstrip()) for line in lines} == {len(lines[0].rstrip())}, "counts end together"
 
 
-def test_list_shows_stats_as_people_read_them_and_what_is_no_number_as_it_was_sent(tmp_path: Path) -> None:
+def test_list_formats_stats_for_people_and_shows_non_numbers_as_sent(tmp_path: Path) -> None:
     texts = [
         record(1, run_count=39, total_tokens=1156123, total_cost="0.03261345"),
         record(2, run_count=9, total_tokens=2000, total_cost="12.5"),
@@ -371,7 +371,7 @@ def test_list_shows_stats_as_people_read_them_and_what_is_no_number_as_it_was_se
     assert all(f" {shown}" in told for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
 
 
-def test_list_says_what_the_api_does_not_know(tmp_path: Path) -> None:
+def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
     undated = {name: value for name, value in record(1, name="undated").items() if name != "start_time"}
     with running_sandbox(texts=[json.dumps(undated | {"total_cost": None})]) as sandbox:
         told = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
@@ -387,7 +387,7 @@ def test_a_table_that_is_piped_is_as_wide_as_columns_says(tmp_path: Path) -> Non
             assert max(map(len, told.splitlines())) == columns
 
 
-def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
+def test_the_command_in_the_note_on_unmeasured_judges_measures_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
@@ -405,8 +405,10 @@ def test_judges_that_were_not_counted_are_counted_by_the_line_that_says_so(
     assert "Judges of 3 experiments so far, exactly: 1.75 US dollars\n" in capsys.readouterr().out
 
 
-def test_what_is_started_beside_the_bar_prints_nothing_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dagster's watchers hear Ctrl-C, too, and end with a traceback."""
+def test_processes_started_beside_the_progress_bar_print_nothing_on_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C also reaches the processes that Dagster starts to watch a run, and they end with a traceback."""
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)

@@ -1,4 +1,4 @@
-"""The client over real HTTP on loopback: what it sends, what it makes of every answer, and what it never shows."""
+"""The client over real HTTP on loopback: its requests, its reaction to every answer, and the secrets it never shows."""
 
 import gzip
 import logging
@@ -57,7 +57,7 @@ def client_for(
 
 
 def failing(url: str, **options: object) -> errors.ApiError:
-    """The error that a fetch ends with, after proof that it shows no secret, no query and no httpx exception."""
+    """The error of a fetch. Asserts that it shows no secret, no query and no exception of httpx."""
     with client_for(url, **options) as client, pytest.raises(errors.ApiError) as caught:
         client.fetch(QUERY)
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(client)
@@ -87,7 +87,7 @@ def test_an_unreadable_total_is_unknown(total: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "/", "/api", "/api/", "/api/v1", "/api/v1//"])
-def test_every_form_of_the_endpoint_asks_the_same_path_with_the_same_headers(suffix: str) -> None:
+def test_every_form_of_the_endpoint_requests_the_same_path_with_the_same_headers(suffix: str) -> None:
     with scripted(answer()) as server, client_for(server.url + suffix) as client:
         client.fetch(QUERY, workspace=WORKSPACE)
     path, _, query = server.paths[0].partition("?")
@@ -147,7 +147,7 @@ def test_a_netrc_file_and_a_proxy_do_not_change_what_loopback_is_sent(
         (304, b"", errors.RefusedError, "304"),
     ],
 )
-def test_a_final_answer_is_its_own_error_and_is_not_asked_again(
+def test_a_final_status_has_its_own_error_and_is_not_retried(
     status: int, body: bytes, kind: type[errors.ApiError], says: str
 ) -> None:
     with scripted(answer(status, body)) as server:
@@ -177,7 +177,7 @@ def test_a_final_answer_is_its_own_error_and_is_not_asked_again(
         (answer(503, b'{"detail": "maintenance"}'), errors.ServerError, client_module.ATTEMPTS),
     ],
 )
-def test_a_transient_failure_is_asked_again_a_bounded_number_of_times(
+def test_a_transient_failure_is_retried_a_bounded_number_of_times(
     step: object, kind: type[errors.ApiError], attempts: int
 ) -> None:
     with scripted(step) as server:
@@ -195,7 +195,7 @@ def test_a_transient_failure_is_asked_again_a_bounded_number_of_times(
         lambda handler: (handler.begin(100, b"[{"), handler.hang_up()),
     ],
 )
-def test_after_a_transient_failure_the_page_comes_whole(step: object) -> None:
+def test_after_a_transient_failure_the_page_is_complete(step: object) -> None:
     with scripted(step, step, answer(body=ONE)) as server, client_for(server.url) as client:
         assert len(client.fetch(QUERY).records) == 1
     assert client.requests == 3
@@ -217,7 +217,7 @@ def test_nobody_listening_is_unreachable() -> None:
     assert "LANGSMITH_ENDPOINT" in str(error)
 
 
-def test_an_api_that_answers_nothing_in_time_is_one_line() -> None:
+def test_an_api_that_does_not_answer_in_time_is_one_line() -> None:
     done = threading.Event()
     with scripted(lambda _: done.wait(20)) as server:
         error = failing(server.url, read_seconds=0.02)
@@ -234,7 +234,7 @@ def test_the_deadline_ends_a_request_and_says_how_far_the_run_came() -> None:
         done.set()
 
 
-def test_a_server_that_drips_bytes_is_ended_by_the_deadline() -> None:
+def test_the_deadline_ends_an_answer_that_comes_byte_by_byte() -> None:
     def drip(handler: Handler) -> None:
         handler.begin(10**9, b"[")
         while True:
@@ -245,7 +245,7 @@ def test_a_server_that_drips_bytes_is_ended_by_the_deadline() -> None:
 
 
 def drip(clock: Clock, begin: bytes, end: bytes) -> Callable[[Handler], None]:
-    """An answer whose bytes come one by one, ten seconds after each other; whole after 1,000 of them."""
+    """An answer that sends `begin`, then 1,000 spaces with ten seconds of the clock between them, then `end`."""
 
     def step(handler: Handler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + begin)
@@ -264,7 +264,7 @@ def drip(clock: Clock, begin: bytes, end: bytes) -> Callable[[Handler], None]:
     [(b"X-Slow:", b"\r\nContent-Length: 2\r\n\r\n[]"), (b"Content-Length: 1002\r\n\r\n", b"[]")],
     ids=["headers", "body"],
 )
-def test_one_dripping_answer_does_not_take_the_deadline_of_a_run(begin: bytes, end: bytes) -> None:
+def test_one_slow_answer_does_not_use_up_the_deadline_of_a_run(begin: bytes, end: bytes) -> None:
     clock = Clock()
     with scripted(drip(clock, begin, end), answer(body=ONE)) as server:
         auth = Auth.from_settings(settings(server.url))
@@ -276,7 +276,7 @@ def test_one_dripping_answer_does_not_take_the_deadline_of_a_run(begin: bytes, e
 
 
 @pytest.mark.parametrize("packed_as", ["gzip", "identity"])
-def test_a_body_that_unpacks_to_more_than_a_page_ends_with_a_line_and_is_not_asked_again(packed_as: str) -> None:
+def test_a_body_that_decompresses_to_more_than_a_page_is_an_error_and_not_retried(packed_as: str) -> None:
     body = b"[" + b" " * 3_000_000
     sent = gzip.compress(body) if packed_as == "gzip" else body
     with scripted(answer(200, sent, Content_Encoding=packed_as)) as server:
@@ -286,13 +286,13 @@ def test_a_body_that_unpacks_to_more_than_a_page_ends_with_a_line_and_is_not_ask
     assert len(server.paths) == 1
 
 
-def test_a_body_that_is_packed_twice_is_refused_unread() -> None:
+def test_a_body_that_is_compressed_twice_is_refused_unread() -> None:
     body = gzip.compress(gzip.compress(ONE))
     with scripted(answer(200, body, Content_Encoding="gzip, gzip")) as server:
         assert type(failing(server.url)) is errors.BadBodyError
 
 
-def test_time_given_to_one_look_ends_it_before_the_run_is_over() -> None:
+def test_a_time_limit_for_one_look_ends_it_before_the_deadline() -> None:
     clock = Clock()
     with scripted(answer(429, b"{}")) as server, client_for(server.url, clock=clock, minutes=120) as client:
         client.throttle.end_within(45)
@@ -303,7 +303,7 @@ def test_time_given_to_one_look_ends_it_before_the_run_is_over() -> None:
 
 
 @pytest.mark.parametrize("sunset", ["Fri, 31 Dec 9999 23:59:59 -2359", "9" * 5000])
-def test_a_sunset_that_no_clock_reaches_is_passed_over(sunset: str) -> None:
+def test_a_sunset_date_that_does_not_exist_is_ignored(sunset: str) -> None:
     with scripted(answer(body=ONE, Sunset=sunset)) as server, client_for(server.url) as client:
         page = client.fetch(QUERY)
     assert page.sunset is None
@@ -311,7 +311,7 @@ def test_a_sunset_that_no_clock_reaches_is_passed_over(sunset: str) -> None:
 
 
 @pytest.mark.parametrize(("sent", "waits"), [("7", 7.0), ("Wed, 25 Nov 2026 07:00:09 GMT", 9.0)])
-def test_retry_after_is_waited_for_in_seconds_or_as_a_date(sent: str, waits: float) -> None:
+def test_retry_after_is_honoured_in_seconds_or_as_a_date(sent: str, waits: float) -> None:
     def limited(handler: Handler) -> None:
         handler.send_response_only(429)
         handler.send_header("Date", "Wed, 25 Nov 2026 07:00:00 GMT")
@@ -352,7 +352,7 @@ def test_a_redirect_is_refused_and_the_other_host_sees_nothing() -> None:
     assert other.paths == []
 
 
-def test_gzip_is_unpacked() -> None:
+def test_gzip_is_decompressed() -> None:
     packed = gzip.compress(ONE)
     step = answer(body=packed, Content_Encoding="gzip")
     with scripted(step) as server, client_for(server.url) as client:
@@ -398,7 +398,7 @@ def test_eight_requests_are_in_flight_together_and_never_more() -> None:
     assert len(server.connections) <= 8
 
 
-def test_an_announced_end_is_a_warning_said_once() -> None:
+def test_an_announced_end_is_one_warning() -> None:
     step = answer(Deprecation="true", Sunset="Thu, 01 Jul 2027 00:00:00 GMT")
     with scripted(step) as server, client_for(server.url) as client:
         client.fetch(QUERY)
@@ -407,7 +407,7 @@ def test_an_announced_end_is_a_warning_said_once() -> None:
     assert "01 Jul 2027" in client.warnings[0]
 
 
-def test_a_closed_client_refuses_without_asking() -> None:
+def test_a_closed_client_sends_no_request() -> None:
     with scripted(answer()) as server:
         with client_for(server.url) as client:
             pass
@@ -417,7 +417,7 @@ def test_a_closed_client_refuses_without_asking() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 422, 429, 500, 302])
-def test_no_secret_is_shown_where_the_server_says_it_back(
+def test_no_secret_is_shown_if_the_server_repeats_it(
     status: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -1,4 +1,4 @@
-"""What the client refuses before any request is sent."""
+"""Settings that the client refuses before it sends any request, and how it chooses a proxy and certificates."""
 
 import ssl
 import subprocess
@@ -73,7 +73,7 @@ def test_a_secret_that_a_header_cannot_carry_is_named_and_not_shown(variable: st
         "https://host\n",
     ],
 )
-def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
+def test_an_endpoint_that_is_not_a_plain_address_is_refused(endpoint: str) -> None:
     error = refusal(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)
     assert error.variable == "LANGSMITH_ENDPOINT"
     assert "hunter2" not in str(error)
@@ -90,7 +90,7 @@ def test_an_endpoint_that_is_no_plain_address_is_refused(endpoint: str) -> None:
         ("https://host/apiary", "https://host/apiary"),
     ],
 )
-def test_the_base_address_is_what_stands_before_the_api(endpoint: str, base: str) -> None:
+def test_the_base_address_is_the_part_before_the_api_path(endpoint: str, base: str) -> None:
     assert Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
 
 
@@ -104,7 +104,7 @@ def test_the_base_address_is_what_stands_before_the_api(endpoint: str, base: str
         ("https://localhost.example", False),
     ],
 )
-def test_loopback_is_told_from_the_rest(endpoint: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(endpoint: str, loopback: bool) -> None:
     auth = Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
     assert auth.is_loopback is loopback
 
@@ -163,7 +163,7 @@ PROXY = "http://proxy:3128"
         ("https://[fd08::5]", {"HTTPS_PROXY": PROXY, "NO_PROXY": "fd07::/64"}, ("HTTPS_PROXY", PROXY)),
     ],
 )
-def test_a_proxy_is_asked_only_where_the_environment_says_so(
+def test_a_proxy_is_used_only_if_the_environment_says_so(
     endpoint: str,
     environment: dict[str, str],
     expected: tuple[str, str] | None,
@@ -189,7 +189,7 @@ def test_a_proxy_that_cannot_be_reached_is_named_by_its_variable(
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_proxy_that_wants_a_password_is_named() -> None:
+def test_a_proxy_that_requires_a_password_is_named() -> None:
     def refuse(handler: Handler) -> None:
         handler.reply(407, b"")
 

@@ -1,4 +1,4 @@
-"""The list of datasets over real HTTP: whole, to its proven end, or an error."""
+"""The list of datasets over real HTTP: it is complete, up to its proven end, or an error."""
 
 import json
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def test_all_datasets_are_read_to_the_proven_end(count: int, cap: int, total: bo
     assert [record.session_id for record in found] == names
 
 
-def test_a_deletion_in_mid_read_loses_no_other_dataset() -> None:
+def test_a_deletion_during_the_read_loses_no_other_dataset() -> None:
     def delete(names: list[str], number: int) -> None:
         if number == 1:
             del names[:5]
@@ -96,7 +96,7 @@ def test_a_list_whose_pages_are_all_the_same_is_an_error_at_once() -> None:
     assert len(server.paths) == 2
 
 
-def test_some_datasets_are_asked_for_by_id_fifty_together() -> None:
+def test_given_datasets_are_requested_by_id_fifty_at_a_time() -> None:
     names = [uuid(number) for number in range(200)]
     with scripted(datasets(names, total=True)) as server, client_for(server.url) as client:
         found = read_datasets(client, workspace=None, ids=[*names[:60], uuid(999)])
@@ -104,7 +104,7 @@ def test_some_datasets_are_asked_for_by_id_fifty_together() -> None:
     assert len(server.paths) == 2
 
 
-def test_datasets_that_the_key_may_not_read_are_its_own_error() -> None:
+def test_datasets_that_the_key_may_not_read_have_their_own_error() -> None:
     with (
         scripted(answer(403, b'{"detail": "Forbidden"}')) as server,
         client_for(server.url) as client,

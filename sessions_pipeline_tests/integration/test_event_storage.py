@@ -1,4 +1,4 @@
-"""The event storage of `dagster.yaml` against Dagster's own: the same rows, the same answers, any number of writers."""
+"""Our event storage stores the same rows and gives the same answers as Dagster's own, with any number of writers."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEv
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
 TABLES = ("raw", "sessions", "costs")
-# What differs by the moment at which a row was written.
+# Columns that depend on the time at which a row was written.
 OF_THE_MOMENT = {"create_timestamp", "migration_completed", "update_timestamp"}
 RANGE = {"dagster/asset_partition_range_start": "2026-01-01", "dagster/asset_partition_range_end": "2026-01-05"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -35,8 +35,8 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 @cache
 def definitions() -> dg.Definitions:
-    """Assets and checks that tell everything there is to store: days, versions, observations, failures."""
-    warnings.simplefilter("ignore", dg.BetaWarning)  # of the backfill policy; pytest puts the filters back
+    """Assets and checks that produce every kind of event: days, versions, observations, failures."""
+    warnings.simplefilter("ignore", dg.BetaWarning)  # about the backfill policy; pytest restores the filters
 
     @dg.multi_asset(
         specs=[dg.AssetSpec(table, partitions_def=DAYS, skippable=True) for table in TABLES],
@@ -44,7 +44,7 @@ def definitions() -> dg.Definitions:
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
     def daily_tables(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
-        for day in context.partition_keys[:-1]:  # the last day's are planned and never come
+        for day in context.partition_keys[:-1]:  # the last day is planned and never materialized
             with batch_events(context.instance):
                 for table in TABLES:
                     context.log_event(dg.AssetMaterialization(table, partition=day, metadata={"rows": 3}))
@@ -58,7 +58,7 @@ def definitions() -> dg.Definitions:
 
     @dg.asset(deps=[yielded])
     def summary() -> None:
-        """Not partitioned, with data versions."""
+        """An asset without partitions, but with data versions."""
 
     @dg.asset_check(asset=summary)
     def passes() -> dg.AssetCheckResult:
@@ -78,7 +78,7 @@ def definitions() -> dg.Definitions:
 
 
 def run(instance: dg.DagsterInstance) -> str:
-    """A run of five days, with everything that a run can tell."""
+    """A run of five days that stores every kind of event. Returns its id."""
     job = definitions().resolve_implicit_global_asset_job_def()
     done = job.execute_in_process(instance=instance, tags=RANGE, run_config=QUIET, raise_on_error=False)
     return done.run_id
@@ -86,14 +86,14 @@ def run(instance: dg.DagsterInstance) -> str:
 
 @pytest.fixture(scope="module")
 def told() -> Sequence[EventLogEntry]:
-    """The events of two runs after each other."""
+    """The events of two consecutive runs."""
     with dg.DagsterInstance.ephemeral() as instance:
         return [event for _ in range(2) for event in instance.all_logs(run(instance))]
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose databases have been made, which takes longer than any of the tests."""
+    """A DAGSTER_HOME with its databases. Creating them takes longer than any of the tests, so tests copy it."""
     home = tmp_path_factory.mktemp("template")
     KeptStorage.from_local(str(home)).event_log_storage.dispose()
     return home
@@ -126,7 +126,7 @@ def opened(home: Path) -> Iterator[KeptEventLog]:
 def both(
     told: Sequence[EventLogEntry], template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dg.DagsterInstance, dg.DagsterInstance]]:
-    """An instance with the stock storage and one with ours, after the same events: one by one, and in batches."""
+    """The same events, stored one by one in an instance with Dagster's storage, and in batches in one with ours."""
     folder = tmp_path_factory.mktemp("both")
     homes = [Path(shutil.copytree(template, folder / name)) for name in ("stock", "ours")]
     with instance_with(homes[0], "") as stock, instance_with(homes[1], STORAGE) as ours:
@@ -139,7 +139,7 @@ def both(
 
 
 def batches(events: Sequence[EventLogEntry]) -> Iterator[list[EventLogEntry]]:
-    """Neighbours of one run, up to seven: what comes together changes no row."""
+    """Batches of up to seven consecutive events of one run. The size of a batch must not change any row."""
     batch: list[EventLogEntry] = []
     for event in events:
         if batch and (event.run_id != batch[0].run_id or len(batch) == 7):
@@ -150,7 +150,7 @@ def batches(events: Sequence[EventLogEntry]) -> Iterator[list[EventLogEntry]]:
 
 
 def rows(home: Path) -> dict[str, list[Any]]:
-    """Every row of every table of every database of the event log."""
+    """All rows of all tables in all databases of the event log."""
     found = {}
     for file in sorted((home / "history" / "runs").glob("*.db")):
         with closing(sqlite3.connect(file)) as connection:
@@ -164,7 +164,7 @@ def rows(home: Path) -> dict[str, list[Any]]:
 
 
 def answers(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> dict[str, Any]:
-    """What the UI asks for: of every asset, partition and check, and of the runs."""
+    """The answers to the UI's queries, for every asset, partition and check, and for the runs."""
     log = instance.event_log_storage
     found: dict[str, Any] = {}
     graph = definitions().resolve_asset_graph()
@@ -229,7 +229,7 @@ def test_events_are_stored_in_the_same_rows_as_by_the_stock_storage(
     assert ours == stock
 
 
-def test_one_event_after_the_other_gives_the_same_rows_too(
+def test_events_stored_one_by_one_give_the_same_rows_too(
     told: Sequence[EventLogEntry], both: tuple[dg.DagsterInstance, dg.DagsterInstance], home: Path
 ) -> None:
     with opened(home) as log:
@@ -247,7 +247,7 @@ def test_the_ui_gets_the_same_answers_as_from_the_stock_storage(
     assert ours == stock
 
 
-def test_one_can_change_between_the_storages_at_any_time(home: Path) -> None:
+def test_an_instance_can_switch_between_the_storages_at_any_time(home: Path) -> None:
     runs = []
     for storage in (STORAGE, "", STORAGE):
         with instance_with(home, storage) as instance:
@@ -278,10 +278,10 @@ def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_e
             db.event.remove(db.Engine, "before_cursor_execute", executed)
             db.event.remove(db.Engine, "connect", connected)
     assert done["INSERT"] < 20, done
-    assert done["connections"] < 20, done  # of the run storage, which is stock, and the new run's database
+    assert done["connections"] < 20, done  # those of Dagster's own run storage, and of the new run's database
 
 
-def test_what_is_told_together_is_stored_at_the_end_even_when_the_block_fails(home: Path) -> None:
+def test_a_batch_is_stored_at_the_end_even_when_the_block_fails(home: Path) -> None:
     with instance_with(home, STORAGE) as instance:
         log = instance.event_log_storage
         assert isinstance(log, KeptEventLog)
@@ -334,7 +334,7 @@ def test_a_fork_uses_connections_of_its_own(home: Path) -> None:
     with opened(home) as log:
         log.store_event(materialization(1))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside pytest-xdist's thread
+            warnings.simplefilter("ignore", DeprecationWarning)  # about a fork beside pytest-xdist's thread
             child = os.fork()
         if child == 0:
             status = 1
@@ -349,11 +349,11 @@ def test_a_fork_uses_connections_of_its_own(home: Path) -> None:
         assert numbers(log) == [1, 2, 3]
 
 
-def test_more_runs_than_connections_are_kept(home: Path) -> None:
+def test_there_can_be_more_runs_than_kept_connections(home: Path) -> None:
     names = [f"run-{number}" for number in range(KEPT_DATABASES + 2)]
     with opened(home) as log:
         log.store_event(materialization(0, "run-0"))
-    for name in names[1:]:  # to make a database takes longer than to copy one
+    for name in names[1:]:  # creating a database takes longer than copying one
         shutil.copy(home / "history" / "runs" / "run-0.db", home / "history" / "runs" / f"{name}.db")
     with opened(home) as log:
         for number, name in enumerate(names[1:], 1):
@@ -374,10 +374,10 @@ def test_files_that_another_process_wiped_are_not_written_any_more(home: Path) -
         assert numbers(log) == numbers(other) == [2, 3]
 
 
-def test_another_signature_gives_the_stock_storage_and_a_warning(tmp_path: Path) -> None:
+def test_if_dagsters_signature_changes_the_stock_storage_is_used_with_a_warning(tmp_path: Path) -> None:
     class Changed(SqliteEventLogStorage):
         def store_event(self, event: EventLogEntry, *, durable: bool = True) -> None:
-            """With one more parameter."""
+            """A signature with one more parameter."""
 
     with pytest.warns(UserWarning, match=r"Changed has no store_event\(event\)$") as warned:
         storage = KeptStorage(str(tmp_path), stock=Changed)
@@ -417,7 +417,7 @@ def test_without_dagster_home_events_go_to_the_folder_that_make_dev_uses(
         ("event_log_storage: {module: x, class: y}\n", False),
     ],
 )
-def test_a_home_that_stores_events_slowly_is_told_which_lines_to_add(
+def test_an_instance_with_slow_event_storage_gets_a_hint_which_lines_to_add(
     written: str | None, is_slow: bool, tmp_path: Path
 ) -> None:
     if written is not None:
@@ -427,7 +427,7 @@ def test_a_home_that_stores_events_slowly_is_told_which_lines_to_add(
     assert said is None or said.endswith(STORAGE)
 
 
-def test_an_instance_that_is_named_its_folder_leaves_nothing_where_it_was_opened(
+def test_an_instance_with_a_given_folder_writes_nothing_to_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"

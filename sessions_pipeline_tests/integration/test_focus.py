@@ -1,4 +1,4 @@
-"""`export focus`: a month of experiments by the rules of FOCUS 1.2, in Parquet and CSV, exact, as estimates."""
+"""`export focus` exports a month of experiments by the rules of FOCUS 1.2, as Parquet and CSV, with exact amounts."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset
 from sessions_pipeline_tests.days import day_of
 from sessions_pipeline_tests.integration.test_reading import DAYS, NUMBERS, fill, sessions_of
 
-# The specification's columns with the feature level "mandatory", by their data type; those that may be null.
+# The columns with the feature level "mandatory" in the specification, by data type, and those that may be null.
 COSTS = ("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
 TIMES = ("BillingPeriodEnd", "BillingPeriodStart", "ChargePeriodEnd", "ChargePeriodStart")
 TEXTS = (
@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
-    """A lake with these experiments on its first day; `more` is said of that day."""
+    """A lake with these experiments on its first day. `more` are options for that day."""
     lake = Lake.open(str(root), query={})
     tables = {SESSIONS: sessions_table(*rows)}
     for table, derived in DERIVED.items():
@@ -62,7 +62,7 @@ def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_the_rows_keep_the_rules_of_the_specification(root: Path, tmp_path: Path, kind: str) -> None:
+def test_the_rows_conform_to_the_specification(root: Path, tmp_path: Path, kind: str) -> None:
     file = tmp_path / f"march.{kind}"
     write_focus(focus_costs(Lake.open(str(root), query={}), MARCH, LATER).rows, file)
     with duckdb.connect() as connection:
@@ -90,7 +90,7 @@ def test_the_rows_keep_the_rules_of_the_specification(root: Path, tmp_path: Path
     assert len({row["ResourceId"] for row in found}) == len(found) > 0
 
 
-def test_every_known_cost_is_there_exactly_and_the_unknown_ones_are_counted(root: Path) -> None:
+def test_every_known_cost_is_exported_exactly_and_unknown_ones_are_counted(root: Path) -> None:
     found = focus_costs(Lake.open(str(root), query={}), MARCH, LATER)
     experiments = [row for number in NUMBERS for row in sessions_of(number) if row["reference_dataset_id"]]
     known = {row["id"]: Decimal(str(row["total_cost"])) for row in experiments if row["total_cost"] is not None}
@@ -162,7 +162,7 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
     assert found.to_come == sorted(day for day in march if open_day and day >= open_day)
 
 
-def test_days_that_are_not_over_are_not_said_to_be_unread(root: Path) -> None:
+def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
     of_march = f"1 Mar {dash} 2 Mar 2025: not read since the day was over; materialize them"
     rest = f"8 Mar {dash} 31 Mar 2025: not over; export the month when it is"
@@ -171,7 +171,7 @@ def test_days_that_are_not_over_are_not_said_to_be_unread(root: Path) -> None:
     assert to_come == f"1 Apr {dash} 30 Apr 2025: not over; export the month when it is"
 
 
-def test_a_day_that_a_workspace_was_read_on_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
+def test_a_day_that_a_workspace_was_last_read_on_before_its_end_counts_as_unread(tmp_path: Path) -> None:
     rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT)]
     lake = lake_of(tmp_path, *rows, open_workspaces=frozenset({OTHER_TENANT}))
     assert NOON.date() in focus_costs(lake, MARCH, LATER).unread
@@ -187,7 +187,7 @@ def test_a_day_on_which_a_workspace_was_not_read_counts_as_unread(root: Path, tm
     assert set(DAYS[:3]).intersection(unread) == {DAYS[0]}
 
 
-def test_a_day_without_experiments_that_was_read_while_it_lasted_counts_as_unread(tmp_path: Path) -> None:
+def test_a_day_without_experiments_that_was_read_before_its_end_counts_as_unread(tmp_path: Path) -> None:
     lake = Lake.open(str(tmp_path), query={})
     for table in (DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY):
         lake.replace(table, NOON.date(), table.schema.empty_table(), {"is_day_over": "false"})
@@ -202,7 +202,7 @@ def command(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: str) -> int
     return int(ended.value.code or 0)
 
 
-def test_unread_days_write_nothing_unless_that_is_asked_for(
+def test_unread_days_export_nothing_without_partial(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "march.parquet"

@@ -1,4 +1,4 @@
-"""What evaluators have spent, measured over HTTP night by night: exact, never guessed, and never twice."""
+"""The cost of evaluators, measured over HTTP night by night: exact, never guessed, and never counted twice."""
 
 import contextlib
 import io
@@ -49,10 +49,10 @@ from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, run
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, lake_at, run_days, settings_for
 from sessions_pipeline_tests.integration.test_reading import lake_sql
 
-# Of two datasets, with some 6 experiments a day.
+# A workspace with two datasets and about 6 experiments a day.
 SMALL = {"LANGSMITH_WORKSPACE_ID": OTHER_WORKSPACE}
 YESTERDAY = TODAY - timedelta(days=1)
-# The judge project is asked for its total, for a name that nobody has, and for its total again.
+# The requests that measure no experiment: the judge project's total, a name that no experiment has, the total again.
 FIXED_REQUESTS = 3
 COSTS = ("prompt_cost", "completion_cost", "total_cost")
 COSTS_OF_AN_EXPERIMENT = ("total_cost", "judge_cost", "whole_cost")
@@ -66,7 +66,7 @@ def whole() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def sandbox(whole: Sandbox) -> Sandbox:
-    """A young company: three weeks of it are quick to read."""
+    """A company with only three weeks of sessions, which are quick to read."""
     young = NOW - timedelta(days=21)
     data = whole.api.data
     assert isinstance(data, CompanyData)
@@ -87,7 +87,7 @@ def read_days(pipeline: Pipeline, first: Any = YESTERDAY, last: Any = TODAY) -> 
 
 
 def measured(pipeline: Pipeline) -> tuple[JudgeReadings, list[str]]:
-    """One night, and what it warned of."""
+    """Measure one night. Returns the readings and the warnings."""
     said: list[str] = []
     return measure(pipeline, said.append)[1], said
 
@@ -98,7 +98,7 @@ def rows(lake: Lake) -> dict[str, dict[str, Any]]:
 
 
 def whole_of(lake: Lake, days: list[date]) -> dict[str, Row]:
-    """By experiment."""
+    """The rows with judge cost and whole cost, by experiment."""
     experiments = lake.read_days(EXPERIMENT_SUMMARY, days).to_pylist()
     return {row["id"]: row for row in with_judges(experiments, judge_rows(lake, days))}
 
@@ -113,8 +113,8 @@ def judge_project(sandbox: Sandbox, workspace: str = OTHER_WORKSPACE) -> Session
     return next(one for one in sessions(sandbox, workspace) if one.name == "evaluators")
 
 
-def it_is(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str) -> None:
-    """No experiment has started after this time, and no judge run."""
+def set_time(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str) -> None:
+    """Set the company's time: remove the experiments that start later, and later runs of judges."""
     sandbox.api.data.sessions = [one for one in company if one.start <= at]  # type: ignore[attr-defined]
     judges = judge_project(sandbox, workspace)
     sandbox.api.now = judges.until = at
@@ -124,7 +124,7 @@ def it_is(at: datetime, sandbox: Sandbox, company: list[Session], workspace: str
 
 
 def recent(sandbox: Sandbox) -> list[Session]:
-    """Sound experiments of the two days."""
+    """The experiments of the two days whose records are not broken."""
     found = [one for one in sessions(sandbox) if one.dataset and one.start.date() >= YESTERDAY]
     return [one for one in found if not one.broken and not one.undated]
 
@@ -139,15 +139,15 @@ def asked_for_judges(sandbox: Sandbox) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("workspace", [OTHER_WORKSPACE, pytest.param(WORKSPACE, marks=pytest.mark.long)])
-def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_project_to_the_last_digit(
+def test_over_the_whole_history_attributed_and_unattributed_cost_equal_the_judge_projects_to_the_last_digit(
     workspace: str, whole: Sandbox, tmp_path: Path
 ) -> None:
     sandbox, first, known_later = whole, TODAY - timedelta(days=59), sessions(whole, workspace)
     for back in (46, 33, 20, 10, 0):
-        # In the evening, when no experiment runs; the last night is now.
+        # Nights are in the evening, when no experiment runs. The last one is now.
         night = TODAY - timedelta(days=back)
         at = min(NOW, midnight(night + timedelta(days=1)) - timedelta(minutes=5))
-        it_is(at, sandbox, known_later, workspace)
+        set_time(at, sandbox, known_later, workspace)
         pipeline = pipeline_at(sandbox, tmp_path, at, LANGSMITH_WORKSPACE_ID=workspace)
         read_days(pipeline, first, night)
         reading = measured(pipeline)[0].readings[workspace]
@@ -156,7 +156,7 @@ def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_proje
     days = [*lake.days(SESSIONS), UNDATED]
     known = lake.read_days(SESSIONS, days, ("id", "name", "reference_dataset_id")).to_pylist()
     names = {one["name"] for one in known if one["reference_dataset_id"]}
-    # An independent account, from the runs of the made-up company.
+    # Compute the costs independently, from the runs of the made-up company.
     judges, found, by_name = judge_project(sandbox, workspace), rows(lake), defaultdict(list)
     for run in judges.runs:
         by_name[run.experiment].append(run)
@@ -182,7 +182,7 @@ def test_over_its_whole_history_experiments_and_unattributed_are_the_judge_proje
     assert Decimal("0.2") < min(shares) < max(shares) < Decimal("0.65")
 
 
-def test_both_versions_of_the_api_come_to_the_same(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_both_versions_of_the_api_give_the_same_judge_costs(sandbox: Sandbox, tmp_path: Path) -> None:
     nights = []
     for version in ("v1", "v2"):
         pipeline = pipeline_at(sandbox, tmp_path / version, SESSIONS_PIPELINE_API_VERSION=version)
@@ -193,7 +193,7 @@ def test_both_versions_of_the_api_come_to_the_same(sandbox: Sandbox, tmp_path: P
     assert {one["path"] for one in sandbox.requests} >= {"/api/v1/sessions", "/api/v2/sessions"}
 
 
-def test_a_night_asks_once_for_each_experiment_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_night_requests_each_experiment_once_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
     told, night = measure(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
@@ -228,7 +228,7 @@ def test_each_workspace_gets_its_turn_however_many_experiments_another_has(sandb
     )
 
 
-def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_if_no_experiment_may_be_measured_the_whole_cost_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=0)
     read_days(pipeline)
     reading = measured(pipeline)[0].readings[OTHER_WORKSPACE]
@@ -236,9 +236,7 @@ def test_where_none_may_be_measured_all_is_unattributed(sandbox: Sandbox, tmp_pa
     assert reading.unattributed_cost == reading.total_cost == dollars(judge_project(sandbox).runs)
 
 
-def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_are_young(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_only_recent_experiments_and_young_unmeasured_ones_are_measured_again(sandbox: Sandbox, tmp_path: Path) -> None:
     first = TODAY - timedelta(days=20)
     read_days(pipeline_at(sandbox, tmp_path), first)
     measured(pipeline_at(sandbox, tmp_path))
@@ -252,7 +250,9 @@ def test_measured_again_are_those_that_ran_lately_and_never_measured_ones_that_a
     assert len(asked_for_judges(sandbox)) == len(again) + FIXED_REQUESTS + 1, "and what was spent since the last night"
 
 
-def test_odd_names_are_found_and_control_characters_are_never_asked_for(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_experiments_with_odd_names_are_found_and_control_characters_are_never_sent(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     odd = ['say "hi"', "back\\slash", '\\"', "ends in \\", "契約 🎉", "🎉" * 500, "'", "%00&name=x"]
     unusable = ["a\x01b", "two\nlines", "\x7f", "x" * 501]
     for session, name in zip(recent(sandbox), [*odd, *unusable], strict=False):
@@ -274,7 +274,7 @@ def test_odd_names_are_found_and_control_characters_are_never_asked_for(sandbox:
     ]
 
 
-def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattributed(
+def test_experiments_that_share_a_name_are_not_measured_and_their_judges_are_unattributed(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     one, two, *_ = recent(sandbox)
@@ -291,7 +291,9 @@ def test_experiments_of_one_name_are_not_measured_and_their_judges_are_unattribu
     assert "the same" in {run.experiment for run in unclaimed}
 
 
-def test_an_experiment_of_the_judge_projects_name_is_not_taken_for_it(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_experiment_with_the_judge_projects_name_is_not_taken_for_the_project(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     judges, namesake = judge_project(sandbox), recent(sandbox)[-1]
     namesake.name = judges.name
     pipeline = pipeline_at(sandbox, tmp_path)
@@ -300,14 +302,14 @@ def test_an_experiment_of_the_judge_projects_name_is_not_taken_for_it(sandbox: S
     assert rows(lake_at(tmp_path))[namesake.id]["total_cost"] == dollars(judges.runs_by_experiment[judges.name])
 
 
-def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_be_inexact(
+def test_a_total_emptied_by_retention_never_replaces_an_earlier_one_and_is_marked_inexact(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     first = measured(pipeline_at(sandbox, tmp_path))[0].readings[OTHER_WORKSPACE]
     before = rows(lake_at(tmp_path))
     judges, later = judge_project(sandbox), NOW + timedelta(hours=9)
-    # All that was known by then is gone, and a new run by hand has come.
+    # All earlier runs are gone, and there is one new run, started by hand.
     new = judges.runs[-1]._replace(start_us=int((NOW + timedelta(hours=3)).timestamp() * 1e6), experiment=None)
     judges.runs[:] = [new]
     judges.__dict__.pop("runs_by_experiment")
@@ -323,7 +325,9 @@ def test_what_retention_has_emptied_never_replaces_what_was_read_and_is_said_to_
     assert reading.attributed_cost == first.attributed_cost
 
 
-def test_a_total_that_moves_meanwhile_makes_the_reading_inexact(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_total_that_changes_during_the_measurement_makes_the_reading_inexact(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
     pipeline, judges = pipeline_at(sandbox, tmp_path), judge_project(sandbox)
     read_days(pipeline)
 
@@ -338,14 +342,14 @@ def test_a_total_that_moves_meanwhile_makes_the_reading_inexact(sandbox: Sandbox
 
 
 class Ignoring(CompanyData):
-    """An API that takes no notice of `stats_filter`."""
+    """An API that ignores `stats_filter`."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         return super().page(asked.model_copy(update={"stats_filter": None}), workspace)
 
 
 class Refusing(CompanyData):
-    """An API that has no such parameter."""
+    """An API that refuses `stats_filter`."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         if asked.stats_filter is not None:
@@ -354,7 +358,7 @@ class Refusing(CompanyData):
 
 
 class Uncounted(CompanyData):
-    """An API that has no stats at all of what the filter finds."""
+    """An API that returns no stats for the runs that the filter finds."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         return super().page(asked.model_copy(update={"include_stats": asked.stats_filter is None}), workspace)
@@ -363,7 +367,7 @@ class Uncounted(CompanyData):
 @pytest.mark.parametrize(
     ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "refuses a parameter"), (Uncounted, "ignores")]
 )
-def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
+def test_an_ignored_or_refused_filter_is_one_warning_and_never_a_number(
     data: type[CompanyData], reason: str, tmp_path: Path
 ) -> None:
     with running_sandbox(FaultyApi(data(NOW), NOW)) as sandbox:
@@ -383,7 +387,7 @@ def test_a_filter_that_is_ignored_or_refused_is_one_warning_and_never_a_number(
     assert reason in str(event.step_materialization_data.materialization.metadata["problems"].value)
 
 
-def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_missing_judge_project_is_one_warning(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.api.workspaces = (OTHER_WORKSPACE,)
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_PROJECT="judges", LANGSMITH_WORKSPACE_ID="")
     read_days(pipeline)
@@ -394,7 +398,7 @@ def test_without_a_judge_project_one_line_says_that_nothing_was_traced_there(san
     assert (night.readings, rows(lake_at(tmp_path))) == ({}, {})
 
 
-def test_where_names_are_private_nothing_is_asked(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_nothing_is_measured_if_names_are_redacted(sandbox: Sandbox, tmp_path: Path) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
     night, (said,) = measured(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_REDACT="name"))
@@ -402,7 +406,7 @@ def test_where_names_are_private_nothing_is_asked(sandbox: Sandbox, tmp_path: Pa
     assert (night.readings, sandbox.requests) == ({}, [])
 
 
-def test_a_workspace_that_can_not_be_measured_costs_the_other_nothing_and_is_forgotten_when_it_can(
+def test_a_workspace_that_can_not_be_measured_does_not_affect_the_other_and_its_warning_ends_when_it_can(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     both = pipeline_at(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
@@ -416,7 +420,7 @@ def test_a_workspace_that_can_not_be_measured_costs_the_other_nothing_and_is_for
     assert (kept.readings.keys(), kept.problems) == ({WORKSPACE, OTHER_WORKSPACE}, {})
 
 
-def test_an_api_that_fails_in_between_keeps_what_was_read(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_costs_measured_before_the_api_fails_are_kept(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_CONCURRENCY=1)
     read_days(pipeline)
     sandbox.faults.add(Fault("status", 404, times=None, after=6))
@@ -425,7 +429,7 @@ def test_an_api_that_fails_in_between_keeps_what_was_read(sandbox: Sandbox, tmp_
     assert (night.readings, len(rows(lake_at(tmp_path)))) == ({}, 6 - 2)
 
 
-def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_negative_unattributed_cost_is_an_error_and_never_cut_off_at_zero(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)
     too_much = {
@@ -449,9 +453,7 @@ def test_less_than_nothing_unattributed_is_an_error_and_never_clipped(sandbox: S
     assert "own costs are right" in broken.description
 
 
-def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_the_job_records_the_unattributed_cost_in_dagsters_metadata(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)
     job = build_definitions(pipeline).get_repository_def().get_job("measure_judge_costs")
@@ -469,7 +471,7 @@ def test_the_job_measures_on_an_instance_and_tells_dagster_what_is_unattributed(
     assert told["readings"].value[OTHER_WORKSPACE]["unattributed_cost"] == str(reading.unattributed_cost)  # type: ignore[index, call-overload]
 
 
-def test_what_is_kept_beside_the_tables_is_plain_json_with_amounts_as_text(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_file_beside_the_tables_is_json_with_amounts_as_text(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)
     night, _ = measured(pipeline)
@@ -481,7 +483,7 @@ def test_what_is_kept_beside_the_tables_is_plain_json_with_amounts_as_text(sandb
     assert Decimal(amounts[0]) == Decimal(amounts[1]) + Decimal(amounts[2])
 
 
-def test_sql_python_and_sums_agree_on_own_judges_and_whole(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_sql_python_and_sums_agree_on_own_judge_and_whole_cost(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=5)
     run_days(pipeline.settings, YESTERDAY, TODAY, clock=lambda: NOW)
     lake, days = lake_at(tmp_path), [YESTERDAY, TODAY]
@@ -578,7 +580,7 @@ def test_the_command_that_measures_judges_can_be_copied_from_a_narrow_terminal(
     assert re.match(r"sessions-pipeline materialize +--from (\S+) --to \1 --select judge_cost_by_experiment\n", command)
 
 
-def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_where_not(
+def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline, days = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=5), [YESTERDAY, TODAY]
@@ -605,7 +607,7 @@ def test_the_closing_summary_counts_judges_where_they_were_measured_and_says_whe
     assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(cost), 5, 0)
     assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == cost
     assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
-    # A cost that was asked for and is unknown is not counted, either.
+    # A measured judge cost that is unknown is not counted either.
     lake = Lake.open(str(tmp_path), query={})
     day = lake.days(JUDGES)[-1]
     one, *others = lake.read(JUDGES, day).to_pylist()

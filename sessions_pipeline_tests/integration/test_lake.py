@@ -1,4 +1,4 @@
-"""Promises of the lake in a local folder: what is written is what everyone reads."""
+"""The lake in a local folder: files are read back as they were written, and its query and layout are checked."""
 
 import json
 import stat
@@ -45,7 +45,7 @@ def anywhere(data_root: DataRoot) -> Lake:
     return Lake.open(str(data_root), query={})
 
 
-def test_a_day_comes_back_as_it_was_written(lake: Lake, root: Path):
+def test_a_day_is_read_back_as_it_was_written(lake: Lake, root: Path):
     written = lake.replace(RAW_SESSIONS, DAY, raw("{}", "[1]"), {"readings": "[]"})
     path = root / "raw_sessions" / "start_date=2025-01-31" / "raw_sessions.parquet"
     assert written == (str(path), path.stat().st_size)
@@ -55,7 +55,7 @@ def test_a_day_comes_back_as_it_was_written(lake: Lake, root: Path):
     assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": "[]"}
 
 
-def test_replacing_a_day_leaves_nothing_of_the_former_one(lake: Lake, root: Path):
+def test_replacing_a_day_leaves_no_rows_of_the_former_one(lake: Lake, root: Path):
     lake.replace(RAW_SESSIONS, DAY, raw("1", "2"), {"a": "1"})
     lake.replace(RAW_SESSIONS, DAY, raw("3"), {"b": "2"})
     assert lake.read(RAW_SESSIONS, DAY).equals(raw("3"))
@@ -91,7 +91,7 @@ def test_any_days_replaced_in_any_order_read_back(tmp_path_factory, days, again)
     ]
 
 
-def test_days_are_only_those_with_a_file(lake: Lake, root: Path):
+def test_only_days_with_a_file_are_listed(lake: Lake, root: Path):
     for offset in (3, 1, 2):
         lake.replace(SESSIONS, DAY + timedelta(offset), SESSIONS.schema.empty_table(), {})
     lake.replace(SESSIONS, UNDATED, SESSIONS.schema.empty_table(), {})
@@ -104,7 +104,7 @@ def test_days_are_only_those_with_a_file(lake: Lake, root: Path):
 
 
 @also_in_a_bucket
-def test_a_day_that_was_never_read_is_not_an_empty_one(anywhere: Lake):
+def test_a_day_that_was_never_read_is_distinct_from_an_empty_one(anywhere: Lake):
     anywhere.replace(SESSIONS, DAY, SESSIONS.schema.empty_table(), {})
     assert anywhere.read(SESSIONS, DAY).num_rows == 0
     assert not anywhere.has(SESSIONS, DAY + timedelta(1))
@@ -120,7 +120,7 @@ def test_a_day_that_was_never_read_is_not_an_empty_one(anywhere: Lake):
 
 
 @also_in_a_bucket
-def test_no_days_at_all_is_an_empty_table_with_its_columns(anywhere: Lake):
+def test_reading_no_days_gives_an_empty_table_with_its_columns(anywhere: Lake):
     table = anywhere.read_days(SESSIONS, [])
     assert table.schema.names == [*SESSIONS.schema.names, "start_date"]
     assert table.schema.field("start_date").type == pa.date32()
@@ -160,13 +160,13 @@ def test_opening_and_reading_write_nothing(root: Path, lake: Lake):
     assert not root.exists()
 
 
-def test_the_first_write_says_what_the_lake_is_filled_with(root: Path):
+def test_the_first_write_stores_the_query_of_the_lake(root: Path):
     Lake.open(str(root), query={"name": "x", "facets": None}).write_file("a", b"")
     assert json.loads((root / "_lake.json").read_text()) == {"layout": 2, "query": {"name": "x"}}
 
 
 @also_in_a_bucket
-def test_the_same_query_spelled_otherwise_is_the_same(data_root: DataRoot):
+def test_the_same_query_in_another_spelling_is_accepted(data_root: DataRoot):
     Lake.open(str(data_root), query={"id": ("b", "a"), "name": "x"}).write_file("a", b"")
     Lake.open(str(data_root), query={"name": "x", "id": ["a", "b"], "facets": None}).write_file("b", b"")
 
@@ -200,7 +200,7 @@ def test_another_layout_is_refused_in_one_line_and_left_alone(data_root: DataRoo
 
 
 @also_in_a_bucket
-def test_of_runs_that_begin_a_lake_with_different_queries_at_once_one_does(data_root: DataRoot):
+def test_only_one_of_several_runs_with_different_queries_can_begin_a_lake(data_root: DataRoot):
     lakes = [Lake.open(str(data_root), query={"name": name}) for name in "abcd"]
 
     def begin(lake: Lake) -> bool:
@@ -274,7 +274,7 @@ def test_a_root_that_cannot_be_made_is_one_line():
         pass
 
 
-def test_others_may_not_read_what_is_written(lake: Lake, root: Path):
+def test_other_users_may_not_read_the_files(lake: Lake, root: Path):
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
     for path in [root, *root.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o027 == 0, path
@@ -293,7 +293,7 @@ def test_every_table_can_be_empty(lake: Lake, table):
 
 
 @also_in_a_bucket
-def test_asking_whether_it_can_be_written_leaves_no_file(anywhere: Lake, data_root: DataRoot):
+def test_testing_whether_the_lake_can_be_written_leaves_no_file(anywhere: Lake, data_root: DataRoot):
     anywhere.check_writable()
     assert files(data_root) == {}
     with pytest.raises(LakeError, match="SESSIONS_PIPELINE_DATA_ROOT elsewhere"):

@@ -1,4 +1,4 @@
-"""Promises to runs that write at the same time: a day is put only over what its writer saw, and never goes back."""
+"""Runs that write at the same time: a day replaces only the version that its writer saw, and never goes back."""
 
 import json
 import subprocess
@@ -59,15 +59,15 @@ def test_a_day_is_put_only_over_the_version_that_was_seen(anywhere: Lake):
 
 
 @also_in_a_bucket
-def test_rows_metadata_and_version_come_from_one_opening(data_root: DataRoot):
+def test_rows_metadata_and_version_come_from_opening_the_file_once(data_root: DataRoot):
     store = CountingStore(store_at(str(data_root)))
     lake = Lake.open(store, query={})
     assert lake.load(RAW_SESSIONS, DAY) is None
     lake.replace(RAW_SESSIONS, DAY, raw("1", "2"), {"commit": "7"})
     store.opened.clear()
-    store.asked.clear()
+    store.calls.clear()
     found = lake.load(RAW_SESSIONS, DAY)
-    assert store.asked == {"open": 1}
+    assert store.calls == {"open": 1}
     assert store.opened == {"raw_sessions/start_date=2025-01-31/raw_sessions.parquet": 1}
     assert found is not None
     assert (found.metadata, found.version) == ({"commit": "7"}, lake.version(RAW_SESSIONS, DAY))
@@ -81,7 +81,7 @@ def test_rows_metadata_and_version_come_from_one_opening(data_root: DataRoot):
 def test_a_version_differs_after_each_write_and_not_without_one(anywhere: Lake):
     seen = []
     for number in range(20):
-        # Of the same length, so that neither the size nor, within a tick of the clock, the time must differ.
+        # The files have the same size, and may have the same time, so the version can't depend on these.
         anywhere.replace(RAW_SESSIONS, DAY, raw(f"{number:03}"), {})
         seen += [anywhere.version(RAW_SESSIONS, DAY), anywhere.version(RAW_SESSIONS, DAY)]
     assert seen[::2] == seen[1::2]
@@ -109,7 +109,7 @@ def test_in_a_bucket_versions_of_many_days_cost_one_listing(bucket: str, server:
         lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
     server.fail()
     assert None not in lake.versions(SESSIONS, days[3:]).values()
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def derived(commit: int) -> pa.Table:
@@ -138,7 +138,7 @@ def test_a_derived_file_never_goes_back_to_an_earlier_commit(tmp_path_factory, n
 
 
 @also_in_a_bucket
-def test_of_many_that_derive_at_once_the_latest_commit_stays(data_root: DataRoot):
+def test_when_many_runs_write_a_derived_file_at_once_that_of_the_latest_commit_stays(data_root: DataRoot):
     lakes = [Lake.open(str(data_root), query={}) for _ in range(4)]
     lakes[0].replace(RAW_SESSIONS, DAY, raw(), {"commit": "40"})
     seen: list[int] = []
@@ -163,7 +163,7 @@ def test_of_many_that_derive_at_once_the_latest_commit_stays(data_root: DataRoot
 
 
 class OneAhead(CountingStore):
-    """Lets another run be quicker, once, in the moment between a look at a file and its put."""
+    """Lets another run write the file once, just before this store's put."""
 
     def __init__(self, root: str, commit: int) -> None:
         super().__init__(store_at(root))
@@ -177,7 +177,7 @@ class OneAhead(CountingStore):
 
 
 @pytest.mark.parametrize(("quicker", "latest"), [(3, 5), (9, 9)])
-def test_in_a_bucket_a_put_between_a_look_and_a_put_is_seen(bucket: str, quicker: int, latest: int):
+def test_in_a_bucket_a_write_between_our_read_and_our_put_is_noticed(bucket: str, quicker: int, latest: int):
     lake = Lake.open(OneAhead(bucket, quicker), query={})
     lake.replace(RAW_SESSIONS, DAY, raw(), {"commit": "9"})
     written = replace_derived(lake, REJECTED_SESSIONS, derived(5), {}, commit=5)
@@ -234,7 +234,7 @@ print(conflicts)
 
 
 @also_in_a_bucket
-def test_of_two_processes_that_commit_the_same_day_none_undoes_the_other(data_root: DataRoot):
+def test_two_processes_that_commit_the_same_day_do_not_undo_each_other(data_root: DataRoot):
     command = [sys.executable, "-c", COMMIT_MANY, str(data_root)]
     processes = [
         subprocess.Popen([*command, name, "20"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -259,7 +259,7 @@ def test_of_two_processes_that_commit_the_same_day_none_undoes_the_other(data_ro
 
 
 @also_in_a_bucket
-def test_of_two_that_saw_the_same_one_gets_the_conflict(data_root: DataRoot):
+def test_one_of_two_writers_that_saw_the_same_version_gets_the_conflict(data_root: DataRoot):
     lakes = [Lake.open(str(data_root), query={}) for _ in range(2)]
     lakes[0].replace(RAW_SESSIONS, DAY, raw("former"), {})
     seen = lakes[0].version(RAW_SESSIONS, DAY)
@@ -318,7 +318,7 @@ def test_a_lock_is_free_when_its_process_was_killed(tmp_path: Path):
         lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
 
 
-def test_threads_of_one_process_keep_each_other_out_and_a_thread_re_enters(tmp_path: Path):
+def test_a_lock_excludes_other_threads_and_can_be_re_entered_by_its_own(tmp_path: Path):
     lake, other = (Lake.open(LocalStore(tmp_path, lock_timeout=0.1), query={}) for _ in range(2))
 
     def is_free(day: date) -> bool:
@@ -355,7 +355,7 @@ def test_a_store_without_conditional_puts_is_refused_in_one_line(bucket: str, se
 
 
 @pytest.mark.parametrize("expected", [None, "seen"])
-def test_a_put_whose_answer_is_lost_is_no_conflict_with_itself(bucket: str, server: S3Server, expected: str | None):
+def test_a_put_whose_answer_is_lost_does_not_conflict_with_itself(bucket: str, server: S3Server, expected: str | None):
     lake = Lake.open(bucket, query={})
     lake.write_file("a", b"")
     if expected:
@@ -368,7 +368,7 @@ def test_a_put_whose_answer_is_lost_is_no_conflict_with_itself(bucket: str, serv
 
 
 @also_in_a_bucket
-def test_nothing_of_ours_is_left_when_a_put_is_refused(anywhere: Lake, data_root: DataRoot):
+def test_a_refused_put_leaves_no_file(anywhere: Lake, data_root: DataRoot):
     anywhere.replace(RAW_SESSIONS, DAY, raw("1"), {})
     with pytest.raises(LakeConflictError):
         anywhere.replace(RAW_SESSIONS, DAY, raw("2"), {}, expected=None)
@@ -377,7 +377,7 @@ def test_nothing_of_ours_is_left_when_a_put_is_refused(anywhere: Lake, data_root
 
 
 @also_in_a_bucket
-def test_of_many_that_change_a_file_that_is_no_table_s_at_once_none_undoes_another(data_root: DataRoot):
+def test_writers_that_change_another_file_at_once_do_not_undo_each_other(data_root: DataRoot):
     lakes = [Lake.open(str(data_root), query={}) for _ in range(4)]
     lakes[0].write_file("_readings/begun", b"")
 

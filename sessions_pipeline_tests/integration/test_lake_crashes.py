@@ -1,4 +1,4 @@
-"""Promises after `kill -9` of a real writer: whole files, and nothing stray after a rerun."""
+"""After `kill -9` of a real writer, all files are whole, and a rerun leaves no temporary files."""
 
 import itertools
 import os
@@ -37,7 +37,7 @@ def write_generation(root: Path, generation: int, tables: tuple[Table, ...] = TA
 
 
 def start_writers(root: Path) -> None:
-    """For every line of input start a process that writes generations until it is killed, and say its id."""
+    """For every line of input, start a process that writes generations until it is killed, and print its id."""
     write_generation(root, 0)
     for kill, _line in enumerate(sys.stdin):
         child = os.fork()
@@ -51,7 +51,7 @@ def start_writers(root: Path) -> None:
 
 
 def die_at_every_step(root: Path, is_first_write: int, every: int) -> None:
-    """Fork a writer that kills itself at its first operation on the file system, then one some later, and so on."""
+    """Fork writers in turn, each of which kills itself `every` file-system operations later than the one before."""
     write_generation(root, 0, TABLES[:1])
     for step in itertools.count(step=every):
         if is_first_write:
@@ -106,7 +106,9 @@ def running(function: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.long)])
-def test_after_kill_9_at_a_random_moment_files_are_whole_and_a_rerun_leaves_nothing_stray(tmp_path: Path, kills: int):
+def test_after_kill_9_at_a_random_moment_files_are_whole_and_a_rerun_leaves_no_temporary_files(
+    tmp_path: Path, kills: int
+):
     root = tmp_path / "lake"
     moments = random.Random(20250131)
     generations: set[str] = set()
@@ -138,7 +140,7 @@ def check_that_a_rerun_equals_an_undisturbed_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("is_first_write", [0, 1], ids=["replacing", "first"])
-def test_after_kill_9_at_every_single_step_files_are_whole_and_a_rerun_leaves_nothing_stray(
+def test_after_kill_9_at_every_single_step_files_are_whole_and_a_rerun_leaves_no_temporary_files(
     tmp_path: Path, is_first_write: int, every: int
 ):
     with running("die_at_every_step", tmp_path / "lake", is_first_write, every) as process:

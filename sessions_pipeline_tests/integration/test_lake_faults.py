@@ -1,4 +1,4 @@
-"""Promises under faults: the former file or the new one, never a part, whatever the disk does."""
+"""Whatever fails on the disk, a file is the former one or the new one, never a part."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ ERRORS = {
 
 @contextmanager
 def failing(step: int, act: Callable[[], None]) -> Iterator[list[str]]:
-    """Call `act` in place of the `step`-th operation on the file system; gives the names of those that were tried."""
+    """Call `act` instead of the `step`-th file-system operation. Yields the names of the operations so far."""
     tried: list[str] = []
     originals = {name: getattr(os, name) for name in STEPS}
 
@@ -63,13 +63,13 @@ def fail_with(number: int) -> Callable[[], None]:
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """All files but the empty ones that are locked."""
+    """The contents of all files except the empty lock files."""
     found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     return {name: content for name, content in found.items() if not name.startswith("_locks/")}
 
 
 def every_step(replace: Callable[[], object], reset: Callable[[], None], act: Callable[[], None]) -> Iterator[str]:
-    """Let `replace` fail at its first operation, then at its second, and so on until it meets no failure."""
+    """Make `replace` fail at its first operation, then at its second, and so on until it has no more operations."""
     for step in range(100):
         reset()
         with failing(step, act) as tried:
@@ -85,9 +85,7 @@ def every_step(replace: Callable[[], object], reset: Callable[[], None], act: Ca
 
 @pytest.mark.parametrize("number", ERRORS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("has_former", [True, False], ids=["replacing", "first"])
-def test_whatever_fails_the_former_file_or_the_new_one_is_there_and_nothing_else(
-    tmp_path: Path, number: int, has_former: bool
-):
+def test_whatever_fails_only_the_former_file_or_the_new_one_is_there(tmp_path: Path, number: int, has_former: bool):
     root = tmp_path / "lake"
     lake = Lake.open(str(root), query={})
     Path(lake.replace(RAW_SESSIONS, DAY, raw("new"), {}).uri).rename(tmp_path / "new")
@@ -105,7 +103,7 @@ def test_whatever_fails_the_former_file_or_the_new_one_is_there_and_nothing_else
         shutil.copytree(tmp_path / "former", root)
 
     failed = []
-    # A day that is locked already: what the library of locks asks the disk for is its own affair.
+    # The day is locked already, so that the operations of the lock library are not tested.
     with lake.lock(DAY):
         for failure in every_step(lambda: lake.replace(RAW_SESSIONS, DAY, raw("new"), {}), reset, fail_with(number)):
             failed.append(failure.partition(":")[0])
@@ -163,7 +161,7 @@ def test_a_table_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path):
             lake.days(RAW_SESSIONS)
 
 
-def test_a_folder_that_cannot_be_synced_is_no_failure_but_a_broken_disk_is(tmp_path: Path):
+def test_a_folder_that_cannot_be_synced_is_ignored_but_a_broken_disk_is_an_error(tmp_path: Path):
     original = os.fsync
 
     def refuse(number: int) -> Callable[[int], None]:
@@ -229,7 +227,7 @@ def test_a_file_size_limit_is_one_line_and_the_former_file_stays(tmp_path: Path)
     assert "the file is larger than this system allows: raise the limit, or point" in line
 
 
-# A mount of one's own, seen by the child process alone and gone with it.
+# Run a command in a mount namespace, so that only it sees its mounts, and they end with it.
 OWN_MOUNTS = ("unshare", "--mount", "--map-root-user")
 
 

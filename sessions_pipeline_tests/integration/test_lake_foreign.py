@@ -1,4 +1,4 @@
-"""Promises about files that others touched: the right rows, or one line that names the file; never a traceback."""
+"""Files that other programs changed or broke: the right rows, or one line that names the file; never a traceback."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ HISTORY = "restore it from a backup: deleting it would lose the history of its d
 
 
 def rewrite(lake: Lake, table: Table, change: str) -> None:
-    """What a compaction, a failing disk or an editor does to a day's file."""
+    """Change a day's file as a compaction, a failing disk or an editor would."""
     key = f"{table.name}/start_date={DAY}/{table.name}.parquet"
     content = lake.read_file(key)
     if change == "no metadata":
@@ -46,7 +46,9 @@ def lake_with(data_root: DataRoot, table: Table, change: str) -> Lake:
 
 @pytest.mark.parametrize("change", ["no metadata", "truncated", "empty", "text"])
 @also_in_a_bucket
-def test_a_derived_file_that_another_program_touched_counts_as_older_and_heals(data_root: DataRoot, change: str):
+def test_a_derived_file_that_another_program_changed_counts_as_outdated_and_is_replaced(
+    data_root: DataRoot, change: str
+):
     lake = lake_with(data_root, REJECTED_SESSIONS, change)
     made = rows(REJECTED_SESSIONS, 1, payload=["new"])
     assert replace_derived(lake, REJECTED_SESSIONS, made, {}, commit=1) is not None
@@ -66,7 +68,7 @@ def test_the_rows_of_a_derived_file_that_was_rewritten_are_read_and_its_metadata
 @pytest.mark.parametrize("change", ["truncated", "empty", "text"])
 @pytest.mark.parametrize("table", [RAW_SESSIONS, REJECTED_SESSIONS], ids=lambda table: table.name)
 @also_in_a_bucket
-def test_a_broken_file_is_named_and_a_raw_one_is_not_to_be_deleted(data_root: DataRoot, table: Table, change: str):
+def test_a_broken_file_is_named_and_the_advice_never_deletes_a_raw_one(data_root: DataRoot, table: Table, change: str):
     lake = lake_with(data_root, table, change)
     advice = HISTORY if table is RAW_SESSIONS else f"materialize {table.name} again, from stored data"
     for read in (lake.read, lake.load, lake.metadata):
@@ -121,7 +123,7 @@ def test_a_partition_folder_that_is_a_link_is_followed(tmp_path: Path):
     assert folder.is_symlink()
 
 
-def test_a_link_that_leads_nowhere_is_named_and_no_missing_day(tmp_path: Path):
+def test_a_broken_link_is_an_error_that_names_it_and_not_a_missing_day(tmp_path: Path):
     lake = days_of_two(tmp_path)
     folder = tmp_path / "sessions" / f"start_date={DAY}"
     shutil.rmtree(folder)
@@ -130,7 +132,7 @@ def test_a_link_that_leads_nowhere_is_named_and_no_missing_day(tmp_path: Path):
         lake.days(SESSIONS)
 
 
-def test_a_link_that_leads_around_in_a_circle_is_no_day(tmp_path: Path):
+def test_a_circular_link_is_not_a_day(tmp_path: Path):
     lake = days_of_two(tmp_path)
     (tmp_path / "sessions" / "self").symlink_to(tmp_path / "sessions")
     assert lake.days(SESSIONS) == [DAY, NEXT]
@@ -138,7 +140,7 @@ def test_a_link_that_leads_around_in_a_circle_is_no_day(tmp_path: Path):
 
 @pytest.mark.parametrize("value", ["20250131", "2025-W05-5", "2025-1-31", "2025-01-31 (conflicted copy)"])
 @also_in_a_bucket
-def test_a_second_spelling_of_a_day_does_not_count_twice(data_root: DataRoot, value: str):
+def test_a_day_in_a_second_spelling_is_not_counted_twice(data_root: DataRoot, value: str):
     lake = Lake.open(str(data_root), query={})
     lake.replace(SESSIONS, DAY, rows(SESSIONS, 1), {})
     content = lake.read_file(f"sessions/start_date={DAY}/sessions.parquet")
@@ -153,7 +155,7 @@ def test_strange_things_among_the_temporary_files_neither_fail_nor_hang_a_write(
     os.mkfifo(tmp_path / "_tmp" / "x.fifo")
     lake = Lake.open(str(tmp_path), query={})
     lake.write_file("reports/a", b"1")
-    # The very name that the next temporary file will have.
+    # The name that the next temporary file would have.
     os.mkfifo(tmp_path / "_tmp" / "reports%2Fa")
     lake.write_file("reports/a", b"2")
     assert lake.read_file("reports/a") == b"2"
@@ -170,7 +172,7 @@ def test_a_folder_where_a_file_should_be_is_one_line(tmp_path: Path):
     assert store_at(str(tmp_path)).partitions("sessions") != []
 
 
-def test_a_pipe_where_a_file_should_be_is_one_line_and_hangs_nobody(tmp_path: Path):
+def test_a_pipe_where_a_file_should_be_is_one_line_and_does_not_block(tmp_path: Path):
     lake = days_of_two(tmp_path)
     for key in (f"sessions/start_date={DAY}/sessions.parquet", "reports/a"):
         (tmp_path / key).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Promises to other people's tools: a glob over a table reads with the contract's types, in each of them."""
+"""DuckDB, Polars, pandas and PyArrow read a table's files with the documented types."""
 
 import threading
 from datetime import UTC, datetime, timedelta
@@ -69,10 +69,10 @@ def test_duckdb_opens_one_file_for_one_day(root: Path):
     assert "1/4" in str(plan).replace(" ", "") or "TotalFilesRead:1" in str(plan).replace(" ", "")
 
 
-def test_duckdb_reads_the_metadata_and_the_descriptions_stay_in_the_file(root: Path):
+def test_duckdb_reads_the_names_of_all_columns_from_a_files_schema(root: Path):
     with duckdb.connect() as connection:
         names = connection.sql(f"SELECT name FROM parquet_schema('{root}/sessions/start_date=2025-01-31/*')").fetchall()
-    # A list has two levels below its column.
+    # In Parquet's schema, a list column has two more levels, `list` and `element`.
     assert [name for (name,) in names[1:] if name not in {"list", "element"}] == SESSIONS.schema.names
 
 
@@ -86,7 +86,7 @@ def test_polars_reads_days_as_dates_and_the_null_partition_as_null(root: Path):
 
 
 def test_pandas_reads_a_table_by_its_folder(root: Path):
-    # pandas alone guesses a dictionary for the level, and Arrow cannot make one that has a null.
+    # Without this type, pandas would read the partition as a dictionary, in which Arrow does not support nulls.
     level = ds.partitioning(pa.schema([("start_date", pa.date32())]), flavor="hive")
     frame = pd.read_parquet(root / "sessions", partitioning=level).sort_values("id")
     assert frame["id"].tolist() == ["first", "second", "undated"]
@@ -114,12 +114,12 @@ def test_the_lake_itself_reads_the_same(root: Path):
     assert [(row["id"], row["start_date"], row["total_cost"], row["start_time"]) for row in rows] == EXPECTED
 
 
-def test_the_partition_value_is_in_the_path_alone(root: Path):
+def test_the_partition_value_is_only_in_the_path(root: Path):
     (path,) = (root / "sessions" / "start_date=2025-01-31").iterdir()
     assert "start_date" not in pa.parquet.read_schema(path).names
 
 
-def test_a_reader_during_many_replaces_sees_only_whole_files(tmp_path: Path):
+def test_a_reader_sees_only_whole_files_while_they_are_replaced(tmp_path: Path):
     lake = Lake.open(str(tmp_path), query={})
 
     def write(generation: int) -> None:

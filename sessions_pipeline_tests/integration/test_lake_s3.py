@@ -1,4 +1,4 @@
-"""Promises of the lake on object storage: the same tables, against moto's server in a process of its own."""
+"""The lake in a bucket has the same tables as in a folder, and survives faults. The server is moto's."""
 
 import json
 import subprocess
@@ -32,11 +32,11 @@ def root(bucket: str) -> str:
 
 @pytest.fixture
 def lake(root: str) -> Lake:
-    """Tries each request twice; the waits between more tries would take seconds."""
+    """A lake that tries each request only twice, because the waits between more attempts would take seconds."""
     return Lake.open(open_bucket(root, retries=2), query={})
 
 
-def test_a_day_comes_back_as_it_was_written(lake: Lake, root: str):
+def test_a_day_is_read_back_as_it_was_written(lake: Lake, root: str):
     for payloads in (["{}", "[1]"], ["[2]"]):
         written = lake.replace(RAW_SESSIONS, DAY, raw(*payloads), {"readings": str(len(payloads))})
         assert written.uri == f"{root}/raw_sessions/start_date=2025-01-31/raw_sessions.parquet"
@@ -45,7 +45,7 @@ def test_a_day_comes_back_as_it_was_written(lake: Lake, root: str):
         assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": str(len(payloads))}
 
 
-def test_days_files_and_missing_ones_are_told_apart(lake: Lake):
+def test_days_other_files_and_missing_ones_are_distinguished(lake: Lake):
     assert lake.days(SESSIONS) == []
     for day in (DAY + timedelta(1), DAY, UNDATED):
         lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
@@ -72,7 +72,7 @@ def test_every_table_has_the_same_bytes_as_in_a_folder(lake: Lake, table, tmp_pa
     assert lake.read(table, day).schema.equals(table.schema, check_metadata=True)
 
 
-def test_what_the_lake_is_filled_with_is_kept_and_checked(root: str):
+def test_the_query_of_the_lake_is_stored_and_checked(root: str):
     assert Lake.open(root, query={"name": "y"}, read_only=True).days(SESSIONS) == []
     lake = Lake.open(root, query={"name": "x"})
     lake.write_file("a", b"")
@@ -85,13 +85,13 @@ def test_a_day_is_one_put_under_its_final_key(lake: Lake, server: S3Server):
     lake.write_file("a", b"")
     server.fail()
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {}, expected=None)
-    (put,) = server.asked
+    (put,) = server.requests
     assert put.startswith("PUT ")
     assert put.endswith("/lake/raw_sessions/start_date%3D2025-01-31/raw_sessions.parquet")
     server.fail()
     assert lake.read(RAW_SESSIONS, DAY).num_rows == 1
     assert lake.metadata(RAW_SESSIONS, DAY) == {}
-    assert [line.partition(" ")[0] for line in server.asked] == ["GET", "GET"]
+    assert [line.partition(" ")[0] for line in server.requests] == ["GET", "GET"]
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -103,13 +103,13 @@ def test_what_describes_a_file_is_read_whole_however_long_it_is(lake: Lake, serv
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 25_000_000])
-def test_files_of_any_size_come_back(lake: Lake, size: int):
+def test_files_of_any_size_are_read_back(lake: Lake, size: int):
     lake.write_file("reports/any", bytes(size))
     assert lake.read_file("reports/any") == bytes(size)
 
 
 @pytest.mark.parametrize("fault", ["slow down", "reset"])
-def test_a_passing_fault_is_tried_again(lake: Lake, server: S3Server, fault: str):
+def test_a_temporary_fault_is_retried(lake: Lake, server: S3Server, fault: str):
     lake.replace(RAW_SESSIONS, DAY, raw("former"), {})
     for payload, expected in (("overwritten", ANY), ("new", None)):
         seen = expected or lake.version(RAW_SESSIONS, DAY)
@@ -151,7 +151,7 @@ def test_a_lasting_fault_is_one_line_and_the_former_object_stays(lake: Lake, ser
     assert lake.read(RAW_SESSIONS, DAY).equals(raw("new"))
 
 
-def test_a_large_object_is_one_put_too_and_one_that_breaks_leaves_the_former(lake: Lake, server: S3Server):
+def test_a_large_object_is_one_put_and_a_broken_put_leaves_the_former_object(lake: Lake, server: S3Server):
     lake.write_file("reports/big", b"former")
     server.fail(*["reset"] * 3)
     with pytest.raises(LakeError, match="no answer, or a broken one"):
@@ -160,13 +160,13 @@ def test_a_large_object_is_one_put_too_and_one_that_breaks_leaves_the_former(lak
     assert lake.read_file("reports/big") == b"former"
     server.fail("reset")
     lake.write_file("reports/big", bytes(25_000_000))
-    assert len(server.asked) == 2
+    assert len(server.requests) == 2
     assert lake.read_file("reports/big") == bytes(25_000_000)
 
 
-def test_a_process_that_is_killed_in_mid_put_leaves_the_former_object(lake: Lake, server: S3Server, root: str):
+def test_a_process_killed_during_a_put_leaves_the_former_object(lake: Lake, server: S3Server, root: str):
     lake.write_file("reports/big", b"former")
-    # The marker is read twice, and put twice and read again to see that conditions are kept.
+    # `_lake.json` is read twice; then it is put twice and read again, to see that the store honours conditions.
     server.fail(*[""] * 6, "hang")
     program = "import sys; from sessions_pipeline.lake.lake import Lake\n"
     program += "Lake.open(sys.argv[1], query={}).write_file('reports/big', bytes(25_000_000))"
@@ -175,12 +175,14 @@ def test_a_process_that_is_killed_in_mid_put_leaves_the_former_object(lake: Lake
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(timeout=0.05)
         process.kill()
-    assert [line for line in server.asked if line.endswith("big")] == [f"PUT /{root.removeprefix('s3://')}/reports/big"]
+    assert [line for line in server.requests if line.endswith("big")] == [
+        f"PUT /{root.removeprefix('s3://')}/reports/big"
+    ]
     assert lake.read_file("reports/big") == b"former"
 
 
 @pytest.mark.parametrize("fault", ["denied", "slow down"])
-def test_a_failed_read_is_never_an_empty_one(lake: Lake, server: S3Server, root: str, fault: str):
+def test_a_failed_read_is_never_an_empty_result(lake: Lake, server: S3Server, root: str, fault: str):
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
     readings = (
         lambda: lake.read(RAW_SESSIONS, DAY),
@@ -250,7 +252,7 @@ def test_the_endpoint_and_keys_of_a_profile_are_used(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "lake")
     Lake.open(root, query={}).write_file("a", b"")
-    assert any(line.endswith("/lake/a") for line in server.asked)
+    assert any(line.endswith("/lake/a") for line in server.requests)
 
 
 def test_other_tools_read_the_objects(lake: Lake, root: str, server: S3Server):

@@ -1,4 +1,4 @@
-"""What is sent to people: each kind of trouble once, from a real Dagster instance, by HTTP to a receiver here."""
+"""Notifications from a real Dagster instance to a local HTTP server: each kind of problem is sent once."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -16,7 +16,14 @@ from sessions_pipeline.orchestration.run import QUIET, execute
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
-from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, Hasty, settings_for, some_records
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    FIRST,
+    NOW,
+    TODAY,
+    PipelineWithShortWindow,
+    settings_for,
+    some_records,
+)
 from sessions_pipeline_tests.receiver import Receiver, receiving
 
 BUDGETS = """
@@ -38,7 +45,7 @@ period = "month"
 
 
 class House:
-    """A sandbox, a lake, a Dagster instance that stays, and whoever is notified."""
+    """A sandbox, a lake, a Dagster instance and a receiver of notifications, which all last for the test."""
 
     def __init__(self, sandbox: Sandbox, receiver: Receiver, instance: dg.DagsterInstance, folder: Path) -> None:
         self.sandbox, self.receiver, self.instance = sandbox, receiver, instance
@@ -55,10 +62,10 @@ class House:
         self.cursor: str | None = None
 
     def run(self, at: datetime) -> None:
-        execute(Hasty(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
+        execute(PipelineWithShortWindow(self.settings, clock=lambda: at), FIRST, TODAY, instance=self.instance)
 
     def check(self, name: str, at: datetime) -> dg.ExecuteInProcessResult:
-        job = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
+        job = build_definitions(PipelineWithShortWindow(self.settings, clock=lambda: at)).get_repository_def()
         key = dg.AssetCheckKey(dg.AssetKey(DAILY.name), name)
         return (
             job.get_implicit_global_asset_job_def()
@@ -67,8 +74,8 @@ class House:
         )
 
     def tick(self, at: datetime) -> dict[str, str]:
-        """What the sensor sends at a moment: texts by title, without the product's name."""
-        repository = build_definitions(Hasty(self.settings, clock=lambda: at)).get_repository_def()
+        """Run the sensor at a time. Returns the texts that it sends by their title, without the product's name."""
+        repository = build_definitions(PipelineWithShortWindow(self.settings, clock=lambda: at)).get_repository_def()
         sensor = repository.get_sensor_def("notifications")
         told = sensor.evaluate_tick(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
         assert told.skip_message
@@ -86,7 +93,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield House(sandbox, receiver, instance, tmp_path)
 
 
-def test_each_kind_of_trouble_is_sent_once_and_says_what_to_do_and_where_to_look(house: House) -> None:
+def test_each_kind_of_problem_is_sent_once_with_what_to_do_and_where_to_look(house: House) -> None:
     house.sandbox.faults.add(Fault("deprecated", "Thu, 01 Jul 2027 00:00:00 GMT", times=None))
     house.run(NOW)
     sent = house.tick(NOW)
@@ -129,7 +136,7 @@ def test_each_kind_of_trouble_is_sent_once_and_says_what_to_do_and_where_to_look
     assert house.tick(NOW + timedelta(minutes=220)) == {}
 
 
-def test_budgets_that_cannot_be_read_are_sent_and_hide_no_stall(house: House) -> None:
+def test_unreadable_budgets_are_sent_and_a_stall_is_still_sent(house: House) -> None:
     house.run(NOW)
     house.file.write_text(BUDGETS.replace("limit", "limt"))
     assert "limt is not a key" in house.tick(NOW + timedelta(minutes=5))["Budgets can't be checked"]
@@ -168,6 +175,8 @@ def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run
 
 
 def test_without_the_settings_there_is_neither_check_nor_sensor() -> None:
-    repository = build_definitions(Hasty(settings_for("http://127.0.0.1:9", Path("lake")))).get_repository_def()
+    repository = build_definitions(
+        PipelineWithShortWindow(settings_for("http://127.0.0.1:9", Path("lake")))
+    ).get_repository_def()
     assert [sensor.name for sensor in repository.sensor_defs] == ["changed_sessions"]
     assert "costs_are_within_budget" not in {key.name for key in repository.asset_graph.asset_check_keys}

@@ -1,4 +1,4 @@
-"""A reading that is begun before its run: what was asked by then is used once, and never instead of another reading."""
+"""Prefetching before a run: the pages are used once, by that run, and never in place of another reading."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def run(pipeline: Pipeline) -> None:
         execute(pipeline, FIRST, TODAY, instance=instance)
 
 
-def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) -> None:
+def test_pages_requested_before_the_run_are_not_requested_again(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         read(sandbox, tmp_path / "usual", clock=lambda: NOW)
         sandbox.requests.clear()
@@ -46,13 +46,13 @@ def test_pages_are_asked_for_before_the_run_and_not_again_by_it(tmp_path: Path) 
             assert asked.wait(20)
             assert not (tmp_path / "begun").exists()
             run(pipeline)
-        # How many are asked for ahead, and then not needed, depends on the threads.
+        # The number of prefetched pages that are not needed depends on the timing of threads.
         offsets = [one["parameters"] for one in sandbox.requests if one["path"].endswith("/sessions")]
         assert len(offsets) == len({str(parameters) for parameters in offsets}) > 3
     assert contents(tmp_path / "begun") == contents(tmp_path / "usual")
 
 
-def test_a_reading_is_used_once_and_for_its_own_days_alone(tmp_path: Path) -> None:
+def test_a_prefetched_reading_is_used_once_and_only_for_its_own_days(tmp_path: Path) -> None:
     def received(pipeline: Pipeline, *days: Any) -> int:
         results = pipeline.process(days, [RAW_SESSIONS], print)
         return sum(result.metadata[RAW_SESSIONS.name]["received"] for result in results)
@@ -67,7 +67,7 @@ def test_a_reading_is_used_once_and_for_its_own_days_alone(tmp_path: Path) -> No
     assert first == second == third
 
 
-def test_a_run_that_never_comes_waits_for_no_page(tmp_path: Path) -> None:
+def test_the_program_does_not_wait_for_a_prefetched_page_without_a_run(tmp_path: Path) -> None:
     asked, over = threading.Event(), threading.Event()
 
     def wait(_handler: object) -> None:
@@ -83,7 +83,7 @@ def test_a_run_that_never_comes_waits_for_no_page(tmp_path: Path) -> None:
         over.set()
 
 
-def test_what_the_api_refuses_is_said_by_the_run(tmp_path: Path) -> None:
+def test_a_refusal_of_the_api_during_prefetch_is_reported_by_the_run(tmp_path: Path) -> None:
     with scripted(answer(401)) as script:
         pipeline = Pipeline(settings_for(script.url, tmp_path, LANGSMITH_API_KEY=KEY), clock=lambda: NOW)
         with pipeline.prefetch(DAYS), failing_in_one_line(Exception, "401"):
@@ -154,7 +154,7 @@ with scripted(step) as script:
 """
 
 
-def test_materialize_asks_for_the_first_page_before_it_loads_dagster(tmp_path: Path) -> None:
+def test_materialize_requests_the_first_page_before_it_loads_dagster(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOADS_DAGSTER_LATE, str(tmp_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""A whole run with the data root in a bucket: the same lake as in a folder, whatever the store does meanwhile."""
+"""Whole runs with the data root in a bucket: the same lake as in a folder, in spite of faults of the store."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ TEXTS = ['{"broken": NaN}', record(9_999, None), *some_records(150)]
 
 
 def read_twice(sandbox: Sandbox, root: Path | Bucket) -> None:
-    """A first reading, and one after sessions went and others grew."""
+    """A first reading, and a second one after some sessions disappeared and others cost more."""
     sandbox.api.data.texts = TEXTS  # type: ignore[attr-defined]
     read(sandbox, root)
     sandbox.api.data.texts = [*some_records(100, total_cost="2.50")[5:], *TEXTS[:2]]  # type: ignore[attr-defined]
@@ -40,12 +40,12 @@ def read_twice(sandbox: Sandbox, root: Path | Bucket) -> None:
 
 
 class S3(ArrowFSWrapper):
-    """Lets DuckDB read `s3://` without its httpfs, which can't be installed offline."""
+    """A file system with which DuckDB reads `s3://` without its extension httpfs, which can't be installed offline."""
 
     protocol = "s3"
 
 
-def test_a_lake_in_a_bucket_is_the_one_in_a_folder_and_other_engines_read_it(
+def test_a_lake_in_a_bucket_equals_that_in_a_folder_and_other_engines_read_it(
     tmp_path: Path, bucket: str, server: S3Server
 ) -> None:
     root = Bucket(bucket)
@@ -73,9 +73,7 @@ def test_a_lake_in_a_bucket_is_the_one_in_a_folder_and_other_engines_read_it(
     assert dict(frame.select("id", "total_cost").rows()) == expected
 
 
-def test_passing_faults_of_the_store_change_nothing_of_the_result(
-    tmp_path: Path, bucket: str, server: S3Server
-) -> None:
+def test_temporary_faults_of_the_store_do_not_change_the_result(tmp_path: Path, bucket: str, server: S3Server) -> None:
     root = Bucket(bucket)
     with running_sandbox(texts=TEXTS, now=NOW) as sandbox:
         read(sandbox, tmp_path)
@@ -101,7 +99,7 @@ def test_a_store_that_fails_for_good_ends_the_run_in_one_line_and_every_day_is_o
         server.fail()
         read(sandbox, root / "tried")
         new = contents(root / "tried")
-        server.fail(*[""] * (len(server.asked) // 3), *["slow down"] * 400)
+        server.fail(*[""] * (len(server.requests) // 3), *["slow down"] * 400)
         with failing_in_one_line(LakeError, rf"^{bucket}/.*: 503 SlowDown: the store is overloaded; try again later$"):
             read(sandbox, root)
         server.fail()

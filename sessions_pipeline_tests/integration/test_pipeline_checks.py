@@ -1,4 +1,4 @@
-"""Every asset check passes on what a run wrote, and fails when its promise is broken in the lake's own files."""
+"""Every asset check passes after a run, and fails when the lake's files break its condition."""
 
 import re
 import shutil
@@ -37,8 +37,8 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
-    by_the_schema,
     record,
+    records_of_the_schema,
     run_days,
     settings_for,
 )
@@ -50,9 +50,9 @@ WARNINGS = {name for name, check in CHECKS.items() if check.severity == "warn"}
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A lake of three days read just now, as a schedule would have, and its API's address."""
+    """A lake of three days that were just read, as by a schedule, and the address of its API."""
     root = tmp_path_factory.mktemp("whole")
-    with running_sandbox(texts=by_the_schema(), now=NOW) as sandbox:
+    with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
         run_days(settings_for(sandbox.url, root), FIRST, TODAY, clock=lambda: NOW)
         yield root, sandbox.url
 
@@ -68,7 +68,7 @@ def lake(root: Path) -> Lake:
 
 
 def examine(root: Path, *names: str, later: timedelta = timedelta(0)) -> dict[str, dg.AssetCheckEvaluation]:
-    """Run asset checks in Dagster, all without names, `later` than the readings."""
+    """Run asset checks in Dagster, `later` than the readings. Without names, run all of them."""
     settings = settings_for("http://127.0.0.1:9", root, SESSIONS_PIPELINE_LOOKBACK_DAYS=2)
     pipeline = Pipeline(settings, clock=lambda: NOW + later)
     job = build_definitions(pipeline).get_repository_def().get_implicit_global_asset_job_def()
@@ -85,7 +85,7 @@ def examine(root: Path, *names: str, later: timedelta = timedelta(0)) -> dict[st
 
 
 def change(lake: Lake, table: Table, column: str, value: Callable[[Any], Any], **metadata: str) -> None:
-    """Break yesterday's file: another value in its first row, other metadata."""
+    """Break yesterday's file: change a value in its first row, or its metadata."""
     rows = lake.read(table, YESTERDAY).to_pylist()
     rows[0][column] = value(rows[0][column])
     replace(lake, table, pa.Table.from_pylist(rows, table.schema), **metadata)
@@ -173,7 +173,7 @@ BREAKS: dict[str, tuple[Callable[[Lake], None], str]] = {
 }
 
 
-def test_every_check_passes_after_a_run_and_says_numbers(root: Path) -> None:
+def test_every_check_passes_after_a_run_and_reports_numbers(root: Path) -> None:
     found = examine(root)
     assert set(found) == set(CHECKS)
     assert {name for name, evaluation in found.items() if not evaluation.passed} == set()
@@ -184,12 +184,12 @@ def test_every_check_passes_after_a_run_and_says_numbers(root: Path) -> None:
     assert {name for name, found_ in found.items() if found_.severity is dg.AssetCheckSeverity.WARN} == WARNINGS
 
 
-def test_there_is_a_break_for_every_check() -> None:
+def test_this_file_breaks_every_check() -> None:
     assert set(BREAKS) == set(CHECKS)
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_a_broken_promise_is_told_with_what_is_broken(name: str, lake: Lake, root: Path) -> None:
+def test_a_check_that_fails_names_what_is_broken(name: str, lake: Lake, root: Path) -> None:
     breaking, says = BREAKS[name]
     breaking(lake)
     evaluation = examine(root, name)[name]
@@ -206,7 +206,7 @@ def test_readings_older_than_three_hours_are_not_fresh(root: Path, minutes: int,
     assert found["recent_days_are_fresh"].passed is fresh
 
 
-def test_checks_run_alone_examine_all_days_and_read_each_file_once_and_only_what_they_need(
+def test_checks_without_a_run_examine_all_days_and_read_only_the_needed_columns_of_each_file_once(
     root: Path,
 ) -> None:
     read: list[tuple[str, Any, Any]] = []
@@ -231,7 +231,7 @@ def test_checks_run_alone_examine_all_days_and_read_each_file_once_and_only_what
     assert {day for _, day, _ in read} == set(DAYS)
 
 
-def test_tables_that_a_crash_left_apart_are_told_and_the_next_run_repairs_them(
+def test_tables_that_a_crash_left_inconsistent_are_reported_and_the_next_run_repairs_them(
     lake: Lake, root: Path, whole: tuple[Path, str]
 ) -> None:
     leave_a_table_behind(lake)
@@ -240,7 +240,7 @@ def test_tables_that_a_crash_left_apart_are_told_and_the_next_run_repairs_them(
     assert examine(root, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
 
 
-def test_a_reading_that_shrinks_is_told_over_http(tmp_path: Path) -> None:
+def test_a_session_that_shrinks_is_reported_after_a_run_over_http(tmp_path: Path) -> None:
     start = datetime.now(UTC) - timedelta(hours=1)
     with running_sandbox(texts=[record(1, start, run_count=10)], now=start) as sandbox:
         settings = settings_for(sandbox.url, tmp_path)

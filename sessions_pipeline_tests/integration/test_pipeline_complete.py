@@ -1,4 +1,4 @@
-"""Nothing lost, nothing invented, over real HTTP while the list changes between pages; and several workspaces."""
+"""Over real HTTP, while the list changes between pages, no session is lost or invented; and several workspaces."""
 
 import random
 from collections.abc import Sequence
@@ -41,11 +41,11 @@ MANY = 10_000
 
 
 class ChangingList:
-    """Sessions that are inserted, also back-dated, deleted and re-sorted among equals before each answer."""
+    """A list that changes before each answer: sessions are inserted (some back-dated), deleted, and ties reordered."""
 
     def __init__(self, seed: int) -> None:
         self._choose = random.Random(seed)
-        # Many share a start time: three a time, in an order that changes.
+        # Three sessions share each start time, in an order that changes.
         self._held: dict[int, tuple[datetime, float]] = {
             number: (NOW - timedelta(minutes=30 * (number // 3)), self._choose.random()) for number in range(500)
         }
@@ -82,7 +82,7 @@ def in_window(number: int) -> bool:
 @pytest.mark.parametrize(
     "seeds", [range(3), pytest.param(range(3, 103), marks=pytest.mark.long)], ids=["three", "hundred"]
 )
-def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_is_accounted_for(
+def test_every_session_that_existed_throughout_is_read_once_and_every_record_is_accounted_for(
     seeds: Sequence[int], data_root: DataRoot
 ) -> None:
     changed, gave_up = 0, 0
@@ -93,7 +93,7 @@ def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_
             change_before_every_second_answer(sandbox, changing)
             try:
                 run_days(settings_for(sandbox.url, root, SESSIONS_PIPELINE_PAGE_SIZE=20), FIRST, TODAY, select=READING)
-            except PagingError:  # says that the list changes faster than it can be read
+            except PagingError:  # the list changed faster than it could be read
                 gave_up += 1
                 continue
         found = ids(root)
@@ -103,7 +103,7 @@ def test_every_session_that_was_there_throughout_is_read_once_and_all_that_came_
         for received, valid, rejected, repeated in accounts(root).values():
             assert received == valid + rejected + repeated
         changed += len(changing.ever) - 500
-    # One list in thirty ends in no reading: which answers are overtaken by a change depends on the threads.
+    # About one list in thirty can't be read: which answers a change overtakes depends on the timing of threads.
     assert gave_up <= max(2, len(seeds) // 10)
     assert changed > 10 * (len(seeds) - gave_up)
 
@@ -119,12 +119,12 @@ def change_before_every_second_answer(sandbox: Sandbox, changing: ChangingList) 
     sandbox.api.before_answer = change
 
 
-def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeated(data_root: DataRoot) -> None:
+def test_a_session_on_two_pages_because_the_list_grew_is_counted_as_repeated(data_root: DataRoot) -> None:
     texts = [record(number, NOW - timedelta(minutes=number)) for number in range(60)]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         data: Any = sandbox.api.data
         new = iter(record(MANY + number, NOW + timedelta(minutes=number)) for number in range(MANY))
-        # A list that for ever grows by a session for each page has no end that could be proven.
+        # If the list grew by one session per page for ever, its end could not be proven.
         sandbox.api.before_answer = lambda request: data.texts.insert(0, next(new)) if request < 12 else None
         read(sandbox, data_root, SESSIONS_PIPELINE_PAGE_SIZE=10)
     received, valid, rejected, repeated = accounts(data_root)[TODAY]
@@ -133,7 +133,7 @@ def test_a_session_that_is_doubled_by_a_shift_between_pages_is_counted_as_repeat
     assert {session_id(number) for number in range(60)} <= set(ids(data_root))
 
 
-def test_broken_and_undated_records_are_in_the_accounts_of_their_day(data_root: DataRoot) -> None:
+def test_broken_and_undated_records_are_counted_on_their_day(data_root: DataRoot) -> None:
     texts = [
         record(1, None),
         record(2, None, run_count="many"),
@@ -155,7 +155,7 @@ def test_broken_and_undated_records_are_in_the_accounts_of_their_day(data_root: 
     assert told[TODAY][3] >= 1
 
 
-def test_two_workspaces_are_one_run_whose_rows_are_told_apart(data_root: DataRoot) -> None:
+def test_two_workspaces_are_read_in_one_run_and_their_rows_are_distinguished(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
     with running_sandbox(now=NOW, broken=False) as sandbox:
         read(sandbox, data_root / "both", LANGSMITH_WORKSPACE_ID=both)
@@ -172,7 +172,7 @@ def test_two_workspaces_are_one_run_whose_rows_are_told_apart(data_root: DataRoo
     assert any(other[SESSIONS.name, str(day)] for day in DAYS)
 
 
-def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(data_root: DataRoot) -> None:
+def test_a_workspace_that_fails_is_named_and_no_day_is_written_without_it(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
     with running_sandbox(now=NOW) as sandbox:
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
@@ -183,8 +183,8 @@ def test_one_workspace_that_fails_is_named_and_mixes_no_half_day_in(data_root: D
     assert files(data_root) == before
 
 
-def test_usage_of_one_workspace_that_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
-    # The API's stats reach 31 days back from the real time.
+def test_a_workspace_whose_usage_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
+    # The API's stats reach back 31 days from the real time, so this test uses recent days.
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     with running_sandbox() as sandbox:
         both = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}", "SESSIONS_PIPELINE_START_DATE": yesterday}

@@ -1,4 +1,4 @@
-"""What an hour costs depends on what that hour reads, never on the age of the lake."""
+"""The cost of an hourly refresh (requests, files, statements) depends on what it reads, never on the lake's age."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY,
 
 
 class Cost(NamedTuple):
-    """What a run asked of the API, of the lake's files, of the store under them and of Dagster's storage."""
+    """The numbers of a run's requests, opened files, calls of the store, and statements of Dagster's storage."""
 
     requests: int
     opened: Counter[str]
@@ -33,7 +33,7 @@ class Cost(NamedTuple):
 
 
 class CountingLake(Lake):
-    """Counts the files that are opened, by table."""
+    """A lake that counts opened files by table."""
 
     opened: Counter[str]
 
@@ -51,7 +51,7 @@ class CountingLake(Lake):
 
 
 class CountingStore:
-    """Counts what a store is asked, by method."""
+    """A store that counts calls by method."""
 
     def __init__(self, store: Store, calls: Counter[str]) -> None:
         self._store, self._calls = store, calls
@@ -62,7 +62,7 @@ class CountingStore:
 
 
 class CountingPipeline(Pipeline):
-    """Whose lakes count together."""
+    """A pipeline whose lakes and stores share their counters."""
 
     opened: ClassVar[Counter[str]] = Counter()
     calls: ClassVar[Counter[str]] = Counter()
@@ -75,7 +75,7 @@ class CountingPipeline(Pipeline):
 
 
 def age(root: Path, days: int) -> None:
-    """The first day's files also as those of so many days before it."""
+    """Make the lake older: copy the first day's files to this number of days before it."""
     for table in (table for table in TABLES if table.partition == "start_date"):
         source = root / table.name / f"start_date={FIRST}"
         for back in range(1, days + 1) if source.exists() else ():
@@ -84,8 +84,8 @@ def age(root: Path, days: int) -> None:
 
 
 def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance) -> Cost:
-    """What one more refresh of the latest days costs."""
-    # One request at a time: several end a list with one more or less.
+    """Run one more refresh of the latest days. Returns its cost."""
+    # One request at a time: with several, their number at a list's end varies by one.
     values = {"LOOKBACK_DAYS": (TODAY - FIRST).days, "START_DATE": start, "CONCURRENCY": 1}
     settings = settings_for(sandbox.url, root, **{f"SESSIONS_PIPELINE_{name}": value for name, value in values.items()})
     pipeline = CountingPipeline(settings, clock=lambda: NOW, processes=1)
@@ -93,15 +93,15 @@ def hour(sandbox: Sandbox, root: Path, start: date, instance: dg.DagsterInstance
     pipeline.calls.clear()
     statements: list[str] = []
 
-    def told(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def record_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
     before = len(sandbox.requests)
-    db.event.listen(db.Engine, "before_cursor_execute", told)
+    db.event.listen(db.Engine, "before_cursor_execute", record_statement)
     try:
         execute(pipeline, FIRST, TODAY, instance=instance)
     finally:
-        db.event.remove(db.Engine, "before_cursor_execute", told)
+        db.event.remove(db.Engine, "before_cursor_execute", record_statement)
     return Cost(len(sandbox.requests) - before, Counter(pipeline.opened), Counter(pipeline.calls), len(statements))
 
 
@@ -117,17 +117,17 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
             sandbox.api.data.texts = some_records(201)  # type: ignore[attr-defined]
             costs[days] = nothing_is_new, hour(sandbox, root, start, instance)
     for young, old in zip(costs[30], costs[730], strict=True):
-        # A page that was asked for ahead, behind the list's end, is sometimes called back before it is sent.
+        # A prefetched page after the list's end is sometimes cancelled before it is sent.
         assert abs(old.requests - young.requests) <= 1
         assert old.opened == young.opened
         assert max(old.opened.values()) < 50
         assert old.calls == young.calls
         assert old.calls["partitions"] <= 4
-        # Dagster counts a run's partitions, and those of the definition, by what it has of them.
+        # Nor does the number of SQL statements depend on the number of partitions in the definition.
         assert old.statements == young.statements
 
 
-def test_checks_of_a_run_open_its_days_alone_and_those_of_all_730_days_each_file_once(tmp_path: Path) -> None:
+def test_checks_of_a_run_open_only_its_days_and_checks_of_all_730_days_open_each_file_once(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(200), now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         hour(sandbox, tmp_path, FIRST, instance)
     age(tmp_path, 730)
@@ -142,10 +142,10 @@ def test_checks_of_a_run_open_its_days_alone_and_those_of_all_730_days_each_file
 
 
 @pytest.mark.parametrize(("every_seconds", "active"), [(60, 121), (0.3, 20_000)], ids=["quiet", "busy"])
-def test_a_look_at_20000_sessions_asks_for_the_pages_of_those_with_new_runs(
+def test_a_look_at_20000_sessions_requests_only_the_pages_of_those_with_new_runs(
     tmp_path: Path, every_seconds: float, active: int
 ) -> None:
-    """A request for each hundred, and one that shows the end; the cursor has 70 bytes for each."""
+    """One request for each hundred active sessions, and one for the end. The cursor holds about 70 bytes for each."""
     start = datetime(2026, 1, 3, tzinfo=UTC)
     texts = [
         record(number, start, last_run_start_time=(NOW - timedelta(seconds=every_seconds * number)).isoformat())

@@ -1,4 +1,4 @@
-"""`kill -9` of a real run, two runs at once, an interrupt, a full disk: old or new, never a part."""
+"""After `kill -9` of a run, two runs at once, an interrupt or a full disk, a day is old or new, never a part."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
@@ -38,7 +38,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 )
 
 COUNT = 150
-RUN = hearing_ctrl_c(
+RUN = accepting_ctrl_c(
     sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", str(FIRST), "--to", str(TODAY)
 )
 
@@ -71,7 +71,7 @@ def run_process(sandbox: Sandbox, root: DataRoot) -> Iterator[subprocess.Popen[s
 
 
 def runs_in_forks() -> None:
-    """For every line of input, an address and a folder, fork a run and say its id; at the next say how it ended.
+    """For every line of input (an address and a folder), fork a run and print its id; at the next line, its status.
 
     Forks of a process that has imported everything already, so that kills hit the run and not Python's start.
     """
@@ -84,7 +84,7 @@ def runs_in_forks() -> None:
             os._exit(0)
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
-        # Until then the run keeps its id, so that nothing else can be killed.
+        # The process id stays reserved until this wait, so that no other process can be killed by mistake.
         sys.stdin.readline()
         sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")
         sys.stdout.flush()
@@ -144,7 +144,7 @@ def check_every_day_is_old_or_new(
         assert rows in (new[key], old.get(key)), key
 
 
-def test_two_runs_at_once_leave_what_one_would(data_root: DataRoot, tmp_path: Path) -> None:
+def test_two_runs_at_once_leave_the_same_lake_as_one(data_root: DataRoot, tmp_path: Path) -> None:
     root = data_root
     with running_sandbox(texts=some_records(COUNT), now=NOW) as sandbox:
         sandbox.faults.add(Fault("latency", 0.05, times=None))
@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> N
             found = contents(root)
             run_days(settings_for(sandbox.url, tmp_path / "undisturbed"), FIRST, TODAY)
         new = contents(tmp_path / "undisturbed")
-        # A day's raw rows may have found room, and what is derived from them none: that is as it was.
+        # There may have been room for a day's raw rows and none for the derived tables, which then stay as they were.
         changed = [key for key in old if found[key] != old[key]]
         assert {table for table, _ in changed} <= {"raw_sessions"}
         for key in changed:
@@ -229,8 +229,8 @@ def test_a_full_disk_is_one_line_and_the_former_tables_stay(tmp_path: Path) -> N
         subprocess.run(["umount", disk], check=True)
 
 
-def test_an_interrupt_amid_code_that_is_executed_from_a_text_ends_with_the_status_of_any_other(tmp_path: Path) -> None:
-    """Python then ends a module's program by the signal, although the interrupt was caught."""
+def test_an_interrupt_in_code_run_from_a_string_has_the_usual_exit_status(tmp_path: Path) -> None:
+    """In such code, Python ends `-m` programs by the signal although the interrupt was caught."""
     program = tmp_path / "interrupted.py"
     program.write_text(
         "import os, click\n"
@@ -239,7 +239,7 @@ def test_an_interrupt_amid_code_that_is_executed_from_a_text_ends_with_the_statu
         "cli.cli.add_command(click.Command('interrupted', callback=lambda: exec(text, {'os': os})))\n"
         "cli.main()\n"
     )
-    command = hearing_ctrl_c(sys.executable, "-m", program.stem, "interrupted")
+    command = accepting_ctrl_c(sys.executable, "-m", program.stem, "interrupted")
     path = {"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
     done = subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (1, "sessions-pipeline: stopped")

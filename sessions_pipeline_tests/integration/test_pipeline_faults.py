@@ -1,4 +1,4 @@
-"""Whatever the API does, a run ends with the right lake or with the former one, and says why in one line.
+"""Whatever the API does, a run ends with the right lake, or keeps the former one and says why in one line.
 
 docs/faults.md lists these faults; `test_pipeline_pages.py` keeps it so.
 """
@@ -51,12 +51,12 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 )
 
 READING = "key:raw_sessions or key:sessions or key:rejected_sessions"
-# Pages of ten: the two days and fifteen hours are about forty requests, so faults come in the middle of a run.
+# With pages of ten, two days and fifteen hours take about forty requests, so that faults happen in mid-run.
 SMALL_PAGES = {"SESSIONS_PIPELINE_PAGE_SIZE": 10}
 
 
 class Case(NamedTuple):
-    """A fault, and the error that a run ends with (None: none)."""
+    """A fault, and the error with which the run ends, or None."""
 
     name: str
     fault: Fault
@@ -105,7 +105,7 @@ FINAL = [
 
 @pytest.fixture(autouse=True)
 def impatient() -> Iterator[None]:
-    """All attempts, but no waits between them."""
+    """Retries happen without waits."""
     with stamina.set_testing(testing=True, attempts=8):
         yield
 
@@ -120,7 +120,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", PASSING, ids=lambda case: case.name)
-def test_a_passing_fault_changes_nothing_of_the_result(case: Case, data_root: DataRoot, former: Path) -> None:
+def test_a_temporary_fault_does_not_change_the_result(case: Case, data_root: DataRoot, former: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(case.fault)
         run_days(settings_for(sandbox.url, data_root, **SMALL_PAGES), FIRST, TODAY, select=READING)
@@ -141,7 +141,7 @@ def test_a_final_fault_is_one_line_and_replaces_no_unfinished_day(
         sandbox.faults.add(case.fault)
         with failing_in_one_line(case.error, case.says):
             run_days(settings, FIRST, TODAY, select=READING)
-    # Pages come newest first: today may be finished before the fault, the oldest day is not.
+    # Pages come newest first: today may be finished before the fault, but the oldest day is not.
     assert _oldest(files(data_root)) == _oldest(before)
     assert contents(data_root) == rows
     assert stray(data_root) == []
@@ -168,7 +168,7 @@ def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) ->
     assert files(data_root) == {}
 
 
-def test_the_deadline_names_itself_and_how_far_the_run_came(data_root: DataRoot) -> None:
+def test_the_deadlines_error_names_its_setting_and_how_far_the_run_came(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("status", 429, times=None, after=25, retry_after="86400"))
         with failing_in_one_line(DeadlineExceededError, r"SESSIONS_PIPELINE_DEADLINE_MINUTES.*after 1 of 3 days"):
@@ -182,7 +182,7 @@ class _Elsewhere(BaseHTTPRequestHandler):
         self.seen.append(dict(self.headers))
 
     def log_message(self, *_: object) -> None:
-        """Tests stay silent."""
+        """Print nothing."""
 
 
 def test_a_redirect_to_another_host_carries_no_key(data_root: DataRoot) -> None:
@@ -206,7 +206,7 @@ def test_the_announced_end_of_the_api_is_one_warning_and_metadata(data_root: Dat
         with dg.DagsterInstance.ephemeral() as instance:
             result = execute(pipeline, FIRST, TODAY, instance=instance)
             logged = [entry for entry in instance.all_logs(result.run_id) if "announces the end" in entry.user_message]
-    # Once for each of the API's lists that end.
+    # One warning for each of the API's lists whose end is announced.
     assert sorted(entry.user_message.split()[6] for entry in logged) == ["/api/v1/datasets", "/api/v1/sessions"]
     assert "Thu, 31 Dec 2099" in logged[0].user_message
     told = [
@@ -217,7 +217,7 @@ def test_the_announced_end_of_the_api_is_one_warning_and_metadata(data_root: Dat
     assert sum("Thu, 31 Dec 2099" in text for text in told) >= 1
 
 
-def test_too_many_rejected_records_fail_their_day_alone_and_it_keeps_its_former_tables(data_root: DataRoot) -> None:
+def test_too_many_rejected_records_fail_only_their_day_which_keeps_its_former_tables(data_root: DataRoot) -> None:
     good = some_records()
     with running_sandbox(texts=good, now=NOW) as sandbox:
         read(sandbox, data_root)

@@ -1,4 +1,4 @@
-"""The story of a day that is read again and again: what was spent stays spent, and every number is explained."""
+"""A day that is read repeatedly while the API deletes and empties sessions: costs stay, and nothing is lost."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -42,7 +42,7 @@ MONTH, NEXT = DAY.replace(day=1), DAY.replace(month=DAY.month + 1)
 
 
 class Clock:
-    """The time of a run: an hour later every time."""
+    """A clock that moves on by an hour with every run."""
 
     def __init__(self, start: datetime) -> None:
         self.time = start
@@ -53,7 +53,7 @@ class Clock:
     def read(
         self, sandbox: Sandbox, root: DataRoot, first: date = FIRST, last: date = TODAY, **values: Any
     ) -> Settings:
-        """One run of `refresh_sessions`, an hour later; the settings that it had."""
+        """One run of `refresh_sessions`, an hour after the last. Returns its settings."""
         self.time += timedelta(hours=1)
         return read(sandbox, root, first, last, clock=self, **values)
 
@@ -73,7 +73,7 @@ def daily_cost(root: DataRoot) -> list[tuple[int, Decimal]]:
 
 
 def told_of(result: dg.ExecuteInProcessResult, table: str) -> dict[str, Any]:
-    """The metadata that the day's materialization shows."""
+    """The metadata of the day's materialization."""
     [event] = [
         event.step_materialization_data.materialization
         for event in result.get_asset_materialization_events()
@@ -125,7 +125,7 @@ def test_a_day_without_sessions_counts_as_over_once_it_is_read_after_its_end(tmp
         assert files(tmp_path / "raw_sessions") == before
 
 
-def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(data_root: DataRoot, clock: Clock) -> None:
+def test_an_as_of_rebuild_without_the_network_equals_the_tables_of_that_time(data_root: DataRoot, clock: Clock) -> None:
     with running_sandbox(texts=some_records(200), now=NOW) as sandbox:
         settings = clock.read(sandbox, data_root)
         known, then = contents(data_root), clock.time + timedelta(minutes=1)
@@ -133,7 +133,7 @@ def test_an_as_of_rebuild_without_the_network_equals_what_was_known_then(data_ro
         serve(sandbox, *some_records(150, total_cost="9.99"), "7")
         clock.read(sandbox, data_root)
         later = contents(data_root)
-    # The server is gone.
+    # The server has stopped.
     run_days(settings, FIRST, TODAY, as_of=then)
     rebuilt = contents(data_root)
     derived = {key for key in known if key[0] != RAW_SESSIONS.name}
@@ -155,11 +155,11 @@ def test_as_of_a_time_before_the_first_reading_is_one_line_and_changes_nothing(
     assert files(data_root) == before
 
 
-def test_after_a_fix_of_the_rules_records_are_judged_again_without_the_network(tmp_path: Path) -> None:
+def test_after_a_change_of_the_rules_records_are_validated_again_without_the_network(tmp_path: Path) -> None:
     with running_sandbox(texts=[record(number, NOW) for number in range(10)], now=NOW) as sandbox:
         settings = read(sandbox, tmp_path, DAY, DAY)
     lake = Lake.open(str(tmp_path), query={})
-    # As rules that were too strict would have left it.
+    # The table as rules that were too strict would have left it.
     strict = lake.read(SESSIONS, DAY).slice(1)
     lake.replace(SESSIONS, DAY, strict, lake.metadata(SESSIONS, DAY))
     run_days(settings, DAY, DAY, select="key:sessions+ or key:rejected_sessions")
@@ -168,21 +168,23 @@ def test_after_a_fix_of_the_rules_records_are_judged_again_without_the_network(t
     assert daily_cost(tmp_path) == [(10, Decimal("12.50"))]
 
 
-def test_what_was_never_read_cannot_be_derived(data_root: DataRoot) -> None:
+def test_days_that_were_never_read_cannot_be_derived(data_root: DataRoot) -> None:
     with running_sandbox(texts=[], now=NOW) as sandbox:
         settings = read(sandbox, data_root, FIRST, FIRST)
         with failing_in_one_line(NotReadError, f"raw_sessions was never read for {TODAY}"):
             run_days(settings, FIRST, TODAY, select="key:sessions or key:rejected_sessions")
 
 
-def test_superseded_readings_go_after_their_days_and_no_number_moves(data_root: DataRoot, clock: Clock) -> None:
+def test_superseded_readings_are_dropped_after_the_days_to_keep_them_and_no_number_changes(
+    data_root: DataRoot, clock: Clock
+) -> None:
     keeping = {"SESSIONS_PIPELINE_KEEP_READINGS_DAYS": 2}
     with running_sandbox(texts=[], now=NOW) as sandbox:
         for runs in (5, 8, 10, 10, 2, 0):
             serve(sandbox, record(1, NOW, run_count=runs, name=f"at {clock.time}"), record(2, NOW))
             clock.read(sandbox, data_root, DAY, DAY, **keeping)
         everything = lake_at(data_root).read(RAW_SESSIONS, DAY).num_rows
-        # Once, long after: nothing the API says has changed, only the time.
+        # One run much later: the API's records are unchanged, and only the time differs.
         clock.time += timedelta(days=30)
         settled = [row | {"fetched_at": None} for row in lake_at(data_root).read(SESSIONS, DAY).to_pylist()]
         clock.read(sandbox, data_root, DAY, DAY, **keeping)
@@ -224,14 +226,14 @@ def test_private_fields_are_in_no_file_of_the_lake(tmp_path: Path) -> None:
     assert all(b"private.example" not in path.read_bytes() for path in (tmp_path / "lake").rglob("*.*"))
 
 
-def test_a_path_that_cannot_be_redacted_is_told_before_any_request(data_root: DataRoot) -> None:
+def test_a_path_that_cannot_be_redacted_is_refused_before_any_request(data_root: DataRoot) -> None:
     with running_sandbox(texts=[], now=NOW) as sandbox:
         with failing_in_one_line(SettingError, "SESSIONS_PIPELINE_REDACT"):
             read(sandbox, data_root, SESSIONS_PIPELINE_REDACT="id")
         assert sandbox.requests == []
 
 
-def test_a_failed_reading_is_no_reading(data_root: DataRoot) -> None:
+def test_a_failed_reading_stores_nothing(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(50), now=NOW) as sandbox:
         read(sandbox, data_root)
         before = contents(data_root)

@@ -1,4 +1,4 @@
-"""What datasets are called, through whole runs over HTTP: how much is asked, when, and what a refusal costs."""
+"""The names of datasets in whole runs over HTTP: which requests are sent and when, and the effect of refusals."""
 
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
@@ -48,7 +48,7 @@ def datasets(sandbox: Sandbox, workspace: str = WORKSPACE) -> list[Dataset]:
 def refresh(
     sandbox: Sandbox, root: DataRoot, at: datetime = NOW, days: tuple[date, date] | None = (FIRST, TODAY), **values: Any
 ) -> list[str]:
-    """One run of the asset alone; what it warned of."""
+    """One run of the asset alone. Returns its warnings."""
     said: list[str] = []
     refresh_names(Pipeline(settings_for(sandbox.url, root, **values), clock=lambda: at), days, said.append)
     return said
@@ -59,13 +59,13 @@ def rows(root: DataRoot) -> dict[str, dict[str, Any]]:
 
 
 def asked(sandbox: Sandbox) -> list[list[str]]:
-    """The ids of each request for datasets, since it was asked here last."""
+    """The ids in each request for datasets since the last call of this function."""
     found = [one["parameters"] for one in sandbox.requests if one["path"] == "/api/v1/datasets"]
     sandbox.requests.clear()
     return [[value for name, value in pairs if name == "id"] for pairs in found]
 
 
-def test_a_run_knows_every_dataset_by_name_and_the_report_shows_them(
+def test_a_run_stores_every_datasets_name_and_the_report_shows_them(
     sandbox: Sandbox, data_root: DataRoot, tmp_path: Path
 ) -> None:
     read(sandbox, data_root, clock=lambda: NOW)
@@ -94,19 +94,21 @@ def test_the_list_is_read_once_a_day_and_nothing_is_written_in_between(sandbox: 
     assert {row["read_at"] for row in rows(data_root).values()} == {tomorrow}
 
 
-def test_made_by_itself_without_days_it_reads_the_list_again(sandbox: Sandbox, data_root: DataRoot) -> None:
+def test_materializing_the_asset_alone_reads_the_list_again(sandbox: Sandbox, data_root: DataRoot) -> None:
     for _ in range(2):
         refresh(sandbox, data_root, days=None)
         assert asked(sandbox) == [[]]
 
 
-def test_only_unknown_datasets_of_the_runs_days_are_asked_for_in_between(sandbox: Sandbox, data_root: DataRoot) -> None:
+def test_between_full_lists_only_unknown_datasets_of_the_runs_days_are_requested(
+    sandbox: Sandbox, data_root: DataRoot
+) -> None:
     new = datasets(sandbox)[:2]
     company(sandbox).datasets = [one for one in company(sandbox).datasets if one not in new]
     read(sandbox, data_root, clock=lambda: NOW)
     asked(sandbox)
     company(sandbox).datasets += new
-    # No experiment of these days: an older day is none of this run's concern.
+    # No experiment of the run's days has this dataset, and older days do not matter to the run.
     refresh(sandbox, data_root, days=(FIRST - timedelta(days=9), FIRST - timedelta(days=8)))
     assert asked(sandbox) == []
     refresh(sandbox, data_root, NOW + timedelta(hours=1))
@@ -117,7 +119,9 @@ def test_only_unknown_datasets_of_the_runs_days_are_asked_for_in_between(sandbox
     assert asked(sandbox) == []
 
 
-def test_a_deleted_dataset_keeps_its_name_and_says_since_when(sandbox: Sandbox, data_root: DataRoot) -> None:
+def test_a_deleted_dataset_keeps_its_name_and_has_the_time_since_it_is_missing(
+    sandbox: Sandbox, data_root: DataRoot
+) -> None:
     refresh(sandbox, data_root)
     gone = datasets(sandbox)[3]
     company(sandbox).datasets.remove(gone)
@@ -130,7 +134,7 @@ def test_a_deleted_dataset_keeps_its_name_and_says_since_when(sandbox: Sandbox, 
     assert {row["missing_since"] for row in rows(data_root).values()} == {None}
 
 
-def test_each_workspace_is_asked_for_its_own_and_one_that_is_not_read_keeps_its_rows(
+def test_each_workspace_is_asked_for_its_own_datasets_and_one_that_is_not_read_keeps_its_rows(
     sandbox: Sandbox, data_root: DataRoot
 ) -> None:
     refresh(sandbox, data_root, **BOTH)
@@ -145,9 +149,7 @@ def test_each_workspace_is_asked_for_its_own_and_one_that_is_not_read_keeps_its_
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_an_api_that_refuses_is_one_warning_and_what_is_known_stays(
-    sandbox: Sandbox, tmp_path: Path, status: int
-) -> None:
+def test_a_refusal_is_one_warning_and_known_names_stay(sandbox: Sandbox, tmp_path: Path, status: int) -> None:
     refresh(sandbox, tmp_path)
     known, version = rows(tmp_path), lake_at(tmp_path).version(REFERENCE_DATASETS, None)
     sandbox.faults.add(Fault("no_datasets", status, times=None))
@@ -165,36 +167,36 @@ def test_an_api_that_refuses_is_one_warning_and_what_is_known_stays(
     assert (rows(tmp_path), lake_at(tmp_path).version(REFERENCE_DATASETS, None)) == (known, version)
 
 
-def test_where_the_api_never_gave_names_there_is_no_file_and_the_run_succeeds(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_without_any_names_from_the_api_there_is_no_file_and_the_run_succeeds(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.faults.add(Fault("no_datasets", 403, times=None))
     assert len(refresh(sandbox, tmp_path)) == 1
     assert not lake_at(tmp_path).has(REFERENCE_DATASETS, None)
 
 
-def test_a_workspace_that_refuses_costs_the_other_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_workspace_that_refuses_does_not_affect_the_other(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.faults.add(Fault("no_datasets", 403))
     (said,) = refresh(sandbox, tmp_path, **BOTH)
     assert WORKSPACE in said
     assert rows(tmp_path).keys() == {one.id for one in datasets(sandbox, OTHER_WORKSPACE)}
     sandbox.requests.clear()
-    # Its list is still to be read, the other's is not.
+    # The workspace's list must still be read; the other's must not be read again.
     refresh(sandbox, tmp_path, NOW + timedelta(hours=1), **BOTH)
     assert rows(tmp_path).keys() == {one.id for one in company(sandbox).datasets}
     assert asked(sandbox) == [[]]
 
 
-def test_what_is_private_is_not_stored(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_redacted_properties_of_datasets_are_not_stored(sandbox: Sandbox, tmp_path: Path) -> None:
     refresh(sandbox, tmp_path, SESSIONS_PIPELINE_REDACT="metadata,description")
     assert {(row["metadata"], row["description"]) for row in rows(tmp_path).values()} == {(None, None)}
     refresh(sandbox, tmp_path / "nameless", SESSIONS_PIPELINE_REDACT="name")
     assert rows(tmp_path / "nameless") == {}
 
 
-def test_of_two_runs_at_once_the_later_reading_stands(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_later_reading_of_two_runs_at_once_wins(sandbox: Sandbox, tmp_path: Path) -> None:
     later, first = NOW + timedelta(minutes=1), datasets(sandbox)[0]
 
     class Overtaken(Pipeline):
-        """Before it sends its first request, the other run comes."""
+        """The other run happens before this one sends its first request."""
 
         def connect(self) -> SessionsClient:
             first.name = "as the other run reads it"

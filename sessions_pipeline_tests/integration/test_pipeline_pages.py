@@ -1,4 +1,4 @@
-"""docs/faults.md and docs/guarantees.md name what there is: every fault, and no test or module that is not there."""
+"""docs/faults.md lists every fault, and it and docs/guarantees.md name only tests and modules that exist."""
 
 import re
 from itertools import pairwise
@@ -13,12 +13,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
 def test_the_page_lists_every_fault() -> None:
     page = PAGE.read_text()
     assert [case.name for case in [*PASSING, *FINAL] if f"| {case.name} |" not in page] == []
-    # Of the faults that only concern versions of the API, docs/api-versions.md tells.
+    # docs/api-versions.md describes the faults that only concern versions of the API.
     kinds = {case.fault.kind for case in [*PASSING, *FINAL]} | {"redirect", "gone", "same_cursor", "no_datasets"}
     assert set(KINDS) == kinds
 
 
-def test_every_row_of_the_page_has_its_test_and_every_test_is_there() -> None:
+def test_every_row_of_the_page_of_faults_names_tests_that_exist() -> None:
     sections = re.split(r"\n\n(?=\|)", PAGE.read_text())
     for above, table in pairwise(sections):
         rows = table.split("\n\n")[0].splitlines()[2:]
@@ -34,7 +34,7 @@ def test_every_row_of_the_page_has_its_test_and_every_test_is_there() -> None:
     assert named - defined == set()
 
 
-def test_every_row_of_the_page_of_guarantees_names_code_and_tests_that_are_there() -> None:
+def test_every_row_of_the_page_of_guarantees_names_code_and_tests_that_exist() -> None:
     package, tests = PAGE.parents[1] / "sessions_pipeline", PAGE.parents[1] / "sessions_pipeline_tests"
     modules = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     files = {path.name for path in tests.rglob("test_*.py")}

@@ -1,4 +1,4 @@
-"""What Dagster is told of a run, on an instance that keeps it: each day once, and only what was written."""
+"""The events that a run records in Dagster: each day once, and only days that were written."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
-    by_the_schema,
     files,
     lake_at,
     record,
+    records_of_the_schema,
     settings_for,
     some_records,
 )
@@ -41,7 +41,7 @@ DAILY = [table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DE
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    """Dagster's storage in memory: the same as on disk, and ten times as fast."""
+    """An instance with its storage in memory, which behaves as on disk and is ten times as fast."""
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
@@ -55,7 +55,7 @@ def home(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def pipeline_for(sandbox: Sandbox, root: Path, **values: object) -> Pipeline:
-    """Lookback days are the run's, and the clock is the sandbox's: its days are over or begin today."""
+    """A pipeline whose schedule covers the days of the runs, with the sandbox's time as its clock."""
     return Pipeline(
         settings_for(sandbox.url, root / "lake", SESSIONS_PIPELINE_LOOKBACK_DAYS=2, **values), clock=lambda: NOW
     )
@@ -75,12 +75,12 @@ def materialized(instance: dg.DagsterInstance, table: str) -> list[str]:
 def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
     home: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    with running_sandbox(texts=by_the_schema(), now=NOW) as sandbox:
+    with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         for _ in range(2):
             result = execute(pipeline, FIRST, TODAY, instance=home)
             checked = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
-            # Judges are measured by a job of their own.
+            # A separate job measures judges.
             assert checked == {name: True for name, check in CHECKS.items() if check.table != JUDGE_COST_BY_EXPERIMENT}
             counted = recorded(home, result.run_id)
             assert set(counted.values()) == {1}
@@ -90,7 +90,7 @@ def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
         assert materialized(home, table) == [str(day) for day in DAYS]
 
 
-def test_only_days_that_were_written_count_as_materialized_and_the_run_says_why_others_were_not(
+def test_only_written_days_count_as_materialized_and_the_run_says_why_others_were_not(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     bad = [record(number, NOW - timedelta(days=1), name=["no name"]) for number in range(900, 940)]
@@ -110,7 +110,7 @@ def _start(text: str) -> str:
     return text.split('"start_time":"')[1]
 
 
-def test_a_run_that_dies_keeps_the_days_that_it_had_finished(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+def test_the_finished_days_of_a_run_that_dies_stay_recorded(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     finished: list[date] = []
 
     def die_at_the_second(day: date) -> None:
@@ -126,7 +126,7 @@ def test_a_run_that_dies_keeps_the_days_that_it_had_finished(instance: dg.Dagste
         assert materialized(instance, table) == sorted(map(str, finished))
 
 
-def test_tables_alone_are_made_from_storage_without_a_request_and_with_their_own_checks(
+def test_derived_tables_alone_are_rebuilt_without_a_request_and_with_their_own_checks(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
@@ -147,7 +147,7 @@ def test_tables_alone_are_made_from_storage_without_a_request_and_with_their_own
 
 
 def test_materialize_all_over_an_old_range_succeeds(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    """Projects of those days can't be measured any more; those within reach are."""
+    """The usage of projects on old days can't be measured any more; days within reach are measured."""
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         first, last = TODAY - timedelta(days=60), TODAY - timedelta(days=58)
@@ -169,7 +169,7 @@ def test_a_refresh_that_learns_nothing_rewrites_no_table(instance: dg.DagsterIns
 
 
 def facts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | None], dict[str, Any]]:
-    """What a run recorded of each asset and partition, for the UI's plots and tables."""
+    """The metadata that a run recorded for each asset and partition, which the UI plots."""
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     found = [one.get_dagster_event().step_materialization_data.materialization for one in events]
     return {
@@ -178,8 +178,8 @@ def facts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | No
     }
 
 
-def test_of_a_day_that_stays_as_it_is_the_same_is_told_again(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    """Else the UI's plots, which show each partition's latest numbers, would be empty after the next refresh."""
+def test_an_unchanged_day_records_the_same_metadata_again(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """Otherwise the UI's plots, which show each partition's latest numbers, would be empty after the next refresh."""
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         first, again = (facts(instance, execute(pipeline, FIRST, TODAY, instance=instance).run_id) for _ in range(2))
@@ -191,12 +191,12 @@ def test_of_a_day_that_stays_as_it_is_the_same_is_told_again(instance: dg.Dagste
         assert told["dagster/row_count"] >= 0
 
 
-def test_groups_of_assets_stand_in_the_order_of_the_data(tmp_path: Path) -> None:
+def test_groups_of_assets_are_named_in_the_order_of_the_data(tmp_path: Path) -> None:
     graph = build_definitions(Pipeline(settings_for("http://127.0.0.1:9", tmp_path))).get_repository_def().asset_graph
     before = defaultdict[str | None, set[str | None]](set)
     for node in graph.asset_nodes:
         before[node.group_name] |= {graph.get(key).group_name for key in node.parent_keys} - {node.group_name}
-    order = list(TopologicalSorter(before).static_order())  # raises CycleError where there is none
+    order = list(TopologicalSorter(before).static_order())  # raises CycleError if there is no order
     assert [name for name in order if name != "usage"] == ["sessions", "experiments", "costs", "report"]
 
 

@@ -1,4 +1,4 @@
-"""What Dagster asks for by itself: the sensor over HTTP, in its time whatever the API does, and the schedules."""
+"""The runs that Dagster requests by itself: by the sensor over HTTP, which ends in time, and by the schedules."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ NOWHERE = "http://127.0.0.1:9"
 def evaluate(
     settings: Settings, instance: dg.DagsterInstance, cursor: str | None, moment: datetime, seconds: float = 40
 ) -> tuple[list[str], str, str | None]:
-    """One tick of the sensor at a moment: the first days asked for, the next cursor, and why it asks for nothing."""
+    """One tick of the sensor: the first days of its requests, the next cursor, and the reason for no request."""
     return tick(Pipeline(settings, clock=lambda: moment), instance, cursor, seconds)
 
 
@@ -56,7 +56,7 @@ def an_old_experiment(sandbox: Sandbox) -> Session:
 
 
 def wake(sandbox: Sandbox, session: Session, until: datetime) -> None:
-    """Runs on a session long after it started."""
+    """Add runs to a session long after it started."""
     session.until = until
     session.__dict__.pop("runs", None)
     sandbox.api.now = until
@@ -65,7 +65,7 @@ def wake(sandbox: Sandbox, session: Session, until: datetime) -> None:
     session.runs[-1:] = [session.runs[-1]._replace(start_us=int(until.timestamp()) * 1_000_000)]
 
 
-def test_new_activity_on_an_old_day_is_asked_for_once_over_http(tmp_path: Path) -> None:
+def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         session = an_old_experiment(sandbox)
@@ -76,12 +76,12 @@ def test_new_activity_on_an_old_day_is_asked_for_once_over_http(tmp_path: Path) 
         again, _, why = evaluate(settings, instance, later, NOW + timedelta(hours=2))
         assert OLD.isoformat() not in again
         assert again or why == "no older day has changed"
-        # A crash before the cursor was kept: the same is asked for again.
+        # After a crash before the cursor was stored, the same days are requested again.
         repeated, _, _ = evaluate(settings, instance, cursor, NOW + timedelta(hours=1))
         assert repeated == asked
 
 
-def test_a_tick_that_the_api_refuses_fails_and_so_keeps_the_cursor(tmp_path: Path) -> None:
+def test_a_tick_that_the_api_refuses_fails_and_keeps_the_cursor(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("status", 401, times=None))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
@@ -89,7 +89,7 @@ def test_a_tick_that_the_api_refuses_fails_and_so_keeps_the_cursor(tmp_path: Pat
             evaluate(settings, instance, None, NOW)
 
 
-def test_a_tick_that_is_told_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp_path: Path) -> None:
+def test_a_tick_that_the_api_asks_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         wake(sandbox, an_old_experiment(sandbox), NOW - timedelta(minutes=30))
         sandbox.faults.add(Fault("status", 429, times=1))
@@ -102,10 +102,10 @@ def test_a_tick_that_is_told_to_wait_ends_at_once_with_a_reason_and_a_cursor(tmp
         assert OLD.isoformat() in asked
 
 
-def test_a_tick_that_is_cut_off_asks_for_what_it_listed_and_the_next_one_lists_the_rest(tmp_path: Path) -> None:
+def test_a_tick_that_is_cut_off_requests_what_it_listed_and_the_next_one_lists_the_rest(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sessions: list[Session] = sandbox.api.data.sessions  # type: ignore[attr-defined]
-        # An old day's activity is the newest; that of other days fills the page of a hundred and goes on behind it.
+        # An old day has the newest activity. That of other days fills the first page of a hundred and goes on after it.
         for session in [one for one in sessions if one.start and not one.broken][:300]:
             is_recent = session.start is not None and session.start.date() > OLD
             wake(sandbox, session, NOW - timedelta(minutes=1 if is_recent else 2))
@@ -124,7 +124,7 @@ def test_a_tick_that_is_cut_off_asks_for_what_it_listed_and_the_next_one_lists_t
 
 
 class Clocked(Pipeline):
-    """A pipeline whose client's deadline is told by the test's clock."""
+    """A pipeline whose client measures its deadline with the test's clock."""
 
     seconds: ClassVar[Clock]
 
@@ -138,7 +138,7 @@ class Clocked(Pipeline):
 
 @contextmanager
 def slow_api(tmp_path: Path, texts: list[str], seconds: float, **values: str) -> Iterator[tuple[Sandbox, Clocked]]:
-    """A server whose every answer takes so many seconds, of a clock that only it moves, and a pipeline that asks it."""
+    """A server whose answers each move the clock on by this many seconds, and a pipeline that uses it."""
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         clock = Clock()
         sandbox.api.before_answer = lambda _: clock.wait(threading.Condition(), seconds)
@@ -150,23 +150,23 @@ def slow_api(tmp_path: Path, texts: list[str], seconds: float, **values: str) ->
 
 
 def busy(number: int, minutes: float) -> str:
-    """A session with a day of its own, one of 60, whose latest run was so many minutes ago."""
+    """A session on one of 60 days, whose latest run was this many minutes ago."""
     start = datetime(2026, 1, 3, tzinfo=UTC) + timedelta(days=number % 60)
     return record(number, start, last_run_start_time=(NOW - timedelta(minutes=minutes)).isoformat())
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_a_look_that_needs_longer_than_a_tick_goes_on_at_the_next_until_it_is_whole(
+def test_a_look_that_takes_longer_than_a_tick_continues_in_the_next_until_it_is_complete(
     tmp_path: Path, version: str
 ) -> None:
-    """Three pages a tick, of 600 sessions: each tick goes on where the last one stopped."""
+    """With three pages a tick and 600 sessions, each tick continues where the last one stopped."""
     texts = [busy(number, number / 10) for number in range(600)]
     values = {"SESSIONS_PIPELINE_API_VERSION": version}
     with slow_api(tmp_path, texts, 18, **values) as (sandbox, pipeline), dg.DagsterInstance.ephemeral() as instance:
         _, cursor, _ = tick(pipeline, instance, None)
         assert json.loads(cursor)["stopped"] is not None
-        # Meanwhile sessions that were not listed yet have new runs, which moves them to the front; and some that were
-        # listed are deleted, the last of them included, so that what follows moves up.
+        # Meanwhile some sessions that were not listed yet get new runs, and move to the front; and some that were
+        # listed are deleted, including the last one, so that later ones move up.
         kept = [*texts[30:299], *texts[300:]] if version == "v1" else texts
         sandbox.api.data.texts = [  # type: ignore[attr-defined]
             *(busy(number, -1) for number in range(580, 587)),
@@ -185,7 +185,7 @@ def test_a_look_that_needs_longer_than_a_tick_goes_on_at_the_next_until_it_is_wh
         assert days == [(date(2026, 1, 3) + timedelta(days=580 % 60)).isoformat()], "one run for the seven days"
 
 
-def test_a_cursor_that_has_grown_old_begins_the_look_anew(tmp_path: Path) -> None:
+def test_a_cursor_that_is_too_old_starts_the_look_again(tmp_path: Path) -> None:
     texts = [busy(number, number / 10) for number in range(150)]
     values = {"SESSIONS_PIPELINE_API_VERSION": "v2"}
     with slow_api(tmp_path, texts, 45, **values) as (sandbox, pipeline), dg.DagsterInstance.ephemeral() as instance:
@@ -201,7 +201,7 @@ def test_a_cursor_that_has_grown_old_begins_the_look_anew(tmp_path: Path) -> Non
     ]
 
 
-def test_a_tick_goes_on_in_the_workspace_where_the_last_one_stopped(tmp_path: Path) -> None:
+def test_a_tick_continues_in_the_workspace_where_the_last_one_stopped(tmp_path: Path) -> None:
     names = [WORKSPACE, OTHER_WORKSPACE]
     texts = [busy(number, number / 10) for number in range(150)]
     with slow_api(tmp_path, texts, 15, LANGSMITH_WORKSPACE_ID=",".join(names)) as (sandbox, pipeline):
@@ -217,7 +217,7 @@ def test_a_tick_goes_on_in_the_workspace_where_the_last_one_stopped(tmp_path: Pa
     assert asked == [WORKSPACE] * 3 + [OTHER_WORKSPACE] * 3
 
 
-def test_a_tick_of_an_api_that_answers_slowly_ends_in_its_time(tmp_path: Path) -> None:
+def test_a_tick_with_a_slow_api_ends_in_time(tmp_path: Path) -> None:
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("latency", 5.0, times=None))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
@@ -276,8 +276,8 @@ def test_schedules_and_sensor_are_on_by_default(tmp_path: Path) -> None:
     }
 
 
-def test_every_day_up_to_today_is_the_schedules_or_the_sensors(tmp_path: Path) -> None:
-    """The newest day that the sensor asks for is the one before the schedule's first."""
+def test_every_day_up_to_today_is_read_by_the_schedule_or_the_sensor(tmp_path: Path) -> None:
+    """The newest day that the sensor requests is the day before the schedule's first."""
     with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         repository = build_definitions(Pipeline(settings, clock=lambda: NOW)).get_repository_def()

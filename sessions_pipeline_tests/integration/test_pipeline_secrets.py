@@ -1,4 +1,4 @@
-"""No key is written or said anywhere, whatever goes wrong."""
+"""No key is written or printed anywhere, whatever goes wrong."""
 
 import os
 import signal
@@ -57,7 +57,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# Each case loads Dagster in a process of its own, three seconds or more; the redirect's answer has the key itself.
+# Each case loads Dagster in a separate process, which takes three seconds or more. Only one case is in the default
+# suite: the redirect, whose answer contains the key.
 @pytest.mark.parametrize(
     "name", ["a redirect", *(pytest.param(name, marks=pytest.mark.long) for name in CASES if name != "a redirect")]
 )
@@ -76,7 +77,7 @@ def test_a_run_that_fails_leaves_the_key_in_no_file_event_log_or_output(name: st
     assert files_with_the_key(place) == []
 
 
-def test_a_run_that_is_killed_and_one_with_a_bearer_token_leave_it_nowhere(place: Path) -> None:
+def test_a_killed_run_and_one_with_a_bearer_token_leave_the_secret_nowhere(place: Path) -> None:
     with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
         sandbox.faults.add(Fault("latency", 20, times=None))
         with subprocess.Popen(
@@ -92,7 +93,7 @@ def test_a_run_that_is_killed_and_one_with_a_bearer_token_leave_it_nowhere(place
     assert files_with_the_key(place) == []
 
 
-def test_what_a_run_writes_is_readable_by_nobody_else(tmp_path: Path) -> None:
+def test_other_users_may_not_read_what_a_run_writes(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(30), now=NOW) as sandbox:
         read(sandbox, tmp_path)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

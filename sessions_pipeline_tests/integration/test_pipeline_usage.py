@@ -1,4 +1,4 @@
-"""What each project used on a day equals the sandbox's own runs of that day, over real HTTP."""
+"""The usage of each project on a day, measured over real HTTP, equals the sandbox's own runs of that day."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ def runs_of_day(session: Session, day: date) -> list[Run]:
 
 
 def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> list[date]:
-    """Measure what can be from a day on, whichever days the run is for; the days that were measured."""
+    """Measure all days since `first` that are within reach. Returns the measured days."""
     settings = settings_for(sandbox.url, root, SESSIONS_PIPELINE_START_DATE=first, **values)
     result = run_days(settings, first, first, select="daily_cost_by_project")
     [event] = result.get_asset_materialization_events()
@@ -61,7 +61,7 @@ def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None
 
 
 class Ignoring(CompanyData):
-    """An API that takes no notice of `stats_start_time`."""
+    """An API that ignores `stats_start_time`."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         return super().page(asked.model_copy(update={"stats_start_time": None}), workspace)
@@ -77,13 +77,13 @@ def test_an_api_that_ignores_the_day_is_an_error_and_never_a_day_without_costs(t
     assert not lake_at(tmp_path).days(DAILY_COST_BY_PROJECT)
 
 
-def test_usage_that_moves_while_it_is_read_is_flagged(data_root: DataRoot) -> None:
+def test_usage_that_changes_while_it_is_read_is_not_exact(data_root: DataRoot) -> None:
     day = yesterday()
     with running_sandbox(broken=False) as sandbox:
         data = sandbox.api.data
         assert isinstance(data, CompanyData)
         project = next(s for s in data.sessions if s.dataset is None and s.tenant_id == WORKSPACE)
-        # In the first hours of a day the last run may be one of the day before.
+        # In the first hours of a day, the latest run may belong to the day before.
         last = max(project.runs[-1].start_us, day_start_us(day + timedelta(days=1)))
 
         def run_arrives(_number: int) -> None:

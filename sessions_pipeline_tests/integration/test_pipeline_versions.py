@@ -1,4 +1,4 @@
-"""Version 2 of the API: the same tables, over real HTTP, and a lake that goes from one version to the other."""
+"""Version 2 of the API gives the same tables over real HTTP, and a lake can change from one version to the other."""
 
 import json
 from collections.abc import Callable, Container, Iterator
@@ -55,34 +55,34 @@ def paths(sandbox: Sandbox) -> set[str]:
 
 
 def metadata_of(root: Path, key: str) -> list[dict[str, str]]:
-    """The metadata of a table's files that tells of drift, or of sessions that shrank."""
+    """The metadata entry `key` of each day's file of `sessions`; {} if the file has no such entry."""
     lake = lake_at(root)
     return [{name: text for name, text in lake.metadata(SESSIONS, day).items() if name == key} for day in DAYS]
 
 
-class Heard(NamedTuple):
-    """What a source gave, by workspace and day, and what its client warns of."""
+class SourceOutput(NamedTuple):
+    """The payloads of a source by workspace and day, and the warnings of its client."""
 
     payloads: dict[tuple[str | None, date | None], list[str]]
     warnings: list[str]
 
 
-def listen(sandbox: Sandbox, first: date = FIRST, **values: Any) -> Heard:
-    """Days up to today as the sources give them; all tables are pure functions of these payloads."""
-    heard = Heard({}, [])
+def read_sources(sandbox: Sandbox, first: date = FIRST, **values: Any) -> SourceOutput:
+    """Read the days up to today with the sources. All tables are pure functions of the resulting payloads."""
+    output = SourceOutput({}, [])
     with Pipeline(settings_for(sandbox.url, Path(), **values)).sources() as (client, sources):
         for source in sources:
             for day in source.days(first, TODAY):
-                heard.payloads[source.workspace, day.day] = sorted(day.rows.table("payload")["payload"].to_pylist())
-        heard.warnings.extend(client.warnings)
-    return heard
+                output.payloads[source.workspace, day.day] = sorted(day.rows.table("payload")["payload"].to_pylist())
+        output.warnings.extend(client.warnings)
+    return output
 
 
 @pytest.mark.parametrize("undated", ["postgres", "last"])
-def test_both_versions_give_the_whole_corpus_the_same_to_the_last_character(undated: Any) -> None:
+def test_both_versions_give_the_same_company_to_the_last_character(undated: Any) -> None:
     first = TODAY - timedelta(days=60)
     with running_sandbox(now=NOW, undated=undated) as sandbox:
-        one, two = (listen(sandbox, first, **version, **BOTH).payloads for version in (V1, V2))
+        one, two = (read_sources(sandbox, first, **version, **BOTH).payloads for version in (V1, V2))
     assert paths(sandbox) == {"/api/v1/sessions", "/api/v2/sessions"}
     assert one == two
     assert sum(map(len, two.values())) > 500
@@ -117,17 +117,17 @@ def test_costs_keep_digits_that_no_float_has(tmp_path: Path) -> None:
 
 def test_auto_reads_version_1_while_it_is_there() -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        assert listen(sandbox, **AUTO).warnings == []
+        assert read_sources(sandbox, **AUTO).warnings == []
     assert paths(sandbox) == {"/api/v1/sessions"}
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_auto_reads_version_2_of_all_workspaces_once_version_1_is_gone(status: int) -> None:
     with running_sandbox(now=NOW) as sandbox:
-        before = listen(sandbox, **V1, **BOTH)
+        before = read_sources(sandbox, **V1, **BOTH)
         sandbox.faults.add(Fault("gone", status, times=None))
         sandbox.requests.clear()
-        after = listen(sandbox, **AUTO, **BOTH)
+        after = read_sources(sandbox, **AUTO, **BOTH)
     assert after.payloads == before.payloads
     assert after.warnings == ["Version 1 of the API is gone: version 2 is read"]
     assert [request["path"] for request in sandbox.requests].count("/api/v1/sessions") == 1
@@ -137,7 +137,7 @@ def test_auto_reads_version_2_of_all_workspaces_once_version_1_is_gone(status: i
 def test_auto_reads_version_2_once_the_announced_end_has_passed() -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("deprecated", SUNSET, times=None))
-        said = listen(sandbox, **AUTO).warnings
+        said = read_sources(sandbox, **AUTO).warnings
     assert said == ["Version 1 of the API was to end on 2026-10-31: version 2 is read"]
     assert [request["path"] for request in sandbox.requests].count("/api/v1/sessions") == 1
 
@@ -157,7 +157,7 @@ def test_auto_stays_with_version_1_after_its_announced_end_where_there_is_no_oth
     assert lake_at(tmp_path).read(SESSIONS, TODAY).num_rows == 5
 
 
-def test_a_version_that_was_read_instead_is_in_the_metadata_and_the_log(tmp_path: Path) -> None:
+def test_a_version_that_was_used_as_a_fallback_is_in_the_metadata_and_the_log(tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         result = run_days(settings_for(sandbox.url, tmp_path, **V2), FIRST, TODAY)
     said = {
@@ -174,7 +174,7 @@ def test_a_version_that_was_read_instead_is_in_the_metadata_and_the_log(tmp_path
     ids=["JSON 404", "HTML 404", "JSON 410"],
 )
 @pytest.mark.parametrize("version", [V1, V2, AUTO], ids=lambda version: version["SESSIONS_PIPELINE_API_VERSION"])
-def test_a_wrong_endpoint_is_told_as_one_whatever_the_version(
+def test_a_wrong_endpoint_is_reported_as_such_whatever_the_version(
     step: Callable[[Any], None], version: dict[str, str], tmp_path: Path
 ) -> None:
     with scripted(step) as server, failing_in_one_line(NotFoundError, "does not exist .*check LANGSMITH_ENDPOINT"):
@@ -204,7 +204,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_body_that_is_no_page_of_version_2_is_one_line_without_the_key(body: bytes, tmp_path: Path) -> None:
+def test_a_body_that_is_not_a_page_of_version_2_is_one_line_without_the_key(body: bytes, tmp_path: Path) -> None:
     with (
         scripted(answer(200, body)) as server,
         pytest.raises(BadBodyError, match="other than a complete JSON page") as caught,
@@ -247,15 +247,15 @@ def test_a_cursor_that_leads_nowhere_is_one_line_and_replaces_nothing(fault: Fau
     ],
     ids=lambda fault: fault.kind,
 )
-def test_a_passing_fault_changes_nothing_of_what_version_2_gives(fault: Fault) -> None:
+def test_a_temporary_fault_does_not_change_what_version_2_gives(fault: Fault) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        usual = listen(sandbox, **V1).payloads
+        usual = read_sources(sandbox, **V1).payloads
         sandbox.faults.add(fault)
-        assert listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads == usual
+        assert read_sources(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads == usual
 
 
 def expire_cursors(sandbox: Sandbox, status: int, which: Container[int]) -> None:
-    """Refuse these of the requests that bear a cursor, from 1 on."""
+    """Refuse the requests with a cursor whose number is in `which`; the first is 1."""
     cursors = count(1)
 
     def expire(number: int) -> None:
@@ -266,24 +266,24 @@ def expire_cursors(sandbox: Sandbox, status: int, which: Container[int]) -> None
 
 
 @pytest.mark.parametrize("status", [400, 410])
-def test_a_cursor_that_expires_begins_the_list_again_and_changes_no_day(status: int) -> None:
+def test_an_expired_cursor_restarts_the_list_and_changes_no_day(status: int) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        usual = listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads
+        usual = read_sources(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads
         expire_cursors(sandbox, status, (5, 25))
-        again = listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
+        again = read_sources(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
     assert again.payloads == usual
     assert again.warnings[1:] == ["A cursor of the API had expired: its list was read again from the beginning"]
 
 
-def test_cursors_that_expire_at_once_are_one_line() -> None:
+def test_cursors_that_always_expire_are_an_error_of_one_line() -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         expire_cursors(sandbox, 410, range(1, 1000))
         with failing_in_one_line(CursorError, "its own cursor .* run it again"):
-            listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
+            read_sources(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20)
     assert len(sandbox.requests) < 12
 
 
-def test_a_listing_of_activity_whose_cursor_has_expired_begins_anew() -> None:
+def test_a_listing_of_activity_whose_cursor_has_expired_starts_again() -> None:
     texts = some_records(30, last_run_start_time=NOW.isoformat())
     with (
         running_sandbox(texts=texts, now=NOW) as sandbox,
@@ -296,7 +296,7 @@ def test_a_listing_of_activity_whose_cursor_has_expired_begins_anew() -> None:
         assert sum(len(found) for found, _ in listed(place=place)) == 30
 
 
-def test_sessions_deleted_while_version_2_pages_cost_no_other() -> None:
+def test_sessions_deleted_while_version_2_is_paged_lose_no_other() -> None:
     with running_sandbox(now=NOW, broken=False) as sandbox:
         data: Any = sandbox.api.data
         data.sessions = [session for session in data.sessions if session.tenant_id == WORKSPACE]
@@ -306,23 +306,23 @@ def test_sessions_deleted_while_version_2_pages_cost_no_other() -> None:
                 data.sessions = sorted(data.sessions, key=lambda session: session.start)[:-1]
 
         sandbox.api.before_answer = delete
-        given = listen(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads
+        given = read_sources(sandbox, **V2, SESSIONS_PIPELINE_PAGE_SIZE=20).payloads
         asked = [name for request in sandbox.requests for name, _ in request["parameters"]]
     found = {json.loads(payload)["id"] for payloads in given.values() for payload in payloads}
     assert {session.id for session in data.sessions if session.start.date() >= FIRST} <= found
     assert "id" in asked, "what one walk lost is read by its id"
 
 
-def test_private_fields_are_taken_out_of_version_2_as_well() -> None:
+def test_private_fields_are_removed_from_version_2_as_well() -> None:
     with running_sandbox(now=NOW) as sandbox:
-        given = listen(sandbox, **V2, SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email").payloads
+        given = read_sources(sandbox, **V2, SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email").payloads
     payloads = [payload for of_day in given.values() for payload in of_day]
     assert len(payloads) > 80
     assert not any("author_email" in payload for payload in payloads)
 
 
 def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> None:
-    # The API's stats reach 31 days back from the real time.
+    # The API's stats reach back 31 days from the real time, so this test uses recent days.
     with running_sandbox(broken=False) as sandbox:
         yesterday = sandbox.api.now.date() - timedelta(days=1)
         found = []
@@ -340,7 +340,7 @@ def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> Non
     assert len(found[0][1]) > 40
 
 
-def test_what_version_2_does_not_have_is_one_line() -> None:
+def test_a_query_that_version_2_does_not_support_is_one_line() -> None:
     with running_sandbox(texts=some_records(3), now=NOW) as sandbox:
         settings = settings_for(sandbox.url, Path(), **V2)
         for query, says in (
@@ -353,7 +353,7 @@ def test_what_version_2_does_not_have_is_one_line() -> None:
     assert sandbox.requests == []
 
 
-def test_a_version_that_a_server_refuses_a_cursor_of_is_its_own_words(tmp_path: Path) -> None:
+def test_the_servers_reason_for_refusing_a_cursor_is_shown(tmp_path: Path) -> None:
     with (
         running_sandbox(texts=some_records(), now=NOW) as sandbox,
         SessionsClient.from_settings(settings_for(sandbox.url, tmp_path, **V2)) as client,

@@ -1,4 +1,4 @@
-"""`doctor --probe`: what can only be assumed of the API, told without any data, on servers that keep and break it."""
+"""`doctor --probe` tests our assumptions about the API, and shows no data, on servers that satisfy and break them."""
 
 import json
 import re
@@ -25,7 +25,7 @@ END = {"v1 an empty page lies behind the end", "v1 X-Pagination-Total counts the
 
 
 def probed(url: str, project: str = PROJECT) -> Told:
-    """What the probe says of an API, by version and assumption."""
+    """The results of the probe for an API, by version and assumption."""
     with SessionsClient.from_settings(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
@@ -36,11 +36,11 @@ def probed(url: str, project: str = PROJECT) -> Told:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(now=NOW, tell_total=True) as running:
+    with running_sandbox(now=NOW, send_total=True) as running:
         yield running
 
 
-def test_the_sandbox_keeps_every_assumption_within_thirty_requests(sandbox: Sandbox) -> None:
+def test_every_assumption_holds_on_the_sandbox_within_thirty_requests(sandbox: Sandbox) -> None:
     told = probed(sandbox.url)
     ties = told.pop("v1 equal start times keep their order")
     assert ties == (None, "no case to test")
@@ -73,11 +73,11 @@ def test_the_table_fits_80_columns_and_holds_no_data(
 
 
 @pytest.mark.parametrize(("undated", "seen"), [("first", "first"), ("last", "last"), ("postgres", "first")])
-def test_where_sessions_without_a_start_time_stand_is_told(undated: Undated, seen: str) -> None:
+def test_the_probe_says_where_sessions_without_a_start_time_are_listed(undated: Undated, seen: str) -> None:
     with running_sandbox(now=NOW, undated=undated) as running:
         data = running.api.data
         assert isinstance(data, CompanyData)
-        # Few enough for one page.
+        # These fit on one page.
         mine = [one for one in data.sessions if one.tenant_id == OTHER_WORKSPACE][-40:]
         mine[7].undated = mine[19].undated = True
         data.sessions = mine
@@ -85,7 +85,7 @@ def test_where_sessions_without_a_start_time_stand_is_told(undated: Undated, see
     assert told["v1 without a start time: at one end"] == (True, seen)
 
 
-def test_a_workspace_without_sessions_tells_next_to_nothing() -> None:
+def test_in_a_workspace_without_sessions_hardly_anything_is_testable() -> None:
     with running_sandbox(texts=[], now=NOW) as running:
         told = probed(running.url)
     known = {name for name, (holds, _) in told.items() if holds is not None}
@@ -93,14 +93,14 @@ def test_a_workspace_without_sessions_tells_next_to_nothing() -> None:
 
 
 class Ignoring(CompanyData):
-    """Takes no notice of `stats_filter`."""
+    """An API that ignores `stats_filter`."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         return super().page(asked.model_copy(update={"stats_filter": None}), workspace)
 
 
 class Sparing(CompanyData):
-    """Gives the times of runs with all stats only."""
+    """An API that returns the times of runs only together with all stats."""
 
     def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
         texts, total = super().page(asked, workspace)
@@ -116,7 +116,7 @@ class Sparing(CompanyData):
         (Sparing, {"run times come with stats_select": "not sent", "run times come without stats": "not sent"}),
     ],
 )
-def test_an_assumption_that_does_not_hold_is_told_in_both_versions(
+def test_an_assumption_that_does_not_hold_is_reported_in_both_versions(
     data: type[CompanyData], broken: dict[str, str]
 ) -> None:
     with running_sandbox(FaultyApi(data(NOW), NOW)) as running:
@@ -134,14 +134,14 @@ def test_an_assumption_that_does_not_hold_is_told_in_both_versions(
         (Fault("no_datasets", 403, times=None), {"v1 datasets can be listed"}),
     ],
 )
-def test_a_server_that_breaks_an_assumption_is_told(fault: Fault, broken: set[str]) -> None:
-    with running_sandbox(now=NOW, tell_total=True) as running:
+def test_a_server_fault_that_breaks_an_assumption_is_reported(fault: Fault, broken: set[str]) -> None:
+    with running_sandbox(now=NOW, send_total=True) as running:
         running.faults.add(fault)
         told = probed(running.url)
     assert {name for name, (holds, _) in told.items() if holds is False} >= broken
 
 
-def test_of_a_version_that_is_gone_nothing_can_be_told_but_of_the_other() -> None:
+def test_a_version_that_is_gone_is_not_testable_and_the_other_is() -> None:
     with running_sandbox(now=NOW) as running:
         running.faults.add(Fault("gone", 410, times=None))
         told = probed(running.url)
@@ -161,7 +161,7 @@ def record(number: int, **values: Any) -> dict[str, Any]:
 
 
 def serving(answers: Callable[[dict[str, str]], Any]) -> Callable[[Handler], None]:
-    """A step that answers by the request's parameters; a list for version 2, too."""
+    """A step that answers depending on the request's parameters. For version 2 it wraps a list of records."""
 
     def step(handler: Handler) -> None:
         found = answers({name: values[-1] for name, values in parse_qs(urlsplit(handler.path).query).items()})
@@ -176,14 +176,14 @@ def of_scripted(answers: Callable[[dict[str, str]], Any]) -> Told:
         return probed(server.url)
 
 
-def test_ties_that_change_places_are_told_and_those_that_stay() -> None:
+def test_the_probe_says_whether_ties_keep_their_order() -> None:
     name, newest = "v1 equal start times keep their order", [record(0), record(1), record(2)]
     assert of_scripted(lambda _: newest)[name] == (True, "2 sessions")
     answers = iter([newest])
     assert of_scripted(lambda _: next(answers, [record(1), record(0), record(2)]))[name] == (False, "2 sessions")
 
 
-def test_a_session_without_a_start_time_among_others_is_told() -> None:
+def test_a_session_without_a_start_time_among_others_is_reported() -> None:
     rows = [record(0), record(1, start_time=None), record(4)]
     told = of_scripted(lambda _: rows)
     assert told["v1 without a start time: at one end"] == (False, "in between")
@@ -192,12 +192,12 @@ def test_a_session_without_a_start_time_among_others_is_told() -> None:
 @pytest.mark.parametrize(
     ("runs", "expected"), [(None, (False, "no count")), (0, (True, "0 runs")), (3, (False, "ignored"))]
 )
-def test_what_the_filter_leaves_is_told(runs: int | None, expected: tuple[bool, str]) -> None:
+def test_the_probe_says_whether_the_filter_works(runs: int | None, expected: tuple[bool, str]) -> None:
     told = of_scripted(lambda asked: [record(0, run_count=runs if "stats_filter" in asked else 3)])
     assert told["v1 stats_filter leaves out other runs"] == expected
 
 
-def test_an_api_that_fails_now_and_then_is_no_broken_assumption() -> None:
+def test_occasional_failures_of_the_api_are_not_broken_assumptions() -> None:
     rows = json.dumps([record(0)]).encode()
     with scripted(answer(body=rows), answer(302, Location="https://elsewhere.example/secret")) as server:
         told = probed(server.url)
@@ -215,23 +215,23 @@ def test_a_key_that_is_not_accepted_is_one_line(monkeypatch: pytest.MonkeyPatch,
     assert KEY not in str(caught.value)
 
 
-def test_no_more_is_asked_once_thirty_requests_are_spent(sandbox: Sandbox) -> None:
+def test_no_request_is_sent_after_thirty(sandbox: Sandbox) -> None:
     settings = settings_for(sandbox.url, Path("nowhere"))
     with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
-        client.requests = MOST_REQUESTS - 1  # as after a server that had to be asked again and again
+        client.requests = MOST_REQUESTS - 1  # as if many requests had been retried
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
     assert (found[0].holds, found[1].holds, found[1].seen) == (True, None, "not asked")
     assert {one.holds for one in found if one.api_version == "v2"} == {None}
 
 
-def test_without_a_judge_project_it_can_not_be_told_whether_judges_are_found(sandbox: Sandbox) -> None:
+def test_without_a_judge_project_the_search_for_judges_is_not_testable(sandbox: Sandbox) -> None:
     told = probed(sandbox.url, "no judges here")
     assert {told[f"{version} judges are found by experiment"] for version in ("v1", "v2")} == {
         (None, "no such project")
     }
 
 
-def test_that_no_judge_names_an_experiment_is_no_broken_assumption() -> None:
+def test_judges_that_name_no_experiment_are_not_a_broken_assumption() -> None:
     with running_sandbox(now=NOW) as running:
         for session in running.api.data.sessions:  # type: ignore[attr-defined]
             session.judged = ()

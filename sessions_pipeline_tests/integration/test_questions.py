@@ -1,4 +1,4 @@
-"""The questions of docs/reading.md, asked of the sandbox's data: each answer equals one computed independently."""
+"""The questions in docs/reading.md on the sandbox's data: each SQL answer equals one computed independently."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_data
 from sessions_pipeline.validation.records import read_page
 from sessions_pipeline_tests.builders import table_of
 from sessions_pipeline_tests.days import RULES, fetched
-from sessions_pipeline_tests.faulty_server import sound
+from sessions_pipeline_tests.faulty_server import without_broken_records
 from sessions_pipeline_tests.snippets import Snippet, each
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -48,7 +48,7 @@ Answer = list[tuple[Any, ...]]
 
 
 def listed(answer: Callable[[list[tuple[str, str]], str], Any], workspace: str) -> Iterator[str]:
-    """The texts of all of a workspace's records, as the API gives them page by page."""
+    """The texts of all records of a workspace, from all pages of the API."""
     for offset in itertools.count(step=100):
         pairs = [("include_stats", "true"), ("limit", "100"), ("offset", str(offset))]
         page = read_page(answer(pairs, workspace).body)
@@ -58,10 +58,10 @@ def listed(answer: Callable[[list[tuple[str, str]], str], Any], workspace: str) 
 
 
 class Company:
-    """What the sandbox says, and a lake made of it."""
+    """The sandbox's records, and a lake made of them."""
 
     def __init__(self, root: Path) -> None:
-        api = Api(sound(CompanyData(NOW)), NOW)
+        api = Api(without_broken_records(CompanyData(NOW)), NOW)
         self.records: list[Record] = []
         self.judged: dict[str, Decimal | None] = {}
         lake, texts = Lake.open(str(root), query={}), {}
@@ -90,7 +90,7 @@ class Company:
         }
 
     def judges(self, api: Api) -> Any:
-        """What the sandbox's evaluators have spent on each of a day's experiments."""
+        """The cost of the sandbox's judges for each experiment of a day."""
         rows = []
         for one in self.experiments(JUDGED, JUDGED):
             only = f'and(eq(metadata_key, "experiment"), eq(metadata_value, {json.dumps(one["name"])}))'
@@ -289,7 +289,7 @@ def test_every_question_has_an_answer() -> None:
 
 
 @each
-def test_read_takes_two_days_and_goes_on_to_pandas(
+def test_read_takes_two_days_and_its_table_converts_to_pandas(
     snippet: Snippet, made: tuple[Company, duckdb.DuckDBPyConnection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     company, connection = made
@@ -302,7 +302,7 @@ def test_read_takes_two_days_and_goes_on_to_pandas(
 
 
 @each
-def test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data(
+def test_the_readmes_lines_give_the_right_sum_on_the_demos_data(
     snippet: Snippet,
     made: tuple[Company, duckdb.DuckDBPyConnection],
     tmp_path: Path,
@@ -314,10 +314,10 @@ def test_the_readmes_lines_add_up_the_same_where_the_demo_has_put_its_data(
     (tmp_path / DEMO_ROOT).parent.mkdir()
     (tmp_path / DEMO_ROOT).symlink_to(root)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "pandas", None)  # which `make demo` does not install
+    monkeypatch.setitem(sys.modules, "pandas", None)  # `make demo` does not install it
     assert "datetime.now(UTC)" in snippet.text
     exec(snippet.text.replace("datetime.now(UTC)", f"datetime.fromisoformat('{NOW}')"), {})
     shown = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    # The days that the demo shows.
+    # The demo's summary shows these days.
     found = grouped(company.experiments(NOW.date() - timedelta(days=DEMO_SHOWN - 1)), company.name)
     assert {name: Decimal(cost) for name, cost in shown.items()} == {name: total(rows) for name, rows in found.items()}

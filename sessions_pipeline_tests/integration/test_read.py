@@ -1,4 +1,4 @@
-"""`sessions_pipeline.read`: any table by its name, days included, datasets by name, costs exact in pandas."""
+"""`sessions_pipeline.read` returns any table by name, with days and dataset names, and exact costs in pandas."""
 
 import subprocess
 import sys
@@ -58,7 +58,7 @@ def test_every_table_is_read_with_its_columns_its_day_and_names(root: Path, tabl
     assert found.select(table.schema.names).schema.equals(table.schema)
 
 
-def test_both_days_are_included_and_may_be_given_in_any_way(root: Path) -> None:
+def test_both_days_are_included_and_may_be_dates_or_texts(root: Path) -> None:
     ways = [(FIRST, DAYS[2]), (str(FIRST), str(DAYS[2])), (pd.Timestamp(NOON), NOON + timedelta(days=2))]
     for start, end in ways:
         found = sessions_pipeline.read("sessions", start, end, root=root)
@@ -68,7 +68,7 @@ def test_both_days_are_included_and_may_be_given_in_any_way(root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:sessions has nothing")
-def test_rows_without_a_day_come_only_where_they_are_asked_for(root: Path) -> None:
+def test_rows_without_a_day_are_returned_only_if_requested(root: Path) -> None:
     with pytest.warns(UserWarning, match="^sessions has 1 row without a day, in no total; undated=True adds"):
         known = sessions_pipeline.read("sessions", root=root)
     assert None not in known.column("start_date").to_pylist()
@@ -120,7 +120,7 @@ def test_costs_stay_exact_and_unknown_in_pandas(tmp_path: Path) -> None:
     assert frame["start_date"].tolist() == [FIRST, FIRST]
 
 
-def test_a_dataset_has_its_present_name_else_what_experiments_say_else_its_id(tmp_path: Path) -> None:
+def test_a_dataset_has_its_current_name_else_that_in_experiments_else_its_id(tmp_path: Path) -> None:
     fill(tmp_path)
     given = [
         {"id": one, "tenant_id": tenant, "name": "golden", "read_at": NOON}
@@ -136,7 +136,7 @@ def test_a_dataset_has_its_present_name_else_what_experiments_say_else_its_id(tm
     assert [row["dataset"] for row in projects if row["reference_dataset_id"] is None] == [None]
 
 
-def test_an_experiment_has_its_judges_and_the_whole_beside_its_own_cost(tmp_path: Path) -> None:
+def test_an_experiment_has_its_own_cost_judge_cost_and_whole_cost(tmp_path: Path) -> None:
     fill(tmp_path)
     judged = {"tenant_id": TENANT, "reference_dataset_id": dataset(1), "stats_as_of": NOON, "read_at": NOON}
     rows = [{**judged, "id": uuid(11), "total_cost": COST}, {**judged, "id": uuid(12), "total_cost": None}]
@@ -190,7 +190,7 @@ def test_what_cannot_be_read_is_one_line(
     assert str(raised.value).startswith(says)
 
 
-def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Path, tmp_path: Path) -> None:
+def test_read_uses_the_lake_of_the_settings_and_a_missing_one_is_one_line(root: Path, tmp_path: Path) -> None:
     with pytest.raises(NotReadError, match=f"^{tmp_path}/data: there is no data here; "):
         sessions_pipeline.read("sessions")
     (tmp_path / ".env").write_text(f"SESSIONS_PIPELINE_DATA_ROOT={root}\n")
@@ -198,7 +198,7 @@ def test_the_lake_is_that_of_the_settings_and_a_missing_one_is_one_line(root: Pa
     assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
 
 
-def test_a_lake_that_is_opened_whatever_its_query_is_never_written(tmp_path: Path) -> None:
+def test_a_lake_opened_for_any_query_is_never_written(tmp_path: Path) -> None:
     lake = Lake.open(str(tmp_path), query=None)
     assert not lake.is_there
     with pytest.raises(LakeError, match="opened for reading only"):

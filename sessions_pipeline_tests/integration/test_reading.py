@@ -1,7 +1,7 @@
-"""docs/reading.md: every recipe runs, and the outputs shown are what it prints.
+"""Every recipe in docs/reading.md runs and prints the output that the page shows.
 
-`python -c "from sessions_pipeline_tests.integration.test_reading import rewrite; rewrite()"` writes the outputs into
-the page again.
+`python -c "from sessions_pipeline_tests.integration.test_reading import rewrite; rewrite()"` updates the outputs on the
+page.
 """
 
 import contextlib
@@ -38,13 +38,13 @@ from sessions_pipeline_tests.snippets import Snippet, by_heading, snippets_of_he
 
 PAGE = Path(__file__).parents[2] / "docs" / "reading.md"
 FIRST = NOON.date()
-# A whole week, one without its last day, and a day of a third, on which nothing has a price.
+# A whole week, a week without its last day, and one day of a third week, on which no session has a cost.
 NUMBERS = [*range(13), 14]
 DAYS = [FIRST + timedelta(days=number) for number in NUMBERS]
 
 
 def sessions_of(number: int) -> list[dict[str, object]]:
-    """One day's sessions: an experiment on each of two datasets, and on Mondays a tracing project."""
+    """The sessions of one day: an experiment on each of two datasets, and on Mondays a tracing project."""
     start = NOON + timedelta(days=number)
     rows = [
         experiment(
@@ -80,7 +80,7 @@ def fill(root: Path) -> None:
         for table, derived in DERIVED.items():
             tables[table] = derived.make(day_of(tables))
             lake.replace(table, day, tables[table], {})
-        if number is not None and number > 6:  # judges of the first week were never measured
+        if number is not None and number > 6:  # the judges of the first week were never measured
             judged = [
                 {name: row[name] for name in ("id", "tenant_id", "reference_dataset_id")}
                 | {"run_count": 20, "total_cost": Decimal(row["id"][-3:]) / 200, "stats_as_of": NOON, "read_at": NOON}
@@ -99,7 +99,7 @@ def fill(root: Path) -> None:
 
 
 def recipe(snippets: list[Snippet]) -> tuple[list[str], list[str]]:
-    """The Python of a section, and what the page says that each block prints; nothing, where no text follows."""
+    """The Python blocks of a section, and the outputs that the page shows: "" if no text block follows."""
     after = [*snippets[1:], None]
     pairs = [(one.text, other) for one, other in zip(snippets, after, strict=True) if one.language == "python"]
     return [code for code, _ in pairs], [
@@ -125,7 +125,7 @@ def test_recipes_print_what_the_page_shows(
 
 @contextlib.contextmanager
 def lake_sql(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection in which lake.sql was run on the lake at `root`."""
+    """A DuckDB connection that has run lake.sql on the lake at `root`."""
     with duckdb.connect() as connection:
         connection.execute(f"SET VARIABLE data_root = '{root}'")
         connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
@@ -145,7 +145,7 @@ def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnecti
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_a_table_that_is_newer_than_the_data_keeps_no_other_from_being_read(
+def test_a_table_newer_than_the_data_does_not_stop_others_from_being_read(
     table: Table, lake: duckdb.DuckDBPyConnection, place: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "lake"
@@ -188,7 +188,7 @@ def test_lake_sql_looks_below_the_current_folder_without_a_data_root(
 
 
 def names_of(connection: duckdb.DuckDBPyConnection, root: Path) -> list[tuple[str, ...]]:
-    """What `dataset_names` says of the lake at `root`."""
+    """The rows of `dataset_names` for the lake at `root`."""
     connection.execute(f"SET VARIABLE data_root = '{root}'")
     connection.execute(files("sessions_pipeline.outputs").joinpath("lake.sql").read_text())
     return connection.sql(
@@ -196,7 +196,7 @@ def names_of(connection: duckdb.DuckDBPyConnection, root: Path) -> list[tuple[st
     ).fetchall()
 
 
-def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_path: Path) -> None:
+def test_dataset_names_are_the_apis_else_those_in_experiments_else_the_id(tmp_path: Path) -> None:
     said = [
         *('{"metadata": "dataset_name"}', '{"metadata": {"dataset_name": "early"}}'),
         *('{"metadata": {"dataset_name": "said\\u0007"}}', '{"metadata": {"dataset_name": ["no", "text"]}}'),
@@ -240,7 +240,7 @@ def test_dataset_names_are_the_apis_else_what_experiments_say_else_the_id(tmp_pa
 
 
 def rewrite() -> None:
-    """Write what the recipes print into the page; Spark's are for who has it."""
+    """Write the outputs of the recipes into the page, but for Spark's."""
     text = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         fill(Path(folder) / "data" / "demo")

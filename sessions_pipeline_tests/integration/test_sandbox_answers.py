@@ -1,4 +1,4 @@
-"""What the sandbox answers over HTTP: filters, sorting, stats, datasets, judges and refusals."""
+"""The answers of the sandbox over HTTP: filters, sorting, stats, datasets, judges and refusals."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api,
 from sessions_pipeline_tests.strategies import openapi
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
-# What hypothesis reads without a server.
+# Hypothesis tests read this company directly, without a server.
 DATA = CompanyData(NOW)
 SORTABLE = openapi()["components"]["schemas"]["SessionSortableColumns"]["enum"]
 Ask = Callable[..., httpx.Response]
@@ -43,13 +43,13 @@ def data(sandbox: Sandbox) -> CompanyData:
 
 @pytest.fixture(scope="module")
 def mine(data: CompanyData) -> list[Session]:
-    """The sessions of the workspace that a key opens by itself."""
+    """The sessions of the workspace that the key belongs to."""
     return [session for session in data.sessions if session.tenant_id == WORKSPACE]
 
 
 @pytest.fixture(scope="module")
 def records(sandbox: Sandbox) -> list[dict[str, Any]]:
-    """Every record of that workspace, with its stats, newest first."""
+    """All records of that workspace with their stats, newest first."""
     return [json.loads(text) for text in all_texts(sandbox.api, include_stats=True)]
 
 
@@ -88,7 +88,7 @@ def test_the_same_seed_and_time_make_the_same_bytes_and_another_seed_others() ->
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_what_a_day_had_is_the_same_the_day_after() -> None:
+def test_a_day_is_the_same_when_seen_a_day_later() -> None:
     days = NOW + timedelta(hours=9), NOW + timedelta(days=1)
     before, after = ({one.id: one for one in CompanyData(day).sessions if one.dataset} for day in days)
     first = min(one.start for one in after.values())
@@ -117,7 +117,9 @@ def test_an_experiment_carries_the_metadata_that_the_sdk_sends_and_people_add(re
             assert record["extra"] is None
 
 
-def test_prices_differ_by_a_hundred_and_some_costs_are_unknown_or_zero(records: list[dict[str, Any]]) -> None:
+def test_prices_differ_by_a_factor_of_a_hundred_and_some_costs_are_unknown_or_zero(
+    records: list[dict[str, Any]],
+) -> None:
     prices = [price for price in PRICES.values() if price]
     assert max(prices)[0] == 100 * min(prices)[0]
     costs = [record["total_cost"] for record in records if record["run_count"]]
@@ -141,7 +143,7 @@ def test_some_datasets_are_judged_more_thoroughly_than_others() -> None:
     assert shares[-3] - shares[2] > 0.1
 
 
-def test_a_branch_gets_dearer_over_time(mine: list[Session]) -> None:
+def test_one_branch_gets_more_expensive_over_time(mine: list[Session]) -> None:
     tokens: dict[tuple[str, int], list[float]] = defaultdict(list)
     for session in mine:
         if session.dataset and session.runs:
@@ -162,7 +164,7 @@ def test_only_selected_stats_are_computed(listed: List) -> None:
     assert [name for name in STATS if record[name] is not None] == ["run_count", "total_cost"]
 
 
-def test_costs_are_texts_in_version_1_and_numbers_with_the_same_digits_in_version_2(ask: Ask) -> None:
+def test_costs_are_strings_in_version_1_and_numbers_with_the_same_digits_in_version_2(ask: Ask) -> None:
     asked = {"include_stats": "true", "name_contains": "support"}
     for one, two in zip(
         ask(**asked, limit=100).json(),
@@ -288,14 +290,14 @@ def test_the_last_page_of_version_2_has_no_cursor(ask: Ask, mine: list[Session])
     assert {one["type"] for one in projects["items"]} == {"PROJECT"}
 
 
-def test_a_key_or_a_bearer_token_opens_and_nothing_else(sandbox: Sandbox) -> None:
+def test_only_a_key_or_a_bearer_token_is_accepted(sandbox: Sandbox) -> None:
     keys = ({}, {"x-api-key": "wrong"}, {"authorization": f"Bearer {sandbox.key}"}, {"x-api-key": sandbox.key})
     for path in ("v1/sessions", "v2/sessions", "v1/datasets"):
         statuses = [httpx.get(f"{sandbox.url}/api/{path}", headers=headers).status_code for headers in keys]
         assert statuses == [401, 401, 200, 200]
 
 
-def test_a_workspace_has_its_own_sessions_and_datasets_and_a_stranger_s_is_refused(
+def test_a_workspace_has_its_own_sessions_and_datasets_and_an_unknown_one_is_refused(
     ask: Ask, mine: list[Session]
 ) -> None:
     for path in ("v1/sessions", "v1/datasets"):
@@ -360,7 +362,7 @@ def _stats(since: datetime) -> dict[str, str]:
 
 
 def spent_on(ask: Ask, experiment: str | None, path: str = "v1/sessions", workspace: str = WORKSPACE) -> dict[str, Any]:
-    """What the judges of an experiment, or all of them, have spent, asked as the pipeline asks."""
+    """The cost of an experiment's judges, or of all judges, requested as the pipeline does it."""
     asked = {"name": "evaluators", "include_stats": "true", "stats_select": ["run_count", "total_tokens", *COSTS]}
     if experiment is not None:
         quoted = json.dumps(experiment, ensure_ascii=False)
@@ -372,7 +374,7 @@ def spent_on(ask: Ask, experiment: str | None, path: str = "v1/sessions", worksp
 
 
 @pytest.mark.parametrize("workspace", [OTHER_WORKSPACE, pytest.param(WORKSPACE, marks=pytest.mark.long)])
-def test_judges_of_all_experiments_and_the_unattributed_are_the_whole_to_the_last_digit(
+def test_the_judges_of_all_experiments_and_the_unattributed_rest_add_up_to_the_last_digit(
     workspace: str, ask: Ask, data: CompanyData
 ) -> None:
     sessions = [session for session in data.sessions if session.tenant_id == workspace]
@@ -399,7 +401,9 @@ def test_judges_cost_a_fifth_to_two_thirds_of_an_experiment(ask: Ask, mine: list
     assert max(shares) - min(shares) > Decimal("0.3")
 
 
-def test_judges_of_names_with_quotes_and_backslashes_are_found_in_both_versions(ask: Ask, mine: list[Session]) -> None:
+def test_judges_of_experiments_with_quotes_and_backslashes_in_their_names_are_found_in_both_versions(
+    ask: Ask, mine: list[Session]
+) -> None:
     for odd in ('"v2"', "\\strict"):
         name = next(session.name for session in mine if odd in session.name)
         one, two = (spent_on(ask, name, path) for path in ("v1/sessions", "v2/sessions"))
@@ -408,7 +412,7 @@ def test_judges_of_names_with_quotes_and_backslashes_are_found_in_both_versions(
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"])))
-def test_an_unknown_name_has_zero_runs_whatever_it_holds(name: str) -> None:
+def test_an_unknown_name_has_zero_runs_whatever_its_characters(name: str) -> None:
     quoted = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     expression = f'and(eq(metadata_key, "experiment"), eq(metadata_value, {quoted}))'
     asked = SessionsQuery.read([("name", "evaluators"), ("include_stats", "1"), ("stats_filter", expression)], NOW)
@@ -418,7 +422,7 @@ def test_an_unknown_name_has_zero_runs_whatever_it_holds(name: str) -> None:
 
 
 @given(text=st.text(st.sampled_from("and(eqmetadata_key, \"experiment')\\")))
-def test_a_filter_that_is_not_understood_is_refused_and_never_ignored(text: str) -> None:
+def test_an_invalid_filter_is_refused_and_never_ignored(text: str) -> None:
     with pytest.raises(ValidationError):
         SessionsQuery.read([("stats_filter", text)], NOW)
 
@@ -430,7 +434,7 @@ def test_long_answers_are_compressed_when_asked_for(sandbox: Sandbox) -> None:
     assert len(json.loads(gzip.decompress(body))) == 100
 
 
-def test_changed_sessions_are_told_anew() -> None:
+def test_changed_sessions_are_served_with_their_new_values() -> None:
     data = CompanyData(NOW)
     asked = SessionsQuery(include_stats=True, name_contains="refund-policy")
     [newest, *_], total = data.page(asked, WORKSPACE)

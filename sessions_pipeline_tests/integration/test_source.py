@@ -1,4 +1,4 @@
-"""The source over real HTTP: when a reading began, what is private, what is active, and requests that do not wait."""
+"""The source over real HTTP: times of readings, redaction, activity, usage and prefetching."""
 
 import json
 import threading
@@ -46,7 +46,7 @@ def session(number: int, start: datetime = NOW, **values: Any) -> Values:
 
 
 def listing(sessions: list[Values], **headers: str) -> Callable[[Handler], None]:
-    """A step that answers pages of the list, as version 1 does."""
+    """A step that answers with pages of the list, like version 1."""
 
     def step(handler: Handler) -> None:
         asked = dict(parse_qsl(urlsplit(handler.path).query))
@@ -88,7 +88,7 @@ def days_from(client: SessionsClient, first: date = TODAY) -> list[FetchedDay]:
         ("Fri, 20 Mar 2026 14:00:00 GMT", NOW - timedelta(hours=1), True),
     ],
 )
-def test_a_day_was_fetched_when_its_reading_began_by_the_servers_clock_where_the_two_differ(
+def test_fetched_at_is_the_start_of_the_reading_by_the_servers_clock_if_the_two_differ(
     server_time: str | None, expected: datetime, warns: bool
 ) -> None:
     headers = {"Date": server_time} if server_time else {}
@@ -110,7 +110,7 @@ def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
 
 @pytest.mark.parametrize("extra", ["1", "9" * 5000], ids=["plain", "a number of 5000 digits"])
 @pytest.mark.parametrize("is_newest_first", [True, False])
-def test_of_two_readings_of_one_session_the_newest_stays_in_whatever_order_they_come(
+def test_the_newest_of_two_readings_of_one_session_is_kept_in_whatever_order_they_come(
     is_newest_first: bool, extra: str
 ) -> None:
     def reading(hour: int) -> Record:
@@ -123,7 +123,7 @@ def test_of_two_readings_of_one_session_the_newest_stays_in_whatever_order_they_
     assert newest(first, second) == reading(1)
 
 
-def test_no_reader_sees_what_is_private() -> None:
+def test_no_reader_gets_redacted_properties() -> None:
     one = session(1, last_run_start_time=NOW.isoformat(), run_count=0)
     with (
         scripted(listing([one])) as server,
@@ -137,7 +137,7 @@ def test_no_reader_sees_what_is_private() -> None:
     assert not any("session 1" in payload for payload in seen)
 
 
-def test_activity_asks_for_the_cheapest_stats_that_bring_times() -> None:
+def test_activity_requests_the_cheapest_stats_that_include_times() -> None:
     sessions = [session(number, last_run_start_time=(NOW - timedelta(hours=number)).isoformat()) for number in range(9)]
     with scripted(listing(sessions)) as server, client_for(server.url) as client:
         since = NOW - timedelta(hours=3)
@@ -152,7 +152,7 @@ def count_active(client: SessionsClient) -> int:
     return sum(len(found) for found, _ in active_since(client, SessionsQuery(), workspace=None, since=NOW))
 
 
-def test_activity_asks_for_all_stats_with_a_warning_where_the_cheapest_bring_no_times() -> None:
+def test_activity_requests_all_stats_with_a_warning_if_the_cheapest_lack_times() -> None:
     timed = [session(number, last_run_start_time=NOW.isoformat()) for number in range(3)]
 
     def step(handler: Handler) -> None:
@@ -165,7 +165,7 @@ def test_activity_asks_for_all_stats_with_a_warning_where_the_cheapest_bring_no_
     assert "stats_select" in client.warnings[0]
 
 
-def test_activity_whose_times_come_with_nothing_that_the_api_accepts_is_an_error_at_once() -> None:
+def test_activity_without_times_in_any_stats_is_an_error_at_once() -> None:
     def step(handler: Handler) -> None:
         if "stats_select" in handler.path:
             listing([session(9)])(handler)
@@ -178,7 +178,7 @@ def test_activity_whose_times_come_with_nothing_that_the_api_accepts_is_an_error
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])
-def test_usage_is_read_of_every_session_though_others_move_or_are_deleted_while_they_are_listed(
+def test_usage_of_every_session_is_read_although_others_move_or_are_deleted(
     is_deleted: bool,
 ) -> None:
     sessions = [
@@ -199,7 +199,7 @@ def test_usage_is_read_of_every_session_though_others_move_or_are_deleted_while_
     assert {one.session_id for reading in readings for one in reading.start} == {one["id"] for one in sessions}
 
 
-def test_activity_of_a_session_with_a_number_of_5000_digits_is_seen() -> None:
+def test_activity_of_a_session_with_a_number_of_5000_digits_is_noticed() -> None:
     text = json.dumps([session(1, last_run_start_time=NOW.isoformat(), extra="digits")])
     body = text.replace('"digits"', "9" * 5000).encode()
 
@@ -211,7 +211,7 @@ def test_activity_of_a_session_with_a_number_of_5000_digits_is_seen() -> None:
     assert client.warnings == []
 
 
-def test_activity_gives_what_it_has_when_its_time_is_over() -> None:
+def test_activity_returns_what_it_has_when_its_time_is_over() -> None:
     sessions = [session(number, last_run_start_time=NOW.isoformat()) for number in range(150)]
 
     def limited(handler: Handler) -> None:
@@ -227,7 +227,7 @@ def test_activity_gives_what_it_has_when_its_time_is_over() -> None:
     assert len(server.paths) == 2
 
 
-def test_pages_are_asked_for_while_a_day_is_processed_until_enough_days_wait() -> None:
+def test_pages_are_prefetched_while_a_day_is_processed_until_enough_days_wait() -> None:
     sessions = [session(number * 20) for number in range(400)]
     asked = threading.Semaphore(0)
 
@@ -239,7 +239,7 @@ def test_pages_are_asked_for_while_a_day_is_processed_until_enough_days_wait() -
     with scripted(step) as server, client_for(server.url) as client, ThreadPoolExecutor(4) as executor:
         days = source_for(client, executor, page_size=20).days(first, TODAY)
         next(days)
-        # The day is being processed, nobody asks for the next; four more are 288 sessions, which is 16 pages.
+        # While the day is processed, the next is not requested. The four days ahead have 288 sessions, on 16 pages.
         assert all(asked.acquire(timeout=20) for _ in range(16))
         assert len([day for day in days if day.day]) == 5
     assert len(server.paths) >= 22
@@ -251,7 +251,7 @@ def day_of(number: int, sessions: int = 0) -> FetchedDay:
 
 
 @pytest.mark.parametrize(("sessions", "most_waiting"), [(0, 2), (1, 2), (5, 6), (5, 10)])
-def test_reading_ahead_waits_where_enough_sessions_wait(sessions: int, most_waiting: int) -> None:
+def test_prefetching_pauses_when_enough_sessions_wait(sessions: int, most_waiting: int) -> None:
     made: list[int] = []
     third = threading.Event()
 
@@ -269,7 +269,7 @@ def test_reading_ahead_waits_where_enough_sessions_wait(sessions: int, most_wait
     assert [day.day for day in ahead] == [TODAY - timedelta(days=number) for number in range(1, 6)]
 
 
-def test_what_breaks_while_reading_ahead_comes_after_the_days_before_it() -> None:
+def test_an_error_while_prefetching_is_raised_after_the_days_before_it() -> None:
     def days() -> Iterator[FetchedDay]:
         yield day_of(0)
         raise DeadlineExceededError("over")
@@ -281,7 +281,7 @@ def test_what_breaks_while_reading_ahead_comes_after_the_days_before_it() -> Non
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_no_page_is_read_in_vain_where_pages_are_smaller_than_any_reader_asks_for(version: str) -> None:
+def test_no_page_is_read_needlessly_if_pages_are_smaller_than_requested(version: str) -> None:
     texts = [json.dumps(session(number)) for number in range(30)]
     with (
         running_sandbox(texts=texts, now=NOW) as sandbox,

@@ -1,4 +1,4 @@
-"""Backfills are shared out to processes: the same lake as from one, and nothing left behind when one of them dies."""
+"""Backfills by worker processes write the same lake as a single process, and leave no process behind when one dies."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
 from sessions_pipeline.tables import RAW_SESSIONS
-from sessions_pipeline_tests.ctrl_c import hearing_ctrl_c
+from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
 
@@ -61,7 +61,7 @@ def test_results_come_in_the_order_of_the_tasks(crew: Workers) -> None:
     assert list(crew.each(double, range(50))) == [2 * number for number in range(50)]
 
 
-def test_after_a_failure_what_was_begun_is_still_told_and_nothing_else_is_begun(crew: Workers) -> None:
+def test_after_a_failure_started_tasks_still_give_results_and_no_new_ones_are_started(crew: Workers) -> None:
     taken: list[int] = []
 
     def tasks() -> Iterator[int]:
@@ -77,7 +77,7 @@ def test_after_a_failure_what_was_begun_is_still_told_and_nothing_else_is_begun(
     assert given[2:] == [2 * number for number in taken[3:]]
 
 
-def test_a_task_that_cannot_be_had_fails_after_the_results_before_it(crew: Workers) -> None:
+def test_an_error_of_the_iterator_of_tasks_is_raised_after_the_results_before_it(crew: Workers) -> None:
     def tasks() -> Iterator[int]:
         yield 1
         raise LakeError("no more")
@@ -97,9 +97,7 @@ def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
         list(crew.each(die, range(9)))
 
 
-def test_a_lake_that_workers_cannot_open_is_one_error_that_says_so(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_lake_that_workers_cannot_open_is_one_clear_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lake = Lake.open(str(tmp_path), query={})
     lake.write_file("_lake.json", b'{"layout": 99, "query": {}}')
     with workers_for(2, lake, str(tmp_path), {}) as crew, pytest.raises(LakeError, match="layout 99"):
@@ -107,7 +105,7 @@ def test_a_lake_that_workers_cannot_open_is_one_error_that_says_so(
     assert capfd.readouterr().err == ""
 
 
-def test_work_is_done_in_this_process_or_in_others(crew: Workers, request: pytest.FixtureRequest) -> None:
+def test_tasks_run_in_this_process_or_in_workers(crew: Workers, request: pytest.FixtureRequest) -> None:
     is_here = set(crew.each(who, range(4))) == {os.getpid()}
     assert is_here is (request.node.callspec.params["crew"] == 0)
 
@@ -116,13 +114,11 @@ def test_work_is_done_in_this_process_or_in_others(crew: Workers, request: pytes
     ("days", "most", "processes"),
     [(BACKFILL_DAYS - 1, 4, 0), (BACKFILL_DAYS, 4, 4), (365, 64, 4), (365, 2, 2), (365, 1, 0)],
 )
-def test_a_backfill_is_shared_out_to_at_most_four_processes_and_a_refresh_to_none(
-    days: int, most: int, processes: int
-) -> None:
+def test_a_backfill_uses_at_most_four_worker_processes_and_a_refresh_none(days: int, most: int, processes: int) -> None:
     assert processes_for(days, most) == processes
 
 
-def test_a_process_that_may_have_no_children_does_the_days_itself() -> None:
+def test_a_process_that_may_have_no_children_processes_the_days_itself() -> None:
     with get_context("fork").Pool(1) as pool:
         assert pool.apply(processes_for, (365, 4)) == 0
 
@@ -176,7 +172,7 @@ except WorkerLostError:
 """
 
 
-def test_a_run_that_lost_a_worker_ends_also_where_it_was_started_with_sigterm_ignored(tmp_path: Path) -> None:
+def test_a_run_that_lost_a_worker_ends_even_if_it_was_started_with_sigterm_ignored(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOST, str(tmp_path)]
     assert subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout == "lost\n"
 
@@ -184,14 +180,14 @@ def test_a_run_that_lost_a_worker_ends_also_where_it_was_started_with_sigterm_ig
 def _is_alive(process: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the second where it ends between opening and reading
+    except (FileNotFoundError, ProcessLookupError):  # the second if the process ends between opening and reading
         return False
 
 
-def test_what_is_being_prepared_is_not_interrupted_by_ctrl_c() -> None:
+def test_starting_workers_is_not_interrupted_by_ctrl_c() -> None:
     prepare = "from sessions_pipeline.orchestration import workers; workers.prepare(2)"
     wait = "import sys; print('ready', flush=True); sys.stdin.read()"
-    command = hearing_ctrl_c(sys.executable, "-c", f"{prepare}; {wait}")
+    command = accepting_ctrl_c(sys.executable, "-c", f"{prepare}; {wait}")
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -204,6 +200,6 @@ def test_what_is_being_prepared_is_not_interrupted_by_ctrl_c() -> None:
         assert run.stdout.readline() == "ready\n"
         os.killpg(run.pid, signal.SIGINT)
         _, said = run.communicate()
-    # Only this process itself, which has no command line around it, says that it was interrupted.
+    # Only the main process reports the interrupt, because here no command line catches it.
     assert said.count("KeyboardInterrupt") == 1
     assert "forkserver.py" not in said

@@ -1,4 +1,4 @@
-"""The list that changes while it is paged, by cursor: one that stands for a place in the list, or for a session."""
+"""The simulated server with cursors, which stand for a position in the list or for a session."""
 
 import json
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from sessions_pipeline_tests.unit.simulated_server import SimulatedServer, recor
 
 @dataclass
 class CursorServer(SimulatedServer):
-    """`keyset`: a cursor names the start of the page's last session, otherwise how many sessions lie before it."""
+    """If `keyset`, a cursor holds the sort key of the page's last session. Otherwise it holds an offset."""
 
     keyset: bool = False
     asked: list[PageRequest] = field(default_factory=list)
@@ -18,13 +18,13 @@ class CursorServer(SimulatedServer):
     def cursor_answer(self, ask: PageRequest) -> Page:
         self.asked.append(ask)
         if self.schedule:
-            self._mutate(self.schedule.pop(0))
+            self._change(self.schedule.pop(0))
         names = sorted(self.sessions, key=self._sort_key)
         if ask.ids:
             names = [name for name in names if as_uuid(name) in ask.ids]
         if ask.cursor is not None:
             query, place = json.loads(ask.cursor)
-            assert query == _query(ask), "the API takes a cursor with the same query only"
+            assert query == _query(ask), "the API accepts a cursor only with the query that returned it"
             names = [name for name in names if self._sort_key(name) > tuple(place)] if self.keyset else names[place:]
         page = names[: min(ask.limit, self._capped)]
         records = [record(as_uuid(name), self.sessions[name]) for name in page]
@@ -40,5 +40,5 @@ def _query(ask: PageRequest) -> list[object]:
 
 
 def as_uuid(name: str) -> str:
-    """Sessions are asked for by id only where it is a UUID."""
+    """The session's id as a UUID. The readers request sessions by id only if it is one."""
     return str(uuid5(NAMESPACE_URL, name))

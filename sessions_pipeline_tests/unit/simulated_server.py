@@ -1,6 +1,7 @@
-"""A list of sessions that changes while it is paged: the model that the readers are tested against.
+"""A simulated server whose list of sessions changes while it is paged, to test the readers.
 
-Pages go through the driver that runs in production (`source.run`); only the threads are the test's own.
+Pages go through the loop that runs in production (`source.run`). Only its threads are replaced, by two executors that
+make the order of answers deterministic.
 """
 
 import random
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline.langsmith.source import DayAssembler, Reader, run
@@ -21,8 +22,8 @@ def record(name: str, start_us: int | None) -> Record:
     )
 
 
-class AtOnce(Executor):
-    """Pages in flight are answered when they are asked for, so that they are stale when they are used."""
+class AnswerAtOnce(Executor):
+    """Answers a page as soon as it is requested. A page that was prefetched is then out of date when it is used."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":
         future: Future[Any] = Future()
@@ -30,14 +31,14 @@ class AtOnce(Executor):
         return future
 
 
-class WhenWanted(Executor):
-    """Pages in flight are answered when they are used; those that are not wanted any more, never."""
+class AnswerWhenUsed(Executor):
+    """Answers a page only when its result is used. A prefetched page that is no longer needed is never answered."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **_: Any) -> "Future[Any]":
-        return _Later(lambda: fn(*args))
+        return _LazyFuture(lambda: fn(*args))
 
 
-class _Later(Future[Any]):
+class _LazyFuture(Future[Any]):
     def __init__(self, answer: Callable[[], Any]) -> None:
         super().__init__()
         self._answer = answer
@@ -48,9 +49,10 @@ class _Later(Future[Any]):
 
 @dataclass
 class SimulatedServer:
-    """Sorts by start time, newest first, ties at random; changes between answers as its schedule says.
+    """A list sorted by start time, newest first, with ties in random order.
 
-    `totals`: whether answers tell the list's length.
+    Before each answer it takes the next step of `schedule` and changes the list, its page cap or its totals. Deleted
+    sessions are in `deleted`. If `totals`, answers have a header with the list's length.
     """
 
     sessions: dict[str, int | None]
@@ -71,7 +73,7 @@ class SimulatedServer:
     def answer(self, ask: PageRequest) -> Page:
         self.requests.append(ask)
         if self.schedule:
-            self._mutate(self.schedule.pop(0))
+            self._change(self.schedule.pop(0))
         listed = sorted(self.sessions, key=self._sort_key)
         names = listed[ask.offset : ask.offset + min(ask.limit, self._capped)]
         headers = {"x-pagination-total": str(max(0, len(listed) + self._lie))} if self.totals else {}
@@ -82,7 +84,7 @@ class SimulatedServer:
         undated = -float("inf") if self.undated_first else float("inf")
         return (undated if start is None else -start, self._ties.setdefault(name, self._random.random()))
 
-    def _mutate(self, what: str) -> None:
+    def _change(self, what: str) -> None:
         if what == "reorder":
             self._ties.clear()
         elif what == "insert":
@@ -106,12 +108,8 @@ class SimulatedServer:
             self._lie = self._random.choice([-40, -3, -1, 1, 3, 40])
 
 
-class AnyServer(Protocol):
-    def answer(self, ask: PageRequest) -> Page: ...
-
-
 class StillServer:
-    """Serves a fixed list, newest first as given, and remembers what it was asked."""
+    """Serves a list that never changes, in the given order (newest first), and records requests."""
 
     def __init__(self, records: list[Record]) -> None:
         self.records = records
@@ -125,6 +123,6 @@ class StillServer:
 def collected(
     reader: Reader, answer: Callable[[PageRequest], Page], first: date, last: date, executor: Executor
 ) -> list[FetchedDay]:
-    """The days that the reader proves from the answers."""
+    """The days that the reader returns, given these answers."""
     assembler = DayAssembler(first, last, workspace=None, fetched_at=datetime(2026, 1, 13, tzinfo=UTC))
     return list(run(reader, answer, executor, assembler))

@@ -1,4 +1,4 @@
-"""docs/alerts.md: its budgets are read, its commands run, its addresses are Apprise's, its extra is there."""
+"""docs/alerts.md is right: its budgets are valid, its commands run, its addresses and its extra exist."""
 
 import re
 import tomllib
@@ -24,7 +24,7 @@ PAGE = (ROOT / "docs" / "alerts.md").read_text()
 
 
 @together
-def test_its_budgets_are_read_and_its_commands_run(
+def test_the_pages_budgets_are_valid_and_its_commands_run(
     snippets: list[Snippet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = [line for one in snippets if one.language == "sh" for line in one.text.splitlines()]
@@ -61,7 +61,7 @@ def test_a_budget_for_an_attribute_is_written_as_the_page_says(snippets: list[Sn
     assert (budget.attribute, budget.value) == ("git.branch", "main")
 
 
-def test_its_addresses_are_apprises_and_its_extra_is_there() -> None:
+def test_the_pages_addresses_are_valid_for_apprise_and_its_extra_exists() -> None:
     schemes = {scheme for plugin in apprise.Apprise().details()["schemas"] for scheme in _schemes(plugin)}
     assert set(re.findall(r"`(\w+)://", PAGE)) <= schemes
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

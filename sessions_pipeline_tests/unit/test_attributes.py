@@ -1,4 +1,4 @@
-"""What experiments say about themselves, and what they cost by it."""
+"""The attributes of experiments, from their metadata, and the costs by attribute."""
 
 import hashlib
 import json
@@ -49,16 +49,16 @@ def said(metadata: str) -> dict[str, str]:
         ('"x"', {}),
     ],
 )
-def test_a_value_is_text_by_its_dotted_key(metadata: str, expected: dict[str, str]) -> None:
+def test_nested_metadata_becomes_text_values_with_dotted_keys(metadata: str, expected: dict[str, str]) -> None:
     assert said(metadata) == expected
 
 
 @pytest.mark.parametrize("extra", [None, "{}", "[]", '{"metadata": null}', '{"other": {"a": 1}}'])
-def test_what_has_no_metadata_says_nothing(extra: str | None) -> None:
+def test_a_session_without_metadata_has_no_attributes(extra: str | None) -> None:
     assert attributes([extra]) == [{}]
 
 
-def test_a_long_value_is_cut_and_still_told_from_others() -> None:
+def test_a_long_value_is_cut_and_stays_distinct_from_others() -> None:
     longest, longer = "ä" * 200, "ä" * 201
     assert said(json.dumps({"a": longest}))["a"] == longest
     cut = said(json.dumps({"a": longer}))["a"]
@@ -82,7 +82,7 @@ def costs(*rows: dict[str, Any], keys: tuple[str, ...] = ("m",)) -> pa.Table:
     return derive(DAILY_COST_BY_ATTRIBUTE, tables, attributes=keys)
 
 
-def test_costs_are_summed_by_value_and_what_does_not_say_is_null() -> None:
+def test_costs_are_summed_by_value_and_experiments_without_the_attribute_are_null() -> None:
     made = costs(
         experiment(1, total_cost="1", extra={"metadata": {"m": "a"}}),
         experiment(2, total_cost="2", extra={"metadata": {"m": "a", "other": 1}}),
@@ -102,7 +102,7 @@ def test_costs_are_summed_by_value_and_what_does_not_say_is_null() -> None:
     }
 
 
-def test_many_attributes_are_summed_each_by_itself_and_once_however_often_it_is_named() -> None:
+def test_each_attribute_is_summed_separately_and_only_once_even_if_named_twice() -> None:
     names = [str(number) for number in range(1000)]
     rows = [
         experiment(number, total_cost=str(number), extra={"metadata": dict.fromkeys(names[number:], number % 2)})

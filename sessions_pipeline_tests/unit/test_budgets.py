@@ -1,4 +1,4 @@
-"""Budgets: a file that is read strictly, and what is used of each, exactly; what is not known is never zero."""
+"""Budgets: the file is validated strictly, the used amount is exact, and unknown costs never count as zero."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, table_of, uuid
 from sessions_pipeline_tests.builders_report import daily
 
-# A Friday: the week has five days so far, the month 20 of 31.
+# A Friday: five days of the week have begun, and 20 of the month's 31.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
 TODAY = NOW.date()
 MONTH = [TODAY - timedelta(days=back) for back in range(20)]
@@ -53,13 +53,13 @@ def budget(**keys: Any) -> Budget:
 
 
 def reading(day: date, at: datetime | None = None, workspaces: Iterable[str] = (TENANT, OTHER_TENANT)) -> bytes:
-    """As it is noted beside the tables; without a time, by the schedule on the next day or, of today, just now."""
+    """The stored file of a day's reading. By default it was read on the next day, or just now if it is today."""
     over = datetime.combine(day + timedelta(days=1), time(1), UTC)
     return dump_readings([Reading(1, at or min(over, NOW), None, tuple(workspaces), 1, 0, 1)]).encode()
 
 
 class Costs:
-    """A lake in a folder."""
+    """A lake in a folder, and functions that put costs into it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -100,7 +100,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def costs(month: Path, tmp_path: Path) -> Costs:
-    """A lake of which every day of the month was read and had nothing, until rows are put."""
+    """A lake in which every day of the month so far was read and is empty, until a test puts rows."""
     return Costs(shutil.copytree(month, tmp_path / "lake"))
 
 
@@ -157,7 +157,9 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
         ('[[budget]]\nname = "a"\nlimt = 4\nperiod = "day"', "budget 1: limt is not a key; write limit"),
     ],
 )
-def test_a_wrong_file_is_one_line_that_says_what_to_write_instead(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_budget_file_is_one_line_that_says_what_to_write_instead(
+    tmp_path: Path, text: str, says: str
+) -> None:
     with pytest.raises(SettingError) as caught:
         load_budgets(settings_of(tmp_path, text))
     assert str(caught.value).startswith("SESSIONS_PIPELINE_BUDGETS: ")
@@ -165,13 +167,13 @@ def test_a_wrong_file_is_one_line_that_says_what_to_write_instead(tmp_path: Path
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_said() -> None:
+def test_a_missing_budget_file_is_an_error() -> None:
     with pytest.raises(SettingError, match=r"nowhere.toml can't be read: No such file"):
         load_budgets(Settings(SESSIONS_PIPELINE_BUDGETS="nowhere.toml"))
 
 
 @given(day=st.dates(date(2000, 1, 1), date(2100, 1, 1)), unit=st.sampled_from(["day", "week", "month"]))
-def test_periods_hold_their_day_and_follow_each_other_without_a_gap(day: date, unit: str) -> None:
+def test_periods_contain_their_day_and_follow_each_other_without_a_gap(day: date, unit: str) -> None:
     first, last = period_of(unit, day)
     assert first <= day <= last
     assert {period_of(unit, one) for one in (first, last)} == {(first, last)}
@@ -179,7 +181,7 @@ def test_periods_hold_their_day_and_follow_each_other_without_a_gap(day: date, u
     assert {"day": first == last, "week": first.weekday() == 0, "month": first.day == 1}[unit]
 
 
-def test_what_is_used_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> None:
+def test_the_used_amount_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> None:
     costs.put(date(2026, 3, 1), daily(None, 1, "0.000000000000000001"))
     costs.put(MONDAY, daily(None, 1, "10"), daily(None, 2, "20", tenant_id=OTHER_TENANT))
     costs.put(TODAY, daily(None, 1, "30.5"))
@@ -188,7 +190,8 @@ def test_what_is_used_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> Non
     assert [one.used for one in (month, week, day)] == [Decimal("60.500000000000000001"), Decimal("60.5"), 30.5]
     assert (month.first, month.last) == (date(2026, 3, 1), date(2026, 3, 31))
     assert (week.first, week.last) == (MONDAY, date(2026, 3, 22))
-    # 60.5 so far, and for two days to come the mean of four whole days with 30; a day has no third day.
+    # 60.5 so far. For each of the two days to come, the mean of the four days that are over, which cost 30 together.
+    # A budget for a day has no forecast, since forecasts begin on the third day.
     assert [week.forecast, day.forecast] == [Decimal("75.5"), None]
     assert week.share == Decimal("0.15125")
     assert week.headline == "$60.50 of $400.00 (15.1 %), heading for $75.50"
@@ -203,14 +206,14 @@ def test_a_forecast_begins_on_the_third_day(costs: Costs) -> None:
     assert costs.status(wednesday, period="week").forecast == 18
 
 
-def test_a_forecast_is_told_to_the_digits_of_an_amount(costs: Costs) -> None:
+def test_a_forecast_is_rounded_to_the_digits_of_an_amount(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "0.000000000000000001"))
-    # And a quarter of it for each of two days to come; half of the last digit is rounded to even.
+    # The forecast adds a quarter of that for each of the two days to come; ties are rounded half to even.
     assert costs.status(period="week").forecast == Decimal("0.000000000000000002")
 
 
 @pytest.mark.parametrize(("today", "forecast"), [(None, 310), ("10", 320), ("40", 350)])
-def test_a_forecast_takes_today_as_what_it_has_cost_and_its_pace_from_days_that_are_over(
+def test_a_forecast_adds_the_cost_of_today_so_far_and_takes_its_daily_rate_from_days_that_are_over(
     costs: Costs, today: str | None, forecast: int
 ) -> None:
     for day in MONTH:
@@ -242,7 +245,7 @@ def test_a_period_in_which_nothing_ran_is_zero_and_one_of_unknown_costs_is_unkno
     assert status.caveats == "1 of 2 experiments without a cost"
 
 
-def test_days_that_were_not_read_or_not_to_their_end_are_said_and_make_a_sum_unknown(
+def test_days_not_read_or_not_read_to_their_end_are_reported_and_make_the_state_unknown(
     costs: Costs, tmp_path: Path
 ) -> None:
     costs.put(MONDAY, daily(None, 1, "5"), read_at=datetime(2026, 3, 16, 23, 59, tzinfo=UTC))
@@ -255,7 +258,7 @@ def test_days_that_were_not_read_or_not_to_their_end_are_said_and_make_a_sum_unk
     assert status.caveats.endswith("never read")
 
 
-def test_a_day_without_sessions_was_not_read_to_its_end_either(costs: Costs) -> None:
+def test_a_day_without_sessions_that_was_read_before_its_end_also_counts_as_unfinished(costs: Costs) -> None:
     at = datetime(2026, 3, 16, 12, tzinfo=UTC)
     costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, at, workspaces=()))
     assert costs.status().unread == (MONDAY,)
@@ -263,20 +266,20 @@ def test_a_day_without_sessions_was_not_read_to_its_end_either(costs: Costs) -> 
     assert costs.status(workspace=TENANT).unread == ()
 
 
-def test_what_is_known_to_be_too_much_is_exceeded_whatever_else_is_unknown(costs: Costs) -> None:
+def test_a_budget_is_exceeded_if_the_known_costs_are_beyond_it_whatever_else_is_unknown(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "500"), read_at=datetime(2026, 3, 16, 12, tzinfo=UTC))
     status = costs.status()
     assert (status.state, status.is_known) == ("exceeded", False)
 
 
 @pytest.mark.parametrize(("hours", "stale"), [(24, False), (25, True)])
-def test_a_reading_of_over_a_day_ago_is_not_known(costs: Costs, hours: int, stale: bool) -> None:
+def test_a_budget_is_stale_when_its_latest_reading_is_over_a_day_old(costs: Costs, hours: int, stale: bool) -> None:
     status = costs.status(NOW + timedelta(hours=hours), period="month")
     assert status.is_stale is stale
-    assert status.state == "unknown"  # of both, as today was not read
+    assert status.state == "unknown"  # in both cases, since the new day was not read
 
 
-def test_a_budget_is_about_a_dataset_by_its_name_or_id(costs: Costs) -> None:
+def test_a_budget_names_a_dataset_by_its_name_or_id(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "1"), daily(None, 2, "2"))
     costs.name(golden=1, other=2, unused=3)
     assert costs.status(dataset="golden").used == 1
@@ -284,7 +287,7 @@ def test_a_budget_is_about_a_dataset_by_its_name_or_id(costs: Costs) -> None:
     assert costs.status(dataset="unused").used == 0
 
 
-def test_a_name_that_nobody_or_several_have_is_refused_with_what_to_write_instead(costs: Costs) -> None:
+def test_a_dataset_name_that_is_unknown_or_ambiguous_is_refused_with_what_to_write_instead(costs: Costs) -> None:
     costs.name(golden=1, golden_=2, other=3)
     assert (
         costs.status(dataset="golden").caveats == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
@@ -292,7 +295,7 @@ def test_a_name_that_nobody_or_several_have_is_refused_with_what_to_write_instea
     assert costs.status(dataset="othr").caveats == "no dataset is called 'othr'; write other"
 
 
-def test_a_budget_that_can_not_be_understood_is_unknown_in_its_place_and_stops_no_other(costs: Costs) -> None:
+def test_a_budget_that_can_not_be_evaluated_is_unknown_and_the_others_are_still_evaluated(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "500"))
     costs.name(golden=1)
     wrong = budget(name="wrong", dataset="gloden"), budget(name="nowhere", workspace="nowhere")
@@ -306,7 +309,7 @@ def test_a_budget_that_can_not_be_understood_is_unknown_in_its_place_and_stops_n
     assert others[0].notes == others[0].problem == "no dataset is called 'gloden'; write golden"
 
 
-def test_a_budget_is_about_a_workspace_that_was_read(costs: Costs) -> None:
+def test_a_budget_of_a_workspace_counts_it_alone_and_the_workspace_must_have_been_read(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "1"), daily(None, 2, "2", tenant_id=OTHER_TENANT))
     assert costs.status(workspace=OTHER_TENANT.upper()).used == 2
     assert costs.status(workspace="nowhere").problem == f"nowhere was never read; write {TENANT} or {OTHER_TENANT}"
@@ -316,7 +319,7 @@ def test_a_budget_is_about_a_workspace_that_was_read(costs: Costs) -> None:
     assert (costs.status().unread, costs.status().state) == ((TODAY,), "unknown")
 
 
-def test_a_budget_is_about_an_attribute_and_knows_no_day_that_was_not_summed_by_it(costs: Costs) -> None:
+def test_a_budget_of_an_attribute_is_unknown_on_days_not_summed_by_it(costs: Costs) -> None:
     for day in MONTH:
         costs.put_attribute(day, "main", "2")
     costs.put_attribute(TODAY, "other", "50")
@@ -327,7 +330,7 @@ def test_a_budget_is_about_an_attribute_and_knows_no_day_that_was_not_summed_by_
     assert (status.used, status.unread, status.state) == (Decimal(36), (MONDAY,), "unknown")
 
 
-def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Costs) -> None:
+def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "1", session_count=4))
     rows = [
         {"id": uuid(number), "tenant_id": TENANT, "reference_dataset_id": dataset(1), "total_cost": cost}
@@ -344,7 +347,7 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     assert (status.state, status.is_known, status.too_old) == ("unknown", False, 0)
     assert "judges of 2 of 4 experiments not measured" in status.caveats
     assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures them" in status.caveats
-    # Beyond the limit it is by what is known.
+    # The known costs alone are beyond the limit.
     assert costs.status(include_judges=True, limit=1).state == "exceeded"
 
     said = {"session_id": uuid(2), "key": "git.branch", "value": "main"}
@@ -352,12 +355,12 @@ def test_judges_count_where_they_were_measured_and_are_said_where_not(costs: Cos
     costs.lake.replace(SESSION_ATTRIBUTES, MONDAY, table_of(SESSION_ATTRIBUTES.name, [owner | said]), {})
     costs.put_attribute(MONDAY, "main", "1")
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
-    # As one whose start time has changed, it may stand on another day, where it is of another branch.
+    # An experiment whose start time has changed may also be on another day, with another branch.
     costs.lake.replace(JUDGE_COST_BY_EXPERIMENT, TODAY, judged, {})
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
 
 
-def test_judges_that_are_too_old_to_be_measured_leave_a_budget_unknown_and_are_said(costs: Costs) -> None:
+def test_judges_too_old_to_be_measured_make_a_budget_unknown_and_are_reported(costs: Costs) -> None:
     costs.put(date(2026, 3, 2), daily(None, 1, "1", session_count=2))
     status = costs.status(include_judges=True)
     assert (status.state, status.too_old) == ("unknown", 2)
@@ -381,7 +384,9 @@ def test_judges_that_are_too_old_to_be_measured_leave_a_budget_unknown_and_are_s
         ("to come", "no experiment of the last 30 days has models = to come"),
     ],
 )
-def test_a_value_that_no_experiment_has_is_said_beside_the_state(costs: Costs, value: str, said: str) -> None:
+def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
+    costs: Costs, value: str, said: str
+) -> None:
     keys = {"attribute": "models", "value": value}
     for day in MONTH:
         costs.put_attribute(day, "claude-opus-5", "2", attribute="models")
@@ -389,19 +394,19 @@ def test_a_value_that_no_experiment_has_is_said_beside_the_state(costs: Costs, v
     assert (status.state, status.caveats) == ("ok", said)
 
 
-def test_a_forecast_beyond_the_limit_is_said_while_the_state_stays(costs: Costs) -> None:
+def test_a_forecast_beyond_the_limit_is_reported_and_does_not_change_the_state(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "304"))
     status = costs.status()
     assert (status.state, status.notes) == ("ok", "heading for $480.00, over the limit")
     assert status.headline == "$304.00 of $400.00 (76.0 %), heading for $480.00, over the limit"
     assert costs.status(limit=480).notes == ""
-    # What is exceeded need not be said to be headed there.
+    # For a budget that is exceeded, the forecast is not mentioned.
     assert costs.status(limit=300).headline == "$304.00 of $300.00 (101.3 %), heading for $480.00"
 
 
 @pytest.fixture
 def command(costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`budget` on this lake as of today, with a file of one budget."""
+    """Runs the command `budget` on this lake today, with a file of one budget."""
     today = datetime.now(UTC)
 
     def run(*arguments: str, spent: str | None = None, read_at: datetime = today, keys: str = "") -> None:
@@ -425,7 +430,7 @@ def test_the_command_prints_a_table_that_fits_or_json(command: Any, capsys: pyte
     assert (found["name"], Decimal(found["used"]), found["state"], found["is_known"]) == ("all", 10, "ok", True)
 
 
-def test_check_ends_with_3_beyond_the_limit_with_1_where_that_is_not_known_and_else_with_0(command: Any) -> None:
+def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(command: Any) -> None:
     command("--check", spent="399")
     with pytest.raises(BudgetExceededError, match="beyond the limit: all") as exceeded:
         command("--check", spent="401")
@@ -434,7 +439,7 @@ def test_check_ends_with_3_beyond_the_limit_with_1_where_that_is_not_known_and_e
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
 
 
-def test_check_ends_with_1_where_judges_that_count_were_not_measured(
+def test_check_exits_with_1_if_judges_that_count_were_not_measured(
     command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all"):
@@ -446,7 +451,7 @@ def test_check_ends_with_1_where_judges_that_count_were_not_measured(
         command("--check", spent="401", keys="include_judges = true")
 
 
-def test_the_summary_says_what_a_budgets_sum_does_not_hold(
+def test_the_summary_lists_the_costs_that_a_budgets_sum_lacks(
     costs: Costs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})

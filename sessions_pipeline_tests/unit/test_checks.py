@@ -1,4 +1,4 @@
-"""What the checks find, on small tables: one break for each."""
+"""The results of each check on small tables, among them one that fails."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def reading(received: int, repeated: int = 0, **more: Any) -> Reading:
 
 
 def committed(*readings: Reading) -> dict[str, Any]:
-    """A day whose raw file has these readings."""
+    """The metadata of a day whose raw file has these readings."""
     return {"metadata": {RAW_SESSIONS: {"readings": dump_readings(readings), "commit": "1"}}, "last_readings": readings}
 
 
@@ -75,18 +75,18 @@ def raw() -> dict[Table, pa.Table]:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_no_sessions_break_no_promise(name: str) -> None:
+def test_every_check_passes_on_a_day_without_sessions(name: str) -> None:
     day = committed(reading(0))
     day["metadata"] = {table: {"commit": "1", **day["metadata"].get(table, {})} for table in TABLES}
     assert found(name, NOTHING, **day).passed
 
 
 @pytest.mark.parametrize("name", [name for name, check in CHECKS.items() if check.days == "run"])
-def test_a_day_without_the_tables_that_a_check_reads_is_passed_over(name: str) -> None:
+def test_a_check_skips_a_day_without_the_tables_that_it_reads(name: str) -> None:
     assert found(name, {}) == CheckResult()
 
 
-def test_a_check_is_described_and_belongs_to_a_table() -> None:
+def test_every_check_has_a_description_and_belongs_to_a_table() -> None:
     for check in CHECKS.values():
         assert check.table in TABLES
         assert check.description.endswith(".")
@@ -95,14 +95,14 @@ def test_a_check_is_described_and_belongs_to_a_table() -> None:
         assert all(name in table.schema.names for table, names in check.reads.items() for name in names)
 
 
-def test_what_several_checks_need_of_a_table_is_read_once() -> None:
+def test_the_columns_that_several_checks_need_of_a_table_are_read_once() -> None:
     columns = columns_read(
         [CHECKS["session_ids_are_unique"], CHECKS["costs_add_up"], CHECKS["sessions_start_on_their_day"]]
     )
     assert columns[SESSIONS] == ("id", "tenant_id", "reference_dataset_id", "total_cost", "start_time")
 
 
-def test_a_session_that_is_there_twice_is_named_also_on_two_days() -> None:
+def test_a_duplicate_session_is_named_even_if_on_two_days() -> None:
     check = CHECKS["session_ids_are_unique"]
     days = [check.examine(day_of(sessions(*rows))) for rows in ([session(1), session(2)], [session(3), session(1)])]
     assert CheckResult.merged(days[:1]).passed
@@ -127,7 +127,7 @@ def test_a_session_belongs_to_the_utc_day_it_started(start: Any, is_there: bool)
     assert found("sessions_start_on_their_day", rows, day=None).passed is (start is None)
 
 
-def test_what_was_received_is_valid_rejected_or_repeated() -> None:
+def test_every_received_record_is_valid_rejected_or_repeated() -> None:
     tables = {**raw(), **sessions(session(1), session(2)), **rejected("a", "b", "c")}
     result = found("every_record_is_accounted_for", tables, **committed(reading(6, 1)))
     assert (result.passed, dict(result.counts)) == (True, {"received": 6, "valid": 2, "rejected": 3, "repeated": 1})
@@ -135,13 +135,13 @@ def test_what_was_received_is_valid_rejected_or_repeated() -> None:
         assert not found("every_record_is_accounted_for", tables, **committed(lost)).passed
 
 
-def test_what_is_gone_is_not_in_the_latest_account() -> None:
+def test_a_session_that_is_gone_does_not_count_as_received() -> None:
     tables = {**raw(), **sessions(session(1), session(2, missing_since=READ)), **rejected("A", "b")}
     gone = reading(2, gone=(uuid(2), "a"))
     assert found("every_record_is_accounted_for", tables, **committed(gone)).passed
 
 
-def test_tables_as_of_an_earlier_time_are_not_held_against_the_latest_reading() -> None:
+def test_tables_as_of_an_earlier_time_are_not_compared_with_the_latest_reading() -> None:
     day = committed(reading(9))
     day["metadata"][SESSIONS] = {"as_of": READ.isoformat()}
     assert found("every_record_is_accounted_for", {**NOTHING, **sessions(session(1))}, **day).passed
@@ -168,7 +168,7 @@ def test_drift_is_named_with_its_count_and_day() -> None:
     assert (result.broken, result.counts) == ((f"colour (3 records on {DAY})",), {"colour": 3})
 
 
-def test_a_cost_that_can_not_be_used_is_named_with_its_reason() -> None:
+def test_an_unusable_cost_is_named_with_its_reason() -> None:
     rows = sessions(session(1, problems=["total_cost: is negative (-1)"]), session(2))
     result = found("costs_are_usable", rows)
     assert result.broken == (f"{uuid(1)}: total_cost: is negative (-1)",)
@@ -176,13 +176,13 @@ def test_a_cost_that_can_not_be_used_is_named_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(("count", "passed"), [(1, True), (2, False)])
-def test_a_share_of_rejected_records_beyond_one_in_twenty_is_told_with_its_reason(count: int, passed: bool) -> None:
+def test_more_than_one_in_twenty_rejected_records_are_reported_with_their_reason(count: int, passed: bool) -> None:
     tables = {**sessions(*(session(number) for number in range(19))), **rejected(*"ab"[:count])}
     result = found("rejected_share_is_low", tables)
     assert (result.passed, result.broken) == (passed, () if passed else ("2025-03-03: 2 of 21 (x: y)",))
 
 
-def test_a_day_that_was_not_read_lately_or_never_is_not_fresh() -> None:
+def test_a_day_that_was_read_long_ago_or_never_is_not_fresh() -> None:
     last_readings = {"last_readings": (reading(1),), "now": READ + timedelta(hours=3)}
     assert found("recent_days_are_fresh", {}, **last_readings).passed
     late = found("recent_days_are_fresh", {}, **{**last_readings, "now": READ + timedelta(hours=3, seconds=1)})
@@ -190,7 +190,7 @@ def test_a_day_that_was_not_read_lately_or_never_is_not_fresh() -> None:
     assert found("recent_days_are_fresh", {}, day=date(2025, 3, 4)).broken == ("2025-03-04: was never read",)
 
 
-def test_sums_are_made_again_to_the_last_digit() -> None:
+def test_sums_are_recomputed_to_the_last_digit() -> None:
     held = sessions(experiment(1, total_cost="1.5"), experiment(2), session(3, total_cost="99"))
     assert found("costs_add_up", {**held, **daily()}).passed
     assert found("costs_add_up", {**held, **daily()}).counts["total_cost"] == Decimal("1.5")
@@ -221,7 +221,7 @@ def test_sums_of_more_digits_than_pythons_usual_decimals_are_compared_exactly() 
         ({"session_count": 3}, False),
     ],
 )
-def test_a_cost_is_unknown_exactly_where_nothing_is_priced(columns: dict[str, Any], kept: bool) -> None:
+def test_a_cost_must_be_unknown_exactly_if_no_session_is_priced(columns: dict[str, Any], kept: bool) -> None:
     assert found("no_cost_is_invented", daily(**columns)).passed is kept
 
 
@@ -235,7 +235,7 @@ def test_a_cost_is_unknown_exactly_where_nothing_is_priced(columns: dict[str, An
         ({"run_count": 1}, False),
     ],
 )
-def test_the_rows_of_an_attribute_add_up_to_the_dataset(columns: dict[str, Any], kept: bool) -> None:
+def test_the_rows_of_an_attribute_must_add_up_to_the_dataset(columns: dict[str, Any], kept: bool) -> None:
     rows = {**daily(), **daily(DAILY_COST_BY_ATTRIBUTE, **{"attribute": "models", **columns})}
     metadata = {DAILY_COST_BY_ATTRIBUTE: {"attributes": '["models"]'}}
     assert found("attributes_add_up", rows, metadata=metadata).passed is kept
@@ -249,7 +249,7 @@ def judges(**columns: Any) -> dict[Table, pa.Table]:
     return {JUDGE_COST_BY_EXPERIMENT: table_of(JUDGE_COST_BY_EXPERIMENT.name, [row])}
 
 
-def test_judges_are_counted_for_the_days_experiments_alone_and_once() -> None:
+def test_judges_must_belong_to_the_days_experiments_and_be_counted_once() -> None:
     held = sessions(experiment(1), session(2))
     assert found("judges_have_experiments", {**held, **judges()}).counts == {"experiments": 1}
     assert found("judges_have_experiments", {**held, **judges()}).passed
@@ -260,5 +260,5 @@ def test_judges_are_counted_for_the_days_experiments_alone_and_once() -> None:
 
 
 @pytest.mark.parametrize(("columns", "kept"), [({}, True), ({"total_cost": "-0.1"}, False), ({"run_count": -1}, False)])
-def test_judges_never_cost_less_than_nothing(columns: dict[str, Any], kept: bool) -> None:
+def test_judge_costs_must_not_be_negative(columns: dict[str, Any], kept: bool) -> None:
     assert found("judges_have_experiments", {**sessions(experiment(1)), **judges(**columns)}).passed is kept

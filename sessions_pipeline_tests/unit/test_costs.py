@@ -1,4 +1,4 @@
-"""Daily, weekly and monthly costs: exact sums of what is known, and how many days stand behind them."""
+"""Daily, weekly and monthly costs: exact sums of known costs, and whether all days of a period were read."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -43,7 +43,7 @@ def daily_cost_by_reference_dataset(sessions: pa.Table, **day: Any) -> pa.Table:
 
 
 def whole(period: Period, daily: pa.Table, read: Collection[date], unfinished: Collection[date]) -> pa.Table:
-    """The period's table from nothing; days with rows count as read."""
+    """The period's table, built without an earlier one. Days with rows count as read."""
     days = {*read, *daily.column("start_date").to_pylist()}
     return sum_periods(period, None, daily, {day: day not in unfinished for day in days}, days)
 
@@ -96,7 +96,7 @@ def test_an_unknown_cost_is_null_and_never_zero() -> None:
     assert (row["session_count"], row["priced_session_count"], row["unpriced_session_count"]) == (2, 0, 2)
 
 
-def test_what_is_known_is_summed_beside_what_is_not() -> None:
+def test_known_costs_are_summed_and_unknown_ones_are_counted() -> None:
     (row,) = costs_of(
         experiment(1, total_cost="1.5", total_tokens=10),
         experiment(2, total_cost=None, total_tokens=None),
@@ -125,7 +125,7 @@ def test_a_zero_cost_with_tokens_is_counted(columns: dict[str, Any], counted: in
     assert row["zero_cost_with_tokens_count"] == counted
 
 
-def test_every_digit_survives() -> None:
+def test_a_sum_keeps_every_digit() -> None:
     (row,) = costs_of(
         experiment(1, total_cost="99999999999999999998.999999999999999998"), experiment(2, total_cost="1")
     )
@@ -146,7 +146,7 @@ def test_a_count_sum_that_overflows_is_an_error_that_names_it() -> None:
         daily_of((MONDAY, many))
 
 
-def test_sums_at_the_edge_of_their_columns_fit() -> None:
+def test_the_largest_sums_that_fit_their_columns_are_kept() -> None:
     (row,) = costs_of(
         experiment(1, total_cost=LARGEST, total_tokens=INT64_MAX), experiment(2, total_cost="0", total_tokens=0)
     )
@@ -172,7 +172,7 @@ def days_and_rows(cost: st.SearchStrategy[Any], count: st.SearchStrategy[Any]) -
 
 
 def independently(groups: dict[Any, list[dict[str, Any]]]) -> dict[Any, dict[str, Any]] | None:
-    """The sums made by Python; None when one does not fit its column."""
+    """The sums computed in plain Python, or None if one of them does not fit its column."""
     result = {}
     for key, rows in groups.items():
         sums: dict[str, Any] = {}
@@ -244,7 +244,7 @@ def test_a_week_is_complete_when_all_seven_days_were_read_even_without_rows() ->
     assert (row["week_start"], row["day_count"], row["is_complete"]) == (MONDAY, 7, True)
 
 
-def test_a_week_with_an_unread_day_says_so() -> None:
+def test_a_week_with_an_unread_day_is_not_complete() -> None:
     daily = daily_of((MONDAY, [experiment(1, total_cost="1")]))
     (row,) = weekly_costs(daily, [day for day in week(MONDAY, 7) if day != date(2025, 3, 6)]).to_pylist()
     assert (row["day_count"], row["is_complete"]) == (6, False)
@@ -276,7 +276,7 @@ def test_a_week_with_a_day_on_which_a_workspace_was_not_read_is_not_complete(tmp
 
 
 @pytest.mark.parametrize(("open_workspaces", "complete"), [((), [True, True]), ((OTHER_TENANT,), [False, False])])
-def test_files_of_another_program_say_by_their_rows_whether_a_week_is_complete(
+def test_in_files_of_another_program_the_rows_decide_whether_a_week_is_complete(
     tmp_path: Path, open_workspaces: tuple[str, ...], complete: list[bool]
 ) -> None:
     lake, days = Lake.open(str(tmp_path), query={}), week(MONDAY, 7)
@@ -289,7 +289,7 @@ def test_files_of_another_program_say_by_their_rows_whether_a_week_is_complete(
     assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist() == complete
 
 
-def test_weeks_from_before_a_column_was_added_are_made_again_from_all_days(tmp_path: Path) -> None:
+def test_weeks_from_before_a_column_was_added_are_rebuilt_from_all_days(tmp_path: Path) -> None:
     lake, days = Lake.open(str(tmp_path), query={}), week(MONDAY, 14)
     for day in days:
         rows = daily_cost_by_reference_dataset(sessions_table(experiment(1, total_cost="1.5")))
@@ -327,7 +327,7 @@ def test_a_month_is_complete_with_all_its_days(first: date, days: int) -> None:
     assert (short["day_count"], short["is_complete"]) == (days - 1, False)
 
 
-def test_periods_have_the_tables_schemas_also_without_rows() -> None:
+def test_periods_without_rows_have_their_tables_schemas() -> None:
     none = daily_of((MONDAY, []))
     for rows, table in (
         (weekly_costs(none, [MONDAY]), WEEKLY_COST_BY_REFERENCE_DATASET),
@@ -337,7 +337,7 @@ def test_periods_have_the_tables_schemas_also_without_rows() -> None:
         assert rows.schema.equals(table.schema, check_metadata=True)
 
 
-def test_a_workspace_that_was_last_read_before_the_day_was_over_has_open_rows() -> None:
+def test_the_rows_of_a_workspace_that_was_last_read_before_the_day_was_over_are_not_final() -> None:
     rows = [experiment(1), experiment(2, tenant_id=OTHER_TENANT)]
     daily = daily_cost_by_reference_dataset(sessions_table(*rows), open_workspaces=frozenset([OTHER_TENANT]))
     assert daily.column("is_day_over").to_pylist() == [True, False]
@@ -345,7 +345,7 @@ def test_a_workspace_that_was_last_read_before_the_day_was_over_has_open_rows() 
     assert weekly.column("is_complete").to_pylist() == [True, False]
 
 
-def test_only_the_periods_of_touched_days_are_made_again() -> None:
+def test_only_the_periods_of_changed_days_are_rebuilt() -> None:
     next_monday = MONDAY + timedelta(days=7)
     first = daily_of((MONDAY, [experiment(1)]), (next_monday, [experiment(1, total_cost="1")]))
     stored = weekly_costs(first, [])
@@ -354,7 +354,7 @@ def test_only_the_periods_of_touched_days_are_made_again() -> None:
     assert again.slice(0, 1).equals(stored.slice(0, 1))
     assert again.column("session_count").to_pylist() == [1, 2]
     assert again.column("total_cost").to_pylist() == [None, Decimal(2)]
-    # A period that lost its last row goes.
+    # A period that loses its last row disappears.
     none = sum_periods(PERIODS[0], again, daily_of(), {next_monday: True}, [next_monday])
     assert none.column("week_start").to_pylist() == [MONDAY]
 
@@ -367,15 +367,13 @@ def test_only_the_periods_of_touched_days_are_made_again() -> None:
         (PERIODS[1], [date(2025, 12, 31)], date(2025, 12, 1), date(2025, 12, 31)),
     ],
 )
-def test_the_days_of_a_touched_period_are_all_its_days(
-    period: Period, touched: list[date], first: date, last: date
-) -> None:
+def test_rebuilding_a_period_needs_all_its_days(period: Period, touched: list[date], first: date, last: date) -> None:
     days = period.days(touched)
     assert (days[0], days[-1], len(days)) == (first, last, (last - first).days + 1)
 
 
 @pytest.mark.parametrize("groups", [3, 30_000])
-def test_more_rows_than_are_summed_at_a_time_have_the_same_sums(groups: int) -> None:
+def test_more_rows_than_fit_into_one_batch_have_the_same_sums(groups: int) -> None:
     count = 50_000
     keys = [[None, "a", "b"][row % 3] for row in range(count)], [f"{row * 7919 % groups}" for row in range(count)]
     values = [None if row % 5 == 0 else row for row in range(count)]
@@ -390,7 +388,7 @@ def test_more_rows_than_are_summed_at_a_time_have_the_same_sums(groups: int) -> 
     ]
 
 
-def test_of_yes_and_no_it_is_counted_how_often_it_is_yes() -> None:
+def test_the_sum_of_a_boolean_is_the_number_of_true_values() -> None:
     rows = pa.table({"key": ["a", "a", "a", "b"], "flag": [True, False, True, False]})
     found = sums(rows, ["key"], ["flag"])
     assert found.schema.field("flag").type == pa.int64()

@@ -1,4 +1,4 @@
-"""The cursor reader: complete under change whatever a cursor stands for, bounded, never an endless loop."""
+"""The cursor reader loses no session while the list changes, for any kind of cursor, and never loops endlessly."""
 
 import contextlib
 import random
@@ -18,7 +18,7 @@ from sessions_pipeline.langsmith.cursors import CursorReader, Walk
 from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
-from sessions_pipeline_tests.unit.simulated_server import AtOnce, collected, record
+from sessions_pipeline_tests.unit.simulated_server import AnswerAtOnce, collected, record
 from sessions_pipeline_tests.unit.test_window import (
     DAY,
     EDGES,
@@ -33,7 +33,7 @@ from sessions_pipeline_tests.unit.test_window import (
 
 
 class Trusting:
-    """One walk down the list, which is believed: what the reader's other walks are for."""
+    """A naive reader that trusts a single walk down the list. It shows why the real reader walks again."""
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int) -> None:
         self.start_us, self.frontier = start_us, end_us
@@ -53,9 +53,9 @@ def read(
     reading: Callable[..., Any] = CursorReader,
 ) -> list[FetchedDay]:
     end = day_start_us(last + timedelta(days=1))
-    # The servers here have a thousand sessions at most, so 300 pages are endless.
+    # No server here has more than a thousand sessions, so 300 pages are taken for an endless list.
     reader = reading(start_us=day_start_us(first), end_us=end, page_size=page_size, most_pages=300)
-    return collected(reader, server.cursor_answer, first, last, AtOnce())
+    return collected(reader, server.cursor_answer, first, last, AnswerAtOnce())
 
 
 def wanted(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict[date | None, list[str]]:
@@ -64,13 +64,13 @@ def wanted(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict[d
 
 @given(SESSIONS, st.integers(1, 30), st.sampled_from([7, 12, 100]), st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_a_still_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, keyset: bool) -> None:
+def test_an_unchanging_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, keyset: bool) -> None:
     server = CursorServer(dict(sessions), cap=cap, keyset=keyset)
     assert by_day(read(server, page_size)) == wanted(sessions)
 
 
 def lose_nothing(sessions: Sessions, cap: int, schedule: list[str], *, keyset: bool, seed: int, **how: Any) -> bool:
-    """Whether it could be read; what was there throughout was read once then."""
+    """Whether the list could be read. If so, asserts that every session that existed throughout was read once."""
     server = CursorServer(dict(sessions), cap=cap, keyset=keyset, schedule=list(schedule), seed=seed)
     try:
         found = by_day(read(server, **how))
@@ -84,12 +84,12 @@ def lose_nothing(sessions: Sessions, cap: int, schedule: list[str], *, keyset: b
     return True
 
 
-# What moves sessions over the ends of pages; the order of equal start times stays.
+# Changes that move sessions across the ends of pages. None reorders equal start times.
 MOVES = ("none", "none", "none", "none", "insert", "insert newest", "delete", "sink", "rise")
 
 
 def random_schedules(seeds: range, actions: tuple[str, ...] = MOVES, **how: Any) -> int:
-    """How many of the schedules could be read."""
+    """The number of random lists that could be read."""
     done = 0
     for seed in seeds:
         choose = random.Random(seed)
@@ -105,12 +105,12 @@ def random_schedules(seeds: range, actions: tuple[str, ...] = MOVES, **how: Any)
 
 
 @pytest.mark.parametrize("block", range(2))
-def test_seeded_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+def test_150_random_lists_that_change_lose_nothing_and_most_are_read(block: int) -> None:
     assert random_schedules(range(75 * block, 75 * (block + 1))) > 60
 
 
-def test_walks_whose_pages_both_end_just_above_what_was_read_prove_nothing() -> None:
-    # With a cap from 1 to 9 and 15 deletions, one of 20,000 schedules lost two sessions between these pages.
+def test_two_walks_whose_pages_both_end_just_above_the_part_already_read_prove_nothing() -> None:
+    # A seed that lost two sessions between such pages, one of 20,000: its page cap is 1 to 9, and it has 15 deletions.
     assert random_schedules(range(1_001_902, 1_001_903)) in (0, 1), "read without a loss, or an error"
 
 
@@ -118,7 +118,7 @@ def test_walks_whose_pages_both_end_just_above_what_was_read_prove_nothing() -> 
 def test_full_pages_before_an_empty_last_one_prove_no_end_while_sessions_are_deleted(
     count: int, page_size: int, cap: int
 ) -> None:
-    # Deletions move the rest of the list before its last page: 1 reading in 20 lost some of it.
+    # Deletions moved sessions out of the last page before it was read, which lost some in 1 of 20 readings.
     read_in_full = 0
     for seed in range(60):
         choose = random.Random(seed)
@@ -128,25 +128,25 @@ def test_full_pages_before_an_empty_last_one_prove_no_end_while_sessions_are_del
     assert read_in_full > 20
 
 
-def test_equal_start_times_in_no_stable_order_are_found_too() -> None:
-    # Not proven: one schedule in ten thousand loses a session to a deletion and a new order at once, see the docs.
+def test_equal_start_times_without_a_stable_order_are_found_too() -> None:
+    # No guarantee: with a deletion and a new order at once, one list in ten thousand loses a session (see the docs).
     assert random_schedules(range(50), (*MOVES, "reorder")) > 25
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
-def test_twenty_thousand_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+def test_twenty_thousand_random_lists_that_change_lose_nothing_and_most_are_read(block: int) -> None:
     assert random_schedules(range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1))) > 800
 
 
-def test_a_cursor_that_is_trusted_loses_sessions() -> None:
+def test_a_reader_that_trusts_cursors_loses_sessions() -> None:
     with pytest.raises(AssertionError, match="lost"):
         random_schedules(range(1000), reading=Trusting)
 
 
 def test_a_session_that_a_deletion_moves_over_a_page_end_is_read_by_id() -> None:
     class Deleting(CursorServer):
-        def _mutate(self, what: str) -> None:
+        def _change(self, what: str) -> None:
             if what == "delete":
                 del self.sessions["s000"]
 
@@ -163,7 +163,7 @@ def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
                 self.sessions.pop("s000", None)
             return super().cursor_answer(ask)
 
-    # Pages of ten and of nine: both have one that ends with the ninetieth session.
+    # The walks have pages of ten and of nine sessions, so that both have a page that ends with the ninetieth session.
     sessions: Sessions = {f"s{i:03}": START + 3 * DAY - 1 - i for i in range(200)}
     server = Deleting(dict(sessions))
     assert by_day(read(server, 10)) == wanted(sessions)
@@ -171,7 +171,7 @@ def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
     assert {ask.limit for ask in server.asked if not ask.ids} >= {10, 9, 8}
 
 
-def test_days_are_handed_out_while_older_ones_are_being_read() -> None:
+def test_days_are_returned_while_older_ones_are_still_being_read() -> None:
     server = CursorServer({f"s{i:03}": START + 3 * DAY - 1 - i * DAY // 100 for i in range(300)})
     reader = CursorReader(start_us=START, end_us=START + 3 * DAY, page_size=20)
     frontiers = []
@@ -195,7 +195,7 @@ def test_every_page_size_reads_the_same_days(page_size: int) -> None:
 
 @pytest.mark.parametrize("undated_first", [True, False])
 def test_more_equal_start_times_than_a_page_holds_are_all_read(undated_first: bool) -> None:
-    # Undated sessions at the far end are found where the window reaches it.
+    # Undated sessions at the end of the list are found only if the window reaches the end.
     sessions: Sessions = {f"s{i:03}": START if i % 2 else None for i in range(700)}
     assert by_day(read(CursorServer(dict(sessions), undated_first=undated_first))) == wanted(sessions)
 
@@ -262,7 +262,7 @@ def forgets_to_sort(names: list[str], ask: PageRequest, number: int) -> Page:
     ],
 )
 @pytest.mark.parametrize("page_size", [1, 10, 100])
-def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(misbehaves: Misbehaves, page_size: int) -> None:
+def test_a_misbehaving_server_is_an_error_and_never_an_endless_loop(misbehaves: Misbehaves, page_size: int) -> None:
     names, numbers = [str(i) for i in range(250)], count()
 
     class Misbehaving(CursorServer):
@@ -286,7 +286,7 @@ def test_a_list_with_too_many_pages_is_said_to_have_no_end_also_when_its_last_pa
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 30, 99, 100, 250])
 def test_a_list_may_end_with_an_empty_page(count: int) -> None:
     class Late(CursorServer):
-        """Learns that there is no more only when it is asked for more."""
+        """A server that returns a cursor even at the end of the list; the next page is then empty."""
 
         def cursor_answer(self, ask: PageRequest) -> Page:
             if ask.cursor == "end":
@@ -298,9 +298,9 @@ def test_a_list_may_end_with_an_empty_page(count: int) -> None:
     assert by_day(read(Late(dict(sessions)))) == wanted(sessions)
 
 
-def test_a_few_empty_pages_are_passed_over() -> None:
+def test_a_few_empty_pages_are_skipped() -> None:
     class Sparse(CursorServer):
-        """Every other page is empty, as where a server filters what it has paged."""
+        """Every other page is empty, like the pages of a server that filters after paging."""
 
         def cursor_answer(self, ask: PageRequest) -> Page:
             if ask.cursor is not None and not ask.cursor.endswith("again"):
@@ -312,7 +312,7 @@ def test_a_few_empty_pages_are_passed_over() -> None:
     assert by_day(read(Sparse(dict(sessions)))) == wanted(sessions)
 
 
-def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading() -> None:
+def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reader() -> None:
     class Unreadable(CursorServer):
         def cursor_answer(self, ask: PageRequest) -> Page:
             answer = super().cursor_answer(ask)

@@ -1,4 +1,4 @@
-"""Where a UTC day begins and ends, to the microsecond, and how far back usage can be measured."""
+"""When a UTC day begins and ends, to the microsecond, and for how many days usage can be measured."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -12,7 +12,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize("day", [DAY, date(1969, 12, 31), date(1970, 1, 1), date(2024, 2, 29), date(1, 1, 1)])
-def test_midnight_is_of_the_day_that_it_begins(day: date) -> None:
+def test_midnight_belongs_to_the_day_that_it_begins(day: date) -> None:
     start = day_start_us(day)
     assert start == microseconds(midnight(day))
     assert day_of_us(start) == day_of_us(start + 86_400_000_000 - 1) == day
@@ -25,7 +25,7 @@ def test_a_day_is_over_at_the_next_midnight_and_not_before() -> None:
     assert not is_day_over(DAY, end - MICROSECOND)
 
 
-def test_usage_is_within_reach_for_exactly_31_days_from_the_days_beginning() -> None:
+def test_usage_can_be_measured_for_exactly_31_days_from_the_days_beginning() -> None:
     last = midnight(DAY) + timedelta(days=31)
     assert is_within_reach(DAY, last)
     assert not is_within_reach(DAY, last + MICROSECOND)

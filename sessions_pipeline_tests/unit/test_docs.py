@@ -1,4 +1,4 @@
-"""The docs are short, in plain words, and quote what the code says."""
+"""The docs are short and in plain words, and they quote messages, settings and files that exist."""
 
 import ast
 import re
@@ -15,32 +15,32 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PROSE = [page for page in PAGES if page.name != GENERATED]
 MOST_WORDS = 9_000
 CODE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
-# Words that a reader stumbles over, and what says the same: "most expensive", "correct", "rarely".
+# Odd words that readers stumble over. Write "most expensive", "correct" or "rarely" instead, for example.
 ODD = re.compile(r"\b(dearest|dearer|honesty|mends?|mended|for ever|seldom)\b", re.IGNORECASE)
 
 
 def words(page: Path) -> int:
-    """Of a page's prose, its tables included: whatever stands between spaces and has a letter or a digit."""
+    """The number of words on a page without its code blocks. A word has at least one letter or digit."""
     return sum(bool(re.search(r"\w", word)) for word in CODE.sub("", page.read_text()).split())
 
 
 def texts() -> str:
-    """All texts of the package's code, what differs in them left out."""
+    """All string literals of the package's code, without the variable parts of f-strings."""
     modules = Path(sessions_pipeline.__file__).parent.rglob("*.py")
     nodes = (node for module in modules for node in ast.walk(ast.parse(module.read_text())))
     return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
-def test_the_docs_have_no_more_words_than_a_reader_has_patience_for() -> None:
+def test_the_docs_stay_within_their_limit_of_words() -> None:
     assert sum(map(words, PROSE)) <= MOST_WORDS, {page.name: words(page) for page in PROSE}
 
 
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
-def test_a_page_is_in_plain_words(page: Path) -> None:
+def test_a_page_uses_no_odd_words(page: Path) -> None:
     assert ODD.findall(CODE.sub("", page.read_text())) == []
 
 
-def test_every_message_of_the_troubleshooting_page_is_one_of_the_codes() -> None:
+def test_every_message_on_the_troubleshooting_page_is_in_the_code() -> None:
     cells = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
     messages = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
     said = texts()
@@ -56,7 +56,7 @@ def test_every_setting_is_on_its_page() -> None:
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
-def test_contributing_names_files_that_are_there() -> None:
+def test_contributing_names_only_files_that_exist() -> None:
     text = CODE.sub("", (ROOT / "CONTRIBUTING.md").read_text())
     named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml|md))`", text))
     folders = (ROOT / "sessions_pipeline", ROOT / "sessions_pipeline_tests", ROOT)

@@ -112,14 +112,16 @@ def test_a_key_without_usable_statistics_keeps_its_row(stat: str) -> None:
         ('"values": ["a"]', "values", '["a"]'),
     ],
 )
-def test_what_does_not_fit_is_null_and_costs_nothing_else(stat: str, name: str, value: object) -> None:
+def test_a_statistic_that_does_not_fit_its_column_is_null_and_all_others_are_kept(
+    stat: str, name: str, value: object
+) -> None:
     other = '"errors": 4' if name != "errors" else '"n": 4'
     (row,) = feedback_of(f'{{"k": {{{stat}, {other}}}}}')
     assert row[name] == value
     assert row["errors" if name != "errors" else "count"] == 4
 
 
-def test_of_a_key_given_twice_the_last_counts() -> None:
+def test_the_last_of_two_equal_keys_counts() -> None:
     (row,) = feedback_of('{"k": {"n": 1, "avg": 1}, "k": {"n": 2, "n": 3}}')
     assert (row["count"], row["average"]) == (3, None)
 
@@ -142,7 +144,7 @@ STAT = JSON | st.dictionaries(st.sampled_from(["n", "avg", "stdev", "errors", "v
 
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), STAT))
-def test_no_statistics_are_an_error_and_no_key_is_lost(stats: dict[str, Any]) -> None:
+def test_any_statistics_are_accepted_and_no_key_is_lost(stats: dict[str, Any]) -> None:
     rows = feedback_of(json.dumps(stats))
     assert [row["feedback_key"] for row in rows] == sorted(stats, key=str.encode)
     for row in rows:
@@ -180,7 +182,9 @@ def test_only_experiments_are_summarized_in_the_order_they_started() -> None:
         ({"start_time": None, "end_time": NOON}, None),
     ],
 )
-def test_duration_runs_to_the_end_or_else_to_the_latest_run(columns: dict[str, Any], seconds: float | None) -> None:
+def test_duration_ends_at_the_end_time_or_else_at_the_latest_run(
+    columns: dict[str, Any], seconds: float | None
+) -> None:
     assert summary_of(**{"start_time": NOON, **columns})["duration_seconds"] == seconds
 
 
@@ -248,7 +252,7 @@ def test_scores_are_the_experiments_own_feedback_with_an_average() -> None:
     ]
 
 
-def test_plain_columns_are_carried_over() -> None:
+def test_other_columns_are_copied_from_the_session() -> None:
     columns = {"run_count": 3, "total_tokens": 5, "latency_p50": 0.5, "latency_p99": 1.5, "error_rate": 0.1}
     row = summary_of(**columns, name=None, total_cost="1.5")
     assert {name: row[name] for name in columns} == columns

@@ -1,4 +1,4 @@
-"""The tests' own server: a fault spoils the answers that it should, and no other."""
+"""The tests' own server: each fault affects the answers that it should, and no others."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ Ask = Callable[..., httpx.Response]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(texts=TEXTS, tell_total=True) as running:
+    with running_sandbox(texts=TEXTS, send_total=True) as running:
         yield running
 
 
@@ -42,7 +42,7 @@ FAULTS: dict[str, tuple[Fault, Callable[[httpx.Response], bool]]] = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_spoils_one_answer_and_the_next_is_right(kind: str, sandbox: Sandbox, ask: Ask) -> None:
+def test_a_fault_affects_one_answer_and_the_next_is_right(kind: str, sandbox: Sandbox, ask: Ask) -> None:
     fault, spoiled = FAULTS[kind]
     right = ask()
     assert (right.status_code, right.headers["x-pagination-total"]) == (200, "120")
@@ -58,7 +58,7 @@ def test_a_reset_breaks_the_connection_in_mid_body(sandbox: Sandbox, ask: Ask) -
     assert ask().status_code == 200
 
 
-def test_pages_can_be_wrong_in_place(sandbox: Sandbox, ask: Ask) -> None:
+def test_paging_faults_return_the_wrong_records(sandbox: Sandbox, ask: Ask) -> None:
     sandbox.faults.add(Fault("ignore_offset"))
     assert [one["id"] for one in ask(limit=2, offset=50).json()] == ["000", "001"]
     sandbox.faults.add(Fault("repeat_last", times=2))
@@ -70,7 +70,7 @@ def test_pages_can_be_wrong_in_place(sandbox: Sandbox, ask: Ask) -> None:
     assert ask("v2", page_size=5).json()["next_cursor"] != first["next_cursor"]
 
 
-def test_datasets_alone_can_be_refused(sandbox: Sandbox, ask: Ask) -> None:
+def test_requests_for_datasets_alone_can_be_refused(sandbox: Sandbox, ask: Ask) -> None:
     sandbox.faults.add(Fault("no_datasets", 403, times=2))
     assert ask().status_code == 200
     assert httpx.get(f"{sandbox.url}/api/v1/datasets", headers={"x-api-key": sandbox.key}).status_code == 403
@@ -83,7 +83,7 @@ def test_a_fault_begins_after_some_answers_and_ends_after_others(sandbox: Sandbo
     assert sandbox.requests[-1] == {"path": "/api/v1/sessions", "parameters": [], "workspace": None, "status": 200}
 
 
-def test_every_kind_is_tried_here_and_another_is_refused() -> None:
+def test_this_file_tests_every_kind_of_fault_and_an_unknown_kind_is_refused() -> None:
     assert {*FAULTS, "reset", "ignore_offset", "repeat_last", "no_datasets", "same_cursor"} == set(KINDS)
     with pytest.raises(ValueError, match="choose one of"):
         Fault("weather")

@@ -1,4 +1,4 @@
-"""Numbers for the eye: rounded, but something never becomes nothing and nothing never becomes something."""
+"""Numbers for people: they are rounded, but only zero is shown as zero."""
 
 from datetime import date
 from decimal import Decimal
@@ -37,7 +37,7 @@ MONEYS = st.decimals(0, Decimal(10) ** 20 - 1, places=18, allow_nan=False)
         ("-12.5", "-$12.50"),
     ],
 )
-def test_money_reads_as_dollars(value: str | None, shown: str) -> None:
+def test_money_is_shown_in_dollars(value: str | None, shown: str) -> None:
     assert formatting.money(None if value is None else Decimal(value)) == shown
 
 
@@ -52,12 +52,12 @@ def test_money_reads_as_dollars(value: str | None, shown: str) -> None:
         ("12345678901234567890.123456789012345678", "$12,345,678,901,234,567,890.123456789012345678"),
     ],
 )
-def test_an_amount_that_somebody_set_is_shown_as_it_was_written(value: str, shown: str) -> None:
+def test_an_amount_set_by_a_user_is_shown_with_all_its_digits(value: str, shown: str) -> None:
     assert formatting.money_as_set(Decimal(value)) == shown
 
 
 @given(MONEYS)
-def test_only_zero_is_shown_as_zero_and_the_rest_is_off_by_half_a_cent_or_five_percent_at_most(value: Decimal) -> None:
+def test_only_zero_is_shown_as_zero_and_rounding_changes_at_most_half_a_cent_or_five_percent(value: Decimal) -> None:
     shown = formatting.money(value)
     assert (shown == "$0.00") is (value == 0)
     if not shown.startswith("<"):
@@ -73,7 +73,7 @@ def test_exact_text_gives_the_same_number_back_without_an_exponent(value: Decima
 
 
 @given(st.lists(st.none() | MONEYS, max_size=40))
-def test_a_total_is_the_exact_sum_of_what_is_known_whatever_its_order(values: list[Decimal | None]) -> None:
+def test_a_total_is_the_exact_sum_of_the_known_values_in_any_order(values: list[Decimal | None]) -> None:
     known = [int(value.scaleb(18, EXACT)) for value in values if value is not None]
     found = total(values)
     assert (found is None) is (not known)
@@ -96,7 +96,7 @@ def test_a_total_is_the_exact_sum_of_what_is_known_whatever_its_order(values: li
         ("1", None, "unknown"),
     ],
 )
-def test_a_change_says_its_direction_in_words_or_signs(now: str | None, before: str | None, said: str) -> None:
+def test_a_change_shows_its_direction_in_words_or_with_a_sign(now: str | None, before: str | None, said: str) -> None:
     assert formatting.change(*(None if value is None else Decimal(value) for value in (now, before))) == said
 
 
@@ -114,7 +114,7 @@ def test_a_share_of_something_is_never_zero_percent(part: str | None, whole: str
     assert formatting.share(None if part is None else Decimal(part), Decimal(whole)) == said
 
 
-def test_days_read_as_people_write_them() -> None:
+def test_days_are_shown_as_people_write_them() -> None:
     march = [date(2025, 3, day) for day in (9, 3, 4, 5)]
     assert formatting.day_ranges(march) == "3 Mar \N{EN DASH} 5 Mar 2025, 9 Mar 2025"
     assert formatting.days(date(2024, 12, 30), date(2025, 1, 2)) == "30 Dec 2024 \N{EN DASH} 2 Jan 2025"
@@ -134,7 +134,7 @@ A, B = "da000000-0000-4000-8000-000000000001", "db000000-0000-4000-8000-00000000
         ([A, A[:-1] + "2"], {A: "x", A[:-1] + "2": "x"}, [f"x ({A})", f"x ({A[:-1]}2)"]),
     ],
 )
-def test_a_dataset_goes_by_its_name_or_id_and_no_two_by_the_same(
+def test_a_dataset_is_shown_by_its_name_or_id_and_no_two_are_shown_alike(
     ids: list[str], names: dict[str, str], labels: list[str]
 ) -> None:
     assert list(formatting.dataset_labels(ids, names).values()) == labels
@@ -144,7 +144,7 @@ FULL_WIDTH = [chr(ord(mark) + 0xFEE0) + "1" for mark in "=+-@"]
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1", "\ta", "\ra", *FULL_WIDTH])
-def test_a_name_is_no_formula_in_a_spreadsheet(name: str) -> None:
+def test_a_name_never_becomes_a_formula_in_a_spreadsheet(name: str) -> None:
     assert formatting.spreadsheet_text(name) == f"'{name}"
     assert formatting.spreadsheet_text("golden-set") == "golden-set"
 
@@ -158,7 +158,7 @@ def test_a_name_is_no_formula_in_a_spreadsheet(name: str) -> None:
         ("Prüfung 🎉 契約", "Prüfung 🎉 契約"),
     ],
 )
-def test_what_moves_a_terminal_is_shown_instead_of_sent(text: str, shown: str) -> None:
+def test_control_characters_are_shown_and_never_sent_to_a_terminal(text: str, shown: str) -> None:
     assert formatting.visible(text) == shown
 
 
@@ -170,5 +170,5 @@ def test_what_moves_a_terminal_is_shown_instead_of_sent(text: str, shown: str) -
         ("NaN", "null"),
     ],
 )
-def test_what_json_does_not_have_is_null_for_other_programs(sent: str, written: str) -> None:
+def test_values_that_json_does_not_have_are_null_for_other_programs(sent: str, written: str) -> None:
     assert formatting.json_line(sent, "utf-8") == written

@@ -1,4 +1,4 @@
-"""The tables that the first house made of frozen payloads, row for row, but for a list of intended differences.
+"""The tables equal those that the first version made from frozen payloads, except for a list of intended differences.
 
 The payloads have oddities, several readings, deletions, stats that retention has emptied, and two workspaces.
 """
@@ -70,12 +70,12 @@ INTENDED = {FROZEN["payloads"][place] for place in FROZEN["intended"].values()}
 
 
 @pytest.mark.parametrize("day", FROZEN["days"], ids=lambda day: str(day["day"]))
-def test_the_days_are_what_the_first_house_made_of_them(day: dict[str, Any]) -> None:
+def test_the_days_tables_equal_those_of_the_first_version(day: dict[str, Any]) -> None:
     tables, merged = made(day, INTENDED)
     for table, order in ORDER.items():
         expected = [row for row in day["expected"][table.name]["rows"] if INTENDED.isdisjoint(map(str, row))]
         assert rows(tables[table].table(), day["expected"][table.name]["columns"], order) == expected, table.name
-    # A row's times are now of the reading that first brought it; what retention emptied is told apart as before.
+    # A row's times are now those of the reading that first had its values. Rows emptied by retention are as before.
     sessions = tables.history.sessions.table().to_pylist()
     assert sorted(row["id"] for row in sessions if row["stats_as_of"] < row["fetched_at"]) == day["emptied"]
     assert sorted(tables.history.shrunk) == day["shrunk"]
@@ -84,7 +84,7 @@ def test_the_days_are_what_the_first_house_made_of_them(day: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(("period", "name"), [*zip(PERIODS, ["weekly", "monthly"], strict=True)])
-def test_the_periods_are_what_the_first_house_made_of_them(period: Period, name: str) -> None:
+def test_the_periods_tables_equal_those_of_the_first_version(period: Period, name: str) -> None:
     parts, read = [], {}
     for day in FROZEN["days"]:
         if day["day"]:
@@ -97,7 +97,7 @@ def test_the_periods_are_what_the_first_house_made_of_them(period: Period, name:
     assert rows(summed, FROZEN[name]["columns"], period.table.order) == FROZEN[name]["rows"]
 
 
-def test_only_these_records_are_judged_otherwise() -> None:
+def test_only_these_records_are_validated_differently() -> None:
     """Money never rejects a record, and a name that is null counts as absent."""
     day = next(day for day in FROZEN["days"] if day["day"] == "2026-02-01")
     history = made(day, set())[0].history

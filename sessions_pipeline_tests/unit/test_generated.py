@@ -1,4 +1,4 @@
-"""The data dictionary and the views of lake.sql follow from the tables' one definition."""
+"""The data dictionary and the views of lake.sql are up to date with the definitions of the tables."""
 
 from sessions_pipeline.tables import TABLES
 from sessions_pipeline_tests.scripts import load

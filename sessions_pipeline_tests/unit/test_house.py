@@ -1,4 +1,4 @@
-"""The house stays small: lines, modules, functions, dependencies, and no private part of Dagster but in one module."""
+"""Limits on the package: lines of code, modules, functions, dependencies, and uses of private parts of Dagster."""
 
 import ast
 import io
@@ -13,7 +13,7 @@ import sessions_pipeline
 
 PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# Without blank lines, comments and docstrings, which are never saved on.
+# Blank lines, comments and docstrings do not count, so that nobody saves on them.
 MOST_LINES_OF_CODE = 9_225
 MOST_MODULES = 96
 MOST_LINES_OF_A_MODULE = 255
@@ -41,16 +41,16 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
                 yield body[0]
 
 
-def test_the_package_keeps_its_budget_of_code() -> None:
+def test_the_package_stays_within_its_limit_of_lines_of_code() -> None:
     assert sum(map(lines_of_code, MODULES)) <= MOST_LINES_OF_CODE
 
 
-def test_the_package_keeps_its_budget_of_modules() -> None:
+def test_the_package_stays_within_its_limit_of_modules() -> None:
     assert len(MODULES) <= MOST_MODULES
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_and_its_functions_fit_on_a_screen(module: Path) -> None:
+def test_a_module_and_its_functions_stay_short(module: Path) -> None:
     text = module.read_text()
     assert len(text.splitlines()) <= MOST_LINES_OF_A_MODULE
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
@@ -62,7 +62,7 @@ def test_a_module_and_its_functions_fit_on_a_screen(module: Path) -> None:
     assert long == {}
 
 
-def test_one_module_alone_leans_on_private_parts_of_dagster() -> None:
+def test_only_one_module_uses_private_parts_of_dagster() -> None:
     private = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
@@ -79,6 +79,6 @@ def _imported(node: ast.AST) -> list[str]:
     return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
 
 
-def test_what_runs_needs_few_packages() -> None:
+def test_the_package_has_few_dependencies() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     assert len(project["dependencies"]) <= MOST_DEPENDENCIES

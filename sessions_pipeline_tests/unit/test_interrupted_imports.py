@@ -8,7 +8,7 @@ from sessions_pipeline.cli.terminal import heavy_imports
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_amid_imports_waits_until_they_are_whole_and_then_interrupts(number: signal.Signals) -> None:
+def test_ctrl_c_during_imports_takes_effect_after_they_are_complete(number: signal.Signals) -> None:
     before, done = signal.getsignal(number), list[str]()
 
     def load() -> None:
@@ -22,7 +22,7 @@ def test_ctrl_c_amid_imports_waits_until_they_are_whole_and_then_interrupts(numb
     assert signal.getsignal(number) is before
 
 
-def test_what_fails_while_modules_are_loaded_is_told_as_it_is() -> None:
+def test_an_error_during_imports_is_raised_unchanged() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ImportError, match="dagster"), heavy_imports():
         raise ImportError("dagster")

@@ -1,4 +1,4 @@
-"""Which experiments' judges are measured, what a reading changes, and what the sums say. Pure."""
+"""Pure functions for judges: which experiments are due, how a reading is merged, and the sums."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -27,7 +27,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def chosen(*rows: dict[str, Any], measured: tuple[int, ...] = (), most: int = 100) -> Due:
-    """What is due at noon of these experiments, of which some were measured before, one after the other."""
+    """The experiments of these that are due at noon. Those in `measured` were measured before, in this order."""
     known = {uuid(number): NOON - DAY + place * MINUTE for place, number in enumerate(measured)}
     return due(sessions_table(*rows).select(NEEDED), known, now=NOON, most=most, young=YOUNG)
 
@@ -53,7 +53,7 @@ def numbers(found: Due) -> list[int]:
         (None, None, False, False),
     ],
 )
-def test_due_is_what_ran_in_two_days_or_was_never_measured_and_is_younger_than_14(
+def test_experiments_are_due_if_they_ran_within_two_days_or_were_never_measured_and_are_under_14_days_old(
     started: datetime | None, last_run: datetime | None, is_measured: bool, is_due: bool
 ) -> None:
     for name in ("last_run_start_time", "last_run_start_time_live"):
@@ -64,7 +64,7 @@ def test_due_is_what_ran_in_two_days_or_was_never_measured_and_is_younger_than_1
         assert found.skipped == ({"never measured, and older than 14 days": 1} if too_old else {})
 
 
-def test_never_measured_ones_come_first_then_those_measured_longest_ago_and_others_are_counted() -> None:
+def test_unmeasured_experiments_are_due_first_then_those_measured_longest_ago_and_the_rest_is_counted() -> None:
     rows = [experiment(number, start_time=NOON - number * MINUTE) for number in (3, 1, 4, 2)]
     assert numbers(chosen(*rows)) == [4, 3, 2, 1]
     assert numbers(chosen(*rows, measured=(4, 2))) == [3, 1, 4, 2]
@@ -74,10 +74,10 @@ def test_never_measured_ones_come_first_then_those_measured_longest_ago_and_othe
     assert numbers(chosen(*rows, most=0)) == []
 
 
-def test_experiments_of_one_name_are_skipped_however_old_the_other_is() -> None:
+def test_experiments_that_share_a_name_are_skipped_however_old_the_other_is() -> None:
     one, old = experiment(1, name="x"), experiment(2, name="x", start_time=NOON - 400 * DAY)
     assert chosen(one, old, measured=(2,)).skipped == {"another experiment has the same name": 1}
-    # One experiment that two days have is not two.
+    # One experiment that is on two days does not share its name with itself.
     assert numbers(chosen(one, {**old, "id": uuid(1)})) == [1]
 
 
@@ -98,7 +98,7 @@ def test_an_experiment_on_two_days_is_measured_once_where_it_stands_now(
 
 
 @pytest.mark.parametrize("name", [None, "", "a\x00b", "\n", "\x1b[31m", "\x7f", "\x9b", "x" * 501])
-def test_names_that_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
+def test_experiments_whose_names_a_filter_can_not_hold_are_skipped(name: str | None) -> None:
     found = chosen(experiment(1, name=name), experiment(2, name=name))
     reason = (
         "the name has over 500 characters"
@@ -125,7 +125,7 @@ def judged(number: int, runs: int | None, cost: str | None, at: datetime, **more
         (4, "0.4", 14, True),
     ],
 )
-def test_what_retention_has_emptied_never_replaces_what_was_read(
+def test_a_reading_emptied_by_retention_never_replaces_an_earlier_one(
     runs: int | None, cost: str | None, age: int, kept: bool
 ) -> None:
     held, later = judged(1, 10, "1.0", NOON), NOON + DAY
@@ -137,13 +137,13 @@ def test_what_retention_has_emptied_never_replaces_what_was_read(
 
 
 @pytest.mark.parametrize("runs", [0, None])
-def test_what_was_spent_stays_also_where_runs_are_not_counted(runs: int | None) -> None:
+def test_a_cost_that_was_read_is_kept_even_if_runs_are_not_counted(runs: int | None) -> None:
     held, emptied = judged(1, None, "1.0", NOON), judged(1, runs, None, NOON + DAY, start_time=NOON)
     (row,) = merge_judges(table_of(JUDGES.name, [held]), [{**emptied, "total_tokens": None}]).to_pylist()
     assert (row["total_cost"], row["stats_as_of"]) == (Decimal("1.0"), NOON)
 
 
-def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() -> None:
+def test_a_later_reading_stored_by_another_run_wins_and_other_rows_stay() -> None:
     stored = [
         judged(1, 10, "1.0", NOON + DAY),
         judged(2, 1, "2", NOON),
@@ -153,7 +153,7 @@ def test_a_later_reading_that_another_run_has_stored_stands_and_others_stay() ->
     assert merge_judges(table_of(JUDGES.name, stored), [earlier]) == table_of(JUDGES.name, stored)
 
 
-def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -> None:
+def test_the_whole_cost_is_unknown_if_a_part_is_and_sums_count_the_known_ones() -> None:
     one, two = Decimal("1.000000000000000001"), Decimal(2)
     for own, judges, whole in ((one, two, Decimal("3.000000000000000001")), (one, None, None), (None, two, None)):
         owner = {"start_date": NOON.date(), "tenant_id": TENANT, "id": uuid(1)}
@@ -166,7 +166,7 @@ def test_the_whole_is_unknown_where_a_part_is_and_sums_say_how_much_is_known() -
     assert (nothing.cost, nothing.judge_cost, nothing.whole_cost, nothing.unjudged) == (None, None, None, 0)
 
 
-def test_a_reading_is_kept_to_the_last_digit_and_what_is_broken_is_no_reading() -> None:
+def test_a_stored_reading_keeps_every_digit_and_a_broken_one_is_ignored() -> None:
     total = Decimal("12345678901234567890.000000000000000001")
     reading = JudgeReading("evaluators", total, Decimal("0.5"), total - 1, False, NOON, {"a reason": 2})
     for one in (reading, JudgeReading("x", None, Decimal(0), None, True, NOON, {})):

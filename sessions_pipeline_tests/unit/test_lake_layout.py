@@ -1,4 +1,4 @@
-"""Promises about which key holds which day."""
+"""The keys of the lake's files, and the days in them."""
 
 from datetime import date
 
@@ -19,7 +19,7 @@ DAY = date(2025, 1, 31)
         (DAILY_COST_BY_PROJECT, DAY, "daily_cost_by_project/usage_date=2025-01-31/daily_cost_by_project.parquet"),
     ],
 )
-def test_a_day_has_one_key_and_the_key_names_the_day(table, day, key):
+def test_a_key_names_its_day_and_the_day_can_be_read_from_it(table, day, key):
     assert key_of(table, day) == key
     assert day_of(table, key) == day
 
@@ -49,5 +49,5 @@ def test_a_day_of_a_table_without_partitions_is_refused():
         "sessions/README.md",
     ],
 )
-def test_other_files_in_a_table_are_no_days(key):
+def test_other_files_in_a_tables_folder_are_not_days(key):
     assert day_of(SESSIONS, key) is None

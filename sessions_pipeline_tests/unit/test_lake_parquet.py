@@ -1,4 +1,4 @@
-"""Promises about the bytes of one day: schema, order, settings, metadata."""
+"""The Parquet file of one day: schema, order of rows, settings and metadata."""
 
 import random
 from datetime import datetime
@@ -74,7 +74,7 @@ def test_sorted_and_unsorted_rows_give_equal_bytes():
     assert parquet.encode(RAW_SESSIONS, backwards, {}).equals(parquet.encode(RAW_SESSIONS, whole, {}))
 
 
-def test_metadata_comes_back_and_nothing_else_does():
+def test_only_the_given_metadata_is_read_back():
     metadata = {"readings": '[{"fetched_at": "2025-01-31T12:00:00Z"}]', "größe": "½"}
     content = parquet.encode(RAW_SESSIONS, raw("{}"), metadata)
     assert metadata_of(RAW_SESSIONS, content) == metadata
@@ -113,12 +113,12 @@ def changed(name: str, values: pa.Array) -> pa.Table:
         (changed("fetched_at", pa.array([datetime(2025, 1, 1)])), "timestamp"),  # noqa: DTZ001
     ],
 )
-def test_a_wrong_schema_is_a_fault_of_the_program(rows, problem):
+def test_a_wrong_schema_is_a_programming_error(rows, problem):
     with pytest.raises((TypeError, ValueError), match=problem):
         parquet.encode(RAW_SESSIONS, rows, {})
 
 
-def test_money_is_never_made_from_floats():
+def test_floats_are_refused_as_money():
     rows = SESSIONS.schema.empty_table().set_column(22, "total_cost", pa.array([], pa.float64()))
     with pytest.raises(TypeError, match=r"total_cost: double is not decimal128\(38, 18\)"):
         parquet.encode(SESSIONS, rows, {})
@@ -174,7 +174,7 @@ def groups(content: pa.Buffer) -> list[int]:
     chunk=st.integers(1, 7),
     seed=st.randoms(use_true_random=False),
 )
-def test_a_row_group_ends_where_its_text_would_be_too_long_however_the_rows_come(lengths, chunk, seed):
+def test_a_row_group_ends_before_its_text_is_too_long_however_the_rows_are_chunked(lengths, chunk, seed):
     whole = raw(*["x" * length for length in lengths])
     order = list(range(len(lengths)))
     seed.shuffle(order)
@@ -203,7 +203,7 @@ def test_a_day_may_have_more_text_than_fits_into_one_piece_of_arrow():
         assert pc.sum(pc.binary_length(rows["payload"]).cast(pa.int64())).as_py() == count * len(text)
 
 
-def test_nested_columns_have_dictionaries_where_values_repeat():
+def test_nested_columns_with_repeated_values_are_dictionary_encoded():
     for table, leaf in ((REJECTED_SESSIONS, "reasons.list.element"), (EXPERIMENT_SUMMARY, "feedback_key")):
         footer = pq.ParquetFile(pa.BufferReader(parquet.encode(table, rows(table, 1), {}))).metadata
         columns = [footer.row_group(0).column(number) for number in range(footer.num_columns)]
@@ -221,7 +221,7 @@ def test_a_truncated_file_is_unreadable(kept):
         assert "\n" not in str(caught.value)
 
 
-def test_a_flipped_bit_in_a_payload_is_found():
+def test_a_flipped_bit_in_a_payload_is_detected():
     content = bytearray(parquet.encode(RAW_SESSIONS, raw(random.Random(1).randbytes(2000).hex()), {}).to_pybytes())
     chunk = (
         pq.read_metadata(pa.BufferReader(content)).row_group(0).column(RAW_SESSIONS.schema.get_field_index("payload"))
@@ -235,7 +235,7 @@ def test_a_flipped_bit_in_a_payload_is_found():
     assert decoded(RAW_SESSIONS, pa.py_buffer(bytes(content))).num_rows == 1
 
 
-def test_a_file_of_another_table_is_not_taken_for_this_one():
+def test_a_file_of_another_table_is_refused():
     content = parquet.encode(RAW_SESSIONS, raw("{}"), {})
     with pytest.raises(parquet.UnreadableError):
         decoded(SESSIONS, content)

@@ -1,4 +1,4 @@
-"""What datasets are called: rows from the API's records, and what a reading changes of those that are stored."""
+"""`reference_datasets`: rows from the API's records, and how a new reading changes stored rows."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -45,7 +45,7 @@ def row(number: int, name: str = "golden", *, read_at: datetime = NOON, **column
 def merged(
     before: Sequence[Mapping[str, Any]], read: Sequence[Mapping[str, Any]], listed: Collection[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """The rows by the dataset's id after a reading at `LATER`."""
+    """The rows after a reading at `LATER`, by the dataset's id."""
     rows = merge_datasets(stored(*before), read, listed, LATER).to_pylist()
     assert len({(one["tenant_id"], one["id"]) for one in rows}) == len(rows)
     return {one["id"]: one for one in rows}
@@ -85,7 +85,7 @@ def test_any_text_is_a_name_and_kept_as_sent(name: str) -> None:
         json.dumps({**OFFICIAL, "name": "\ud800"}),
     ],
 )
-def test_what_can_not_be_stored_costs_no_other_dataset(payload: str) -> None:
+def test_a_dataset_that_can_not_be_stored_is_left_out_and_all_others_are_kept(payload: str) -> None:
     assert [one["name"] for one in dataset_rows([payload, json.dumps(OFFICIAL)], NOON)] == ["support-answers"]
 
 
@@ -107,7 +107,7 @@ def test_a_renamed_dataset_has_its_new_name_and_all_others_stay() -> None:
     assert after == {dataset(1): row(1, "new", read_at=LATER), dataset(2): row(2, "other")}
 
 
-def test_only_a_full_list_tells_that_a_dataset_is_missing_and_since_when() -> None:
+def test_only_a_full_list_marks_a_dataset_as_missing_and_since_when() -> None:
     assert merged([row(1), row(2)], [row(2, read_at=LATER)])[dataset(1)]["missing_since"] is None
     after = merged([row(1), row(2), row(3, missing_since=NOON)], [row(2, read_at=LATER)], {TENANT})
     assert after == {
@@ -118,7 +118,7 @@ def test_only_a_full_list_tells_that_a_dataset_is_missing_and_since_when() -> No
 
 
 @pytest.mark.parametrize("listed", [(), {TENANT}])
-def test_a_dataset_that_returns_is_missing_no_more(listed: Collection[str]) -> None:
+def test_a_dataset_that_returns_is_no_longer_missing(listed: Collection[str]) -> None:
     after = merged([row(1, missing_since=NOON)], [row(1, read_at=LATER)], listed)
     assert after == {dataset(1): row(1, read_at=LATER)}
 
@@ -133,7 +133,7 @@ def test_two_datasets_of_one_name_are_two_rows() -> None:
     assert list(merged([], rows, {TENANT}).values()) == rows
 
 
-def test_a_late_reading_changes_nothing_that_a_later_one_has_stored() -> None:
+def test_an_earlier_reading_that_is_stored_late_changes_nothing() -> None:
     newest = LATER + timedelta(minutes=1)
     before = [row(1, "newest", read_at=newest), row(2, read_at=newest)]
     assert list(merged(before, [row(1, "late", read_at=LATER)], {TENANT}).values()) == before

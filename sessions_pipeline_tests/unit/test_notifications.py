@@ -1,4 +1,4 @@
-"""Notifications: ninety days in which four things go wrong, each told once and nothing else; and what can't be sent."""
+"""Notifications: over ninety days each of four problems is sent once, and nothing else; and errors when sending."""
 
 import socket
 import time
@@ -41,7 +41,7 @@ def settings_for(*addresses: str) -> Settings:
 
 
 def spent(now: datetime) -> BudgetStatus:
-    """Two dollars a day, and five in February, of a hundred a month."""
+    """The status of a budget of 100 dollars a month, of which a day uses two, or five in February."""
     first, last = period_of("month", now.date())
     used = Decimal(sum(5 if day.month == 2 else 2 for day in days_between(first, now.date())))
     return BudgetStatus(MONTH, first, last, now, is_stale=False, used=used, experiments=9)
@@ -53,7 +53,7 @@ def is_down(now: datetime, day: date, first_hour: int, last_hour: int) -> bool:
 
 @pytest.fixture
 def trouble() -> Iterator[dg.DagsterInstance]:
-    """An instance with a run that failed for a rejected day, and a refresh that the API has warned of its end."""
+    """An instance with a run that failed because a day was rejected, and a refresh with the API's announced end."""
 
     @dg.op
     def refresh() -> None:
@@ -70,14 +70,14 @@ def trouble() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_in_ninety_days_an_overrun_a_stall_a_rejected_day_and_an_announced_end_are_sent_once_each(
+def test_in_ninety_days_each_problem_is_sent_once_an_overrun_a_stall_a_rejected_day_and_an_announced_end(
     receiver: Receiver, trouble: dg.DagsterInstance
 ) -> None:
     settings, cursor, refreshed, when = settings_for(receiver.address), None, FIRST, list[str]()
     for hour in range(90 * 24):
         now = FIRST + hour * HOUR
         if is_down(now, date(2026, 3, 5), 2, 20):
-            continue  # this machine is off
+            continue  # in these hours this machine is off
         memory = Memory.load(cursor, now)
         was_off = now.date() == date(2026, 3, 5) and now.hour == 21
         if not is_down(now, date(2026, 1, 10), 3, 23) and not is_down(now, date(2026, 1, 11), 0, 3) and not was_off:
@@ -102,7 +102,7 @@ def test_in_ninety_days_an_overrun_a_stall_a_rejected_day_and_an_announced_end_a
     assert "began at 2026-01-10 02:01 UTC" in receiver.messages[0]["message"]
 
 
-def test_a_run_that_was_lost_is_sent_with_what_dagster_knows_of_it() -> None:
+def test_a_lost_run_is_sent_with_dagsters_reason() -> None:
     @dg.job
     def refresh_sessions() -> None: ...
 
@@ -117,7 +117,7 @@ def test_a_run_that_was_lost_is_sent_with_what_dagster_knows_of_it() -> None:
     assert lost.run_id in notice.text
 
 
-def test_what_lasts_is_sent_again_a_day_later_and_a_budget_in_its_next_period() -> None:
+def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_period() -> None:
     memory = Memory.load(None, FIRST).after([NOTICE], FIRST, FIRST)
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY) == [NOTICE]
@@ -128,7 +128,7 @@ def test_what_lasts_is_sent_again_a_day_later_and_a_budget_in_its_next_period() 
     assert stall.text.startswith("There was none yet")
 
 
-def test_what_no_service_took_is_tried_again_and_what_one_took_is_not(receiver: Receiver) -> None:
+def test_a_message_is_sent_again_only_if_no_service_accepted_it(receiver: Receiver) -> None:
     warnings = list[str]()
     nowhere = "json://127.0.0.1:9/secret-token"
     assert send(settings_for(nowhere), [NOTICE], warnings.append) == []
@@ -138,7 +138,7 @@ def test_what_no_service_took_is_tried_again_and_what_one_took_is_not(receiver: 
     assert "secret-token" not in " ".join(warnings)
 
 
-def test_a_service_that_never_answers_takes_no_longer_than_it_may() -> None:
+def test_a_service_that_never_answers_is_given_up_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"json://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
@@ -154,7 +154,7 @@ def test_an_address_that_apprise_does_not_know_is_a_warning_that_does_not_show_i
     assert "hunter2" not in warnings[0]
 
 
-def test_an_address_that_apprise_does_not_know_keeps_no_message_from_the_others(receiver: Receiver) -> None:
+def test_an_address_that_apprise_does_not_know_does_not_stop_messages_to_the_others(receiver: Receiver) -> None:
     warnings = list[str]()
     settings = settings_for("carrier-pigeon://hunter2", receiver.address, "slak://hunter2")
     assert send(settings, [NOTICE], warnings.append) == [NOTICE]
@@ -165,7 +165,7 @@ def test_an_address_that_apprise_does_not_know_keeps_no_message_from_the_others(
     ]
 
 
-def test_a_budget_that_can_not_be_looked_at_is_sent_once_a_day_beside_the_others() -> None:
+def test_a_budget_that_can_not_be_evaluated_is_sent_once_a_day_beside_the_others() -> None:
     wrong = BudgetStatus(MONTH, *period_of("month", FIRST.date()), FIRST, is_stale=False, problem="write golden")
     memory = Memory.load(None, FIRST)
     one, other = lake_notices([wrong, spent(FIRST + 27 * A_DAY + 31 * A_DAY)], FIRST, memory, FIRST, REPORT)
@@ -215,10 +215,10 @@ def test_doctor_says_whether_the_last_refresh_is_fresh(
 @pytest.mark.parametrize(
     ("minutes", "named", "last"), [((5, 500), (), 500), ((5, 50), (), 50), ((5, 500), (0,), 5), ((5, 500), (0, 1), 500)]
 )
-def test_the_last_refresh_is_that_of_the_workspace_that_was_left_behind(
+def test_the_last_refresh_is_that_of_the_workspace_that_was_read_longest_ago(
     tmp_path: Path, minutes: tuple[int, int], named: tuple[int, ...], last: int
 ) -> None:
-    """With the ids in the settings, another workspace's readings, which nobody goes on with, do not count."""
+    """If the settings name workspaces, old readings of other workspaces do not count."""
     workspaces = [f"0000000{number}-0000-4000-8000-000000000000" for number in range(2)]
     lake = Lake.open(str(tmp_path), query={})
     for days_ago in range(2):

@@ -1,4 +1,4 @@
-"""A day is read again and again: what was said is kept, what was spent stays spent, and nothing is written in vain."""
+"""Processing a day several times keeps earlier readings and costs, and writes a table only if it changes."""
 
 import gc
 import json
@@ -49,7 +49,7 @@ def test_a_first_reading_makes_all_tables_of_the_day(day: ProcessedDay) -> None:
     assert result.metadata["sessions"]["total_cost"] == "1.5"
 
 
-def test_the_cost_that_dagster_is_told_is_exact_and_not_one_for_each_attribute(day: ProcessedDay) -> None:
+def test_the_cost_in_dagsters_metadata_is_exact_and_not_counted_once_for_each_attribute(day: ProcessedDay) -> None:
     metadata = day.read(
         fetched(payload(1, **{**EXPERIMENT, "total_cost": "12345678901234567890.123456789012345678"}))
     ).metadata
@@ -57,12 +57,12 @@ def test_the_cost_that_dagster_is_told_is_exact_and_not_one_for_each_attribute(d
     assert "total_cost" not in metadata["daily_cost_by_attribute"]
 
 
-def test_a_day_that_had_nothing_has_tables_with_no_rows(day: ProcessedDay) -> None:
+def test_a_day_without_sessions_has_tables_without_rows(day: ProcessedDay) -> None:
     assert set(day.read(fetched()).written) == set(DAILY)
     assert day.rows(SESSIONS) == day.rows(RAW_SESSIONS) == []
 
 
-def test_what_a_day_was_made_from_is_freed_without_looking_for_garbage(day: ProcessedDay) -> None:
+def test_a_days_rows_are_freed_without_the_garbage_collector(day: ProcessedDay) -> None:
     day.read(fetched())
     gc.collect()
     gc.disable()
@@ -74,7 +74,7 @@ def test_what_a_day_was_made_from_is_freed_without_looking_for_garbage(day: Proc
         gc.enable()
 
 
-def test_a_refresh_that_learns_nothing_rewrites_no_table_and_notes_when_the_day_was_read(day: ProcessedDay) -> None:
+def test_a_refresh_without_changes_rewrites_no_table_and_stores_when_the_day_was_read(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
     before = day.versions()
     result = day.read(fetched(payload(1), at=READ + HOUR))
@@ -96,7 +96,7 @@ def test_a_refresh_that_learns_nothing_rewrites_no_table_and_notes_when_the_day_
     ],
     ids=["changed", "new", "gone", "spelt otherwise"],
 )
-def test_a_refresh_that_learns_something_rewrites_all_tables(day: ProcessedDay, second: list[str]) -> None:
+def test_a_refresh_with_changes_rewrites_all_tables(day: ProcessedDay, second: list[str]) -> None:
     day.read(fetched(payload(1)))
     before = day.versions()
     assert set(day.read(fetched(*second, at=READ + HOUR)).written) == set(DAILY)
@@ -104,13 +104,13 @@ def test_a_refresh_that_learns_something_rewrites_all_tables(day: ProcessedDay, 
     assert not day.broken_checks()
 
 
-def test_checks_pass_when_a_day_is_read_twice_with_and_without_news(day: ProcessedDay) -> None:
+def test_checks_pass_when_a_day_is_read_twice_with_and_without_changes(day: ProcessedDay) -> None:
     for hour, texts in enumerate(([payload(1, **EXPERIMENT)], [payload(1, **EXPERIMENT)], [payload(2), "{}"], ["{}"])):
         day.read(fetched(*texts, at=READ + hour * HOUR), max_rejected_ratio=1.0)
         assert set(day.broken_checks(READ + hour * HOUR)) <= {"rejected_share_is_low"}
 
 
-def test_a_row_has_the_time_of_the_reading_that_first_brought_what_it_says(day: ProcessedDay) -> None:
+def test_a_row_has_the_time_of_the_reading_that_first_had_its_values(day: ProcessedDay) -> None:
     day.read(fetched(payload(1), payload(2)))
     day.read(fetched(payload(1), payload(2, name="new"), at=READ + HOUR))
     assert day.row(SESSIONS, id=uuid(1))["fetched_at"] == READ
@@ -118,7 +118,7 @@ def test_a_row_has_the_time_of_the_reading_that_first_brought_what_it_says(day: 
     assert Counter(row["reading"] for row in day.rows(RAW_SESSIONS)) == {1: 2, 2: 1}
 
 
-def test_a_session_that_is_gone_stays_with_the_time_since_when_until_it_is_back(day: ProcessedDay) -> None:
+def test_a_session_that_is_gone_stays_with_the_time_of_its_loss_until_it_is_back(day: ProcessedDay) -> None:
     day.read(fetched(payload(1, **EXPERIMENT), payload(2)))
     day.read(fetched(payload(2), at=READ + HOUR))
     assert not day.read(fetched(payload(2), at=READ + 2 * HOUR)).learned
@@ -130,7 +130,7 @@ def test_a_session_that_is_gone_stays_with_the_time_since_when_until_it_is_back(
     assert day.row(SESSIONS, id=uuid(1))["missing_since"] == READ + HOUR
 
 
-def test_the_first_reading_after_the_end_of_a_day_says_that_it_is_over(day: ProcessedDay) -> None:
+def test_the_first_reading_after_the_end_of_a_day_marks_it_as_over(day: ProcessedDay) -> None:
     noon, midnight = datetime(2025, 3, 3, 12, tzinfo=UTC), datetime(2025, 3, 4, tzinfo=UTC)
     day.read(fetched(payload(1, **EXPERIMENT), at=noon))
     assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is False
@@ -140,14 +140,14 @@ def test_the_first_reading_after_the_end_of_a_day_says_that_it_is_over(day: Proc
     assert not day.read(fetched(payload(1, **EXPERIMENT), at=midnight + HOUR)).learned
 
 
-def test_a_workspace_that_is_read_for_the_first_time_is_news_even_if_it_had_nothing(day: ProcessedDay) -> None:
+def test_a_first_reading_of_a_workspace_rewrites_the_tables_even_if_it_has_no_sessions(day: ProcessedDay) -> None:
     day.read(fetched(payload(1), workspace=TENANT))
     assert day.read(fetched(workspace=OTHER_TENANT, at=READ + HOUR)).learned
     assert not day.read(fetched(workspace=OTHER_TENANT, at=READ + 2 * HOUR)).learned
     assert day.row(SESSIONS)["missing_since"] is None
 
 
-def test_a_reading_of_one_workspace_says_nothing_of_another(day: ProcessedDay) -> None:
+def test_a_reading_of_one_workspace_changes_nothing_of_another(day: ProcessedDay) -> None:
     day.read(fetched(payload(1), workspace=TENANT))
     day.read(fetched(payload(2, tenant_id=OTHER_TENANT), workspace=OTHER_TENANT, at=READ + HOUR))
     assert {row["id"]: row["missing_since"] for row in day.rows(SESSIONS)} == {uuid(1): None, uuid(2): None}
@@ -164,14 +164,14 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
     assert day.check("every_record_is_accounted_for").passed
 
 
-def test_naming_the_workspace_later_doubles_nothing(day: ProcessedDay) -> None:
+def test_setting_the_workspace_id_later_duplicates_no_session(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
     assert not day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR)).learned
     assert len(day.rows(RAW_SESSIONS)) == len(day.rows(SESSIONS)) == 1
     assert day.check("every_record_is_accounted_for").counts["received"] == 1
 
 
-def test_an_id_in_capitals_is_the_same_session_also_when_retention_empties_it(day: ProcessedDay) -> None:
+def test_an_id_in_capitals_is_the_same_session_even_when_retention_empties_it(day: ProcessedDay) -> None:
     id_ = "abcdefab-0000-4000-8000-000000000001"
     for number, (spelt, runs, cost) in enumerate(((id_, 5, "1.5"), (id_.upper(), 0, None), (id_.upper(), 0, None))):
         day.read(fetched(payload(1, id=spelt, run_count=runs, total_cost=cost), at=READ + number * timedelta(days=30)))
@@ -181,8 +181,8 @@ def test_an_id_in_capitals_is_the_same_session_also_when_retention_empties_it(da
 
 
 @pytest.mark.parametrize("ahead", [timedelta(days=365), timedelta(hours=1)])
-def test_a_clock_that_was_ahead_silences_no_later_reading(day: ProcessedDay, ahead: timedelta) -> None:
-    """Case clock-ahead: 1, then 2 under a clock that is ahead, then 3, 4, 5 and 5 again."""
+def test_later_readings_count_after_one_with_a_clock_that_was_ahead(day: ProcessedDay, ahead: timedelta) -> None:
+    """The session costs 1, then 2 under a clock that is ahead, then 3, 4, 5 and 5 again."""
     for cost, at in ((1, READ), (2, READ + ahead), (3, READ), (4, READ + HOUR / 2), (5, READ + HOUR), (5, READ)):
         day.read(fetched(payload(1, total_cost=str(cost), run_count=cost), at=at))
         assert day.row(SESSIONS)["total_cost"] == cost
@@ -190,7 +190,7 @@ def test_a_clock_that_was_ahead_silences_no_later_reading(day: ProcessedDay, ahe
     assert not day.broken_checks(READ + HOUR)
 
 
-def test_a_clock_that_was_ahead_beyond_retention_ends_no_run(day: ProcessedDay) -> None:
+def test_a_clock_that_was_ahead_beyond_retention_fails_no_run(day: ProcessedDay) -> None:
     late = READ + timedelta(days=30)
     for runs, at in ((5, late), (5, late + HOUR), (4, late), (0, late + 2 * HOUR), (0, late + HOUR), (6, late)):
         day.read(fetched(payload(1, total_cost=str(runs), run_count=runs), at=at))
@@ -208,14 +208,14 @@ def test_as_of_an_earlier_time_the_day_is_what_was_read_by_then(day: ProcessedDa
     day.read(fetched(payload(1, total_cost="2"), at=READ + HOUR))
     day.again(as_of=READ)
     assert day.row(SESSIONS)["total_cost"] == 1
-    # What was made as of another time is behind, and is made again by whoever finds it.
+    # Tables built as of another time are outdated, and the next run rebuilds them.
     assert set(day.read(fetched(payload(1, total_cost="2"), at=READ + 2 * HOUR)).written) == {*DAILY} - {"raw_sessions"}
     assert day.row(SESSIONS)["total_cost"] == 2
     with pytest.raises(NotReadError, match="not read yet for 2025-03-03 at 2025-03-04 05:00:00"):
         day.again(as_of=READ - HOUR)
 
 
-def test_tables_are_made_again_from_what_is_stored_without_a_reading(day: ProcessedDay) -> None:
+def test_tables_are_rebuilt_from_stored_raw_sessions_without_a_reading(day: ProcessedDay) -> None:
     with pytest.raises(NotReadError):
         day.again()
     day.read(fetched(payload(1, **EXPERIMENT)), tables=("raw_sessions",))
@@ -225,7 +225,7 @@ def test_tables_are_made_again_from_what_is_stored_without_a_reading(day: Proces
     assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["total_cost"] == Decimal("1.5")
 
 
-def test_whoever_finds_a_table_behind_makes_it_again_and_leaves_the_others(day: ProcessedDay) -> None:
+def test_an_outdated_table_is_rebuilt_and_the_others_are_left_alone(day: ProcessedDay) -> None:
     day.read(fetched(payload(1, **EXPERIMENT)))
     day.read(fetched(payload(1, **EXPERIMENT, name="new"), at=READ + HOUR), tables=("raw_sessions", "sessions"))
     assert set(day.check("tables_of_a_day_agree").broken) == {f"{name} of 2025-03-03" for name in DAILY[2:]}
@@ -234,7 +234,7 @@ def test_whoever_finds_a_table_behind_makes_it_again_and_leaves_the_others(day: 
     assert day.check("tables_of_a_day_agree").passed
 
 
-def test_other_attributes_than_a_file_lists_make_it_again_and_no_other(day: ProcessedDay) -> None:
+def test_a_change_of_the_configured_attributes_rebuilds_only_the_table_of_attributes(day: ProcessedDay) -> None:
     said = payload(1, **EXPERIMENT, extra={"metadata": {"models": ["b", "a"], "lang": "de"}})
     day.read(fetched(said))
     assert {row["attribute"]: row["value"] for row in day.rows(DAILY_COST_BY_ATTRIBUTE)} == {
@@ -246,23 +246,21 @@ def test_other_attributes_than_a_file_lists_make_it_again_and_no_other(day: Proc
     assert day.check("attributes_add_up").passed
 
 
-def test_a_table_that_another_program_wrote_counts_as_behind(day: ProcessedDay) -> None:
+def test_a_table_that_another_program_wrote_counts_as_outdated(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
     day.lake.replace(SESSION_FEEDBACK, day.day, SESSION_FEEDBACK.schema.empty_table(), {})
     assert set(day.read(fetched(payload(1), at=READ + HOUR)).written) == {"session_feedback"}
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet"])
-def test_a_derived_table_that_is_broken_is_made_again_by_a_refresh_that_learns_nothing(
-    day: ProcessedDay, content: bytes
-) -> None:
+def test_a_broken_derived_table_is_rebuilt_by_a_refresh_without_changes(day: ProcessedDay, content: bytes) -> None:
     day.read(fetched(payload(1, **EXPERIMENT)))
     day.lake.write_file(f"sessions/start_date={day.day}/sessions.parquet", content)
     assert set(day.read(fetched(payload(1, **EXPERIMENT), at=READ + HOUR)).written) == {"sessions"}
     assert day.row(SESSIONS)["id"] == uuid(1)
 
 
-def test_a_table_from_before_a_column_was_added_is_made_again_by_a_refresh_that_learns_nothing(
+def test_a_table_from_before_a_column_was_added_is_rebuilt_by_a_refresh_without_changes(
     day: ProcessedDay, tmp_path: Path
 ) -> None:
     day.read(fetched(payload(1)))
@@ -277,7 +275,7 @@ def test_a_table_from_before_a_column_was_added_is_made_again_by_a_refresh_that_
 
 
 @pytest.mark.parametrize("note", [b"", b"[1]", b"{}", b"\xff", b'["a"]', b'[{"number": 1}]', b"null"])
-def test_a_note_of_readings_that_is_broken_is_written_anew(day: ProcessedDay, note: bytes) -> None:
+def test_a_broken_file_of_readings_is_replaced(day: ProcessedDay, note: bytes) -> None:
     key = f"_readings/start_date={day.day}.json"
     day.read(fetched(payload(1)))
     day.lake.write_file(key, note)
@@ -302,10 +300,10 @@ def test_a_derived_table_never_replaces_one_of_a_later_commit(
     assert day.row(SESSIONS)["name"] == "new"
 
 
-# Two runs read the day at once. The first to commit decides; the other is merged as an older reading.
+# Two runs read the day at the same time. The first to commit wins; the other's reading is merged as an older one.
 
 
-def test_a_late_reading_adds_rows_and_decides_no_value(day: ProcessedDay) -> None:
+def test_a_late_reading_adds_sessions_and_changes_no_value(day: ProcessedDay) -> None:
     day.read(fetched(payload(1, name="old"), payload(3)))
     base = day.base
     day.read(fetched(payload(1, name="newer"), payload(3), at=READ + HOUR), base=base)
@@ -325,7 +323,7 @@ def test_a_late_reading_adds_rows_and_decides_no_value(day: ProcessedDay) -> Non
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_what_a_late_reading_alone_has_seen_is_accounted_for_until_a_later_one_tells(
+def test_sessions_that_only_a_late_reading_has_seen_are_accounted_for_until_the_next_reading(
     day: ProcessedDay, is_there: bool
 ) -> None:
     day.read(fetched(payload(1)))
@@ -342,7 +340,7 @@ def test_what_a_late_reading_alone_has_seen_is_accounted_for_until_a_later_one_t
         assert "seen_late" not in day.check("every_record_is_accounted_for").counts
 
 
-def test_a_late_reading_that_brings_nothing_new_writes_nothing(day: ProcessedDay) -> None:
+def test_a_late_reading_without_changes_writes_nothing(day: ProcessedDay) -> None:
     day.read(fetched(payload(1, name="old")))
     base = day.base
     day.read(fetched(payload(1, name="new"), at=READ + HOUR), base=base)
@@ -353,13 +351,13 @@ def test_a_late_reading_that_brings_nothing_new_writes_nothing(day: ProcessedDay
     assert not day.broken_checks()
 
 
-def test_a_late_first_reading_is_older_than_the_one_that_was_quicker(day: ProcessedDay) -> None:
+def test_a_late_first_reading_counts_as_older_than_the_one_that_was_stored_before_it(day: ProcessedDay) -> None:
     day.read(fetched(payload(1, name="quick")), base=None)
     day.read(fetched(payload(1, name="late"), at=READ + HOUR), base=None)
     assert day.row(SESSIONS)["name"] == "quick"
 
 
-def test_runs_of_different_workspaces_overtake_each_other_without_harm(day: ProcessedDay) -> None:
+def test_runs_of_different_workspaces_can_overtake_each_other(day: ProcessedDay) -> None:
     other = [payload(number, tenant_id=OTHER_TENANT) for number in (2, 3)]
     day.read(fetched(payload(1), workspace=TENANT), fetched(*other, workspace=OTHER_TENANT))
     base = day.base
@@ -414,7 +412,7 @@ def _records(rejected: int, valid: int) -> list[str]:
     [(20, 80, False), (21, 79, True), (20, 79, True), (19, 1, False), (20, 1, True)],
     ids=["exactly the ratio", "more", "more than the ratio by one", "nineteen", "twenty"],
 )
-def test_a_day_with_a_larger_share_of_rejected_records_and_at_least_twenty_of_them_is_not_replaced(
+def test_a_day_with_at_least_twenty_rejected_records_beyond_the_allowed_share_is_not_replaced(
     day: ProcessedDay, rejected: int, valid: int, exceeded: bool
 ) -> None:
     day.read(fetched(payload(0)))
@@ -428,7 +426,7 @@ def test_a_day_with_a_larger_share_of_rejected_records_and_at_least_twenty_of_th
     assert result.exceeded == (told if exceeded else None)
 
 
-def test_records_without_a_day_are_measured_against_all_that_the_run_received(tmp_path: Path) -> None:
+def test_rejected_records_without_a_day_are_compared_with_all_records_of_the_run(tmp_path: Path) -> None:
     undated = ProcessedDay(tmp_path, UNDATED)
     broken = [payload(number, start_time="soon") for number in range(20)]
     assert undated.read(fetched(*broken, day=None), received=100).exceeded is None
@@ -447,14 +445,14 @@ def test_sessions_without_a_start_are_kept_and_refreshed_like_a_day(tmp_path: Pa
     assert not undated.broken_checks()
 
 
-def test_superseded_readings_are_dropped_when_a_day_is_written_after_they_may_go(day: ProcessedDay) -> None:
+def test_superseded_readings_are_dropped_when_a_day_is_written_after_the_time_to_keep_them(day: ProcessedDay) -> None:
     for hour in range(4):
         day.read(fetched(payload(1, run_count=hour), at=READ + hour * HOUR))
     day.read(fetched(payload(1, run_count=9), at=READ + 9 * HOUR), kept_from=READ + 2 * HOUR)
     assert [json.loads(row["payload"])["run_count"] for row in day.rows(RAW_SESSIONS)] == [2, 3, 9]
 
 
-def test_a_table_made_as_of_an_earlier_time_forgets_no_reading(day: ProcessedDay) -> None:
+def test_building_a_table_as_of_an_earlier_time_drops_no_reading(day: ProcessedDay) -> None:
     for hour in range(3):
         day.read(fetched(payload(1, run_count=hour), at=READ + hour * HOUR))
     day.read(fetched(payload(1, run_count=9), payload(2), at=READ + 3 * HOUR), kept_from=READ + HOUR, as_of=READ + HOUR)
@@ -462,7 +460,7 @@ def test_a_table_made_as_of_an_earlier_time_forgets_no_reading(day: ProcessedDay
     assert day.row(SESSIONS)["run_count"] == 1
 
 
-def test_a_sum_that_does_not_fit_keeps_no_other_table_from_being_written(day: ProcessedDay) -> None:
+def test_a_sum_that_does_not_fit_does_not_stop_the_other_tables_from_being_written(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
     before = day.versions()
     many = [payload(number, **{**EXPERIMENT, "total_tokens": 2**63 - 1}) for number in (1, 2)]
@@ -472,7 +470,8 @@ def test_a_sum_that_does_not_fit_keeps_no_other_table_from_being_written(day: Pr
     changed = {name for name, version in day.versions().items() if version != before[name]}
     assert changed == set(DAILY) - {"daily_cost_by_reference_dataset", "daily_cost_by_attribute"}
     assert day.broken_checks().keys() == {"tables_of_a_day_agree", "costs_add_up"}
-    # It is said again as long as it is so; where no sum is asked for, none fails; and it ends with the wrong number.
+    # The error is repeated while the sum does not fit. It is not raised if that table is not selected, and it ends when
+    # the wrong number is corrected.
     with pytest.raises(SumOverflowError, match=message):
         day.read(fetched(*many, at=READ + 2 * HOUR))
     assert not day.read(fetched(*many, at=READ + 2 * HOUR), tables=DAILY[:3]).written

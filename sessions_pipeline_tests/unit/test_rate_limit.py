@@ -1,4 +1,4 @@
-"""The rate budget on a clock of the test's own: used up, and never exceeded, however many ask."""
+"""The rate limit, with a fake clock: it is used up and never exceeded, for any number of requests."""
 
 import math
 from bisect import bisect_left
@@ -20,7 +20,7 @@ START = 1_700_000_000.0
 
 @contextmanager
 def wall_clock() -> Iterator[list[float]]:
-    """The time that `limits` sees, in a list of one."""
+    """The time that the library `limits` sees, in a list with one element that tests change."""
     now = [START]
     with patch("time.time", lambda: now[0]):
         yield now
@@ -37,7 +37,7 @@ def most_in_a_minute(times: list[float]) -> int:
     latencies=st.lists(st.floats(0, 3.9), min_size=1, max_size=7),
     idle=st.lists(st.floats(0, 40), max_size=3),
 )
-def test_no_minute_at_the_server_has_more_requests_than_the_budget_and_it_is_used(
+def test_no_minute_at_the_server_has_more_requests_than_the_limit_and_the_limit_is_used_up(
     budget: int, latencies: list[float], idle: list[float]
 ) -> None:
     arrivals: list[float] = []
@@ -55,7 +55,7 @@ def test_no_minute_at_the_server_has_more_requests_than_the_budget_and_it_is_use
     assert len(arrivals) >= math.floor(windows) * (budget // WINDOWS) - budget
 
 
-def test_workspaces_do_not_take_from_each_other() -> None:
+def test_each_workspace_has_its_own_rate_limit() -> None:
     with wall_clock():
         places = RateLimiter(16)
         assert [places.acquire("one") for _ in range(2)] == [0, 0]
@@ -64,7 +64,7 @@ def test_workspaces_do_not_take_from_each_other() -> None:
         assert places.acquire(None) == 0
 
 
-def test_a_store_that_can_not_be_used_is_named_without_its_address() -> None:
+def test_an_unusable_rate_store_is_named_without_its_address() -> None:
     with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: write redis") as caught:
         RateLimiter(60, "carrier-pigeon://secret@nowhere")
     assert "secret" not in str(caught.value)
@@ -73,13 +73,13 @@ def test_a_store_that_can_not_be_used_is_named_without_its_address() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_without_a_budget_nothing_is_counted() -> None:
+def test_without_a_rate_limit_nothing_is_counted() -> None:
     acquire = acquire_for(Settings(_env_file=None))
     assert {acquire("workspace") for _ in range(1000)} == {0}
 
 
 class Scripted:
-    """A budget that says these waits, one after the other, and notes who asked."""
+    """A rate limiter that returns these waits one after the other, and records the workspaces."""
 
     def __init__(self, *waits: float) -> None:
         self.waits = list(waits)
@@ -90,7 +90,7 @@ class Scripted:
         return self.waits.pop(0)
 
 
-def test_a_request_waits_until_the_budget_has_a_place_and_names_its_workspace() -> None:
+def test_a_request_waits_for_the_rate_limit_of_its_workspace() -> None:
     clock, budget = Clock(), Scripted(7.5, 0.5, 0)
     before = clock()
     with Throttle(8, deadline_seconds=60, acquire=budget.acquire, clock=clock, wait=clock.wait).slot("workspace"):
@@ -98,7 +98,7 @@ def test_a_request_waits_until_the_budget_has_a_place_and_names_its_workspace() 
     assert budget.asked == ["workspace"] * 3
 
 
-def test_the_deadline_ends_the_wait_for_a_place() -> None:
+def test_the_deadline_ends_the_wait_for_the_rate_limit() -> None:
     clock, budget = Clock(), Scripted(8, 8)
     limits = Throttle(8, deadline_seconds=10, acquire=budget.acquire, clock=clock, wait=clock.wait)
     with pytest.raises(DeadlineExceededError, match="has passed"), limits.slot():
@@ -106,7 +106,7 @@ def test_the_deadline_ends_the_wait_for_a_place() -> None:
     assert not budget.waits
 
 
-def test_who_waits_for_a_slot_or_for_the_server_takes_no_place_meanwhile() -> None:
+def test_a_request_that_waits_for_a_slot_or_the_server_does_not_count_against_the_limit_yet() -> None:
     clock, budget = Clock(), Scripted(0)
     limits = Throttle(1, deadline_seconds=10, acquire=budget.acquire, clock=clock, wait=clock.wait)
     with limits.slot(), pytest.raises(DeadlineExceededError), limits.slot():

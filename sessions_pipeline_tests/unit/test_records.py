@@ -20,7 +20,7 @@ def _page(*payloads: str) -> bytes:
 
 
 @pytest.mark.parametrize("case", _ELEMENTS, ids=lambda case: case.name)
-def test_one_odd_record_never_costs_its_page(case: Case) -> None:
+def test_one_odd_record_never_makes_its_page_unreadable(case: Case) -> None:
     first, odd, last = read_page(_page(record(name='"first"'), case.payload, record(name='"last"')))
     assert first.payload == record(name='"first"')
     assert odd.payload == case.payload
@@ -30,7 +30,7 @@ def test_one_odd_record_never_costs_its_page(case: Case) -> None:
 
 @given(st.lists(st.tuples(_SPACES, sessions(), _SPACES), max_size=4), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_a_payload_is_verbatim_whatever_stands_around_it(parts: list[tuple[str, str, str]], odd: bool) -> None:
+def test_a_payload_is_verbatim_whatever_surrounds_it(parts: list[tuple[str, str, str]], odd: bool) -> None:
     body = "[" + ",".join(before + text + after for before, text, after in parts) + "]"
     expected = [text for _, text, _ in parts]
     if odd and parts:
@@ -39,7 +39,7 @@ def test_a_payload_is_verbatim_whatever_stands_around_it(parts: list[tuple[str, 
     assert [found.payload for found in read_page(body.encode())] == expected
 
 
-def test_a_record_says_what_it_was_sent_with() -> None:
+def test_a_record_has_the_id_workspace_and_start_time_that_were_sent() -> None:
     sent = record(id=f'"{ID.upper()}"', start_time='"2025-06-01T12:00:00+02:00"')
     assert read_page(_page(sent)) == [
         Record(sent, ID.upper(), TENANT, "2025-06-01T12:00:00+02:00", _NOON_US, undated=False)
@@ -64,7 +64,7 @@ def test_a_record_says_what_it_was_sent_with() -> None:
     ],
 )
 @pytest.mark.parametrize("beside", [record(), "1", "NaN"], ids=["a session", "a number", "NaN"])
-def test_an_undated_session_is_told_from_an_unreadable_start(
+def test_an_undated_session_is_distinguished_from_an_unreadable_start(
     start_time: str | None, sent: str | None, start_us: int | None, undated: bool, beside: str
 ) -> None:
     found = read_page(_page(record(start_time=start_time), beside))[0]
@@ -72,17 +72,17 @@ def test_an_undated_session_is_told_from_an_unreadable_start(
 
 
 @pytest.mark.parametrize("start_time", [None, "null"])
-def test_an_undated_session_is_undated_also_beside_a_value_that_json_does_not_have(start_time: str | None) -> None:
+def test_an_undated_session_stays_undated_beside_a_value_that_json_does_not_have(start_time: str | None) -> None:
     [found] = read_page(_page(record(start_time=start_time, total_cost="NaN")))
     assert (found.session_id, found.start_time, found.undated) == (ID, None, True)
 
 
 @pytest.mark.parametrize("payload", ["1", "null", "NaN", '"x"', "[]", '[{"id": "x"}]'])
-def test_what_is_no_object_has_neither_id_nor_start(payload: str) -> None:
+def test_a_record_that_is_not_an_object_has_neither_id_nor_start(payload: str) -> None:
     assert read_page(_page(payload)) == [Record(payload, None, None, None, None, undated=False)]
 
 
-def test_an_id_that_is_no_text_is_none() -> None:
+def test_an_id_that_is_not_a_string_is_none() -> None:
     numbers = "[" * 3000 + "]" * 3000
     found = read_page(_page(record(id="7", tenant_id="1" * 5000), record(id='"\\ud800"', tenant_id=numbers)))
     assert [(one.session_id, one.tenant_id) for one in found] == [(None, None), (None, None)]
@@ -94,7 +94,7 @@ def test_a_record_that_is_nested_too_deeply_keeps_its_id_and_day() -> None:
     assert (found.session_id, found.start_us) == (ID, 1_748_772_000_123_456)
 
 
-def test_of_an_id_given_twice_the_last_counts() -> None:
+def test_the_last_of_two_ids_in_a_record_counts() -> None:
     twice = '{"id":"first","id":"last"}'
     assert [one.session_id for one in read_page(_page(twice, "NaN", twice))] == ["last", None, "last"]
 
@@ -130,7 +130,7 @@ def test_an_empty_array_is_a_page_without_records() -> None:
         "[1]".encode("utf-16"),
     ],
 )
-def test_a_body_that_is_no_json_array_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_array_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError):
         read_page(body)
 

@@ -1,4 +1,4 @@
-"""Private fields are taken out before anything is written; everything else stays as sent."""
+"""Redacted properties are removed before anything is written; everything else stays as sent."""
 
 import json
 
@@ -13,7 +13,7 @@ def redacted(payload: str, *paths: str) -> str:
     return redact(Record(payload, "a", "t", None, None, undated=True), parse_paths(paths)).payload
 
 
-def test_a_named_property_is_gone_and_numbers_keep_their_spelling() -> None:
+def test_a_named_property_is_removed_and_numbers_keep_their_spelling() -> None:
     payload = '{"id": "a", "total_cost": 0.10000000000000000001, "extra": {"git": {"email": "a@b.c", "sha": 1.50}}}'
     left = redacted(payload, "extra.git.email")
     assert "a@b.c" not in left
@@ -21,7 +21,7 @@ def test_a_named_property_is_gone_and_numbers_keep_their_spelling() -> None:
     assert '"sha":1.50' in left.replace(" ", "")
 
 
-def test_a_star_stands_for_any_name_and_lists_are_looked_into() -> None:
+def test_a_star_matches_any_name_and_lists_are_searched() -> None:
     payload = '{"feedback_stats": {"x": {"n": 1, "values": {"ann": 1}}, "y": [{"values": 2, "n": 3}]}}'
     assert json.loads(redacted(payload, "$.feedback_stats.*.values")) == {
         "feedback_stats": {"x": {"n": 1}, "y": [{"n": 3}]}
@@ -49,18 +49,18 @@ def test_a_broken_record_is_redacted_too() -> None:
         '{"\\u0065xtra": {"email": "a@b.c"}, "latency_p50": NaN}',
     ],
 )
-def test_a_property_that_is_given_twice_or_in_escapes_is_gone_each_time(payload: str) -> None:
+def test_a_duplicate_or_escaped_property_is_removed_each_time(payload: str) -> None:
     left = redacted(payload, "extra.email")
     assert "@b.c" not in left
     assert ("1.50" in payload) == ("1.50" in left)
 
 
-def test_too_deep_a_record_is_not_kept_with_what_is_private() -> None:
+def test_a_record_too_deep_to_redact_is_not_kept() -> None:
     deep = "[" * 3000 + '{"email": "a@b.c"}' + "]" * 3000
     assert "@b.c" not in redacted(f'{{"extra": {deep}}}', "extra.email")
 
 
 @pytest.mark.parametrize("path", ["id", "$.tenant_id", "*", "extra..email", ""])
-def test_what_a_session_is_stored_by_cannot_be_redacted(path: str) -> None:
+def test_properties_that_identify_a_session_cannot_be_redacted(path: str) -> None:
     with pytest.raises(SettingError, match="SESSIONS_PIPELINE_REDACT"):
         parse_paths([path])

@@ -1,4 +1,4 @@
-"""What the report says: sums, the period before, caveats, and that no name becomes markup."""
+"""The contents of the report: sums, comparisons with the period before, caveats, and names that never become markup."""
 
 import base64
 import hashlib
@@ -39,7 +39,7 @@ YEAR = date(2025, 1, 1), date(2025, 12, 31)
 
 
 class Page(HTMLParser):
-    """The text of a page, what scripts it has, its start tags, and its `data` values by the row they are in."""
+    """A page's text, its scripts, its start tags, and the values of its `data` elements by row."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -137,26 +137,26 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
         ([], [FIRST - timedelta(days=back) for back in range(1, 31)], "was not read, so there is nothing to compare"),
     ],
 )
-def test_the_change_is_told_on_as_many_days_of_both_periods(
+def test_the_change_compares_the_same_number_of_days_of_both_periods(
     rows: list[dict[str, Any]], unread: list[date], said: str
 ) -> None:
     assert said in words(build_report(report_of(daily(FIRST, 1, "10"), *rows, unread=unread)))
 
 
-def test_a_period_that_was_read_and_had_no_experiments_cost_none_and_nothing_of_it_is_unknown() -> None:
+def test_a_period_that_was_read_without_experiments_cost_nothing_and_is_not_unknown() -> None:
     text = words(build_report(report_of()))
     assert "What experiments cost 1 Mar \N{EN DASH} 30 Mar 2025 none Judge calls" in text
     assert "Experiments 0 Datasets 0 Traces 0 Tokens 0 " in text
 
 
-def test_days_without_experiments_are_none_against_what_was_spent_before_and_not_unknown() -> None:
+def test_days_without_experiments_are_compared_as_zero_and_not_as_unknown() -> None:
     rows = [daily(LAST, 1, "3"), daily(BEFORE - timedelta(days=3), 1, "5"), daily(date(2025, 2, 3), 1, "7")]
     text = words(build_report(report_of(*rows, unfinished=[LAST])))
     assert "none now like for like: none against $12.00, on the 29 of 30 days that are complete in both" in text
     assert "Against Feb 2025 none now none against $12.00, on 28 days complete in both months" in text
 
 
-def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
+def test_a_day_that_is_not_over_is_left_out_of_the_comparison() -> None:
     rows = [daily(FIRST, 1, "10"), daily(LAST, 1, "0.01"), daily(FIRST - timedelta(days=30), 1, "5")]
     rows.append(daily(BEFORE, 1, "1000"))
     data = report_of(*rows, unfinished=[LAST])
@@ -165,7 +165,7 @@ def test_a_day_that_is_not_over_is_compared_with_nothing() -> None:
     assert "like for like: $10.00 against $5.00, on the 29 of 30 days that are complete" in words(build_report(data))
 
 
-def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
+def test_rises_are_named_before_falls_and_the_largest_first() -> None:
     names = {dataset(1): "golden", dataset(2): "support", dataset(3): "search"}
     html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1"), names=names))
     text = words(html)
@@ -178,7 +178,7 @@ def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "said"),
     [
-        # More than all of it, with what offsets it: one by its name, several together.
+        # A value that changed by more than the whole, and those that offset it: one by its name, several together.
         (
             {"opus": "1", "haiku": "9"},
             {"opus": "20", "haiku": "5"},
@@ -189,7 +189,7 @@ def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
             {"opus": "20", "haiku": "3", "gpt": "2"},
             "rose by $15.00: model opus +$19.00, others -$4.00.",
         ),
-        # Two causes, the second of them also where it is less than others that offset it; a small one is not named.
+        # Two causes. The second is named even if values that offset it are larger; a small third one is not named.
         (
             {"opus": "5", "haiku": "5"},
             {"opus": "12", "haiku": "13"},
@@ -205,27 +205,27 @@ def test_what_rose_is_named_before_what_fell_the_largest_first() -> None:
             {"opus": "80", "haiku": "31", "gpt": "3", "o9": "1"},
             "rose by $15.00: model opus +$79.00, haiku +$30.00, others -$94.00.",
         ),
-        # Exactly all of it, one of several that stay as they are.
+        # One value is the whole change, and the others are unchanged.
         ({"opus": "5", "haiku": "5"}, {"opus": "20", "haiku": "5"}, "rose by $15.00: model opus +$15.00."),
-        # What can no longer be known counts among the others.
+        # A value whose cost is now unknown counts among the others.
         (
             {"opus": "5", "haiku": "5"},
             {"opus": "25", "haiku": None},
             "rose by $15.00: model opus +$20.00, others -$5.00.",
         ),
-        # Falls are told in the same way.
+        # Falls are shown in the same way.
         (
             {"opus": "25", "haiku": "1"},
             {"opus": "5", "haiku": "6"},
             "fell by $15.00: model opus -$20.00, haiku +$5.00.",
         ),
-        # Small parts, something that is always the same, and what is not stated explain nothing.
+        # Many small parts, the only value of an attribute, and missing values are no explanation.
         (dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "4"), "rose by $15.00."),
         ({"opus": "10"}, {"opus": "25"}, "rose by $15.00."),
         ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, "rose by $15.00."),
     ],
 )
-def test_the_largest_change_is_told_with_what_makes_up_most_of_it(
+def test_the_largest_change_is_shown_with_the_values_that_make_up_most_of_it(
     before: Mapping[str | None, str | None], now: Mapping[str | None, str | None], said: str
 ) -> None:
     then = FIRST - timedelta(days=30)
@@ -238,11 +238,11 @@ def test_the_largest_change_is_told_with_what_makes_up_most_of_it(
     assert f"golden {said} Experiments".replace("-$", "\N{MINUS SIGN}$") in words(build_report(data))
     if causes := data.causes(data.movers[0]):
         assert sum(part for _, part in causes.parts) == data.movers[0].difference
-    # Days that were not summed by the key tell no cause.
+    # Days that were not summed by the attribute give no explanation.
     assert replace(data, attribute_days={"models": frozenset([FIRST])}).causes(data.movers[0]) is None
 
 
-def test_a_change_is_told_by_the_key_whose_value_tells_most_of_it() -> None:
+def test_a_change_is_explained_by_the_attribute_whose_value_makes_up_most_of_it() -> None:
     values = [
         by_attribute(FIRST, 1, value, cost, attribute=key)
         for key, value, cost in (
@@ -257,19 +257,19 @@ def test_a_change_is_told_by_the_key_whose_value_tells_most_of_it() -> None:
     assert "golden rose by $15.00 (new): branch x +$14.00, y +$1.00. other fell by $2.00." in text
 
 
-def test_a_budget_says_its_state_in_the_terminals_word_and_that_it_heads_beyond_its_limit() -> None:
+def test_a_budget_shows_the_same_state_as_the_terminal_and_a_forecast_beyond_its_limit() -> None:
     status = replace(budget("all", "400", "300"), forecast=Decimal(465))
     page = Page(build_report(report_of(daily(FIRST, 1, "5"), budgets=[status])))
     assert "$465.00 ok heading for $465.00, over the limit" in " ".join(page.text.split())
 
 
-def test_days_are_said_to_be_complete_or_what_they_lack() -> None:
+def test_the_page_says_that_days_are_complete_or_what_they_lack() -> None:
     data = report_of(daily(FIRST, 1, "5"), first=FIRST, last=FIRST + timedelta(days=1), unread=[FIRST])
     (table,) = re.findall(r'<table class="buckets">.*?</table>', build_report(data), re.DOTALL)
     assert [row.split()[-1] for row in rows_of(table)] == ["Complete", "read", "yes"]
 
 
-def test_what_is_missing_stands_on_top_and_what_is_fine_is_said() -> None:
+def test_missing_data_are_listed_first_and_what_is_fine_is_also_listed() -> None:
     kept = {"reference_dataset_id": dataset(1), "total_cost": Decimal(3), "missing_since": None, "problems": None}
     at = datetime(2025, 4, 1, tzinfo=UTC)
     data = report_of(
@@ -328,7 +328,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("key", BROKEN)
-def test_nothing_is_missing_is_said_only_where_nothing_is(key: str) -> None:
+def test_the_page_says_that_nothing_is_missing_only_if_that_is_so(key: str) -> None:
     measured = {"rows": [daily(FIRST, 1, "5")], "judges": [judged(FIRST, 1, "2")]}
     fine = report_of(*measured["rows"], judges=measured["judges"], judge_readings=judge_reading("2", "2"))
     assert [caveat.key for caveat in caveats(fine) if not caveat.fine] == []
@@ -341,14 +341,14 @@ def test_nothing_is_missing_is_said_only_where_nothing_is(key: str) -> None:
     assert "One thing to know before you quote them" in text
 
 
-def test_days_that_were_never_read_again_after_their_end_are_told() -> None:
+def test_days_that_were_never_read_after_their_end_are_listed() -> None:
     data = report_of(daily(FIRST, 1, "5"), unfinished=[FIRST + timedelta(days=days) for days in (1, 2)])
     (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "open_days")
     assert (caveat.fine, caveat.headline) == (False, "2 days not complete")
     assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025 were not over when they were last read; costs will grow."
 
 
-def test_parts_of_weeks_are_told_and_marked() -> None:
+def test_incomplete_weeks_are_listed_and_marked() -> None:
     first = date(2025, 1, 2)
     data = report_of(daily(first, 1, "5"), first=first, last=date(2025, 3, 31))
     assert [bucket.gaps for bucket in data.buckets if bucket.gaps] == [
@@ -361,7 +361,7 @@ def test_parts_of_weeks_are_told_and_marked() -> None:
     assert not [caveat for caveat in caveats(report_of(daily(FIRST, 1, "5"))) if caveat.key == "parts"]
 
 
-def test_what_is_not_noted_of_readings_is_told() -> None:
+def test_missing_notes_of_readings_are_reported() -> None:
     data = replace(report_of(daily(FIRST, 1, "5")), readings={})
     (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "read_at")
     assert (caveat.fine, caveat.headline) == (False, "30 days without the time of the last reading")
@@ -411,7 +411,7 @@ def rows_of(table: str) -> list[str]:
     return [words(row) for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.DOTALL)]
 
 
-def test_costs_by_an_attribute_are_told_with_their_change_and_their_cost_per_run() -> None:
+def test_costs_by_attribute_are_shown_with_their_change_and_cost_per_run() -> None:
     data = report_of(daily(FIRST, 1, "6"), daily(FIRST, 2, "2"), attributes=ATTRIBUTES, names={dataset(2): "golden"})
     html = build_report(data)
     (table,) = re.findall(r'<caption id="attribute-1-1">.*?</table>', html, re.DOTALL)
@@ -425,7 +425,7 @@ def test_costs_by_an_attribute_are_told_with_their_change_and_their_cost_per_run
     ]
 
 
-def test_costs_by_an_attribute_can_be_had_for_one_dataset_and_are_all_there_without_scripts() -> None:
+def test_costs_by_attribute_can_be_shown_for_one_dataset_and_all_are_shown_without_scripts() -> None:
     data = report_of(daily(FIRST, 1, "6"), daily(FIRST, 2, "2"), attributes=ATTRIBUTES, names={dataset(2): "golden"})
     page = Page(build_report(data))
     scopes = [(one["data-scope"], "hidden" in one) for _, one in page.tags if "data-scope" in one]
@@ -436,7 +436,7 @@ def test_costs_by_an_attribute_can_be_had_for_one_dataset_and_are_all_there_with
     assert {one.name: one.now.cost for one in golden.values} == {"gone": None, "main": 2, "(not stated)": None}
 
 
-def test_the_values_that_cost_least_are_summed_to_a_line() -> None:
+def test_the_least_expensive_values_are_summed_in_one_row() -> None:
     rows = [by_attribute(FIRST, 1, f"branch-{number}", f"{number}.1") for number in range(1, 21)]
     (attribute,) = report_of(daily(FIRST, 1, "212"), attributes=rows).by_attribute
     group = attribute.groups[0]
@@ -445,7 +445,7 @@ def test_the_values_that_cost_least_are_summed_to_a_line() -> None:
     assert (group.others.name, group.others.now.cost) == ("8 others", Decimal("36.8"))
 
 
-def test_days_that_were_not_summed_by_an_attribute_are_told_and_not_compared() -> None:
+def test_days_not_summed_by_an_attribute_are_reported_and_not_compared() -> None:
     days = frozenset([FIRST, FIRST + timedelta(days=1), FIRST - timedelta(days=30)])
     data = replace(report_of(daily(FIRST, 1, "6"), attributes=ATTRIBUTES), attribute_days={"git.branch": days})
     (attribute,) = data.by_attribute
@@ -460,12 +460,12 @@ def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
     assert "--select daily_cost_by_attribute --from 2025-01-31 --to 2025-03-30" in text
 
 
-def test_where_judges_were_never_measured_nothing_is_said_of_when_they_were() -> None:
+def test_without_measured_judges_the_page_has_no_time_of_measurement() -> None:
     (caveat,) = (one for one in caveats(report_of(daily(FIRST, 1, "1"))) if one.key == "judges")
     assert caveat.text.endswith("the job measure_judge_costs has measured none of them.")
 
 
-def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
+def test_without_measured_judges_every_total_says_so_and_why() -> None:
     tried = JudgeReadings({}, {TENANT: "the API ignores it"})
     text = words(build_report(replace(made_up(), judges=(), judge_readings=tried)))
     assert "Judge calls are not counted" in text
@@ -474,7 +474,7 @@ def test_where_no_judges_were_measured_every_total_says_so_and_why() -> None:
     assert "--from 2025-03-30 --to 2025-03-30 --select judge_cost_by_experiment" in text
 
 
-def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> None:
+def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     rows = daily(FIRST, 1, "252.000000000000000001"), daily(FIRST, 2, "1"), daily(LAST, 2, None)
     judges = [judged(FIRST, 1, "160"), judged(FIRST, 2, None)]
     reading = judge_reading("200", "160", is_exact=False, skipped={"another experiment has the same name": 1})
@@ -493,7 +493,7 @@ def test_what_judges_add_is_told_by_dataset_with_what_no_experiment_claims() -> 
     assert "Left out at the last try: 1 experiment of all days (another experiment has the same name)." in text
 
 
-def test_judges_that_spent_less_than_nothing_on_no_experiment_are_an_error_that_is_shown() -> None:
+def test_a_negative_unattributed_judge_cost_is_shown_as_an_error() -> None:
     data = report_of(daily(FIRST, 1, "5"), judges=[judged(FIRST, 1, "2")], judge_readings=judge_reading("1", "2"))
     text = words(build_report(data))
     assert "Judges' costs do not add up" in text
@@ -508,7 +508,7 @@ def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> Non
     assert listed == [(rows[at]["id"], f"{at + 1}.000000000000000001") for at in range(13, 3, -1)]
 
 
-def test_the_most_expensive_experiments_are_told_with_their_judges_and_the_whole() -> None:
+def test_the_most_expensive_experiments_are_listed_with_judge_cost_and_whole_cost() -> None:
     rows = [summary(1, "4.000000000000000001"), summary(2, "3"), summary(3, "2")]
     judges = [judged(FIRST, 1, "6"), judged(FIRST, 2, None)]
     html = build_report(report_of(daily(FIRST, 1, "9"), experiments=rows, judges=judges))
@@ -518,7 +518,7 @@ def test_the_most_expensive_experiments_are_told_with_their_judges_and_the_whole
     assert "experiment 3 $2.00 not measured unknown" in text
 
 
-def test_projects_are_summed_over_their_days_and_inexact_days_are_told() -> None:
+def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
     used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))
     html = build_report(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
@@ -544,7 +544,7 @@ def test_a_single_one_among_the_others_is_one_other() -> None:
     assert (text.count("1 other "), text.count("1 others")) == (4, 0), "in a legend and three tables"
 
 
-def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_how_many_rows_it_is() -> None:
+def test_a_row_counts_zero_costs_with_tokens_and_the_number_of_summed_rows() -> None:
     rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
     text = words(build_report(report_of(*rows)))
     daily_rows = text[text.index("Cost by UTC day and dataset") :]
@@ -552,7 +552,7 @@ def test_a_row_says_what_cost_nothing_although_tokens_were_used_and_the_sum_of_h
     assert "Sum of 60 rows" in daily_rows
 
 
-def test_the_whole_with_judges_is_at_least_its_sum_unless_everything_is_known() -> None:
+def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> None:
     row, judges = daily(FIRST, 1, "5"), [judged(FIRST, 1, "2")]
     assert "$2.00 more for their judges: $7.00 in all." in words(build_report(report_of(row, judges=judges)))
     unread = report_of(row, judges=judges, unread=[LAST])
@@ -564,7 +564,7 @@ def test_without_usage_by_project_the_page_says_how_to_measure_it() -> None:
     assert "--select daily_cost_by_project --from 2025-03-30 --to 2025-03-30" in words(html)
 
 
-def test_names_stay_text_wherever_they_stand() -> None:
+def test_names_are_text_everywhere_and_never_markup() -> None:
     html = build_report(made_up())
     page = Page(html)
     style = next(index for index, (tag, _) in enumerate(page.tags) if tag == "style")
@@ -588,8 +588,8 @@ def test_names_stay_text_wherever_they_stand() -> None:
 @pytest.mark.parametrize(
     ("second", "is_named"), [("1", True), ("0.99999999999999999999999999999999999999", False), ("-1", True)]
 )
-def test_behind_the_first_mover_only_what_is_a_twentieth_of_the_change_is_named(second: str, is_named: bool) -> None:
-    """Of 20 dollars; with more digits than Python keeps by itself."""
+def test_after_the_largest_change_only_those_of_at_least_a_twentieth_are_named(second: str, is_named: bool) -> None:
+    """A twentieth of 20 dollars is 1 dollar. One amount has more digits than Python's default decimal context keeps."""
     change = Decimal(20).copy_sign(Decimal(second))
     rows = [daily(BEFORE, number, "100") for number in (1, 2)]
     with localcontext(EXACT):
@@ -606,7 +606,7 @@ def test_behind_the_first_mover_only_what_is_a_twentieth_of_the_change_is_named(
 @pytest.mark.parametrize(
     ("problems", "is_told"), [({}, True), ({TENANT: "the API ignores it"}, False)], ids=["measured", "not measured"]
 )
-def test_experiments_that_came_after_the_judges_were_measured_are_told_apart(
+def test_experiments_that_started_after_the_judges_were_measured_are_listed_separately(
     problems: dict[str, str], is_told: bool
 ) -> None:
     rows = [daily(FIRST, 1, "5", session_count=3)]
@@ -620,7 +620,7 @@ def test_experiments_that_came_after_the_judges_were_measured_are_told_apart(
     assert (others in told["judges"]) is is_told
 
 
-def test_a_command_in_a_budgets_notes_is_code_and_its_name_is_not() -> None:
+def test_a_command_in_a_budgets_notes_is_marked_as_code_and_the_budgets_name_is_not() -> None:
     unjudged = replace(budget("<code>`all`</code>", "9", "1"), unjudged=2)
     html = build_report(report_of(daily(FIRST, 1, "1"), budgets=[unjudged]))
     section = re.findall(r'class="budgets">.*?</section>', html, re.DOTALL)[0]
@@ -665,7 +665,7 @@ def test_a_year_of_twenty_datasets_and_five_thousand_experiments_stays_under_3_m
     assert len(html.encode()) < 3_000_000
 
 
-def test_two_datasets_of_one_name_are_two_rows_that_can_be_told_apart() -> None:
+def test_two_datasets_with_one_name_are_two_distinguishable_rows() -> None:
     names = {dataset(1): "golden", "db000000-0000-4000-8000-000000000001": "golden"}
     other = daily(FIRST, 1, "2", reference_dataset_id="db000000-0000-4000-8000-000000000001")
     html = build_report(report_of(daily(FIRST, 1, "1"), other, names=names))
@@ -687,14 +687,14 @@ def test_days_that_were_read_and_had_no_experiments_are_not_an_empty_lake() -> N
     assert "make demo" not in text
 
 
-def test_two_workspaces_are_told_apart_in_the_table() -> None:
+def test_two_workspaces_are_distinguished_in_the_table() -> None:
     other = daily(FIRST, 1, "2", tenant_id="7e000000-0000-4000-8000-000000000002")
     html = build_report(report_of(daily(FIRST, 1, "1"), other))
     assert "Workspace" in words(html)
     assert "Workspace" not in words(build_report(report_of(daily(FIRST, 1, "1"))))
 
 
-def test_a_change_has_all_its_digits() -> None:
+def test_a_change_is_computed_with_all_digits() -> None:
     before, now = daily(FIRST - timedelta(days=1), 1, "12345678901234567890.5"), daily(FIRST, 1, "0.000000000000000001")
     html = build_report(report_of(before, now))
     assert '<data value="12345678901234567890.499999999999999999"' in html

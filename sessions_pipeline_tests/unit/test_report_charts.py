@@ -1,4 +1,4 @@
-"""The report's charts: ticks that differ, marks that stand at their values, and nothing heavy before a page is made."""
+"""The report's charts: distinct ticks, bars as high as their values, and no heavy import before a page is rendered."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def test_ticks_of_money_stay_short_and_differ(largest: str) -> None:
     assert steps[-1] >= Decimal(largest)
 
 
-def test_bars_are_as_high_as_their_costs_and_stand_on_each_other() -> None:
+def test_bars_are_as_high_as_their_costs_and_are_stacked() -> None:
     data = made_up()
     chart = charts.stacked(data, width=1000, height=300)
     (top, _), (bottom, _) = chart["y_ticks"][-1], chart["y_ticks"][0]
@@ -34,7 +34,7 @@ def test_bars_are_as_high_as_their_costs_and_stand_on_each_other() -> None:
     assert [tip for _, tip in chart["marked"]] == ["9 Mar 2025 (not read)", "30 Mar 2025 (not over when last read)"]
 
 
-def test_each_dataset_that_is_drawn_by_itself_has_a_colour_of_its_own_and_grey_is_the_others() -> None:
+def test_each_dataset_with_its_own_bar_has_its_own_colour_and_the_others_are_grey() -> None:
     html = build_report(made_up(datasets=10))
     fills = dict(re.findall(r"^\.(s\d)\{fill:(.*)\}$", html, re.MULTILINE))
     assert len(set(fills.values())) == len(fills) == charts.SERIES + 1 == 9
@@ -47,7 +47,7 @@ def test_each_dataset_that_is_drawn_by_itself_has_a_colour_of_its_own_and_grey_i
     assert legends == [[f"s{number}" for number in range(9)], [f"s{number}" for number in range(8)]]
 
 
-def test_nothing_heavy_is_imported_before_a_page_is_made() -> None:
+def test_nothing_heavy_is_imported_before_a_page_is_rendered() -> None:
     script = """
 import sys
 import sessions_pipeline.outputs.report

@@ -1,4 +1,4 @@
-"""What the report reads of a lake, whole or not, and how it says what it could not read."""
+"""The days and files that the report reads from a lake, and how it reports what is missing or broken."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -39,7 +39,7 @@ def replace(lake: Lake, table: Any, day: Any, rows: list[dict[str, Any]], metada
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    """Daily costs of a week and of a month ago; the last day was not over when it was read."""
+    """A lake with daily costs of this week, last week and a month ago. The last day was read before it was over."""
     lake = Lake.open(str(tmp_path / "lake"), query={})
     for day in (FIRST - timedelta(days=28), *(FIRST - timedelta(days=back) for back in range(-2, 4))):
         rows = [daily(day, 1, "1.5", is_day_over=day < LAST)]
@@ -68,7 +68,7 @@ def test_the_period_the_one_before_and_the_same_days_of_the_month_before_are_rea
 @pytest.mark.parametrize(
     "note", [None, b"", b"[]", b"not json", b"{}", b'[{"number": 1}]', b'[{"fetched_at": 3}]', b"[1]"]
 )
-def test_a_lake_without_notes_of_its_readings_or_with_broken_ones_is_reported_on(
+def test_a_report_is_made_even_if_notes_of_readings_are_missing_or_broken(
     lake: Lake, tmp_path: Path, note: bytes | None
 ) -> None:
     file = tmp_path / "lake" / f"_readings/start_date={FIRST}.json"
@@ -80,7 +80,7 @@ def test_a_lake_without_notes_of_its_readings_or_with_broken_ones_is_reported_on
     assert "Nothing is missing" not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()
 
 
-def test_a_file_of_another_program_says_by_its_rows_whether_the_day_was_over(lake: Lake) -> None:
+def test_in_a_file_of_another_program_the_rows_decide_whether_the_day_was_over(lake: Lake) -> None:
     for day, over in ((FIRST, False), (LAST, True)):
         replace(lake, DAILY_COST_BY_REFERENCE_DATASET, day, [daily(day, 1, "1", is_day_over=over)], {})
     assert read_report_data(lake, FIRST, LAST).unfinished == {FIRST}
@@ -93,7 +93,7 @@ def test_rejected_records_are_counted_by_day_and_without_one(lake: Lake) -> None
     assert read_report_data(lake, FIRST, LAST).rejected == {FIRST: 2, None: 1}
 
 
-def test_nothing_is_called_fine_on_days_without_the_tables_that_would_say_otherwise(lake: Lake) -> None:
+def test_days_without_the_needed_tables_are_not_reported_as_fine(lake: Lake) -> None:
     data = read_report_data(lake, FIRST, LAST)
     assert told(data)["unexamined"].startswith("3 days without the tables sessions and rejected_sessions")
     assert {"problems", "rejected", "kept"}.isdisjoint(caveat.key for caveat in caveats(data))
@@ -105,7 +105,7 @@ def test_nothing_is_called_fine_on_days_without_the_tables_that_would_say_otherw
     assert "unexamined" not in told(data)
 
 
-def test_days_of_which_none_was_read_are_an_error_that_replaces_no_report(lake: Lake, tmp_path: Path) -> None:
+def test_if_no_day_was_read_it_is_an_error_and_the_former_report_stays(lake: Lake, tmp_path: Path) -> None:
     file = tmp_path / "r.html"
     write_report(lake, FIRST, LAST, file)
     before = file.read_bytes()
@@ -117,7 +117,7 @@ def test_days_of_which_none_was_read_are_an_error_that_replaces_no_report(lake: 
 
 
 @pytest.mark.parametrize(("today", "end"), [(date(2025, 3, 13), "13 Mar 2025"), (FIRST, "12 Mar 2025")])
-def test_a_report_ends_today_or_with_the_last_day_read_and_says_that_more_was_asked_for(
+def test_a_report_ends_today_or_on_the_last_day_read_and_says_if_it_was_shortened(
     lake: Lake, tmp_path: Path, today: date, end: str
 ) -> None:
     html = Path(write_report(lake, FIRST, date(2025, 3, 31), tmp_path / "r.html", today=today)).read_text()
@@ -133,7 +133,7 @@ def test_the_latest_days_begin_with_the_first_that_was_read(lake: Lake) -> None:
     assert latest_days(lake)[0] == LAST + timedelta(days=11)
 
 
-def test_days_on_which_a_workspace_was_not_read_are_said(lake: Lake) -> None:
+def test_days_on_which_a_workspace_was_not_read_are_listed(lake: Lake) -> None:
     nobodys, both = (
         structs.replace(NOTE, workspaces=()),
         structs.replace(NOTE, workspaces=(TENANT, OTHER_TENANT)),
@@ -165,7 +165,7 @@ def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake:
     assert (branch.unread, branch.groups[0].whole.now.cost) == (1, 3)
 
 
-def test_budgets_are_told_as_they_stand_and_a_wrong_file_is_said(lake: Lake, tmp_path: Path) -> None:
+def test_the_report_shows_the_state_of_budgets_or_that_their_file_is_invalid(lake: Lake, tmp_path: Path) -> None:
     file = tmp_path / "budgets.toml"
     settings = Settings(SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "lake"), SESSIONS_PIPELINE_BUDGETS=str(file))
 

@@ -1,4 +1,4 @@
-"""What was spent stays spent; and forgetting superseded readings moves no number: not now, nor as of a time since."""
+"""Costs stay when retention empties a session, and forgetting superseded readings changes no number."""
 
 import json
 from datetime import datetime, timedelta
@@ -21,12 +21,12 @@ from sessions_pipeline_tests.days import fetched
 READ = NOON + timedelta(hours=6)
 HOUR, YEARS = timedelta(hours=1), timedelta(days=365)
 SPENT: dict[str, Any] = {"run_count": 10, "total_cost": "1.50", "trace_tier": "longlived"}
-# What a reading may say of a session: its runs, None where it is absent, or a text where it is broken.
+# A session in a reading: its number of runs, None if it is absent, or a text if the number is broken.
 SAID = st.one_of(st.none(), st.integers(0, 4), st.just("many"))
 
 
 class Readings:
-    """A day's raw rows and readings in memory, grown by one reading after another."""
+    """A day's raw rows and readings in memory, to which `read` adds one reading."""
 
     def __init__(self) -> None:
         self.merged = Merged(Rows(RAW_SESSIONS.schema), [], [], learned=False)
@@ -44,7 +44,7 @@ class Readings:
         return next(row for row in rows if row["id"] == uuid(number))
 
     def forgotten(self, before: datetime) -> Rows:
-        """The raw rows that are left."""
+        """The raw rows that are left after forgetting those superseded before this time."""
         gone = history(self.merged.rows, self.merged.readings, kept_from=before).superseded
         kept = pa.array([row not in gone for row in range(self.merged.rows.num_rows)], pa.bool_())
         return Rows(RAW_SESSIONS.schema, [self.merged.rows.table().filter(kept)])
@@ -60,7 +60,7 @@ def test_stats_that_retention_has_emptied_never_replace_those_read_before(emptie
 
 
 @pytest.mark.parametrize("used", [{"total_cost": "1.50"}, {"prompt_tokens": 7}, {"completion_cost": "1e-18"}])
-def test_what_was_used_stays_also_where_runs_are_not_counted(used: dict[str, Any]) -> None:
+def test_used_amounts_are_kept_even_if_runs_are_not_counted(used: dict[str, Any]) -> None:
     uncounted = dict.fromkeys(("run_count", "total_cost", "prompt_tokens", "completion_cost"))
     day = Readings().read(payload(1, **uncounted)).read(payload(1, **{**uncounted, **used}), at=HOUR)
     assert day.row(1)["stats_as_of"] == READ + HOUR
@@ -72,12 +72,12 @@ def test_what_was_used_stays_also_where_runs_are_not_counted(used: dict[str, Any
     assert emptied["fetched_at"] == READ + 2 * HOUR
 
 
-def test_unknown_runs_beside_a_known_cost_are_no_emptied_session() -> None:
+def test_a_session_with_unknown_runs_and_a_known_cost_does_not_count_as_emptied() -> None:
     day = Readings().read(payload(1, **SPENT)).read(payload(1, run_count=None, total_cost="1.75"), at=HOUR)
     assert (day.row(1)["run_count"], day.row(1)["total_cost"]) == (None, Decimal("1.75"))
 
 
-def test_the_problems_of_a_cost_come_from_where_the_cost_comes_from() -> None:
+def test_the_problems_of_a_cost_come_from_the_same_reading_as_the_cost() -> None:
     day = Readings().read(payload(1, **SPENT)).read(payload(1, run_count=0, total_cost="-1"), at=YEARS)
     assert (day.row(1)["total_cost"], day.row(1)["problems"]) == (Decimal("1.50"), None)
     assert day.row(1, as_of=READ)["problems"] is None
@@ -108,7 +108,7 @@ def test_the_newest_of_two_readings_decides_whatever_their_texts_and_times() -> 
             assert day.row(1)["name"] == second
 
 
-def test_a_day_that_had_nothing_has_tables_with_no_rows_and_their_schemas() -> None:
+def test_a_day_without_sessions_has_tables_with_schemas_and_no_rows() -> None:
     nothing = Readings().read().history()
     assert nothing.sessions.num_rows == nothing.rejected.num_rows == 0
     assert nothing.sessions.schema.names == SESSIONS.schema.names
@@ -124,7 +124,7 @@ def test_new_and_vanished_properties_are_counted_by_name() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=6), min_size=1, max_size=8))
-def test_any_history_holds_every_session_ever_read_once(said: list[list[tuple[int, int]]]) -> None:
+def test_a_history_contains_every_session_ever_read_exactly_once(said: list[list[tuple[int, int]]]) -> None:
     day, known, costs = Readings(), set[int](), dict[int, int]()
     for hour, reading in enumerate(said):
         latest = dict(reading)
@@ -143,7 +143,7 @@ def test_any_history_holds_every_session_ever_read_once(said: list[list[tuple[in
 
 
 def weekly(said: list[list[Any]]) -> Readings:
-    """A day that was read once a week: what each reading said of sessions 0, 1, 2 …"""
+    """A day that was read once a week. Each reading lists its values for the sessions 0, 1, 2 …"""
     day = Readings()
     for number, runs in enumerate(said):
         texts = [payload(index, run_count=run) for index, run in enumerate(runs) if run is not None]
@@ -153,7 +153,7 @@ def weekly(said: list[list[Any]]) -> Readings:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(SAID, min_size=2, max_size=2), min_size=1, max_size=7), st.integers(0, 60))
-def test_the_day_stays_the_same_now_and_as_of_any_time_since(said: list[list[Any]], cut: int) -> None:
+def test_forgetting_changes_neither_the_day_now_nor_as_of_any_later_time(said: list[list[Any]], cut: int) -> None:
     day, before = weekly(said), READ + timedelta(days=cut)
     left = day.forgotten(before)
     times = [reading.fetched_at for reading in day.merged.readings if reading.fetched_at >= before]
@@ -164,7 +164,7 @@ def test_the_day_stays_the_same_now_and_as_of_any_time_since(said: list[list[Any
         assert sorted(pruned.shrunk) == sorted(full.shrunk)
 
 
-def test_versions_that_nothing_rests_on_go_and_the_fullest_and_the_newest_stay() -> None:
+def test_unneeded_versions_are_dropped_and_the_fullest_and_the_newest_stay() -> None:
     day = weekly([[1], [2], [5], [3], [4], [0]])
     assert runs_in(day.forgotten(READ + YEARS)) == [5, 3, 4, 0]
     assert runs_in(day.forgotten(READ - HOUR)) == [1, 2, 5, 3, 4, 0]
@@ -181,7 +181,7 @@ def test_forgetting_twice_is_forgetting_once() -> None:
     assert day.forgotten(READ + timedelta(days=30)).table().equals(once.table())
 
 
-def test_nothing_read_is_nothing_to_forget() -> None:
+def test_forgetting_without_readings_does_nothing() -> None:
     assert weekly([[None]]).forgotten(READ + YEARS).num_rows == 0
 
 

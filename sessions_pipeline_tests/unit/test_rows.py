@@ -1,4 +1,4 @@
-"""Rows in parts are the same rows, whether they lie as they are or compressed, and sort as one table would."""
+"""`Rows` keeps rows in plain and compressed parts, reads them back unchanged, and sorts them like one table."""
 
 import pickle
 from typing import Any
@@ -22,7 +22,7 @@ def in_parts(table: pa.Table, size: int, plain: int) -> Rows:
 
 
 @given(TABLES, st.integers(1, 7), PLAIN)
-def test_rows_come_back_as_they_were(table: pa.Table, size: int, plain: int) -> None:
+def test_rows_are_read_back_unchanged(table: pa.Table, size: int, plain: int) -> None:
     rows = in_parts(table, size, plain)
     assert rows.num_rows == table.num_rows
     for one in (rows, pickle.loads(pickle.dumps(rows))):
@@ -41,7 +41,7 @@ def test_rows_sort_as_one_table_would(table: pa.Table, size: int, plain: int, or
 
 
 @pytest.mark.parametrize("plain", [1, 1 << 20])
-def test_rows_are_joined_with_what_is_the_same_for_all_of_them(plain: int) -> None:
+def test_rows_are_combined_with_constant_columns(plain: int) -> None:
     short = pa.schema([SCHEMA.field("key")])
     first = Rows(SCHEMA, [pa.table([["a"], [1], ["x"]], SCHEMA)], plain=plain)
     more = Rows(short, [pa.table([["b"]], short), pa.table([["c", "d"]], short)], plain=plain)
@@ -51,7 +51,7 @@ def test_rows_are_joined_with_what_is_the_same_for_all_of_them(plain: int) -> No
     assert list(first.tuples()) == expected[:1]
 
 
-def test_of_many_rows_all_but_the_first_take_a_fraction_of_the_memory() -> None:
+def test_compressed_rows_take_a_fraction_of_the_memory() -> None:
     before = pa.total_allocated_bytes()
     rows = Rows(SCHEMA)
     for number in range(80):

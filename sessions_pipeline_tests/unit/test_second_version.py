@@ -1,4 +1,4 @@
-"""Version 2's records in version 1's spelling: nothing lost, no digit touched, and the way back."""
+"""Version 2's records are converted to version 1 without losing anything, and the conversion is reversible."""
 
 import json
 from typing import Any
@@ -62,7 +62,7 @@ def second(**values: str) -> str:
         ("7", "7"),
     ],
 )
-def test_a_record_is_spelt_as_version_1_spells_it(sent: str, spelt: str) -> None:
+def test_a_version_2_record_is_converted_to_version_1(sent: str, spelt: str) -> None:
     assert as_v1(sent) == spelt
     assert as_v1(spelt) == spelt, "version 1's own spelling stays"
 
@@ -97,7 +97,7 @@ RECORDS = st.fixed_dictionaries(
 
 
 def as_second_version(payload: str) -> dict[str, Any]:
-    """The way back, as docs/api-versions.md gives it; numbers as their text."""
+    """The reverse conversion, as docs/api-versions.md describes it. Numbers stay texts."""
     values: dict[str, Any] = json.loads(payload, parse_float=str, parse_int=str)
     values.setdefault("type", "EXPERIMENT" if values["reference_dataset_id"] else "PROJECT")
     tiers = {"longlived": "LONG_LIVED", "shortlived": "SHORT_LIVED"}
@@ -109,12 +109,12 @@ def as_second_version(payload: str) -> dict[str, Any]:
 
 
 @given(RECORDS)
-def test_the_way_back_is_known(texts: dict[str, str]) -> None:
+def test_the_conversion_to_version_1_is_reversible(texts: dict[str, str]) -> None:
     sent = second(**texts)
     assert as_second_version(as_v1(sent)) == json.loads(sent, parse_float=str, parse_int=str)
 
 
-def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_read() -> None:
+def test_a_version_2_record_is_valid_without_drift_and_its_feedback_is_read() -> None:
     scores = f'{{"avg":0.5,"errors":1,{NO_SCORES},"n":2,"stdev":0.1,"values":{{"pass":2}}}}'
     sent = (
         f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","name":"n","start_time":"2026-03-20T10:00:00.5Z",'
@@ -130,7 +130,7 @@ def test_a_version_2_record_is_judged_valid_without_drift_and_its_feedback_is_re
     assert [feedback[name] for name in told] == [2, 0.5, 0.1, 1, '{"pass":2}']
 
 
-def test_a_page_gives_its_records_and_the_next_cursor() -> None:
+def test_a_version_2_page_has_records_and_the_next_cursor() -> None:
     body = f'{{"next_cursor": "abc", "new": [1], "items": [{PROJECT}, "total_cost": 1.0}}, 7, {{"id": NaN}}]}}'
     records, cursor = read_v2_page(body.encode())
     assert cursor == "abc"

@@ -1,4 +1,4 @@
-"""Late truth is fetched: a change is asked for once, never skipped, whatever the sensor's restarts."""
+"""The sensor requests each late change once and never skips one, even if it restarts."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -32,7 +32,7 @@ def look(
     *,
     whole: bool = True,
 ) -> tuple[str, list[date]]:
-    """One look, with the cursor as Dagster keeps it: text."""
+    """One look of the sensor, with the cursor as text, as Dagster stores it."""
     before = Cursor.load(text, time)
     cursor, days = next_look(
         before,
@@ -48,19 +48,19 @@ def look(
     return cursor.dump(), sorted(days)
 
 
-def test_the_first_look_asks_for_nothing_that_was_before_it_but_for_the_overlap() -> None:
+def test_the_first_look_requests_no_earlier_activity_except_the_overlap() -> None:
     listed = [active(OLD, NOW - timedelta(hours=1)), active(OLDER, NOW - timedelta(hours=3), "b")]
     assert look(None, NOW, listed)[1] == [OLD]
 
 
-def test_activity_is_asked_for_once() -> None:
+def test_activity_is_requested_once() -> None:
     listed = [active(OLD, NOW)]
     text, days = look(None, NOW, listed)
     assert days == [OLD]
     assert look(text, NOW + timedelta(hours=1), listed)[1] == []
 
 
-def test_more_activity_of_the_same_session_is_asked_for_again() -> None:
+def test_new_activity_of_the_same_session_is_requested_again() -> None:
     text, _ = look(None, NOW, [active(OLD, NOW)])
     assert look(text, NOW + timedelta(hours=1), [active(OLD, NOW + timedelta(minutes=30))])[1] == [OLD]
 
@@ -82,11 +82,11 @@ def test_a_run_with_a_time_in_the_future_hides_no_other_activity() -> None:
 @pytest.mark.parametrize(
     "day", [RECENT, NOW.date(), date(2025, 12, 31), None], ids=["lookback", "today", "before the first", "unknown"]
 )
-def test_days_that_the_schedule_reads_or_that_are_no_partitions_are_not_asked_for(day: date | None) -> None:
+def test_days_that_the_schedule_reads_or_that_are_not_partitions_are_not_requested(day: date | None) -> None:
     assert look(None, NOW, [active(day, NOW)])[1] == []
 
 
-def test_a_day_being_read_stays_pending_until_it_is_not() -> None:
+def test_a_day_stays_pending_while_it_is_being_read() -> None:
     listed = [active(OLD, NOW)]
     text, days = look(None, NOW, listed, being_read={OLD})
     assert days == []
@@ -97,7 +97,7 @@ def test_a_day_being_read_stays_pending_until_it_is_not() -> None:
     assert look(text, NOW + timedelta(hours=7), [])[1] == []
 
 
-def test_a_day_whose_run_failed_is_asked_for_again_once_it_is_not_being_read() -> None:
+def test_a_day_whose_run_failed_is_requested_again_when_it_is_not_being_read() -> None:
     text, _ = look(None, NOW, [active(OLD, NOW)])
     text, days = look(text, NOW + timedelta(hours=1), [], failed={OLD})
     assert days == [OLD]
@@ -106,7 +106,7 @@ def test_a_day_whose_run_failed_is_asked_for_again_once_it_is_not_being_read() -
     assert look(text, NOW + timedelta(hours=3), [])[1] == [OLD]
 
 
-def test_a_look_that_was_cut_off_asks_for_what_it_found_and_the_next_one_finds_the_rest_once() -> None:
+def test_a_look_that_was_cut_off_requests_what_it_found_and_the_next_one_requests_the_rest_once() -> None:
     text, _ = look(None, NOW, [])
     later = NOW + timedelta(hours=5)
     found, rest = active(OLD, later), active(OLDER, NOW + timedelta(hours=1), "rest")
@@ -124,15 +124,15 @@ def test_a_look_over_several_ticks_hides_nothing_that_came_behind_it() -> None:
     assert look(text, NOW + timedelta(hours=7), [active(OLDER, NOW + timedelta(hours=1), "behind")])[1] == [OLDER]
 
 
-def test_a_look_that_found_nothing_in_time_still_asks_for_pending_and_failed_days() -> None:
+def test_a_look_that_found_nothing_in_time_still_requests_pending_and_failed_days() -> None:
     text, _ = look(None, NOW, [active(OLD, NOW)], being_read={OLD})
     text, days = look(text, NOW + timedelta(hours=1), [], failed={OLDER}, whole=False)
     assert days == [OLDER, OLD]
     assert Cursor.load(text, NOW).since == NOW
 
 
-def test_a_day_that_grows_too_old_for_the_schedule_is_not_left_between_it_and_the_sensor() -> None:
-    """Its activity came after the schedule's last reading of it, and before the sensor's first look at it."""
+def test_a_day_that_grows_too_old_for_the_schedule_is_requested_by_the_sensor() -> None:
+    """The activity came after the schedule's last reading of the day, and before the sensor's first look at it."""
     boundary, midnight = NOW.date() - timedelta(days=3), datetime(2026, 3, 21, tzinfo=UTC)
     late = active(boundary, midnight - timedelta(minutes=20))
     text, _ = look(None, midnight - timedelta(hours=1), [])
@@ -153,8 +153,8 @@ def test_a_quiet_workspace_and_a_server_clock_behind_ours_skip_nothing() -> None
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from("abcd"), st.integers(0, 100)), max_size=25))
-def test_every_change_is_asked_for_after_it_arrived(changes: list[tuple[int, str, int]]) -> None:
-    """Changes of sessions of some day, each arriving in some hour under a time at most 100 minutes before."""
+def test_every_change_is_requested_after_it_arrived(changes: list[tuple[int, str, int]]) -> None:
+    """A change is the hour at which a run arrives, its session, and how many minutes earlier it ran (up to 100)."""
     latest: dict[str, tuple[int, datetime]] = {}
     text: str | None = look(None, NOW, [])[0]
     owed: set[date] = set()

@@ -1,4 +1,4 @@
-"""Settings: from the environment and `.env`, read in one place, with nothing misunderstood in silence."""
+"""Settings from the environment and `.env`: wrong values are errors, and misspelt names are warnings."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ WORKSPACE = "6f1c1f2e-0000-4000-8000-000000000001"
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty current folder, and an environment without anything that settings read; both come back afterwards."""
+    """An empty current folder, and an environment without variables that settings read. Both are restored later."""
     monkeypatch.chdir(tmp_path)
     kept = {
         name: value
@@ -37,13 +37,13 @@ def test_dotenv_is_utf_8_with_or_without_a_byte_order_mark(folder: Path, mark: b
     "content",
     [*("KEY=k\n".encode(name) for name in ("utf-16", "utf-16-le", "utf-32")), "# Schlüssel\n".encode("cp1252")],
 )
-def test_any_other_encoding_is_one_line_that_says_so(folder: Path, content: bytes) -> None:
+def test_any_other_encoding_is_an_error_of_one_line(folder: Path, content: bytes) -> None:
     (folder / ".env").write_bytes(content)
     with pytest.raises(SettingError, match=r"^\.env: is not UTF-8; save it as UTF-8$"):
         Settings.load()
 
 
-def test_the_environment_goes_before_dotenv_and_empty_values_count_as_unset(folder: Path) -> None:
+def test_the_environment_overrides_dotenv_and_empty_values_count_as_unset(folder: Path) -> None:
     (folder / ".env").write_text("SESSIONS_PIPELINE_PAGE_SIZE=10\nSESSIONS_PIPELINE_CONCURRENCY=2\n")
     os.environ |= {"SESSIONS_PIPELINE_PAGE_SIZE": "20", "SESSIONS_PIPELINE_CONCURRENCY": ""}
     settings = Settings.load()
@@ -65,7 +65,7 @@ def test_quotes_around_a_value_are_stripped(quote: str) -> None:
     assert os.environ["SSL_CERT_FILE"] == "/ca.pem"
 
 
-def test_what_other_libraries_read_may_stand_in_dotenv_and_the_environment_goes_first(folder: Path) -> None:
+def test_dotenv_may_hold_variables_of_other_libraries_and_the_environment_overrides_it(folder: Path) -> None:
     names = ("DAGSTER_HOME", "SSL_CERT_FILE", "HTTPS_PROXY", "no_proxy", "AWS_PROFILE", "AWS_SECRET_ACCESS_KEY")
     (folder / ".env").write_text("".join(f"{name}=from-file\n" for name in (*names, "PATH")))
     os.environ |= {"AWS_PROFILE": "from-environment"}
@@ -99,7 +99,7 @@ def test_a_misspelt_variable_is_a_warning_that_suggests_the_right_name(name: str
     assert warning is None or warning in warnings[0]
 
 
-def test_settings_that_are_not_loaded_know_nothing_of_the_environment() -> None:
+def test_settings_made_in_code_ignore_the_environment() -> None:
     os.environ |= {"LANGSMITH_API_KEY": KEY, "SESSIONS_PIPELINE_PAGE_SIZE": "0"}
     assert (Settings().api_key, Settings().page_size) == (None, 100)
 
@@ -111,7 +111,7 @@ def test_attributes_and_days_per_run_have_their_defaults_and_take_lists_and_numb
     assert (settings.attributes, settings.days_per_run) == (("models", "prompt.version"), 7)
 
 
-def test_no_secret_is_left_in_a_text_wherever_it_was_set(folder: Path) -> None:
+def test_every_secret_is_removed_from_a_text_wherever_it_was_set(folder: Path) -> None:
     (folder / ".env").write_text(f"LANGSMITH_API_KEY={KEY}\n")
     os.environ["SESSIONS_PIPELINE_RATE_STORE"] = "redis://:hunter2@host"
     text = without_secrets(f"{KEY} redis://:hunter2@host http://user:swordfish@proxy:80/x")
@@ -130,7 +130,7 @@ def test_no_secret_is_left_in_a_text_wherever_it_was_set(folder: Path) -> None:
         ("AWS_PROFILE", "production"),
     ],
 )
-def test_a_value_that_is_no_secret_stays_readable(name: str, value: str) -> None:
+def test_a_value_that_is_not_a_secret_stays_readable(name: str, value: str) -> None:
     os.environ[name] = value
     assert without_secrets(f"write {value}://...") == f"write {value}://..."
 
@@ -154,7 +154,7 @@ def test_a_value_that_is_no_secret_stays_readable(name: str, value: str) -> None
         ),
     ],
 )
-def test_a_secret_is_hidden_whatever_stands_around_it(name: str, value: str) -> None:
+def test_a_secret_is_hidden_whatever_surrounds_it(name: str, value: str) -> None:
     os.environ[name] = value
     parts = [value, *(part.strip() for part in value.replace("\t", ",").split(",") if "://" in part)]
     for part in parts:
@@ -162,7 +162,7 @@ def test_a_secret_is_hidden_whatever_stands_around_it(name: str, value: str) -> 
 
 
 @pytest.mark.parametrize("password", ["hunter2", "hunter2@b", "@hunter2"])
-def test_a_password_in_an_address_is_hidden_whole(password: str) -> None:
+def test_a_password_in_an_address_is_hidden_completely(password: str) -> None:
     assert without_secrets(f"no proxy at http://me:{password}@proxy:80") == "no proxy at http://***@proxy:80"
 
 
@@ -174,7 +174,7 @@ def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_pa
         Settings.load()
 
 
-def test_readings_kept_from_before_any_calendar_are_refused_before_a_request() -> None:
+def test_a_time_to_keep_readings_that_no_calendar_reaches_is_refused_before_a_request() -> None:
     os.environ["SESSIONS_PIPELINE_KEEP_READINGS_DAYS"] = "99999999"
     with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_KEEP_READINGS_DAYS: should be less than or equal to"):
         Settings.load()

@@ -1,4 +1,4 @@
-"""Nothing in the docs that a reader may copy is left without a test that runs it."""
+"""Every snippet in the docs is run by a test, or is listed with the reason why not."""
 
 import ast
 import os
@@ -15,12 +15,12 @@ from sessions_pipeline_tests.snippets import NO_CODE, NOT_RUN, ROOT, RUN_BY, Sni
 
 DECORATORS = {"each", "together", "by_heading"}
 MOST_NOT_RUN = 6
-# Options of other programs than ours, and our own as inline code.
+# An option as inline code.
 OPTION = re.compile(r"`(--[a-z-]+)`")
 
 
 def hands_out_snippets(test: str) -> bool:
-    """Whether there is such a test, and it is given its snippets."""
+    """Whether the test exists and has a decorator that passes it its snippets."""
     file, _, name = test.partition("::")
     tree = ast.parse((Path(__file__).parents[1] / file).read_text())
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
@@ -28,36 +28,36 @@ def hands_out_snippets(test: str) -> bool:
 
 
 @pytest.mark.parametrize("snippet", snippets(), ids=str)
-def test_a_snippet_is_run_by_one_test(snippet: Snippet) -> None:
+def test_every_snippet_is_run_by_exactly_one_test(snippet: Snippet) -> None:
     tests = claims(snippet)
     assert len(tests) == 1, f"{snippet}: name the test that runs it in sessions_pipeline_tests/snippets.py, not {tests}"
 
 
 @pytest.mark.parametrize("test", RUN_BY)
-def test_a_test_that_claims_snippets_is_handed_them(test: str) -> None:
+def test_every_test_that_claims_snippets_exists_and_receives_them(test: str) -> None:
     assert hands_out_snippets(test)
 
 
-def test_nothing_is_claimed_that_the_docs_no_longer_say() -> None:
+def test_every_claimed_snippet_is_in_the_docs() -> None:
     named = {(page, name) for pages in (*RUN_BY.values(), NOT_RUN) for page, names in pages.items() for name in names}
     assert named - {(snippet.page, name) for snippet in snippets() for name in snippet.names} == set()
     texts = {page: (ROOT / page).read_text() for page in NO_CODE}
     assert [name for page, names in NO_CODE.items() for name in names if f"`{name}`" not in texts[page]] == []
 
 
-def test_only_a_few_are_not_run_for_a_reason() -> None:
+def test_only_a_few_snippets_are_not_run_and_each_has_a_reason() -> None:
     reasons = [reason for page in NOT_RUN.values() for reason in page.values()]
     assert all(reasons)
     assert len(reasons) <= MOST_NOT_RUN
 
 
 @each
-def test_what_is_not_run_is_possible(snippet: Snippet) -> None:
+def test_snippets_that_are_not_run_are_valid(snippet: Snippet) -> None:
     program, verb, *rest = snippet.text.split()
     if program == "apt-get":
         assert re.search(rf"missing\+=\({rest[0]}\b", (ROOT / ".ci" / "run").read_text())
         return
-    # Without the words of a make that runs the tests.
+    # Without the variables of a `make` that may run these tests.
     own = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     words = ["make", "-n", verb, *rest]
     dry = subprocess.run(words, cwd=ROOT, env=own, capture_output=True, text=True, check=True).stdout
@@ -67,7 +67,7 @@ def test_what_is_not_run_is_possible(snippet: Snippet) -> None:
     assert all(option in usage.stdout for option in options)
 
 
-def test_every_option_in_the_text_is_one_of_the_command() -> None:
+def test_every_option_in_the_text_is_an_option_of_a_command() -> None:
     commands: list[click.Command] = [cli]
     for command in commands:
         commands += command.commands.values() if isinstance(command, click.Group) else ()

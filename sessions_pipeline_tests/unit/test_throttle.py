@@ -1,4 +1,4 @@
-"""How many requests may be in flight, and when none may: on a clock of the test's own."""
+"""The throttle, with a fake clock: how many requests may be in flight, and when they must pause."""
 
 import threading
 from contextlib import ExitStack, suppress
@@ -55,7 +55,7 @@ def test_requests_that_fail_together_halve_the_slots_once() -> None:
     assert limits.slots == 4
 
 
-def test_successes_bring_the_slots_back_one_a_round_and_no_further() -> None:
+def test_successes_restore_one_slot_per_round_up_to_the_most() -> None:
     limits = throttle(Clock())
     fail(limits, ServerError(""))
     for _ in range(5):
@@ -78,7 +78,7 @@ def test_everyone_waits_as_long_as_the_server_asked() -> None:
     assert clock.waits == [7]
 
 
-def test_a_shorter_wait_does_not_cut_a_longer_one() -> None:
+def test_a_shorter_wait_does_not_shorten_a_longer_one() -> None:
     clock = Clock()
     limits = throttle(clock)
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def test_a_shorter_wait_does_not_cut_a_longer_one() -> None:
     assert clock.waits == [30]
 
 
-def test_a_limit_without_a_time_lasts_until_the_window_of_a_minute_ends() -> None:
+def test_a_rate_limit_without_a_time_lasts_until_the_window_of_a_minute_ends() -> None:
     clock = Clock()
     limits = throttle(clock)
     with limits.slot():
@@ -105,7 +105,7 @@ def test_a_limit_without_a_time_lasts_until_the_window_of_a_minute_ends() -> Non
     assert clock.waits == [35, 60]
 
 
-def test_a_server_error_without_a_time_pauses_nobody() -> None:
+def test_a_server_error_without_a_time_causes_no_pause() -> None:
     clock = Clock()
     limits = throttle(clock)
     fail(limits, ServerError(""))
@@ -123,7 +123,7 @@ def test_a_pause_beyond_the_deadline_fails_at_once() -> None:
     assert clock.waits == []
 
 
-def test_after_the_deadline_nobody_gets_in_and_the_error_says_how_far_the_run_came() -> None:
+def test_after_the_deadline_no_request_starts_and_the_error_says_how_far_the_run_came() -> None:
     clock = Clock()
     limits = throttle(clock, deadline_seconds=90)
     limits.progress = lambda: "12 of 30 days"
@@ -140,7 +140,7 @@ def test_a_worker_without_a_slot_waits_no_longer_than_the_deadline() -> None:
     assert clock.waits == [60]
 
 
-def test_closing_wakes_whoever_waits() -> None:
+def test_closing_wakes_all_waiting_requests() -> None:
     waiting = threading.Event()
 
     def wait(condition: threading.Condition, seconds: float | None) -> None:

@@ -36,6 +36,6 @@ def test_microseconds_are_exact(moment: datetime) -> None:
 
 
 @given(st.text(max_size=40))
-def test_what_is_no_date_time_is_a_value_error(text: str) -> None:
+def test_a_text_that_is_not_a_date_time_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         parse_timestamp(text)

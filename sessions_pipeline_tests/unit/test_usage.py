@@ -1,4 +1,4 @@
-"""What each session used on a day, from three readings of totals that only grow."""
+"""The usage of each session on a day, computed from three readings of growing totals."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def reading(number: int = 1, runs: int | None = None, cost: str | None = None, **columns: Any) -> Row:
-    """A session with `runs`, ten tokens each, and a cost that is all for prompts unless said otherwise."""
+    """A session with `runs` of ten tokens each. Its cost is all for prompts, unless columns say otherwise."""
     tokens = None if runs is None else 10 * runs
     stats = {"run_count": runs, "total_tokens": tokens, "total_cost": cost, "prompt_cost": cost}
     return session(number, **{**stats, "completion_cost": None if cost is None else "0", **columns})
@@ -30,7 +30,7 @@ def used(
     return daily_cost_by_project(*readings, day_is_over=over, read_at=NOON).to_pylist()
 
 
-def test_the_day_is_what_was_used_since_its_start_less_what_was_used_since_its_end() -> None:
+def test_a_days_usage_is_the_usage_since_its_start_minus_that_since_its_end() -> None:
     (row,) = used([reading(1, 5, "0.5", reference_dataset_id=dataset(1))], [reading(1, 2, "0.2")])
     assert row == {
         "id": uuid(1),
@@ -53,7 +53,7 @@ def test_sessions_that_used_nothing_on_the_day_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("quiet", [reading(1, 0, None), reading(1, 0, "0"), reading(1, None, None)])
-def test_a_reading_without_runs_used_nothing_even_where_its_stats_are_null(quiet: Row) -> None:
+def test_a_reading_without_runs_used_nothing_even_if_its_stats_are_null(quiet: Row) -> None:
     (row,) = used([reading(1, 5, "0.5")], [quiet])
     assert (row["run_count"], row["total_tokens"], row["total_cost"], row["is_exact"]) == (5, 50, Decimal("0.5"), True)
 
@@ -70,13 +70,13 @@ def test_an_unknown_run_count_beside_known_tokens_is_unknown() -> None:
     assert (row["run_count"], row["total_tokens"]) == (None, 30)
 
 
-def test_readings_that_moved_are_not_exact() -> None:
+def test_usage_that_changed_between_readings_is_not_exact() -> None:
     (row,) = used([reading(1, 5, "0.5")], [reading(1, 2, "0.2")], [reading(1, 3, "0.2")])
     assert (row["run_count"], row["is_exact"]) == (3, False)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_move_of_any_measure_is_seen(measure: str) -> None:
+def test_a_change_of_any_measure_between_readings_is_noticed(measure: str) -> None:
     end = {"run_count": 2, "total_tokens": 20, **dict.fromkeys(MEASURES[2:], "0.2")}
     moved = end | {measure: "0.3" if measure.endswith("cost") else 21}
     forgotten = end | {measure: None}
@@ -100,13 +100,13 @@ def test_a_session_that_shrank_without_runs_is_kept() -> None:
     assert (row["run_count"], row["total_cost"], row["is_exact"]) == (0, None, False)
 
 
-def test_a_session_that_one_reading_of_the_end_lacks_is_taken_from_the_other() -> None:
+def test_a_session_missing_in_one_reading_of_the_end_is_taken_from_the_other() -> None:
     for end, again in (([], [reading(1, 2, "0.2")]), ([reading(1, 2, "0.2")], [])):
         (row,) = used([reading(1, 5, "0.5")], end, again)
         assert (row["run_count"], row["total_cost"], row["is_exact"]) == (3, Decimal("0.3"), False)
 
 
-def test_a_session_that_the_start_or_the_end_lacks_is_unknown() -> None:
+def test_a_session_missing_at_the_start_or_the_end_is_unknown() -> None:
     (no_end,) = used([reading(1, 5, "0.5", name="kept")], [])
     (no_start,) = used([], [reading(1, 5, "0.5", name="kept")])
     for row in (no_end, no_start):
@@ -136,8 +136,10 @@ RUN = st.tuples(st.booleans(), st.none() | st.decimals(0, 100, places=18))
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(RUN, max_size=6), max_size=6))
-def test_still_sessions_equal_the_sums_of_their_runs(sessions: list[list[tuple[bool, Decimal | None]]]) -> None:
-    """Each run is of the day (True) or after it, and may have no price; a reading sums the prices that are known."""
+def test_the_usage_of_unchanging_sessions_equals_the_sums_of_their_runs(
+    sessions: list[list[tuple[bool, Decimal | None]]],
+) -> None:
+    """Each run is on the day (True) or after it, and has a price or None. A reading sums the known prices."""
 
     def total(runs: list[tuple[bool, Decimal | None]]) -> dict[str, Any]:
         known = [cost for _, cost in runs if cost is not None]

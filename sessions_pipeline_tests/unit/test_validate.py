@@ -24,7 +24,7 @@ def _rows(payloads: Sequence[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda case: case.name)
-def test_a_record_comes_to_what_the_contract_says(case: Case) -> None:
+def test_a_record_is_validated_as_its_case_says(case: Case) -> None:
     validated = validate([case.payload])
     if case.reasons:
         assert validated.rejected == {0: case.reasons}
@@ -47,7 +47,7 @@ def test_a_reason_names_the_field_and_is_short_enough_to_read(case: Case) -> Non
 
 
 def _assert_each_by_itself(payloads: Sequence[str]) -> None:
-    """Records come to the same together and one by one."""
+    """Asserts that records have the same results together and one by one."""
     together, alone = validate(payloads), [validate([payload]) for payload in payloads]
     assert together.rejected == {row: one.rejected[0] for row, one in enumerate(alone) if one.rejected}
     assert list(together.rejected) == sorted(together.rejected)
@@ -58,7 +58,7 @@ def _assert_each_by_itself(payloads: Sequence[str]) -> None:
 
 
 def _text(text: str) -> Text:
-    """A value's text as columns have it: a view of its record's where msgspec can read that, or else a copy."""
+    """A value's text as columns hold it: a view of the record's text if msgspec can read that, else a copy."""
     try:
         return msgspec.json.decode(text, type=msgspec.Raw)
     except UNREADABLE:
@@ -66,7 +66,7 @@ def _text(text: str) -> Text:
 
 
 def _spelt(value: Any) -> Any:
-    """As text if it is a float, so that -0.0 differs from 0.0."""
+    """The value, as text if it is a float, so that -0.0 and 0.0 differ."""
     return repr(value) if isinstance(value, float) else value
 
 
@@ -74,20 +74,20 @@ def _spelt_row(row: dict[str, Any]) -> dict[str, Any]:
     return {name: _spelt(value) for name, value in row.items()}
 
 
-def test_the_edges_do_not_disturb_each_other_in_one_batch() -> None:
+def test_the_cases_do_not_affect_each_other_in_one_batch() -> None:
     _assert_each_by_itself([payload for case in CORPUS for payload in (record(), case.payload)])
 
 
 @given(st.lists(records(), max_size=6))
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-def test_any_records_come_to_the_same_together_and_one_by_one(payloads: list[str]) -> None:
+def test_any_records_have_the_same_results_together_and_one_by_one(payloads: list[str]) -> None:
     _assert_each_by_itself(payloads)
 
 
 @pytest.mark.parametrize("one", PROPERTIES, ids=lambda one: one.name)
 @given(data=st.data())
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-def test_a_column_takes_from_each_value_what_its_rule_takes(one: Property, data: st.DataObject) -> None:
+def test_a_column_reads_each_value_as_its_rule_does(one: Property, data: st.DataObject) -> None:
     texts = [_text(text) for text in data.draw(st.lists(column_texts(one.name), min_size=1, max_size=40))]
     wrong: dict[int, ValueError] = {}
     values = one.rule.column(texts, wrong)
@@ -113,7 +113,7 @@ def test_rows_keep_their_order_and_place_over_many_parts(count: int) -> None:
 
 
 @pytest.mark.parametrize("one", PROPERTIES, ids=lambda one: one.name)
-def test_ordinary_values_are_read_a_column_at_a_time(one: Property) -> None:
+def test_ordinary_values_are_read_as_whole_columns(one: Property) -> None:
     ordinary = {
         "start_time": ['"2025-06-01T10:00:00.123456+00:00"', '"2025-06-01 10:00:00Z"'],
         "total_cost": ["1.5e-05", "0.25", '"1E-9"', "7"],
@@ -178,7 +178,7 @@ def test_a_rejected_record_s_costs_and_drift_are_not_counted() -> None:
     assert (validated.rounded, validated.drift) == (0, Counter())
 
 
-def test_an_exponent_that_names_more_digits_than_memory_holds_is_read_at_once() -> None:
+def test_an_exponent_with_more_digits_than_fit_into_memory_is_read_quickly() -> None:
     costs = ["1e999999999999", "1e-999999999999", "-1e999999999999", "0e999999999999"]
     rows = _rows([record(total_cost=text, run_count="1") for text in costs])
     assert [row["total_cost"] for row in rows] == [None, 0, None, 0]
@@ -190,7 +190,7 @@ def test_ids_are_canonical_whatever_their_letter_case() -> None:
     assert (row["id"], row["tenant_id"]) == (ID, TENANT)
 
 
-def test_unknown_properties_are_the_same_whether_or_not_their_names_were_met_before() -> None:
+def test_unknown_properties_are_kept_alike_whether_or_not_their_names_are_new() -> None:
     odd = record(total_cost="NaN", b="[1]", a='" x"', b1="2", a2="null")
     plain = record(b="[1]", a='" x"', b1="2", a2="null", **{"no name": "1"})
     _assert_each_by_itself([plain, odd, record(a2="1", b="2"), plain, record(), record(a="1", a3='"\\ud800"'), plain])
@@ -204,7 +204,7 @@ def test_more_unknown_names_than_the_schema_has_are_all_kept() -> None:
     assert validated.drift == Counter(dict.fromkeys(names, 2))
 
 
-def test_a_property_is_absent_where_no_record_has_it_at_all() -> None:
+def test_a_property_that_no_record_has_is_absent() -> None:
     assert validate([]).absent == validate(["[]", "{}"]).absent == ()
     some = [json.dumps({"id": ID, "tenant_id": TENANT})] * 999
     assert {"name", "total_cost"} <= set(validate(some).absent)

@@ -1,4 +1,4 @@
-"""The window reader: complete under change, few requests, never an endless loop."""
+"""The window reader loses no session while the list changes, needs few requests, and never loops endlessly."""
 
 import random
 from collections.abc import Callable, Generator
@@ -16,10 +16,10 @@ from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.validation.records import FetchedDay, Record
 from sessions_pipeline_tests.unit.simulated_server import (
-    AtOnce,
+    AnswerAtOnce,
+    AnswerWhenUsed,
     SimulatedServer,
     StillServer,
-    WhenWanted,
     collected,
     record,
 )
@@ -31,7 +31,7 @@ Sessions = dict[str, int | None]
 
 
 class Trusting:
-    """One page after the other, and what they hold is believed: what the window's reader is for."""
+    """A naive reader that trusts offsets. It shows that the real reader is needed."""
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:  # noqa: ARG002
         self.start_us, self.frontier = start_us, end_us
@@ -56,7 +56,7 @@ def read(
     reader = reading(
         start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=page_size, in_flight=8
     )
-    return collected(reader, server.answer, first, last, AtOnce() if eager else WhenWanted())
+    return collected(reader, server.answer, first, last, AnswerAtOnce() if eager else AnswerWhenUsed())
 
 
 def by_day(days: list[FetchedDay]) -> dict[date | None, list[str]]:
@@ -73,30 +73,30 @@ def expected(sessions: Sessions, first: date = FIRST, last: date = LAST) -> dict
     return days
 
 
-# Few distinct times around the window's edges, so that ties, empty days and midnights are common.
+# A few times around the window's edges, so that ties, empty days and midnights are frequent.
 EDGES = [None, START - 1, START, START + 1, START + DAY, START + 3 * DAY - 1, START + 3 * DAY, START + 3 * DAY + 1]
 TIMES = st.one_of(st.sampled_from(EDGES), st.integers(START - 3 * DAY, START + 6 * DAY))
 SESSIONS = st.lists(TIMES, max_size=60).map(lambda starts: {f"s{i:03}": start for i, start in enumerate(starts)})
-# What moves sessions, what makes pages shorter or longer, and what makes totals wrong.
+# Changes that move sessions, that make pages shorter or longer (caps), and that make totals wrong (lies).
 MOVES = ("none", "none", "reorder", "insert", "insert newest", "delete")
 CAPS = ("none", "none", "sink", "rise", "rise")
 LIES = ("lie",)
 LOW_CAPS = ("none", "none", "sink low", "rise", "rise")
 FEW_DELETIONS = ("none",) * 8 + ("delete",)
-# Not both at once: a deletion between a page that a sinking cap has cut and the empty page behind it hides a session,
-# in one of five thousand schedules that do both before every answer.
+# MOVES and CAPS are not combined here. If the cap shrinks and cuts a page, and a deletion comes before the empty page
+# after it, a session is hidden: this happens in one of 5,000 lists that do both before every answer.
 MUTATIONS = st.one_of(st.lists(st.sampled_from(actions), max_size=40) for actions in (MOVES, CAPS + LIES))
 
 
 @given(SESSIONS, st.integers(1, 12), st.sampled_from([1, 2, 3, 5, 100]), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_a_still_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, undated_first: bool) -> None:
+def test_an_unchanging_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, undated_first: bool) -> None:
     server = SimulatedServer(dict(sessions), cap=cap, undated_first=undated_first)
     assert by_day(read(server, page_size)) == expected(sessions)
 
 
 def lose_nothing(server: SimulatedServer, page_size: int, **how: Any) -> bool:
-    """Whether it could be read; what was there throughout was read once then."""
+    """Whether the list could be read. If so, asserts that every session that existed throughout was read once."""
     sessions, changes = dict(server.sessions), bool(server.schedule)
     try:
         found = by_day(read(server, page_size, **how))
@@ -122,7 +122,7 @@ def test_every_session_that_existed_during_the_whole_read_is_found_once(
 
 
 def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = False, **how: Any) -> int:
-    """How many of the schedules could be read."""
+    """The number of random lists that could be read."""
     done = 0
     for seed in seeds:
         choose = random.Random(seed)
@@ -148,7 +148,7 @@ def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = F
     ("actions", "totals", "least"),
     [
         (MOVES, False, 105),
-        # 140, when a group at the list's end that deletions had moved up was looked for in the same place for ever.
+        # It was 140 when a group at the end, moved up by deletions, was looked for in the same place again and again.
         (FEW_DELETIONS, False, 145),
         (CAPS, False, 143),
         (CAPS + LIES, True, 143),
@@ -157,13 +157,13 @@ def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = F
     ],
     ids=["moves", "few deletions", "caps", "caps and totals that lie", "moves and caps", "all"],
 )
-def test_seeded_schedules_of_changes_lose_nothing(actions: tuple[str, ...], totals: bool, least: int) -> None:
+def test_150_random_lists_that_change_lose_nothing(actions: tuple[str, ...], totals: bool, least: int) -> None:
     assert random_schedules(range(150), actions, totals=totals) >= least
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
-def test_twenty_thousand_schedules_of_changes_lose_nothing_and_most_are_read(block: int) -> None:
+def test_twenty_thousand_random_lists_that_change_lose_nothing_and_most_are_read(block: int) -> None:
     seeds = range(1_000_000 + 1000 * block, 1_000_000 + 1000 * (block + 1))
     assert random_schedules(seeds, CAPS + LIES if block % 2 else MOVES, totals=block % 2 == 1) > 750
 
@@ -176,7 +176,7 @@ def test_a_reader_that_trusts_offsets_loses_sessions() -> None:
 @pytest.mark.parametrize("page_size", [*range(1, 14), 20, 33, 50, 64, 97, 99, 100])
 def test_every_page_size_reads_the_same_days(page_size: int) -> None:
     choose = random.Random(page_size)
-    # Ties across page ends, midnights and undated sessions among 400 others.
+    # Ties across the ends of pages, sessions at midnight and undated ones, among 400 others.
     starts = [*EDGES * 3, *(choose.randint(START - 3 * DAY, START + 6 * DAY) for _ in range(400))]
     sessions: Sessions = {f"s{i:03}": start for i, start in enumerate(starts)}
     assert by_day(read(SimulatedServer(dict(sessions)), page_size)) == expected(sessions)
@@ -218,7 +218,7 @@ def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_
 
 
 def odd(name: str) -> Record:
-    """Without a place in the list."""
+    """A record whose start time can't be read, so that its place in the list is unknown."""
     return replace(record(name, 0), start_time="yesterday", start_us=None)
 
 
@@ -238,7 +238,7 @@ def forgets_to_sort(server: StillServer, ask: PageRequest) -> Page:
 @pytest.mark.parametrize("misbehaves", [ignores_offset, repeats_the_last_page, forgets_to_sort])
 @pytest.mark.parametrize("page_size", [1, 10, 100])
 @pytest.mark.parametrize("start", [START + DAY, START + 90 * DAY, None], ids=["in it", "newer", "unreadable"])
-def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
+def test_a_misbehaving_server_is_an_error_and_never_an_endless_loop(
     misbehaves: Callable[[StillServer, PageRequest], Page], page_size: int, start: int | None
 ) -> None:
     if start is None and misbehaves is forgets_to_sort:
@@ -258,8 +258,8 @@ def test_a_server_that_misbehaves_is_an_error_and_never_an_endless_loop(
 
 
 @pytest.mark.parametrize("totals", [False, True])
-def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
-    # 344 of these 1,000 were taken for the whole list, when pages of 50 followed pages of 100.
+def test_a_page_cap_that_shrinks_during_the_read_loses_nothing(totals: bool) -> None:
+    # 344 of these 1,000 sessions were once taken for the whole list, when pages of 50 followed pages of 100.
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
     server = SimulatedServer(dict(sessions), totals=totals)
     answer = server.answer
@@ -273,13 +273,13 @@ def test_a_cap_that_sinks_in_mid_read_loses_nothing(totals: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", [6033, 7002, 8479])
-def test_a_cap_that_sinks_to_one_or_two_while_the_list_moves_loses_nothing(seed: int) -> None:
-    # What a deletion had hidden came back with the next insertion, and stood behind the last record: 3 of 7,500.
+def test_a_page_cap_that_shrinks_to_one_or_two_while_the_list_changes_loses_nothing(seed: int) -> None:
+    # Seeds that lost sessions, 3 of 7,500: a deletion hid one, and an insertion brought it back after the last record.
     assert random_schedules(range(seed, seed + 1), MOVES + LOW_CAPS) in (0, 1), "read without a loss, or an error"
 
 
-def test_a_cap_that_sinks_beside_a_deletion_loses_nothing() -> None:
-    """A short page, then an empty one where 60 deletions have moved the rest up: the end is looked for again."""
+def test_a_page_cap_that_shrinks_during_deletions_loses_nothing() -> None:
+    """An empty page follows a short one because 60 deletions have moved the rest up. The end is looked for again."""
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(200)}
     server = SimulatedServer(dict(sessions))
     answer = server.answer
@@ -299,14 +299,14 @@ def test_a_cap_that_sinks_beside_a_deletion_loses_nothing() -> None:
 
 
 @pytest.mark.parametrize("lie", [-1000, -107, -100, -1, 1, 50, 100, 10**12], ids=lambda lie: f"{lie:+}")
-def test_a_total_that_lies_loses_nothing(lie: int) -> None:
+def test_wrong_totals_lose_nothing(lie: int) -> None:
     sessions: Sessions = {f"s{i:04}": START + 3 * DAY - 1 - i for i in range(1000)}
     server = SimulatedServer(dict(sessions), totals=True)
     answer = server.answer
 
     def lying(ask: PageRequest) -> Page:
         page = answer(ask)
-        # It moves as well: every third answer tells the truth.
+        # The total changes, too: every third answer has the right one.
         total = max(0, 1000 + lie * (len(server.requests) % 3 != 0))
         return page._replace(headers={"x-pagination-total": str(total)})
 
@@ -315,7 +315,7 @@ def test_a_total_that_lies_loses_nothing(lie: int) -> None:
 
 
 @pytest.mark.parametrize(("page_size", "added"), [(10, 1), (100, 1), (100, 7)])
-def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(page_size: int, added: int) -> None:
+def test_the_end_is_reached_although_sessions_are_added_before_every_answer(page_size: int, added: int) -> None:
     sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(60)}
     server = SimulatedServer(dict(sessions), schedule=["none"])
     answer = server.answer
@@ -332,8 +332,8 @@ def test_sessions_that_are_added_before_every_answer_do_not_keep_the_end_away(pa
 
 
 @pytest.mark.parametrize("cap", [1, 3])
-def test_a_session_that_is_added_behind_a_capped_page_does_not_hide_the_next_one(cap: int) -> None:
-    """What is found behind the page is its own last record; the one that the cap left out comes after it."""
+def test_a_session_added_during_a_capped_page_does_not_hide_the_next_one(cap: int) -> None:
+    """The record found after the page is the page's own last one; the one that the cap left out follows it."""
     sessions: Sessions = {f"s{i:03}": START + DAY - i for i in range(cap + 1)}
     server = SimulatedServer(dict(sessions), cap=cap)
     answer = server.answer
@@ -348,7 +348,7 @@ def test_a_session_that_is_added_behind_a_capped_page_does_not_hide_the_next_one
     assert set(sessions) <= {name for names in found.values() for name in names}
 
 
-def test_a_short_page_whose_last_record_stays_and_an_empty_one_behind_it_are_the_end() -> None:
+def test_a_short_page_followed_by_an_empty_one_is_the_end_if_its_last_record_is_still_there() -> None:
     server = SimulatedServer({f"s{i:03}": START + 5 + i for i in range(30)})
     read(server, 100)
     assert [(ask.offset, ask.limit) for ask in server.requests] == [(0, 100), (30, 1), (29, 100)]
@@ -362,7 +362,7 @@ def nothing_behind(server: SimulatedServer, ask: PageRequest, *, lasts: bool) ->
 
 
 @pytest.mark.parametrize("lasts", [False, True])
-def test_an_empty_page_before_records_that_others_hold_is_read_again_and_an_error_if_it_stays(lasts: bool) -> None:
+def test_an_empty_page_before_known_records_is_read_again_and_an_error_if_it_stays_empty(lasts: bool) -> None:
     sessions: Sessions = {f"s{i:03}": START - DAY + 12 * DAY - i * DAY // 40 for i in range(480)}
     server = SimulatedServer(dict(sessions))
     server.answer = lambda ask: nothing_behind(server, ask, lasts=lasts)  # type: ignore[method-assign]
@@ -379,13 +379,13 @@ def test_a_server_that_caps_its_pages_is_read_in_full(cap: int) -> None:
     assert by_day(read(SimulatedServer(dict(sessions), cap=cap), 100)) == expected(sessions)
 
 
-def test_days_are_handed_out_newest_first_and_empty_ones_too() -> None:
+def test_days_are_returned_newest_first_including_empty_ones() -> None:
     days = read(StillServer([record("a", START + 5)]), 100)
     assert [day.day for day in days] == [LAST, LAST - timedelta(days=1), FIRST, None]
     assert [day.rows.num_rows for day in days] == [0, 0, 1, 0]
 
 
-def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading() -> None:
+def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reader() -> None:
     unreadable = [replace(record(f"u{i}", None), undated=False) for i in range(30)]
     dated = [record(f"s{i:03}", START + 3 * DAY - 1 - i) for i in range(200)]
     mixed = [*dated[:20], *unreadable, *dated[20:]]
@@ -396,13 +396,13 @@ def test_records_without_a_readable_start_are_kept_and_do_not_stop_the_reading()
 
 @given(SESSIONS, st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 12), st.booleans())
 @settings(max_examples=150, deadline=None)
-@example({"s0": START, "s1": START - 1}, [2], 3, False)  # the list's last record has no place
-@example({"s0": START, "s1": None}, [1], 3, False)  # nor has the one before the undated
+@example({"s0": START, "s1": START - 1}, [2], 3, False)  # the last record has no readable start
+@example({"s0": START, "s1": None}, [1], 3, False)  # nor has the one before the undated one
 @example({"s0": START + 1, "s1": START}, [1], 3, False)
-@example({"s0": None, "s1": None, "s2": START}, [2], 3, True)  # a first page of both, and none that is dated
-@example({"s0": None, "s1": None, "s2": None, "s3": START}, [0, 0, 0], 3, True)  # nothing on the first page has a place
+@example({"s0": None, "s1": None, "s2": START}, [2], 3, True)  # the first page has no dated record
+@example({"s0": None, "s1": None, "s2": None, "s3": START}, [0, 0, 0], 3, True)  # no readable start on the first page
 @example({"s0": START, "s1": None}, [0, 0, 0], 3, False)
-def test_records_without_a_place_stop_no_reading_wherever_they_stand(
+def test_records_without_a_readable_start_do_not_stop_the_reader_anywhere_in_the_list(
     sessions: Sessions, places: list[int], page_size: int, undated_first: bool
 ) -> None:
     undated = float("inf") if undated_first else float("-inf")
@@ -416,8 +416,10 @@ def test_records_without_a_place_stop_no_reading_wherever_they_stand(
 
 @given(SESSIONS, st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 12))
 @settings(max_examples=150, deadline=None)
-@example({"s0": START + 2, "s1": START + 1, "s2": START + 1, "s3": START}, [1], 3)  # in a group read apart
-def test_a_record_that_the_list_holds_twice_is_read_once(sessions: Sessions, twice: list[int], page_size: int) -> None:
+@example(
+    {"s0": START + 2, "s1": START + 1, "s2": START + 1, "s3": START}, [1], 3
+)  # in a group of equal start times, which is read separately
+def test_a_record_that_is_in_the_list_twice_is_read_once(sessions: Sessions, twice: list[int], page_size: int) -> None:
     undated = float("-inf")
     starts = {name: undated if start is None else start for name, start in sessions.items()}
     names = sorted(sessions, key=starts.__getitem__, reverse=True)

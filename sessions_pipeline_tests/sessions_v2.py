@@ -1,4 +1,7 @@
-"""The sandbox's `GET /api/v2/sessions`: pages by cursor, other names, costs as numbers with version 1's digits."""
+"""The sandbox's `GET /api/v2/sessions`, made from its version 1.
+
+Version 2 pages by cursor, names some parameters differently, and sends costs as numbers, with version 1's digits.
+"""
 
 import base64
 from collections.abc import Callable
@@ -24,11 +27,11 @@ _NO_SCORES: dict[str, Any] = dict.fromkeys(("avg", "max", "median", "min", "stde
 
 
 class CursorError(ValueError):
-    """It is none of ours, or belongs to a request with other parameters."""
+    """The cursor is not one of this server's, or belongs to a request with other parameters."""
 
 
-class SecondSessionsQuery(SessionsQuery):
-    """Its parameters; those that version 1 alone has are of no effect."""
+class SessionsV2Query(SessionsQuery):
+    """The parameters of version 2. Those that only version 1 has are accepted and have no effect."""
 
     arrays: ClassVar[frozenset[str]] = SessionsQuery.arrays | {"reference_dataset_id", "type"}
 
@@ -41,9 +44,9 @@ class SecondSessionsQuery(SessionsQuery):
     cursor: str = ""
     page_size: int = Field(20, ge=1, le=100)
 
-    def as_first_version(self, offset: int) -> SessionsQuery:
-        """The same in the words of version 1."""
-        # An experiment is a session on a dataset; this company has no agents.
+    def as_version_1(self, offset: int) -> SessionsQuery:
+        """The same query with the parameters of version 1."""
+        # An experiment is a session with a reference dataset. The made-up company has no sessions of type AGENT.
         is_narrowed = self.type and ("EXPERIMENT" in self.type) is not ("PROJECT" in self.type)
         renamed: dict[str, Any] = {
             "reference_free": "PROJECT" in self.type if self.type and is_narrowed else None,
@@ -58,15 +61,15 @@ class SecondSessionsQuery(SessionsQuery):
 
 
 def read_page(pairs: Pairs, now: datetime, page: Callable[[SessionsQuery], tuple[list[str], int]]) -> str:
-    """The answer to a request: `{items, next_cursor}`.
+    """The JSON text of the answer to a request: `{items, next_cursor}`.
 
     Raises:
         pydantic.ValidationError: a parameter is wrong.
-        CursorError: the cursor is.
+        CursorError: the cursor is wrong.
     """
-    asked = SecondSessionsQuery.read(pairs, now)
-    offset = _offset(asked.cursor, pairs)
-    texts, total = page(asked.as_first_version(offset))
+    query = SessionsV2Query.read(pairs, now)
+    offset = _offset(query.cursor, pairs)
+    texts, total = page(query.as_version_1(offset))
     after = offset + len(texts)
     cursor = cursor_at(after, pairs) if texts and after < total else None
     items = (dumps(_item(_DECODER.decode(text))) for text in texts)
