@@ -123,7 +123,7 @@ def _credentials(settings: Settings) -> str:
     if endpoint.scheme == "http" and endpoint.hostname not in ("127.0.0.1", "localhost", "::1"):
         kind += " (sent unencrypted: LANGSMITH_ENDPOINT is http)"
     number = len(settings.workspace_ids)
-    return f"{kind} set, {plural(number, 'workspace') if number else 'the workspace that it belongs to'}"
+    return f"{kind} set, for {plural(number, 'workspace') if number else 'its own workspace'}"
 
 
 def _api(settings: Settings) -> str:
@@ -138,7 +138,8 @@ def _api(settings: Settings) -> str:
             skew = abs((answer.server_time - datetime.now(UTC)).total_seconds()) if answer.server_time else 0.0
             if skew > CLOCK_TOLERANCE.total_seconds():
                 raise ApiError(f"this machine's clock is {skew:.0f} s off the server's; set it, days depend on it")
-            lines.append(f"answered for {workspace or 'the default workspace'}, clock within {skew:.0f} s")
+            name = workspace or "the key's own workspace"
+            lines.append(f"answered for {name}, clock within {skew:.0f} s")
         lines += client.warnings
     return "\n".join(lines)
 

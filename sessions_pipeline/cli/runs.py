@@ -25,7 +25,7 @@ def past_time(value: str) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
-        raise click.BadParameter(f"{value} is no time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
+        raise click.BadParameter(f"{value} is not a time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
     moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment > datetime.now(UTC):
         raise click.BadParameter(f"{value} is in the future")
@@ -66,7 +66,7 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
 
     print_summary(settings, made, first, last, budgets=budgets, as_json=as_json)
     if not (settings.dagster_home or as_json):
-        click.echo("Dagster  not in the UI; for the next: mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
+        click.echo("Dagster  not in the UI; for the next run: mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
 
 
 def _check_days(first: date, last: date, settings: Settings) -> None:

@@ -26,7 +26,7 @@ QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
 @click.option("--demo", "on_demo", is_flag=True, help="Show the data of `demo`, and serve its API.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, metavar="PORT", help="Port of the UI.")
 def ui(*, on_demo: bool, port: int) -> int:
-    """Open the Dagster UI, with its schedules and sensors.
+    """Run the Dagster UI, with its schedules and sensors.
 
     It runs on 127.0.0.1 until Ctrl-C. Dagster's folder is DAGSTER_HOME; without it, .dagster is created here.
     """

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -65,7 +66,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 @click.option(
     "--format", "shape", type=click.Choice(["table", "json", "ndjson"]), default="table", help="How to print."
 )
-@click.option("--all", "show_all", is_flag=True, help=f"Show the whole page, not just {ROWS}; --offset 100: the next.")
+@click.option("--all", "show_all", is_flag=True, help=f"Show a whole page, not just {ROWS}; --offset 100 is the next.")
 def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
     """Show what the API returns now.
 
@@ -114,11 +115,9 @@ def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[st
     client.throttle.end_within(NAMES_SECONDS)
     ids = sorted({row[DATASET].lower() for row in rows if is_uuid(row.get(DATASET, ""))})
     names: dict[str, str] = {}
-    try:
+    with suppress(ApiError):
         found = [_cells(one.payload) for asked in workspaces for one in read_datasets(client, workspace=asked, ids=ids)]
         names = {one["id"].lower(): one["name"] for one in found if "id" in one and one.get("name", "").strip()}
-    except ApiError:
-        pass
     for row in rows:
         dataset = row.get(DATASET, "")
         row[DATASET] = names.get(dataset.lower(), dataset[:SHORT_ID])
@@ -225,11 +224,11 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
 
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     found = focus_costs(lake, month, datetime.now(UTC).date())
-    if found.lacks and not partial:
-        raise NotReadError(f"{found.lacks}; or write what is there with --partial")
+    if found.missing and not partial:
+        raise NotReadError(f"{found.missing}; or write what is there with --partial")
     write_focus(found.rows, output)
-    if found.lacks:
-        say(found.lacks, is_warning=True)
+    if found.missing:
+        say(found.missing, is_warning=True)
     if found.unknown:
         say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, FOCUS requires one", is_warning=True)
     click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")

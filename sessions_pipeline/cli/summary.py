@@ -182,7 +182,7 @@ def _judges(totals: Totals) -> dict[str, Any]:
 
 
 def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[str]:
-    """Lines with counts and costs; they leave out what tables say that this run did not write."""
+    """Lines with counts and costs. What only tables say that this run did not write is left out."""
     if None in (sums["sessions"], sums["experiments"], sums["rejected"]):
         yield from (f"{name}: {plural(len(days), 'day') if days else 'made'}" for name, days in sorted(made.items()))
     else:
@@ -203,7 +203,7 @@ def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[s
         yield f"Judges   to count them: {command} \\\n{'':{INDENT}}  --{options}"
         return
     not_counted = sums["judges_unknown"] + sums["judges_not_measured"]
-    of_others = f"; of {plural(not_counted, 'experiment')} not counted" if not_counted else ""
+    of_others = f"; those of {plural(not_counted, 'experiment')} not counted" if not_counted else ""
     yield cost
     yield f"Judges, exactly: {sums['judge_cost'] or 'unknown'} US dollars{of_others}"
 
@@ -228,4 +228,4 @@ def _print_lines(
     columns = "Week from" if by_week else "Day (UTC)", "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost"
     print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
     if any(line.is_part for line in lines):
-        click.echo(f"* {'only days that were asked for and read' if by_week else 'the day was not over when read'}")
+        click.echo(f"* {'counts only days asked for and read' if by_week else 'the day was not over when read'}")

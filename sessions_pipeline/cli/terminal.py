@@ -46,7 +46,7 @@ def _day(form: str, expected: str) -> Callable[[str], date]:
         try:
             return date.fromisoformat(form.format(text))
         except ValueError:
-            raise click.BadParameter(f"{text} is no {expected}") from None
+            raise click.BadParameter(f"{text} is not a {expected}") from None
 
     return read
 

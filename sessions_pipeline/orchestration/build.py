@@ -74,8 +74,8 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     refreshed = dg.AssetSelection.all() - projects - judges - report
     jobs = (
         (REFRESH, refreshed, "Reads the sessions of the run's days and makes every table that follows from them."),
-        (MEASURE_PROJECTS, projects | report, "Measures what sessions used on each of the last 31 days, then reports."),
-        (MEASURE_JUDGES, judges | report, "Measures what evaluators spent on each experiment, then reports."),
+        (MEASURE_PROJECTS, projects | report, "Measures usage on each of the last 31 days, then writes the report."),
+        (MEASURE_JUDGES, judges | report, "Measures what evaluators spent on each experiment, then writes the report."),
     )
     return dg.Definitions(
         assets=[

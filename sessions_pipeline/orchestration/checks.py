@@ -53,7 +53,7 @@ def check_tables(
     asset=DAILY.name,
     additional_deps=[REFERENCE_DATASETS.name],
     name=BUDGET_CHECK,
-    description="No budget has reached its warning threshold or its limit.",
+    description="No budget has reached its warning, or is beyond its limit.",
 )
 def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
     """Check the budgets. It depends on `reference_datasets`, because a budget may be for a dataset by its name."""
@@ -64,7 +64,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         return dg.AssetCheckResult(passed=False, description=str(error))
     states = Counter("wrong" if status.problem else status.state for status in statuses)
     reached = states["warning"] + states["exceeded"]
-    summary = f"Budgets at their warning or beyond their limit: {reached} of {len(statuses)}; the costs are unaffected."
+    summary = f"Budgets at their warning or beyond their limit: {reached} of {len(statuses)}; this changes no cost."
     wrong = f" {states['wrong']} can't be checked, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
         passed=not reached and not wrong,

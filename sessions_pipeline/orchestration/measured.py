@@ -72,8 +72,7 @@ def measure_projects(
     with pipeline.sources() as (client, sources):
         for day in days:
             _measure_day(pipeline, lake, client, sources, day)
-    metadata = {"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)}
-    return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(metadata={"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)})
 
 
 def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources: Iterable[Source], day: date) -> None:
@@ -221,8 +220,7 @@ def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[R
             answers = executor.map(lambda row: read(experiment=row["name"]), experiments)
             for row, spent in zip(experiments, answers, strict=True):
                 measures = {name: spent[name] if spent else None for name in MEASURES}
-                measured = {**row, **measures, "stats_as_of": read_at, "read_at": read_at}
-                days[row["start_date"]].append(measured)
+                days[row["start_date"]].append({**row, **measures, "stats_as_of": read_at, "read_at": read_at})
     finally:
         for day, rows in days.items():
             commit(lake, JUDGES, day, partial(_merged, rows))

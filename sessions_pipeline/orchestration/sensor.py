@@ -20,7 +20,7 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 
 SENSOR = "changed_sessions"
-# Not more often, because long-lived projects are always active: each look has the day they started on read again.
+# Not more often, because long-lived projects are always active: each look refreshes the day they started on.
 LOOK_EVERY_SECONDS = 3600
 # Dagster drops a tick that takes longer than 60 s, and its cursor with it.
 LOOK_SECONDS = 40.0
@@ -72,7 +72,7 @@ class Cursor:
 
     @property
     def look_from(self) -> datetime:
-        """The time since when activity is to be listed."""
+        """The time from which activity is to be listed."""
         return self.since - OVERLAP
 
     def after(self, look: "Look", *, first: date, last: date, now: datetime) -> "Cursor":

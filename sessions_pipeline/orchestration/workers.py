@@ -39,7 +39,7 @@ class Workers:
     """Runs a function on days, and returns the results in the days' order. See `workers_for`."""
 
     def __init__(self, executor: Executor, call: Callable[..., Any], ahead: int) -> None:
-        """`call(work, task)` must pass the lake to `work`; `ahead` more tasks are started than results awaited."""
+        """`call(work, task)` must pass the lake to `work`. `ahead`: how many tasks may run behind the one awaited."""
         self._executor = executor
         self._call = call
         self._ahead = ahead

@@ -154,9 +154,8 @@ class _RecentCosts:
     """The costs of today and the `LOOKBACK` days. Each table is read once, and only if a budget needs it."""
 
     def __init__(self, lake: Lake, now: datetime) -> None:
-        today = utc_day(now)
-        self.now, self.today = now, today
-        self.days = [day for day in lake.days(DAILY) if today - LOOKBACK <= day <= today]
+        self.now, self.today = now, utc_day(now)
+        self.days = [day for day in lake.days(DAILY) if self.today - LOOKBACK <= day <= self.today]
         self.readings = {day: of_day for day in self.days if (of_day := lake.last_readings(day))}
         self.workspaces = {name for of_day in self.readings.values() for one in of_day for name in one.workspaces}
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)

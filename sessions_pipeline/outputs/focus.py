@@ -76,7 +76,7 @@ class Focus(NamedTuple):
     to_come: list[date]
 
     @property
-    def lacks(self) -> str:
+    def missing(self) -> str:
         """The missing days as text, with what to do; empty if there are none."""
         unread = f"{day_ranges(self.unread)}: not read since the day was over; materialize them" if self.unread else ""
         to_come = f"{day_ranges(self.to_come)}: not over; export the month when it is" if self.to_come else ""

@@ -78,7 +78,7 @@ def share(part: Decimal | None, whole: Decimal | None) -> str:
 def change(now: Decimal | None, before: Decimal | None) -> str:
     """The change from `before` to `now` in percent, with its sign; beyond +1,000 %, a factor.
 
-    `new` if `before` is zero, and `unknown` if one of the two is.
+    `new` if only `before` is zero, `no change` if the two are equal, and `unknown` if one of them is.
     """
     if now is None or before is None:
         return UNKNOWN

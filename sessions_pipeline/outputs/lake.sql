@@ -181,14 +181,14 @@ LEFT JOIN judge_cost_by_experiment AS judges
 CREATE OR REPLACE VIEW dataset_names AS
 WITH
 ran AS (SELECT DISTINCT tenant_id, reference_dataset_id FROM daily_cost_by_reference_dataset),
-given AS (
+from_api AS (
     SELECT tenant_id, id AS reference_dataset_id, name
     FROM reference_datasets
     WHERE trim(name) <> ''
 ),
-said AS (
+from_metadata AS (
     SELECT tenant_id, reference_dataset_id, arg_max(extra ->> '$.metadata.dataset_name', start_time) AS name
-    FROM sessions ANTI JOIN given USING (tenant_id, reference_dataset_id)
+    FROM sessions ANTI JOIN from_api USING (tenant_id, reference_dataset_id)
     WHERE contains(extra, '"dataset_name"')
         AND json_type(extra, '$.metadata.dataset_name') = 'VARCHAR'
         AND trim(extra ->> '$.metadata.dataset_name') <> ''
@@ -198,11 +198,11 @@ named AS (
     SELECT
         tenant_id,
         reference_dataset_id,
-        coalesce(given.name, said.name, reference_dataset_id) AS name,
+        coalesce(from_api.name, from_metadata.name, reference_dataset_id) AS name,
         left(reference_dataset_id, 8) AS short_id
     FROM ran
-    LEFT JOIN given USING (tenant_id, reference_dataset_id)
-    LEFT JOIN said USING (tenant_id, reference_dataset_id)
+    LEFT JOIN from_api USING (tenant_id, reference_dataset_id)
+    LEFT JOIN from_metadata USING (tenant_id, reference_dataset_id)
 )
 SELECT
     tenant_id,

@@ -60,7 +60,7 @@ class Memory:
 
     @classmethod
     def load(cls, text: str | None, now: datetime) -> Self:
-        """The memory in a text or, for None, a new one, with which runs of the last day are looked at."""
+        """The memory in `text`; for None, a new one, whose first look goes back one day."""
         return msgspec.json.decode(text, type=cls) if text else cls(now, now, now - A_DAY)
 
     def due(self, found: Iterable[Notice], now: datetime) -> list[Notice]:

@@ -20,7 +20,6 @@ QUALITY = {"gpt-5-mini": 0.55, "gpt-5.2": 0.75, "claude-sonnet-5": 0.78, "claude
 def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, Any]:
     """A `TracerSession` of the schema. `offset` is appended to every time."""
     latest = EPOCH + timedelta(microseconds=session.runs[-1].start_us) if session.runs else None
-    is_over = session.end is not None and session.end <= session.until
     is_experiment = session.dataset is not None
     return {
         "id": session.id,
@@ -28,7 +27,7 @@ def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, A
         "name": session.name,
         "description": None,
         **({} if session.undated else {"start_time": time_text(session.start, offset)}),
-        "end_time": time_text(session.end, offset) if is_over else None,
+        "end_time": time_text(session.end, offset) if session.end and session.end <= session.until else None,
         "extra": _extra(session, offset),
         "default_dataset_id": None,
         "reference_dataset_id": session.dataset.id if session.dataset else None,
@@ -46,8 +45,7 @@ def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, 
     """Counts, tokens, exact costs, latencies, rates and scores over some of a session's runs."""
     prompt, completion = sum(run.prompt_tokens for run in runs), sum(run.completion_tokens for run in runs)
     costs = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
-    latencies, first_tokens = sorted(run.latency for run in runs), sorted(run.first_token for run in runs)
-    times = {"latency": latencies, "first_token": first_tokens}
+    times = {"latency": sorted(run.latency for run in runs), "first_token": sorted(run.first_token for run in runs)}
     known = not session.cost_is_unknown
     return {
         **dict(zip(COUNTS, (len(runs), prompt, completion, prompt + completion), strict=True)),

@@ -82,7 +82,7 @@ def test_messages_are_wrapped_between_words(tmp_path: Path) -> None:
     assert status == 2
     assert max(map(len, lines)) <= COLUMNS
     assert " ".join(written.split()) == (
-        "sessions-pipeline: Invalid value for '--from': soon is no day YYYY-MM-DD such as 2026-01-31 "
+        "sessions-pipeline: Invalid value for '--from': soon is not a day YYYY-MM-DD such as 2026-01-31 "
         "(see `sessions-pipeline materialize --help`)"
     )
 

@@ -344,7 +344,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         (("--from", "2024-01-01", "--to", "2024-01-02"), "first partition"),
         (_days(0, -1), "future"),
         (_days(0, 2), "swap"),
-        (("--from", "25.11.2026", "--to", "2026-11-25"), "25.11.2026 is no day YYYY-MM-DD such as"),
+        (("--from", "25.11.2026", "--to", "2026-11-25"), "25.11.2026 is not a day YYYY-MM-DD such as"),
         (("--from", "2026-02-30", "--to", "2026-03-01"), "--from"),
         (
             (*_days(), "--select", "no_such_asset"),
@@ -359,7 +359,7 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         ((*_days(), "--select", "((("), "--select"),
         (("--from", "2026-01-01"), "--to"),
         ((*_days(), "--as-of", "2999-01-01"), "future"),
-        ((*_days(), "--as-of", "2026-11-20T25:00"), "no time"),
+        ((*_days(), "--as-of", "2026-11-20T25:00"), "is not a time such as"),
     ],
 )
 def test_impossible_days_and_selections_are_usage_errors(
@@ -674,7 +674,7 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
         (("list", "--reference-dataset", "golden"), ("--reference-dataset: write the dataset's id (a UUID)",)),
         (("list", "--id", "nightly"), ("--id: write the session's id (a UUID)",)),
-        (("export", "focus", "--month", "2026-13"), ("2026-13 is no month YYYY-MM such as",)),
+        (("export", "focus", "--month", "2026-13"), ("2026-13 is not a month YYYY-MM such as",)),
         (("report", "--from", "2026-01-01"), ("--to",)),
     ],
 )

@@ -281,7 +281,7 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
     table = capsys.readouterr().out
     assert "2026-03-02 " in table
     assert "2026-03-09* " in table
-    assert "* only days that were asked for and read" in table
+    assert "* counts only days asked for and read" in table
 
 
 @pytest.mark.parametrize("count", [3, 10])

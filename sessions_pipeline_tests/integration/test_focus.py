@@ -166,8 +166,8 @@ def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
     of_march = f"1 Mar {dash} 2 Mar 2025: not read since the day was over; materialize them"
     rest = f"8 Mar {dash} 31 Mar 2025: not over; export the month when it is"
-    assert focus_costs(lake, MARCH, DAYS[5]).lacks == f"{of_march}, and {rest}"
-    to_come = focus_costs(lake, date(2025, 4, 1), DAYS[5]).lacks
+    assert focus_costs(lake, MARCH, DAYS[5]).missing == f"{of_march}, and {rest}"
+    to_come = focus_costs(lake, date(2025, 4, 1), DAYS[5]).missing
     assert to_come == f"1 Apr {dash} 30 Apr 2025: not over; export the month when it is"
 
 
@@ -227,7 +227,7 @@ def test_unread_days_export_nothing_without_partial(
     ("arguments", "status", "says"),
     [
         (("--month", "2025-03", "--output", "march.xlsx"), 2, "march.xlsx: end its name in .parquet or .csv"),
-        (("--month", "2025-13", "--output", "march.csv"), 2, "2025-13 is no month YYYY-MM such as 2026-01"),
+        (("--month", "2025-13", "--output", "march.csv"), 2, "2025-13 is not a month YYYY-MM such as 2026-01"),
         (("--month", "2025-03", "--output", "no/march.csv", "--partial"), 1, "march.csv: No such file or directory"),
     ],
 )

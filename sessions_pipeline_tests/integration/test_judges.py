@@ -600,9 +600,8 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     assert told["judges_not_measured"] == told["experiments"] > 5
     measured(pipeline)
     cost = Totals.of([], judge_rows(lake_at(tmp_path), days)).judge_cost
-    assert f"\nJudges, exactly: {exact(cost)} US dollars; of {told['experiments'] - 5} experiments not counted\n" in (
-        summary()
-    )
+    others = told["experiments"] - 5
+    assert f"\nJudges, exactly: {exact(cost)} US dollars; those of {others} experiments not counted\n" in summary()
     assert "judge calls" not in summary()
     told = json.loads(summary(as_json=True))
     assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(cost), 5, 0)
@@ -613,5 +612,5 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     day = lake.days(JUDGES)[-1]
     one, *others = lake.read(JUDGES, day).to_pylist()
     lake.replace(JUDGES, day, table_of(JUDGES.name, [{**one, "total_cost": None}, *others]), {})
-    assert f"; of {told['experiments'] - 4} experiments not counted\n" in summary()
+    assert f"; those of {told['experiments'] - 4} experiments not counted\n" in summary()
     assert json.loads(summary(as_json=True))["judges_unknown"] == 1

@@ -1,7 +1,7 @@
 """The simulated server with cursors, which stand for a position in the list or for a session."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import NAMESPACE_URL, uuid5
 
 from sessions_pipeline.langsmith.page import Page, PageRequest
@@ -13,10 +13,9 @@ class CursorServer(SimulatedServer):
     """If `keyset`, a cursor holds the sort key of the page's last session. Otherwise it holds an offset."""
 
     keyset: bool = False
-    asked: list[PageRequest] = field(default_factory=list)
 
     def cursor_answer(self, ask: PageRequest) -> Page:
-        self.asked.append(ask)
+        self.requests.append(ask)
         if self.schedule:
             self._change(self.schedule.pop(0))
         names = sorted(self.sessions, key=self._sort_key)

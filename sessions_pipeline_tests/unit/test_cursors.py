@@ -153,7 +153,7 @@ def test_a_session_that_a_deletion_moves_over_a_page_end_is_read_by_id() -> None
     sessions: Sessions = {f"s{i:03}": START + 3 * DAY - 1 - i for i in range(400)}
     server = Deleting(dict(sessions), schedule=["none", "delete"])
     assert by_day(read(server)) == wanted(sessions)
-    assert [ask.ids for ask in server.asked if ask.ids] == [(as_uuid("s100"),)]
+    assert [ask.ids for ask in server.requests if ask.ids] == [(as_uuid("s100"),)]
 
 
 def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
@@ -168,7 +168,7 @@ def test_a_deletion_where_the_pages_of_both_walks_end_loses_nothing() -> None:
     server = Deleting(dict(sessions))
     assert by_day(read(server, 10)) == wanted(sessions)
     assert "s000" not in server.sessions
-    assert {ask.limit for ask in server.asked if not ask.ids} >= {10, 9, 8}
+    assert {ask.limit for ask in server.requests if not ask.ids} >= {10, 9, 8}
 
 
 def test_days_are_returned_while_older_ones_are_still_being_read() -> None:
@@ -207,14 +207,14 @@ def test_a_recent_window_stops_early_and_a_deep_one_costs_two_walks_down_to_it()
         server = CursorServer(dict(sessions))
         that = date(1970, 1, 1) + timedelta(days=day)
         assert by_day(read(server, 100, that, that)) == wanted(sessions, that, that)
-        assert len(server.asked) <= most
-        assert sum(ask.include_stats for ask in server.asked) <= most / 2 + 1
+        assert len(server.requests) <= most
+        assert sum(ask.include_stats for ask in server.requests) <= most / 2 + 1
 
 
 def test_a_window_within_the_first_page_is_one_request() -> None:
     server = CursorServer({f"s{i:03}": START + 3 * DAY - 1 - i * DAY // 10 for i in range(90)})
     read(server)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 Misbehaves = Callable[[list[str], PageRequest, int], Page]

@@ -54,7 +54,7 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
         text = "They used tokens; usually the model has no price in LangSmith. They count as $0.00."
         yield Caveat("zero_cost", f"{plural(free, 'experiment')} cost exactly $0", text)
     if doubtful.problems:
-        text = "It is negative or not an amount; without a total it also counts above. See problems in sessions."
+        text = "It is negative or not an amount; if it is the total, it also counts above. See problems in sessions."
         yield Caveat("problems", f"{plural(doubtful.problems, 'experiment')} with a cost that can't be used", text)
     if doubtful.kept:
         text = "The API no longer gives their numbers; those of an earlier reading are in the totals."
@@ -83,7 +83,7 @@ def _days(data: ReportData) -> Iterator[Caveat]:
         headline = "The last day is not complete" if late == [data.last] else f"{plural(len(late), 'day')} not complete"
         yield Caveat("open_days", headline, f"{day_ranges(late)} {was} last read; costs will grow.")
     if parts := [bucket.long_label for bucket in data.buckets if bucket.is_part]:
-        text = f"The period has only {' and '.join(parts)} of it, so it can't be compared with whole {data.unit}s."
+        text = f"Only {' and '.join(parts)} are in the period; don't compare them with whole {data.unit}s."
         yield Caveat("parts", f"{plural(len(parts), 'part')} of a {data.unit}", text)
     if unnoted := [day for day in data.days if day in data.days_read and day not in data.readings]:
         text = f"The lake's note of it is missing or broken: {day_ranges(unnoted)}."

@@ -218,8 +218,7 @@ class ReportData:
         expected = None
         if not unread and not is_over:
             of_whole_days = Totals.of(row for row in self.daily if row["start_date"] in whole).known
-            length = len(days_between(*month))
-            expected = forecast(spending.now.cost, of_whole_days, len(whole), len(days), length)
+            expected = forecast(spending.now.cost, of_whole_days, len(whole), len(days), len(days_between(*month)))
         return Month(days, before[0], is_over, unread, len(whole), period, spending, expected)
 
     @cached_property
