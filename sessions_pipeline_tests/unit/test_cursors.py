@@ -110,8 +110,16 @@ def test_150_random_lists_that_change_lose_nothing_and_most_are_read(block: int)
 
 
 def test_two_walks_whose_pages_both_end_just_above_the_part_already_read_prove_nothing() -> None:
-    # A seed that lost two sessions between such pages, one of 20,000: its page cap is 1 to 9, and it has 15 deletions.
-    assert random_schedules(range(1_001_902, 1_001_903)) in (0, 1), "read without a loss, or an error"
+    # Believed, two such walks lost a session in 1 of 130 of these lists.
+    read_in_full = 0
+    for seed in range(300):
+        choose = random.Random(seed)
+        count = choose.choice([10, 20, 40])
+        sessions: Sessions = {f"s{i:03}": choose.randrange(START, START + 3 * DAY) for i in range(count)}
+        cap, length = choose.randint(2, 9), choose.choice([20, 60, 200])
+        schedule = choose.choices(("delete", "none", "none"), k=length)
+        read_in_full += lose_nothing(sessions, cap, schedule, keyset=choose.random() < 0.3, seed=seed)
+    assert read_in_full > 150
 
 
 @pytest.mark.parametrize(("count", "page_size", "cap"), [(30, 10, 100), (60, 100, 7)])
