@@ -99,7 +99,7 @@ def test_what_describes_a_file_is_read_whole_however_long_it_is(lake: Lake, serv
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {"readings": "r" * size})
     server.fail()
     assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": "r" * size}
-    assert len(server.asked) == (1 if size == 10 else 2)
+    assert len(server.requests) == (1 if size == 10 else 2)
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 25_000_000])
