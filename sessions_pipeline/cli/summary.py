@@ -95,8 +95,8 @@ def print_summary(
 
 
 def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:
-    if lost := {*written}.difference(lake.days(tables.SESSIONS)):
-        days = f"{plural(len(lost), 'day')} that this run wrote, {min(lost)} among them"
+    if lost := [day for day, version in lake.versions(tables.SESSIONS, written).items() if version is None]:
+        days = f"{plural(len(lost), 'day')} that this run wrote, {lost[0]} among them"
         raise LakeError(f"{root}: lost {days}; see whether it was moved or unmounted, and run this again")
 
 
