@@ -85,6 +85,6 @@ def scenarios(*, full: bool) -> list[Scenario]:
             tuple(Point(days * 100, days, read_days=4, before=days) for days in (30, long)),
             pick(1, 3),
         ),
-        Scenario("ui", "Five days, launched in the UI", (Point(pick(500, 5_000), 5, (IN_THE_UI,)),), pick(1, 3)),
+        Scenario("ui", "Five days, launched in the UI", (Point(pick(500, 5_000), 5, (IN_THE_UI,)),)),
         Scenario("dagster", "Dagster's share", rounds=pick(1, 3)),
     ]
