@@ -113,8 +113,7 @@ def _read(
 
 
 def _listed_on(stored: Stored | None) -> dict[str, str]:
-    listed_on: dict[str, str] = json.loads(stored.metadata.get(LISTED_ON, "{}")) if stored else {}
-    return listed_on
+    return dict(json.loads(stored.metadata.get(LISTED_ON, "{}"))) if stored else {}
 
 
 def _datasets_of(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
@@ -154,10 +153,10 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         versions = lake.versions_of_days(DAILY)
         made_from = _fingerprints(versions, period)
         before = json.loads(stored.metadata.get(MADE_FROM, "{}")) if stored else {}
-        starts = [start for start in {**before, **made_from} if made_from.get(start) != before.get(start)]
-        changed = [date.fromisoformat(start) for start in starts]
+        changed = [date.fromisoformat(at) for at in {**before, **made_from} if made_from.get(at) != before.get(at)]
         days = {day: file for day in period.days(changed) if day in versions and (file := load(day, versions[day]))}
-        daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(file.rows, day) for day, file in days.items())])
+        dated = [one.rows.append_column("start_date", pa.repeat(day, one.rows.num_rows)) for day, one in days.items()]
+        daily = pa.concat_tables([lake.read_days(DAILY, []), *dated])
         unread = set[date]().union(*unread_of_workspaces({day: lake.last_readings(day) for day in days}).values())
         read = {day: was_over(file.rows, file.metadata) and day not in unread for day, file in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
@@ -166,10 +165,6 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
 
     commit(lake, period.table, None, make, rebuildable=True)
     return metadata
-
-
-def _dated(rows: pa.Table, day: date) -> pa.Table:
-    return rows.append_column("start_date", pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows))
 
 
 def _fingerprints(versions: Mapping[date, str | None], period: Period) -> dict[str, str]:
