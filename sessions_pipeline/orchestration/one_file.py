@@ -132,8 +132,7 @@ def period_tables(
     load = cache(lambda day, _version: lake.load(DAILY, day))
     for period in PERIODS:
         if dg.AssetKey(period.table.name) in context.selected_asset_keys:
-            metadata = refresh_periods(lake, period, load)
-            yield dg.MaterializeResult(asset_key=period.table.name, metadata=metadata)
+            yield dg.MaterializeResult(asset_key=period.table.name, metadata=refresh_periods(lake, period, load))
 
 
 def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None], Stored | None]) -> Mapping[str, Any]:
@@ -157,7 +156,9 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         days = {day: file for day in period.days(changed) if day in versions and (file := load(day, versions[day]))}
         dated = [one.rows.append_column("start_date", pa.repeat(day, one.rows.num_rows)) for day, one in days.items()]
         daily = pa.concat_tables([lake.read_days(DAILY, []), *dated])
-        unread = set[date]().union(*unread_of_workspaces({day: lake.last_readings(day) for day in days}).values())
+        # Each period by itself, so that the result does not depend on which others have changed.
+        notes = [{day: lake.last_readings(day) for day in period.days([start]) if day in days} for start in changed]
+        unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
         read = {day: was_over(file.rows, file.metadata) and day not in unread for day, file in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
         metadata.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})

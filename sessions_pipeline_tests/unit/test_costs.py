@@ -277,6 +277,19 @@ def test_a_week_with_a_day_on_which_a_workspace_was_not_read_is_not_complete(tmp
     assert is_complete(TENANT, OTHER_TENANT) == [True]
 
 
+def test_a_week_before_a_workspace_was_first_read_is_complete_whichever_weeks_are_summed_with_it(
+    tmp_path: Path,
+) -> None:
+    lake, days = Lake.open(str(tmp_path), query={}), week(MONDAY, 14)
+    rows = daily_cost_by_reference_dataset(sessions_table(experiment(1)))
+    for day in days:
+        note = Reading(1, midnight(days[-1]), None, (TENANT,) if day in days[:7] else (TENANT, OTHER_TENANT))
+        lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {"is_day_over": "true"})
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings([note]).encode())
+    refresh_weeks(lake)
+    assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist() == [True, True]
+
+
 @pytest.mark.parametrize(("open_workspaces", "complete"), [((), [True, True]), ((OTHER_TENANT,), [False, False])])
 def test_in_files_of_another_program_the_rows_decide_whether_a_week_is_complete(
     tmp_path: Path, open_workspaces: tuple[str, ...], complete: list[bool]
