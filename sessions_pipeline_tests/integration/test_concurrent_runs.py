@@ -17,7 +17,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     TODAY,
     DataRoot,
     PipelineWithShortWindow,
-    also_in_a_bucket,
     files,
     lake_at,
     read,
@@ -45,7 +44,6 @@ class Overtaken(CountingStore):
         return opened
 
 
-@also_in_a_bucket
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("period", PERIODS, ids=lambda period: period.unit)
 def test_weeks_and_months_are_the_sums_of_the_newest_days_when_another_run_is_quicker(
