@@ -26,9 +26,12 @@ LOOK_EVERY_SECONDS = 3600
 LOOK_SECONDS = 40.0
 # A run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
 OVERLAP = timedelta(hours=2)
-# If a run's status has not changed for so long, its process is probably dead. Otherwise its days are only read twice.
-LONGEST_SILENCE = timedelta(hours=3)
-UNFINISHED = [dg.DagsterRunStatus(name) for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED")]
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -126,7 +129,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
             look,
             time=time,
             settings=pipeline.settings,
-            being_read=days_being_read(instance, time - LONGEST_SILENCE),
+            being_read=days_being_read(instance),
             failed=days_that_failed(instance, before.looked),
         )
         slow = "the API is slow or limits the rate; the next tick lists the rest"
@@ -185,9 +188,9 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
     return Look(listed)
 
 
-def days_being_read(instance: dg.DagsterInstance, since: datetime) -> set[date]:
-    """The days of all refreshes that are queued or running, and whose status has changed since this time."""
-    return _days_of_runs(instance, dg.RunsFilter(job_name=REFRESH, statuses=UNFINISHED, updated_after=since))
+def days_being_read(instance: dg.DagsterInstance) -> set[date]:
+    """The days of all refreshes that are queued or running."""
+    return _days_of_runs(instance, dg.RunsFilter(job_name=REFRESH, statuses=UNFINISHED))
 
 
 def days_that_failed(instance: dg.DagsterInstance, since: datetime) -> set[date]:
