@@ -242,11 +242,9 @@ def _merged(read: Sequence[Row], stored: Stored | None) -> NewContent:
 def _experiments(lake: Lake) -> pa.Table:
     """All experiments in the lake: the columns `NEEDED`, and each one's day as `start_date`."""
     undated: list[Day] = [UNDATED] if lake.has(SESSIONS, UNDATED) else []
-    parts = [lake.read_days(SESSIONS, [], NEEDED)]
-    for day in [*lake.days(SESSIONS), *undated]:
-        rows = lake.read_days(SESSIONS, [day], NEEDED)
-        parts.append(rows.filter(rows.column("reference_dataset_id").is_valid()))
-    return pa.concat_tables(parts)
+    stored = (lake.read_days(SESSIONS, [day], NEEDED) for day in [*lake.days(SESSIONS), *undated])
+    experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for rows in stored)
+    return pa.concat_tables([lake.read_days(SESSIONS, [], NEEDED), *experiments])
 
 
 def _measured(lake: Lake, tenant: str) -> list[Row]:
