@@ -107,7 +107,9 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     files, overflows = dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
         if merged.learned:
-            commit += 1
+            # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
+            # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
+            commit = max(commit + 1, int(rules.now.timestamp()))
             raw, metadata = derived.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
             facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, raw, derived.history, merged)
             written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
@@ -197,7 +199,9 @@ def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
     """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
 
     def noted(stored: bytes | None) -> bytes:
-        before = load_note(stored or b"")
+        # A number that was never committed belongs to a raw file that was lost before a backup of it was put back.
+        known, asked = merged.readings[-1].number, {one.asked for one in merged.new_readings}
+        before = [one for one in load_note(stored or b"") if one.number <= known or one.asked not in asked]
         return dump_readings(latest_readings(merged.readings, [*before, *merged.new_readings])).encode()
 
     if merged.new_readings:

@@ -67,7 +67,7 @@ class CountingStore:
         self._count("versions")
         return self.store.versions(keys)
 
-    def partitions(self, table: str) -> list[str]:
+    def partitions(self, table: str) -> dict[str, str | None]:
         self._count("partitions")
         return self.store.partitions(table)
 

@@ -142,8 +142,7 @@ class Lake:
 
     def days(self, table: Table) -> list[date]:
         """The days that a table has, sorted. `UNDATED` is not included; ask `has` for it."""
-        days = (day_of(table, key) for key in self._store.partitions(table.name))
-        return sorted(filter(None, days))
+        return sorted(self.versions_of_days(table))
 
     def has(self, table: Table, day: Day) -> bool:
         """Whether a table has this day."""
@@ -158,6 +157,11 @@ class Lake:
         keys = {day: key_of(table, day) for day in days}
         found = self._store.versions(list(keys.values())) if keys else {}
         return {day: found[key] for day, key in keys.items()}
+
+    def versions_of_days(self, table: Table) -> dict[date, str | None]:
+        """The versions of all `days`; in a bucket, one listing."""
+        found = self._store.partitions(table.name)
+        return {day: found[key] for key in sorted(found) if (day := day_of(table, key))}
 
     def uri(self, table: Table, day: Day) -> str:
         """The address of a day's file, for other programs."""

@@ -64,13 +64,12 @@ class LocalStore:
                 found[key] = _version(self.root / key)
         return found
 
-    def partitions(self, table: str) -> list[str]:
+    def partitions(self, table: str) -> dict[str, str | None]:
         """The files `<table>/<partition>/<table>.parquet`. Symbolic links to folders are followed."""
-        found = []
+        keys = list[str]()
         with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self.root / table) as folders:
-            found = [folder.name for folder in folders if _is_folder(folder)]
-        keys = [f"{table}/{name}/{table}.parquet" for name in found]
-        return [key for key, version in self.versions(keys).items() if version is not None]
+            keys = [f"{table}/{folder.name}/{table}.parquet" for folder in folders if _is_folder(folder)]
+        return {key: version for key, version in self.versions(keys).items() if version is not None}
 
     def delete(self, key: str) -> None:
         """Remove the file if it exists."""

@@ -78,9 +78,9 @@ class S3Store:
         listed = self._list(folder) if len(keys) == 1 else self._list(folder.partition("/")[0], after=folder)
         return {key: listed.get(key) for key in keys}
 
-    def partitions(self, table: str) -> list[str]:
+    def partitions(self, table: str) -> dict[str, str | None]:
         """All objects in the table's folder."""
-        return list(self._list(table))
+        return self._list(table)
 
     def _list(self, folder: str, after: str | None = None) -> dict[str, str | None]:
         with self._as_lake_error(folder):

@@ -65,8 +65,8 @@ class Store(Protocol):
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """The versions of these keys (at least one, all of the same table); None if there is no object."""
 
-    def partitions(self, table: str) -> list[str]:
-        """All existing keys `<table>/<partition>/<table>.parquet`; may include other keys of the table's folder."""
+    def partitions(self, table: str) -> dict[str, str | None]:
+        """The versions of all keys `<table>/<partition>/<table>.parquet`; may include other keys of that folder."""
 
     def delete(self, key: str) -> None:
         """Remove the object if it exists."""

@@ -83,11 +83,9 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
         LakeError: a file can't be read.
     """
     lake, time = pipeline.open_lake(read_only=True), pipeline.clock()
-    recent, stored = set[date](), set[date]()
-    if any(check.days == "recent" for check in checks):
-        recent.update(pipeline.recent_days())
-    if any(check.days == "run" for check in checks):
-        stored.update(day for day in lake.days(SESSIONS) if span is None or span[0] <= day <= span[1])
+    recent = {*pipeline.recent_days()} if any(check.days == "recent" for check in checks) else set[date]()
+    listed = lake.days(SESSIONS) if any(check.days == "run" for check in checks) else []
+    stored = {day for day in listed if span is None or span[0] <= day <= span[1]}
     days = sorted({*stored, *recent})
     tasks = [
         (day, [check.name for check in checks if day in (recent if check.days == "recent" else stored)]) for day in days

@@ -6,7 +6,7 @@ measured, but the run succeeds.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
@@ -47,7 +47,8 @@ from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEE
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
-# Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured.
+# Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
+# follows. Without an id it holds for every workspace: another measurement could lose what retention has deleted since.
 IS_FINAL = "day_was_over"
 JUDGES_CHECK = "judges_add_up"
 
@@ -59,7 +60,7 @@ JUDGES_CHECK = "judges_add_up"
 def measure_projects(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> dg.MaterializeResult[None]:
-    """Measure each day within the API's reach that `daily_cost_by_project` lacks, or that was not over when measured.
+    """Measure each day within the API's reach in the workspaces in which it was not yet measured after its end.
 
     The asset has no partitions, so that one materialization measures all these days.
     """
@@ -67,19 +68,22 @@ def measure_projects(
     reachable = [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
     earliest = min(reachable, default=pipeline.settings.start_date)
     context.log.info("days before %s can't be measured any more: the stats reach 31 days back", earliest)
-    stored = set(lake.days(PROJECTS))
-    days = [day for day in reachable if day not in stored or lake.metadata(PROJECTS, day).get(IS_FINAL) != str(True)]
+    days = list[date]()
     with pipeline.sources() as (client, sources):
-        for day in days:
-            _measure_day(pipeline, lake, client, sources, day)
+        for day in reachable:
+            stored = lake.load(PROJECTS, day, ())
+            known = stored.metadata if stored else {}
+            if due := [one for one in sources if known.get(_is_final(one), known.get(IS_FINAL)) != str(True)]:
+                _measure_day(pipeline, lake, client, due, day)
+                days.append(day)
     return dg.MaterializeResult(metadata={"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)})
 
 
-def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources: Iterable[Source], day: date) -> None:
-    """Measure a day in every workspace, and write it. The rows of other workspaces are kept."""
+def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources: Sequence[Source], day: date) -> None:
+    """Measure a day in these workspaces, and write it. The rows of other workspaces are kept."""
     read_at = pipeline.clock()
     is_over = is_day_over(day, read_at)
-    rows, tenants = [PROJECTS.schema.empty_table()], set[str]()
+    rows, tenants = list[pa.Table](), set[str]()
     for source in sources:
         tenants |= {source.workspace} if source.workspace else set()
         with source.named():
@@ -89,11 +93,16 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
     def make(stored: Stored | None) -> NewContent:
-        is_read = stored and pc.is_in(stored.rows.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
-        kept = [stored.rows.filter(pc.invert(is_read))] if stored else []
-        return pa.concat_tables([*rows, *kept]), {IS_FINAL: str(is_over)}
+        before, metadata = (stored.rows, stored.metadata) if stored else (PROJECTS.schema.empty_table(), {})
+        is_read = pc.is_in(before.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
+        metadata = {**metadata, **dict.fromkeys(map(_is_final, sources), str(is_over))}
+        return pa.concat_tables([*rows, before.filter(pc.invert(is_read))]), metadata
 
     commit(lake, PROJECTS, day, make)
+
+
+def _is_final(source: Source) -> str:
+    return f"{IS_FINAL} {source.workspace}" if source.workspace else IS_FINAL
 
 
 def _validated(records: Sequence[Record]) -> pa.Table:
@@ -233,11 +242,9 @@ def _merged(read: Sequence[Row], stored: Stored | None) -> NewContent:
 def _experiments(lake: Lake) -> pa.Table:
     """All experiments in the lake: the columns `NEEDED`, and each one's day as `start_date`."""
     undated: list[Day] = [UNDATED] if lake.has(SESSIONS, UNDATED) else []
-    parts = [lake.read_days(SESSIONS, [], NEEDED)]
-    for day in [*lake.days(SESSIONS), *undated]:
-        rows = lake.read_days(SESSIONS, [day], NEEDED)
-        parts.append(rows.filter(rows.column("reference_dataset_id").is_valid()))
-    return pa.concat_tables(parts)
+    stored = (lake.read_days(SESSIONS, [day], NEEDED) for day in [*lake.days(SESSIONS), *undated])
+    experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for rows in stored)
+    return pa.concat_tables([lake.read_days(SESSIONS, [], NEEDED), *experiments])
 
 
 def _measured(lake: Lake, tenant: str) -> list[Row]:

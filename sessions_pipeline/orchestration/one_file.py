@@ -12,7 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -113,8 +113,7 @@ def _read(
 
 
 def _listed_on(stored: Stored | None) -> dict[str, str]:
-    listed_on: dict[str, str] = json.loads(stored.metadata.get(LISTED_ON, "{}")) if stored else {}
-    return listed_on
+    return dict(json.loads(stored.metadata.get(LISTED_ON, "{}"))) if stored else {}
 
 
 def _datasets_of(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
@@ -130,35 +129,36 @@ def period_tables(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
     lake = pipeline.open_lake()
-    # Noted before the days are read, so that a day which another run writes meanwhile is summed again next time.
-    versions, load = lake.versions(DAILY, lake.days(DAILY)), cache(partial(lake.load, DAILY))
+    load = cache(lambda day, _version: lake.load(DAILY, day))
     for period in PERIODS:
         if dg.AssetKey(period.table.name) in context.selected_asset_keys:
-            metadata = refresh_periods(lake, period, versions, load)
-            yield dg.MaterializeResult(asset_key=period.table.name, metadata=metadata)
+            yield dg.MaterializeResult(asset_key=period.table.name, metadata=refresh_periods(lake, period, load))
 
 
-def refresh_periods(
-    lake: Lake, period: Period, versions: Mapping[Day, str | None], load: Callable[[date], Stored | None]
-) -> Mapping[str, Any]:
+def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None], Stored | None]) -> Mapping[str, Any]:
     """Sum the periods that have changed, and return the metadata for Dagster. If none has changed, nothing is written.
 
-    `versions` has the version of every day of the daily costs, and `load` reads one of these days.
+    `load` reads a day of the daily costs, in this version or a later one.
 
     Raises:
         LakeError: the file could not be read or written; the previous one is intact.
         SumOverflowError: a sum does not fit its column; the message names it.
     """
     metadata: dict[str, Any] = {"dagster/uri": lake.uri(period.table, None)}
-    made_from = _fingerprints(versions, period)
 
     def make(stored: Stored | None) -> NewContent:
+        # Listed after the file was read, so that sums of newer days, which another run has stored, are not undone; and
+        # before the days are read, so that a day which another run writes meanwhile is summed again next time.
+        versions = lake.versions_of_days(DAILY)
+        made_from = _fingerprints(versions, period)
         before = json.loads(stored.metadata.get(MADE_FROM, "{}")) if stored else {}
-        starts = [start for start in {**before, **made_from} if made_from.get(start) != before.get(start)]
-        changed = [date.fromisoformat(start) for start in starts]
-        days = {day: file for day in period.days(changed) if day in versions and (file := load(day))}
-        daily = pa.concat_tables([lake.read_days(DAILY, []), *(_dated(file.rows, day) for day, file in days.items())])
-        unread = set[date]().union(*unread_of_workspaces({day: lake.last_readings(day) for day in days}).values())
+        changed = [date.fromisoformat(at) for at in {**before, **made_from} if made_from.get(at) != before.get(at)]
+        days = {day: file for day in period.days(changed) if day in versions and (file := load(day, versions[day]))}
+        dated = [one.rows.append_column("start_date", pa.repeat(day, one.rows.num_rows)) for day, one in days.items()]
+        daily = pa.concat_tables([lake.read_days(DAILY, []), *dated])
+        # Each period by itself, so that the result does not depend on which others have changed.
+        notes = [{day: lake.last_readings(day) for day in period.days([start]) if day in days} for start in changed]
+        unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
         read = {day: was_over(file.rows, file.metadata) and day not in unread for day, file in days.items()}
         rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
         metadata.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
@@ -168,14 +168,9 @@ def refresh_periods(
     return metadata
 
 
-def _dated(rows: pa.Table, day: date) -> pa.Table:
-    return rows.append_column("start_date", pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows))
-
-
-def _fingerprints(versions: Mapping[Day, str | None], period: Period) -> dict[str, str]:
+def _fingerprints(versions: Mapping[date, str | None], period: Period) -> dict[str, str]:
     """A hash of the versions of each period's days, by the period's first day."""
     days_of_period = defaultdict(list)
     for day, version in versions.items():
-        if day:
-            days_of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
+        days_of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
     return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in days_of_period.items()}

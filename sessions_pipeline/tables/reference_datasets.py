@@ -61,7 +61,7 @@ def dataset_rows(payloads: Iterable[str], read_at: datetime) -> list[Row]:
 def merge_datasets(
     stored: pa.Table | None, read: Sequence[Row], listed: Collection[str], read_at: datetime
 ) -> pa.Table:
-    """Merge a reading into the table. Rows that another run has stored from a later reading stay.
+    """Merge a reading into the table. What another run has stored from a later reading stays.
 
     Args:
         stored: the table as it is; None if there is none yet.
@@ -70,7 +70,7 @@ def merge_datasets(
         read_at: when the reading began.
     """
     known = {(row["tenant_id"], row["id"]): row for row in (stored.to_pylist() if stored else ())}
-    later = {key for key, row in known.items() if row["read_at"] > read_at}
+    later = {key for key, row in known.items() if max(row["read_at"], row["missing_since"] or read_at) > read_at}
     found = {key: row for row in read if (key := (row["tenant_id"], row["id"])) not in later}
     missing = {
         key: {**row, "missing_since": row["missing_since"] or read_at}

@@ -127,6 +127,28 @@ def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> N
     assert {row["id"] for row in after.to_pylist() if row["tenant_id"] == OTHER_WORKSPACE} == others
 
 
+def test_a_day_that_another_scheduler_has_measured_in_its_workspace_is_measured_in_ours(data_root: DataRoot) -> None:
+    day = yesterday()
+    with running_sandbox(broken=False) as sandbox:
+        measured = [
+            measure(sandbox, data_root, day, LANGSMITH_WORKSPACE_ID=workspace)
+            for workspace in (WORKSPACE, OTHER_WORKSPACE, WORKSPACE, OTHER_WORKSPACE)
+        ]
+        measure(sandbox, data_root / "one", day, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+    today = day + timedelta(days=1)
+    assert measured == [[day, today], [day, today], [today], [today]]
+    apart, together = (lake_at(root).read(DAILY_COST_BY_PROJECT, day) for root in (data_root, data_root / "one"))
+    assert apart.drop_columns(["read_at"]).equals(together.drop_columns(["read_at"]))
+
+
+def test_a_workspace_whose_id_is_set_later_is_not_measured_again(data_root: DataRoot) -> None:
+    """By then, the API may have deleted some of what it was measured from."""
+    day = yesterday()
+    with running_sandbox(broken=False) as sandbox:
+        measure(sandbox, data_root, day)
+        assert measure(sandbox, data_root, day, LANGSMITH_WORKSPACE_ID=WORKSPACE) == [day + timedelta(days=1)]
+
+
 def test_names_that_are_redacted_are_not_written(data_root: DataRoot) -> None:
     today = yesterday() + timedelta(days=1)
     with running_sandbox(broken=False) as sandbox:

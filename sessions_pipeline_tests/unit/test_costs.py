@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,10 @@ def weekly_costs(daily: pa.Table, read: Collection[date], unfinished: Collection
 
 def monthly_costs(daily: pa.Table, read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:
     return whole(PERIODS[1], daily, read, unfinished)
+
+
+def refresh_weeks(lake: Lake) -> None:
+    refresh_periods(lake, PERIODS[0], lambda day, _version: lake.load(DAILY_COST_BY_REFERENCE_DATASET, day))
 
 
 def costs_of(*rows: dict[str, Any]) -> list[dict[str, Any]]:
@@ -266,13 +269,25 @@ def test_a_week_with_a_day_on_which_a_workspace_was_not_read_is_not_complete(tmp
             note = Reading(1, midnight(days[-1]), None, workspaces, 1, 0, 1)
             lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {"is_day_over": "true"})
             lake.write_file(f"_readings/start_date={day}.json", dump_readings([note]).encode())
-        load = partial(lake.load, DAILY_COST_BY_REFERENCE_DATASET)
-        refresh_periods(lake, PERIODS[0], lake.versions(DAILY_COST_BY_REFERENCE_DATASET, days), load)
+        refresh_weeks(lake)
         found: list[bool] = lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist()
         return found
 
     assert is_complete(TENANT) == [False]
     assert is_complete(TENANT, OTHER_TENANT) == [True]
+
+
+def test_a_week_before_a_workspace_was_first_read_is_complete_whichever_weeks_are_summed_with_it(
+    tmp_path: Path,
+) -> None:
+    lake, days = Lake.open(str(tmp_path), query={}), week(MONDAY, 14)
+    rows = daily_cost_by_reference_dataset(sessions_table(experiment(1)))
+    for day in days:
+        note = Reading(1, midnight(days[-1]), None, (TENANT,) if day in days[:7] else (TENANT, OTHER_TENANT))
+        lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {"is_day_over": "true"})
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings([note]).encode())
+    refresh_weeks(lake)
+    assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist() == [True, True]
 
 
 @pytest.mark.parametrize(("open_workspaces", "complete"), [((), [True, True]), ((OTHER_TENANT,), [False, False])])
@@ -284,8 +299,7 @@ def test_in_files_of_another_program_the_rows_decide_whether_a_week_is_complete(
     rows = daily_cost_by_reference_dataset(sessions, open_workspaces=frozenset(open_workspaces))
     for day in days:
         lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {})
-    load = partial(lake.load, DAILY_COST_BY_REFERENCE_DATASET)
-    refresh_periods(lake, PERIODS[0], lake.versions(DAILY_COST_BY_REFERENCE_DATASET, days), load)
+    refresh_weeks(lake)
     assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).column("is_complete").to_pylist() == complete
 
 
@@ -294,13 +308,11 @@ def test_weeks_from_before_a_column_was_added_are_rebuilt_from_all_days(tmp_path
     for day in days:
         rows = daily_cost_by_reference_dataset(sessions_table(experiment(1, total_cost="1.5")))
         lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, rows, {})
-    versions = lake.versions(DAILY_COST_BY_REFERENCE_DATASET, days)
-    load = partial(lake.load, DAILY_COST_BY_REFERENCE_DATASET)
-    refresh_periods(lake, PERIODS[0], versions, load)
+    refresh_weeks(lake)
     made = lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None)
     file = lake.uri(WEEKLY_COST_BY_REFERENCE_DATASET, None)
     pq.write_table(pq.read_table(file).drop_columns(["completion_tokens"]), file)
-    refresh_periods(lake, PERIODS[0], versions, load)
+    refresh_weeks(lake)
     assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).equals(made)
     assert made.num_rows == 2
 

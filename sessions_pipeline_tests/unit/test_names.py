@@ -135,5 +135,6 @@ def test_two_datasets_of_one_name_are_two_rows() -> None:
 
 def test_an_earlier_reading_that_is_stored_late_changes_nothing() -> None:
     newest = LATER + timedelta(minutes=1)
-    before = [row(1, "newest", read_at=newest), row(2, read_at=newest)]
-    assert list(merged(before, [row(1, "late", read_at=LATER)], {TENANT}).values()) == before
+    before = [row(1, "newest", read_at=newest), row(2, read_at=newest), row(3, missing_since=newest)]
+    read = [row(1, "late", read_at=LATER), row(3, read_at=LATER)]
+    assert list(merged(before, read, {TENANT}).values()) == before

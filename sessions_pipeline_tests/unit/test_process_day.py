@@ -400,6 +400,37 @@ def test_tables_that_are_ahead_of_a_raw_file_put_back_from_a_backup_are_made_aga
     assert day.row(SESSIONS)["name"] == "newest"
 
 
+def test_tables_made_from_a_lost_raw_file_are_not_taken_for_those_of_its_successor(
+    day: ProcessedDay, tmp_path: Path
+) -> None:
+    """After a backup was put back, the next run may write raw sessions alone: it was asked to, or it was killed."""
+    file = tmp_path / f"raw_sessions/start_date={DAY}/raw_sessions.parquet"
+    day.read(fetched(payload(1, name="old")))
+    backup = file.read_bytes()
+    for hour in (1, 2):
+        day.read(fetched(payload(1, name=f"lost {hour}"), at=READ + hour * HOUR), now=READ + hour * HOUR)
+    file.write_bytes(backup)
+    for hour in (3, 4):
+        reading = fetched(payload(1, name=f"new {hour}"), at=READ + hour * HOUR)
+        day.read(reading, now=READ + hour * HOUR, tables=(RAW_SESSIONS.name,))
+    assert day.row(SESSIONS)["name"] == "lost 2"
+    assert "tables_of_a_day_agree" in day.broken_checks()
+    day.read(fetched(payload(1, name="new 4"), at=READ + 5 * HOUR), now=READ + 5 * HOUR)
+    assert day.row(SESSIONS)["name"] == "new 4"
+
+
+def test_after_a_backup_was_put_back_the_next_reading_is_the_latest(day: ProcessedDay, tmp_path: Path) -> None:
+    file = tmp_path / f"raw_sessions/start_date={DAY}/raw_sessions.parquet"
+    day.read(fetched(payload(1)))
+    backup = file.read_bytes()
+    for hour in (1, 2):
+        day.read(fetched(payload(1, name=f"lost {hour}"), payload(2), at=READ + hour * HOUR))
+    file.write_bytes(backup)
+    day.read(fetched(payload(1), at=READ + 5 * HOUR))
+    assert [(one.fetched_at, one.received) for one in day.lake.last_readings(DAY)] == [(READ + 5 * HOUR, 1)]
+    assert day.broken_checks(READ + 5 * HOUR) == {}
+
+
 # The rejection threshold.
 
 
