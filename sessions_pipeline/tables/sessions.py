@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
-from sessions_pipeline.validation.model import session_columns
+from sessions_pipeline.validation.model import PROPERTIES
 
 REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
 LONG = frozenset(
@@ -20,8 +20,8 @@ SESSIONS = Table(
     "One row per valid session, with exact costs and the time its numbers were read.",
     (
         *(
-            column.Column(name, kind, description, nullable, repeats=name in REPEATING, long_text=name in LONG)
-            for name, kind, nullable, description in session_columns()
+            column.Column(name, rule.type, description, not required, repeats=name in REPEATING, long_text=name in LONG)
+            for name, rule, description, required, _ in PROPERTIES
         ),
         column.text(
             "unknown_fields",

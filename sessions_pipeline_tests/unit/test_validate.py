@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.validation.json_text import UNREADABLE
-from sessions_pipeline.validation.model import PROPERTIES, Property, session_columns
+from sessions_pipeline.validation.model import PROPERTIES, Property
 from sessions_pipeline.validation.rules import Text
 from sessions_pipeline.validation.validate import validate
 from sessions_pipeline_tests.builders_corpus import CORPUS, FULL, ID, TENANT, Case, record
@@ -129,14 +129,14 @@ def test_the_table_has_the_columns_of_sessions_and_the_row(payloads: list[str]) 
     sessions = validate(payloads).sessions
     texts = pa.list_(pa.string())
     more = [("unknown_fields", pa.string(), True), ("problems", texts, True), ("row", pa.int64(), False)]
-    expected = [*((name, type_, nullable) for name, type_, nullable, _ in session_columns()), *more]
+    expected = [*((one.name, one.rule.type, not one.required) for one in PROPERTIES), *more]
     assert [(one.name, one.type, one.nullable) for one in sessions.schema] == expected
     sessions.combine_chunks().validate(full=True)
 
 
 def test_every_property_has_a_description() -> None:
-    for _, _, _, description in session_columns():
-        assert re.fullmatch(r"[A-Z0-9].{5,}[^.]", description)
+    for one in PROPERTIES:
+        assert re.fullmatch(r"[A-Z0-9].{5,}[^.]", one.description)
 
 
 _COSTS = st.one_of(
