@@ -1,14 +1,16 @@
 """Builders of readable test data: a test gives the values that matter, and the others are valid."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from sessions_pipeline.tables import SESSIONS, TABLES
+from sessions_pipeline.validation.validate import Validator
 
 NOON = datetime(2025, 3, 3, 12, tzinfo=UTC)
 TENANT = "7e000000-0000-4000-8000-000000000001"
@@ -63,6 +65,24 @@ def experiment(number: int = 1, **columns: Any) -> dict[str, Any]:
 def sessions_table(*rows: Mapping[str, Any]) -> pa.Table:
     """The rows as a table with the schema of `sessions`."""
     return table_of("sessions", rows)
+
+
+class Validated(NamedTuple):
+    """Validated records, see `Validator`."""
+
+    sessions: pa.Table
+    rejected: dict[int, tuple[str, ...]]
+    drift: Counter[str]
+    rounded: int
+    absent: list[str]
+
+
+def validate(payloads: Iterable[str]) -> Validated:
+    """What a validator says of records, given as JSON text."""
+    validator = Validator()
+    sessions = validator.sessions(payloads)
+    rejected = {row: tuple(reasons) for row, reasons in validator.rejected.items()}
+    return Validated(sessions, rejected, validator.drift, validator.rounded, validator.absent)
 
 
 def table_of(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -245,7 +245,7 @@ def read_judges(
         values["stats_filter"] = runs_that_judge(experiment)
     records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
     columns = ["name", "reference_dataset_id", "tenant_id", *MEASURES]
-    found = validate([record.payload for record in records]).sessions.select(columns).to_pylist()
+    found = validate([record.payload for record in records]).select(columns).to_pylist()
     return next((row for row in found if row["name"] == project and row["reference_dataset_id"] is None), None)
 
 

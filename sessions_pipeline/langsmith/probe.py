@@ -125,7 +125,7 @@ def _require(has_case: bool, seen: str = "") -> str:
 
 
 def _rows(page: Page) -> list[dict[str, Any]]:
-    return list(validate([record.payload for record in page.records]).sessions.to_pylist())
+    return list(validate([record.payload for record in page.records]).to_pylist())
 
 
 _Test: TypeAlias = Callable[[_Api], tuple[bool, str]]

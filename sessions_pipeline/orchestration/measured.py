@@ -106,7 +106,7 @@ def _is_final(source: Source) -> str:
 
 
 def _validated(records: Sequence[Record]) -> pa.Table:
-    return validate([record.payload for record in records]).sessions.select(list(USED))
+    return validate([record.payload for record in records]).select(list(USED))
 
 
 @dg.multi_asset(

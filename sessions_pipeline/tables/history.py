@@ -60,9 +60,8 @@ def history(
     validator = Validator()
     payloads = (part.column(0).to_pylist() for part in raw.parts("payload"))
     validated = Rows(SCHEMA, (validator.sessions(texts).combine_chunks() for texts in payloads))
-    result = validator.result(SCHEMA.empty_table())
     older = {row for rows in repeated for row in rows[:-1]}
-    reasons = {row: list(rejections) for row, rejections in result.rejected.items() if row not in older}
+    reasons = {row: list(rejections) for row, rejections in validator.rejected.items() if row not in older}
     for row in foreign.keys() - older:
         reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
     times = raw.table("fetched_at").column(0)
@@ -79,8 +78,8 @@ def history(
     return History(
         sessions,
         Rows(REJECTED_SESSIONS.schema, _rejected(raw, reasons)),
-        result.drift + Counter({f"without {name}": sessions.num_rows for name in result.absent}),
-        result.rounded,
+        validator.drift + Counter({f"without {name}": sessions.num_rows for name in validator.absent}),
+        validator.rounded,
         tuple(shrunk),
         frozenset().union(*(superseded(all_, kept_from) for all_ in versions.values() if kept_from)),
     )

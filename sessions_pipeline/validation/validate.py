@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -33,59 +33,55 @@ _COLUMNS = [pa.field(item.name, item.rule.type, not item.required) for item in P
 SCHEMA = pa.schema([*_COLUMNS, *_ADDED, pa.field("row", pa.int64(), nullable=False)])
 
 
-class Validated(NamedTuple):
-    """The result of validating records; each is in `sessions` or in `rejected`.
-
-    Attributes:
-        sessions: the schema's properties, then `unknown_fields` (JSON text of all others), `problems` (why a cost is
-            null) and `row` (the record's index among the records given, ascending).
-        rejected: all reasons, as `field: what is wrong`, by the record's index.
-        drift: how many sessions have a property or tier that the schema does not name (`ttl`, `trace_tier=new`), or a
-            null that it does not allow (`name=null`).
-        rounded: the number of costs of sessions that had more than 18 decimal places.
-        absent: the schema's properties that no record has; empty if there are no records.
-    """
-
-    sessions: pa.Table
-    rejected: dict[int, tuple[str, ...]]
-    drift: Counter[str]
-    rounded: int
-    absent: tuple[str, ...]
-
-
-def validate(payloads: Iterable[str]) -> Validated:
-    """Validate records, given as JSON text, in batches. Never raises an error, whatever the texts are."""
-    validator = Validator()
-    return validator.result(validator.sessions(payloads))
+def validate(payloads: Iterable[str]) -> pa.Table:
+    """The sessions among records, given as JSON text, see `Validator.sessions`. Never raises an error."""
+    return Validator().sessions(payloads)
 
 
 class Validator:
-    """Validates records in several calls. `result` counts drift and rounded costs of sessions only, not of rejects."""
+    """Validates records in several calls. Each record is a session, or in `rejected`. Never raises an error.
+
+    `rejected`: all reasons, as `field: what is wrong`, by the record's index among the records of all calls.
+    """
 
     def __init__(self) -> None:
         self.rejected: dict[int, list[str]] = {}
-        self.drift: list[tuple[int, str]] = []
-        self.rounded: list[int] = []
-        self.present: set[str] = set()
+        self._drift: list[tuple[int, str]] = []
+        self._rounded: list[int] = []
+        self._present: set[str] = set()
         self._read = 0
         self._problems: dict[int, list[str]] = {}
         self._names = _NAMES
 
     def sessions(self, payloads: Iterable[str]) -> pa.Table:
-        """The sessions among the next records, as a table of `SCHEMA`. `row` counts on from the calls before."""
+        """The sessions among the next records, given as JSON text, as a table of `SCHEMA`.
+
+        Its columns are the schema's properties, then `unknown_fields` (JSON text of all others), `problems` (why a cost
+        is null) and `row` (the record's index, ascending, counted on from the calls before).
+        """
         source, tables = iter(payloads), list[pa.Table]()
         while batch := list(islice(source, _BATCH)):
             tables.append(self._batch(batch, self._read))
             self._read += len(batch)
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
-    def result(self, sessions: pa.Table) -> Validated:
-        """The result of all calls, with these `sessions`."""
-        rejected = {row: tuple(self.rejected[row]) for row in sorted(self.rejected)}
-        drift = Counter(name for row, name in self.drift if row not in rejected)
-        rounded = sum(row not in rejected for row in self.rounded)
-        absent = tuple(name for name in _NAMES if self.present and name not in self.present)
-        return Validated(sessions, rejected, drift, rounded, absent)
+    @property
+    def drift(self) -> Counter[str]:
+        """How many sessions have a property or tier that the schema does not name, or a null that it does not allow.
+
+        For example `ttl`, `trace_tier=new` and `name=null`.
+        """
+        return Counter(name for row, name in self._drift if row not in self.rejected)
+
+    @property
+    def rounded(self) -> int:
+        """The number of costs of sessions that had more than 18 decimal places."""
+        return sum(row not in self.rejected for row in self._rounded)
+
+    @property
+    def absent(self) -> list[str]:
+        """The schema's properties that no record has; empty if there are no records."""
+        return [name for name in _NAMES if self._present and name not in self._present]
 
     def _batch(self, payloads: Sequence[str], first: int) -> pa.Table:
         texts: dict[int, tuple[Text, ...]] = {}
@@ -111,7 +107,7 @@ class Validator:
             return SCHEMA.empty_table()
         rows = list(texts)
         known_columns = list(zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False))
-        self.present.update(item.name for item, column in known_columns if any(text is not _ABSENT for text in column))
+        self._present.update(item.name for item, column in known_columns if any(text is not _ABSENT for text in column))
         # Read first, so that their reasons for rejection come first.
         unknown_fields = pa.array(
             [self._unknown_fields(row, unknown[row]) if row in unknown else None for row in rows], pa.string()
@@ -133,7 +129,7 @@ class Validator:
                     if item.required:
                         errors[index] = missing(None if text is _ABSENT else "null")
                     elif text is not _ABSENT:
-                        self.drift.append((rows[index], f"{item.name}=null"))
+                        self._drift.append((rows[index], f"{item.name}=null"))
         for index, error in errors.items():
             if item.rule.rejects:
                 self._reject(rows[index], item.name, error)
@@ -142,9 +138,9 @@ class Validator:
                 self._problems.setdefault(rows[index], []).append(f"{item.name}: {error} ({shown})")
         if item.name == "trace_tier":
             tiers = zip(rows, values, strict=True)
-            self.drift += [(row, f"trace_tier={tier}") for row, tier in tiers if tier not in _TIERS]
+            self._drift += [(row, f"trace_tier={tier}") for row, tier in tiers if tier not in _TIERS]
         if item.name in _COSTS:
-            self.rounded += [row for row, value in zip(rows, values, strict=True) if type(value) is Rounded]
+            self._rounded += [row for row, value in zip(rows, values, strict=True) if type(value) is Rounded]
         return pa.array(values, item.rule.type)
 
     def _unknown_fields(self, row: int, unknown: Mapping[str, Text]) -> str | None:
@@ -156,7 +152,7 @@ class Validator:
             if problem:
                 self._reject(row, name, ValueError(problem))
             else:
-                self.drift.append((row, name))
+                self._drift.append((row, name))
                 texts.append(f"{json.dumps(name, ensure_ascii=False)}:{text.decode()}")
         return "{" + ",".join(texts) + "}" if texts else None
 

@@ -14,7 +14,7 @@ from langsmith.types.dataset import Dataset
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.tables import SESSIONS
-from sessions_pipeline.validation.validate import validate
+from sessions_pipeline_tests.builders import validate
 from sessions_pipeline_tests.faulty_server import Sandbox, build_api, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, lake_at, read, settings_for
 

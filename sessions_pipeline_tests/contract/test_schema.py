@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline.validation import rules
 from sessions_pipeline.validation.model import PROPERTIES, TRACE_TIERS, Property
-from sessions_pipeline.validation.validate import validate
+from sessions_pipeline_tests.builders import validate
 from sessions_pipeline_tests.builders_corpus import CORPUS
 from sessions_pipeline_tests.strategies import openapi, records, resolved, sessions
 

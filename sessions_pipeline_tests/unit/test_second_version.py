@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.langsmith.api_versions import COSTS, FEEDBACK, OMITTED_IN_V1, as_v1, read_v2_page
 from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
-from sessions_pipeline.validation.validate import validate
-from sessions_pipeline_tests.builders import dataset, uuid
+from sessions_pipeline_tests.builders import dataset, uuid, validate
 from sessions_pipeline_tests.days import derive
 
 NO_SCORES = '"contains_thread_feedback":false,"max":null,"median":null,"min":null,"type":"PRIMARY"'
