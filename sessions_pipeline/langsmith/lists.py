@@ -15,13 +15,17 @@ from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import pyarrow as pa
+
 from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import PagingError, RefusedError, UsageError
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.page import Page, identity, latest_run, run_count
+from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
+from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES
+from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USAGE
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
@@ -171,14 +175,6 @@ def _activity(page: Page) -> list[Activity]:
     return [Activity(identity(record), record.start_us, at) for record, at in timed if at is not None]
 
 
-class UsageReadings(NamedTuple):
-    """Records of the same sessions, with stats since the day's end, since its start, and since its end once more."""
-
-    end: tuple[Record, ...]
-    start: tuple[Record, ...]
-    end_again: tuple[Record, ...]
-
-
 def is_within_reach(day: date, now: datetime) -> bool:
     """Whether the API can still report what was used on the day."""
     return now - midnight(day) <= REACH
@@ -186,21 +182,24 @@ def is_within_reach(day: date, now: datetime) -> bool:
 
 def read_usage(
     client: SessionsClient, query: SessionsQuery, *, workspace: str | None, day: date
-) -> Iterator[UsageReadings]:
+) -> Iterator[tuple[pa.Table, ...]]:
     """Read the usage of all sessions with runs since the day began, in batches; each session is in one batch.
+
+    A batch is three tables with the columns `USAGE`, typed as in `sessions`: the usage since the day's end, since its
+    start, and since its end once more.
 
     Raises:
         ApiError: a request failed for good, or the API ignores `stats_start_time`.
     """
 
-    def stats_since(at: datetime, ids: Sequence[str]) -> tuple[Record, ...]:
+    def stats_since(at: datetime, ids: Sequence[str]) -> pa.Table:
         values = {"id": tuple(map(UUID, ids)), "include_stats": True, "stats_start_time": at, "stats_select": MEASURES}
         found: dict[str, Record] = {}
         for _, page in list_pages(client, query.model_copy(update=values), workspace=workspace):
             found |= {id_: record for record in page.records if (id_ := identity(record)) in ids}
             if len(found) == len(ids):
                 break
-        return tuple(found.values())
+        return validate([record.payload for record in found.values()]).select(USAGE)
 
     start, end = midnight(day), midnight(day + timedelta(days=1))
     # A new run or a deletion may hide a session from a listing, but hardly the same one from two.
@@ -208,18 +207,18 @@ def read_usage(
     latest = {active.session: active.latest_run for found, _ in listed for active in found}
     ended = {session for session, at in latest.items() if at < end}
     for batch in batches(sorted(filter(is_uuid, latest))):
-        readings = UsageReadings(*(stats_since(moment, batch) for moment in (end, start, end)))
+        readings = tuple(stats_since(moment, batch) for moment in (end, start, end))
         _check_stats_start_time(readings, ended)
         yield readings
 
 
-def _check_stats_start_time(readings: UsageReadings, ended: Container[str]) -> None:
+def _check_stats_start_time(readings: Sequence[pa.Table], ended: Container[str]) -> None:
     """Raise if the API ignores `stats_start_time`: then every session would seem to have used nothing.
 
     It does if all sessions whose latest run was on the day, and that count runs after it, count as many since its
     start. A single one may differ, as it may have had another run meanwhile.
     """
-    after, since = ({identity(one): run_count(one) for one in reading} for reading in readings[:2])
+    after, since = (dict(tuples(reading, "id", "run_count")) for reading in readings[:2])
     are_equal = [since.get(id_) == count for id_, count in after.items() if id_ in ended and count]
     if are_equal and all(are_equal):
         raise RefusedError("The API ignores stats_start_time, so what was used on a day can't be measured")

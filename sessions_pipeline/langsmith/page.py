@@ -17,10 +17,7 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import msgspec
-
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.types import parse_timestamp
 
@@ -164,17 +161,6 @@ def newest(earlier: Record, later: Record) -> Record:
         return earlier
     never = datetime.min.replace(tzinfo=UTC)
     return earlier if (latest_run(earlier) or never) > (latest_run(later) or never) else later
-
-
-class _RunCount(msgspec.Struct, gc=False):
-    run_count: int | None = None
-
-
-def run_count(record: Record) -> int | None:
-    """How many runs the session's stats count; None if the record does not say or can't be read."""
-    with suppress(*UNREADABLE):
-        return msgspec.json.decode(record.payload, type=_RunCount).run_count
-    return None
 
 
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:

@@ -41,11 +41,8 @@ from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.column import MEASURES
-from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USED
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
 from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEEDED, due, merge_judges
-from sessions_pipeline.validation.records import Record
-from sessions_pipeline.validation.validate import validate
 
 # Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
 # follows. Without an id it holds for every workspace: another measurement could lose what retention has deleted since.
@@ -87,8 +84,8 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
     for source in sources:
         tenants |= {source.workspace} if source.workspace else set()
         with source.named():
-            for readings in read_usage(client, pipeline.query, workspace=source.workspace, day=day):
-                end, start, end_again = map(_validated, readings)
+            usage = read_usage(client, pipeline.query, workspace=source.workspace, day=day)
+            for end, start, end_again in usage:
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
@@ -103,10 +100,6 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
 
 def _is_final(source: Source) -> str:
     return f"{IS_FINAL} {source.workspace}" if source.workspace else IS_FINAL
-
-
-def _validated(records: Sequence[Record]) -> pa.Table:
-    return validate([record.payload for record in records]).select(list(USED))
 
 
 @dg.multi_asset(
