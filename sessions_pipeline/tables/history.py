@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -71,8 +72,9 @@ def history(
     sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
     gone, shrunk, sessions = gone_since(readings), list[str](), Rows(SESSIONS.schema)
     missing = {row: gone[key] for row, key in enumerate(keys) if key in gone} if gone else {}
-    for part in _with_sources(validated, {*older, *reasons}, sources):
-        sessions.add(_with_times(part, times, sources, missing))
+    for part in _with_sources(validated, {*older, *reasons}, times, sources):
+        missing_since = pa.array(map(missing.get, part.column("row").to_pylist()), TIMESTAMP)
+        sessions.add(part.append_column("missing_since", missing_since))
         if stats:
             shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()
     return History(
@@ -117,33 +119,24 @@ def _versions(
     return {rows[-1]: [version(row) for row in rows] for rows in repeated}
 
 
-def _with_sources(validated: Rows, left_out: set[int], sources: Mapping[int, int]) -> Iterator[pa.Table]:
-    """The valid sessions without the rows `left_out`; a row in `sources` takes its stats from the row given there."""
+def _with_sources(validated: Rows, left_out: set[int], times: Any, sources: Mapping[int, int]) -> Iterator[pa.Table]:
+    """The valid sessions without the rows `left_out`, with the times of their readings.
+
+    A row in `sources` takes its stats from the row given there. `times`: when each raw row was read.
+    """
     needed, names = set(sources.values()), [*STATS, "row"]
     parts = (_only(part, needed.__contains__) for part in validated.parts(*names) if sources)
     source_rows = pa.concat_tables([SCHEMA.empty_table().select(names), *parts])
     for part in validated.parts(drain=True):
         rows = _only(part, lambda row: row not in left_out) if left_out else part
+        stats_rows = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
         if sources:
             pool = pa.concat_tables([rows.select(names), source_rows])
-            stats_rows = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
             indices = pc.index_in(stats_rows, value_set=pool.column("row").combine_chunks())
             for name in STATS:
                 rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(indices))
-        yield rows
-
-
-def _with_times(
-    part: pa.Table,
-    times: "pa.ChunkedArray[pa.TimestampScalar]",
-    sources: Mapping[int, int],
-    missing: Mapping[int, datetime],
-) -> pa.Table:
-    rows = part.column("row").to_pylist()
-    stats_rows = pa.array([sources.get(row, row) for row in rows], pa.int64())
-    part = part.append_column("fetched_at", times.take(part.column("row")))
-    part = part.append_column("stats_as_of", times.take(stats_rows))
-    return part.append_column("missing_since", pa.array(map(missing.get, rows), TIMESTAMP))
+        rows = rows.append_column("fetched_at", times.take(rows.column("row")))
+        yield rows.append_column("stats_as_of", times.take(stats_rows))
 
 
 def _only(part: pa.Table, is_wanted: Callable[[int], bool]) -> pa.Table:
