@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from sessions_pipeline.validation.model import PROPERTIES
 from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
 
@@ -54,18 +55,21 @@ def flag(name: str, description: str) -> Column:
     return Column(name, pa.bool_(), description, nullable=False)
 
 
+_REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
+_LONG = frozenset(
+    ["description", "extra", "feedback_stats", "session_feedback_stats", "run_facets", "experiment_progress"]
+)
 SESSION = text("id", "The session, canonical UUID", nullable=False)
 TENANT = text("tenant_id", "The workspace, canonical UUID", nullable=False, repeats=True)
 DATASET = text(
     "reference_dataset_id", "The dataset that the experiment ran against; null for a tracing project", repeats=True
 )
 EXPERIMENTS_DATASET = replace(DATASET, description="The reference dataset, canonical UUID", nullable=False)
-RUN_COUNT = count("run_count", "Traces recorded; null when unknown")
-TOTAL_TOKENS = count("total_tokens", "Tokens used, prompt and completion; null when unknown")
-COSTS = (
-    money("prompt_cost", "Cost of the prompts"),
-    money("completion_cost", "Cost of the completions"),
-    money("total_cost", "Total cost (can exceed prompt plus completion)"),
-)
+SENT = {
+    name: Column(name, rule.type, description, not required, repeats=name in _REPEATING, long_text=name in _LONG)
+    for name, rule, description, required, _ in PROPERTIES
+}
+"""The columns of the schema's properties, by name."""
+COSTS = tuple(SENT[name] for name in ("prompt_cost", "completion_cost", "total_cost"))
 MEASURES = ("run_count", "total_tokens", *(cost.name for cost in COSTS))
 """The columns that say what a session has used so far; a subset of the API's stats."""

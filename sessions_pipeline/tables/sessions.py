@@ -8,21 +8,12 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
-from sessions_pipeline.validation.model import PROPERTIES
-
-REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
-LONG = frozenset(
-    ["description", "extra", "feedback_stats", "session_feedback_stats", "run_facets", "experiment_progress"]
-)
 
 SESSIONS = Table(
     "sessions",
     "One row per valid session, with exact costs and the time its numbers were read.",
     (
-        *(
-            column.Column(name, rule.type, description, not required, repeats=name in REPEATING, long_text=name in LONG)
-            for name, rule, description, required, _ in PROPERTIES
-        ),
+        *column.SENT.values(),
         column.text(
             "unknown_fields",
             "Properties that the schema does not name, JSON text; null when there are none",
