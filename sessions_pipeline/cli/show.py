@@ -13,15 +13,8 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from sessions_pipeline import errors
 from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, say
-from sessions_pipeline.errors import (
-    ApiError,
-    BudgetExceededError,
-    NotReadError,
-    SessionsPipelineError,
-    SettingError,
-    UsageError,
-)
 from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural
 from sessions_pipeline.settings import first_problem
@@ -105,7 +98,7 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
         option = place.partition(".")[0].replace("_", "-")
         if "valid UUID" in problem:
             problem = f"write the {'session' if option == 'id' else 'dataset'}'s id (a UUID)"
-        raise UsageError(f"--{option}: {problem}") from None
+        raise errors.UsageError(f"--{option}: {problem}") from None
 
 
 def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[str | None]) -> None:
@@ -115,7 +108,7 @@ def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[st
     client.throttle.end_within(NAMES_SECONDS)
     ids = sorted({row[DATASET].lower() for row in rows if is_uuid(row.get(DATASET, ""))})
     names: dict[str, str] = {}
-    with suppress(ApiError):
+    with suppress(errors.ApiError):
         found = [_cells(one.payload) for asked in workspaces for one in read_datasets(client, workspace=asked, ids=ids)]
         names = {one["id"].lower(): one["name"] for one in found if "id" in one and one.get("name", "").strip()}
     for row in rows:
@@ -159,12 +152,12 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
 
     lake = Lake.open(settings.data_root, query=settings.query)
     if bool(first) != bool(last):
-        raise UsageError("give both --from and --to, or neither")
+        raise errors.UsageError("give both --from and --to, or neither")
     days = (first, last) if first and last else latest_days(lake)
     check_order(*days)
     if not lake.is_there:
-        place = settings.absolute_data_root
-        raise NotReadError(f"{place}: there is no data here; materialize days, or set SESSIONS_PIPELINE_DATA_ROOT")
+        advice = "materialize days, or set SESSIONS_PIPELINE_DATA_ROOT"
+        raise errors.NotReadError(f"{settings.absolute_data_root}: there is no data here; {advice}")
     budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
     if isinstance(budgets, str):
         say(budgets, is_warning=True)
@@ -187,16 +180,16 @@ def budget(*, check: bool, as_json: bool) -> None:
 
     if not (budgets := load_budgets(settings)):
         lines = 'the lines [[budget]], name = "all experiments", limit = 400.00 and period = "month"'
-        raise SettingError(BUDGETS, f"is not set, or names no budget; set it to a TOML file with {lines}")
+        raise errors.SettingError(BUDGETS, f"is not set, or names no budget; set it to a TOML file with {lines}")
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     statuses = budget_statuses(lake, budgets, datetime.now(UTC))
     print_budgets(statuses, as_json=as_json)
     exceeded = [status.budget.name for status in statuses if status.state == "exceeded"]
     unknown = [status.budget.name for status in statuses if not status.is_known]
     if check and exceeded:
-        raise BudgetExceededError(f"beyond the limit: {', '.join(exceeded)}")
+        raise errors.BudgetExceededError(f"beyond the limit: {', '.join(exceeded)}")
     if check and unknown:
-        raise SessionsPipelineError(f"can't be known, for the reasons above: {', '.join(unknown)}")
+        raise errors.SessionsPipelineError(f"can't be known, for the reasons above: {', '.join(unknown)}")
 
 
 FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output jan.parquet"
@@ -217,7 +210,7 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     Writes the month's experiments in FOCUS 1.2. They are estimates: never add them to a provider's own data.
     """
     if output.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"--output {output}: end its name in .parquet or .csv")
+        raise errors.UsageError(f"--output {output}: end its name in .parquet or .csv")
     settings = load_settings()
     from sessions_pipeline.lake.lake import Lake
     from sessions_pipeline.outputs.focus import focus_costs, write_focus
@@ -225,7 +218,7 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     found = focus_costs(lake, month, datetime.now(UTC).date())
     if found.missing and not partial:
-        raise NotReadError(f"{found.missing}; or write what is there with --partial")
+        raise errors.NotReadError(f"{found.missing}; or write what is there with --partial")
     write_focus(found.rows, output)
     if found.missing:
         say(found.missing, is_warning=True)

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from sessions_pipeline import tables
 from sessions_pipeline.days import utc_day
 from sessions_pipeline.orchestration import REFRESH, range_tags
 from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
@@ -14,24 +15,17 @@ from sessions_pipeline.orchestration.one_file import period_tables, read_names
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import (
-    DAILY_COST_BY_PROJECT,
-    EXPERIMENT_SUMMARY,
-    JUDGE_COST_BY_EXPERIMENT,
-    REFERENCE_DATASETS,
-    WEEKLY_COST_BY_REFERENCE_DATASET,
-)
 
 REPORT = "cost_report"
 MEASURE_PROJECTS, MEASURE_JUDGES = "measure_project_costs", "measure_judge_costs"
 # Feedback may arrive without new runs, and the API's stats reach 31 days back.
 NIGHTLY_DAYS = 31
 REPORTED = (
-    WEEKLY_COST_BY_REFERENCE_DATASET,
-    EXPERIMENT_SUMMARY,
-    REFERENCE_DATASETS,
-    DAILY_COST_BY_PROJECT,
-    JUDGE_COST_BY_EXPERIMENT,
+    tables.WEEKLY_COST_BY_REFERENCE_DATASET,
+    tables.EXPERIMENT_SUMMARY,
+    tables.REFERENCE_DATASETS,
+    tables.DAILY_COST_BY_PROJECT,
+    tables.JUDGE_COST_BY_EXPERIMENT,
 )
 
 
@@ -69,7 +63,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     # `end_offset=1` makes today a partition, too.
     daily = dg.DailyPartitionsDefinition(settings.start_date.isoformat(), timezone="UTC", end_offset=1)
     projects, judges, report = map(
-        dg.AssetSelection.assets, (DAILY_COST_BY_PROJECT.name, JUDGE_COST_BY_EXPERIMENT.name, REPORT)
+        dg.AssetSelection.assets, (tables.DAILY_COST_BY_PROJECT.name, tables.JUDGE_COST_BY_EXPERIMENT.name, REPORT)
     )
     refreshed = dg.AssetSelection.all() - projects - judges - report
     jobs = (
