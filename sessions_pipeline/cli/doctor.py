@@ -10,6 +10,8 @@ import click
 
 from sessions_pipeline.cli.terminal import echo, load_settings
 from sessions_pipeline.errors import ApiError, SessionsPipelineError, SettingError
+from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
+from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural, visible
 from sessions_pipeline.settings import Settings, without_secrets
 
@@ -74,7 +76,6 @@ def _probe(settings: Settings) -> str:
     """A Markdown table, 80 columns wide, without names, ids, costs or addresses."""
     from sessions_pipeline.langsmith.client import SessionsClient
     from sessions_pipeline.langsmith.probe import probe
-    from sessions_pipeline.langsmith.query import SessionsQuery
 
     verdicts = {True: "holds", False: "does not hold", None: "not testable"}
     workspace = next(iter(settings.workspace_ids), None)
@@ -88,9 +89,6 @@ def _probe(settings: Settings) -> str:
 
 
 def _settings(settings: Settings) -> str:
-    from sessions_pipeline.langsmith.query import parse_narrowing
-    from sessions_pipeline.outputs.budget_file import load_budgets
-
     parse_narrowing(settings.query)
     load_budgets(settings)
     if settings.notify:
@@ -128,7 +126,6 @@ def _credentials(settings: Settings) -> str:
 
 def _api(settings: Settings) -> str:
     from sessions_pipeline.langsmith.client import SessionsClient
-    from sessions_pipeline.langsmith.query import SessionsQuery
     from sessions_pipeline.langsmith.source import CLOCK_TOLERANCE
 
     lines = []

@@ -12,6 +12,7 @@ import click
 from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar, say
 from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import SessionsPipelineError, UsageError
+from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings
 
@@ -57,7 +58,6 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     if as_of and kept_days and datetime.now(UTC) - as_of > timedelta(days=kept_days):
         deleted = f"readings that were replaced over {plural(kept_days, 'day')} ago were deleted"
         say(f"--as-of {as_of:%Y-%m-%d}: {deleted}, so these tables may differ from those of that time", is_warning=True)
-    from sessions_pipeline.outputs.budget_file import load_budgets
 
     # Before the run: if the file breaks meanwhile, the summary is still printed.
     budgets = load_budgets(settings)
@@ -151,7 +151,6 @@ def demo(days: int) -> None:
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
     from sessions_pipeline.cli.summary import print_summary
-    from sessions_pipeline.outputs.budget_file import load_budgets
 
     if days > DEMO_SHOWN:
         click.echo(f"The last {DEMO_SHOWN} of the {days} days:")
