@@ -53,7 +53,8 @@ def history(
         kept_from: versions superseded by this time may be deleted; None keeps everything.
     """
     if as_of is not None:
-        raw = Rows(raw.schema, _read_by(raw, as_of))
+        until = pa.scalar(as_of, TIMESTAMP)
+        raw = Rows(raw.schema, (part.filter(pc.less_equal(part.column("fetched_at"), until)) for part in raw.parts()))
     asked = asked_for(raw, readings)
     keys = record_keys(raw, asked)
     foreign = foreign_rows(raw, asked)
@@ -85,11 +86,6 @@ def history(
         tuple(shrunk),
         frozenset().union(*(superseded(all_, kept_from) for all_ in versions.values() if kept_from)),
     )
-
-
-def _read_by(raw: Rows, as_of: datetime) -> Iterator[pa.Table]:
-    for part in raw.parts():
-        yield part.filter(pc.less_equal(part.column("fetched_at"), pa.scalar(as_of, TIMESTAMP)))
 
 
 def _rows_of_repeated(keys: Sequence[str], raw: Rows) -> list[list[int]]:
