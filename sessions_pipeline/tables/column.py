@@ -1,6 +1,7 @@
 """Columns: their definition, one constructor per type, and the columns that several tables share."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pyarrow as pa
 
@@ -10,49 +11,33 @@ from sessions_pipeline.validation.types import MONEY, TIMESTAMP
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its name, Arrow type, description, and whether it may be null.
+    """One column: its Arrow type, name, description, and whether it may be null.
 
     `repeats`: it has few distinct values, so Parquet dictionary-encodes it.
     `long_text`: nobody filters it by range, and its minimum and maximum would only bloat the file, so it gets no
     Parquet statistics.
     """
 
-    name: str
     type: pa.DataType
+    name: str
     description: str
     nullable: bool = True
     repeats: bool = False
     long_text: bool = False
 
 
-def text(name: str, description: str, **more: bool) -> Column:
-    """A string column."""
-    return Column(name, pa.string(), description, **more)
-
-
-def count(name: str, description: str, **more: bool) -> Column:
-    """An int64 column."""
-    return Column(name, pa.int64(), description, **more)
-
-
-def number(name: str, description: str) -> Column:
-    """A float64 column."""
-    return Column(name, pa.float64(), description)
+# A column of each type: `text("name", "Its name", nullable=False)`. Times are microseconds UTC.
+text = partial(Column, pa.string())
+texts = partial(Column, pa.list_(pa.string()))
+count = partial(Column, pa.int64())
+number = partial(Column, pa.float64())
+time = partial(Column, TIMESTAMP)
+flag = partial(Column, pa.bool_(), nullable=False)
 
 
 def money(name: str, description: str) -> Column:
     """A nullable column of US dollars, decimal128(38, 18)."""
-    return Column(name, MONEY, f"{description}, US dollars, exact; null when unknown")
-
-
-def time(name: str, description: str, **more: bool) -> Column:
-    """A timestamp column, microseconds UTC."""
-    return Column(name, TIMESTAMP, description, **more)
-
-
-def flag(name: str, description: str) -> Column:
-    """A boolean column, never null."""
-    return Column(name, pa.bool_(), description, nullable=False)
+    return Column(MONEY, name, f"{description}, US dollars, exact; null when unknown")
 
 
 _REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
@@ -66,7 +51,7 @@ DATASET = text(
 )
 EXPERIMENTS_DATASET = replace(DATASET, description="The reference dataset, canonical UUID", nullable=False)
 SENT = {
-    name: Column(name, rule.type, description, not required, repeats=name in _REPEATING, long_text=name in _LONG)
+    name: Column(rule.type, name, description, not required, repeats=name in _REPEATING, long_text=name in _LONG)
     for name, rule, description, required, _ in PROPERTIES
 }
 """The columns of the schema's properties, by name."""

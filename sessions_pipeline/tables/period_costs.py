@@ -19,29 +19,25 @@ from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAILY_COST_
 from sessions_pipeline.tables.table import Table
 
 
-def _table(name: str, period: str, start: column.Column) -> Table:
+def _table(name: str, period: str, start: str, start_description: str) -> Table:
     description = f"The daily costs summed by {period}; `is_complete` is false while days are unread or not over."
     columns = (
-        start,
+        column.Column(pa.date32(), start, start_description, nullable=False),
         column.TENANT,
         column.EXPERIMENTS_DATASET,
         *DAILY_MEASURES,
         column.count("day_count", "Days of the period that were read", nullable=False),
         column.flag("is_complete", "True if every day is over and was read in each workspace that any day was read in"),
     )
-    order = (start.name, *DAILY_COST_BY_REFERENCE_DATASET.order)
+    order = (start, *DAILY_COST_BY_REFERENCE_DATASET.order)
     return Table(name, description, columns, order, partition=None, group="costs")
 
 
 WEEKLY_COST_BY_REFERENCE_DATASET = _table(
-    "weekly_cost_by_reference_dataset",
-    "ISO week",
-    column.Column("week_start", pa.date32(), "The Monday that the ISO week starts on", nullable=False),
+    "weekly_cost_by_reference_dataset", "ISO week", "week_start", "The Monday that the ISO week starts on"
 )
 MONTHLY_COST_BY_REFERENCE_DATASET = _table(
-    "monthly_cost_by_reference_dataset",
-    "calendar month",
-    column.Column("month_start", pa.date32(), "The first day of the month", nullable=False),
+    "monthly_cost_by_reference_dataset", "calendar month", "month_start", "The first day of the month"
 )
 
 

@@ -2,8 +2,6 @@
 
 from collections import Counter
 
-import pyarrow as pa
-
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.raw_sessions import IDENTITY, RAW_SESSIONS
@@ -19,9 +17,8 @@ REJECTED_SESSIONS = Table(
     "Records that failed validation, each with all reasons and the payload as sent.",
     (
         *IDENTITY,
-        column.Column(
+        column.texts(
             "reasons",
-            pa.list_(pa.string()),
             "All reasons, each as `field: what is wrong`",
             nullable=False,
             repeats=True,

@@ -25,9 +25,8 @@ SESSIONS = Table(
             "Time of the reading that the counts, tokens, costs, latencies, rates and feedback come from; earlier than "
             "`fetched_at` if retention has emptied them since",
         ),
-        column.Column(
+        column.texts(
             "problems",
-            pa.list_(pa.string()),
             "Why costs of this valid session are null, such as `total_cost: is negative (-0.0012)`; null when there is "
             "nothing to report",
             long_text=True,
