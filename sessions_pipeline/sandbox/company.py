@@ -117,11 +117,6 @@ class Session:
     undated: bool = False
     judged: tuple["Session", ...] = ()
 
-    @property
-    def cost_is_unknown(self) -> bool:
-        """Whether its cost is null: of models without a price, half the sessions have none, and half cost 0."""
-        return PRICES[self.model] is None and self.seed % 2 == 0
-
     @cached_property
     def runs(self) -> list[Run]:
         """Its runs, by start time."""

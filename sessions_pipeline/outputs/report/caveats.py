@@ -78,7 +78,7 @@ def _days(data: ReportData) -> Iterator[Caveat]:
         text = f"What was rejected or left out on them is not known: {day_ranges(data.unexamined)}."
         headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"
         yield Caveat("unexamined", headline, text)
-    if late := data.open_days:
+    if late := [day for day in data.days if day in data.unfinished]:
         was = "was not over when it was" if len(late) == 1 else "were not over when they were"
         headline = "The last day is not complete" if late == [data.last] else f"{plural(len(late), 'day')} not complete"
         yield Caveat("open_days", headline, f"{day_ranges(late)} {was} last read; costs will grow.")

@@ -141,11 +141,6 @@ class ReportData:
         return [day for day in self.days if day not in self.days_read]
 
     @cached_property
-    def open_days(self) -> list[date]:
-        """The days of the period that were not over when they were last read."""
-        return [day for day in self.days if day in self.unfinished]
-
-    @cached_property
     def period(self) -> Comparison:
         """The days of the report, and which of them are compared with the period before."""
         return Comparison.of(self.days, self.days_before, self.days_read - self.unfinished)
