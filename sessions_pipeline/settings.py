@@ -4,7 +4,6 @@ No other module reads or writes the environment.
 """
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -22,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Json,
     SecretStr,
     ValidationError,
     model_validator,
@@ -50,6 +50,7 @@ _PLAIN_WORDS = {
     "date_": "write YYYY-MM-DD, such as 2026-11-01",
     "datetime_": "write a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
     "int_parsing": "write a whole number",
+    **dict.fromkeys(("json_", "dict_"), 'write a JSON object, such as {"name_contains": "nightly"}'),
 }
 
 
@@ -62,18 +63,6 @@ def _canonical(ids: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(UUID(part.strip("\"'"))) for part in ids))
     except ValueError:
         raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
-
-
-def _json_object(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')  # noqa: TRY004
-    return parsed
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -110,7 +99,7 @@ class Settings(BaseModel):
     requests_per_minute: int | None = Field(None, ge=8)
     rate_store: SecretStr | None = None
     page_size: int = Field(100, ge=1, le=100)
-    query: Annotated[Mapping[str, Any], BeforeValidator(_json_object)] = {}
+    query: Json[dict[str, Any]] = {}
     attributes: Names = ("models", "git.branch")
     budgets: str | None = None
     notify: SecretStr | None = None

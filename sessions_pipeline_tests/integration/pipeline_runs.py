@@ -59,7 +59,7 @@ def settings_for(url: str, root: DataRoot, **values: Any) -> Settings:
             "LANGSMITH_WORKSPACE_ID": "",
             "LANGSMITH_BEARER_TOKEN": None,
             "SESSIONS_PIPELINE_DATA_ROOT": str(root),
-            "SESSIONS_PIPELINE_QUERY": {},
+            "SESSIONS_PIPELINE_QUERY": "{}",
             **values,
         },
     )
