@@ -33,8 +33,6 @@ LOOKBACK = timedelta(days=30)
 # If the newest reading is older than this, what was spent since is unknown.
 STALE = timedelta(hours=24)
 _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
-_SUMMED = ("session_count", "unpriced_session_count", "zero_cost_with_tokens_count", "run_count", "total_tokens")
-_COLUMNS = (*_SUBJECT, "id", "session_id", "key", *_SUMMED, "total_cost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +162,8 @@ class _RecentCosts:
         self.names = from_lake.dataset_names(lake, self.load(DAILY)[0], self.days, all_known=True)
 
     def _load(self, lake: Lake, table: Table) -> tuple[list[Row], dict[Day, dict[str, str]]]:
-        """The rows of a table with the columns needed here, and its files' metadata by day."""
-        files = from_lake.stored_days(lake, table, self.days, [name for name in _COLUMNS if name in table.schema.names])
+        """The rows of a table, and its files' metadata by day."""
+        files = from_lake.stored_days(lake, table, self.days)
         return from_lake.rows_of(files), {day: stored.metadata for day, stored in files.items()}
 
     def status(self, budget: Budget) -> BudgetStatus:

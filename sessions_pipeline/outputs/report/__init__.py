@@ -32,8 +32,6 @@ from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_read
 REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
 """The columns of `sessions` that `doubtful` needs."""
-_COUNTED = ("session_count", "unpriced_session_count", "zero_cost_with_tokens_count", "run_count", "total_tokens")
-_ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *_COUNTED, "total_cost")
 
 
 def latest_days(lake: Lake) -> tuple[date, date]:
@@ -86,7 +84,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     usage_days = [day for day in lake.days(tables.DAILY_COST_BY_PROJECT) if first <= day <= last]
     stored = partial(from_lake.stored_days, lake)
     costs = stored(tables.DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
-    attributes = stored(tables.DAILY_COST_BY_ATTRIBUTE, read, _ATTRIBUTE_COLUMNS)
+    attributes = stored(tables.DAILY_COST_BY_ATTRIBUTE, read)
     usage = stored(tables.DAILY_COST_BY_PROJECT, usage_days)
     daily = from_lake.rows_of(costs)
     names = from_lake.dataset_names(lake, daily, read)
