@@ -41,11 +41,23 @@ NO_BUCKET = "there is no such bucket; create it, or correct SESSIONS_PIPELINE_DA
 
 
 class S3Store:
-    """A `Store` under `s3://bucket/prefix`; the bucket must exist. `client` accesses it, see `open_bucket`."""
+    """A `Store` at `s3://bucket/prefix`; the bucket must exist. A failed request is repeated up to `retries` times."""
 
-    def __init__(self, root: str, client: obstore.store.S3Store, *, retries: int) -> None:
-        self._root = root.rstrip("/")
-        self._client = client
+    def __init__(self, root: str, *, retries: int = RETRIES) -> None:
+        """Send no request yet.
+
+        Raises:
+            LakeError: the address names no bucket, or an AWS variable is wrong. The message repeats nothing secret.
+        """
+        address = re.fullmatch(r"s3://([\w.-]+)(?:/([^?]*))?", root)
+        if address is None:
+            raise LakeError(
+                "SESSIONS_PIPELINE_DATA_ROOT: write s3://bucket/prefix, without credentials or options in the address; "
+                "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL for those"
+            )
+        bucket, prefix = address[1], (address[2] or "").strip("/")
+        self._root = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._client = _connect(bucket, prefix, retries)
         self._retries = retries
 
     def uri(self, key: str) -> str:
@@ -140,22 +152,6 @@ class S3Store:
             raise FileNotFoundError(self.uri(key)) from None
         except BaseError as error:
             raise LakeError(f"{self.uri(key)}: {reason(str(error))}") from None
-
-
-def open_bucket(root: str, *, retries: int = RETRIES) -> S3Store:
-    """The store at `s3://bucket/prefix`. A failed request is sent again up to `retries` times.
-
-    Raises:
-        LakeError: the address names no bucket, or an AWS variable is wrong. The message repeats nothing secret.
-    """
-    address = re.fullmatch(r"s3://([\w.-]+)(?:/([^?]*))?", root)
-    if address is None:
-        raise LakeError(
-            "SESSIONS_PIPELINE_DATA_ROOT: write s3://bucket/prefix, without credentials or options in the address; set"
-            " AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL for those"
-        )
-    bucket, prefix = address[1], (address[2] or "").strip("/")
-    return S3Store(f"s3://{bucket}/{prefix}", _connect(bucket, prefix, retries), retries=retries)
 
 
 def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:

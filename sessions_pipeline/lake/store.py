@@ -87,9 +87,9 @@ def store_at(root: str) -> Store:
     """
     # Imported here because both modules import this one, and because a local lake needs no S3 library.
     if root.startswith("s3://"):
-        from sessions_pipeline.lake.s3 import open_bucket  # noqa: PLC0415
+        from sessions_pipeline.lake.s3 import S3Store  # noqa: PLC0415
 
-        return open_bucket(root)
+        return S3Store(root)
     if re.match(r"\w[\w+.-]+:/", root):
         raise LakeError("SESSIONS_PIPELINE_DATA_ROOT: takes a folder or an s3://bucket/prefix address")
     from sessions_pipeline.lake.local import LocalStore  # noqa: PLC0415

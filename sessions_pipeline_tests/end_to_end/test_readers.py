@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.lake.s3 import open_bucket
+from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline_tests import recipes
 from sessions_pipeline_tests.builders import NOON, experiment, sessions_table
@@ -90,7 +90,7 @@ def test_duckdb_reads_a_bucket(snippet: Snippet, programs: Path, folder: Path, m
         for name, value in {**key, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.port}"}.items():
             monkeypatch.setenv(name, value)
         rows = sessions_table(experiment(1), experiment(2))
-        Lake.open(open_bucket("s3://bucket/prefix"), query={}).replace(SESSIONS, NOON.date(), rows, {})
+        Lake.open(S3Store("s3://bucket/prefix"), query={}).replace(SESSIONS, NOON.date(), rows, {})
         address = f"PROVIDER credential_chain, ENDPOINT '127.0.0.1:{server.port}', USE_SSL false, URL_STYLE 'path'"
         *before, last = snippet.text.replace("PROVIDER credential_chain", address).splitlines()
         code = EXTENSIONS + "\n".join([*before, f"print({last}.aggregate('count(*)').fetchall())", VIEWS])

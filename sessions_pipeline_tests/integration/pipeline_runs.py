@@ -13,7 +13,7 @@ import pytest
 
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.lake.s3 import open_bucket
+from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
@@ -122,7 +122,7 @@ def keys(root: DataRoot) -> list[str]:
     """The keys of all files, including hidden ones and locks."""
     if isinstance(root, Path):
         return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    return sorted(found["path"] for some in open_bucket(root)._client.list() for found in some)
+    return sorted(found["path"] for some in S3Store(root)._client.list() for found in some)
 
 
 def files(root: DataRoot) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pyarrow import fs
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.lake.s3 import open_bucket
+from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import ANY
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES
 from sessions_pipeline_tests.integration.s3_server import S3Server
@@ -33,7 +33,7 @@ def root(bucket: str) -> str:
 @pytest.fixture
 def lake(root: str) -> Lake:
     """A lake that tries each request only twice, because the waits between more attempts would take seconds."""
-    return Lake.open(open_bucket(root, retries=2), query={})
+    return Lake.open(S3Store(root, retries=2), query={})
 
 
 def test_a_day_is_read_back_as_it_was_written(lake: Lake, root: str):
@@ -190,7 +190,7 @@ def test_a_failed_read_is_never_an_empty_result(lake: Lake, server: S3Server, ro
         lambda: lake.days(RAW_SESSIONS),
         lambda: lake.has(RAW_SESSIONS, DAY),
         lambda: lake.read_file("_lake.json"),
-        lambda: Lake.open(open_bucket(root, retries=1), query={}, read_only=True),
+        lambda: Lake.open(S3Store(root, retries=1), query={}, read_only=True),
     )
     for read in readings:
         server.fail(*[fault] * 20)
@@ -271,7 +271,7 @@ def test_other_tools_read_the_objects(lake: Lake, root: str, server: S3Server):
 def test_polars_reads_a_bucket_as_the_docs_say(
     snippet: Snippet, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake = Lake.open(open_bucket("s3://bucket/prefix"), query={})
+    lake = Lake.open(S3Store("s3://bucket/prefix"), query={})
     lake.replace(SESSIONS, DAY, SESSIONS.schema.empty_table(), {})
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
