@@ -79,7 +79,7 @@ def _probe(settings: Settings) -> str:
 
     verdicts = {True: "holds", False: "does not hold", None: "not testable"}
     workspace = next(iter(settings.workspace_ids), None)
-    with SessionsClient.from_settings(settings) as client:
+    with SessionsClient(settings) as client:
         client.fetch(SessionsQuery(limit=1), workspace=workspace)
         found = probe(client, workspace=workspace, project=settings.judge_project)
         lines = [(f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found]
@@ -114,7 +114,7 @@ def _unknown_paths(redacted: Sequence[str]) -> str:
 def _credentials(settings: Settings) -> str:
     from sessions_pipeline.langsmith.client import SessionsClient
 
-    with SessionsClient.from_settings(settings):
+    with SessionsClient(settings):
         pass
     kind = "bearer token" if settings.bearer_token else "API key"
     endpoint = urlsplit(settings.endpoint)
@@ -129,7 +129,7 @@ def _api(settings: Settings) -> str:
     from sessions_pipeline.langsmith.source import CLOCK_TOLERANCE
 
     lines = []
-    with SessionsClient.from_settings(settings) as client:
+    with SessionsClient(settings) as client:
         for workspace in settings.workspace_ids or (None,):
             answer = client.fetch(SessionsQuery(limit=1), workspace=workspace)
             skew = abs((answer.server_time - datetime.now(UTC)).total_seconds()) if answer.server_time else 0.0

@@ -68,7 +68,7 @@ def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
     query, settings = _query(values), load_settings()
     from sessions_pipeline.langsmith.client import SessionsClient
 
-    with SessionsClient.from_settings(settings) as client:
+    with SessionsClient(settings) as client:
         workspaces = settings.workspace_ids or (None,)
         payloads = [
             record.payload for workspace in workspaces for record in client.fetch(query, workspace=workspace).records

@@ -4,7 +4,7 @@ The API version determines paths, parameters and bodies. It is chosen once, at t
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from itertools import count
 from typing import Self
@@ -17,8 +17,8 @@ from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, choose_ve
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
 from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
-from sessions_pipeline.langsmith.redaction import PropertyPath, parse_paths, redact
-from sessions_pipeline.langsmith.throttle import WINDOW_SECONDS, Throttle, acquire_for
+from sessions_pipeline.langsmith.redaction import parse_paths, redact
+from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import Settings
 
@@ -43,51 +43,38 @@ class SessionsClient:
 
     def __init__(
         self,
-        auth: Auth,
-        throttle: Throttle,
-        transport: Transport,
+        settings: Settings,
         *,
-        api_version: Endpoint | None = V1,
-        private: Sequence[PropertyPath] = (),
         clock: Callable[[], datetime] = now,
+        throttle: Throttle | None = None,
+        transport: Transport | None = None,
     ) -> None:
-        """Properties at the paths in `private` are removed from every record as soon as it arrives."""
+        """Create a client for the endpoint in the settings; its deadline counts from now. Sends nothing yet.
+
+        `throttle` and `transport` are those of the settings, unless a test gives others.
+
+        Raises:
+            SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
+        """
+        self._auth = Auth.from_settings(settings)
+        self._private = parse_paths(settings.redact)
+        self.throttle = throttle or Throttle(
+            settings.concurrency, deadline_seconds=settings.deadline_minutes * 60, acquire=acquire_for(settings)
+        )
+        self.throttle.progress = lambda: f"{self.requests} requests"
+        self._transport = transport or Transport(self._auth, most_connections=settings.concurrency)
+        self.api_version = {"v1": V1, "v2": V2}.get(settings.api_version)
+        self.clock = clock
         self.requests = 0
         self.warnings: list[str] = []
-        self.api_version = api_version
-        self.throttle = throttle
-        self.clock = clock
-        self._auth = auth
-        self._transport = transport
-        self._private = private
         self._has_answered = False
         self._version_lock = threading.Lock()
         self._lock = threading.Lock()
         self._retry = stamina.RetryingCaller(
             attempts=ATTEMPTS, timeout=None, wait_initial=0.5, wait_max=5.0, wait_jitter=1.0
         )
-        throttle.progress = lambda: f"{self.requests} requests"
-
-    @classmethod
-    def from_settings(
-        cls, settings: Settings, *, clock: Callable[[], datetime] = now, window_seconds: float = WINDOW_SECONDS
-    ) -> Self:
-        """Create a client for the endpoint in the settings; its deadline counts from now. Sends nothing yet.
-
-        `window_seconds` is the length of the window in which the API counts requests.
-
-        Raises:
-            SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
-        """
-        auth, seconds = Auth.from_settings(settings), settings.deadline_minutes * 60
-        acquire, most = acquire_for(settings), settings.concurrency
-        throttle = Throttle(most, deadline_seconds=seconds, acquire=acquire, window_seconds=window_seconds)
-        transport = Transport(auth, most_connections=most)
-        version, private = {"v1": V1, "v2": V2}.get(settings.api_version), parse_paths(settings.redact)
-        client = cls(auth, throttle, transport, api_version=version, private=private, clock=clock)
-        if version is V2:
-            client.warn("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
-        return client
+        if self.api_version is V2:
+            self.warn("Version 2 of the API is read, as SESSIONS_PIPELINE_API_VERSION says")
 
     def __enter__(self) -> Self:
         return self

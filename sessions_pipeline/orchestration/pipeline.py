@@ -148,7 +148,7 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        return SessionsClient.from_settings(self.settings, clock=self.clock)
+        return SessionsClient(self.settings, clock=self.clock)
 
     @contextmanager
     def sources(self) -> Iterator[tuple[SessionsClient, list[Source]]]:

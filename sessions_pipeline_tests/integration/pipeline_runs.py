@@ -16,6 +16,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.process_day import day_tables
@@ -69,7 +70,9 @@ class PipelineWithShortWindow(Pipeline):
     """A pipeline whose client takes the API's rate-limit window to be 0.1 s, not a minute, so that tests are quick."""
 
     def connect(self) -> SessionsClient:
-        return SessionsClient.from_settings(self.settings, clock=self.clock, window_seconds=0.1)
+        seconds, acquire = self.settings.deadline_minutes * 60, acquire_for(self.settings)
+        throttle = Throttle(self.settings.concurrency, deadline_seconds=seconds, acquire=acquire, window_seconds=0.1)
+        return SessionsClient(self.settings, clock=self.clock, throttle=throttle)
 
 
 def run_days(

@@ -48,11 +48,11 @@ def settings(url: str, **values: object) -> Settings:
 def client_for(
     url: str, *, clock: Clock | None = None, minutes: float = 1, slots: int = 8, **limits: float
 ) -> Iterator[SessionsClient]:
-    auth = Auth.from_settings(settings(url))
+    values = settings(url, SESSIONS_PIPELINE_API_VERSION="v1")
     clocked = {"clock": clock, "wait": clock.wait} if clock else {}
     throttle = Throttle(slots, deadline_seconds=minutes * 60, **clocked)
-    transport = Transport(auth, most_connections=slots, **{"read_seconds": 20, **limits})
-    with SessionsClient(auth, throttle, transport) as client:
+    transport = Transport(Auth.from_settings(values), most_connections=slots, **{"read_seconds": 20, **limits})
+    with SessionsClient(values, throttle=throttle, transport=transport) as client:
         yield client
 
 
@@ -103,7 +103,7 @@ def test_every_form_of_the_endpoint_requests_the_same_path_with_the_same_headers
 
 def test_a_bearer_token_is_sent_instead_of_a_key() -> None:
     values = {"LANGSMITH_BEARER_TOKEN": "token", "LANGSMITH_WORKSPACE_ID": WORKSPACE}
-    with scripted(answer()) as server, SessionsClient.from_settings(settings(server.url, **values)) as client:
+    with scripted(answer()) as server, SessionsClient(settings(server.url, **values)) as client:
         client.fetch(QUERY, workspace=WORKSPACE)
     assert server.headers[0]["authorization"] == "Bearer token"
     assert "x-api-key" not in server.headers[0]
@@ -267,9 +267,9 @@ def drip(clock: Clock, begin: bytes, end: bytes) -> Callable[[Handler], None]:
 def test_one_slow_answer_does_not_use_up_the_deadline_of_a_run(begin: bytes, end: bytes) -> None:
     clock = Clock()
     with scripted(drip(clock, begin, end), answer(body=ONE)) as server:
-        auth = Auth.from_settings(settings(server.url))
-        transport = Transport(auth, most_connections=8, clock=clock)
-        with SessionsClient(auth, Throttle(8, deadline_seconds=7200), transport) as client:
+        values = settings(server.url)
+        transport = Transport(Auth.from_settings(values), most_connections=8, clock=clock)
+        with SessionsClient(values, transport=transport) as client:
             assert len(client.fetch(QUERY).records) == 1
     assert client.requests == 2
     assert clock.now < 1000 + 600

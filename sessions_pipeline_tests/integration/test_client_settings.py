@@ -32,7 +32,7 @@ def settings(**values: str) -> Settings:
 
 def refusal(**values: str) -> SettingError:
     with pytest.raises(SettingError) as caught:
-        SessionsClient.from_settings(settings(**values))
+        SessionsClient(settings(**values))
     return caught.value
 
 
@@ -110,7 +110,7 @@ def test_loopback_addresses_are_recognized(endpoint: str, loopback: bool) -> Non
 
 
 def test_no_representation_shows_the_key() -> None:
-    with SessionsClient.from_settings(settings(LANGSMITH_API_KEY=KEY)) as client:
+    with SessionsClient(settings(LANGSMITH_API_KEY=KEY)) as client:
         shown = repr(client) + str(client) + repr(client._auth) + repr(client._transport)
     assert KEY not in shown
     assert "api.smith.langchain.com" in shown
@@ -183,7 +183,7 @@ def test_a_proxy_that_cannot_be_reached_is_named_by_its_variable(
 ) -> None:
     monkeypatch.setenv(variable, "http://user:hunter2@127.0.0.1:9")
     given = settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
-    with SessionsClient.from_settings(given) as client, pytest.raises(UnreachableError) as caught:
+    with SessionsClient(given) as client, pytest.raises(UnreachableError) as caught:
         client.fetch(SessionsQuery())
     assert str(caught.value).endswith(f"check LANGSMITH_ENDPOINT, network and {variable}")
     assert "hunter2" not in str(caught.value)
@@ -196,9 +196,7 @@ def test_a_proxy_that_requires_a_password_is_named() -> None:
     with scripted(refuse) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("HTTP_PROXY", proxy.url)
         with (
-            SessionsClient.from_settings(
-                settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
-            ) as client,
+            SessionsClient(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")) as client,
             pytest.raises(RefusedError, match=r"proxy .*407.*HTTP_PROXY"),
         ):
             client.fetch(SessionsQuery())
@@ -219,7 +217,7 @@ def test_a_companys_certificate_is_trusted_where_the_environment_names_it(
     context.load_cert_chain(certificate, key)
     with scripted(answer(body=b"[]"), tls=context) as server:
         url = server.url.replace("http://127.0.0.1", "https://localhost")
-        with SessionsClient.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=url)) as client:
+        with SessionsClient(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=url)) as client:
             if variable:
                 assert client.fetch(SessionsQuery()).records == []
                 return

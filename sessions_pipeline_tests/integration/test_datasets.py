@@ -16,7 +16,7 @@ Change = Callable[[list[str], int], None]
 
 
 def client_for(url: str) -> SessionsClient:
-    return SessionsClient.from_settings(Settings(_env_file=None, LANGSMITH_ENDPOINT=url, LANGSMITH_API_KEY="key"))
+    return SessionsClient(Settings(_env_file=None, LANGSMITH_ENDPOINT=url, LANGSMITH_API_KEY="key"))
 
 
 def uuid(number: int) -> str:

@@ -12,7 +12,6 @@ from typing import ClassVar
 import dagster as dg
 import pytest
 
-from sessions_pipeline.langsmith.api_versions import V1, V2
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle
@@ -131,9 +130,8 @@ class Clocked(Pipeline):
     def connect(self) -> SessionsClient:
         auth, clock = Auth.from_settings(self.settings), self.seconds
         throttle = Throttle(1, deadline_seconds=7200, clock=clock, wait=clock.wait)
-        version = V2 if self.settings.api_version == "v2" else V1
         transport = Transport(auth, most_connections=1)
-        return SessionsClient(auth, throttle, transport, api_version=version, clock=self.clock)
+        return SessionsClient(self.settings, clock=self.clock, throttle=throttle, transport=transport)
 
 
 @contextmanager

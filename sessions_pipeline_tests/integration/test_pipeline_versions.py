@@ -186,7 +186,7 @@ def test_a_wrong_endpoint_is_reported_as_such_whatever_the_version(
 def test_the_version_in_the_endpoints_address_does_not_matter(suffix: str) -> None:
     with running_sandbox(texts=some_records(3), now=NOW) as sandbox:
         settings = settings_for(f"{sandbox.url}{suffix}", Path(), **V2)
-        with SessionsClient.from_settings(settings) as client:
+        with SessionsClient(settings) as client:
             client.fetch(SessionsQuery())
     assert paths(sandbox) == {"/api/v2/sessions"}
 
@@ -287,7 +287,7 @@ def test_a_listing_of_activity_whose_cursor_has_expired_starts_again() -> None:
     texts = some_records(30, last_run_start_time=NOW.isoformat())
     with (
         running_sandbox(texts=texts, now=NOW) as sandbox,
-        SessionsClient.from_settings(settings_for(sandbox.url, Path(), **V2)) as client,
+        SessionsClient(settings_for(sandbox.url, Path(), **V2)) as client,
     ):
         listed = partial(active_since, client, SessionsQuery(limit=10), workspace=None, since=NOW)
         _, place = next(listed())
@@ -347,7 +347,7 @@ def test_a_query_that_version_2_does_not_support_is_one_line() -> None:
             (SessionsQuery(offset=5), "no offset"),
             (SessionsQuery(sort_by="runs_count"), "runs_count"),
         ):
-            with SessionsClient.from_settings(settings) as client, pytest.raises(Exception, match=says) as caught:
+            with SessionsClient(settings) as client, pytest.raises(Exception, match=says) as caught:
                 client.fetch(query)
             assert "\n" not in str(caught.value)
     assert sandbox.requests == []
@@ -356,7 +356,7 @@ def test_a_query_that_version_2_does_not_support_is_one_line() -> None:
 def test_the_servers_reason_for_refusing_a_cursor_is_shown(tmp_path: Path) -> None:
     with (
         running_sandbox(texts=some_records(), now=NOW) as sandbox,
-        SessionsClient.from_settings(settings_for(sandbox.url, tmp_path, **V2)) as client,
+        SessionsClient(settings_for(sandbox.url, tmp_path, **V2)) as client,
     ):
         first = client.fetch(SessionsQuery(limit=10))
         assert client.fetch(SessionsQuery(limit=10), cursor=first.next_cursor).records

@@ -26,7 +26,7 @@ END = {"v1 an empty page lies behind the end", "v1 X-Pagination-Total counts the
 
 def probed(url: str, project: str = PROJECT) -> Told:
     """The results of the probe for an API, by version and assumption."""
-    with SessionsClient.from_settings(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
+    with SessionsClient(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
     told: Told = {f"{one.api_version} {one.assumption}": (one.holds, one.seen) for one in found}
@@ -217,7 +217,7 @@ def test_a_key_that_is_not_accepted_is_one_line(monkeypatch: pytest.MonkeyPatch,
 
 def test_no_request_is_sent_after_thirty(sandbox: Sandbox) -> None:
     settings = settings_for(sandbox.url, Path("nowhere"))
-    with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
+    with SessionsClient(settings, clock=lambda: NOW) as client:
         client.requests = MOST_REQUESTS - 1  # as if many requests had been retried
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=PROJECT))
     assert (found[0].holds, found[1].holds, found[1].seen) == (True, None, "not asked")

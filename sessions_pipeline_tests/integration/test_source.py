@@ -65,7 +65,7 @@ def listing(sessions: list[Values], **headers: str) -> Callable[[Handler], None]
 @contextmanager
 def client_for(url: str, **values: Any) -> Iterator[SessionsClient]:
     settings = Settings(**{"_env_file": None, "LANGSMITH_ENDPOINT": url, "LANGSMITH_API_KEY": "key", **values})
-    with SessionsClient.from_settings(settings, clock=lambda: NOW) as client:
+    with SessionsClient(settings, clock=lambda: NOW) as client:
         yield client
 
 
