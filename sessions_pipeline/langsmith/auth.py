@@ -2,8 +2,6 @@
 
 import re
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,36 +18,35 @@ _HEADER_SAFE = re.compile(r"[!-~]+")
 _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
 
 
-@dataclass(frozen=True, slots=True)
 class Auth:
-    """The API's base address without `/api`, and the headers that authenticate a request.
+    """The API's base address without `/api` (`base`), and the `headers` that authenticate a request.
 
     `variable` names the setting that holds the secret. Neither `repr` nor `clean` ever shows the secret.
     """
 
-    base: str
-    variable: str
-    headers: Mapping[str, str] = field(repr=False)
-    secret: str = field(repr=False)
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> "Auth":
+    def __init__(self, settings: Settings) -> None:
         """Check the endpoint and the credentials in the settings.
 
         Raises:
             SettingError: a setting is missing or can't be used; the text names it and does not show its value.
         """
-        base = _base_address(settings.endpoint)
-        if settings.bearer_token is not None:
-            token = _header_value("LANGSMITH_BEARER_TOKEN", settings.bearer_token.get_secret_value())
-            if not settings.workspace_ids:
-                # The OpenAPI file says of this scheme: "Must also specify x-tenant-id".
-                raise SettingError("LANGSMITH_WORKSPACE_ID", "not set, and a bearer token needs one; set the workspace")
-            return cls(base, "LANGSMITH_BEARER_TOKEN", {"Authorization": f"Bearer {token}"}, token)
-        if settings.api_key is not None:
-            key = _header_value("LANGSMITH_API_KEY", settings.api_key.get_secret_value())
-            return cls(base, "LANGSMITH_API_KEY", {"X-API-Key": key}, key)
-        raise SettingError("LANGSMITH_API_KEY", f"not set; set it, or use `{DEMO}` to see a made-up company's data")
+        self.base = _base_address(settings.endpoint)
+        is_bearer = settings.bearer_token is not None
+        self.variable = "LANGSMITH_BEARER_TOKEN" if is_bearer else "LANGSMITH_API_KEY"
+        secret = settings.bearer_token if is_bearer else settings.api_key
+        if secret is None:
+            raise SettingError(self.variable, f"not set; set it, or use `{DEMO}` to see a made-up company's data")
+        self._secret = secret.get_secret_value()
+        if not _HEADER_SAFE.fullmatch(self._secret):
+            problem = "holds a space, or another character that a header can't carry; copy it again"
+            raise SettingError(self.variable, problem)
+        if is_bearer and not settings.workspace_ids:
+            # The OpenAPI file says of this scheme: "Must also specify x-tenant-id".
+            raise SettingError("LANGSMITH_WORKSPACE_ID", "not set, and a bearer token needs one; set the workspace")
+        self.headers = {"Authorization": f"Bearer {self._secret}"} if is_bearer else {"X-API-Key": self._secret}
+
+    def __repr__(self) -> str:
+        return f"Auth({self.base!r}, {self.variable!r})"
 
     @property
     def host(self) -> str:
@@ -68,14 +65,8 @@ class Auth:
     def clean(self, text: str) -> str:
         """A server's text as part of a one-line message: no control characters, no secret, at most 200 characters."""
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        line = line.replace(self.secret, "***")
+        line = line.replace(self._secret, "***")
         return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
-
-
-def _header_value(variable: str, value: str) -> str:
-    if not _HEADER_SAFE.fullmatch(value):
-        raise SettingError(variable, "holds a space, or another character that a header can't carry; copy it again")
-    return value
 
 
 def _base_address(endpoint: str) -> str:

@@ -56,7 +56,7 @@ class SessionsClient:
         Raises:
             SettingError: a setting is missing or can't be used; the text names it and never shows a secret.
         """
-        self._auth = Auth.from_settings(settings)
+        self._auth = Auth(settings)
         self._private = parse_paths(settings.redact)
         self.throttle = throttle or Throttle(
             settings.concurrency, deadline_seconds=settings.deadline_minutes * 60, acquire=acquire_for(settings)

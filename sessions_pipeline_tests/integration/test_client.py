@@ -51,7 +51,7 @@ def client_for(
     values = settings(url, SESSIONS_PIPELINE_API_VERSION="v1")
     clocked = {"clock": clock, "wait": clock.wait} if clock else {}
     throttle = Throttle(slots, deadline_seconds=minutes * 60, **clocked)
-    transport = Transport(Auth.from_settings(values), most_connections=slots, **{"read_seconds": 20, **limits})
+    transport = Transport(Auth(values), most_connections=slots, **{"read_seconds": 20, **limits})
     with SessionsClient(values, throttle=throttle, transport=transport) as client:
         yield client
 
@@ -268,7 +268,7 @@ def test_one_slow_answer_does_not_use_up_the_deadline_of_a_run(begin: bytes, end
     clock = Clock()
     with scripted(drip(clock, begin, end), answer(body=ONE)) as server:
         values = settings(server.url)
-        transport = Transport(Auth.from_settings(values), most_connections=8, clock=clock)
+        transport = Transport(Auth(values), most_connections=8, clock=clock)
         with SessionsClient(values, transport=transport) as client:
             assert len(client.fetch(QUERY).records) == 1
     assert client.requests == 2

@@ -91,7 +91,7 @@ def test_an_endpoint_that_is_not_a_plain_address_is_refused(endpoint: str) -> No
     ],
 )
 def test_the_base_address_is_the_part_before_the_api_path(endpoint: str, base: str) -> None:
-    assert Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
+    assert Auth(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint)).base == base
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_base_address_is_the_part_before_the_api_path(endpoint: str, base: s
     ],
 )
 def test_loopback_addresses_are_recognized(endpoint: str, loopback: bool) -> None:
-    auth = Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
+    auth = Auth(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
     assert auth.is_loopback is loopback
 
 
@@ -171,7 +171,7 @@ def test_a_proxy_is_used_only_if_the_environment_says_so(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    auth = Auth.from_settings(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
+    auth = Auth(settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT=endpoint))
     assert proxy_for(auth) == expected
     if "socks" not in str(expected):
         Transport(auth, most_connections=1).close()

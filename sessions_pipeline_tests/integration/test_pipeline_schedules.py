@@ -128,7 +128,7 @@ class Clocked(Pipeline):
     seconds: ClassVar[Clock]
 
     def connect(self) -> SessionsClient:
-        auth, clock = Auth.from_settings(self.settings), self.seconds
+        auth, clock = Auth(self.settings), self.seconds
         throttle = Throttle(1, deadline_seconds=7200, clock=clock, wait=clock.wait)
         transport = Transport(auth, most_connections=1)
         return SessionsClient(self.settings, clock=self.clock, throttle=throttle, transport=transport)
