@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
 from operator import itemgetter
@@ -104,24 +103,19 @@ class Comparison(NamedTuple):
         return cls(frozenset(days), frozenset(day for day, _ in pairs), frozenset(other for _, other in pairs))
 
 
-@dataclass(frozen=True, slots=True)
 class Spending:
     """The costs of one thing, such as a dataset (its id is the `key`): `now` in the whole period.
 
     `alike` and `before` are the costs on the days of these names in `Comparison`.
     """
 
-    key: str | None
-    name: str
-    now: Totals
-    alike: Totals
-    before: Totals
-
-    @classmethod
-    def of(cls, key: str | None, name: str, rows: Iterable[Row], period: Comparison) -> Self:
+    def __init__(self, key: str | None, name: str, rows: Iterable[Row], period: Comparison) -> None:
         """The sums of the rows. Rows of other days than the period's are ignored."""
         costs = list(rows)
-        return cls(key, name, *(Totals.of(row for row in costs if row["start_date"] in days) for days in period))
+        self.key, self.name = key, name
+        self.now, self.alike, self.before = (
+            Totals.of(row for row in costs if row["start_date"] in days) for days in period
+        )
 
     @property
     def difference(self) -> Decimal | None:
@@ -132,7 +126,7 @@ class Spending:
 
 def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], period: Comparison) -> list[Spending]:
     """What was spent for each value of a column, the largest change first; equal changes by cost, highest first."""
-    found = [Spending.of(key, names[key], group, period) for key, group in by_key(rows, column).items()]
+    found = [Spending(key, names[key], group, period) for key, group in by_key(rows, column).items()]
     found = [one for one in found if one.now.sessions or one.before.sessions]
     return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *most_expensive_first(one)))
 

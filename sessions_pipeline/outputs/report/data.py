@@ -158,7 +158,7 @@ class ReportData:
     @cached_property
     def whole(self) -> Spending:
         """What was spent on everything."""
-        return Spending.of(None, "", self.daily, self.period)
+        return Spending(None, "", self.daily, self.period)
 
     @cached_property
     def now(self) -> Totals:
@@ -206,7 +206,7 @@ class ReportData:
         """The costs of the last day's month, up to that day."""
         days, before = month_days(self.last)
         period = Comparison.of(days, before, self.days_read - self.unfinished)
-        spending, unread = Spending.of(None, "", self.daily, period), len(period.days - self.days_read)
+        spending, unread = Spending(None, "", self.daily, period), len(period.days - self.days_read)
         whole = period.days - self.unfinished
         month = period_of("month", self.last)
         is_over = self.last not in self.unfinished if self.last == month[1] else (self.latest or self.last) > month[1]
@@ -235,9 +235,9 @@ def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparis
     found = biggest_movers(rows, "value", names, period)
     largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
     rest = {one.key for one in largest[VALUES_SHOWN:]}
-    others = Spending.of(None, plural(len(rest), "other"), (row for row in rows if row["value"] in rest), period)
+    others = Spending(None, plural(len(rest), "other"), (row for row in rows if row["value"] in rest), period)
     shown = [one for one in found if one.key not in rest]
-    return Group(Spending.of(dataset, name, rows, period), shown, others if rest else None)
+    return Group(Spending(dataset, name, rows, period), shown, others if rest else None)
 
 
 def _latest_first(row: Row) -> tuple[Any, ...]:
