@@ -13,11 +13,12 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from pydantic import Field
 
-from sessions_pipeline.sandbox.company import dumps
 from sessions_pipeline.sandbox.listing import SORTS, Id, Pairs, SessionsQuery
 from sessions_pipeline.sandbox.stats import COSTS
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
+# A `Decimal` becomes a number with all its digits.
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 _NO_SCORES: dict[str, Any] = dict.fromkeys(("avg", "max", "median", "min", "stdev")) | {
     "contains_thread_feedback": False,
     **dict.fromkeys(("errors", "n"), 0),
@@ -72,8 +73,7 @@ def read_page(pairs: Pairs, now: datetime, page: Callable[[SessionsQuery], tuple
     texts, total = page(query.as_version_1(offset))
     after = offset + len(texts)
     cursor = cursor_at(after, pairs) if texts and after < total else None
-    items = (dumps(_item(_DECODER.decode(text))) for text in texts)
-    return f'{{"items":[{",".join(items)}],"next_cursor":{dumps(cursor)}}}'
+    return _ENCODER.encode({"items": [_item(_DECODER.decode(text)) for text in texts], "next_cursor": cursor}).decode()
 
 
 def cursor_at(offset: int, pairs: Pairs) -> str:

@@ -166,11 +166,8 @@ def _judge(experiment: Session) -> Iterator[Run]:
 
 
 def dumps(value: Any) -> str:
-    """Encode as the API does; a `Decimal` becomes a number with all its digits."""
-    return _ENCODER.encode(value).decode()
-
-
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
+    """Encode as the API does."""
+    return msgspec.json.encode(value).decode()
 
 
 def microseconds(time: datetime) -> int:
