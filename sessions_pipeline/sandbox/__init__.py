@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
+from sessions_pipeline.sandbox.listing import CompanyData, Pairs, Query, SessionsQuery
 
 HOST = "127.0.0.1"
 # Not a secret: it gives access to made-up data only.
@@ -81,14 +81,14 @@ class Api:
         return respond
 
 
-def running_sandbox(port: int = 0, seed: int = SEED) -> contextlib.AbstractContextManager[str]:
+def running_sandbox(port: int = 0) -> contextlib.AbstractContextManager[str]:
     """Serve a company's data up to now until the block ends; yields the server's address.
 
     Raises:
         OSError: the port is taken.
     """
     now = datetime.now(UTC)
-    return serving(Api(CompanyData(now, seed), now).app(), port)
+    return serving(Api(CompanyData(now), now).app(), port)
 
 
 @contextlib.contextmanager
