@@ -20,6 +20,7 @@ FEWEST_DAYS_OF_A_FORECAST = 3
 JUDGES_FILE = "_readings/judges.json"
 
 Row: TypeAlias = Mapping[str, Any]
+_Item = TypeVar("_Item")
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -126,7 +127,7 @@ class Spending:
 
 def biggest_movers(rows: Iterable[Row], column: str, names: Mapping[Any, str], period: Comparison) -> list[Spending]:
     """What was spent for each value of a column, the largest change first; equal changes by cost, highest first."""
-    found = [Spending(key, names[key], group, period) for key, group in by_key(rows, column).items()]
+    found = [Spending(key, names[key], group, period) for key, group in by_key(rows, itemgetter(column)).items()]
     found = [one for one in found if one.now.sessions or one.before.sessions]
     return sorted(found, key=lambda one: (-abs(one.difference or Decimal(0)), *most_expensive_first(one)))
 
@@ -175,11 +176,11 @@ def forecast(
         return (cost + of_whole_days * (length - gone) / whole_days).quantize(LAST_DIGIT)
 
 
-def by_key(rows: Iterable[Row], key: str) -> dict[Any, list[Row]]:
-    """The rows grouped by their value in the column `key`."""
-    groups: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row[key]].append(row)
+def by_key(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> defaultdict[_Key, list[_Item]]:
+    """The items grouped by a key, such as rows by their value in a column; a key without items has none."""
+    groups = defaultdict[_Key, list[_Item]](list)
+    for item in items:
+        groups[key(item)].append(item)
     return groups
 
 
@@ -208,11 +209,8 @@ def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
 
 def totals_by(rows: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _Key]) -> dict[_Key, Totals]:
     """The sums by a key of both kinds of rows, such as the dataset and the month of `start_date`."""
-    groups: dict[_Key, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
-    for kind, some in enumerate((rows, judges)):
-        for row in some:
-            groups[key(row)][kind].append(row)
-    return {group: Totals.of(*both) for group, both in groups.items()}
+    own, judged = by_key(rows, key), by_key(judges, key)
+    return {group: Totals.of(own[group], judged[group]) for group in {**own, **judged}}
 
 
 class JudgeReading(msgspec.Struct, frozen=True):

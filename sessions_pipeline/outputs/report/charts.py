@@ -4,7 +4,6 @@ The style sheet sets the colours. Coordinates are in SVG units, with `y` downwar
 bars' tooltips, never in the chart itself.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -52,14 +51,11 @@ def by_time(
     days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unfinished: frozenset[date], unit: str
 ) -> list[Bucket]:
     """A bucket for each day, week or month (`unit`) of the days, oldest first."""
-    rows_of, days_of = defaultdict(list), defaultdict(list)
-    for day in days:
-        days_of[period_of(unit, day)].append(day)
-    for row in rows:
-        rows_of[period_of(unit, row["start_date"])].append(row)
+    rows_of = by_key(rows, lambda row: period_of(unit, row["start_date"]))
+    days_of = by_key(days, lambda day: period_of(unit, day))
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
-        costs = by_key(rows_of[period], "reference_dataset_id").items()
+        costs = by_key(rows_of[period], lambda row: row["reference_dataset_id"]).items()
         whole, unread = len(days_between(*period)), len(inside) - len(read.intersection(inside))
         gaps = (
             f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",

@@ -219,12 +219,12 @@ class ReportData:
     @cached_property
     def by_attribute(self) -> list[Attribute]:
         """What was spent for the values of each attribute, in the order of the settings."""
-        rows = by_key(self.attributes, "attribute")
+        rows = by_key(self.attributes, lambda row: row["attribute"])
         return [self._attribute(key, days, rows.get(key, [])) for key, days in self.attribute_days.items()]
 
     def _attribute(self, key: str, days: frozenset[date], rows: Sequence[Row]) -> Attribute:
         period = Comparison.of(self.days, self.days_before, days - self.unfinished)
-        by_id = by_key(rows, "reference_dataset_id")
+        by_id = by_key(rows, lambda row: row["reference_dataset_id"])
         groups = [_group(one.key, one.name, by_id.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
         unread = len(self.days_read.intersection(self.days) - days)
         return Attribute(visible(key), period, unread, [_group(None, "", rows, period), *groups])

@@ -45,7 +45,7 @@ def projects(data: ReportData) -> list[Row]:
             "days": len(group),
             "exact_days": sum(row["is_exact"] for row in group),
         }
-        for group in by_key(rows, "id").values()
+        for group in by_key(rows, lambda row: row["id"]).values()
     ]
     return sorted(found, key=lambda one: (one["cost"] is None, -(one["cost"] or 0), one["id"]))
 
