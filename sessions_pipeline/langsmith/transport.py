@@ -36,7 +36,7 @@ MOST_ERROR_BYTES = 65_536
 SMALLER_PAGES = "lower SESSIONS_PIPELINE_PAGE_SIZE"
 
 # At debug level it logs the answers' headers, which may hold cookies, or the key if a server repeats it.
-logging.getLogger("httpcore").setLevel(logging.INFO)
+logging.getLogger("httpcore.http11").setLevel(logging.INFO)
 
 
 class Transport:

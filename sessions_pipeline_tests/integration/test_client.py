@@ -448,6 +448,7 @@ def test_no_secret_is_shown_if_the_server_repeats_it(
     status: int, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "httpcore")  # as Dagster does with `managed_python_loggers`
     body = f'{{"detail": "bad\\u0007 \\u001b[31mkey {KEY}\\n{"x" * 1000}"}}'.encode()
     step = answer(status, body, Retry_After="0", Location=f"https://{KEY}.example/{KEY}", X_Sent=KEY)
     with scripted(step) as server:
