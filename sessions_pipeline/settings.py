@@ -101,7 +101,7 @@ class Settings(BaseModel):
     dagster_home: str | None = Field(None, validation_alias="DAGSTER_HOME")
     warnings: tuple[str, ...] = Field((), validation_alias="warnings")
     api_version: Literal["v1", "v2", "auto"] = "auto"
-    data_root: str = "data"
+    data_root: Annotated[str, AfterValidator(os.path.expanduser)] = "data"
     # Dagster lists every partition; from the year 1 on that would take minutes.
     start_date: date = Field(date(2025, 1, 1), ge=date(2000, 1, 1))
     lookback_days: int = Field(3, ge=0, le=3650)

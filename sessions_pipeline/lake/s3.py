@@ -210,9 +210,9 @@ def reason(text: str) -> str:
 
     Only its status and error code are used, since the rest may contain secrets.
     """
-    status = _first(r"status code: (\d{3})", text)
-    code = _first(r"<Code>(\w{1,60})</Code>", text)
-    named = " ".join(part for part in (status, code) if part)
+    patterns = r"status code: (\d{3})", r"<Code>(\w{1,60})</Code>"
+    status, code = (next(iter(re.findall(pattern, text)), "") for pattern in patterns)
+    named = " ".join(filter(None, (status, code)))
     if "/latest/" in text or "/v2/credentials" in text or "CredentialProvider" in text:
         return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a role"
     if code in _KEY_CODES:
@@ -232,8 +232,3 @@ def reason(text: str) -> str:
     if not status:
         return "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network"
     return f"{named}: the store failed; check the bucket, the AWS variables and the endpoint"
-
-
-def _first(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    return found.group(1) if found else ""

@@ -105,4 +105,4 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
         # Strict mode refuses "yes" for true and "1" for 1.
         return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)
     except ValidationError as error:
-        raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(first_problem(error))) from None
+        raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(filter(None, first_problem(error)))) from None

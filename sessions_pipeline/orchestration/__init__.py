@@ -78,7 +78,9 @@ def slow_storage(home: str) -> str | None:
     """
     file = instance_file(home)
     try:
-        config = yaml.safe_load((file if file.exists() else SHIPPED).read_text()) or {}
+        # From an open file: the errors for a text quote its lines, which may hold passwords.
+        with (file if file.exists() else SHIPPED).open() as opened:
+            config = yaml.safe_load(opened) or {}
         storage = config.get("storage", {"sqlite": {}})
         is_slow = "sqlite" in storage and "event_log_storage" not in config
         is_here = (is_slow or "KeptStorage" in str(storage)) and "base_dir" not in str(storage)

@@ -22,6 +22,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from sessions_pipeline.errors import InstanceError
 from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_yaml
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, batch_events
 
@@ -425,6 +426,15 @@ def test_an_instance_with_slow_event_storage_gets_a_hint_which_lines_to_add(
     said = slow_storage(str(tmp_path))
     assert (said is not None) == is_slow
     assert said is None or said.endswith(STORAGE)
+
+
+def test_no_password_of_an_instance_is_shown_if_its_yaml_or_its_database_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("storage: {postgres: {postgres_url: postgresql://u:pass9word@host/db\n")
+    with pytest.raises(InstanceError, match=r"dagster\.yaml: while parsing .*line 1") as caught:
+        slow_storage(str(tmp_path))
+    assert "9word" not in str(caught.value)
+    refusal = 'could not translate host name "9word@host" to address'
+    assert "9word" not in str(InstanceError("its database", ValueError(refusal)))
 
 
 def test_an_instance_with_a_given_folder_writes_nothing_to_the_current_folder(

@@ -225,6 +225,8 @@ def test_only_one_of_several_runs_with_different_queries_can_begin_a_lake(data_r
         b'{"layout": 2}',
         b'{"layout": "x", "query": {}}',
         b'{"layout": 2, "query": 5}',
+        b'{"layout": 1e999, "query": {}}',
+        b"[" * 100_000,
     ],
 )
 @also_in_a_bucket

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.langsmith.query import parse_narrowing
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline_tests.snippets import Snippet, each
 
@@ -164,6 +166,23 @@ def test_a_secret_is_hidden_whatever_surrounds_it(name: str, value: str) -> None
 @pytest.mark.parametrize("password", ["hunter2", "hunter2@b", "@hunter2"])
 def test_a_password_in_an_address_is_hidden_completely(password: str) -> None:
     assert without_secrets(f"no proxy at http://me:{password}@proxy:80") == "no proxy at http://***@proxy:80"
+
+
+@pytest.mark.parametrize("name", ["~/lake", "~nobody-of-this-name/lake"])
+def test_a_home_folder_in_the_data_root_is_the_one_that_is_written_and_shown(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", name)
+    settings = Settings.load()
+    written = Lake.open(settings.data_root, query={}).write_file("reports/a.txt", b"a")
+    assert written == f"{settings.absolute_data_root}/reports/a.txt"
+    assert Lake.open(name, query=None).is_there
+
+
+def test_a_query_whose_text_is_no_text_is_one_readable_line() -> None:
+    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_QUERY: Invalid JSON"):
+        parse_narrowing({"name": "\ud800"})
 
 
 def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_partitions() -> None:
