@@ -108,9 +108,10 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     with writing(lake, task.day) as replace_derived:
         if merged.learned:
             commit += 1
-            raw, metadata = derived.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, raw, derived.history, merged)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
+            merged = derived.without_superseded(merged)
+            metadata = {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
+            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, merged.rows, derived.history, merged)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, merged.rows, metadata, expected=version)
         for table in pending:
             try:
                 rows = derived[table]
