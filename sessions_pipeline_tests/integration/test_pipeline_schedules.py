@@ -20,7 +20,13 @@ from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, changed_sessions, days_being_read, days_that_failed
+from sessions_pipeline.orchestration.sensor import (
+    LOOK_SECONDS,
+    Cursor,
+    changed_sessions,
+    days_being_read,
+    days_that_failed,
+)
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
@@ -240,12 +246,25 @@ def test_days_of_waiting_running_and_failed_runs_are_known(tmp_path: Path) -> No
             first = date(2026, 3, day)
             tags = range_tags(first, first + timedelta(days=1)) | ({"dagster/sensor_name": sensor} if sensor else {})
             instance.create_run_for_job(job, tags=tags, status=status)
-        being_read = days_being_read(instance)
+        being_read = days_being_read(instance, datetime.now(UTC) - timedelta(hours=1))
         failed = days_that_failed(instance, datetime(2020, 1, 1, tzinfo=UTC))
         later = days_that_failed(instance, datetime.now(UTC) + timedelta(days=1))
     assert sorted(day.day for day in being_read) == [1, 2, 3, 4]
     assert sorted(day.day for day in failed) == [7, 8]
     assert later == set()
+
+
+def test_a_run_that_died_before_it_began_holds_its_days_back_for_a_day_only(tmp_path: Path) -> None:
+    with running_sandbox(texts=[], now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
+        job = build_definitions(Pipeline(settings)).get_repository_def().get_job("refresh_sessions")
+        instance.create_run_for_job(job, tags=range_tags(OLD, OLD))
+        cursor = Cursor(NOW, NOW, pending=(OLD,)).dump()
+        present = datetime.now(UTC)
+        asked, cursor, _ = evaluate(settings, instance, cursor, present)
+        assert (asked, Cursor.load(cursor, present).pending) == ([], (OLD,))
+        asked, cursor, _ = evaluate(settings, instance, cursor, present + timedelta(days=1, minutes=1))
+        assert (asked, Cursor.load(cursor, present).pending) == ([OLD.isoformat()], ())
 
 
 @pytest.mark.parametrize(

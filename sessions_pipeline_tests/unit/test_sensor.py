@@ -37,7 +37,7 @@ def look(
     cursor, days = next_look(
         before,
         Look(
-            [activity for activity in listed if activity.latest_run >= before.look_from],
+            [activity for activity in listed if activity.latest_run >= before.since - OVERLAP],
             None if whole else (None, Place(len(listed))),
         ),
         time=time,
