@@ -29,7 +29,7 @@ from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
 # Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this, but raw
-# sessions need more after some 100 readings of their day.
+# sessions need more after some 300 readings of their day.
 FOOTER = 64 * 1024
 RETRIES = 6
 # Seconds; each wait is twice the one before.
