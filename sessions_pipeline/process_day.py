@@ -103,8 +103,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     derived = DerivedDay(task.day, merged, rules, may_delete=bool(task.fetched))
     if reason := _exceeded(task, derived.history, rules):
         return DayResult(task.day, {}, {}, reason, merged.learned)
-    written = dict[str, Written]()
-    files, overflows = dict[str, Future[Written | None]](), list[str]()
+    written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
         if merged.learned:
             commit += 1

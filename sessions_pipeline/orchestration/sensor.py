@@ -22,6 +22,8 @@ from sessions_pipeline.settings import Settings
 SENSOR = "changed_sessions"
 # Not more often, because long-lived projects are always active: each look refreshes the day they started on.
 LOOK_EVERY_SECONDS = 3600
+# Older days are refreshed once a day. Otherwise every old project would cost a run and a reading an hour, for ever.
+OFTEN = timedelta(days=31)
 # Dagster drops a tick that takes longer than 60 s, and its cursor with it.
 LOOK_SECONDS = 40.0
 # A run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
@@ -110,7 +112,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         job_name=REFRESH,
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Refreshes older days whose sessions had new activity.",
+        description="Refreshes older days whose sessions had new activity; those over 31 days old once a day.",
     )
     def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         time, instance = pipeline.clock(), context.instance
@@ -141,12 +143,14 @@ def next_look(
 ) -> tuple[Cursor, set[date]]:
     """The next cursor and the days to refresh now: those that changed, and those of `failed` runs again.
 
-    Days that are `being_read` stay pending. The lookback days and today are left to the schedule.
+    Days that are `being_read` stay pending, and so do days older than `OFTEN`, unless this is the first look of the UTC
+    day. The lookback days and today are left to the schedule.
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     after = before.after(look, first=settings.start_date, last=last, now=time)
-    changed = {*after.pending, *failed}
-    return replace(after, looked=time, pending=tuple(sorted(changed & being_read))), changed - being_read
+    changed, is_first = {*after.pending, *failed}, utc_day(before.looked) < utc_day(time)
+    waiting = being_read | {day for day in changed if day < utc_day(time) - OFTEN and not is_first}
+    return replace(after, looked=time, pending=tuple(sorted(changed & waiting))), changed - waiting
 
 
 def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:

@@ -156,8 +156,8 @@ def slow_api(tmp_path: Path, texts: list[str], seconds: float, **values: str) ->
 
 
 def busy(number: int, minutes: float) -> str:
-    """A session on one of 60 days, whose latest run was this many minutes ago."""
-    start = datetime(2026, 1, 3, tzinfo=UTC) + timedelta(days=number % 60)
+    """A session on one of 25 days, whose latest run was this many minutes ago."""
+    start = datetime(2026, 2, 20, tzinfo=UTC) + timedelta(days=number % 25)
     return record(number, start, last_run_start_time=(NOW - timedelta(minutes=minutes)).isoformat())
 
 
@@ -188,7 +188,7 @@ def test_a_look_that_takes_longer_than_a_tick_continues_in_the_next_until_it_is_
         assert len(whole["seen"]) == 593, "all but those that moved over to what was listed"
         assert whole["since"] == NOW.isoformat().replace("+00:00", "Z"), "what the first tick saw, not the last"
         days, cursor, _ = tick(pipeline, instance, cursor)
-        assert days == [(date(2026, 1, 3) + timedelta(days=580 % 60)).isoformat()], "one run for the seven days"
+        assert days == [(date(2026, 2, 20) + timedelta(days=580 % 25)).isoformat()], "one run for the seven days"
 
 
 def test_a_cursor_that_is_too_old_starts_the_look_again(tmp_path: Path) -> None:
