@@ -29,7 +29,7 @@ from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
 # Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this, but raw
-# sessions need more after some 100 readings of their day.
+# sessions need more after some 300 readings of their day.
 FOOTER = 64 * 1024
 RETRIES = 6
 # Seconds; each wait is twice the one before.
@@ -111,7 +111,8 @@ class S3Store:
                         raise conflict(self.uri(key)) from None
                 except GenericError as error:
                     # The library does not retry a conditional put whose connection was reset.
-                    if tried == self._retries or not self._was_cut_off(str(error)):
+                    text, gave_up = str(error), f"after {self._retries} retries"
+                    if tried == self._retries or "HTTP error" not in text or gave_up in text:
                         raise
                     time.sleep(FIRST_WAIT * 2**tried)
                     continue
@@ -120,9 +121,6 @@ class S3Store:
     def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """Does nothing: conditional puts keep writers apart."""
         return nullcontext()
-
-    def _was_cut_off(self, text: str) -> bool:
-        return "HTTP error" in text and f"after {self._retries} retries" not in text
 
     def _has_content(self, key: str, content: memoryview) -> bool:
         with suppress(FileNotFoundError):

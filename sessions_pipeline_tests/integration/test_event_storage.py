@@ -375,6 +375,28 @@ def test_files_that_another_process_wiped_are_not_written_any_more(home: Path) -
         assert numbers(log) == numbers(other) == [2, 3]
 
 
+def test_a_deleted_run_leaves_no_file_behind_and_the_days_of_other_runs(home: Path) -> None:
+    folder = home / "history" / "runs"
+    with opened(home) as log, opened(home) as other:
+        for number in (1, 2):
+            log.store_event(materialization(number, f"run-{number}"))
+        assert numbers(other, "run-1") == [1]
+        log.delete_events("run-1")
+        assert [file.name for file in folder.glob("run-1*")] == []
+        assert numbers(log, "run-1") == numbers(other, "run-1") == []
+        assert numbers(log, "run-2") == [2]
+        assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 1
+
+
+def test_a_run_whose_file_somebody_deleted_has_no_log_but_its_days_stay(home: Path) -> None:
+    with opened(home) as log:
+        log.store_event(materialization(1))
+        for file in (home / "history" / "runs").glob("a-run*"):
+            file.unlink()
+        assert numbers(log) == []
+        assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 1
+
+
 def test_if_dagsters_signature_changes_the_stock_storage_is_used_with_a_warning(tmp_path: Path) -> None:
     class Changed(SqliteEventLogStorage):
         def store_event(self, event: EventLogEntry, *, durable: bool = True) -> None:

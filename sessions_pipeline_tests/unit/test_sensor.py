@@ -13,7 +13,9 @@ from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 OLD = date(2026, 3, 1)
-OLDER = date(2026, 2, 1)
+OLDER = date(2026, 2, 20)
+# Over 31 days old.
+OLDEST = date(2026, 2, 1)
 RECENT = date(2026, 3, 19)
 SETTINGS = Settings(_env_file=None, SESSIONS_PIPELINE_START_DATE=date(2026, 1, 1), SESSIONS_PIPELINE_LOOKBACK_DAYS=3)
 
@@ -37,7 +39,7 @@ def look(
     cursor, days = next_look(
         before,
         Look(
-            [activity for activity in listed if activity.latest_run >= before.look_from],
+            [activity for activity in listed if activity.latest_run >= before.since - OVERLAP],
             None if whole else (None, Place(len(listed))),
         ),
         time=time,
@@ -141,6 +143,29 @@ def test_a_day_that_grows_too_old_for_the_schedule_is_requested_by_the_sensor() 
     text, days = look(text, midnight + timedelta(minutes=59), [late])
     assert days == [boundary]
     assert look(text, midnight + timedelta(minutes=119), [late])[1] == []
+
+
+def test_a_day_over_a_month_old_is_requested_once_a_day_even_if_it_always_changes() -> None:
+    """Hourly looks over ten days, at a project that always has new runs."""
+    text, asked = look(None, NOW, [])[0], list[datetime]()
+    for hours in range(1, 241):
+        time = NOW + timedelta(hours=hours)
+        text, days = look(text, time, [active(OLDEST, time)])
+        asked += [time for day in days if day == OLDEST]
+    assert [time.date() for time in asked] == [NOW.date() + timedelta(days=number) for number in range(1, 11)]
+    assert {time.hour for time in asked} == {0}
+
+
+def test_a_change_of_an_old_day_waits_until_the_first_look_after_midnight_whenever_that_is() -> None:
+    text, days = look(None, NOW, [active(OLDEST, NOW)])
+    assert days == []
+    text, days = look(text, NOW + timedelta(hours=1), [], failed={OLDEST})
+    assert days == []
+    text, days = look(text, NOW + timedelta(days=3), [], being_read={OLDEST})
+    assert days == []
+    text, days = look(text, NOW + timedelta(days=4), [])
+    assert days == [OLDEST]
+    assert look(text, NOW + timedelta(days=5), [])[1] == []
 
 
 def test_a_quiet_workspace_and_a_server_clock_behind_ours_skip_nothing() -> None:
