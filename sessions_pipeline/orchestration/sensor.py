@@ -22,8 +22,9 @@ from sessions_pipeline.settings import Settings
 SENSOR = "changed_sessions"
 # Not more often, because long-lived projects are always active: each look refreshes the day they started on.
 LOOK_EVERY_SECONDS = 3600
-# Older days are refreshed once a day. Otherwise every old project would cost a run and a reading an hour, for ever.
-OFTEN = timedelta(days=31)
+# Days older than `OFTEN` are refreshed only once in `DAILY`. Otherwise every project that is always active would cost a
+# run and a reading an hour, for ever. Half an hour less than a day, since ticks do not come to the second.
+OFTEN, DAILY = timedelta(days=31), timedelta(hours=23, minutes=30)
 # Dagster drops a tick that takes longer than 60 s, and its cursor with it.
 LOOK_SECONDS = 40.0
 # A run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
@@ -51,7 +52,7 @@ class Cursor:
 
     `since` is the latest activity that complete looks have seen, `looked` the time of the last tick. `seen` has the
     latest run of each session in the overlap, as ISO 8601. `pending` are changed days that are still to be requested.
-    `stopped` is set while a look is incomplete.
+    `stopped` is set while a look is incomplete. `requested` are days older than `OFTEN`, with the request's time.
     """
 
     since: datetime
@@ -59,6 +60,7 @@ class Cursor:
     seen: dict[str, str] = field(default_factory=dict)
     pending: tuple[date, ...] = ()
     stopped: Stopped | None = None
+    requested: dict[date, datetime] = field(default_factory=dict)
 
     def dump(self) -> str:
         """The cursor as JSON text."""
@@ -143,14 +145,17 @@ def next_look(
 ) -> tuple[Cursor, set[date]]:
     """The next cursor and the days to refresh now: those that changed, and those of `failed` runs again.
 
-    Days that are `being_read` stay pending, and so do days older than `OFTEN`, unless this is the first look of the UTC
-    day. The lookback days and today are left to the schedule.
+    Days that are `being_read` stay pending, and so do days older than `OFTEN` that were requested within `DAILY`. The
+    lookback days and today are left to the schedule.
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     after = before.after(look, first=settings.start_date, last=last, now=time)
-    changed, is_first = {*after.pending, *failed}, utc_day(before.looked) < utc_day(time)
-    waiting = being_read | {day for day in changed if day < utc_day(time) - OFTEN and not is_first}
-    return replace(after, looked=time, pending=tuple(sorted(changed & waiting))), changed - waiting
+    requested = {day: at for day, at in before.requested.items() if time - at < DAILY}
+    waiting = being_read | (requested.keys() - failed)
+    days = {*after.pending, *failed} - waiting
+    requested |= {day: time for day in days if day < utc_day(time) - OFTEN}
+    pending = tuple(sorted({*after.pending, *failed} & waiting))
+    return replace(after, looked=time, pending=pending, requested=requested), days
 
 
 def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:

@@ -146,7 +146,7 @@ def test_a_look_at_20000_sessions_requests_only_the_pages_of_those_with_new_runs
     tmp_path: Path, every_seconds: float, active: int
 ) -> None:
     """One request for each hundred active sessions, and one for the end. The cursor holds about 70 bytes for each."""
-    start = datetime(2026, 3, 3, tzinfo=UTC)
+    start = datetime(2026, 1, 3, tzinfo=UTC)
     texts = [
         record(number, start, last_run_start_time=(NOW - timedelta(seconds=every_seconds * number)).isoformat())
         for number in range(20_000)

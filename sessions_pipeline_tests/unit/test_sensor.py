@@ -1,6 +1,7 @@
 """The sensor requests each late change once and never skips one, even if it restarts."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -145,27 +146,34 @@ def test_a_day_that_grows_too_old_for_the_schedule_is_requested_by_the_sensor() 
     assert look(text, midnight + timedelta(minutes=119), [late])[1] == []
 
 
-def test_a_day_over_a_month_old_is_requested_once_a_day_even_if_it_always_changes() -> None:
+def test_a_day_over_a_month_old_is_requested_at_once_and_then_once_a_day_even_if_it_always_changes() -> None:
     """Hourly looks over ten days, at a project that always has new runs."""
     text, asked = look(None, NOW, [])[0], list[datetime]()
     for hours in range(1, 241):
         time = NOW + timedelta(hours=hours)
         text, days = look(text, time, [active(OLDEST, time)])
         asked += [time for day in days if day == OLDEST]
-    assert [time.date() for time in asked] == [NOW.date() + timedelta(days=number) for number in range(1, 11)]
-    assert {time.hour for time in asked} == {0}
+    assert asked[0] == NOW + timedelta(hours=1)
+    assert {later - earlier for earlier, later in pairwise(asked)} == {timedelta(days=1)}
+    assert len(asked) == 10
 
 
-def test_a_change_of_an_old_day_waits_until_the_first_look_after_midnight_whenever_that_is() -> None:
+def test_the_last_change_of_a_day_over_a_month_old_is_requested_too() -> None:
     text, days = look(None, NOW, [active(OLDEST, NOW)])
-    assert days == []
-    text, days = look(text, NOW + timedelta(hours=1), [], failed={OLDEST})
-    assert days == []
-    text, days = look(text, NOW + timedelta(days=3), [], being_read={OLDEST})
-    assert days == []
-    text, days = look(text, NOW + timedelta(days=4), [])
     assert days == [OLDEST]
-    assert look(text, NOW + timedelta(days=5), [])[1] == []
+    text, days = look(text, NOW + timedelta(hours=1), [active(OLDEST, NOW + timedelta(minutes=50))])
+    assert days == []
+    text, days = look(text, NOW + timedelta(hours=23), [], being_read={OLDEST})
+    assert days == []
+    text, days = look(text, NOW + timedelta(hours=24), [])
+    assert days == [OLDEST]
+    assert look(text, NOW + timedelta(hours=48), [])[1] == []
+
+
+def test_a_day_over_a_month_old_whose_run_failed_is_requested_again_at_the_next_look() -> None:
+    text, days = look(None, NOW, [active(OLDEST, NOW)])
+    assert days == [OLDEST]
+    assert look(text, NOW + timedelta(hours=1), [], failed={OLDEST})[1] == [OLDEST]
 
 
 def test_a_quiet_workspace_and_a_server_clock_behind_ours_skip_nothing() -> None:
@@ -199,7 +207,7 @@ def test_every_change_is_requested_after_it_arrived(changes: list[tuple[int, str
 
 def test_a_cursor_survives_being_kept_as_text() -> None:
     stopped = Stopped("a", Place(99, NOW, "next", all_stats=True), NOW)
-    cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER), stopped)
+    cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER), stopped, {OLDEST: NOW})
     assert Cursor.load(cursor.dump(), NOW) == cursor
     assert Cursor.load('{"since":"2026-03-20T12:00:00Z","looked":"2026-03-20T12:00:00Z"}', NOW) == Cursor(NOW, NOW)
 
