@@ -227,7 +227,7 @@ class Lake:
         if stored is None and table.partition is None:
             raise NotReadError(f"{table.name} was never made; materialize it first")
         if stored is None:
-            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize that day first")
+            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize all tables of that day")
         return stored
 
     def _refuse_if_read_only(self) -> None:
