@@ -4,16 +4,19 @@ No other module reads or writes the environment.
 """
 
 import difflib
+import io
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -50,6 +53,7 @@ _PLAIN_WORDS = {
     "date_": "write YYYY-MM-DD, such as 2026-11-01",
     "datetime_": "write a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
     "int_parsing": "write a whole number",
+    "uuid_": "write an id (a UUID), not a name",
 }
 
 
@@ -67,13 +71,10 @@ def _canonical(ids: tuple[str, ...]) -> tuple[str, ...]:
 def _json_object(value: object) -> object:
     if not isinstance(value, str):
         return value
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')  # noqa: TRY004
-    return parsed
+    with suppress(ValueError, RecursionError):
+        if isinstance(parsed := json.loads(value), dict):
+            return parsed
+    raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -124,7 +125,7 @@ class Settings(BaseModel):
     @property
     def absolute_data_root(self) -> str:
         """The data root as an absolute path or a URI."""
-        return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
+        return self.data_root if "://" in self.data_root else str(Path(self.data_root).expanduser().resolve())
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
@@ -171,15 +172,18 @@ def _variables() -> dict[str, str]:
 def _dotenv(file: Path) -> dict[str, str]:
     """The variables of a file that have a value. The file may begin with a byte order mark."""
     try:
-        values = dotenv_values(file, encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        values = {"\0": None}
+        text = file.read_bytes().decode("utf-8-sig", "replace") if file.exists() and not file.is_dir() else ""
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
     # UTF-16 without a byte order mark decodes as UTF-8, but with NUL characters in it.
-    if any("\0" in f"{name}{value}" for name, value in values.items()):
+    if {"\0", "\ufffd"} & {*text}:
         raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
-    return {name: _unquoted(value) for name, value in values.items() if value}
+    # A part is a line, with the empty lines before it.
+    for _, _, (part, at), is_broken in parse_stream(io.StringIO(text)):
+        if is_broken:
+            line = at + len(part.rstrip().splitlines()) - 1
+            raise SettingError(str(file), f"line {line} is not NAME=value, or lacks a quote; correct it")
+    return {name: _unquoted(value) for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
 
 
 def _unquoted(value: str) -> str:
@@ -192,19 +196,15 @@ def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
 
     Other LANGSMITH_* and LANGCHAIN_* variables are LangSmith's own: of those, only near misses are named.
     """
-    known = [name for field in Settings.model_fields.values() for name in _variable_names(field.validation_alias)]
+    aliases = [field.validation_alias for field in Settings.model_fields.values()]
+    known = [str(name) for alias in aliases for name in getattr(alias, "choices", [alias])]
     warnings = []
-    for name in sorted(set(names) - set(known)):
-        if _OUR_NAME.fullmatch(name):
-            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
-            if close or name.upper().startswith("SESSIONS_PIPELINE_"):
-                suggestion = f"; did you mean {close[0]}?" if close else ""
-                warnings.append(f"{name} is not a setting and has no effect{suggestion}")
+    for name in sorted(filter(_OUR_NAME.fullmatch, {*names} - {*known})):
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+        if close or name.upper().startswith("SESSIONS_PIPELINE_"):
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            warnings.append(f"{name} is not a setting and has no effect{suggestion}")
     return tuple(warnings)
-
-
-def _variable_names(alias: object) -> list[str]:
-    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:

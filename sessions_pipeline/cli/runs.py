@@ -74,10 +74,8 @@ def _check_days(first: date, last: date, settings: Settings) -> None:
     today = datetime.now(UTC).date()
     check_order(first, last)
     if first < settings.start_date:
-        raise UsageError(
-            f"--from {first} is before the first partition {settings.start_date}; "
-            "set SESSIONS_PIPELINE_START_DATE to an earlier day"
-        )
+        advice = "set SESSIONS_PIPELINE_START_DATE to an earlier day"
+        raise UsageError(f"--from {first} is before the first partition {settings.start_date}; {advice}")
     if last > today:
         raise UsageError(f"--to {last} is in the future; today is {today} (UTC)")
 

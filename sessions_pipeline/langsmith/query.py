@@ -58,7 +58,7 @@ class SessionsQuery(BaseModel):
     sort_by_feedback_key: Annotated[str | None, Field(description="Feedback key to sort by")] = None
     sort_by_feedback_source: Annotated[FeedbackSource | None, Field(description="Feedback source to sort by")] = None
     offset: Annotated[int, Field(ge=0, description="How many sessions to skip")] = 0
-    limit: Annotated[int, Field(ge=1, le=100, description="Most sessions to return")] = 100
+    limit: Annotated[int, Field(ge=1, le=100, description="Largest number of sessions to return")] = 100
     tag_value_id: Annotated[Uuids | None, Field(description="Only sessions with these tag values")] = None
     facets: Annotated[bool, Field(description="Compute facets of the runs")] = False
     filter: Annotated[str | None, Field(description='Filter expression, such as eq(name, "nightly")')] = None

@@ -203,7 +203,7 @@ class RateLimiter:
                 return 0.0
             free_at = self._windows.get_window_stats(self._window, name).reset_time
         except self._unreachable as error:
-            problem = f"the store does not answer ({type(error.storage_error).__name__})"
+            problem = f"the store does not answer ({type(error.storage_error).__name__}); start it, or mend its address"
             raise errors.SettingError(STORE, problem) from None
         return min(max(free_at - time.time(), SHORTEST_WAIT_SECONDS), SECONDS_PER_WINDOW)
 

@@ -171,7 +171,7 @@ def test_after_a_change_of_the_rules_records_are_validated_again_without_the_net
 def test_days_that_were_never_read_cannot_be_derived(data_root: DataRoot) -> None:
     with running_sandbox(texts=[], now=NOW) as sandbox:
         settings = read(sandbox, data_root, FIRST, FIRST)
-        with failing_in_one_line(NotReadError, f"raw_sessions was never read for {TODAY}"):
+        with failing_in_one_line(NotReadError, f"raw_sessions was never read for {TODAY}; materialize all tables"):
             run_days(settings, FIRST, TODAY, select="key:sessions or key:rejected_sessions")
 
 

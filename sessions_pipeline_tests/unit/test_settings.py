@@ -45,6 +45,21 @@ def test_any_other_encoding_is_an_error_of_one_line(folder: Path, content: bytes
         Settings.load()
 
 
+@pytest.mark.parametrize("line", ["LANGSMITH_API_KEY: k", 'LANGSMITH_API_KEY="k'])
+def test_a_line_of_dotenv_that_sets_nothing_is_an_error_that_tells_where_it_is(folder: Path, line: str) -> None:
+    (folder / ".env").write_text(f"LANGSMITH_ENDPOINT=https://a.example\n\n{line}\n")
+    with pytest.raises(SettingError, match=r"^\.env: line 3 is not NAME=value, or lacks a quote; correct it$"):
+        Settings.load()
+
+
+def test_a_tilde_in_the_data_root_is_the_home_folder_everywhere(folder: Path) -> None:
+    os.environ |= {"HOME": str(folder), "SESSIONS_PIPELINE_DATA_ROOT": "~/lake"}
+    settings = Settings.load()
+    Lake.open(settings.data_root, query={}).write_file("reports/cost.html", b"")
+    assert settings.absolute_data_root == str(folder / "lake")
+    assert (folder / "lake" / "reports" / "cost.html").exists()
+
+
 def test_the_environment_overrides_dotenv_and_empty_values_count_as_unset(folder: Path) -> None:
     (folder / ".env").write_text("SESSIONS_PIPELINE_PAGE_SIZE=10\nSESSIONS_PIPELINE_CONCURRENCY=2\n")
     os.environ |= {"SESSIONS_PIPELINE_PAGE_SIZE": "20", "SESSIONS_PIPELINE_CONCURRENCY": ""}
