@@ -125,7 +125,7 @@ class Settings(BaseModel):
     @property
     def absolute_data_root(self) -> str:
         """The data root as an absolute path or a URI."""
-        return self.data_root if "://" in self.data_root else str(Path(self.data_root).expanduser().resolve())
+        return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
 
     @model_validator(mode="after")
     def _one_credential(self) -> Self:
