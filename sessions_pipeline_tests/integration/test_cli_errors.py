@@ -367,6 +367,8 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         (("--from", "2026-01-01"), "--to"),
         ((*_days(), "--as-of", "2999-01-01"), "future"),
         ((*_days(), "--as-of", "2026-11-20T25:00"), "is not a time such as"),
+        ((*_days(), "--as-of", "0001-01-01T00:00+14:00"), "is not a time such as"),
+        (("--from", "0001-01-01", "--to", "2026-11-25"), "0001-01-01 is not a day YYYY-MM-DD such as"),
     ],
 )
 def test_impossible_days_and_selections_are_usage_errors(
@@ -683,6 +685,7 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("list", "--id", "nightly"), ("--id: write an id (a UUID), not a name",)),
         (("list", "--tag-value-id", "team"), ("--tag-value-id: write an id (a UUID), not a name",)),
         (("export", "focus", "--month", "2026-13"), ("2026-13 is not a month YYYY-MM such as",)),
+        (("export", "focus", "--month", "9999-12"), ("9999-12 is not a month YYYY-MM such as",)),
         (("report", "--from", "2026-01-01"), ("--to",)),
     ],
 )
