@@ -111,8 +111,9 @@ class KeptEventLog(SqliteEventLogStorage):
         self._close()
 
     def _close(self, shard: str | None = None) -> None:
-        for key in [key for key in self._engines if key[0] == os.getpid() and shard in (None, key[1])]:
-            self._engines.pop(key).dispose()
+        with self._lock:
+            for key in [key for key in self._engines if key[0] == os.getpid() and shard in (None, key[1])]:
+                self._engines.pop(key).dispose()
 
     def _store_in_bulk(self, events: list[EventLogEntry], run: db.Connection, index: db.Connection) -> None:
         """Store events of one type as the stock storage does, but with one statement for each table that it fills.
@@ -150,10 +151,10 @@ class KeptEventLog(SqliteEventLogStorage):
         if engine is None:
             # Wait up to 30 s for another process's lock, as the stock storage does.
             engine = db.create_engine(self.conn_string_for_shard(key[1]), connect_args={"timeout": 30})
-            with engine.connect() as new:
-                if not db.inspect(new).has_table("alembic_version"):
-                    self._initdb(engine)
-                new.exec_driver_sql("PRAGMA synchronous=NORMAL")  # a power cut may lose the latest events, nothing else
+            # A power cut may lose the latest events, nothing else.
+            db.event.listen(engine, "connect", lambda new, _: new.execute("PRAGMA synchronous=NORMAL"))
+            if not db.inspect(engine).has_table("alembic_version"):
+                self._initdb(engine)
         self._engines[*key, path.stat().st_ino] = engine  # the dict is in the order of last use
         idle = [kept for kept in self._engines if kept[0] == key[0] and not self._open.get(kept[:2])]
         for kept in idle[:-KEPT_DATABASES]:

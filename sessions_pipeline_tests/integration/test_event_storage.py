@@ -310,6 +310,13 @@ def test_a_batch_that_fails_leaves_nothing_behind(home: Path) -> None:
         assert not log.get_materialized_partitions(dg.AssetKey("sessions"))
 
 
+def test_no_transaction_of_a_new_run_waits_for_the_disk(home: Path) -> None:
+    with opened(home) as log:
+        for _ in range(4):
+            with log.run_connection("a-run") as connection:
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+
+
 def test_threads_share_a_storage(home: Path) -> None:
     failed: list[BaseException] = []
 
