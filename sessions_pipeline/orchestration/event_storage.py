@@ -14,7 +14,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
@@ -99,11 +99,13 @@ class KeptEventLog(SqliteEventLogStorage):
             os.utime(self.path_for_shard(run_id))
 
     def delete_events(self, run_id: str) -> None:
-        """Delete a run's events, and the run's file, which the stock storage leaves at its full size."""
+        """Delete a run's events, and its file, which the stock storage leaves at its full size, unless it is in use."""
         super().delete_events(run_id)
-        self._close(run_id)
-        for file in Path(self.path_for_shard(run_id)).parent.glob(f"{run_id}.db*"):
-            file.unlink(missing_ok=True)
+        engine = db.create_engine(self.conn_string_for_shard(run_id), poolclass=db.NullPool)
+        with self._lock, suppress(db.exc.OperationalError), engine.connect() as last:
+            self._close(run_id)
+            last.exec_driver_sql("PRAGMA journal_mode=DELETE")  # fails while another process has the file open
+            Path(self.path_for_shard(run_id)).unlink()
 
     def dispose(self) -> None:
         """Close this process's connections."""
