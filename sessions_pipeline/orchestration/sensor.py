@@ -129,7 +129,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
             failed=days_that_failed(instance, before.looked),
         )
         slow = "the API is slow or limits the rate; the next tick lists the rest"
-        skipped = slow if look.stopped_at else "no older day has changed"
+        skipped = slow if look.stopped_at else "no older day needs a refresh now"
         # Dagster runs each key once. The same days may have to be refreshed again, so the key includes the time.
         runs = [
             dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
@@ -150,7 +150,7 @@ def next_look(
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     after = before.after(look, first=settings.start_date, last=last, now=time)
-    requested = {day: at for day, at in before.requested.items() if time - at < DAILY}
+    requested = {day: at for day, at in before.requested.items() if abs(time - at) < DAILY}
     waiting = being_read | (requested.keys() - failed)
     days = {*after.pending, *failed} - waiting
     requested |= {day: time for day in days if day < utc_day(time) - OFTEN}

@@ -80,9 +80,8 @@ def needed_readings(readings: Sequence[Reading], raw: Rows, kept_from: datetime)
     """The day's first reading, those that the remaining rows refer to, and those that results since then depend on."""
     latest = {reading.asked: reading.number for reading in readings if reading.fetched_at <= kept_from}
     needed = {readings[0].number, *raw.table("reading").column(0).to_pylist(), *latest.values()}
-    return [
-        one for one in readings if one.number in needed or one.fetched_at > kept_from or one.gone + one.back + one.alone
-    ]
+    needed |= {one.number for one in readings if one.fetched_at > kept_from or one.gone or one.back or one.alone}
+    return [one for one in readings if one.number in needed]
 
 
 def load_note(content: bytes) -> list[Reading]:

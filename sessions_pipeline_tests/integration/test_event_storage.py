@@ -310,6 +310,13 @@ def test_a_batch_that_fails_leaves_nothing_behind(home: Path) -> None:
         assert not log.get_materialized_partitions(dg.AssetKey("sessions"))
 
 
+def test_no_transaction_of_a_new_run_waits_for_the_disk(home: Path) -> None:
+    with opened(home) as log:
+        for _ in range(4):
+            with log.run_connection("a-run") as connection:
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+
+
 def test_threads_share_a_storage(home: Path) -> None:
     failed: list[BaseException] = []
 
@@ -377,15 +384,23 @@ def test_files_that_another_process_wiped_are_not_written_any_more(home: Path) -
 
 def test_a_deleted_run_leaves_no_file_behind_and_the_days_of_other_runs(home: Path) -> None:
     folder = home / "history" / "runs"
-    with opened(home) as log, opened(home) as other:
+    with opened(home) as log:
         for number in (1, 2):
             log.store_event(materialization(number, f"run-{number}"))
-        assert numbers(other, "run-1") == [1]
         log.delete_events("run-1")
         assert [file.name for file in folder.glob("run-1*")] == []
-        assert numbers(log, "run-1") == numbers(other, "run-1") == []
+        assert numbers(log, "run-1") == []
         assert numbers(log, "run-2") == [2]
         assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 1
+
+
+def test_a_run_can_be_deleted_while_another_process_writes_it(home: Path) -> None:
+    with opened(home) as log, opened(home) as other:
+        other.store_event(materialization(1))
+        with other.run_connection("a-run"):
+            log.delete_events("a-run")
+            other.store_event(materialization(2))
+        assert numbers(log) == numbers(other) == [2]
 
 
 def test_a_run_whose_file_somebody_deleted_has_no_log_but_its_days_stay(home: Path) -> None:

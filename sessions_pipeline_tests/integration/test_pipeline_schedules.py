@@ -81,7 +81,7 @@ def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) 
         assert OLD.isoformat() in asked
         again, _, why = evaluate(settings, instance, later, NOW + timedelta(hours=2))
         assert OLD.isoformat() not in again
-        assert again or why == "no older day has changed"
+        assert again or why == "no older day needs a refresh now"
         # After a crash before the cursor was stored, the same days are requested again.
         repeated, _, _ = evaluate(settings, instance, cursor, NOW + timedelta(hours=1))
         assert repeated == asked

@@ -170,6 +170,12 @@ def test_the_last_change_of_a_day_over_a_month_old_is_requested_too() -> None:
     assert look(text, NOW + timedelta(hours=48), [])[1] == []
 
 
+def test_a_request_from_when_the_clock_was_ahead_holds_no_day_back() -> None:
+    text, days = look(look(None, NOW, [])[0], NOW + timedelta(days=60), [active(OLDEST, NOW)])
+    assert days == [OLDEST]
+    assert look(text, NOW, [active(OLDEST, NOW + timedelta(minutes=5))])[1] == [OLDEST]
+
+
 def test_a_day_over_a_month_old_whose_run_failed_is_requested_again_at_the_next_look() -> None:
     text, days = look(None, NOW, [active(OLDEST, NOW)])
     assert days == [OLDEST]
