@@ -36,7 +36,7 @@ lint: .venv/.dev ## Check style, import rules and dependencies
 types: .venv/.dev ## Check types
 	@$(BIN)/mypy
 
-dev: .venv/.runtime ## Start the Dagster UI and daemon; SANDBOX=1 shows the demo's data
+dev: .venv/.runtime ## Start the Dagster UI and daemon; SANDBOX=1 shows the demo's data, UI_PORT=3001 takes another port
 	@exec $(BIN)/sessions-pipeline ui --port $(UI_PORT)$(if $(SANDBOX), --demo)
 
 report: .venv/.runtime ## Write the HTML cost report for the data root

@@ -125,8 +125,9 @@ class InstanceError(SessionsPipelineError):
 
     def __init__(self, place: str, error: BaseException) -> None:
         # Cut off what Dagster appends (all values it would accept) and what SQLAlchemy appends (the SQL statement).
-        cause = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0][:200]
-        super().__init__(f"{place}: {cause}")
+        cause = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0]
+        # What stands before an @ may be a password: with an @ in it, its rest is taken for the host's name.
+        super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}")
 
 
 class TooManyRejectedError(SessionsPipelineError):

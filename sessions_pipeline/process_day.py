@@ -103,16 +103,16 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     derived = DerivedDay(task.day, merged, rules, may_delete=bool(task.fetched))
     if reason := _exceeded(task, derived.history, rules):
         return DayResult(task.day, {}, {}, reason, merged.learned)
-    written = dict[str, Written]()
-    files, overflows = dict[str, Future[Written | None]](), list[str]()
+    written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
         if merged.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
             commit = max(commit + 1, int(rules.now.timestamp()))
-            raw, metadata = derived.raw(), {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, raw, derived.history, merged)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw, metadata, expected=version)
+            merged = derived.without_superseded(merged)
+            metadata = {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
+            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, merged.rows, derived.history, merged)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, merged.rows, metadata, expected=version)
         for table in pending:
             try:
                 rows = derived[table]

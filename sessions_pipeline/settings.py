@@ -4,15 +4,19 @@ No other module reads or writes the environment.
 """
 
 import difflib
+import io
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -21,7 +25,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    Json,
     SecretStr,
     ValidationError,
     model_validator,
@@ -50,7 +53,7 @@ _PLAIN_WORDS = {
     "date_": "write YYYY-MM-DD, such as 2026-11-01",
     "datetime_": "write a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
     "int_parsing": "write a whole number",
-    **dict.fromkeys(("json_", "dict_"), 'write a JSON object, such as {"name_contains": "nightly"}'),
+    "uuid_": "write an id (a UUID), not a name",
 }
 
 
@@ -63,6 +66,13 @@ def _canonical(ids: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(UUID(part.strip("\"'"))) for part in ids))
     except ValueError:
         raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
+
+
+def _json_object(value: str) -> dict[str, Any]:
+    with suppress(ValueError, RecursionError):
+        if isinstance(parsed := json.loads(value), dict):
+            return parsed
+    raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -90,7 +100,7 @@ class Settings(BaseModel):
     dagster_home: str | None = Field(None, validation_alias="DAGSTER_HOME")
     warnings: tuple[str, ...] = Field((), validation_alias="warnings")
     api_version: Literal["v1", "v2", "auto"] = "auto"
-    data_root: str = "data"
+    data_root: Annotated[str, AfterValidator(os.path.expanduser)] = "data"
     # Dagster lists every partition; from the year 1 on that would take minutes.
     start_date: date = Field(date(2025, 1, 1), ge=date(2000, 1, 1))
     lookback_days: int = Field(3, ge=0, le=3650)
@@ -99,7 +109,7 @@ class Settings(BaseModel):
     requests_per_minute: int | None = Field(None, ge=8)
     rate_store: SecretStr | None = None
     page_size: int = Field(100, ge=1, le=100)
-    query: Json[dict[str, Any]] = {}
+    query: Annotated[Mapping[str, Any], BeforeValidator(_json_object)] = {}
     attributes: Names = ("models", "git.branch")
     budgets: str | None = None
     notify: SecretStr | None = None
@@ -160,15 +170,18 @@ def _variables() -> dict[str, str]:
 def _dotenv(file: Path) -> dict[str, str]:
     """The variables of a file that have a value. The file may begin with a byte order mark."""
     try:
-        values = dotenv_values(file, encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        values = {"\0": None}
+        text = file.read_bytes().decode("utf-8-sig", "replace") if file.exists() and not file.is_dir() else ""
     except OSError as error:
         raise SettingError(str(file), f"can't be read: {error.strerror}") from None
     # UTF-16 without a byte order mark decodes as UTF-8, but with NUL characters in it.
-    if any("\0" in f"{name}{value}" for name, value in values.items()):
+    if {"\0", "\ufffd"} & {*text}:
         raise SettingError(str(file), "is not UTF-8; save it as UTF-8")
-    return {name: _unquoted(value) for name, value in values.items() if value}
+    # A part is a line, with the empty lines before it.
+    for _, _, (part, at), is_broken in parse_stream(io.StringIO(text)):
+        if is_broken:
+            line = at + len(part.rstrip().splitlines()) - 1
+            raise SettingError(str(file), f"line {line} is not NAME=value, or lacks a quote; correct it")
+    return {name: _unquoted(value) for name, value in dotenv_values(stream=io.StringIO(text)).items() if value}
 
 
 def _unquoted(value: str) -> str:
@@ -181,19 +194,15 @@ def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
 
     Other LANGSMITH_* and LANGCHAIN_* variables are LangSmith's own: of those, only near misses are named.
     """
-    known = [name for field in Settings.model_fields.values() for name in _variable_names(field.validation_alias)]
+    aliases = [field.validation_alias for field in Settings.model_fields.values()]
+    known = [str(name) for alias in aliases for name in getattr(alias, "choices", [alias])]
     warnings = []
-    for name in sorted(set(names) - set(known)):
-        if _OUR_NAME.fullmatch(name):
-            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
-            if close or name.upper().startswith("SESSIONS_PIPELINE_"):
-                suggestion = f"; did you mean {close[0]}?" if close else ""
-                warnings.append(f"{name} is not a setting and has no effect{suggestion}")
+    for name in sorted(filter(_OUR_NAME.fullmatch, {*names} - {*known})):
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+        if close or name.upper().startswith("SESSIONS_PIPELINE_"):
+            suggestion = f"; did you mean {close[0]}?" if close else ""
+            warnings.append(f"{name} is not a setting and has no effect{suggestion}")
     return tuple(warnings)
-
-
-def _variable_names(alias: object) -> list[str]:
-    return [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:

@@ -42,7 +42,7 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
             ".venv/bin/pip install pandas",
         ),
         "docs/alerts.md": ("pip install 'dist/sessions_pipeline-0.1.0-py3-none-any.whl[notify]'",),
-        "docs/reading.md": ("pip install duckdb",),
+        "docs/reading.md": (".venv/bin/pip install duckdb",),
     },
     "end_to_end/test_container.py::test_the_image_is_built_and_shows_the_demo": {
         "README.md": (

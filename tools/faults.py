@@ -45,8 +45,8 @@ FAULTS = (
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
         "orchestration/measured",
-        "[stored.rows.filter(pc.invert(is_read))] if stored else []",
-        "[]",
+        "*rows, before.filter(pc.invert(is_read))",
+        "*rows",
         f"{INTEGRATION}pipeline_usage",
         "kept",
     ),
@@ -148,7 +148,11 @@ FAULTS = (
         "earlier",
     ),
     Fault(
-        "process_day", "raw, metadata, expected=version)", "raw, metadata)", f"{UNIT}process_day", "overtaken or late"
+        "process_day",
+        "merged.rows, metadata, expected=version)",
+        "merged.rows, metadata)",
+        f"{UNIT}process_day",
+        "overtaken or late",
     ),
     Fault("outputs/formatting", "[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20\\t\\r]", "[=+\\-@\\t\\r]", f"{UNIT}formatting"),
     Fault("outputs/formatting", "\\x7f-\\x9f", "\\x7f", f"{UNIT}formatting"),

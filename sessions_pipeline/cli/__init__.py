@@ -81,7 +81,7 @@ def _fail(message: str, status: int = 1) -> NoReturn:
 def _unexpected(error: Exception) -> str:
     """One line for an error without a message of its own; writes its traceback to a file and names it."""
     lines = without_secrets("".join(traceback.format_exception(error)))
-    summary = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0][:200])
+    summary = without_secrets(f"{type(error).__name__}: {error}".partition("\n")[0])[:200]
     try:
         with tempfile.NamedTemporaryFile(prefix="sessions-pipeline-", suffix=".txt", delete=False) as file:
             file.write(lines.encode(errors="backslashreplace"))

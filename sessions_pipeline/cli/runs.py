@@ -25,9 +25,9 @@ def past_time(value: str) -> datetime:
     """Parse a past time in ISO 8601; without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise click.BadParameter(f"{value} is not a time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
-    moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment > datetime.now(UTC):
         raise click.BadParameter(f"{value} is in the future")
     return moment
@@ -74,10 +74,8 @@ def _check_days(first: date, last: date, settings: Settings) -> None:
     today = datetime.now(UTC).date()
     check_order(first, last)
     if first < settings.start_date:
-        raise UsageError(
-            f"--from {first} is before the first partition {settings.start_date}; "
-            "set SESSIONS_PIPELINE_START_DATE to an earlier day"
-        )
+        advice = "set SESSIONS_PIPELINE_START_DATE to an earlier day"
+        raise UsageError(f"--from {first} is before the first partition {settings.start_date}; {advice}")
     if last > today:
         raise UsageError(f"--to {last} is in the future; today is {today} (UTC)")
 

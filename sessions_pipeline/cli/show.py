@@ -70,9 +70,8 @@ def list_sessions(shape: str, *, show_all: bool, **values: Any) -> None:
 
     with SessionsClient(settings) as client:
         workspaces = settings.workspace_ids or (None,)
-        payloads = [
-            record.payload for workspace in workspaces for record in client.fetch(query, workspace=workspace).records
-        ]
+        pages = [client.fetch(query, workspace=workspace) for workspace in workspaces]
+        payloads = [record.payload for page in pages for record in page.records]
         rows = [_cells(payload) for payload in payloads] if shape == "table" else []
         rows = rows if show_all or values["limit"] is not None else rows[:ROWS]
         _name_datasets(client, rows, workspaces)
@@ -96,8 +95,6 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
     except ValidationError as error:
         place, problem = first_problem(error)
         option = place.partition(".")[0].replace("_", "-")
-        if "valid UUID" in problem:
-            problem = f"write the {'session' if option == 'id' else 'dataset'}'s id (a UUID)"
         raise errors.UsageError(f"--{option}: {problem}") from None
 
 
@@ -219,9 +216,9 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     found = focus_costs(lake, month, datetime.now(UTC).date())
     if found.missing and not partial:
         raise errors.NotReadError(f"{found.missing}; or write what is there with --partial")
-    write_focus(found.rows, output)
+    place = write_focus(found.rows, output)
     if found.missing:
         say(found.missing, is_warning=True)
     if found.unknown:
         say(f"{plural(found.unknown, 'experiment')} left out: the cost is unknown, FOCUS requires one", is_warning=True)
-    click.echo(f"{output.resolve()}: {plural(found.rows.num_rows, 'experiment')}")
+    click.echo(f"{place}: {plural(found.rows.num_rows, 'experiment')}")

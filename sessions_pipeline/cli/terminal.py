@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Columns of output that is not a terminal, such as a log, if COLUMNS is not set.
 WIDTH = 120
+# Of the days of options. Computing with days near the years 1 and 9999 fails.
+YEARS = range(1970, 2200)
 # Columns that are aligned right.
 NUMBERS = {"Experiments", "No cost", "Traces", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
 
@@ -43,10 +45,11 @@ def _day(form: str, expected: str) -> Callable[[str], date]:
     """A parser for an option that is a day or a month; `form` makes its text an ISO date."""
 
     def read(text: str) -> date:
-        try:
-            return date.fromisoformat(form.format(text))
-        except ValueError:
-            raise click.BadParameter(f"{text} is not a {expected}") from None
+        with suppress(ValueError):
+            day = date.fromisoformat(form.format(text))
+            if day.year in YEARS:
+                return day
+        raise click.BadParameter(f"{text} is not a {expected}")
 
     return read
 

@@ -208,14 +208,14 @@ class Lake:
             return source.read(), version
 
     def check_writable(self) -> None:
-        """Try out writing, by creating and removing a probe file.
+        """Try out writing, by creating and removing a probe file. It has content, which a full disk would refuse.
 
         Raises:
             LakeError: the root can't be written; the text says why.
         """
         self._refuse_if_read_only()
         probe = f"_probe-{uuid4().hex}"
-        self._store.put(probe, b"")
+        self._store.put(probe, bytes(65_536))
         self._store.delete(probe)
 
     def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> None:
@@ -231,7 +231,7 @@ class Lake:
         if stored is None and table.partition is None:
             raise NotReadError(f"{table.name} was never made; materialize it first")
         if stored is None:
-            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize that day first")
+            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize all tables of that day")
         return stored
 
     def _refuse_if_read_only(self) -> None:

@@ -82,7 +82,7 @@ def check_marker(store: Store, query: Mapping[str, Any] | None) -> bool:
         found, filled_with = int(content["layout"]), _canonical(content["query"])
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise LakeError(
             f"{store.uri(MARKER)}: broken; restore it from a backup, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere"
         ) from None

@@ -38,7 +38,8 @@ class LocalStore:
     """
 
     def __init__(self, root: str | Path, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
-        self.root = Path(root).expanduser().absolute()
+        # Unlike pathlib's, it leaves the name of an unknown user as it is.
+        self.root = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111
         self._lock_timeout = lock_timeout
         self._locks: dict[str, FileLock] = {}
 

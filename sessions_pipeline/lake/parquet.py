@@ -77,9 +77,10 @@ def encode(
             bug in the caller.
     """
     rows = data if isinstance(data, Rows) else Rows(table.schema, [_conform(table, data)])
-    schema = table.schema.with_metadata({_TABLE: table.name, **metadata})
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, schema, **_options(table)) as writer:
+    with pq.ParquetWriter(sink, table.schema, **_options(table)) as writer:
+        # Not as metadata of the schema, which Arrow would store a second time in its own key.
+        writer.add_key_value_metadata({_TABLE: table.name, **metadata})
         for group in _groups(table, rows, bytes_per_group):
             writer.write_table(_conform(table, group))
             del group

@@ -29,7 +29,7 @@ from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
 
 # Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this, but raw
-# sessions need more after some 100 readings of their day.
+# sessions need more after some 300 readings of their day.
 FOOTER = 64 * 1024
 RETRIES = 6
 # Seconds; each wait is twice the one before.
@@ -123,7 +123,8 @@ class S3Store:
                         raise conflict(self.uri(key)) from None
                 except GenericError as error:
                     # The library does not retry a conditional put whose connection was reset.
-                    if tried == self._retries or not self._was_cut_off(str(error)):
+                    text, gave_up = str(error), f"after {self._retries} retries"
+                    if tried == self._retries or "HTTP error" not in text or gave_up in text:
                         raise
                     time.sleep(FIRST_WAIT * 2**tried)
                     continue
@@ -132,9 +133,6 @@ class S3Store:
     def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """Does nothing: conditional puts keep writers apart."""
         return nullcontext()
-
-    def _was_cut_off(self, text: str) -> bool:
-        return "HTTP error" in text and f"after {self._retries} retries" not in text
 
     def _has_content(self, key: str, content: memoryview) -> bool:
         with suppress(FileNotFoundError):
@@ -206,9 +204,9 @@ def reason(text: str) -> str:
 
     Only its status and error code are used, since the rest may contain secrets.
     """
-    status = _first(r"status code: (\d{3})", text)
-    code = _first(r"<Code>(\w{1,60})</Code>", text)
-    named = " ".join(part for part in (status, code) if part)
+    patterns = r"status code: (\d{3})", r"<Code>(\w{1,60})</Code>"
+    status, code = (next(iter(re.findall(pattern, text)), "") for pattern in patterns)
+    named = " ".join(filter(None, (status, code)))
     if "/latest/" in text or "/v2/credentials" in text or "CredentialProvider" in text:
         return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a role"
     if code in _KEY_CODES:
@@ -228,8 +226,3 @@ def reason(text: str) -> str:
     if not status:
         return "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network"
     return f"{named}: the store failed; check the bucket, the AWS variables and the endpoint"
-
-
-def _first(pattern: str, text: str) -> str:
-    found = re.search(pattern, text)
-    return found.group(1) if found else ""

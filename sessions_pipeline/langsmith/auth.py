@@ -14,7 +14,8 @@ from sessions_pipeline.settings import DEMO, Settings, variable
 SHOWN_CHARACTERS = 200
 # Variables that curl and the official client read. The first that is set is used, besides the system's certificates.
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_HEADER_SAFE = re.compile(r"[!-~]+")
+# Without quotes and backslashes: no key has them, and in a server's JSON they would be escaped, so not recognized.
+_SAFE = re.compile(r"[!#-&(-\[\]-~]+")
 _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
 
 
@@ -37,9 +38,8 @@ class Auth:
         if secret is None:
             raise SettingError(self.variable, f"not set; set it, or use `{DEMO}` to see a made-up company's data")
         self._secret = secret.get_secret_value()
-        if not _HEADER_SAFE.fullmatch(self._secret):
-            problem = "holds a space, or another character that a header can't carry; copy it again"
-            raise SettingError(self.variable, problem)
+        if not _SAFE.fullmatch(self._secret):
+            raise SettingError(self.variable, "holds a space, a quote or another wrong character; copy it again")
         if is_bearer and not settings.workspace_ids:
             # The OpenAPI file says of this scheme: "Must also specify x-tenant-id".
             raise SettingError("LANGSMITH_WORKSPACE_ID", "not set, and a bearer token needs one; set the workspace")
@@ -65,7 +65,8 @@ class Auth:
     def clean(self, text: str) -> str:
         """A server's text as part of a one-line message: no control characters, no secret, at most 200 characters."""
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        line = line.replace(self._secret, "***")
+        # The host of a redirect is in lower case.
+        line = re.sub(re.escape(self._secret), "***", line, flags=re.IGNORECASE)
         return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
 
 
@@ -73,9 +74,7 @@ def _base_address(endpoint: str) -> str:
     try:
         parts = urlsplit(endpoint)
         extras = "@" in parts.netloc or parts.query or parts.fragment or parts.port == 0
-        usable = (
-            parts.scheme in ("http", "https") and parts.hostname and _HEADER_SAFE.fullmatch(endpoint) and not extras
-        )
+        usable = parts.scheme in ("http", "https") and parts.hostname and _SAFE.fullmatch(endpoint) and not extras
     except ValueError:
         usable = False
     if not usable:

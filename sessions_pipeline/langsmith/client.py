@@ -143,7 +143,7 @@ class SessionsClient:
             headers, body = self._transport.get(endpoint.path, parameters, workspace=workspace, most_seconds=seconds)
         try:
             records, next_cursor = endpoint.read(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = self._auth.clean(headers.get("content-type", "no content type"))
             raise BadBodyError(
                 f"{self._auth.host}{endpoint.path} answered with something other than a complete JSON page "

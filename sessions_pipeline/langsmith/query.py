@@ -58,7 +58,7 @@ class SessionsQuery(BaseModel):
     sort_by_feedback_key: Annotated[str | None, Field(description="Feedback key to sort by")] = None
     sort_by_feedback_source: Annotated[FeedbackSource | None, Field(description="Feedback source to sort by")] = None
     offset: Annotated[int, Field(ge=0, description="How many sessions to skip")] = 0
-    limit: Annotated[int, Field(ge=1, le=100, description="Most sessions to return")] = 100
+    limit: Annotated[int, Field(ge=1, le=100, description="Largest number of sessions to return")] = 100
     tag_value_id: Annotated[Uuids | None, Field(description="Only sessions with these tag values")] = None
     facets: Annotated[bool, Field(description="Compute facets of the runs")] = False
     filter: Annotated[str | None, Field(description='Filter expression, such as eq(name, "nightly")')] = None
@@ -105,4 +105,4 @@ def parse_narrowing(values: Mapping[str, Any]) -> SessionsQuery:
         # Strict mode refuses "yes" for true and "1" for 1.
         return SessionsQuery.model_validate_json(json.dumps(dict(values)), strict=True)
     except ValidationError as error:
-        raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(first_problem(error))) from None
+        raise SettingError("SESSIONS_PIPELINE_QUERY", ": ".join(filter(None, first_problem(error)))) from None

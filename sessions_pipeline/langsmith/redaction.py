@@ -1,8 +1,9 @@
 """Removes private properties from a record before anything is written. Pure.
 
 A path names properties from the record's top level down, separated by dots; `*` stands for any name:
-`extra.metadata.git.author_email`, `feedback_stats.*.values`. A leading `$.` is allowed. The rest of the record stays as
-it was sent. The client redacts every record that it reads, so no other code has to.
+`extra.metadata.git.author_email`, `feedback_stats.*.values`. A leading `$.` is allowed. A property whose own name has
+dots, such as `git.author_email`, is named the same way. The rest of the record stays as it was sent. The client redacts
+every record that it reads, so no other code has to.
 """
 
 import json
@@ -44,17 +45,13 @@ def redact(record: Record, paths: Sequence[PropertyPath]) -> Record:
     payload = record.payload
     for path in paths:
         # A quick search for the names spares most records the parsing. Escapes could hide a name from it.
-        if "\\" in payload or all(name == "*" or f'"{name}"' in payload for name in path):
-            payload = _redacted(payload, path)
+        if "\\" in payload or all(name == "*" or name in payload for name in path):
+            try:
+                payload = _without(payload, path)
+            except (ValueError, RecursionError):
+                # The record will be rejected, and its text, which may hold private data, must not be stored with it.
+                payload = json.dumps({"redacted": "the record could not be read"})
     return record if payload == record.payload else replace(record, payload=payload)
-
-
-def _redacted(payload: str, path: PropertyPath) -> str:
-    try:
-        return _without(payload, path)
-    except (ValueError, RecursionError):
-        # The record will be rejected, and its text, which may hold private data, must not be stored with it.
-        return json.dumps({"redacted": "the record could not be read"})
 
 
 def _without(text: str, path: PropertyPath, depth: int = 0) -> str:
@@ -68,8 +65,14 @@ def _without(text: str, path: PropertyPath, depth: int = 0) -> str:
         return text
     sent = split_members(text)
     kept = [
-        (name, _without(value, path[1:], depth + 1) if is_match else value)
+        (name, _without(value, path[taken:], depth + 1) if taken else value)
         for name, value in sent
-        if not (is_match := path[0] in ("*", name)) or len(path) > 1
+        if (taken := _taken(path, name)) < len(path)
     ]
     return text if kept == sent else "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in kept) + "}"
+
+
+def _taken(path: PropertyPath, name: str) -> int:
+    """How many parts of the path this property's name takes up; 0 if the path leads elsewhere."""
+    parts = name.count(".") + 1
+    return 1 if path[0] == "*" else parts if ".".join(path[:parts]) == name else 0

@@ -77,8 +77,7 @@ def _redirect(status: int, headers: Mapping[str, str], auth: Auth) -> str:
     except ValueError:
         host = None
     to = f"to {auth.clean(host)}" if host else "within its own host"
-    advice = "the key is not sent there: set LANGSMITH_ENDPOINT to the API's own address"
-    return f"redirects ({status}) {to}; {advice}"
+    return f"redirects ({status}) {to}; the key is not sent there: set LANGSMITH_ENDPOINT to the API's own address"
 
 
 def _stated_reasons(body: bytes) -> tuple[bool, str]:

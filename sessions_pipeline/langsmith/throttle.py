@@ -174,18 +174,17 @@ class RateLimiter:
         """
         # Importing these takes a quarter of a second, which a run without a rate limit should not pay.
         from limits import RateLimitItemPerSecond  # noqa: PLC0415
-        from limits.errors import ConfigurationError, StorageError  # noqa: PLC0415
+        from limits.errors import StorageError  # noqa: PLC0415
         from limits.storage import storage_from_string  # noqa: PLC0415
         from limits.strategies import MovingWindowRateLimiter  # noqa: PLC0415
 
-        timeouts = {"socket_timeout": STORE_TIMEOUT_SECONDS, "socket_connect_timeout": STORE_TIMEOUT_SECONDS}
+        timeouts = dict.fromkeys(["socket_timeout", "socket_connect_timeout"], STORE_TIMEOUT_SECONDS)
+        options = timeouts if store.startswith("redis") else {}
         try:
-            storage = storage_from_string(
-                store, wrap_exceptions=True, **(timeouts if store.startswith("redis") else {})
-            )
-        except (ConfigurationError, ValueError):
+            storage = storage_from_string(store, wrap_exceptions=True, **options)
+        except Exception as error:  # noqa: BLE001 - each store's client has its own errors, some with the address
             advice = "write redis://host:6379, or another store of the library `limits` whose client is installed"
-            raise errors.SettingError(STORE, advice) from None
+            raise errors.SettingError(STORE, f"can't be opened ({type(error).__name__}); {advice}") from None
         self._windows = MovingWindowRateLimiter(storage)
         self._window = RateLimitItemPerSecond(requests_per_minute // WINDOWS, SECONDS_PER_WINDOW, namespace="sessions")
         self._unreachable = StorageError
@@ -204,7 +203,7 @@ class RateLimiter:
                 return 0.0
             free_at = self._windows.get_window_stats(self._window, name).reset_time
         except self._unreachable as error:
-            problem = f"the store does not answer ({type(error.storage_error).__name__})"
+            problem = f"the store does not answer ({type(error.storage_error).__name__}); start it, or mend its address"
             raise errors.SettingError(STORE, problem) from None
         return min(max(free_at - time.time(), SHORTEST_WAIT_SECONDS), SECONDS_PER_WINDOW)
 

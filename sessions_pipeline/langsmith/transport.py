@@ -4,6 +4,7 @@ The only module that imports httpx. It uses httpx's transport only: no redirects
 environment. Errors never have an httpx exception as their cause or context, since it holds the request and so the key.
 """
 
+import logging
 import socket
 import ssl
 import threading
@@ -32,6 +33,10 @@ REQUEST_SECONDS = 180.0
 MOST_BYTES = 128 * 2**20
 # The body of an error is only read for the reasons that it gives.
 MOST_ERROR_BYTES = 65_536
+SMALLER_PAGES = "lower SESSIONS_PIPELINE_PAGE_SIZE"
+
+# At debug level it logs the answers' headers, which may hold cookies, or the key if a server repeats it.
+logging.getLogger("httpcore.http11").setLevel(logging.INFO)
 
 
 class Transport:
@@ -91,16 +96,16 @@ class Transport:
         read = min(self._read_seconds, most_seconds)
         self._current.end = self._clock() + most_seconds
         timeout = {"connect": min(CONNECT_SECONDS, read), "read": read, "write": read, "pool": read}
-        request = httpx.Request(
-            "GET",
-            f"{self._auth.base}{path}?{urlencode(parameters)}",
-            headers={**self._headers, "X-Tenant-Id": workspace} if workspace else self._headers,
-            extensions={"timeout": timeout, "trace": self._note_stream},
-        )
         try:
+            request = httpx.Request(
+                "GET",
+                f"{self._auth.base}{path}?{urlencode(parameters)}",
+                headers={**self._headers, "X-Tenant-Id": workspace} if workspace else self._headers,
+                extensions={"timeout": timeout, "trace": self._note_stream},
+            )
             with closing(self._http.handle_request(request)) as response:
                 body = self._receive(response)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, zlib.error) as error:
             problem = self._connection_error(error, f"{self._auth.host}{path}")
         else:
             if response.is_success:
@@ -141,27 +146,25 @@ class Transport:
         body = b"".join(chunks)
         if encoding == "gzip":
             gzip = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)
-            try:
-                body = gzip.decompress(body, most + 1)
-            except zlib.error:
-                raise httpx.DecodingError("") from None
+            body = gzip.decompress(body, most + 1)
             if response.is_success and not gzip.eof and len(body) <= most:
                 raise httpx.DecodingError("")
         if response.is_success and len(body) > most:
-            size, advice = most / 2**20, "lower SESSIONS_PIPELINE_PAGE_SIZE"
-            raise errors.RefusedError(f"{self._auth.host} sent more than {size:.0f} MB in one page; {advice}")
+            raise errors.RefusedError(f"{self._auth.host} sent more than {most >> 20} MB in one page; {SMALLER_PAGES}")
         return body
 
-    def _connection_error(self, error: httpx.HTTPError, where: str) -> errors.ApiError:
+    def _connection_error(self, error: Exception, where: str) -> errors.ApiError:
         reason = self._auth.clean(str(error)) or type(error).__name__
         kind: type[errors.ApiError] = errors.UnreachableError
         match error:
+            case httpx.InvalidURL() | UnicodeError():  # an address is too long, or the name of its host is none
+                kind = errors.RefusedError
+                problem = f"can't be asked this ({reason}); check LANGSMITH_ENDPOINT, or shorten the query"
             case httpx.ConnectTimeout():
                 kind, problem = errors.TimedOutError, f"can't be reached in time; {self._advice}"
             case httpx.TimeoutException():
-                kind, advice = errors.TimedOutError, "try later or lower SESSIONS_PIPELINE_PAGE_SIZE"
-                problem = f"did not answer in time; {advice}"
-            case httpx.DecodingError():
+                kind, problem = errors.TimedOutError, f"did not answer in time; try later or {SMALLER_PAGES}"
+            case httpx.DecodingError() | zlib.error():
                 kind, problem = errors.BadBodyError, "answered with a body that can't be decompressed; try again later"
             case _ if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 kind, advice = errors.RefusedError, "set SSL_CERT_FILE to the file with your company's certificates"

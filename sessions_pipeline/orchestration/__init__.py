@@ -51,8 +51,7 @@ def ensure_dagster_yaml(home: str) -> None:
     """Copy the shipped `dagster.yaml` into an instance's folder, unless the folder has one.
 
     Raises:
-        SettingError: see `instance_file`.
-        InstanceError: the folder can't be written to.
+        SettingError: see `instance_file`; or the folder can't be written to.
     """
     file = instance_file(home)
     if file.exists():
@@ -63,7 +62,7 @@ def ensure_dagster_yaml(home: str) -> None:
         shutil.copyfile(SHIPPED, temporary)
         temporary.replace(file)
     except OSError as error:
-        raise InstanceError(f"DAGSTER_HOME: {home}", error) from None
+        raise SettingError("DAGSTER_HOME", f"{home} can't be written ({error.strerror}); name another folder") from None
 
 
 def slow_storage(home: str) -> str | None:
@@ -78,7 +77,9 @@ def slow_storage(home: str) -> str | None:
     """
     file = instance_file(home)
     try:
-        config = yaml.safe_load((file if file.exists() else SHIPPED).read_text()) or {}
+        # From an open file: the errors for a text quote its lines, which may hold passwords.
+        with (file if file.exists() else SHIPPED).open() as opened:
+            config = yaml.safe_load(opened) or {}
         storage = config.get("storage", {"sqlite": {}})
         is_slow = "sqlite" in storage and "event_log_storage" not in config
         is_here = (is_slow or "KeptStorage" in str(storage)) and "base_dir" not in str(storage)
@@ -86,8 +87,7 @@ def slow_storage(home: str) -> str | None:
         raise InstanceError(f"DAGSTER_HOME: {file}", error) from None
     if is_here and not os.access(home, os.W_OK):
         raise SettingError("DAGSTER_HOME", f"{home} can't be written; give this user access, or name another folder")
-    lines = f"add these lines to its dagster.yaml:\n\n{STORAGE}"
-    return f"Dagster's default storage is ten times slower; {lines}" if is_slow else None
+    return f"Dagster's default storage is ten times slower; add to its dagster.yaml:\n\n{STORAGE}" if is_slow else None
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

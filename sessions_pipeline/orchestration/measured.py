@@ -68,8 +68,7 @@ def measure_projects(
     days = list[date]()
     with pipeline.sources() as (client, sources):
         for day in reachable:
-            stored = lake.load(PROJECTS, day, ())
-            known = stored.metadata if stored else {}
+            known = stored.metadata if (stored := lake.load(PROJECTS, day, ())) else {}
             if due := [one for one in sources if known.get(_is_final(one), known.get(IS_FINAL)) != str(True)]:
                 _measure_day(pipeline, lake, client, due, day)
                 days.append(day)
@@ -80,9 +79,8 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
     """Measure a day in these workspaces, and write it. The rows of other workspaces are kept."""
     read_at = pipeline.clock()
     is_over = is_day_over(day, read_at)
-    rows, tenants = list[pa.Table](), set[str]()
+    rows, tenants = list[pa.Table](), {source.workspace for source in sources if source.workspace}
     for source in sources:
-        tenants |= {source.workspace} if source.workspace else set()
         with source.named():
             usage = read_usage(client, pipeline.query, workspace=source.workspace, day=day)
             for end, start, end_again in usage:

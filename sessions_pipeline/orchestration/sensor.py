@@ -22,16 +22,16 @@ from sessions_pipeline.settings import Settings
 SENSOR = "changed_sessions"
 # Not more often, because long-lived projects are always active: each look refreshes the day they started on.
 LOOK_EVERY_SECONDS = 3600
+# Days older than `OFTEN` are refreshed only once in `DAILY`. Otherwise every project that is always active would cost a
+# run and a reading an hour, for ever. Half an hour less than a day, since ticks do not come to the second.
+OFTEN, DAILY = timedelta(days=31), timedelta(hours=23, minutes=30)
 # Dagster drops a tick that takes longer than 60 s, and its cursor with it.
 LOOK_SECONDS = 40.0
 # A run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
 OVERLAP = timedelta(hours=2)
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
+# An unfinished run that is older has died. Dagster notices this only if the run had begun.
+LIVES = timedelta(days=1)
+UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED")]
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -52,7 +52,7 @@ class Cursor:
 
     `since` is the latest activity that complete looks have seen, `looked` the time of the last tick. `seen` has the
     latest run of each session in the overlap, as ISO 8601. `pending` are changed days that are still to be requested.
-    `stopped` is set while a look is incomplete.
+    `stopped` is set while a look is incomplete. `requested` are days older than `OFTEN`, with the request's time.
     """
 
     since: datetime
@@ -60,6 +60,7 @@ class Cursor:
     seen: dict[str, str] = field(default_factory=dict)
     pending: tuple[date, ...] = ()
     stopped: Stopped | None = None
+    requested: dict[date, datetime] = field(default_factory=dict)
 
     def dump(self) -> str:
         """The cursor as JSON text."""
@@ -69,11 +70,6 @@ class Cursor:
     def load(cls, text: str | None, now: datetime) -> "Cursor":
         """The cursor in a text or, for None, one whose first look goes back one overlap from now."""
         return msgspec.json.decode(text, type=cls) if text else cls(now, now)
-
-    @property
-    def look_from(self) -> datetime:
-        """The time from which activity is to be listed."""
-        return self.since - OVERLAP
 
     def after(self, look: "Look", *, first: date, last: date, now: datetime) -> "Cursor":
         """The cursor after a look, with the days from `first` to `last` that had new activity among the pending.
@@ -118,7 +114,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         job_name=REFRESH,
         minimum_interval_seconds=LOOK_EVERY_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Refreshes older days whose sessions had new activity.",
+        description="Refreshes older days whose sessions had new activity; those over 31 days old once a day.",
     )
     def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         time, instance = pipeline.clock(), context.instance
@@ -129,11 +125,11 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
             look,
             time=time,
             settings=pipeline.settings,
-            being_read=days_being_read(instance),
+            being_read=days_being_read(instance, time - LIVES),
             failed=days_that_failed(instance, before.looked),
         )
         slow = "the API is slow or limits the rate; the next tick lists the rest"
-        skipped = slow if look.stopped_at else "no older day has changed"
+        skipped = slow if look.stopped_at else "no older day needs a refresh now"
         # Dagster runs each key once. The same days may have to be refreshed again, so the key includes the time.
         runs = [
             dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
@@ -145,22 +141,21 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
 
 
 def next_look(
-    before: Cursor,
-    look: Look,
-    *,
-    time: datetime,
-    settings: Settings,
-    being_read: set[date],
-    failed: set[date],
+    before: Cursor, look: Look, *, time: datetime, settings: Settings, being_read: set[date], failed: set[date]
 ) -> tuple[Cursor, set[date]]:
     """The next cursor and the days to refresh now: those that changed, and those of `failed` runs again.
 
-    Days that are `being_read` stay pending. The lookback days and today are left to the schedule.
+    Days that are `being_read` stay pending, and so do days older than `OFTEN` that were requested within `DAILY`. The
+    lookback days and today are left to the schedule.
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     after = before.after(look, first=settings.start_date, last=last, now=time)
-    changed = {*after.pending, *failed}
-    return replace(after, looked=time, pending=tuple(sorted(changed & being_read))), changed - being_read
+    requested = {day: at for day, at in before.requested.items() if abs(time - at) < DAILY}
+    waiting = being_read | (requested.keys() - failed)
+    days = {*after.pending, *failed} - waiting
+    requested |= {day: time for day in days if day < utc_day(time) - OFTEN}
+    pending = tuple(sorted({*after.pending, *failed} & waiting))
+    return replace(after, looked=time, pending=pending, requested=requested), days
 
 
 def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
@@ -175,7 +170,7 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
         names, stopped, place, begin = [one.workspace for one in sources], before.stopped, NEWEST, 0
         if stopped and stopped.workspace in names:
             begin, place = names.index(stopped.workspace), stopped.place
-        query, since = pipeline.query, before.look_from
+        query, since = pipeline.query, before.since - OVERLAP
         for source in sources[begin:]:
             try:
                 with source.named():
@@ -188,9 +183,9 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
     return Look(listed)
 
 
-def days_being_read(instance: dg.DagsterInstance) -> set[date]:
-    """The days of all refreshes that are queued or running."""
-    return _days_of_runs(instance, dg.RunsFilter(job_name=REFRESH, statuses=UNFINISHED))
+def days_being_read(instance: dg.DagsterInstance, since: datetime) -> set[date]:
+    """The days of all refreshes that were created after `since`, and are queued or running."""
+    return _days_of_runs(instance, dg.RunsFilter(job_name=REFRESH, statuses=UNFINISHED, created_after=since))
 
 
 def days_that_failed(instance: dg.DagsterInstance, since: datetime) -> set[date]:

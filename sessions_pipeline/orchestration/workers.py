@@ -90,7 +90,7 @@ def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any
     """
     if processes == 0:
         with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
-            yield Workers(executor, partial(_with_lake, lake), ahead=1)
+            yield Workers(executor, lambda work, task: work(lake, task), ahead=1)
         return
     prepare(processes)
     context = get_context("forkserver")
@@ -166,7 +166,3 @@ def _with_lake_at(root: str, query: Mapping[str, Any], work: "Callable[[Lake, T]
     if root not in _LAKES:
         _LAKES[root] = Lake.open(root, query=query)
     return work(_LAKES[root], task)
-
-
-def _with_lake(lake: "Lake", work: "Callable[[Lake, T], R]", task: T) -> R:
-    return work(lake, task)

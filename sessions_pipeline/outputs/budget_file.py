@@ -73,7 +73,7 @@ def load_budgets(settings: Settings) -> tuple[Budget, ...]:
         raise SettingError(BUDGETS, f"{file} can't be read: {error.strerror}") from None
     except ValidationError as error:
         raise SettingError(BUDGETS, f"{file}:{_problem(error)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingError(BUDGETS, f"{file} is not valid TOML: {error}") from None
     if twice := [name for name, times in Counter(budget.name for budget in budgets).items() if times > 1]:
         raise SettingError(BUDGETS, f"{file}: two budgets are called {twice[0]!r}; give each a name of its own")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.outputs import write_named
 from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.outputs.read import dataset_names, rows_of, stored_days, unread_of_workspaces
 from sessions_pipeline.outputs.spending import Row
@@ -79,7 +80,7 @@ class Focus(NamedTuple):
     def missing(self) -> str:
         """The missing days as text, with what to do; empty if there are none."""
         unread = f"{day_ranges(self.unread)}: not read since the day was over; materialize them" if self.unread else ""
-        to_come = f"{day_ranges(self.to_come)}: not over; export the month when it is" if self.to_come else ""
+        to_come = f"{day_ranges(self.to_come)}: not over yet; export the month when it is over" if self.to_come else ""
         return ", and ".join(filter(None, (unread, to_come)))
 
 
@@ -124,14 +125,14 @@ def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:
     }
 
 
-def write_focus(rows: pa.Table, file: Path) -> None:
-    """Write rows of `SCHEMA` as CSV if the file's name ends with `.csv`, else as Parquet."""
-    with file.open("wb") as sink:
-        if file.suffix != ".csv":
-            pq.write_table(rows, sink)
-            return
-        for line in chain([SCHEMA.names], tuples(rows, *SCHEMA.names)):
-            sink.write(f"{','.join(map(_cell, line))}\n".encode())
+def write_focus(rows: pa.Table, file: Path) -> str:
+    """Write rows of `SCHEMA` as CSV if the file's name ends with `.csv`, else as Parquet; see `write_named`."""
+    if file.suffix == ".csv":
+        lines = chain([SCHEMA.names], tuples(rows, *SCHEMA.names))
+        return write_named(file, "".join(f"{','.join(map(_cell, line))}\n" for line in lines).encode())
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink)
+    return write_named(file, sink.getvalue().to_pybytes())
 
 
 def _cell(value: str | Decimal | datetime | int | None) -> str:

@@ -13,22 +13,26 @@
 SET VARIABLE data_root = coalesce(getvariable('data_root'), 'data');
 SET TimeZone = 'UTC';
 
+-- A pattern of files in the lake. In the path of the lake itself, the characters of patterns stand for themselves.
+CREATE OR REPLACE MACRO in_lake(pattern) AS
+regexp_replace(getvariable('data_root'), '([[*?])', '[\1]', 'g') || '/' || pattern;
+
 -- A table that is partitioned by day, by its name. Days are read as text and cast here, because DuckDB before 1.5 takes
 -- the name of the folder for rows without a day as text, which is greater than any date.
 CREATE OR REPLACE MACRO days_of(folder) AS TABLE
 SELECT * REPLACE (try_cast(start_date AS DATE) AS start_date)
 FROM read_parquet(
     -- Leaves out folders such as `start_date=20260131`: another spelling of a day, which the lake does not use.
-    getvariable('data_root') || '/' || folder || '/start_date=*[-_]*/*.parquet',
+    in_lake(folder || '/start_date=*[-_]*/*.parquet'),
     hive_partitioning = true,
     hive_types_autocast = false
 );
 CREATE OR REPLACE MACRO usage_of(folder) AS TABLE FROM read_parquet(
-    getvariable('data_root') || '/' || folder || '/*/*.parquet',
+    in_lake(folder || '/*/*.parquet'),
     hive_partitioning = true
 );
 CREATE OR REPLACE MACRO file_of(folder) AS TABLE FROM read_parquet(
-    getvariable('data_root') || '/' || folder || '/*.parquet'
+    in_lake(folder || '/*.parquet')
 );
 
 -- The statement of each view. If a table has no files, such as one that is newer than the data, its view still has the
@@ -37,9 +41,9 @@ CREATE OR REPLACE MACRO file_of(folder) AS TABLE FROM read_parquet(
 SET VARIABLE made = (
     SELECT list(DISTINCT name)
     FROM (
-        SELECT parse_path(file)[-3] AS name FROM glob(getvariable('data_root') || '/*/*/*.parquet')
+        SELECT parse_path(file)[-3] AS name FROM glob(in_lake('*/*/*.parquet'))
         UNION ALL
-        SELECT parse_path(file)[-2] AS name FROM glob(getvariable('data_root') || '/*/*.parquet')
+        SELECT parse_path(file)[-2] AS name FROM glob(in_lake('*/*.parquet'))
     )
 );
 CREATE OR REPLACE MACRO statement_of(source, name, columns) AS

@@ -64,14 +64,12 @@ def read(
         raise NotReadError(f"{place}: there is no data here; materialize days, or name another folder as root")
     if asked.partition is None:
         return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(tables.SESSIONS))
-    stored = lake.days(asked)
-    if not stored:
+    if not (stored := lake.days(asked)):
         raise NotReadError(f"{asked.name} was never made; materialize it first")
     days = [day for day in stored if (first or day) <= day <= (last or day)]
     # A given first or last day is added by itself: if it lies outside of the stored days, the range may be empty.
     spanned = {*days_between(first or stored[0], last or stored[-1]), *(day for day in (first, last) if day)}
-    unread = sorted(spanned - set(days))
-    if unread:
+    if unread := sorted(spanned - set(days)):
         message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
         warnings.warn(message, stacklevel=3)
     undated_rows = lake.read_days(asked, [UNDATED], ("tenant_id",)).num_rows if lake.has(asked, UNDATED) else 0
@@ -108,8 +106,10 @@ def _of_periods(lake: Lake, table: Table, first: date | None, last: date | None)
         return rows
     if key.type != pa.date32():
         raise UsageError(f"{table.name} has no days; leave out start and end")
-    start = pc.field(key.name)
-    return rows.filter((start >= (first or date.min)) & (start <= (last or date.max)))
+    found = rows.filter((pc.field(key.name) >= (first or date.min)) & (pc.field(key.name) <= (last or date.max)))
+    if not found.num_rows:
+        warnings.warn(f"{table.name} has no row here: weeks and months are selected by their first day", stacklevel=4)
+    return found
 
 
 def _with_names(lake: Lake, rows: pa.Table, days: list[date]) -> pa.Table:

@@ -52,8 +52,7 @@ def _moment(text: str, info: ValidationInfo[datetime]) -> datetime:
 Id = Annotated[str, BeforeValidator(lambda text: str(UUID(text)))]
 Name = Annotated[str, BeforeValidator(_value_in(_NAME, 'eq(name, "value")'))]
 Experiment = Annotated[
-    str,
-    BeforeValidator(_value_in(_EXPERIMENT, 'and(eq(metadata_key, "experiment"), eq(metadata_value, "value"))')),
+    str, BeforeValidator(_value_in(_EXPERIMENT, 'and(eq(metadata_key, "experiment"), eq(metadata_value, "value"))'))
 ]
 
 

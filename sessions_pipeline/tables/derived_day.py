@@ -12,8 +12,7 @@ from sessions_pipeline.days import is_day_over
 from sessions_pipeline.tables import day_metadata
 from sessions_pipeline.tables.history import history
 from sessions_pipeline.tables.merge import Merged
-from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import open_workspaces, readings_as_of
+from sessions_pipeline.tables.readings import needed_readings, open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
@@ -48,7 +47,7 @@ class DerivedDay:
     """
 
     def __init__(self, day: date | None, merged: Merged, rules: Rules, *, may_delete: bool) -> None:
-        """Derive the history; `may_delete`: `raw` leaves out rows that were superseded by `rules.kept_from`.
+        """Derive the history; `may_delete`: what was superseded by `rules.kept_from` may be left out.
 
         Raises:
             NotReadError: nothing was read by `rules.as_of`.
@@ -60,14 +59,15 @@ class DerivedDay:
         still_open = open_workspaces(day, readings)
         self._day = partial(DayTables, day, now=rules.now, attributes=rules.attributes, open_workspaces=still_open)
         self._rules = rules
-        self._raw = merged.rows
         self._tables = {SESSIONS: self.history.sessions, REJECTED_SESSIONS: self.history.rejected}
 
-    def raw(self) -> Rows:
-        """The raw rows to store, without superseded ones. Call it once: the rows are released here to save memory."""
-        raw, self._raw = self._raw, Rows(RAW_SESSIONS.schema)
-        superseded = self.history.superseded
-        return raw.only(lambda row: row not in superseded) if superseded else raw
+    def without_superseded(self, merged: Merged) -> Merged:
+        """The raw rows and readings to store."""
+        superseded, kept_from = self.history.superseded, self._rules.kept_from
+        if not superseded or kept_from is None:
+            return merged
+        rows = merged.rows.only(lambda row: row not in superseded)
+        return merged._replace(rows=rows, readings=needed_readings(merged.readings, rows, kept_from))
 
     def metadata(self, table: Table) -> dict[str, str]:
         """The metadata to store in a table's file."""

@@ -84,9 +84,11 @@ def merge(
 def _committed_since(readings: Sequence[Reading], base: str | None, version: str | None) -> list[Reading]:
     """The readings that other runs have committed since the file had the version `base`.
 
-    They start with the reading that replaced `base`. Readings that replace `version` belong to this run.
+    They start with the reading that replaced `base`; if that was dropped since (see `needed_readings`), with the first.
+    Readings that replace `version` belong to this run.
     """
-    first = next((index for index, reading in enumerate(readings) if reading.replaced == base), len(readings))
+    otherwise = len(readings) if base == version else 0
+    first = next((index for index, reading in enumerate(readings) if reading.replaced == base), otherwise)
     return [reading for reading in readings[first:] if reading.replaced != version]
 
 

@@ -76,6 +76,14 @@ def readings_as_of(as_of: datetime | None, day: date | None, readings: Iterable[
     return found
 
 
+def needed_readings(readings: Sequence[Reading], raw: Rows, kept_from: datetime) -> list[Reading]:
+    """The day's first reading, those that the remaining rows refer to, and those that results since then depend on."""
+    latest = {reading.asked: reading.number for reading in readings if reading.fetched_at <= kept_from}
+    needed = {readings[0].number, *raw.table("reading").column(0).to_pylist(), *latest.values()}
+    needed |= {one.number for one in readings if one.fetched_at > kept_from or one.gone or one.back or one.alone}
+    return [one for one in readings if one.number in needed]
+
+
 def load_note(content: bytes) -> list[Reading]:
     """The readings in a note of the `_readings/` folder; none if it is missing or broken."""
     try:

@@ -118,6 +118,13 @@ def test_compose_sets_every_variable_that_dagsters_files_read() -> None:
     assert required <= offered
 
 
+def test_compose_takes_what_buckets_of_ones_own_need_from_its_env_file() -> None:
+    of_buckets = {"AWS_ENDPOINT_URL_S3", "AWS_REGION", "DAGSTER_LOGS_BUCKET", "SESSIONS_PIPELINE_DATA_ROOT"}
+    optional = set(re.findall(r"\$\{(\w+):-[^}]", (DEPLOY / "docker-compose.yaml").read_text()))
+    assert optional == of_buckets
+    assert all(f"`{name}`" in (REPOSITORY / "docs" / "deploy.md").read_text() for name in of_buckets)
+
+
 def test_the_images_tags_are_the_version_of_the_package() -> None:
     here = sessions_pipeline.__version__
     assert f"SESSIONS_PIPELINE_IMAGE=sessions-pipeline:{here}\n" in (DEPLOY / ".env.example").read_text()

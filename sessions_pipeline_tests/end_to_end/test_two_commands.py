@@ -108,5 +108,6 @@ def test_the_wheel_is_built_run_and_installed_by_the_docs_lines(
     lines.sort(key=lambda line: "uv build" not in line)
     for line in lines:
         run(line, clone, python)
-    read = "import apprise, duckdb, pandas, sessions_pipeline; print(sessions_pipeline.__file__)"
+    run(".venv/bin/python -c 'import duckdb, pandas, sessions_pipeline'", clone, python)
+    read = "import apprise, pandas, sessions_pipeline; print(sessions_pipeline.__file__)"
     assert "site-packages" in run(f"cd / && python -c '{read}'", clone, python)

@@ -33,6 +33,7 @@ from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
+from sessions_pipeline_tests.full_disk import files_up_to
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 from sessions_pipeline_tests.strategies import openapi
 
@@ -180,6 +181,12 @@ def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_p
     relative = run("doctor", DAGSTER_HOME=".")
     _complains(relative, 1, "1 of 5")
     assert "FAIL  Dagster      DAGSTER_HOME: . must be the absolute path" in relative.out
+
+
+def test_a_dagster_home_on_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> None:
+    with files_up_to(10):
+        result = run("ui", DAGSTER_HOME=str(tmp_path))
+    _complains(result, 2, f"DAGSTER_HOME: {tmp_path} can't be written (File too large); name another folder")
 
 
 def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Path) -> None:
@@ -360,6 +367,8 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         (("--from", "2026-01-01"), "--to"),
         ((*_days(), "--as-of", "2999-01-01"), "future"),
         ((*_days(), "--as-of", "2026-11-20T25:00"), "is not a time such as"),
+        ((*_days(), "--as-of", "0001-01-01T00:00+14:00"), "is not a time such as"),
+        (("--from", "0001-01-01", "--to", "2026-11-25"), "0001-01-01 is not a day YYYY-MM-DD such as"),
     ],
 )
 def test_impossible_days_and_selections_are_usage_errors(
@@ -672,9 +681,11 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("list", "--limit", "many"), ("--limit: write a whole number",)),
         (("list", "--stats-start-time", "soon"), ("--stats-start-time: write a time such as 2026-01-31",)),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
-        (("list", "--reference-dataset", "golden"), ("--reference-dataset: write the dataset's id (a UUID)",)),
-        (("list", "--id", "nightly"), ("--id: write the session's id (a UUID)",)),
+        (("list", "--reference-dataset", "golden"), ("--reference-dataset: write an id (a UUID), not a name",)),
+        (("list", "--id", "nightly"), ("--id: write an id (a UUID), not a name",)),
+        (("list", "--tag-value-id", "team"), ("--tag-value-id: write an id (a UUID), not a name",)),
         (("export", "focus", "--month", "2026-13"), ("2026-13 is not a month YYYY-MM such as",)),
+        (("export", "focus", "--month", "9999-12"), ("9999-12 is not a month YYYY-MM such as",)),
         (("report", "--from", "2026-01-01"), ("--to",)),
     ],
 )

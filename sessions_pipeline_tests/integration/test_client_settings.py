@@ -47,7 +47,9 @@ def test_a_bearer_token_needs_a_workspace() -> None:
 
 
 @pytest.mark.parametrize("variable", ["LANGSMITH_API_KEY", "LANGSMITH_BEARER_TOKEN"])
-@pytest.mark.parametrize("value", ["key\n", "key\r\nX-Evil: 1", " key", "two words", "schlüssel", "key\x00", " "])
+@pytest.mark.parametrize(
+    "value", ["key\n", "key\r\nX-Evil: 1", " key", "two words", "'key", 'k"ey', "k\\ey", "schlüssel", "key\x00", " "]
+)
 def test_a_secret_that_a_header_cannot_carry_is_named_and_not_shown(variable: str, value: str) -> None:
     error = refusal(**{variable: value, "LANGSMITH_WORKSPACE_ID": WORKSPACE})
     assert error.variable == variable
@@ -114,6 +116,11 @@ def test_no_representation_shows_the_key() -> None:
         shown = repr(client) + str(client) + repr(client._auth) + repr(client._transport)
     assert KEY not in shown
     assert "api.smith.langchain.com" in shown
+
+
+def test_the_key_is_recognized_in_a_servers_text_in_capitals_or_small_letters() -> None:
+    auth = Auth(settings(LANGSMITH_API_KEY="lsv2_Pt_AbCdEf"))
+    assert auth.clean("to LSV2_PT_ABCDEF and lsv2_pt_abcdef.example") == "to *** and ***.example"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from dagster._core.loader import LoadingContextForTest
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
+from sessions_pipeline.errors import InstanceError
 from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_yaml
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, batch_events
 
@@ -309,6 +310,13 @@ def test_a_batch_that_fails_leaves_nothing_behind(home: Path) -> None:
         assert not log.get_materialized_partitions(dg.AssetKey("sessions"))
 
 
+def test_no_transaction_of_a_new_run_waits_for_the_disk(home: Path) -> None:
+    with opened(home) as log:
+        for _ in range(4):
+            with log.run_connection("a-run") as connection:
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+
+
 def test_threads_share_a_storage(home: Path) -> None:
     failed: list[BaseException] = []
 
@@ -374,6 +382,36 @@ def test_files_that_another_process_wiped_are_not_written_any_more(home: Path) -
         assert numbers(log) == numbers(other) == [2, 3]
 
 
+def test_a_deleted_run_leaves_no_file_behind_and_the_days_of_other_runs(home: Path) -> None:
+    folder = home / "history" / "runs"
+    with opened(home) as log:
+        for number in (1, 2):
+            log.store_event(materialization(number, f"run-{number}"))
+        log.delete_events("run-1")
+        assert [file.name for file in folder.glob("run-1*")] == []
+        assert numbers(log, "run-1") == []
+        assert numbers(log, "run-2") == [2]
+        assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 1
+
+
+def test_a_run_can_be_deleted_while_another_process_writes_it(home: Path) -> None:
+    with opened(home) as log, opened(home) as other:
+        other.store_event(materialization(1))
+        with other.run_connection("a-run"):
+            log.delete_events("a-run")
+            other.store_event(materialization(2))
+        assert numbers(log) == numbers(other) == [2]
+
+
+def test_a_run_whose_file_somebody_deleted_has_no_log_but_its_days_stay(home: Path) -> None:
+    with opened(home) as log:
+        log.store_event(materialization(1))
+        for file in (home / "history" / "runs").glob("a-run*"):
+            file.unlink()
+        assert numbers(log) == []
+        assert len(log.get_materialized_partitions(dg.AssetKey("sessions"))) == 1
+
+
 def test_if_dagsters_signature_changes_the_stock_storage_is_used_with_a_warning(tmp_path: Path) -> None:
     class Changed(SqliteEventLogStorage):
         def store_event(self, event: EventLogEntry, *, durable: bool = True) -> None:
@@ -425,6 +463,15 @@ def test_an_instance_with_slow_event_storage_gets_a_hint_which_lines_to_add(
     said = slow_storage(str(tmp_path))
     assert (said is not None) == is_slow
     assert said is None or said.endswith(STORAGE)
+
+
+def test_no_password_of_an_instance_is_shown_if_its_yaml_or_its_database_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("storage: {postgres: {postgres_url: postgresql://u:pass9word@host/db\n")
+    with pytest.raises(InstanceError, match=r"dagster\.yaml: while parsing .*line 1") as caught:
+        slow_storage(str(tmp_path))
+    assert "9word" not in str(caught.value)
+    refusal = 'could not translate host name "9word@host" to address'
+    assert "9word" not in str(InstanceError("its database", ValueError(refusal)))
 
 
 def test_an_instance_with_a_given_folder_writes_nothing_to_the_current_folder(

@@ -16,12 +16,14 @@ import pytest
 
 from sessions_pipeline.cli import main
 from sessions_pipeline.days import midnight
+from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs, write_focus
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, experiment, sessions_table, uuid
 from sessions_pipeline_tests.days import day_of
+from sessions_pipeline_tests.full_disk import files_up_to
 from sessions_pipeline_tests.integration.test_reading import DAYS, NUMBERS, fill, sessions_of
 
 # The columns with the feature level "mandatory" in the specification, by data type, and those that may be null.
@@ -165,10 +167,10 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
 def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
     of_march = f"1 Mar {dash} 2 Mar 2025: not read since the day was over; materialize them"
-    rest = f"8 Mar {dash} 31 Mar 2025: not over; export the month when it is"
+    rest = f"8 Mar {dash} 31 Mar 2025: not over yet; export the month when it is over"
     assert focus_costs(lake, MARCH, DAYS[5]).missing == f"{of_march}, and {rest}"
     to_come = focus_costs(lake, date(2025, 4, 1), DAYS[5]).missing
-    assert to_come == f"1 Apr {dash} 30 Apr 2025: not over; export the month when it is"
+    assert to_come == f"1 Apr {dash} 30 Apr 2025: not over yet; export the month when it is over"
 
 
 def test_a_day_that_a_workspace_was_last_read_on_before_its_end_counts_as_unread(tmp_path: Path) -> None:
@@ -223,12 +225,24 @@ def test_unread_days_export_nothing_without_partial(
     assert pl.read_parquet(file)["BilledCost"].sum() == Decimal("8.925")
 
 
+@pytest.mark.parametrize("name", ["march.csv", "march.parquet"])
+def test_no_part_of_a_month_is_left_behind_by_a_full_disk(root: Path, tmp_path: Path, name: str) -> None:
+    file, rows = tmp_path / name, focus_costs(Lake.open(str(root), query={}), MARCH, DAYS[-1]).rows
+    with files_up_to(2_000), pytest.raises(LakeError, match=f"{name}: File too large; choose another file"):
+        write_focus(rows, file)
+    assert not file.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
         (("--month", "2025-03", "--output", "march.xlsx"), 2, "march.xlsx: end its name in .parquet or .csv"),
         (("--month", "2025-13", "--output", "march.csv"), 2, "2025-13 is not a month YYYY-MM such as 2026-01"),
-        (("--month", "2025-03", "--output", "no/march.csv", "--partial"), 1, "march.csv: No such file or directory"),
+        (
+            ("--month", "2025-03", "--output", "no/march.csv", "--partial"),
+            1,
+            "march.csv: No such file or directory; choose another file",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

@@ -18,6 +18,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline_tests.full_disk import files_up_to
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket, files
 from sessions_pipeline_tests.lake_rows import DAY, raw
 
@@ -109,7 +110,7 @@ def test_a_day_that_was_never_read_is_distinct_from_an_empty_one(anywhere: Lake)
     assert anywhere.read(SESSIONS, DAY).num_rows == 0
     assert not anywhere.has(SESSIONS, DAY + timedelta(1))
     for read in (anywhere.read, anywhere.metadata):
-        with pytest.raises(NotReadError, match=r"^sessions was never read for 2025-02-01; materialize that day first$"):
+        with pytest.raises(NotReadError, match=r"^sessions was never read for 2025-02-01; materialize all tables of"):
             read(SESSIONS, DAY + timedelta(1))
         with pytest.raises(NotReadError, match=r"^sessions was never read for rows without a day;"):
             read(SESSIONS, UNDATED)
@@ -225,6 +226,8 @@ def test_only_one_of_several_runs_with_different_queries_can_begin_a_lake(data_r
         b'{"layout": 2}',
         b'{"layout": "x", "query": {}}',
         b'{"layout": 2, "query": 5}',
+        b'{"layout": 1e999, "query": {}}',
+        b"[" * 100_000,
     ],
 )
 @also_in_a_bucket
@@ -298,3 +301,8 @@ def test_testing_whether_the_lake_can_be_written_leaves_no_file(anywhere: Lake, 
     assert files(data_root) == {}
     with pytest.raises(LakeError, match="SESSIONS_PIPELINE_DATA_ROOT elsewhere"):
         Lake.open("/proc/no/such/lake", query={}).check_writable()
+
+
+def test_a_full_disk_can_not_be_written(lake: Lake):
+    with files_up_to(4_096), pytest.raises(LakeError, match="raise the limit, or point SESSIONS_PIPELINE_DATA_ROOT"):
+        lake.check_writable()

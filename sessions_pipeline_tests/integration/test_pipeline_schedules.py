@@ -19,7 +19,13 @@ from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, changed_sessions, days_being_read, days_that_failed
+from sessions_pipeline.orchestration.sensor import (
+    LOOK_SECONDS,
+    Cursor,
+    changed_sessions,
+    days_being_read,
+    days_that_failed,
+)
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock
@@ -74,7 +80,7 @@ def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) 
         assert OLD.isoformat() in asked
         again, _, why = evaluate(settings, instance, later, NOW + timedelta(hours=2))
         assert OLD.isoformat() not in again
-        assert again or why == "no older day has changed"
+        assert again or why == "no older day needs a refresh now"
         # After a crash before the cursor was stored, the same days are requested again.
         repeated, _, _ = evaluate(settings, instance, cursor, NOW + timedelta(hours=1))
         assert repeated == asked
@@ -119,7 +125,9 @@ def test_a_tick_that_is_cut_off_requests_what_it_listed_and_the_next_one_lists_t
         assert cut["since"] == NOW.isoformat().replace("+00:00", "Z"), "what was not listed is listed by the next tick"
         again, after, _ = evaluate(settings, instance, cursor, NOW)
         assert OLD.isoformat() not in again
-        assert json.loads(after) == complete
+        left = json.loads(after)
+        assert all(left[name] == complete[name] for name in ("since", "looked", "seen", "stopped"))
+        assert set(left["pending"]) <= set(cut["requested"]), "days over a month old that the first tick has requested"
 
 
 class Clocked(Pipeline):
@@ -148,8 +156,8 @@ def slow_api(tmp_path: Path, texts: list[str], seconds: float, **values: str) ->
 
 
 def busy(number: int, minutes: float) -> str:
-    """A session on one of 60 days, whose latest run was this many minutes ago."""
-    start = datetime(2026, 1, 3, tzinfo=UTC) + timedelta(days=number % 60)
+    """A session on one of 25 days, whose latest run was this many minutes ago."""
+    start = datetime(2026, 2, 20, tzinfo=UTC) + timedelta(days=number % 25)
     return record(number, start, last_run_start_time=(NOW - timedelta(minutes=minutes)).isoformat())
 
 
@@ -180,7 +188,7 @@ def test_a_look_that_takes_longer_than_a_tick_continues_in_the_next_until_it_is_
         assert len(whole["seen"]) == 593, "all but those that moved over to what was listed"
         assert whole["since"] == NOW.isoformat().replace("+00:00", "Z"), "what the first tick saw, not the last"
         days, cursor, _ = tick(pipeline, instance, cursor)
-        assert days == [(date(2026, 1, 3) + timedelta(days=580 % 60)).isoformat()], "one run for the seven days"
+        assert days == [(date(2026, 2, 20) + timedelta(days=580 % 25)).isoformat()], "one run for the seven days"
 
 
 def test_a_cursor_that_is_too_old_starts_the_look_again(tmp_path: Path) -> None:
@@ -238,12 +246,25 @@ def test_days_of_waiting_running_and_failed_runs_are_known(tmp_path: Path) -> No
             first = date(2026, 3, day)
             tags = range_tags(first, first + timedelta(days=1)) | ({"dagster/sensor_name": sensor} if sensor else {})
             instance.create_run_for_job(job, tags=tags, status=status)
-        being_read = days_being_read(instance)
+        being_read = days_being_read(instance, datetime.now(UTC) - timedelta(hours=1))
         failed = days_that_failed(instance, datetime(2020, 1, 1, tzinfo=UTC))
         later = days_that_failed(instance, datetime.now(UTC) + timedelta(days=1))
     assert sorted(day.day for day in being_read) == [1, 2, 3, 4]
     assert sorted(day.day for day in failed) == [7, 8]
     assert later == set()
+
+
+def test_a_run_that_died_before_it_began_holds_its_days_back_for_a_day_only(tmp_path: Path) -> None:
+    with running_sandbox(texts=[], now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
+        job = build_definitions(Pipeline(settings)).get_repository_def().get_job("refresh_sessions")
+        instance.create_run_for_job(job, tags=range_tags(OLD, OLD))
+        cursor = Cursor(NOW, NOW, pending=(OLD,)).dump()
+        present = datetime.now(UTC)
+        asked, cursor, _ = evaluate(settings, instance, cursor, present)
+        assert (asked, Cursor.load(cursor, present).pending) == ([], (OLD,))
+        asked, cursor, _ = evaluate(settings, instance, cursor, present + timedelta(days=1, minutes=1))
+        assert (asked, Cursor.load(cursor, present).pending) == ([OLD.isoformat()], ())
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,12 @@ def test_both_days_are_included_and_may_be_dates_or_texts(root: Path) -> None:
     assert week.column("week_start").unique().to_pylist() == [date(2025, 3, 10)]
 
 
+def test_days_within_a_week_select_none_and_a_warning_says_so(root: Path) -> None:
+    with pytest.warns(UserWarning, match="no row here: weeks and months are selected by their first day") as said:
+        found = sessions_pipeline.read("weekly_cost_by_reference_dataset", "2025-03-11", "2025-03-16", root=root)
+    assert (found.num_rows, said[0].filename) == (0, __file__)
+
+
 @pytest.mark.filterwarnings("ignore:sessions has nothing")
 def test_rows_without_a_day_are_returned_only_if_requested(root: Path) -> None:
     with pytest.warns(UserWarning, match="^sessions has 1 row without a day, in no total; undated=True adds"):

@@ -176,6 +176,16 @@ def test_lake_sql_reads_project_costs_once_they_are_there(tmp_path: Path) -> Non
     assert found == [(FIRST, Decimal("1.5"))]
 
 
+@pytest.mark.parametrize("name", ["costs [prod]", "lake*", "lake?", "start%20{a,b}"])
+def test_lake_sql_takes_no_character_of_the_lakes_path_for_a_pattern(name: str, tmp_path: Path) -> None:
+    row = {"id": uuid(1), "tenant_id": uuid(2), "is_exact": True, "read_at": NOON}
+    for folder in (name, "lake of another workspace", "lakes"):
+        lake = Lake.open(str(tmp_path / folder), query={})
+        lake.replace(DAILY_COST_BY_PROJECT, FIRST, table_of("daily_cost_by_project", [row]), {})
+    with lake_sql(tmp_path / name) as connection:
+        assert connection.sql("SELECT count(*) FROM daily_cost_by_project").fetchall() == [(1,)]
+
+
 def test_lake_sql_looks_below_the_current_folder_without_a_data_root(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,11 @@ def test_only_the_given_metadata_is_read_back():
     assert metadata_of(RAW_SESSIONS, parquet.encode(RAW_SESSIONS, raw("{}"), {})) == {}
 
 
+def test_metadata_stands_once_in_a_file():
+    text = random.Random(1).randbytes(100_000).hex()
+    assert parquet.encode(RAW_SESSIONS, raw("{}"), {"readings": text}).size < len(text) + 10_000
+
+
 def test_the_end_of_a_file_is_enough_for_its_metadata():
     content = parquet.encode(RAW_SESSIONS, raw(random.Random(1).randbytes(200_000).hex()), {"a": "b"})
     rows, metadata = parquet.decode(RAW_SESSIONS, pa.BufferReader(content.slice(content.size - 64 * 1024)), ())

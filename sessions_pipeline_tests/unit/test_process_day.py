@@ -322,6 +322,19 @@ def test_a_late_reading_adds_sessions_and_changes_no_value(day: ProcessedDay) ->
     ]
 
 
+def test_a_late_reading_changes_no_value_when_the_reading_that_overtook_it_was_dropped(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1, name="old")))
+    base = day.base
+    for hour in range(1, 5):
+        day.read(fetched(payload(1, name=f"newer {hour}"), at=READ + hour * HOUR), kept_from=READ + 3 * HOUR)
+    readings = load_readings(day.lake.metadata(RAW_SESSIONS, day.day)["readings"])
+    assert base not in [reading.replaced for reading in readings]
+    day.read(fetched(payload(1, name="late"), at=READ + 5 * HOUR), base=base)
+    assert day.row(SESSIONS)["name"] == "newer 4"
+    day.read(fetched(payload(1, name="now"), at=READ + 6 * HOUR))
+    assert (day.row(SESSIONS)["name"], day.broken_checks()) == ("now", {})
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_sessions_that_only_a_late_reading_has_seen_are_accounted_for_until_the_next_reading(
     day: ProcessedDay, is_there: bool

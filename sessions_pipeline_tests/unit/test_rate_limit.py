@@ -65,10 +65,17 @@ def test_each_workspace_has_its_own_rate_limit() -> None:
 
 
 def test_an_unusable_rate_store_is_named_without_its_address() -> None:
-    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: write redis") as caught:
+    with pytest.raises(
+        SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: can't be opened \(\w+\); write redis"
+    ) as caught:
         RateLimiter(60, "carrier-pigeon://secret@nowhere")
     assert "secret" not in str(caught.value)
-    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: the store does not answer") as caught:
+    with pytest.raises(
+        SettingError, match=r"^SESSIONS_PIPELINE_RATE_STORE: can't be opened \(\w+\); write redis"
+    ) as caught:
+        RateLimiter(60, "redis+cluster://:secret@127.0.0.1:1")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(SettingError, match=r"does not answer \(\w+\); start it, or mend its address$") as caught:
         RateLimiter(60, "redis://:secret@127.0.0.1:1/0").acquire("workspace")
     assert "secret" not in str(caught.value)
 

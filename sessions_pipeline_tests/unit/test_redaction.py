@@ -55,6 +55,20 @@ def test_a_duplicate_or_escaped_property_is_removed_each_time(payload: str) -> N
     assert ("1.50" in payload) == ("1.50" in left)
 
 
+@pytest.mark.parametrize(
+    "payload", ['{"extra": {"git.email": "a@b.c", "sha": 1.50}}', '{"extra.git.email": "a@b.c", "n": 1.50}']
+)
+def test_a_property_whose_own_name_has_dots_is_removed(payload: str) -> None:
+    left = redacted(payload, "extra.git.email")
+    assert "@b.c" not in left
+    assert "1.50" in left
+
+
+def test_a_star_stands_for_one_name_even_if_that_has_dots() -> None:
+    payload = '{"feedback_stats": {"a.values": {"n": 1, "values": {"ann": 1}}}}'
+    assert json.loads(redacted(payload, "feedback_stats.*.values")) == {"feedback_stats": {"a.values": {"n": 1}}}
+
+
 def test_a_record_too_deep_to_redact_is_not_kept() -> None:
     deep = "[" * 3000 + '{"email": "a@b.c"}' + "]" * 3000
     assert "@b.c" not in redacted(f'{{"extra": {deep}}}', "extra.email")

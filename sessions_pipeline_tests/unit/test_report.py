@@ -134,7 +134,11 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
             [LAST],
             "+25.0 % like for like: $10.00 against $8.00, on the 29 of 30 days",
         ),
-        ([], [FIRST - timedelta(days=back) for back in range(1, 31)], "was not read, so there is nothing to compare"),
+        (
+            [],
+            [FIRST - timedelta(days=back) for back in range(1, 31)],
+            "No day is complete in both this period and the one before (30 Jan \N{EN DASH} 28 Feb 2025), so there is",
+        ),
     ],
 )
 def test_the_change_compares_the_same_number_of_days_of_both_periods(
@@ -163,6 +167,13 @@ def test_a_day_that_is_not_over_is_left_out_of_the_comparison() -> None:
     assert data.now.cost == Decimal("10.01")
     assert (data.whole.alike.cost, data.whole.before.cost) == (10, 5)
     assert "like for like: $10.00 against $5.00, on the 29 of 30 days that are complete" in words(build_report(data))
+
+
+def test_a_report_without_a_day_that_is_over_does_not_call_the_days_before_unread() -> None:
+    days = [FIRST + timedelta(days=number) for number in range(30)]
+    text = words(build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 1, "8"), unfinished=days)))
+    assert "No day is complete in both this period and the one before" in text
+    assert "Against Feb 2025 not known No day is complete in both months" in text
 
 
 def test_rises_are_named_before_falls_and_the_largest_first() -> None:
@@ -485,8 +496,8 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     assert "Judges of 2 experiments are not counted." in text
     assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
-    assert "da000000 $1.00 unknown $1.00 \N{EN DASH} 2" in text
-    assert "All $253.00 $160.00 $413.00 38.7 % 2" in text
+    assert "da000000 $1.00 unknown ≥ $1.00 \N{EN DASH} 2" in text
+    assert "All $253.00 ≥ $160.00 ≥ $413.00 38.7 % 2" in text
     assert "By 2 Apr 2025 the judge project evaluators had spent $200.00 in all (inexact): $160.00 on the" in text
     assert "and $40.00 on none of them (unattributed). This is not an error" in text
     assert "Judges of 2 of 3 experiments not counted" in text

@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables.history import History, history
 from sessions_pipeline.tables.merge import Merged, merge
-from sessions_pipeline.tables.readings import dump_readings, load_readings, readings_as_of
+from sessions_pipeline.tables.readings import (
+    dump_readings,
+    gone_since,
+    latest_readings,
+    load_readings,
+    needed_readings,
+    open_workspaces,
+    readings_as_of,
+)
 from sessions_pipeline.validation.rows import Rows
-from sessions_pipeline_tests.builders import NOON, payload, uuid
+from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, payload, uuid
 from sessions_pipeline_tests.days import fetched
 
 READ = NOON + timedelta(hours=6)
@@ -35,19 +43,21 @@ class Readings:
         self.merged = merge(self.merged.rows, self.merged.readings, [fetched(*texts, at=READ + at)])
         return self
 
-    def history(self, as_of: datetime | None = None, rows: Rows | None = None) -> History:
+    def history(self, as_of: datetime | None = None) -> History:
         readings = readings_as_of(as_of, NOON.date(), self.merged.readings)
-        return history(self.merged.rows if rows is None else rows, readings, as_of=as_of)
+        return history(self.merged.rows, readings, as_of=as_of)
 
     def row(self, number: int, as_of: datetime | None = None) -> dict[str, Any]:
         rows: list[dict[str, Any]] = self.history(as_of).sessions.table().to_pylist()
         return next(row for row in rows if row["id"] == uuid(number))
 
-    def forgotten(self, before: datetime) -> Rows:
-        """The raw rows that are left after forgetting those superseded before this time."""
+    def forgotten(self, before: datetime) -> "Readings":
+        """The raw rows and readings that are left after forgetting those superseded before this time."""
         gone = history(self.merged.rows, self.merged.readings, kept_from=before).superseded
         kept = pa.array([row not in gone for row in range(self.merged.rows.num_rows)], pa.bool_())
-        return Rows(RAW_SESSIONS.schema, [self.merged.rows.table().filter(kept)])
+        left, rows = Readings(), Rows(RAW_SESSIONS.schema, [self.merged.rows.table().filter(kept)])
+        left.merged = Merged(rows, needed_readings(self.merged.readings, rows, before), [], learned=False)
+        return left
 
 
 @pytest.mark.parametrize("emptied", [{"run_count": 0, "total_cost": "0"}, {"run_count": None, "total_cost": None}])
@@ -158,7 +168,7 @@ def test_forgetting_changes_neither_the_day_now_nor_as_of_any_later_time(said: l
     left = day.forgotten(before)
     times = [reading.fetched_at for reading in day.merged.readings if reading.fetched_at >= before]
     for as_of in [None, before, *times]:
-        full, pruned = day.history(as_of), day.history(as_of, left)
+        full, pruned = day.history(as_of), left.history(as_of)
         assert pruned.sessions.table().sort_by("id").equals(full.sessions.table().sort_by("id"))
         assert pruned.rejected.num_rows == full.rejected.num_rows
         assert sorted(pruned.shrunk) == sorted(full.shrunk)
@@ -177,14 +187,45 @@ def test_a_version_that_was_replaced_after_the_cut_stays() -> None:
 def test_forgetting_twice_is_forgetting_once() -> None:
     day = weekly([[1], [2], [5], [3], [4], [0]])
     once = day.forgotten(READ + timedelta(days=30))
-    day.merged = day.merged._replace(rows=once)
-    assert day.forgotten(READ + timedelta(days=30)).table().equals(once.table())
+    twice = once.forgotten(READ + timedelta(days=30))
+    assert twice.merged.rows.table().equals(once.merged.rows.table())
+    assert twice.merged.readings == once.merged.readings
 
 
-def test_forgetting_without_readings_does_nothing() -> None:
-    assert weekly([[None]]).forgotten(READ + YEARS).num_rows == 0
+def test_forgetting_a_day_without_sessions_does_nothing() -> None:
+    assert runs_in(weekly([[None]]).forgotten(READ + YEARS)) == []
 
 
-def runs_in(raw: Rows) -> list[int]:
-    rows = sorted(raw.table().to_pylist(), key=lambda row: row["reading"])
+def test_a_session_that_changes_at_each_of_500_readings_leaves_three_readings_after_forgetting_them() -> None:
+    """The day's first reading, and that of the version before the cut with its successor."""
+    day = weekly([[number] for number in range(500)])
+    assert [one.number for one in day.forgotten(READ + 498 * timedelta(days=8)).merged.readings] == [1, 499, 500]
+
+
+# The workspace asked for, the sessions that it has, and the hour.
+READ_OF = st.tuples(st.sampled_from([None, TENANT, OTHER_TENANT]), st.sets(st.integers(0, 2)), st.integers(-30, 60))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(READ_OF, min_size=1), st.integers(0, 60))
+def test_forgetting_readings_changes_neither_which_workspaces_are_open_nor_which_sessions_are_missing(
+    said: list[tuple[str | None, set[int], int]], cut: int
+) -> None:
+    day, before = Readings(), READ + cut * HOUR
+    for runs, (workspace, present, hour) in enumerate(said):
+        tenants = {n: workspace or (TENANT, OTHER_TENANT)[n % 2] for n in present}
+        texts = [payload(n, run_count=runs, tenant_id=tenant) for n, tenant in tenants.items()]
+        reading = fetched(*texts, at=READ + hour * HOUR, workspace=workspace)
+        day.merged = merge(day.merged.rows, day.merged.readings, [reading])
+    left = day.forgotten(before)
+    for as_of in [None, *(one.fetched_at for one in day.merged.readings if one.fetched_at >= before)]:
+        full, pruned = (readings_as_of(as_of, NOON.date(), one.merged.readings) for one in (day, left))
+        # Of readings without sessions, only the latest matters.
+        assert open_workspaces(NOON.date(), pruned) - {""} == open_workspaces(NOON.date(), full) - {""}
+        assert gone_since(pruned) == gone_since(full)
+        assert latest_readings(pruned, []) == latest_readings(full, [])
+
+
+def runs_in(day: Readings) -> list[int]:
+    rows = sorted(day.merged.rows.table().to_pylist(), key=lambda row: row["reading"])
     return [json.loads(row["payload"])["run_count"] for row in rows]

@@ -1,6 +1,7 @@
 """The sensor requests each late change once and never skips one, even if it restarts."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,9 @@ from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 OLD = date(2026, 3, 1)
-OLDER = date(2026, 2, 1)
+OLDER = date(2026, 2, 20)
+# Over 31 days old.
+OLDEST = date(2026, 2, 1)
 RECENT = date(2026, 3, 19)
 SETTINGS = Settings(_env_file=None, SESSIONS_PIPELINE_START_DATE=date(2026, 1, 1), SESSIONS_PIPELINE_LOOKBACK_DAYS=3)
 
@@ -37,7 +40,7 @@ def look(
     cursor, days = next_look(
         before,
         Look(
-            [activity for activity in listed if activity.latest_run >= before.look_from],
+            [activity for activity in listed if activity.latest_run >= before.since - OVERLAP],
             None if whole else (None, Place(len(listed))),
         ),
         time=time,
@@ -143,6 +146,42 @@ def test_a_day_that_grows_too_old_for_the_schedule_is_requested_by_the_sensor() 
     assert look(text, midnight + timedelta(minutes=119), [late])[1] == []
 
 
+def test_a_day_over_a_month_old_is_requested_at_once_and_then_once_a_day_even_if_it_always_changes() -> None:
+    """Hourly looks over ten days, at a project that always has new runs."""
+    text, asked = look(None, NOW, [])[0], list[datetime]()
+    for hours in range(1, 241):
+        time = NOW + timedelta(hours=hours)
+        text, days = look(text, time, [active(OLDEST, time)])
+        asked += [time for day in days if day == OLDEST]
+    assert asked[0] == NOW + timedelta(hours=1)
+    assert {later - earlier for earlier, later in pairwise(asked)} == {timedelta(days=1)}
+    assert len(asked) == 10
+
+
+def test_the_last_change_of_a_day_over_a_month_old_is_requested_too() -> None:
+    text, days = look(None, NOW, [active(OLDEST, NOW)])
+    assert days == [OLDEST]
+    text, days = look(text, NOW + timedelta(hours=1), [active(OLDEST, NOW + timedelta(minutes=50))])
+    assert days == []
+    text, days = look(text, NOW + timedelta(hours=23), [], being_read={OLDEST})
+    assert days == []
+    text, days = look(text, NOW + timedelta(hours=24), [])
+    assert days == [OLDEST]
+    assert look(text, NOW + timedelta(hours=48), [])[1] == []
+
+
+def test_a_request_from_when_the_clock_was_ahead_holds_no_day_back() -> None:
+    text, days = look(look(None, NOW, [])[0], NOW + timedelta(days=60), [active(OLDEST, NOW)])
+    assert days == [OLDEST]
+    assert look(text, NOW, [active(OLDEST, NOW + timedelta(minutes=5))])[1] == [OLDEST]
+
+
+def test_a_day_over_a_month_old_whose_run_failed_is_requested_again_at_the_next_look() -> None:
+    text, days = look(None, NOW, [active(OLDEST, NOW)])
+    assert days == [OLDEST]
+    assert look(text, NOW + timedelta(hours=1), [], failed={OLDEST})[1] == [OLDEST]
+
+
 def test_a_quiet_workspace_and_a_server_clock_behind_ours_skip_nothing() -> None:
     text, _ = look(None, NOW, [])
     for hours in range(1, 30):
@@ -174,7 +213,7 @@ def test_every_change_is_requested_after_it_arrived(changes: list[tuple[int, str
 
 def test_a_cursor_survives_being_kept_as_text() -> None:
     stopped = Stopped("a", Place(99, NOW, "next", all_stats=True), NOW)
-    cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER), stopped)
+    cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER), stopped, {OLDEST: NOW})
     assert Cursor.load(cursor.dump(), NOW) == cursor
     assert Cursor.load('{"since":"2026-03-20T12:00:00Z","looked":"2026-03-20T12:00:00Z"}', NOW) == Cursor(NOW, NOW)
 

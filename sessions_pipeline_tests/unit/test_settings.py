@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.langsmith.query import parse_narrowing
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline_tests.snippets import Snippet, each
 
@@ -41,6 +43,21 @@ def test_any_other_encoding_is_an_error_of_one_line(folder: Path, content: bytes
     (folder / ".env").write_bytes(content)
     with pytest.raises(SettingError, match=r"^\.env: is not UTF-8; save it as UTF-8$"):
         Settings.load()
+
+
+@pytest.mark.parametrize("line", ["LANGSMITH_API_KEY: k", 'LANGSMITH_API_KEY="k'])
+def test_a_line_of_dotenv_that_sets_nothing_is_an_error_that_tells_where_it_is(folder: Path, line: str) -> None:
+    (folder / ".env").write_text(f"LANGSMITH_ENDPOINT=https://a.example\n\n{line}\n")
+    with pytest.raises(SettingError, match=r"^\.env: line 3 is not NAME=value, or lacks a quote; correct it$"):
+        Settings.load()
+
+
+def test_a_tilde_in_the_data_root_is_the_home_folder_everywhere(folder: Path) -> None:
+    os.environ |= {"HOME": str(folder), "SESSIONS_PIPELINE_DATA_ROOT": "~/lake"}
+    settings = Settings.load()
+    Lake.open(settings.data_root, query={}).write_file("reports/cost.html", b"")
+    assert settings.absolute_data_root == str(folder / "lake")
+    assert (folder / "lake" / "reports" / "cost.html").exists()
 
 
 def test_the_environment_overrides_dotenv_and_empty_values_count_as_unset(folder: Path) -> None:
@@ -164,6 +181,23 @@ def test_a_secret_is_hidden_whatever_surrounds_it(name: str, value: str) -> None
 @pytest.mark.parametrize("password", ["hunter2", "hunter2@b", "@hunter2"])
 def test_a_password_in_an_address_is_hidden_completely(password: str) -> None:
     assert without_secrets(f"no proxy at http://me:{password}@proxy:80") == "no proxy at http://***@proxy:80"
+
+
+@pytest.mark.parametrize("name", ["~/lake", "~nobody-of-this-name/lake"])
+def test_a_home_folder_in_the_data_root_is_the_one_that_is_written_and_shown(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", name)
+    settings = Settings.load()
+    written = Lake.open(settings.data_root, query={}).write_file("reports/a.txt", b"a")
+    assert written == f"{settings.absolute_data_root}/reports/a.txt"
+    assert Lake.open(name, query=None).is_there
+
+
+def test_a_query_whose_text_is_no_text_is_one_readable_line() -> None:
+    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_QUERY: Invalid JSON"):
+        parse_narrowing({"name": "\ud800"})
 
 
 def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_partitions() -> None:

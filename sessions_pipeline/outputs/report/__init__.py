@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline import tables
-from sessions_pipeline.errors import LakeError, NotReadError, SettingError
+from sessions_pipeline.errors import NotReadError, SettingError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.outputs import REPORT_FILE
+from sessions_pipeline.outputs import REPORT_FILE, write_named
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
@@ -61,13 +61,7 @@ def write_report(
         raise NotReadError(f"{asked}: nothing was read; choose days of {others}, or materialize these if they are past")
     end = min(last, max(stored[-1], today or datetime.now(UTC).date())) if stored else last
     page = build_report(replace(read_report_data(lake, first, end, budgets), asked_for=last)).encode()
-    if file is None:
-        return lake.write_file(REPORT_FILE, page)
-    try:
-        file.write_bytes(page)
-    except OSError as error:
-        raise LakeError(f"{file}: {error.strerror}; choose another file") from None
-    return str(file.resolve())
+    return write_named(file, page) if file else lake.write_file(REPORT_FILE, page)
 
 
 def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ()) -> ReportData:

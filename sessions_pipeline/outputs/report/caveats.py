@@ -54,7 +54,7 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
         text = "They used tokens; usually the model has no price in LangSmith. They count as $0.00."
         yield Caveat("zero_cost", f"{plural(free, 'experiment')} cost exactly $0", text)
     if doubtful.problems:
-        text = "It is negative or not an amount; if it is the total, it also counts above. See problems in sessions."
+        text = "It is negative or not an amount, and counts as unknown. The column problems of sessions has the reason."
         yield Caveat("problems", f"{plural(doubtful.problems, 'experiment')} with a cost that can't be used", text)
     if doubtful.kept:
         text = "The API no longer gives their numbers; those of an earlier reading are in the totals."
