@@ -40,10 +40,8 @@ def money(name: str, description: str) -> Column:
     return Column(MONEY, name, f"{description}, US dollars, exact; null when unknown")
 
 
-_REPEATING = frozenset(["tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier"])
-_LONG = frozenset(
-    ["description", "extra", "feedback_stats", "session_feedback_stats", "run_facets", "experiment_progress"]
-)
+_REPEATING = ("tenant_id", "default_dataset_id", "reference_dataset_id", "trace_tier")
+_LONG = ("description", "extra", "feedback_stats", "session_feedback_stats", "run_facets", "experiment_progress")
 SESSION = text("id", "The session, canonical UUID", nullable=False)
 TENANT = text("tenant_id", "The workspace, canonical UUID", nullable=False, repeats=True)
 DATASET = text(
