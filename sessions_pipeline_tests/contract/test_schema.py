@@ -3,16 +3,17 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 
-from sessions_pipeline.tables import SESSIONS
-from sessions_pipeline.validation import rules
-from sessions_pipeline.validation.model import PROPERTIES, TRACE_TIERS, Property
+from sessions_pipeline.validation.model import PROPERTIES, ExperimentProgress, TracerSession, TraceTier
 from sessions_pipeline_tests.builders import validate
 from sessions_pipeline_tests.builders_corpus import CORPUS
 from sessions_pipeline_tests.strategies import openapi, records, resolved, sessions
 
+_MODELS: list[type[BaseModel]] = [TracerSession, ExperimentProgress]
 _COMPONENTS = openapi()["components"]["schemas"]
 _VALIDATOR = Draft202012Validator({**_COMPONENTS["TracerSession"], "components": openapi()["components"]})
 
@@ -38,44 +39,22 @@ def _meaning(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, A
     return result
 
 
-_OBJECT = {"type": "object", "additionalProperties": True}
-# What each rule reads, in the schema's words.
-_MEANINGS: dict[rules.Rule, dict[str, Any]] = {
-    rules.UUID: {"type": "string", "format": "uuid"},
-    rules.TIME: {"type": "string", "format": "date-time"},
-    rules.STRING: {"type": "string"},
-    rules.INTEGER: {"type": "integer"},
-    rules.DOUBLE: {"type": "number"},
-    rules.COST: {"type": "string"},
-    rules.OBJECT: _OBJECT,
-    rules.OBJECTS: {"type": "array", "items": _OBJECT},
-    rules.PROGRESS: {
-        "type": "object",
-        "properties": {
-            "expected_run_count": {"type": "integer"},
-            "run_progress": {"type": "number"},
-            "evaluator_progress": {"type": "object", "additionalProperties": {"type": "number"}},
-        },
-        "required": ["evaluator_progress", "expected_run_count", "run_progress"],
-    },
-}
+@pytest.mark.parametrize("model", _MODELS, ids=lambda model: model.__name__)
+def test_the_model_has_the_schema_s_properties_types_formats_and_nulls(model: type[BaseModel]) -> None:
+    ours = model.model_json_schema(mode="validation")
+    theirs = _meaning(_COMPONENTS[model.__name__], _COMPONENTS)
+    mirrored = _meaning(ours, ours.get("$defs", {}))
+    for name, schema in theirs["properties"].items():
+        assert mirrored["properties"].get(name) == schema, name
+    assert mirrored == theirs
 
 
-def _read_as(one: Property) -> dict[str, Any]:
-    """What a property may be, in the schema's words."""
-    meaning = _MEANINGS[one.rule] | ({"enum": sorted(TRACE_TIERS)} if one.name == "trace_tier" else {})
-    return {"anyOf": [meaning, {"type": "null"}]} if one.nullable else meaning
-
-
-def test_the_model_has_the_schema_s_properties_types_formats_and_nulls() -> None:
-    theirs = _meaning(_COMPONENTS["TracerSession"], _COMPONENTS)
-    assert {one.name: _read_as(one) for one in PROPERTIES} == theirs["properties"]
-    assert sorted(one.name for one in PROPERTIES if one.required) == theirs["required"]
-    assert len(PROPERTIES) == len(theirs["properties"])
+def test_the_model_has_the_trace_tiers_of_the_schema() -> None:
+    assert [tier.value for tier in TraceTier] == _COMPONENTS["TraceTier"]["enum"]
 
 
 def test_every_property_of_the_schema_is_a_column_of_sessions() -> None:
-    assert SESSIONS.schema.names[: len(PROPERTIES)] == [one.name for one in PROPERTIES]
+    assert sorted(item.name for item in PROPERTIES) == sorted(_COMPONENTS["TracerSession"]["properties"])
 
 
 @given(sessions())
