@@ -19,8 +19,8 @@ _Number = TypeVar("_Number", int, Decimal)
 _Value = TypeVar("_Value")
 # 76 digits hold the sum of 38-digit numbers for any number of rows that a table can have.
 _WIDE_PRECISION = 76
-# Rows to sum at a time: the widened copies take more memory than the rows.
-_ROWS_PER_SUM = 16_384
+ROWS_PER_SUM = 16_384
+"""Rows to sum at a time: the widened copies take more memory than the rows."""
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -35,8 +35,8 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     """
     rows = rows.select([*keys, *measures]).append_column("rows", pa.repeat(pa.scalar(True), rows.num_rows))
     names = (*measures, "rows")
-    starts = range(0, max(1, rows.num_rows), _ROWS_PER_SUM)
-    parts = [_wide_sums(rows.slice(start, _ROWS_PER_SUM), keys, names) for start in starts]
+    starts = range(0, max(1, rows.num_rows), ROWS_PER_SUM)
+    parts = [_wide_sums(rows.slice(start, ROWS_PER_SUM), keys, names) for start in starts]
     summed = parts[0] if len(parts) == 1 else _wide_sums(pa.concat_tables(parts), keys, names)
     summed = summed.sort_by([(key, "ascending") for key in keys])
     narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in names)
