@@ -1,8 +1,10 @@
 """Exact sums. Values are widened while Arrow adds them (decimals to 256 bits): its narrower sums wrap silently."""
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from typing import Any, TypeVar
 
@@ -33,22 +35,32 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit its type; the text names the column and the group.
     """
-    rows = rows.select([*keys, *measures]).append_column("rows", pa.repeat(pa.scalar(True), rows.num_rows))
-    names = (*measures, "rows")
-    starts = range(0, max(1, rows.num_rows), ROWS_PER_SUM)
-    parts = [_wide_sums(rows.slice(start, ROWS_PER_SUM), keys, names) for start in starts]
-    summed = parts[0] if len(parts) == 1 else _wide_sums(pa.concat_tables(parts), keys, names)
-    summed = summed.sort_by([(key, "ascending") for key in keys])
-    narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in names)
-    return pa.table([*map(summed.column, keys), *narrow], [*keys, *names])
+    rows = rows.select([*keys, *measures])
+    if rows.num_rows <= ROWS_PER_SUM:
+        return _sums(rows, keys, measures)
+    rows = rows.sort_by([(key, "ascending") for key in keys])
+    # Cut at the first group boundary after every ROWS_PER_SUM rows, so that no group is split.
+    ends = pc.add(pc.indices_nonzero(_is_last_of_group(rows, keys)), 1).to_pylist()
+    targets = range(ROWS_PER_SUM, rows.num_rows, ROWS_PER_SUM)
+    cuts = {ends[index] for target in targets if (index := bisect(ends, target)) < len(ends)}
+    bounds = pairwise([0, *sorted(cuts), rows.num_rows])
+    return pa.concat_tables([_sums(rows.slice(start, end - start), keys, measures) for start, end in bounds])
 
 
-def _wide_sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
-    """The sums by group, too wide to overflow. Of sums it makes further sums, of flags the number of true ones."""
+def _is_last_of_group(rows: pa.Table, keys: Sequence[str]) -> Any:
+    """For each row except the last, whether the next row belongs to another group."""
+    pairs = [(rows.column(key)[:-1], rows.column(key)[1:]) for key in keys]
+    unequal = [pc.fill_null(pc.not_equal(this, following), fill_value=False) for this, following in pairs]
+    return reduce(pc.or_, [*unequal, *(pc.xor(this.is_null(), following.is_null()) for this, following in pairs)])
+
+
+def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
     columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in measures)]
-    groups = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
-    summed = groups.aggregate([(name, "sum") for name in measures])
-    return summed.select([*keys, *(f"{name}_sum" for name in measures)]).rename_columns([*keys, *measures])
+    summed = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
+    summed = summed.aggregate([*((name, "sum") for name in measures), ([], "count_all")])
+    summed = summed.sort_by([(key, "ascending") for key in keys])
+    narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in measures)
+    return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
 
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
@@ -110,7 +122,7 @@ def _wide(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType) -> pa.ChunkedArray:
-    column = summed.column(name)
+    column = summed.column(f"{name}_sum")
     try:
         return column.cast(pa.int64() if pa.types.is_boolean(type_) else type_)
     except pa.ArrowInvalid:
