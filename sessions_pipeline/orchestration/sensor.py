@@ -151,11 +151,10 @@ def next_look(
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     after = before.after(look, first=settings.start_date, last=last, now=time)
     requested = {day: at for day, at in before.requested.items() if abs(time - at) < DAILY}
-    waiting = being_read | (requested.keys() - failed)
-    days = {*after.pending, *failed} - waiting
+    changed, waiting = {*after.pending, *failed}, being_read | (requested.keys() - failed)
+    days = changed - waiting
     requested |= {day: time for day in days if day < utc_day(time) - OFTEN}
-    pending = tuple(sorted({*after.pending, *failed} & waiting))
-    return replace(after, looked=time, pending=pending, requested=requested), days
+    return replace(after, looked=time, pending=tuple(sorted(changed & waiting)), requested=requested), days
 
 
 def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
