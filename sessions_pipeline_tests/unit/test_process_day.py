@@ -398,15 +398,20 @@ def test_a_run_that_is_overtaken_while_it_writes_merges_again(
     assert len(day.rows(RAW_SESSIONS)) == 3
 
 
-def test_tables_that_are_ahead_of_a_raw_file_put_back_from_a_backup_are_made_again(
-    day: ProcessedDay, tmp_path: Path
-) -> None:
-    file = tmp_path / f"raw_sessions/start_date={DAY}/raw_sessions.parquet"
+def lose_two_readings(day: ProcessedDay, root: Path) -> None:
+    """Read the day as `old` and, one and two hours later, as `lost …`; then put a backup of the first raw file back."""
+    file = root / f"raw_sessions/start_date={DAY}/raw_sessions.parquet"
     day.read(fetched(payload(1, name="old")))
     backup = file.read_bytes()
     for hour in (1, 2):
-        day.read(fetched(payload(1, name=f"new {hour}"), at=READ + hour * HOUR))
+        day.read(fetched(payload(1, name=f"lost {hour}"), at=READ + hour * HOUR), now=READ + hour * HOUR)
     file.write_bytes(backup)
+
+
+def test_tables_that_are_ahead_of_a_raw_file_put_back_from_a_backup_are_made_again(
+    day: ProcessedDay, tmp_path: Path
+) -> None:
+    lose_two_readings(day, tmp_path)
     assert set(day.read(fetched(payload(1, name="old"), at=READ + 3 * HOUR)).written) == {*DAILY} - {"raw_sessions"}
     assert day.row(SESSIONS)["name"] == "old"
     day.read(fetched(payload(1, name="newest"), at=READ + 4 * HOUR))
@@ -417,12 +422,7 @@ def test_tables_made_from_a_lost_raw_file_are_not_taken_for_those_of_its_success
     day: ProcessedDay, tmp_path: Path
 ) -> None:
     """After a backup was put back, the next run may write raw sessions alone: it was asked to, or it was killed."""
-    file = tmp_path / f"raw_sessions/start_date={DAY}/raw_sessions.parquet"
-    day.read(fetched(payload(1, name="old")))
-    backup = file.read_bytes()
-    for hour in (1, 2):
-        day.read(fetched(payload(1, name=f"lost {hour}"), at=READ + hour * HOUR), now=READ + hour * HOUR)
-    file.write_bytes(backup)
+    lose_two_readings(day, tmp_path)
     for hour in (3, 4):
         reading = fetched(payload(1, name=f"new {hour}"), at=READ + hour * HOUR)
         day.read(reading, now=READ + hour * HOUR, tables=(RAW_SESSIONS.name,))
