@@ -170,9 +170,11 @@ def test_the_doctor_warns_only_of_redacted_properties_that_no_record_has(run: Ru
     assert "warn  settings" not in run("doctor", SESSIONS_PIPELINE_REDACT="extra.metadata").out
 
 
-def test_a_first_partition_in_the_future_is_reported_with_its_setting(run: Run) -> None:
-    said = "is before the first partition 2999-01-01; set SESSIONS_PIPELINE_START_DATE to an earlier day"
-    _complains(run("materialize", *_days(), SESSIONS_PIPELINE_START_DATE="2999-01-01"), 2, said)
+@pytest.mark.parametrize("arguments", [("doctor",), ("ui",), ("materialize", *_days())])
+def test_a_first_partition_in_the_future_is_refused(run: Run, arguments: tuple[str, ...]) -> None:
+    said = "SESSIONS_PIPELINE_START_DATE: is in the future; write today or an earlier day (UTC)"
+    _complains(run(*arguments, SESSIONS_PIPELINE_START_DATE="2999-01-01"), 2, said)
+    assert run("doctor", SESSIONS_PIPELINE_START_DATE=str(datetime.now(UTC).date())).status == 0
 
 
 def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_path: Path) -> None:
