@@ -400,6 +400,13 @@ def test_an_api_that_misbehaves_is_one_line_and_no_day_is_written(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_an_error_after_finished_days_says_that_they_stay_written(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.faults.add(Fault("status", 403, times=None, after=6))
+    result = run("materialize", *_days(50), SESSIONS_PIPELINE_CONCURRENCY="1")
+    _complains(result, 1, "403", "; the days that were finished stay written")
+    assert list(tmp_path.rglob("*.parquet"))
+
+
 def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     _complains(run("materialize", *_days(), SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "file" / "lake")), 1, "file")
