@@ -635,7 +635,7 @@ def test_the_summary_is_printed_even_if_the_budgets_break_during_the_run(
         sandbox.api.before_answer = None
     assert (result.status, result.err, budgets.exists()) == (0, "", False)
     assert "Known cost, exactly: " in result.out
-    assert "Budget   all: " in result.out
+    assert "Budget   all (month): " in result.out
 
 
 def test_a_run_that_is_terminated_while_it_loads_says_that_it_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
