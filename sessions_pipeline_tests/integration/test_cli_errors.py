@@ -672,6 +672,14 @@ def test_a_report_without_a_lake_is_one_line_and_creates_nothing(run: Run, tmp_p
     assert not root.exists()
 
 
+def test_a_report_to_a_dash_is_standard_output_alone(run: Run, tmp_path: Path) -> None:
+    Lake.open(str(tmp_path / "lake"), query={}).write_file("note", b"")
+    result = run("report", "--output", "-")
+    assert (result.status, result.out[:9], result.out.strip()[-7:]) == (0, "<!doctype", "</html>")
+    assert not (tmp_path / "-").exists()
+    _complains(run("export", "focus", "--month", "2026-01", "--output", "-"), 2, "end its name in .parquet or .csv")
+
+
 def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: Path) -> None:
     root, file = tmp_path / "lake", tmp_path / "budgets.toml"
     Lake.open(str(root), query={}).write_file("note", b"")
