@@ -577,11 +577,15 @@ def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monke
     assert run("materialize", *_days()).err == "sessions-pipeline: Too many open files\n"
 
 
-def test_an_output_that_is_full_is_one_line_that_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [("list", "--limit", "1", "--format", "json"), ("report", "--output", "-")])
+def test_an_output_that_is_full_is_one_line_that_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    Lake.open(str(tmp_path / "lake"), query={}).write_file("note", b"")
     # Closing the file fails again, because the text is still not written.
     with suppress(OSError), Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        result = run("list", "--limit", "1", "--format", "json")
+        result = run(*arguments)
     _complains(result, 1, "the output: No space left on device")
 
 
