@@ -492,7 +492,7 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
     html = build_report(data)
     text = words(html)
-    assert "at least $253.00 $160.00 more for their judges: at least $413.00 in all." in text
+    assert "at least $253.00 At least $160.00 more for their judges: at least $413.00 in all." in text
     assert "Judges of 2 experiments are not counted." in text
     assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
