@@ -205,7 +205,7 @@ def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
 
             def on_day(day: date) -> None:
                 number = next(numbers)
-                text = f"{number}/{days} {day if number < days else 'weeks, months and checks'}"
+                text = f"{number}/{days} {day if number < days else 'other tables and checks'}"
                 bar.update(task, completed=number, text=text, refresh=True)
 
             # Dagster's child processes get Ctrl-C, too, and would print tracebacks.
