@@ -593,6 +593,14 @@ def test_every_table_marks_a_sum_that_is_only_a_minimum() -> None:
     assert "Sum of 2 rows ≥ $5.00 2 1" in text
 
 
+def test_sums_over_days_of_which_some_are_unread_are_minimums_in_every_table() -> None:
+    judges, branches = [judged(FIRST, 1, "2")], [by_attribute(FIRST, 1, "main", "5")]
+    text = words(build_report(report_of(daily(FIRST, 1, "5"), attributes=branches, judges=judges, unread=[LAST])))
+    assert "All ≥ $5.00 ≥ $2.00 ≥ $7.00 ≈ 28.6 % 0" in text
+    assert (text.count("All ≥ $5.00"), text.count("All $5.00")) == (4, 0), "by dataset, judges, and twice by attribute"
+    assert "2025-03-01 da000000 $5.00" in text, "a day that was read"
+
+
 def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> None:
     row, judges = daily(FIRST, 1, "5"), [judged(FIRST, 1, "2")]
     assert "$2.00 more for their judges: $7.00 in all." in words(build_report(report_of(row, judges=judges)))
