@@ -560,8 +560,8 @@ def test_a_row_counts_zero_costs_with_tokens_and_the_number_of_summed_rows() -> 
     rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
     text = words(build_report(report_of(*rows)))
     daily_rows = text[text.index("Cost by UTC day and dataset") :]
-    assert daily_rows.count("0 and 1 at $0") == 1
-    assert "Sum of 60 rows" in daily_rows
+    assert daily_rows.count("0 and 1 at $0") == 2, "in its row and in their sum"
+    assert "Sum of 60 rows $0.00 60 0 and 1 at $0" in daily_rows
 
 
 @pytest.mark.parametrize(

@@ -150,10 +150,12 @@
     return [isPart ? element("span", "≥ ", { title: "At least: some costs are unknown" }) : "", element("data", money(text), { value: text, title: `$${text}` })];
   };
   const figure = (value) => (value === null ? unknown() : element("data", grouped(String(value)), { value }));
+  const without = (unpriced, zero) => [figure(unpriced), ...(zero ? [" ", element("em", `and ${grouped(String(zero))} at $0`)] : [])];
   const content = (column, row) => {
     const value = row[place[column]];
     if (column === "reference_dataset_id") return element("bdi", data.names[value], { class: "name", title: value });
     if (column === "tenant_id") return element("span", value.slice(0, 8), { title: value });
+    if (column === "unpriced_session_count") return without(value, row[place.zero_cost_with_tokens_count]);
     return column === "total_cost" ? amount(value, row[place.unpriced_session_count]) : figure(value);
   };
   const line = ({ row }) => {
@@ -166,8 +168,6 @@
       } else {
         const cell = element("td", null, column.endsWith("_id") ? {} : { class: "n" });
         cell.append(...[content(column, row)].flat());
-        const free = row[place.zero_cost_with_tokens_count];
-        if (column === "unpriced_session_count" && free) cell.append(" ", element("em", `and ${grouped(String(free))} at $0`));
         tableRow.append(cell);
       }
     }
@@ -177,6 +177,7 @@
     const known = found.map((item) => (column === "total_cost" ? item.cost : item.row[place[column]])).filter((value) => value !== null);
     if (!known.length) return found.length ? unknown() : unknown("none");
     const total = known.reduce((a, b) => a + BigInt(b), 0n);
+    if (column === "unpriced_session_count") return without(total, found.reduce((zero, { row }) => zero + row[place.zero_cost_with_tokens_count], 0));
     return column === "total_cost" ? amount(digits(total), found.some(({ row }) => row[place.unpriced_session_count])) : figure(total);
   };
 
