@@ -15,16 +15,16 @@ help: ## List the commands
 
 setup: .venv/.dev ## Build .venv with everything from the hash-pinned locks
 
-demo: .venv/.runtime ## See daily costs: sixty days of a made-up company, no account needed
+demo: .venv/.runtime ## See daily costs of a made-up company; no account needed
 	@$(BIN)/sessions-pipeline demo
 
 test: .venv/.dev ## Run the default test suite, in under five minutes
 	@$(PYTEST) -m "not long" --ignore sessions_pipeline_tests/end_to_end sessions_pipeline_tests
 
-test-e2e: .venv/.dev ## Run the end-to-end tests: processes, browser, PostgreSQL, Redis, image, wheel, other readers
+test-e2e: .venv/.dev ## Run the end-to-end tests: processes, browser, image, readers
 	@$(PYTEST) -m "not long" sessions_pipeline_tests/end_to_end
 
-test-long: .venv/.dev ## Run every test, before a release: thousands of simulated lists, a hundred crashes
+test-long: .venv/.dev ## Run every test, before a release: simulations and crashes
 	@$(PYTEST) sessions_pipeline_tests
 
 fmt: .venv/.dev ## Format the code
@@ -36,7 +36,7 @@ lint: .venv/.dev ## Check style, import rules and dependencies
 types: .venv/.dev ## Check types
 	@$(BIN)/mypy
 
-dev: .venv/.runtime ## Start the Dagster UI and daemon; SANDBOX=1 shows the demo's data, UI_PORT=3001 takes another port
+dev: .venv/.runtime ## Run Dagster; SANDBOX=1: on the demo's data; UI_PORT=3001
 	@exec $(BIN)/sessions-pipeline ui --port $(UI_PORT)$(if $(SANDBOX), --demo)
 
 report: .venv/.runtime ## Write the HTML cost report for the data root
@@ -55,7 +55,7 @@ lock: .venv/.uv ## Update the locks from pyproject.toml
 	@$(UV_LOCKS:pyproject.toml=) --group old-readers -o requirements-old-readers.lock
 	@$(UV_LOCKS:pyproject.toml=) --group readers -o requirements-readers.lock
 
-check: lint types test ## Check style, types, import rules and size, and run the default suite
+check: lint types test ## Check style, types and rules, and run the default suite
 
 clean: ## Remove .venv, caches and the demo's data
 	@rm -rf .venv .dagster data/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

@@ -55,7 +55,7 @@ def main() -> None:
             page.get_by_text("Columns", exact=True).first.click()  # collapses the list of columns
             page.get_by_text("Plots", exact=True).click()
             _take(page, "asset")
-            page.set_viewport_size({"width": 1120, "height": 1400})
+            page.set_viewport_size({"width": 1120, "height": 1457})
             _open(page, (DATA / "reports" / "cost.html").as_uri())
             _take(page, "report")
             browser.close()

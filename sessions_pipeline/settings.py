@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -126,9 +126,11 @@ class Settings(BaseModel):
         return self.data_root if "://" in self.data_root else str(Path(self.data_root).resolve())
 
     @model_validator(mode="after")
-    def _one_credential(self) -> Self:
+    def _possible(self) -> Self:
         if self.bearer_token and self.api_key:
             raise SettingError("LANGSMITH_BEARER_TOKEN", "excludes LANGSMITH_API_KEY; set one of the two")
+        if self.start_date > datetime.now(UTC).date():
+            raise SettingError("SESSIONS_PIPELINE_START_DATE", "is in the future; write today or an earlier day (UTC)")
         return self
 
     @classmethod

@@ -51,8 +51,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        context = error.ctx if isinstance(error, click.UsageError) else None
-        hint = f" (see `{context.command_path} --help`)" if context else ""
+        hint = f" (see `{error.ctx.command_path} --help`)" if isinstance(error, click.UsageError) and error.ctx else ""
         message = re.sub(r"\. \((.*\?)\)$", r". \1", error.format_message().rstrip("."))
         _fail(f"{message}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
@@ -62,7 +61,8 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        place = error.filename or ("the output" if frame.f_globals["__name__"].startswith(("click.", "rich.")) else "")
+        prints = ("click.", "rich.", "sessions_pipeline.outputs")
+        place = error.filename or ("the output" if frame.f_globals["__name__"].startswith(prints) else "")
         _fail(": ".join(filter(None, (place, error.strerror or str(error)))))
     except MemoryError:
         _fail("memory ran out; what was written stays; ask for fewer days, or provide more memory")

@@ -17,8 +17,8 @@ from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings
 
 DEMO_DAYS, DEMO_SHOWN = 60, 30
+KEPT = "the days that were finished stay written"
 DEMO_ROOT = Path("data/demo")
-DEMO_BUDGETS = Path(__file__).with_name("demo_budgets.toml")
 
 
 def past_time(value: str) -> datetime:
@@ -114,8 +114,10 @@ def run_days(
             pipeline = replace(pipeline, on_day=on_day, on_warning=warnings.append)
             return days_made(execute(pipeline, first, last, instance=instance, select=select))
     except KeyboardInterrupt:
-        kept = "the days that were finished stay written" if finished else "no day was finished"
-        raise SessionsPipelineError(f"stopped; {kept}") from None
+        raise SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None
+    except SessionsPipelineError as error:
+        error.args = (f"{error}; {KEPT}" if finished else str(error),)
+        raise
     finally:
         # After the progress bar has ended, and each only once.
         for warning in dict.fromkeys(warnings):
@@ -144,7 +146,7 @@ def demo(days: int) -> None:
         Path(home).mkdir(parents=True, exist_ok=True)
         quiet = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
         Path(home, "dagster.yaml").write_text(f"{storage_yaml(home)}{quiet}", "utf-8")
-        shutil.copyfile(DEMO_BUDGETS, variables["SESSIONS_PIPELINE_BUDGETS"])
+        shutil.copyfile(Path(__file__).with_name("demo_budgets.toml"), variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.
         made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))

@@ -34,7 +34,6 @@ STATS = {"run_count": "Traces", "total_tokens": "Tokens", "total_cost": "Cost"}
 # Cells of properties that the API may leave out or send as null.
 UNKNOWN = dict.fromkeys(("start_time", *STATS), "unknown")
 DROPPED = ("Tokens", "Traces", "Start (UTC)")
-MINUTES = len("2026-01-31T12:00")
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
@@ -115,14 +114,13 @@ def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[st
 
 def _cells(payload: str) -> dict[str, str]:
     """A record's texts by property; a payload that is not a JSON object is shown whole as its `name`."""
-    try:
+    record = None
+    with suppress(ValueError, RecursionError):
         record = json.loads(payload, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        record = None
     if not isinstance(record, dict):
         return {"name": payload}
     cells = UNKNOWN | {name: _number(name, str(value)) for name, value in record.items() if value is not None}
-    cells["start_time"] = cells["start_time"][:MINUTES].replace("T", " ")
+    cells["start_time"] = cells["start_time"][: len("2026-01-31T12:00")].replace("T", " ")
     return cells
 
 
@@ -137,7 +135,7 @@ def _number(name: str, text: str) -> str:
 @click.command(epilog="Example: sessions-pipeline report --output costs.html")
 @click.option("--from", "first", type=DAY, metavar="DAY", help="First UTC day; default: the last 30 that were read.")
 @click.option("--to", "last", type=DAY, metavar="DAY", help="Last UTC day, included.")
-@click.option("--output", type=FILE, help="File to write; default: reports/cost.html under the data root.")
+@click.option("--output", type=FILE, help="File to write, - for standard output; default: reports/cost.html.")
 def report(first: date | None, last: date | None, output: Path | None) -> None:
     """Write the HTML cost report.
 
@@ -153,12 +151,12 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
     days = (first, last) if first and last else latest_days(lake)
     check_order(*days)
     if not lake.is_there:
-        advice = "materialize days, or set SESSIONS_PIPELINE_DATA_ROOT"
+        advice = "materialize days, or set SESSIONS_PIPELINE_DATA_ROOT (the demo's is data/demo)"
         raise errors.NotReadError(f"{settings.absolute_data_root}: there is no data here; {advice}")
     budgets = budgets_or_problem(lake, settings, datetime.now(UTC))
     if isinstance(budgets, str):
         say(budgets, is_warning=True)
-    click.echo(write_report(lake, *days, output, budgets=budgets))
+    click.echo(write_report(lake, *days, output, budgets=budgets), nl=str(output) != "-")
 
 
 @click.command(epilog="Example: sessions-pipeline budget --check || echo look")

@@ -120,7 +120,7 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
 def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
-        yield f"Budget   {visible(status.budget.name)}: {status.headline}{state}"
+        yield f"Budget   {visible(status.budget.name)} ({status.budget.period}): {status.headline}{state}"
         if status.caveats:
             yield f"{'':{INDENT}}{status.caveats}"
 

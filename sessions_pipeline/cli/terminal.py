@@ -105,17 +105,16 @@ def print_table(
     *,
     footer: Sequence[str] = (),
     drop: Sequence[str] = (),
-    width: int | None = None,
 ) -> None:
-    """Print rows; numbers are aligned at their decimal points. `width` in columns; default: the terminal's.
+    """Print rows; numbers are aligned at their decimal points.
 
-    If the table is too wide, columns of `drop` are left out, in that order. Cells are never wrapped. If the table is
-    still too wide, cells of the widest column are cut.
+    If the table is too wide, columns of `drop` are left out, in that order, and named below it. Cells are never
+    wrapped. If the table is still too wide, cells of the widest column are cut.
     """
     from rich.cells import cell_len
     from rich.console import Console
 
-    console = Console(width=width or shutil.get_terminal_size((WIDTH, 0)).columns)
+    console = Console(width=shutil.get_terminal_size((WIDTH, 0)).columns)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
     shown = [_aligned_right(column) if column[0] in NUMBERS else column for column in shown]
     for name in (None, *drop):
@@ -127,6 +126,8 @@ def print_table(
     table = _table(shown)
     table.show_footer = bool(footer)
     console.print(table)
+    if lost := [name for name in columns if name not in {column[0].strip() for column in shown}]:
+        echo(f"Too narrow for {', '.join(lost)}; widen the terminal, or set COLUMNS", indent=2)
 
 
 def _table(columns: Sequence[Sequence[str]]) -> "Table":
@@ -204,7 +205,7 @@ def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
 
             def on_day(day: date) -> None:
                 number = next(numbers)
-                text = f"{number}/{days} {day if number < days else 'weeks, months and checks'}"
+                text = f"{number}/{days} {day if number < days else 'other tables and checks'}"
                 bar.update(task, completed=number, text=text, refresh=True)
 
             # Dagster's child processes get Ctrl-C, too, and would print tracebacks.

@@ -14,7 +14,7 @@ from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
-from sessions_pipeline.outputs.formatting import plural
+from sessions_pipeline.outputs.formatting import exact, plural
 from sessions_pipeline.process_day import examine_day
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
@@ -107,6 +107,6 @@ def _description(check: Check, result: CheckResult) -> str:
 
 
 def _metadata(result: CheckResult) -> dict[str, Any]:
-    counts = {name: str(count) if isinstance(count, Decimal) else count for name, count in result.counts.items()}
+    counts = {name: exact(count) if isinstance(count, Decimal) else count for name, count in result.counts.items()}
     which = {"which": ", ".join(result.broken[:MOST_NAMED])} if result.broken else {}
     return {**counts, "broken": len(result.broken), **which}

@@ -63,9 +63,8 @@ def measure_projects(
     """
     lake, time = pipeline.open_lake(), pipeline.clock()
     reachable = [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
-    earliest = min(reachable, default=pipeline.settings.start_date)
+    earliest, days = reachable[0], list[date]()
     context.log.info("days before %s can't be measured any more: the stats reach 31 days back", earliest)
-    days = list[date]()
     with pipeline.sources() as (client, sources):
         for day in reachable:
             known = stored.metadata if (stored := lake.load(PROJECTS, day, ())) else {}

@@ -1,5 +1,6 @@
 """What people and programs get from the lake: the report, budgets, notifications, the FOCUS export, and `read`."""
 
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -15,11 +16,14 @@ def judges_command(day: date) -> str:
 
 
 def write_named(file: Path, content: bytes) -> str:
-    """Write a file that the user named, and return its absolute path.
+    """Write a file that the user named, and return its absolute path; `-` is standard output, whose path is empty.
 
     Raises:
         LakeError: the file can't be written. If that is so only in its middle, because the disk is full, it is removed.
     """
+    if str(file) == "-":
+        sys.stdout.buffer.write(content)
+        return ""
     try:
         file.write_bytes(content)
     except OSError as error:

@@ -426,3 +426,16 @@ def test_the_script_rounds_money_as_the_page_does(show: Open) -> None:
     )
     assert len(exact) == len(amounts)
     assert exact == [[value, formatting.money(Decimal(value))] for value, _ in exact]
+
+
+def test_the_script_marks_sums_that_are_only_minimums(show: Open) -> None:
+    row = daily(FIRST, 1, "5", session_count=2, unpriced_session_count=1)
+    page = show(report_of(row, daily(LAST, 2, "1", zero_cost_with_tokens_count=1)))
+    assert (column(page, 5), page.locator("#rows tfoot td.n").nth(2).inner_text()) == (
+        ["0 and 1 at $0", "1"],
+        "1 and 1 at $0",
+    )
+    assert column(page, 3) == ["$1.00", "≥ $5.00"]
+    assert page.locator("#rows tfoot td.n").first.inner_text() == "≥ $6.00"
+    page.get_by_label("Search by").fill(dataset(2))
+    assert page.locator("#rows tfoot td.n").first.inner_text() == "$1.00"

@@ -170,9 +170,11 @@ def test_the_doctor_warns_only_of_redacted_properties_that_no_record_has(run: Ru
     assert "warn  settings" not in run("doctor", SESSIONS_PIPELINE_REDACT="extra.metadata").out
 
 
-def test_a_first_partition_in_the_future_is_reported_with_its_setting(run: Run) -> None:
-    said = "is before the first partition 2999-01-01; set SESSIONS_PIPELINE_START_DATE to an earlier day"
-    _complains(run("materialize", *_days(), SESSIONS_PIPELINE_START_DATE="2999-01-01"), 2, said)
+@pytest.mark.parametrize("arguments", [("doctor",), ("ui",), ("materialize", *_days())])
+def test_a_first_partition_in_the_future_is_refused(run: Run, arguments: tuple[str, ...]) -> None:
+    said = "SESSIONS_PIPELINE_START_DATE: is in the future; write today or an earlier day (UTC)"
+    _complains(run(*arguments, SESSIONS_PIPELINE_START_DATE="2999-01-01"), 2, said)
+    assert run("doctor", SESSIONS_PIPELINE_START_DATE=str(datetime.now(UTC).date())).status == 0
 
 
 def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_path: Path) -> None:
@@ -398,6 +400,13 @@ def test_an_api_that_misbehaves_is_one_line_and_no_day_is_written(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_an_error_after_finished_days_says_that_they_stay_written(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.faults.add(Fault("status", 403, times=None, after=6))
+    result = run("materialize", *_days(50), SESSIONS_PIPELINE_CONCURRENCY="1")
+    _complains(result, 1, "403", "; the days that were finished stay written")
+    assert list(tmp_path.rglob("*.parquet"))
+
+
 def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     _complains(run("materialize", *_days(), SESSIONS_PIPELINE_DATA_ROOT=str(tmp_path / "file" / "lake")), 1, "file")
@@ -568,11 +577,15 @@ def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monke
     assert run("materialize", *_days()).err == "sessions-pipeline: Too many open files\n"
 
 
-def test_an_output_that_is_full_is_one_line_that_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [("list", "--limit", "1", "--format", "json"), ("report", "--output", "-")])
+def test_an_output_that_is_full_is_one_line_that_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    Lake.open(str(tmp_path / "lake"), query={}).write_file("note", b"")
     # Closing the file fails again, because the text is still not written.
     with suppress(OSError), Path("/dev/full").open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        result = run("list", "--limit", "1", "--format", "json")
+        result = run(*arguments)
     _complains(result, 1, "the output: No space left on device")
 
 
@@ -626,7 +639,7 @@ def test_the_summary_is_printed_even_if_the_budgets_break_during_the_run(
         sandbox.api.before_answer = None
     assert (result.status, result.err, budgets.exists()) == (0, "", False)
     assert "Known cost, exactly: " in result.out
-    assert "Budget   all: " in result.out
+    assert "Budget   all (month): " in result.out
 
 
 def test_a_run_that_is_terminated_while_it_loads_says_that_it_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -661,6 +674,14 @@ def test_a_report_without_a_lake_is_one_line_and_creates_nothing(run: Run, tmp_p
         run("report", SESSIONS_PIPELINE_DATA_ROOT=str(root)), 1, f"{root}: there is no data here; materialize days"
     )
     assert not root.exists()
+
+
+def test_a_report_to_a_dash_is_standard_output_alone(run: Run, tmp_path: Path) -> None:
+    Lake.open(str(tmp_path / "lake"), query={}).write_file("note", b"")
+    result = run("report", "--output", "-")
+    assert (result.status, result.out[:9], result.out.strip()[-7:]) == (0, "<!doctype", "</html>")
+    assert not (tmp_path / "-").exists()
+    _complains(run("export", "focus", "--month", "2026-01", "--output", "-"), 2, "end its name in .parquet or .csv")
 
 
 def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: Path) -> None:

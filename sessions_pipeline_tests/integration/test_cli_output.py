@@ -323,28 +323,32 @@ def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
 @pytest.mark.parametrize(
     ("name", "kept", "lost"),
     [
-        ("a name of thirty-three characters", {"Tokens", "No cost"}, set[str]()),
-        ("a name of forty-four characters, a longer one", {"No cost"}, {"Tokens"}),
-        ("a name of fifty-six characters, which is a really long one", {"12.50"}, {"Tokens", "No cost"}),
+        ("a name of thirty-three characters", {"Tokens", "No cost"}, ""),
+        ("a name of forty-four characters, a longer one", {"No cost"}, "Tokens"),
+        ("a name of fifty-six characters, which is a really long one", {"12.50"}, "No cost, Tokens"),
     ],
 )
 def test_at_80_columns_counts_are_dropped_first_and_names_are_never_broken(
-    name: str, kept: set[str], lost: set[str], capsys: pytest.CaptureFixture[str]
+    name: str, kept: set[str], lost: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     columns = ("Day", "Dataset", "No cost", "Tokens", "Cost")
-    print_table(columns, [("2026-03-02", name, "0", "1,234,567", "$12.50")], drop=("Tokens", "No cost"), width=80)
+    print_table(columns, [("2026-03-02", name, "0", "1,234,567", "$12.50")], drop=("Tokens", "No cost"))
     out = capsys.readouterr().out
     assert name in out
     assert all(word in out for word in kept)
-    assert not any(word in out for word in lost)
+    table, _, note = out.partition("Too narrow for ")
+    assert not any(word in table for word in lost.split(", ") if word)
+    assert note.removesuffix("; widen the terminal, or set COLUMNS\n") == lost
     assert max(map(len, out.splitlines())) <= 80
 
 
 def test_a_name_that_is_too_long_is_cut_and_the_other_columns_stay_whole(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     columns, row = ("Name", "Start (UTC)", "Dataset", "Cost"), ("2026-03-02 12:00", "da7a5e70", "$12.50")
-    print_table(columns, [("x" * 300, *row), ("short", *row)], width=80)
+    print_table(columns, [("x" * 300, *row), ("short", *row)])
     out = capsys.readouterr().out
     assert all(out.count(cell) == 2 for cell in row)
     assert "\N{HORIZONTAL ELLIPSIS}  2026" in out
@@ -353,7 +357,7 @@ def test_a_name_that_is_too_long_is_cut_and_the_other_columns_stay_whole(
 
 def test_dollar_amounts_are_aligned_at_their_decimal_points(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("a", "$1,234.56", "12"), ("b", "$0.023", "1,200"), ("c", "unknown", "7")]
-    print_table(("Dataset", "Cost", "Traces"), rows, footer=("Total", "$1,234.58", "1,219"), width=80)
+    print_table(("Dataset", "Cost", "Traces"), rows, footer=("Total", "$1,234.58", "1,219"))
     lines = [line for line in capsys.readouterr().out.splitlines() if "." in line]
     assert len(lines) == 3
     assert len({line.index(".") for line in lines}) == 1
@@ -378,6 +382,13 @@ def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
     (line,) = [line for line in told.splitlines() if "undated" in line]
     assert line.split()[1] == "unknown"
     assert line.split()[-1] == "unknown"
+
+
+def test_list_names_the_columns_that_80_columns_have_no_room_for(tmp_path: Path) -> None:
+    with running_sandbox(texts=[json.dumps(record(1, name="x" * 45))]) as sandbox:
+        for stats, left_out in (((), ""), (("--include-stats",), "Start (UTC), Traces, Tokens")):
+            told = command("list", *stats, folder=tmp_path, url=sandbox.url, COLUMNS="80").stdout.decode()
+            assert told.count(f"Too narrow for {left_out};") == bool(left_out)
 
 
 def test_a_table_that_is_piped_is_as_wide_as_columns_says(tmp_path: Path) -> None:

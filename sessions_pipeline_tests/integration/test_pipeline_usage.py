@@ -107,14 +107,6 @@ def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_ove
     assert lake_at(data_root).days(DAILY_COST_BY_PROJECT) == reachable
 
 
-def test_before_the_first_partition_there_is_nothing_to_measure(tmp_path: Path) -> None:
-    with running_sandbox(texts=[]) as sandbox:
-        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=yesterday() + timedelta(days=9))
-        assert run_days(settings, yesterday(), yesterday(), select="daily_cost_by_project").success
-        assert sandbox.requests == []
-    assert lake_at(tmp_path).days(DAILY_COST_BY_PROJECT) == []
-
-
 def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> None:
     today = yesterday() + timedelta(days=1)
     with running_sandbox(broken=False) as sandbox:

@@ -457,7 +457,7 @@ def test_the_summary_lists_the_costs_that_a_budgets_sum_lacks(
 ) -> None:
     settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})
     print_summary(settings, {}, TODAY, TODAY, budgets=load_budgets(settings))
-    [_, below] = capsys.readouterr().out.partition("Budget   all: unknown of $400.00")[2].splitlines()[:2]
+    [_, below] = capsys.readouterr().out.partition("Budget   all (month): unknown of $400.00")[2].splitlines()[:2]
     assert below.startswith("         not read, or not since the day was over: ")
 
 

@@ -432,7 +432,7 @@ def test_costs_by_attribute_are_shown_with_their_change_and_cost_per_run() -> No
         "main $3.00 37.5 % +$3.00 new $0.15 2 0",
         "fix-42 $5.00 62.5 % +$1.00 ▲ +25.0 % $0.50 ▲ +25.0 % 2 0",
         "(not stated) unknown \N{EN DASH} unknown unknown 1 1",
-        "All $8.00 \N{MINUS SIGN}$5.00 ▼ \N{MINUS SIGN}38.5 % ≥ $0.24 ▼ \N{MINUS SIGN}62.7 % 5 1",
+        "All ≥ $8.00 \N{MINUS SIGN}$5.00 ▼ \N{MINUS SIGN}38.5 % ≥ $0.24 ▼ \N{MINUS SIGN}62.7 % 5 1",
     ]
 
 
@@ -492,12 +492,12 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
     html = build_report(data)
     text = words(html)
-    assert "at least $253.00 $160.00 more for their judges: at least $413.00 in all." in text
+    assert "at least $253.00 At least $160.00 more for their judges: at least $413.00 in all." in text
     assert "Judges of 2 experiments are not counted." in text
     assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
-    assert "da000000 $1.00 unknown ≥ $1.00 \N{EN DASH} 2" in text
-    assert "All $253.00 ≥ $160.00 ≥ $413.00 38.7 % 2" in text
+    assert "da000000 ≥ $1.00 unknown ≥ $1.00 \N{EN DASH} 2" in text
+    assert "All ≥ $253.00 ≥ $160.00 ≥ $413.00 ≈ 38.7 % 2" in text
     assert "By 2 Apr 2025 the judge project evaluators had spent $200.00 in all (inexact): $160.00 on the" in text
     assert "and $40.00 on none of them (unattributed). This is not an error" in text
     assert "Judges of 2 of 3 experiments not counted" in text
@@ -538,7 +538,8 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> 
     assert "Not exact: usage changed while it was measured, or the day was not over." in words(html)
     assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
     assert "used on 2 measured days of 30" in words(html)
-    assert "All $3.75 Not exact" in words(html)
+    assert "project 2 unknown" in words(html)
+    assert "All ≥ $3.75 Not exact" in words(html)
 
 
 def test_projects_add_up_to_the_total_below_them() -> None:
@@ -559,8 +560,45 @@ def test_a_row_counts_zero_costs_with_tokens_and_the_number_of_summed_rows() -> 
     rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
     text = words(build_report(report_of(*rows)))
     daily_rows = text[text.index("Cost by UTC day and dataset") :]
-    assert daily_rows.count("0 and 1 at $0") == 1
-    assert "Sum of 60 rows" in daily_rows
+    assert daily_rows.count("0 and 1 at $0") == 2, "in its row and in their sum"
+    assert "Sum of 60 rows $0.00 60 0 and 1 at $0" in daily_rows
+
+
+@pytest.mark.parametrize(
+    ("own", "of_judges", "row"),
+    [
+        (("1", "2"), ("1", "1"), "$3.00 $2.00 $5.00 40.0 % 0"),
+        (("1", "2"), ("1", None), "$3.00 ≥ $1.00 ≥ $4.00 ≥ 25.0 % 1"),
+        (("3", None), ("1", "0"), "≥ $3.00 $1.00 ≥ $4.00 ≈ 25.0 % 0"),
+        (("3", None), ("1", None), "≥ $3.00 ≥ $1.00 ≥ $4.00 ≈ 25.0 % 1"),
+    ],
+    ids=["all known", "a judge unknown", "a cost unknown", "both unknown"],
+)
+def test_a_figure_from_an_incomplete_sum_says_so(
+    own: tuple[str, str | None], of_judges: tuple[str, str | None], row: str
+) -> None:
+    """The judges' share is a minimum only if no cost of an experiment itself is unknown."""
+    rows = [daily(day, 1, cost) for day, cost in zip((FIRST, LAST), own, strict=True)]
+    judges = [judged(day, 1, cost) for day, cost in zip((FIRST, LAST), of_judges, strict=True)]
+    assert f"All {row} This is not" in words(build_report(report_of(*rows, judges=judges)))
+
+
+def test_every_table_marks_a_sum_that_is_only_a_minimum() -> None:
+    budgets = [budget("b", "8", "5", unpriced=1)]
+    text = words(build_report(report_of(daily(FIRST, 1, "5"), daily(FIRST, 1, None), budgets=budgets)))
+    assert "b 1 Mar \N{EN DASH} 31 Mar 2025; without judges ≥ $5.00 $8.00 ≥ 62.5 %" in text
+    assert "da000000 ≥ $5.00 100.0 % +$5.00 new unknown 2 1 All ≥ $5.00" in text
+    assert "1 Mar 2025 ≥ $5.00 2 1 yes" in text
+    assert "2025-03-01 da000000 $5.00 1 0 unknown unknown 2025-03-01 da000000 unknown 1 1" in text
+    assert "Sum of 2 rows ≥ $5.00 2 1" in text
+
+
+def test_sums_over_days_of_which_some_are_unread_are_minimums_in_every_table() -> None:
+    judges, branches = [judged(FIRST, 1, "2")], [by_attribute(FIRST, 1, "main", "5")]
+    text = words(build_report(report_of(daily(FIRST, 1, "5"), attributes=branches, judges=judges, unread=[LAST])))
+    assert "All ≥ $5.00 ≥ $2.00 ≥ $7.00 ≈ 28.6 % 0" in text
+    assert (text.count("All ≥ $5.00"), text.count("All $5.00")) == (4, 0), "by dataset, judges, and twice by attribute"
+    assert "2025-03-01 da000000 $5.00" in text, "a day that was read"
 
 
 def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> None:

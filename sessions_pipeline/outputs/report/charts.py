@@ -112,7 +112,7 @@ def stacked(data: "ReportData", *, width: int, height: int) -> dict[str, Any]:
     band = (width - LEFT) / len(data.buckets)
     # Label only as many bars as there is room for.
     every = -(-LABEL_WIDTH // max(1, int(band)))
-    lefts = [round(LEFT + place * band, 1) for place in range(len(data.buckets))]
+    placed = [(round(LEFT + place * band, 1), bucket) for place, bucket in enumerate(data.buckets)]
     return {
         "width": width,
         "height": height,
@@ -120,15 +120,11 @@ def stacked(data: "ReportData", *, width: int, height: int) -> dict[str, Any]:
         "bottom": height - BOTTOM,
         "band": round(band, 1),
         "y_ticks": [(y(step), money_label(step, steps[1])) for step in steps],
-        "labels": [
-            (round(left + band / 2, 1), bucket.label)
-            for place, (left, bucket) in enumerate(zip(lefts, data.buckets, strict=True))
-            if place % every == 0
-        ],
-        "marked": [(left, _title(bucket)) for left, bucket in zip(lefts, data.buckets, strict=True) if bucket.gaps],
+        "labels": [(round(left + band / 2, 1), bucket.label) for left, bucket in placed[::every]],
+        "marked": [(left, _title(bucket)) for left, bucket in placed if bucket.gaps],
         "bars": [
             {"x": round(left + band * 0.11, 1), "width": round(band * 0.78, 1), **bar}
-            for left, bucket in zip(lefts, data.buckets, strict=True)
+            for left, bucket in placed
             for bar in _bars(bucket, data, y)
         ],
     }

@@ -35,7 +35,8 @@ STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
 def projects(data: ReportData) -> list[Row]:
     """The tracing projects of the period, the most expensive first; none if usage by project was not measured.
 
-    Each is the project's latest row, with the sum of its `cost`, the number of its `days`, and how many are exact.
+    Each is the project's latest row, with the sum of its `cost`, the number of its `days`, and how many of these are
+    exact, and have no known cost.
     """
     rows = [row for row in data.projects or () if row["reference_dataset_id"] is None]
     found = [
@@ -44,6 +45,7 @@ def projects(data: ReportData) -> list[Row]:
             "cost": total(row["total_cost"] for row in group),
             "days": len(group),
             "exact_days": sum(row["is_exact"] for row in group),
+            "unknown_days": sum(row["total_cost"] is None for row in group),
         }
         for group in by_key(rows, lambda row: row["id"]).values()
     ]
@@ -85,7 +87,6 @@ def _content(data: ReportData) -> dict[str, Any]:
     used = projects(data)
     return {
         "data": data,
-        "month": data.month,
         "range": formatting.days(data.first, data.last),
         "range_before": formatting.days(data.days_before[0], data.days_before[-1]),
         "empty": not (data.rows or data.experiments or data.days_read.intersection(data.days)),
@@ -101,8 +102,6 @@ def _content(data: ReportData) -> dict[str, Any]:
         "offered": data.datasets[:DATASETS_OFFERED],
         "projects": used[:MOST_EXPENSIVE],
         "other_projects": used[MOST_EXPENSIVE:],
-        "other_projects_cost": total(one["cost"] for one in used[MOST_EXPENSIVE:]),
-        "projects_cost": total(one["cost"] for one in used),
         "project_days": data.measured_days,
         "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
         "judged": _judged(data),
@@ -157,7 +156,7 @@ def _environment() -> "Environment":
         environment.filters[name] = getattr(formatting, name)
     for name in ("share", "change", "signed", "plural", "days"):
         environment.globals[name] = getattr(formatting, name)
-    environment.globals |= {"demo": DEMO, "judges_command": judges_command}
+    environment.globals |= {"demo": DEMO, "judges_command": judges_command, "total": total}
     return environment
 
 

@@ -144,13 +144,19 @@
   };
   const compare = (one, other) => compared(key(one, sort.column), key(other, sort.column), sort.down);
   const unknown = (word = "unknown") => element("span", word, { class: "unknown" });
-  const amount = (text) => (text === null ? unknown() : element("data", money(text), { value: text, title: `$${text}` }));
+  // `isPart`: costs that belong to the amount are unknown.
+  const amount = (text, isPart) => {
+    if (text === null) return [unknown()];
+    return [isPart ? element("span", "≥ ", { title: "At least: some costs are unknown" }) : "", element("data", money(text), { value: text, title: `$${text}` })];
+  };
   const figure = (value) => (value === null ? unknown() : element("data", grouped(String(value)), { value }));
+  const without = (unpriced, zero) => [figure(unpriced), ...(zero ? [" ", element("em", `and ${grouped(String(zero))} at $0`)] : [])];
   const content = (column, row) => {
     const value = row[place[column]];
     if (column === "reference_dataset_id") return element("bdi", data.names[value], { class: "name", title: value });
     if (column === "tenant_id") return element("span", value.slice(0, 8), { title: value });
-    return column === "total_cost" ? amount(value) : figure(value);
+    if (column === "unpriced_session_count") return without(value, row[place.zero_cost_with_tokens_count]);
+    return column === "total_cost" ? amount(value, row[place.unpriced_session_count]) : figure(value);
   };
   const line = ({ row }) => {
     const tableRow = document.createElement("tr");
@@ -161,9 +167,7 @@
         tableRow.append(head);
       } else {
         const cell = element("td", null, column.endsWith("_id") ? {} : { class: "n" });
-        cell.append(content(column, row));
-        const free = row[place.zero_cost_with_tokens_count];
-        if (column === "unpriced_session_count" && free) cell.append(" ", element("em", `and ${grouped(String(free))} at $0`));
+        cell.append(...[content(column, row)].flat());
         tableRow.append(cell);
       }
     }
@@ -173,7 +177,8 @@
     const known = found.map((item) => (column === "total_cost" ? item.cost : item.row[place[column]])).filter((value) => value !== null);
     if (!known.length) return found.length ? unknown() : unknown("none");
     const total = known.reduce((a, b) => a + BigInt(b), 0n);
-    return column === "total_cost" ? amount(digits(total)) : figure(total);
+    if (column === "unpriced_session_count") return without(total, found.reduce((zero, { row }) => zero + row[place.zero_cost_with_tokens_count], 0));
+    return column === "total_cost" ? amount(digits(total), found.some(({ row }) => row[place.unpriced_session_count])) : figure(total);
   };
 
   const draw = () => {
@@ -183,7 +188,7 @@
     found.sort(compare);
     body.replaceChildren(...found.slice(0, limit).map(line));
     columns.forEach((column, index) => {
-      if (column !== "start_date" && !column.endsWith("_id")) foot.cells[index].replaceChildren(sum(found, column));
+      if (column !== "start_date" && !column.endsWith("_id")) foot.cells[index].replaceChildren(...[sum(found, column)].flat());
     });
     foot.cells[0].textContent = `Sum of ${grouped(String(found.length))} row${found.length === 1 ? "" : "s"}`;
     const shown = Math.min(limit, found.length);
