@@ -10,7 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,18 @@ def _day(form: str, expected: str) -> Callable[[str], date]:
 
 DAY, MONTH = _day("{}", "day YYYY-MM-DD such as 2026-01-31"), _day("{}-01", "month YYYY-MM such as 2026-01")
 FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def past_time(value: str) -> datetime:
+    """Parse a past time in ISO 8601; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value} is not a time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
+    if moment > datetime.now(UTC):
+        raise click.BadParameter(f"{value} is in the future")
+    return moment
 
 
 def escape_what_cannot_be_encoded() -> None:

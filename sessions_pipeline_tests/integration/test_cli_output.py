@@ -15,9 +15,9 @@ from typing import Any
 import click
 import pytest
 
-from sessions_pipeline.cli.runs import past_time, run_days
+from sessions_pipeline.cli.runs import run_days
 from sessions_pipeline.cli.summary import print_summary
-from sessions_pipeline.cli.terminal import print_table, progress_bar
+from sessions_pipeline.cli.terminal import past_time, print_table, progress_bar
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import judges_command
