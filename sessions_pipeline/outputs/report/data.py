@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
+from math import inf
 from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pyarrow as pa
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
-from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
+from sessions_pipeline.outputs.report.charts import Bucket, by_time
 from sessions_pipeline.outputs.spending import (
     Causes,
     Comparison,
@@ -34,6 +35,8 @@ Budgets: TypeAlias = Sequence[BudgetStatus] | str
 NOT_STATED = "(not stated)"
 # For each attribute, how many values have a row of their own, and how many datasets can be chosen.
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
+# The longest period, in days, with a bar for each day, week and month. About thirty bars fit on a phone.
+LONGEST_BY = {"day": 45, "week": 200, "month": inf}
 
 
 class Month(NamedTuple):
@@ -184,13 +187,13 @@ class ReportData:
 
     @property
     def unit(self) -> str:
-        """The unit of the chart's bars: `day`, `week` or `month`."""
-        return unit_of(len(self.days))
+        """The unit of the chart's bars, `day`, `week` or `month`, so that they can be told apart."""
+        return next(unit for unit, longest in LONGEST_BY.items() if len(self.days) <= longest)
 
     @cached_property
     def buckets(self) -> list[Bucket]:
         """What was spent by day, week or month."""
-        return by_time(self.days, self.rows, self.days_read, self.unfinished, self.unit)
+        return by_time(self)
 
     @cached_property
     def month(self) -> Month:

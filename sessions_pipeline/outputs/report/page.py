@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import cache
 from importlib import resources
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sessions_pipeline.outputs import formatting, judges_command
 from sessions_pipeline.outputs.report import charts
@@ -70,20 +70,9 @@ def main_score(row: Row) -> tuple[str, float] | None:
 
 def build_report(data: ReportData) -> str:
     """The whole report as HTML, to be encoded as UTF-8. The same data always give the same text."""
-    template = _environment().get_template("report.html.j2")
-    style, script = _resource("style.css"), _resource("script.js")
+    used, script = projects(data), _resource("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template.render(
-        **_content(data),
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
-    )
-
-
-def _content(data: ReportData) -> dict[str, Any]:
-    used = projects(data)
-    return {
+    content = {
         "data": data,
         "caveats": caveats(data),
         "rises": [one for one in data.movers if (one.difference or 0) > 0][:MOVERS],
@@ -100,7 +89,11 @@ def _content(data: ReportData) -> dict[str, Any]:
         "shown": data.rows[:ROWS_SHOWN],
         "tenants": {row["tenant_id"] for row in data.rows},
         "embedded": _embedded(data),
+        "style": _resource("style.css"),
+        "script": script,
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
     }
+    return _environment().get_template("report.html.j2").render(content)
 
 
 def _judged(data: ReportData) -> list[tuple[Spending, Totals]]:
