@@ -33,6 +33,7 @@ from sessions_pipeline.tables import (
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.scripts import COMMAND
 
 JUDGES = JUDGE_COST_BY_EXPERIMENT.name
 LABEL = '{"metadata": {"dataset_name": "golden"}}'
@@ -120,7 +121,7 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
 def test_a_closed_output_causes_no_traceback(
     odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...], closed: int
 ) -> None:
-    program = shlex.join([sys.executable, "-m", "sessions_pipeline.cli", *arguments])
+    program = shlex.join([COMMAND, *arguments])
     environment = {"LANGSMITH_API_KEY": "k", "LANGSMITH_ENDPOINT": odd.url, "PATH": os.environ["PATH"]}
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
