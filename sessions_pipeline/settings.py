@@ -5,11 +5,9 @@ No other module reads or writes the environment.
 
 import difflib
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +23,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Json,
     SecretStr,
     ValidationError,
     model_validator,
@@ -54,6 +53,7 @@ _PLAIN_WORDS = {
     "datetime_": "write a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
     "int_parsing": "write a whole number",
     "uuid_": "write an id (a UUID), not a name",
+    **dict.fromkeys(("json_", "dict_"), 'write a JSON object, such as {"name_contains": "nightly"}'),
 }
 
 
@@ -66,13 +66,6 @@ def _canonical(ids: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(str(UUID(part.strip("\"'"))) for part in ids))
     except ValueError:
         raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
-
-
-def _json_object(value: str) -> dict[str, Any]:
-    with suppress(ValueError, RecursionError):
-        if isinstance(parsed := json.loads(value), dict):
-            return parsed
-    raise ValueError('write a JSON object, such as {"name_contains": "nightly"}')
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -109,7 +102,7 @@ class Settings(BaseModel):
     requests_per_minute: int | None = Field(None, ge=8)
     rate_store: SecretStr | None = None
     page_size: int = Field(100, ge=1, le=100)
-    query: Annotated[Mapping[str, Any], BeforeValidator(_json_object)] = {}
+    query: Json[dict[str, Any]] = {}
     attributes: Names = ("models", "git.branch")
     budgets: str | None = None
     notify: SecretStr | None = None

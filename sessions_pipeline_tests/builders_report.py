@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
-from sessions_pipeline.outputs.report import DOUBTFUL_COLUMNS, doubtful
+from sessions_pipeline.outputs.report import DOUBTFUL_COLUMNS
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings
 from sessions_pipeline.tables import (
@@ -150,7 +150,7 @@ def report_of(
         attribute_days=dict.fromkeys((row["attribute"] for row in attributes), read),
         experiments=experiments,
         rejected=Counter(rejected),
-        doubtful=doubtful([pa.Table.from_pylist(list(sessions), columns)]),
+        sessions=pa.Table.from_pylist(list(sessions), columns),
         days_read=read,
         unfinished=frozenset(unfinished),
         projects=projects,

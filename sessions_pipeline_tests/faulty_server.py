@@ -33,9 +33,9 @@ from urllib.parse import parse_qsl
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from sessions_pipeline.langsmith.api_versions import DATASETS
-from sessions_pipeline.sandbox import KEY, Api, serving
+from sessions_pipeline.sandbox import KEY, Api, Pairs, Query, SessionsQuery, serving
 from sessions_pipeline.sandbox.company import WORKSPACE, Session
-from sessions_pipeline.sandbox.listing import SEED, CompanyData, Pairs, Query, SessionsQuery
+from sessions_pipeline.sandbox.listing import SEED, CompanyData
 from sessions_pipeline_tests.sessions_v2 import CursorError, cursor_at, read_page
 
 KINDS = (

@@ -1,8 +1,12 @@
-"""Import the repository's scripts, which belong to no package, as modules."""
+"""The installed command, and the repository's scripts, which belong to no package, as modules."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
+
+# The command as users run it, for tests that start it as a program.
+COMMAND = str(Path(sys.executable).with_name("sessions-pipeline"))
 
 
 def load(path: str) -> ModuleType:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 import msgspec
 from pydantic import Field
 
-from sessions_pipeline.sandbox.listing import SORTS, Id, Pairs, SessionsQuery
-from sessions_pipeline.sandbox.stats import COSTS
+from sessions_pipeline.sandbox import SORTS, Id, Pairs, SessionsQuery
+from sessions_pipeline.sandbox.listing import COSTS
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)
 # A `Decimal` becomes a number with all its digits.

@@ -12,8 +12,7 @@ import click
 
 from sessions_pipeline import __version__
 from sessions_pipeline.cli.doctor import doctor
-from sessions_pipeline.cli.runs import demo, materialize
-from sessions_pipeline.cli.serve import sandbox, ui
+from sessions_pipeline.cli.runs import demo, materialize, sandbox, ui
 from sessions_pipeline.cli.show import budget, export, list_sessions, report
 from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say
 from sessions_pipeline.errors import SessionsPipelineError

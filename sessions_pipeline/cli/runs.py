@@ -1,7 +1,14 @@
-"""`materialize` reads days in one Dagster run; `demo` does so with the data of a made-up company."""
+"""Commands that run Dagster (`materialize`, `ui`), the API of a made-up company (`sandbox`), or both (`demo`)."""
 
+import os
 import shutil
-from contextlib import ExitStack
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -9,28 +16,20 @@ from typing import Any
 
 import click
 
-from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, progress_bar, say
+from sessions_pipeline.cli.doctor import CHECKS
+from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, past_time, progress_bar, say
 from sessions_pipeline.days import days_between
-from sessions_pipeline.errors import SessionsPipelineError, UsageError
+from sessions_pipeline.errors import NotReadError, SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural
-from sessions_pipeline.settings import DEMO, Settings
+from sessions_pipeline.settings import DEMO, Settings, program_variables
 
 DEMO_DAYS, DEMO_SHOWN = 60, 30
 KEPT = "the days that were finished stay written"
 DEMO_ROOT = Path("data/demo")
-
-
-def past_time(value: str) -> datetime:
-    """Parse a past time in ISO 8601; without an offset it is UTC."""
-    try:
-        moment = datetime.fromisoformat(value)
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value} is not a time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
-    if moment > datetime.now(UTC):
-        raise click.BadParameter(f"{value} is in the future")
-    return moment
+HOST = "127.0.0.1"
+# Dagster recommends `dg dev` instead of `dagster dev`, but that is another package.
+QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
 
 
 @click.command(epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31")
@@ -58,7 +57,6 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     if as_of and kept_days and datetime.now(UTC) - as_of > timedelta(days=kept_days):
         deleted = f"readings that were replaced over {plural(kept_days, 'day')} ago were deleted"
         say(f"--as-of {as_of:%Y-%m-%d}: {deleted}, so these tables may differ from those of that time", is_warning=True)
-
     # Before the run: if the file breaks meanwhile, the summary is still printed.
     budgets = load_budgets(settings)
     made = run_days(settings, first, last, select=select, as_of=as_of)
@@ -173,3 +171,82 @@ def demo_variables(url: str, first: date) -> dict[str, str]:
         "SESSIONS_PIPELINE_BUDGETS": str(root / "budgets.toml"),
         "DAGSTER_HOME": str(root / "_dagster"),
     }
+
+
+@click.command(epilog="Example: sessions-pipeline ui --demo")
+@click.option("--demo", "on_demo", is_flag=True, help="Show the data of `demo`, and serve its API.")
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, metavar="PORT", help="Port of the UI.")
+def ui(*, on_demo: bool, port: int) -> int:
+    """Run the Dagster UI, with its schedules and sensors.
+
+    It runs on 127.0.0.1 until Ctrl-C. Dagster's folder is DAGSTER_HOME; without it, .dagster is created here.
+    """
+    if on_demo:
+        return _show_demo(port)
+    settings = load_settings()
+    for name in ("settings", "key and host"):
+        CHECKS[name](settings)
+    from sessions_pipeline.orchestration import ensure_dagster_yaml
+
+    home = Path(settings.dagster_home or ".dagster").resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    ensure_dagster_yaml(str(home))
+    return _run_dagster(port, Path(), program_variables({"DAGSTER_HOME": str(home)}))
+
+
+def _show_demo(port: int) -> int:
+    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.sandbox import running_sandbox
+    from sessions_pipeline.tables import RAW_SESSIONS
+
+    if not (days := Lake.open(str(DEMO_ROOT), query={}, read_only=True).days(RAW_SESSIONS)):
+        raise NotReadError(f"{DEMO_ROOT.resolve()}: nothing is here; run `{DEMO}` first")
+    with running_sandbox() as url:
+        variables = demo_variables(url, days[0])
+        # In a folder without `.env`, so that no settings lead to another workspace and mix its data into the demo's.
+        return _run_dagster(port, Path(variables["DAGSTER_HOME"]), program_variables(variables, alone=True))
+
+
+def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
+    """Run `dagster dev` until it ends or is stopped; returns its exit status, 0 if it was stopped."""
+    from sessions_pipeline.orchestration import SHIPPED
+
+    with _free(port), socket.create_server((HOST, port)):
+        pass
+    click.echo(f"Dagster UI: http://{HOST}:{port}")
+    loaded = SHIPPED.with_name("workspace.yaml")
+    command = [sys.executable, "-W", QUIET, "-m", "dagster", "dev", "-w", str(loaded), "-h", HOST, "-p", str(port)]
+    # On a terminal, Dagster gets Ctrl-C, too; the sandbox keeps serving until Dagster has ended.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    with subprocess.Popen(command, cwd=folder, env=variables) as dagster:  # noqa: S603 - the command is fixed
+        signal.signal(signal.SIGTERM, lambda *_: dagster.terminate())
+        return dagster.wait()
+
+
+@click.command(epilog="Example: sessions-pipeline sandbox --port 8123")
+@click.option("--port", type=click.IntRange(0, 65535), default=8123, metavar="PORT", help="Port; 0 takes a free one.")
+def sandbox(port: int) -> None:
+    """Serve the API of a made-up company.
+
+    It has the form of the LangSmith API, and runs on 127.0.0.1 until Ctrl-C.
+    """
+    from sessions_pipeline.sandbox import KEY, running_sandbox
+
+    stopped = threading.Event()
+    with _free(port), running_sandbox(port) as url:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
+        click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
+        click.echo("Ctrl-C stops it.")
+        stopped.wait()
+
+
+@contextmanager
+def _free(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        # The error's own text may end with the address.
+        reason = os.strerror(error.errno or 0)
+        raise SessionsPipelineError(f"port {port}: {reason}; choose another with --port") from None

@@ -10,18 +10,15 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.outputs.formatting import visible
 from sessions_pipeline.settings import Settings
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 # Columns of output that is not a terminal, such as a log, if COLUMNS is not set.
 WIDTH = 120
@@ -56,6 +53,18 @@ def _day(form: str, expected: str) -> Callable[[str], date]:
 
 DAY, MONTH = _day("{}", "day YYYY-MM-DD such as 2026-01-31"), _day("{}-01", "month YYYY-MM such as 2026-01")
 FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def past_time(value: str) -> datetime:
+    """Parse a past time in ISO 8601; without an offset it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value)
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value} is not a time such as 2026-01-31 or 2026-01-31T12:00:00+01:00") from None
+    if moment > datetime.now(UTC):
+        raise click.BadParameter(f"{value} is in the future")
+    return moment
 
 
 def escape_what_cannot_be_encoded() -> None:
@@ -111,40 +120,31 @@ def print_table(
     If the table is too wide, columns of `drop` are left out, in that order, and named below it. Cells are never
     wrapped. If the table is still too wide, cells of the widest column are cut.
     """
+    from rich import box
     from rich.cells import cell_len
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     console = Console(width=shutil.get_terminal_size((WIDTH, 0)).columns)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
     shown = [_aligned_right(column) if column[0] in NUMBERS else column for column in shown]
     for name in (None, *drop):
         shown = [column for column in shown if column[0].strip() != name]
-        # Only the widest cell of each column: measuring all of them takes half as long as printing them.
-        widest = _table([[max(column, key=cell_len)] * 2 for column in shown])
-        if console.measure(widest, options=console.options.update(max_width=10_000)).maximum <= console.width:
+        widths = [max(map(cell_len, column)) for column in shown]
+        # There are two spaces between columns, and one on either side of the table.
+        if sum(widths) + 2 * len(widths) <= console.width:
             break
-    table = _table(shown)
-    table.show_footer = bool(footer)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_footer=bool(footer))
+    texts = [[Text(cell, no_wrap=True, overflow="ellipsis") for cell in column] for column in shown]
+    for (header, below, *_), size in zip(texts, widths, strict=True):
+        # rich narrows only columns that may wrap; texts that are `no_wrap` are cut instead.
+        table.add_column(header, below, no_wrap=size < max(widths))
+    for row in zip(*(column[2:] for column in texts), strict=True):
+        table.add_row(*row)
     console.print(table)
     if lost := [name for name in columns if name not in {column[0].strip() for column in shown}]:
         echo(f"Too narrow for {', '.join(lost)}; widen the terminal, or set COLUMNS", indent=2)
-
-
-def _table(columns: Sequence[Sequence[str]]) -> "Table":
-    """A table of these columns, each of which begins with its header and its footer."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    texts = [[Text(cell, no_wrap=True, overflow="ellipsis") for cell in column] for column in columns]
-    widths = [max(cell.cell_len for cell in column) for column in texts]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for (header, footer, *_), width in zip(texts, widths, strict=True):
-        # rich narrows only columns that may wrap; texts that are `no_wrap` are cut instead.
-        table.add_column(header, footer, no_wrap=width < max(widths))
-    for row in zip(*(column[2:] for column in texts), strict=True):
-        table.add_row(*row)
-    return table
 
 
 def _aligned_right(cells: Sequence[str]) -> list[str]:

@@ -60,11 +60,6 @@ def count(value: int | None) -> str:
     return UNKNOWN if value is None else f"{value:,d}"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A measurement with this many significant digits."""
-    return UNKNOWN if value is None else f"{value:.{digits}g}"
-
-
 def share(part: Decimal | None, whole: Decimal | None) -> str:
     """`part` of `whole` in percent: `12.5 %`. Only zero is `0.0 %`; a dash if there is no percentage."""
     if part is None or whole is None or whole == 0:

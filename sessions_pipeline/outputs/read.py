@@ -6,12 +6,10 @@ A dataset's name is its current name in the API, else the name in the metadata o
 import difflib
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,8 +23,8 @@ from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges, plu
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_judge_readings, with_judges
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import Table
-from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.readings import Reading
+from sessions_pipeline.tables.session_attributes import metadata_of
 from sessions_pipeline.validation.types import MONEY
 
 _KEY_COLUMNS = "tenant_id", "reference_dataset_id"
@@ -36,17 +34,6 @@ MOST_DAYS = 7
 MOST_NAMES = 10
 Key: TypeAlias = tuple[str, str]
 """The ids of a workspace and of a dataset in it."""
-
-
-class _Metadata(msgspec.Struct):
-    dataset_name: str = ""
-
-
-class _Extra(msgspec.Struct):
-    metadata: _Metadata
-
-
-_EXTRA = msgspec.json.Decoder(_Extra)
 
 
 def read(
@@ -247,7 +234,7 @@ def _names_in_metadata(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
     # Decoding takes 2 us a session, and most have no such name.
     has_name = pc.match_substring(sessions.column("extra"), '"dataset_name"')
     named = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), has_name))
-    for tenant, dataset, extra in tuples(named, *named.schema.names):
-        with suppress(msgspec.DecodeError, RecursionError):
-            if (name := _EXTRA.decode(extra).metadata.dataset_name).strip():
-                yield (tenant, dataset), name
+    tenants, datasets, extras = (column.to_pylist() for column in named.columns)
+    for tenant, dataset, metadata in zip(tenants, datasets, metadata_of(extras), strict=True):
+        if isinstance(name := metadata.get("dataset_name"), str) and name.strip():
+            yield (tenant, dataset), name

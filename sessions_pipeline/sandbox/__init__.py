@@ -1,16 +1,18 @@
-"""The embedded API: a real HTTP server on loopback, in a thread, that serves the data of a made-up company."""
+"""The embedded API: its parameters and endpoints, and a real HTTP server on loopback, in a thread, that serves them."""
 
 import contextlib
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 import uvicorn
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, Json, PlainValidator, ValidationError, ValidationInfo
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -19,11 +21,98 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.listing import CompanyData, Pairs, Query, SessionsQuery
 
 HOST = "127.0.0.1"
 # Not a secret: it gives access to made-up data only.
 KEY = "sandbox-key"
+# `stats_start_time` reaches this far back.
+REACH = timedelta(days=31)
+_STRING = r"""(?P<quote>["'])(?P<value>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)"""
+_NAME = re.compile(rf"\s*eq\(\s*name\s*,\s*{_STRING}\s*\)\s*", re.DOTALL)
+_EXPERIMENT = re.compile(
+    rf"""\s*and\(\s*eq\(\s*metadata_key\s*,\s*["']experiment["']\s*\)\s*,"""
+    rf"""\s*eq\(\s*metadata_value\s*,\s*{_STRING}\s*\)\s*\)\s*""",
+    re.DOTALL,
+)
+SORTS = "name|start_time|last_run_start_time|latency_p50|latency_p99|error_rate"
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
+
+Pairs = Sequence[tuple[str, str]]
+
+
+def _value_in(expression: re.Pattern[str], example: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        match = expression.fullmatch(text)
+        if not match:
+            raise ValueError(f"Only {example} is understood")
+        return re.sub(r"\\(.)", r"\1", match["value"], flags=re.DOTALL)
+
+    return read
+
+
+def _moment(text: str, info: ValidationInfo[datetime]) -> datetime:
+    if not _DATE_TIME.fullmatch(text):
+        raise ValueError("Input should be a valid datetime")
+    moment = datetime.fromisoformat(text.upper())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if info.context - moment > REACH:
+        raise ValueError("stats_start_time reaches 31 days back at most")
+    return moment
+
+
+Id = Annotated[str, BeforeValidator(lambda text: str(UUID(text)))]
+Name = Annotated[str, BeforeValidator(_value_in(_NAME, 'eq(name, "value")'))]
+Experiment = Annotated[
+    str, BeforeValidator(_value_in(_EXPERIMENT, 'and(eq(metadata_key, "experiment"), eq(metadata_value, "value"))'))
+]
+
+
+class Query(BaseModel, frozen=True):
+    """The parameters of `GET /api/v1/datasets`, which the list of sessions has, too. Others are ignored, as in the API.
+
+    Parameters in `arrays` may be given several times.
+    """
+
+    arrays: ClassVar[frozenset[str]] = frozenset(["id", "tag_value_id", "stats_select", "reference_dataset"])
+
+    id: tuple[Id, ...] | None = None
+    name: str | None = None
+    name_contains: str | None = None
+    offset: int = Field(0, ge=0)
+    limit: int = Field(100, ge=1, le=100)
+
+    @classmethod
+    def read(cls, pairs: Pairs, now: datetime) -> Self:
+        """Parse a request's parameters; `now` limits `stats_start_time`.
+
+        Raises:
+            pydantic.ValidationError: one or more are wrong.
+        """
+        values: dict[str, Any] = dict(pairs)
+        for name in values.keys() & cls.arrays:
+            values[name] = [value for key, value in pairs if key == name]
+        return cls.model_validate(values, context=now)
+
+
+class SessionsQuery(Query):
+    """The parameters of `GET /api/v1/sessions`."""
+
+    dataset_version: str | None = None
+    metadata: Json[dict[str, Any]] | None = None
+    tag_value_id: tuple[Id, ...] | None = None
+    filter: Name | None = None
+    include_stats: bool = False
+    use_approx_stats: bool = False
+    stats_start_time: Annotated[datetime, PlainValidator(_moment)] | None = None
+    stats_select: tuple[str, ...] | None = None
+    stats_filter: Experiment | None = None
+    sort_by_feedback_key: str = "correctness"
+    reference_free: bool | None = None
+    reference_dataset: tuple[Id, ...] | None = None
+    facets: bool = False
+    sort_by: str = Field("start_time", pattern=f"^({SORTS}|feedback|runs_count)$")
+    sort_by_desc: bool = True
+    sort_by_feedback_source: Literal["session", "run"] = "run"
 
 
 class Api:
@@ -87,6 +176,8 @@ def running_sandbox(port: int = 0) -> contextlib.AbstractContextManager[str]:
     Raises:
         OSError: the port is taken.
     """
+    from sessions_pipeline.sandbox.listing import CompanyData  # noqa: PLC0415 - it imports the parameters from here
+
     now = datetime.now(UTC)
     return serving(Api(CompanyData(now), now).app(), port)
 

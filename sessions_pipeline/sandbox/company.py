@@ -9,16 +9,14 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-import msgspec
+from sessions_pipeline.days import DAY_US, microseconds
 
 DAYS = 60
-DAY_US = 86_400_000_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Price per prompt and completion token, in billionths of a dollar; None: a model without a price.
 PRICES: dict[str, tuple[int, int] | None] = {
     "gpt-5-mini": (150, 750),
@@ -27,6 +25,8 @@ PRICES: dict[str, tuple[int, int] | None] = {
     "claude-opus-5": (15_000, 75_000),
     "in-house-7b": None,
 }
+# A model's lowest average score for correctness.
+QUALITY = {"gpt-5-mini": 0.55, "gpt-5.2": 0.75, "claude-sonnet-5": 0.78, "claude-opus-5": 0.85, "in-house-7b": 0.45}
 LABELS = ("prompt-tuning", "model-swap", "retrieval", "ablation", 'prompt "v2"', "terse\\strict")
 # The last one gets more expensive: its prompts grow with each day of the quarter.
 BRANCHES = ("main", "fix-42", "prompt-cache", "long-context")
@@ -165,16 +165,6 @@ def _judge(experiment: Session) -> Iterator[Run]:
         yield Run(*values)
 
 
-def dumps(value: Any) -> str:
-    """Encode as the API does."""
-    return msgspec.json.encode(value).decode()
-
-
-def microseconds(time: datetime) -> int:
-    """Microseconds since the epoch."""
-    return (time - EPOCH) // timedelta(microseconds=1)
-
-
 def company(seed: int, now: datetime, known: list[Dataset]) -> list[Session]:
     """The company's sessions up to `now`; the main workspace has about 1,500 experiments in 60 days."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -228,3 +218,17 @@ def _experiments(choose: random.Random, dataset: Dataset, day: datetime, now: da
             branch=branch,
             length=1 + (day - _quarter(day)).days / 45 if branch == BRANCHES[-1] else 1,
         )
+
+
+def feedback(session: Session, now: datetime) -> dict[str, Any]:
+    """Scores of an experiment's runs. For a fifth of the experiments they arrive a day late."""
+    choose, n = random.Random(session.seed + 3), len(session.runs)
+    late = timedelta(days=1) if choose.random() < 0.2 else timedelta(minutes=40)  # noqa: PLR2004
+    if session.dataset is None or n == 0 or session.start + late > now:
+        return {}
+    scores: dict[str, Any] = {}
+    for key, least in (("correctness", QUALITY[session.model]), ("conciseness", 0.6)):
+        average, spread = round(least + 0.15 * choose.random(), 4), round(0.05 + choose.random() / 4, 4)
+        scores[key] = {"n": n, "avg": average, "stdev": spread, "errors": 0}
+    values = {"pass": n - n // 8, "fail": n // 8}
+    return scores | {"verdict": {"n": n, "avg": None, "stdev": None, "errors": 0, "values": values}}

@@ -1,108 +1,25 @@
-"""Filters, sorts and pages sessions and datasets by the API's query parameters."""
+"""A company's sessions and datasets as the API's JSON: filtered, sorted and in pages. Stats are computed from runs."""
 
-import re
+import random
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from operator import attrgetter, itemgetter
-from typing import Annotated, Any, ClassVar, Literal, Self
-from uuid import UUID
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, PlainValidator, ValidationInfo
+import msgspec
 
-from sessions_pipeline.sandbox.company import Dataset, Session, company, datasets, dumps, microseconds
-from sessions_pipeline.sandbox.stats import STATS, as_json, stats_of, time_text
+from sessions_pipeline.days import EPOCH, microseconds
+from sessions_pipeline.sandbox import Query, SessionsQuery
+from sessions_pipeline.sandbox.company import LABELS, PRICES, Dataset, Run, Session, company, datasets, feedback
 
 SEED = 7
-# `stats_start_time` reaches this far back.
-REACH = timedelta(days=31)
-_STRING = r"""(?P<quote>["'])(?P<value>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)"""
-_NAME = re.compile(rf"\s*eq\(\s*name\s*,\s*{_STRING}\s*\)\s*", re.DOTALL)
-_EXPERIMENT = re.compile(
-    rf"""\s*and\(\s*eq\(\s*metadata_key\s*,\s*["']experiment["']\s*\)\s*,"""
-    rf"""\s*eq\(\s*metadata_value\s*,\s*{_STRING}\s*\)\s*\)\s*""",
-    re.DOTALL,
+COUNTS = ("run_count", "prompt_tokens", "completion_tokens", "total_tokens")
+COSTS = ("prompt_cost", "completion_cost", "total_cost")
+STATS = (
+    *(*COUNTS, *COSTS, "latency_p50", "latency_p99", "first_token_p50", "first_token_p99"),
+    *("error_rate", "streaming_rate", "feedback_stats", "session_feedback_stats", "run_facets"),
 )
-SORTS = "name|start_time|last_run_start_time|latency_p50|latency_p99|error_rate"
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
-
-Pairs = Sequence[tuple[str, str]]
-
-
-def _value_in(expression: re.Pattern[str], example: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        match = expression.fullmatch(text)
-        if not match:
-            raise ValueError(f"Only {example} is understood")
-        return re.sub(r"\\(.)", r"\1", match["value"], flags=re.DOTALL)
-
-    return read
-
-
-def _moment(text: str, info: ValidationInfo[datetime]) -> datetime:
-    if not _DATE_TIME.fullmatch(text):
-        raise ValueError("Input should be a valid datetime")
-    moment = datetime.fromisoformat(text.upper())
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if info.context - moment > REACH:
-        raise ValueError("stats_start_time reaches 31 days back at most")
-    return moment
-
-
-Id = Annotated[str, BeforeValidator(lambda text: str(UUID(text)))]
-Name = Annotated[str, BeforeValidator(_value_in(_NAME, 'eq(name, "value")'))]
-Experiment = Annotated[
-    str, BeforeValidator(_value_in(_EXPERIMENT, 'and(eq(metadata_key, "experiment"), eq(metadata_value, "value"))'))
-]
-
-
-class Query(BaseModel):
-    """The parameters of `GET /api/v1/datasets`, which the list of sessions has, too. Others are ignored, as in the API.
-
-    Parameters in `arrays` may be given several times.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    arrays: ClassVar[frozenset[str]] = frozenset(["id", "tag_value_id", "stats_select", "reference_dataset"])
-
-    id: tuple[Id, ...] | None = None
-    name: str | None = None
-    name_contains: str | None = None
-    offset: int = Field(0, ge=0)
-    limit: int = Field(100, ge=1, le=100)
-
-    @classmethod
-    def read(cls, pairs: Pairs, now: datetime) -> Self:
-        """Parse a request's parameters; `now` limits `stats_start_time`.
-
-        Raises:
-            pydantic.ValidationError: one or more are wrong.
-        """
-        values: dict[str, Any] = dict(pairs)
-        for name in values.keys() & cls.arrays:
-            values[name] = [value for key, value in pairs if key == name]
-        return cls.model_validate(values, context=now)
-
-
-class SessionsQuery(Query):
-    """The parameters of `GET /api/v1/sessions`."""
-
-    dataset_version: str | None = None
-    metadata: Json[dict[str, Any]] | None = None
-    tag_value_id: tuple[Id, ...] | None = None
-    filter: Name | None = None
-    include_stats: bool = False
-    use_approx_stats: bool = False
-    stats_start_time: Annotated[datetime, PlainValidator(_moment)] | None = None
-    stats_select: tuple[str, ...] | None = None
-    stats_filter: Experiment | None = None
-    sort_by_feedback_key: str = "correctness"
-    reference_free: bool | None = None
-    reference_dataset: tuple[Id, ...] | None = None
-    facets: bool = False
-    sort_by: str = Field("start_time", pattern=f"^({SORTS}|feedback|runs_count)$")
-    sort_by_desc: bool = True
-    sort_by_feedback_source: Literal["session", "run"] = "run"
 
 
 class CompanyData:
@@ -221,3 +138,101 @@ def _sort_key(record: dict[str, Any], asked: SessionsQuery) -> Any:
         scores = record["feedback_stats"] if asked.sort_by_feedback_source == "run" else {}
         return scores.get(asked.sort_by_feedback_key, {}).get("avg")
     return record.get("run_count" if asked.sort_by == "runs_count" else asked.sort_by)
+
+
+def dumps(value: Any) -> str:
+    """Encode as the API does."""
+    return msgspec.json.encode(value).decode()
+
+
+def as_json(session: Session, offset: str, stats: dict[str, Any]) -> dict[str, Any]:
+    """A `TracerSession` of the schema. `offset` is appended to every time."""
+    latest = EPOCH + timedelta(microseconds=session.runs[-1].start_us) if session.runs else None
+    is_experiment = session.dataset is not None
+    return {
+        "id": session.id,
+        "tenant_id": session.tenant_id,
+        "name": session.name,
+        "description": None,
+        **({} if session.undated else {"start_time": time_text(session.start, offset)}),
+        "end_time": time_text(session.end, offset) if session.end and session.end <= session.until else None,
+        "extra": _extra(session, offset),
+        "default_dataset_id": None,
+        "reference_dataset_id": session.dataset.id if session.dataset else None,
+        "trace_tier": "longlived" if is_experiment else "shortlived",
+        "test_run_number": session.seed % 500 + 1 if is_experiment else None,
+        "last_run_start_time": time_text(latest, offset),
+        "last_run_start_time_live": None,
+        "experiment_progress": _progress(session) if is_experiment else None,
+        **({"longlived_ttl_days": 400} if is_experiment and session.seed % 4 == 0 else {}),
+        **stats,
+    }
+
+
+def stats_of(session: Session, runs: Sequence[Run], now: datetime) -> dict[str, Any]:
+    """Counts, tokens, exact costs, latencies, rates and scores over some of a session's runs."""
+    prompt, completion = sum(run.prompt_tokens for run in runs), sum(run.completion_tokens for run in runs)
+    costs = sum(run.prompt_cost for run in runs), sum(run.completion_cost for run in runs)
+    times = {"latency": sorted(run.latency for run in runs), "first_token": sorted(run.first_token for run in runs)}
+    # Of the sessions with a model without a price, half have no cost, and half cost 0.
+    known = PRICES[session.model] is not None or session.seed % 2
+    return {
+        **dict(zip(COUNTS, (len(runs), prompt, completion, prompt + completion), strict=True)),
+        **{name: dollars(cost) if known else None for name, cost in zip(COSTS, (*costs, sum(costs)), strict=True)},
+        **{f"{name}_p{part}": _percentile(values, part) for name, values in times.items() for part in (50, 99)},
+        "error_rate": round(sum(run.is_error for run in runs) / len(runs), 6) if runs else None,
+        "streaming_rate": round(sum(run.is_streamed for run in runs) / len(runs), 6) if runs else None,
+        "feedback_stats": feedback(session, now),
+        "session_feedback_stats": {},
+        "run_facets": [],
+    }
+
+
+def dollars(billionths: int) -> str:
+    """An exact decimal text, such as 0.000123."""
+    return f"{billionths // 10**9}.{billionths % 10**9:09}".rstrip("0").removesuffix(".")
+
+
+def time_text(time: datetime | None, offset: str) -> str | None:
+    """A time as the API writes it, to the microsecond."""
+    return None if time is None else f"{time.replace(tzinfo=None).isoformat(timespec='microseconds')}{offset}"
+
+
+def _extra(session: Session, offset: str) -> dict[str, Any] | None:
+    """The metadata that the SDK's `evaluate` sends, and the lists that its documentation recommends."""
+    if session.dataset is None:
+        return None
+    choose, repository = random.Random(session.seed + 1), f"{session.dataset.team}-agents"
+    author, commit = choose.choice(("Ana Ruiz", "Bob Okafor", "Chen Li")), f"{choose.getrandbits(160):040x}"
+    git = {
+        "remote_url": f"https://git.example.com/{repository}.git",
+        "repo_name": repository,
+        "commit": commit,
+        "branch": session.branch,
+        "author_name": author,
+        "author_email": f"{author.split()[0].lower()}@example.com",
+        "dirty": choose.random() < 0.2,  # noqa: PLR2004
+        "tags": None,
+    }
+    metadata = {
+        "git": git,
+        "revision_id": commit[:7],
+        "__ls_runner": "py_sdk_evaluate",
+        "num_repetitions": 1,
+        "dataset_version": time_text(session.start.replace(day=1, hour=9, minute=0, second=0, microsecond=0), offset),
+        "dataset_splits": ["base"],
+        "models": [session.model],
+        "prompts": [f"{session.dataset.prefix}:{choose.choice(LABELS[:4])}"],
+        "tools": choose.sample(["search", "calculator", "crm"], choose.randrange(3)),
+    }
+    return {"metadata": metadata}
+
+
+def _percentile(values: Sequence[float], part: int) -> float | None:
+    return values[min(len(values) * part // 100, len(values) - 1)] if values else None
+
+
+def _progress(session: Session) -> dict[str, Any]:
+    done = round(len(session.runs) / session.run_count, 4)
+    evaluators = {"correctness": done, "conciseness": done}
+    return {"expected_run_count": session.run_count, "run_progress": done, "evaluator_progress": evaluators}

@@ -69,12 +69,12 @@ def attributes(extras: Sequence[str | None]) -> list[dict[str, str]]:
     anything nested, and keys that begin with `__`.
     """
     found = [dict[str, str]() for _ in extras]
-    for attributes_, metadata in zip(found, _metadata([extra or "null" for extra in extras]), strict=True):
+    for attributes_, metadata in zip(found, metadata_of([extra or "null" for extra in extras]), strict=True):
         _flatten(attributes_, "", metadata, _LEVELS)
     return found
 
 
-def _metadata(extras: Sequence[str]) -> list[dict[str, Any]]:
+def metadata_of(extras: Sequence[str]) -> list[dict[str, Any]]:
     """The metadata object of each session, empty if it is absent or not an object. Usually decoded all at once."""
     joined = f"[{','.join(extras)}]"
     with suppress(msgspec.ValidationError):

@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, assume, settings
 from schemathesis.checks import CHECKS
 
-from sessions_pipeline.sandbox.listing import SessionsQuery
+from sessions_pipeline.sandbox import SessionsQuery
 from sessions_pipeline_tests.faulty_server import Sandbox, build_api, running_sandbox
 from sessions_pipeline_tests.strategies import openapi
 

@@ -17,6 +17,7 @@ import pytest
 
 from sessions_pipeline_tests.integration.pipeline_runs import record
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
+from sessions_pipeline_tests.scripts import COMMAND
 
 REPOSITORY = Path(__file__).parents[2]
 NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=1)
@@ -147,7 +148,7 @@ def test_a_run_trusts_the_companys_certificate_where_it_is_named_and_says_how_to
     with scripted(api, resigns=company.proxy_context) as proxy:
         day = NOON.date().isoformat()
         done = subprocess.run(
-            [sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", day, "--to", day, "--json"],
+            [COMMAND, "materialize", "--from", day, "--to", day, "--json"],
             cwd=tmp_path,
             env={
                 "PATH": os.environ["PATH"],

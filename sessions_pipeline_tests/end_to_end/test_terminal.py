@@ -27,9 +27,9 @@ from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, wait_until
 from sessions_pipeline_tests.faulty_server import running_sandbox
+from sessions_pipeline_tests.scripts import COMMAND
 from sessions_pipeline_tests.snippets import Snippet, each
 
-CLI = (sys.executable, "-m", "sessions_pipeline.cli")
 COLUMNS = 80
 TODAY = str(datetime.now(UTC).date())
 RUN = ("materialize", "--from", TODAY, "--to", TODAY)
@@ -48,7 +48,7 @@ def on_a_terminal(*arguments: str, folder: Path) -> tuple[int, str]:
     """Run a command on a terminal of 80 columns. Returns its exit status and everything that it wrote."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    with subprocess.Popen([*CLI, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder) as process:
+    with subprocess.Popen([COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder) as process:
         os.close(theirs)
         written = b""
         try:
@@ -101,7 +101,7 @@ def test_a_dagster_database_that_is_down_or_locked_is_an_error_of_one_line(troub
         }
 
         def run() -> subprocess.CompletedProcess[str]:
-            command = [*CLI, *RUN]
+            command = [COMMAND, *RUN]
             return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
         if trouble == "locked":

@@ -35,6 +35,7 @@ from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.full_disk import files_up_to
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
+from sessions_pipeline_tests.scripts import COMMAND
 from sessions_pipeline_tests.strategies import openapi
 
 COMMANDS = ("materialize", "list", "report", "budget", "export", "doctor", "ui", "sandbox", "demo")
@@ -644,7 +645,7 @@ def test_the_summary_is_printed_even_if_the_budgets_break_during_the_run(
 
 def test_a_run_that_is_terminated_while_it_loads_says_that_it_stopped(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.faults.add(Fault("latency", 20, times=None))
-    command = [sys.executable, "-m", "sessions_pipeline.cli", "materialize", *_days(0)]
+    command = [COMMAND, "materialize", *_days(0)]
     reached = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url, "PYTHONPATH": str(REPOSITORY)}
     before = len(sandbox.requests)
     with subprocess.Popen(
@@ -794,7 +795,7 @@ def test_the_ui_creates_dagsters_folder_with_our_settings_and_keeps_existing_fil
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_prints_its_address_and_ends_cleanly(number: signal.Signals, tmp_path: Path) -> None:
-    program = (sys.executable, "-W", "error", "-m", "sessions_pipeline.cli")
+    program = (sys.executable, "-W", "error", COMMAND)
     command = accepting_ctrl_c(*program, "sandbox", "--port", "0")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stdout is not None

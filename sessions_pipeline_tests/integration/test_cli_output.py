@@ -15,9 +15,9 @@ from typing import Any
 import click
 import pytest
 
-from sessions_pipeline.cli.runs import past_time, run_days
+from sessions_pipeline.cli.runs import run_days
 from sessions_pipeline.cli.summary import print_summary
-from sessions_pipeline.cli.terminal import print_table, progress_bar
+from sessions_pipeline.cli.terminal import past_time, print_table, progress_bar
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import judges_command
@@ -33,6 +33,7 @@ from sessions_pipeline.tables import (
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.scripts import COMMAND
 
 JUDGES = JUDGE_COST_BY_EXPERIMENT.name
 LABEL = '{"metadata": {"dataset_name": "golden"}}'
@@ -120,7 +121,7 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
 def test_a_closed_output_causes_no_traceback(
     odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...], closed: int
 ) -> None:
-    program = shlex.join([sys.executable, "-m", "sessions_pipeline.cli", *arguments])
+    program = shlex.join([COMMAND, *arguments])
     environment = {"LANGSMITH_API_KEY": "k", "LANGSMITH_ENDPOINT": odd.url, "PATH": os.environ["PATH"]}
     root = str(Path(__file__).parents[2])
     done = subprocess.run(

@@ -39,8 +39,9 @@ from sessions_pipeline.outputs.spending import (
     totals_by,
     with_judges,
 )
+from sessions_pipeline.sandbox import SessionsQuery
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
-from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
+from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, EXPERIMENT_SUMMARY, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES

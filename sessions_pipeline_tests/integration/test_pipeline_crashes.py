@@ -36,11 +36,10 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     some_records,
     stray,
 )
+from sessions_pipeline_tests.scripts import COMMAND
 
 COUNT = 150
-RUN = accepting_ctrl_c(
-    sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", str(FIRST), "--to", str(TODAY)
-)
+RUN = accepting_ctrl_c(COMMAND, "materialize", "--from", str(FIRST), "--to", str(TODAY))
 
 
 def environment(sandbox: Sandbox, root: DataRoot) -> dict[str, str]:

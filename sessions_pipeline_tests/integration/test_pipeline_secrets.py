@@ -10,19 +10,9 @@ import pytest
 
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, KEY, NOW, TODAY, read, some_records
+from sessions_pipeline_tests.scripts import COMMAND
 
-RUN = [
-    sys.executable,
-    "-X",
-    "dev",
-    "-m",
-    "sessions_pipeline.cli",
-    "materialize",
-    "--from",
-    str(FIRST),
-    "--to",
-    str(TODAY),
-]
+RUN = [sys.executable, "-X", "dev", COMMAND, "materialize", "--from", str(FIRST), "--to", str(TODAY)]
 CASES = {
     "a wrong key": (None, 1, "does not accept the key"),
     "a redirect": (Fault("redirect", f"http://localhost:9/?api_key={KEY}", times=None), 1, "redirects"),

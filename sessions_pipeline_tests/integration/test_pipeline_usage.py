@@ -5,12 +5,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from sessions_pipeline.days import day_start_us, days_between
+from sessions_pipeline.days import DAY_US, day_start_us, days_between
 from sessions_pipeline.errors import RefusedError
 from sessions_pipeline.lake.layout import key_of
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.sandbox.company import DAY_US, OTHER_WORKSPACE, WORKSPACE, Run, Session
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 from sessions_pipeline_tests.faulty_server import FaultyApi, Sandbox, running_sandbox

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from sessions_pipeline.cli.doctor import doctor
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.probe import ASSUMPTIONS, MOST_REQUESTS, probe
+from sessions_pipeline.sandbox import SessionsQuery
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
-from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
+from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, Undated, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import KEY, NOW, settings_for
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted

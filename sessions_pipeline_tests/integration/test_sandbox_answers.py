@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sessions_pipeline.sandbox.company import DAYS, OTHER_WORKSPACE, PRICES, WORKSPACE, Session, microseconds
-from sessions_pipeline.sandbox.listing import CompanyData, SessionsQuery
-from sessions_pipeline.sandbox.stats import COSTS, STATS
+from sessions_pipeline.days import microseconds
+from sessions_pipeline.sandbox import SessionsQuery
+from sessions_pipeline.sandbox.company import DAYS, OTHER_WORKSPACE, PRICES, WORKSPACE, Session
+from sessions_pipeline.sandbox.listing import COSTS, STATS, CompanyData
 from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api, running_sandbox
 from sessions_pipeline_tests.strategies import openapi
 

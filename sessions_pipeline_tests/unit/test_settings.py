@@ -7,7 +7,6 @@ import pytest
 
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.lake.lake import Lake
-from sessions_pipeline.langsmith.query import parse_narrowing
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline_tests.snippets import Snippet, each
 
@@ -196,8 +195,9 @@ def test_a_home_folder_in_the_data_root_is_the_one_that_is_written_and_shown(
 
 
 def test_a_query_whose_text_is_no_text_is_one_readable_line() -> None:
-    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_QUERY: Invalid JSON"):
-        parse_narrowing({"name": "\ud800"})
+    os.environ["SESSIONS_PIPELINE_QUERY"] = r'{"name": "\ud800"}'
+    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_QUERY: write a JSON object"):
+        Settings.load()
 
 
 def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_partitions() -> None:

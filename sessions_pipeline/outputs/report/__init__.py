@@ -2,14 +2,11 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from sessions_pipeline import tables
 from sessions_pipeline.errors import NotReadError, SettingError
@@ -21,17 +18,16 @@ from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import days as days_text
-from sessions_pipeline.outputs.report.data import Budgets, Doubtful, ReportData
+from sessions_pipeline.outputs.report.data import Budgets, ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import month_days
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables.aggregate import total
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES, rests_on_kept_readings, was_over
+from sessions_pipeline.tables.day_metadata import ATTRIBUTES, was_over
 
 # The length of the nightly report's period. The period before is read as well, for comparison.
 REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
-"""The columns of `sessions` that `doubtful` needs."""
+"""The columns of `sessions` that show which costs rest on earlier readings or could not be used."""
 
 
 def latest_days(lake: Lake) -> tuple[date, date]:
@@ -83,7 +79,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     daily = from_lake.rows_of(costs)
     names = from_lake.dataset_names(lake, daily, read)
     rejected = stored(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
-    sessions = stored(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
+    examined = [day for day, version in lake.versions(tables.SESSIONS, inside).items() if version]
     readings = {day: lake.last_readings(day) for day in inside}
     return ReportData(
         first=first,
@@ -95,8 +91,8 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         projects=from_lake.rows_of(usage, "usage_date") if usage else None,
         measured_days=len(usage),
         rejected=Counter(row["start_date"] for row in from_lake.rows_of(rejected)),
-        doubtful=doubtful([stored.rows for stored in sessions.values()]),
-        unexamined=frozenset(inside) - (rejected.keys() & sessions.keys()),
+        sessions=lake.read_days(tables.SESSIONS, examined, DOUBTFUL_COLUMNS),
+        unexamined=frozenset(inside) - (rejected.keys() & {*examined}),
         days_read=frozenset(read),
         unfinished=frozenset(day for day in read if (of := costs.get(day)) and not was_over(of.rows, of.metadata)),
         latest=max(known, default=None),
@@ -133,14 +129,3 @@ def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
             if day:
                 found[key].add(day)
     return {key: frozenset(summed) for key, summed in found.items()}
-
-
-def doubtful(days: Sequence[pa.Table]) -> Doubtful:
-    """Sum up the experiments of each day's `sessions` (with `DOUBTFUL_COLUMNS`) that are kept or have problems."""
-    experiments = [sessions.filter(pc.is_valid(sessions.column("reference_dataset_id"))) for sessions in days]
-    kept = [sessions.filter(rests_on_kept_readings(sessions)) for sessions in experiments]
-    return Doubtful(
-        kept=sum(sessions.num_rows for sessions in kept),
-        cost=total(cost for sessions in kept for cost in sessions.column("total_cost").to_pylist()),
-        problems=sum(sessions.num_rows - sessions.column("problems").null_count for sessions in experiments),
-    )

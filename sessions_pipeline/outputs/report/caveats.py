@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from datetime import UTC
 from typing import NamedTuple
 
+import pyarrow.compute as pc
+
 from sessions_pipeline.outputs.formatting import day as day_text
 from sessions_pipeline.outputs.formatting import day_ranges, money, plural, visible
 from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.tables.aggregate import known_sum
+from sessions_pipeline.tables.day_metadata import rests_on_kept_readings
 
 # Headline and text for caveats that do not apply, by key.
 FINE = {
@@ -46,19 +50,21 @@ def caveats(data: ReportData) -> list[Caveat]:
 
 
 def _costs(data: ReportData) -> Iterator[Caveat]:
-    now, undated, doubtful = data.now, data.undated, data.doubtful
+    now, undated = data.now, data.undated
+    experiments = data.sessions.filter(pc.is_valid(data.sessions.column("reference_dataset_id")))
+    kept = experiments.filter(rests_on_kept_readings(experiments)).column("total_cost")
     if now.unpriced:
         headline = f"{now.unpriced:,d} of {plural(now.sessions, 'experiment')} without a cost"
         yield Caveat("unpriced", headline, "It is unknown and not in the totals, so the true cost is higher.")
     if free := now.zero_with_tokens:
         text = "They used tokens; usually the model has no price in LangSmith. They count as $0.00."
         yield Caveat("zero_cost", f"{plural(free, 'experiment')} cost exactly $0", text)
-    if doubtful.problems:
+    if problems := experiments.num_rows - experiments.column("problems").null_count:
         text = "It is negative or not an amount, and counts as unknown. The column problems of sessions has the reason."
-        yield Caveat("problems", f"{plural(doubtful.problems, 'experiment')} with a cost that can't be used", text)
-    if doubtful.kept:
+        yield Caveat("problems", f"{plural(problems, 'experiment')} with a cost that can't be used", text)
+    if len(kept):
         text = "The API no longer gives their numbers; those of an earlier reading are in the totals."
-        yield Caveat("kept", f"{plural(doubtful.kept, 'experiment')} kept, {money(doubtful.cost)}", text)
+        yield Caveat("kept", f"{plural(len(kept), 'experiment')} kept, {money(known_sum(kept))}", text)
     if undated.sessions:
         text = f"They belong to no day and no total here. Known cost: {money(undated.cost)}."
         yield Caveat("undated", f"{plural(undated.sessions, 'experiment')} without a start time", text)

@@ -4,7 +4,7 @@ The style sheet sets the colours. Coordinates are in SVG units, with `y` downwar
 bars' tooltips, never in the chart itself.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_CEILING, Decimal
@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.formatting import money
-from sessions_pipeline.outputs.spending import Row, Totals, by_key
+from sessions_pipeline.outputs.spending import Totals, by_key
 from sessions_pipeline.tables.aggregate import EXACT, total
 
 if TYPE_CHECKING:
     from sessions_pipeline.outputs.report.data import ReportData
 
-# The longest period, in days, with a bar for each day, and with one for each week. About thirty bars fit on a phone.
-LONGEST_BY_DAY = 45
-LONGEST_BY_WEEK = 200
 # How many datasets have a colour of their own. The style sheet has as many, and one for all others.
 SERIES = 8
 # Margins for the labels of the axes.
@@ -47,20 +44,19 @@ class Bucket:
     costs: Mapping[str | None, Decimal | None]
 
 
-def by_time(
-    days: Sequence[date], rows: Iterable[Row], read: frozenset[date], unfinished: frozenset[date], unit: str
-) -> list[Bucket]:
-    """A bucket for each day, week or month (`unit`) of the days, oldest first."""
-    rows_of = by_key(rows, lambda row: period_of(unit, row["start_date"]))
-    days_of = by_key(days, lambda day: period_of(unit, day))
+def by_time(data: "ReportData") -> list[Bucket]:
+    """A bucket for each day, week or month (`data.unit`) of the report, oldest first."""
+    unit = data.unit
+    rows_of = by_key(data.rows, lambda row: period_of(unit, row["start_date"]))
+    days_of = by_key(data.days, lambda day: period_of(unit, day))
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
         costs = by_key(rows_of[period], lambda row: row["reference_dataset_id"]).items()
-        whole, unread = len(days_between(*period)), len(inside) - len(read.intersection(inside))
+        whole, unread = len(days_between(*period)), len(inside) - len(data.days_read.intersection(inside))
         gaps = (
             f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",
             ("not read" if len(inside) == 1 else f"{unread} of {len(inside)} days not read") if unread else "",
-            "not over when last read" if unfinished.intersection(inside) else "",
+            "not over when last read" if data.unfinished.intersection(inside) else "",
         )
         return Bucket(
             label=(formatting.month if unit == "month" else formatting.short_day)(period[0]),
@@ -73,13 +69,6 @@ def by_time(
         )
 
     return [bucket(period, inside) for period, inside in days_of.items()]
-
-
-def unit_of(days: int) -> str:
-    """The unit for a period of this many days, `day`, `week` or `month`, so that the bars can be told apart."""
-    if days <= LONGEST_BY_DAY:
-        return "day"
-    return "week" if days <= LONGEST_BY_WEEK else "month"
 
 
 def ticks(high: Decimal, most: int = 5) -> list[Decimal]:

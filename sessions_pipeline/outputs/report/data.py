@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
+from math import inf
 from typing import Any, NamedTuple, TypeAlias
+
+import pyarrow as pa
 
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
-from sessions_pipeline.outputs.report.charts import Bucket, by_time, unit_of
+from sessions_pipeline.outputs.report.charts import Bucket, by_time
 from sessions_pipeline.outputs.spending import (
     Causes,
     Comparison,
@@ -25,25 +28,15 @@ from sessions_pipeline.outputs.spending import (
     month_days,
     most_expensive_first,
 )
+from sessions_pipeline.tables import SESSIONS
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
 """The status of each budget, or why they can't be read."""
 NOT_STATED = "(not stated)"
 # For each attribute, how many values have a row of their own, and how many datasets can be chosen.
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
-
-
-@dataclass(frozen=True, slots=True)
-class Doubtful:
-    """How many experiments have numbers from an earlier reading (`kept`), because the API no longer gives them.
-
-    `cost` is the cost of these, in US dollars, exact; None: nothing is known. `problems` counts the experiments with a
-    cost that is null because what the API sent can't be used.
-    """
-
-    kept: int = 0
-    cost: Decimal | None = None
-    problems: int = 0
+# The longest period, in days, with a bar for each day, week and month. About thirty bars fit on a phone.
+LONGEST_BY = {"day": 45, "week": 200, "month": inf}
 
 
 class Month(NamedTuple):
@@ -92,7 +85,8 @@ class ReportData:
     - `experiments`: `experiment_summary`; `judges`: see `judge_rows`. Both of the period only.
     - `projects`: `daily_cost_by_project` on the `measured_days` of the period; None: not measured.
     - `rejected`: how many records were rejected, by day; None: those without a day.
-    - `unexamined`: days without `sessions` or `rejected_sessions`, which `doubtful` and `rejected` can't know about.
+    - `sessions`: the `DOUBTFUL_COLUMNS` of the table of that name, of the period.
+    - `unexamined`: days without `sessions` or `rejected_sessions`, which `sessions` and `rejected` can't know about.
     - `days_read`: the days that were read; `unfinished`: those of them that were not over then; `latest`: the lake's
       last day.
     - `names`: datasets' names by id.
@@ -112,7 +106,7 @@ class ReportData:
     projects: Sequence[Row] | None = None
     measured_days: int = 0
     rejected: Mapping[date | None, int] = field(default_factory=dict)
-    doubtful: Doubtful = field(default_factory=Doubtful)
+    sessions: pa.Table = field(default_factory=SESSIONS.schema.empty_table)
     unexamined: frozenset[date] = frozenset()
     days_read: frozenset[date] = frozenset()
     unfinished: frozenset[date] = frozenset()
@@ -193,13 +187,13 @@ class ReportData:
 
     @property
     def unit(self) -> str:
-        """The unit of the chart's bars: `day`, `week` or `month`."""
-        return unit_of(len(self.days))
+        """The unit of the chart's bars, `day`, `week` or `month`, so that they can be told apart."""
+        return next(unit for unit, longest in LONGEST_BY.items() if len(self.days) <= longest)
 
     @cached_property
     def buckets(self) -> list[Bucket]:
         """What was spent by day, week or month."""
-        return by_time(self.days, self.rows, self.days_read, self.unfinished, self.unit)
+        return by_time(self)
 
     @cached_property
     def month(self) -> Month:

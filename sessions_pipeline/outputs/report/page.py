@@ -8,12 +8,12 @@ from decimal import Decimal
 from functools import cache
 from importlib import resources
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sessions_pipeline.outputs import formatting, judges_command
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
-from sessions_pipeline.outputs.report.data import DATASETS_OFFERED, ReportData
+from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.spending import Row, Spending, Totals, by_key, totals_by, with_judges
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
@@ -72,26 +72,11 @@ def main_score(row: Row) -> tuple[str, float] | None:
 
 def build_report(data: ReportData) -> str:
     """The whole report as HTML, to be encoded as UTF-8. The same data always give the same text."""
-    template = _environment().get_template("report.html.j2")
-    style, script = _resource("style.css"), _resource("script.js")
+    used, script = projects(data), _resource("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template.render(
-        **_content(data),
-        style=style,
-        script=script,
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
-    )
-
-
-def _content(data: ReportData) -> dict[str, Any]:
-    used = projects(data)
-    return {
+    content = {
         "data": data,
-        "range": formatting.days(data.first, data.last),
-        "range_before": formatting.days(data.days_before[0], data.days_before[-1]),
-        "empty": not (data.rows or data.experiments or data.days_read.intersection(data.days)),
         "caveats": caveats(data),
-        "judges_note": "without judges" if data.now.judges_measured else "judge calls not counted",
         "rises": [one for one in data.movers if (one.difference or 0) > 0][:MOVERS],
         "falls": [one for one in data.movers if (one.difference or 0) < 0][:MOVERS],
         # Datasets after the first are named only if they make up 5 % of the whole change.
@@ -99,16 +84,18 @@ def _content(data: ReportData) -> dict[str, Any]:
         "ranks": {one.key: place for place, one in enumerate(data.datasets)},
         "stacks": [(name, charts.stacked(data, width=width, height=height)) for name, width, height in STACKS],
         "series": charts.SERIES,
-        "offered": data.datasets[:DATASETS_OFFERED],
         "projects": used[:MOST_EXPENSIVE],
         "other_projects": used[MOST_EXPENSIVE:],
-        "project_days": data.measured_days,
         "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
         "judged": _judged(data),
         "shown": data.rows[:ROWS_SHOWN],
-        "tenants": sorted({row["tenant_id"] for row in data.rows}),
+        "tenants": {row["tenant_id"] for row in data.rows},
         "embedded": _embedded(data),
+        "style": _resource("style.css"),
+        "script": script,
+        "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
     }
+    return _environment().get_template("report.html.j2").render(content)
 
 
 def _judged(data: ReportData) -> list[tuple[Spending, Totals]]:
@@ -152,11 +139,12 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("money", "exact", "count", "number", "day", "month", "visible"):
+    environment.filters["total"] = total
+    for name in ("money", "exact", "count", "day", "month", "visible"):
         environment.filters[name] = getattr(formatting, name)
     for name in ("share", "change", "signed", "plural", "days"):
         environment.globals[name] = getattr(formatting, name)
-    environment.globals |= {"demo": DEMO, "judges_command": judges_command, "total": total}
+    environment.globals |= {"demo": DEMO, "judges_command": judges_command}
     return environment
 
 
