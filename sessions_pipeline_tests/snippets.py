@@ -113,6 +113,9 @@ RUN_BY: dict[str, dict[str, tuple[str, ...]]] = {
             for language in ("python", "text")
         ),
     },
+    "integration/test_pipeline_recording.py::test_deleting_superseded_runs_leaves_the_latest_of_every_day_and_check": {
+        "docs/deploy.md": ("Delete superseded runs: python",),
+    },
     "integration/test_questions.py::test_the_answer_equals_one_computed_independently": {
         "docs/reading.md": ("DuckDB: sql",),
     },

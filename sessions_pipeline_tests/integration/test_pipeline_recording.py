@@ -1,5 +1,6 @@
 """The events that a run records in Dagster: each day once, and only days that were written."""
 
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -11,6 +12,7 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
@@ -35,6 +37,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     settings_for,
     some_records,
 )
+from sessions_pipeline_tests.snippets import Snippet, each
 
 DAILY = [table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED)]
 
@@ -189,6 +192,36 @@ def test_an_unchanged_day_records_the_same_metadata_again(instance: dg.DagsterIn
         assert again[key].pop("unchanged") is True
         assert again[key] == {name: one for name, one in told.items() if name not in ("bytes", "dagster/uri")}
         assert told["dagster/row_count"] >= 0
+
+
+def latest(instance: dg.DagsterInstance) -> dict[str, Any]:
+    """What the UI shows of each table and check: the latest event of each day and of the table, and all results."""
+    storage, kind = instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION
+    checks = [dg.AssetCheckKey(dg.AssetKey(check.table.name), name) for name, check in CHECKS.items()]
+    return {
+        **{str(key): storage.get_latest_storage_id_by_partition(key, kind) for key in instance.get_asset_keys()},
+        **{f"all of {key}": instance.get_latest_materialization_event(key) for key in instance.get_asset_keys()},
+        **{str(check): storage.get_asset_check_execution_history(check, limit=100) for check in checks},
+    }
+
+
+@each
+def test_deleting_superseded_runs_leaves_the_latest_of_every_day_and_check(
+    snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(SHIPPED, tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    runs = [(FIRST, "raw_sessions*"), (DAYS[1], None), (DAYS[1], None), (FIRST, "session_feedback"), (DAYS[1], None)]
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox, dg.DagsterInstance.get() as instance:
+        pipeline = pipeline_for(sandbox, tmp_path)
+        ids = [execute(pipeline, day, TODAY, instance=instance, select=what).run_id for day, what in runs]
+        before = latest(instance)
+        assert "days=30" in snippet.text
+        exec(snippet.text, {})
+        assert instance.get_runs_count() == len(runs)
+        exec(snippet.text.replace("days=30", "days=0"), {})
+        assert [run.run_id for run in instance.get_runs()] == [ids[4], ids[3], ids[0]]
+        assert latest(instance) == before
 
 
 def test_groups_of_assets_are_named_in_the_order_of_the_data(tmp_path: Path) -> None:
