@@ -21,8 +21,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import tries
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.history import History
-from sessions_pipeline.tables.merge import Merged, merge
+from sessions_pipeline.tables.merge import RawDay, merge
 from sessions_pipeline.tables.readings import COMMIT, READINGS, dump_readings, latest_readings, load_note, load_readings
 from sessions_pipeline.tables.table import ALL, Reads, columns_read
 from sessions_pipeline.validation.records import FetchedDay
@@ -88,46 +87,44 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     stored = lake.load(RAW_SESSIONS, task.day)
     version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
     rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
-    readings = load_readings(stored.metadata[READINGS]) if stored else []
-
-    merged = merge(rows, readings, map(_unpacked, task.fetched), base=task.base, version=version)
+    before = RawDay(rows, load_readings(stored.metadata[READINGS]) if stored else [], [])
+    raw = merge(before, map(_unpacked, task.fetched), base=task.base, version=version)
     pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
-    facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(merged)}}
-    if task.fetched and not merged.learned:
+    facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(raw)}}
+    if task.fetched and not raw.learned:
         facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, task.day, commit, rules))}
         pending = [table for table in pending if table.name not in facts]
-    if not merged.learned and not pending:
-        _note_readings(lake, task.day, merged)
+    if not raw.learned and not pending:
+        _note_readings(lake, task.day, raw)
         return DayResult(task.day, {}, facts, None, learned=False)
 
-    derived = DerivedDay(task.day, merged, rules, may_delete=bool(task.fetched))
-    if reason := _exceeded(task, derived.history, rules):
-        return DayResult(task.day, {}, {}, reason, merged.learned)
+    derived = DerivedDay(task.day, raw, rules)
+    if reason := _exceeded(task, derived):
+        return DayResult(task.day, {}, {}, reason, raw.learned)
     written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
-        if merged.learned:
+        if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
             commit = max(commit + 1, int(rules.now.timestamp()))
-            merged = derived.without_superseded(merged)
-            metadata = {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, merged.rows, derived.history, merged)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, merged.rows, metadata, expected=version)
+            raw = derived.raw
+            metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
+            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, derived)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw.rows, metadata, expected=version)
         for table in pending:
             try:
-                rows = derived[table]
+                facts[table.name] = day_metadata.facts_of(table, derived)
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
                 continue
-            facts[table.name] = day_metadata.facts_of(table, rows, derived.history, merged)
-            metadata = {**derived.metadata(table), day_metadata.FACTS: json.dumps(facts[table.name])}
-            files[table.name] = replace_derived(table, rows, metadata, commit)
+            metadata = day_metadata.metadata_of(table, derived, facts[table.name])
+            files[table.name] = replace_derived(table, derived[table], metadata, commit)
             derived.drop(table)
-        _note_readings(lake, task.day, merged)
+        _note_readings(lake, task.day, raw)
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(task.day, written, facts, None, merged.learned)
+    return DayResult(task.day, written, facts, None, raw.learned)
 
 
 def _unpacked(day: FetchedDay) -> FetchedDay:
@@ -176,33 +173,33 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules
         metadata = lake.metadata(table, day)
     except LakeError:
         return None
-    expected = {COMMIT: str(commit), **day_metadata.basis(table, rules.as_of, rules.attributes)}
+    expected = {COMMIT: str(commit), **day_metadata.basis(table, rules)}
     if any(metadata.get(name) != expected.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
         return None
     return dict(json.loads(metadata.get(day_metadata.FACTS, "{}")))
 
 
-def _exceeded(task: DayTask, history: History, rules: Rules) -> str | None:
+def _exceeded(task: DayTask, derived: DerivedDay) -> str | None:
     """A line that says that too many records are rejected, with the first reason; None if the share is acceptable."""
-    rejected = history.rejected.num_rows
-    all_ = rejected + history.sessions.num_rows
+    rejected = derived.rejected.num_rows
+    all_ = rejected + derived.sessions.num_rows
     if task.day is UNDATED:
         # Usually few records have no readable day, so their share is taken of all records that the run received.
         all_ = max(all_, task.received)
-    if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * all_:
+    if rejected < LEAST_REJECTED or rejected <= derived.rules.max_rejected_ratio * all_:
         return None
-    ((reason, *_),) = next(history.rejected.tuples("reasons"))
+    ((reason, *_),) = next(derived.rejected.tuples("reasons"))
     return f"{name_of(task.day)}: {rejected} of {all_} records are rejected ({reason})"
 
 
-def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
+def _note_readings(lake: Lake, day: Day, raw: RawDay) -> None:
     """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
 
     def noted(stored: bytes | None) -> bytes:
         # A number that was never committed belongs to a raw file that was lost before a backup of it was put back.
-        known, asked = merged.readings[-1].number, {one.asked for one in merged.new_readings}
+        known, asked = raw.readings[-1].number, {one.asked for one in raw.new_readings}
         before = [one for one in load_note(stored or b"") if one.number <= known or one.asked not in asked]
-        return dump_readings(latest_readings(merged.readings, [*before, *merged.new_readings])).encode()
+        return dump_readings(latest_readings(raw.readings, [*before, *raw.new_readings])).encode()
 
-    if merged.new_readings:
+    if raw.new_readings:
         lake.update_file(readings_key(day), noted)

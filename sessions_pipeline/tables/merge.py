@@ -25,8 +25,8 @@ _NOT_STORED = (0, "", False)
 _COMPARED = ("reading", "tenant_id", "payload")
 
 
-class Merged(NamedTuple):
-    """A day's raw rows and readings after a merge.
+class RawDay(NamedTuple):
+    """A day's raw rows and its readings in their order, as stored or merged.
 
     `new_readings`: those of this run, including the ones that brought nothing new and are not in `readings`.
     `learned`: whether anything new must be stored.
@@ -35,17 +35,10 @@ class Merged(NamedTuple):
     rows: Rows
     readings: list[Reading]
     new_readings: list[Reading]
-    learned: bool
+    learned: bool = False
 
 
-def merge(
-    rows: Rows,
-    readings: Sequence[Reading],
-    fetched: Iterable[FetchedDay],
-    *,
-    base: str | None = None,
-    version: str | None = None,
-) -> Merged:
+def merge(raw: RawDay, fetched: Iterable[FetchedDay], *, base: str | None = None, version: str | None = None) -> RawDay:
     """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note what is missing.
 
     If `base` and `version` differ, other runs have committed readings since this run's first request. Where those
@@ -53,22 +46,20 @@ def merge(
     decides which sessions are missing nor overrides their values.
 
     Args:
-        rows: the stored rows of `raw_sessions`.
-        readings: the stored readings, in their order.
+        raw: the stored day.
         fetched: what this run has fetched, one element per workspace.
         base: the raw file's version before this run's first request; None if there was no file.
         version: the raw file's version now; None if there is no file.
     """
-    merged = Merged(rows, list(readings), [], learned=False)
     for day in fetched:
-        before = (name for reading in merged.readings if reading.asked is None for name in reading.workspaces)
+        before = (name for reading in raw.readings if reading.asked is None for name in reading.workspaces)
         tenants = pc.unique(day.rows.table("tenant_id").column(0)).to_pylist()
         seen = ((tenant_id or "").lower() for tenant_id in tenants)
         workspaces = {day.workspace} if day.workspace else {*before, *seen}
-        overtaken_by = _committed_since(merged.readings, base, version)
+        overtaken_by = _committed_since(raw.readings, base, version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         reading = Reading(
-            number=overtaken_by[0].number if is_late else max((old.number for old in merged.readings), default=0) + 1,
+            number=overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1,
             fetched_at=day.fetched_at,
             asked=day.workspace,
             workspaces=tuple(sorted(workspaces)),
@@ -77,8 +68,8 @@ def merge(
             requests=day.requests,
             replaced=version,
         )
-        merged = _merge_one(merged, day, reading, is_late=is_late)
-    return merged
+        raw = _merge_one(raw, day, reading, is_late=is_late)
+    return raw
 
 
 def _committed_since(readings: Sequence[Reading], base: str | None, version: str | None) -> list[Reading]:
@@ -92,15 +83,15 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
     return [reading for reading in readings[first:] if reading.replaced != version]
 
 
-def _merge_one(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bool) -> Merged:
+def _merge_one(raw: RawDay, day: FetchedDay, reading: Reading, *, is_late: bool) -> RawDay:
     """Merge one more reading. A late one has the number of the first reading that overtook it."""
-    present = _present(day, is_first=not merged.rows.num_rows)
+    present = _present(day, is_first=not raw.rows.num_rows)
     # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
     # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
     # whether any of them has the same payload.
     before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    asked_by_row = asked_for(merged.rows, merged.readings)
-    stored = zip(record_keys(merged.rows, asked_by_row), asked_by_row, merged.rows.tuples(*_COMPARED), strict=True)
+    asked_by_row = asked_for(raw.rows, raw.readings)
+    stored = zip(record_keys(raw.rows, asked_by_row), asked_by_row, raw.rows.tuples(*_COMPARED), strict=True)
     for key, asked, (number, tenant_id, payload) in stored:
         is_same = key in present and present[key][1] == _digest(payload)
         if number >= reading.number:
@@ -113,22 +104,22 @@ def _merge_one(merged: Merged, day: FetchedDay, reading: Reading, *, is_late: bo
         reading = replace(reading, added=len(new), alone=tuple(sorted(alone)))
         learned = bool(new)
     else:
-        missing = gone_since(merged.readings).keys()
+        missing = gone_since(raw.readings).keys()
         known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
         gone = known - present.keys() - missing
-        back = present.keys() & (missing | unconfirmed(merged.readings))
+        back = present.keys() & (missing | unconfirmed(raw.readings))
         reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
-        learned = bool(new or gone or back) or _changes_coverage(merged.readings, reading, day.day)
+        learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, day.day)
     if not learned:
         # It gets the number of the commit that it confirms.
-        return merged._replace(new_readings=[*merged.new_readings, replace(reading, number=reading.number - 1)])
+        return raw._replace(new_readings=[*raw.new_readings, replace(reading, number=reading.number - 1)])
     if is_late:
-        merged = _renumbered(merged, reading.number)
-    readings = sorted([*merged.readings, reading], key=attrgetter("number"))
+        raw = _renumbered(raw, reading.number)
+    readings = sorted([*raw.readings, reading], key=attrgetter("number"))
     new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
-    rows = merged.rows.joined(new_rows, reading=number, fetched_at=at)
-    return Merged(rows, readings, [*merged.new_readings, reading], learned=True)
+    rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
+    return RawDay(rows, readings, [*raw.new_readings, reading], learned=True)
 
 
 def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
@@ -138,18 +129,18 @@ def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date |
     return not readings or not known.issuperset(reading.workspaces) or was_open != open_workspaces(day, [reading])
 
 
-def _renumbered(merged: Merged, first: int) -> Merged:
+def _renumbered(raw: RawDay, first: int) -> RawDay:
     """The same, with all reading numbers from `first` on increased by one."""
 
     def shifted(readings: Iterable[Reading]) -> list[Reading]:
         return [replace(reading, number=reading.number + (reading.number >= first)) for reading in readings]
 
     index, rows = RAW_SESSIONS.schema.get_field_index("reading"), Rows(RAW_SESSIONS.schema)
-    for part in merged.rows.parts():
+    for part in raw.rows.parts():
         numbers = part.column(index)
         numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(numbers.type))
         rows.add(part.set_column(index, RAW_SESSIONS.schema.field(index), numbers))
-    return merged._replace(rows=rows, readings=shifted(merged.readings), new_readings=shifted(merged.new_readings))
+    return raw._replace(rows=rows, readings=shifted(raw.readings), new_readings=shifted(raw.new_readings))
 
 
 def _present(day: FetchedDay, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
