@@ -139,7 +139,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
     A file is read once, when a check first needs it.
     """
 
-    def load(_day: DayTables, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
+    def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
         columns = reads.get(table, ())
         stored = lake.load(table, day, None if ALL[0] in columns else columns)
         return stored and (stored.rows, stored.metadata)

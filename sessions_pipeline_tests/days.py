@@ -98,15 +98,16 @@ _BY_NAME = {table.name: table for table in TABLES if table.name in DAILY}
 
 
 def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any) -> DayTables:
-    """Tables made by hand, in the form that transforms and checks take. `metadata` is their files', by table."""
+    """Tables made by hand, in the form that checks take. `metadata` is their files', by table."""
     metadata = more.pop("metadata", {})
     return DayTables(
         day,
-        lambda _day, table: (tables[table], metadata.get(table, {})) if table in tables else None,
+        lambda table: (tables[table], metadata.get(table, {})) if table in tables else None,
         **{"now": READ, **more},
     )
 
 
 def derive(table: Table, tables: Mapping[Table, pa.Table], **more: Any) -> pa.Table:
     """A derived table, made from these tables and sorted in its own order."""
-    return DERIVED[table].make(day_of(tables, **more)).sort_by([(name, "ascending") for name in table.order])
+    arguments = {name: more.get(name, ()) for name in DERIVED[table].takes}
+    return DERIVED[table].make(tables, **arguments).sort_by([(name, "ascending") for name in table.order])

@@ -43,7 +43,7 @@ def metadata_of(table: Table, day: DerivedDay, facts: Mapping[str, Any]) -> dict
 
 
 def _is_by_attributes(table: Table) -> bool:
-    return table in DERIVED and DERIVED[table].by_attributes
+    return table in DERIVED and "attributes" in DERIVED[table].takes
 
 
 def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:

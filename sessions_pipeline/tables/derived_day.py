@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +30,7 @@ from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import ALL, DERIVED, DayTables, Derived, Table
+from sessions_pipeline.tables.table import ALL, DERIVED, Derived, Table
 from sessions_pipeline.validation.rows import PLAIN, Rows, release
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import SCHEMA, Validator
@@ -77,8 +76,7 @@ class DerivedDay:
         """
         readings = readings_as_of(rules.as_of, day, raw.readings)
         self.is_over = day is not None and is_day_over(day, readings[-1].fetched_at)
-        still_open = open_workspaces(day, readings)
-        self._day = partial(DayTables, day, now=rules.now, attributes=rules.attributes, open_workspaces=still_open)
+        self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(day, readings)}
         self.rules = rules
         rows = raw.rows
         if rules.as_of is not None:
@@ -136,8 +134,9 @@ class DerivedDay:
             if derived.by_session:
                 self._tables |= self._derive_by_session(table)
             else:
-                day = self._day(lambda _day, source: (self._read(source, derived), {}))
-                self._tables[table] = Rows(table.schema, [derived.make(day)])
+                tables = {source: self._read(source, derived) for source in derived.reads}
+                arguments = {name: self._arguments[name] for name in derived.takes}
+                self._tables[table] = Rows(table.schema, [derived.make(tables, **arguments)])
         return self._tables[table]
 
     def drop(self, table: Table) -> None:
@@ -151,7 +150,7 @@ class DerivedDay:
     def _read(self, source: Table, derived: Derived) -> pa.Table:
         """The columns of `source` that `derived` needs; of attributes, only those that costs are summed by."""
         rows, columns = self[source], derived.reads[source]
-        if source is SESSION_ATTRIBUTES and derived.by_attributes:
+        if source is SESSION_ATTRIBUTES and "attributes" in derived.takes:
             keys = pa.array(self.rules.attributes, pa.string())
             parts = (part.filter(pc.is_in(part.column("key"), keys)) for part in rows.parts(*columns))
             return pa.concat_tables([rows.schema.empty_table().select(columns), *parts])
@@ -160,17 +159,15 @@ class DerivedDay:
     def _derive_by_session(self, requested: Table) -> dict[Table, Rows]:
         """Derive all pending tables that can be made from a few sessions at a time, in one pass over the sessions."""
         names = {requested.name, *self.rules.tables} - {table.name for table in self._tables}
-        made = {table: Rows(table.schema) for table in DERIVED if DERIVED[table].by_session and table.name in names}
+        by_session = [table for table in DERIVED if DERIVED[table].by_session]
+        made = {table: Rows(table.schema) for table in by_session if table.name in names}
         for part in self.sessions.parts():
-            tables = self._tables_of(part)
+            tables = {SESSIONS: part}
+            for table in by_session:  # all, because one may be derived from another
+                tables[table] = DERIVED[table].make(tables)
             for table, rows in made.items():
                 rows.add(tables[table])
         return made
-
-    def _tables_of(self, sessions: pa.Table) -> DayTables:
-        # The lambda uses the DayTables that it is passed. If it captured the object instead, that would be a reference
-        # cycle, and its tables would stay in memory until garbage collection: 30 MB for a day of 5,500 sessions.
-        return self._day(lambda day, table: (sessions if table is SESSIONS else DERIVED[table].make(day), {}))
 
 
 def _rows_of_repeated(keys: Sequence[str], raw: Rows) -> list[list[int]]:
