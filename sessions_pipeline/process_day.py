@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -21,10 +21,17 @@ from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import tries
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.merge import RawDay, merge
-from sessions_pipeline.tables.readings import COMMIT, READINGS, dump_readings, latest_readings, load_note, load_readings
+from sessions_pipeline.tables.merge import merge
+from sessions_pipeline.tables.readings import (
+    COMMIT,
+    READINGS,
+    RawDay,
+    dump_readings,
+    latest_readings,
+    load_note,
+    load_readings,
+)
 from sessions_pipeline.tables.table import ALL, Reads, columns_read
-from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline.validation.rows import PLAIN, Rows
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
@@ -41,7 +48,7 @@ class DayTask:
     """
 
     day: Day
-    fetched: tuple[FetchedDay, ...] = ()
+    fetched: tuple[RawDay, ...] = ()
     base: str | None = None
     received: int = 0
 
@@ -87,7 +94,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     stored = lake.load(RAW_SESSIONS, task.day)
     version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
     rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
-    before = RawDay(rows, load_readings(stored.metadata[READINGS]) if stored else [], [])
+    before = RawDay(task.day, rows, load_readings(stored.metadata[READINGS]) if stored else [])
     raw = merge(before, map(_unpacked, task.fetched), base=task.base, version=version)
     pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
     facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(raw)}}
@@ -95,10 +102,10 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, task.day, commit, rules))}
         pending = [table for table in pending if table.name not in facts]
     if not raw.learned and not pending:
-        _note_readings(lake, task.day, raw)
+        _note_readings(lake, raw)
         return DayResult(task.day, {}, facts, None, learned=False)
 
-    derived = DerivedDay(task.day, raw, rules)
+    derived = DerivedDay(raw, rules)
     if reason := _exceeded(task, derived):
         return DayResult(task.day, {}, {}, reason, raw.learned)
     written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
@@ -120,17 +127,17 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             metadata = day_metadata.metadata_of(table, derived, facts[table.name])
             files[table.name] = replace_derived(table, derived[table], metadata, commit)
             derived.drop(table)
-        _note_readings(lake, task.day, raw)
+        _note_readings(lake, raw)
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
     return DayResult(task.day, written, facts, None, raw.learned)
 
 
-def _unpacked(day: FetchedDay) -> FetchedDay:
+def _unpacked(day: RawDay) -> RawDay:
     """The day with its rows uncompressed, since they are read several times; a day too large for that stays packed."""
     rows = day.rows
-    return day if rows.nbytes > PLAIN else replace(day, rows=Rows(rows.schema, rows.parts()))
+    return day if rows.nbytes > PLAIN else day._replace(rows=Rows(rows.schema, rows.parts()))
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
@@ -192,7 +199,7 @@ def _exceeded(task: DayTask, derived: DerivedDay) -> str | None:
     return f"{name_of(task.day)}: {rejected} of {all_} records are rejected ({reason})"
 
 
-def _note_readings(lake: Lake, day: Day, raw: RawDay) -> None:
+def _note_readings(lake: Lake, raw: RawDay) -> None:
     """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
 
     def noted(stored: bytes | None) -> bytes:
@@ -202,4 +209,4 @@ def _note_readings(lake: Lake, day: Day, raw: RawDay) -> None:
         return dump_readings(latest_readings(raw.readings, [*before, *raw.new_readings])).encode()
 
     if raw.new_readings:
-        lake.update_file(readings_key(day), noted)
+        lake.update_file(readings_key(raw.day), noted)

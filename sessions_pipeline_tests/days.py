@@ -23,8 +23,9 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.derived_day import Rules
+from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.tables.table import columns_read
-from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, read_page, records_table
+from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON
 
@@ -42,10 +43,12 @@ def fetched(
     workspace: str | None = None,
     day: date | None = DAY,
     received: int | None = None,
-) -> FetchedDay:
+) -> RawDay:
     """One reading of a day, from the JSON texts of its records. `received` defaults to their number."""
     rows = Rows(RAW_SCHEMA, [records_table(read_page(f"[{','.join(payloads)}]".encode()))])
-    return FetchedDay(day, workspace, at, rows, rows.num_rows if received is None else received, 1)
+    received = rows.num_rows if received is None else received
+    reading = Reading(0, at, workspace, received=received, repeated=received - rows.num_rows, requests=1)
+    return RawDay(day, rows, [reading])
 
 
 class ProcessedDay:
@@ -61,7 +64,7 @@ class ProcessedDay:
         """The current version of the day's raw sessions."""
         return self.lake.version(RAW_SESSIONS, self.day)
 
-    def read(self, *readings: FetchedDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
+    def read(self, *readings: RawDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
         """Process the day with these readings. `base` defaults to the current version of its raw sessions."""
         task = DayTask(self.day, readings, self.base if base is ... else base, received)
         return process_day(self.lake, task, replace(self.rules, **rules))

@@ -7,16 +7,16 @@ API no longer returns stays, with `missing_since` set. All is derived in parts, 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import is_day_over
-from sessions_pipeline.tables.merge import RawDay
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import (
+    RawDay,
     Reading,
     asked_for,
     foreign_rows,
@@ -68,15 +68,15 @@ class DerivedDay:
     `raw`: the raw rows and readings to store, without those superseded by `rules.kept_from` (see `retention`).
     """
 
-    def __init__(self, day: date | None, raw: RawDay, rules: Rules) -> None:
+    def __init__(self, raw: RawDay, rules: Rules) -> None:
         """Validate the raw rows and derive the sessions from them.
 
         Raises:
             NotReadError: nothing was read by `rules.as_of`.
         """
-        readings = readings_as_of(rules.as_of, day, raw.readings)
-        self.is_over = day is not None and is_day_over(day, readings[-1].fetched_at)
-        self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(day, readings)}
+        readings = readings_as_of(rules.as_of, raw.day, raw.readings)
+        self.is_over = raw.day is not None and is_day_over(raw.day, readings[-1].fetched_at)
+        self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
         self.rules = rules
         rows = raw.rows
         if rules.as_of is not None:

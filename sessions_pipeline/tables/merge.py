@@ -9,15 +9,21 @@ from datetime import date
 from hashlib import sha256
 from itertools import repeat
 from operator import attrgetter
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import replace
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import Reading, asked_for, gone_since, open_workspaces, record_keys, unconfirmed
-from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline.tables.readings import (
+    RawDay,
+    Reading,
+    asked_for,
+    gone_since,
+    open_workspaces,
+    record_keys,
+    unconfirmed,
+)
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
@@ -25,20 +31,7 @@ _NOT_STORED = (0, "", False)
 _COMPARED = ("reading", "tenant_id", "payload")
 
 
-class RawDay(NamedTuple):
-    """A day's raw rows and its readings in their order, as stored or merged.
-
-    `new_readings`: those of this run, including the ones that brought nothing new and are not in `readings`.
-    `learned`: whether anything new must be stored.
-    """
-
-    rows: Rows
-    readings: list[Reading]
-    new_readings: list[Reading]
-    learned: bool = False
-
-
-def merge(raw: RawDay, fetched: Iterable[FetchedDay], *, base: str | None = None, version: str | None = None) -> RawDay:
+def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, version: str | None = None) -> RawDay:
     """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note what is missing.
 
     If `base` and `version` differ, other runs have committed readings since this run's first request. Where those
@@ -47,7 +40,7 @@ def merge(raw: RawDay, fetched: Iterable[FetchedDay], *, base: str | None = None
 
     Args:
         raw: the stored day.
-        fetched: what this run has fetched, one element per workspace.
+        fetched: what this run has fetched of it, one element per workspace.
         base: the raw file's version before this run's first request; None if there was no file.
         version: the raw file's version now; None if there is no file.
     """
@@ -55,20 +48,13 @@ def merge(raw: RawDay, fetched: Iterable[FetchedDay], *, base: str | None = None
         before = (name for reading in raw.readings if reading.asked is None for name in reading.workspaces)
         tenants = pc.unique(day.rows.table("tenant_id").column(0)).to_pylist()
         seen = ((tenant_id or "").lower() for tenant_id in tenants)
-        workspaces = {day.workspace} if day.workspace else {*before, *seen}
+        (reading,) = day.readings
+        workspaces = {reading.asked} if reading.asked else {*before, *seen}
         overtaken_by = _committed_since(raw.readings, base, version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
-        reading = Reading(
-            number=overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1,
-            fetched_at=day.fetched_at,
-            asked=day.workspace,
-            workspaces=tuple(sorted(workspaces)),
-            received=day.received,
-            repeated=day.received - day.rows.num_rows,
-            requests=day.requests,
-            replaced=version,
-        )
-        raw = _merge_one(raw, day, reading, is_late=is_late)
+        number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
+        reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=version)
+        raw = _merge_one(raw, day.rows, reading, is_late=is_late)
     return raw
 
 
@@ -83,9 +69,9 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
     return [reading for reading in readings[first:] if reading.replaced != version]
 
 
-def _merge_one(raw: RawDay, day: FetchedDay, reading: Reading, *, is_late: bool) -> RawDay:
+def _merge_one(raw: RawDay, fetched: Rows, reading: Reading, *, is_late: bool) -> RawDay:
     """Merge one more reading. A late one has the number of the first reading that overtook it."""
-    present = _present(day, is_first=not raw.rows.num_rows)
+    present = _present(fetched, reading.asked, is_first=not raw.rows.num_rows)
     # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
     # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
     # whether any of them has the same payload.
@@ -109,17 +95,17 @@ def _merge_one(raw: RawDay, day: FetchedDay, reading: Reading, *, is_late: bool)
         gone = known - present.keys() - missing
         back = present.keys() & (missing | unconfirmed(raw.readings))
         reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
-        learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, day.day)
+        learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, raw.day)
     if not learned:
         # It gets the number of the commit that it confirms.
         return raw._replace(new_readings=[*raw.new_readings, replace(reading, number=reading.number - 1)])
     if is_late:
         raw = _renumbered(raw, reading.number)
     readings = sorted([*raw.readings, reading], key=attrgetter("number"))
-    new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
+    new_rows = fetched if len(new) == fetched.num_rows else fetched.only(new.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
-    return RawDay(rows, readings, [*raw.new_readings, reading], learned=True)
+    return RawDay(raw.day, rows, readings, [*raw.new_readings, reading], learned=True)
 
 
 def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
@@ -143,13 +129,13 @@ def _renumbered(raw: RawDay, first: int) -> RawDay:
     return raw._replace(rows=rows, readings=shifted(raw.readings), new_readings=shifted(raw.new_readings))
 
 
-def _present(day: FetchedDay, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
+def _present(rows: Rows, asked: str | None, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
     """The fetched records by key: each one's row index and a digest of its payload.
 
     `is_first`: nothing is stored to compare the payloads with, so the digests are left empty.
     """
-    keys = record_keys(day.rows, [day.workspace] * day.rows.num_rows)
-    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
+    keys = record_keys(rows, [asked] * rows.num_rows)
+    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in rows.tuples("payload"))
     return dict(zip(keys, enumerate(digests), strict=False))
 
 

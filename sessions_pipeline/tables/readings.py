@@ -7,6 +7,7 @@ shown, and compared with the API's times, but never used for ordering, since clo
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,6 +49,24 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     back: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
     replaced: str | None = None
+
+
+class RawDay(NamedTuple):
+    """A UTC day's records as received, and the readings that they come from: as fetched, as stored or as merged.
+
+    `day`: None for the records without a known day.
+    `rows`: of `raw_sessions`. As fetched, without its columns `reading` and `fetched_at`, and each session once: its
+    newest record in this reading.
+    `readings`: in their order. As fetched, a single one, which gets its number when it is merged.
+    `new_readings`: those merged by this run, including the ones that brought nothing new and are not in `readings`.
+    `learned`: whether anything new must be stored.
+    """
+
+    day: date | None
+    rows: Rows
+    readings: Sequence[Reading]
+    new_readings: Sequence[Reading] = ()
+    learned: bool = False
 
 
 _READINGS = msgspec.json.Decoder(list[Reading])

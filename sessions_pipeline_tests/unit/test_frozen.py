@@ -22,8 +22,9 @@ from sessions_pipeline.tables import (
     SESSIONS,
 )
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.merge import RawDay, merge
+from sessions_pipeline.tables.merge import merge
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
+from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.days import fetched
 
@@ -39,8 +40,8 @@ ORDER = {
 
 
 def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, RawDay]:
-    raw = RawDay(Rows(RAW_SESSIONS.schema), [], [])
     of_day = date.fromisoformat(day["day"]) if day["day"] else None
+    raw = RawDay(of_day, Rows(RAW_SESSIONS.schema), [])
     for number, reading in enumerate(day["readings"]):
         payloads = [FROZEN["payloads"][place] for place in reading["records"]]
         texts = [text for text in payloads if text not in left_out]
@@ -48,7 +49,7 @@ def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, RawDay]:
         version = str(number) if number else None
         read = fetched(*texts, at=at, workspace=reading["workspace"], day=of_day)
         raw = merge(raw, [read], base=version, version=version)
-    return DerivedDay(of_day, raw, RULES), raw
+    return DerivedDay(raw, RULES), raw
 
 
 def plain(value: Any) -> Any:

@@ -24,8 +24,8 @@ from sessions_pipeline.tables import (
     SESSION_FEEDBACK,
     SESSIONS,
 )
-from sessions_pipeline.tables.readings import load_readings
-from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, read_page, records_table
+from sessions_pipeline.tables.readings import RawDay, Reading, load_readings
+from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
 from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
@@ -529,7 +529,7 @@ def test_a_day_may_have_more_text_than_fits_into_one_piece_of_arrow(day: Process
     for first in range(0, count, 100):
         texts = [payload(number, description="x" * (1024 * 1024)) for number in range(first, first + 100)]
         rows.add(records_table(read_page(f"[{','.join(texts)}]".encode())))
-    assert day.read(FetchedDay(DAY, None, READ, rows, count, 1)).metadata["sessions"]["rows"] == count
+    assert day.read(RawDay(DAY, rows, [Reading(0, READ, received=count)])).metadata["sessions"]["rows"] == count
     sizes = pc.binary_length(day.lake.read(SESSIONS, DAY, ("description",))["description"])
     assert pc.sum(sizes.cast(pa.int64())).as_py() == count * 1024 * 1024
     assert day.again().metadata["sessions"]["rows"] == count

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables.derived_day import DerivedDay
-from sessions_pipeline.tables.merge import RawDay, merge
+from sessions_pipeline.tables.merge import merge
 from sessions_pipeline.tables.readings import (
+    RawDay,
     dump_readings,
     gone_since,
     latest_readings,
@@ -36,14 +37,14 @@ class Readings:
     """A day's raw rows and readings in memory, to which `read` adds one reading."""
 
     def __init__(self) -> None:
-        self.raw = RawDay(Rows(RAW_SESSIONS.schema), [], [])
+        self.raw = RawDay(NOON.date(), Rows(RAW_SESSIONS.schema), [])
 
     def read(self, *texts: str, at: timedelta = timedelta(0)) -> "Readings":
         self.raw = merge(self.raw, [fetched(*texts, at=READ + at)])
         return self
 
     def derived(self, as_of: datetime | None = None) -> DerivedDay:
-        return DerivedDay(NOON.date(), self.raw, replace(RULES, as_of=as_of))
+        return DerivedDay(self.raw, replace(RULES, as_of=as_of))
 
     def row(self, number: int, as_of: datetime | None = None) -> dict[str, Any]:
         rows: list[dict[str, Any]] = self.derived(as_of).sessions.table().to_pylist()
@@ -52,7 +53,7 @@ class Readings:
     def forgotten(self, before: datetime) -> "Readings":
         """The raw rows and readings that are left after forgetting those superseded before this time."""
         left = Readings()
-        left.raw = DerivedDay(NOON.date(), self.raw, replace(RULES, kept_from=before)).raw
+        left.raw = DerivedDay(self.raw, replace(RULES, kept_from=before)).raw
         return left
 
 
