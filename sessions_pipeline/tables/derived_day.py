@@ -15,17 +15,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import is_day_over
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import (
-    RawDay,
-    Reading,
-    asked_for,
-    foreign_rows,
-    gone_since,
-    needed_readings,
-    open_workspaces,
-    readings_as_of,
-    record_keys,
-)
+from sessions_pipeline.tables.readings import RawDay, gone_since, needed_readings, open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
@@ -78,39 +68,37 @@ class DerivedDay:
         self.is_over = raw.day is not None and is_day_over(raw.day, readings[-1].fetched_at)
         self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
         self.rules = rules
-        rows = raw.rows
+        known = raw._replace(readings=readings)
         if rules.as_of is not None:
             until = pa.scalar(rules.as_of, TIMESTAMP)
-            parts = (part.filter(pc.less_equal(part.column("fetched_at"), until)) for part in rows.parts())
-            rows = Rows(rows.schema, parts)
-        versions = self._derive_sessions(rows, readings)
+            parts = (part.filter(pc.less_equal(part.column("fetched_at"), until)) for part in raw.rows.parts())
+            known = known._replace(rows=Rows(raw.rows.schema, parts))
+        versions = self._derive_sessions(known)
         self.raw = raw
         if rules.kept_from and rules.as_of is None:
             self.raw = _without_superseded(raw, versions, rules.kept_from)
         self._tables = {RAW_SESSIONS: self.raw.rows, SESSIONS: self.sessions, REJECTED_SESSIONS: self.rejected}
 
-    def _derive_sessions(self, raw: Rows, readings: Sequence[Reading]) -> Iterable[list[Version]]:
+    def _derive_sessions(self, raw: RawDay) -> Iterable[list[Version]]:
         """Make `sessions` and `rejected` from these raw rows, which below are identified by their index.
 
         Returns the versions of each session with several rows, oldest first.
         """
-        asked = asked_for(raw, readings)
-        keys = record_keys(raw, asked)
-        foreign = foreign_rows(raw, asked)
-        repeated = _rows_of_repeated(keys, raw)
+        keys, foreign = raw.keys(), raw.foreign_rows()
+        repeated = _rows_of_repeated(keys, raw.rows)
         validator = Validator()
-        payloads = (part.column(0).to_pylist() for part in raw.parts("payload"))
+        payloads = (part.column(0).to_pylist() for part in raw.rows.parts("payload"))
         validated = Rows(SCHEMA, (validator.sessions(texts).combine_chunks() for texts in payloads))
         older = {row for rows in repeated for row in rows[:-1]}
         reasons = {row: list(rejections) for row, rejections in validator.rejected.items() if row not in older}
         for row in foreign.keys() - older:
             reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
-        times = raw.table("fetched_at").column(0)
+        times = raw.rows.table("fetched_at").column(0)
         versions = _versions(repeated, validated, times)
         valid = {newest: [version for version in all_ if version.is_valid] for newest, all_ in versions.items()}
         stats = {newest: stats_of(all_) for newest, all_ in valid.items() if newest not in reasons}
         sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
-        gone = gone_since(readings)
+        gone = gone_since(raw.readings)
         missing = {row: gone[key] for row, key in enumerate(keys) if key in gone} if gone else {}
         self.sessions, self.shrunk = Rows(SESSIONS.schema), list[str]()
         for part in _with_sources(validated, {*older, *reasons}, times, sources):
@@ -118,7 +106,7 @@ class DerivedDay:
             self.sessions.add(part.append_column("missing_since", missing_since))
             if stats:
                 self.shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()
-        self.rejected = Rows(REJECTED_SESSIONS.schema, _rejected(raw, reasons))
+        self.rejected = Rows(REJECTED_SESSIONS.schema, _rejected(raw.rows, reasons))
         self.drift = validator.drift + Counter({f"without {name}": self.sessions.num_rows for name in validator.absent})
         self.rounded = validator.rounded
         return versions.values()

@@ -15,15 +15,7 @@ import pyarrow.compute as pc
 from msgspec.structs import replace
 
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
-from sessions_pipeline.tables.readings import (
-    RawDay,
-    Reading,
-    asked_for,
-    gone_since,
-    open_workspaces,
-    record_keys,
-    unconfirmed,
-)
+from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, open_workspaces, unconfirmed
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
@@ -54,7 +46,7 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
         reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=version)
-        raw = _merge_one(raw, day.rows, reading, is_late=is_late)
+        raw = _merge_one(raw, day, reading, is_late=is_late)
     return raw
 
 
@@ -69,15 +61,14 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
     return [reading for reading in readings[first:] if reading.replaced != version]
 
 
-def _merge_one(raw: RawDay, fetched: Rows, reading: Reading, *, is_late: bool) -> RawDay:
+def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> RawDay:
     """Merge one more reading. A late one has the number of the first reading that overtook it."""
-    present = _present(fetched, reading.asked, is_first=not raw.rows.num_rows)
+    present = _present(day, is_first=not raw.rows.num_rows)
     # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
     # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
     # whether any of them has the same payload.
     before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    asked_by_row = asked_for(raw.rows, raw.readings)
-    stored = zip(record_keys(raw.rows, asked_by_row), asked_by_row, raw.rows.tuples(*_COMPARED), strict=True)
+    stored = zip(raw.keys(), raw.asked(), raw.rows.tuples(*_COMPARED), strict=True)
     for key, asked, (number, tenant_id, payload) in stored:
         is_same = key in present and present[key][1] == _digest(payload)
         if number >= reading.number:
@@ -102,7 +93,7 @@ def _merge_one(raw: RawDay, fetched: Rows, reading: Reading, *, is_late: bool) -
     if is_late:
         raw = _renumbered(raw, reading.number)
     readings = sorted([*raw.readings, reading], key=attrgetter("number"))
-    new_rows = fetched if len(new) == fetched.num_rows else fetched.only(new.__contains__)
+    new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
     return RawDay(raw.day, rows, readings, [*raw.new_readings, reading], learned=True)
@@ -129,14 +120,13 @@ def _renumbered(raw: RawDay, first: int) -> RawDay:
     return raw._replace(rows=rows, readings=shifted(raw.readings), new_readings=shifted(raw.new_readings))
 
 
-def _present(rows: Rows, asked: str | None, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
+def _present(day: RawDay, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
     """The fetched records by key: each one's row index and a digest of its payload.
 
     `is_first`: nothing is stored to compare the payloads with, so the digests are left empty.
     """
-    keys = record_keys(rows, [asked] * rows.num_rows)
-    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in rows.tuples("payload"))
-    return dict(zip(keys, enumerate(digests), strict=False))
+    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
+    return dict(zip(day.keys(), enumerate(digests), strict=False))
 
 
 def _digest(payload: str) -> bytes:

@@ -68,6 +68,30 @@ class RawDay(NamedTuple):
     new_readings: Sequence[Reading] = ()
     learned: bool = False
 
+    def asked(self) -> list[str | None]:
+        """For each row, the workspace that its reading requested."""
+        workspaces = {reading.number: reading.asked for reading in self.readings}
+        if len(distinct := set(workspaces.values())) == 1:
+            return [*distinct] * self.rows.num_rows
+        return [workspaces.get(number) for number in self.rows.table("reading").column(0).to_pylist()]
+
+    def foreign_rows(self) -> dict[int, str]:
+        """The rows that name a workspace other than the requested one: row index to the requested workspace."""
+        if not any(asked := self.asked()):
+            return {}
+        pairs = list(zip(self.rows.table("tenant_id").column(0).to_pylist(), asked, strict=True))
+        foreign = {pair for pair in set(pairs) if is_foreign(*pair)}
+        return {row: pair[1] or "" for row, pair in enumerate(pairs) if pair in foreign} if foreign else {}
+
+    def keys(self) -> list[str]:
+        """The `record_key` of each row."""
+        session_ids = self.rows.table("session_id").column(0)
+        if not (session_ids.null_count or self.foreign_rows()):
+            # The usual case, in a third of the time.
+            return [session_id.lower() for session_id in session_ids.to_pylist()]
+        records = zip(self.rows.tuples("session_id", "tenant_id", "payload"), self.asked(), strict=True)
+        return [record_key(id_, tenant_id, payload, asked) for (id_, tenant_id, payload), asked in records]
+
 
 _READINGS = msgspec.json.Decoder(list[Reading])
 
@@ -126,34 +150,6 @@ def record_key(session_id: str | None, tenant_id: str | None, payload: str, aske
 def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
     """Whether a record names a workspace other than the requested one."""
     return asked is not None and tenant_id is not None and tenant_id.lower() != asked
-
-
-def asked_for(raw: Rows, readings: Iterable[Reading]) -> list[str | None]:
-    """For each row of `raw_sessions`, the workspace that its reading requested."""
-    workspaces = {reading.number: reading.asked for reading in readings}
-    if len(distinct := set(workspaces.values())) == 1:
-        return [*distinct] * raw.num_rows
-    return [workspaces.get(number) for number in raw.table("reading").column(0).to_pylist()]
-
-
-def foreign_rows(rows: Rows, asked: Sequence[str | None]) -> dict[int, str]:
-    """The rows that name a workspace other than the requested one: row index to the requested workspace.
-
-    `asked`: the workspace that was requested, for each row.
-    """
-    pairs = list(zip(rows.table("tenant_id").column(0).to_pylist(), asked, strict=True)) if any(asked) else []
-    foreign = {pair for pair in set(pairs) if is_foreign(*pair)}
-    return {row: pair[1] or "" for row, pair in enumerate(pairs) if pair in foreign} if foreign else {}
-
-
-def record_keys(rows: Rows, asked: Sequence[str | None]) -> list[str]:
-    """The `record_key` of each row; `asked`: the workspace that was requested, for each row."""
-    session_ids = rows.table("session_id").column(0)
-    if not (session_ids.null_count or foreign_rows(rows, asked)):
-        # The usual case, in a third of the time.
-        return [session_id.lower() for session_id in session_ids.to_pylist()]
-    records = zip(rows.tuples("session_id", "tenant_id", "payload"), asked, strict=True)
-    return [record_key(id_, tenant_id, payload, workspace) for (id_, tenant_id, payload), workspace in records]
 
 
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
