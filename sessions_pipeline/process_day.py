@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -146,15 +147,15 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
     A file is read once, when a check first needs it.
     """
 
+    @cache
     def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
         columns = reads.get(table, ())
         stored = lake.load(table, day, None if ALL[0] in columns else columns)
         return stored and (stored.rows, stored.metadata)
 
-    tables = DayTables(day, load, now=now)
-    committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
-    tables.last_readings = tuple(latest_readings(committed, lake.last_readings(day)))
-    return tables
+    raw = load(RAW_SESSIONS)
+    committed = load_readings(raw[1][READINGS]) if raw else []
+    return DayTables(day, load, now, latest_readings(committed, lake.last_readings(day)))
 
 
 def examine_day(lake: Lake, task: tuple[Day, Sequence[str]], now: datetime) -> dict[str, CheckResult]:

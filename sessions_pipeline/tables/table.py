@@ -5,7 +5,7 @@ registers a function that checks a day. Assets, dependencies, column schemas, as
 DuckDB views and the Parquet options all follow from this registry.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import chain
@@ -55,11 +55,11 @@ ALL: tuple[str, ...] = ("*",)
 """In `reads`: all columns of the table."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class DayTables:
     """The stored tables of one UTC day (None: the rows without a day), as checks receive them.
 
-    `load`: returns a table's rows and file metadata, or None if the day has no such table. Called once per table.
+    `load`: returns a table's rows and file metadata, or None if the day has no such table.
     `now`: the time of the run.
     `last_readings`: the latest reading of each workspace, newest last.
     """
@@ -67,12 +67,11 @@ class DayTables:
     day: date | None
     load: Callable[[Table], tuple[pa.Table, Mapping[str, str]] | None]
     now: datetime
-    last_readings: tuple[Reading, ...] = ()
-    _loaded: dict[Table, tuple[pa.Table, Mapping[str, str]] | None] = field(default_factory=dict)
+    last_readings: Sequence[Reading] = ()
 
     def has(self, table: Table) -> bool:
         """Whether the day has the table."""
-        return self._get(table) is not None
+        return self.load(table) is not None
 
     def __getitem__(self, table: Table) -> pa.Table:
         """The table's rows, with at least the columns declared in `reads`.
@@ -80,19 +79,14 @@ class DayTables:
         Raises:
             KeyError: the day has no such table.
         """
-        if (found := self._get(table)) is None:
+        if (found := self.load(table)) is None:
             raise KeyError(table.name)
         return found[0]
 
     def metadata(self, table: Table) -> Mapping[str, str]:
         """The metadata of the table's file; empty if the day has no such table."""
-        found = self._get(table)
+        found = self.load(table)
         return {} if found is None else found[1]
-
-    def _get(self, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
-        if table not in self._loaded:
-            self._loaded[table] = self.load(table)
-        return self._loaded[table]
 
 
 @dataclass(frozen=True, slots=True)
