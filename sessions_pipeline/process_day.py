@@ -22,7 +22,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import tries
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.merge import merge
+from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import (
     COMMIT,
     READINGS,

@@ -82,7 +82,7 @@ FAULTS = (
     Fault(
         "process_day", "rejected <= derived.rules.max", "rejected < derived.rules.max", f"{UNIT}process_day", "rejected"
     ),
-    Fault("tables/merge", " if workspace in reading.workspaces", "", f"{UNIT}process_day", "workspace"),
+    Fault("tables/raw_sessions", " if workspace in reading.workspaces", "", f"{UNIT}process_day", "workspace"),
     Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
     Fault(
         "cli/doctor",

@@ -32,8 +32,8 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     `added`: how many rows it added to `raw_sessions`.
     `gone`: keys of sessions in these workspaces that this reading was the first to miss.
     `back`: keys of missing sessions that this reading has found again.
-    `alone`: for a late reading (see `merge`), keys of sessions that no other reading has; a later reading will show
-    whether they still exist.
+    `alone`: for a late reading (see `raw_sessions.merge`), keys of sessions that no other reading has; a later reading
+    will show whether they still exist.
     `replaced`: the version of the raw file that this reading's commit replaced; None if there was no file.
     """
 

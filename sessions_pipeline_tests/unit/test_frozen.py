@@ -22,8 +22,8 @@ from sessions_pipeline.tables import (
     SESSIONS,
 )
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.merge import merge
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
+from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.days import fetched

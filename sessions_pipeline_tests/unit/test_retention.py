@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline.tables.derived_day import DerivedDay
-from sessions_pipeline.tables.merge import merge
+from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import (
     RawDay,
     dump_readings,
