@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import groupby
 from threading import Lock
 from uuid import UUID
@@ -184,9 +184,6 @@ def read_ahead(days: Iterator[RawDay], *, most_waiting: int = MOST_WAITING) -> I
         thread.shutdown(wait=False, cancel_futures=True)
 
 
-CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """Reads a workspace's days from the API, in the version that the client chose at the run's first request.
@@ -224,9 +221,9 @@ class Source:
     def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
         first_request = PageRequest(max(self.page_size, SMALLEST_CURSOR_PAGE))
-        began, page, ended = self.client.clock(), self._fetch(first_request), self.client.clock()
+        began, page = self.client.clock(), self._fetch(first_request)
         first_page = {first_request: page}
-        reading = Reading(0, self._fetched_at(began, page.server_time, ended), asked=self.workspace)
+        reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
         assembler = DayAssembler(first, last, reading)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), first_request.limit
         reader: Reader = (
@@ -249,11 +246,3 @@ class Source:
         paging = {"offset": request.offset, "limit": request.limit, "include_stats": request.include_stats}
         asked = self.query.model_copy(update={**paging, **order, **narrowed})
         return self.client.fetch(asked, workspace=self.workspace, cursor=request.cursor)
-
-    def _fetched_at(self, began: datetime, server_time: datetime | None, ended: datetime) -> datetime:
-        """When the reading began by this machine's clock, or with a warning by the server's if they differ too much."""
-        off = max(began - server_time, server_time - ended) if server_time else timedelta(0)
-        if server_time is None or off <= CLOCK_TOLERANCE:
-            return began
-        self.client.warn(f"This machine's clock is {off.total_seconds():.0f} s off, so the API's is used; set it right")
-        return server_time
