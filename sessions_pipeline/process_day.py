@@ -61,14 +61,12 @@ class DayResult:
     `written`: the files written, by table name.
     `metadata`: facts about each of the run's tables, by table name (see `day_metadata.facts_of`).
     `exceeded`: if too many records were rejected and so nothing was written, a line that says so; else None.
-    `learned`: whether the fetched readings brought anything new.
     """
 
     day: Day
     written: Mapping[str, Written]
     metadata: Mapping[str, Mapping[str, Any]]
-    exceeded: str | None
-    learned: bool
+    exceeded: str | None = None
 
 
 def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
@@ -104,11 +102,11 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         pending = [table for table in pending if table.name not in facts]
     if not raw.learned and not pending:
         _note_readings(lake, raw)
-        return DayResult(task.day, {}, facts, None, learned=False)
+        return DayResult(task.day, {}, facts)
 
     derived = DerivedDay(raw, rules)
     if reason := _exceeded(task, derived):
-        return DayResult(task.day, {}, {}, reason, raw.learned)
+        return DayResult(task.day, {}, {}, reason)
     written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
         if raw.learned:
@@ -132,7 +130,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(task.day, written, facts, None, raw.learned)
+    return DayResult(task.day, written, facts)
 
 
 def _unpacked(day: RawDay) -> RawDay:
