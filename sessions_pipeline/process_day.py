@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from sessions_pipeline.days import name_of
-from sessions_pipeline.errors import LakeConflictError, LakeError, SumOverflowError
-from sessions_pipeline.lake.commits import writing
+from sessions_pipeline.errors import LakeConflictError, SumOverflowError
+from sessions_pipeline.lake.commits import stored_metadata, writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import tries
@@ -175,10 +175,7 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules
 
     It must if it is missing, broken, or made from another commit, as of another time or for other attributes.
     """
-    try:
-        metadata = lake.metadata(table, day)
-    except LakeError:
-        return None
+    _, metadata = stored_metadata(lake, table, day)
     expected = {COMMIT: str(commit), **day_metadata.basis(table, rules)}
     if any(metadata.get(name) != expected.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
         return None
