@@ -7,25 +7,32 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
 
 from sessions_pipeline.days import name_of
-from sessions_pipeline.errors import LakeConflictError, LakeError, SumOverflowError
-from sessions_pipeline.lake.commits import writing
+from sessions_pipeline.errors import LakeConflictError, SumOverflowError
+from sessions_pipeline.lake.commits import stored_metadata, writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import tries
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.history import History
-from sessions_pipeline.tables.merge import Merged, merge
-from sessions_pipeline.tables.readings import COMMIT, READINGS, dump_readings, latest_readings, load_note, load_readings
+from sessions_pipeline.tables.raw_sessions import merge
+from sessions_pipeline.tables.readings import (
+    COMMIT,
+    READINGS,
+    RawDay,
+    dump_readings,
+    latest_readings,
+    load_note,
+    load_readings,
+)
 from sessions_pipeline.tables.table import ALL, Reads, columns_read
-from sessions_pipeline.validation.records import FetchedDay
 from sessions_pipeline.validation.rows import PLAIN, Rows
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
@@ -42,7 +49,7 @@ class DayTask:
     """
 
     day: Day
-    fetched: tuple[FetchedDay, ...] = ()
+    fetched: tuple[RawDay, ...] = ()
     base: str | None = None
     received: int = 0
 
@@ -54,14 +61,12 @@ class DayResult:
     `written`: the files written, by table name.
     `metadata`: facts about each of the run's tables, by table name (see `day_metadata.facts_of`).
     `exceeded`: if too many records were rejected and so nothing was written, a line that says so; else None.
-    `learned`: whether the fetched readings brought anything new.
     """
 
     day: Day
     written: Mapping[str, Written]
     metadata: Mapping[str, Mapping[str, Any]]
-    exceeded: str | None
-    learned: bool
+    exceeded: str | None = None
 
 
 def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
@@ -88,52 +93,50 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     stored = lake.load(RAW_SESSIONS, task.day)
     version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
     rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
-    readings = load_readings(stored.metadata[READINGS]) if stored else []
-
-    merged = merge(rows, readings, map(_unpacked, task.fetched), base=task.base, version=version)
+    before = RawDay(task.day, rows, load_readings(stored.metadata[READINGS]) if stored else [])
+    raw = merge(before, map(_unpacked, task.fetched), base=task.base, version=version)
     pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
-    facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(merged)}}
-    if task.fetched and not merged.learned:
+    facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(raw)}}
+    if task.fetched and not raw.learned:
         facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, task.day, commit, rules))}
         pending = [table for table in pending if table.name not in facts]
-    if not merged.learned and not pending:
-        _note_readings(lake, task.day, merged)
-        return DayResult(task.day, {}, facts, None, learned=False)
+    if not raw.learned and not pending:
+        _note_readings(lake, raw)
+        return DayResult(task.day, {}, facts)
 
-    derived = DerivedDay(task.day, merged, rules, may_delete=bool(task.fetched))
-    if reason := _exceeded(task, derived.history, rules):
-        return DayResult(task.day, {}, {}, reason, merged.learned)
+    derived = DerivedDay(raw, rules)
+    if reason := _exceeded(task, derived):
+        return DayResult(task.day, {}, {}, reason)
     written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
     with writing(lake, task.day) as replace_derived:
-        if merged.learned:
+        if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
             commit = max(commit + 1, int(rules.now.timestamp()))
-            merged = derived.without_superseded(merged)
-            metadata = {COMMIT: str(commit), READINGS: dump_readings(merged.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, merged.rows, derived.history, merged)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, merged.rows, metadata, expected=version)
+            raw = derived.raw
+            metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
+            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, derived)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw.rows, metadata, expected=version)
         for table in pending:
             try:
-                rows = derived[table]
+                facts[table.name] = day_metadata.facts_of(table, derived)
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
                 continue
-            facts[table.name] = day_metadata.facts_of(table, rows, derived.history, merged)
-            metadata = {**derived.metadata(table), day_metadata.FACTS: json.dumps(facts[table.name])}
-            files[table.name] = replace_derived(table, rows, metadata, commit)
+            metadata = day_metadata.metadata_of(table, derived, facts[table.name])
+            files[table.name] = replace_derived(table, derived[table], metadata, commit)
             derived.drop(table)
-        _note_readings(lake, task.day, merged)
+        _note_readings(lake, raw)
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(task.day, written, facts, None, merged.learned)
+    return DayResult(task.day, written, facts)
 
 
-def _unpacked(day: FetchedDay) -> FetchedDay:
+def _unpacked(day: RawDay) -> RawDay:
     """The day with its rows uncompressed, since they are read several times; a day too large for that stays packed."""
     rows = day.rows
-    return day if rows.nbytes > PLAIN else replace(day, rows=Rows(rows.schema, rows.parts()))
+    return day if rows.nbytes > PLAIN else day._replace(rows=Rows(rows.schema, rows.parts()))
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
@@ -142,15 +145,15 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
     A file is read once, when a check first needs it.
     """
 
-    def load(_day: DayTables, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
+    @cache
+    def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
         columns = reads.get(table, ())
         stored = lake.load(table, day, None if ALL[0] in columns else columns)
         return stored and (stored.rows, stored.metadata)
 
-    tables = DayTables(day, load, now=now)
-    committed = load_readings(tables.metadata(RAW_SESSIONS).get(READINGS, "[]"))
-    tables.last_readings = tuple(latest_readings(committed, lake.last_readings(day)))
-    return tables
+    raw = load(RAW_SESSIONS)
+    committed = load_readings(raw[1][READINGS]) if raw else []
+    return DayTables(day, load, now, latest_readings(committed, lake.last_readings(day)))
 
 
 def examine_day(lake: Lake, task: tuple[Day, Sequence[str]], now: datetime) -> dict[str, CheckResult]:
@@ -172,37 +175,34 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules
 
     It must if it is missing, broken, or made from another commit, as of another time or for other attributes.
     """
-    try:
-        metadata = lake.metadata(table, day)
-    except LakeError:
-        return None
-    expected = {COMMIT: str(commit), **day_metadata.basis(table, rules.as_of, rules.attributes)}
+    _, metadata = stored_metadata(lake, table, day)
+    expected = {COMMIT: str(commit), **day_metadata.basis(table, rules)}
     if any(metadata.get(name) != expected.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
         return None
     return dict(json.loads(metadata.get(day_metadata.FACTS, "{}")))
 
 
-def _exceeded(task: DayTask, history: History, rules: Rules) -> str | None:
+def _exceeded(task: DayTask, derived: DerivedDay) -> str | None:
     """A line that says that too many records are rejected, with the first reason; None if the share is acceptable."""
-    rejected = history.rejected.num_rows
-    all_ = rejected + history.sessions.num_rows
+    rejected = derived.rejected.num_rows
+    all_ = rejected + derived.sessions.num_rows
     if task.day is UNDATED:
         # Usually few records have no readable day, so their share is taken of all records that the run received.
         all_ = max(all_, task.received)
-    if rejected < LEAST_REJECTED or rejected <= rules.max_rejected_ratio * all_:
+    if rejected < LEAST_REJECTED or rejected <= derived.rules.max_rejected_ratio * all_:
         return None
-    ((reason, *_),) = next(history.rejected.tuples("reasons"))
+    ((reason, *_),) = next(derived.rejected.tuples("reasons"))
     return f"{name_of(task.day)}: {rejected} of {all_} records are rejected ({reason})"
 
 
-def _note_readings(lake: Lake, day: Day, merged: Merged) -> None:
+def _note_readings(lake: Lake, raw: RawDay) -> None:
     """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
 
     def noted(stored: bytes | None) -> bytes:
         # A number that was never committed belongs to a raw file that was lost before a backup of it was put back.
-        known, asked = merged.readings[-1].number, {one.asked for one in merged.new_readings}
+        known, asked = raw.readings[-1].number, {one.asked for one in raw.new_readings}
         before = [one for one in load_note(stored or b"") if one.number <= known or one.asked not in asked]
-        return dump_readings(latest_readings(merged.readings, [*before, *merged.new_readings])).encode()
+        return dump_readings(latest_readings(raw.readings, [*before, *raw.new_readings])).encode()
 
-    if merged.new_readings:
-        lake.update_file(readings_key(day), noted)
+    if raw.new_readings:
+        lake.update_file(readings_key(raw.day), noted)

@@ -23,8 +23,9 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.derived_day import Rules
+from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.tables.table import columns_read
-from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, read_page, records_table
+from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON
 
@@ -42,10 +43,12 @@ def fetched(
     workspace: str | None = None,
     day: date | None = DAY,
     received: int | None = None,
-) -> FetchedDay:
+) -> RawDay:
     """One reading of a day, from the JSON texts of its records. `received` defaults to their number."""
     rows = Rows(RAW_SCHEMA, [records_table(read_page(f"[{','.join(payloads)}]".encode()))])
-    return FetchedDay(day, workspace, at, rows, rows.num_rows if received is None else received, 1)
+    received = rows.num_rows if received is None else received
+    reading = Reading(0, at, workspace, received=received, repeated=received - rows.num_rows, requests=1)
+    return RawDay(day, rows, [reading])
 
 
 class ProcessedDay:
@@ -61,7 +64,7 @@ class ProcessedDay:
         """The current version of the day's raw sessions."""
         return self.lake.version(RAW_SESSIONS, self.day)
 
-    def read(self, *readings: FetchedDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
+    def read(self, *readings: RawDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
         """Process the day with these readings. `base` defaults to the current version of its raw sessions."""
         task = DayTask(self.day, readings, self.base if base is ... else base, received)
         return process_day(self.lake, task, replace(self.rules, **rules))
@@ -98,15 +101,16 @@ _BY_NAME = {table.name: table for table in TABLES if table.name in DAILY}
 
 
 def day_of(tables: Mapping[Table, pa.Table], day: date | None = DAY, **more: Any) -> DayTables:
-    """Tables made by hand, in the form that transforms and checks take. `metadata` is their files', by table."""
+    """Tables made by hand, in the form that checks take. `metadata` is their files', by table."""
     metadata = more.pop("metadata", {})
     return DayTables(
         day,
-        lambda _day, table: (tables[table], metadata.get(table, {})) if table in tables else None,
+        lambda table: (tables[table], metadata.get(table, {})) if table in tables else None,
         **{"now": READ, **more},
     )
 
 
 def derive(table: Table, tables: Mapping[Table, pa.Table], **more: Any) -> pa.Table:
     """A derived table, made from these tables and sorted in its own order."""
-    return DERIVED[table].make(day_of(tables, **more)).sort_by([(name, "ascending") for name in table.order])
+    arguments = {name: more.get(name, ()) for name in DERIVED[table].takes}
+    return DERIVED[table].make(tables, **arguments).sort_by([(name, "ascending") for name in table.order])

@@ -31,7 +31,7 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault("langsmith/page", "> (latest_run(later)", "< (latest_run(later)", f"{INTEGRATION}source", "newest"),
     Fault(
-        "tables/history",
+        "tables/derived_day",
         "(numbers[row], row)",
         "(-numbers[row], row)",
         f"{UNIT}retention",
@@ -79,8 +79,10 @@ FAULTS = (
         "several_ticks",
     ),
     Fault("process_day", "rejected < LEAST_REJECTED", "rejected <= LEAST_REJECTED", f"{UNIT}process_day", "rejected"),
-    Fault("process_day", "rejected <= rules.max", "rejected < rules.max", f"{UNIT}process_day", "rejected"),
-    Fault("tables/merge", " if workspace in reading.workspaces", "", f"{UNIT}process_day", "workspace"),
+    Fault(
+        "process_day", "rejected <= derived.rules.max", "rejected < derived.rules.max", f"{UNIT}process_day", "rejected"
+    ),
+    Fault("tables/raw_sessions", " if workspace in reading.workspaces", "", f"{UNIT}process_day", "workspace"),
     Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
     Fault(
         "cli/doctor",
@@ -149,8 +151,8 @@ FAULTS = (
     ),
     Fault(
         "process_day",
-        "merged.rows, metadata, expected=version)",
-        "merged.rows, metadata)",
+        "raw.rows, metadata, expected=version)",
+        "raw.rows, metadata)",
         f"{UNIT}process_day",
         "overtaken or late",
     ),

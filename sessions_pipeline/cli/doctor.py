@@ -125,8 +125,7 @@ def _credentials(settings: Settings) -> str:
 
 
 def _api(settings: Settings) -> str:
-    from sessions_pipeline.langsmith.client import SessionsClient
-    from sessions_pipeline.langsmith.source import CLOCK_TOLERANCE
+    from sessions_pipeline.langsmith.client import CLOCK_TOLERANCE, SessionsClient
 
     lines = []
     with SessionsClient(settings) as client:

@@ -95,19 +95,24 @@ def _writers(_process: int) -> ThreadPoolExecutor:
 def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
     for one in tries():
         with one:
-            version, stored_commit = _stored_commit(lake, table, day)
+            version, stored = stored_metadata(lake, table, day)
             # A raw file that was restored from a backup is older than the tables made from its successors.
-            if commit < stored_commit <= _stored_commit(lake, RAW_SESSIONS, day)[1]:
+            if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
                 return None
             return lake.put(table, day, content, expected=version)
     raise AssertionError
 
 
-def _stored_commit(lake: Lake, table: Table, day: Day) -> tuple[str | None, int]:
-    """A file's version, and the raw commit that it is or was made from; -1 if it is missing, broken or unnumbered."""
+def stored_metadata(lake: Lake, table: Table, day: Day) -> tuple[str | None, Mapping[str, str]]:
+    """A file's version and metadata; the metadata is empty if the file is missing or broken."""
     try:
         stored = lake.load(table, day, ())
     except BrokenError as error:
-        return error.version, -1
-    commit = stored.metadata.get(COMMIT, "") if stored else ""
-    return stored and stored.version, int(commit) if commit.isdecimal() else -1
+        return error.version, {}
+    return (stored.version, stored.metadata) if stored else (None, {})
+
+
+def _commit_of(metadata: Mapping[str, str]) -> int:
+    """The raw commit that a file is or was made from; -1 if it is missing, broken or unnumbered."""
+    commit = metadata.get(COMMIT, "")
+    return int(commit) if commit.isdecimal() else -1

@@ -163,8 +163,7 @@ def _has_no_forbidden_null(rows: pa.Table, schema: pa.Schema) -> bool:
 
 def _groups(table: Table, rows: Rows, max_bytes: int) -> Iterator[pa.Table]:
     """The sorted rows, one row group at a time; a single empty group if there are no rows."""
-    long = next((column.name for column in table.columns if column.long_text and column.name in table.order), None)
-    parts = rows.in_order(*table.order, long=long)
+    parts = rows.in_order(*table.order)
     if rows.nbytes <= max_bytes and rows.num_rows <= ROWS_PER_GROUP:
         yield pa.concat_tables([*parts] or [table.schema.empty_table()])
         return

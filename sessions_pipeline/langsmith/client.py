@@ -5,7 +5,7 @@ The API version determines paths, parameters and bodies. It is chosen once, at t
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Self
 
@@ -28,6 +28,7 @@ ATTEMPTS = 8
 ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 # The longest wait between two attempts, with jitter. If less time is left before the deadline, there is no retry.
 LONGEST_WAIT_SECONDS = 6.0
+CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions
 
 # By default stamina prints each retry on standard output if structlog is installed.
 stamina.instrumentation.set_on_retry_hooks([])
@@ -93,6 +94,17 @@ class SessionsClient:
         with self._lock:
             if text not in self.warnings:
                 self.warnings.append(text)
+
+    def fetched_at(self, began: datetime, server_time: datetime | None) -> datetime:
+        """When a request was sent that `server_time` answers, where `began` is that time by this machine's clock.
+
+        If the two clocks differ too much, it is the server's time, with a warning.
+        """
+        off = max(began - server_time, server_time - self.clock()) if server_time else timedelta(0)
+        if server_time is None or off <= CLOCK_TOLERANCE:
+            return began
+        self.warn(f"This machine's clock is {off.total_seconds():.0f} s off, so the API's is used; set it right")
+        return server_time
 
     def fetch(
         self,

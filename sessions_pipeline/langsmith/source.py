@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from itertools import groupby
 from threading import Lock
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.errors import ApiError, CursorError
@@ -21,7 +23,8 @@ from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorRead
 from sessions_pipeline.langsmith.page import Page, PageRequest, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.window import WindowReader
-from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, records_table
+from sessions_pipeline.tables.readings import RawDay, Reading
+from sessions_pipeline.validation.records import RAW_SCHEMA, Record, records_table
 from sessions_pipeline.validation.rows import PART, Rows
 
 # Sessions read ahead while the caller processes a day, some 6 MB: all that a slow API sends while Dagster is loading.
@@ -42,11 +45,10 @@ class DayAssembler:
     `requests` counts the requests answered since the last day was handed out; `next` is the day to hand out next.
     """
 
-    def __init__(self, first: date, last: date, *, workspace: str | None, fetched_at: datetime) -> None:
-        """A window of UTC days, `first` and `last` included, in a workspace whose reading began at `fetched_at`."""
+    def __init__(self, first: date, last: date, reading: Reading) -> None:
+        """A window of UTC days, `first` and `last` included; `reading` says in which workspace, and when it began."""
         self.requests = 0
-        self._workspace = workspace
-        self._fetched_at = fetched_at
+        self._reading = reading
         self._first = first
         self.next = last
         self._days: defaultdict[date | None, _Sessions] = defaultdict(_Sessions)
@@ -59,16 +61,18 @@ class DayAssembler:
             if day is None or self._first <= day <= self.next:
                 self._days[day].add(group)
 
-    def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[FetchedDay]:
+    def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[RawDay]:
         """Hand out each day wholly above the frontier once; when the window `is_over`, also sessions without a day."""
         days: list[date | None] = []
         while self.next >= self._first and day_start_us(self.next) > frontier_us:
             days.append(self.next)
             self.next -= timedelta(days=1)
         for day in [*days, None] if is_over else days:
-            sessions, requests = self._days.pop(day, None) or _Sessions(), self.requests
+            sessions = self._days.pop(day, None) or _Sessions()
+            rows, received, requests = sessions.rows(), sessions.received, self.requests
             self.requests = 0
-            yield FetchedDay(day, self._workspace, self._fetched_at, sessions.rows(), sessions.received, requests)
+            repeated = received - rows.num_rows
+            yield RawDay(day, rows, [replace(self._reading, received=received, repeated=repeated, requests=requests)])
 
 
 class _Sessions:
@@ -111,7 +115,7 @@ class _Sessions:
         self._bytes = 0
 
 
-def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[FetchedDay]:
+def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
     """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads."""
     in_flight: InFlight = {}
     steps = reader.read()
@@ -145,16 +149,16 @@ def _answer(request: PageRequest, in_flight: InFlight, submit: Callable[[PageReq
     return in_flight.pop(wanted[0]).result()
 
 
-def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) -> Iterator[FetchedDay]:
+def read_ahead(days: Iterator[RawDay], *, most_waiting: int = MOST_WAITING) -> Iterator[RawDay]:
     """The same days, read in a thread ahead of the caller until `most_waiting` sessions wait to be taken.
 
     Raises:
         ApiError: an error of reading the days, raised after the days that were read before it.
     """
     thread, lock, is_over = ThreadPoolExecutor(1, "read-ahead"), Lock(), False
-    waiting, sizes = deque[Future[FetchedDay | None]](), deque[int]()  # the size of a day still being read is missing
+    waiting, sizes = deque[Future[RawDay | None]](), deque[int]()  # the size of a day still being read is missing
 
-    def read() -> FetchedDay | None:
+    def read() -> RawDay | None:
         day = next(days, None)
         with lock:
             sizes.append(max(1, day.rows.num_rows) if day else most_waiting)
@@ -178,9 +182,6 @@ def read_ahead(days: Iterator[FetchedDay], *, most_waiting: int = MOST_WAITING) 
         is_over = True
         # Not waited for: the thread may be waiting for a page that is no longer needed.
         thread.shutdown(wait=False, cancel_futures=True)
-
-
-CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ class Source:
                 raise
             raise type(error)(f"Workspace {self.workspace}: {error}", retry_after=error.retry_after) from None
 
-    def days(self, first: date, last: date) -> Iterator[FetchedDay]:
+    def days(self, first: date, last: date) -> Iterator[RawDay]:
         """Every UTC day from `last` back to `first`, both included, then the sessions without a day; read ahead.
 
         Raises:
@@ -217,13 +218,13 @@ class Source:
         with self.named():
             yield from read_ahead(self._days(first, last))
 
-    def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[FetchedDay]:
+    def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
         first_request = PageRequest(max(self.page_size, SMALLEST_CURSOR_PAGE))
-        began, page, ended = self.client.clock(), self._fetch(first_request), self.client.clock()
+        began, page = self.client.clock(), self._fetch(first_request)
         first_page = {first_request: page}
-        fetched_at = self._fetched_at(began, page.server_time, ended)
-        assembler = DayAssembler(first, last, workspace=self.workspace, fetched_at=fetched_at)
+        reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
+        assembler = DayAssembler(first, last, reading)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), first_request.limit
         reader: Reader = (
             WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
@@ -245,11 +246,3 @@ class Source:
         paging = {"offset": request.offset, "limit": request.limit, "include_stats": request.include_stats}
         asked = self.query.model_copy(update={**paging, **order, **narrowed})
         return self.client.fetch(asked, workspace=self.workspace, cursor=request.cursor)
-
-    def _fetched_at(self, began: datetime, server_time: datetime | None, ended: datetime) -> datetime:
-        """When the reading began by this machine's clock, or with a warning by the server's if they differ too much."""
-        off = max(began - server_time, server_time - ended) if server_time else timedelta(0)
-        if server_time is None or off <= CLOCK_TOLERANCE:
-            return began
-        self.client.warn(f"This machine's clock is {off.total_seconds():.0f} s off, so the API's is used; set it right")
-        return server_time

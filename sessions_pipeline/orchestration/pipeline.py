@@ -209,7 +209,7 @@ def _read_days(
     client.throttle.progress = lambda: f"{finished} of {len(days)} days"
     streams = [source.days(min(days), max(days)) for source in sources]
     for fetched in zip(*streams, strict=True):
-        received += sum(of_workspace.received for of_workspace in fetched)
+        received += sum(of_workspace.readings[0].received for of_workspace in fetched)
         day = fetched[0].day
         yield DayTask(day, fetched, bases[day], received)
         finished += day is not UNDATED

@@ -1,6 +1,7 @@
 """Daily costs of experiments by the values of their attributes, such as their models or their git branch."""
 
 import json
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
 )
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
-from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, Tables, check, derived
 
 DAILY_COST_BY_ATTRIBUTE = Table(
     "daily_cost_by_attribute",
@@ -38,23 +39,23 @@ _SUMMED = tuple(column.name for column in DAILY_MEASURES)
 @derived(
     DAILY_COST_BY_ATTRIBUTE,
     reads={SESSIONS: ("id", *NEEDED), SESSION_ATTRIBUTES: ("session_id", "key", "value")},
-    by_attributes=True,
+    takes=("attributes",),
 )
-def daily_cost_by_attribute(day: DayTables) -> pa.Table:
-    """The sums of one day for each of the day's `attributes`.
+def daily_cost_by_attribute(tables: Tables, attributes: Iterable[str]) -> pa.Table:
+    """The sums of one day for each of these attributes.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    rows, tables = experiments(day, ("id", *NEEDED)), [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()]
-    names = list(dict.fromkeys(day.attributes))
+    rows, summed = experiments(tables, ("id", *NEEDED)), [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()]
+    names = list(dict.fromkeys(attributes))
     # Sum several attributes at once, usually all: on a small day, setting up a sum takes longer than computing it.
     at_once = max(1, ROWS_PER_SUM // max(1, rows.num_rows))
     for first in range(0, len(names), at_once):
-        batch = [_with_attribute(rows, day[SESSION_ATTRIBUTES], name) for name in names[first : first + at_once]]
-        summed = summed_costs(pa.concat_tables(batch), DAILY_COST_BY_ATTRIBUTE.order)
-        tables.append(conform(summed, DAILY_COST_BY_ATTRIBUTE.schema))
-    return pa.concat_tables(tables)
+        batch = [_with_attribute(rows, tables[SESSION_ATTRIBUTES], name) for name in names[first : first + at_once]]
+        costs = summed_costs(pa.concat_tables(batch), DAILY_COST_BY_ATTRIBUTE.order)
+        summed.append(conform(costs, DAILY_COST_BY_ATTRIBUTE.schema))
+    return pa.concat_tables(summed)
 
 
 def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str) -> pa.Table:

@@ -1,7 +1,7 @@
 """Daily costs of each dataset's experiments, by the UTC day they started: exact sums of what is known."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import conform, sums, total, tuples
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
-from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check, derived
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, Tables, check, derived
 
 _SUM = "summed over these experiments: all they are known to have used by `stats_as_of`; null when nothing is known"
 _COUNTS = (
@@ -52,15 +52,15 @@ NEEDED = (*DAILY_COST_BY_REFERENCE_DATASET.order, *SUM_NAMES)
 """The columns of `sessions` that the sums are computed from."""
 
 
-@derived(DAILY_COST_BY_REFERENCE_DATASET, reads={SESSIONS: NEEDED})
-def daily_cost_by_reference_dataset(day: DayTables) -> pa.Table:
+@derived(DAILY_COST_BY_REFERENCE_DATASET, reads={SESSIONS: NEEDED}, takes=("open_workspaces",))
+def daily_cost_by_reference_dataset(tables: Tables, open_workspaces: Collection[str]) -> pa.Table:
     """The sums of one day. Sessions without a dataset are left out.
 
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    summed = summed_costs(experiments(day, NEEDED), DAILY_COST_BY_REFERENCE_DATASET.order)
-    is_open = pc.is_in(summed.column("tenant_id"), pa.array(sorted(day.open_workspaces), pa.string()))
+    summed = summed_costs(experiments(tables, NEEDED), DAILY_COST_BY_REFERENCE_DATASET.order)
+    is_open = pc.is_in(summed.column("tenant_id"), pa.array(sorted(open_workspaces), pa.string()))
     return conform(summed.append_column("is_day_over", pc.invert(is_open)), DAILY_COST_BY_REFERENCE_DATASET.schema)
 
 

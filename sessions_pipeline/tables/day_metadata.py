@@ -2,8 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -11,13 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables.aggregate import EXACT, known_sum
-from sessions_pipeline.tables.history import History
-from sessions_pipeline.tables.merge import Merged
+from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
+from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
-from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
 from sessions_pipeline.tables.table import DERIVED, Table
-from sessions_pipeline.validation.rows import Rows
 
 SAMPLE_ROWS = 5
 _LONGEST = 120
@@ -25,16 +23,27 @@ _LONGEST = 120
 AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
 
 
-def basis(table: Table, as_of: datetime | None, attributes: Sequence[str]) -> dict[str, str]:
+def basis(table: Table, rules: Rules) -> dict[str, str]:
     """The metadata that says what a file depends on besides the raw sessions: `as_of`, and the attributes summed by."""
     return {
-        **({AS_OF: as_of.isoformat()} if as_of else {}),
-        **({ATTRIBUTES: json.dumps(attributes)} if _is_by_attributes(table) else {}),
+        **({AS_OF: rules.as_of.isoformat()} if rules.as_of else {}),
+        **({ATTRIBUTES: json.dumps(rules.attributes)} if _is_by_attributes(table) else {}),
+    }
+
+
+def metadata_of(table: Table, day: DerivedDay, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata to store in the file of a derived table; `facts` are those of `facts_of`."""
+    findings = {SHRUNK: json.dumps(day.shrunk), DRIFT: json.dumps(day.drift, sort_keys=True)}
+    return {
+        **basis(table, day.rules),
+        IS_DAY_OVER: json.dumps(day.is_over),
+        FACTS: json.dumps(facts),
+        **(findings if table is SESSIONS else {}),
     }
 
 
 def _is_by_attributes(table: Table) -> bool:
-    return table in DERIVED and DERIVED[table].by_attributes
+    return table in DERIVED and "attributes" in DERIVED[table].takes
 
 
 def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
@@ -46,14 +55,17 @@ def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
     return metadata.get(IS_DAY_OVER) != "false" and all(rows.column("is_day_over").to_pylist())
 
 
-def facts_of(table: Table, rows: Rows, day: History, merged: Merged) -> dict[str, Any]:
+def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
     """Facts about a day's table to show in Dagster: row count, table-specific figures, total cost and sample rows.
 
     They are also stored in the file (`FACTS`), so that a day which is not rewritten can show them again.
+
+    Raises:
+        SumOverflowError: a sum does not fit its column.
     """
-    specific: dict[str, Any] = {}
+    rows, specific = day[table], dict[str, Any]()
     if table is RAW_SESSIONS:
-        specific = reading_facts(merged)
+        specific = reading_facts(day.raw)
     elif table is SESSIONS:
         specific = _session_facts(day)
     elif table is REJECTED_SESSIONS:
@@ -66,18 +78,18 @@ def facts_of(table: Table, rows: Rows, day: History, merged: Merged) -> dict[str
     return {"rows": rows.num_rows, **specific, **cost, **({"sample": sample} if sample else {})}
 
 
-def reading_facts(merged: Merged) -> dict[str, Any]:
+def reading_facts(raw: RawDay) -> dict[str, Any]:
     """What this run's readings of a day received and added, and how many readings of the day are stored."""
     return {
-        "requests": sum(reading.requests for reading in merged.new_readings),
-        "received": sum(reading.received for reading in merged.new_readings),
-        "repeated": sum(reading.repeated for reading in merged.new_readings),
-        "new_or_changed": sum(reading.added for reading in merged.new_readings),
-        "readings_kept": len(merged.readings),
+        "requests": sum(reading.requests for reading in raw.new_readings),
+        "received": sum(reading.received for reading in raw.new_readings),
+        "repeated": sum(reading.repeated for reading in raw.new_readings),
+        "new_or_changed": sum(reading.added for reading in raw.new_readings),
+        "readings_kept": len(raw.readings),
     }
 
 
-def _session_facts(day: History) -> dict[str, Any]:
+def _session_facts(day: DerivedDay) -> dict[str, Any]:
     """How many sessions are rejected, unpriced or missing, and how many numbers survive only in earlier readings."""
     sessions = day.sessions.table("total_cost", "missing_since", "fetched_at", "stats_as_of", "problems")
     unpriced = sessions.column("total_cost").null_count
@@ -95,7 +107,7 @@ def _session_facts(day: History) -> dict[str, Any]:
     }
 
 
-def _rejection_facts(day: History) -> dict[str, Any]:
+def _rejection_facts(day: DerivedDay) -> dict[str, Any]:
     """The 20 most common reasons with their counts."""
     reasons = Counter(reason for (row,) in day.rejected.tuples("reasons") for reason in row)
     return {"reasons": dict(reasons.most_common(20))} if reasons else {}

@@ -1,23 +1,29 @@
-"""A day's tables, derived from its raw rows in parts to save memory. Pure."""
+"""A day's tables, as all its readings together show them now or showed them at an earlier time. Pure.
 
-import json
+A session's newest version counts, with one exception: spent money stays spent (see `retention`). A session that the
+API no longer returns stays, with `missing_since` set. All is derived in parts, to save memory.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from functools import partial
+from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import is_day_over
-from sessions_pipeline.tables import day_metadata
-from sessions_pipeline.tables.history import history
-from sessions_pipeline.tables.merge import Merged
-from sessions_pipeline.tables.readings import needed_readings, open_workspaces, readings_as_of
+from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
+from sessions_pipeline.tables.readings import RawDay, gone_since, needed_readings, open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
+from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
-from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
-from sessions_pipeline.tables.table import ALL, DERIVED, DayTables, Derived, Table
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import ALL, DERIVED, Derived, Table
 from sessions_pipeline.validation.rows import PLAIN, Rows, release
+from sessions_pipeline.validation.types import TIMESTAMP
+from sessions_pipeline.validation.validate import SCHEMA, Validator
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +47,69 @@ class Rules:
 
 
 class DerivedDay:
-    """A day's tables, derived from its merged raw rows; each table is computed when it is first needed.
+    """A day's tables, derived from its raw rows. The sessions are validated at once, other tables when needed.
 
-    `history`: the day's sessions and rejected records. `is_over`: the day had ended when it was last read.
+    `is_over`: the day had ended when it was last read.
+    `sessions`, `rejected`: the rows of `sessions` and `rejected_sessions`.
+    `drift`: how often properties or values came that the schema does not name, and, as `without <property>`, the
+    number of sessions if none of them has a property of the schema.
+    `rounded`: how many costs had more than 18 decimal places and were rounded.
+    `shrunk`: ids of sessions whose numbers have fallen although retention can't explain it.
+    `raw`: the raw rows and readings to store, without those superseded by `rules.kept_from` (see `retention`).
     """
 
-    def __init__(self, day: date | None, merged: Merged, rules: Rules, *, may_delete: bool) -> None:
-        """Derive the history; `may_delete`: what was superseded by `rules.kept_from` may be left out.
+    def __init__(self, raw: RawDay, rules: Rules) -> None:
+        """Validate the raw rows and derive the sessions from them.
 
         Raises:
             NotReadError: nothing was read by `rules.as_of`.
         """
-        readings = readings_as_of(rules.as_of, day, merged.readings)
-        kept_from = rules.kept_from if may_delete and rules.as_of is None else None
-        self.history = history(merged.rows, readings, as_of=rules.as_of, kept_from=kept_from)
-        self.is_over = day is not None and is_day_over(day, readings[-1].fetched_at)
-        still_open = open_workspaces(day, readings)
-        self._day = partial(DayTables, day, now=rules.now, attributes=rules.attributes, open_workspaces=still_open)
-        self._rules = rules
-        self._tables = {SESSIONS: self.history.sessions, REJECTED_SESSIONS: self.history.rejected}
+        readings = readings_as_of(rules.as_of, raw.day, raw.readings)
+        self.is_over = raw.day is not None and is_day_over(raw.day, readings[-1].fetched_at)
+        self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
+        self.rules = rules
+        known = raw._replace(readings=readings)
+        if rules.as_of is not None:
+            until = pa.scalar(rules.as_of, TIMESTAMP)
+            parts = (part.filter(pc.less_equal(part.column("fetched_at"), until)) for part in raw.rows.parts())
+            known = known._replace(rows=Rows(raw.rows.schema, parts))
+        versions = self._derive_sessions(known)
+        self.raw = raw
+        if rules.kept_from and rules.as_of is None:
+            self.raw = _without_superseded(raw, versions, rules.kept_from)
+        self._tables = {RAW_SESSIONS: self.raw.rows, SESSIONS: self.sessions, REJECTED_SESSIONS: self.rejected}
 
-    def without_superseded(self, merged: Merged) -> Merged:
-        """The raw rows and readings to store."""
-        superseded, kept_from = self.history.superseded, self._rules.kept_from
-        if not superseded or kept_from is None:
-            return merged
-        rows = merged.rows.only(lambda row: row not in superseded)
-        return merged._replace(rows=rows, readings=needed_readings(merged.readings, rows, kept_from))
+    def _derive_sessions(self, raw: RawDay) -> Iterable[list[Version]]:
+        """Make `sessions` and `rejected` from these raw rows, which below are identified by their index.
 
-    def metadata(self, table: Table) -> dict[str, str]:
-        """The metadata to store in a table's file."""
-        stored = day_metadata.basis(table, self._rules.as_of, self._rules.attributes)
-        stored[day_metadata.IS_DAY_OVER] = json.dumps(self.is_over)
-        if table is SESSIONS:
-            stored |= {SHRUNK: json.dumps(self.history.shrunk), DRIFT: json.dumps(self.history.drift, sort_keys=True)}
-        return stored
+        Returns the versions of each session with several rows, oldest first.
+        """
+        keys, foreign = raw.keys(), raw.foreign_rows()
+        repeated = _rows_of_repeated(keys, raw.rows)
+        validator = Validator()
+        payloads = (part.column(0).to_pylist() for part in raw.rows.parts("payload"))
+        validated = Rows(SCHEMA, (validator.sessions(texts).combine_chunks() for texts in payloads))
+        older = {row for rows in repeated for row in rows[:-1]}
+        reasons = {row: list(rejections) for row, rejections in validator.rejected.items() if row not in older}
+        for row in foreign.keys() - older:
+            reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
+        times = raw.rows.table("fetched_at").column(0)
+        versions = _versions(repeated, validated, times)
+        valid = {newest: [version for version in all_ if version.is_valid] for newest, all_ in versions.items()}
+        stats = {newest: stats_of(all_) for newest, all_ in valid.items() if newest not in reasons}
+        sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
+        gone = gone_since(raw.readings)
+        missing = {row: gone[key] for row, key in enumerate(keys) if key in gone} if gone else {}
+        self.sessions, self.shrunk = Rows(SESSIONS.schema), list[str]()
+        for part in _with_sources(validated, {*older, *reasons}, times, sources):
+            missing_since = pa.array(map(missing.get, part.column("row").to_pylist()), TIMESTAMP)
+            self.sessions.add(part.append_column("missing_since", missing_since))
+            if stats:
+                self.shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()
+        self.rejected = Rows(REJECTED_SESSIONS.schema, _rejected(raw.rows, reasons))
+        self.drift = validator.drift + Counter({f"without {name}": self.sessions.num_rows for name in validator.absent})
+        self.rounded = validator.rounded
+        return versions.values()
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.
@@ -88,38 +122,105 @@ class DerivedDay:
             if derived.by_session:
                 self._tables |= self._derive_by_session(table)
             else:
-                day = self._day(lambda _day, source: (self._read(source, derived), {}))
-                self._tables[table] = Rows(table.schema, [derived.make(day)])
+                tables = {source: self._read(source, derived) for source in derived.reads}
+                arguments = {name: self._arguments[name] for name in derived.takes}
+                self._tables[table] = Rows(table.schema, [derived.make(tables, **arguments)])
         return self._tables[table]
 
     def drop(self, table: Table) -> None:
         """Free a written table's memory, unless tables that are still to be made are derived from it."""
-        pending = (other for other in DERIVED if other.name in self._rules.tables and other not in self._tables)
+        pending = (other for other in DERIVED if other.name in self.rules.tables and other not in self._tables)
         if not any(table in DERIVED[other].reads for other in pending):
             del self._tables[table]
-        if self.history.sessions.nbytes > PLAIN:
+        if self.sessions.nbytes > PLAIN:
             release()
 
     def _read(self, source: Table, derived: Derived) -> pa.Table:
         """The columns of `source` that `derived` needs; of attributes, only those that costs are summed by."""
         rows, columns = self[source], derived.reads[source]
-        if source is SESSION_ATTRIBUTES and derived.by_attributes:
-            keys = pa.array(self._rules.attributes, pa.string())
+        if source is SESSION_ATTRIBUTES and "attributes" in derived.takes:
+            keys = pa.array(self.rules.attributes, pa.string())
             parts = (part.filter(pc.is_in(part.column("key"), keys)) for part in rows.parts(*columns))
             return pa.concat_tables([rows.schema.empty_table().select(columns), *parts])
         return rows.table(*(() if columns == ALL else columns))
 
     def _derive_by_session(self, requested: Table) -> dict[Table, Rows]:
         """Derive all pending tables that can be made from a few sessions at a time, in one pass over the sessions."""
-        names = {requested.name, *self._rules.tables} - {table.name for table in self._tables}
-        made = {table: Rows(table.schema) for table in DERIVED if DERIVED[table].by_session and table.name in names}
-        for part in self.history.sessions.parts():
-            tables = self._tables_of(part)
+        names = {requested.name, *self.rules.tables} - {table.name for table in self._tables}
+        by_session = [table for table in DERIVED if DERIVED[table].by_session]
+        made = {table: Rows(table.schema) for table in by_session if table.name in names}
+        for part in self.sessions.parts():
+            tables = {SESSIONS: part}
+            for table in by_session:  # all, because one may be derived from another
+                tables[table] = DERIVED[table].make(tables)
             for table, rows in made.items():
                 rows.add(tables[table])
         return made
 
-    def _tables_of(self, sessions: pa.Table) -> DayTables:
-        # The lambda uses the DayTables that it is passed. If it captured the object instead, that would be a reference
-        # cycle, and its tables would stay in memory until garbage collection: 30 MB for a day of 5,500 sessions.
-        return self._day(lambda day, table: (sessions if table is SESSIONS else DERIVED[table].make(day), {}))
+
+def _rows_of_repeated(keys: Sequence[str], raw: Rows) -> list[list[int]]:
+    """For each session with several rows, these rows in the order of their readings."""
+    if len(set(keys)) == len(keys):
+        return []
+    counts, rows_by_key = Counter(keys), defaultdict[str, list[int]](list)
+    for row, key in enumerate(keys):
+        if counts[key] > 1:
+            rows_by_key[key].append(row)
+    numbers = raw.table("reading").column(0).to_pylist()
+    return [sorted(rows, key=lambda row: (numbers[row], row)) for rows in rows_by_key.values()]
+
+
+def _versions(
+    repeated: Sequence[Sequence[int]], validated: Rows, times: "pa.ChunkedArray[pa.TimestampScalar]"
+) -> dict[int, list[Version]]:
+    """The versions of each session with several rows, oldest first, keyed by its newest row."""
+    needed = {row for rows in repeated for row in rows}
+    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED) if needed else ()
+    valid = {row: values for row, *values in columns if row in needed}
+
+    def version(row: int) -> Version:
+        tier, start_time, runs, *used = valid.get(row, (None, None, None))
+        return Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in valid)
+
+    return {rows[-1]: [version(row) for row in rows] for rows in repeated}
+
+
+def _with_sources(validated: Rows, left_out: set[int], times: Any, sources: Mapping[int, int]) -> Iterator[pa.Table]:
+    """The valid sessions without the rows `left_out`, with the times of their readings.
+
+    A row in `sources` takes its stats from the row given there. `times`: when each raw row was read.
+    """
+    needed, names = set(sources.values()), [*STATS, "row"]
+    parts = (_only(part, needed.__contains__) for part in validated.parts(*names) if sources)
+    source_rows = pa.concat_tables([SCHEMA.empty_table().select(names), *parts])
+    for part in validated.parts(drain=True):
+        rows = _only(part, lambda row: row not in left_out) if left_out else part
+        stats_rows = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
+        if sources:
+            pool = pa.concat_tables([rows.select(names), source_rows])
+            indices = pc.index_in(stats_rows, value_set=pool.column("row").combine_chunks())
+            for name in STATS:
+                rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(indices))
+        rows = rows.append_column("fetched_at", times.take(rows.column("row")))
+        yield rows.append_column("stats_as_of", times.take(stats_rows))
+
+
+def _only(part: pa.Table, is_wanted: Callable[[int], bool]) -> pa.Table:
+    return part.filter(pa.array(map(is_wanted, part.column("row").to_pylist()), pa.bool_()))
+
+
+def _without_superseded(raw: RawDay, versions: Iterable[Sequence[Version]], kept_from: datetime) -> RawDay:
+    deleted = set[int]().union(*(superseded(of_session, kept_from) for of_session in versions))
+    if not deleted:
+        return raw
+    rows = raw.rows.only(lambda row: row not in deleted)
+    return raw._replace(rows=rows, readings=needed_readings(raw.readings, rows, kept_from))
+
+
+def _rejected(raw: Rows, reasons: Mapping[int, Sequence[str]]) -> Iterator[pa.Table]:
+    first, names = 0, [name for name in REJECTED_SESSIONS.schema.names if name != "reasons"]
+    for part in raw.parts(*names) if reasons else ():
+        rows = [row for row in range(first, first + part.num_rows) if row in reasons]
+        reason_lists = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
+        yield part.take(pa.array([row - first for row in rows], pa.int64())).append_column("reasons", reason_lists)
+        first += part.num_rows

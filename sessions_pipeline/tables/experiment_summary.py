@@ -11,7 +11,7 @@ from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import cost_per_run, tuples
 from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
-from sessions_pipeline.tables.table import ALL, DayTables, Table, derived
+from sessions_pipeline.tables.table import ALL, Table, Tables, derived
 
 _SCORE = pa.struct({"feedback_key": pa.string(), "scope": pa.string(), "average": pa.float64(), "count": pa.int64()})
 
@@ -49,16 +49,16 @@ _PROGRESS = msgspec.json.Decoder(list[_Progress | None])
 
 
 @derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL}, by_session=True)
-def experiment_summary(day: DayTables) -> pa.Table:
+def experiment_summary(tables: Tables) -> pa.Table:
     """The day's experiments with their scores."""
-    rows = experiments(day, NEEDED)
+    rows = experiments(tables, NEEDED)
     progress = ",".join(text or "null" for text in rows.column("experiment_progress").to_pylist())
     ends = pc.coalesce(rows.column("end_time"), rows.column("last_run_start_time"))
     computed = {
         "duration_seconds": _seconds(rows.column("start_time"), ends),
         "cost_per_run": list(starmap(cost_per_run, tuples(rows, "total_cost", "run_count"))),
         "run_progress": [decoded and decoded.run_progress for decoded in _PROGRESS.decode(f"[{progress}]")],
-        "scores": _scores(rows.column("id"), day[SESSION_FEEDBACK]),
+        "scores": _scores(rows.column("id"), tables[SESSION_FEEDBACK]),
     }
     columns = [computed[name] if name in computed else rows.column(name) for name in EXPERIMENT_SUMMARY.schema.names]
     return pa.table(columns, EXPERIMENT_SUMMARY.schema)

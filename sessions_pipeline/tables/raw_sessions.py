@@ -1,9 +1,24 @@
-"""The API's records as received. This file is the day's only commit: all other tables can be derived from it again."""
+"""The API's records as received. This file is the day's only commit: all other tables can be derived from it again.
 
-from datetime import timedelta
+A payload is stored once, under the reading that first returned it, so an unchanged session adds no row. The list of
+readings is kept in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from hashlib import sha256
+from itertools import repeat
+from operator import attrgetter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, open_workspaces, unconfirmed
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
+from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.validation.types import TIMESTAMP
 
 # The schedule runs hourly: two missed runs are a hiccup, three are a fault.
 FRESH_WITHIN = timedelta(hours=3)
@@ -34,9 +49,121 @@ RAW_SESSIONS = Table(
         ),
         column.time("fetched_at", "When that reading began", nullable=False),
     ),
-    order=("session_id", "reading", "payload"),
+    order=("session_id", "reading"),
     sample=("session_id", "start_time", "payload"),
 )
+_NOT_STORED = (0, "", False)
+_COMPARED = ("reading", "tenant_id", "payload")
+
+
+def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, version: str | None = None) -> RawDay:
+    """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note what is missing.
+
+    If `base` and `version` differ, other runs have committed readings since this run's first request. Where those
+    cover the same workspace, this run's reading is late: it gets a number before theirs, may add rows, but neither
+    decides which sessions are missing nor overrides their values.
+
+    Args:
+        raw: the stored day.
+        fetched: what this run has fetched of it, one element per workspace.
+        base: the raw file's version before this run's first request; None if there was no file.
+        version: the raw file's version now; None if there is no file.
+    """
+    for day in fetched:
+        before = (name for reading in raw.readings if reading.asked is None for name in reading.workspaces)
+        tenants = pc.unique(day.rows.table("tenant_id").column(0)).to_pylist()
+        seen = ((tenant_id or "").lower() for tenant_id in tenants)
+        (reading,) = day.readings
+        workspaces = {reading.asked} if reading.asked else {*before, *seen}
+        overtaken_by = _committed_since(raw.readings, base, version)
+        is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
+        number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
+        reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=version)
+        raw = _merge_one(raw, day, reading, is_late=is_late)
+    return raw
+
+
+def _committed_since(readings: Sequence[Reading], base: str | None, version: str | None) -> list[Reading]:
+    """The readings that other runs have committed since the file had the version `base`.
+
+    They start with the reading that replaced `base`; if that was dropped since (see `needed_readings`), with the first.
+    Readings that replace `version` belong to this run.
+    """
+    otherwise = len(readings) if base == version else 0
+    first = next((index for index, reading in enumerate(readings) if reading.replaced == base), otherwise)
+    return [reading for reading in readings[first:] if reading.replaced != version]
+
+
+def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> RawDay:
+    """Merge one more reading. A late one has the number of the first reading that overtook it."""
+    present = _present(day, is_first=not raw.rows.num_rows)
+    # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
+    # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
+    # whether any of them has the same payload.
+    before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
+    stored = zip(raw.keys(), raw.asked(), raw.rows.tuples(*_COMPARED), strict=True)
+    for key, asked, (number, tenant_id, payload) in stored:
+        is_same = key in present and present[key][1] == _digest(payload)
+        if number >= reading.number:
+            since[key] = since.get(key, False) or is_same
+        elif number >= before.get(key, _NOT_STORED)[0]:
+            before[key] = number, asked or (tenant_id or "").lower(), is_same
+    new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
+    if is_late:
+        alone = present.keys() - before.keys() - since.keys()
+        reading = replace(reading, added=len(new), alone=tuple(sorted(alone)))
+        learned = bool(new)
+    else:
+        missing = gone_since(raw.readings).keys()
+        known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
+        gone = known - present.keys() - missing
+        back = present.keys() & (missing | unconfirmed(raw.readings))
+        reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
+        learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, raw.day)
+    if not learned:
+        # It gets the number of the commit that it confirms.
+        return raw._replace(new_readings=[*raw.new_readings, replace(reading, number=reading.number - 1)])
+    if is_late:
+        raw = _renumbered(raw, reading.number)
+    readings = sorted([*raw.readings, reading], key=attrgetter("number"))
+    new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
+    number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
+    rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
+    return RawDay(raw.day, rows, readings, [*raw.new_readings, reading], learned=True)
+
+
+def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
+    """Whether a reading is the day's or a workspace's first, or the first to see the day over (or open again)."""
+    known = {name for other in readings for name in other.workspaces}
+    was_open = open_workspaces(day, readings).intersection(reading.workspaces or ("",))
+    return not readings or not known.issuperset(reading.workspaces) or was_open != open_workspaces(day, [reading])
+
+
+def _renumbered(raw: RawDay, first: int) -> RawDay:
+    """The same, with all reading numbers from `first` on increased by one."""
+
+    def shifted(readings: Iterable[Reading]) -> list[Reading]:
+        return [replace(reading, number=reading.number + (reading.number >= first)) for reading in readings]
+
+    index, rows = RAW_SESSIONS.schema.get_field_index("reading"), Rows(RAW_SESSIONS.schema)
+    for part in raw.rows.parts():
+        numbers = part.column(index)
+        numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(numbers.type))
+        rows.add(part.set_column(index, RAW_SESSIONS.schema.field(index), numbers))
+    return raw._replace(rows=rows, readings=shifted(raw.readings), new_readings=shifted(raw.new_readings))
+
+
+def _present(day: RawDay, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
+    """The fetched records by key: each one's row index and a digest of its payload.
+
+    `is_first`: nothing is stored to compare the payloads with, so the digests are left empty.
+    """
+    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
+    return dict(zip(day.keys(), enumerate(digests), strict=False))
+
+
+def _digest(payload: str) -> bytes:
+    return sha256(payload.encode()).digest()
 
 
 @check(

@@ -7,6 +7,7 @@ shown, and compared with the API's times, but never used for ordering, since clo
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,8 +32,8 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     `added`: how many rows it added to `raw_sessions`.
     `gone`: keys of sessions in these workspaces that this reading was the first to miss.
     `back`: keys of missing sessions that this reading has found again.
-    `alone`: for a late reading (see `merge`), keys of sessions that no other reading has; a later reading will show
-    whether they still exist.
+    `alone`: for a late reading (see `raw_sessions.merge`), keys of sessions that no other reading has; a later reading
+    will show whether they still exist.
     `replaced`: the version of the raw file that this reading's commit replaced; None if there was no file.
     """
 
@@ -48,6 +49,48 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     back: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
     replaced: str | None = None
+
+
+class RawDay(NamedTuple):
+    """A UTC day's records as received, and the readings that they come from: as fetched, as stored or as merged.
+
+    `day`: None for the records without a known day.
+    `rows`: of `raw_sessions`. As fetched, without its columns `reading` and `fetched_at`, and each session once: its
+    newest record in this reading.
+    `readings`: in their order. As fetched, a single one, which gets its number when it is merged.
+    `new_readings`: those merged by this run, including the ones that brought nothing new and are not in `readings`.
+    `learned`: whether anything new must be stored.
+    """
+
+    day: date | None
+    rows: Rows
+    readings: Sequence[Reading]
+    new_readings: Sequence[Reading] = ()
+    learned: bool = False
+
+    def asked(self) -> list[str | None]:
+        """For each row, the workspace that its reading requested."""
+        workspaces = {reading.number: reading.asked for reading in self.readings}
+        if len(distinct := set(workspaces.values())) == 1:
+            return [*distinct] * self.rows.num_rows
+        return [workspaces.get(number) for number in self.rows.table("reading").column(0).to_pylist()]
+
+    def foreign_rows(self) -> dict[int, str]:
+        """The rows that name a workspace other than the requested one: row index to the requested workspace."""
+        if not any(asked := self.asked()):
+            return {}
+        pairs = list(zip(self.rows.table("tenant_id").column(0).to_pylist(), asked, strict=True))
+        foreign = {pair for pair in set(pairs) if is_foreign(*pair)}
+        return {row: pair[1] or "" for row, pair in enumerate(pairs) if pair in foreign} if foreign else {}
+
+    def keys(self) -> list[str]:
+        """The `record_key` of each row."""
+        session_ids = self.rows.table("session_id").column(0)
+        if not (session_ids.null_count or self.foreign_rows()):
+            # The usual case, in a third of the time.
+            return [session_id.lower() for session_id in session_ids.to_pylist()]
+        records = zip(self.rows.tuples("session_id", "tenant_id", "payload"), self.asked(), strict=True)
+        return [record_key(id_, tenant_id, payload, asked) for (id_, tenant_id, payload), asked in records]
 
 
 _READINGS = msgspec.json.Decoder(list[Reading])
@@ -107,34 +150,6 @@ def record_key(session_id: str | None, tenant_id: str | None, payload: str, aske
 def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
     """Whether a record names a workspace other than the requested one."""
     return asked is not None and tenant_id is not None and tenant_id.lower() != asked
-
-
-def asked_for(raw: Rows, readings: Iterable[Reading]) -> list[str | None]:
-    """For each row of `raw_sessions`, the workspace that its reading requested."""
-    workspaces = {reading.number: reading.asked for reading in readings}
-    if len(distinct := set(workspaces.values())) == 1:
-        return [*distinct] * raw.num_rows
-    return [workspaces.get(number) for number in raw.table("reading").column(0).to_pylist()]
-
-
-def foreign_rows(rows: Rows, asked: Sequence[str | None]) -> dict[int, str]:
-    """The rows that name a workspace other than the requested one: row index to the requested workspace.
-
-    `asked`: the workspace that was requested, for each row.
-    """
-    pairs = list(zip(rows.table("tenant_id").column(0).to_pylist(), asked, strict=True)) if any(asked) else []
-    foreign = {pair for pair in set(pairs) if is_foreign(*pair)}
-    return {row: pair[1] or "" for row, pair in enumerate(pairs) if pair in foreign} if foreign else {}
-
-
-def record_keys(rows: Rows, asked: Sequence[str | None]) -> list[str]:
-    """The `record_key` of each row; `asked`: the workspace that was requested, for each row."""
-    session_ids = rows.table("session_id").column(0)
-    if not (session_ids.null_count or foreign_rows(rows, asked)):
-        # The usual case, in a third of the time.
-        return [session_id.lower() for session_id in session_ids.to_pylist()]
-    records = zip(rows.tuples("session_id", "tenant_id", "payload"), asked, strict=True)
-    return [record_key(id_, tenant_id, payload, workspace) for (id_, tenant_id, payload), workspace in records]
 
 
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:

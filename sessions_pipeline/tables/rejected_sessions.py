@@ -27,7 +27,7 @@ REJECTED_SESSIONS = Table(
         column.text("payload", "The record's JSON text, verbatim", nullable=False, long_text=True),
         column.time("fetched_at", "When the reading began that first returned the record", nullable=False),
     ),
-    order=("session_id", "payload"),
+    order=("session_id",),
     sample=("session_id", "reasons"),
 )
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import entries
 from sessions_pipeline.tables.sessions import OWNER, SESSIONS, experiments
-from sessions_pipeline.tables.table import DayTables, Table, derived
+from sessions_pipeline.tables.table import Table, Tables, derived
 
 SESSION_ATTRIBUTES = Table(
     "session_attributes",
@@ -55,9 +55,9 @@ _EXTRAS = msgspec.json.Decoder(list[_Extra | None], float_hook=str)
 
 
 @derived(SESSION_ATTRIBUTES, reads={SESSIONS: (*OWNER, "extra")}, by_session=True)
-def session_attributes(day: DayTables) -> pa.Table:
+def session_attributes(tables: Tables) -> pa.Table:
     """The attributes of the day's experiments."""
-    rows = experiments(day, [*OWNER, "extra"])
+    rows = experiments(tables, [*OWNER, "extra"])
     indices, keys, values = entries(attributes(rows.column("extra").to_pylist()))
     return pa.table([*rows.select(OWNER).take(indices).columns, keys, values], SESSION_ATTRIBUTES.schema)
 

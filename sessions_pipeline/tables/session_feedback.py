@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import entries
 from sessions_pipeline.tables.sessions import OWNER, SESSIONS
-from sessions_pipeline.tables.table import DayTables, Table, derived
+from sessions_pipeline.tables.table import Table, Tables, derived
 
 SESSION_FEEDBACK = Table(
     "session_feedback",
@@ -65,9 +65,9 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {"n": _INT, "avg": _FLOAT, "st
 
 
 @derived(SESSION_FEEDBACK, reads={SESSIONS: (*OWNER, *_SCOPES.values())}, by_session=True)
-def session_feedback(day: DayTables) -> pa.Table:
+def session_feedback(tables: Tables) -> pa.Table:
     """The day's feedback."""
-    sessions = day[SESSIONS].select([*OWNER, *_SCOPES.values()])
+    sessions = tables[SESSIONS].select([*OWNER, *_SCOPES.values()])
     stats_by_scope = (_stats_by_key(sessions.column(column).to_pylist()) for column in _SCOPES.values())
     # The two scopes of each session follow one another, so index // 2 is the session and index & 1 the scope.
     alternating = [stats or {} for both in zip(*stats_by_scope, strict=True) for stats in both]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
+from sessions_pipeline.tables.table import CheckResult, DayTables, Table, Tables, check
 
 SESSIONS = Table(
     "sessions",
@@ -44,9 +44,9 @@ OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns that identify a session, its workspace and its dataset."""
 
 
-def experiments(day: DayTables, columns: Sequence[str]) -> pa.Table:
+def experiments(tables: Tables, columns: Sequence[str]) -> pa.Table:
     """The sessions that ran against a dataset, with these columns (`reference_dataset_id` among them)."""
-    sessions = day[SESSIONS].select(columns)
+    sessions = tables[SESSIONS].select(columns)
     return sessions.filter(sessions.column("reference_dataset_id").is_valid())
 
 

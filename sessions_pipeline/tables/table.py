@@ -5,7 +5,7 @@ registers a function that checks a day. Assets, dependencies, column schemas, as
 DuckDB views and the Parquet options all follow from this registry.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import chain
@@ -48,33 +48,30 @@ class Table:
         object.__setattr__(self, "schema", pa.schema(fields))
 
 
+Tables: TypeAlias = Mapping[Table, pa.Table]
+"""Tables of one UTC day, as transforms receive them: with at least the columns declared in `reads`."""
 Reads: TypeAlias = Mapping[Table, tuple[str, ...]]
 ALL: tuple[str, ...] = ("*",)
 """In `reads`: all columns of the table."""
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class DayTables:
-    """The tables of one UTC day (None: the rows without a day), as transforms and checks receive them.
+    """The stored tables of one UTC day (None: the rows without a day), as checks receive them.
 
-    `load`: returns a table's rows and file metadata, or None if the day has no such table. Called once per table.
+    `load`: returns a table's rows and file metadata, or None if the day has no such table.
     `now`: the time of the run.
-    `attributes`: the keys of `extra.metadata` that costs are summed by.
     `last_readings`: the latest reading of each workspace, newest last.
-    `open_workspaces`: the workspaces that were last read before the day had ended.
     """
 
     day: date | None
-    load: Callable[[Self, Table], tuple[pa.Table, Mapping[str, str]] | None]
+    load: Callable[[Table], tuple[pa.Table, Mapping[str, str]] | None]
     now: datetime
-    attributes: tuple[str, ...] = ()
-    last_readings: tuple[Reading, ...] = ()
-    open_workspaces: frozenset[str] = frozenset()
-    _loaded: dict[Table, tuple[pa.Table, Mapping[str, str]] | None] = field(default_factory=dict)
+    last_readings: Sequence[Reading] = ()
 
     def has(self, table: Table) -> bool:
         """Whether the day has the table."""
-        return self._get(table) is not None
+        return self.load(table) is not None
 
     def __getitem__(self, table: Table) -> pa.Table:
         """The table's rows, with at least the columns declared in `reads`.
@@ -82,19 +79,14 @@ class DayTables:
         Raises:
             KeyError: the day has no such table.
         """
-        if (found := self._get(table)) is None:
+        if (found := self.load(table)) is None:
             raise KeyError(table.name)
         return found[0]
 
     def metadata(self, table: Table) -> Mapping[str, str]:
         """The metadata of the table's file; empty if the day has no such table."""
-        found = self._get(table)
+        found = self.load(table)
         return {} if found is None else found[1]
-
-    def _get(self, table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
-        if table not in self._loaded:
-            self._loaded[table] = self.load(self, table)
-        return self._loaded[table]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +133,14 @@ class Derived:
 
     `reads`: the columns that `make` needs of each of them.
     `by_session`: each row belongs to one session, so `make` can run on a few sessions at a time.
-    `by_attributes`: the rows also depend on the day's `attributes`, so a file made for other attributes is replaced.
+    `takes`: the names of further arguments of `make`: `attributes`, the keys of `extra.metadata` that costs are summed
+    by (a file made for others is replaced); `open_workspaces`, those that were last read before the day had ended.
     """
 
-    make: Callable[[DayTables], pa.Table]
+    make: Callable[..., pa.Table]
     reads: Reads
     by_session: bool
-    by_attributes: bool
+    takes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +179,12 @@ def columns_read(checks: Iterable[Check]) -> Reads:
 
 
 def derived(
-    table: Table, *, reads: Reads, by_session: bool = False, by_attributes: bool = False
-) -> Callable[[Callable[[DayTables], pa.Table]], Callable[[DayTables], pa.Table]]:
+    table: Table, *, reads: Reads, by_session: bool = False, takes: tuple[str, ...] = ()
+) -> Callable[[Callable[..., pa.Table]], Callable[..., pa.Table]]:
     """Register the function that computes a day of `table`, see `Derived`. Registration order is computation order."""
 
-    def register(function: Callable[[DayTables], pa.Table]) -> Callable[[DayTables], pa.Table]:
-        DERIVED[table] = Derived(function, reads, by_session, by_attributes)
+    def register(function: Callable[..., pa.Table]) -> Callable[..., pa.Table]:
+        DERIVED[table] = Derived(function, reads, by_session, takes)
         return function
 
     return register

@@ -2,8 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date, datetime
 from operator import attrgetter
 
 import msgspec
@@ -11,7 +9,6 @@ import pyarrow as pa
 
 from sessions_pipeline.days import microseconds
 from sessions_pipeline.validation.json_text import UNREADABLE, split_array, split_object
-from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import parse_timestamp
 
 
@@ -31,24 +28,6 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     start_time: str | None
     start_us: int | None
     undated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedDay:
-    """All sessions of one workspace that started on one UTC day (`day` None: on no known day), as the API sent them.
-
-    `workspace` is the one requested, None for the key's own. `fetched_at` is when the reading of the workspace began,
-    UTC. `rows` (of `RAW_SCHEMA`) hold each session once, its newest record in this reading, with private properties
-    removed. `received` counts the day's records in all pages, repeats included; `requests` counts the pages read since
-    the previous day was handed out.
-    """
-
-    day: date | None
-    workspace: str | None
-    fetched_at: datetime
-    rows: Rows
-    received: int
-    requests: int
 
 
 RAW_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("session_id", "tenant_id", "start_time", "payload")])

@@ -76,14 +76,9 @@ class Rows:
             first += part.num_rows
         return kept
 
-    def in_order(self, *order: str, long: str | None = None, drain: bool = False) -> Iterator[pa.Table]:
-        """Yield the rows part by part, sorted stably by these columns, nulls last.
-
-        `long` names the one with long texts, which is only read if the others have equal rows. `drain` frees the rows.
-        """
-        keys = self.table(*(name for name in order if name != long))
-        if long in order and not _is_ascending(keys, strictly=True) and _have_equals(keys):
-            keys = self.table(*order)
+    def in_order(self, *order: str, drain: bool = False) -> Iterator[pa.Table]:
+        """Yield the rows part by part, sorted stably by these columns, nulls last. `drain` frees the rows."""
+        keys = self.table(*order)
         if _is_ascending(keys):
             yield from self.parts(drain=drain)
             return
@@ -122,11 +117,7 @@ class Rows:
             yield from zip(*(column.to_pylist() for column in part.columns), strict=True)
 
 
-def _have_equals(keys: pa.Table) -> bool:
-    return bool(keys.group_by(keys.schema.names).aggregate([]).num_rows < keys.num_rows)
-
-
-def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:
+def _is_ascending(keys: pa.Table) -> bool:
     """Whether the rows are sorted by these columns. False if a column that has to be compared has nulls."""
     is_equal: Any = True
     for column in keys.columns if keys.num_rows > 1 else ():
@@ -136,7 +127,7 @@ def _is_ascending(keys: pa.Table, *, strictly: bool = False) -> bool:
         is_equal = pc.and_(is_equal, pc.equal(before, after))
         if not pc.any(is_equal).as_py():
             return True
-    return not (strictly and keys.num_rows > 1)
+    return True
 
 
 def release() -> None:

@@ -22,7 +22,7 @@ from sessions_pipeline.outputs.focus import focus_costs, write_focus
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, experiment, sessions_table, uuid
-from sessions_pipeline_tests.days import day_of
+from sessions_pipeline_tests.days import derive
 from sessions_pipeline_tests.full_disk import files_up_to
 from sessions_pipeline_tests.integration.test_reading import DAYS, NUMBERS, fill, sessions_of
 
@@ -57,8 +57,8 @@ def lake_of(root: Path, *rows: dict[str, Any], **more: Any) -> Lake:
     """A lake with these experiments on its first day. `more` are options for that day."""
     lake = Lake.open(str(root), query={})
     tables = {SESSIONS: sessions_table(*rows)}
-    for table, derived in DERIVED.items():
-        tables[table] = derived.make(day_of(tables, **more))
+    for table in DERIVED:
+        tables[table] = derive(table, tables, **more)
         lake.replace(table, NOON.date(), tables[table], {})
     return lake
 

@@ -101,7 +101,8 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from sessions_pipeline.langsmith.source import MOST_WAITING, read_ahead
 from sessions_pipeline.orchestration.workers import workers_for
-from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, records_table
+from sessions_pipeline.tables.readings import RawDay, Reading
+from sessions_pipeline.validation.records import RAW_SCHEMA, Record, records_table
 from sessions_pipeline.validation.rows import Rows
 
 RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
@@ -109,7 +110,7 @@ RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
 def days():
     for number in range(9):
         day = date(2026, 1, 9) - timedelta(days=number)
-        yield FetchedDay(day, None, datetime.now(UTC), Rows(RAW_SCHEMA, [records_table(RECORDS)]), MOST_WAITING, 1)
+        yield RawDay(day, Rows(RAW_SCHEMA, [records_table(RECORDS)]), [Reading(0, datetime.now(UTC))])
 
 def fail(lake, day):
     raise OSError("No space left on device")

@@ -32,7 +32,7 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
 from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, table_of, uuid
-from sessions_pipeline_tests.days import day_of
+from sessions_pipeline_tests.days import derive
 from sessions_pipeline_tests.recipes import outputs
 from sessions_pipeline_tests.snippets import Snippet, by_heading, snippets_of_heading
 
@@ -77,8 +77,8 @@ def fill(root: Path) -> None:
         lake.replace(RAW_SESSIONS, day, RAW_SESSIONS.schema.empty_table(), {})
         lake.replace(REJECTED_SESSIONS, day, REJECTED_SESSIONS.schema.empty_table(), {})
         lake.replace(SESSIONS, day, tables[SESSIONS], {})
-        for table, derived in DERIVED.items():
-            tables[table] = derived.make(day_of(tables))
+        for table in DERIVED:
+            tables[table] = derive(table, tables)
             lake.replace(table, day, tables[table], {})
         if number is not None and number > 6:  # the judges of the first week were never measured
             judged = [
@@ -221,9 +221,9 @@ def test_dataset_names_are_the_apis_else_those_in_experiments_else_the_id(tmp_pa
     fill(root)
     lake = Lake.open(str(root), query={})
     for day in (*DAYS, UNDATED):
-        tables = day_of({SESSIONS: sessions_table(*(rows if day == FIRST else ()))})
+        tables = {SESSIONS: sessions_table(*(rows if day == FIRST else ()))}
         lake.replace(SESSIONS, day, tables[SESSIONS], {})
-        costs = DERIVED[DAILY_COST_BY_REFERENCE_DATASET].make(tables)
+        costs = derive(DAILY_COST_BY_REFERENCE_DATASET, tables)
         lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, costs, {})
     given = [
         {"id": dataset(number), "tenant_id": TENANT, "name": name, "read_at": NOON}

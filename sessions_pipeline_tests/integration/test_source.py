@@ -19,7 +19,8 @@ from sessions_pipeline.langsmith.page import newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.source import Source, read_ahead
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, Record, read_page, records_table
+from sessions_pipeline.tables.readings import RawDay, Reading
+from sessions_pipeline.validation.records import RAW_SCHEMA, Record, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
@@ -73,7 +74,7 @@ def source_for(client: SessionsClient, executor: Executor, page_size: int = 100)
     return Source(client, SessionsQuery(), executor, workspace=None, page_size=page_size, in_flight=4)
 
 
-def days_from(client: SessionsClient, first: date = TODAY) -> list[FetchedDay]:
+def days_from(client: SessionsClient, first: date = TODAY) -> list[RawDay]:
     with ThreadPoolExecutor(4) as executor:
         return list(source_for(client, executor).days(first, TODAY))
 
@@ -94,7 +95,7 @@ def test_fetched_at_is_the_start_of_the_reading_by_the_servers_clock_if_the_two_
     headers = {"Date": server_time} if server_time else {}
     with scripted(listing([session(1)], **headers)) as server, client_for(server.url) as client:
         days = days_from(client)
-        assert [day.fetched_at for day in days] == [expected] * 2
+        assert [day.readings[0].fetched_at for day in days] == [expected] * 2
         assert [warning for warning in client.warnings if "clock" in warning] == client.warnings
         assert bool(client.warnings) == warns
 
@@ -104,7 +105,7 @@ def test_one_id_in_capitals_and_small_letters_is_one_session() -> None:
     large = {**small, "id": small["id"].upper(), "run_count": 6}
     with scripted(listing([small, large])) as server, client_for(server.url) as client:
         [today, _] = days_from(client)
-    assert (today.rows.num_rows, today.received) == (1, 2)
+    assert (today.rows.num_rows, today.readings[0].received) == (1, 2)
     assert '"run_count": 6' in today.rows.table("payload")["payload"][0].as_py()
 
 
@@ -247,9 +248,9 @@ def test_pages_are_prefetched_while_a_day_is_processed_until_enough_days_wait() 
     assert len(server.paths) >= 22
 
 
-def day_of(number: int, sessions: int = 0) -> FetchedDay:
+def day_of(number: int, sessions: int = 0) -> RawDay:
     rows = Rows(RAW_SCHEMA, [records_table([Record("{}", None, None, None, None, undated=True)] * sessions)])
-    return FetchedDay(TODAY - timedelta(days=number), None, NOW, rows, sessions, 1)
+    return RawDay(TODAY - timedelta(days=number), rows, [Reading(0, NOW)])
 
 
 @pytest.mark.parametrize(("sessions", "most_waiting"), [(0, 2), (1, 2), (5, 6), (5, 10)])
@@ -257,7 +258,7 @@ def test_prefetching_pauses_when_enough_sessions_wait(sessions: int, most_waitin
     made: list[int] = []
     third = threading.Event()
 
-    def days() -> Iterator[FetchedDay]:
+    def days() -> Iterator[RawDay]:
         for number in range(6):
             made.append(number)
             if number == 2:
@@ -272,7 +273,7 @@ def test_prefetching_pauses_when_enough_sessions_wait(sessions: int, most_waitin
 
 
 def test_an_error_while_prefetching_is_raised_after_the_days_before_it() -> None:
-    def days() -> Iterator[FetchedDay]:
+    def days() -> Iterator[RawDay]:
         yield day_of(0)
         raise DeadlineExceededError("over")
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline.langsmith.source import DayAssembler, Reader, run
-from sessions_pipeline.validation.records import FetchedDay, Record
+from sessions_pipeline.tables.readings import RawDay, Reading
+from sessions_pipeline.validation.records import Record
 
 
 def record(name: str, start_us: int | None) -> Record:
@@ -122,7 +123,7 @@ class StillServer:
 
 def collected(
     reader: Reader, answer: Callable[[PageRequest], Page], first: date, last: date, executor: Executor
-) -> list[FetchedDay]:
+) -> list[RawDay]:
     """The days that the reader returns, given these answers."""
-    assembler = DayAssembler(first, last, workspace=None, fetched_at=datetime(2026, 1, 13, tzinfo=UTC))
+    assembler = DayAssembler(first, last, Reading(0, datetime(2026, 1, 13, tzinfo=UTC)))
     return list(run(reader, answer, executor, assembler))

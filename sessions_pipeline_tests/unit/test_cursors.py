@@ -16,7 +16,7 @@ from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.cursors import CursorReader, Walk
 from sessions_pipeline.langsmith.page import Page, PageRequest
-from sessions_pipeline.validation.records import FetchedDay
+from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline_tests.unit.simulated_cursors import CursorServer, as_uuid
 from sessions_pipeline_tests.unit.simulated_server import AnswerAtOnce, collected, record
 from sessions_pipeline_tests.unit.test_window import (
@@ -51,7 +51,7 @@ def read(
     first: date = FIRST,
     last: date = LAST,
     reading: Callable[..., Any] = CursorReader,
-) -> list[FetchedDay]:
+) -> list[RawDay]:
     end = day_start_us(last + timedelta(days=1))
     # No server here has more than a thousand sessions, so 300 pages are taken for an endless list.
     reader = reading(start_us=day_start_us(first), end_us=end, page_size=page_size, most_pages=300)

@@ -22,8 +22,9 @@ from sessions_pipeline.tables import (
     SESSIONS,
 )
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.merge import Merged, merge
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
+from sessions_pipeline.tables.raw_sessions import merge
+from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.days import fetched
 
@@ -38,17 +39,17 @@ ORDER = {
 }
 
 
-def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, Merged]:
-    merged = Merged(Rows(RAW_SESSIONS.schema), [], [], learned=False)
+def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, RawDay]:
     of_day = date.fromisoformat(day["day"]) if day["day"] else None
+    raw = RawDay(of_day, Rows(RAW_SESSIONS.schema), [])
     for number, reading in enumerate(day["readings"]):
         payloads = [FROZEN["payloads"][place] for place in reading["records"]]
         texts = [text for text in payloads if text not in left_out]
         at = datetime.fromisoformat(reading["fetched_at"])
         version = str(number) if number else None
         read = fetched(*texts, at=at, workspace=reading["workspace"], day=of_day)
-        merged = merge(merged.rows, merged.readings, [read], base=version, version=version)
-    return DerivedDay(of_day, merged, RULES, may_delete=False), merged
+        raw = merge(raw, [read], base=version, version=version)
+    return DerivedDay(raw, RULES), raw
 
 
 def plain(value: Any) -> Any:
@@ -76,9 +77,9 @@ def test_the_days_tables_equal_those_of_the_first_version(day: dict[str, Any]) -
         expected = [row for row in day["expected"][table.name]["rows"] if INTENDED.isdisjoint(map(str, row))]
         assert rows(tables[table].table(), day["expected"][table.name]["columns"], order) == expected, table.name
     # A row's times are now those of the reading that first had its values. Rows emptied by retention are as before.
-    sessions = tables.history.sessions.table().to_pylist()
+    sessions = tables.sessions.table().to_pylist()
     assert sorted(row["id"] for row in sessions if row["stats_as_of"] < row["fetched_at"]) == day["emptied"]
-    assert sorted(tables.history.shrunk) == day["shrunk"]
+    assert sorted(tables.shrunk) == day["shrunk"]
     left_out = INTENDED & {FROZEN["payloads"][place] for reading in day["readings"] for place in reading["records"]}
     assert merged.rows.num_rows == day["raw_rows"] - len(left_out)
 
@@ -100,12 +101,12 @@ def test_the_periods_tables_equal_those_of_the_first_version(period: Period, nam
 def test_only_these_records_are_validated_differently() -> None:
     """Money never rejects a record, and a name that is null counts as absent."""
     day = next(day for day in FROZEN["days"] if day["day"] == "2026-02-01")
-    history = made(day, set())[0].history
-    sessions = {row["id"]: row for row in history.sessions.table().to_pylist()}
+    derived = made(day, set())[0]
+    sessions = {row["id"]: row for row in derived.sessions.table().to_pylist()}
     found = {name: sessions[json.loads(FROZEN["payloads"][place])["id"]] for name, place in FROZEN["intended"].items()}
     assert found["negative"]["total_cost"] is None
     assert found["negative"]["problems"] == ["total_cost: is negative (-0.0012)"]
     assert found["digits"]["total_cost"] == Decimal("0.000012345678901235")
     assert found["text"]["prompt_cost"] is None
     assert found["null name"]["name"] is None
-    assert INTENDED.isdisjoint(history.rejected.table("payload").column(0).to_pylist())
+    assert INTENDED.isdisjoint(derived.rejected.table("payload").column(0).to_pylist())

@@ -15,7 +15,7 @@ import pytest
 
 from sessions_pipeline.errors import LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.process_day import DayTask, process_day
+from sessions_pipeline.process_day import DayResult, DayTask, process_day
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -24,8 +24,8 @@ from sessions_pipeline.tables import (
     SESSION_FEEDBACK,
     SESSIONS,
 )
-from sessions_pipeline.tables.readings import load_readings
-from sessions_pipeline.validation.records import RAW_SCHEMA, FetchedDay, read_page, records_table
+from sessions_pipeline.tables.readings import RawDay, Reading, load_readings
+from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
 from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
@@ -38,10 +38,15 @@ def _day(tmp_path: Path) -> ProcessedDay:
     return ProcessedDay(tmp_path)
 
 
+def learned(result: DayResult) -> bool:
+    """Whether the readings brought anything new, so that the raw file was replaced."""
+    return RAW_SESSIONS.name in result.written
+
+
 def test_a_first_reading_makes_all_tables_of_the_day(day: ProcessedDay) -> None:
     result = day.read(fetched(payload(1, **EXPERIMENT), payload(2, run_count="x")))
     assert set(result.written) == set(DAILY)
-    assert (result.learned, result.exceeded) == (True, None)
+    assert result.exceeded is None
     assert [row["id"] for row in day.rows(SESSIONS)] == [uuid(1)]
     assert day.row(REJECTED_SESSIONS)["session_id"] == uuid(2)
     assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["total_cost"] == Decimal("1.5")
@@ -78,7 +83,7 @@ def test_a_refresh_without_changes_rewrites_no_table_and_stores_when_the_day_was
     day.read(fetched(payload(1)))
     before = day.versions()
     result = day.read(fetched(payload(1), at=READ + HOUR))
-    assert (result.written, result.learned) == ({}, False)
+    assert result.written == {}
     assert day.versions() == before
     noted = json.loads(day.lake.read_file("_readings/start_date=2025-03-03.json"))
     assert [(datetime.fromisoformat(one["fetched_at"]), one["received"]) for one in noted] == [(READ + HOUR, 1)]
@@ -121,10 +126,10 @@ def test_a_row_has_the_time_of_the_reading_that_first_had_its_values(day: Proces
 def test_a_session_that_is_gone_stays_with_the_time_of_its_loss_until_it_is_back(day: ProcessedDay) -> None:
     day.read(fetched(payload(1, **EXPERIMENT), payload(2)))
     day.read(fetched(payload(2), at=READ + HOUR))
-    assert not day.read(fetched(payload(2), at=READ + 2 * HOUR)).learned
+    assert not learned(day.read(fetched(payload(2), at=READ + 2 * HOUR)))
     assert day.row(SESSIONS, id=uuid(1))["missing_since"] == READ + HOUR
     assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["total_cost"] == Decimal("1.5")
-    assert day.read(fetched(payload(1, **EXPERIMENT), payload(2), at=READ + 3 * HOUR)).learned
+    assert learned(day.read(fetched(payload(1, **EXPERIMENT), payload(2), at=READ + 3 * HOUR)))
     assert day.row(SESSIONS, id=uuid(1))["missing_since"] is None
     day.again(as_of=READ + 2 * HOUR)
     assert day.row(SESSIONS, id=uuid(1))["missing_since"] == READ + HOUR
@@ -134,16 +139,16 @@ def test_the_first_reading_after_the_end_of_a_day_marks_it_as_over(day: Processe
     noon, midnight = datetime(2025, 3, 3, 12, tzinfo=UTC), datetime(2025, 3, 4, tzinfo=UTC)
     day.read(fetched(payload(1, **EXPERIMENT), at=noon))
     assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is False
-    assert not day.read(fetched(payload(1, **EXPERIMENT), at=midnight - timedelta(microseconds=1))).learned
-    assert day.read(fetched(payload(1, **EXPERIMENT), at=midnight)).learned
+    assert not learned(day.read(fetched(payload(1, **EXPERIMENT), at=midnight - timedelta(microseconds=1))))
+    assert learned(day.read(fetched(payload(1, **EXPERIMENT), at=midnight)))
     assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is True
-    assert not day.read(fetched(payload(1, **EXPERIMENT), at=midnight + HOUR)).learned
+    assert not learned(day.read(fetched(payload(1, **EXPERIMENT), at=midnight + HOUR)))
 
 
 def test_a_first_reading_of_a_workspace_rewrites_the_tables_even_if_it_has_no_sessions(day: ProcessedDay) -> None:
     day.read(fetched(payload(1), workspace=TENANT))
-    assert day.read(fetched(workspace=OTHER_TENANT, at=READ + HOUR)).learned
-    assert not day.read(fetched(workspace=OTHER_TENANT, at=READ + 2 * HOUR)).learned
+    assert learned(day.read(fetched(workspace=OTHER_TENANT, at=READ + HOUR)))
+    assert not learned(day.read(fetched(workspace=OTHER_TENANT, at=READ + 2 * HOUR)))
     assert day.row(SESSIONS)["missing_since"] is None
 
 
@@ -166,7 +171,7 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
 
 def test_setting_the_workspace_id_later_duplicates_no_session(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
-    assert not day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR)).learned
+    assert not learned(day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR)))
     assert len(day.rows(RAW_SESSIONS)) == len(day.rows(SESSIONS)) == 1
     assert day.check("every_record_is_accounted_for").counts["received"] == 1
 
@@ -308,7 +313,7 @@ def test_a_late_reading_adds_sessions_and_changes_no_value(day: ProcessedDay) ->
     base = day.base
     day.read(fetched(payload(1, name="newer"), payload(3), at=READ + HOUR), base=base)
     result = day.read(fetched(payload(1, name="late"), payload(2), at=READ + 2 * HOUR), base=base)
-    assert result.learned
+    assert learned(result)
     assert day.row(SESSIONS, id=uuid(1))["name"] == "newer"
     assert day.row(SESSIONS, id=uuid(2))["missing_since"] is None
     assert day.row(SESSIONS, id=uuid(3))["missing_since"] is None
@@ -347,7 +352,7 @@ def test_sessions_that_only_a_late_reading_has_seen_are_accounted_for_until_the_
     assert day.check("every_record_is_accounted_for").counts["seen_late"] == 2
     later = [payload(1, name="newer"), *([payload(2), '{"id": 7}'] if is_there else [])]
     for hour, is_news in ((3, True), (4, False)):
-        assert day.read(fetched(*later, at=READ + hour * HOUR)).learned is is_news
+        assert learned(day.read(fetched(*later, at=READ + hour * HOUR))) is is_news
         assert day.check("every_record_is_accounted_for").passed
         assert day.row(SESSIONS, id=uuid(2))["missing_since"] == (None if is_there else READ + 3 * HOUR)
         assert "seen_late" not in day.check("every_record_is_accounted_for").counts
@@ -359,7 +364,7 @@ def test_a_late_reading_without_changes_writes_nothing(day: ProcessedDay) -> Non
     day.read(fetched(payload(1, name="new"), at=READ + HOUR), base=base)
     before = day.versions()
     for late in (fetched(payload(1, name="new"), at=READ), fetched(payload(1, name="old")), fetched()):
-        assert not day.read(late, base=base).learned
+        assert not learned(day.read(late, base=base))
     assert day.versions() == before
     assert not day.broken_checks()
 
@@ -485,7 +490,7 @@ def test_sessions_without_a_start_are_kept_and_refreshed_like_a_day(tmp_path: Pa
     text = payload(1, **EXPERIMENT).replace("start_time", "started")
     undated.read(fetched(text, day=None))
     assert undated.row(SESSIONS)["start_time"] is None
-    assert not undated.read(fetched(text, day=None, at=READ + HOUR)).learned
+    assert not learned(undated.read(fetched(text, day=None, at=READ + HOUR)))
     assert not undated.broken_checks()
 
 
@@ -529,7 +534,7 @@ def test_a_day_may_have_more_text_than_fits_into_one_piece_of_arrow(day: Process
     for first in range(0, count, 100):
         texts = [payload(number, description="x" * (1024 * 1024)) for number in range(first, first + 100)]
         rows.add(records_table(read_page(f"[{','.join(texts)}]".encode())))
-    assert day.read(FetchedDay(DAY, None, READ, rows, count, 1)).metadata["sessions"]["rows"] == count
+    assert day.read(RawDay(DAY, rows, [Reading(0, READ, received=count)])).metadata["sessions"]["rows"] == count
     sizes = pc.binary_length(day.lake.read(SESSIONS, DAY, ("description",))["description"])
     assert pc.sum(sizes.cast(pa.int64())).as_py() == count * 1024 * 1024
     assert day.again().metadata["sessions"]["rows"] == count

@@ -1,30 +1,30 @@
 """Costs stay when retention empties a session, and forgetting superseded readings changes no number."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
-from sessions_pipeline.tables.history import History, history
-from sessions_pipeline.tables.merge import Merged, merge
+from sessions_pipeline.tables.derived_day import DerivedDay
+from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import (
+    RawDay,
     dump_readings,
     gone_since,
     latest_readings,
     load_readings,
-    needed_readings,
     open_workspaces,
     readings_as_of,
 )
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, payload, uuid
-from sessions_pipeline_tests.days import fetched
+from sessions_pipeline_tests.days import RULES, fetched
 
 READ = NOON + timedelta(hours=6)
 HOUR, YEARS = timedelta(hours=1), timedelta(days=365)
@@ -37,26 +37,23 @@ class Readings:
     """A day's raw rows and readings in memory, to which `read` adds one reading."""
 
     def __init__(self) -> None:
-        self.merged = Merged(Rows(RAW_SESSIONS.schema), [], [], learned=False)
+        self.raw = RawDay(NOON.date(), Rows(RAW_SESSIONS.schema), [])
 
     def read(self, *texts: str, at: timedelta = timedelta(0)) -> "Readings":
-        self.merged = merge(self.merged.rows, self.merged.readings, [fetched(*texts, at=READ + at)])
+        self.raw = merge(self.raw, [fetched(*texts, at=READ + at)])
         return self
 
-    def history(self, as_of: datetime | None = None) -> History:
-        readings = readings_as_of(as_of, NOON.date(), self.merged.readings)
-        return history(self.merged.rows, readings, as_of=as_of)
+    def derived(self, as_of: datetime | None = None) -> DerivedDay:
+        return DerivedDay(self.raw, replace(RULES, as_of=as_of))
 
     def row(self, number: int, as_of: datetime | None = None) -> dict[str, Any]:
-        rows: list[dict[str, Any]] = self.history(as_of).sessions.table().to_pylist()
+        rows: list[dict[str, Any]] = self.derived(as_of).sessions.table().to_pylist()
         return next(row for row in rows if row["id"] == uuid(number))
 
     def forgotten(self, before: datetime) -> "Readings":
         """The raw rows and readings that are left after forgetting those superseded before this time."""
-        gone = history(self.merged.rows, self.merged.readings, kept_from=before).superseded
-        kept = pa.array([row not in gone for row in range(self.merged.rows.num_rows)], pa.bool_())
-        left, rows = Readings(), Rows(RAW_SESSIONS.schema, [self.merged.rows.table().filter(kept)])
-        left.merged = Merged(rows, needed_readings(self.merged.readings, rows, before), [], learned=False)
+        left = Readings()
+        left.raw = DerivedDay(self.raw, replace(RULES, kept_from=before)).raw
         return left
 
 
@@ -99,9 +96,9 @@ def test_a_partly_emptied_session_keeps_its_stats_from_its_retention_on(tier: st
     less = payload(1, **{**SPENT, **start, "run_count": 4, "total_cost": "0.60"})
     bound = NOON + timedelta(days=days) - READ
     young = Readings().read(payload(1, **{**SPENT, **start})).read(less, at=bound - timedelta(microseconds=1))
-    assert (young.row(1)["total_cost"], young.history().shrunk) == (Decimal("0.60"), (uuid(1),))
+    assert (young.row(1)["total_cost"], young.derived().shrunk) == (Decimal("0.60"), [uuid(1)])
     old = Readings().read(payload(1, **{**SPENT, **start})).read(less, at=bound)
-    assert (old.row(1)["total_cost"], old.history().shrunk) == (Decimal("1.50"), ())
+    assert (old.row(1)["total_cost"], old.derived().shrunk) == (Decimal("1.50"), [])
 
 
 def test_the_fullest_of_several_emptied_readings_counts() -> None:
@@ -119,7 +116,7 @@ def test_the_newest_of_two_readings_decides_whatever_their_texts_and_times() -> 
 
 
 def test_a_day_without_sessions_has_tables_with_schemas_and_no_rows() -> None:
-    nothing = Readings().read().history()
+    nothing = Readings().read().derived()
     assert nothing.sessions.num_rows == nothing.rejected.num_rows == 0
     assert nothing.sessions.schema.names == SESSIONS.schema.names
     assert nothing.rejected.schema.names == REJECTED_SESSIONS.schema.names
@@ -127,7 +124,7 @@ def test_a_day_without_sessions_has_tables_with_schemas_and_no_rows() -> None:
 
 def test_new_and_vanished_properties_are_counted_by_name() -> None:
     texts = [payload(n, longlived_ttl_days=400, trace_tier="eternal", total_cost="1") for n in range(3)]
-    drift = Readings().read(*texts).history().drift
+    drift = Readings().read(*texts).derived().drift
     assert drift["longlived_ttl_days"] == drift["trace_tier=eternal"] == drift["without latency_p50"] == 3
     assert "without total_cost" not in drift
 
@@ -141,14 +138,14 @@ def test_a_history_contains_every_session_ever_read_exactly_once(said: list[list
         day.read(*(payload(n, total_cost=str(c), run_count=10 + c) for n, c in latest.items()), at=hour * HOUR)
         known |= latest.keys()
         costs |= latest
-        rows = {row["id"]: row for row in day.history().sessions.table().to_pylist()}
+        rows = {row["id"]: row for row in day.derived().sessions.table().to_pylist()}
         assert sorted(rows) == sorted(map(uuid, known))
         for n in known:
             assert rows[uuid(n)]["total_cost"] == costs[n]
             assert (rows[uuid(n)]["missing_since"] is None) == (n in latest)
-    assert load_readings(dump_readings(day.merged.readings)) == day.merged.readings
+    assert load_readings(dump_readings(day.raw.readings)) == day.raw.readings
     for earlier in range(len(said)):
-        then = day.history(as_of=READ + earlier * HOUR).sessions.num_rows
+        then = day.derived(as_of=READ + earlier * HOUR).sessions.num_rows
         assert then == len({n for reading in said[: earlier + 1] for n, _ in reading})
 
 
@@ -166,9 +163,9 @@ def weekly(said: list[list[Any]]) -> Readings:
 def test_forgetting_changes_neither_the_day_now_nor_as_of_any_later_time(said: list[list[Any]], cut: int) -> None:
     day, before = weekly(said), READ + timedelta(days=cut)
     left = day.forgotten(before)
-    times = [reading.fetched_at for reading in day.merged.readings if reading.fetched_at >= before]
+    times = [reading.fetched_at for reading in day.raw.readings if reading.fetched_at >= before]
     for as_of in [None, before, *times]:
-        full, pruned = day.history(as_of), left.history(as_of)
+        full, pruned = day.derived(as_of), left.derived(as_of)
         assert pruned.sessions.table().sort_by("id").equals(full.sessions.table().sort_by("id"))
         assert pruned.rejected.num_rows == full.rejected.num_rows
         assert sorted(pruned.shrunk) == sorted(full.shrunk)
@@ -188,8 +185,8 @@ def test_forgetting_twice_is_forgetting_once() -> None:
     day = weekly([[1], [2], [5], [3], [4], [0]])
     once = day.forgotten(READ + timedelta(days=30))
     twice = once.forgotten(READ + timedelta(days=30))
-    assert twice.merged.rows.table().equals(once.merged.rows.table())
-    assert twice.merged.readings == once.merged.readings
+    assert twice.raw.rows.table().equals(once.raw.rows.table())
+    assert twice.raw.readings == once.raw.readings
 
 
 def test_forgetting_a_day_without_sessions_does_nothing() -> None:
@@ -199,7 +196,7 @@ def test_forgetting_a_day_without_sessions_does_nothing() -> None:
 def test_a_session_that_changes_at_each_of_500_readings_leaves_three_readings_after_forgetting_them() -> None:
     """The day's first reading, and that of the version before the cut with its successor."""
     day = weekly([[number] for number in range(500)])
-    assert [one.number for one in day.forgotten(READ + 498 * timedelta(days=8)).merged.readings] == [1, 499, 500]
+    assert [one.number for one in day.forgotten(READ + 498 * timedelta(days=8)).raw.readings] == [1, 499, 500]
 
 
 # The workspace asked for, the sessions that it has, and the hour.
@@ -216,10 +213,10 @@ def test_forgetting_readings_changes_neither_which_workspaces_are_open_nor_which
         tenants = {n: workspace or (TENANT, OTHER_TENANT)[n % 2] for n in present}
         texts = [payload(n, run_count=runs, tenant_id=tenant) for n, tenant in tenants.items()]
         reading = fetched(*texts, at=READ + hour * HOUR, workspace=workspace)
-        day.merged = merge(day.merged.rows, day.merged.readings, [reading])
+        day.raw = merge(day.raw, [reading])
     left = day.forgotten(before)
-    for as_of in [None, *(one.fetched_at for one in day.merged.readings if one.fetched_at >= before)]:
-        full, pruned = (readings_as_of(as_of, NOON.date(), one.merged.readings) for one in (day, left))
+    for as_of in [None, *(one.fetched_at for one in day.raw.readings if one.fetched_at >= before)]:
+        full, pruned = (readings_as_of(as_of, NOON.date(), one.raw.readings) for one in (day, left))
         # Of readings without sessions, only the latest matters.
         assert open_workspaces(NOON.date(), pruned) - {""} == open_workspaces(NOON.date(), full) - {""}
         assert gone_since(pruned) == gone_since(full)
@@ -227,5 +224,5 @@ def test_forgetting_readings_changes_neither_which_workspaces_are_open_nor_which
 
 
 def runs_in(day: Readings) -> list[int]:
-    rows = sorted(day.merged.rows.table().to_pylist(), key=lambda row: row["reading"])
+    rows = sorted(day.raw.rows.table().to_pylist(), key=lambda row: row["reading"])
     return [json.loads(row["payload"])["run_count"] for row in rows]

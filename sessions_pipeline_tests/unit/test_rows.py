@@ -34,10 +34,9 @@ def test_rows_are_read_back_unchanged(table: pa.Table, size: int, plain: int) ->
 
 @given(TABLES, st.integers(1, 7), PLAIN, st.sampled_from([("key",), ("key", "number"), ("number", "key", "text")]))
 def test_rows_sort_as_one_table_would(table: pa.Table, size: int, plain: int, order: tuple[str, ...]) -> None:
-    for long in (None, "text"):
-        parts = in_parts(table, size, plain).in_order(*order, long=long)
-        expected = table.sort_by([(name, "ascending") for name in order])
-        assert pa.concat_tables([SCHEMA.empty_table(), *parts]).equals(expected)
+    parts = in_parts(table, size, plain).in_order(*order)
+    expected = table.sort_by([(name, "ascending") for name in order])
+    assert pa.concat_tables([SCHEMA.empty_table(), *parts]).equals(expected)
 
 
 @pytest.mark.parametrize("plain", [1, 1 << 20])

@@ -14,7 +14,8 @@ from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest
 from sessions_pipeline.langsmith.window import WindowReader
-from sessions_pipeline.validation.records import FetchedDay, Record
+from sessions_pipeline.tables.readings import RawDay
+from sessions_pipeline.validation.records import Record
 from sessions_pipeline_tests.unit.simulated_server import (
     AnswerAtOnce,
     AnswerWhenUsed,
@@ -52,14 +53,14 @@ def read(
     *,
     eager: bool = True,
     reading: Callable[..., Any] = WindowReader,
-) -> list[FetchedDay]:
+) -> list[RawDay]:
     reader = reading(
         start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=page_size, in_flight=8
     )
     return collected(reader, server.answer, first, last, AnswerAtOnce() if eager else AnswerWhenUsed())
 
 
-def by_day(days: list[FetchedDay]) -> dict[date | None, list[str]]:
+def by_day(days: list[RawDay]) -> dict[date | None, list[str]]:
     return {day.day: sorted(str(session) for (session,) in day.rows.tuples("session_id")) for day in days}
 
 
