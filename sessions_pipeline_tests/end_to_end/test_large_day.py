@@ -14,13 +14,14 @@ import pytest
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.faulty_server import running_sandbox
+from sessions_pipeline_tests.scripts import COMMAND
 
 SMALL, LARGE = 10_000, 40_000
 DAY = datetime(2026, 3, 3, tzinfo=UTC)
 SCORES = ("correctness", "helpfulness", "conciseness", "toxicity", "format_ok")
 # Costs are summed by each of these. All but `models` have another value for each session.
 ATTRIBUTES = "models,git.branch,git.commit,revision_id"
-RUN = (sys.executable, "-m", "sessions_pipeline.cli", "materialize", "--from", str(DAY.date()), "--to", str(DAY.date()))
+RUN = (COMMAND, "materialize", "--from", str(DAY.date()), "--to", str(DAY.date()))
 # Prints the peak of a command's memory in kilobytes. In a process of its own, because a command's peak begins with what
 # the process that starts it has in memory.
 MEASURE = """
