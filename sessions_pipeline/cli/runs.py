@@ -114,7 +114,8 @@ def run_days(
     except KeyboardInterrupt:
         raise SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None
     except SessionsPipelineError as error:
-        error.args = (f"{error}; {KEPT}" if finished else str(error),)
+        # A missed deadline or a lost worker says so itself.
+        error.args = (f"{error}; {KEPT}" if finished and "written stay" not in str(error) else str(error),)
         raise
     finally:
         # After the progress bar has ended, and each only once.

@@ -25,9 +25,11 @@ import stamina
 
 from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
+from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
+from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables.readings import Reading, dump_readings
@@ -406,6 +408,19 @@ def test_an_error_after_finished_days_says_that_they_stay_written(run: Run, sand
     result = run("materialize", *_days(50), SESSIONS_PIPELINE_CONCURRENCY="1")
     _complains(result, 1, "403", "; the days that were finished stay written")
     assert list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("kind", [DeadlineExceededError, WorkerLostError])
+def test_an_error_that_says_itself_that_days_stay_written_says_it_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def fails(pipeline: Pipeline, first: date, *_: object, **__: object) -> None:
+        pipeline.on_day(first)
+        raise kind("over; days already written stay, run the others again")
+
+    monkeypatch.setattr("sessions_pipeline.orchestration.run.execute", fails)
+    result = run("materialize", *_days())
+    assert result.err == "sessions-pipeline: over; days already written stay, run the others again\n"
 
 
 def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
