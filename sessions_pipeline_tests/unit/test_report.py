@@ -606,6 +606,15 @@ def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> No
     assert "$2.00 more for their judges: $7.00 in all." in words(build_report(report_of(row, judges=judges)))
     unread = report_of(row, judges=judges, unread=[LAST])
     assert "judges: at least $7.00 in all." in words(build_report(unread))
+    unknown = report_of(row, judges=[judged(FIRST, 1, None)])
+    assert "$5.00 unknown more for their judges: at least $5.00 in all." in words(build_report(unknown))
+
+
+def test_a_dataset_of_the_period_before_is_unknown_and_not_none_if_days_were_not_read() -> None:
+    rows, names = (daily(FIRST, 1, "5"), daily(BEFORE, 2, "3")), {dataset(2): "old"}
+    assert " old none " in words(build_report(report_of(*rows, names=names)))
+    unread = [FIRST + timedelta(days=1)]
+    assert " old unknown " in words(build_report(report_of(*rows, names=names, unread=unread)))
 
 
 def test_without_usage_by_project_the_page_says_how_to_measure_it() -> None:
