@@ -144,8 +144,8 @@ FAULTS = (
     ),
     Fault(
         "lake/commits",
-        "if commit < stored_commit <=",
-        "if commit + 1 < stored_commit <=",
+        "if commit < _commit_of(stored) <=",
+        "if commit + 1 < _commit_of(stored) <=",
         f"{INTEGRATION}lake_commits",
         "earlier",
     ),

@@ -38,7 +38,7 @@ SESSIONS = Table(
     order=("start_time", "id"),
     sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
 )
-# Keys of the file's metadata, see `History`.
+# Keys of the file's metadata, see `DerivedDay`.
 SHRUNK, DRIFT = "shrunk", "drift"
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns that identify a session, its workspace and its dataset."""
