@@ -136,6 +136,7 @@ def release() -> None:
 
 
 def _pack(batch: pa.RecordBatch) -> pa.Buffer:
+    release()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema.remove_metadata(), options=_PACKED) as stream:
         stream.write_batch(batch)
