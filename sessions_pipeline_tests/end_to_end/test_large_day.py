@@ -79,13 +79,13 @@ def peak(texts: list[str], folder: Path) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is tuned for Linux, which counts it in kilobytes")
-def test_a_further_session_on_a_large_day_adds_little_more_than_twice_its_own_text_to_the_peak(tmp_path: Path) -> None:
-    """It adds 1.3 to 2.1 times its text: compressed parts, columns that are needed whole, and memory not yet returned.
+def test_a_further_session_on_a_large_day_adds_less_than_twice_its_own_text_to_the_peak(tmp_path: Path) -> None:
+    """It adds 0.8 to 1.7 times its text: compressed parts, columns that are needed whole, and memory not yet returned.
 
-    It adds 2.25 to 5.5 times its text if the day is validated, derived, summed or written all at once. How much memory
+    It adds 2.2 to 5.5 times its text if the day is validated, derived, summed or written all at once. How much memory
     the allocator has not yet returned differs from run to run, so the lower of two peaks counts.
     """
     large, small = list(sessions(LARGE)), list(sessions(SMALL))
     text = sum(map(len, large)) - sum(map(len, small))
     added = min(peak(large, tmp_path / name) for name in ("large", "again")) - peak(small, tmp_path / "small")
-    assert 0.1 < added / text < 2.2
+    assert 0.1 < added / text < 2
