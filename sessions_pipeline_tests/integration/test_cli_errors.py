@@ -650,7 +650,7 @@ def test_the_summary_is_printed_even_if_the_budgets_break_during_the_run(
     budgets.write_text('[[budget]]\nname = "all"\nlimit = 400\nperiod = "month"\n')
     sandbox.api.before_answer = lambda _number: budgets.unlink(missing_ok=True)
     try:
-        result = run("materialize", *_days(0), SESSIONS_PIPELINE_BUDGETS=str(budgets))
+        result = run("materialize", *_days(), SESSIONS_PIPELINE_BUDGETS=str(budgets))
     finally:
         sandbox.api.before_answer = None
     assert (result.status, result.err, budgets.exists()) == (0, "", False)

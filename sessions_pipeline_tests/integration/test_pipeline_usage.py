@@ -142,8 +142,8 @@ def test_a_workspace_whose_id_is_set_later_is_not_measured_again(data_root: Data
 
 
 def test_names_that_are_redacted_are_not_written(data_root: DataRoot) -> None:
-    today = yesterday() + timedelta(days=1)
+    day = yesterday()
     with running_sandbox(broken=False) as sandbox:
-        measure(sandbox, data_root, today, SESSIONS_PIPELINE_REDACT="name")
-    names = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today).column("name")
+        measure(sandbox, data_root, day, SESSIONS_PIPELINE_REDACT="name")
+    names = lake_at(data_root).read(DAILY_COST_BY_PROJECT, day).column("name")
     assert len(names) == names.null_count > 0
