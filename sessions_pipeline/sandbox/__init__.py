@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
+from sessions_pipeline.sandbox.listing import CompanyData
 
 HOST = "127.0.0.1"
 # Not a secret: it gives access to made-up data only.
@@ -176,8 +177,6 @@ def running_sandbox(port: int = 0) -> contextlib.AbstractContextManager[str]:
     Raises:
         OSError: the port is taken.
     """
-    from sessions_pipeline.sandbox.listing import CompanyData  # noqa: PLC0415 - it imports the parameters from here
-
     now = datetime.now(UTC)
     return serving(Api(CompanyData(now), now).app(), port)
 

@@ -5,13 +5,15 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sessions_pipeline.days import EPOCH, microseconds
-from sessions_pipeline.sandbox import Query, SessionsQuery
 from sessions_pipeline.sandbox.company import LABELS, PRICES, Dataset, Run, Session, company, datasets, feedback
+
+if TYPE_CHECKING:
+    from sessions_pipeline.sandbox import Query, SessionsQuery
 
 SEED = 7
 COUNTS = ("run_count", "prompt_tokens", "completion_tokens", "total_tokens")
@@ -35,12 +37,12 @@ class CompanyData:
         self.offset = ""
         self._records: dict[str, dict[str, Any]] = {}
 
-    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+    def page(self, asked: "SessionsQuery", workspace: str) -> tuple[list[str], int]:
         """The JSON texts of one page of sessions, and the number of all that match."""
         chosen = self.ordered(asked, workspace)
         return [self._text(one, asked) for one in chosen[asked.offset : asked.offset + asked.limit]], len(chosen)
 
-    def datasets_page(self, asked: Query, workspace: str) -> tuple[list[str], int]:
+    def datasets_page(self, asked: "Query", workspace: str) -> tuple[list[str], int]:
         """The JSON texts of one page of datasets, and the number of all that match."""
         chosen = [one for one in self.datasets if one.tenant_id == workspace and _is_asked(one, asked)]
         page = chosen[asked.offset : asked.offset + asked.limit]
@@ -50,7 +52,7 @@ class CompanyData:
         """Drop the cached JSON of a session that was changed."""
         self._records.pop(session.id, None)
 
-    def ordered(self, asked: SessionsQuery, workspace: str) -> list[Session]:
+    def ordered(self, asked: "SessionsQuery", workspace: str) -> list[Session]:
         """All sessions that match, sorted as PostgreSQL does: nulls last if ascending, first if descending."""
         # Filter by id and name first: in the demo, the pipeline does so a thousand times.
         ids = set(asked.id or ())
@@ -68,7 +70,7 @@ class CompanyData:
             self._records[session.id] = as_json(session, self.offset, stats_of(session, session.runs, self.now))
         return self._records[session.id]
 
-    def _text(self, session: Session, asked: SessionsQuery) -> str:
+    def _text(self, session: Session, asked: "SessionsQuery") -> str:
         record = self._record(session)
         if not asked.include_stats:
             record = record | dict.fromkeys(STATS)
@@ -78,7 +80,7 @@ class CompanyData:
         broken = session.broken.items()
         return dumps(record | {name: value for name, value in broken if name not in STATS or record[name] is not None})
 
-    def _stats(self, session: Session, asked: SessionsQuery) -> dict[str, Any]:
+    def _stats(self, session: Session, asked: "SessionsQuery") -> dict[str, Any]:
         runs = session.runs
         if asked.stats_filter is not None:
             runs = session.runs_by_experiment.get(asked.stats_filter, [])
@@ -88,7 +90,7 @@ class CompanyData:
         whole = self._record(session) if len(runs) == len(session.runs) else stats_of(session, runs, self.now)
         return {name: whole[name] for name in asked.stats_select or STATS if name in STATS}
 
-    def _matches(self, session: Session, asked: SessionsQuery) -> bool:
+    def _matches(self, session: Session, asked: "SessionsQuery") -> bool:
         dataset = session.dataset.id if session.dataset else None
         wanted = (asked.metadata or {}) | ({"dataset_version": asked.dataset_version} if asked.dataset_version else {})
         return (
@@ -119,7 +121,7 @@ class CompanyData:
         }
 
 
-def _is_asked(one: Session | Dataset, asked: Query) -> bool:
+def _is_asked(one: Session | Dataset, asked: "Query") -> bool:
     return (
         (asked.id is None or one.id in asked.id)
         and (asked.name is None or one.name == asked.name)
@@ -133,7 +135,7 @@ def _contains(whole: Any, part: Any) -> bool:
     return bool(whole == part)
 
 
-def _sort_key(record: dict[str, Any], asked: SessionsQuery) -> Any:
+def _sort_key(record: dict[str, Any], asked: "SessionsQuery") -> Any:
     if asked.sort_by == "feedback":
         scores = record["feedback_stats"] if asked.sort_by_feedback_source == "run" else {}
         return scores.get(asked.sort_by_feedback_key, {}).get("avg")
