@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 
+from sessions_pipeline import errors
 from sessions_pipeline.cli.doctor import CHECKS
 from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, past_time, progress_bar, say
 from sessions_pipeline.days import days_between
-from sessions_pipeline.errors import NotReadError, SessionsPipelineError, UsageError
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings, program_variables
@@ -73,9 +73,9 @@ def _check_days(first: date, last: date, settings: Settings) -> None:
     check_order(first, last)
     if first < settings.start_date:
         advice = "set SESSIONS_PIPELINE_START_DATE to an earlier day"
-        raise UsageError(f"--from {first} is before the first partition {settings.start_date}; {advice}")
+        raise errors.UsageError(f"--from {first} is before the first partition {settings.start_date}; {advice}")
     if last > today:
-        raise UsageError(f"--to {last} is in the future; today is {today} (UTC)")
+        raise errors.UsageError(f"--to {last} is in the future; today is {today} (UTC)")
 
 
 def run_days(
@@ -112,10 +112,11 @@ def run_days(
             pipeline = replace(pipeline, on_day=on_day, on_warning=warnings.append)
             return days_made(execute(pipeline, first, last, instance=instance, select=select))
     except KeyboardInterrupt:
-        raise SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None
-    except SessionsPipelineError as error:
+        raise errors.SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None
+    except errors.SessionsPipelineError as error:
         # A missed deadline or a lost worker says so itself.
-        error.args = (f"{error}; {KEPT}" if finished and "written stay" not in str(error) else str(error),)
+        if finished and not isinstance(error, errors.DeadlineExceededError | errors.WorkerLostError):
+            error.args = (f"{error}; {KEPT}",)
         raise
     finally:
         # After the progress bar has ended, and each only once.
@@ -201,7 +202,7 @@ def _show_demo(port: int) -> int:
     from sessions_pipeline.tables import RAW_SESSIONS
 
     if not (days := Lake.open(str(DEMO_ROOT), query={}, read_only=True).days(RAW_SESSIONS)):
-        raise NotReadError(f"{DEMO_ROOT.resolve()}: nothing is here; run `{DEMO}` first")
+        raise errors.NotReadError(f"{DEMO_ROOT.resolve()}: nothing is here; run `{DEMO}` first")
     with running_sandbox() as url:
         variables = demo_variables(url, days[0])
         # In a folder without `.env`, so that no settings lead to another workspace and mix its data into the demo's.
@@ -250,4 +251,4 @@ def _free(port: int) -> Iterator[None]:
     except OSError as error:
         # The error's own text may end with the address.
         reason = os.strerror(error.errno or 0)
-        raise SessionsPipelineError(f"port {port}: {reason}; choose another with --port") from None
+        raise errors.SessionsPipelineError(f"port {port}: {reason}; choose another with --port") from None
