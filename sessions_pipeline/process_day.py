@@ -123,7 +123,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             except SumOverflowError as error:
                 overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
                 continue
-            metadata = day_metadata.metadata_of(table, derived, facts[table.name])
+            metadata = day_metadata.file_metadata(table, derived, facts[table.name])
             files[table.name] = replace_derived(table, derived[table], metadata, commit)
             derived.drop(table)
         _note_readings(lake, raw)

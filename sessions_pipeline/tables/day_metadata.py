@@ -31,7 +31,7 @@ def basis(table: Table, rules: Rules) -> dict[str, str]:
     }
 
 
-def metadata_of(table: Table, day: DerivedDay, facts: Mapping[str, Any]) -> dict[str, str]:
+def file_metadata(table: Table, day: DerivedDay, facts: Mapping[str, Any]) -> dict[str, str]:
     """The metadata to store in the file of a derived table; `facts` are those of `facts_of`."""
     findings = {SHRUNK: json.dumps(day.shrunk), DRIFT: json.dumps(day.drift, sort_keys=True)}
     return {

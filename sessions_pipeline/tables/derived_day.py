@@ -74,9 +74,7 @@ class DerivedDay:
             parts = (part.filter(pc.less_equal(part.column("fetched_at"), until)) for part in raw.rows.parts())
             known = known._replace(rows=Rows(raw.rows.schema, parts))
         versions = self._derive_sessions(known)
-        self.raw = raw
-        if rules.kept_from and rules.as_of is None:
-            self.raw = _without_superseded(raw, versions, rules.kept_from)
+        self.raw = raw if rules.as_of or not rules.kept_from else _without_superseded(raw, versions, rules.kept_from)
         self._tables = {RAW_SESSIONS: self.raw.rows, SESSIONS: self.sessions, REJECTED_SESSIONS: self.rejected}
 
     def _derive_sessions(self, raw: RawDay) -> Iterable[list[Version]]:

@@ -121,8 +121,8 @@ class CheckResult:
 
 def _duplicates(values: pa.ChunkedArray) -> list[str]:
     """The values that occur more than once, sorted."""
-    # Counting the values would take 200 bytes of memory for each.
-    # In one chunk: sorting one for each day takes three times as long.
+    # Sorted, because counting would take 200 bytes of memory for each value. In one chunk, because sorting one for each
+    # day takes three times as long.
     ordered = values.combine_chunks().sort()
     return list(pc.unique(ordered[1:].filter(pc.equal(ordered[1:], ordered[:-1]))).to_pylist())
 
