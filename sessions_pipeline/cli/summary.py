@@ -17,7 +17,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE, judges_command
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
-from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, share, visible
+from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.spending import Row, Totals, totals_by
@@ -105,11 +105,7 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
     if as_json:
         _print_json(statuses)
         return
-    rows = []
-    for one in statuses:
-        period, forecast = days_text(one.first, one.last), "" if one.forecast is None else money(one.forecast)
-        amounts = money(one.used), one.limit, share(one.used, one.budget.limit)
-        rows.append((one.budget.name, period, *amounts, forecast, one.state))
+    rows = [(one.budget.name, days_text(one.first, one.last), *one.amounts, one.state) for one in statuses]
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
     print_table(columns, rows, drop=("Share", "Period", "Forecast"))
     for one in statuses:

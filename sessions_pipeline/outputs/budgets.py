@@ -19,7 +19,7 @@ from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import Budget
-from sessions_pipeline.outputs.formatting import day_ranges, money, money_as_set, plural, share, visible
+from sessions_pipeline.outputs.formatting import at_least, day_ranges, money_as_set, plural, share, visible
 from sessions_pipeline.outputs.spending import Row, Totals, forecast
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
@@ -69,9 +69,16 @@ class BudgetStatus:
         return None if self.used is None else EXACT.divide(self.used, self.budget.limit)
 
     @property
-    def limit(self) -> str:
-        """The limit as text."""
-        return money_as_set(self.budget.limit)
+    def is_part(self) -> bool:
+        """Whether costs that belong to `used` are unknown, so that at least this much was spent."""
+        return bool(self.unpriced or self.unjudged or self.unread)
+
+    @property
+    def amounts(self) -> tuple[str, str, str, str]:
+        """As text: the used amount, the limit, the used share of it, and the forecast (empty if there is none)."""
+        percent = at_least(self.used, self.is_part, share(self.used, self.budget.limit))
+        outlook = "" if self.forecast is None else at_least(self.forecast, self.is_part)
+        return at_least(self.used, self.is_part), money_as_set(self.budget.limit), percent, outlook
 
     @property
     def is_known(self) -> bool:
@@ -116,7 +123,7 @@ class BudgetStatus:
     def outlook(self) -> str:
         """The forecast as text: `heading for $416.53, over the limit`; empty without a forecast."""
         over = ", over the limit" if self._will_exceed else ""
-        return "" if self.forecast is None else f"heading for {money(self.forecast)}{over}"
+        return f"heading for {self.amounts[-1]}{over}" if self.amounts[-1] else ""
 
     @property
     def _will_exceed(self) -> bool:
@@ -131,8 +138,8 @@ class BudgetStatus:
     @property
     def headline(self) -> str:
         """The amounts as text: `$312.40 of $400.00 (78.1 %), heading for $416.53, over the limit`."""
-        used = f"{money(self.used)} of {self.limit} ({share(self.used, self.budget.limit)})"
-        return ", ".join(filter(None, (used, self.outlook)))
+        used, limit, percent, _ = self.amounts
+        return ", ".join(filter(None, (f"{used} of {limit} ({percent})", self.outlook)))
 
 
 def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> list[BudgetStatus]:

@@ -50,6 +50,11 @@ def money(value: Decimal | None) -> str:
     return f"{sign}${size.quantize(Decimal(1).scaleb(-places), context=_EXACT):,f}"
 
 
+def at_least(value: Decimal | None, is_part: object, text: str = "") -> str:
+    """An amount, or a text computed from it. It begins with `≥ ` if costs that belong to it are unknown."""
+    return f"{'≥ ' if is_part and value is not None else ''}{text or money(value)}"
+
+
 def money_as_set(value: Decimal) -> str:
     """US dollars that are not to be rounded, such as a limit: at least cents, and all further digits."""
     return f"${value:,.{max(2, len(exact(value).partition('.')[2]))}f}"

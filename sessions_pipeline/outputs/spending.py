@@ -98,9 +98,11 @@ class Comparison(NamedTuple):
     def of(cls, days: Sequence[date], days_before: Sequence[date], whole: frozenset[date]) -> Self:
         """Compare each day with the one at the same place in `days_before`, if both are in `whole`.
 
-        `whole` are the days that were read, and were over when they were read.
+        `whole` are the days that were read, and were over when they were read. If fewer than half of the days can be
+        compared, none are: a change on so few says little about the period.
         """
         pairs = [(day, other) for day, other in zip(days, days_before, strict=False) if {day, other} <= whole]
+        pairs = pairs if 2 * len(pairs) >= len(days) else []
         return cls(frozenset(days), frozenset(day for day, _ in pairs), frozenset(other for _, other in pairs))
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.cli import cli
-from sessions_pipeline.cli.summary import print_summary
+from sessions_pipeline.cli.summary import print_budgets, print_summary
 from sessions_pipeline.days import period_of
 from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
 from sessions_pipeline.lake.lake import Lake
@@ -243,6 +243,7 @@ def test_a_period_in_which_nothing_ran_is_zero_and_one_of_unknown_costs_is_unkno
     costs.put(MONDAY, daily(None, 1, "1"))
     status = costs.status()
     assert (status.used, status.unpriced, status.experiments, status.state) == (Decimal(1), 1, 2, "ok")
+    assert status.headline == "≥ $1.00 of $400.00 (≥ 0.2 %), heading for ≥ $1.58"
     assert status.caveats == "1 of 2 experiments without a cost"
 
 
@@ -403,6 +404,30 @@ def test_a_forecast_beyond_the_limit_is_reported_and_does_not_change_the_state(c
     assert costs.status(limit=480).notes == ""
     # For a budget that is exceeded, the forecast is not mentioned.
     assert costs.status(limit=300).headline == "$304.00 of $300.00 (101.3 %), heading for $480.00"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "amounts"),
+    [
+        ({}, ("$2.00", "$400.00", "0.5 %", "$3.00")),
+        ({"unpriced": 1}, ("≥ $2.00", "$400.00", "≥ 0.5 %", "≥ $3.00")),
+        ({"unjudged": 1}, ("≥ $2.00", "$400.00", "≥ 0.5 %", "≥ $3.00")),
+        ({"unread": (MONDAY,), "forecast": None}, ("≥ $2.00", "$400.00", "≥ 0.5 %", "")),
+        ({"unpriced": 1, "used": None, "forecast": None}, ("unknown", "$400.00", "\N{EN DASH}", "")),
+    ],
+)
+def test_amounts_that_lack_unknown_costs_are_minimums_in_every_text(
+    lacking: dict[str, Any], amounts: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The headline is what the check, notifications and the summary of a run say."""
+    known = {"used": Decimal(2), "forecast": Decimal(3), **lacking}
+    status = BudgetStatus(budget(), MONTH[-1], date(2026, 3, 31), NOW, False, **known)
+    assert status.amounts == amounts
+    used, limit, percent, forecast = amounts
+    assert status.headline == f"{used} of {limit} ({percent}){f', heading for {forecast}' if forecast else ''}"
+    print_budgets([status], as_json=False)
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "$400.00" in line)
+    assert " ".join(filter(None, amounts)) in " ".join(row.split())
 
 
 @pytest.fixture

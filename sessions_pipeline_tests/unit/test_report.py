@@ -111,7 +111,7 @@ def test_an_unknown_cost_is_called_unknown_and_never_zero() -> None:
 def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, unit: str) -> None:
     data = made_up(LAST - timedelta(days=days - 1), LAST, datasets=3, experiments=0)
     assert data.unit == unit
-    parts = [cost for bucket in data.buckets for cost in bucket.costs.values()]
+    parts = [part.cost for bucket in data.buckets for part in bucket.parts.values()]
     assert sum(cost or 0 for cost in parts) == sum(bucket.totals.cost or 0 for bucket in data.buckets) == data.now.cost
     assert sum(not bucket.is_read for bucket in data.buckets) == len(data.unread)
 
@@ -137,7 +137,7 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
         (
             [],
             [FIRST - timedelta(days=back) for back in range(1, 31)],
-            "No day is complete in both this period and the one before (30 Jan \N{EN DASH} 28 Feb 2025), so there is",
+            "Fewer than half of the days are complete in both this period and the one before (30 Jan \N{EN DASH} 28",
         ),
     ],
 )
@@ -172,8 +172,20 @@ def test_a_day_that_is_not_over_is_left_out_of_the_comparison() -> None:
 def test_a_report_without_a_day_that_is_over_does_not_call_the_days_before_unread() -> None:
     days = [FIRST + timedelta(days=number) for number in range(30)]
     text = words(build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 1, "8"), unfinished=days)))
-    assert "No day is complete in both this period and the one before" in text
-    assert "Against Feb 2025 not known No day is complete in both months" in text
+    assert "Fewer than half of the days are complete in both this period and the one before" in text
+    assert "Against Feb 2025 not known Fewer than half of these days are complete in both months" in text
+
+
+def test_a_change_on_fewer_than_half_of_the_days_is_not_shown() -> None:
+    before = [FIRST - timedelta(days=back) for back in range(1, 31)]
+    rows = daily(FIRST, 1, "10"), daily(before[-1], 1, "8")
+    half, fewer = (build_report(report_of(*rows, unread=before[:unread])) for unread in (15, 16))
+    assert "+25.0 % like for like: $10.00 against $8.00, on the 15 of 30 days" in words(half)
+    text = words(fewer)
+    assert "Fewer than half of the days are complete in both this period and the one before" in text
+    assert "Against Feb 2025 not known Fewer than half of these days are complete in both months" in text
+    assert "Cost by dataset, 1 Mar \N{EN DASH} 30 Mar 2025, judge calls not counted, most expensive first" in text
+    assert not {"delta", "movers"} & set(re.findall(r'class="(\w+)', fewer))
 
 
 def test_rises_are_named_before_falls_and_the_largest_first() -> None:
@@ -309,7 +321,7 @@ def test_missing_data_are_listed_first_and_what_is_fine_is_also_listed() -> None
     assert told["problems"][1].startswith("1 experiment with a cost that can't be used")
     assert told["rejected"][1].startswith("4 records rejected")
     assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]
-    assert told["kept"][1].startswith("3 experiments kept, $4.00")
+    assert told["kept"][1].startswith("3 experiments kept, ≥ $4.00")
     assert told["read_at"][1].startswith("Last read 2 Apr 2025, 09:30 UTC")
     assert told["undated"][1].startswith("1 experiment without a start time")
 
@@ -432,7 +444,7 @@ def test_costs_by_attribute_are_shown_with_their_change_and_cost_per_run() -> No
         "main $3.00 37.5 % +$3.00 new $0.15 2 0",
         "fix-42 $5.00 62.5 % +$1.00 ▲ +25.0 % $0.50 ▲ +25.0 % 2 0",
         "(not stated) unknown \N{EN DASH} unknown unknown 1 1",
-        "All ≥ $8.00 \N{MINUS SIGN}$5.00 ▼ \N{MINUS SIGN}38.5 % ≥ $0.24 ▼ \N{MINUS SIGN}62.7 % 5 1",
+        "All ≥ $8.00 ≈ \N{MINUS SIGN}$5.00 ▼ ≈ \N{MINUS SIGN}38.5 % ≥ $0.24 ▼ ≈ \N{MINUS SIGN}62.7 % 5 1",
     ]
 
 
@@ -460,7 +472,7 @@ def test_days_not_summed_by_an_attribute_are_reported_and_not_compared() -> None
     days = frozenset([FIRST, FIRST + timedelta(days=1), FIRST - timedelta(days=30)])
     data = replace(report_of(daily(FIRST, 1, "6"), attributes=ATTRIBUTES), attribute_days={"git.branch": days})
     (attribute,) = data.by_attribute
-    assert (attribute.unread, attribute.period.alike) == (28, frozenset([FIRST]))
+    assert (attribute.unread, attribute.period.alike) == (28, frozenset())
     assert "Not summed by this attribute: 28 days of this period." in words(build_report(data))
 
 
@@ -492,7 +504,7 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
     html = build_report(data)
     text = words(html)
-    assert "at least $253.00 At least $160.00 more for their judges: at least $413.00 in all." in text
+    assert "≥ $253.00 ≥ $160.00 more for their judges: ≥ $413.00 in all." in text
     assert "Judges of 2 experiments are not counted." in text
     assert Page(html).values[dataset(1)][-4:] == ["252.000000000000000001", "160", "412.000000000000000001", "0"]
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
@@ -587,10 +599,40 @@ def test_every_table_marks_a_sum_that_is_only_a_minimum() -> None:
     budgets = [budget("b", "8", "5", unpriced=1)]
     text = words(build_report(report_of(daily(FIRST, 1, "5"), daily(FIRST, 1, None), budgets=budgets)))
     assert "b 1 Mar \N{EN DASH} 31 Mar 2025; without judges ≥ $5.00 $8.00 ≥ 62.5 %" in text
-    assert "da000000 ≥ $5.00 100.0 % +$5.00 new unknown 2 1 All ≥ $5.00" in text
+    assert "da000000 ≥ $5.00 100.0 % ≈ +$5.00 new unknown 2 1 All ≥ $5.00" in text
     assert "1 Mar 2025 ≥ $5.00 2 1 yes" in text
     assert "2025-03-01 da000000 $5.00 1 0 unknown unknown 2025-03-01 da000000 unknown 1 1" in text
     assert "Sum of 2 rows ≥ $5.00 2 1" in text
+
+
+def test_headline_month_forecast_and_chart_mark_sums_that_are_only_minimums_and_changes_between_them() -> None:
+    rows = daily(FIRST, 1, "10"), daily(FIRST - timedelta(days=30), 1, "8"), daily(date(2025, 2, 1), 1, "4")
+    names, budgets = {dataset(1): "golden"}, [replace(budget("all", "400", "300", 1), forecast=Decimal(465))]
+    exact = words(build_report(report_of(*rows, names=names)))
+    assert not re.search("[≥≈] ", exact.split("Amounts are US dollars")[0])
+    html = build_report(report_of(*rows, daily(FIRST, 1, None), names=names, budgets=budgets))
+    text = words(html)
+    assert "30 Mar 2025 ≥ $10.00 Judge calls not counted. ▼ ≈ \N{MINUS SIGN}16.7 % against the 30 days before" in text
+    assert "golden fell by ≈ $2.00." in text
+    assert "1 Mar \N{EN DASH} 30 Mar 2025 ≥ $10.00 30 days; judge calls not counted" in text
+    assert "Forecast for the month ≥ $10.33" in text
+    assert "Against Feb 2025 ▲ ≈ +150.0 % ≥ $10.00 against $4.00, on 28 days complete in both months" in text
+    assert "≥ $300.00 $400.00 ≥ 75.0 % ≥ $465.00 ok heading for ≥ $465.00, over the limit" in text
+    assert "2025: ≥ $10.00 in all. The tables below hold the same numbers." in html
+    assert set(re.findall('data-tip="(.*?)"', html)) == {"golden · 1 Mar 2025 · ≥ $10.00"}
+    before = words(build_report(report_of(*rows[:2], daily(FIRST - timedelta(days=30), 1, None))))
+    assert "≈ +25.0 % against the 30 days before (30 Jan \N{EN DASH} 28 Feb 2025): ≥ $8.00." in before
+
+
+def test_a_bar_of_which_days_are_unread_is_a_minimum_and_so_are_the_other_datasets_in_it() -> None:
+    costs = [daily(FIRST, number, "2", unpriced_session_count=number == 10) for number in range(1, 11)]
+    data = report_of(*costs, first=FIRST - timedelta(days=58), unread=[FIRST + timedelta(days=3)])
+    tips = re.findall('data-tip="(.*?)"', build_report(data))
+    week = "24 Feb \N{EN DASH} 2 Mar 2025"
+    assert f"{dataset(1)} · {week} · $2.00" in tips
+    assert f"Other datasets · {week} · ≥ $4.00" in tips
+    late = report_of(daily(FIRST, 1, "2"), first=FIRST - timedelta(days=58), unread=[FIRST])
+    assert f"da000000 · {week} (1 of 7 days not read) · ≥ $2.00" in re.findall('data-tip="(.*?)"', build_report(late))
 
 
 def test_sums_over_days_of_which_some_are_unread_are_minimums_in_every_table() -> None:
@@ -605,9 +647,9 @@ def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> No
     row, judges = daily(FIRST, 1, "5"), [judged(FIRST, 1, "2")]
     assert "$2.00 more for their judges: $7.00 in all." in words(build_report(report_of(row, judges=judges)))
     unread = report_of(row, judges=judges, unread=[LAST])
-    assert "judges: at least $7.00 in all." in words(build_report(unread))
+    assert "judges: ≥ $7.00 in all." in words(build_report(unread))
     unknown = report_of(row, judges=[judged(FIRST, 1, None)])
-    assert "$5.00 unknown more for their judges: at least $5.00 in all." in words(build_report(unknown))
+    assert "$5.00 unknown more for their judges: ≥ $5.00 in all." in words(build_report(unknown))
 
 
 def test_a_dataset_of_the_period_before_is_unknown_and_not_none_if_days_were_not_read() -> None:

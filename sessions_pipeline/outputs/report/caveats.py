@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pyarrow.compute as pc
 
+from sessions_pipeline.outputs.formatting import at_least, day_ranges, money, plural, visible
 from sessions_pipeline.outputs.formatting import day as day_text
-from sessions_pipeline.outputs.formatting import day_ranges, money, plural, visible
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.tables.aggregate import known_sum
 from sessions_pipeline.tables.day_metadata import rests_on_kept_readings
@@ -64,7 +64,8 @@ def _costs(data: ReportData) -> Iterator[Caveat]:
         yield Caveat("problems", f"{plural(problems, 'experiment')} with a cost that can't be used", text)
     if len(kept):
         text = "The API no longer gives their numbers; those of an earlier reading are in the totals."
-        yield Caveat("kept", f"{plural(len(kept), 'experiment')} kept, {money(known_sum(kept))}", text)
+        cost = at_least(known_sum(kept), kept.null_count)
+        yield Caveat("kept", f"{plural(len(kept), 'experiment')} kept, {cost}", text)
     if undated.sessions:
         text = f"They belong to no day and no total here. Known cost: {money(undated.cost)}."
         yield Caveat("undated", f"{plural(undated.sessions, 'experiment')} without a start time", text)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs import formatting
-from sessions_pipeline.outputs.formatting import money
-from sessions_pipeline.outputs.spending import Totals, by_key
-from sessions_pipeline.tables.aggregate import EXACT, total
+from sessions_pipeline.outputs.spending import Totals, by_key, totals_by
+from sessions_pipeline.tables.aggregate import EXACT
 
 if TYPE_CHECKING:
     from sessions_pipeline.outputs.report.data import ReportData
@@ -29,10 +28,11 @@ _SUFFIXES = ("", "k", "M", "B", "T")
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bar of the chart: a day, week or month of the period, with the known costs by dataset id.
+    """A bar of the chart: a day, week or month of the period, with the sums of its datasets.
 
     `is_part`: some of its days are outside of the period. `is_read`: all its days in the period were read. `gaps` is a
     text about days that are outside, were not read, or were not over when they were read; empty if there are none.
+    `parts` are the sums by the series of `data.datasets`; those after the first `SERIES` are one.
     """
 
     label: str
@@ -41,7 +41,7 @@ class Bucket:
     is_read: bool
     gaps: str
     totals: Totals
-    costs: Mapping[str | None, Decimal | None]
+    parts: Mapping[int, Totals]
 
 
 def by_time(data: "ReportData") -> list[Bucket]:
@@ -49,9 +49,9 @@ def by_time(data: "ReportData") -> list[Bucket]:
     unit = data.unit
     rows_of = by_key(data.rows, lambda row: period_of(unit, row["start_date"]))
     days_of = by_key(data.days, lambda day: period_of(unit, day))
+    series = {one.key: min(place, SERIES) for place, one in enumerate(data.datasets)}
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
-        costs = by_key(rows_of[period], lambda row: row["reference_dataset_id"]).items()
         whole, unread = len(days_between(*period)), len(inside) - len(data.days_read.intersection(inside))
         gaps = (
             f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",
@@ -65,7 +65,7 @@ def by_time(data: "ReportData") -> list[Bucket]:
             is_read=not unread,
             gaps=", ".join(filter(None, gaps)),
             totals=Totals.of(rows_of[period]),
-            costs={key: total(row["total_cost"] for row in group) for key, group in costs},
+            parts=totals_by(rows_of[period], (), lambda row: series[row["reference_dataset_id"]]),
         )
 
     return [bucket(period, inside) for period, inside in days_of.items()]
@@ -120,16 +120,15 @@ def stacked(data: "ReportData", *, width: int, height: int) -> dict[str, Any]:
 
 
 def _bars(bucket: Bucket, data: "ReportData", y: Callable[[Decimal], float]) -> Iterator[dict[str, Any]]:
-    shown = data.datasets[:SERIES]
-    others = total(cost for key, cost in bucket.costs.items() if key not in {one.key for one in shown})
-    parts = [(one.name, bucket.costs.get(one.key)) for one in shown] + [("Other datasets", others)]
     below = Decimal(0)
-    for series, (name, cost) in enumerate(parts):
-        if cost is not None:
-            top, bottom = y(below + cost), y(below)
-            tip = f"{name} · {_title(bucket)} · {money(cost)}"
+    for series, part in sorted(bucket.parts.items()):
+        if part.cost is not None:
+            top, bottom = y(below + part.cost), y(below)
+            name = data.datasets[series].name if series < SERIES else "Other datasets"
+            cost = formatting.at_least(part.cost, part.unpriced or not bucket.is_read)
+            tip = f"{name} · {_title(bucket)} · {cost}"
             yield {"y": top, "height": round(bottom - top, 1), "series": series, "tip": tip}
-            below = EXACT.add(below, cost)
+            below = EXACT.add(below, part.cost)
 
 
 def _title(bucket: Bucket) -> str:

@@ -144,7 +144,7 @@ def _environment() -> "Environment":
         environment.filters[name] = getattr(formatting, name)
     for name in ("share", "change", "signed", "plural", "days"):
         environment.globals[name] = getattr(formatting, name)
-    environment.globals |= {"demo": DEMO, "judges_command": judges_command}
+    environment.globals |= {"demo": DEMO, "judges_command": judges_command, "at_least_text": formatting.at_least}
     return environment
 
 
