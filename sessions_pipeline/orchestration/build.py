@@ -8,7 +8,7 @@ from sessions_pipeline import tables
 from sessions_pipeline.days import utc_day
 from sessions_pipeline.orchestration import REFRESH, range_tags
 from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
-from sessions_pipeline.orchestration.checks import check_tables, costs_are_within_budget
+from sessions_pipeline.orchestration.checks import check_tables, costs_are_within_budget, weeks_and_months_add_up
 from sessions_pipeline.orchestration.measured import measure_judges, measure_projects
 from sessions_pipeline.orchestration.notifications import notifications
 from sessions_pipeline.orchestration.one_file import period_tables, read_names
@@ -77,7 +77,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
             # Dagster's command line refuses a range of days unless every asset has this policy, partitioned or not.
             *(asset.with_attributes(backfill_policy=dg.BackfillPolicy.single_run()) for asset in UNPARTITIONED),
         ],
-        asset_checks=[check_tables, *([costs_are_within_budget] if settings.budgets else [])],
+        asset_checks=[check_tables, weeks_and_months_add_up, *([costs_are_within_budget] if settings.budgets else [])],
         jobs=[dg.define_asset_job(name, selection=assets, description=text) for name, assets, text in jobs],
         schedules=schedules(settings),
         sensors=[changed_sessions(pipeline), *([notifications(pipeline)] if settings.notify else [])],

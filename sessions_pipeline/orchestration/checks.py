@@ -15,9 +15,11 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import exact, plural
+from sessions_pipeline.outputs.read import outdated_periods
 from sessions_pipeline.process_day import examine_day
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
+from sessions_pipeline.tables.period_costs import PERIODS
 from sessions_pipeline.tables.table import Check
 
 BUDGET_CHECK = "costs_are_within_budget"
@@ -72,6 +74,14 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         description=summary + wrong,
         metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
     )
+
+
+@dg.asset_check(asset=DAILY.name, additional_deps=[one.table.name for one in PERIODS])
+def weeks_and_months_add_up(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
+    """Weeks and months are the sums of their days. If not, the next refresh sums them again."""
+    # It belongs to the daily costs, because they leave weeks and months behind if they are materialized alone.
+    result = CheckResult(tuple(outdated_periods(pipeline.open_lake(read_only=True))))
+    return dg.AssetCheckResult(passed=result.passed, severity=dg.AssetCheckSeverity.WARN, metadata=_metadata(result))
 
 
 def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:

@@ -34,7 +34,7 @@ from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact, plural
-from sessions_pipeline.outputs.read import judge_readings, judge_rows
+from sessions_pipeline.outputs.read import judge_rows
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_judge_readings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
@@ -190,7 +190,7 @@ def _measure_workspace(
     after, read_at = read(), pipeline.clock()
     spent = (after or before)["total_cost"]
     is_exact = after == before and spent is not None
-    known = judge_readings(lake).readings.get(tenant)
+    known = load_judge_readings(lake.read_file(JUDGES_FILE)).readings.get(tenant)
     if known is not None and known.project == project:
         # Retention empties the project's total, too. The last known total plus what was spent since may then be higher.
         since = read(since=known.read_at) if read_at - known.read_at < REACH else None

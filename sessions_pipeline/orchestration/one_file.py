@@ -9,11 +9,9 @@ of the versions of each period's daily files.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from functools import cache
-from hashlib import sha256
 from typing import Any
 
 import dagster as dg
@@ -33,7 +31,7 @@ from sessions_pipeline.outputs.read import Key, rows_of, stored_days, unread_of_
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.day_metadata import was_over
-from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
+from sessions_pipeline.tables.period_costs import MADE_FROM, PERIODS, Period, sum_periods
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets
 
 # Key in the metadata of `reference_datasets`: the last day on which each workspace's whole list was read.
@@ -42,8 +40,6 @@ LISTED_ON = "listed_on"
 OWN_WORKSPACE = "the key's own"
 # A slow or rate-limited API must not hold up the rest of the run for longer than this.
 MOST_SECONDS = 300.0
-# Key in the metadata of the weekly and monthly files: the hash of the daily files of each period, by its first day.
-MADE_FROM = "made_from"
 
 
 @dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
@@ -150,9 +146,7 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         # Listed after the file was read, so that sums of newer days, which another run has stored, are not undone; and
         # before the days are read, so that a day which another run writes meanwhile is summed again next time.
         versions = lake.versions_of_days(DAILY)
-        made_from = _fingerprints(versions, period)
-        before = json.loads(stored.metadata.get(MADE_FROM, "{}")) if stored else {}
-        changed = [date.fromisoformat(at) for at in {**before, **made_from} if made_from.get(at) != before.get(at)]
+        made_from, changed = period.changed(versions, stored.metadata if stored else {})
         days = {day: file for day in period.days(changed) if day in versions and (file := load(day, versions[day]))}
         dated = [one.rows.append_column("start_date", pa.repeat(day, one.rows.num_rows)) for day, one in days.items()]
         daily = pa.concat_tables([lake.read_days(DAILY, []), *dated])
@@ -166,11 +160,3 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
 
     commit(lake, period.table, None, make, rebuildable=True)
     return metadata
-
-
-def _fingerprints(versions: Mapping[date, str | None], period: Period) -> dict[str, str]:
-    """A hash of the versions of each period's days, by the period's first day."""
-    days_of_period = defaultdict(list)
-    for day, version in versions.items():
-        days_of_period[period.start_of(day).isoformat()].append(f"{day} {version}")
-    return {start: sha256("\n".join(days).encode()).hexdigest()[:16] for start, days in days_of_period.items()}

@@ -26,6 +26,7 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
+from sessions_pipeline.tables.readings import is_read
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -213,7 +214,7 @@ class _RecentCosts:
         is_summed = "attribute" not in subject or subject["attribute"] in json.loads(metadata.get(ATTRIBUTES, "[]"))
         workspaces = {subject["tenant_id"]} if "tenant_id" in subject else {None, *self.workspaces}
         readings = self.readings.get(day, ())
-        return is_summed and all(from_lake.is_read(day, readings, workspace, self.now) for workspace in workspaces)
+        return is_summed and all(is_read(day, readings, workspace, self.now) for workspace in workspaces)
 
     def _judges(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:
         """The costs of the judges of the budget's experiments that started on `first` or later."""

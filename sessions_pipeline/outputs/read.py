@@ -14,15 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline import tables
-from sessions_pipeline.days import days_between, is_day_over, utc_day
+from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges, plural
-from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReadings, Row, load_judge_readings, with_judges
+from sessions_pipeline.outputs.spending import Row, with_judges
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import Table
+from sessions_pipeline.tables.aggregate import tuples
+from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.tables.session_attributes import metadata_of
 from sessions_pipeline.validation.types import MONEY
@@ -89,6 +92,8 @@ def _day(argument: str, value: date | str | None) -> date | None:
 def _of_periods(lake: Lake, table: Table, first: date | None, last: date | None) -> pa.Table:
     """A table without partitions; if its rows are weeks or months, those that start from `first` to `last`."""
     rows, key = lake.read(table, None), table.columns[0]
+    if outdated := ", ".join(outdated_periods(lake, [period for period in PERIODS if period.table is table])):
+        warnings.warn(f"{table.name} is not the sum of its days: {outdated}; materialize it again", stacklevel=4)
     if first is last is None:
         return rows
     if key.type != pa.date32():
@@ -121,6 +126,26 @@ def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
     return rows
 
 
+def outdated_periods(lake: Lake, periods: Iterable[Period] = PERIODS) -> list[str]:
+    """The weeks and months that are not the sums of their days, such as `week of 2026-01-05`.
+
+    A run that was killed, or wrote only daily tables, leaves them so until the next refresh. Daily costs are only read
+    where their files have changed since they were summed.
+
+    Raises:
+        LakeError: a file can't be read.
+    """
+    found, versions = list[str](), lake.versions_of_days(DAILY)
+    for period in periods:
+        if (stored := lake.load(period.table, None)) and (changed := period.changed(versions, stored.metadata)[1]):
+            days = [day for day in period.days(changed) if day in versions]
+            summed = sum_periods(period, stored.rows, lake.read_days(DAILY, days), dict.fromkeys(days, False), changed)
+            # Without `is_complete`, which depends on more than the daily costs.
+            before, after = ({*tuples(rows, *rows.schema.names[:-1])} for rows in (stored.rows, summed))
+            found += sorted({f"{period.unit} of {start}" for start, *_ in before ^ after})
+    return found
+
+
 def stored_days(
     lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None
 ) -> dict[Day, Stored]:
@@ -146,15 +171,6 @@ def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
     """
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost", "read_at")
     return rows_of(stored_days(lake, tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
-
-
-def judge_readings(lake: Lake) -> JudgeReadings:
-    """The latest reading of each workspace's judge project, which is kept beside the tables.
-
-    Raises:
-        LakeError: the file can't be read.
-    """
-    return load_judge_readings(lake.read_file(JUDGES_FILE))
 
 
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:
@@ -216,16 +232,6 @@ def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str
     known = sorted(set[str]().union(*read.values()) - {""})
     days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
     return {name: unread for name, unread in days.items() if unread}
-
-
-def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
-    """Whether a day was read in a workspace (None: in every one that `readings` name), and after its end if it is over.
-
-    `readings` are the latest ones of the day.
-    """
-    # A reading that found nothing may not know its workspace.
-    relevant = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
-    return bool(relevant) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in relevant))
 
 
 def _names_in_metadata(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:

@@ -5,8 +5,11 @@ experiments on it, but nothing is known about a day that was not read. Days befo
 count as not read, so the first and the current period are incomplete while they have such days.
 """
 
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import date
+from hashlib import sha256
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -18,8 +21,11 @@ from sessions_pipeline.tables.aggregate import conform, sums
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAILY_COST_BY_REFERENCE_DATASET, DAILY_MEASURES
 from sessions_pipeline.tables.table import Table
 
+# Key in the metadata of the weekly and monthly files: the hash of the daily files of each period, by its first day.
+MADE_FROM = "made_from"
 
-def _table(name: str, period: str, start: str, start_description: str) -> Table:
+
+def _table(adverb: str, period: str, start: str, start_description: str) -> Table:
     description = f"The daily costs summed by {period}; `is_complete` is false while days are unread or not over."
     columns = (
         column.Column(pa.date32(), start, start_description, nullable=False),
@@ -30,15 +36,11 @@ def _table(name: str, period: str, start: str, start_description: str) -> Table:
         column.flag("is_complete", "True if every day is over and was read in each workspace that any day was read in"),
     )
     order = (start, *DAILY_COST_BY_REFERENCE_DATASET.order)
-    return Table(name, description, columns, order, partition=None, group="costs")
+    return Table(f"{adverb}_cost_by_reference_dataset", description, columns, order, partition=None, group="costs")
 
 
-WEEKLY_COST_BY_REFERENCE_DATASET = _table(
-    "weekly_cost_by_reference_dataset", "ISO week", "week_start", "The Monday that the ISO week starts on"
-)
-MONTHLY_COST_BY_REFERENCE_DATASET = _table(
-    "monthly_cost_by_reference_dataset", "calendar month", "month_start", "The first day of the month"
-)
+WEEKLY_COST_BY_REFERENCE_DATASET = _table("weekly", "ISO week", "week_start", "The Monday that the ISO week starts on")
+MONTHLY_COST_BY_REFERENCE_DATASET = _table("monthly", "calendar month", "month_start", "The first day of the month")
 
 
 class Period(NamedTuple):
@@ -55,6 +57,18 @@ class Period(NamedTuple):
         """All days of the periods that contain any of these days, sorted."""
         periods = sorted({period_of(self.unit, day) for day in changed})
         return [day for period in periods for day in days_between(*period)]
+
+    def changed(self, days: Mapping[date, str | None], file: Mapping[str, str]) -> tuple[dict[str, str], list[date]]:
+        """The periods of days whose versions are not those that a file was made from, by their first day.
+
+        `days` has the versions of all days, `file` the file's metadata. Also returns a hash of each period's versions.
+        """
+        days_of_period = defaultdict(list)
+        for day, version in days.items():
+            days_of_period[self.start_of(day).isoformat()].append(f"{day} {version}")
+        hashes = {start: sha256("\n".join(some).encode()).hexdigest()[:16] for start, some in days_of_period.items()}
+        before = json.loads(file.get(MADE_FROM, "{}"))
+        return hashes, [date.fromisoformat(at) for at in {**before, **hashes} if hashes.get(at) != before.get(at)]
 
 
 PERIODS = Period(WEEKLY_COST_BY_REFERENCE_DATASET, "week"), Period(MONTHLY_COST_BY_REFERENCE_DATASET, "month")
@@ -86,8 +100,7 @@ def sum_periods(
     counts = pa.array([len(were_over) - were_over.count(None) for were_over in days], pa.int64())
     is_over = pc.and_(pc.equal(summed.column("open_days"), 0), pa.array([*map(all, days)], pa.bool_()))
     new = conform(summed.append_column("day_count", counts).append_column("is_complete", is_over), period.table.schema)
-    if stored is None:
-        return new
-    others = stored.filter(pc.invert(pc.is_in(stored.column(key), pa.array(sorted(changed_starts), pa.date32()))))
+    before = stored or new.slice(0, 0)
+    others = before.filter(pc.invert(pc.is_in(before.column(key), pa.array(sorted(changed_starts), pa.date32()))))
     order = [(name, "ascending") for name in period.table.order]
     return pa.concat_tables([conform(others, new.schema), new]).sort_by(order)

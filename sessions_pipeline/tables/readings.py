@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from sessions_pipeline.days import is_day_over, name_of
+from sessions_pipeline.days import is_day_over, name_of, utc_day
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
@@ -192,3 +192,13 @@ def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> l
                 del latest[asked]
         latest[reading.asked] = reading
     return list(latest.values())
+
+
+def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
+    """Whether a day was read in a workspace (None: in every one that `readings` name), and after its end if it is over.
+
+    `readings` are the latest ones of the day.
+    """
+    # A reading that found nothing may not know its workspace.
+    relevant = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
+    return bool(relevant) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in relevant))

@@ -28,7 +28,7 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import exact
-from sessions_pipeline.outputs.read import judge_readings, judge_rows
+from sessions_pipeline.outputs.read import judge_rows
 from sessions_pipeline.outputs.report import read_report_data
 from sessions_pipeline.outputs.spending import (
     JUDGES_FILE,
@@ -36,6 +36,7 @@ from sessions_pipeline.outputs.spending import (
     JudgeReadings,
     Row,
     Totals,
+    load_judge_readings,
     totals_by,
     with_judges,
 )
@@ -381,7 +382,7 @@ def test_an_ignored_or_refused_filter_is_one_warning_and_never_a_number(
         assert "\n" not in said
         assert len(asked_for_judges(sandbox)) == 2
         assert (night.readings, rows(lake_at(tmp_path))) == ({}, {})
-        assert judge_readings(lake_at(tmp_path)).problems.keys() == {OTHER_WORKSPACE}
+        assert load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).problems.keys() == {OTHER_WORKSPACE}
         result = run_days(pipeline.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
     assert result.success
     (event,) = result.get_asset_materialization_events()
@@ -414,10 +415,10 @@ def test_a_workspace_that_can_not_be_measured_does_not_affect_the_other_and_its_
     read_days(both)
     sandbox.api.data.sessions.remove(gone := judge_project(sandbox))  # type: ignore[attr-defined]
     assert measured(both)[0].readings.keys() == {WORKSPACE}
-    assert judge_readings(lake_at(tmp_path)).problems.keys() == {OTHER_WORKSPACE}
+    assert load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).problems.keys() == {OTHER_WORKSPACE}
     sandbox.api.data.sessions.append(gone)  # type: ignore[attr-defined]
     assert measured(pipeline_at(sandbox, tmp_path))[0].readings.keys() == {OTHER_WORKSPACE}
-    kept = judge_readings(lake_at(tmp_path))
+    kept = load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE))
     assert (kept.readings.keys(), kept.problems) == ({WORKSPACE, OTHER_WORKSPACE}, {})
 
 
@@ -444,7 +445,7 @@ def test_a_negative_unattributed_cost_is_an_error_and_never_cut_off_at_zero(sand
     }
     Lake.open(str(tmp_path), query={}).replace(JUDGES, TODAY, table_of(JUDGES.name, [too_much]), {})
     result = run_days(pipeline.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
-    (reading,) = judge_readings(lake_at(tmp_path)).readings.values()
+    (reading,) = load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).readings.values()
     assert reading.unattributed_cost is not None
     assert reading.unattributed_cost < -900_000
     (broken,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "judges_add_up"]
@@ -464,7 +465,7 @@ def test_the_job_records_the_unattributed_cost_in_dagsters_metadata(sandbox: San
     assert result.success
     passed = {one.check_name for one in result.get_asset_check_evaluations() if one.passed}
     assert passed == {"judges_add_up", "judges_have_experiments"}
-    (reading,) = judge_readings(lake_at(tmp_path)).readings.values()
+    (reading,) = load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).readings.values()
     assert event is not None
     assert event.asset_materialization is not None
     told = event.asset_materialization.metadata
@@ -476,7 +477,7 @@ def test_the_file_beside_the_tables_is_json_with_amounts_as_text(sandbox: Sandbo
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)
     night, _ = measured(pipeline)
-    assert judge_readings(lake_at(tmp_path)).readings == night.readings
+    assert load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).readings == night.readings
     row = json.loads(lake_at(tmp_path).read_file(JUDGES_FILE))["readings"][OTHER_WORKSPACE]
     assert row.keys() == set(JudgeReading.__struct_fields__)
     amounts = [row[name] for name in ("total_cost", "attributed_cost", "unattributed_cost")]

@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+import sessions_pipeline
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.checks import examine as examine_days
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import QUIET
+from sessions_pipeline.outputs.read import outdated_periods
 from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_ATTRIBUTE,
@@ -29,8 +31,9 @@ from sessions_pipeline.tables import (
     SESSIONS,
     Table,
 )
+from sessions_pipeline.tables.period_costs import PERIODS
 from sessions_pipeline.tables.readings import COMMIT
-from sessions_pipeline_tests.builders import table_of
+from sessions_pipeline_tests.builders import OTHER_TENANT, table_of
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
@@ -262,3 +265,53 @@ def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> 
     assert '"colour": 3' in told
     assert "eternal" in told or "trace_tier" in told
     assert stored.read(SESSIONS, TODAY).column("unknown_fields").to_pylist() == ['{"colour":"red"}'] * 3
+
+
+def weeks_and_months(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:
+    """Whether the weeks and months add up, and which do not."""
+    (found,) = (one for one in result.get_asset_check_evaluations() if one.check_name == "weeks_and_months_add_up")
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    return found.passed, str(found.metadata["which"].value) if "which" in found.metadata else ""
+
+
+def test_weeks_and_months_that_a_run_left_behind_are_reported_until_any_refresh_sums_them(tmp_path: Path) -> None:
+    """As after a run that was killed between its days and its weeks: only daily tables of old days are written."""
+    old = TODAY - timedelta(days=45)
+    daily = " or ".join(f'key:"{one.name}"' for one in (RAW_SESSIONS, SESSIONS, DAILY_COST_BY_REFERENCE_DATASET))
+    root, before = tmp_path / "lake", datetime(old.year, old.month, old.day, 12, tzinfo=UTC)
+
+    def known(root: Path = root) -> list[str]:
+        return outdated_periods(Lake.open(str(root), query={}, read_only=True))
+
+    with running_sandbox(texts=[record(1, NOW), record(2, before)], now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, root)
+        assert known() == []
+        assert weeks_and_months(run_days(settings, old, old)) == (True, "")
+        sandbox.api.data.texts = [record(1, NOW), record(2, before), record(3, before)]  # type: ignore[attr-defined]
+        left = ["week of 2026-02-02", "month of 2026-02-01"]
+        assert weeks_and_months(run_days(settings, old, old, select=daily)) == (False, ", ".join(left))
+        assert known() == left
+        with pytest.warns(UserWarning, match="^weekly_cost.* is not the sum of its days: week of 2026-02-02; mater"):
+            sessions_pipeline.read("weekly_cost_by_reference_dataset", root=root)
+        assert weeks_and_months(run_days(settings, TODAY, TODAY)) == (True, "")
+    assert known() == []
+    weeks = sessions_pipeline.read("weekly_cost_by_reference_dataset", root=root)
+    assert weeks.column("session_count").to_pylist() == [2, 1]
+    assert known(shutil.copytree(root, tmp_path / "copy")) == [], "although a copy's files have other versions"
+
+
+@pytest.mark.parametrize("column", ["total_cost", "session_count", "day_count"])
+def test_a_week_is_outdated_if_any_figure_of_any_workspace_is_not_that_of_its_days(lake: Lake, column: str) -> None:
+    (days, *_), week = lake.days(DAILY_COST_BY_REFERENCE_DATASET), PERIODS[0]
+    stored = lake.load(week.table, None)
+    assert stored is not None
+    rows = stored.rows.to_pylist()
+    other = [{**row, "tenant_id": OTHER_TENANT} for row in rows if row["week_start"] == week.start_of(days)]
+    assert other
+    lake.replace(week.table, None, pa.Table.from_pylist(rows, week.table.schema), {})
+    assert outdated_periods(lake) == [], "made by another program, but the sums are right"
+    rows[-1][column] += 1
+    lake.replace(week.table, None, pa.Table.from_pylist(rows, week.table.schema), {})
+    assert outdated_periods(lake) == [f"week of {rows[-1]['week_start']}"]
+    lake.replace(week.table, None, pa.Table.from_pylist([*rows[:-1], *other], week.table.schema), {})
+    assert f"week of {other[0]['week_start']}" in outdated_periods(lake)

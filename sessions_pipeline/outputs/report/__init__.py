@@ -20,7 +20,7 @@ from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.report.data import Budgets, ReportData
 from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.spending import month_days
+from sessions_pipeline.outputs.spending import JUDGES_FILE, load_judge_readings, month_days
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.day_metadata import ATTRIBUTES, was_over
 
@@ -100,7 +100,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         readings={day: found[-1].fetched_at for day, found in readings.items() if found},
         unread_of=from_lake.unread_of_workspaces(readings),
         judges=from_lake.judge_rows(lake, inside),
-        judge_readings=from_lake.judge_readings(lake),
+        judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
         budgets=budgets,
     )
 

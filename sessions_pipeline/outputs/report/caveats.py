@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.outputs.formatting import at_least, day_ranges, money, plural, visible
 from sessions_pipeline.outputs.formatting import day as day_text
 from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.spending import Totals
 from sessions_pipeline.tables.aggregate import known_sum
 from sessions_pipeline.tables.day_metadata import rests_on_kept_readings
 
@@ -50,7 +51,7 @@ def caveats(data: ReportData) -> list[Caveat]:
 
 
 def _costs(data: ReportData) -> Iterator[Caveat]:
-    now, undated = data.now, data.undated
+    now, undated = data.now, Totals.of(row for row in data.daily if row["start_date"] is None)
     experiments = data.sessions.filter(pc.is_valid(data.sessions.column("reference_dataset_id")))
     kept = experiments.filter(rests_on_kept_readings(experiments)).column("total_cost")
     if now.unpriced:

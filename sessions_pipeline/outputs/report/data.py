@@ -160,11 +160,6 @@ class ReportData:
         return Totals.of(self.rows, self.judges)
 
     @cached_property
-    def undated(self) -> Totals:
-        """The sums of the rows without a day, which belong to no period."""
-        return Totals.of(row for row in self.daily if row["start_date"] is None)
-
-    @cached_property
     def movers(self) -> list[Spending]:
         """What was spent on each dataset, the largest change first."""
         return biggest_movers(self.daily, "reference_dataset_id", self.labels, self.period)

@@ -147,7 +147,7 @@
   // `isPart`: costs that belong to the amount are unknown.
   const amount = (text, isPart) => {
     if (text === null) return [unknown()];
-    return [isPart ? element("span", "≥\u00a0", { class: "qualifier", title: "At least: some costs are unknown" }) : "", element("data", money(text), { value: text, title: `$${text}` })];
+    return [isPart ? element("span", "≥ ", { class: "qualifier", title: "At least: some costs are unknown" }) : "", element("data", money(text), { value: text, title: `$${text}` })];
   };
   const figure = (value) => (value === null ? unknown() : element("data", grouped(String(value)), { value }));
   const without = (unpriced, zero) => [figure(unpriced), ...(zero ? [" ", element("em", `and ${grouped(String(zero))} at $0`)] : [])];
