@@ -25,7 +25,7 @@ from sessions_pipeline.tables.table import Table
 MADE_FROM = "made_from"
 
 
-def _table(adverb: str, period: str, start: str, start_description: str) -> Table:
+def _table(name: str, period: str, start: str, start_description: str) -> Table:
     description = f"The daily costs summed by {period}; `is_complete` is false while days are unread or not over."
     columns = (
         column.Column(pa.date32(), start, start_description, nullable=False),
@@ -36,11 +36,15 @@ def _table(adverb: str, period: str, start: str, start_description: str) -> Tabl
         column.flag("is_complete", "True if every day is over and was read in each workspace that any day was read in"),
     )
     order = (start, *DAILY_COST_BY_REFERENCE_DATASET.order)
-    return Table(f"{adverb}_cost_by_reference_dataset", description, columns, order, partition=None, group="costs")
+    return Table(name, description, columns, order, partition=None, group="costs")
 
 
-WEEKLY_COST_BY_REFERENCE_DATASET = _table("weekly", "ISO week", "week_start", "The Monday that the ISO week starts on")
-MONTHLY_COST_BY_REFERENCE_DATASET = _table("monthly", "calendar month", "month_start", "The first day of the month")
+WEEKLY_COST_BY_REFERENCE_DATASET = _table(
+    "weekly_cost_by_reference_dataset", "ISO week", "week_start", "The Monday that the ISO week starts on"
+)
+MONTHLY_COST_BY_REFERENCE_DATASET = _table(
+    "monthly_cost_by_reference_dataset", "calendar month", "month_start", "The first day of the month"
+)
 
 
 class Period(NamedTuple):

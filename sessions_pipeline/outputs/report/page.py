@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 # How many rows of the table are in the HTML; the script adds the others.
 ROWS_SHOWN = 50
 # How many experiments and projects are listed, and how many datasets whose costs rose or fell are named.
-MOST_EXPENSIVE, MOVERS = 10, 3
+MOST_EXPENSIVE = 10
+MOVERS = 3
 
 # The chart is drawn twice, for wide and for narrow screens: CSS class, width and height.
 STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
