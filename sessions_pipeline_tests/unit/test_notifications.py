@@ -125,7 +125,20 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
     assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
     [stall] = lake_notices([], None, memory.after([], FIRST + HOUR, FIRST), FIRST + 4 * HOUR, REPORT)
-    assert stall.text.startswith("There was none yet")
+    assert stall.text.startswith("None of the latest days was read")
+
+
+def test_after_days_without_dagster_a_refresh_has_three_hours_before_it_is_reported_missing() -> None:
+    last, start = FIRST, FIRST + 5 * A_DAY
+    memory = Memory.load(Memory.load(None, FIRST).dump(), start)
+    for minutes in (0, 5, 60, 180):
+        now = start + timedelta(minutes=minutes)
+        memory = Memory.load(memory.after([], now, now).dump(), now)
+        assert list(lake_notices([], last, memory, now, REPORT)) == []
+        assert list(lake_notices([], None, memory, now, REPORT)) == []
+    now = start + timedelta(minutes=185)
+    [stall] = lake_notices([], last, Memory.load(memory.dump(), now), now, REPORT)
+    assert stall.text.startswith(f"The last one began at {last:%Y-%m-%d %H:%M} UTC")
 
 
 def test_a_message_is_sent_again_only_if_no_service_accepted_it(receiver: Receiver) -> None:
