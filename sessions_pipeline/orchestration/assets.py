@@ -4,7 +4,7 @@ If `raw_sessions` is selected, the days are read from the API. Otherwise the sel
 stored raw sessions, without a request.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -37,10 +37,13 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
     )
 
 
-def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg.AssetsDefinition:
+def daily_assets(
+    daily: dg.PartitionsDefinition, days_per_run: int | None, sum_periods: Callable[[Pipeline], object]
+) -> dg.AssetsDefinition:
     """An asset for each table of a day, all made in one step.
 
-    A backfill is one run, or one run for every `days_per_run` days.
+    A backfill is one run, or one run for every `days_per_run` days. `sum_periods` is called before the step fails for
+    some days: Dagster then skips the step that sums weeks and months, but the other days are written.
     """
     tables = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [RAW_SESSIONS]} | {
         table: list(derived.reads) for table, derived in DERIVED.items()
@@ -65,24 +68,21 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
             elif result.day:
                 record_day(context, result, selected)
                 pipeline.on_day(result.day)
-        fail_if_exceeded(exceeded, pipeline.settings.max_rejected_ratio)
+        if exceeded:
+            sum_periods(pipeline)
+            raise too_many_rejected(exceeded, pipeline.settings.max_rejected_ratio)
         # Their days are recorded. These results let the steps that depend on them start.
         yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)
 
     return daily_tables
 
 
-def fail_if_exceeded(exceeded: Sequence[str], limit: float) -> None:
-    """Fail the run if too many records of some days were rejected; `exceeded` has the reason for each such day.
-
-    Raises:
-        TooManyRejectedError: `exceeded` is not empty.
-    """
-    if exceeded:
-        raise TooManyRejectedError(
-            f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days "
-            "keep their previous tables; see whether the API changed, or raise the ratio"
-        )
+def too_many_rejected(exceeded: Sequence[str], limit: float) -> TooManyRejectedError:
+    """The error for a run in which too many records of some days were rejected, for the reasons in `exceeded`."""
+    return TooManyRejectedError(
+        f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days keep "
+        "their previous tables; see whether the API changed, or raise the ratio"
+    )
 
 
 def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:

@@ -121,8 +121,7 @@ def measure_judges(
     if negative:
         text = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
     which, severity = {"which": ", ".join(negative or missed)}, dg.AssetCheckSeverity("ERROR" if negative else "WARN")
-    passed = not (negative or missed)
-    check = dg.AssetCheckResult(passed=passed, severity=severity, description=text, metadata=which)
+    check = dg.AssetCheckResult(passed=not (negative or missed), severity=severity, description=text, metadata=which)
     yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow.compute as pc
 import pytest
 
 from sessions_pipeline.errors import TooManyRejectedError
@@ -18,12 +19,14 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.tables import (
     CHECKS,
+    DAILY_COST_BY_REFERENCE_DATASET,
     DERIVED,
     JUDGE_COST_BY_EXPERIMENT,
     RAW_SESSIONS,
     REJECTED_SESSIONS,
     SESSIONS,
 )
+from sessions_pipeline.tables.period_costs import PERIODS
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
@@ -107,6 +110,23 @@ def test_only_written_days_count_as_materialized_and_the_run_says_why_others_wer
     assert written == [str(FIRST), str(TODAY)]
     for table in DAILY:
         assert materialized(instance, table) == written
+
+
+def test_weeks_and_months_are_the_sums_of_their_days_while_another_day_is_refused(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    bad = [record(number, NOW - timedelta(days=1), name=["no name"]) for number in range(900, 940)]
+    texts = sorted([*some_records(20), *bad], key=_start, reverse=True)
+    with running_sandbox(texts=texts, now=NOW) as sandbox, pytest.raises(TooManyRejectedError):
+        execute(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
+    lake = lake_at(tmp_path / "lake")
+    daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, lake.days(DAILY_COST_BY_REFERENCE_DATASET))
+    assert pc.sum(daily.column("session_count")).as_py() == 20
+    for period in PERIODS:
+        stored = lake.load(period.table, None)
+        assert stored is not None
+        for sums in ("session_count", "total_cost"):
+            assert pc.sum(stored.rows.column(sums)) == pc.sum(daily.column(sums))
 
 
 def _start(text: str) -> str:
