@@ -141,6 +141,15 @@ def test_after_days_without_dagster_a_refresh_has_three_hours_before_it_is_repor
     assert stall.text.startswith(f"The last one began at {last:%Y-%m-%d %H:%M} UTC")
 
 
+def test_a_clock_that_was_a_year_ahead_for_a_while_hides_no_missing_refresh() -> None:
+    memory = Memory.load(None, FIRST)
+    for now in (FIRST + 365 * A_DAY, FIRST, FIRST + 2 * HOUR):
+        memory = Memory.load(memory.dump(), now).after([], now, now)
+    now = FIRST + timedelta(minutes=185)
+    [stall] = lake_notices([], None, Memory.load(memory.dump(), now), now, REPORT)
+    assert stall.title == "No successful refresh for three hours"
+
+
 def test_a_message_is_sent_again_only_if_no_service_accepted_it(receiver: Receiver) -> None:
     warnings = list[str]()
     nowhere = "json://127.0.0.1:9/secret-token"
