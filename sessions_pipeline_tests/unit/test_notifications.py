@@ -117,6 +117,16 @@ def test_a_lost_run_is_sent_with_dagsters_reason() -> None:
     assert lost.run_id in notice.text
 
 
+def test_a_run_whose_process_died_is_sent_as_such_where_dagster_gives_no_reason() -> None:
+    @dg.job
+    def refresh_sessions() -> None: ...
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_run_failed(instance.create_run_for_job(refresh_sessions))
+        [notice], _ = run_notices(instance, FIRST, FIRST)
+    assert notice.text.startswith("Its process died or was not started.\n")
+
+
 def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_period() -> None:
     memory = Memory.load(None, FIRST).after([NOTICE], FIRST, FIRST)
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
