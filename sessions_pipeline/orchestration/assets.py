@@ -4,13 +4,14 @@ If `raw_sessions` is selected, the days are read from the API. Otherwise the sel
 stored raw sessions, without a request.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
 import dagster as dg
 
-from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline.errors import SessionsPipelineError, TooManyRejectedError
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.event_storage import batch_events
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -37,10 +38,13 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
     )
 
 
-def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg.AssetsDefinition:
+def daily_assets(
+    daily: dg.PartitionsDefinition, days_per_run: int | None, sum_periods: Callable[[Pipeline], object]
+) -> dg.AssetsDefinition:
     """An asset for each table of a day, all made in one step.
 
-    A backfill is one run, or one run for every `days_per_run` days.
+    A backfill is one run, or one run for every `days_per_run` days. If the step fails after it has written days,
+    `sum_periods` sums their weeks and months, since Dagster skips the step that does so.
     """
     tables = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [RAW_SESSIONS]} | {
         table: list(derived.reads) for table, derived in DERIVED.items()
@@ -58,31 +62,35 @@ def daily_assets(daily: dg.PartitionsDefinition, days_per_run: int | None) -> dg
         # A job that is started by Dagster's own command line may come without days.
         has_days = tagged_range(context.run.tags) is not None
         days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
-        exceeded = []
-        for result in pipeline.process(days, selected, pipeline.warn_to(context.log)):
-            if result.exceeded:
-                exceeded.append(result.exceeded)
-            elif result.day:
-                record_day(context, result, selected)
-                pipeline.on_day(result.day)
-        fail_if_exceeded(exceeded, pipeline.settings.max_rejected_ratio)
+        exceeded, has_written = list[str](), False
+        try:
+            for result in pipeline.process(days, selected, pipeline.warn_to(context.log)):
+                if result.exceeded:
+                    exceeded.append(result.exceeded)
+                elif result.day:
+                    record_day(context, result, selected)
+                    has_written = True
+                    pipeline.on_day(result.day)
+            if exceeded:
+                raise too_many_rejected(exceeded, pipeline.settings.max_rejected_ratio)
+        except SessionsPipelineError:
+            # What fails in each run, such as one broken page, would hold back weeks and months for ever.
+            with suppress(SessionsPipelineError):
+                if has_written:
+                    sum_periods(pipeline)
+            raise
         # Their days are recorded. These results let the steps that depend on them start.
         yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)
 
     return daily_tables
 
 
-def fail_if_exceeded(exceeded: Sequence[str], limit: float) -> None:
-    """Fail the run if too many records of some days were rejected; `exceeded` has the reason for each such day.
-
-    Raises:
-        TooManyRejectedError: `exceeded` is not empty.
-    """
-    if exceeded:
-        raise TooManyRejectedError(
-            f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days "
-            "keep their previous tables; see whether the API changed, or raise the ratio"
-        )
+def too_many_rejected(exceeded: Sequence[str], limit: float) -> TooManyRejectedError:
+    """The error for a run in which too many records of some days were rejected, for the reasons in `exceeded`."""
+    return TooManyRejectedError(
+        f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days keep "
+        "their previous tables; see whether the API changed, or raise the ratio"
+    )
 
 
 def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:

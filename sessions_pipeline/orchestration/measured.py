@@ -47,7 +47,6 @@ from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEE
 # Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
 # follows. Without an id it holds for every workspace: another measurement could lose what retention has deleted since.
 IS_FINAL = "day_was_over"
-JUDGES_CHECK = "judges_add_up"
 
 
 @dg.multi_asset(
@@ -103,11 +102,7 @@ def _is_final(source: Source) -> str:
     description="Reads the judge project's stats for the runs of each experiment's judges, one request each.",
     specs=[spec(JUDGES, deps=[SESSIONS.name]).merge_attributes(kinds={"langsmith"})],
     check_specs=[
-        dg.AssetCheckSpec(
-            JUDGES_CHECK,
-            asset=JUDGES.name,
-            description="The judges of all experiments cost no more than the project that they are traced to.",
-        )
+        dg.AssetCheckSpec("judges_add_up", asset=JUDGES.name, description="Judges cost no more than their project.")
     ],
 )
 def measure_judges(
@@ -119,9 +114,14 @@ def measure_judges(
     """
     counts, night = measure(pipeline, pipeline.warn_to(context.log))
     negative = [tenant for tenant, reading in night.readings.items() if (reading.unattributed_cost or 0) < 0]
-    advice = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    description, which = advice if negative else "They add up.", {"which": ", ".join(negative)}
-    check = dg.AssetCheckResult(passed=not negative, check_name=JUDGES_CHECK, description=description, metadata=which)
+    # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
+    known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
+    missed = [name for name in night.problems if name in known or (known and name == OWN_WORKSPACE)]
+    text = f"Not measured: {'; '.join(night.problems.values())}" if night.problems else "They add up."
+    if negative:
+        text = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
+    which, severity = {"which": ", ".join(negative or missed)}, dg.AssetCheckSeverity("ERROR" if negative else "WARN")
+    check = dg.AssetCheckResult(passed=not (negative or missed), severity=severity, description=text, metadata=which)
     yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
 
 

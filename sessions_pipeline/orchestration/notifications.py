@@ -26,6 +26,8 @@ EVENTS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALU
 # The client's warning about `Deprecation` and `Sunset` headers, which may be one of several in the metadata.
 ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
 A_YEAR = timedelta(days=365)
+# What Dagster says of a run for whose failure it has no error and no reason.
+NO_REASON = "This run has been marked as failed from outside the execution context."
 
 
 def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
@@ -105,11 +107,11 @@ def _notices_of_run(instance: dg.DagsterInstance, run: dg.DagsterRun, now: datet
 
 
 def _run_failure_notice(run: dg.DagsterRun, event: dg.DagsterEvent, now: datetime) -> Notice:
-    # A run whose process died has neither an error nor a failed step.
+    # A run whose process died has neither an error nor a failed step, and often only a general message.
     data = event.job_failure_data if event.event_specific_data else None
     step = data.first_step_failure_event if data else None
     error = (data and data.error) or (step and step.step_failure_data.error)
-    kind, reason = "", event.message or "no reason was given"
+    kind, reason = "", "Its process died or was not started." if event.message in (NO_REASON, None) else event.message
     if error is not None:
         # Dagster wraps our error in one of its own.
         error = error.cause or error

@@ -9,7 +9,7 @@ of the versions of each period's daily files.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from functools import cache
 from typing import Any
@@ -124,11 +124,16 @@ def period_tables(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> Iterator[dg.MaterializeResult[None]]:
     """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
+    selected = [one for one in PERIODS if dg.AssetKey(one.table.name) in context.selected_asset_keys]
+    for name, metadata in sum_weeks_and_months(pipeline, selected).items():
+        yield dg.MaterializeResult(asset_key=name, metadata=metadata)
+
+
+def sum_weeks_and_months(pipeline: Pipeline, periods: Iterable[Period] = PERIODS) -> dict[str, Mapping[str, Any]]:
+    """Sum the weeks or months that have changed (see `refresh_periods`); the metadata for Dagster, by table name."""
     lake = pipeline.open_lake()
     load = cache(lambda day, _version: lake.load(DAILY, day))
-    for period in PERIODS:
-        if dg.AssetKey(period.table.name) in context.selected_asset_keys:
-            yield dg.MaterializeResult(asset_key=period.table.name, metadata=refresh_periods(lake, period, load))
+    return {period.table.name: refresh_periods(lake, period, load) for period in periods}
 
 
 def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None], Stored | None]) -> Mapping[str, Any]:

@@ -87,8 +87,7 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
     # and groups.
     with suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        selection = dg.AssetSelection.from_string(select)
-        keys = set(selection.resolve(graph)) - {dg.AssetKey(name) for name in without}
+        keys = set(dg.AssetSelection.from_string(select).resolve(graph)) - {dg.AssetKey(name) for name in without}
     if not keys:
         names = [key.to_user_string() for key in graph.get_all_asset_keys()]
         words = [word for word in re.findall(r"\w+", select) if word not in names]

@@ -40,10 +40,11 @@ _SUBJECT = ("reference_dataset_id", "tenant_id", "attribute", "value")
 class BudgetStatus:
     """How much of a budget is used. `first` and `last` are the first and last day of its current period.
 
-    `read_at` is the time of the latest reading of any day; `is_stale`: it was over a day ago. `used` is the known cost
-    of the period so far, in US dollars, exact; None: nothing is known. `forecast` is the cost of the whole period at
-    this pace; None before its third day, and if days are unread. Of the `experiments`, `unpriced` have no cost, and
-    `unjudged` have judges whose cost was not measured or is unknown; `too_old` of these can't be measured any more.
+    `read_at` is the time of the latest reading of today and the `LOOKBACK` days (None: there was none); `is_stale`: it
+    was over a day ago. `used` is the known cost of the period so far, in US dollars, exact; None: nothing is known.
+    `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
+    `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
+    `too_old` of these can't be measured any more.
     `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over.
     `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
     `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
@@ -100,7 +101,7 @@ class BudgetStatus:
     def caveats(self) -> str:
         """What is missing from the sum, and why the budget can't be checked, as one text; empty if nothing."""
         of_all = f"of {plural(self.experiments or 0, 'experiment')}"
-        last = f"last read {self.read_at:%Y-%m-%d %H:%M} UTC" if self.read_at else "never read"
+        last = f"last read {self.read_at:%Y-%m-%d %H:%M} UTC" if self.read_at else f"not read in {LOOKBACK.days} days"
         caveats = (
             visible(self.problem),
             f"{self.unpriced:,d} {of_all} without a cost" if self.unpriced else "",

@@ -45,8 +45,8 @@ class Notice(NamedTuple):
 class Memory:
     """What the sensor remembers from one tick to the next; Dagster stores it as text.
 
-    `began` is the time of the first tick, `looked` that of the last. Runs that ended after `runs_from` are still to be
-    looked at. `sent` has the time from which each cause may be sent again.
+    `began` is the time of the first tick since Dagster was started, `looked` that of the last. Runs that ended after
+    `runs_from` are still to be looked at. `sent` has the time from which each cause may be sent again.
     """
 
     began: datetime
@@ -61,7 +61,9 @@ class Memory:
     @classmethod
     def load(cls, text: str | None, now: datetime) -> Self:
         """The memory in `text`; for None, a new one, whose first look goes back one day."""
-        return msgspec.json.decode(text, type=cls) if text else cls(now, now, now - A_DAY)
+        memory = msgspec.json.decode(text, type=cls) if text else cls(now, now, now - A_DAY)
+        # Without a tick for so long, Dagster was not running, this machine was asleep, or its clock was set back.
+        return replace(memory, began=now) if abs(now - memory.looked) > FRESH_WITHIN else memory
 
     def due(self, found: Iterable[Notice], now: datetime) -> list[Notice]:
         """The notices to send now: the first of each cause, without causes that may not be sent again yet."""
@@ -102,7 +104,8 @@ def lake_notices(
 ) -> Iterator[Notice]:
     """Notices of budgets at their warning, beyond their limit or wrong, and of a last refresh that is too long ago.
 
-    `last` is when the last refresh began (None: there was none), and `report` the address of the cost report.
+    `last` is when the last refresh of the latest days began (None: there was none), and `report` the address of the
+    cost report.
     """
     for status in statuses:
         if happened := "can't be checked" if status.problem else BUDGETS.get(status.state):
@@ -111,9 +114,8 @@ def lake_notices(
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
             again_from = now if status.problem else midnight(status.last)
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
-    # If the last tick is as long ago, Dagster was not running, and the schedule will refresh soon.
-    if now - (last or memory.began) > FRESH_WITHIN >= now - memory.looked:
-        began = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "There was none yet"
+    if now - max(last or memory.began, memory.began) > FRESH_WITHIN:
+        began = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "None of the latest days was read"
         text = f"{began}. See the runs in the Dagster UI; `sessions-pipeline doctor` says whether the API can be read."
         yield Notice("stall", "No successful refresh for three hours", text, now + A_DAY)
 

@@ -431,6 +431,24 @@ def test_costs_measured_before_the_api_fails_are_kept(sandbox: Sandbox, tmp_path
     assert (night.readings, len(rows(lake_at(tmp_path)))) == ({}, 6 - 2)
 
 
+@pytest.mark.parametrize("was_measured", [True, False])
+def test_a_night_that_fails_is_not_reported_as_adding_up_and_a_warning_where_judges_were_measured_before(
+    sandbox: Sandbox, tmp_path: Path, *, was_measured: bool
+) -> None:
+    sandbox.api.workspaces = (OTHER_WORKSPACE,)
+    pipeline = pipeline_at(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID="")
+    read_days(pipeline)
+    if was_measured:
+        measured(pipeline)
+    sandbox.faults.add(Fault("status", 401, times=None))
+    result = run_days(pipeline.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
+    (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "judges_add_up"]
+    assert (check.passed, check.severity) == (not was_measured, dg.AssetCheckSeverity.WARN)
+    assert check.description is not None
+    assert check.description.startswith("Not measured: ")
+    assert "401" in check.description
+
+
 def test_a_negative_unattributed_cost_is_an_error_and_never_cut_off_at_zero(sandbox: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_at(sandbox, tmp_path)
     read_days(pipeline)

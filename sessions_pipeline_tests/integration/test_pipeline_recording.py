@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow.compute as pc
 import pytest
 
-from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline.errors import RefusedError, TooManyRejectedError
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.tables import (
     CHECKS,
+    DAILY_COST_BY_REFERENCE_DATASET,
     DERIVED,
     JUDGE_COST_BY_EXPERIMENT,
     RAW_SESSIONS,
     REJECTED_SESSIONS,
     SESSIONS,
 )
-from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline.tables.period_costs import PERIODS
+from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,
@@ -108,6 +111,34 @@ def test_only_written_days_count_as_materialized_and_the_run_says_why_others_wer
     assert written == [str(FIRST), str(TODAY)]
     for table in DAILY:
         assert materialized(instance, table) == written
+
+
+def test_weeks_and_months_are_the_sums_of_their_days_while_another_day_is_refused(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    bad = [record(number, NOW - timedelta(days=1), name=["no name"]) for number in range(900, 940)]
+    texts = sorted([*some_records(20), *bad], key=_start, reverse=True)
+    with running_sandbox(texts=texts, now=NOW) as sandbox, pytest.raises(TooManyRejectedError):
+        execute(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
+    assert _sessions_in_weeks_and_months(tmp_path) == [20, 20]
+
+
+def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_api_failed(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("status", 401, times=None, after=25))
+        with pytest.raises(RefusedError):
+            execute(pipeline_for(sandbox, tmp_path, SESSIONS_PIPELINE_PAGE_SIZE=10), FIRST, TODAY, instance=instance)
+    read = lake_at(tmp_path / "lake").read(DAILY_COST_BY_REFERENCE_DATASET, TODAY)
+    count = pc.sum(read.column("session_count")).as_py()
+    assert count
+    assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
+
+
+def _sessions_in_weeks_and_months(folder: Path) -> list[int]:
+    lake = lake_at(folder / "lake")
+    return [pc.sum(lake.read(period.table, None).column("session_count")).as_py() for period in PERIODS]
 
 
 def _start(text: str) -> str:

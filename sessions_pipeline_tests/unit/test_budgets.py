@@ -257,7 +257,7 @@ def test_days_not_read_or_not_read_to_their_end_are_reported_and_make_the_state_
     never = Lake.open(str(tmp_path / "empty"), query={})
     [status] = budget_statuses(never, [budget(period="week", dataset="x")], NOW)
     assert (status.used, len(status.unread), status.read_at, status.state) == (None, 5, None, "unknown")
-    assert status.caveats.endswith("never read")
+    assert status.caveats.endswith("not read in 30 days"), "true of a lake that was read before, too"
 
 
 def test_a_day_without_sessions_that_was_read_before_its_end_also_counts_as_unfinished(costs: Costs) -> None:

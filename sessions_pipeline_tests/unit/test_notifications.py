@@ -117,6 +117,16 @@ def test_a_lost_run_is_sent_with_dagsters_reason() -> None:
     assert lost.run_id in notice.text
 
 
+def test_a_run_whose_process_died_is_sent_as_such_where_dagster_gives_no_reason() -> None:
+    @dg.job
+    def refresh_sessions() -> None: ...
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_run_failed(instance.create_run_for_job(refresh_sessions))
+        [notice], _ = run_notices(instance, FIRST, FIRST)
+    assert notice.text.startswith("Its process died or was not started.\n")
+
+
 def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_period() -> None:
     memory = Memory.load(None, FIRST).after([NOTICE], FIRST, FIRST)
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
@@ -125,7 +135,29 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
     assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
     [stall] = lake_notices([], None, memory.after([], FIRST + HOUR, FIRST), FIRST + 4 * HOUR, REPORT)
-    assert stall.text.startswith("There was none yet")
+    assert stall.text.startswith("None of the latest days was read")
+
+
+def test_after_days_without_dagster_a_refresh_has_three_hours_before_it_is_reported_missing() -> None:
+    last, start = FIRST, FIRST + 5 * A_DAY
+    memory = Memory.load(Memory.load(None, FIRST).dump(), start)
+    for minutes in (0, 5, 60, 180):
+        now = start + timedelta(minutes=minutes)
+        memory = Memory.load(memory.after([], now, now).dump(), now)
+        assert list(lake_notices([], last, memory, now, REPORT)) == []
+        assert list(lake_notices([], None, memory, now, REPORT)) == []
+    now = start + timedelta(minutes=185)
+    [stall] = lake_notices([], last, Memory.load(memory.dump(), now), now, REPORT)
+    assert stall.text.startswith(f"The last one began at {last:%Y-%m-%d %H:%M} UTC")
+
+
+def test_a_clock_that_was_a_year_ahead_for_a_while_hides_no_missing_refresh() -> None:
+    memory = Memory.load(None, FIRST)
+    for now in (FIRST + 365 * A_DAY, FIRST, FIRST + 2 * HOUR):
+        memory = Memory.load(memory.dump(), now).after([], now, now)
+    now = FIRST + timedelta(minutes=185)
+    [stall] = lake_notices([], None, Memory.load(memory.dump(), now), now, REPORT)
+    assert stall.title == "No successful refresh for three hours"
 
 
 def test_a_message_is_sent_again_only_if_no_service_accepted_it(receiver: Receiver) -> None:
