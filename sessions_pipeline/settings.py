@@ -40,7 +40,7 @@ _EXPORTED = re.compile(
     r"DAGSTER_HOME|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|AWS_\w+|(HTTPS?|ALL|NO)_PROXY|(https?|all|no)_proxy"
 )
 # Names that are ours or were meant to be: the prefix may be misspelt.
-_OUR_NAME = re.compile(r"(SES\w*_PIP\w*|LANGSMITH|LANGCHAIN)_\w+", re.IGNORECASE)
+_OUR_NAME = re.compile(r"(SES\w*P\w*|LAN\w*|\w*SMITH)_\w+", re.IGNORECASE)
 # KEY and the like must end a word of the name: MY_KEYBOARD holds no secret.
 _SECRET = re.compile(r"SECRET|PASSW|(KEY|TOKEN|STORE|NOTIFY)S?\d*(_|$)", re.IGNORECASE)
 # Secrets in these variables are hidden from 4 characters on, in others from 8 on: a short value of another variable may
@@ -101,7 +101,8 @@ class Settings(BaseModel):
     concurrency: int = Field(8, ge=1, le=64)
     requests_per_minute: int | None = Field(None, ge=8)
     rate_store: SecretStr | None = None
-    page_size: int = Field(100, ge=1, le=100)
+    # Smaller pages would prove too little about each other (see `langsmith/cursors.py`).
+    page_size: Annotated[int, AfterValidator(lambda size: max(size, 10))] = Field(100, ge=1, le=100)
     query: Json[dict[str, Any]] = {}
     attributes: Names = ("models", "git.branch")
     budgets: str | None = None

@@ -64,7 +64,7 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
 
     print_summary(settings, made, first, last, budgets=budgets, as_json=as_json)
     if not (settings.dagster_home or as_json):
-        click.echo("Dagster  not in the UI; for the next run: mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
+        click.echo("Dagster  not in the UI; next time:\n         mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
 
 
 def _check_days(first: date, last: date, settings: Settings) -> None:

@@ -37,6 +37,9 @@ FIRST_WAIT = 0.1
 
 _KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 
+# On any other address or key the library panics: it prints its stack, and no `except Exception` meets that.
+_ADDRESS = re.compile(r"https?://([\w.-]+|\[[\dA-Fa-f:]+])(:[1-6]?\d{1,4})?(/[\w.~%/-]*)?", re.ASCII)
+
 NO_BUCKET = "there is no such bucket; create it, or correct SESSIONS_PIPELINE_DATA_ROOT"
 
 
@@ -157,31 +160,31 @@ def _connect(bucket: str, prefix: str, retries: int) -> obstore.store.S3Store:
     # on as empty strings, which the library would use as values.
     for name in [name for name, value in os.environ.items() if name.startswith("AWS_") and not value]:
         del os.environ[name]
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        address = urlsplit(os.environ.get(name, ""))
-        if name in os.environ and not (address.scheme in {"http", "https"} and address.hostname):
+    for name, value in os.environ.items():
+        if name in {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"} and not _ADDRESS.fullmatch(value):
             raise LakeError(f"{name}: write an address such as https://minio.example.com:9000")
+        if re.fullmatch(r"AWS_\w*(REGION|_ID|_KEY|_TOKEN)", name) and not re.fullmatch(r"[!-~]+", value):
+            raise LakeError(f"{name}: holds a space or another wrong character; copy it again")
     http: Any = {"allow_http": True, "connect_timeout": "5s", "read_timeout": "60s", "timeout": timedelta(minutes=10)}
-    if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        http["root_certificate"] = _certificates(bundle)
     backoff: Any = {"init_backoff": timedelta(seconds=FIRST_WAIT), "max_backoff": timedelta(seconds=5), "base": 2}
     credentials, endpoint = _profile() if os.environ.get("AWS_PROFILE") else (None, {})
     config: Any = {"disable_bulk_delete": True} | endpoint
-    return obstore.store.S3Store(
-        bucket,
-        prefix=prefix or None,
-        client_options=http,
-        retry_config={"max_retries": retries, "backoff": backoff, "retry_timeout": timedelta(minutes=3)},
-        credential_provider=credentials,
-        config=config,
-    )
-
-
-def _certificates(bundle: str) -> bytes:
     try:
-        return Path(bundle).read_bytes()
+        if bundle := os.environ.get("AWS_CA_BUNDLE"):
+            http["root_certificate"] = Path(bundle).read_bytes()
+        return obstore.store.S3Store(
+            bucket,
+            prefix=prefix or None,
+            client_options=http,
+            retry_config={"max_retries": retries, "backoff": backoff, "retry_timeout": timedelta(minutes=3)},
+            credential_provider=credentials,
+            config=config,
+        )
     except OSError as error:
         raise LakeError(f"AWS_CA_BUNDLE: {error.strerror}; name a file of certificates") from None
+    except (BaseError, ValueError) as error:
+        # No request was sent yet: the first line repeats no more than the address or a flag.
+        raise LakeError(f"SESSIONS_PIPELINE_DATA_ROOT or AWS_*: {str(error).splitlines()[0]}; correct it") from None
 
 
 def _profile() -> tuple[Any, dict[str, str]]:

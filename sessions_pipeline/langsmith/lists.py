@@ -29,8 +29,8 @@ from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USAGE
 from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
-# 100,000 datasets or recently active sessions, which is more than any workspace has: a longer list has no end.
-MOST_LIST_PAGES = 1000
+# More datasets or recently active sessions than any workspace has: a longer list has no end.
+MOST_LISTED = 100_000
 # Readings of a list of datasets before giving up, if it keeps changing.
 MOST_LISTINGS = 5
 # The cheapest stats that may bring the times of the latest runs. That they do is not documented.
@@ -57,7 +57,7 @@ def list_pages(
     """
     previous: Sequence[Record] = ()
     offset = query.offset
-    for _ in range(MOST_LIST_PAGES):
+    for _ in range(MOST_LISTED // query.limit):
         asked = query.model_copy(update={"offset": offset})
         page = client.fetch(asked, workspace=workspace, cursor=cursor, endpoint=endpoint)
         if page.records and page.records == previous:
@@ -67,7 +67,7 @@ def list_pages(
         offset, cursor = offset + len(page.records), page.next_cursor
         if cursor == "" or (cursor is None and (not page.records or page.total == offset)):
             return
-    raise PagingError(f"The API's list did not end after {MOST_LIST_PAGES} pages; nothing was replaced")
+    raise PagingError(f"The API's list did not end after {MOST_LISTED:,d} records; nothing was replaced")
 
 
 def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None) -> list[Record]:

@@ -54,12 +54,12 @@ class Pipeline:
 
     @property
     def query(self) -> SessionsQuery:
-        """The query parameters that narrow down which sessions are read.
+        """The query parameters that narrow down which sessions are read, and the size of a page.
 
         Raises:
             SettingError: `SESSIONS_PIPELINE_QUERY` is wrong.
         """
-        return parse_narrowing(self.settings.query)
+        return parse_narrowing(self.settings.query).model_copy(update={"limit": self.settings.page_size})
 
     def recent_days(self) -> list[date]:
         """The days that the hourly schedule refreshes: the lookback days and today."""
@@ -157,9 +157,9 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query, size, most = self.query, self.settings.page_size, self.settings.concurrency
+        query, most = self.query, self.settings.concurrency
         with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
-            read = partial(Source, client, query, executor, page_size=size, in_flight=most)
+            read = partial(Source, client, query, executor, page_size=query.limit, in_flight=most)
             try:
                 yield client, [read(workspace=workspace) for workspace in self.settings.workspace_ids or (None,)]
             finally:

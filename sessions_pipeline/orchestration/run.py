@@ -89,15 +89,12 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         warnings.simplefilter("ignore")
         keys = set(dg.AssetSelection.from_string(select).resolve(graph)) - {dg.AssetKey(name) for name in without}
     if not keys:
-        names = [key.to_user_string() for key in graph.get_all_asset_keys()]
-        words = [word for word in re.findall(r"\w+", select) if word not in names]
+        names = sorted({key.to_user_string() for key in graph.get_all_asset_keys()} - {*without})
+        words = [word for word in re.findall(r"\w+", select) if word not in (*names, *without)]
         close = [name for word in words for name in difflib.get_close_matches(word, names, n=1)]
-        advice = (
-            f"did you mean {close[0]}?"
-            if close
-            else f"there are {', '.join(sorted(names))}; to select two, write key:sessions or key:raw_sessions"
-        )
-        raise UsageError(f"--select {select}: matches no asset; {advice}")
+        every = f"there are {', '.join(names)}; to select two, write key:sessions or key:session_feedback"
+        advice = f"did you mean {close[0]}?" if close else every
+        raise UsageError(f"--select {select}: matches no asset{' that --as-of rebuilds' if without else ''}; {advice}")
     return sorted(keys)
 
 

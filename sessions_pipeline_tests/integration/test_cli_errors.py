@@ -350,6 +350,12 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_the_summary_fits_80_columns_and_says_how_to_see_the_next_run_in_dagster(run: Run) -> None:
+    lines = run("materialize", *_days(2), COLUMNS="80").out.splitlines()
+    assert max(len(line) for line in lines if not line.startswith("Parquet")) <= 80
+    assert lines[-1].split("; ") == [f"{' ' * 9}mkdir -p .dagster", "export DAGSTER_HOME=$PWD/.dagster"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -365,6 +371,10 @@ def test_a_wrong_setting_is_one_line_and_writes_nothing(
         (
             (*_days(), "--select", "sessions,raw_sessions"),
             "; to select two, write key:sessions or",
+        ),
+        (
+            (*_days(), "--select", "raw_sessions", "--as-of", "2026-01-01"),
+            "matches no asset that --as-of rebuilds; there are daily_cost_by_attribute, daily_cost_by_reference_",
         ),
         ((*_days(), "--select", "daily_cost_by_projects"), "; did you mean daily_cost_by_project?"),
         ((*_days(), "--select", "sesions+"), "; did you mean sessions?"),

@@ -206,6 +206,9 @@ def test_a_missing_bucket_is_one_line():
         Lake.open("s3://no-such-bucket/x", query={}).write_file("a", b"b")
     with pytest.raises(LakeError, match=r"^SESSIONS_PIPELINE_DATA_ROOT: write s3://bucket/prefix"):
         Lake.open("s3://", query={})
+    for root in ("s3://bucket/a//b", "s3://bucket/a/../b", "s3://bucket/a\tb"):
+        with pytest.raises(LakeError, match=r"^SESSIONS_PIPELINE_DATA_ROOT or AWS_\*: Could not parse path"):
+            Lake.open(root, query={})
 
 
 @pytest.mark.parametrize(
@@ -216,13 +219,34 @@ def test_a_missing_bucket_is_one_line():
         ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, "s3://bucket/x/_lake.json: no answer, or a broken one; check"),
         ({"AWS_ENDPOINT_URL_S3": ""}, "s3://bucket/x/_lake.json: no answer, or a broken one; check AWS_ENDPOINT_URL"),
         ({"AWS_CA_BUNDLE": "/none.pem"}, "AWS_CA_BUNDLE: No such file or directory; name a file of certificates"),
+        (
+            {"AWS_CA_BUNDLE": __file__},
+            "SESSIONS_PIPELINE_DATA_ROOT or AWS_*: No certificates found",
+        ),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9 "}, "AWS_ENDPOINT_URL_S3: write an address such as https://minio"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:70000"}, "AWS_ENDPOINT_URL_S3: write an address such as https://"),
+        ({"AWS_ACCESS_KEY_ID": "key\n"}, "AWS_ACCESS_KEY_ID: holds a space or another wrong character; copy it again"),
+        ({"AWS_SESSION_TOKEN": "to ken"}, "AWS_SESSION_TOKEN: holds a space or another wrong character; copy it again"),
+        ({"AWS_REGION": "eu central"}, "AWS_REGION: holds a space or another wrong character; copy it again"),
+        (
+            {"AWS_SECRET_ACCESS_KEY": ""},
+            "SESSIONS_PIPELINE_DATA_ROOT or AWS_*: Generic S3 error: Missing Secr",
+        ),
+        (
+            {"AWS_SKIP_SIGNATURE": "maybe"},
+            "SESSIONS_PIPELINE_DATA_ROOT or AWS_*: Generic Config error: fai",
+        ),
         ({"AWS_PROFILE": "none-such"}, "AWS_PROFILE: The config profile (none-such) could not be found"),
         (
             {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9"},
             "s3://bucket/x/_lake.json: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or",
         ),
     ],
-    ids=["no scheme", "no scheme either", "nobody there", "the general one", "no bundle", "no profile", "no key"],
+    ids=[
+        *("no scheme", "no scheme either", "nobody there", "the general one", "no bundle", "not a bundle"),
+        *("a space", "no port", "a line break in the key", "a space in the token", "a space in the region"),
+        *("half a key", "not a flag", "no profile", "no key"),
+    ],
 )
 @pytest.mark.usefixtures("server")
 def test_a_wrong_variable_is_one_line_that_names_it(

@@ -60,6 +60,13 @@ def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None
     assert any(row["reference_dataset_id"] is None for row in rows.values()), "tracing projects are there, too"
 
 
+def test_no_page_of_sessions_is_larger_than_the_settings_say(tmp_path: Path) -> None:
+    with running_sandbox(broken=False) as sandbox:
+        measure(sandbox, tmp_path, yesterday(), SESSIONS_PIPELINE_PAGE_SIZE=20)
+        assert {dict(one["parameters"])["limit"] for one in sandbox.requests} == {"20"}
+    assert lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, yesterday()).num_rows > 20
+
+
 class Ignoring(CompanyData):
     """An API that ignores `stats_start_time`."""
 

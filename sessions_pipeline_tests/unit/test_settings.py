@@ -103,6 +103,13 @@ def test_dotenv_may_hold_variables_of_other_libraries_and_the_environment_overri
         ("LANGSMITH_WORKSPACE", "did you mean LANGSMITH_WORKSPACE_ID?"),
         ("LANGSMITH_APIKEY", "did you mean LANGSMITH_API_KEY?"),
         ("langsmith_api_key", "did you mean LANGSMITH_API_KEY?"),
+        ("LANSMITH_ENDPOINT", "did you mean LANGSMITH_ENDPOINT?"),
+        ("LONGSMITH_WORKSPACE_ID", "did you mean LANGSMITH_WORKSPACE_ID?"),
+        ("LANGCHIAN_API_KEY", "did you mean LANGCHAIN_API_KEY?"),
+        ("SESSIONSPIPELINE_PAGE_SIZE", "did you mean SESSIONS_PIPELINE_PAGE_SIZE?"),
+        ("LANGFUSE_API_KEY", None),
+        ("LANGGRAPH_API_KEY", None),
+        ("SESSION_MANAGER", None),
         ("LANGSMITH_TRACING", None),
         ("LANGSMITH_PROJECT", None),
         ("LANGCHAIN_TRACING_V2", None),
@@ -113,6 +120,11 @@ def test_a_misspelt_variable_is_a_warning_that_suggests_the_right_name(name: str
     warnings = Settings.load().warnings
     assert len(warnings) == (warning is not None)
     assert warning is None or warning in warnings[0]
+
+
+def test_a_page_of_less_than_10_sessions_counts_as_one_of_10() -> None:
+    os.environ["SESSIONS_PIPELINE_PAGE_SIZE"] = "1"
+    assert Settings.load().page_size == 10
 
 
 def test_settings_made_in_code_ignore_the_environment() -> None:
