@@ -232,8 +232,7 @@ def _names_in_metadata(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
     # Decoding takes 2 us a session, and most have no such name.
     has_name = pc.match_substring(sessions.column("extra"), '"dataset_name"')
     named = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), has_name))
-    tenants, datasets, extras = (column.to_pylist() for column in named.columns)
-    for tenant, dataset, extra in zip(tenants, datasets, extras, strict=True):
+    for tenant, dataset, extra in zip(*(column.to_pylist() for column in named.columns), strict=True):
         metadata = json.loads(extra, parse_int=float).get("metadata")
         if isinstance(metadata, dict) and isinstance(name := metadata.get("dataset_name"), str) and name.strip():
             yield (tenant, dataset), name

@@ -64,9 +64,8 @@ class DerivedDay:
             NotReadError: nothing was read by `rules.as_of`.
         """
         readings = readings_as_of(rules.as_of, raw.day, raw.readings)
-        still_open = open_workspaces(raw.day, readings)
-        self.is_over = raw.day is not None and not still_open
-        self._arguments = {"attributes": rules.attributes, "open_workspaces": still_open}
+        self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
+        self.is_over = raw.day is not None and not self._arguments["open_workspaces"]
         self.rules = rules
         known = raw._replace(readings=readings)
         if rules.as_of is not None:

@@ -190,6 +190,16 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
     assert day.check("every_record_is_accounted_for").passed
 
 
+def test_a_malformed_tenant_id_names_no_workspace(day: ProcessedDay) -> None:
+    """Otherwise all other days would count as unread in it, and no week, month or export would be complete."""
+    for hour, texts in enumerate(([payload(1), payload(2, tenant_id="x")], [payload(1)], [payload(1)])):
+        day.read(fetched(*texts, at=READ + hour * HOUR), max_rejected_ratio=1.0)
+        assert day.check("every_record_is_accounted_for").passed
+    readings = load_readings(day.lake.metadata(RAW_SESSIONS, day.day)["readings"])
+    assert [one.workspaces for one in readings] == [("", TENANT)] * 2
+    assert readings[1].gone == (uuid(2),)
+
+
 def test_setting_the_workspace_id_later_duplicates_no_session(day: ProcessedDay) -> None:
     day.read(fetched(payload(1)))
     assert not learned(day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR)))
