@@ -164,7 +164,8 @@ class _RecentCosts:
         self.now, self.today = now, utc_day(now)
         self.days = [day for day in lake.days(DAILY) if self.today - LOOKBACK <= day <= self.today]
         self.readings = {day: of_day for day in self.days if (of_day := lake.last_readings(day))}
-        self.workspaces = {name for of_day in self.readings.values() for one in of_day for name in one.workspaces}
+        # Without the empty name, which a reading has for a record that names no workspace.
+        self.workspaces = {name for some in self.readings.values() for one in some for name in one.workspaces} - {""}
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
         self.is_stale = self.read_at is None or now - self.read_at > STALE
         self.load = cache(partial(self._load, lake))

@@ -4,6 +4,7 @@ A dataset's name is its current name in the API, else the name in the metadata o
 """
 
 import difflib
+import json
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -27,12 +28,9 @@ from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.readings import Reading
-from sessions_pipeline.tables.session_attributes import metadata_of
 from sessions_pipeline.validation.types import MONEY
 
 _KEY_COLUMNS = "tenant_id", "reference_dataset_id"
-# In how many of the latest days experiments are searched for names that the API did not give.
-MOST_DAYS = 7
 # How many names an error suggests.
 MOST_NAMES = 10
 Key: TypeAlias = tuple[str, str]
@@ -176,9 +174,9 @@ def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:
     """The names of the rows' datasets, as the API gives them.
 
-    A dataset without a name there gets the `extra.metadata.dataset_name` of its latest experiment on the last
-    `MOST_DAYS` of the days; if there is none, it is left out. With `all_known`, all datasets that the API has listed
-    are included, and those without any name get their id as their name.
+    A dataset without a name there gets the `extra.metadata.dataset_name` of its latest experiment on these days; if
+    there is none, it is left out. With `all_known`, all datasets that the API has listed are included, and those
+    without any name get their id as their name.
 
     Raises:
         LakeError: a file can't be read.
@@ -189,8 +187,8 @@ def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_
     if all_known:
         keys |= listed.keys()
     names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
-    if len(names) < len(keys):
-        for day in [day for day in sorted(days, reverse=True) if lake.has(tables.SESSIONS, day)][:MOST_DAYS]:
+    for day in sorted(days, reverse=True):
+        if len(names) < len(keys) and lake.has(tables.SESSIONS, day):
             for key, name in dict(_names_in_metadata(lake, day)).items():
                 if key in keys:
                     names.setdefault(key, name)
@@ -240,7 +238,7 @@ def _names_in_metadata(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
     # Decoding takes 2 us a session, and most have no such name.
     has_name = pc.match_substring(sessions.column("extra"), '"dataset_name"')
     named = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), has_name))
-    tenants, datasets, extras = (column.to_pylist() for column in named.columns)
-    for tenant, dataset, metadata in zip(tenants, datasets, metadata_of(extras), strict=True):
-        if isinstance(name := metadata.get("dataset_name"), str) and name.strip():
+    for tenant, dataset, extra in zip(*(column.to_pylist() for column in named.columns), strict=True):
+        metadata = json.loads(extra, parse_int=float).get("metadata")
+        if isinstance(metadata, dict) and isinstance(name := metadata.get("dataset_name"), str) and name.strip():
             yield (tenant, dataset), name

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import is_day_over
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import RawDay, gone_since, needed_readings, open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
@@ -49,7 +48,7 @@ class Rules:
 class DerivedDay:
     """A day's tables, derived from its raw rows. The sessions are validated at once, other tables when needed.
 
-    `is_over`: the day had ended when it was last read.
+    `is_over`: the day had ended when each of its workspaces was last read.
     `sessions`, `rejected`: the rows of `sessions` and `rejected_sessions`.
     `drift`: how often properties or values came that the schema does not name, and, as `without <property>`, the
     number of sessions if none of them has a property of the schema.
@@ -65,8 +64,8 @@ class DerivedDay:
             NotReadError: nothing was read by `rules.as_of`.
         """
         readings = readings_as_of(rules.as_of, raw.day, raw.readings)
-        self.is_over = raw.day is not None and is_day_over(raw.day, readings[-1].fetched_at)
         self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
+        self.is_over = raw.day is not None and not self._arguments["open_workspaces"]
         self.rules = rules
         known = raw._replace(readings=readings)
         if rules.as_of is not None:

@@ -18,6 +18,7 @@ from sessions_pipeline.tables import column
 from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, open_workspaces, unconfirmed
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.validation.rules import IS_UUID
 from sessions_pipeline.validation.types import TIMESTAMP
 
 # The schedule runs hourly: two missed runs are a hiccup, three are a fault.
@@ -71,8 +72,7 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
     """
     for day in fetched:
         before = (name for reading in raw.readings if reading.asked is None for name in reading.workspaces)
-        tenants = pc.unique(day.rows.table("tenant_id").column(0)).to_pylist()
-        seen = ((tenant_id or "").lower() for tenant_id in tenants)
+        seen = map(_workspace, pc.unique(day.rows.table("tenant_id").column(0)).to_pylist())
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else {*before, *seen}
         overtaken_by = _committed_since(raw.readings, base, version)
@@ -107,7 +107,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> 
         if number >= reading.number:
             since[key] = since.get(key, False) or is_same
         elif number >= before.get(key, _NOT_STORED)[0]:
-            before[key] = number, asked or (tenant_id or "").lower(), is_same
+            before[key] = number, asked or _workspace(tenant_id), is_same
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:
         alone = present.keys() - before.keys() - since.keys()
@@ -130,6 +130,11 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> 
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
     return RawDay(raw.day, rows, readings, [*raw.new_readings, reading], learned=True)
+
+
+def _workspace(tenant_id: str | None) -> str:
+    """The workspace that a record names, in lower case; `""` if it names none."""
+    return tenant_id.lower() if tenant_id and IS_UUID.fullmatch(tenant_id) else ""
 
 
 def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:

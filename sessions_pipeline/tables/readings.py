@@ -174,7 +174,7 @@ def open_workspaces(day: date | None, readings: Iterable[Reading]) -> frozenset[
     """The workspaces whose latest reading began before the day was over; `""` stands for a reading that saw none."""
     if day is None:
         return frozenset()
-    latest = {workspace: reading.fetched_at for reading in readings for workspace in reading.workspaces or ("",)}
+    latest = {name: one.fetched_at for one in latest_readings(readings, []) for name in one.workspaces or ("",)}
     return frozenset(workspace for workspace, at in latest.items() if not is_day_over(day, at))
 
 

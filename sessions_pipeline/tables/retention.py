@@ -13,7 +13,7 @@ from typing import NamedTuple
 LONGLIVED = timedelta(days=400)
 SHORTLIVED = timedelta(days=14)
 USED = ("total_tokens", "prompt_tokens", "completion_tokens", "total_cost", "prompt_cost", "completion_cost")
-"""If `run_count` is unknown, a known amount other than zero in any of these shows that the session had runs."""
+"""If no run is counted, a known amount other than zero in any of these shows that the session had runs."""
 STATS = (
     "run_count",
     *USED,
@@ -48,8 +48,8 @@ class Version(NamedTuple):
 
 
 def known_runs(run_count: int | None, used: Iterable[object]) -> int:
-    """The run count; if it is unknown, 1 if any of the `used` amounts is known and not zero, else 0."""
-    return int(any(used)) if run_count is None else run_count
+    """The run count; if it is unknown or zero, 1 if any of the `used` amounts is known and not zero, else 0."""
+    return run_count or int(any(used))
 
 
 def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:

@@ -27,7 +27,7 @@ _FEW = 16  # a column of at most this many doubtful texts is read value by value
 _INT64 = range(-(2**63), 2**63)
 _INT64_DIGITS = 19
 _LONGEST_NAME = 80
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+IS_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +132,7 @@ def _as_objects(texts: Sequence[Text]) -> list[Any] | None:
 
 
 def _read_uuid(text: str) -> str:
-    if not _UUID.fullmatch(text):
+    if not IS_UUID.fullmatch(text):
         raise ValueError("is not a UUID")
     return text.lower()
 

@@ -210,6 +210,7 @@ def test_dataset_names_are_the_apis_else_those_in_experiments_else_the_id(tmp_pa
     said = [
         *('{"metadata": "dataset_name"}', '{"metadata": {"dataset_name": "early"}}'),
         *('{"metadata": {"dataset_name": "said\\u0007"}}', '{"metadata": {"dataset_name": ["no", "text"]}}'),
+        '{"metadata": {"dataset_name": 7, "n": -0}}',
     ]
     rows = [
         *(experiment(n, reference_dataset_id=dataset(1), extra=extra) for n, extra in enumerate(said, 1)),
@@ -239,7 +240,7 @@ def test_dataset_names_are_the_apis_else_those_in_experiments_else_the_id(tmp_pa
         ]
         daily = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST).to_pylist()
         in_python = {(TENANT, dataset(1)): "said\x07", (TENANT, dataset(2)): "golden"}
-        assert dataset_names(lake, daily, [FIRST]) == in_python, "the latest experiment's, as in DuckDB"
+        assert dataset_names(lake, daily, DAYS) == in_python, "the latest experiment's, as in DuckDB"
         lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", given), {})
         assert names_of(connection, root) == [
             (dataset(1), "said\x07", "said\x07"),

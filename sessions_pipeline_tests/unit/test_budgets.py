@@ -268,6 +268,11 @@ def test_a_day_without_sessions_that_was_read_before_its_end_also_counts_as_unfi
     assert costs.status(workspace=TENANT).unread == ()
 
 
+def test_a_record_that_names_no_workspace_makes_no_day_unread(costs: Costs) -> None:
+    costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=("", TENANT, OTHER_TENANT)))
+    assert costs.status().unread == ()
+
+
 def test_a_budget_is_exceeded_if_the_known_costs_are_beyond_it_whatever_else_is_unknown(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "500"), read_at=datetime(2026, 3, 16, 12, tzinfo=UTC))
     status = costs.status()

@@ -136,9 +136,10 @@ def test_a_reading_emptied_by_retention_never_replaces_an_earlier_one(
     assert (row["stats_as_of"], row["read_at"]) == (NOON if kept else later, later)
 
 
+@pytest.mark.parametrize("counted", [0, None])
 @pytest.mark.parametrize("runs", [0, None])
-def test_a_cost_that_was_read_is_kept_even_if_runs_are_not_counted(runs: int | None) -> None:
-    held, emptied = judged(1, None, "1.0", NOON), judged(1, runs, None, NOON + DAY, start_time=NOON)
+def test_a_cost_that_was_read_is_kept_even_if_runs_are_not_counted(runs: int | None, counted: int | None) -> None:
+    held, emptied = judged(1, counted, "1.0", NOON), judged(1, runs, None, NOON + DAY, start_time=NOON)
     (row,) = merge_judges(table_of(JUDGES.name, [held]), [{**emptied, "total_tokens": None}]).to_pylist()
     assert (row["total_cost"], row["stats_as_of"]) == (Decimal("1.0"), NOON)
 

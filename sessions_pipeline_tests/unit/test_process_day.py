@@ -24,6 +24,7 @@ from sessions_pipeline.tables import (
     SESSION_FEEDBACK,
     SESSIONS,
 )
+from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.tables.readings import RawDay, Reading, load_readings
 from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.validation.rows import Rows
@@ -145,6 +146,26 @@ def test_the_first_reading_after_the_end_of_a_day_marks_it_as_over(day: Processe
     assert not learned(day.read(fetched(payload(1, **EXPERIMENT), at=midnight + HOUR)))
 
 
+def test_a_day_is_over_once_each_workspace_was_read_after_its_end_also_one_without_sessions(day: ProcessedDay) -> None:
+    """Exports, weeks and months take it from the file, since a workspace without experiments has no row."""
+    found = []
+    for workspace, at in ((OTHER_TENANT, READ - 12 * HOUR), (TENANT, READ), (OTHER_TENANT, READ + HOUR)):
+        texts = [payload(1, **EXPERIMENT)] if workspace == TENANT else []
+        day.read(fetched(*texts, workspace=workspace, at=at))
+        stored = day.lake.load(DAILY_COST_BY_REFERENCE_DATASET, day.day)
+        assert stored is not None
+        found.append(was_over(stored.rows, stored.metadata))
+    assert found == [False, False, True]
+
+
+def test_a_day_is_over_once_the_keys_own_workspace_was_read_after_its_end(day: ProcessedDay) -> None:
+    """Also if no session is left that names it."""
+    for number, texts in enumerate(([], [payload(1, **EXPERIMENT)], [])):
+        day.read(fetched(*texts, at=READ + (number - 2) * 9 * HOUR))
+    assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is True
+    assert day.lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day.day)["is_day_over"] == "true"
+
+
 def test_a_first_reading_of_a_workspace_rewrites_the_tables_even_if_it_has_no_sessions(day: ProcessedDay) -> None:
     day.read(fetched(payload(1), workspace=TENANT))
     assert learned(day.read(fetched(workspace=OTHER_TENANT, at=READ + HOUR)))
@@ -167,6 +188,16 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
     assert day.check("every_record_is_accounted_for").passed
     day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR))
     assert day.check("every_record_is_accounted_for").passed
+
+
+def test_a_malformed_tenant_id_names_no_workspace(day: ProcessedDay) -> None:
+    """Otherwise all other days would count as unread in it, and no week, month or export would be complete."""
+    for hour, texts in enumerate(([payload(1), payload(2, tenant_id="x")], [payload(1)], [payload(1)])):
+        day.read(fetched(*texts, at=READ + hour * HOUR), max_rejected_ratio=1.0)
+        assert day.check("every_record_is_accounted_for").passed
+    readings = load_readings(day.lake.metadata(RAW_SESSIONS, day.day)["readings"])
+    assert [one.workspaces for one in readings] == [("", TENANT)] * 2
+    assert readings[1].gone == (uuid(2),)
 
 
 def test_setting_the_workspace_id_later_duplicates_no_session(day: ProcessedDay) -> None:

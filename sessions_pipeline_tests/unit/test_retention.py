@@ -66,9 +66,10 @@ def test_stats_that_retention_has_emptied_never_replace_those_read_before(emptie
     assert (row["stats_as_of"], row["fetched_at"]) == (READ, READ + late)
 
 
+@pytest.mark.parametrize("runs", [None, 0])
 @pytest.mark.parametrize("used", [{"total_cost": "1.50"}, {"prompt_tokens": 7}, {"completion_cost": "1e-18"}])
-def test_used_amounts_are_kept_even_if_runs_are_not_counted(used: dict[str, Any]) -> None:
-    uncounted = dict.fromkeys(("run_count", "total_cost", "prompt_tokens", "completion_cost"))
+def test_used_amounts_are_kept_even_if_runs_are_not_counted(used: dict[str, Any], runs: int | None) -> None:
+    uncounted = {**dict.fromkeys(("total_cost", "prompt_tokens", "completion_cost")), "run_count": runs}
     day = Readings().read(payload(1, **uncounted)).read(payload(1, **{**uncounted, **used}), at=HOUR)
     assert day.row(1)["stats_as_of"] == READ + HOUR
     grown = day.row(1)
