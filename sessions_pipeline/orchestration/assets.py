@@ -16,6 +16,7 @@ from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.event_storage import batch_events
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 
 OWNERS = ["team:llm-costs"]
@@ -76,7 +77,7 @@ def daily_assets(
         except SessionsPipelineError:
             # What fails in each run, such as one broken page, would hold back weeks and months for ever.
             with suppress(SessionsPipelineError):
-                if has_written:
+                if has_written and DAILY in selected:
                     sum_periods(pipeline)
             raise
         # Their days are recorded. These results let the steps that depend on them start.

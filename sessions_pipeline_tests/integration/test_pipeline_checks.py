@@ -300,6 +300,19 @@ def test_weeks_and_months_that_a_run_left_behind_are_reported_until_any_refresh_
     assert known(shutil.copytree(root, tmp_path / "copy")) == [], "although a copy's files have other versions"
 
 
+def test_a_broken_file_of_weeks_fails_its_check_and_not_a_run_of_daily_tables_alone(tmp_path: Path) -> None:
+    daily = " or ".join(f'key:"{one.name}"' for one in (RAW_SESSIONS, SESSIONS, DAILY_COST_BY_REFERENCE_DATASET))
+    with running_sandbox(texts=[record(1, NOW)], now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path / "lake")
+        run_days(settings, TODAY, TODAY)
+        (weeks,) = (tmp_path / "lake" / PERIODS[0].table.name).glob("*.parquet")
+        weeks.write_bytes(b"broken")
+        passed, which = weeks_and_months(run_days(settings, TODAY, TODAY, select=daily))
+        assert not passed
+        assert f"materialize {PERIODS[0].table.name} again" in which
+        assert weeks_and_months(run_days(settings, TODAY, TODAY)) == (True, "")
+
+
 @pytest.mark.parametrize("column", ["total_cost", "session_count", "day_count"])
 def test_a_week_is_outdated_if_any_figure_of_any_workspace_is_not_that_of_its_days(lake: Lake, column: str) -> None:
     (days, *_), week = lake.days(DAILY_COST_BY_REFERENCE_DATASET), PERIODS[0]

@@ -136,6 +136,19 @@ def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
 
 
+def test_a_failed_run_of_raw_sessions_alone_makes_no_weeks_and_months(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        sandbox.faults.add(Fault("status", 401, times=None, after=25))
+        pipeline = pipeline_for(sandbox, tmp_path, SESSIONS_PIPELINE_PAGE_SIZE=10)
+        with pytest.raises(RefusedError):
+            execute(pipeline, FIRST, TODAY, instance=instance, select='key:"raw_sessions"')
+    lake = lake_at(tmp_path / "lake")
+    assert lake.has(RAW_SESSIONS, TODAY)
+    assert not any(lake.has(period.table, None) for period in PERIODS)
+
+
 def _sessions_in_weeks_and_months(folder: Path) -> list[int]:
     lake = lake_at(folder / "lake")
     return [pc.sum(lake.read(period.table, None).column("session_count")).as_py() for period in PERIODS]
