@@ -76,7 +76,8 @@ def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
             table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], commit: int
         ) -> Future[Written | None]:
             content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
-            writes.append(_writers(os.getpid()).submit(_replace_older, lake, table, day, content, commit))
+            threads = _writers(os.getpid())
+            writes.append(threads.submit(_replace_older, lake, table, day, content, commit))
             return writes[-1]
 
         try:

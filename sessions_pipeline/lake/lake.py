@@ -127,7 +127,8 @@ class Lake:
         parts = [pa.schema([*fields, partition]).empty_table()]
         for day in days:
             rows = self.read(table, day, columns)
-            parts.append(rows.append_column(partition, pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows)))
+            value = pa.scalar(day, pa.date32())
+            parts.append(rows.append_column(partition, pa.repeat(value, rows.num_rows)))
         return pa.concat_tables(parts)
 
     def metadata(self, table: Table, day: Day) -> dict[str, str]:

@@ -109,7 +109,8 @@ class _Sessions:
 
     def _pack(self, ids: Sequence[str]) -> None:  # in batches, so that the texts of each are freed before the next
         for first in range(0, len(ids), PACKED_AT_ONCE):
-            self._packed.add(records_table([self._latest.pop(id_) for id_ in ids[first : first + PACKED_AT_ONCE]]))
+            batch = ids[first : first + PACKED_AT_ONCE]
+            self._packed.add(records_table([self._latest.pop(id_) for id_ in batch]))
         self._packed_ids.update(ids)
         self._bytes = 0
 

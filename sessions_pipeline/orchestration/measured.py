@@ -102,7 +102,11 @@ def _is_final(source: Source) -> str:
     description="Reads the judge project's stats for the runs of each experiment's judges, one request each.",
     specs=[spec(JUDGES, deps=[SESSIONS.name]).merge_attributes(kinds={"langsmith"})],
     check_specs=[
-        dg.AssetCheckSpec("judges_add_up", asset=JUDGES.name, description="Judges cost no more than their project.")
+        dg.AssetCheckSpec(
+            "judges_add_up",
+            asset=JUDGES.name,
+            description="The judges of all experiments cost no more than the project that they are traced to.",
+        )
     ],
 )
 def measure_judges(
@@ -120,8 +124,11 @@ def measure_judges(
     text = f"Not measured: {'; '.join(night.problems.values())}" if night.problems else "They add up."
     if negative:
         text = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    which, severity = {"which": ", ".join(negative or missed)}, dg.AssetCheckSeverity("ERROR" if negative else "WARN")
-    check = dg.AssetCheckResult(passed=not (negative or missed), severity=severity, description=text, metadata=which)
+    which = negative or missed
+    severity = dg.AssetCheckSeverity.ERROR if negative else dg.AssetCheckSeverity.WARN
+    check = dg.AssetCheckResult(
+        passed=not which, severity=severity, description=text, metadata={"which": ", ".join(which)}
+    )
     yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
 
 

@@ -184,14 +184,15 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
 
 def days_being_read(instance: dg.DagsterInstance, since: datetime) -> set[date]:
     """The days of all refreshes that were created after `since`, and are queued or running."""
-    return _days_of(instance, dg.RunsFilter(job_name=REFRESH, statuses=UNFINISHED, created_after=since))
+    return _days_of_runs(instance, dg.RunsFilter(job_name=REFRESH, statuses=UNFINISHED, created_after=since))
 
 
 def days_that_failed(instance: dg.DagsterInstance, since: datetime) -> set[date]:
     """The days of the sensor's own runs that failed or were cancelled after `since`."""
-    return _days_of(instance, dg.RunsFilter(statuses=FAILED, tags={"dagster/sensor_name": SENSOR}, updated_after=since))
+    tags = {"dagster/sensor_name": SENSOR}
+    return _days_of_runs(instance, dg.RunsFilter(statuses=FAILED, tags=tags, updated_after=since))
 
 
-def _days_of(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> set[date]:
+def _days_of_runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> set[date]:
     spans = (tagged_range(run.tags) for run in instance.get_runs(filters=filters))
     return {day for span in spans if span for day in days_between(*span)}

@@ -106,7 +106,8 @@ def _starts(texts: Sequence[str | None]) -> list[int | None]:
     # Arrow takes 0.3 µs for each text instead of 1.2, but also accepts times without seconds, and the year 0.
     if all(text is None or (len(text) >= _TO_THE_SECOND and text > "0001") for text in texts):
         with suppress(pa.ArrowInvalid):
-            return list(pa.array(texts, pa.string()).cast(pa.timestamp("us")).view(pa.int64()).to_pylist())
+            moments = pa.array(texts, pa.string()).cast(pa.timestamp("us"))
+            return list(moments.view(pa.int64()).to_pylist())
     return list(map(_start_us, texts))
 
 
