@@ -86,7 +86,8 @@ def echo(line: str, *, indent: int = 0, err: bool = False) -> None:
     """
     if "\\\n" not in line and (sys.stderr if err else sys.stdout).isatty():
         width, margin = shutil.get_terminal_size().columns, " " * indent
-        line = textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
+        whole = line.replace("≥ ", "≥\u00a0")  # so that no line ends with a ≥ whose amount is on the next
+        line = textwrap.fill(whole, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
     click.echo(line, err=err)
 
 

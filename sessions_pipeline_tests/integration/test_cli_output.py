@@ -17,7 +17,7 @@ import pytest
 
 from sessions_pipeline.cli.runs import run_days
 from sessions_pipeline.cli.summary import print_summary
-from sessions_pipeline.cli.terminal import past_time, print_table, progress_bar
+from sessions_pipeline.cli.terminal import echo, past_time, print_table, progress_bar
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.outputs import judges_command
@@ -432,6 +432,19 @@ def test_processes_started_beside_the_progress_bar_print_nothing_on_the_terminal
         while b"heard again" not in seen:
             seen += screen.read(65_536)
     assert (b"1/2" in seen, b"Traceback" in seen) == (True, False)
+
+
+def test_a_wrapped_line_never_parts_an_amount_from_the_mark_that_it_is_a_minimum(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "20")
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        echo("it is heading for ≥ $271.93")
+        assert screen.read(65_536).decode().split() == ["it", "is", "heading", "for", "≥", "$271.93"]
+        echo("it is heading for ≥ $271.93")
+        assert screen.read(65_536).decode().splitlines()[0] == "it is heading for"
 
 
 def test_as_of_takes_iso_8601_with_an_offset() -> None:
