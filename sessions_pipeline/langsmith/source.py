@@ -189,14 +189,13 @@ class Source:
     """Reads a workspace's days from the API, in the version that the client chose at the run's first request.
 
     `workspace` is its id, or None for the one that the key belongs to; `query` narrows what is read. Pages of at most
-    `page_size` sessions are requested in the executor's threads, up to `in_flight` ahead.
+    `query.limit` sessions are requested in the executor's threads, up to `in_flight` ahead.
     """
 
     client: SessionsClient
     query: SessionsQuery
     executor: Executor
     workspace: str | None
-    page_size: int
     in_flight: int
 
     @contextmanager
@@ -220,7 +219,7 @@ class Source:
 
     def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
-        first_request = PageRequest(max(self.page_size, SMALLEST_CURSOR_PAGE))
+        first_request = PageRequest(max(self.query.limit, SMALLEST_CURSOR_PAGE))
         began, page = self.client.clock(), self._fetch(first_request)
         first_page = {first_request: page}
         reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)

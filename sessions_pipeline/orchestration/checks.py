@@ -82,10 +82,9 @@ def weeks_and_months_add_up(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
     """Weeks and months are the sums of their days. If not, the next refresh sums them again."""
     # It belongs to the daily costs, because they leave weeks and months behind if they are materialized alone.
     try:
-        outdated = outdated_periods(pipeline.open_lake(read_only=True))
+        result = CheckResult(tuple(outdated_periods(pipeline.open_lake(read_only=True))))
     except BrokenError as error:  # of a file that a run of daily tables alone does not make again
-        outdated = [str(error)]
-    result = CheckResult(tuple(outdated))
+        result = CheckResult((str(error),))
     return dg.AssetCheckResult(passed=result.passed, severity=dg.AssetCheckSeverity.WARN, metadata=_metadata(result))
 
 

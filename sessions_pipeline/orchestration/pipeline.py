@@ -159,7 +159,7 @@ class Pipeline:
         """
         query, most = self.query, self.settings.concurrency
         with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
-            read = partial(Source, client, query, executor, page_size=query.limit, in_flight=most)
+            read = partial(Source, client, query, executor, in_flight=most)
             try:
                 yield client, [read(workspace=workspace) for workspace in self.settings.workspace_ids or (None,)]
             finally:

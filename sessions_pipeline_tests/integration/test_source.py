@@ -71,7 +71,7 @@ def client_for(url: str, **values: Any) -> Iterator[SessionsClient]:
 
 
 def source_for(client: SessionsClient, executor: Executor, page_size: int = 100) -> Source:
-    return Source(client, SessionsQuery(), executor, workspace=None, page_size=page_size, in_flight=4)
+    return Source(client, SessionsQuery(limit=page_size), executor, workspace=None, in_flight=4)
 
 
 def days_from(client: SessionsClient, first: date = TODAY) -> list[RawDay]:
