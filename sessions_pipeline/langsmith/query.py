@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.settings import first_problem
+from sessions_pipeline.settings import LONGEST_TEXT, first_problem
 
 # 50 UUIDs make a URL of 2,300 characters; servers refuse URLs of 8,000 and more.
 IDS_PER_REQUEST = 50
@@ -44,7 +44,7 @@ FeedbackSource = Literal["session", "run"]
 class SessionsQuery(BaseModel):
     """All query parameters of the schema, under their own names; those that are None are not sent."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_max_length=LONGEST_TEXT)
 
     reference_free: Annotated[bool | None, Field(description="Only sessions without a reference dataset")] = None
     reference_dataset: Annotated[Uuids | None, Field(description="Only experiments on these datasets")] = None

@@ -725,6 +725,7 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("materialise",), ("No such command 'materialise'", "Did you mean 'materialize'?")),
         (("reports",), ("No such command 'reports'. Did you mean one of: 'export', 'report'? (see",)),
         (("list", "--limits", "3"), ("--limit", "list --help")),
+        (("list", "--name", os.fsdecode(b"caf\xe9")), ("--name: write a text in UTF-8",)),
         (("list", "--limit", "many"), ("--limit: write a whole number",)),
         (("list", "--stats-start-time", "soon"), ("--stats-start-time: write a time such as 2026-01-31",)),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),
