@@ -62,10 +62,12 @@ class Memory:
 
     @classmethod
     def load(cls, text: str | None, now: datetime) -> Self:
-        """The memory in `text`; for None, a new one, whose first look goes back one day."""
-        memory = msgspec.json.decode(text, type=cls) if text else cls(now, now, now - A_DAY)
-        # Without a tick for so long, Dagster was not running, this machine was asleep, or its clock was set back.
-        return replace(memory, began=now) if abs(now - memory.looked) > FRESH_WITHIN else memory
+        """The memory in `text`; a new one, whose first look goes back one day, for None or if the clock was ahead."""
+        memory = msgspec.json.decode(text, type=cls) if text else None
+        if memory is None or memory.looked - now > FRESH_WITHIN:
+            return cls(now, now, now - A_DAY)
+        # Without a tick for so long, Dagster was not running, or this machine was asleep.
+        return replace(memory, began=now) if now - memory.looked > FRESH_WITHIN else memory
 
     def due(self, found: Iterable[Notice], now: datetime) -> list[Notice]:
         """The notices to send now: the first of each cause, without causes that may not be sent again yet."""

@@ -160,6 +160,14 @@ def test_a_clock_that_was_a_year_ahead_for_a_while_hides_no_missing_refresh() ->
     assert stall.title == "No successful refresh for three hours"
 
 
+def test_a_message_sent_while_the_clock_was_a_year_ahead_may_be_sent_again_once_it_is_right() -> None:
+    ahead = FIRST + 365 * A_DAY
+    memory = Memory.load(None, FIRST).after([NOTICE._replace(again_from=ahead + A_DAY)], ahead, ahead)
+    memory = Memory.load(memory.dump(), FIRST)
+    assert memory.due([NOTICE], FIRST) == [NOTICE]
+    assert memory.runs_from < FIRST
+
+
 def test_a_message_is_sent_again_only_if_no_service_accepted_it(receiver: Receiver) -> None:
     warnings = list[str]()
     nowhere = "json://127.0.0.1:9/secret-token"
