@@ -535,6 +535,15 @@ def test_a_dagster_yaml_that_is_not_a_file_is_one_line_and_does_not_block(
         (_instance("telemetry:\n\tenabled: false\n"), 1, ("DAGSTER_HOME", "dagster.yaml", "line 2")),
         (_instance("- a list\n"), 1, ("DAGSTER_HOME", "dagster.yaml")),
         (_instance("storage:\n"), 1, ("DAGSTER_HOME", "dagster.yaml")),
+        (_instance("run_coordinator: {module: dagster, class: Nope}"), 1, ("DAGSTER_HOME", "dagster.yaml", "Nope")),
+        (
+            _instance("storage: {postgres: {postgres_url: {env: NO_SUCH_VARIABLE}}}"),
+            1,
+            (
+                "DAGSTER_HOME",
+                'yaml: You have attempted to fetch the environment variable "NO_SUCH_VARIABLE"',
+            ),
+        ),
         (_dotenv("LANGSMITH_API_KEY=k\n".encode("utf-16-le")), 2, (".env", "UTF-8")),
         (_dotenv(b"AWS_PROFILE=a\0b\n"), 2, (".env", "UTF-8")),
         (_instance("storage:\n  custom:\n    module: no.such\n    class: Storage\n"), 1, ("DAGSTER_HOME", "no.such")),
