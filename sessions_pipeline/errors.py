@@ -124,8 +124,10 @@ class InstanceError(SessionsPipelineError):
     """Dagster's instance can't be used: its `dagster.yaml`, or its database."""
 
     def __init__(self, place: str, error: BaseException) -> None:
-        # Cut off what Dagster appends (all values it would accept) and what SQLAlchemy appends (the SQL statement).
-        cause = re.split(r"\s(?:Expected:|\[SQL:|\(Background)", " ".join(str(error).split()))[0]
+        # Dagster begins with a schema, and appends all values it would accept, or a traceback. SQLAlchemy appends the
+        # SQL statement.
+        cause = re.sub(r".*(Error 1|PostProcessingError): ", "", " ".join(str(error).split()))
+        cause = re.split(r"\s(?:Expected:|Stack Trace:|\[SQL:|\(Background)", cause)[0]
         # What stands before an @ may be a password: with an @ in it, its rest is taken for the host's name.
         super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}")
 

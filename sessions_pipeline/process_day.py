@@ -139,7 +139,7 @@ def _unpacked(day: RawDay) -> RawDay:
     return day if rows.nbytes > PLAIN else day._replace(rows=Rows(rows.schema, rows.parts()))
 
 
-def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTables:
+def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime, workspaces: Sequence[str] = ()) -> DayTables:
     """A stored day as checks receive it: of each table the columns in `reads`, of other tables only the metadata.
 
     A file is read once, when a check first needs it.
@@ -153,10 +153,12 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
     raw = load(RAW_SESSIONS)
     committed = load_readings(raw[1][READINGS]) if raw else []
-    return DayTables(day, load, now, latest_readings(committed, lake.last_readings(day)))
+    return DayTables(day, load, now, latest_readings(committed, lake.last_readings(day)), workspaces)
 
 
-def examine_day(lake: Lake, task: tuple[Day, Sequence[str]], now: datetime) -> dict[str, CheckResult]:
+def examine_day(
+    lake: Lake, task: tuple[Day, Sequence[str]], now: datetime, workspaces: Sequence[str]
+) -> dict[str, CheckResult]:
     """The results of some checks on a stored day, by name. `task`: the day, and the names of the checks.
 
     Each file is read at most once, and only the columns that these checks need.
@@ -166,7 +168,7 @@ def examine_day(lake: Lake, task: tuple[Day, Sequence[str]], now: datetime) -> d
     """
     day, names = task
     checks = [CHECKS[name] for name in names]
-    tables = day_tables(lake, day, columns_read(checks), now=now)
+    tables = day_tables(lake, day, columns_read(checks), now=now, workspaces=workspaces)
     return {check.name: check.examine(tables) for check in checks}
 
 

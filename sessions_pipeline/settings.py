@@ -7,7 +7,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -52,6 +52,7 @@ _PLAIN_WORDS = {
     "date_": "write YYYY-MM-DD, such as 2026-11-01",
     "datetime_": "write a time such as 2026-01-31 or 2026-01-31T12:00:00Z",
     "int_parsing": "write a whole number",
+    **dict.fromkeys(("string_type", "string_unicode"), "write a text in UTF-8"),
     "uuid_": "write an id (a UUID), not a name",
     **dict.fromkeys(("json_", "dict_"), 'write a JSON object, such as {"name_contains": "nightly"}'),
 }
@@ -68,6 +69,15 @@ def _canonical(ids: tuple[str, ...]) -> tuple[str, ...]:
         raise ValueError("write workspace ids as UUIDs, several separated by commas") from None
 
 
+def _iso_day(value: object) -> object:
+    """Refuse what pydantic would take, too: seconds since 1970, and times."""
+    if isinstance(value, str) and not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        raise ValueError(_PLAIN_WORDS["date_"])
+    return value
+
+
+# Longer than any value can be. Pydantic refuses bytes that are not UTF-8 only in texts of a limited length.
+LONGEST_TEXT = 200_000
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
@@ -75,13 +85,14 @@ class Settings(BaseModel):
     """All settings; docs/settings.md explains each variable.
 
     `Settings.load()` reads the environment and `.env`. `Settings(...)` reads neither and takes only its arguments.
-    `warnings` has a line for each variable that looks like ours but is unknown.
+    `warnings` has a line for each variable that has no effect, such as one that looks like ours but is unknown.
     """
 
     model_config = ConfigDict(
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
+        str_max_length=LONGEST_TEXT,
         # For fields without an alias of their own: `page_size` is SESSIONS_PIPELINE_PAGE_SIZE.
         alias_generator=AliasGenerator(validation_alias=lambda field: f"SESSIONS_PIPELINE_{field.upper()}"),
     )
@@ -95,7 +106,7 @@ class Settings(BaseModel):
     api_version: Literal["v1", "v2", "auto"] = "auto"
     data_root: Annotated[str, AfterValidator(os.path.expanduser)] = "data"
     # Dagster lists every partition; from the year 1 on that would take minutes.
-    start_date: date = Field(date(2025, 1, 1), ge=date(2000, 1, 1))
+    start_date: Annotated[date, BeforeValidator(_iso_day)] = Field(date(2025, 1, 1), ge=date(2000, 1, 1))
     lookback_days: int = Field(3, ge=0, le=3650)
     days_per_run: int | None = Field(None, ge=1)
     concurrency: int = Field(8, ge=1, le=64)
@@ -139,7 +150,7 @@ class Settings(BaseModel):
         variables = _variables()
         os.environ.update({name: value for name, value in variables.items() if _EXPORTED.fullmatch(name)})
         try:
-            return cls.model_validate({**variables, "warnings": _misspelt(variables)})
+            return cls.model_validate({**variables, "warnings": _without_effect(variables)})
         except ValidationError as error:
             field, problem = first_problem(error)
             raise SettingError(field.partition(".")[0], problem) from None
@@ -185,8 +196,8 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
-def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
-    """A warning for each unknown variable that looks like ours.
+def _without_effect(names: Collection[str]) -> tuple[str, ...]:
+    """A warning for each unknown variable that looks like ours, and for one that has no effect without another.
 
     Other LANGSMITH_* and LANGCHAIN_* variables are LangSmith's own: of those, only near misses are named.
     """
@@ -198,6 +209,8 @@ def _misspelt(names: Iterable[str]) -> tuple[str, ...]:
         if close or name.upper().startswith("SESSIONS_PIPELINE_"):
             suggestion = f"; did you mean {close[0]}?" if close else ""
             warnings.append(f"{name} is not a setting and has no effect{suggestion}")
+    if "SESSIONS_PIPELINE_RATE_STORE" in names and "SESSIONS_PIPELINE_REQUESTS_PER_MINUTE" not in names:
+        warnings.append("SESSIONS_PIPELINE_RATE_STORE has no effect without SESSIONS_PIPELINE_REQUESTS_PER_MINUTE")
     return tuple(warnings)
 
 

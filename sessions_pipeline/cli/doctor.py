@@ -56,7 +56,8 @@ def _fresh(settings: Settings) -> str:
     last = last_refresh(lake, settings, now)
     if last is None or now - last > FRESH_WITHIN:
         days = f"{settings.absolute_data_root}: today and the {plural(max(settings.lookback_days, 1), 'day')} before it"
-        when = f"were last read at {last:%Y-%m-%d %H:%M} UTC, over three hours ago" if last else "were never read"
+        never = "were not read in every workspace" if settings.workspace_ids else "were never read"
+        when = f"were last read at {last:%Y-%m-%d %H:%M} UTC, over three hours ago" if last else never
         raise SessionsPipelineError(f"{days} {when}; check that `dagster-daemon` is running, and look at its runs")
     return f"ok    last refresh {last:%Y-%m-%d %H:%M} UTC"
 

@@ -156,20 +156,29 @@ def _aligned_right(cells: Sequence[str]) -> list[str]:
     return [cell.rjust(width) for cell in padded]
 
 
+def stop_signals() -> list[signal.Signals]:
+    """The signals that stop the program: SIGTERM, Ctrl-C, and that its terminal was closed.
+
+    Without those that are ignored: `nohup` wants a program to outlive its terminal, a shell its background jobs Ctrl-C.
+    """
+    of_terminal = (signal.SIGINT, signal.SIGHUP)
+    return [signal.SIGTERM, *(number for number in of_terminal if signal.getsignal(number) is not signal.SIG_IGN)]
+
+
 @contextmanager
 def heavy_imports() -> Iterator[None]:
     """Import Dagster with garbage collection off, which saves a sixth of the time: its million objects stay anyway.
 
-    Ctrl-C and SIGTERM take effect after the import. Interrupting it can leave a module locked, so that a reading thread
-    that imports the same module would wait forever.
+    Signals that stop the program take effect after the import. Interrupting it can leave a module locked, so that a
+    reading thread that imports the same module would wait forever.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM arrived meanwhile.
+        KeyboardInterrupt: one of `stop_signals` arrived meanwhile.
     """
     if sys.stderr.isatty():
         click.echo("Loading Dagster ...", err=True)
-    received, signals = list[int](), (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: received.append(1)) for number in signals}
+    received = list[int]()
+    before = {number: signal.signal(number, lambda *_: received.append(1)) for number in stop_signals()}
     gc.disable()
     try:
         yield

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.settings import first_problem
+from sessions_pipeline.settings import LONGEST_TEXT, first_problem
 
 # 50 UUIDs make a URL of 2,300 characters; servers refuse URLs of 8,000 and more.
 IDS_PER_REQUEST = 50
@@ -41,10 +41,8 @@ SortableColumn = Literal[
 FeedbackSource = Literal["session", "run"]
 
 
-class SessionsQuery(BaseModel):
+class SessionsQuery(BaseModel, frozen=True, extra="forbid", hide_input_in_errors=True, str_max_length=LONGEST_TEXT):
     """All query parameters of the schema, under their own names; those that are None are not sent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     reference_free: Annotated[bool | None, Field(description="Only sessions without a reference dataset")] = None
     reference_dataset: Annotated[Uuids | None, Field(description="Only experiments on these datasets")] = None

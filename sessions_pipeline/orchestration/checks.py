@@ -105,7 +105,7 @@ def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date]
         (day, [check.name for check in checks if day in (recent if check.days == "recent" else stored)]) for day in days
     ]
     with pipeline.workers(lake, len(days)) as workers:
-        by_day = list(workers.each(partial(examine_day, now=time), tasks))
+        by_day = list(workers.each(partial(examine_day, now=time, workspaces=pipeline.settings.workspace_ids), tasks))
     by_check = {check.name: [of_day[check.name] for of_day in by_day if check.name in of_day] for check in checks}
     return {
         name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])

@@ -120,7 +120,10 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
                 ensure_dagster_yaml(home)
             else:
                 file.write_text(f"{storage_yaml(folder)}telemetry: {{enabled: false}}\n")
-            instance = stack.enter_context(dg.DagsterInstance.from_config(folder))
+            opened = stack.enter_context(dg.DagsterInstance.from_config(folder))
+            # Dagster would read this part of the configuration only in the run.
+            opened.get_concurrency_config()
+            instance = opened
             yield instance
         except SessionsPipelineError:
             raise

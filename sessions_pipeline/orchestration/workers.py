@@ -116,10 +116,11 @@ def prepare(processes: int) -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
     if processes:
         forkserver.set_forkserver_preload(_PRELOADED)
-        # Only this process reacts to Ctrl-C. The processes that it starts inherit the blocked signal; otherwise each
-        # would print a traceback. The resource tracker is started first, because starting it unblocks the signal.
+        # Only this process reacts to Ctrl-C and a closed terminal. The processes that it starts inherit the blocked
+        # signals; otherwise they would print tracebacks, or die before it. The resource tracker is started first,
+        # because starting it unblocks SIGINT.
         resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -74,7 +74,7 @@ def load_budgets(settings: Settings) -> tuple[Budget, ...]:
     except ValidationError as error:
         raise SettingError(BUDGETS, f"{file}:{_problem(error)}") from None
     except (ValueError, RecursionError) as error:
-        raise SettingError(BUDGETS, f"{file} is not valid TOML: {error}") from None
+        raise SettingError(BUDGETS, f"{file} is not valid TOML in UTF-8: {error}") from None
     if twice := [name for name, times in Counter(budget.name for budget in budgets).items() if times > 1]:
         raise SettingError(BUDGETS, f"{file}: two budgets are called {twice[0]!r}; give each a name of its own")
     return budgets

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -21,6 +22,7 @@ from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
+from sessions_pipeline.tables.readings import last_read
 
 NOTIFY = "SESSIONS_PIPELINE_NOTIFY"
 # Separates two addresses. An address may have commas, so the separator must be followed by a scheme.
@@ -60,10 +62,12 @@ class Memory:
 
     @classmethod
     def load(cls, text: str | None, now: datetime) -> Self:
-        """The memory in `text`; for None, a new one, whose first look goes back one day."""
-        memory = msgspec.json.decode(text, type=cls) if text else cls(now, now, now - A_DAY)
-        # Without a tick for so long, Dagster was not running, this machine was asleep, or its clock was set back.
-        return replace(memory, began=now) if abs(now - memory.looked) > FRESH_WITHIN else memory
+        """The memory in `text`; a new one, whose first look goes back one day, for None or if the clock was ahead."""
+        memory = msgspec.json.decode(text, type=cls) if text else None
+        if memory is None or memory.looked - now > FRESH_WITHIN:
+            return cls(now, now, now - A_DAY)
+        # Without a tick for so long, Dagster was not running, or this machine was asleep.
+        return replace(memory, began=now) if now - memory.looked > FRESH_WITHIN else memory
 
     def due(self, found: Iterable[Notice], now: datetime) -> list[Notice]:
         """The notices to send now: the first of each cause, without causes that may not be sent again yet."""
@@ -104,7 +108,7 @@ def lake_notices(
 ) -> Iterator[Notice]:
     """Notices of budgets at their warning, beyond their limit or wrong, and of a last refresh that is too long ago.
 
-    `last` is when the last refresh of the latest days began (None: there was none), and `report` the address of the
+    `last` is when the last refresh of the latest days began (see `last_refresh`), and `report` the address of the
     cost report.
     """
     for status in statuses:
@@ -115,23 +119,17 @@ def lake_notices(
             again_from = now if status.problem else midnight(status.last)
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
     if now - max(last or memory.began, memory.began) > FRESH_WITHIN:
-        began = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "None of the latest days was read"
+        began = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "None has read every workspace lately"
         text = f"{began}. See the runs in the Dagster UI; `sessions-pipeline doctor` says whether the API can be read."
         yield Notice("stall", "No successful refresh for three hours", text, now + A_DAY)
 
 
 def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | None:
-    """When the latest reading of the days that the schedule refreshes began; None: there was none.
-
-    With several workspaces (those in the settings, else all that were read), it is that of the one read longest ago.
-    """
-    today, latest = utc_day(now), dict[str | None, datetime]()
+    """When the latest reading of the days that the schedule refreshes began, by the rules of `last_read`."""
+    today = utc_day(now)
     # Yesterday is always included, because just after midnight today was not read yet.
-    for day in days_between(today - timedelta(days=max(settings.lookback_days, 1)), today):
-        for one in lake.last_readings(day):
-            if one.asked in (settings.workspace_ids or (one.asked,)):
-                latest[one.asked] = max(one.fetched_at, latest.get(one.asked, one.fetched_at))
-    return min(latest.values(), default=None)
+    days = days_between(today - timedelta(days=max(settings.lookback_days, 1)), today)
+    return last_read(chain.from_iterable(map(lake.last_readings, days)), settings.workspace_ids)
 
 
 def require_apprise() -> None:

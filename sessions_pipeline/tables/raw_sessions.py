@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from msgspec.structs import replace
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, open_workspaces, unconfirmed
+from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, last_read, open_workspaces, unconfirmed
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.rules import IS_UUID
@@ -180,9 +180,8 @@ def _digest(payload: str) -> bytes:
     days="recent",
 )
 def recent_days_are_fresh(day: DayTables) -> CheckResult:
-    """Looks at the latest reading, including one that brought nothing new."""
-    if not day.last_readings:
-        return CheckResult((f"{day.day}: was never read",))
-    read_at = day.last_readings[-1].fetched_at
+    """Looks at the latest reading of each workspace, including one that brought nothing new."""
+    if (read_at := last_read(day.last_readings, day.workspaces)) is None:
+        return CheckResult((f"{day.day}: was {'not read in every workspace' if day.last_readings else 'never read'}",))
     stale = day.now - read_at > FRESH_WITHIN
     return CheckResult((f"{day.day}: was read at {read_at:%Y-%m-%d %H:%M} UTC",) if stale else ())

@@ -194,6 +194,18 @@ def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> l
     return list(latest.values())
 
 
+def last_read(readings: Iterable[Reading], workspaces: Iterable[str]) -> datetime | None:
+    """When the workspace that was read longest ago was last read; None: there is one that was not read.
+
+    `workspaces`: the ids of those that count; if empty, all that `readings` requested.
+    """
+    latest = dict[str | None, datetime]()
+    for one in readings:
+        latest[one.asked] = max(one.fetched_at, latest.get(one.asked, one.fetched_at))
+    required = {*workspaces} or latest.keys()
+    return min((latest[name] for name in required), default=None) if required <= latest.keys() else None
+
+
 def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
     """Whether a day was read in a workspace (None: in every one that `readings` name), and after its end if it is over.
 

@@ -62,12 +62,14 @@ class DayTables:
     `load`: returns a table's rows and file metadata, or None if the day has no such table.
     `now`: the time of the run.
     `last_readings`: the latest reading of each workspace, newest last.
+    `workspaces`: the ids of the workspaces in the settings; empty for the key's own.
     """
 
     day: date | None
     load: Callable[[Table], tuple[pa.Table, Mapping[str, str]] | None]
     now: datetime
     last_readings: Sequence[Reading] = ()
+    workspaces: Sequence[str] = ()
 
     def has(self, table: Table) -> bool:
         """Whether the day has the table."""

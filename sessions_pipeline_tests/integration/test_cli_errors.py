@@ -535,6 +535,15 @@ def test_a_dagster_yaml_that_is_not_a_file_is_one_line_and_does_not_block(
         (_instance("telemetry:\n\tenabled: false\n"), 1, ("DAGSTER_HOME", "dagster.yaml", "line 2")),
         (_instance("- a list\n"), 1, ("DAGSTER_HOME", "dagster.yaml")),
         (_instance("storage:\n"), 1, ("DAGSTER_HOME", "dagster.yaml")),
+        (_instance("run_coordinator: {module: dagster, class: Nope}"), 1, ("DAGSTER_HOME", "dagster.yaml", "Nope")),
+        (
+            _instance("storage: {postgres: {postgres_url: {env: NO_SUCH_VARIABLE}}}"),
+            1,
+            (
+                "DAGSTER_HOME",
+                'yaml: You have attempted to fetch the environment variable "NO_SUCH_VARIABLE"',
+            ),
+        ),
         (_dotenv("LANGSMITH_API_KEY=k\n".encode("utf-16-le")), 2, (".env", "UTF-8")),
         (_dotenv(b"AWS_PROFILE=a\0b\n"), 2, (".env", "UTF-8")),
         (_instance("storage:\n  custom:\n    module: no.such\n    class: Storage\n"), 1, ("DAGSTER_HOME", "no.such")),
@@ -725,6 +734,7 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("materialise",), ("No such command 'materialise'", "Did you mean 'materialize'?")),
         (("reports",), ("No such command 'reports'. Did you mean one of: 'export', 'report'? (see",)),
         (("list", "--limits", "3"), ("--limit", "list --help")),
+        (("list", "--name", os.fsdecode(b"caf\xe9")), ("--name: write a text in UTF-8",)),
         (("list", "--limit", "many"), ("--limit: write a whole number",)),
         (("list", "--stats-start-time", "soon"), ("--stats-start-time: write a time such as 2026-01-31",)),
         (("list", "--sort-by", "size"), ("--sort-by", "start_time")),

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from sessions_pipeline.errors import LakeError
+from sessions_pipeline.orchestration.workers import BACKFILL_DAYS
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
@@ -39,7 +41,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 from sessions_pipeline_tests.scripts import COMMAND
 
 COUNT = 150
-RUN = accepting_ctrl_c(COMMAND, "materialize", "--from", str(FIRST), "--to", str(TODAY))
 
 
 def environment(sandbox: Sandbox, root: DataRoot) -> dict[str, str]:
@@ -54,10 +55,12 @@ def environment(sandbox: Sandbox, root: DataRoot) -> dict[str, str]:
 
 
 @contextmanager
-def run_process(sandbox: Sandbox, root: DataRoot) -> Iterator[subprocess.Popen[str]]:
+def run_process(sandbox: Sandbox, root: DataRoot, *, days: int = 3, **more: str) -> Iterator[subprocess.Popen[str]]:
+    first = TODAY - timedelta(days=days - 1)
     with subprocess.Popen(
-        RUN,
-        env=environment(sandbox, root),
+        accepting_ctrl_c(COMMAND, "materialize", "--from", str(first), "--to", str(TODAY)),
+        env={**environment(sandbox, root), **more},
+        start_new_session=True,
         cwd=tempfile.gettempdir(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -156,17 +159,26 @@ def test_two_runs_at_once_leave_the_same_lake_as_one(data_root: DataRoot, tmp_pa
     assert stray(root) == []
 
 
-def test_a_run_that_is_interrupted_ends_at_once_in_one_line(tmp_path: Path) -> None:
-    root = tmp_path / "lake"
+@pytest.mark.parametrize(("number", "days"), [(signal.SIGINT, 3), (signal.SIGHUP, 3), (signal.SIGHUP, BACKFILL_DAYS)])
+def test_a_run_that_is_interrupted_or_whose_terminal_is_closed_ends_at_once_in_one_line(
+    tmp_path: Path, number: signal.Signals, days: int
+) -> None:
+    """Its worker processes get the signal, too. Dagster has the run as canceled."""
+    root, home = tmp_path / "lake", tmp_path / "home"
+    home.mkdir()
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("latency", 30, times=None, after=3))
-        with run_process(sandbox, root) as process:
+        with run_process(sandbox, root, days=days, DAGSTER_HOME=str(home)) as process:
             while len(sandbox.requests) < 5:
                 assert process.poll() is None
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(timeout=0.05)
-            process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=20)
+            with dg.DagsterInstance.from_config(str(home)) as instance:
+                while [run.status for run in instance.get_runs()] != [dg.DagsterRunStatus.STARTED]:
+                    assert process.poll() is None
+                os.killpg(process.pid, number)
+                _, said = process.communicate(timeout=20)
+                assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
     assert process.returncode == 1
     assert "Traceback" not in said
     assert said.strip().splitlines()[-1] == "sessions-pipeline: stopped; no day was finished"

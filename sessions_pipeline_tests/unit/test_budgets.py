@@ -116,9 +116,9 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[[budget]]\nname = ", "is not valid TOML: Invalid value"),
-        (b"# \xff", "is not valid TOML: 'utf-8' codec"),
-        (f"a = {'[' * 5000}", "is not valid TOML: maximum recursion depth exceeded"),
+        ("[[budget]]\nname = ", "is not valid TOML in UTF-8: Invalid value"),
+        (b"# \xff", "is not valid TOML in UTF-8: 'utf-8' codec"),
+        (f"a = {'[' * 5000}", "is not valid TOML in UTF-8: maximum recursion depth exceeded"),
         ('[budget]\nname = "a"', "budget should be written [[budget]], with two brackets"),
         (f"{BUDGET}\n[[budgets]]", "budgets is not a key; write budget"),
         ('[[budgets]]\nname = "a"', "budgets is not a key; write budget"),

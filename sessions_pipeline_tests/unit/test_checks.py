@@ -24,7 +24,17 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline.tables.table import columns_read
-from sessions_pipeline_tests.builders import NOON, TENANT, dataset, experiment, session, sessions_table, table_of, uuid
+from sessions_pipeline_tests.builders import (
+    NOON,
+    OTHER_TENANT,
+    TENANT,
+    dataset,
+    experiment,
+    session,
+    sessions_table,
+    table_of,
+    uuid,
+)
 from sessions_pipeline_tests.days import DAY, READ, day_of
 
 NOTHING: dict[Table, pa.Table] = {table: table.schema.empty_table() for table in TABLES}
@@ -188,6 +198,24 @@ def test_a_day_that_was_read_long_ago_or_never_is_not_fresh() -> None:
     late = found("recent_days_are_fresh", {}, **{**last_readings, "now": READ + timedelta(hours=3, seconds=1)})
     assert late.broken == ("2025-03-03: was read at 2025-03-04 06:00 UTC",)
     assert found("recent_days_are_fresh", {}, day=date(2025, 3, 4)).broken == ("2025-03-04: was never read",)
+
+
+@pytest.mark.parametrize(
+    ("named", "broken"),
+    [
+        ((), "2025-03-03: was read at 2025-03-04 02:00 UTC"),
+        ((TENANT, OTHER_TENANT), "2025-03-03: was read at 2025-03-04 02:00 UTC"),
+        ((TENANT,), None),
+        ((TENANT, uuid(3)), "2025-03-03: was not read in every workspace"),
+    ],
+)
+def test_a_day_is_fresh_only_if_every_workspace_in_the_settings_was_read_lately(
+    named: tuple[str, ...], broken: str | None
+) -> None:
+    """Without any in the settings, those that were read on the day count; one that left the settings does not."""
+    last = (Reading(1, READ - timedelta(hours=4), OTHER_TENANT, (OTHER_TENANT,)), Reading(2, READ, TENANT, (TENANT,)))
+    result = found("recent_days_are_fresh", {}, last_readings=last, workspaces=named)
+    assert result.broken == ((broken,) if broken else ())
 
 
 def test_sums_are_recomputed_to_the_last_digit() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sessions_pipeline.cli.terminal import heavy_imports
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_during_imports_takes_effect_after_they_are_complete(number: signal.Signals) -> None:
     before, done = signal.getsignal(number), list[str]()
 
@@ -20,6 +20,17 @@ def test_ctrl_c_during_imports_takes_effect_after_they_are_complete(number: sign
         load()
     assert done == ["imports"]
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_nohup_or_a_shell_ignores_is_ignored_during_imports_too(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with heavy_imports():
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_an_error_during_imports_is_raised_unchanged() -> None:

@@ -135,7 +135,7 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
     assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
     [stall] = lake_notices([], None, memory.after([], FIRST + HOUR, FIRST), FIRST + 4 * HOUR, REPORT)
-    assert stall.text.startswith("None of the latest days was read")
+    assert stall.text.startswith("None has read every workspace lately")
 
 
 def test_after_days_without_dagster_a_refresh_has_three_hours_before_it_is_reported_missing() -> None:
@@ -158,6 +158,14 @@ def test_a_clock_that_was_a_year_ahead_for_a_while_hides_no_missing_refresh() ->
     now = FIRST + timedelta(minutes=185)
     [stall] = lake_notices([], None, Memory.load(memory.dump(), now), now, REPORT)
     assert stall.title == "No successful refresh for three hours"
+
+
+def test_a_message_sent_while_the_clock_was_a_year_ahead_may_be_sent_again_once_it_is_right() -> None:
+    ahead = FIRST + 365 * A_DAY
+    memory = Memory.load(None, FIRST).after([NOTICE._replace(again_from=ahead + A_DAY)], ahead, ahead)
+    memory = Memory.load(memory.dump(), FIRST)
+    assert memory.due([NOTICE], FIRST) == [NOTICE]
+    assert memory.runs_from < FIRST
 
 
 def test_a_message_is_sent_again_only_if_no_service_accepted_it(receiver: Receiver) -> None:
@@ -245,23 +253,32 @@ def test_doctor_says_whether_the_last_refresh_is_fresh(
 
 
 @pytest.mark.parametrize(
-    ("minutes", "named", "last"), [((5, 500), (), 500), ((5, 50), (), 50), ((5, 500), (0,), 5), ((5, 500), (0, 1), 500)]
+    ("minutes", "named", "last"),
+    [
+        ((5, 500), (), 500),
+        ((5, 50), (), 50),
+        ((5, 500), (0,), 5),
+        ((5, 500), (0, 1), 500),
+        ((5,), (0, 1), None),
+        ((), (), None),
+    ],
 )
 def test_the_last_refresh_is_that_of_the_workspace_that_was_read_longest_ago(
-    tmp_path: Path, minutes: tuple[int, int], named: tuple[int, ...], last: int
+    tmp_path: Path, minutes: tuple[int, ...], named: tuple[int, ...], last: int | None
 ) -> None:
-    """If the settings name workspaces, old readings of other workspaces do not count."""
+    """If the settings name workspaces, each must have been read; old readings of others do not count."""
     workspaces = [f"0000000{number}-0000-4000-8000-000000000000" for number in range(2)]
     lake = Lake.open(str(tmp_path), query={})
     for days_ago in range(2):
         readings = [
             Reading(number + 1, FIRST - timedelta(days=days_ago, minutes=ago), workspace, (workspace,), 1, 0, 1)
-            for number, (workspace, ago) in enumerate(zip(workspaces, minutes, strict=True))
+            for number, (workspace, ago) in enumerate(zip(workspaces, minutes, strict=False))
         ]
         day = FIRST.date() - timedelta(days=days_ago)
         lake.write_file(f"_readings/start_date={day}.json", dump_readings(readings).encode())
     settings = Settings(LANGSMITH_WORKSPACE_ID=",".join(workspaces[number] for number in named))
-    assert notifications.last_refresh(lake, settings, FIRST) == FIRST - timedelta(minutes=last)
+    expected = None if last is None else FIRST - timedelta(minutes=last)
+    assert notifications.last_refresh(lake, settings, FIRST) == expected
 
 
 def test_doctor_sends_a_test_and_says_whether_it_was_delivered(

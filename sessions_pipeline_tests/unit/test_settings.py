@@ -122,6 +122,15 @@ def test_a_misspelt_variable_is_a_warning_that_suggests_the_right_name(name: str
     assert warning is None or warning in warnings[0]
 
 
+@pytest.mark.parametrize(("most", "warnings"), [("", 1), ("60", 0)])
+def test_a_store_of_request_rates_without_a_rate_is_a_warning_that_names_what_is_missing(
+    most: str, warnings: int
+) -> None:
+    os.environ |= {"SESSIONS_PIPELINE_RATE_STORE": "redis://host", "SESSIONS_PIPELINE_REQUESTS_PER_MINUTE": most}
+    needs = "SESSIONS_PIPELINE_RATE_STORE has no effect without SESSIONS_PIPELINE_REQUESTS_PER_MINUTE"
+    assert Settings.load().warnings == (needs,) * warnings
+
+
 def test_a_page_of_less_than_10_sessions_counts_as_one_of_10() -> None:
     os.environ["SESSIONS_PIPELINE_PAGE_SIZE"] = "1"
     assert Settings.load().page_size == 10
@@ -217,6 +226,26 @@ def test_a_first_day_before_the_year_2000_is_refused_before_dagster_lists_its_pa
     with pytest.raises(
         SettingError, match=r"^SESSIONS_PIPELINE_START_DATE: should be greater than or equal to 2000-01-01"
     ):
+        Settings.load()
+
+
+@pytest.mark.parametrize("text", ["1735689600", "20250101", "2025-01-01T00:00:00", "2025-1-1", "2025-13-01", "today"])
+def test_a_first_day_in_another_form_than_the_documented_one_is_refused(text: str) -> None:
+    os.environ["SESSIONS_PIPELINE_START_DATE"] = text
+    with pytest.raises(SettingError, match=r"^SESSIONS_PIPELINE_START_DATE: write YYYY-MM-DD, such as 2026-11-01$"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("LANGSMITH_API_KEY", "LANGSMITH_ENDPOINT", "DAGSTER_HOME"),
+        *(f"SESSIONS_PIPELINE_{name}" for name in ("ATTRIBUTES", "BUDGETS", "DATA_ROOT", "JUDGE_PROJECT", "QUERY")),
+    ],
+)
+def test_bytes_that_are_not_utf_8_are_refused_in_every_setting(name: str) -> None:
+    os.environ[name] = os.fsdecode(b"caf\xe9")
+    with pytest.raises(SettingError, match=f"^{name}: write a text in UTF-8$"):
         Settings.load()
 
 
