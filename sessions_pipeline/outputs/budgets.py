@@ -43,8 +43,9 @@ class BudgetStatus:
     `read_at` is the time of the latest reading of today and the `LOOKBACK` days (None: there was none); `is_stale`: it
     was over a day ago. `used` is the known cost of the period so far, in US dollars, exact; None: nothing is known.
     `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
-    `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
-    `too_old` of these can't be measured any more.
+    `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown. Of
+    these, `overdue` started before yesterday, since judges are measured at night, and `too_old` can't be measured any
+    more.
     `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over.
     `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
     `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
@@ -60,6 +61,7 @@ class BudgetStatus:
     experiments: int | None = None
     unpriced: int | None = None
     unjudged: int | None = None
+    overdue: int = 0
     too_old: int = 0
     unread: tuple[date, ...] = ()
     unseen: str = ""
@@ -84,11 +86,11 @@ class BudgetStatus:
 
     @property
     def is_known(self) -> bool:
-        """Whether all days so far were read, the last time within a day, and judges were measured if they count.
+        """Whether all days so far were read, the last time within a day, and no judges that count are overdue.
 
         Experiments without a cost don't make it false.
         """
-        return self.used is not None and not (self.unread or self.unjudged or self.is_stale)
+        return self.used is not None and not (self.unread or self.overdue or self.is_stale)
 
     @property
     def state(self) -> Literal["ok", "warning", "exceeded", "unknown"]:
@@ -203,6 +205,7 @@ class _RecentCosts:
             experiments=spent.sessions,
             unpriced=spent.unpriced,
             unjudged=unjudged,
+            overdue=totals_before(self.today - timedelta(days=1)).unjudged if unjudged else 0,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
             unseen=unseen,
