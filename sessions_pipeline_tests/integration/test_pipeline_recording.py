@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -133,6 +134,20 @@ def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_
     read = lake_at(tmp_path / "lake").read(DAILY_COST_BY_REFERENCE_DATASET, TODAY)
     count = pc.sum(read.column("session_count")).as_py()
     assert count
+    assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
+
+
+def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_run_was_canceled(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    def cancel(_day: date) -> None:
+        raise KeyboardInterrupt
+
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox, pytest.raises(KeyboardInterrupt):
+        execute(replace(pipeline_for(sandbox, tmp_path), on_day=cancel), FIRST, TODAY, instance=instance)
+    lake = lake_at(tmp_path / "lake")
+    assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == [str(TODAY)]
+    count = pc.sum(lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, lake.days(SESSIONS)).column("session_count")).as_py()
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
 
 
