@@ -18,11 +18,18 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
+from sessions_pipeline.tables.period_costs import PERIODS
 
 OWNERS = ["team:llm-costs"]
 # When a step ends, Dagster records every partition of the run for each result: also days that were not written, and a
 # second time those recorded already. It does not do so for results with this metadata (1.13, execute_step.py).
 _ALREADY_RECORDED = {"__source_asset_observation__": True}
+
+# The tables of a day, each with those that it is made from.
+DAILY_TABLES = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [RAW_SESSIONS]} | {
+    table: list(derived.reads) for table, derived in DERIVED.items()
+}
+PERIOD_KEYS = {dg.AssetKey(period.table.name) for period in PERIODS}
 
 
 def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
@@ -44,42 +51,41 @@ def daily_assets(
 ) -> dg.AssetsDefinition:
     """An asset for each table of a day, all made in one step.
 
-    A backfill is one run, or one run for every `days_per_run` days. If the step fails after it has written days,
-    `sum_periods` sums their weeks and months, since Dagster skips the step that does so.
+    A backfill is one run, or one run for every `days_per_run` days. `sum_periods` sums the weeks and months of the days
+    that were written, unless a later step of the run does so.
     """
-    tables = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [RAW_SESSIONS]} | {
-        table: list(derived.reads) for table, derived in DERIVED.items()
-    }
 
     @dg.multi_asset(
-        specs=[spec(table, deps=[dep.name for dep in deps], partitions=daily) for table, deps in tables.items()],
+        specs=[spec(table, deps=[dep.name for dep in deps], partitions=daily) for table, deps in DAILY_TABLES.items()],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(days_per_run) if days_per_run else dg.BackfillPolicy.single_run(),
     )
     def daily_tables(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
-        selected = [table for table in tables if dg.AssetKey(table.name) in context.selected_asset_keys]
+        selected = [table for table in DAILY_TABLES if dg.AssetKey(table.name) in context.selected_asset_keys]
         # A job that is started by Dagster's own command line may come without days.
         has_days = tagged_range(context.run.tags) is not None
         days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
-        exceeded, has_written = list[str](), False
+        exceeded, sums_missing = list[str](), False
         try:
             for result in pipeline.process(days, selected, pipeline.warn_to(context.log)):
                 if result.exceeded:
                     exceeded.append(result.exceeded)
                 elif result.day:
                     record_day(context, result, selected)
-                    has_written = True
+                    sums_missing = DAILY in selected
                     pipeline.on_day(result.day)
             if exceeded:
                 raise too_many_rejected(exceeded, pipeline.settings.max_rejected_ratio)
-        except SessionsPipelineError:
-            # What fails in each run, such as one broken page, would hold back weeks and months for ever.
-            with suppress(SessionsPipelineError):
-                if has_written and DAILY in selected:
+            # Dagster makes weeks and months in another run of a backfill, since they have no partitions.
+            sums_missing &= not PERIOD_KEYS.issubset(context.job_def.asset_layer.selected_asset_keys)
+        finally:
+            # Also if the run fails or is canceled: what fails in each run, such as one broken page, would hold back
+            # weeks and months for ever.
+            if sums_missing:
+                with suppress(SessionsPipelineError):
                     sum_periods(pipeline)
-            raise
         # Their days are recorded. These results let the steps that depend on them start.
         yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)
 

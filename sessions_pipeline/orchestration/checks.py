@@ -80,10 +80,10 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
 @dg.asset_check(asset=DAILY.name, additional_deps=[one.table.name for one in PERIODS])
 def weeks_and_months_add_up(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
     """Weeks and months are the sums of their days. If not, the next refresh sums them again."""
-    # It belongs to the daily costs, because they leave weeks and months behind if they are materialized alone.
+    # It belongs to the daily costs, because a run that is killed after it wrote them leaves weeks and months behind.
     try:
         result = CheckResult(tuple(outdated_periods(pipeline.open_lake(read_only=True))))
-    except BrokenError as error:  # of a file that a run of daily tables alone does not make again
+    except BrokenError as error:  # of a file that only another run can make again
         result = CheckResult((str(error),))
     return dg.AssetCheckResult(passed=result.passed, severity=dg.AssetCheckSeverity.WARN, metadata=_metadata(result))
 

@@ -127,9 +127,8 @@ def measure_judges(
         text = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
     which = negative or missed
     severity = dg.AssetCheckSeverity.ERROR if negative else dg.AssetCheckSeverity.WARN
-    check = dg.AssetCheckResult(
-        passed=not which, severity=severity, description=text, metadata={"which": ", ".join(which)}
-    )
+    metadata = {"which": ", ".join(which)} if which else {}
+    check = dg.AssetCheckResult(passed=not which, severity=severity, description=text, metadata=metadata)
     yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
 
 

@@ -446,6 +446,7 @@ def test_a_night_that_fails_is_not_reported_as_adding_up_and_for_two_weeks_a_war
     result = run_days(pipeline.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: later)
     (check,) = [one for one in result.get_asset_check_evaluations() if one.check_name == "judges_add_up"]
     assert (check.passed, check.severity) == (passed, dg.AssetCheckSeverity.WARN)
+    assert ("which" in check.metadata) != passed
     assert check.description is not None
     assert check.description.startswith("Not measured: ")
     assert "401" in check.description

@@ -18,6 +18,7 @@ from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.checks import examine as examine_days
+from sessions_pipeline.orchestration.checks import weeks_and_months_add_up
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.outputs.read import outdated_periods
@@ -275,9 +276,8 @@ def weeks_and_months(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:
 
 
 def test_weeks_and_months_that_a_run_left_behind_are_reported_until_any_refresh_sums_them(tmp_path: Path) -> None:
-    """As after a run that was killed between its days and its weeks: only daily tables of old days are written."""
+    """As after a run that was killed between its days and its weeks: the files of weeks and months are older."""
     old = TODAY - timedelta(days=45)
-    daily = " or ".join(f'key:"{one.name}"' for one in (RAW_SESSIONS, SESSIONS, DAILY_COST_BY_REFERENCE_DATASET))
     root, before = tmp_path / "lake", datetime(old.year, old.month, old.day, 12, tzinfo=UTC)
 
     def known(root: Path = root) -> list[str]:
@@ -287,10 +287,16 @@ def test_weeks_and_months_that_a_run_left_behind_are_reported_until_any_refresh_
         settings = settings_for(sandbox.url, root)
         assert known() == []
         assert weeks_and_months(run_days(settings, old, old)) == (True, "")
+        files = {file: file.read_bytes() for one in PERIODS for file in (root / one.table.name).glob("*.parquet")}
         sandbox.api.data.texts = [record(1, NOW), record(2, before), record(3, before)]  # type: ignore[attr-defined]
+        run_days(settings, old, old)
+        for file, content in files.items():
+            file.write_bytes(content)
         left = ["week of 2026-02-02", "month of 2026-02-01"]
-        assert weeks_and_months(run_days(settings, old, old, select=daily)) == (False, ", ".join(left))
         assert known() == left
+        found = weeks_and_months_add_up(pipeline=Pipeline(settings))
+        assert isinstance(found, dg.AssetCheckResult)
+        assert (found.passed, found.metadata["which"]) == (False, dg.MetadataValue.text(", ".join(left)))
         with pytest.warns(UserWarning, match="^weekly_cost.* is not the sum of its days: week of 2026-02-02; mater"):
             sessions_pipeline.read("weekly_cost_by_reference_dataset", root=root)
         assert weeks_and_months(run_days(settings, TODAY, TODAY)) == (True, "")
@@ -300,17 +306,23 @@ def test_weeks_and_months_that_a_run_left_behind_are_reported_until_any_refresh_
     assert known(shutil.copytree(root, tmp_path / "copy")) == [], "although a copy's files have other versions"
 
 
-def test_a_broken_file_of_weeks_fails_its_check_and_not_a_run_of_daily_tables_alone(tmp_path: Path) -> None:
+def test_a_run_of_daily_tables_alone_leaves_no_week_behind_nor_a_broken_file_of_weeks(tmp_path: Path) -> None:
+    """Dagster splits a backfill of all tables into such a run and a later one of weeks and months."""
     daily = " or ".join(f'key:"{one.name}"' for one in (RAW_SESSIONS, SESSIONS, DAILY_COST_BY_REFERENCE_DATASET))
     with running_sandbox(texts=[record(1, NOW)], now=NOW) as sandbox:
         settings = settings_for(sandbox.url, tmp_path / "lake")
         run_days(settings, TODAY, TODAY)
+        sandbox.api.data.texts = [record(1, NOW), record(2, NOW)]  # type: ignore[attr-defined]
         (weeks,) = (tmp_path / "lake" / PERIODS[0].table.name).glob("*.parquet")
+        for content in (weeks.read_bytes(), b"broken"):
+            weeks.write_bytes(content)
+            assert weeks_and_months(run_days(settings, TODAY, TODAY, select=daily)) == (True, "")
+            found = sessions_pipeline.read("weekly_cost_by_reference_dataset", root=tmp_path / "lake")
+            assert found.column("session_count").to_pylist() == [2]
         weeks.write_bytes(b"broken")
-        passed, which = weeks_and_months(run_days(settings, TODAY, TODAY, select=daily))
-        assert not passed
-        assert f"materialize {PERIODS[0].table.name} again" in which
-        assert weeks_and_months(run_days(settings, TODAY, TODAY)) == (True, "")
+        found = weeks_and_months_add_up(pipeline=Pipeline(settings))
+        assert isinstance(found, dg.AssetCheckResult)
+        assert f"materialize {PERIODS[0].table.name} again" in str(found.metadata["which"].value)
 
 
 @pytest.mark.parametrize("column", ["total_cost", "session_count", "day_count"])

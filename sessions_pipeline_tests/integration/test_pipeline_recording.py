@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -136,6 +137,20 @@ def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
 
 
+def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_run_was_canceled(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    def cancel(_day: date) -> None:
+        raise KeyboardInterrupt
+
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox, pytest.raises(KeyboardInterrupt):
+        execute(replace(pipeline_for(sandbox, tmp_path), on_day=cancel), FIRST, TODAY, instance=instance)
+    lake = lake_at(tmp_path / "lake")
+    assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == [str(TODAY)]
+    count = pc.sum(lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, lake.days(SESSIONS)).column("session_count")).as_py()
+    assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
+
+
 def test_a_failed_run_of_raw_sessions_alone_makes_no_weeks_and_months(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -260,6 +275,8 @@ def test_deleting_superseded_runs_leaves_the_latest_of_every_day_and_check(
     with running_sandbox(texts=some_records(), now=NOW) as sandbox, dg.DagsterInstance.get() as instance:
         pipeline = pipeline_for(sandbox, tmp_path)
         ids = [execute(pipeline, day, TODAY, instance=instance, select=what).run_id for day, what in runs]
+        for table in DAILY:  # as "Report materialization" in the UI does
+            instance.report_runless_asset_event(dg.AssetMaterialization(table, partition=str(FIRST)))
         before = latest(instance)
         assert "days=30" in snippet.text
         exec(snippet.text, {})
