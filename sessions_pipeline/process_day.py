@@ -19,7 +19,7 @@ from sessions_pipeline.errors import LakeConflictError, SumOverflowError
 from sessions_pipeline.lake.commits import stored_metadata, writing
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
-from sessions_pipeline.lake.store import tries
+from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.raw_sessions import merge
@@ -83,10 +83,8 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         return _process(lake, task, rules)
     # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock keeps
     # other runs away from this second try.
-    for one in tries():
-        with one, lake.lock(task.day):
-            return _process(lake, task, rules)
-    raise AssertionError
+    with lake.lock(task.day):
+        return retried(_process, lake, task, rules)
 
 
 def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:

@@ -13,7 +13,7 @@ from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError, Stored
-from sessions_pipeline.lake.store import tries
+from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline.validation.rows import Rows
@@ -39,7 +39,8 @@ def commit(
         LakeConflictError: other runs have replaced the file again and again.
         LakeError: the file could not be read or written; the former one is intact.
     """
-    for one in tries():
+
+    def replace() -> None:
         try:
             stored = lake.load(table, day)
             version = stored and stored.version
@@ -47,12 +48,10 @@ def commit(
             if not rebuildable:
                 raise
             stored, version = None, error.version
-        content = make(stored)
-        if content is None:
-            return
-        with one:
+        if content := make(stored):
             lake.replace(table, day, *content, expected=version)
-            return
+
+    retried(replace)
 
 
 @contextmanager
@@ -77,7 +76,7 @@ def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
         ) -> Future[Written | None]:
             content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
             threads = _writers(os.getpid())
-            writes.append(threads.submit(_replace_older, lake, table, day, content, commit))
+            writes.append(threads.submit(retried, _replace_older, lake, table, day, content, commit))
             return writes[-1]
 
         try:
@@ -93,14 +92,11 @@ def _writers(_process: int) -> ThreadPoolExecutor:
 
 
 def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
-    for one in tries():
-        with one:
-            version, stored = stored_metadata(lake, table, day)
-            # A raw file that was restored from a backup is older than the tables made from its successors.
-            if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
-                return None
-            return lake.put(table, day, content, expected=version)
-    raise AssertionError
+    version, stored = stored_metadata(lake, table, day)
+    # A raw file that was restored from a backup is older than the tables made from its successors.
+    if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
+        return None
+    return lake.put(table, day, content, expected=version)
 
 
 def stored_metadata(lake: Lake, table: Table, day: Day) -> tuple[str | None, Mapping[str, str]]:

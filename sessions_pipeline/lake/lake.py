@@ -14,7 +14,7 @@ from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, partition_value, readings_key, write_marker
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.lake.store import ANY, Expected, Store, store_at, tries
+from sessions_pipeline.lake.store import ANY, Expected, Store, retried, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import Reading, load_note
 from sessions_pipeline.validation.rows import Rows
@@ -185,11 +185,13 @@ class Lake:
         Raises:
             LakeError: it could not be read or written; the former file is intact.
         """
-        for one in tries():
-            with one, self._store.lock("files"):
-                stored, version = self._read_file(key)
-                self._put(key, change(stored), version)
-                return
+
+        def replace() -> None:
+            stored, version = self._read_file(key)
+            self._put(key, change(stored), version)
+
+        with self._store.lock("files"):
+            retried(replace)
 
     def read_file(self, key: str) -> bytes:
         """The content of a file outside the tables; empty if there is no such file."""
