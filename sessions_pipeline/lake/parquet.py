@@ -107,9 +107,8 @@ def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -
                 # Also checked if only the metadata is read, so that a file from before a column was added is replaced.
                 raise UnreadableError(f"without {', '.join(missing)}")
             for group in range(file.num_row_groups) if schema.names else ():
-                part = file.read_row_group(group, columns=schema.names, use_threads=False).select(schema.names)
-                fits = part.schema.types == schema.types and _has_no_forbidden_null(part, schema)
-                rows.add(part if fits else part.cast(schema))
+                part = file.read_row_group(group, columns=schema.names, use_threads=False)
+                rows.add(part.select(schema.names).cast(schema))
             stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UnreadableError(" ".join(str(error).split())[:200]) from error
@@ -155,10 +154,6 @@ def _conform(table: Table, data: pa.Table) -> pa.Table:
         if column.null_count and not field.nullable:
             raise ValueError(f"{table.name}.{field.name}: {column.null_count} nulls where there may be none")
     return data
-
-
-def _has_no_forbidden_null(rows: pa.Table, schema: pa.Schema) -> bool:
-    return all(field.nullable or not column.null_count for field, column in zip(schema, rows.columns, strict=True))
 
 
 def _groups(table: Table, rows: Rows, max_bytes: int) -> Iterator[pa.Table]:
