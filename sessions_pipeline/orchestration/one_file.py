@@ -42,7 +42,7 @@ OWN_WORKSPACE = "the key's own"
 MOST_SECONDS = 300.0
 
 
-@dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
+@dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name])])
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Refresh `reference_datasets`."""
     metadata = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warn_to(context.log))
