@@ -5,7 +5,7 @@ It runs in a thread or in a worker process, so its inputs and results must be pi
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from sessions_pipeline.days import name_of
 from sessions_pipeline.errors import LakeConflictError, SumOverflowError
-from sessions_pipeline.lake.commits import stored_metadata, writing
+from sessions_pipeline.lake.commits import replace_derived, stored_metadata
 from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import retried
@@ -106,7 +106,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     if reason := _exceeded(task, derived):
         return DayResult(task.day, {}, {}, reason)
     written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
-    with writing(lake, task.day) as replace_derived:
+    with lake.lock(task.day):
         if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
@@ -115,16 +115,19 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
             facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, derived)
             written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw.rows, metadata, expected=version)
-        for table in pending:
-            try:
-                facts[table.name] = day_metadata.facts_of(table, derived)
-            except SumOverflowError as error:
-                overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
-                continue
-            metadata = day_metadata.file_metadata(table, derived, facts[table.name])
-            files[table.name] = replace_derived(table, derived[table], metadata, commit)
-            derived.drop(table)
-        _note_readings(lake, raw)
+        try:
+            for table in pending:
+                try:
+                    facts[table.name] = day_metadata.facts_of(table, derived)
+                except SumOverflowError as error:
+                    overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
+                    continue
+                metadata = day_metadata.file_metadata(table, derived, facts[table.name])
+                files[table.name] = replace_derived(lake, table, task.day, derived[table], metadata, commit=commit)
+                derived.drop(table)
+            _note_readings(lake, raw)
+        finally:
+            wait(files.values())
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
