@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from sessions_pipeline.days import name_of
 from sessions_pipeline.errors import LakeConflictError, SumOverflowError
+from sessions_pipeline.lake import Lake, Written
 from sessions_pipeline.lake.commits import replace_derived, stored_metadata
-from sessions_pipeline.lake.lake import Lake, Written
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.lake import commits
-from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.lake import Lake, Written, commits
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.store import ANY, Expected, Opened, Store
 from sessions_pipeline.tables import RAW_SESSIONS, Table

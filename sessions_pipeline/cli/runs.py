@@ -196,7 +196,7 @@ def ui(*, on_demo: bool, port: int) -> int:
 
 
 def _show_demo(port: int) -> int:
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
     from sessions_pipeline.sandbox import running_sandbox
     from sessions_pipeline.tables import RAW_SESSIONS
 

@@ -13,7 +13,7 @@ from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import week_start
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE, judges_command
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses

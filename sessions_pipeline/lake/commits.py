@@ -8,8 +8,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from sessions_pipeline.lake import parquet
-from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.lake import Lake, Written, parquet
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError, Stored
 from sessions_pipeline.lake.store import retried

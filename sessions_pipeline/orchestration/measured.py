@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, commit
-from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.client import SessionsClient

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, commit
-from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.lists import read_datasets

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration.one_file import refresh_periods
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
