@@ -32,7 +32,7 @@ from sessions_pipeline.tables.readings import (
     load_note,
     load_readings,
 )
-from sessions_pipeline.tables.table import ALL, Reads, columns_read
+from sessions_pipeline.tables.table import Reads, columns_read
 from sessions_pipeline.validation.rows import PLAIN, Rows
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
@@ -148,8 +148,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime) -> DayTable
 
     @cache
     def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
-        columns = reads.get(table, ())
-        stored = lake.load(table, day, None if ALL[0] in columns else columns)
+        stored = lake.load(table, day, reads.get(table, ()))
         return stored and (stored.rows, stored.metadata)
 
     raw = load(RAW_SESSIONS)

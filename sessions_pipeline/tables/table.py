@@ -50,8 +50,6 @@ class Table:
 Tables: TypeAlias = Mapping[Table, pa.Table]
 """Tables of one UTC day, as transforms receive them: with at least the columns declared in `reads`."""
 Reads: TypeAlias = Mapping[Table, tuple[str, ...]]
-ALL: tuple[str, ...] = ("*",)
-"""In `reads`: all columns of the table."""
 
 
 @dataclass(frozen=True, slots=True)
