@@ -63,24 +63,16 @@ def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
         yield stretch[0], stretch[-1]
 
 
-def week_start(day: date) -> date:
-    """The Monday of the day's ISO week."""
-    return day - timedelta(days=day.weekday())
-
-
-def month_start(day: date) -> date:
-    """The first day of the day's month."""
-    return day.replace(day=1)
-
-
 def next_month_start(day: date) -> date:
     """The first day of the month after the day's."""
-    return (month_start(day) + timedelta(days=31)).replace(day=1)
+    return (day.replace(day=1) + timedelta(days=31)).replace(day=1)
 
 
 def period_of(unit: str, day: date) -> tuple[date, date]:
     """The first and last day of the period that contains the day; `unit` is `day`, `week` (ISO) or `month`."""
     if unit == "month":
-        return month_start(day), next_month_start(day) - timedelta(days=1)
-    first, length = (week_start(day), 7) if unit == "week" else (day, 1)
-    return first, first + timedelta(days=length - 1)
+        return day.replace(day=1), next_month_start(day) - timedelta(days=1)
+    if unit == "week":
+        monday = day - timedelta(days=day.weekday())
+        return monday, monday + timedelta(days=6)
+    return day, day

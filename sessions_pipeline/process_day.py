@@ -5,7 +5,7 @@ It runs in a thread or in a worker process, so its inputs and results must be pi
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from sessions_pipeline.days import name_of
 from sessions_pipeline.errors import LakeConflictError, SumOverflowError
-from sessions_pipeline.lake.commits import stored_metadata, writing
-from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.lake import Lake, Written
+from sessions_pipeline.lake.commits import replace_derived, stored_metadata
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
-from sessions_pipeline.lake.store import tries
+from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
 from sessions_pipeline.tables.raw_sessions import merge
@@ -32,7 +32,7 @@ from sessions_pipeline.tables.readings import (
     load_note,
     load_readings,
 )
-from sessions_pipeline.tables.table import ALL, Reads, columns_read
+from sessions_pipeline.tables.table import Reads, columns_read
 from sessions_pipeline.validation.rows import PLAIN, Rows
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
@@ -83,10 +83,8 @@ def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
         return _process(lake, task, rules)
     # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock keeps
     # other runs away from this second try.
-    for one in tries():
-        with one, lake.lock(task.day):
-            return _process(lake, task, rules)
-    raise AssertionError
+    with lake.lock(task.day):
+        return retried(_process, lake, task, rules)
 
 
 def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
@@ -108,7 +106,7 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
     if reason := _exceeded(task, derived):
         return DayResult(task.day, {}, {}, reason)
     written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
-    with writing(lake, task.day) as replace_derived:
+    with lake.lock(task.day):
         if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
@@ -117,16 +115,19 @@ def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
             metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
             facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, derived)
             written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw.rows, metadata, expected=version)
-        for table in pending:
-            try:
-                facts[table.name] = day_metadata.facts_of(table, derived)
-            except SumOverflowError as error:
-                overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
-                continue
-            metadata = day_metadata.file_metadata(table, derived, facts[table.name])
-            files[table.name] = replace_derived(table, derived[table], metadata, commit)
-            derived.drop(table)
-        _note_readings(lake, raw)
+        try:
+            for table in pending:
+                try:
+                    facts[table.name] = day_metadata.facts_of(table, derived)
+                except SumOverflowError as error:
+                    overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
+                    continue
+                metadata = day_metadata.file_metadata(table, derived, facts[table.name])
+                files[table.name] = replace_derived(lake, table, task.day, derived[table], metadata, commit=commit)
+                derived.drop(table)
+            _note_readings(lake, raw)
+        finally:
+            wait(files.values())
     written |= {name: file for name, future in files.items() if (file := future.result())}
     if overflows:
         raise SumOverflowError("; ".join(overflows))
@@ -147,8 +148,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime, workspaces:
 
     @cache
     def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
-        columns = reads.get(table, ())
-        stored = lake.load(table, day, None if ALL[0] in columns else columns)
+        stored = lake.load(table, day, reads.get(table, ()))
         return stored and (stored.rows, stored.metadata)
 
     raw = load(RAW_SESSIONS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.process_day import DayResult, DayTask, day_tables, process_day
 from sessions_pipeline.tables import (

@@ -9,8 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sessions_pipeline.lake.commits import writing
-from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.lake import Lake, Written, commits
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.store import ANY, Expected, Opened, Store
 from sessions_pipeline.tables import RAW_SESSIONS, Table
@@ -89,6 +88,6 @@ class CountingStore:
 def replace_derived(
     lake: Lake, table: Table, data: pa.Table, metadata: Mapping[str, str], *, commit: int, day: Day = DAY
 ) -> Written | None:
-    """Replace one derived file, as a `writing` block with a single call does."""
-    with writing(lake, day) as replace:
-        return replace(table, data, metadata, commit).result()
+    """Replace one derived file of a day that no other run may write meanwhile."""
+    with lake.lock(day):
+        return commits.replace_derived(lake, table, day, data, metadata, commit=commit).result()

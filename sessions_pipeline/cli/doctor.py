@@ -47,7 +47,7 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
 
 
 def _fresh(settings: Settings) -> str:
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.notifications import last_refresh
     from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
 
@@ -142,7 +142,7 @@ def _api(settings: Settings) -> str:
 
 
 def _data_root(settings: Settings) -> str:
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
 
     lake = Lake.open(settings.data_root, query=settings.query)
     lake.check_writable()

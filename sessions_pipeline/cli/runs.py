@@ -134,7 +134,7 @@ def demo(days: int) -> None:
     Reads its last days from an embedded API, writes all tables to data/demo, and shows what the last 30 days cost. No
     account needed.
     """
-    from sessions_pipeline.orchestration import storage_yaml
+    from sessions_pipeline.orchestration import own_yaml
     from sessions_pipeline.sandbox import running_sandbox
 
     today = datetime.now(UTC).date()
@@ -144,8 +144,7 @@ def demo(days: int) -> None:
         variables = demo_variables(url, first)
         home = variables["DAGSTER_HOME"]
         Path(home).mkdir(parents=True, exist_ok=True)
-        quiet = "telemetry:\n  enabled: false\nnux:\n  enabled: false\n"
-        Path(home, "dagster.yaml").write_text(f"{storage_yaml(home)}{quiet}", "utf-8")
+        Path(home, "dagster.yaml").write_text(own_yaml(home), "utf-8")
         shutil.copyfile(Path(__file__).with_name("demo_budgets.toml"), variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.
@@ -197,7 +196,7 @@ def ui(*, on_demo: bool, port: int) -> int:
 
 
 def _show_demo(port: int) -> int:
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
     from sessions_pipeline.sandbox import running_sandbox
     from sessions_pipeline.tables import RAW_SESSIONS
 

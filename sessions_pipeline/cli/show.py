@@ -142,7 +142,7 @@ def report(first: date | None, last: date | None, output: Path | None) -> None:
     It is one page that works offline: total, trend, datasets, projects and the most expensive experiments.
     """
     settings = load_settings()
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report
 
     lake = Lake.open(settings.data_root, query=settings.query)
@@ -169,7 +169,7 @@ def budget(*, check: bool, as_json: bool) -> None:
     """
     settings = load_settings()
     from sessions_pipeline.cli.summary import print_budgets
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.budget_file import BUDGETS, load_budgets
     from sessions_pipeline.outputs.budgets import budget_statuses
 
@@ -207,7 +207,7 @@ def export_focus(month: date, output: Path, *, partial: bool) -> None:
     if output.suffix not in (".parquet", ".csv"):
         raise errors.UsageError(f"--output {output}: end its name in .parquet or .csv")
     settings = load_settings()
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.focus import focus_costs, write_focus
 
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)

@@ -11,9 +11,9 @@ import click
 
 from sessions_pipeline import tables
 from sessions_pipeline.cli.terminal import echo, print_table
-from sessions_pipeline.days import week_start
+from sessions_pipeline.days import period_of
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE, judges_command
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
@@ -68,7 +68,7 @@ def print_summary(
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
     whole, by_week = Totals.of(rows, judged), len(days) > WEEK
     datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)))
-    periods = {day: week_start(day) if by_week else day for day in days}
+    periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
     lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
         "days": max(len(days_of(tables.SESSIONS)), len(days)),

@@ -1,1 +1,241 @@
-"""The storage of tables: a day is read from, or replaced as, one Parquet file in a local folder or an object store."""
+"""The lake: each day of a table is one Parquet file, which is only ever replaced as a whole."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import date
+from threading import Lock
+from typing import Any, NamedTuple, Self
+from uuid import uuid4
+
+import pyarrow as pa
+
+from sessions_pipeline.days import name_of
+from sessions_pipeline.errors import LakeError, NotReadError
+from sessions_pipeline.lake import parquet
+from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, partition_value, readings_key, write_marker
+from sessions_pipeline.lake.parquet import Stored
+from sessions_pipeline.lake.store import ANY, Expected, Store, retried, store_at
+from sessions_pipeline.tables import Table
+from sessions_pipeline.tables.readings import Reading, load_note
+from sessions_pipeline.validation.rows import Rows
+
+
+class Written(NamedTuple):
+    """A file that was written: its address, and its size in bytes."""
+
+    uri: str
+    bytes: int
+
+
+class Lake:
+    """The tables under one data root. Open it with `Lake.open`."""
+
+    def __init__(self, store: Store, query: Mapping[str, Any] | None, *, read_only: bool) -> None:
+        self.is_there = check_marker(store, query)
+        self._store = store
+        self._query = query or {}
+        self._read_only = read_only or query is None
+        self._is_marked, self._marking = False, Lock()
+
+    @classmethod
+    def open(cls, root: str | Store, *, query: Mapping[str, Any] | None, read_only: bool = False) -> Self:
+        """Open the lake at `root`, a folder or `s3://bucket/prefix`. This creates nothing; the first write does.
+
+        Args:
+            root: the address. If nothing exists there, the lake is empty, and `is_there` is False. A `Store` instead
+                of an address is for tests that count or disturb its calls.
+            query: the filter of the sessions that the lake holds. None opens a lake of any query, for reading only.
+            read_only: refuse to write.
+
+        Raises:
+            LakeMismatchError: the lake holds sessions of another query, or was written by another version of this
+                package.
+            LakeError: the root can't be read.
+        """
+        return cls(store_at(root) if isinstance(root, str) else root, query, read_only=read_only)
+
+    def lock(self, day: Day) -> AbstractContextManager[None]:
+        """Keep other runs from writing this day in any table; hold it while the day is merged and written.
+
+        Does nothing in a bucket, where conditional puts keep runs apart. Re-entrant within a thread, and released if
+        the process dies. Never hold it while waiting for the network.
+
+        Raises:
+            LakeBusyError: another run has held it for longer than any write takes.
+        """
+        self._refuse_if_read_only()
+        return self._store.lock(partition_value(day))
+
+    def replace(
+        self, table: Table, day: Day, data: pa.Table | Rows, metadata: Mapping[str, str], *, expected: Expected = ANY
+    ) -> Written:
+        """Write `data` as the new content of a day. Readers see either the former file or the new one.
+
+        Args:
+            table: the table.
+            day: its day.
+            data: the rows, in any order, with the table's columns in any order.
+            metadata: kept in the file.
+            expected: the version to replace, None if the day must not exist yet, or `ANY`.
+
+        Raises:
+            LakeConflictError: the current version is not the expected one; it stays.
+            LakeError: the file could not be written; the former one is intact.
+            TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
+        """
+        content = parquet.encode(table, data, metadata)
+        with self.lock(day):
+            return self.put(table, day, content, expected=expected)
+
+    def put(self, table: Table, day: Day, content: pa.Buffer, *, expected: Expected) -> Written:
+        """Like `replace`, with content from `parquet.encode`. The caller must hold the day's lock."""
+        key = key_of(table, day)
+        self._put(key, content, expected)
+        return Written(self._store.uri(key), content.size)
+
+    def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a day, in the table's order; all columns or the given ones.
+
+        Raises:
+            NotReadError: the day was never written.
+            LakeError: see `load`.
+        """
+        return self._required(table, day, columns).rows
+
+    def load(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> Stored | None:
+        """A day's rows, metadata and version, all from one opening of its file; None if it was never written.
+
+        With `columns=()` only the end of the file is read. If another program has written the file, the metadata is
+        empty.
+
+        Raises:
+            BrokenError: the file can't be read.
+            LakeError: another program has written it and it is a file of `raw_sessions`, which needs its metadata.
+        """
+        return parquet.load(self._store, table, key_of(table, day), columns)
+
+    def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of several days, with the partition column last (date32; null for `UNDATED`).
+
+        Raises:
+            NotReadError: one of the days was never written.
+        """
+        if table.partition is None:
+            raise ValueError(f"{table.name} has no partitions")
+        partition = pa.field(table.partition, pa.date32())
+        fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
+        parts = [pa.schema([*fields, partition]).empty_table()]
+        for day in days:
+            rows = self.read(table, day, columns)
+            value = pa.scalar(day, pa.date32())
+            parts.append(rows.append_column(partition, pa.repeat(value, rows.num_rows)))
+        return pa.concat_tables(parts)
+
+    def metadata(self, table: Table, day: Day) -> dict[str, str]:
+        """The metadata of a day's file; reads only its footer.
+
+        Raises:
+            NotReadError: the day was never written.
+            LakeError: see `load`.
+        """
+        return self._required(table, day, ()).metadata
+
+    def days(self, table: Table) -> list[date]:
+        """The days that a table has, sorted. `UNDATED` is not included; ask `has` for it."""
+        return sorted(self.versions_of_days(table))
+
+    def has(self, table: Table, day: Day) -> bool:
+        """Whether a table has this day."""
+        return self.version(table, day) is not None
+
+    def version(self, table: Table, day: Day) -> str | None:
+        """The version of a day's file, which changes with each write; None if the day was never written."""
+        return self.versions(table, [day])[day]
+
+    def versions(self, table: Table, days: Sequence[Day]) -> dict[Day, str | None]:
+        """The versions of several days' files; in a bucket, one listing."""
+        keys = {day: key_of(table, day) for day in days}
+        found = self._store.versions(list(keys.values())) if keys else {}
+        return {day: found[key] for day, key in keys.items()}
+
+    def versions_of_days(self, table: Table) -> dict[date, str | None]:
+        """The versions of all `days`; in a bucket, one listing."""
+        found = self._store.partitions(table.name)
+        return {day: found[key] for key in sorted(found) if (day := day_of(table, key))}
+
+    def uri(self, table: Table, day: Day) -> str:
+        """The address of a day's file, for other programs."""
+        return self._store.uri(key_of(table, day))
+
+    def write_file(self, key: str, content: bytes) -> str:
+        """Write or replace a file outside the tables, such as `reports/cost.html`. Returns its address.
+
+        Raises:
+            LakeError: it could not be written; the former file is intact.
+        """
+        with self._store.lock("files"):
+            self._put(key, content)
+        return self._store.uri(key)
+
+    def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
+        """Replace a file outside the tables by `change` of its content (None if there is no file).
+
+        If another run changes the file first, `change` is called again with the other run's content.
+
+        Raises:
+            LakeError: it could not be read or written; the former file is intact.
+        """
+
+        def replace() -> None:
+            stored, version = self._read_file(key)
+            self._put(key, change(stored), version)
+
+        with self._store.lock("files"):
+            retried(replace)
+
+    def read_file(self, key: str) -> bytes:
+        """The content of a file outside the tables; empty if there is no such file."""
+        return self._read_file(key)[0] or b""
+
+    def last_readings(self, day: Day) -> list[Reading]:
+        """The latest reading of each workspace, newest last; empty if the day was never read."""
+        return load_note(self.read_file(readings_key(day)))
+
+    def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
+        try:
+            source, version = self._store.open(key, whole=True)
+        except FileNotFoundError:
+            return None, None
+        with source:
+            return source.read(), version
+
+    def check_writable(self) -> None:
+        """Try out writing, by creating and removing a probe file. It has content, which a full disk would refuse.
+
+        Raises:
+            LakeError: the root can't be written; the text says why.
+        """
+        self._refuse_if_read_only()
+        probe = f"_probe-{uuid4().hex}"
+        self._store.put(probe, bytes(65_536))
+        self._store.delete(probe)
+
+    def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> None:
+        self._refuse_if_read_only()
+        with self._marking:
+            if not self._is_marked:
+                write_marker(self._store, self._query)
+                self._is_marked = True
+        self._store.put(key, content, expected)
+
+    def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
+        stored = self.load(table, day, columns)
+        if stored is None and table.partition is None:
+            raise NotReadError(f"{table.name} was never made; materialize it first")
+        if stored is None:
+            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize all tables of that day")
+        return stored
+
+    def _refuse_if_read_only(self) -> None:
+        if self._read_only:
+            raise LakeError(f"{self._store.uri('')}: opened for reading only; run `sessions-pipeline materialize`")

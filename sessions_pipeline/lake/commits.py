@@ -1,19 +1,17 @@
 """Concurrent runs: a file is only replaced if it is still the one its writer has read, and never by older results."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import TypeAlias
 
 import pyarrow as pa
 
-from sessions_pipeline.lake import parquet
-from sessions_pipeline.lake.lake import Lake, Written
+from sessions_pipeline.lake import Lake, Written, parquet
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError, Stored
-from sessions_pipeline.lake.store import tries
+from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.readings import COMMIT
 from sessions_pipeline.validation.rows import Rows
@@ -23,7 +21,6 @@ _WRITERS = 8
 
 NewContent: TypeAlias = tuple[pa.Table, dict[str, str]] | None
 """The new rows and metadata of a file; None leaves the file as it is."""
-ReplaceDerived: TypeAlias = Callable[[Table, pa.Table | Rows, Mapping[str, str], int], Future[Written | None]]
 
 
 def commit(
@@ -39,7 +36,8 @@ def commit(
         LakeConflictError: other runs have replaced the file again and again.
         LakeError: the file could not be read or written; the former one is intact.
     """
-    for one in tries():
+
+    def replace() -> None:
         try:
             stored = lake.load(table, day)
             version = stored and stored.version
@@ -47,43 +45,29 @@ def commit(
             if not rebuildable:
                 raise
             stored, version = None, error.version
-        content = make(stored)
-        if content is None:
-            return
-        with one:
+        if content := make(stored):
             lake.replace(table, day, *content, expected=version)
-            return
+
+    retried(replace)
 
 
-@contextmanager
-def writing(lake: Lake, day: Day) -> Iterator[ReplaceDerived]:
-    """Lock a day, and give a function that replaces its derived files: `replace(table, rows, metadata, commit)`.
+def replace_derived(
+    lake: Lake, table: Table, day: Day, data: pa.Table | Rows, metadata: Mapping[str, str], *, commit: int
+) -> Future[Written | None]:
+    """Encode the rows of a derived table, and replace its file in another thread. The caller must hold the day's lock.
 
     `commit` is the number of the raw commit that the rows were made from. The future's result is None if the stored
     file was made from a later commit, which the raw file has, and so was left alone. A file that is unreadable or does
     not name its commit is always replaced. Files are written in parallel, since a disk makes many files durable in the
-    time of one: 0.3 ms each instead of 3. All are durable when the block ends.
+    time of one: 0.3 ms each instead of 3. A file is durable when its future is done.
 
     Raises:
         LakeConflictError: (from the future) other runs have replaced the file again and again.
-        LakeError: the day can't be locked; (from the future) the file could not be written.
+        LakeError: (from the future) the file could not be written.
         TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
     """
-    writes = list[Future[Written | None]]()
-    with lake.lock(day):
-
-        def replace(
-            table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], commit: int
-        ) -> Future[Written | None]:
-            content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
-            threads = _writers(os.getpid())
-            writes.append(threads.submit(_replace_older, lake, table, day, content, commit))
-            return writes[-1]
-
-        try:
-            yield replace
-        finally:
-            wait(writes)
+    content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
+    return _writers(os.getpid()).submit(retried, _replace_older, lake, table, day, content, commit)
 
 
 @cache
@@ -93,14 +77,11 @@ def _writers(_process: int) -> ThreadPoolExecutor:
 
 
 def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
-    for one in tries():
-        with one:
-            version, stored = stored_metadata(lake, table, day)
-            # A raw file that was restored from a backup is older than the tables made from its successors.
-            if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
-                return None
-            return lake.put(table, day, content, expected=version)
-    raise AssertionError
+    version, stored = stored_metadata(lake, table, day)
+    # A raw file that was restored from a backup is older than the tables made from its successors.
+    if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
+        return None
+    return lake.put(table, day, content, expected=version)
 
 
 def stored_metadata(lake: Lake, table: Table, day: Day) -> tuple[str | None, Mapping[str, str]]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import Store
-from sessions_pipeline.tables import Table
+from sessions_pipeline.tables import RAW_SESSIONS, SOURCES, Table
 from sessions_pipeline.validation.rows import Rows, release
 
 ROWS_PER_GROUP = 65_536
@@ -28,8 +28,6 @@ COMPRESSION_LEVEL = 1
 # Marks a file as ours. Another program that rewrites the file drops this key, along with our other metadata.
 _TABLE = "sessions_pipeline.table"
 
-# These tables hold what the API returned at some time, so they can't be derived from other tables.
-_SOURCES = frozenset(["raw_sessions", "daily_cost_by_project", "reference_datasets", "judge_cost_by_experiment"])
 _RESTORE = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
 
 
@@ -107,9 +105,8 @@ def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -
                 # Also checked if only the metadata is read, so that a file from before a column was added is replaced.
                 raise UnreadableError(f"without {', '.join(missing)}")
             for group in range(file.num_row_groups) if schema.names else ():
-                part = file.read_row_group(group, columns=schema.names, use_threads=False).select(schema.names)
-                fits = part.schema.types == schema.types and _has_no_forbidden_null(part, schema)
-                rows.add(part if fits else part.cast(schema))
+                part = file.read_row_group(group, columns=schema.names, use_threads=False)
+                rows.add(part.select(schema.names).cast(schema))
             stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UnreadableError(" ".join(str(error).split())[:200]) from error
@@ -132,10 +129,10 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
         with source:
             rows, metadata = decode(table, source, columns)
     except UnreadableError as error:
-        advice = _RESTORE if table.name in _SOURCES else f"materialize {table.name} again, from stored data"
+        advice = _RESTORE if table in SOURCES else f"materialize {table.name} again, from stored data"
         text = f"{store.uri(key)}: not a readable Parquet file of this table ({error}); {advice}"
         raise BrokenError(text, version) from error
-    if metadata is None and table.name == "raw_sessions":
+    if metadata is None and table is RAW_SESSIONS:
         # Without the readings in its metadata, which its rows refer to, they are useless.
         raise LakeError(
             f"{store.uri(key)}: another program wrote it, without the metadata that says what was read when; {_RESTORE}"
@@ -155,10 +152,6 @@ def _conform(table: Table, data: pa.Table) -> pa.Table:
         if column.null_count and not field.nullable:
             raise ValueError(f"{table.name}.{field.name}: {column.null_count} nulls where there may be none")
     return data
-
-
-def _has_no_forbidden_null(rows: pa.Table, schema: pa.Schema) -> bool:
-    return all(field.nullable or not column.null_count for field, column in zip(schema, rows.columns, strict=True))
 
 
 def _groups(table: Table, rows: Rows, max_bytes: int) -> Iterator[pa.Table]:

@@ -2,9 +2,9 @@
 
 import errno
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -25,7 +25,7 @@ _ADVICE = {
     errno.EXDEV: "its folder is a link to another file system: move it back",
 }
 
-
+T = TypeVar("T")
 # What a put expects to replace: the object of this version, no object (None), or anything (`ANY`, never a version).
 Expected: TypeAlias = str | None
 ANY: Final = "*"
@@ -103,10 +103,16 @@ def problem(path: str, error: OSError) -> LakeError:
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")
 
 
-def tries() -> Iterator[AbstractContextManager[None]]:
-    """A context for each try to replace a file: a conflict ends the try, and only the last one raises it."""
-    for tries_left in reversed(range(TRIES)):
-        yield suppress(LakeConflictError) if tries_left else nullcontext()
+def retried(replace: Callable[..., T], *arguments: Any) -> T:
+    """The result of `replace(*arguments)`, which is called again if another run has changed its file first.
+
+    Raises:
+        LakeConflictError: other runs have changed the file `TRIES` times in a row.
+    """
+    for _ in range(TRIES - 1):
+        with suppress(LakeConflictError):
+            return replace(*arguments)
+    return replace(*arguments)
 
 
 def conflict(uri: str) -> LakeConflictError:

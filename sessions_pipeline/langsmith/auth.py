@@ -22,7 +22,7 @@ _API_SUFFIX = re.compile(r"/api(/v\d+)?$")
 class Auth:
     """The API's base address without `/api` (`base`), and the `headers` that authenticate a request.
 
-    `variable` names the setting that holds the secret. Neither `repr` nor `clean` ever shows the secret.
+    `variable` names the setting that holds the secret.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,9 +44,6 @@ class Auth:
             # The OpenAPI file says of this scheme: "Must also specify x-tenant-id".
             raise SettingError("LANGSMITH_WORKSPACE_ID", "not set, and a bearer token needs one; set the workspace")
         self.headers = {"Authorization": f"Bearer {self._secret}"} if is_bearer else {"X-API-Key": self._secret}
-
-    def __repr__(self) -> str:
-        return f"Auth({self.base!r}, {self.variable!r})"
 
     @property
     def host(self) -> str:

@@ -24,8 +24,6 @@ from sessions_pipeline.validation.records import Record
 
 # Pages in a row of one walk that bring nothing new, before giving up.
 MOST_IDLE = 12
-# Ten million sessions, which is more than any workspace has: a longer list has no end.
-MOST_PAGES = 100_000
 TOP = UNDATED_FIRST + 1
 
 
@@ -37,14 +35,13 @@ class Walk:
     `longest` is the length of the longest page, as a server may return fewer sessions than requested.
     """
 
-    def __init__(self, request: PageRequest, *, most_pages: int = MOST_PAGES) -> None:
-        """Begin with `request`; a list of more than `most_pages` pages counts as endless."""
+    def __init__(self, request: PageRequest) -> None:
+        """Begin with `request`."""
         self.request = request
         self.lowest = TOP
         self.is_ended = False
         self.seen: dict[str, int] = {}
         self.first_ids: set[str] = set()
-        self._most_pages = most_pages
         self._pages = 0
         self._at_lowest: set[str] = set()
         self._idle = 0
@@ -79,10 +76,9 @@ class Walk:
         self._previous_first = piece.first or TOP
         if not page.next_cursor:
             self.is_ended, self.lowest = True, LIST_END
-        elif (is_idle := self._idle > MOST_IDLE) or self._pages > self._most_pages:
+        elif self._idle > MOST_IDLE:
             raise PagingError(
-                f"The API's cursor leads on, but {self._idle if is_idle else self._pages} pages in a row brought "
-                f"{'nothing new' if is_idle else 'no end of the list'}; nothing was replaced"
+                f"The API's cursor leads on, but {self._idle} pages in a row brought nothing new; nothing was replaced"
             )
         self.request = self.request._replace(cursor=page.next_cursor)
         return piece
@@ -129,16 +125,12 @@ class CursorReader:
     microseconds since the epoch, above which the window is proven complete and was on pages with stats.
     """
 
-    def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int = MOST_PAGES) -> None:
-        """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch.
-
-        A list of more than `most_pages` pages counts as endless.
-        """
+    def __init__(self, *, start_us: int, end_us: int, page_size: int) -> None:
+        """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch."""
         self.start_us = start_us
         self.frontier = TOP
         self._end_us = end_us
-        self._most_pages = most_pages
-        self._main = Walk(PageRequest(max(page_size, SMALLEST_CURSOR_PAGE)), most_pages=most_pages)
+        self._main = Walk(PageRequest(max(page_size, SMALLEST_CURSOR_PAGE)))
         self._walks = [self._main]
         self._shares = iter(WITNESS_SHARES)
         self._pieces: list[Piece] = []  # pages that may still prove something
@@ -210,7 +202,7 @@ class CursorReader:
         share, previous_size = next(self._shares, None), self._walks[-1].request.limit
         size = 0 if share is None else min(max(int(self._longest * share), 1), previous_size - 1)
         if size > 0:
-            self._walks.append(Walk(PageRequest(size, include_stats=False), most_pages=self._most_pages))
+            self._walks.append(Walk(PageRequest(size, include_stats=False)))
         return size > 0
 
     def _walks_agree(self) -> bool:
@@ -233,6 +225,6 @@ class CursorReader:
         wanted = {id_ for id_, key in seen.items() if key in dated or key in (UNDATED_FIRST, UNDATED_LAST)}
         ids = sorted(filter(is_uuid, wanted - self._main.seen.keys()))
         for batch in batches(ids):
-            walk = Walk(self._main.request._replace(cursor=None, ids=batch), most_pages=self._most_pages)
+            walk = Walk(self._main.request._replace(cursor=None, ids=batch))
             while not walk.is_ended:
                 walk.take((yield walk.request))

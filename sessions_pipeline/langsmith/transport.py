@@ -9,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from typing import Any
@@ -105,7 +104,7 @@ class Transport:
             )
             with closing(self._http.handle_request(request)) as response:
                 body = self._receive(response)
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, zlib.error) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             problem = self._connection_error(error, f"{self._auth.host}{path}")
         else:
             if response.is_success:
@@ -132,26 +131,19 @@ class Transport:
         return min(timeout, left)
 
     def _receive(self, response: httpx.Response) -> bytes:
-        """The decompressed body; an error's may be cut after 64 kB. In one copy, where httpx would make three."""
+        """The decompressed body; an error's may be cut after 64 kB."""
+        if response.headers.get("content-encoding", "identity").lower() not in ("identity", "gzip", ""):
+            raise httpx.DecodingError("")  # a body that is compressed twice could fill the memory at once
         most = self._most_bytes if response.is_success else MOST_ERROR_BYTES
         chunks, received = list[bytes](), 0
-        for chunk in response.iter_raw():
+        for chunk in response.iter_bytes():
             chunks.append(chunk)
             received += len(chunk)
             if received > most:
                 break
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding not in ("identity", "gzip", ""):
-            raise httpx.DecodingError("")
-        body = b"".join(chunks)
-        if encoding == "gzip":
-            gzip = zlib.decompressobj(wbits=zlib.MAX_WBITS + 16)
-            body = gzip.decompress(body, most + 1)
-            if response.is_success and not gzip.eof and len(body) <= most:
-                raise httpx.DecodingError("")
-        if response.is_success and len(body) > most:
+        if response.is_success and received > most:
             raise errors.RefusedError(f"{self._auth.host} sent more than {most >> 20} MB in one page; {SMALLER_PAGES}")
-        return body
+        return b"".join(chunks)
 
     def _connection_error(self, error: Exception, where: str) -> errors.ApiError:
         reason = self._auth.clean(str(error)) or type(error).__name__
@@ -164,7 +156,7 @@ class Transport:
                 kind, problem = errors.TimedOutError, f"can't be reached in time; {self._advice}"
             case httpx.TimeoutException():
                 kind, problem = errors.TimedOutError, f"did not answer in time; try later or {SMALLER_PAGES}"
-            case httpx.DecodingError() | zlib.error():
+            case httpx.DecodingError():
                 kind, problem = errors.BadBodyError, "answered with a body that can't be decompressed; try again later"
             case _ if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 kind, advice = errors.RefusedError, "set SSL_CERT_FILE to the file with your company's certificates"

@@ -27,9 +27,10 @@ storage:
 """
 
 
-def storage_yaml(folder: str) -> str:
-    """The lines of a `dagster.yaml` that store events in this folder. `STORAGE` alone uses DAGSTER_HOME."""
-    return f"{STORAGE}    config: {{base_dir: {json.dumps(folder)}}}\n"
+def own_yaml(folder: str) -> str:
+    """A `dagster.yaml` for an instance that stores everything in this folder, wherever DAGSTER_HOME leads."""
+    quiet = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+    return f"{STORAGE}    config: {{base_dir: {json.dumps(folder)}}}\n{quiet}"
 
 
 def instance_file(home: str) -> Path:

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, commit
-from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.client import SessionsClient
@@ -51,7 +51,7 @@ IS_FINAL = "day_was_over"
 
 @dg.multi_asset(
     description="Measures what each active session used on a day, from three readings of its stats.",
-    specs=[spec(PROJECTS, deps=[]).merge_attributes(kinds={"langsmith"})],
+    specs=[spec(PROJECTS, deps=[])],
 )
 def measure_projects(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
@@ -100,7 +100,7 @@ def _is_final(source: Source) -> str:
 
 @dg.multi_asset(
     description="Reads the judge project's stats for the runs of each experiment's judges, one request each.",
-    specs=[spec(JUDGES, deps=[SESSIONS.name]).merge_attributes(kinds={"langsmith"})],
+    specs=[spec(JUDGES, deps=[SESSIONS.name])],
     check_specs=[
         dg.AssetCheckSpec(
             "judges_add_up",

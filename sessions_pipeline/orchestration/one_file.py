@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, commit
-from sessions_pipeline.lake.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.lists import read_datasets
@@ -42,7 +42,7 @@ OWN_WORKSPACE = "the key's own"
 MOST_SECONDS = 300.0
 
 
-@dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name]).merge_attributes(kinds={"langsmith"})])
+@dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name])])
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Refresh `reference_datasets`."""
     metadata = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warn_to(context.log))

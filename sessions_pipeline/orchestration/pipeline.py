@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from sessions_pipeline.days import days_between, now, utc_day
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing

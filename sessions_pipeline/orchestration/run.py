@@ -16,18 +16,17 @@ import dagster as dg
 import sqlalchemy as db
 
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, UsageError
-from sessions_pipeline.orchestration import REFRESH, ensure_dagster_yaml, instance_file, range_tags, storage_yaml
+from sessions_pipeline.orchestration import REFRESH, ensure_dagster_yaml, instance_file, own_yaml, range_tags
 from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, RAW_SESSIONS, REFERENCE_DATASETS
+from sessions_pipeline.tables import SOURCES
 
 # An error from one of these packages is about Dagster's own database.
 _DATABASE_PACKAGES = {"sqlalchemy", "sqlite3", "psycopg2", "MySQLdb", "alembic"}
 # Python waits 5 s for SQLite's lock by default; the UI or the daemon may hold it for longer.
 LOCK_SECONDS = 60
 # Assets that `as_of` leaves alone, because they come from the API or describe the present.
-_PRESENT_TABLES = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
-NOT_AS_OF = (*(table.name for table in _PRESENT_TABLES), REPORT)
+NOT_AS_OF = (*(table.name for table in SOURCES), REPORT)
 # Keeps Dagster's log off the terminal; the command line reports errors itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -119,7 +118,7 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
             if home:
                 ensure_dagster_yaml(home)
             else:
-                file.write_text(f"{storage_yaml(folder)}telemetry: {{enabled: false}}\n")
+                file.write_text(own_yaml(folder))
             opened = stack.enter_context(dg.DagsterInstance.from_config(folder))
             # Dagster would read this part of the configuration only in the run.
             opened.get_concurrency_config()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sessions_pipeline.errors import WorkerLostError
 
 if TYPE_CHECKING:
-    from sessions_pipeline.lake.lake import Lake
+    from sessions_pipeline.lake import Lake
 
 # A run of at least this many days is a backfill.
 BACKFILL_DAYS = 8
@@ -161,7 +161,7 @@ def _end_with_parent() -> None:
 
 
 def _with_lake_at(root: str, query: Mapping[str, Any], work: "Callable[[Lake, T], R]", task: T) -> R:
-    from sessions_pipeline.lake.lake import Lake  # noqa: PLC0415 - see `prepare`
+    from sessions_pipeline.lake import Lake  # noqa: PLC0415 - see `prepare`
 
     # Not opened in `_initialize`: Python prints the traceback of an error there, and only reports a broken pool.
     if root not in _LAKES:

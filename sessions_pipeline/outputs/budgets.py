@@ -14,7 +14,7 @@ from typing import Literal
 
 from sessions_pipeline.days import days_between, period_of, utc_day
 from sessions_pipeline.errors import UsageError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs import read as from_lake

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sessions_pipeline.days import days_between, midnight, next_month_start
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs import write_named
 from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.outputs.read import dataset_names, rows_of, stored_days, unread_of_workspaces

@@ -16,7 +16,7 @@ import msgspec
 
 from sessions_pipeline.days import days_between, midnight, utc_day
 from sessions_pipeline.errors import SessionsPipelineError, SettingError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses

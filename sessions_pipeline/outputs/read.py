@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from sessions_pipeline import tables
 from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import NotReadError, UsageError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges, plural

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from sessions_pipeline.days import days_between, month_start, period_of
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
 from sessions_pipeline.validation.types import LAST_DIGIT
 
@@ -188,7 +188,7 @@ def by_key(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> defaultdict[
 
 def month_days(day: date) -> tuple[list[date], list[date]]:
     """The days of a day's month up to that day, and all days of the month before."""
-    start = month_start(day)
+    start, _ = period_of("month", day)
     return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))
 
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import uvicorn
-from pydantic import BaseModel, BeforeValidator, Field, Json, PlainValidator, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Json, ValidationError, ValidationInfo
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -36,7 +36,6 @@ _EXPERIMENT = re.compile(
     re.DOTALL,
 )
 SORTS = "name|start_time|last_run_start_time|latency_p50|latency_p99|error_rate"
-_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?")
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -51,10 +50,7 @@ def _value_in(expression: re.Pattern[str], example: str) -> Callable[[str], str]
     return read
 
 
-def _moment(text: str, info: ValidationInfo[datetime]) -> datetime:
-    if not _DATE_TIME.fullmatch(text):
-        raise ValueError("Input should be a valid datetime")
-    moment = datetime.fromisoformat(text.upper())
+def _within_reach(moment: datetime, info: ValidationInfo[datetime]) -> datetime:
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if info.context - moment > REACH:
         raise ValueError("stats_start_time reaches 31 days back at most")
@@ -104,7 +100,7 @@ class SessionsQuery(Query):
     filter: Name | None = None
     include_stats: bool = False
     use_approx_stats: bool = False
-    stats_start_time: Annotated[datetime, PlainValidator(_moment)] | None = None
+    stats_start_time: Annotated[datetime, AfterValidator(_within_reach)] | None = None
     stats_select: tuple[str, ...] | None = None
     stats_filter: Experiment | None = None
     sort_by_feedback_key: str = "correctness"

@@ -19,7 +19,7 @@ from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import ALL, DERIVED, Derived, Table
+from sessions_pipeline.tables.table import DERIVED, Derived, Table
 from sessions_pipeline.validation.rows import PLAIN, Rows, release
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import SCHEMA, Validator
@@ -139,7 +139,7 @@ class DerivedDay:
             keys = pa.array(self.rules.attributes, pa.string())
             parts = (part.filter(pc.is_in(part.column("key"), keys)) for part in rows.parts(*columns))
             return pa.concat_tables([rows.schema.empty_table().select(columns), *parts])
-        return rows.table(*(() if columns == ALL else columns))
+        return rows.table(*columns)
 
     def _derive_by_session(self, requested: Table) -> dict[Table, Rows]:
         """Derive all pending tables that can be made from a few sessions at a time, in one pass over the sessions."""

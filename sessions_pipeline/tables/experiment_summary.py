@@ -11,7 +11,7 @@ from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import cost_per_run, tuples
 from sessions_pipeline.tables.session_feedback import SESSION_FEEDBACK
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
-from sessions_pipeline.tables.table import ALL, Table, Tables, derived
+from sessions_pipeline.tables.table import Table, Tables, derived
 
 _SCORE = pa.struct({"feedback_key": pa.string(), "scope": pa.string(), "average": pa.float64(), "count": pa.int64()})
 
@@ -37,6 +37,7 @@ EXPERIMENT_SUMMARY = Table(
 )
 
 _COPIED = tuple(name for name in EXPERIMENT_SUMMARY.schema.names if name in SESSIONS.schema.names)
+_SCORED = tuple(field.name for field in _SCORE)
 NEEDED = (*_COPIED, "end_time", "last_run_start_time", "experiment_progress")
 
 
@@ -48,7 +49,7 @@ class _Progress(msgspec.Struct):
 _PROGRESS = msgspec.json.Decoder(list[_Progress | None])
 
 
-@derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ALL}, by_session=True)
+@derived(EXPERIMENT_SUMMARY, reads={SESSIONS: NEEDED, SESSION_FEEDBACK: ("session_id", *_SCORED)}, by_session=True)
 def experiment_summary(tables: Tables) -> pa.Table:
     """The day's experiments with their scores."""
     rows = experiments(tables, NEEDED)
@@ -74,7 +75,7 @@ def _seconds(starts: Any, ends: Any) -> Any:
 def _scores(ids: pa.ChunkedArray, feedback: pa.Table) -> pa.ListArray:
     """For each session, its feedback that has an average, sorted by key and scope."""
     indices = pc.index_in(feedback.column("session_id"), value_set=ids.combine_chunks())
-    scored = feedback.select([field.name for field in _SCORE]).append_column("index", indices)
+    scored = feedback.select(_SCORED).append_column("index", indices)
     scored = scored.filter(pc.and_(indices.is_valid(), scored.column("average").is_valid()))
     scored = scored.sort_by([(name, "ascending") for name in ("index", "feedback_key", "scope")]).combine_chunks()
     scores = scored.drop_columns("index").to_struct_array().combine_chunks()

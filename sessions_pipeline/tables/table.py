@@ -8,6 +8,7 @@ DuckDB views and the Parquet options all follow from this registry.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cached_property
 from itertools import chain
 from typing import Any, Literal, Self, TypeAlias
 
@@ -22,9 +23,9 @@ Severity: TypeAlias = Literal["error", "warn"]
 CheckedDays: TypeAlias = Literal["run", "recent"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Table:
-    """One table of the lake. Tables are equal if their names are.
+    """One table of the lake.
 
     `order`: the columns that a file's rows are sorted by.
     `partition`: the Hive key of the day folders; None if the whole table is one file.
@@ -32,27 +33,23 @@ class Table:
     """
 
     name: str
-    description: str = field(compare=False)
-    columns: tuple[Column, ...] = field(compare=False)
-    order: tuple[str, ...] = field(compare=False)
-    partition: Literal["start_date", "usage_date"] | None = field(default="start_date", compare=False)
-    group: Group = field(default="sessions", compare=False)
-    sample: tuple[str, ...] = field(default=(), compare=False)
-    schema: pa.Schema = field(init=False, compare=False)
+    description: str
+    columns: tuple[Column, ...]
+    order: tuple[str, ...]
+    partition: Literal["start_date", "usage_date"] | None = "start_date"
+    group: Group = "sessions"
+    sample: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        fields = [
-            pa.field(column.name, column.type, column.nullable, {"description": column.description})
-            for column in self.columns
-        ]
-        object.__setattr__(self, "schema", pa.schema(fields))
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns' names and types, with their descriptions as metadata."""
+        fields = [pa.field(one.name, one.type, one.nullable, {"description": one.description}) for one in self.columns]
+        return pa.schema(fields)
 
 
 Tables: TypeAlias = Mapping[Table, pa.Table]
 """Tables of one UTC day, as transforms receive them: with at least the columns declared in `reads`."""
 Reads: TypeAlias = Mapping[Table, tuple[str, ...]]
-ALL: tuple[str, ...] = ("*",)
-"""In `reads`: all columns of the table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,9 +144,9 @@ class Validator:
         return pa.array(values, item.rule.type)
 
     def _unknown_fields(self, row: int, unknown: Mapping[str, Text]) -> str | None:
-        """The JSON text of a record's properties that the schema does not name, in the order they were sent in."""
+        """The JSON text of a record's properties that the schema does not name, sorted by name."""
         texts = []
-        for name in sorted(unknown, key=lambda name: _address(unknown[name])) if len(unknown) > 1 else unknown:
+        for name in sorted(unknown):
             text = bytes(unknown[name])
             problem = flaw(text) or (None if name.isprintable() else flaw(json.dumps(name).encode()))
             if problem:
@@ -155,11 +155,6 @@ class Validator:
                 self._drift.append((row, name))
                 texts.append(f"{json.dumps(name, ensure_ascii=False)}:{text.decode()}")
         return "{" + ",".join(texts) + "}" if texts else None
-
-
-def _address(text: Text) -> int:
-    """A sort key for texts of one record: their order in it. Copies are in that order already, so all get 0."""
-    return int(pa.py_buffer(text).address) if isinstance(text, msgspec.Raw) else 0
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from sessions_pipeline import outputs
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.tables import SESSIONS, TABLES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline_tests import recipes

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import store_at

@@ -26,7 +26,7 @@ import stamina
 from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.orchestration.pipeline import Pipeline

@@ -19,7 +19,7 @@ from sessions_pipeline.cli.runs import run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import echo, past_time, print_table, progress_bar
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
 from sessions_pipeline.settings import Settings

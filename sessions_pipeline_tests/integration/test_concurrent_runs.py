@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Opened, store_at
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY

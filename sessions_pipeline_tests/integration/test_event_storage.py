@@ -23,7 +23,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from sessions_pipeline.errors import InstanceError
-from sessions_pipeline.orchestration import SHIPPED, STORAGE, slow_storage, storage_yaml
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, own_yaml, slow_storage
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, batch_events
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
@@ -480,7 +480,7 @@ def test_an_instance_with_a_given_folder_writes_nothing_to_the_current_folder(
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
-    (home / "dagster.yaml").write_text(f"{storage_yaml(str(home))}telemetry: {{enabled: false}}\n")
+    (home / "dagster.yaml").write_text(own_yaml(str(home)))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(elsewhere)
     with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -17,7 +17,7 @@ import pytest
 from sessions_pipeline.cli import main
 from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs, write_focus
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS
 from sessions_pipeline.tables.readings import Reading, dump_readings

@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
-from sessions_pipeline.lake import layout
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake, layout
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET

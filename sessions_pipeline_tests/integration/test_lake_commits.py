@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
-from sessions_pipeline.lake import commits
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake, commits
 from sessions_pipeline.lake.layout import MARKER, UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.store import ANY, Expected, conflict, store_at
@@ -212,7 +211,7 @@ COMMIT_MANY = """
 import sys
 from sessions_pipeline.errors import LakeConflictError
 from sessions_pipeline.lake import commits
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.lake_rows import DAY, raw
 
@@ -282,7 +281,7 @@ def test_one_of_two_writers_that_saw_the_same_version_gets_the_conflict(data_roo
 HOLD = """
 import sys
 from sessions_pipeline.lake import commits
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline_tests.lake_rows import DAY
 with Lake.open(sys.argv[1], query={}).lock(DAY):
     print("held", flush=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, Table
 from sessions_pipeline_tests.integration.pipeline_runs import files

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.lake_rows import DAY, raw
@@ -184,7 +184,7 @@ PREAMBLE = """
 import os, resource, signal, subprocess, sys
 from pathlib import Path
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.lake_rows import DAY as day, raw
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket

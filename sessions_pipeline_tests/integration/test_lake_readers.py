@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.tables import EXPERIMENT_SUMMARY, RAW_SESSIONS, SESSIONS
 from sessions_pipeline_tests.lake_rows import DAY, raw

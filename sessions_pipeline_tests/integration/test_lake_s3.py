@@ -15,7 +15,7 @@ import pytest
 from pyarrow import fs
 
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import ANY
@@ -168,7 +168,7 @@ def test_a_process_killed_during_a_put_leaves_the_former_object(lake: Lake, serv
     lake.write_file("reports/big", b"former")
     # `_lake.json` is read twice; then it is put twice and read again, to see that the store honours conditions.
     server.fail(*[""] * 6, "hang")
-    program = "import sys; from sessions_pipeline.lake.lake import Lake\n"
+    program = "import sys; from sessions_pipeline.lake import Lake\n"
     program += "Lake.open(sys.argv[1], query={}).write_file('reports/big', bytes(25_000_000))"
     with subprocess.Popen([sys.executable, "-c", program, root]) as process:
         while server.faults:

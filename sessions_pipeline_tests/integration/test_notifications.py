@@ -9,7 +9,7 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.run import QUIET, execute

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 import sessions_pipeline
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.checks import examine as examine_days

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as db
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Store, store_at
 from sessions_pipeline.orchestration.checks import examine
 from sessions_pipeline.orchestration.pipeline import Pipeline

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.errors import ApiError, NotReadError, SettingError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (

@@ -17,7 +17,7 @@ import pytest
 
 import sessions_pipeline
 from sessions_pipeline.cli.runs import DEMO_ROOT, DEMO_SHOWN
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.process_day import DayTask, process_day
 from sessions_pipeline.sandbox import Api
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE

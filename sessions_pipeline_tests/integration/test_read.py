@@ -16,7 +16,7 @@ import pytest
 
 import sessions_pipeline
 from sessions_pipeline.errors import LakeError, NotReadError, UsageError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,

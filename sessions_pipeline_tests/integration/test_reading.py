@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.tables import (

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import LakeError, WorkerLostError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
@@ -132,7 +132,7 @@ def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(tmp_path: 
 
 ORPHAN = """
 import sys, time
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import workers
 from sessions_pipeline_tests.integration.test_workers import who
 
@@ -158,7 +158,7 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
 LOST = """
 import signal, sys
 from sessions_pipeline.errors import WorkerLostError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import workers
 from sessions_pipeline_tests.integration.test_workers import die, who
 

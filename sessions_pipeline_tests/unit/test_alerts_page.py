@@ -9,7 +9,7 @@ import apprise
 import pytest
 
 from sessions_pipeline.cli import cli
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS

@@ -17,7 +17,7 @@ from sessions_pipeline.cli import cli
 from sessions_pipeline.cli.summary import print_budgets, print_summary
 from sessions_pipeline.days import period_of
 from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.budget_file import Budget, load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.settings import Settings

@@ -35,9 +35,9 @@ from sessions_pipeline_tests.unit.test_window import (
 class Trusting:
     """A naive reader that trusts a single walk down the list. It shows why the real reader walks again."""
 
-    def __init__(self, *, start_us: int, end_us: int, page_size: int, most_pages: int) -> None:
+    def __init__(self, *, start_us: int, end_us: int, page_size: int) -> None:
         self.start_us, self.frontier = start_us, end_us
-        self._walk = Walk(PageRequest(page_size), most_pages=most_pages)
+        self._walk = Walk(PageRequest(page_size))
 
     def read(self) -> Generator[PageRequest, Page, None]:
         while not self._walk.is_ended:
@@ -53,8 +53,7 @@ def read(
     reading: Callable[..., Any] = CursorReader,
 ) -> list[RawDay]:
     end = day_start_us(last + timedelta(days=1))
-    # No server here has more than a thousand sessions, so 300 pages are taken for an endless list.
-    reader = reading(start_us=day_start_us(first), end_us=end, page_size=page_size, most_pages=300)
+    reader = reading(start_us=day_start_us(first), end_us=end, page_size=page_size)
     return collected(reader, server.cursor_answer, first, last, AnswerAtOnce())
 
 
@@ -249,11 +248,6 @@ def gives_empty_pages(_names: list[str], _ask: PageRequest, number: int) -> Page
     return page([], str(number))
 
 
-def never_ends(_names: list[str], ask: PageRequest, number: int) -> Page:
-    new = [record(as_uuid(f"{number}-{i}"), START + DAY) for i in range(ask.limit)]
-    return Page(new, next_cursor=str(number))
-
-
 def forgets_to_sort(names: list[str], ask: PageRequest, number: int) -> Page:
     return page(names[: ask.limit][::-1], str(number))
 
@@ -265,7 +259,6 @@ def forgets_to_sort(names: list[str], ask: PageRequest, number: int) -> Page:
         gives_new_cursors_to_the_same_page,
         goes_in_a_circle,
         gives_empty_pages,
-        never_ends,
         forgets_to_sort,
     ],
 )
@@ -281,14 +274,6 @@ def test_a_misbehaving_server_is_an_error_and_never_an_endless_loop(misbehaves: 
 
     with pytest.raises(PagingError):
         read(Misbehaving({}), page_size)
-
-
-def test_a_list_with_too_many_pages_is_said_to_have_no_end_also_when_its_last_page_brings_nothing_new() -> None:
-    walk = Walk(PageRequest(1), most_pages=2)
-    for name in ("1", "2"):
-        walk.take(page([name], "next"))
-    with pytest.raises(PagingError, match="3 pages in a row brought no end of the list"):
-        walk.take(page(["2"], "next"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 30, 99, 100, 250])

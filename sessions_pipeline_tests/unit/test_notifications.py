@@ -13,7 +13,7 @@ import pytest
 from sessions_pipeline.cli import cli
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
 from sessions_pipeline.outputs import notifications
 from sessions_pipeline.outputs.budget_file import Budget

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from sessions_pipeline.errors import NotReadError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, read_report_data, write_report
 from sessions_pipeline.outputs.report.caveats import caveats

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import SettingError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.settings import Settings, without_secrets
 from sessions_pipeline_tests.snippets import Snippet, each
 

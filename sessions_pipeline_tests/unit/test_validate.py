@@ -193,7 +193,7 @@ def test_unknown_properties_are_kept_alike_whether_or_not_their_names_are_new() 
     odd = record(total_cost="NaN", b="[1]", a='" x"', b1="2", a2="null")
     plain = record(b="[1]", a='" x"', b1="2", a2="null", **{"no name": "1"})
     _assert_each_by_itself([plain, odd, record(a2="1", b="2"), plain, record(), record(a="1", a3='"\\ud800"'), plain])
-    assert _rows([plain])[0]["unknown_fields"] == '{"b":[1],"a":" x","b1":2,"a2":null,"no name":1}'
+    assert _rows([plain])[0]["unknown_fields"] == '{"a":" x","a2":null,"b":[1],"b1":2,"no name":1}'
 
 
 def test_more_unknown_names_than_the_schema_has_are_all_kept() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sessions_pipeline import tables
 from sessions_pipeline.errors import NotReadError, SettingError
-from sessions_pipeline.lake.lake import Lake
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs import REPORT_FILE, write_named

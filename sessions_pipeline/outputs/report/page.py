@@ -139,11 +139,9 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    for name in ("money", "exact", "count", "day", "month", "visible", "share", "change", "signed", "plural", "days"):
+        environment.filters[name] = environment.globals[name] = getattr(formatting, name)
     environment.filters["total"] = total
-    for name in ("money", "exact", "count", "day", "month", "visible"):
-        environment.filters[name] = getattr(formatting, name)
-    for name in ("share", "change", "signed", "plural", "days"):
-        environment.globals[name] = getattr(formatting, name)
     environment.globals |= {"demo": DEMO, "judges_command": judges_command, "at_least_text": formatting.at_least}
     return environment
 
