@@ -97,7 +97,8 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     ) -> dg.ScheduleDefinition:
         # `tags_fn` can't set these tags: it refuses Dagster's own.
         def request(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-            today = utc_day(context.scheduled_execution_time)
+            # The UI can evaluate a tick from before the first partition, too.
+            today = max(utc_day(context.scheduled_execution_time), settings.start_date)
             first = max(today - timedelta(days=days_back or 0), settings.start_date)
             return dg.RunRequest(tags=range_tags(first, today))
 

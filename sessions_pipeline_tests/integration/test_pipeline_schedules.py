@@ -285,6 +285,19 @@ def test_a_refresh_is_one_run_that_ends_today(tmp_path: Path, name: str, start: 
     assert request.tags == range_tags(first, TODAY) | request.tags
 
 
+def test_a_tick_from_before_the_first_partition_refreshes_that_partition(tmp_path: Path) -> None:
+    """In the UI, a tick of yesterday can be evaluated and launched on the day on which the partitions begin."""
+    settings = settings_for(NOWHERE, tmp_path, SESSIONS_PIPELINE_START_DATE=TODAY)
+    repository = build_definitions(Pipeline(settings, clock=lambda: NOW)).get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=NOW - timedelta(days=1), repository_def=repository
+        )
+        for schedule in ("hourly_refresh", "nightly_refresh"):
+            [request] = repository.get_schedule_def(schedule).evaluate_tick(context).run_requests or []
+            assert range_tags(TODAY, TODAY).items() <= request.tags.items()
+
+
 def test_schedules_and_sensor_are_on_by_default(tmp_path: Path) -> None:
     repository = build_definitions(Pipeline(settings_for(NOWHERE, tmp_path))).get_repository_def()
     assert {schedule.name: schedule.default_status.value for schedule in repository.schedule_defs} == dict.fromkeys(
