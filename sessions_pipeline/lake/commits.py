@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline.lake import Lake, Written, parquet
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.lake.parquet import BrokenError, Stored
+from sessions_pipeline.lake.parquet import BrokenError
 from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.readings import COMMIT
@@ -19,14 +19,13 @@ from sessions_pipeline.validation.rows import Rows
 # A day has seven derived files.
 _WRITERS = 8
 
-NewContent: TypeAlias = tuple[pa.Table, dict[str, str]] | None
+NewContent: TypeAlias = tuple[pa.Table, Mapping[str, str]] | None
 """The new rows and metadata of a file; None leaves the file as it is."""
+Make: TypeAlias = Callable[[pa.Table, Mapping[str, str]], NewContent]
 
 
-def commit(
-    lake: Lake, table: Table, day: Day, make: Callable[[Stored | None], NewContent], *, rebuildable: bool = False
-) -> None:
-    """Replace a file by what `make` returns for its current content (None if there is no file).
+def commit(lake: Lake, table: Table, day: Day, make: Make, *, rebuildable: bool = False) -> None:
+    """Replace a file by what `make` returns for its current rows and metadata, which are empty if there is no file.
 
     If another run replaces the file first, `make` is called again with that run's content.
 
@@ -45,7 +44,8 @@ def commit(
             if not rebuildable:
                 raise
             stored, version = None, error.version
-        if content := make(stored):
+        rows, metadata = (stored.rows, stored.metadata) if stored else (table.schema.empty_table(), {})
+        if content := make(rows, metadata):
             lake.replace(table, day, *content, expected=version)
 
     retried(replace)

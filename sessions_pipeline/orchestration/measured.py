@@ -25,7 +25,6 @@ from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, commit
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
 from sessions_pipeline.langsmith.redaction import parse_paths
@@ -85,10 +84,9 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
-    def make(stored: Stored | None) -> NewContent:
-        before, metadata = (stored.rows, stored.metadata) if stored else (PROJECTS.schema.empty_table(), {})
+    def make(before: pa.Table, file: Mapping[str, str]) -> NewContent:
         is_read = pc.is_in(before.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
-        metadata = {**metadata, **dict.fromkeys(map(_is_final, sources), str(is_over))}
+        metadata = {**file, **dict.fromkeys(map(_is_final, sources), str(is_over))}
         return pa.concat_tables([*rows, before.filter(pc.invert(is_read))]), metadata
 
     commit(lake, PROJECTS, day, make)
@@ -232,8 +230,8 @@ def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[R
             commit(lake, JUDGES, day, partial(_merged, rows))
 
 
-def _merged(read: Sequence[Row], stored: Stored | None) -> NewContent:
-    return merge_judges(stored and stored.rows, read), {}
+def _merged(read: Sequence[Row], before: pa.Table, _file: Mapping[str, str]) -> NewContent:
+    return merge_judges(before, read), {}
 
 
 def _experiments(lake: Lake) -> pa.Table:

@@ -63,17 +63,18 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
     known = stored.rows.select(["tenant_id", "id"]).to_pylist() if stored else []
     unknown = _datasets_of(lake, span) - {(row["tenant_id"], row["id"]) for row in known}
     today = utc_day(read_at).isoformat()
-    listed = {name for name, day in _listed_on(stored).items() if day == today} if span else set()
+    listed_on = _listed_on(stored.metadata if stored else {})
+    listed = {name for name, day in listed_on.items() if day == today} if span else set()
     rows, newly_listed, warnings = _read(pipeline, unknown, listed, read_at)
     for warning in warnings:
         warn(warning)
 
-    def make(stored: Stored | None) -> NewContent:
+    def make(before: pa.Table, file: Mapping[str, str]) -> NewContent:
         if not rows and not newly_listed:
             return None
-        listed_on = {**_listed_on(stored), **dict.fromkeys(newly_listed, today)}
+        listed_on = {**_listed_on(file), **dict.fromkeys(newly_listed, today)}
         tenants = set[str]().union(*newly_listed.values())
-        return merge_datasets(stored and stored.rows, rows, tenants, read_at), {LISTED_ON: json.dumps(listed_on)}
+        return merge_datasets(before, rows, tenants, read_at), {LISTED_ON: json.dumps(listed_on)}
 
     commit(lake, REFERENCE_DATASETS, None, make)
     warned = {"api_warnings": "; ".join(warnings)} if warnings else {}
@@ -108,8 +109,8 @@ def _read(
         return rows, newly_listed, client.warnings
 
 
-def _listed_on(stored: Stored | None) -> dict[str, str]:
-    return dict(json.loads(stored.metadata.get(LISTED_ON, "{}"))) if stored else {}
+def _listed_on(file: Mapping[str, str]) -> dict[str, str]:
+    return dict(json.loads(file.get(LISTED_ON, "{}")))
 
 
 def _datasets_of(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
@@ -147,21 +148,21 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
     """
     metadata: dict[str, Any] = {"dagster/uri": lake.uri(period.table, None)}
 
-    def make(stored: Stored | None) -> NewContent:
+    def make(before: pa.Table, file: Mapping[str, str]) -> NewContent:
         # Listed after the file was read, so that sums of newer days, which another run has stored, are not undone; and
         # before the days are read, so that a day which another run writes meanwhile is summed again next time.
         versions = lake.versions_of_days(DAILY)
-        made_from, changed = period.changed(versions, stored.metadata if stored else {})
-        days = {day: file for day in period.days(changed) if day in versions and (file := load(day, versions[day]))}
+        made_from, changed = period.changed(versions, file)
+        days = {day: one for day in period.days(changed) if day in versions and (one := load(day, versions[day]))}
         dated = [one.rows.append_column("start_date", pa.repeat(day, one.rows.num_rows)) for day, one in days.items()]
         daily = pa.concat_tables([lake.read_days(DAILY, []), *dated])
         # Each period by itself, so that the result does not depend on which others have changed.
         notes = [{day: lake.last_readings(day) for day in period.days([start]) if day in days} for start in changed]
         unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
-        read = {day: was_over(file.rows, file.metadata) and day not in unread for day, file in days.items()}
-        rows = sum_periods(period, stored.rows if stored else None, daily, read, changed)
+        read = {day: was_over(one.rows, one.metadata) and day not in unread for day, one in days.items()}
+        rows = sum_periods(period, before, daily, read, changed)
         metadata.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
-        return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not stored else None
+        return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None
 
     commit(lake, period.table, None, make, rebuildable=True)
     return metadata

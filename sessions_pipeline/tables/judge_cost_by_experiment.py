@@ -114,12 +114,12 @@ def due(experiments: pa.Table, measured: Mapping[str, datetime], *, now: datetim
     return Due(chosen[:most], skipped)
 
 
-def merge_judges(stored: pa.Table | None, read: Sequence[Mapping[str, Any]]) -> pa.Table:
+def merge_judges(stored: pa.Table, read: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Merge a reading of some experiments into the stored rows of their day.
 
     `read`: rows of this table with the experiment's `start_time` added.
     """
-    rows = {(row["tenant_id"], row["id"]): row for row in (stored.to_pylist() if stored else ())}
+    rows = {(row["tenant_id"], row["id"]): row for row in stored.to_pylist()}
     for row in read:
         old = rows.get(key := (row["tenant_id"], row["id"]))
         both = sorted([row, *([old] if old else [])], key=itemgetter("read_at"))

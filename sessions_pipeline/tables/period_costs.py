@@ -79,13 +79,13 @@ PERIODS = Period(WEEKLY_COST_BY_REFERENCE_DATASET, "week"), Period(MONTHLY_COST_
 
 
 def sum_periods(
-    period: Period, stored: pa.Table | None, daily: pa.Table, read: Mapping[date, bool], changed: Iterable[date]
+    period: Period, stored: pa.Table, daily: pa.Table, read: Mapping[date, bool], changed: Iterable[date]
 ) -> pa.Table:
     """The table of weeks or months, with the periods of the changed days computed again and all others as stored.
 
     Args:
         period: weeks or months.
-        stored: the table as it is; None if there is none yet: then `changed` must have all days that were ever read.
+        stored: the table as it is. If it is empty, `changed` must have all days that were ever read.
         daily: the daily costs of all days of the changed periods, with their `start_date`.
         read: those of these days that were read, and whether the day was over then in every workspace.
         changed: the days whose daily costs have changed.
@@ -104,7 +104,6 @@ def sum_periods(
     counts = pa.array([len(were_over) - were_over.count(None) for were_over in days], pa.int64())
     is_over = pc.and_(pc.equal(summed.column("open_days"), 0), pa.array([*map(all, days)], pa.bool_()))
     new = conform(summed.append_column("day_count", counts).append_column("is_complete", is_over), period.table.schema)
-    before = stored or new.slice(0, 0)
-    others = before.filter(pc.invert(pc.is_in(before.column(key), pa.array(sorted(changed_starts), pa.date32()))))
+    others = stored.filter(pc.invert(pc.is_in(stored.column(key), pa.array(sorted(changed_starts), pa.date32()))))
     order = [(name, "ascending") for name in period.table.order]
     return pa.concat_tables([conform(others, new.schema), new]).sort_by(order)

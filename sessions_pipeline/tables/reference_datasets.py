@@ -58,18 +58,16 @@ def dataset_rows(payloads: Iterable[str], read_at: datetime) -> list[Row]:
     return [row for row in rows if None not in (row["id"], row["tenant_id"], row["name"])]
 
 
-def merge_datasets(
-    stored: pa.Table | None, read: Sequence[Row], listed: Collection[str], read_at: datetime
-) -> pa.Table:
+def merge_datasets(stored: pa.Table, read: Sequence[Row], listed: Collection[str], read_at: datetime) -> pa.Table:
     """Merge a reading into the table. What another run has stored from a later reading stays.
 
     Args:
-        stored: the table as it is; None if there is none yet.
+        stored: the table as it is.
         read: the rows of the reading, see `dataset_rows`.
         listed: the workspaces of which these rows are a full list.
         read_at: when the reading began.
     """
-    known = {(row["tenant_id"], row["id"]): row for row in (stored.to_pylist() if stored else ())}
+    known = {(row["tenant_id"], row["id"]): row for row in stored.to_pylist()}
     later = {key for key, row in known.items() if max(row["read_at"], row["missing_since"] or read_at) > read_at}
     found = {key: row for row in read if (key := (row["tenant_id"], row["id"])) not in later}
     missing = {

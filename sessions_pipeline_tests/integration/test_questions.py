@@ -76,10 +76,12 @@ class Company:
             process_day(lake, DayTask(day, tuple(readings), None, 0), RULES)
         daily, read = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS), {day: day < NOW.date() for day in DAYS}
         for period in PERIODS:
-            lake.replace(period.table, None, sum_periods(period, None, daily, read, DAYS), {})
+            lake.replace(
+                period.table, None, sum_periods(period, period.table.schema.empty_table(), daily, read, DAYS), {}
+            )
         lake.replace(JUDGE_COST_BY_EXPERIMENT, JUDGED, self.judges(api), {})
         named = [text for one in texts for text in listed(api.datasets, one)]
-        table = merge_datasets(None, dataset_rows(named, NOW), list(texts), NOW)
+        table = merge_datasets(REFERENCE_DATASETS.schema.empty_table(), dataset_rows(named, NOW), list(texts), NOW)
         lake.replace(REFERENCE_DATASETS, None, table, {})
         datasets: list[Record] = [json.loads(text) for text in named]
         self.baselines = {one["id"]: one["baseline_experiment_id"] for one in datasets}

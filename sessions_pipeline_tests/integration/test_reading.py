@@ -90,7 +90,12 @@ def fill(root: Path) -> None:
             lake.replace(JUDGE_COST_BY_EXPERIMENT, day, table_of("judge_cost_by_experiment", judged), {})
     daily = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS)
     for period in PERIODS:
-        lake.replace(period.table, None, sum_periods(period, None, daily, dict.fromkeys(DAYS, True), DAYS), {})
+        lake.replace(
+            period.table,
+            None,
+            sum_periods(period, period.table.schema.empty_table(), daily, dict.fromkeys(DAYS, True), DAYS),
+            {},
+        )
     named = [
         {"id": dataset(which), "tenant_id": TENANT, "name": name, "read_at": NOON}
         for which, name in ((1, "support-answers"), (2, "query-rewrite"))

@@ -44,7 +44,9 @@ def daily_cost_by_reference_dataset(sessions: pa.Table, **day: Any) -> pa.Table:
 def whole(period: Period, daily: pa.Table, read: Collection[date], unfinished: Collection[date]) -> pa.Table:
     """The period's table, built without an earlier one. Days with rows count as read."""
     days = {*read, *daily.column("start_date").to_pylist()}
-    return sum_periods(period, None, daily, {day: day not in unfinished for day in days}, days)
+    return sum_periods(
+        period, period.table.schema.empty_table(), daily, {day: day not in unfinished for day in days}, days
+    )
 
 
 def weekly_costs(daily: pa.Table, read: Collection[date], unfinished: Collection[date] = ()) -> pa.Table:

@@ -94,7 +94,7 @@ def test_the_periods_tables_equal_those_of_the_first_version(period: Period, nam
             read[of_day] = tables.is_over
             costs = tables[DAILY_COST_BY_REFERENCE_DATASET].table()
             parts.append(costs.append_column("start_date", pa.array([of_day] * costs.num_rows, pa.date32())))
-    summed = sum_periods(period, None, pa.concat_tables(parts), read, read)
+    summed = sum_periods(period, period.table.schema.empty_table(), pa.concat_tables(parts), read, read)
     assert rows(summed, FROZEN[name]["columns"], period.table.order) == FROZEN[name]["rows"]
 
 

@@ -74,7 +74,7 @@ def test_a_record_of_the_official_shape_becomes_a_row() -> None:
 def test_any_text_is_a_name_and_kept_as_sent(name: str) -> None:
     (found,) = dataset_rows([json.dumps({**OFFICIAL, "name": name, "id": dataset(1).upper()})], NOON)
     assert (found["name"], found["id"]) == (name, dataset(1))
-    assert merge_datasets(None, [found], (), NOON).to_pylist() == [found]
+    assert merge_datasets(REFERENCE_DATASETS.schema.empty_table(), [found], (), NOON).to_pylist() == [found]
 
 
 @pytest.mark.parametrize(
