@@ -7,7 +7,7 @@ shown, and compared with the API's times, but never used for ordering, since clo
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -15,6 +15,7 @@ from sessions_pipeline.days import is_day_over, name_of, utc_day
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.validation.rules import IS_UUID
 
 # Keys of a file's metadata: the readings (raw files only), and the raw commit that the file is or was made from.
 READINGS, COMMIT = "readings", "commit"
@@ -75,22 +76,61 @@ class RawDay(NamedTuple):
             return [*distinct] * self.rows.num_rows
         return [workspaces.get(number) for number in self.rows.table("reading").column(0).to_pylist()]
 
-    def foreign_rows(self) -> dict[int, str]:
-        """The rows that name a workspace other than the requested one: row index to the requested workspace."""
-        if not any(asked := self.asked()):
-            return {}
-        pairs = list(zip(self.rows.table("tenant_id").column(0).to_pylist(), asked, strict=True))
-        foreign = {pair for pair in set(pairs) if is_foreign(*pair)}
-        return {row: pair[1] or "" for row, pair in enumerate(pairs) if pair in foreign} if foreign else {}
+    def workspaces(self) -> list[tuple[str, str]]:
+        """For each row, the workspace that it was read in, and the one that it names (`""` for none).
 
-    def keys(self) -> list[str]:
-        """The `record_key` of each row."""
-        session_ids = self.rows.table("session_id").column(0)
-        if not (session_ids.null_count or self.foreign_rows()):
-            # The usual case, in a third of the time.
-            return [session_id.lower() for session_id in session_ids.to_pylist()]
-        records = zip(self.rows.tuples("session_id", "tenant_id", "payload"), self.asked(), strict=True)
-        return [record_key(id_, tenant_id, payload, asked) for (id_, tenant_id, payload), asked in records]
+        If none was requested, a row was read in the one that it names.
+        """
+        tenant_ids = self.rows.table("tenant_id").column(0).to_pylist()
+        names = {tenant_id: workspace_named(tenant_id) for tenant_id in {*tenant_ids}}
+        asked_and_named = zip(self.asked(), map(names.__getitem__, tenant_ids), strict=True)
+        return [(asked or named, named) for asked, named in asked_and_named]
+
+    def foreign_rows(self) -> dict[int, str]:
+        """The rows that do not name the requested workspace: row index to the requested workspace."""
+        if not any(self.asked()):
+            return {}
+        return {row: asked for row, (asked, named) in enumerate(self.workspaces()) if asked != named}
+
+    def keys(self, *others: Self) -> list[list[str]]:
+        """The keys of the rows of this part of a day, and of others. Records of one session have the same key.
+
+        It is the `plain_key`, followed by ` of <requested workspace>` if the record does not name that workspace. But
+        if another record with this plain key, read in the same workspace, does name it, both are the same session.
+        """
+        parts = self, *others
+        keys, foreign = [_plain_keys(part.rows) for part in parts], [part.foreign_rows() for part in parts]
+        if not any(foreign):
+            return keys
+        longer = [
+            [f"{key} of {workspace}" for key, (workspace, _) in zip(plain, part.workspaces(), strict=True)]
+            for plain, part in zip(keys, parts, strict=True)
+        ]
+        named = {
+            key for own, rows in zip(longer, foreign, strict=True) for row, key in enumerate(own) if row not in rows
+        }
+        both = (zip(*pair, strict=True) for pair in zip(keys, longer, strict=True))
+        return [[plain if key in named else key for plain, key in pairs] for pairs in both]
+
+
+def _plain_keys(rows: Rows) -> list[str]:
+    session_ids = rows.table("session_id").column(0)
+    if not session_ids.null_count:
+        # The usual case, in a third of the time.
+        return [session_id.lower() for session_id in session_ids.to_pylist()]
+    return [plain_key(*record) for record in rows.tuples("session_id", "payload")]
+
+
+def plain_key(session_id: str | None, payload: str) -> str:
+    """A record's id in lower case or, if it has none, a digest of its text."""
+    if session_id is None:
+        return f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return session_id.lower()
+
+
+def workspace_named(tenant_id: str | None) -> str:
+    """The workspace that a record names, in lower case; `""` if it names none."""
+    return tenant_id.lower() if tenant_id and IS_UUID.fullmatch(tenant_id) else ""
 
 
 _READINGS = msgspec.json.Decoder(list[Reading])
@@ -133,23 +173,6 @@ def load_note(content: bytes) -> list[Reading]:
         return load_readings(content)
     except UNREADABLE:
         return []
-
-
-def record_key(session_id: str | None, tenant_id: str | None, payload: str, asked: str | None) -> str:
-    """The key that records of the same session share: its lower-case id or, if it has none, a digest of its text.
-
-    `asked`: the workspace that was requested, if any. A record that names another workspace gets a key of its own.
-    """
-    if session_id is None:
-        key = f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
-    else:
-        key = session_id.lower()
-    return f"{key} of {tenant_id.lower()}" if tenant_id is not None and is_foreign(tenant_id, asked) else key
-
-
-def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
-    """Whether a record names a workspace other than the requested one."""
-    return asked is not None and tenant_id is not None and tenant_id.lower() != asked
 
 
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:

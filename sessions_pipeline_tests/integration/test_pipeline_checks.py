@@ -244,6 +244,21 @@ def test_tables_that_a_crash_left_inconsistent_are_reported_and_the_next_run_rep
     assert examine(root, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
 
 
+def test_a_run_of_raw_sessions_alone_is_not_counted_against_tables_that_it_has_not_made(tmp_path: Path) -> None:
+    with running_sandbox(texts=[record(1, NOW)], now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path)
+        run_days(settings, TODAY, TODAY, clock=lambda: NOW)
+        sandbox.api.data.texts = [record(1, NOW), record(2, NOW)]  # type: ignore[attr-defined]
+        alone = run_days(settings, TODAY, TODAY, select='key:"raw_sessions"', clock=lambda: NOW)
+        found = {one.check_name: one.passed for one in alone.get_asset_check_evaluations()}
+        assert found["every_record_is_accounted_for"]
+        assert not examine(tmp_path, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
+        run_days(settings, TODAY, TODAY, clock=lambda: NOW)
+    accounted = examine(tmp_path)["every_record_is_accounted_for"]
+    assert (accounted.passed, accounted.metadata["valid"].value) == (True, 2)
+    assert examine(tmp_path, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
+
+
 def test_a_session_that_shrinks_is_reported_after_a_run_over_http(tmp_path: Path) -> None:
     start = datetime.now(UTC) - timedelta(hours=1)
     with running_sandbox(texts=[record(1, start, run_count=10)], now=start) as sandbox:

@@ -190,6 +190,52 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
     assert day.check("every_record_is_accounted_for").passed
 
 
+@pytest.mark.parametrize("text", ['{"x": 1}', payload(2, tenant_id=None), payload(2, tenant_id=dataset(1)), "null"])
+def test_two_workspaces_that_send_the_same_text_are_two_records(day: ProcessedDay, text: str) -> None:
+    """Such a record does not name its workspace, or a third one."""
+    both = [(TENANT, [payload(1), text]), (OTHER_TENANT, [text])]
+    for hour in range(3):
+        result = day.read(*(fetched(*texts, workspace=one, at=READ + hour * HOUR) for one, texts in both))
+        assert learned(result) is (hour == 0)
+        assert [row["payload"] for row in day.rows(REJECTED_SESSIONS)] == [text, text]
+        assert "every_record_is_accounted_for" not in day.broken_checks(READ + hour * HOUR)
+    for hour, number, workspace in ((3, 1, TENANT), (4, 0, OTHER_TENANT)):
+        for is_news in (True, False):
+            result = day.read(fetched(*[payload(1)] * number, workspace=workspace, at=READ + hour * HOUR))
+            assert learned(result) is is_news
+            assert day.check("every_record_is_accounted_for").passed
+    assert day.row(SESSIONS)["missing_since"] is None
+
+
+@pytest.mark.parametrize("tenant_id", ["x", None, 7, OTHER_TENANT])
+@pytest.mark.parametrize("asked", [TENANT, None])
+def test_a_session_whose_tenant_id_turns_wrong_moves_to_rejected_and_back(
+    day: ProcessedDay, tenant_id: Any, asked: str | None
+) -> None:
+    is_valid = asked is None and tenant_id == OTHER_TENANT
+    for hour, sent in enumerate((TENANT, tenant_id, TENANT, tenant_id)):
+        texts = payload(1, tenant_id=sent), payload(2)
+        for is_news in (True, False):
+            assert learned(day.read(fetched(*texts, workspace=asked, at=READ + hour * HOUR))) is is_news
+        valid = [uuid(1)] * (sent == TENANT or is_valid) + [uuid(2)]
+        assert [row["id"] for row in day.rows(SESSIONS)] == valid
+        assert len(day.rows(REJECTED_SESSIONS)) == 2 - len(valid)
+        assert set(day.broken_checks(READ + hour * HOUR)) <= {"rejected_share_is_low"}
+
+
+def test_a_copy_of_a_session_from_another_workspace_never_replaces_it(day: ProcessedDay) -> None:
+    """Also if the copy names no workspace."""
+    own = fetched(payload(1), workspace=TENANT)
+    for hour, tenant_id in enumerate((None, "x", TENANT)):
+        copy = fetched(payload(1, tenant_id=tenant_id, name="copy"), workspace=OTHER_TENANT, at=READ + hour * HOUR)
+        day.read(own, copy)
+        assert (day.row(SESSIONS)["name"], len(day.rows(REJECTED_SESSIONS))) == ("session 1", 1)
+        assert day.check("every_record_is_accounted_for").passed
+    day.read(fetched(workspace=TENANT, at=READ + 3 * HOUR))
+    assert day.row(SESSIONS)["missing_since"] == READ + 3 * HOUR
+    assert day.check("every_record_is_accounted_for").counts["rejected"] == 1
+
+
 def test_a_malformed_tenant_id_names_no_workspace(day: ProcessedDay) -> None:
     """Otherwise all other days would count as unread in it, and no week, month or export would be complete."""
     for hour, texts in enumerate(([payload(1), payload(2, tenant_id="x")], [payload(1)], [payload(1)])):
