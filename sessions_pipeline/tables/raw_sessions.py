@@ -95,7 +95,10 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
 def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> RawDay:
     """Merge one more reading. A late one has the number of the first reading that overtook it."""
     stored_keys, keys = raw.keys(day)
-    present = _present(day, keys, is_first=not raw.rows.num_rows)
+    # The fetched records by their keys: each one's row index and a digest of its payload. The digest is left empty if
+    # nothing is stored to compare it with.
+    digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")
+    present = dict(zip(keys, enumerate(digests), strict=False))
     # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
     # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
     # whether any of them has the same payload.
@@ -150,15 +153,6 @@ def _renumbered(raw: RawDay, first: int) -> RawDay:
         numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(numbers.type))
         rows.add(part.set_column(index, RAW_SESSIONS.schema.field(index), numbers))
     return raw._replace(rows=rows, readings=shifted(raw.readings), new_readings=shifted(raw.new_readings))
-
-
-def _present(day: RawDay, keys: Sequence[str], *, is_first: bool) -> dict[str, tuple[int, bytes]]:
-    """The fetched records by their keys: each one's row index and a digest of its payload.
-
-    `is_first`: nothing is stored to compare the payloads with, so the digests are left empty.
-    """
-    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
-    return dict(zip(keys, enumerate(digests), strict=False))
 
 
 def _digest(payload: str) -> bytes:

@@ -7,6 +7,7 @@ shown, and compared with the API's times, but never used for ordering, since clo
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from itertools import repeat
 from typing import NamedTuple, Self
 
 import msgspec
@@ -69,26 +70,22 @@ class RawDay(NamedTuple):
     new_readings: Sequence[Reading] = ()
     learned: bool = False
 
-    def asked(self) -> list[str | None]:
-        """For each row, the workspace that its reading requested."""
-        workspaces = {reading.number: reading.asked for reading in self.readings}
-        if len(distinct := set(workspaces.values())) == 1:
-            return [*distinct] * self.rows.num_rows
-        return [workspaces.get(number) for number in self.rows.table("reading").column(0).to_pylist()]
-
     def workspaces(self) -> list[tuple[str, str]]:
         """For each row, the workspace that it was read in, and the one that it names (`""` for none).
 
-        If none was requested, a row was read in the one that it names.
+        If no workspace was requested, a row was read in the one that it names.
         """
         tenant_ids = self.rows.table("tenant_id").column(0).to_pylist()
         names = {tenant_id: workspace_named(tenant_id) for tenant_id in {*tenant_ids}}
-        asked_and_named = zip(self.asked(), map(names.__getitem__, tenant_ids), strict=True)
-        return [(asked or named, named) for asked, named in asked_and_named]
+        asked = {reading.number: reading.asked for reading in self.readings}
+        is_one = len({*asked.values()}) == 1
+        numbers = repeat(self.readings[0].number) if is_one else self.rows.table("reading").column(0).to_pylist()
+        rows = zip(tenant_ids, numbers, strict=False)
+        return [(asked.get(number) or names[tenant_id], names[tenant_id]) for tenant_id, number in rows]
 
     def foreign_rows(self) -> dict[int, str]:
         """The rows that do not name the requested workspace: row index to the requested workspace."""
-        if not any(self.asked()):
+        if not any(reading.asked for reading in self.readings):
             return {}
         return {row: asked for row, (asked, named) in enumerate(self.workspaces()) if asked != named}
 

@@ -271,6 +271,26 @@ def test_a_session_that_shrinks_is_reported_after_a_run_over_http(tmp_path: Path
     assert pc.sum(stored.read(SESSIONS, start.date()).column("run_count")).as_py() == 4
 
 
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_session_that_moves_counts_on_both_days_and_the_check_says_what_to_subtract(
+    tmp_path: Path, days: int
+) -> None:
+    then, now = sorted([YESTERDAY - timedelta(days=1), YESTERDAY], reverse=days < 0)
+    before, after = (datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in (then, now))
+    with running_sandbox(texts=[record(1, before)], now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path)
+        run_days(settings, FIRST, TODAY, clock=lambda: NOW)
+        sandbox.api.data.texts = [record(1, after)]  # type: ignore[attr-defined]
+        for _ in range(2):
+            run_days(settings, FIRST, TODAY, clock=lambda: NOW)
+            evaluation = examine(tmp_path, "session_ids_are_unique")["session_ids_are_unique"]
+            assert not evaluation.passed
+            assert "subtract the rows that have a missing_since" in str(evaluation.description)
+            lake = Lake.open(str(tmp_path), query={})
+            kept = {day: lake.read(SESSIONS, day).column("missing_since").to_pylist() for day in (then, now)}
+            assert kept == {then: [NOW], now: [None]}
+
+
 def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> None:
     texts = [record(number, NOW, colour="red", trace_tier="eternal") for number in range(3)]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
