@@ -119,7 +119,8 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> 
         missing = gone_since(raw.readings).keys()
         known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
         gone = known - present.keys() - missing
-        back = present.keys() & (missing | unconfirmed(raw.readings))
+        # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.
+        back = {key for key in missing | unconfirmed(raw.readings) if key in present or key not in before}
         reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
         learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, raw.day)
     if not learned:

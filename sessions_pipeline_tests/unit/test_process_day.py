@@ -236,6 +236,21 @@ def test_a_copy_of_a_session_from_another_workspace_never_replaces_it(day: Proce
     assert day.check("every_record_is_accounted_for").counts["rejected"] == 1
 
 
+@pytest.mark.parametrize("sent", [("x", "", TENANT, TENANT), (TENANT, "x", "", "y"), (TENANT, "", "x", TENANT)])
+def test_a_record_that_names_its_workspace_only_now_and_then_is_counted_once(
+    day: ProcessedDay, sent: tuple[str, ...]
+) -> None:
+    """Until it first does, it has another key, under which it may be noted as missing."""
+    for hour, tenant_id in enumerate(sent):
+        texts = [payload(1, tenant_id=tenant_id, run_count=str(hour))] if tenant_id else []
+        for is_news in (True, False):
+            one = fetched(*texts, workspace=TENANT, at=READ + hour * HOUR)
+            result = day.read(one, kept_from=READ + (hour - 1) * HOUR)
+            assert learned(result) is is_news
+        assert len(day.rows(SESSIONS)) + len(day.rows(REJECTED_SESSIONS)) == 1
+        assert day.check("every_record_is_accounted_for").passed
+
+
 def test_a_malformed_tenant_id_names_no_workspace(day: ProcessedDay) -> None:
     """Otherwise all other days would count as unread in it, and no week, month or export would be complete."""
     for hour, texts in enumerate(([payload(1), payload(2, tenant_id="x")], [payload(1)], [payload(1)])):
