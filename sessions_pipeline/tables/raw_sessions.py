@@ -69,10 +69,14 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
         version: the raw file's version now; None if there is no file.
     """
     for day in fetched:
-        before = (name for reading in raw.readings if reading.asked is None for name in reading.workspaces)
+        before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         seen = map(workspace_named, pc.unique(day.rows.table("tenant_id").column(0)).to_pylist())
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else {*before, *seen}
+        if reading.asked and before <= {reading.asked, ""}:
+            # It was read before without its id, so also the records that name no workspace are its own.
+            own = [one if one.asked else replace(one, asked=reading.asked) for one in raw.readings]
+            raw = raw._replace(readings=own)
         overtaken_by = _committed_since(raw.readings, base, version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1

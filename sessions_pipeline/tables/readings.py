@@ -208,7 +208,7 @@ def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> l
     for reading in sorted([*committed, *noted], key=lambda reading: reading.number):
         # Drop readings that this one covers: a workspace may first be read as the key's own, and later by its id.
         for asked, other in list(latest.items()):
-            if asked == reading.asked or set(other.workspaces) <= set(reading.workspaces):
+            if asked == reading.asked or set(other.workspaces) <= {*reading.workspaces, ""}:
                 del latest[asked]
         latest[reading.asked] = reading
     return list(latest.values())

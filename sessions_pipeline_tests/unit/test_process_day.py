@@ -268,6 +268,20 @@ def test_setting_the_workspace_id_later_duplicates_no_session(day: ProcessedDay)
     assert day.check("every_record_is_accounted_for").counts["received"] == 1
 
 
+@pytest.mark.parametrize("text", ["null", payload(2, tenant_id="x"), payload(2, tenant_id=None)])
+def test_setting_the_workspace_id_later_duplicates_no_record_that_names_no_workspace(
+    day: ProcessedDay, text: str
+) -> None:
+    day.read(fetched(payload(1, **EXPERIMENT), text, at=READ - 12 * HOUR))
+    for hour in range(3):
+        texts = payload(1, **EXPERIMENT), *([] if hour == 2 else [text])
+        assert learned(day.read(fetched(*texts, workspace=TENANT, at=READ + hour * HOUR))) is (hour != 1)
+        assert len(day.rows(SESSIONS)) == len(day.rows(REJECTED_SESSIONS)) == 1
+        assert day.check("every_record_is_accounted_for").passed
+        assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is True
+        assert day.lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day.day)["is_day_over"] == "true"
+
+
 def test_an_id_in_capitals_is_the_same_session_even_when_retention_empties_it(day: ProcessedDay) -> None:
     id_ = "abcdefab-0000-4000-8000-000000000001"
     for number, (spelt, runs, cost) in enumerate(((id_, 5, "1.5"), (id_.upper(), 0, None), (id_.upper(), 0, None))):
