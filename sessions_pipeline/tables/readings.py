@@ -7,7 +7,8 @@ shown, and compared with the API's times, but never used for ordering, since clo
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from itertools import repeat
+from itertools import chain, repeat
+from operator import attrgetter
 from typing import NamedTuple, Self
 
 import msgspec
@@ -93,21 +94,20 @@ class RawDay(NamedTuple):
         """The keys of the rows of this part of a day, and of others. Records of one session have the same key.
 
         It is the `plain_key`, followed by ` of <requested workspace>` if the record does not name that workspace. But
-        if another record with this plain key, read in the same workspace, does name it, both are the same session.
+        if that is the only workspace that sent such a record under its own name, both are the same session.
         """
         parts = self, *others
         keys, foreign = [_plain_keys(part.rows) for part in parts], [part.foreign_rows() for part in parts]
-        if not any(foreign):
-            return keys
-        longer = [
-            [f"{key} of {workspace}" for key, (workspace, _) in zip(plain, part.workspaces(), strict=True)]
-            for plain, part in zip(keys, parts, strict=True)
-        ]
-        named = {
-            key for own, rows in zip(longer, foreign, strict=True) for row, key in enumerate(own) if row not in rows
-        }
-        both = (zip(*pair, strict=True) for pair in zip(keys, longer, strict=True))
-        return [[plain if key in named else key for plain, key in pairs] for pairs in both]
+        owners = dict[str, str]()  # by plain key; `""` if there are several
+        for plain, part in zip(keys, parts, strict=True) if any(foreign) else ():
+            for key, (workspace, named) in zip(plain, part.workspaces(), strict=True):
+                if workspace == named:
+                    owners[key] = workspace if owners.get(key, workspace) == workspace else ""
+        for plain, rows in zip(keys, foreign, strict=True):
+            for row, workspace in rows.items():
+                if owners.get(plain[row]) != workspace:
+                    plain[row] += f" of {workspace}"
+        return keys
 
 
 def _plain_keys(rows: Rows) -> list[str]:
@@ -204,14 +204,13 @@ def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> l
     `committed`: the readings in a raw file's metadata. `noted`: readings that may have brought nothing new; such a
     reading has the number of the commit that it confirmed.
     """
-    latest: dict[str | None, Reading] = {}
-    for reading in sorted([*committed, *noted], key=lambda reading: reading.number):
-        # Drop readings that this one covers: a workspace may first be read as the key's own, and later by its id.
-        for asked, other in list(latest.items()):
-            if asked == reading.asked or set(other.workspaces) <= {*reading.workspaces, ""}:
-                del latest[asked]
-        latest[reading.asked] = reading
-    return list(latest.values())
+    latest = list[Reading]()
+    for reading in sorted([*committed, *noted], key=attrgetter("number"))[::-1]:
+        # Leave out those that later ones cover: workspaces may first be read as the key's own, and later by their ids.
+        covered = {"", *chain.from_iterable(one.workspaces for one in latest)}
+        if not latest or not (reading.asked in {one.asked for one in latest} or covered.issuperset(reading.workspaces)):
+            latest.append(reading)
+    return latest[::-1]
 
 
 def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:

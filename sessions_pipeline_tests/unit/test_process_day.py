@@ -236,6 +236,27 @@ def test_a_copy_of_a_session_from_another_workspace_never_replaces_it(day: Proce
     assert day.check("every_record_is_accounted_for").counts["rejected"] == 1
 
 
+def test_a_session_that_two_workspaces_send_under_the_name_of_one_is_valid_there_alone(day: ProcessedDay) -> None:
+    """Also if the other one once sent it under its own name."""
+    moved = payload(1, tenant_id=OTHER_TENANT)
+    for hour, (one, other) in enumerate((([payload(1)], []), ([moved], [moved]), ([], [moved]))):
+        at = READ + hour * HOUR
+        both = fetched(*one, workspace=TENANT, at=at), fetched(*other, workspace=OTHER_TENANT, at=at)
+        assert [learned(day.read(*both)) for _ in range(2)] == [True, False]
+        assert day.row(SESSIONS)["tenant_id"] == (OTHER_TENANT if hour else TENANT)
+        assert len(day.rows(REJECTED_SESSIONS)) == min(hour, 1)
+        assert day.check("every_record_is_accounted_for").passed
+
+
+def test_setting_the_workspace_ids_later_counts_no_reading_twice(day: ProcessedDay) -> None:
+    """The key has seen two workspaces, or two keys one each."""
+    own, other = payload(1), payload(2, tenant_id=OTHER_TENANT)
+    day.read(fetched(own, other))
+    day.read(fetched(own, workspace=TENANT), fetched(other, workspace=OTHER_TENANT))
+    assert day.check("every_record_is_accounted_for").counts["received"] == 2
+    assert day.check("every_record_is_accounted_for").passed
+
+
 @pytest.mark.parametrize("sent", [("x", "", TENANT, TENANT), (TENANT, "x", "", "y"), (TENANT, "", "x", TENANT)])
 def test_a_record_that_names_its_workspace_only_now_and_then_is_counted_once(
     day: ProcessedDay, sent: tuple[str, ...]
