@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from msgspec.structs import replace
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, open_workspaces, unconfirmed, workspace_named
+from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, open_workspaces, unconfirmed
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
@@ -70,9 +70,8 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
     """
     for day in fetched:
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
-        seen = map(workspace_named, pc.unique(day.rows.table("tenant_id").column(0)).to_pylist())
         (reading,) = day.readings
-        workspaces = {reading.asked} if reading.asked else {*before, *seen}
+        workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
         if reading.asked and before <= {reading.asked, ""}:
             # It was read before without its id, so also the records that name no workspace are its own.
             own = [one if one.asked else replace(one, asked=reading.asked) for one in raw.readings]
