@@ -79,9 +79,9 @@ class DerivedDay:
     def _derive_sessions(self, raw: RawDay) -> Iterable[list[Version]]:
         """Make `sessions` and `rejected` from these raw rows, which below are identified by their index.
 
-        Returns the versions of each session with several rows, oldest first.
+        Returns the versions of each session with several rows, oldest first, if the newest names its workspace.
         """
-        keys, foreign = raw.keys(), raw.foreign_rows()
+        (keys,), foreign = raw.keys(), raw.foreign_rows()
         repeated = _rows_of_repeated(keys, raw.rows)
         validator = Validator()
         payloads = (part.column(0).to_pylist() for part in raw.rows.parts("payload"))
@@ -106,7 +106,8 @@ class DerivedDay:
         self.rejected = Rows(REJECTED_SESSIONS.schema, _rejected(raw.rows, reasons))
         self.drift = validator.drift + Counter({f"without {name}": self.sessions.num_rows for name in validator.absent})
         self.rounded = validator.rounded
-        return versions.values()
+        # Without a record that names the workspace, a session would get another key, see `RawDay.keys`.
+        return [all_ for newest, all_ in versions.items() if newest not in foreign]
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.

@@ -18,7 +18,6 @@ from sessions_pipeline.tables import column
 from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, last_read, open_workspaces, unconfirmed
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.rows import Rows
-from sessions_pipeline.validation.rules import IS_UUID
 from sessions_pipeline.validation.types import TIMESTAMP
 
 # The schedule runs hourly: two missed runs are a hiccup, three are a fault.
@@ -54,7 +53,6 @@ RAW_SESSIONS = Table(
     sample=("session_id", "start_time", "payload"),
 )
 _NOT_STORED = (0, "", False)
-_COMPARED = ("reading", "tenant_id", "payload")
 
 
 def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, version: str | None = None) -> RawDay:
@@ -71,10 +69,13 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
         version: the raw file's version now; None if there is no file.
     """
     for day in fetched:
-        before = (name for reading in raw.readings if reading.asked is None for name in reading.workspaces)
-        seen = map(_workspace, pc.unique(day.rows.table("tenant_id").column(0)).to_pylist())
+        before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         (reading,) = day.readings
-        workspaces = {reading.asked} if reading.asked else {*before, *seen}
+        workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
+        if reading.asked and before <= {reading.asked, ""}:
+            # It was read before without its id, so also the records that name no workspace are its own.
+            own = [one if one.asked else replace(one, asked=reading.asked) for one in raw.readings]
+            raw = raw._replace(readings=own)
         overtaken_by = _committed_since(raw.readings, base, version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
@@ -96,18 +97,22 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
 
 def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> RawDay:
     """Merge one more reading. A late one has the number of the first reading that overtook it."""
-    present = _present(day, is_first=not raw.rows.num_rows)
+    stored_keys, keys = raw.keys(day)
+    # The fetched records by their keys: each one's row index and a digest of its payload. The digest is left empty if
+    # nothing is stored to compare it with.
+    digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")
+    present = dict(zip(keys, enumerate(digests), strict=False))
     # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
     # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
     # whether any of them has the same payload.
     before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    stored = zip(raw.keys(), raw.asked(), raw.rows.tuples(*_COMPARED), strict=True)
-    for key, asked, (number, tenant_id, payload) in stored:
+    stored = zip(stored_keys, raw.workspaces(), raw.rows.tuples("reading", "payload"), strict=True)
+    for key, (workspace, _), (number, payload) in stored:
         is_same = key in present and present[key][1] == _digest(payload)
         if number >= reading.number:
             since[key] = since.get(key, False) or is_same
         elif number >= before.get(key, _NOT_STORED)[0]:
-            before[key] = number, asked or _workspace(tenant_id), is_same
+            before[key] = number, workspace, is_same
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:
         alone = present.keys() - before.keys() - since.keys()
@@ -117,7 +122,8 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> 
         missing = gone_since(raw.readings).keys()
         known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
         gone = known - present.keys() - missing
-        back = present.keys() & (missing | unconfirmed(raw.readings))
+        # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.
+        back = {key for key in missing | unconfirmed(raw.readings) if key in present or key not in before}
         reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
         learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, raw.day)
     if not learned:
@@ -130,11 +136,6 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> 
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
     return RawDay(raw.day, rows, readings, [*raw.new_readings, reading], learned=True)
-
-
-def _workspace(tenant_id: str | None) -> str:
-    """The workspace that a record names, in lower case; `""` if it names none."""
-    return tenant_id.lower() if tenant_id and IS_UUID.fullmatch(tenant_id) else ""
 
 
 def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:
@@ -156,15 +157,6 @@ def _renumbered(raw: RawDay, first: int) -> RawDay:
         numbers = pc.add(numbers, pc.greater_equal(numbers, first).cast(numbers.type))
         rows.add(part.set_column(index, RAW_SESSIONS.schema.field(index), numbers))
     return raw._replace(rows=rows, readings=shifted(raw.readings), new_readings=shifted(raw.new_readings))
-
-
-def _present(day: RawDay, *, is_first: bool) -> dict[str, tuple[int, bytes]]:
-    """The fetched records by key: each one's row index and a digest of its payload.
-
-    `is_first`: nothing is stored to compare the payloads with, so the digests are left empty.
-    """
-    digests = repeat(b"") if is_first else (_digest(payload) for (payload,) in day.rows.tuples("payload"))
-    return dict(zip(day.keys(), enumerate(digests), strict=False))
 
 
 def _digest(payload: str) -> bytes:

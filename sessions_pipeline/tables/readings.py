@@ -7,7 +7,9 @@ shown, and compared with the API's times, but never used for ordering, since clo
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from typing import NamedTuple
+from itertools import chain, repeat
+from operator import attrgetter
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -15,6 +17,7 @@ from sessions_pipeline.days import is_day_over, name_of, utc_day
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.validation.rules import IS_UUID
 
 # Keys of a file's metadata: the readings (raw files only), and the raw commit that the file is or was made from.
 READINGS, COMMIT = "readings", "commit"
@@ -68,29 +71,63 @@ class RawDay(NamedTuple):
     new_readings: Sequence[Reading] = ()
     learned: bool = False
 
-    def asked(self) -> list[str | None]:
-        """For each row, the workspace that its reading requested."""
-        workspaces = {reading.number: reading.asked for reading in self.readings}
-        if len(distinct := set(workspaces.values())) == 1:
-            return [*distinct] * self.rows.num_rows
-        return [workspaces.get(number) for number in self.rows.table("reading").column(0).to_pylist()]
+    def workspaces(self) -> list[tuple[str, str]]:
+        """For each row, the workspace that it was read in, and the one that it names (`""` for none).
+
+        If no workspace was requested, a row was read in the one that it names.
+        """
+        tenant_ids = self.rows.table("tenant_id").column(0).to_pylist()
+        names = {tenant_id: workspace_named(tenant_id) for tenant_id in {*tenant_ids}}
+        asked = {reading.number: reading.asked for reading in self.readings}
+        is_one = len({*asked.values()}) == 1
+        numbers = repeat(self.readings[0].number) if is_one else self.rows.table("reading").column(0).to_pylist()
+        rows = zip(tenant_ids, numbers, strict=False)
+        return [(asked.get(number) or names[tenant_id], names[tenant_id]) for tenant_id, number in rows]
 
     def foreign_rows(self) -> dict[int, str]:
-        """The rows that name a workspace other than the requested one: row index to the requested workspace."""
-        if not any(asked := self.asked()):
+        """The rows that do not name the requested workspace: row index to the requested workspace."""
+        if not any(reading.asked for reading in self.readings):
             return {}
-        pairs = list(zip(self.rows.table("tenant_id").column(0).to_pylist(), asked, strict=True))
-        foreign = {pair for pair in set(pairs) if is_foreign(*pair)}
-        return {row: pair[1] or "" for row, pair in enumerate(pairs) if pair in foreign} if foreign else {}
+        return {row: asked for row, (asked, named) in enumerate(self.workspaces()) if asked != named}
 
-    def keys(self) -> list[str]:
-        """The `record_key` of each row."""
-        session_ids = self.rows.table("session_id").column(0)
-        if not (session_ids.null_count or self.foreign_rows()):
-            # The usual case, in a third of the time.
-            return [session_id.lower() for session_id in session_ids.to_pylist()]
-        records = zip(self.rows.tuples("session_id", "tenant_id", "payload"), self.asked(), strict=True)
-        return [record_key(id_, tenant_id, payload, asked) for (id_, tenant_id, payload), asked in records]
+    def keys(self, *others: Self) -> list[list[str]]:
+        """The keys of the rows of this part of a day, and of others. Records of one session have the same key.
+
+        It is the `plain_key`, followed by ` of <requested workspace>` if the record does not name that workspace. But
+        if that is the only workspace that sent such a record under its own name, both are the same session.
+        """
+        parts = self, *others
+        keys, foreign = [_plain_keys(part.rows) for part in parts], [part.foreign_rows() for part in parts]
+        owners = dict[str, str]()  # by plain key; `""` if there are several
+        for plain, part in zip(keys, parts, strict=True) if any(foreign) else ():
+            for key, (workspace, named) in zip(plain, part.workspaces(), strict=True):
+                if workspace == named:
+                    owners[key] = workspace if owners.get(key, workspace) == workspace else ""
+        for plain, rows in zip(keys, foreign, strict=True):
+            for row, workspace in rows.items():
+                if owners.get(plain[row]) != workspace:
+                    plain[row] += f" of {workspace}"
+        return keys
+
+
+def _plain_keys(rows: Rows) -> list[str]:
+    session_ids = rows.table("session_id").column(0)
+    if not session_ids.null_count:
+        # The usual case, in a third of the time.
+        return [session_id.lower() for session_id in session_ids.to_pylist()]
+    return [plain_key(*record) for record in rows.tuples("session_id", "payload")]
+
+
+def plain_key(session_id: str | None, payload: str) -> str:
+    """A record's id in lower case or, if it has none, a digest of its text."""
+    if session_id is None:
+        return f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return session_id.lower()
+
+
+def workspace_named(tenant_id: str | None) -> str:
+    """The workspace that a record names, in lower case; `""` if it names none."""
+    return tenant_id.lower() if tenant_id and IS_UUID.fullmatch(tenant_id) else ""
 
 
 _READINGS = msgspec.json.Decoder(list[Reading])
@@ -135,23 +172,6 @@ def load_note(content: bytes) -> list[Reading]:
         return []
 
 
-def record_key(session_id: str | None, tenant_id: str | None, payload: str, asked: str | None) -> str:
-    """The key that records of the same session share: its lower-case id or, if it has none, a digest of its text.
-
-    `asked`: the workspace that was requested, if any. A record that names another workspace gets a key of its own.
-    """
-    if session_id is None:
-        key = f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
-    else:
-        key = session_id.lower()
-    return f"{key} of {tenant_id.lower()}" if tenant_id is not None and is_foreign(tenant_id, asked) else key
-
-
-def is_foreign(tenant_id: str | None, asked: str | None) -> bool:
-    """Whether a record names a workspace other than the requested one."""
-    return asked is not None and tenant_id is not None and tenant_id.lower() != asked
-
-
 def gone_since(readings: Iterable[Reading]) -> dict[str, datetime]:
     """The keys of sessions that are gone, with the time of the first reading that missed them."""
     gone: dict[str, datetime] = {}
@@ -184,14 +204,13 @@ def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> l
     `committed`: the readings in a raw file's metadata. `noted`: readings that may have brought nothing new; such a
     reading has the number of the commit that it confirmed.
     """
-    latest: dict[str | None, Reading] = {}
-    for reading in sorted([*committed, *noted], key=lambda reading: reading.number):
-        # Drop readings that this one covers: a workspace may first be read as the key's own, and later by its id.
-        for asked, other in list(latest.items()):
-            if asked == reading.asked or set(other.workspaces) <= set(reading.workspaces):
-                del latest[asked]
-        latest[reading.asked] = reading
-    return list(latest.values())
+    latest = list[Reading]()
+    for reading in sorted([*committed, *noted], key=attrgetter("number"))[::-1]:
+        # Leave out those that later ones cover: workspaces may first be read as the key's own, and later by their ids.
+        covered = {"", *chain.from_iterable(one.workspaces for one in latest)}
+        if not latest or not (reading.asked in {one.asked for one in latest} or covered.issuperset(reading.workspaces)):
+            latest.append(reading)
+    return latest[::-1]
 
 
 def last_read(readings: Iterable[Reading], workspaces: Iterable[str]) -> datetime | None:

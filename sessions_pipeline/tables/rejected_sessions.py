@@ -2,10 +2,12 @@
 
 from collections import Counter
 
+import pyarrow.compute as pc
+
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.raw_sessions import IDENTITY, RAW_SESSIONS
-from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, record_key, unconfirmed
+from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, plain_key, unconfirmed
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DERIVED, CheckResult, DayTables, Table, check
 
@@ -36,24 +38,27 @@ REJECTED_SESSIONS = Table(
     RAW_SESSIONS,
     "Every record that the latest reading received is stored as valid or rejected, or was a repetition.",
     "Costs may lack a session or include a wrong one; materialize these days again.",
-    reads={RAW_SESSIONS: (), SESSIONS: ("missing_since",), REJECTED_SESSIONS: ("session_id", "tenant_id", "payload")},
+    reads={RAW_SESSIONS: (), SESSIONS: ("id", "missing_since"), REJECTED_SESSIONS: ("session_id", "payload")},
 )
 def every_record_is_accounted_for(day: DayTables) -> CheckResult:
     """Adds up the latest readings of all workspaces; sessions that only late readings have are subtracted.
 
-    Tables that were made as of an earlier time are not checked.
+    Tables that were made as of an earlier time are not checked, nor are those made from an earlier commit, which
+    `tables_of_a_day_agree` reports.
     """
-    if "as_of" in day.metadata(SESSIONS):
+    if "as_of" in day.metadata(SESSIONS) or _outdated(day, SESSIONS, REJECTED_SESSIONS):
         return CheckResult()
     readings = load_readings(day.metadata(RAW_SESSIONS)[READINGS])
-    gone = gone_since(readings).keys()
-    rows = tuples(day[REJECTED_SESSIONS], "session_id", "tenant_id", "payload")
-    # The row doesn't say which workspace was requested, and so not whether the key names a foreign one: try both keys.
-    keys = [{record_key(id_, tenant, payload, asked) for asked in (None, "")} for id_, tenant, payload in rows]
+    missing = day[SESSIONS].filter(pc.is_valid(day[SESSIONS].column("missing_since"))).column("id").to_pylist()
+    gone = gone_since(readings).keys() - {*missing}
+    keys = Counter(plain_key(*row) for row in tuples(day[REJECTED_SESSIONS], "session_id", "payload"))
+    # A row does not say in which workspace it was read, so of rows with the same plain key only the number is known.
+    endings = ["", *(f" of {workspace}" for workspace in {reading.asked for reading in readings})]
+    rejected = sum(max(0, rows - len(gone.intersection(map(key.__add__, endings)))) for key, rows in keys.items())
     counts = {
         "received": sum(reading.received for reading in day.last_readings),
         "valid": day[SESSIONS].column("missing_since").null_count,
-        "rejected": sum(gone.isdisjoint(either) for either in keys),
+        "rejected": rejected,
         "repeated": sum(reading.repeated for reading in day.last_readings),
     }
     late = {"seen_late": count} if (count := len(unconfirmed(readings))) else {}
@@ -70,10 +75,13 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
 )
 def tables_of_a_day_agree(day: DayTables) -> CheckResult:
     """Compares the raw commits that the tables were made from; tables that the day lacks don't count."""
-    commit = day.metadata(RAW_SESSIONS).get(COMMIT)
     derived = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.has(table)]
-    broken = [table.name for table in derived if day.metadata(table).get(COMMIT) != commit]
-    return CheckResult(tuple(f"{name} of {day.day}" for name in broken), {"tables": len(derived)})
+    return CheckResult(_outdated(day, *derived), {"tables": len(derived)})
+
+
+def _outdated(day: DayTables, *derived: Table) -> tuple[str, ...]:
+    commit = day.metadata(RAW_SESSIONS).get(COMMIT)
+    return tuple(f"{table.name} of {day.day}" for table in derived if day.metadata(table).get(COMMIT) != commit)
 
 
 @check(

@@ -53,7 +53,8 @@ def experiments(tables: Tables, columns: Sequence[str]) -> pa.Table:
 @check(
     SESSIONS,
     "Every session is in the lake only once.",
-    "The costs of these sessions count twice; read their days again.",
+    "The costs of these sessions count twice, usually because they have moved to another day; subtract the rows that "
+    "have a missing_since, which stay when their days are read again.",
     reads={SESSIONS: ("id",)},
 )
 def session_ids_are_unique(day: DayTables) -> CheckResult:

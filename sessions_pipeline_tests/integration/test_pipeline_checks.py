@@ -245,6 +245,21 @@ def test_tables_that_a_crash_left_inconsistent_are_reported_and_the_next_run_rep
     assert examine(root, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
 
 
+def test_a_run_of_raw_sessions_alone_is_not_counted_against_tables_that_it_has_not_made(tmp_path: Path) -> None:
+    with running_sandbox(texts=[record(1, NOW)], now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path)
+        run_days(settings, TODAY, TODAY, clock=lambda: NOW)
+        sandbox.api.data.texts = [record(1, NOW), record(2, NOW)]  # type: ignore[attr-defined]
+        alone = run_days(settings, TODAY, TODAY, select='key:"raw_sessions"', clock=lambda: NOW)
+        found = {one.check_name: one.passed for one in alone.get_asset_check_evaluations()}
+        assert found["every_record_is_accounted_for"]
+        assert not examine(tmp_path, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
+        run_days(settings, TODAY, TODAY, clock=lambda: NOW)
+    accounted = examine(tmp_path)["every_record_is_accounted_for"]
+    assert (accounted.passed, accounted.metadata["valid"].value) == (True, 2)
+    assert examine(tmp_path, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
+
+
 def test_a_session_that_shrinks_is_reported_after_a_run_over_http(tmp_path: Path) -> None:
     start = datetime.now(UTC) - timedelta(hours=1)
     with running_sandbox(texts=[record(1, start, run_count=10)], now=start) as sandbox:
@@ -255,6 +270,26 @@ def test_a_session_that_shrinks_is_reported_after_a_run_over_http(tmp_path: Path
     stored = Lake.open(str(tmp_path), query={})
     assert "00000000-0000-4000-8000-000000000001" in stored.metadata(SESSIONS, start.date())["shrunk"]
     assert pc.sum(stored.read(SESSIONS, start.date()).column("run_count")).as_py() == 4
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_session_that_moves_counts_on_both_days_and_the_check_says_what_to_subtract(
+    tmp_path: Path, days: int
+) -> None:
+    then, now = sorted([YESTERDAY - timedelta(days=1), YESTERDAY], reverse=days < 0)
+    before, after = (datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in (then, now))
+    with running_sandbox(texts=[record(1, before)], now=NOW) as sandbox:
+        settings = settings_for(sandbox.url, tmp_path)
+        run_days(settings, FIRST, TODAY, clock=lambda: NOW)
+        sandbox.api.data.texts = [record(1, after)]  # type: ignore[attr-defined]
+        for _ in range(2):
+            run_days(settings, FIRST, TODAY, clock=lambda: NOW)
+            evaluation = examine(tmp_path, "session_ids_are_unique")["session_ids_are_unique"]
+            assert not evaluation.passed
+            assert "subtract the rows that have a missing_since" in str(evaluation.description)
+            lake = Lake.open(str(tmp_path), query={})
+            kept = {day: lake.read(SESSIONS, day).column("missing_since").to_pylist() for day in (then, now)}
+            assert kept == {then: [NOW], now: [None]}
 
 
 def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> None:

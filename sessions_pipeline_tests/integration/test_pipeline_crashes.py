@@ -18,6 +18,7 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.errors import LakeError
+from sessions_pipeline.orchestration import ensure_dagster_yaml
 from sessions_pipeline.orchestration.workers import BACKFILL_DAYS
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
@@ -166,19 +167,23 @@ def test_a_run_that_is_interrupted_or_whose_terminal_is_closed_ends_at_once_in_o
     """Its worker processes get the signal, too. Dagster has the run as canceled."""
     root, home = tmp_path / "lake", tmp_path / "home"
     home.mkdir()
-    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+    ensure_dagster_yaml(str(home))
+    with (
+        running_sandbox(texts=some_records(), now=NOW) as sandbox,
+        dg.DagsterInstance.from_config(str(home)) as instance,
+    ):
+        assert instance.get_runs() == []  # creates the database, which two processes must not do at once
         sandbox.faults.add(Fault("latency", 30, times=None, after=3))
         with run_process(sandbox, root, days=days, DAGSTER_HOME=str(home)) as process:
             while len(sandbox.requests) < 5:
                 assert process.poll() is None
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(timeout=0.05)
-            with dg.DagsterInstance.from_config(str(home)) as instance:
-                while [run.status for run in instance.get_runs()] != [dg.DagsterRunStatus.STARTED]:
-                    assert process.poll() is None
-                os.killpg(process.pid, number)
-                _, said = process.communicate(timeout=20)
-                assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
+            while [run.status for run in instance.get_runs()] != [dg.DagsterRunStatus.STARTED]:
+                assert process.poll() is None
+            os.killpg(process.pid, number)
+            _, said = process.communicate(timeout=20)
+            assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
     assert process.returncode == 1
     assert "Traceback" not in said
     assert said.strip().splitlines()[-1] == "sessions-pipeline: stopped; no day was finished"

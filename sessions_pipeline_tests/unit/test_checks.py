@@ -76,8 +76,13 @@ def reading(received: int, repeated: int = 0, **more: Any) -> Reading:
 
 
 def committed(*readings: Reading) -> dict[str, Any]:
-    """The metadata of a day whose raw file has these readings."""
-    return {"metadata": {RAW_SESSIONS: {"readings": dump_readings(readings), "commit": "1"}}, "last_readings": readings}
+    """The metadata of a day whose raw file has these readings, and whose tables were made from them."""
+    commit = {"commit": "1"}
+    metadata = {
+        RAW_SESSIONS: {"readings": dump_readings(readings), **commit},
+        **dict.fromkeys((SESSIONS, REJECTED_SESSIONS), commit),
+    }
+    return {"metadata": metadata, "last_readings": readings}
 
 
 def raw() -> dict[Table, pa.Table]:
@@ -151,9 +156,18 @@ def test_a_session_that_is_gone_does_not_count_as_received() -> None:
     assert found("every_record_is_accounted_for", tables, **committed(gone)).passed
 
 
+@pytest.mark.parametrize("table", [SESSIONS, REJECTED_SESSIONS])
+def test_tables_of_an_earlier_commit_are_not_compared_with_the_latest_reading(table: Table) -> None:
+    day = committed(reading(9))
+    assert not found("every_record_is_accounted_for", {**NOTHING, **sessions(session(1))}, **day).passed
+    day["metadata"][table] = {"commit": "0"}
+    assert found("every_record_is_accounted_for", {**NOTHING, **sessions(session(1))}, **day).passed
+    assert not found("tables_of_a_day_agree", NOTHING, **day).passed
+
+
 def test_tables_as_of_an_earlier_time_are_not_compared_with_the_latest_reading() -> None:
     day = committed(reading(9))
-    day["metadata"][SESSIONS] = {"as_of": READ.isoformat()}
+    day["metadata"][SESSIONS] = {"commit": "1", "as_of": READ.isoformat()}
     assert found("every_record_is_accounted_for", {**NOTHING, **sessions(session(1))}, **day).passed
 
 

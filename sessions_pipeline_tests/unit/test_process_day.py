@@ -190,6 +190,88 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
     assert day.check("every_record_is_accounted_for").passed
 
 
+@pytest.mark.parametrize("text", ['{"x": 1}', payload(2, tenant_id=None), payload(2, tenant_id=dataset(1)), "null"])
+def test_two_workspaces_that_send_the_same_text_are_two_records(day: ProcessedDay, text: str) -> None:
+    """Such a record does not name its workspace, or a third one."""
+    both = [(TENANT, [payload(1), text]), (OTHER_TENANT, [text])]
+    for hour in range(3):
+        result = day.read(*(fetched(*texts, workspace=one, at=READ + hour * HOUR) for one, texts in both))
+        assert learned(result) is (hour == 0)
+        assert [row["payload"] for row in day.rows(REJECTED_SESSIONS)] == [text, text]
+        assert "every_record_is_accounted_for" not in day.broken_checks(READ + hour * HOUR)
+    for hour, number, workspace in ((3, 1, TENANT), (4, 0, OTHER_TENANT)):
+        for is_news in (True, False):
+            result = day.read(fetched(*[payload(1)] * number, workspace=workspace, at=READ + hour * HOUR))
+            assert learned(result) is is_news
+            assert day.check("every_record_is_accounted_for").passed
+    assert day.row(SESSIONS)["missing_since"] is None
+
+
+@pytest.mark.parametrize("tenant_id", ["x", None, 7, OTHER_TENANT])
+@pytest.mark.parametrize("asked", [TENANT, None])
+def test_a_session_whose_tenant_id_turns_wrong_moves_to_rejected_and_back(
+    day: ProcessedDay, tenant_id: Any, asked: str | None
+) -> None:
+    is_valid = asked is None and tenant_id == OTHER_TENANT
+    for hour, sent in enumerate((TENANT, tenant_id, TENANT, tenant_id)):
+        texts = payload(1, tenant_id=sent), payload(2)
+        for is_news in (True, False):
+            assert learned(day.read(fetched(*texts, workspace=asked, at=READ + hour * HOUR))) is is_news
+        valid = [uuid(1)] * (sent == TENANT or is_valid) + [uuid(2)]
+        assert [row["id"] for row in day.rows(SESSIONS)] == valid
+        assert len(day.rows(REJECTED_SESSIONS)) == 2 - len(valid)
+        assert set(day.broken_checks(READ + hour * HOUR)) <= {"rejected_share_is_low"}
+
+
+def test_a_copy_of_a_session_from_another_workspace_never_replaces_it(day: ProcessedDay) -> None:
+    """Also if the copy names no workspace."""
+    own = fetched(payload(1), workspace=TENANT)
+    for hour, tenant_id in enumerate((None, "x", TENANT)):
+        copy = fetched(payload(1, tenant_id=tenant_id, name="copy"), workspace=OTHER_TENANT, at=READ + hour * HOUR)
+        day.read(own, copy)
+        assert (day.row(SESSIONS)["name"], len(day.rows(REJECTED_SESSIONS))) == ("session 1", 1)
+        assert day.check("every_record_is_accounted_for").passed
+    day.read(fetched(workspace=TENANT, at=READ + 3 * HOUR))
+    assert day.row(SESSIONS)["missing_since"] == READ + 3 * HOUR
+    assert day.check("every_record_is_accounted_for").counts["rejected"] == 1
+
+
+def test_a_session_that_two_workspaces_send_under_the_name_of_one_is_valid_there_alone(day: ProcessedDay) -> None:
+    """Also if the other one once sent it under its own name."""
+    moved = payload(1, tenant_id=OTHER_TENANT)
+    for hour, (one, other) in enumerate((([payload(1)], []), ([moved], [moved]), ([], [moved]))):
+        at = READ + hour * HOUR
+        both = fetched(*one, workspace=TENANT, at=at), fetched(*other, workspace=OTHER_TENANT, at=at)
+        assert [learned(day.read(*both)) for _ in range(2)] == [True, False]
+        assert day.row(SESSIONS)["tenant_id"] == (OTHER_TENANT if hour else TENANT)
+        assert len(day.rows(REJECTED_SESSIONS)) == min(hour, 1)
+        assert day.check("every_record_is_accounted_for").passed
+
+
+def test_setting_the_workspace_ids_later_counts_no_reading_twice(day: ProcessedDay) -> None:
+    """The key has seen two workspaces, or two keys one each."""
+    own, other = payload(1), payload(2, tenant_id=OTHER_TENANT)
+    day.read(fetched(own, other))
+    day.read(fetched(own, workspace=TENANT), fetched(other, workspace=OTHER_TENANT))
+    assert day.check("every_record_is_accounted_for").counts["received"] == 2
+    assert day.check("every_record_is_accounted_for").passed
+
+
+@pytest.mark.parametrize("sent", [("x", "", TENANT, TENANT), (TENANT, "x", "", "y"), (TENANT, "", "x", TENANT)])
+def test_a_record_that_names_its_workspace_only_now_and_then_is_counted_once(
+    day: ProcessedDay, sent: tuple[str, ...]
+) -> None:
+    """Until it first does, it has another key, under which it may be noted as missing."""
+    for hour, tenant_id in enumerate(sent):
+        texts = [payload(1, tenant_id=tenant_id, run_count=str(hour))] if tenant_id else []
+        for is_news in (True, False):
+            one = fetched(*texts, workspace=TENANT, at=READ + hour * HOUR)
+            result = day.read(one, kept_from=READ + (hour - 1) * HOUR)
+            assert learned(result) is is_news
+        assert len(day.rows(SESSIONS)) + len(day.rows(REJECTED_SESSIONS)) == 1
+        assert day.check("every_record_is_accounted_for").passed
+
+
 def test_a_malformed_tenant_id_names_no_workspace(day: ProcessedDay) -> None:
     """Otherwise all other days would count as unread in it, and no week, month or export would be complete."""
     for hour, texts in enumerate(([payload(1), payload(2, tenant_id="x")], [payload(1)], [payload(1)])):
@@ -205,6 +287,20 @@ def test_setting_the_workspace_id_later_duplicates_no_session(day: ProcessedDay)
     assert not learned(day.read(fetched(payload(1), workspace=TENANT, at=READ + HOUR)))
     assert len(day.rows(RAW_SESSIONS)) == len(day.rows(SESSIONS)) == 1
     assert day.check("every_record_is_accounted_for").counts["received"] == 1
+
+
+@pytest.mark.parametrize("text", ["null", payload(2, tenant_id="x"), payload(2, tenant_id=None)])
+def test_setting_the_workspace_id_later_duplicates_no_record_that_names_no_workspace(
+    day: ProcessedDay, text: str
+) -> None:
+    day.read(fetched(payload(1, **EXPERIMENT), text, at=READ - 12 * HOUR))
+    for hour in range(3):
+        texts = payload(1, **EXPERIMENT), *([] if hour == 2 else [text])
+        assert learned(day.read(fetched(*texts, workspace=TENANT, at=READ + hour * HOUR))) is (hour != 1)
+        assert len(day.rows(SESSIONS)) == len(day.rows(REJECTED_SESSIONS)) == 1
+        assert day.check("every_record_is_accounted_for").passed
+        assert day.row(DAILY_COST_BY_REFERENCE_DATASET)["is_day_over"] is True
+        assert day.lake.metadata(DAILY_COST_BY_REFERENCE_DATASET, day.day)["is_day_over"] == "true"
 
 
 def test_an_id_in_capitals_is_the_same_session_even_when_retention_empties_it(day: ProcessedDay) -> None:
