@@ -162,12 +162,13 @@ def test_two_runs_at_once_leave_the_same_lake_as_one(data_root: DataRoot, tmp_pa
 
 @pytest.mark.parametrize(("number", "days"), [(signal.SIGINT, 3), (signal.SIGHUP, 3), (signal.SIGHUP, BACKFILL_DAYS)])
 def test_a_run_that_is_interrupted_or_whose_terminal_is_closed_ends_at_once_in_one_line(
-    tmp_path: Path, number: signal.Signals, days: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, days: int
 ) -> None:
     """Its worker processes get the signal, too. Dagster has the run as canceled."""
     root, home = tmp_path / "lake", tmp_path / "home"
     home.mkdir()
     ensure_dagster_yaml(str(home))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
     with (
         running_sandbox(texts=some_records(), now=NOW) as sandbox,
         dg.DagsterInstance.from_config(str(home)) as instance,
