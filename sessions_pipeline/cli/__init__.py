@@ -14,7 +14,7 @@ from sessions_pipeline import __version__
 from sessions_pipeline.cli.doctor import doctor
 from sessions_pipeline.cli.runs import demo, materialize, sandbox, ui
 from sessions_pipeline.cli.show import budget, export, list_sessions, report
-from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say, stop_signals
+from sessions_pipeline.cli.terminal import escape_what_cannot_be_encoded, say, stop, stop_signals
 from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.settings import without_secrets
 
@@ -39,8 +39,8 @@ for command in (materialize, list_sessions, report, budget, export, doctor, ui, 
 def main() -> None:
     """Run the command and exit. A failure prints one line on standard error; its status is 1, for wrong usage 2."""
     escape_what_cannot_be_encoded()
-    for number in stop_signals():
-        signal.signal(number, signal.default_int_handler)
+    for number in {*stop_signals()} - {signal.SIGINT}:
+        signal.signal(number, stop)
     try:
         width = shutil.get_terminal_size().columns
         status = cli.main(prog_name="sessions-pipeline", standalone_mode=False, max_content_width=width)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -163,6 +164,12 @@ def stop_signals() -> list[signal.Signals]:
     """
     of_terminal = (signal.SIGINT, signal.SIGHUP)
     return [signal.SIGTERM, *(number for number in of_terminal if signal.getsignal(number) is not signal.SIG_IGN)]
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """A signal handler that does what Ctrl-C does now: Dagster defers that where it must not be interrupted."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
 @contextmanager

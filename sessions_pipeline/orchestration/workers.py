@@ -116,11 +116,12 @@ def prepare(processes: int) -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, MALLOC_ARENAS)
     if processes:
         forkserver.set_forkserver_preload(_PRELOADED)
-        # Only this process reacts to Ctrl-C and a closed terminal. The processes that it starts inherit the blocked
-        # signals; otherwise they would print tracebacks, or die before it. The resource tracker is started first,
-        # because starting it unblocks SIGINT.
+        # Only this process reacts to a closed terminal and Ctrl-C. The processes that it starts inherit the blocked
+        # signals; otherwise they would print tracebacks, or die before it. The resource tracker ignores SIGINT itself,
+        # and starting it unblocks that signal.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
