@@ -1,8 +1,10 @@
 """Exact sums. Values are widened while Arrow adds them (decimals to 256 bits): its narrower sums wrap silently."""
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import reduce
+from itertools import pairwise
 from operator import add
 from typing import Any, TypeVar
 
@@ -27,25 +29,38 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     """Exact sums of `measures` by group: one row for each combination of `keys`, sorted by `keys`.
 
     Nulls are skipped; a sum is null if all its values are. The sum of an int64 or decimal128(38, 18) measure has the
-    measure's type; the sum of a boolean measure is the number of true values, int64.
+    measure's type; the sum of a boolean measure is the number of true values, int64. A last column, `rows`, has the
+    number of rows in the group.
 
     Raises:
         SumOverflowError: a sum does not fit its type; the text names the column and the group.
     """
-    # Slice by slice, because the wide copies take more memory than the rows.
-    starts = range(0, max(rows.num_rows, 1), ROWS_PER_SUM)
-    parts = [_wide_sums(rows.slice(start, ROWS_PER_SUM), keys, measures) for start in starts]
-    summed = parts[0] if len(parts) == 1 else _wide_sums(pa.concat_tables(parts), keys, measures)
+    rows = rows.select([*keys, *measures])
+    if rows.num_rows <= ROWS_PER_SUM:
+        return _sums(rows, keys, measures)
+    rows = rows.sort_by([(key, "ascending") for key in keys])
+    # Cut at the first group boundary after every ROWS_PER_SUM rows, so that no group is split.
+    ends = pc.add(pc.indices_nonzero(_is_last_of_group(rows, keys)), 1).to_pylist()
+    targets = range(ROWS_PER_SUM, rows.num_rows, ROWS_PER_SUM)
+    cuts = {ends[index] for target in targets if (index := bisect(ends, target)) < len(ends)}
+    bounds = pairwise([0, *sorted(cuts), rows.num_rows])
+    return pa.concat_tables([_sums(rows.slice(start, end - start), keys, measures) for start, end in bounds])
+
+
+def _is_last_of_group(rows: pa.Table, keys: Sequence[str]) -> Any:
+    """For each row except the last, whether the next row belongs to another group."""
+    pairs = [(rows.column(key)[:-1], rows.column(key)[1:]) for key in keys]
+    unequal = [pc.fill_null(pc.not_equal(this, following), fill_value=False) for this, following in pairs]
+    return reduce(pc.or_, [*unequal, *(pc.xor(this.is_null(), following.is_null()) for this, following in pairs)])
+
+
+def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
+    columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in measures)]
+    summed = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
+    summed = summed.aggregate([*((name, "sum") for name in measures), ([], "count_all")])
     summed = summed.sort_by([(key, "ascending") for key in keys])
     narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in measures)
-    return pa.table([*map(summed.column, keys), *narrow], [*keys, *measures])
-
-
-def _wide_sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
-    """The sums by group, unsorted, in types that hold the sums of any table."""
-    columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in measures)]
-    groups = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
-    return groups.aggregate([(name, "sum") for name in measures]).rename_columns([*keys, *measures])
+    return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
 
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
@@ -107,7 +122,7 @@ def _wide(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType) -> pa.ChunkedArray:
-    column = summed.column(name)
+    column = summed.column(f"{name}_sum")
     try:
         return column.cast(pa.int64() if pa.types.is_boolean(type_) else type_)
     except pa.ArrowInvalid:

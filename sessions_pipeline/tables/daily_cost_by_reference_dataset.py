@@ -73,16 +73,12 @@ def summed_costs(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     # Some of the three token counts may be unknown; any that is above zero shows that tokens were used.
     tokens = pc.max_element_wise(*(rows.column(f"{kind}_tokens") for kind in ("total", "prompt", "completion")))
     is_zero_with_tokens = pc.and_kleene(pc.equal(rows.column("total_cost"), Decimal(0)), pc.greater(tokens, 0))
-    flags = {
-        "priced_session_count": rows.column("total_cost").is_valid(),
-        "unpriced_session_count": rows.column("total_cost").is_null(),
-        "zero_cost_with_tokens_count": pc.fill_null(is_zero_with_tokens, fill_value=False),
-    }
-    for name, flag in flags.items():
-        rows = rows.append_column(name, flag)
-    summed = sums(rows, keys, (*SUM_NAMES, *flags))
-    counts = pc.add(summed.column("priced_session_count"), summed.column("unpriced_session_count"))
-    return summed.append_column("session_count", counts)
+    flagged = rows.append_column("priced_session_count", rows.column("total_cost").is_valid())
+    flagged = flagged.append_column("zero_cost_with_tokens_count", pc.fill_null(is_zero_with_tokens, fill_value=False))
+    summed = sums(flagged, keys, (*SUM_NAMES, "priced_session_count", "zero_cost_with_tokens_count"))
+    unpriced = pc.subtract(summed.column("rows"), summed.column("priced_session_count"))
+    summed = summed.append_column("session_count", summed.column("rows"))
+    return summed.append_column("unpriced_session_count", unpriced)
 
 
 @check(
