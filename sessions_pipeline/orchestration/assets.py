@@ -5,7 +5,6 @@ stored raw sessions, without a request.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -84,8 +83,10 @@ def daily_assets(
             # Also if the run fails or is canceled: what fails in each run, such as one broken page, would hold back
             # weeks and months for ever.
             if sums_missing:
-                with suppress(SessionsPipelineError):
+                try:
                     sum_periods(pipeline)
+                except SessionsPipelineError as error:
+                    pipeline.warn_to(context.log)(f"Weeks and months were not summed: {error}")
         # Their days are recorded. These results let the steps that depend on them start.
         yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)
 

@@ -41,7 +41,7 @@ from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
-from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEEDED, YOUNG, due, merge_judges
+from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEEDED, due, merge_judges
 
 # Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
 # follows. Without an id it holds for every workspace: another measurement could lose what retention has deleted since.
@@ -116,9 +116,8 @@ def measure_judges(
     """
     counts, night = measure(pipeline, pipeline.warn_to(context.log))
     negative = [tenant for tenant, reading in night.readings.items() if (reading.unattributed_cost or 0) < 0]
-    # Where judges were measured lately, this night is missing; elsewhere there may be no judges, or none any more.
-    before = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
-    known = [tenant for tenant, reading in before.items() if pipeline.clock() - reading.read_at < YOUNG]
+    # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
+    known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
     missed = [name for name in night.problems if name in known or (known and name == OWN_WORKSPACE)]
     text = f"Not measured: {'; '.join(night.problems.values())}" if night.problems else "They add up."
     if negative:

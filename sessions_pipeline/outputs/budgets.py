@@ -43,8 +43,8 @@ class BudgetStatus:
     `read_at` is the time of the latest reading of today and the `LOOKBACK` days (None: there was none); `is_stale`: it
     was over a day ago. `used` is the known cost of the period so far, in US dollars, exact; None: nothing is known.
     `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
-    `experiments`, `unpriced` have no cost, and the judges of `unjudged` were not measured, or their cost is unknown:
-    `overdue` of these started before yesterday (judges are measured at night), `too_old` can't be measured any more.
+    `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
+    `too_old` of these can't be measured any more.
     `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over.
     `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
     `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
@@ -60,7 +60,6 @@ class BudgetStatus:
     experiments: int | None = None
     unpriced: int | None = None
     unjudged: int | None = None
-    overdue: int = 0
     too_old: int = 0
     unread: tuple[date, ...] = ()
     unseen: str = ""
@@ -85,11 +84,11 @@ class BudgetStatus:
 
     @property
     def is_known(self) -> bool:
-        """Whether all days so far were read, the last time within a day, and no judges that count are overdue.
+        """Whether all days so far were read, the last time within a day, and judges were measured if they count.
 
         Experiments without a cost don't make it false.
         """
-        return self.used is not None and not (self.unread or self.overdue or self.is_stale)
+        return self.used is not None and not (self.unread or self.unjudged or self.is_stale)
 
     @property
     def state(self) -> Literal["ok", "warning", "exceeded", "unknown"]:
@@ -165,7 +164,7 @@ class _RecentCosts:
         self.now, self.today = now, utc_day(now)
         self.days = [day for day in lake.days(DAILY) if self.today - LOOKBACK <= day <= self.today]
         self.readings = {day: of_day for day in self.days if (of_day := lake.last_readings(day))}
-        # An empty name stands for records that name no workspace.
+        # Without the empty name, which a reading has for a record that names no workspace.
         self.workspaces = {name for some in self.readings.values() for one in some for name in one.workspaces} - {""}
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
         self.is_stale = self.read_at is None or now - self.read_at > STALE
@@ -184,8 +183,9 @@ class _RecentCosts:
             subject = self._subject(budget)
         except UsageError as error:
             return status(problem=str(error))
-        stored, files = self.load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
-        rows = [row for row in stored if row["start_date"] >= first and subject.items() <= row.items()]
+        rows, files = self.load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
+        unseen = _unseen(budget, rows)
+        rows = [row for row in rows if row["start_date"] >= first and subject.items() <= row.items()]
         judges = self._judges(budget, subject, first) if budget.include_judges else []
 
         def totals_before(day: date) -> Totals:
@@ -203,10 +203,9 @@ class _RecentCosts:
             experiments=spent.sessions,
             unpriced=spent.unpriced,
             unjudged=unjudged,
-            overdue=totals_before(self.today - timedelta(days=1)).unjudged if unjudged else 0,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
-            unseen=_unseen(budget, stored),
+            unseen=unseen,
         )
 
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:

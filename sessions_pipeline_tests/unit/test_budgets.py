@@ -337,19 +337,6 @@ def test_a_budget_of_an_attribute_is_unknown_on_days_not_summed_by_it(costs: Cos
     assert (status.used, status.unread, status.state) == (Decimal(36), (MONDAY,), "unknown")
 
 
-@pytest.mark.parametrize(("days_ago", "is_known"), [(0, True), (1, True), (2, False)])
-def test_judges_are_measured_at_night_so_only_those_from_before_yesterday_make_a_budget_unknown(
-    costs: Costs, days_ago: int, is_known: bool
-) -> None:
-    for day in MONTH:
-        costs.put(day)
-    costs.put(TODAY - timedelta(days=days_ago), daily(None, 1, "1"))
-    status = costs.status(include_judges=True)
-    assert (status.unjudged, status.is_known, status.state) == (1, is_known, "ok" if is_known else "unknown")
-    assert status.headline.startswith("≥ $1.00 of $400.00")
-    assert "judges of 1 of 1 experiment not measured" in status.caveats
-
-
 def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "1", session_count=4))
     rows = [
@@ -481,6 +468,18 @@ def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(comman
     with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
         command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
+
+
+def test_check_exits_with_1_if_judges_that_count_were_not_measured(
+    command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all"):
+        command("--check", spent="1", keys="include_judges = true")
+    printed = capsys.readouterr().out
+    assert "unknown" in printed
+    assert "--select judge_cost_by_experiment` measures them" in printed
+    with pytest.raises(BudgetExceededError):
+        command("--check", spent="401", keys="include_judges = true")
 
 
 def test_the_summary_lists_the_costs_that_a_budgets_sum_lacks(
