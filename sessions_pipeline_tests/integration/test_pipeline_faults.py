@@ -171,7 +171,8 @@ def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) ->
 def test_the_deadlines_error_names_its_setting_and_how_far_the_run_came(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("status", 429, times=None, after=25, retry_after="86400"))
-        with failing_in_one_line(DeadlineExceededError, r"SESSIONS_PIPELINE_DEADLINE_MINUTES.*after 1 of 3 days"):
+        # Pages are read ahead, so whether the first day counts as finished depends on how fast it is processed.
+        with failing_in_one_line(DeadlineExceededError, r"SESSIONS_PIPELINE_DEADLINE_MINUTES.*after [01] of 3 days"):
             read(sandbox, data_root, **SMALL_PAGES)
 
 
