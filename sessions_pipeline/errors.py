@@ -71,7 +71,7 @@ class RateLimitedError(TransientError):
 
 
 class ServerError(TransientError):
-    """5xx: the server failed."""
+    """408 or 5xx: the server failed, or gave up waiting."""
 
 
 class UnreachableError(TransientError):

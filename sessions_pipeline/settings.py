@@ -99,7 +99,9 @@ class Settings(BaseModel):
 
     api_key: SecretStr | None = Field(None, validation_alias=AliasChoices("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY"))
     endpoint: str = Field(DEFAULT_ENDPOINT, validation_alias=AliasChoices("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT"))
-    workspace_ids: Annotated[Names, AfterValidator(_canonical)] = Field((), validation_alias="LANGSMITH_WORKSPACE_ID")
+    workspace_ids: Annotated[Names, AfterValidator(_canonical)] = Field(
+        (), validation_alias=AliasChoices("LANGSMITH_WORKSPACE_ID", "LANGCHAIN_WORKSPACE_ID", "LANGSMITH_TENANT_ID")
+    )
     bearer_token: SecretStr | None = Field(None, validation_alias="LANGSMITH_BEARER_TOKEN")
     dagster_home: str | None = Field(None, validation_alias="DAGSTER_HOME")
     warnings: tuple[str, ...] = Field((), validation_alias="warnings")

@@ -132,10 +132,10 @@ class Endpoint(NamedTuple):
 
 V1 = Endpoint("/api/v1/sessions", lambda body: (read_page(body), None))
 V2 = Endpoint("/api/v2/sessions", read_v2_page, v2_parameters)
+# By name, because names are unique. The default order, by the start of the last experiment, changes with every
+# experiment, and all datasets without one are equal in it, so that offsets could skip some.
 DATASETS = Endpoint(
-    "/api/v1/datasets",
-    V1.read,
-    lambda query, _cursor: [pair for pair in query.to_parameters() if pair[0] in ("id", "offset", "limit")],
+    "/api/v1/datasets", V1.read, lambda query, _: query.model_copy(update={"sort_by": "name"}).to_parameters()
 )
 
 

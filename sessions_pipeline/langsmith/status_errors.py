@@ -12,6 +12,8 @@ from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import http_date
 from sessions_pipeline.langsmith.query import Parameters
 
+# The stats of a whole page may take a server, or a gateway in front of it, longer than it allows.
+SMALLER_PAGES = "lower SESSIONS_PIPELINE_PAGE_SIZE"
 PROXY_ADVICE = "check user name and password in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
@@ -53,8 +55,8 @@ def status_error(
         case 429:
             kind, advice = errors.RateLimitedError, "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
             problem = f"limits the rate of requests ({code}); {advice}"
-        case _ if status >= 500:  # noqa: PLR2004 - where 5xx begins
-            kind, problem = errors.ServerError, f"failed ({code}); try again later"
+        case _ if status == 408 or status >= 500:  # noqa: PLR2004 - the server's own time-out, and where 5xx begins
+            kind, problem = errors.ServerError, f"failed ({code}); try again later or {SMALLER_PAGES}"
     return kind(f"{auth.host}{path} {problem}", retry_after=retry_after(headers))
 
 

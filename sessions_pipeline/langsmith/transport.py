@@ -20,7 +20,7 @@ import httpx
 from sessions_pipeline import __version__, errors
 from sessions_pipeline.langsmith.auth import Auth, add_certificates, proxy_for
 from sessions_pipeline.langsmith.query import Parameters
-from sessions_pipeline.langsmith.status_errors import PROXY_ADVICE, status_error
+from sessions_pipeline.langsmith.status_errors import PROXY_ADVICE, SMALLER_PAGES, status_error
 
 HEADERS = {"User-Agent": f"sessions-pipeline/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"}
 CONNECT_SECONDS = 10.0
@@ -32,7 +32,6 @@ REQUEST_SECONDS = 180.0
 MOST_BYTES = 128 * 2**20
 # The body of an error is only read for the reasons that it gives.
 MOST_ERROR_BYTES = 65_536
-SMALLER_PAGES = "lower SESSIONS_PIPELINE_PAGE_SIZE"
 
 # At debug level it logs the answers' headers, which may hold cookies, or the key if a server repeats it.
 logging.getLogger("httpcore.http11").setLevel(logging.INFO)

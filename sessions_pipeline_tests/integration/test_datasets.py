@@ -51,6 +51,21 @@ def test_all_datasets_are_read_to_the_proven_end(count: int, cap: int, total: bo
     assert [record.session_id for record in found] == names
 
 
+def test_no_dataset_is_lost_where_the_default_order_leaves_places_open() -> None:
+    names = [uuid(number) for number in range(250)]
+
+    def step(handler: Handler) -> None:
+        asked = parse_qs(urlsplit(handler.path).query)
+        offset, limit = int(asked["offset"][0]), int(asked["limit"][0])
+        # A database may sort equal rows in another way for each page.
+        start = 0 if asked.get("sort_by") == ["name"] else offset // 3
+        page = (names[start:] + names[:start])[offset:][:limit]
+        handler.reply(200, json.dumps([{"id": name, "name": name} for name in page]).encode())
+
+    with scripted(step) as server, client_for(server.url) as client:
+        assert {record.session_id for record in read_datasets(client, workspace=None)} == set(names)
+
+
 def test_a_deletion_during_the_read_loses_no_other_dataset() -> None:
     def delete(names: list[str], number: int) -> None:
         if number == 1:

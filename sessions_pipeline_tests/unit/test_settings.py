@@ -93,6 +93,14 @@ def test_dotenv_may_hold_variables_of_other_libraries_and_the_environment_overri
     assert os.environ["PATH"] == path
 
 
+@pytest.mark.parametrize("name", ["LANGSMITH_WORKSPACE_ID", "LANGCHAIN_WORKSPACE_ID", "LANGSMITH_TENANT_ID"])
+def test_the_workspace_has_the_names_that_official_clients_read(name: str) -> None:
+    os.environ[name] = WORKSPACE
+    settings = Settings.load()
+    assert settings.workspace_ids == (WORKSPACE,)
+    assert not settings.warnings
+
+
 @pytest.mark.parametrize(
     ("name", "warning"),
     [
