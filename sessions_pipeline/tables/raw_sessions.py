@@ -97,7 +97,7 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
 
 def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> RawDay:
     """Merge one more reading. A late one has the number of the first reading that overtook it."""
-    stored_keys, keys = raw.keys(day)
+    (stored_keys, _), (keys, _) = raw.keys(day)
     # The fetched records by their keys: each one's row index and a digest of its payload. The digest is left empty if
     # nothing is stored to compare it with.
     digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")

@@ -90,11 +90,12 @@ class RawDay(NamedTuple):
             return {}
         return {row: asked for row, (asked, named) in enumerate(self.workspaces()) if asked != named}
 
-    def keys(self, *others: Self) -> list[list[str]]:
-        """The keys of the rows of this part of a day, and of others. Records of one session have the same key.
+    def keys(self, *others: Self) -> list[tuple[list[str], dict[int, str]]]:
+        """For this part of a day and for others, the key of each row, and the `foreign_rows`.
 
-        It is the `plain_key`, followed by ` of <requested workspace>` if the record does not name that workspace. But
-        if that is the only workspace that sent such a record under its own name, both are the same session.
+        Records of one session have the same key. It is the `plain_key`, followed by ` of <requested workspace>` if the
+        record does not name that workspace. But if that is the only workspace that sent such a record under its own
+        name, both are the same session.
         """
         parts = self, *others
         keys, foreign = [_plain_keys(part.rows) for part in parts], [part.foreign_rows() for part in parts]
@@ -107,7 +108,7 @@ class RawDay(NamedTuple):
             for row, workspace in rows.items():
                 if owners.get(plain[row]) != workspace:
                     plain[row] += f" of {workspace}"
-        return keys
+        return list(zip(keys, foreign, strict=True))
 
 
 def _plain_keys(rows: Rows) -> list[str]:
