@@ -21,7 +21,7 @@ from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.settings import Settings, without_secrets
-from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
+from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN, why_stale
 from sessions_pipeline.tables.readings import last_read
 
 NOTIFY = "SESSIONS_PIPELINE_NOTIFY"
@@ -118,9 +118,9 @@ def lake_notices(
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
             again_from = now if status.problem else midnight(status.last)
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
-    if now - max(last or memory.began, memory.began) > FRESH_WITHIN:
-        began = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "None has read every workspace lately"
-        text = f"{began}. See the runs in the Dagster UI; `sessions-pipeline doctor` says whether the API can be read."
+    if now - memory.began > FRESH_WITHIN and (stale := why_stale(last, now)):
+        what = f"Today and the days before it were {stale}"
+        text = f"{what}. See the runs in the Dagster UI; `sessions-pipeline doctor` says whether the API can be read."
         yield Notice("stall", "No successful refresh for three hours", text, now + A_DAY)
 
 

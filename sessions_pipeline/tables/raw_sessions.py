@@ -5,7 +5,7 @@ readings is kept in the Parquet file's metadata, so that rows and readings are r
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from itertools import repeat
 from operator import attrgetter
@@ -173,7 +173,12 @@ def _digest(payload: str) -> bytes:
 )
 def recent_days_are_fresh(day: DayTables) -> CheckResult:
     """Looks at the latest reading of each workspace, including one that brought nothing new."""
-    if (read_at := last_read(day.last_readings, day.workspaces)) is None:
-        return CheckResult((f"{day.day}: was {'not read in every workspace' if day.last_readings else 'never read'}",))
-    stale = day.now - read_at > FRESH_WITHIN
-    return CheckResult((f"{day.day}: was read at {read_at:%Y-%m-%d %H:%M} UTC",) if stale else ())
+    stale = why_stale(last_read(day.last_readings, day.workspaces), day.now)
+    return CheckResult((f"{day.day}: {stale}",) if stale else ())
+
+
+def why_stale(read_at: datetime | None, now: datetime) -> str | None:
+    """Why days are not fresh, such as `last read at ...`; None if they are. `read_at` is their `last_read`."""
+    if read_at is None:
+        return "never read, or not in every workspace"
+    return f"last read at {read_at:%Y-%m-%d %H:%M} UTC, over three hours ago" if now - read_at > FRESH_WITHIN else None

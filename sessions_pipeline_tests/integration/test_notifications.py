@@ -132,7 +132,7 @@ def test_each_kind_of_problem_is_sent_once_with_what_to_do_and_where_to_look(hou
 
     sent = house.tick(NOW + timedelta(minutes=215))
     assert set(sent) == {"No successful refresh for three hours"}
-    assert "began at 2026-03-20 15:30 UTC" in sent["No successful refresh for three hours"]
+    assert "were last read at 2026-03-20 15:30 UTC" in sent["No successful refresh for three hours"]
     assert house.tick(NOW + timedelta(minutes=220)) == {}
 
 
