@@ -61,9 +61,8 @@ class Memory:
         return msgspec.json.encode(self).decode()
 
     @classmethod
-    def load(cls, text: str | None, now: datetime) -> Self:
-        """The memory in `text`; a new one, whose first look goes back one day, for None or if the clock was ahead."""
-        memory = msgspec.json.decode(text, type=cls) if text else None
+    def resumed(cls, memory: Self | None, now: datetime) -> Self:
+        """`memory` for a tick now; for None, or if the clock was ahead, a new one, which looks back one day first."""
         if memory is None or memory.looked - now > FRESH_WITHIN:
             return cls(now, now, now - A_DAY)
         # Without a tick for so long, Dagster was not running, or this machine was asleep.
