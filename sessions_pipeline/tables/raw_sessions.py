@@ -80,7 +80,9 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
         reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=version)
-        raw = _merge_one(raw, day, reading, is_late=is_late)
+        # Once all workspaces are read by their ids, the records without one are found there, under other keys.
+        by_id = {"", *(one.asked for one in (*raw.readings, *raw.new_readings, reading))}
+        raw = _merge_one(raw, day, reading, workspaces | {""} if before <= by_id else workspaces, is_late=is_late)
     return raw
 
 
@@ -95,8 +97,11 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
     return [reading for reading in readings[first:] if reading.replaced != version]
 
 
-def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> RawDay:
-    """Merge one more reading. A late one has the number of the first reading that overtook it."""
+def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *, is_late: bool) -> RawDay:
+    """Merge one more reading: records of the workspaces `covered` that it lacks are missing.
+
+    A late one has the number of the first reading that overtook it.
+    """
     (stored_keys, _), (keys, _) = raw.keys(day)
     # The fetched records by their keys: each one's row index and a digest of its payload. The digest is left empty if
     # nothing is stored to compare it with.
@@ -120,7 +125,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> 
         learned = bool(new)
     else:
         missing = gone_since(raw.readings).keys()
-        known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
+        known = {key for key, (_, workspace, _) in before.items() if workspace in covered}
         gone = known - present.keys() - missing
         # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.
         back = {key for key in missing | unconfirmed(raw.readings) if key in present or key not in before}
