@@ -217,12 +217,13 @@ def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> l
 def last_read(readings: Iterable[Reading], workspaces: Iterable[str]) -> datetime | None:
     """When the workspace that was read longest ago was last read; None: there is one that was not read.
 
-    `workspaces`: the ids of those that count; if empty, all that `readings` requested.
+    `workspaces`: the ids of those that count. If empty, the key's own workspace counts or, if it was not read, all that
+    `readings` requested.
     """
     latest = dict[str | None, datetime]()
     for one in readings:
         latest[one.asked] = max(one.fetched_at, latest.get(one.asked, one.fetched_at))
-    required = {*workspaces} or latest.keys()
+    required = {*workspaces} or latest.keys() & {None} or latest.keys()
     return min((latest[name] for name in required), default=None) if required <= latest.keys() else None
 
 
