@@ -84,24 +84,23 @@ class RawDay(NamedTuple):
         rows = zip(tenant_ids, numbers, strict=False)
         return [(asked.get(number) or names[tenant_id], names[tenant_id]) for tenant_id, number in rows]
 
-    def foreign_rows(self) -> dict[int, str]:
-        """The rows that do not name the requested workspace: row index to the requested workspace."""
-        if not any(reading.asked for reading in self.readings):
-            return {}
-        return {row: asked for row, (asked, named) in enumerate(self.workspaces()) if asked != named}
-
     def keys(self, *others: Self) -> list[tuple[list[str], dict[int, str]]]:
-        """For this part of a day and for others, the key of each row, and the `foreign_rows`.
+        """For this part of a day and for others, the key of each row, and the foreign rows.
 
-        Records of one session have the same key. It is the `plain_key`, followed by ` of <requested workspace>` if the
-        record does not name that workspace. But if that is the only workspace that sent such a record under its own
-        name, both are the same session.
+        Foreign rows do not name the workspace that was requested; each one's index is mapped to that workspace.
+
+        Records of one session have the same key. It is the `plain_key`, followed by ` of <requested workspace>` for
+        foreign rows. But if that is the only workspace that sent such a record under its own name, both are the same
+        session.
         """
         parts = self, *others
-        keys, foreign = [_plain_keys(part.rows) for part in parts], [part.foreign_rows() for part in parts]
+        keys = [_plain_keys(part.rows) for part in parts]
+        by_id = any(reading.asked for part in parts for reading in part.readings)
+        workspaces = [part.workspaces() if by_id else [] for part in parts]
+        foreign = [{row: asked for row, (asked, named) in enumerate(some) if asked != named} for some in workspaces]
         owners = dict[str, str]()  # by plain key; `""` if there are several
-        for plain, part in zip(keys, parts, strict=True) if any(foreign) else ():
-            for key, (workspace, named) in zip(plain, part.workspaces(), strict=True):
+        for plain, some in zip(keys, workspaces, strict=True) if any(foreign) else ():
+            for key, (workspace, named) in zip(plain, some, strict=True):
                 if workspace == named:
                     owners[key] = workspace if owners.get(key, workspace) == workspace else ""
         for plain, rows in zip(keys, foreign, strict=True):
