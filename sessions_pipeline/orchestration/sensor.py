@@ -66,10 +66,6 @@ class Cursor:
     stopped: Stopped | None = None
     requested: dict[date, AwareDatetime] = field(default_factory=dict)
 
-    def dump(self) -> str:
-        """The cursor as JSON text."""
-        return msgspec.json.encode(self).decode()
-
     def after(self, look: "Look", *, first: date, last: date, now: datetime) -> "Cursor":
         """The cursor after a look, with the days from `first` to `last` that had new activity among the pending.
 
@@ -135,9 +131,14 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
             dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
             for first, last in ranges(days)
         ]
-        return dg.SensorResult(run_requests=runs, cursor=cursor.dump(), skip_reason=None if days else skipped)
+        return dg.SensorResult(run_requests=runs, cursor=dump_cursor(cursor), skip_reason=None if days else skipped)
 
     return changed_sessions
+
+
+def dump_cursor(cursor: object) -> str:
+    """A sensor's cursor as JSON text."""
+    return msgspec.json.encode(cursor).decode()
 
 
 def load_cursor(context: dg.SensorEvaluationContext, kind: type[Loaded]) -> Loaded | None:

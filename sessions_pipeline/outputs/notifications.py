@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
-import msgspec
-
 from sessions_pipeline.days import days_between, midnight, utc_day
 from sessions_pipeline.errors import SessionsPipelineError, SettingError
 from sessions_pipeline.lake import Lake
@@ -55,10 +53,6 @@ class Memory:
     looked: datetime
     runs_from: datetime
     sent: Mapping[str, datetime] = field(default_factory=dict)
-
-    def dump(self) -> str:
-        """The memory as JSON text."""
-        return msgspec.json.encode(self).decode()
 
     @classmethod
     def resumed(cls, memory: Self | None, now: datetime) -> Self:

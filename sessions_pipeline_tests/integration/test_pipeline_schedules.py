@@ -25,6 +25,7 @@ from sessions_pipeline.orchestration.sensor import (
     changed_sessions,
     days_being_read,
     days_that_failed,
+    dump_cursor,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
@@ -278,7 +279,7 @@ def test_a_run_that_died_before_it_began_holds_its_days_back_for_a_day_only(tmp_
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         job = build_definitions(Pipeline(settings)).get_repository_def().get_job("refresh_sessions")
         instance.create_run_for_job(job, tags=range_tags(OLD, OLD))
-        cursor = Cursor(NOW, NOW, pending=(OLD,)).dump()
+        cursor = dump_cursor(Cursor(NOW, NOW, pending=(OLD,)))
         present = datetime.now(UTC)
         asked, cursor, _ = evaluate(settings, instance, cursor, present)
         assert (asked, json.loads(cursor)["pending"]) == ([], [OLD.isoformat()])

@@ -15,7 +15,7 @@ from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
-from sessions_pipeline.orchestration.sensor import load_cursor
+from sessions_pipeline.orchestration.sensor import dump_cursor, load_cursor
 from sessions_pipeline.outputs import notifications
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
@@ -94,7 +94,7 @@ def test_in_ninety_days_each_problem_is_sent_once_an_overrun_a_stall_a_rejected_
             found += api_notices(trouble, now)
         sent = send(settings, memory.due(found, now), pytest.fail)
         when += [f"{now:%m-%d %H} {notice.title}" for notice in sent]
-        cursor = memory.after(sent, now, now).dump()
+        cursor = dump_cursor(memory.after(sent, now, now))
     assert when == [
         "01-10 05 No successful refresh for three hours",
         "02-01 00 The API announces its end",
@@ -145,30 +145,30 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
 
 def test_after_days_without_dagster_a_refresh_has_three_hours_before_it_is_reported_missing() -> None:
     last, start = FIRST, FIRST + 5 * A_DAY
-    memory = loaded(loaded(None, FIRST).dump(), start)
+    memory = loaded(dump_cursor(loaded(None, FIRST)), start)
     for minutes in (0, 5, 60, 180):
         now = start + timedelta(minutes=minutes)
-        memory = loaded(memory.after([], now, now).dump(), now)
+        memory = loaded(dump_cursor(memory.after([], now, now)), now)
         assert list(lake_notices([], last, memory, now, REPORT)) == []
         assert list(lake_notices([], None, memory, now, REPORT)) == []
     now = start + timedelta(minutes=185)
-    [stall] = lake_notices([], last, loaded(memory.dump(), now), now, REPORT)
+    [stall] = lake_notices([], last, loaded(dump_cursor(memory), now), now, REPORT)
     assert f" were last read at {last:%Y-%m-%d %H:%M} UTC, over three hours ago. See" in stall.text
 
 
 def test_a_clock_that_was_a_year_ahead_for_a_while_hides_no_missing_refresh() -> None:
     memory = loaded(None, FIRST)
     for now in (FIRST + 365 * A_DAY, FIRST, FIRST + 2 * HOUR):
-        memory = loaded(memory.dump(), now).after([], now, now)
+        memory = loaded(dump_cursor(memory), now).after([], now, now)
     now = FIRST + timedelta(minutes=185)
-    [stall] = lake_notices([], None, loaded(memory.dump(), now), now, REPORT)
+    [stall] = lake_notices([], None, loaded(dump_cursor(memory), now), now, REPORT)
     assert stall.title == "No successful refresh for three hours"
 
 
 def test_a_message_sent_while_the_clock_was_a_year_ahead_may_be_sent_again_once_it_is_right() -> None:
     ahead = FIRST + 365 * A_DAY
     memory = loaded(None, FIRST).after([NOTICE._replace(again_from=ahead + A_DAY)], ahead, ahead)
-    memory = loaded(memory.dump(), FIRST)
+    memory = loaded(dump_cursor(memory), FIRST)
     assert memory.due([NOTICE], FIRST) == [NOTICE]
     assert memory.runs_from < FIRST
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sessions_pipeline.days import ranges
 from sessions_pipeline.langsmith.lists import Activity, Place
-from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, load_cursor, next_look
+from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, dump_cursor, load_cursor, next_look
 from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -53,7 +53,7 @@ def look(
         being_read=being_read or set(),
         failed=failed or set(),
     )
-    return cursor.dump(), sorted(days)
+    return dump_cursor(cursor), sorted(days)
 
 
 def test_the_first_look_requests_no_earlier_activity_except_the_overlap() -> None:
@@ -219,7 +219,7 @@ def test_every_change_is_requested_after_it_arrived(changes: list[tuple[int, str
 def test_a_cursor_survives_being_kept_as_text() -> None:
     stopped = Stopped("a", Place(99, NOW, "next", all_stats=True), NOW)
     cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER), stopped, {OLDEST: NOW})
-    assert loaded(cursor.dump(), NOW) == cursor
+    assert loaded(dump_cursor(cursor), NOW) == cursor
     assert loaded('{"since":"2026-03-20T12:00:00Z","looked":"2026-03-20T12:00:00Z"}', NOW) == Cursor(NOW, NOW)
 
 
