@@ -112,8 +112,7 @@ def lake_notices(
             again_from = now if status.problem else midnight(status.last)
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
     if now - memory.began > FRESH_WITHIN and (stale := why_stale(last, now)):
-        what = f"Today and the days before it were {stale}"
-        text = f"{what}. See the runs in the Dagster UI; `sessions-pipeline doctor` says whether the API can be read."
+        text = f"Today and the days before it were {stale}. See the runs in the UI, and `sessions-pipeline doctor`."
         yield Notice("stall", "No successful refresh for three hours", text, now + A_DAY)
 
 

@@ -219,9 +219,7 @@ def last_read(readings: Iterable[Reading], workspaces: Iterable[str]) -> datetim
     `workspaces`: the ids of those that count. If empty, the key's own workspace counts or, if it was not read, all that
     `readings` requested.
     """
-    latest = dict[str | None, datetime]()
-    for one in readings:
-        latest[one.asked] = max(one.fetched_at, latest.get(one.asked, one.fetched_at))
+    latest = {one.asked: one.fetched_at for one in sorted(readings, key=attrgetter("fetched_at"))}
     required = {*workspaces} or latest.keys() & {None} or latest.keys()
     return min((latest[name] for name in required), default=None) if required <= latest.keys() else None
 
