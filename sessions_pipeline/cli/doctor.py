@@ -49,16 +49,14 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
 def _fresh(settings: Settings) -> str:
     from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.notifications import last_refresh
-    from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
+    from sessions_pipeline.tables.raw_sessions import why_stale
 
     now = datetime.now(UTC)
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     last = last_refresh(lake, settings, now)
-    if last is None or now - last > FRESH_WITHIN:
+    if stale := why_stale(last, now):
         days = f"{settings.absolute_data_root}: today and the {plural(max(settings.lookback_days, 1), 'day')} before it"
-        never = "were not read in every workspace" if settings.workspace_ids else "were never read"
-        when = f"were last read at {last:%Y-%m-%d %H:%M} UTC, over three hours ago" if last else never
-        raise SessionsPipelineError(f"{days} {when}; check that `dagster-daemon` is running, and look at its runs")
+        raise SessionsPipelineError(f"{days} were {stale}; check that `dagster-daemon` is running, and see its runs")
     return f"ok    last refresh {last:%Y-%m-%d %H:%M} UTC"
 
 

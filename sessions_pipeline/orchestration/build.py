@@ -11,7 +11,7 @@ from sessions_pipeline.orchestration.assets import OWNERS, daily_assets
 from sessions_pipeline.orchestration.checks import check_tables, costs_are_within_budget, weeks_and_months_add_up
 from sessions_pipeline.orchestration.measured import measure_judges, measure_projects
 from sessions_pipeline.orchestration.notifications import notifications
-from sessions_pipeline.orchestration.one_file import period_tables, read_names, sum_weeks_and_months
+from sessions_pipeline.orchestration.one_file import period_tables, read_names, sum_after_days
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.settings import Settings
@@ -73,7 +73,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=[
-            daily_assets(daily, settings.days_per_run, sum_weeks_and_months),
+            daily_assets(daily, settings.days_per_run, sum_after_days),
             # Dagster's command line refuses a range of days unless every asset has this policy, partitioned or not.
             *(asset.with_attributes(backfill_policy=dg.BackfillPolicy.single_run()) for asset in UNPARTITIONED),
         ],

@@ -11,6 +11,7 @@ import dagster as dg
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
 from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.orchestration.sensor import dump_cursor, load_cursor
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
@@ -45,7 +46,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
     )
     def notifications(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = pipeline.clock()
-        memory = Memory.load(context.cursor, now)
+        memory = Memory.resumed(load_cursor(context, Memory), now)
         found, runs_from = run_notices(context.instance, memory.runs_from, now)
         found += api_notices(context.instance, now)
         executor = ThreadPoolExecutor(1)
@@ -60,7 +61,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
         # If a notification could not be sent, the next tick looks at the same runs again.
         cursor = memory.after(sent, now, runs_from if len(sent) == len(due) else memory.runs_from)
         titles = "; ".join(notice.title for notice in sent) or "nothing"
-        return dg.SensorResult(cursor=cursor.dump(), skip_reason=f"sent: {titles}")
+        return dg.SensorResult(cursor=dump_cursor(cursor), skip_reason=f"sent: {titles}")
 
     return notifications
 

@@ -18,7 +18,7 @@ import dagster as dg
 import pyarrow as pa
 
 from sessions_pipeline.days import days_between, utc_day
-from sessions_pipeline.errors import ApiError
+from sessions_pipeline.errors import ApiError, SessionsPipelineError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, commit
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -130,6 +130,14 @@ def period_tables(
         yield dg.MaterializeResult(asset_key=name, metadata=metadata)
 
 
+def sum_after_days(pipeline: Pipeline, warn: Callable[[str], object]) -> None:
+    """Sum the weeks and months of days that were written. If that fails, `warn` is called; the days are complete."""
+    try:
+        sum_weeks_and_months(pipeline)
+    except SessionsPipelineError as error:
+        warn(f"Weeks and months were not summed: {error}")
+
+
 def sum_weeks_and_months(pipeline: Pipeline, periods: Iterable[Period] = PERIODS) -> dict[str, Mapping[str, Any]]:
     """Sum the weeks or months that have changed (see `refresh_periods`); the metadata for Dagster, by table name."""
     lake = pipeline.open_lake()
@@ -161,8 +169,8 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
         read = {day: was_over(one.rows, one.metadata) and day not in unread for day, one in days.items()}
         rows = sum_periods(period, before, daily, read, changed)
-        metadata.update({"dagster/row_count": rows.num_rows, "periods_summed": len(changed)})
-        return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None
+        metadata["dagster/row_count"] = rows.num_rows
+        return (rows, {MADE_FROM: json.dumps(made_from)}) if changed else None
 
     commit(lake, period.table, None, make, rebuildable=True)
     return metadata

@@ -7,7 +7,7 @@ no longer knows the place, the list starts from the beginning.
 
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeAlias, TypeVar
 
 import dagster as dg
 import msgspec
@@ -18,6 +18,7 @@ from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_si
 from sessions_pipeline.orchestration import REFRESH, range_tags, tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.validation.json_text import UNREADABLE
 
 SENSOR = "changed_sessions"
 # Not more often, because long-lived projects are always active: each look refreshes the day they started on.
@@ -33,6 +34,9 @@ OVERLAP = timedelta(hours=2)
 LIVES = timedelta(days=1)
 UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED")]
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+# A time without a zone can't be compared with others.
+AwareDatetime: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+Loaded = TypeVar("Loaded")
 
 
 class Stopped(NamedTuple):
@@ -43,7 +47,7 @@ class Stopped(NamedTuple):
 
     workspace: str | None
     place: Place
-    since: datetime
+    since: AwareDatetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +59,12 @@ class Cursor:
     `stopped` is set while a look is incomplete. `requested` are days older than `OFTEN`, with the request's time.
     """
 
-    since: datetime
-    looked: datetime
+    since: AwareDatetime
+    looked: AwareDatetime
     seen: dict[str, str] = field(default_factory=dict)
     pending: tuple[date, ...] = ()
     stopped: Stopped | None = None
-    requested: dict[date, datetime] = field(default_factory=dict)
-
-    def dump(self) -> str:
-        """The cursor as JSON text."""
-        return msgspec.json.encode(self).decode()
-
-    @classmethod
-    def load(cls, text: str | None, now: datetime) -> "Cursor":
-        """The cursor in a text or, for None, one whose first look goes back one overlap from now."""
-        return msgspec.json.decode(text, type=cls) if text else cls(now, now)
+    requested: dict[date, AwareDatetime] = field(default_factory=dict)
 
     def after(self, look: "Look", *, first: date, last: date, now: datetime) -> "Cursor":
         """The cursor after a look, with the days from `first` to `last` that had new activity among the pending.
@@ -118,7 +113,8 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
     )
     def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         time, instance = pipeline.clock(), context.instance
-        before = Cursor.load(context.cursor, time)
+        # The first look goes back one overlap from now.
+        before = load_cursor(context, Cursor) or Cursor(time, time)
         look = list_activity(pipeline, before, seconds)
         cursor, days = next_look(
             before,
@@ -135,9 +131,23 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
             dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
             for first, last in ranges(days)
         ]
-        return dg.SensorResult(run_requests=runs, cursor=cursor.dump(), skip_reason=None if days else skipped)
+        return dg.SensorResult(run_requests=runs, cursor=dump_cursor(cursor), skip_reason=None if days else skipped)
 
     return changed_sessions
+
+
+def dump_cursor(cursor: object) -> str:
+    """A sensor's cursor as JSON text."""
+    return msgspec.json.encode(cursor).decode()
+
+
+def load_cursor(context: dg.SensorEvaluationContext, kind: type[Loaded]) -> Loaded | None:
+    """A sensor's cursor, decoded; None at its first tick, or if the cursor was edited by hand and can't be read."""
+    try:
+        return msgspec.json.decode(context.cursor, type=kind) if context.cursor else None
+    except UNREADABLE as error:
+        context.log.warning("The cursor can't be read, so the search starts anew: %s", error)
+        return None
 
 
 def next_look(

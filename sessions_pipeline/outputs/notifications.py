@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
-import msgspec
-
 from sessions_pipeline.days import days_between, midnight, utc_day
 from sessions_pipeline.errors import SessionsPipelineError, SettingError
 from sessions_pipeline.lake import Lake
@@ -21,7 +19,7 @@ from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.settings import Settings, without_secrets
-from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN
+from sessions_pipeline.tables.raw_sessions import FRESH_WITHIN, why_stale
 from sessions_pipeline.tables.readings import last_read
 
 NOTIFY = "SESSIONS_PIPELINE_NOTIFY"
@@ -56,14 +54,9 @@ class Memory:
     runs_from: datetime
     sent: Mapping[str, datetime] = field(default_factory=dict)
 
-    def dump(self) -> str:
-        """The memory as JSON text."""
-        return msgspec.json.encode(self).decode()
-
     @classmethod
-    def load(cls, text: str | None, now: datetime) -> Self:
-        """The memory in `text`; a new one, whose first look goes back one day, for None or if the clock was ahead."""
-        memory = msgspec.json.decode(text, type=cls) if text else None
+    def resumed(cls, memory: Self | None, now: datetime) -> Self:
+        """`memory` for a tick now; for None, or if the clock was ahead, a new one, which looks back one day first."""
         if memory is None or memory.looked - now > FRESH_WITHIN:
             return cls(now, now, now - A_DAY)
         # Without a tick for so long, Dagster was not running, or this machine was asleep.
@@ -118,9 +111,8 @@ def lake_notices(
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"
             again_from = now if status.problem else midnight(status.last)
             yield Notice(cause, f"Budget {status.budget.name!r} {happened}", text, again_from + A_DAY)
-    if now - max(last or memory.began, memory.began) > FRESH_WITHIN:
-        began = f"The last one began at {last:%Y-%m-%d %H:%M} UTC" if last else "None has read every workspace lately"
-        text = f"{began}. See the runs in the Dagster UI; `sessions-pipeline doctor` says whether the API can be read."
+    if now - memory.began > FRESH_WITHIN and (stale := why_stale(last, now)):
+        text = f"Today and the days before it were {stale}. See the runs in the UI, and `sessions-pipeline doctor`."
         yield Notice("stall", "No successful refresh for three hours", text, now + A_DAY)
 
 

@@ -127,8 +127,8 @@ def _with_judges(lake: Lake, rows: pa.Table, days: Sequence[Day]) -> pa.Table:
 def outdated_periods(lake: Lake, periods: Iterable[Period] = PERIODS) -> list[str]:
     """The weeks and months that are not the sums of their days, such as `week of 2026-01-05`.
 
-    A run that was killed, or wrote only daily tables, leaves them so until the next refresh. Daily costs are only read
-    where their files have changed since they were summed.
+    A run that was killed leaves them so until the next one. Daily costs are only read where their files have changed
+    since they were summed.
 
     Raises:
         LakeError: a file can't be read.

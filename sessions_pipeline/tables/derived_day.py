@@ -81,7 +81,7 @@ class DerivedDay:
 
         Returns the versions of each session with several rows, oldest first, if the newest names its workspace.
         """
-        (keys,), foreign = raw.keys(), raw.foreign_rows()
+        ((keys, foreign),) = raw.keys()
         repeated = _rows_of_repeated(keys, raw.rows)
         validator = Validator()
         payloads = (part.column(0).to_pylist() for part in raw.rows.parts("payload"))

@@ -5,7 +5,7 @@ readings is kept in the Parquet file's metadata, so that rows and readings are r
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from itertools import repeat
 from operator import attrgetter
@@ -80,7 +80,9 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
         reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=version)
-        raw = _merge_one(raw, day, reading, is_late=is_late)
+        # Once all workspaces are read by their ids, the records without one are found there, under other keys.
+        by_id = {"", *(one.asked for one in (*raw.readings, *raw.new_readings, reading))}
+        raw = _merge_one(raw, day, reading, workspaces | {""} if before <= by_id else workspaces, is_late=is_late)
     return raw
 
 
@@ -95,9 +97,12 @@ def _committed_since(readings: Sequence[Reading], base: str | None, version: str
     return [reading for reading in readings[first:] if reading.replaced != version]
 
 
-def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> RawDay:
-    """Merge one more reading. A late one has the number of the first reading that overtook it."""
-    stored_keys, keys = raw.keys(day)
+def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *, is_late: bool) -> RawDay:
+    """Merge one more reading: records of the workspaces `covered` that it lacks are missing.
+
+    A late one has the number of the first reading that overtook it.
+    """
+    (stored_keys, _), (keys, _) = raw.keys(day)
     # The fetched records by their keys: each one's row index and a digest of its payload. The digest is left empty if
     # nothing is stored to compare it with.
     digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")
@@ -120,7 +125,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, *, is_late: bool) -> 
         learned = bool(new)
     else:
         missing = gone_since(raw.readings).keys()
-        known = {key for key, (_, workspace, _) in before.items() if workspace in reading.workspaces}
+        known = {key for key, (_, workspace, _) in before.items() if workspace in covered}
         gone = known - present.keys() - missing
         # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.
         back = {key for key in missing | unconfirmed(raw.readings) if key in present or key not in before}
@@ -173,7 +178,12 @@ def _digest(payload: str) -> bytes:
 )
 def recent_days_are_fresh(day: DayTables) -> CheckResult:
     """Looks at the latest reading of each workspace, including one that brought nothing new."""
-    if (read_at := last_read(day.last_readings, day.workspaces)) is None:
-        return CheckResult((f"{day.day}: was {'not read in every workspace' if day.last_readings else 'never read'}",))
-    stale = day.now - read_at > FRESH_WITHIN
-    return CheckResult((f"{day.day}: was read at {read_at:%Y-%m-%d %H:%M} UTC",) if stale else ())
+    stale = why_stale(last_read(day.last_readings, day.workspaces), day.now)
+    return CheckResult((f"{day.day}: {stale}",) if stale else ())
+
+
+def why_stale(read_at: datetime | None, now: datetime) -> str | None:
+    """Why days are not fresh, such as `last read at ...`; None if they are. `read_at` is their `last_read`."""
+    if read_at is None:
+        return "never read, or not in every workspace"
+    return f"last read at {read_at:%Y-%m-%d %H:%M} UTC, over three hours ago" if now - read_at > FRESH_WITHIN else None

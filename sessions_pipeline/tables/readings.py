@@ -84,30 +84,30 @@ class RawDay(NamedTuple):
         rows = zip(tenant_ids, numbers, strict=False)
         return [(asked.get(number) or names[tenant_id], names[tenant_id]) for tenant_id, number in rows]
 
-    def foreign_rows(self) -> dict[int, str]:
-        """The rows that do not name the requested workspace: row index to the requested workspace."""
-        if not any(reading.asked for reading in self.readings):
-            return {}
-        return {row: asked for row, (asked, named) in enumerate(self.workspaces()) if asked != named}
+    def keys(self, *others: Self) -> list[tuple[list[str], dict[int, str]]]:
+        """For this part of a day and for others, the key of each row, and the foreign rows.
 
-    def keys(self, *others: Self) -> list[list[str]]:
-        """The keys of the rows of this part of a day, and of others. Records of one session have the same key.
+        Foreign rows do not name the workspace that was requested; each one's index is mapped to that workspace.
 
-        It is the `plain_key`, followed by ` of <requested workspace>` if the record does not name that workspace. But
-        if that is the only workspace that sent such a record under its own name, both are the same session.
+        Records of one session have the same key. It is the `plain_key`, followed by ` of <requested workspace>` for
+        foreign rows. But if that is the only workspace that sent such a record under its own name, both are the same
+        session.
         """
         parts = self, *others
-        keys, foreign = [_plain_keys(part.rows) for part in parts], [part.foreign_rows() for part in parts]
+        keys = [_plain_keys(part.rows) for part in parts]
+        by_id = any(reading.asked for part in parts for reading in part.readings)
+        workspaces = [part.workspaces() if by_id else [] for part in parts]
+        foreign = [{row: asked for row, (asked, named) in enumerate(some) if asked != named} for some in workspaces]
         owners = dict[str, str]()  # by plain key; `""` if there are several
-        for plain, part in zip(keys, parts, strict=True) if any(foreign) else ():
-            for key, (workspace, named) in zip(plain, part.workspaces(), strict=True):
+        for plain, some in zip(keys, workspaces, strict=True) if any(foreign) else ():
+            for key, (workspace, named) in zip(plain, some, strict=True):
                 if workspace == named:
                     owners[key] = workspace if owners.get(key, workspace) == workspace else ""
         for plain, rows in zip(keys, foreign, strict=True):
             for row, workspace in rows.items():
                 if owners.get(plain[row]) != workspace:
                     plain[row] += f" of {workspace}"
-        return keys
+        return list(zip(keys, foreign, strict=True))
 
 
 def _plain_keys(rows: Rows) -> list[str]:
@@ -216,12 +216,11 @@ def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> l
 def last_read(readings: Iterable[Reading], workspaces: Iterable[str]) -> datetime | None:
     """When the workspace that was read longest ago was last read; None: there is one that was not read.
 
-    `workspaces`: the ids of those that count; if empty, all that `readings` requested.
+    `workspaces`: the ids of those that count. If empty, the key's own workspace counts or, if it was not read, all that
+    `readings` requested.
     """
-    latest = dict[str | None, datetime]()
-    for one in readings:
-        latest[one.asked] = max(one.fetched_at, latest.get(one.asked, one.fetched_at))
-    required = {*workspaces} or latest.keys()
+    latest = {one.asked: one.fetched_at for one in sorted(readings, key=attrgetter("fetched_at"))}
+    required = {*workspaces} or latest.keys() & {None} or latest.keys()
     return min((latest[name] for name in required), default=None) if required <= latest.keys() else None
 
 

@@ -302,7 +302,9 @@ def test_the_doctor_prints_a_reason_once_and_leaves_no_files(run: Run, tmp_path:
     assert list(tmp_path.rglob("*")) == []
 
 
-@pytest.mark.parametrize(("seconds", "word"), [(None, "were never read"), (11_000, "over three hours ago")])
+@pytest.mark.parametrize(
+    ("seconds", "word"), [(None, "were never read, or not in every workspace; "), (11_000, "over three hours ago")]
+)
 def test_a_missed_refresh_is_reported_with_its_days(run: Run, tmp_path: Path, seconds: int | None, word: str) -> None:
     if seconds:
         lake, read = Lake.open(str(tmp_path / "lake"), query={}), datetime.now(UTC) - timedelta(seconds=seconds)

@@ -108,6 +108,9 @@ def test_each_kind_of_problem_is_sent_once_with_what_to_do_and_where_to_look(hou
 
     house.run(NOW + timedelta(minutes=30))
     assert house.tick(NOW + timedelta(minutes=31)) == {}
+    kept, house.cursor = house.cursor, "edited by hand"
+    assert set(house.tick(NOW + timedelta(minutes=31))) == set(sent)
+    house.cursor = kept
 
     lake = Lake.open(house.settings.data_root, query={})
     [row] = lake.read(DAILY, FIRST).to_pylist()
@@ -132,7 +135,7 @@ def test_each_kind_of_problem_is_sent_once_with_what_to_do_and_where_to_look(hou
 
     sent = house.tick(NOW + timedelta(minutes=215))
     assert set(sent) == {"No successful refresh for three hours"}
-    assert "began at 2026-03-20 15:30 UTC" in sent["No successful refresh for three hours"]
+    assert "were last read at 2026-03-20 15:30 UTC" in sent["No successful refresh for three hours"]
     assert house.tick(NOW + timedelta(minutes=220)) == {}
 
 

@@ -122,7 +122,7 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
         assert old.opened == young.opened
         assert max(old.opened.values()) < 50
         assert old.calls == young.calls
-        assert old.calls["partitions"] <= 4
+        assert old.calls["partitions"] <= 6
         # Nor does the number of SQL statements depend on the number of partitions in the definition.
         assert old.statements == young.statements
 

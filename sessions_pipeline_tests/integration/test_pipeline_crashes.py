@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -71,6 +71,16 @@ def run_process(sandbox: Sandbox, root: DataRoot, *, days: int = 3, **more: str)
             yield process
         finally:
             process.kill()
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool], what: str) -> None:
+    """Wait for something that a running process does. If it takes a minute, or the process ends, the test fails."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within a minute")
+        with suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"{what}: the process ended before, with status {process.wait(timeout=0.05)}")
 
 
 def runs_in_forks() -> None:
@@ -176,12 +186,9 @@ def test_a_run_that_is_interrupted_or_whose_terminal_is_closed_ends_at_once_in_o
         assert instance.get_runs() == []  # creates the database, which two processes must not do at once
         sandbox.faults.add(Fault("latency", 30, times=None, after=3))
         with run_process(sandbox, root, days=days, DAGSTER_HOME=str(home)) as process:
-            while len(sandbox.requests) < 5:
-                assert process.poll() is None
-                with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(timeout=0.05)
-            while [run.status for run in instance.get_runs()] != [dg.DagsterRunStatus.STARTED]:
-                assert process.poll() is None
+            wait_until(process, lambda: len(sandbox.requests) >= 5, "five requests")
+            started = [dg.DagsterRunStatus.STARTED]
+            wait_until(process, lambda: [run.status for run in instance.get_runs()] == started, "the run's start")
             # Processes that Dagster has just started may print a traceback for SIGINT.
             (os.kill if number == signal.SIGINT else os.killpg)(process.pid, number)
             _, said = process.communicate(timeout=20)

@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import pytest
 
 from sessions_pipeline.errors import RefusedError, TooManyRejectedError
-from sessions_pipeline.orchestration import SHIPPED
+from sessions_pipeline.orchestration import REFRESH, SHIPPED, range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.run import execute
+from sessions_pipeline.orchestration.run import QUIET, execute
+from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -151,6 +152,57 @@ def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
 
 
+class CanceledBeforeTheDayIsRecorded(Pipeline):
+    """A pipeline whose run is canceled when the first day is written."""
+
+    def process(self, *arguments: Any) -> Iterator[DayResult]:
+        for _ in super().process(*arguments):
+            raise KeyboardInterrupt
+        yield from ()
+
+
+def test_weeks_and_months_have_a_day_that_was_written_and_not_recorded(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        pipeline = CanceledBeforeTheDayIsRecorded(pipeline_for(sandbox, tmp_path).settings)
+        with pytest.raises(KeyboardInterrupt):
+            execute(pipeline, TODAY, TODAY, instance=instance)
+    assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == []
+    assert _sessions_in_weeks_and_months(tmp_path) == [_sessions_in_days(tmp_path)] * 2
+
+
+def test_weeks_and_months_are_the_sums_of_their_days_after_a_run_that_was_canceled_between_its_steps(
+    home: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    @dg.success_hook
+    def cancel(context: dg.HookContext) -> None:
+        if context.op.name == "daily_tables":
+            raise KeyboardInterrupt
+
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        job = build_definitions(pipeline_for(sandbox, tmp_path)).resolve_job_def(REFRESH).with_hooks({cancel})
+        with pytest.raises(KeyboardInterrupt):
+            job.execute_in_process(instance=home, tags=range_tags(FIRST, TODAY), run_config=QUIET)
+    lake = lake_at(tmp_path / "lake")
+    assert lake.days(DAILY_COST_BY_REFERENCE_DATASET) == list(DAYS)
+    assert _sessions_in_weeks_and_months(tmp_path) == [_sessions_in_days(tmp_path)] * 2
+    assert materialized(home, PERIODS[0].table.name) == []
+
+
+def test_weeks_and_months_that_can_not_be_summed_after_a_backfill_are_a_warning_and_the_days_are_written(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Dagster makes weeks and months in another run of a backfill, which then fails with the same reason."""
+    warnings = list[str]()
+    with running_sandbox(texts=some_records(total_cost="5" + "0" * 17), now=NOW) as sandbox:
+        pipeline = replace(pipeline_for(sandbox, tmp_path), on_warning=warnings.append)
+        assert execute(pipeline, FIRST, TODAY, instance=instance, select=" or ".join(f"key:{one}" for one in DAILY))
+    (warning,) = (one for one in warnings if one.startswith("Weeks and months were not summed: "))
+    assert "total_cost of " in warning
+    assert lake_at(tmp_path / "lake").days(DAILY_COST_BY_REFERENCE_DATASET) == list(DAYS)
+
+
 def test_a_failed_run_of_raw_sessions_alone_makes_no_weeks_and_months(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
@@ -162,6 +214,12 @@ def test_a_failed_run_of_raw_sessions_alone_makes_no_weeks_and_months(
     lake = lake_at(tmp_path / "lake")
     assert lake.has(RAW_SESSIONS, TODAY)
     assert not any(lake.has(period.table, None) for period in PERIODS)
+
+
+def _sessions_in_days(folder: Path) -> int:
+    lake = lake_at(folder / "lake")
+    days = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, lake.days(DAILY_COST_BY_REFERENCE_DATASET))
+    return int(pc.sum(days.column("session_count")).as_py())
 
 
 def _sessions_in_weeks_and_months(folder: Path) -> list[int]:

@@ -25,6 +25,7 @@ from sessions_pipeline.orchestration.sensor import (
     changed_sessions,
     days_being_read,
     days_that_failed,
+    dump_cursor,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
@@ -84,6 +85,25 @@ def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) 
         # After a crash before the cursor was stored, the same days are requested again.
         repeated, _, _ = evaluate(settings, instance, cursor, NOW + timedelta(hours=1))
         assert repeated == asked
+
+
+@pytest.mark.parametrize(
+    "text", ["abc", "[]", '{"a":1}', '{"since":"2026-03-20T12:00:00","looked":"2026-03-20T12:00:00"}', "[" * 100_000]
+)
+def test_a_cursor_that_was_edited_by_hand_and_is_none_starts_the_search_anew_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """The fourth lacks the time zone."""
+    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        wake(sandbox, an_old_experiment(sandbox), NOW - timedelta(minutes=30))
+        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
+        new = evaluate(settings, instance, None, NOW)
+        assert evaluate(settings, instance, text, NOW) == new
+        context = dg.build_sensor_context(instance=instance, cursor=text)
+        context.log.addHandler(caplog.handler)
+        changed_sessions(Pipeline(settings, clock=lambda: NOW)).evaluate_tick(context)
+    assert OLD.isoformat() in new[0]
+    assert "The cursor can't be read, so the search starts anew: " in caplog.text
 
 
 def test_a_tick_that_the_api_refuses_fails_and_keeps_the_cursor(tmp_path: Path) -> None:
@@ -259,12 +279,12 @@ def test_a_run_that_died_before_it_began_holds_its_days_back_for_a_day_only(tmp_
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         job = build_definitions(Pipeline(settings)).get_repository_def().get_job("refresh_sessions")
         instance.create_run_for_job(job, tags=range_tags(OLD, OLD))
-        cursor = Cursor(NOW, NOW, pending=(OLD,)).dump()
+        cursor = dump_cursor(Cursor(NOW, NOW, pending=(OLD,)))
         present = datetime.now(UTC)
         asked, cursor, _ = evaluate(settings, instance, cursor, present)
-        assert (asked, Cursor.load(cursor, present).pending) == ([], (OLD,))
+        assert (asked, json.loads(cursor)["pending"]) == ([], [OLD.isoformat()])
         asked, cursor, _ = evaluate(settings, instance, cursor, present + timedelta(days=1, minutes=1))
-        assert (asked, Cursor.load(cursor, present).pending) == ([OLD.isoformat()], ())
+        assert (asked, json.loads(cursor)["pending"]) == ([OLD.isoformat()], [])
 
 
 @pytest.mark.parametrize(

@@ -210,17 +210,18 @@ def test_a_day_that_was_read_long_ago_or_never_is_not_fresh() -> None:
     last_readings = {"last_readings": (reading(1),), "now": READ + timedelta(hours=3)}
     assert found("recent_days_are_fresh", {}, **last_readings).passed
     late = found("recent_days_are_fresh", {}, **{**last_readings, "now": READ + timedelta(hours=3, seconds=1)})
-    assert late.broken == ("2025-03-03: was read at 2025-03-04 06:00 UTC",)
-    assert found("recent_days_are_fresh", {}, day=date(2025, 3, 4)).broken == ("2025-03-04: was never read",)
+    assert late.broken == ("2025-03-03: last read at 2025-03-04 06:00 UTC, over three hours ago",)
+    never = found("recent_days_are_fresh", {}, day=date(2025, 3, 4))
+    assert never.broken == ("2025-03-04: never read, or not in every workspace",)
 
 
 @pytest.mark.parametrize(
     ("named", "broken"),
     [
-        ((), "2025-03-03: was read at 2025-03-04 02:00 UTC"),
-        ((TENANT, OTHER_TENANT), "2025-03-03: was read at 2025-03-04 02:00 UTC"),
+        ((), "2025-03-03: last read at 2025-03-04 02:00 UTC, over three hours ago"),
+        ((TENANT, OTHER_TENANT), "2025-03-03: last read at 2025-03-04 02:00 UTC, over three hours ago"),
         ((TENANT,), None),
-        ((TENANT, uuid(3)), "2025-03-03: was not read in every workspace"),
+        ((TENANT, uuid(3)), "2025-03-03: never read, or not in every workspace"),
     ],
 )
 def test_a_day_is_fresh_only_if_every_workspace_in_the_settings_was_read_lately(

@@ -15,6 +15,7 @@ from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
+from sessions_pipeline.orchestration.sensor import dump_cursor, load_cursor
 from sessions_pipeline.outputs import notifications
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
@@ -45,6 +46,10 @@ def spent(now: datetime) -> BudgetStatus:
     first, last = period_of("month", now.date())
     used = Decimal(sum(5 if day.month == 2 else 2 for day in days_between(first, now.date())))
     return BudgetStatus(MONTH, first, last, now, is_stale=False, used=used, experiments=9)
+
+
+def loaded(text: str | None, now: datetime) -> Memory:
+    return Memory.resumed(load_cursor(dg.build_sensor_context(cursor=text), Memory), now)
 
 
 def is_down(now: datetime, day: date, first_hour: int, last_hour: int) -> bool:
@@ -78,7 +83,7 @@ def test_in_ninety_days_each_problem_is_sent_once_an_overrun_a_stall_a_rejected_
         now = FIRST + hour * HOUR
         if is_down(now, date(2026, 3, 5), 2, 20):
             continue  # in these hours this machine is off
-        memory = Memory.load(cursor, now)
+        memory = loaded(cursor, now)
         was_off = now.date() == date(2026, 3, 5) and now.hour == 21
         if not is_down(now, date(2026, 1, 10), 3, 23) and not is_down(now, date(2026, 1, 11), 0, 3) and not was_off:
             refreshed = now - timedelta(minutes=4)
@@ -89,7 +94,7 @@ def test_in_ninety_days_each_problem_is_sent_once_an_overrun_a_stall_a_rejected_
             found += api_notices(trouble, now)
         sent = send(settings, memory.due(found, now), pytest.fail)
         when += [f"{now:%m-%d %H} {notice.title}" for notice in sent]
-        cursor = memory.after(sent, now, now).dump()
+        cursor = dump_cursor(memory.after(sent, now, now))
     assert when == [
         "01-10 05 No successful refresh for three hours",
         "02-01 00 The API announces its end",
@@ -99,7 +104,7 @@ def test_in_ninety_days_each_problem_is_sent_once_an_overrun_a_stall_a_rejected_
     ]
     assert len(receiver.messages) == len(when)
     assert "2026-03-20: 30 of 40 records are rejected" in receiver.messages[-1]["message"]
-    assert "began at 2026-01-10 02:01 UTC" in receiver.messages[0]["message"]
+    assert "were last read at 2026-01-10 02:01 UTC" in receiver.messages[0]["message"]
 
 
 def test_a_lost_run_is_sent_with_dagsters_reason() -> None:
@@ -128,42 +133,42 @@ def test_a_run_whose_process_died_is_sent_as_such_where_dagster_gives_no_reason(
 
 
 def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_period() -> None:
-    memory = Memory.load(None, FIRST).after([NOTICE], FIRST, FIRST)
+    memory = loaded(None, FIRST).after([NOTICE], FIRST, FIRST)
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY) == [NOTICE]
     [warning] = lake_notices([spent(datetime(2026, 2, 18, tzinfo=UTC))], FIRST, memory, FIRST, REPORT)
     assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
     [stall] = lake_notices([], None, memory.after([], FIRST + HOUR, FIRST), FIRST + 4 * HOUR, REPORT)
-    assert stall.text.startswith("None has read every workspace lately")
+    assert stall.text.startswith("Today and the days before it were never read, or not in every workspace. See")
 
 
 def test_after_days_without_dagster_a_refresh_has_three_hours_before_it_is_reported_missing() -> None:
     last, start = FIRST, FIRST + 5 * A_DAY
-    memory = Memory.load(Memory.load(None, FIRST).dump(), start)
+    memory = loaded(dump_cursor(loaded(None, FIRST)), start)
     for minutes in (0, 5, 60, 180):
         now = start + timedelta(minutes=minutes)
-        memory = Memory.load(memory.after([], now, now).dump(), now)
+        memory = loaded(dump_cursor(memory.after([], now, now)), now)
         assert list(lake_notices([], last, memory, now, REPORT)) == []
         assert list(lake_notices([], None, memory, now, REPORT)) == []
     now = start + timedelta(minutes=185)
-    [stall] = lake_notices([], last, Memory.load(memory.dump(), now), now, REPORT)
-    assert stall.text.startswith(f"The last one began at {last:%Y-%m-%d %H:%M} UTC")
+    [stall] = lake_notices([], last, loaded(dump_cursor(memory), now), now, REPORT)
+    assert f" were last read at {last:%Y-%m-%d %H:%M} UTC, over three hours ago. See" in stall.text
 
 
 def test_a_clock_that_was_a_year_ahead_for_a_while_hides_no_missing_refresh() -> None:
-    memory = Memory.load(None, FIRST)
+    memory = loaded(None, FIRST)
     for now in (FIRST + 365 * A_DAY, FIRST, FIRST + 2 * HOUR):
-        memory = Memory.load(memory.dump(), now).after([], now, now)
+        memory = loaded(dump_cursor(memory), now).after([], now, now)
     now = FIRST + timedelta(minutes=185)
-    [stall] = lake_notices([], None, Memory.load(memory.dump(), now), now, REPORT)
+    [stall] = lake_notices([], None, loaded(dump_cursor(memory), now), now, REPORT)
     assert stall.title == "No successful refresh for three hours"
 
 
 def test_a_message_sent_while_the_clock_was_a_year_ahead_may_be_sent_again_once_it_is_right() -> None:
     ahead = FIRST + 365 * A_DAY
-    memory = Memory.load(None, FIRST).after([NOTICE._replace(again_from=ahead + A_DAY)], ahead, ahead)
-    memory = Memory.load(memory.dump(), FIRST)
+    memory = loaded(None, FIRST).after([NOTICE._replace(again_from=ahead + A_DAY)], ahead, ahead)
+    memory = loaded(dump_cursor(memory), FIRST)
     assert memory.due([NOTICE], FIRST) == [NOTICE]
     assert memory.runs_from < FIRST
 
@@ -207,7 +212,7 @@ def test_an_address_that_apprise_does_not_know_does_not_stop_messages_to_the_oth
 
 def test_a_budget_that_can_not_be_evaluated_is_sent_once_a_day_beside_the_others() -> None:
     wrong = BudgetStatus(MONTH, *period_of("month", FIRST.date()), FIRST, is_stale=False, problem="write golden")
-    memory = Memory.load(None, FIRST)
+    memory = loaded(None, FIRST)
     one, other = lake_notices([wrong, spent(FIRST + 27 * A_DAY + 31 * A_DAY)], FIRST, memory, FIRST, REPORT)
     assert (one.title, one.again_from) == ("Budget 'all' can't be checked", FIRST + A_DAY)
     assert "write golden" in one.text

@@ -248,6 +248,31 @@ def test_a_session_that_two_workspaces_send_under_the_name_of_one_is_valid_there
         assert day.check("every_record_is_accounted_for").passed
 
 
+def test_a_day_that_is_empty_in_the_keys_own_workspace_is_fresh_after_the_ids_are_unset(day: ProcessedDay) -> None:
+    """The empty reading does not say which workspace it is from, so those by id stay the latest of theirs."""
+    day.read(fetched(workspace=TENANT), fetched(payload(2, tenant_id=OTHER_TENANT), workspace=OTHER_TENANT))
+    day.read(fetched(at=READ + 6 * HOUR))
+    assert day.check("recent_days_are_fresh", READ + 9 * HOUR).passed
+    assert not day.check("recent_days_are_fresh", READ + 10 * HOUR).passed
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+@pytest.mark.parametrize("text", ["null", payload(3, tenant_id="x"), payload(3, tenant_id=None)])
+def test_setting_the_workspace_ids_later_counts_no_record_twice_that_names_no_workspace(
+    day: ProcessedDay, text: str, is_deleted: bool
+) -> None:
+    """Also if it is deleted meanwhile, or the ids are unset again."""
+    own, other = payload(1), payload(2, tenant_id=OTHER_TENANT)
+    for hour, is_one_key in enumerate((True, False, True, False)):
+        texts = [own] if is_deleted and hour else [own, text]
+        for is_news in (True, False):
+            at = READ + hour * HOUR
+            by_id = fetched(*texts, workspace=TENANT, at=at), fetched(other, workspace=OTHER_TENANT, at=at)
+            result = day.read(*((fetched(*texts, other, at=at),) if is_one_key else by_id), max_rejected_ratio=1.0)
+            assert learned(result) is (is_news and (hour < 2 or not is_deleted))
+            assert day.check("every_record_is_accounted_for", at).passed
+
+
 def test_setting_the_workspace_ids_later_counts_no_reading_twice(day: ProcessedDay) -> None:
     """The key has seen two workspaces, or two keys one each."""
     own, other = payload(1), payload(2, tenant_id=OTHER_TENANT)

@@ -3,13 +3,14 @@
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
+import dagster as dg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.days import ranges
 from sessions_pipeline.langsmith.lists import Activity, Place
-from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, next_look
+from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, dump_cursor, load_cursor, next_look
 from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -26,6 +27,10 @@ def active(day: date | None, at: datetime, session: str = "a") -> Activity:
     return Activity(session, start, at)
 
 
+def loaded(text: str | None, now: datetime) -> Cursor:
+    return load_cursor(dg.build_sensor_context(cursor=text), Cursor) or Cursor(now, now)
+
+
 def look(
     text: str | None,
     time: datetime,
@@ -36,7 +41,7 @@ def look(
     whole: bool = True,
 ) -> tuple[str, list[date]]:
     """One look of the sensor, with the cursor as text, as Dagster stores it."""
-    before = Cursor.load(text, time)
+    before = loaded(text, time)
     cursor, days = next_look(
         before,
         Look(
@@ -48,7 +53,7 @@ def look(
         being_read=being_read or set(),
         failed=failed or set(),
     )
-    return cursor.dump(), sorted(days)
+    return dump_cursor(cursor), sorted(days)
 
 
 def test_the_first_look_requests_no_earlier_activity_except_the_overlap() -> None:
@@ -131,7 +136,7 @@ def test_a_look_that_found_nothing_in_time_still_requests_pending_and_failed_day
     text, _ = look(None, NOW, [active(OLD, NOW)], being_read={OLD})
     text, days = look(text, NOW + timedelta(hours=1), [], failed={OLDER}, whole=False)
     assert days == [OLDER, OLD]
-    assert Cursor.load(text, NOW).since == NOW
+    assert loaded(text, NOW).since == NOW
 
 
 def test_a_day_that_grows_too_old_for_the_schedule_is_requested_by_the_sensor() -> None:
@@ -214,8 +219,8 @@ def test_every_change_is_requested_after_it_arrived(changes: list[tuple[int, str
 def test_a_cursor_survives_being_kept_as_text() -> None:
     stopped = Stopped("a", Place(99, NOW, "next", all_stats=True), NOW)
     cursor = Cursor(NOW, NOW, {"a": NOW.isoformat()}, (OLD, OLDER), stopped, {OLDEST: NOW})
-    assert Cursor.load(cursor.dump(), NOW) == cursor
-    assert Cursor.load('{"since":"2026-03-20T12:00:00Z","looked":"2026-03-20T12:00:00Z"}', NOW) == Cursor(NOW, NOW)
+    assert loaded(dump_cursor(cursor), NOW) == cursor
+    assert loaded('{"since":"2026-03-20T12:00:00Z","looked":"2026-03-20T12:00:00Z"}', NOW) == Cursor(NOW, NOW)
 
 
 def test_adjoining_days_are_one_range() -> None:
