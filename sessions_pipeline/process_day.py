@@ -106,9 +106,9 @@ def _process(
         return DayResult(day, {}, facts)
 
     derived = DerivedDay(raw, rules)
-    if reason := _exceeded(day, derived, received):
+    if reason := _exceeded(derived, received):
         return DayResult(day, {}, {}, reason)
-    written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
+    written = dict[str, Written]()
     with lake.lock(day):
         if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
@@ -118,23 +118,31 @@ def _process(
             metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
             facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, derived)
             written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=version)
-        try:
-            for table in pending:
-                try:
-                    facts[table.name] = day_metadata.facts_of(table, derived)
-                except SumOverflowError as error:
-                    overflows.append(f"{table.name} of {name_of(day)}: {error}")
-                    continue
-                metadata = day_metadata.file_metadata(table, derived, facts[table.name])
-                files[table.name] = replace_derived(lake, table, day, derived[table], metadata, commit=commit)
-                derived.drop(table)
-            _note_readings(lake, raw)
-        finally:
-            wait(files.values())
-    written |= {name: file for name, future in files.items() if (file := future.result())}
+        written |= _write_derived(lake, derived, pending, commit, facts)
+    return DayResult(day, written, facts)
+
+
+def _write_derived(
+    lake: Lake, derived: DerivedDay, tables: Sequence[Table], commit: int, facts: dict[str, Any]
+) -> dict[str, Written]:
+    """Compute and write these tables while the files before them are written; add their facts to `facts`."""
+    day, files, overflows = derived.raw.day, dict[str, Future[Written | None]](), list[str]()
+    try:
+        for table in tables:
+            try:
+                facts[table.name] = day_metadata.facts_of(table, derived)
+            except SumOverflowError as error:
+                overflows.append(f"{table.name} of {name_of(day)}: {error}")
+                continue
+            metadata = day_metadata.file_metadata(table, derived, facts[table.name])
+            files[table.name] = replace_derived(lake, table, day, derived[table], metadata, commit=commit)
+            derived.drop(table)
+        _note_readings(lake, derived.raw)
+    finally:
+        wait(files.values())
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(day, written, facts)
+    return {name: file for name, future in files.items() if (file := future.result())}
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime, workspaces: Sequence[str] = ()) -> DayTables:
@@ -180,9 +188,9 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules
     return dict(json.loads(metadata.get(day_metadata.FACTS, "{}")))
 
 
-def _exceeded(day: Day, derived: DerivedDay, received: int) -> str | None:
+def _exceeded(derived: DerivedDay, received: int) -> str | None:
     """A line that says that too many records are rejected, with the first reason; None if the share is acceptable."""
-    rejected = derived.rejected.num_rows
+    day, rejected = derived.raw.day, derived.rejected.num_rows
     all_ = rejected + derived.sessions.num_rows
     if day is UNDATED:
         # Usually few records have no readable day, so their share is taken of all records that the run received.

@@ -72,11 +72,6 @@ class Page(NamedTuple):
         """When the server answered, by its own clock, UTC."""
         return http_date(self.headers.get("date", ""))
 
-    @property
-    def sunset(self) -> datetime | None:
-        """The announced end of this version of the API, UTC."""
-        return http_date(self.headers.get("sunset", ""))
-
 
 def http_date(value: str) -> datetime | None:
     """Parse an HTTP date into an aware datetime in UTC; None if the value is not one."""

@@ -17,7 +17,7 @@ from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
 from sessions_pipeline.tables.table import DERIVED, Table
 
-SAMPLE_ROWS = 5
+SAMPLE_ROWS, MOST_REASONS = 5, 20
 _LONGEST = 120
 # Keys of a file's metadata.
 AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
@@ -69,7 +69,8 @@ def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
     elif table is SESSIONS:
         specific = _session_facts(day)
     elif table is REJECTED_SESSIONS:
-        specific = _rejection_facts(day)
+        reasons = Counter(reason for (row,) in rows.tuples("reasons") for reason in row)
+        specific = {"reasons": dict(reasons.most_common(MOST_REASONS))} if reasons else {}
     # In daily_cost_by_attribute each cost occurs once per attribute, so its total would be meaningless.
     has_cost = "total_cost" in rows.schema.names and not _is_by_attributes(table)
     cost = money(known_sum(rows.table("total_cost").column(0))) if has_cost else {}
@@ -105,12 +106,6 @@ def _session_facts(day: DerivedDay) -> dict[str, Any]:
         "costs_rounded": day.rounded,
         **({"drift": dict(day.drift)} if day.drift else {}),
     }
-
-
-def _rejection_facts(day: DerivedDay) -> dict[str, Any]:
-    """The 20 most common reasons with their counts."""
-    reasons = Counter(reason for (row,) in day.rejected.tuples("reasons") for reason in row)
-    return {"reasons": dict(reasons.most_common(20))} if reasons else {}
 
 
 def money(amount: Decimal | None) -> dict[str, Any]:
