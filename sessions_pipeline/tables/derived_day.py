@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -105,7 +106,10 @@ class DerivedDay:
             self.sessions.add(part.append_column("missing_since", missing_since))
             if stats:
                 self.shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()
-        self.rejected = Rows(REJECTED_SESSIONS.schema, _rejected(raw.rows, reasons))
+        self.rejected, rejected_rows = Rows(REJECTED_SESSIONS.schema), iter(sorted(reasons))
+        for part in raw.rows.only(reasons.__contains__).parts() if reasons else ():
+            reason_lists = [reasons[row] for row in islice(rejected_rows, part.num_rows)]
+            self.rejected.add(part.append_column("reasons", pa.array(reason_lists, pa.list_(pa.string()))))
         self.drift = validator.drift + Counter({f"without {name}": self.sessions.num_rows for name in validator.absent})
         self.rounded = validator.rounded
         # Without a record that names the workspace, a session would get another key, see `RawDay.keys`.
@@ -207,12 +211,3 @@ def _without_superseded(raw: RawDay, versions: Iterable[Sequence[Version]], kept
         return raw
     rows = raw.rows.only(lambda row: row not in deleted)
     return raw._replace(rows=rows, readings=needed_readings(raw.readings, rows, kept_from))
-
-
-def _rejected(raw: Rows, reasons: Mapping[int, Sequence[str]]) -> Iterator[pa.Table]:
-    first, names = 0, [name for name in REJECTED_SESSIONS.schema.names if name != "reasons"]
-    for part in raw.parts(*names) if reasons else ():
-        rows = [row for row in range(first, first + part.num_rows) if row in reasons]
-        reason_lists = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
-        yield part.take(pa.array([row - first for row in rows], pa.int64())).append_column("reasons", reason_lists)
-        first += part.num_rows

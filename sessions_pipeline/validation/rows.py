@@ -58,11 +58,13 @@ class Rows:
         schema = pa.schema([self.schema.field(name) for name in names or self.schema.names])
         for index, (part, constants) in enumerate(self._parts):
             rows = part if isinstance(part, pa.Table) else _unpack(part, schema.names)
-            columns = [
-                pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
-                for name in schema.names
-            ]
-            yield pa.Table.from_arrays(columns, schema=schema)
+            if constants or rows is not part:
+                columns = [
+                    pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
+                    for name in schema.names
+                ]
+                rows = pa.Table.from_arrays(columns, schema=schema)
+            yield rows.select(schema.names)
             if drain:
                 self._parts[index] = _DRAINED
 
