@@ -17,8 +17,7 @@ from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
 from sessions_pipeline.tables.table import DERIVED, Table
 
-SAMPLE_ROWS, MOST_REASONS = 5, 20
-_LONGEST = 120
+MOST_REASONS = 20
 # Keys of a file's metadata.
 AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
 
@@ -56,7 +55,7 @@ def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
-    """Facts about a day's table to show in Dagster: row count, table-specific figures, total cost and sample rows.
+    """Facts about a day's table to show in Dagster: row count, table-specific figures and total cost.
 
     They are also stored in the file (`FACTS`), so that a day which is not rewritten can show them again.
 
@@ -74,9 +73,7 @@ def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
     # In daily_cost_by_attribute each cost occurs once per attribute, so its total would be meaningless.
     has_cost = "total_cost" in rows.schema.names and not _is_by_attributes(table)
     cost = money(known_sum(rows.table("total_cost").column(0))) if has_cost else {}
-    head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
-    sample = [{name: _shortened(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
-    return {"rows": rows.num_rows, **specific, **cost, **({"sample": sample} if sample else {})}
+    return {"rows": rows.num_rows, **specific, **cost}
 
 
 def reading_facts(raw: RawDay) -> dict[str, Any]:
@@ -122,8 +119,3 @@ def rests_on_kept_readings(sessions: pa.Table) -> pa.ChunkedArray:
     """
     emptied = pc.not_equal(sessions.column("stats_as_of"), sessions.column("fetched_at"))
     return pc.or_kleene(emptied, pc.is_valid(sessions.column("missing_since")))
-
-
-def _shortened(value: object) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
