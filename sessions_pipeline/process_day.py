@@ -44,7 +44,7 @@ class DayResult:
     """The result of processing a day.
 
     `written`: the files written, by table name.
-    `metadata`: facts about each of the run's tables, by table name (see `day_metadata.facts_of`).
+    `metadata`: facts about each of the run's tables, by table name (see `day_metadata`).
     `exceeded`: if too many records were rejected and so nothing was written, a line that says so; else None.
     """
 
@@ -97,7 +97,7 @@ def _process(
     before = RawDay(day, rows, load_readings(stored.metadata[READINGS]) if stored else [])
     raw = merge(before, fetched, base=base, version=version)
     pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
-    facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(raw)}}
+    facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
     if fetched and not raw.learned:
         facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, day, commit, rules))}
         pending = [table for table in pending if table.name not in facts]
@@ -116,7 +116,7 @@ def _process(
             commit = max(commit + 1, int(rules.now.timestamp()))
             raw = derived.raw
             metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, derived)
+            facts[RAW_SESSIONS.name] = day_metadata.raw_facts(raw)
             written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=version)
         written |= _write_derived(lake, derived, pending, commit, facts)
     return DayResult(day, written, facts)

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables.aggregate import EXACT, known_sum
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
@@ -55,7 +54,7 @@ def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
-    """Facts about a day's table to show in Dagster: row count, table-specific figures and total cost.
+    """Facts about a derived table to show in Dagster: row count, table-specific figures and total cost.
 
     They are also stored in the file (`FACTS`), so that a day which is not rewritten can show them again.
 
@@ -63,9 +62,7 @@ def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
         SumOverflowError: a sum does not fit its column.
     """
     rows, specific = day[table], dict[str, Any]()
-    if table is RAW_SESSIONS:
-        specific = reading_facts(day.raw)
-    elif table is SESSIONS:
+    if table is SESSIONS:
         specific = _session_facts(day)
     elif table is REJECTED_SESSIONS:
         reasons = Counter(reason for (row,) in rows.tuples("reasons") for reason in row)
@@ -76,9 +73,10 @@ def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
     return {"rows": rows.num_rows, **specific, **cost}
 
 
-def reading_facts(raw: RawDay) -> dict[str, Any]:
-    """What this run's readings of a day received and added, and how many readings of the day are stored."""
+def raw_facts(raw: RawDay) -> dict[str, Any]:
+    """What this run's readings of a day received and added, and how many rows and readings of the day are stored."""
     return {
+        "rows": raw.rows.num_rows,
         "requests": sum(reading.requests for reading in raw.new_readings),
         "received": sum(reading.received for reading in raw.new_readings),
         "repeated": sum(reading.repeated for reading in raw.new_readings),
