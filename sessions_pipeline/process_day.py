@@ -9,7 +9,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import pyarrow as pa
@@ -40,26 +40,11 @@ LEAST_REJECTED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class DayTask:
-    """A day to process.
-
-    `fetched`: what was fetched, one element per workspace; if empty, the tables are derived again from storage.
-    `base`: the version of the day's `raw_sessions` before the first request; None if there was no file.
-    `received`: how many records the run has received so far, for all days.
-    """
-
-    day: Day
-    fetched: tuple[RawDay, ...] = ()
-    base: str | None = None
-    received: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class DayResult:
     """The result of processing a day.
 
     `written`: the files written, by table name.
-    `metadata`: facts about each of the run's tables, by table name (see `day_metadata.facts_of`).
+    `metadata`: facts about each of the run's tables, by table name (see `day_metadata`).
     `exceeded`: if too many records were rejected and so nothing was written, a line that says so; else None.
     """
 
@@ -69,75 +54,95 @@ class DayResult:
     exceeded: str | None = None
 
 
-def process_day(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
+def process_day(
+    lake: Lake, day: Day, fetched: Sequence[RawDay] = (), base: str | None = None, received: int = 0, *, rules: Rules
+) -> DayResult:
     """Merge, validate, derive and write a day.
 
     If the fetched readings bring nothing new, only missing or outdated tables are written.
+
+    Args:
+        lake: where the day is stored.
+        day: the day, or `UNDATED`.
+        fetched: what was fetched, one element per workspace; if empty, the tables are derived again from storage.
+        base: the version of the day's `raw_sessions` before the first request; None if there was no file.
+        received: how many records the run has received so far, for all days.
+        rules: the run's rules.
 
     Raises:
         NotReadError: nothing was fetched, and nothing is stored (or nothing from before `rules.as_of`).
         SumOverflowError: a sum does not fit its column; the text names table, sum and day. Other tables are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
+    # Uncompressed, since they are read several times. Only a very large day stays compressed.
+    fetched = [
+        part if part.rows.nbytes > PLAIN else part._replace(rows=Rows(part.rows.schema, part.rows.parts()))
+        for part in fetched
+    ]
+    process = partial(_process, lake, day, fetched, base, received, rules)
     with suppress(LakeConflictError):
-        return _process(lake, task, rules)
+        return process()
     # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock keeps
     # other runs away from this second try.
-    with lake.lock(task.day):
-        return retried(_process, lake, task, rules)
+    with lake.lock(day):
+        return retried(process)
 
 
-def _process(lake: Lake, task: DayTask, rules: Rules) -> DayResult:
-    stored = lake.load(RAW_SESSIONS, task.day)
+def _process(
+    lake: Lake, day: Day, fetched: Sequence[RawDay], base: str | None, received: int, rules: Rules
+) -> DayResult:
+    stored = lake.load(RAW_SESSIONS, day)
     version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
     rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
-    before = RawDay(task.day, rows, load_readings(stored.metadata[READINGS]) if stored else [])
-    raw = merge(before, map(_unpacked, task.fetched), base=task.base, version=version)
+    before = RawDay(day, rows, load_readings(stored.metadata[READINGS]) if stored else [])
+    raw = merge(before, fetched, base=base, version=version)
     pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
-    facts: dict[str, Any] = {RAW_SESSIONS.name: {"rows": rows.num_rows, **day_metadata.reading_facts(raw)}}
-    if task.fetched and not raw.learned:
-        facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, task.day, commit, rules))}
+    facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
+    if fetched and not raw.learned:
+        facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, day, commit, rules))}
         pending = [table for table in pending if table.name not in facts]
     if not raw.learned and not pending:
         _note_readings(lake, raw)
-        return DayResult(task.day, {}, facts)
+        return DayResult(day, {}, facts)
 
     derived = DerivedDay(raw, rules)
-    if reason := _exceeded(task, derived):
-        return DayResult(task.day, {}, {}, reason)
-    written, files, overflows = dict[str, Written](), dict[str, Future[Written | None]](), list[str]()
-    with lake.lock(task.day):
+    if reason := _exceeded(derived, received):
+        return DayResult(day, {}, {}, reason)
+    written = dict[str, Written]()
+    with lake.lock(day):
         if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
             commit = max(commit + 1, int(rules.now.timestamp()))
             raw = derived.raw
             metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
-            facts[RAW_SESSIONS.name] = day_metadata.facts_of(RAW_SESSIONS, derived)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, task.day, raw.rows, metadata, expected=version)
-        try:
-            for table in pending:
-                try:
-                    facts[table.name] = day_metadata.facts_of(table, derived)
-                except SumOverflowError as error:
-                    overflows.append(f"{table.name} of {name_of(task.day)}: {error}")
-                    continue
-                metadata = day_metadata.file_metadata(table, derived, facts[table.name])
-                files[table.name] = replace_derived(lake, table, task.day, derived[table], metadata, commit=commit)
-                derived.drop(table)
-            _note_readings(lake, raw)
-        finally:
-            wait(files.values())
-    written |= {name: file for name, future in files.items() if (file := future.result())}
+            facts[RAW_SESSIONS.name] = day_metadata.raw_facts(raw)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=version)
+        written |= _write_derived(lake, derived, pending, commit, facts)
+    return DayResult(day, written, facts)
+
+
+def _write_derived(
+    lake: Lake, derived: DerivedDay, tables: Sequence[Table], commit: int, facts: dict[str, Any]
+) -> dict[str, Written]:
+    """Compute and write these tables while the files before them are written; add their facts to `facts`."""
+    day, files, overflows = derived.raw.day, dict[str, Future[Written | None]](), list[str]()
+    try:
+        for table in tables:
+            try:
+                facts[table.name] = day_metadata.facts_of(table, derived)
+            except SumOverflowError as error:
+                overflows.append(f"{table.name} of {name_of(day)}: {error}")
+                continue
+            metadata = day_metadata.file_metadata(table, derived, facts[table.name])
+            files[table.name] = replace_derived(lake, table, day, derived[table], metadata, commit=commit)
+            derived.drop(table)
+        _note_readings(lake, derived.raw)
+    finally:
+        wait(files.values())
     if overflows:
         raise SumOverflowError("; ".join(overflows))
-    return DayResult(task.day, written, facts)
-
-
-def _unpacked(day: RawDay) -> RawDay:
-    """The day with its rows uncompressed, since they are read several times; a day too large for that stays packed."""
-    rows = day.rows
-    return day if rows.nbytes > PLAIN else day._replace(rows=Rows(rows.schema, rows.parts()))
+    return {name: file for name, future in files.items() if (file := future.result())}
 
 
 def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime, workspaces: Sequence[str] = ()) -> DayTables:
@@ -157,16 +162,15 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime, workspaces:
 
 
 def examine_day(
-    lake: Lake, task: tuple[Day, Sequence[str]], now: datetime, workspaces: Sequence[str]
+    lake: Lake, day: Day, names: Sequence[str], now: datetime, workspaces: Sequence[str]
 ) -> dict[str, CheckResult]:
-    """The results of some checks on a stored day, by name. `task`: the day, and the names of the checks.
+    """The results of the checks of these names on a stored day, by name.
 
     Each file is read at most once, and only the columns that these checks need.
 
     Raises:
         LakeError: a file can't be read.
     """
-    day, names = task
     checks = [CHECKS[name] for name in names]
     tables = day_tables(lake, day, columns_read(checks), now=now, workspaces=workspaces)
     return {check.name: check.examine(tables) for check in checks}
@@ -184,17 +188,17 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules
     return dict(json.loads(metadata.get(day_metadata.FACTS, "{}")))
 
 
-def _exceeded(task: DayTask, derived: DerivedDay) -> str | None:
+def _exceeded(derived: DerivedDay, received: int) -> str | None:
     """A line that says that too many records are rejected, with the first reason; None if the share is acceptable."""
-    rejected = derived.rejected.num_rows
+    day, rejected = derived.raw.day, derived.rejected.num_rows
     all_ = rejected + derived.sessions.num_rows
-    if task.day is UNDATED:
+    if day is UNDATED:
         # Usually few records have no readable day, so their share is taken of all records that the run received.
-        all_ = max(all_, task.received)
+        all_ = max(all_, received)
     if rejected < LEAST_REJECTED or rejected <= derived.rules.max_rejected_ratio * all_:
         return None
     ((reason, *_),) = next(derived.rejected.tuples("reasons"))
-    return f"{name_of(task.day)}: {rejected} of {all_} records are rejected ({reason})"
+    return f"{name_of(day)}: {rejected} of {all_} records are rejected ({reason})"
 
 
 def _note_readings(lake: Lake, raw: RawDay) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.process_day import DayResult, DayTask, day_tables, process_day
+from sessions_pipeline.process_day import DayResult, day_tables, process_day
 from sessions_pipeline.tables import (
     CHECKS,
     DERIVED,
@@ -66,12 +66,12 @@ class ProcessedDay:
 
     def read(self, *readings: RawDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
         """Process the day with these readings. `base` defaults to the current version of its raw sessions."""
-        task = DayTask(self.day, readings, self.base if base is ... else base, received)
-        return process_day(self.lake, task, replace(self.rules, **rules))
+        base = self.base if base is ... else base
+        return process_day(self.lake, self.day, readings, base, received, rules=replace(self.rules, **rules))
 
     def again(self, **rules: Any) -> DayResult:
         """Rebuild the day's tables from its stored raw sessions, without a new reading."""
-        return process_day(self.lake, DayTask(self.day), replace(self.rules, **rules))
+        return process_day(self.lake, self.day, rules=replace(self.rules, **rules))
 
     def rows(self, table: Table) -> list[dict[str, Any]]:
         """The rows of a table."""

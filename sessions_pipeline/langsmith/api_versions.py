@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
-from sessions_pipeline.langsmith.page import Page
+from sessions_pipeline.langsmith.page import Page, http_date
 from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
 from sessions_pipeline.validation.json_text import split_record
 from sessions_pipeline.validation.records import Record, read_page
@@ -155,9 +155,10 @@ def choose_version(ask: Callable[[Endpoint], Page]) -> tuple[Endpoint, Page, str
             return V2, ask(V2), "Version 1 of the API is gone: version 2 is read"
         except (NotFoundError, BadBodyError):
             raise error from None
-    if first.sunset is None or first.sunset > (first.server_time or datetime.now(UTC)):
+    sunset = http_date(first.headers.get("sunset", ""))
+    if sunset is None or sunset > (first.server_time or datetime.now(UTC)):
         return V1, first, None
-    ended = f"Version 1 of the API was to end on {first.sunset:%Y-%m-%d}"
+    ended = f"Version 1 of the API was to end on {sunset:%Y-%m-%d}"
     try:
         return V2, ask(V2), f"{ended}: version 2 is read"
     except ApiError as error:

@@ -72,11 +72,6 @@ class Page(NamedTuple):
         """When the server answered, by its own clock, UTC."""
         return http_date(self.headers.get("date", ""))
 
-    @property
-    def sunset(self) -> datetime | None:
-        """The announced end of this version of the API, UTC."""
-        return http_date(self.headers.get("sunset", ""))
-
 
 def http_date(value: str) -> datetime | None:
     """Parse an HTTP date into an aware datetime in UTC; None if the value is not one."""
@@ -90,8 +85,9 @@ class Piece(NamedTuple):
     """A page placed on the time line. It covers the list's offsets from `offset` to `end` (exclusive).
 
     `first` and `last` are its first and last sort keys, in microseconds since the epoch (None: no record has one). A
-    next page has the sessions of the last key in its interior if it begins at the offset `overlap` or before. `is_end`:
-    it is proven that the list ends with this page.
+    next page has the sessions of the last key in its interior if it begins at the offset `overlap` or before. `reach`
+    is the sort key (exclusive) down to which the page proves everything from its own beginning: `last`, or `LIST_END`
+    if it is proven that the list ends with this page.
     """
 
     offset: int
@@ -99,7 +95,7 @@ class Piece(NamedTuple):
     first: int | None
     last: int | None
     overlap: int
-    is_end: bool
+    reach: int | None
 
     @classmethod
     def of(cls, records: Sequence[Record], offset: int, *, undated_key: int, is_end: bool = False) -> "Piece":
@@ -112,7 +108,7 @@ class Piece(NamedTuple):
         placed = [key for key in keys if key is not None]
         end = offset + len(records)
         if not placed:
-            return cls(offset, end, None, None, offset, is_end)
+            return cls(offset, end, None, None, offset, LIST_END if is_end else None)
         if placed != sorted(placed, reverse=True):
             raise PagingError(
                 "The API did not sort the sessions by start time, so their days can't be proven complete; "
@@ -120,17 +116,13 @@ class Piece(NamedTuple):
             )
         # The next page must begin with a record that has a sort key, or it would not show that it overlaps.
         before_last = [index for index, key in enumerate(keys) if key is not None and key > placed[-1]]
-        return cls(offset, end, placed[0], placed[-1], offset + max(before_last, default=-1), is_end)
+        reach = LIST_END if is_end else placed[-1]
+        return cls(offset, end, placed[0], placed[-1], offset + max(before_last, default=-1), reach)
 
     @property
     def is_empty(self) -> bool:
         """Whether the page has no record at all."""
         return self.end == self.offset
-
-    @property
-    def reach(self) -> int | None:
-        """The sort key (exclusive) down to which the page proves everything from its own beginning."""
-        return LIST_END if self.is_end else self.last
 
     def begins_before(self, frontier: int) -> bool:
         """Whether the page begins with a record newer than `frontier`, so that it joins what is already proven."""

@@ -105,7 +105,7 @@ class WindowReader:
                 back = ceil(max(self._longest, 2) / 2) * 2 ** max(idle - 1, 0)
                 piece = yield from self._request(max(0, piece.offset - back))
             elif self._may_be_last(piece) and (yield from self._ends_here(piece)):
-                piece = piece._replace(is_end=True)
+                piece = piece._replace(reach=LIST_END)
             elif piece.overlap <= piece.offset and not piece.is_empty:
                 stepped_back_from = 0  # a group is not on the way back down, so a lack of progress counts again
                 piece = yield from self._read_stable_group(piece.offset, frontier)

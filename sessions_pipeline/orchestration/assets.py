@@ -4,7 +4,7 @@ If `raw_sessions` is selected, the days are read from the API. Otherwise the sel
 stored raw sessions, without a request.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -111,13 +111,7 @@ def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Seq
 def _metadata(result: DayResult, table: Table) -> dict[str, Any]:
     file, known = result.written.get(table.name), dict(result.metadata.get(table.name, {}))
     rows = {"dagster/row_count": known.pop("rows")} if "rows" in known else {}
-    known = {**rows, **({"dagster/uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}), **known}
-    return known | ({"sample": _sample_table(known["sample"])} if "sample" in known else {})
-
-
-def _sample_table(rows: Sequence[Mapping[str, str]]) -> dg.TableMetadataValue:
-    columns = [dg.TableColumn(name, "string") for name in rows[0]]
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows], dg.TableSchema(columns=columns))
+    return {**rows, **({"dagster/uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}), **known}
 
 
 def _column_schema(table: Table) -> dg.TableSchema:

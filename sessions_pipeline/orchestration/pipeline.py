@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, now, utc_day
 from sessions_pipeline.lake import Lake
@@ -17,12 +17,15 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.orchestration.workers import Workers, processes_for, workers_for
-from sessions_pipeline.process_day import DayResult, DayTask, process_day
+from sessions_pipeline.process_day import DayResult, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import READINGS, load_readings, readings_as_of
+from sessions_pipeline.tables.readings import READINGS, RawDay, load_readings, readings_as_of
+
+FetchedDay: TypeAlias = tuple[Day, tuple[RawDay, ...], str | None, int]
+"""The arguments of `process_day` that belong to a day."""
 
 
 class Fetching(NamedTuple):
@@ -30,7 +33,7 @@ class Fetching(NamedTuple):
 
     days: frozenset[date]
     client: SessionsClient
-    tasks: Iterator[DayTask]
+    tasks: Iterator[FetchedDay]
 
 
 @dataclass(frozen=True)
@@ -186,10 +189,10 @@ def _warned(result: DayResult, warnings: Sequence[str]) -> DayResult:
     return replace(result, metadata={**result.metadata, RAW_SESSIONS.name: raw})
 
 
-def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[DayTask]:
-    """Tasks that make days again from their raw sessions, newest first, then the rows without a day if there are any.
+def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> Iterator[tuple[Day]]:
+    """Days to be made again from their raw sessions, newest first, then the rows without a day if there are any.
 
-    All days are checked before the first task is yielded.
+    All days are checked before the first is yielded.
 
     Raises:
         NotReadError: a day was never read, or not yet at `as_of`.
@@ -198,12 +201,12 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
     stored = [*sorted(days, reverse=True), *undated]
     for day in stored:
         readings_as_of(as_of, day, load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS]))
-    yield from map(DayTask, stored)
+    yield from ((day,) for day in stored)
 
 
 def _read_days(
     client: SessionsClient, sources: Sequence[Source], days: Sequence[date], bases: dict[Day, str | None]
-) -> Iterator[DayTask]:
+) -> Iterator[FetchedDay]:
     """Days from the API, newest first, then the undated sessions. A day is yielded once all workspaces have sent it."""
     received, finished = 0, 0
     client.throttle.progress = lambda: f"{finished} of {len(days)} days"
@@ -211,5 +214,5 @@ def _read_days(
     for fetched in zip(*streams, strict=True):
         received += sum(of_workspace.readings[0].received for of_workspace in fetched)
         day = fetched[0].day
-        yield DayTask(day, fetched, bases[day], received)
+        yield day, fetched, bases[day], received
         finished += day is not UNDATED

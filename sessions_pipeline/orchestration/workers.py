@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import connection, current_process, forkserver, get_context, parent_process, resource_tracker
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from sessions_pipeline.errors import WorkerLostError
 
@@ -31,7 +31,7 @@ MALLOC_ARENAS = 2
 _M_ARENA_MAX = -8  # `mallopt`'s number for this option, from malloc.h
 _PRELOADED = ["sessions_pipeline.process_day"]
 
-T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 
@@ -39,13 +39,13 @@ class Workers:
     """Runs a function on days, and returns the results in the days' order. See `workers_for`."""
 
     def __init__(self, executor: Executor, call: Callable[..., Any], ahead: int) -> None:
-        """`call(work, task)` must pass the lake to `work`. `ahead`: how many tasks may run behind the one awaited."""
+        """`call(work, *task)` must pass the lake to `work`. `ahead`: how many tasks may run behind the one awaited."""
         self._executor = executor
         self._call = call
         self._ahead = ahead
 
-    def each(self, work: "Callable[[Lake, T], R]", tasks: Iterable[T]) -> Iterator[R]:
-        """Yield `work(lake, task)` for each task, in order. Only a few tasks are taken from the iterable ahead of time.
+    def each(self, work: "Callable[[Lake, *Ts], R]", tasks: Iterable[tuple[*Ts]]) -> Iterator[R]:
+        """Yield `work(lake, *task)` for each task, in order. Only a few are taken from the iterable ahead of time.
 
         If the iterable or the work on a task fails, no further task is started. The results of the tasks that were
         started before are still yielded, and then the failure is raised.
@@ -61,7 +61,7 @@ class Workers:
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
                 break
-            started.append(self._executor.submit(self._call, work, task))
+            started.append(self._executor.submit(self._call, work, *task))
             while started and failure is None and (len(started) > self._ahead or started[0].done()):
                 result, failure = _outcome(started.popleft())
                 yield from result
@@ -90,7 +90,7 @@ def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any
     """
     if processes == 0:
         with ThreadPoolExecutor(1, thread_name_prefix="days") as executor:
-            yield Workers(executor, lambda work, task: work(lake, task), ahead=1)
+            yield Workers(executor, lambda work, *task: work(lake, *task), ahead=1)
         return
     prepare(processes)
     context = get_context("forkserver")
@@ -161,10 +161,10 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _with_lake_at(root: str, query: Mapping[str, Any], work: "Callable[[Lake, T], R]", task: T) -> R:
+def _with_lake_at(root: str, query: Mapping[str, Any], work: "Callable[[Lake, *Ts], R]", *task: *Ts) -> R:
     from sessions_pipeline.lake import Lake  # noqa: PLC0415 - see `prepare`
 
     # Not opened in `_initialize`: Python prints the traceback of an error there, and only reports a broken pool.
     if root not in _LAKES:
         _LAKES[root] = Lake.open(root, query=query)
-    return work(_LAKES[root], task)
+    return work(_LAKES[root], *task)

@@ -11,14 +11,12 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables.aggregate import EXACT, known_sum
 from sessions_pipeline.tables.derived_day import DerivedDay, Rules
-from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
 from sessions_pipeline.tables.table import DERIVED, Table
 
-SAMPLE_ROWS = 5
-_LONGEST = 120
+MOST_REASONS = 20
 # Keys of a file's metadata.
 AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
 
@@ -56,7 +54,7 @@ def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
-    """Facts about a day's table to show in Dagster: row count, table-specific figures, total cost and sample rows.
+    """Facts about a derived table to show in Dagster: row count, table-specific figures and total cost.
 
     They are also stored in the file (`FACTS`), so that a day which is not rewritten can show them again.
 
@@ -64,23 +62,21 @@ def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
         SumOverflowError: a sum does not fit its column.
     """
     rows, specific = day[table], dict[str, Any]()
-    if table is RAW_SESSIONS:
-        specific = reading_facts(day.raw)
-    elif table is SESSIONS:
+    if table is SESSIONS:
         specific = _session_facts(day)
     elif table is REJECTED_SESSIONS:
-        specific = _rejection_facts(day)
+        reasons = Counter(reason for (row,) in rows.tuples("reasons") for reason in row)
+        specific = {"reasons": dict(reasons.most_common(MOST_REASONS))} if reasons else {}
     # In daily_cost_by_attribute each cost occurs once per attribute, so its total would be meaningless.
     has_cost = "total_cost" in rows.schema.names and not _is_by_attributes(table)
     cost = money(known_sum(rows.table("total_cost").column(0))) if has_cost else {}
-    head = next((part.slice(0, SAMPLE_ROWS) for part in rows.parts(*table.sample)), None) if table.sample else None
-    sample = [{name: _shortened(value) for name, value in row.items()} for row in head.to_pylist()] if head else []
-    return {"rows": rows.num_rows, **specific, **cost, **({"sample": sample} if sample else {})}
+    return {"rows": rows.num_rows, **specific, **cost}
 
 
-def reading_facts(raw: RawDay) -> dict[str, Any]:
-    """What this run's readings of a day received and added, and how many readings of the day are stored."""
+def raw_facts(raw: RawDay) -> dict[str, Any]:
+    """What this run's readings of a day received and added, and how many rows and readings of the day are stored."""
     return {
+        "rows": raw.rows.num_rows,
         "requests": sum(reading.requests for reading in raw.new_readings),
         "received": sum(reading.received for reading in raw.new_readings),
         "repeated": sum(reading.repeated for reading in raw.new_readings),
@@ -107,12 +103,6 @@ def _session_facts(day: DerivedDay) -> dict[str, Any]:
     }
 
 
-def _rejection_facts(day: DerivedDay) -> dict[str, Any]:
-    """The 20 most common reasons with their counts."""
-    reasons = Counter(reason for (row,) in day.rejected.tuples("reasons") for reason in row)
-    return {"reasons": dict(reasons.most_common(20))} if reasons else {}
-
-
 def money(amount: Decimal | None) -> dict[str, Any]:
     """A cost as exact text, and as a float that Dagster can plot; if it is unknown, only the text `unknown`."""
     if amount is None:
@@ -127,8 +117,3 @@ def rests_on_kept_readings(sessions: pa.Table) -> pa.ChunkedArray:
     """
     emptied = pc.not_equal(sessions.column("stats_as_of"), sessions.column("fetched_at"))
     return pc.or_kleene(emptied, pc.is_valid(sessions.column("missing_since")))
-
-
-def _shortened(value: object) -> str:
-    text = "" if value is None else str(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -82,18 +83,20 @@ class DerivedDay:
         Returns the versions of each session with several rows, oldest first, if the newest names its workspace.
         """
         ((keys, foreign),) = raw.keys()
-        repeated = _rows_of_repeated(keys, raw.rows)
         validator = Validator()
         payloads = (part.column(0).to_pylist() for part in raw.rows.parts("payload"))
         validated = Rows(SCHEMA, (validator.sessions(texts).combine_chunks() for texts in payloads))
-        older = {row for rows in repeated for row in rows[:-1]}
+        times = raw.rows.table("fetched_at").column(0)
+        versions = _versions(keys, raw.rows, validated, times)
+        older = {version.row for of_session in versions.values() for version in of_session[:-1]}
         reasons = {row: list(rejections) for row, rejections in validator.rejected.items() if row not in older}
         for row in foreign.keys() - older:
             reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
-        times = raw.rows.table("fetched_at").column(0)
-        versions = _versions(repeated, validated, times)
-        valid = {newest: [version for version in all_ if version.is_valid] for newest, all_ in versions.items()}
-        stats = {newest: stats_of(all_) for newest, all_ in valid.items() if newest not in reasons}
+        stats = {
+            newest: stats_of([version for version in of_session if version.is_valid])
+            for newest, of_session in versions.items()
+            if newest not in reasons
+        }
         sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
         gone = gone_since(raw.readings)
         missing = {row: gone[key] for row, key in enumerate(keys) if key in gone} if gone else {}
@@ -103,11 +106,14 @@ class DerivedDay:
             self.sessions.add(part.append_column("missing_since", missing_since))
             if stats:
                 self.shrunk += _only(part, lambda row: row in stats and stats[row][1]).column("id").to_pylist()
-        self.rejected = Rows(REJECTED_SESSIONS.schema, _rejected(raw.rows, reasons))
+        self.rejected, rejected_rows = Rows(REJECTED_SESSIONS.schema), iter(sorted(reasons))
+        for part in raw.rows.only(reasons.__contains__).parts() if reasons else ():
+            reason_lists = [reasons[row] for row in islice(rejected_rows, part.num_rows)]
+            self.rejected.add(part.append_column("reasons", pa.array(reason_lists, pa.list_(pa.string()))))
         self.drift = validator.drift + Counter({f"without {name}": self.sessions.num_rows for name in validator.absent})
         self.rounded = validator.rounded
         # Without a record that names the workspace, a session would get another key, see `RawDay.keys`.
-        return [all_ for newest, all_ in versions.items() if newest not in foreign]
+        return [of_session for newest, of_session in versions.items() if newest not in foreign]
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.
@@ -156,31 +162,23 @@ class DerivedDay:
         return made
 
 
-def _rows_of_repeated(keys: Sequence[str], raw: Rows) -> list[list[int]]:
-    """For each session with several rows, these rows in the order of their readings."""
-    if len(set(keys)) == len(keys):
-        return []
-    counts, rows_by_key = Counter(keys), defaultdict[str, list[int]](list)
-    for row, key in enumerate(keys):
-        if counts[key] > 1:
-            rows_by_key[key].append(row)
-    numbers = raw.table("reading").column(0).to_pylist()
-    return [sorted(rows, key=lambda row: (numbers[row], row)) for rows in rows_by_key.values()]
-
-
 def _versions(
-    repeated: Sequence[Sequence[int]], validated: Rows, times: "pa.ChunkedArray[pa.TimestampScalar]"
+    keys: Sequence[str], raw: Rows, validated: Rows, times: "pa.ChunkedArray[pa.TimestampScalar]"
 ) -> dict[int, list[Version]]:
-    """The versions of each session with several rows, oldest first, keyed by its newest row."""
-    needed = {row for rows in repeated for row in rows}
-    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED) if needed else ()
-    valid = {row: values for row, *values in columns if row in needed}
-
-    def version(row: int) -> Version:
+    """The versions of each session with several rows, in the order of their readings, keyed by its newest row."""
+    counts = Counter(keys)
+    if len(counts) == len(keys):
+        return {}
+    repeated = {row for row, key in enumerate(keys) if counts[key] > 1}
+    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED)
+    valid = {row: values for row, *values in columns if row in repeated}
+    numbers = raw.table("reading").column(0).to_pylist()
+    versions = defaultdict[str, list[Version]](list)
+    for row in sorted(repeated, key=lambda row: (numbers[row], row)):
         tier, start_time, runs, *used = valid.get(row, (None, None, None))
-        return Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in valid)
-
-    return {rows[-1]: [version(row) for row in rows] for rows in repeated}
+        version = Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in valid)
+        versions[keys[row]].append(version)
+    return {of_session[-1].row: of_session for of_session in versions.values()}
 
 
 def _with_sources(validated: Rows, left_out: set[int], times: Any, sources: Mapping[int, int]) -> Iterator[pa.Table]:
@@ -213,12 +211,3 @@ def _without_superseded(raw: RawDay, versions: Iterable[Sequence[Version]], kept
         return raw
     rows = raw.rows.only(lambda row: row not in deleted)
     return raw._replace(rows=rows, readings=needed_readings(raw.readings, rows, kept_from))
-
-
-def _rejected(raw: Rows, reasons: Mapping[int, Sequence[str]]) -> Iterator[pa.Table]:
-    first, names = 0, [name for name in REJECTED_SESSIONS.schema.names if name != "reasons"]
-    for part in raw.parts(*names) if reasons else ():
-        rows = [row for row in range(first, first + part.num_rows) if row in reasons]
-        reason_lists = pa.array([reasons[row] for row in rows], pa.list_(pa.string()))
-        yield part.take(pa.array([row - first for row in rows], pa.int64())).append_column("reasons", reason_lists)
-        first += part.num_rows

@@ -50,7 +50,6 @@ RAW_SESSIONS = Table(
         column.time("fetched_at", "When that reading began", nullable=False),
     ),
     order=("session_id", "reading"),
-    sample=("session_id", "start_time", "payload"),
 )
 _NOT_STORED = (0, "", False)
 

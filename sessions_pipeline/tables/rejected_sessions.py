@@ -30,7 +30,6 @@ REJECTED_SESSIONS = Table(
         column.time("fetched_at", "When the reading began that first returned the record", nullable=False),
     ),
     order=("session_id",),
-    sample=("session_id", "reasons"),
 )
 
 

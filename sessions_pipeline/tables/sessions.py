@@ -36,7 +36,6 @@ SESSIONS = Table(
         ),
     ),
     order=("start_time", "id"),
-    sample=("name", "start_time", "run_count", "total_tokens", "total_cost"),
 )
 # Keys of the file's metadata, see `DerivedDay`.
 SHRUNK, DRIFT = "shrunk", "drift"

@@ -29,7 +29,6 @@ class Table:
 
     `order`: the columns that a file's rows are sorted by.
     `partition`: the Hive key of the day folders; None if the whole table is one file.
-    `sample`: the columns of the sample rows that Dagster shows for a day; empty for no sample.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Table:
     order: tuple[str, ...]
     partition: Literal["start_date", "usage_date"] | None = "start_date"
     group: Group = "sessions"
-    sample: tuple[str, ...] = ()
 
     @cached_property
     def schema(self) -> pa.Schema:

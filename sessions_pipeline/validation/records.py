@@ -48,7 +48,6 @@ class _Head(msgspec.Struct, gc=False):
 _TO_THE_SECOND = len("2025-06-01T10:00:00")
 _PAGE = msgspec.json.Decoder(list[msgspec.Raw])
 _HEADS = msgspec.json.Decoder(list[_Head])
-_HEAD = msgspec.json.Decoder(_Head)
 
 
 def read_page(body: bytes) -> list[Record]:
@@ -68,23 +67,14 @@ def read_page(body: bytes) -> list[Record]:
     except UNREADABLE:
         return [_record(payload) for payload in payloads]
     starts = _starts([head.start_time for head in heads])
-    return [_of_head(*fields) for fields in zip(payloads, heads, starts, strict=True)]
+    return [
+        Record(payload, head.id, head.tenant_id, head.start_time, start_us, head.start_time is None)
+        for payload, head, start_us in zip(payloads, heads, starts, strict=True)
+    ]
 
 
 def _record(payload: str) -> Record:
-    try:
-        head = _HEAD.decode(payload)
-    except UNREADABLE:
-        return _unusual_record(payload)
-    return _of_head(payload, head, _start_us(head.start_time))
-
-
-def _of_head(payload: str, head: _Head, start_us: int | None) -> Record:
-    return Record(payload, head.id, head.tenant_id, head.start_time, start_us, head.start_time is None)
-
-
-def _unusual_record(payload: str) -> Record:
-    """A record that msgspec can't decode as a whole, read property by property."""
+    """A record of a page that msgspec can't decode as a whole, read property by property."""
     if not payload.startswith("{"):
         # Not `undated`: the API sorts undated sessions to one end, but may put such an element anywhere.
         return Record(payload, None, None, None, None, False)

@@ -3,7 +3,7 @@
 A usual day is kept uncompressed. The further parts of a large day are compressed, to a quarter of their size.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import ceil
 from typing import Any, Self, TypeAlias
 
@@ -55,15 +55,15 @@ class Rows:
 
     def parts(self, *names: str, drain: bool = False) -> Iterator[pa.Table]:
         """Yield the rows part by part, with these columns (default: all). `drain` frees each part after use."""
-        schema = self._schema_of(names)
+        schema = pa.schema([self.schema.field(name) for name in names or self.schema.names])
         for index, (part, constants) in enumerate(self._parts):
             rows = part if isinstance(part, pa.Table) else _unpack(part, schema.names)
             if constants or rows is not part:
-                columns = (
+                columns = [
                     pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
                     for name in schema.names
-                )
-                rows = pa.Table.from_arrays([*columns], schema=schema)
+                ]
+                rows = pa.Table.from_arrays(columns, schema=schema)
             yield rows.select(schema.names)
             if drain:
                 self._parts[index] = _DRAINED
@@ -106,10 +106,7 @@ class Rows:
     def table(self, *names: str) -> pa.Table:
         """All rows as one table. To save memory, name few columns."""
         parts = list(self.parts(*names))
-        return pa.concat_tables(parts) if parts else self._schema_of(names).empty_table()
-
-    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
-        return pa.schema([self.schema.field(name) for name in names]) if names else self.schema
+        return pa.concat_tables(parts or [self.schema.empty_table().select(names or self.schema.names)])
 
     def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows' values in these columns. No more than one part of them is in memory as Python values."""

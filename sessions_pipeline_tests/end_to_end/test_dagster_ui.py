@@ -58,7 +58,6 @@ query Shown($asset: AssetKeyInput!, $days: [String!]) {
           ... on FloatMetadataEntry { floatValue }
           ... on TextMetadataEntry { text }
           ... on PathMetadataEntry { path }
-          ... on TableMetadataEntry { table { records } }
         }
       }
       definition {
@@ -183,7 +182,7 @@ def test_a_backfill_of_five_days_writes_their_parquet_in_one_run(backfilled: tup
     assert rows >= 5 * 4
 
 
-def test_every_day_shows_its_rows_its_cost_as_text_its_file_and_a_sample(backfilled: tuple[Ask, Path]) -> None:
+def test_every_day_shows_its_rows_its_cost_as_text_and_its_file(backfilled: tuple[Ask, Path]) -> None:
     ask, root = backfilled
     asset = ask(SHOWN, asset={"path": ["sessions"]}, days=DAYS)["assetOrError"]
     shown = {one["partition"]: one["metadataEntries"] for one in asset["assetMaterializations"]}
@@ -196,7 +195,6 @@ def test_every_day_shows_its_rows_its_cost_as_text_its_file_and_a_sample(backfil
         assert file.name in json.dumps(by_label["dagster/uri"])
         known = [cost for cost in table.column("total_cost").to_pylist() if cost is not None]
         assert by_label["total_cost"]["text"] == f"{sum(known).normalize():f}"
-        assert len(by_label["sample"]["table"]["records"]) == min(5, table.num_rows)
 
 
 def test_every_daily_table_has_a_description_and_the_main_checks_passed(backfilled: tuple[Ask, Path]) -> None:

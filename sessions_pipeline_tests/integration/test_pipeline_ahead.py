@@ -116,7 +116,7 @@ def fail(lake, day):
     raise OSError("No space left on device")
 
 with workers_for(0, None, "", {}) as workers:
-    for result in workers.each(fail, (day for day in read_ahead(days()))):
+    for result in workers.each(fail, ((day,) for day in read_ahead(days()))):
         pass
 """
 

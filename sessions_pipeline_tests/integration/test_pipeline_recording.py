@@ -312,6 +312,18 @@ def test_an_unchanged_day_records_the_same_metadata_again(instance: dg.DagsterIn
         assert told["dagster/row_count"] >= 0
 
 
+def test_no_name_or_text_of_a_session_is_recorded_beside_the_figures_of_a_day(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
+        pipeline = pipeline_for(sandbox, tmp_path)
+        recorded = str(facts(instance, execute(pipeline, FIRST, TODAY, instance=instance).run_id))
+    rows = pipeline.open_lake().read_days(SESSIONS, DAYS, ["name", "extra"])
+    texts = {text for column in ("name", "extra") for text in rows.column(column).to_pylist() if text}
+    assert texts
+    assert [text for text in texts if text in recorded] == []
+
+
 def latest(instance: dg.DagsterInstance) -> dict[str, Any]:
     """What the UI shows of each table and check: the latest event of each day and of the table, and all results."""
     storage, kind = instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION

@@ -18,7 +18,7 @@ import pytest
 import sessions_pipeline
 from sessions_pipeline.cli.runs import DEMO_ROOT, DEMO_SHOWN
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.process_day import DayTask, process_day
+from sessions_pipeline.process_day import process_day
 from sessions_pipeline.sandbox import Api
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
@@ -73,7 +73,7 @@ class Company:
                 texts[workspace][date.fromisoformat(record["start_time"][:10])].append(text)
         for day in DAYS:
             readings = [fetched(*texts[one][day], at=NOW, workspace=one, day=day) for one in texts]
-            process_day(lake, DayTask(day, tuple(readings), None, 0), RULES)
+            process_day(lake, day, readings, rules=RULES)
         daily, read = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS), {day: day < NOW.date() for day in DAYS}
         for period in PERIODS:
             lake.replace(
