@@ -171,6 +171,18 @@ def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
 
 
+def test_a_week_that_daily_tables_alone_can_not_sum_is_a_warning(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    days = [NOW, NOW - timedelta(days=1)]
+    texts = [record(number, start, total_cost=f"6{'0' * 19}") for number, start in enumerate(days)]
+    warnings = list[str]()
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        pipeline = replace(pipeline_for(sandbox, tmp_path), on_warning=warnings.append)
+        result = execute(pipeline, FIRST, TODAY, instance=instance, select=" or ".join(f'key:"{one}"' for one in DAILY))
+    assert result.success
+    assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == [str(day) for day in DAYS]
+    assert [text.partition(":")[0] for text in warnings] == ["Weeks and months were not summed"]
+
+
 def test_a_failed_run_of_raw_sessions_alone_makes_no_weeks_and_months(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
