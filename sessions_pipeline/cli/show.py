@@ -182,9 +182,9 @@ def budget(*, check: bool, as_json: bool) -> None:
     exceeded = [status.budget.name for status in statuses if status.state == "exceeded"]
     unknown = [status.budget.name for status in statuses if not status.is_known]
     if check and exceeded:
-        raise errors.BudgetExceededError(f"beyond the limit: {', '.join(exceeded)}")
+        raise errors.BudgetExceededError(f"beyond the limit: {'; '.join(exceeded)}")
     if check and unknown:
-        raise errors.SessionsPipelineError(f"can't be known, for the reasons above: {', '.join(unknown)}")
+        raise errors.SessionsPipelineError(f"can't be known, for the reasons above: {'; '.join(unknown)}")
 
 
 FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output jan.parquet"

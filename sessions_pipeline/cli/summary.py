@@ -107,7 +107,7 @@ def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
         return
     rows = [(one.budget.name, days_text(one.first, one.last), *one.amounts, one.state) for one in statuses]
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
-    print_table(columns, rows, drop=("Share", "Period", "Forecast"))
+    print_table(columns, rows, drop=("Period", "Forecast", "Share"))
     for one in statuses:
         if one.notes:
             echo(f"{visible(one.budget.name)}: {one.notes}", indent=2)
@@ -188,8 +188,8 @@ def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[s
     if sums["experiments"] is None:
         if tables.JUDGE_COST_BY_EXPERIMENT.name in made:
             so_far = Totals.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))
-            cost = f"{exact(so_far.judge_cost) or 'unknown'} US dollars"
-            yield f"Judges of {plural(so_far.judges_measured, 'experiment')} so far, exactly: {cost}"
+            cost = f"exactly: {known} US dollars" if (known := exact(so_far.judge_cost)) else "cost unknown"
+            yield f"Judges of {plural(so_far.judges_measured, 'experiment')} so far, {cost}"
         return
     cost = f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
     if not sums["judges_measured"]:

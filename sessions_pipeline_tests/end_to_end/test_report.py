@@ -17,7 +17,16 @@ from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.builders import dataset
-from sessions_pipeline_tests.builders_report import FIRST, HOSTILE_NAMES, LAST, SCRIPT, daily, made_up, report_of
+from sessions_pipeline_tests.builders_report import (
+    FIRST,
+    HOSTILE_NAMES,
+    LAST,
+    SCRIPT,
+    daily,
+    made_up,
+    report_of,
+    summary,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -305,6 +314,14 @@ def test_a_phone_does_not_scroll_sideways(show: Open, data: ReportData) -> None:
     page = show(data, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.evaluate("visualViewport.scale") == 1
+
+
+def test_a_long_feedback_key_leaves_room_for_the_experiments_names(show: Open) -> None:
+    scores = [{"feedback_key": "k" * 180, "scope": "run", "average": 0.5, "count": 9}]
+    page = show(report_of(daily(FIRST, 1, "1"), experiments=[summary(1, "1", name="ab-" * 60, scores=scores)]))
+    row = page.locator("tr[data-experiment]").bounding_box()
+    assert row is not None
+    assert row["height"] < 250
 
 
 def test_on_a_phone_a_heading_is_above_both_values_of_its_column(show: Open) -> None:

@@ -410,6 +410,8 @@ def test_the_command_in_the_note_on_unmeasured_judges_measures_them(
     words = f"{first[:-1]}{second}".split()
     assert words == judges_command(datetime.now(UTC).date()).split()
     assert words[-1] == JUDGES
+    print_summary(settings, {JUDGES: []}, DAY, DAY)
+    assert "Judges of 0 experiments so far, cost unknown\n" in capsys.readouterr().out
     given = {"tenant_id": TENANT, "reference_dataset_id": A, "read_at": NOON, "stats_as_of": NOON}
     costs = [{"id": str(number), "total_cost": cost, **given} for number, cost in enumerate(("0.25", "1.5", None))]
     Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs), {})

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from graphlib import TopologicalSorter
@@ -16,6 +16,7 @@ import pytest
 from sessions_pipeline.errors import RefusedError, TooManyRejectedError
 from sessions_pipeline.orchestration import REFRESH, SHIPPED, range_tags
 from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import QUIET, execute
 from sessions_pipeline.process_day import DayResult
@@ -97,6 +98,25 @@ def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
             assert {key for key in counted if key[1]} == days
     for table in DAILY:
         assert materialized(home, table) == [str(day) for day in DAYS]
+
+
+def test_all_tables_of_a_day_are_recorded_in_one_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, store = list[list[tuple[str, str | None]]](), KeptEventLog.store_event_batch
+
+    def storing(log: KeptEventLog, events: Sequence[dg.EventLogEntry]) -> None:
+        found = [one.dagster_event for one in events if one.dagster_event and one.dagster_event.asset_key]
+        batches.append([(str(one.asset_key.path[0]), one.partition) for one in found if one.is_step_materialization])
+        store(log, events)
+
+    monkeypatch.setattr(KeptEventLog, "store_event_batch", storing)
+    shutil.copy(SHIPPED, tmp_path)
+    with (
+        running_sandbox(texts=some_records(20), now=NOW) as sandbox,
+        dg.DagsterInstance.from_config(str(tmp_path)) as instance,
+    ):
+        execute(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
+    of_days = [sorted(batch) for batch in batches if len(batch) > 1]
+    assert sorted(of_days) == [sorted((table, str(day)) for table in DAILY) for day in DAYS]
 
 
 def test_only_written_days_count_as_materialized_and_the_run_says_why_others_were_not(

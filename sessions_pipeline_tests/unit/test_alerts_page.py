@@ -25,7 +25,7 @@ PAGE = (ROOT / "docs" / "alerts.md").read_text()
 
 @together
 def test_the_pages_budgets_are_valid_and_its_commands_run(
-    snippets: list[Snippet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    snippets: list[Snippet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands = [line for one in snippets if one.language == "sh" for line in one.text.splitlines()]
     now, lake = datetime.now(UTC), Lake.open(str(tmp_path / "data"), query={})
@@ -39,6 +39,7 @@ def test_the_pages_budgets_are_valid_and_its_commands_run(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SESSIONS_PIPELINE_BUDGETS", "budgets.toml")
     monkeypatch.setenv("SESSIONS_PIPELINE_DATA_ROOT", "data")
+    monkeypatch.setenv("COLUMNS", "80")
     with receiving() as receiver:
         monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", receiver.address)
         for command in commands:
@@ -46,6 +47,7 @@ def test_the_pages_budgets_are_valid_and_its_commands_run(
             assert program == "sessions-pipeline"
             cli.main(arguments, standalone_mode=False)
         assert len(receiver.messages) == sum("--notify" in command for command in commands)
+    assert "Share" in capsys.readouterr().out.splitlines()[1]
     assert [budget.dataset for budget in load_budgets(Settings.load())] == [None, "support-answers"]
 
 

@@ -470,6 +470,12 @@ def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(comman
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
 
 
+def test_budgets_are_told_apart_although_a_name_has_a_comma(command: Any) -> None:
+    more = '\n[[budget]]\nname = "prod, day"\nlimit = 1\nperiod = "day"\n'
+    with pytest.raises(BudgetExceededError, match=r"beyond the limit: all; prod, day$"):
+        command("--check", spent="401", keys=more)
+
+
 def test_check_exits_with_1_if_judges_that_count_were_not_measured(
     command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,14 @@ def test_the_first_reading_after_the_end_of_a_day_marks_it_as_over(day: Processe
     assert not learned(day.read(fetched(payload(1, **EXPERIMENT), at=midnight + HOUR)))
 
 
+def test_a_day_without_sessions_is_over_only_when_it_was_read_after_its_end(day: ProcessedDay) -> None:
+    for at, is_over in ((READ - 18 * HOUR, False), (READ - 17 * HOUR, False), (READ, True)):
+        day.read(fetched(at=at))
+        stored = day.lake.load(DAILY_COST_BY_REFERENCE_DATASET, day.day)
+        assert stored is not None
+        assert was_over(stored.rows, stored.metadata) is is_over
+
+
 def test_a_day_is_over_once_each_workspace_was_read_after_its_end_also_one_without_sessions(day: ProcessedDay) -> None:
     """Exports, weeks and months take it from the file, since a workspace without experiments has no row."""
     found = []

@@ -554,6 +554,12 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> 
     assert "All ≥ $3.75 Not exact" in words(html)
 
 
+def test_projects_that_used_nothing_on_measured_days_are_not_an_unknown_cost() -> None:
+    html = build_report(report_of(daily(FIRST, 1, "5"), projects=[], measured_days=2))
+    assert "Cost by tracing project No project used anything on 2 measured days of 30." in words(html)
+    assert "All unknown" not in words(html)
+
+
 def test_projects_add_up_to_the_total_below_them() -> None:
     used = [project(LAST, number, str(number)) for number in range(1, 13)]
     text = words(build_report(report_of(daily(FIRST, 1, "5"), projects=used)))

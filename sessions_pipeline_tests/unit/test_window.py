@@ -374,6 +374,25 @@ def test_an_empty_page_before_known_records_is_read_again_and_an_error_if_it_sta
         assert by_day(read(server, 50)) == expected(sessions)
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_list_that_some_answers_cut_off_before_known_records_is_read_in_full(times: int) -> None:
+    """The page, the empty one behind it and its last record agree; only the search before has seen more records."""
+    sessions: Sessions = {f"s{i:03}": START - DAY + 12 * DAY - i * DAY // 40 for i in range(480)}
+    server = SimulatedServer(dict(sessions))
+    answer, cut = server.answer, list[PageRequest]()
+
+    def cutting(ask: PageRequest) -> Page:
+        page = answer(ask)
+        if len(cut) == times or not (cut or (ask.include_stats and ask.offset)):
+            return page
+        cut.append(ask)
+        return page._replace(records=page.records[: max(0, 332 - ask.offset)])
+
+    server.answer = cutting  # type: ignore[method-assign]
+    assert by_day(read(server, 50, eager=False)) == expected(sessions)
+    assert len(cut) == times
+
+
 @pytest.mark.parametrize("cap", [1, 2, 3, 7, 50])
 def test_a_server_that_caps_its_pages_is_read_in_full(cap: int) -> None:
     sessions: Sessions = {f"s{i:03}": START + i * DAY // 40 for i in range(120)}
