@@ -89,9 +89,7 @@ class Lake:
 
     def put(self, table: Table, day: Day, content: pa.Buffer, *, expected: Expected) -> Written:
         """Like `replace`, with content from `parquet.encode`. The caller must hold the day's lock."""
-        key = key_of(table, day)
-        self._put(key, content, expected)
-        return Written(self._store.uri(key), content.size)
+        return self._put(key_of(table, day), content, expected)
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a day, in the table's order; all columns or the given ones.
@@ -174,8 +172,7 @@ class Lake:
             LakeError: it could not be written; the former file is intact.
         """
         with self._store.lock("files"):
-            self._put(key, content)
-        return self._store.uri(key)
+            return self._put(key, content).uri
 
     def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
         """Replace a file outside the tables by `change` of its content (None if there is no file).
@@ -220,13 +217,14 @@ class Lake:
         self._store.put(probe, bytes(65_536))
         self._store.delete(probe)
 
-    def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> None:
+    def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> Written:
         self._refuse_if_read_only()
         with self._marking:
             if not self._is_marked:
                 write_marker(self._store, self._query)
                 self._is_marked = True
         self._store.put(key, content, expected)
+        return Written(self._store.uri(key), len(content))
 
     def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
         stored = self.load(table, day, columns)
