@@ -82,7 +82,7 @@ FAULTS = (
     Fault(
         "process_day", "rejected <= derived.rules.max", "rejected < derived.rules.max", f"{UNIT}process_day", "rejected"
     ),
-    Fault("tables/raw_sessions", " if workspace in reading.workspaces", "", f"{UNIT}process_day", "workspace"),
+    Fault("tables/raw_sessions", " if workspace in covered", "", f"{UNIT}process_day", "workspace"),
     Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
     Fault(
         "cli/doctor",
@@ -122,8 +122,8 @@ FAULTS = (
     ),
     Fault(
         "langsmith/transport",
-        "response.is_success and len(body) > most:",
-        "response.is_success and len(body) > 9**20:",
+        "response.is_success and received > most:",
+        "response.is_success and received > 9**20:",
         f"{INTEGRATION}client",
         "decompresses",
     ),

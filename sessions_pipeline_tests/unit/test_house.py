@@ -2,10 +2,12 @@
 
 import ast
 import io
+import runpy
 import tokenize
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,3 +84,9 @@ def _imported(node: ast.AST) -> list[str]:
 def test_the_package_has_few_dependencies() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     assert len(project["dependencies"]) <= MOST_DEPENDENCIES
+
+
+@pytest.mark.parametrize("fault", runpy.run_path(str(PACKAGE.parent / "tools" / "faults.py"))["FAULTS"], ids=str)
+def test_a_fault_of_the_mutation_test_can_be_put_into_the_code(fault: Any) -> None:
+    assert (PACKAGE / f"{fault.file}.py").read_text().count(fault.text) == 1
+    assert (PACKAGE.parent / f"{fault.tests}.py").is_file()
