@@ -79,8 +79,10 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
         reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=version)
-        # Once all workspaces are read by their ids, the records without one are found there, under other keys.
-        by_id = {"", *(one.asked for one in (*raw.readings, *raw.new_readings, reading))}
+        # Once all workspaces are read by their ids, the records without one are found there, under other keys. Readings
+        # by ids from before the ids were unset do not count: such a record may have come since.
+        unset = max((one.number for one in raw.readings if one.asked is None), default=0)
+        by_id = {"", *(one.asked for one in (*raw.readings, *raw.new_readings, reading) if one.number >= unset)}
         raw = _merge_one(raw, day, reading, workspaces | {""} if before <= by_id else workspaces, is_late=is_late)
     return raw
 

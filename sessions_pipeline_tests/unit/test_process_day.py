@@ -281,6 +281,17 @@ def test_setting_the_workspace_ids_later_counts_no_record_twice_that_names_no_wo
             assert day.check("every_record_is_accounted_for", at).passed
 
 
+def test_a_record_that_came_after_the_ids_were_unset_is_not_missing_once_only_another_workspace_is_read(
+    day: ProcessedDay,
+) -> None:
+    own, other = payload(1), payload(2, tenant_id=OTHER_TENANT)
+    day.read(fetched(own, workspace=TENANT))
+    day.read(fetched(own, other, payload(3, tenant_id=None), at=READ + HOUR), max_rejected_ratio=1.0)
+    day.read(fetched(other, workspace=OTHER_TENANT, at=READ + 2 * HOUR), max_rejected_ratio=1.0)
+    readings = load_readings(day.lake.metadata(RAW_SESSIONS, DAY)["readings"])
+    assert [reading.gone for reading in readings if reading.gone] == []
+
+
 def test_setting_the_workspace_ids_later_counts_no_reading_twice(day: ProcessedDay) -> None:
     """The key has seen two workspaces, or two keys one each."""
     own, other = payload(1), payload(2, tenant_id=OTHER_TENANT)
