@@ -18,7 +18,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from sessions_pipeline.days import midnight
-from sessions_pipeline.errors import PagingError, RefusedError, UsageError
+from sessions_pipeline.errors import PagingError, ParameterError, RefusedError, UsageError
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
@@ -33,8 +33,7 @@ from sessions_pipeline.validation.validate import validate
 MOST_LISTED = 100_000
 # Readings of a list of datasets before giving up, if it keeps changing.
 MOST_LISTINGS = 5
-# The time of the latest run is among the stats that the API's OpenAPI file names (`RunStatsSelect`). That it comes with
-# the list of sessions is not documented.
+# The API's OpenAPI file names both (`RunStatsSelect`). That the list of sessions brings the time is not documented.
 CHEAPEST_STATS = ("last_run_start_time", "run_count")
 # How far `stats_start_time` may lie in the past (source: the API's documentation of the parameter).
 REACH = timedelta(days=31)
@@ -154,11 +153,12 @@ def _pages_from(
         pages = list_pages(client, asked, workspace=workspace, cursor=place.cursor)
         try:
             first = next(pages)
-        except (RefusedError, UsageError):
-            # The cursor has expired, or the API version changed since: version 2 has no offsets.
-            if not place.offset and not place.cursor:
+        except (RefusedError, UsageError) as error:
+            # At the beginning, the API may not know these stats. Later, the cursor has expired, or the version changed.
+            all_stats = place == NEWEST and isinstance(error, ParameterError)
+            if not (all_stats or place.offset or place.cursor):
                 raise
-            place = NEWEST
+            place = Place(all_stats=all_stats)
             continue
         found = _activity(first[1])
         if offset == 0 and first[1].records and not found and not place.all_stats:

@@ -14,7 +14,7 @@ import stamina
 
 from sessions_pipeline.errors import DeadlineExceededError, RefusedError
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.lists import Activity, active_since, read_usage
+from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_since, read_usage
 from sessions_pipeline.langsmith.page import newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.source import Source, read_ahead
@@ -169,6 +169,21 @@ def test_activity_requests_all_stats_with_a_warning_if_the_cheapest_lack_times()
         assert count_active(client) == 3
     assert len(client.warnings) == 1
     assert "stats_select" in client.warnings[0]
+
+
+@pytest.mark.parametrize("place", [NEWEST, Place(2, NOW)], ids=["beginning", "continued"])
+def test_activity_requests_all_stats_if_the_api_does_not_know_the_cheapest(place: Place) -> None:
+    timed = [session(number, last_run_start_time=NOW.isoformat()) for number in range(3)]
+
+    def step(handler: Handler) -> None:
+        if "stats_select=last_run_start_time" in handler.path:
+            handler.reply(422, b'{"detail": "stats_select: unknown"}')
+        else:
+            listing(timed)(handler)
+
+    with scripted(step) as server, client_for(server.url) as client:
+        pages = active_since(client, SessionsQuery(), workspace=None, since=NOW, place=place)
+        assert [len(found) for found, _ in pages] == [3, 0]
 
 
 def test_activity_without_times_in_any_stats_is_an_error_at_once() -> None:
