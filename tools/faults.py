@@ -145,7 +145,7 @@ FAULTS = (
     Fault(
         "lake/commits",
         "if commit < _commit_of(stored) <=",
-        "if commit + 1 < _commit_of(stored) <=",
+        "if 2**62 < _commit_of(stored) <=",
         f"{INTEGRATION}lake_commits",
         "earlier",
     ),

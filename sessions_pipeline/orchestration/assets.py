@@ -66,22 +66,22 @@ def daily_assets(
         # A job that is started by Dagster's own command line may come without days.
         has_days = tagged_range(context.run.tags) is not None
         days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
-        warn, exceeded = pipeline.warn_to(context.log), list[str]()
+        warn, exceeded, is_any_written = pipeline.warn_to(context.log), list[str](), False
         try:
             for result in pipeline.process(days, selected, warn):
                 if result.exceeded:
                     exceeded.append(result.exceeded)
                 elif result.day:
                     record_day(context, result, selected)
+                    is_any_written = DAILY in selected
                     pipeline.on_day(result.day)
             if exceeded:
                 raise too_many_rejected(exceeded, pipeline.settings.max_rejected_ratio)
         finally:
             # Here, since a run may not have the step of weeks and months (a backfill has it in another run), and may be
             # canceled before it. Also if this step fails: what fails in each run, such as one broken page, would hold
-            # them back for ever. And also if no day was recorded, since one may be written. Where they are up to date,
-            # it takes 20 ms on a lake of two years.
-            if DAILY in selected:
+            # them back for ever. Where they are up to date, it takes 20 ms on a lake of two years.
+            if is_any_written:
                 sum_periods(pipeline, warn)
         # Their days are recorded. These results let the steps that depend on them start.
         yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)

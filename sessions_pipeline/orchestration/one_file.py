@@ -170,7 +170,7 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         read = {day: was_over(one.rows, one.metadata) and day not in unread for day, one in days.items()}
         rows = sum_periods(period, before, daily, read, changed)
         metadata["dagster/row_count"] = rows.num_rows
-        return (rows, {MADE_FROM: json.dumps(made_from)}) if changed else None
+        return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None
 
     commit(lake, period.table, None, make, rebuildable=True)
     return metadata

@@ -19,7 +19,6 @@ from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import QUIET, execute
-from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -170,26 +169,6 @@ def test_weeks_and_months_are_the_sums_of_the_days_that_were_written_before_the_
     assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == [str(TODAY)]
     count = pc.sum(lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, lake.days(SESSIONS)).column("session_count")).as_py()
     assert _sessions_in_weeks_and_months(tmp_path) == [count, count]
-
-
-class CanceledBeforeTheDayIsRecorded(Pipeline):
-    """A pipeline whose run is canceled when the first day is written."""
-
-    def process(self, *arguments: Any) -> Iterator[DayResult]:
-        for _ in super().process(*arguments):
-            raise KeyboardInterrupt
-        yield from ()
-
-
-def test_weeks_and_months_have_a_day_that_was_written_and_not_recorded(
-    instance: dg.DagsterInstance, tmp_path: Path
-) -> None:
-    with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        pipeline = CanceledBeforeTheDayIsRecorded(pipeline_for(sandbox, tmp_path).settings)
-        with pytest.raises(KeyboardInterrupt):
-            execute(pipeline, TODAY, TODAY, instance=instance)
-    assert materialized(instance, DAILY_COST_BY_REFERENCE_DATASET.name) == []
-    assert _sessions_in_weeks_and_months(tmp_path) == [_sessions_in_days(tmp_path)] * 2
 
 
 def test_weeks_and_months_are_the_sums_of_their_days_after_a_run_that_was_canceled_between_its_steps(
