@@ -189,9 +189,8 @@ def output_of_ui(line: str, port: int, folder: Path, *, stop: Callable[[int], No
     try:
         wait_until(lambda: is_up(port), "the UI", log.read_text)
         stop(process.pid)
-        # Dagster waits up to 60 s for each of its processes, one after the other, before it kills them. A process that
-        # is interrupted while it starts may ignore that; 150 s were too few once.
-        process.wait(240)
+        # Dagster waits up to 60 s for each of its two processes before it kills them; that was needed once.
+        process.wait(150)
         wait_until(lambda: not group_exists(process.pid), "the last process's end", log.read_text)
     finally:
         end(process, patience_seconds=0)
