@@ -128,7 +128,8 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=shutil.get_terminal_size((WIDTH, 0)).columns)
+    # With a height, too, because without it rich takes a terminal whose TERM is dumb, as in Emacs, for 80 columns wide.
+    console = Console(width=shutil.get_terminal_size((WIDTH, 0)).columns, height=1)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
     shown = [_aligned_right(column) if column[0] in NUMBERS else column for column in shown]
     for name in (None, *drop):
