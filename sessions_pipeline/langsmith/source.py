@@ -20,7 +20,7 @@ from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.errors import ApiError, CursorError
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorReader
-from sessions_pipeline.langsmith.page import Page, PageRequest, identity, newest
+from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.tables.readings import RawDay, Reading
@@ -61,18 +61,19 @@ class DayAssembler:
             if day is None or self._first <= day <= self.next:
                 self._days[day].add(group)
 
-    def close(self, frontier_us: int, *, is_over: bool = False) -> Iterator[RawDay]:
-        """Hand out each day wholly above the frontier once; when the window `is_over`, also sessions without a day."""
-        days: list[date | None] = []
+    def close(self, frontier_us: int) -> Iterator[RawDay]:
+        """Hand out each day wholly above the frontier once."""
         while self.next >= self._first and day_start_us(self.next) > frontier_us:
-            days.append(self.next)
+            yield self.take(self.next)
             self.next -= timedelta(days=1)
-        for day in [*days, None] if is_over else days:
-            sessions = self._days.pop(day, None) or _Sessions()
-            rows, received, requests = sessions.rows(), sessions.received, self.requests
-            self.requests = 0
-            repeated = received - rows.num_rows
-            yield RawDay(day, rows, [replace(self._reading, received=received, repeated=repeated, requests=requests)])
+
+    def take(self, day: date | None, *, is_partial: bool = False) -> RawDay:
+        """Hand out a day, or the sessions without one; these are partial if there may be more that were not read."""
+        sessions = self._days.pop(day, None) or _Sessions()
+        rows, received = sessions.rows(), sessions.received
+        counts = {"received": received, "repeated": received - rows.num_rows, "requests": self.requests}
+        self.requests = 0
+        return RawDay(day, rows, [replace(self._reading, **counts, is_partial=is_partial)])
 
 
 class _Sessions:
@@ -134,7 +135,9 @@ def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) ->
     finally:
         for future in in_flight.values():
             future.cancel()
-    yield from days.close(reader.start_us - 1, is_over=True)
+    yield from days.close(reader.start_us - 1)
+    # Version 2 may list sessions without a start time at its list's end. Version 1 is read there in any case.
+    yield days.take(None, is_partial=isinstance(reader, CursorReader) and reader.frontier > LIST_END)
 
 
 def _answer(request: PageRequest, in_flight: InFlight, submit: Callable[[PageRequest], Future[Page]]) -> Page:
@@ -188,8 +191,8 @@ def read_ahead(days: Iterator[RawDay], *, most_waiting: int = MOST_WAITING) -> I
 class Source:
     """Reads a workspace's days from the API, in the version that the client chose at the run's first request.
 
-    `workspace` is its id, or None for the one that the key belongs to; `query` narrows what is read. Pages of at most
-    `query.limit` sessions are requested in the executor's threads, up to `in_flight` ahead.
+    `workspace` is its id, or None for the one that the key belongs to; `query` narrows what is read, newest first.
+    Pages of at most `query.limit` sessions are requested in the executor's threads, up to `in_flight` ahead.
     """
 
     client: SessionsClient
@@ -241,7 +244,6 @@ class Source:
 
     def _fetch(self, request: PageRequest) -> Page:
         narrowed = {"id": tuple(map(UUID, request.ids))} if request.ids else {}
-        order = {"sort_by": "start_time", "sort_by_desc": True}
         paging = {"offset": request.offset, "limit": request.limit, "include_stats": request.include_stats}
-        asked = self.query.model_copy(update={**paging, **order, **narrowed})
+        asked = self.query.model_copy(update={**paging, **narrowed})
         return self.client.fetch(asked, workspace=self.workspace, cursor=request.cursor)

@@ -126,7 +126,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
         learned = bool(new)
     else:
         missing = gone_since(raw.readings).keys()
-        known = {key for key, (_, workspace, _) in before.items() if workspace in covered}
+        known = {key for key, (_, workspace, _) in before.items() if workspace in covered and not reading.is_partial}
         gone = known - present.keys() - missing
         # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.
         back = {key for key in missing | unconfirmed(raw.readings) if key in present or key not in before}

@@ -38,6 +38,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     `alone`: for a late reading (see `raw_sessions.merge`), keys of sessions that no other reading has; a later reading
     will show whether they still exist.
     `replaced`: the version of the raw file that this reading's commit replaced; None if there was no file.
+    `is_partial`: the list may hold more sessions without a day than were read, so those it lacks are not missing.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     back: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
     replaced: str | None = None
+    is_partial: bool = False
 
 
 class RawDay(NamedTuple):

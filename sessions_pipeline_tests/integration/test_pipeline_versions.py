@@ -13,6 +13,7 @@ import pytest
 import stamina
 
 from sessions_pipeline.errors import ApiError, BadBodyError, CursorError, NotFoundError, PagingError
+from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import active_since
 from sessions_pipeline.langsmith.query import SessionsQuery
@@ -32,6 +33,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     failing_in_one_line,
     lake_at,
     read,
+    record,
     run_days,
     settings_for,
     some_records,
@@ -105,6 +107,19 @@ def test_a_lake_begun_on_version_1_goes_on_with_version_2_without_a_new_row(tmp_
     assert metadata_of(tmp_path, "shrunk") == [{"shrunk": "[]"}] * 3
     readings = load_readings(lake_at(tmp_path).metadata(RAW_SESSIONS, FIRST)[READINGS])
     assert [(reading.added > 0, reading.gone) for reading in readings] == [(True, ())] * 2
+
+
+def test_only_a_list_read_to_its_end_shows_that_a_session_without_a_start_time_is_missing(tmp_path: Path) -> None:
+    def missing_since(texts: list[str], first: date) -> list[Any]:
+        with running_sandbox(texts=texts, now=NOW, undated="last") as sandbox:
+            read(sandbox, tmp_path, first, **V2)
+        return lake_at(tmp_path).read(SESSIONS, UNDATED).column("missing_since").to_pylist()
+
+    dated = some_records()
+    assert missing_since([*dated, record(1000, None)], FIRST) == [None]
+    assert missing_since([*dated, record(1000, None)], TODAY) == [None]
+    assert missing_since(dated, TODAY) == [None]
+    assert None not in missing_since(dated, FIRST)
 
 
 def test_costs_keep_digits_that_no_float_has(tmp_path: Path) -> None:
