@@ -38,6 +38,8 @@ FIRST_WAIT = 0.1
 _NO_CREDENTIALS = r"performing POST|/latest/(api/token|meta-data)|/v[12]/credentials|token file|CredentialProvider"
 _WRONG_KEY = "the store does not accept the key; correct or renew AWS_ACCESS_KEY_ID and what belongs to it"
 _ELSEWHERE = "the bucket is elsewhere; set AWS_REGION to its region"
+# Parts of errors after which the library does not repeat a request, although it would help.
+_NOT_REPEATED = r"(?s)list response body|performing PUT.*(HTTP error|<Code>RequestTimeout<)"
 # By the store's error code, or else by the status.
 _ADVICE = {
     **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"), _WRONG_KEY),
@@ -143,17 +145,17 @@ class S3Store:
         return False
 
     def _repeated(self, request: Callable[[], T]) -> T:
-        """The answer to a request which the library itself does not repeat in these cases.
+        """The answer to a request, repeated where the library itself does not.
 
-        They are a listing that breaks off, a conditional put whose connection was reset, and a put that arrived too
-        slowly for the store.
+        That is for a listing that breaks off, a conditional put whose connection was reset, and a put that was too slow
+        for the store.
         """
         for tried in range(self._retries):
             try:
                 return request()
             except GenericError as error:
-                text = str(error)
-                if not re.search("HTTP error|<Code>RequestTimeout<", text) or f"after {self._retries} retries" in text:
+                text, gave_up = str(error), f"after {self._retries} retries"
+                if not re.search(_NOT_REPEATED, text) or gave_up in text:
                     raise
                 time.sleep(FIRST_WAIT * 2**tried)
         return request()
