@@ -14,7 +14,7 @@ from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, partition_value, readings_key, write_marker
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.lake.store import ANY, Expected, Store, retried, store_at
+from sessions_pipeline.lake.store import ANY, Expected, Store, check_conditions, retried, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import Reading, load_note
 from sessions_pipeline.validation.rows import Rows
@@ -207,15 +207,21 @@ class Lake:
             return source.read(), version
 
     def check_writable(self) -> None:
-        """Try out writing, by creating and removing a probe file. It has content, which a full disk would refuse.
+        """Try out all that a run needs: listing, and writing a probe file, which is removed again.
+
+        The file has content, which a full disk would refuse.
 
         Raises:
-            LakeError: the root can't be written; the text says why.
+            LakeError: the root can't be listed or written, or ignores conditions; the text says why.
         """
         self._refuse_if_read_only()
         probe = f"_probe-{uuid4().hex}"
+        self._store.partitions(probe)
         self._store.put(probe, bytes(65_536))
-        self._store.delete(probe)
+        try:
+            check_conditions(self._store, probe, b"")
+        finally:
+            self._store.delete(probe)
 
     def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> Written:
         self._refuse_if_read_only()

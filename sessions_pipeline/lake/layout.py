@@ -10,20 +10,19 @@ The marker `_lake.json` at the root contains the layout's version, and the query
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 from sessions_pipeline.errors import LakeConflictError, LakeError, LakeMismatchError
-from sessions_pipeline.lake.store import Store
+from sessions_pipeline.lake.store import Store, check_conditions
 from sessions_pipeline.tables import Table
 
 MARKER = "_lake.json"
 LAYOUT = 2
 
 _TOO_OLD = "point SESSIONS_PIPELINE_DATA_ROOT elsewhere and materialize again, or go back to the version that wrote it"
-# No object has this version, so a store must refuse a put that expects it.
-_NO_VERSION = '"0"'
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 UNDATED: Final = None
@@ -102,26 +101,16 @@ def write_marker(store: Store, query: Mapping[str, Any]) -> None:
 
     Raises:
         LakeMismatchError: another run has meanwhile started the lake with another query.
-        LakeError: the store ignores conditions, so two runs could overwrite each other's work.
+        LakeError: the store ignores conditions; see `check_conditions`.
     """
     content = {"layout": LAYOUT, "query": json.loads(_canonical(query))}
     with store.lock("lake"):
         if not check_marker(store, query):
-            try:
+            with suppress(LakeConflictError):
                 store.put(MARKER, _encoded(content), None)
-            except LakeConflictError:
-                check_marker(store, query)
+            check_marker(store, query)
         # The bytes must differ from the marker's: a refused put of the same bytes counts as done, see `S3Store.put`.
-        probe = _encoded({**content, "probe": uuid4().hex})
-        for wrong in (None, _NO_VERSION):
-            try:
-                store.put(MARKER, probe, wrong)
-            except LakeConflictError:
-                continue
-            raise LakeError(
-                f"{store.uri(MARKER)}: this store ignores conditional writes (If-None-Match, If-Match), so two runs"
-                " could overwrite each other's work; point SESSIONS_PIPELINE_DATA_ROOT at a store that supports them"
-            )
+        check_conditions(store, MARKER, _encoded({**content, "probe": uuid4().hex}))
 
 
 def _encoded(content: Mapping[str, Any]) -> bytes:

@@ -12,11 +12,10 @@ Differences from a local folder:
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from importlib import import_module
-from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +25,7 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict
+from sessions_pipeline.lake.store import ANY, Expected, Opened, T, conflict
 
 # Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this, but raw
 # sessions need more after some 300 readings of their day.
@@ -35,12 +34,26 @@ RETRIES = 6
 # Seconds; each wait is twice the one before.
 FIRST_WAIT = 0.1
 
-_KEY_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+# Parts of errors that the services which issue credentials cause: STS, ECS, EKS and EC2.
+_NO_CREDENTIALS = r"performing POST|/latest/(api/token|meta-data)|/v[12]/credentials|token file|CredentialProvider"
+_WRONG_KEY = "the store does not accept the key; correct or renew AWS_ACCESS_KEY_ID and what belongs to it"
+_ELSEWHERE = "the bucket is elsewhere; set AWS_REGION to its region"
+# Parts of errors after which the library does not repeat a request, although it would help.
+_NOT_REPEATED = r"(?s)list response body|performing PUT.*(HTTP error|<Code>RequestTimeout<)"
+# By the store's error code, or else by the status.
+_ADVICE = {
+    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"), _WRONG_KEY),
+    **dict.fromkeys(("AuthorizationHeaderMalformed", "301", "307"), _ELSEWHERE),
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it",
+    "NoSuchBucket": "there is no such bucket; create it, or correct SESSIONS_PIPELINE_DATA_ROOT",
+    "InvalidObjectState": "the file was archived; restore it, and exempt the data from archiving",
+    **dict.fromkeys(("401", "403"), "access denied; the key needs to list, read, write and delete below this address"),
+    **dict.fromkeys(("429", "503"), "the store is overloaded; try again later"),
+    "501": "the store lacks conditional writes (If-None-Match, If-Match); choose one that has them",
+}
 
 # On any other address or key the library panics: it prints its stack, and no `except Exception` meets that.
 _ADDRESS = re.compile(r"https?://([\w.-]+|\[[\dA-Fa-f:]+])(:[1-6]?\d{1,4})?(/[\w.~%/-]*)?", re.ASCII)
-
-NO_BUCKET = "there is no such bucket; create it, or correct SESSIONS_PIPELINE_DATA_ROOT"
 
 
 class S3Store:
@@ -90,16 +103,14 @@ class S3Store:
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """The objects' ETags, from one listing of a single key's partition, or of the table from the first key on."""
         folder = min(keys).rpartition("/")[0]
-        listed = self._list(folder) if len(keys) == 1 else self._list(folder.partition("/")[0], after=folder)
+        listed = self.partitions(folder) if len(keys) == 1 else self.partitions(folder.partition("/")[0], after=folder)
         return {key: listed.get(key) for key in keys}
 
-    def partitions(self, table: str) -> dict[str, str | None]:
-        """All objects in the table's folder."""
-        return self._list(table)
-
-    def _list(self, folder: str, after: str | None = None) -> dict[str, str | None]:
-        with self._as_lake_error(folder):
-            return {meta["path"]: meta["e_tag"] for page in self._client.list(folder, offset=after) for meta in page}
+    def partitions(self, table: str, *, after: str | None = None) -> dict[str, str | None]:
+        """The ETags of all objects in a folder, of a table or of one partition; with `after`, of those after it."""
+        with self._as_lake_error(table):
+            pages = self._repeated(lambda: list(self._client.list(table, offset=after)))
+            return {meta["path"]: meta["e_tag"] for page in pages for meta in page}
 
     def delete(self, key: str) -> None:
         """Remove the object if it exists."""
@@ -117,21 +128,12 @@ class S3Store:
         """
         mode: Any = "overwrite" if expected == ANY else "create" if expected is None else {"e_tag": expected}
         content = memoryview(data).cast("B")
-        with self._as_lake_error(key, writing=True):
-            for tried in count():
-                try:
-                    self._client.put(key, content, mode=mode, use_multipart=False)
-                except (AlreadyExistsError, PreconditionError):
-                    if not self._has_content(key, content):
-                        raise conflict(self.uri(key)) from None
-                except GenericError as error:
-                    # The library does not retry a conditional put whose connection was reset.
-                    text, gave_up = str(error), f"after {self._retries} retries"
-                    if tried == self._retries or "HTTP error" not in text or gave_up in text:
-                        raise
-                    time.sleep(FIRST_WAIT * 2**tried)
-                    continue
-                return
+        with self._as_lake_error(key):
+            try:
+                self._repeated(lambda: self._client.put(key, content, mode=mode, use_multipart=False))
+            except (AlreadyExistsError, PreconditionError):
+                if not self._has_content(key, content):
+                    raise conflict(self.uri(key)) from None
 
     def lock(self, name: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """Does nothing: conditional puts keep writers apart."""
@@ -142,16 +144,31 @@ class S3Store:
             return bytes(self._client.get(key).bytes()) == content
         return False
 
+    def _repeated(self, request: Callable[[], T]) -> T:
+        """The answer to a request, repeated where the library itself does not.
+
+        That is for a listing that breaks off, a conditional put whose connection was reset, and a put that was too slow
+        for the store.
+        """
+        for tried in range(self._retries):
+            try:
+                return request()
+            except GenericError as error:
+                text, gave_up = str(error), f"after {self._retries} retries"
+                if not re.search(_NOT_REPEATED, text) or gave_up in text:
+                    raise
+                time.sleep(FIRST_WAIT * 2**tried)
+        return request()
+
     @contextmanager
-    def _as_lake_error(self, key: str, *, writing: bool = False) -> Iterator[None]:
+    def _as_lake_error(self, key: str) -> Iterator[None]:
         # The library's errors contain URLs and the store's answers, which may hold secrets: never pass them on.
         try:
             yield
-        except FileNotFoundError as error:
-            if writing or "NoSuchBucket" in str(error):
-                raise LakeError(f"{self.uri(key)}: {NO_BUCKET}") from None
-            raise FileNotFoundError(self.uri(key)) from None
-        except BaseError as error:
+        except (BaseError, FileNotFoundError) as error:
+            # Any other 404 is about the bucket, or was not sent by a store.
+            if isinstance(error, FileNotFoundError) and "<Code>NoSuchKey<" in str(error):
+                raise FileNotFoundError(self.uri(key)) from None
             raise LakeError(f"{self.uri(key)}: {reason(str(error))}") from None
 
 
@@ -207,25 +224,13 @@ def reason(text: str) -> str:
 
     Only its status and error code are used, since the rest may contain secrets.
     """
-    patterns = r"status code: (\d{3})", r"<Code>(\w{1,60})</Code>"
-    status, code = (next(iter(re.findall(pattern, text)), "") for pattern in patterns)
-    named = " ".join(filter(None, (status, code)))
-    if "/latest/" in text or "/v2/credentials" in text or "CredentialProvider" in text:
+    if re.search(_NO_CREDENTIALS, text):
         return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or use a role"
-    if code in _KEY_CODES:
-        return f"{named}: the store does not accept the key; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if code == "RequestTimeTooSkewed":
-        return f"{named}: this machine's clock is wrong; set it"
-    if "redirect" in text or status.startswith("3"):
-        return f"{named or 'redirected'}: the bucket is elsewhere; set AWS_REGION to its region"
-    if code == "NoSuchBucket":
-        return NO_BUCKET
-    if status in {"401", "403"}:
-        return f"{named}: access denied; the key needs to list, read, write and delete below this address"
-    if status in {"429", "503"}:
-        return f"{named}: the store is overloaded; try again later"
-    if status == "501":
-        return f"{named}: the store lacks conditional writes (If-None-Match, If-Match); choose one that has them"
+    if "Received redirect" in text:
+        return f"redirected: {_ELSEWHERE}"
+    patterns = r"status code: (\d{3})", r"<Code>([\w.]{1,60})</Code>"
+    status, code = (next(iter(re.findall(pattern, text)), "") for pattern in patterns)
     if not status:
         return "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network"
-    return f"{named}: the store failed; check the bucket, the AWS variables and the endpoint"
+    advice = _ADVICE.get(code) or _ADVICE.get(status) or "the store failed; check the bucket, AWS_* and the endpoint"
+    return f"{f'{status} {code}'.strip()}: {advice}"

@@ -29,6 +29,8 @@ T = TypeVar("T")
 # What a put expects to replace: the object of this version, no object (None), or anything (`ANY`, never a version).
 Expected: TypeAlias = str | None
 ANY: Final = "*"
+# No object has this version, so a store must refuse a put that expects it.
+_NO_VERSION = '"0"'
 # How often to try to replace a file that other runs keep replacing. A store that refuses every put can't hang a run.
 TRIES = 20
 
@@ -90,7 +92,7 @@ def store_at(root: str) -> Store:
         from sessions_pipeline.lake.s3 import S3Store  # noqa: PLC0415
 
         return S3Store(root)
-    if re.match(r"\w[\w+.-]+:/", root):
+    if re.match(r"\s*\w[\w+.-]+:/", root):
         raise LakeError("SESSIONS_PIPELINE_DATA_ROOT: takes a folder or an s3://bucket/prefix address")
     from sessions_pipeline.lake.local import LocalStore  # noqa: PLC0415
 
@@ -118,3 +120,18 @@ def retried(replace: Callable[..., T], *arguments: Any) -> T:
 def conflict(uri: str) -> LakeConflictError:
     """The error for an object that another run has changed first."""
     return LakeConflictError(f"{uri}: another run has changed it in the meantime; run this one again")
+
+
+def check_conditions(store: Store, key: str, other: bytes) -> None:
+    """Make sure that the store refuses to replace the object at `key` by `other` if a put's condition does not hold.
+
+    Raises:
+        LakeError: the store ignores conditions, so two runs could overwrite each other's work.
+    """
+    for wrong in (None, _NO_VERSION):
+        with suppress(LakeConflictError):
+            store.put(key, other, wrong)
+            raise LakeError(
+                f"{store.uri(key)}: this store ignores conditional writes (If-None-Match, If-Match), so two runs"
+                " could overwrite each other's work; point SESSIONS_PIPELINE_DATA_ROOT at a store that supports them"
+            )

@@ -188,8 +188,9 @@ def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_
         keys |= listed.keys()
     names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
     for day in sorted(days, reverse=True):
-        if len(names) < len(keys) and lake.has(tables.SESSIONS, day):
-            for key, name in dict(_names_in_metadata(lake, day)).items():
+        # A missing file is not ruled out first: in a bucket that is a listing for each day.
+        if len(names) < len(keys) and (stored := lake.load(tables.SESSIONS, day, (*_KEY_COLUMNS, "extra"))):
+            for key, name in dict(_names_in_metadata(stored.rows)).items():
                 if key in keys:
                     names.setdefault(key, name)
     return {**({key: key[1] for key in keys} if all_known else {}), **names}
@@ -232,9 +233,8 @@ def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str
     return {name: unread for name, unread in days.items() if unread}
 
 
-def _names_in_metadata(lake: Lake, day: date) -> Iterator[tuple[Key, str]]:
+def _names_in_metadata(sessions: pa.Table) -> Iterator[tuple[Key, str]]:
     """The datasets and their names in `extra.metadata.dataset_name` of the experiments, the latest experiment last."""
-    sessions = lake.read(tables.SESSIONS, day, ("tenant_id", "reference_dataset_id", "extra"))
     # Decoding takes 2 us a session, and most have no such name.
     has_name = pc.match_substring(sessions.column("extra"), '"dataset_name"')
     named = sessions.filter(pc.and_(pc.is_valid(sessions.column("reference_dataset_id")), has_name))

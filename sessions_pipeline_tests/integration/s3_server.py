@@ -25,6 +25,11 @@ ERRORS = {
     "wrong key": (403, "SignatureDoesNotMatch"),
     "wrong clock": (403, "RequestTimeTooSkewed"),
     "wrong region": (301, "PermanentRedirect"),
+    "region in the signature": (400, "AuthorizationHeaderMalformed"),
+    "expired": (400, "ExpiredToken"),
+    "too slow": (400, "RequestTimeout"),
+    "archived": (403, "InvalidObjectState"),
+    "web server": (404, "NotFound"),
     "not implemented": (501, "NotImplemented"),
 }
 
@@ -85,7 +90,8 @@ class ProxyHandler(BaseHTTPRequestHandler):
         if fault == "lost answer":
             self.break_off(fault)
             return
-        self.reply(response.status, response.read(), dict(response.headers))
+        content = response.read()
+        self.reply(response.status, content, dict(response.headers), half=fault == "half")
         connection.close()
 
     def break_off(self, fault: str) -> None:
@@ -121,7 +127,7 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(chunks)
 
-    def reply(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def reply(self, status: int, body: bytes, headers: dict[str, str], *, half: bool = False) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
             if name.lower() not in HOP_BY_HOP:
@@ -130,7 +136,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self.wfile.write(body[: len(body) // 2] if half else body)
+        if half:
+            self.close_connection = True
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer  # noqa: N815
 

@@ -237,7 +237,7 @@ def test_a_broken_marker_is_an_error_and_never_a_new_lake(data_root: DataRoot, c
     assert marker_of(data_root) == content
 
 
-@pytest.mark.parametrize("root", ["gs://bucket/x", "http://127.0.0.1/x", "s3:/bucket/x", "S3://bucket/x"])
+@pytest.mark.parametrize("root", ["gs://bucket/x", "http://127.0.0.1/x", "s3:/bucket/x", "S3://bucket/x", " s3://b/x"])
 def test_an_address_of_another_kind_is_refused(root: str):
     with pytest.raises(LakeError, match="takes a folder or an s3://bucket/prefix address"):
         Lake.open(root, query={})

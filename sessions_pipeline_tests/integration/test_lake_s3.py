@@ -1,6 +1,7 @@
 """The lake in a bucket has the same tables as in a folder, and survives faults. The server is moto's."""
 
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -20,6 +21,7 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import ANY
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES
+from sessions_pipeline_tests.integration.pipeline_runs import Bucket, files
 from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.lake_rows import DAY, raw
 from sessions_pipeline_tests.snippets import Snippet, each
@@ -120,16 +122,47 @@ def test_a_temporary_fault_is_retried(lake: Lake, server: S3Server, fault: str):
     assert lake.read(RAW_SESSIONS, DAY).equals(raw("new"))
 
 
+@pytest.mark.parametrize("fault", ["slow down", "reset", "half"])
+def test_a_listing_that_breaks_off_is_repeated_and_never_taken_for_a_short_one(
+    lake: Lake, server: S3Server, fault: str
+):
+    days = [DAY + timedelta(number) for number in range(20)]
+    for day in days:
+        lake.write_file(f"sessions/start_date={day}/sessions.parquet", b"")
+    server.fail(*[fault] * 2)
+    assert lake.days(SESSIONS) == days
+    assert server.faults == []
+    server.fail(*[fault] * 20)
+    with pytest.raises(LakeError):
+        lake.days(SESSIONS)
+    server.fail()
+
+
+def test_a_put_that_was_too_slow_for_the_store_is_repeated(lake: Lake, server: S3Server):
+    lake.write_file("a", b"former")
+    server.fail("too slow", "too slow")
+    lake.write_file("a", b"new")
+    assert lake.read_file("a") == b"new"
+
+
 LASTING = {
     "slow down": "503 SlowDown: the store is overloaded; try again later",
     "reset": "no answer, or a broken one; check AWS_ENDPOINT_URL, AWS_REGION and the network",
     "denied": "403 AccessDenied: access denied; the key needs to list, read, write and delete below this address",
     "wrong key": (
         "403 SignatureDoesNotMatch: the store does not accept the key; "
-        "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        "correct or renew AWS_ACCESS_KEY_ID and what belongs to it"
+    ),
+    "expired": (
+        "400 ExpiredToken: the store does not accept the key; correct or renew AWS_ACCESS_KEY_ID and what belongs to it"
     ),
     "wrong clock": "403 RequestTimeTooSkewed: this machine's clock is wrong; set it",
     "wrong region": "301 PermanentRedirect: the bucket is elsewhere; set AWS_REGION to its region",
+    "region in the signature": (
+        "400 AuthorizationHeaderMalformed: the bucket is elsewhere; set AWS_REGION to its region"
+    ),
+    "archived": ("403 InvalidObjectState: the file was archived; restore it, and exempt the data from archiving"),
+    "web server": "404 NotFound: the store failed; check the bucket, AWS_* and the endpoint",
     "not implemented": (
         "501 NotImplemented: the store lacks conditional writes (If-None-Match, If-Match); choose one that has them"
     ),
@@ -181,7 +214,36 @@ def test_a_process_killed_during_a_put_leaves_the_former_object(lake: Lake, serv
     assert lake.read_file("reports/big") == b"former"
 
 
-@pytest.mark.parametrize("fault", ["denied", "slow down"])
+@pytest.mark.parametrize("fault", ["slow down", "archived"])
+def test_the_words_in_the_address_of_the_data_change_no_message(server: S3Server, fault: str):
+    for prefix in ("data/latest/lake", "redirects", "v2/credential"):
+        server.fail(*[fault] * 20)
+        with pytest.raises(LakeError) as caught:
+            S3Store(f"s3://bucket/{prefix}", retries=0).open("a", whole=True)
+        assert str(caught.value) == f"s3://bucket/{prefix}/a: {LASTING[fault]}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "faults", "said"),
+    [
+        ("deaf", [], "this store ignores conditional writes"),
+        ("refusing", [], "501 NotImplemented: the store lacks conditional writes"),
+        ("", ["denied"], "403 AccessDenied: access denied; the key needs to list,"),
+        ("", ["", "denied"], "403 AccessDenied: access denied; the key needs to list,"),
+    ],
+    ids=["ignores conditions", "refuses conditions", "may not list", "may not write"],
+)
+def test_what_would_fail_in_a_run_is_noticed_when_writing_is_tried_out(
+    lake: Lake, server: S3Server, root: str, kind: str, faults: list[str], said: str
+):
+    server.fail(*faults, kind=kind)
+    with pytest.raises(LakeError, match=rf"^{root}/_probe-\w+: {said}"):
+        lake.check_writable()
+    server.fail()
+    assert files(Bucket(root)) == {}
+
+
+@pytest.mark.parametrize("fault", ["denied", "slow down", "web server"])
 def test_a_failed_read_is_never_an_empty_result(lake: Lake, server: S3Server, root: str, fault: str):
     lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
     readings = (
@@ -211,6 +273,10 @@ def test_a_missing_bucket_is_one_line():
             Lake.open(root, query={})
 
 
+NO_KEY = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+POD = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/v1/credentials"}
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
@@ -238,14 +304,27 @@ def test_a_missing_bucket_is_one_line():
         ),
         ({"AWS_PROFILE": "none-such"}, "AWS_PROFILE: The config profile (none-such) could not be found"),
         (
-            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9"},
+            {**NO_KEY, "AWS_METADATA_ENDPOINT": "http://127.0.0.1:9"},
             "s3://bucket/x/_lake.json: no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or",
+        ),
+        (
+            {**NO_KEY, **POD, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/none"},
+            "s3://bucket/x/_lake.json: no AWS credentials; set AWS_ACCESS_KEY_ID",
+        ),
+        (
+            {**NO_KEY, **POD, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": os.devnull},
+            "s3://bucket/x/_lake.json: no AWS credentials; set AWS_ACCESS_KEY_ID",
+        ),
+        (
+            {**NO_KEY, "AWS_ROLE_ARN": "arn:aws:iam::1:role/x", "AWS_WEB_IDENTITY_TOKEN_FILE": os.devnull},
+            "s3://bucket/x/_lake.json: no AWS credentials; set AWS_ACCESS_KEY_ID",
         ),
     ],
     ids=[
         *("no scheme", "no scheme either", "nobody there", "the general one", "no bundle", "not a bundle"),
         *("a space", "no port", "a line break in the key", "a space in the token", "a space in the region"),
         *("half a key", "not a flag", "no profile", "no key"),
+        *("no token of a pod", "no credentials of a pod", "no role"),
     ],
 )
 @pytest.mark.usefixtures("server")

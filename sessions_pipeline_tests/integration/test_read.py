@@ -18,6 +18,7 @@ import sessions_pipeline
 from sessions_pipeline.errors import LakeError, NotReadError, UsageError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
@@ -27,6 +28,8 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, table_of, uuid
+from sessions_pipeline_tests.integration.pipeline_runs import Bucket
+from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.integration.test_reading import DAYS, FIRST, fill
 
 COST = Decimal("12345678901234567890.123456789012345678")
@@ -140,6 +143,16 @@ def test_a_dataset_has_its_current_name_else_that_in_experiments_else_its_id(tmp
     }
     projects = sessions_pipeline.read("sessions", FIRST, FIRST, root=tmp_path).to_pylist()
     assert [row["dataset"] for row in projects if row["reference_dataset_id"] is None] == [None]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_datasets_without_a_name_do_not_cost_a_listing_for_each_day(bucket: str, server: S3Server) -> None:
+    fill(cast("Path", Bucket(bucket)))
+    S3Store(bucket).delete("reference_datasets/reference_datasets.parquet")
+    server.fail()
+    assert sessions_pipeline.read("weekly_cost_by_reference_dataset", root=bucket).num_rows
+    assert len([line for line in server.requests if line.endswith("/sessions.parquet")]) == len(DAYS)
+    assert len([line for line in server.requests if line == "GET /bucket"]) < len(DAYS)
 
 
 def test_an_experiment_has_its_own_cost_judge_cost_and_whole_cost(tmp_path: Path) -> None:
