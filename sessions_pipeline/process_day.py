@@ -54,9 +54,7 @@ class DayResult:
     exceeded: str | None = None
 
 
-def process_day(
-    lake: Lake, day: Day, fetched: Sequence[RawDay] = (), base: str | None = None, received: int = 0, *, rules: Rules
-) -> DayResult:
+def process_day(lake: Lake, day: Day, fetched: Sequence[RawDay] = (), received: int = 0, *, rules: Rules) -> DayResult:
     """Merge, validate, derive and write a day.
 
     If the fetched readings bring nothing new, only missing or outdated tables are written.
@@ -65,7 +63,6 @@ def process_day(
         lake: where the day is stored.
         day: the day, or `UNDATED`.
         fetched: what was fetched, one element per workspace; if empty, the tables are derived again from storage.
-        base: the version of the day's `raw_sessions` before the first request; None if there was no file.
         received: how many records the run has received so far, for all days.
         rules: the run's rules.
 
@@ -79,7 +76,7 @@ def process_day(
         part if part.rows.nbytes > PLAIN else part._replace(rows=Rows(part.rows.schema, part.rows.parts()))
         for part in fetched
     ]
-    process = partial(_process, lake, day, fetched, base, received, rules)
+    process = partial(_process, lake, day, fetched, received, rules)
     with suppress(LakeConflictError):
         return process()
     # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock keeps
@@ -88,14 +85,12 @@ def process_day(
         return retried(process)
 
 
-def _process(
-    lake: Lake, day: Day, fetched: Sequence[RawDay], base: str | None, received: int, rules: Rules
-) -> DayResult:
-    stored = lake.load(RAW_SESSIONS, day)
-    version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
-    rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
-    before = RawDay(day, rows, load_readings(stored.metadata[READINGS]) if stored else [])
-    raw = merge(before, fetched, base=base, version=version)
+def _process(lake: Lake, day: Day, fetched: Sequence[RawDay], received: int, rules: Rules) -> DayResult:
+    before, commit = RawDay(day, Rows(RAW_SESSIONS.schema), []), 0
+    if stored := lake.load(RAW_SESSIONS, day):
+        before = RawDay(day, stored.parts, load_readings(stored.metadata[READINGS]), stored.version)
+        commit = int(stored.metadata[COMMIT])
+    raw = merge(before, fetched)
     pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
     facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
     if fetched and not raw.learned:
@@ -117,7 +112,7 @@ def _process(
             raw = derived.raw
             metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
             facts[RAW_SESSIONS.name] = day_metadata.raw_facts(raw)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=version)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=raw.version)
         written |= _write_derived(lake, derived, pending, commit, facts)
     return DayResult(day, written, facts)
 

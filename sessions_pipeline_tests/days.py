@@ -67,7 +67,8 @@ class ProcessedDay:
     def read(self, *readings: RawDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
         """Process the day with these readings. `base` defaults to the current version of its raw sessions."""
         base = self.base if base is ... else base
-        return process_day(self.lake, self.day, readings, base, received, rules=replace(self.rules, **rules))
+        readings = tuple(reading._replace(version=base) for reading in readings)
+        return process_day(self.lake, self.day, readings, received, rules=replace(self.rules, **rules))
 
     def again(self, **rules: Any) -> DayResult:
         """Rebuild the day's tables from its stored raw sessions, without a new reading."""

@@ -151,7 +151,7 @@ FAULTS = (
     ),
     Fault(
         "process_day",
-        "raw.rows, metadata, expected=version)",
+        "raw.rows, metadata, expected=raw.version)",
         "raw.rows, metadata)",
         f"{UNIT}process_day",
         "overtaken or late",

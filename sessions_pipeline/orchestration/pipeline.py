@@ -24,8 +24,8 @@ from sessions_pipeline.tables.derived_day import Rules
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import READINGS, RawDay, load_readings, readings_as_of
 
-FetchedDay: TypeAlias = tuple[Day, tuple[RawDay, ...], str | None, int]
-"""The arguments of `process_day` that belong to a day."""
+FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
+"""A day, what each workspace has sent of it, and how many records the run has received so far."""
 
 
 class Fetching(NamedTuple):
@@ -133,11 +133,11 @@ class Pipeline:
     @contextmanager
     def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
         # Noted before the first request, so that a reading that another run commits meanwhile is noticed.
-        bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
+        versions = lake.versions(RAW_SESSIONS, [*days, UNDATED])
         # The executor must be closed after the sources: closing waits for its thread, and that may be waiting for a
         # page until closing the sources stops the client.
         with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
-            tasks = _read_days(client, sources, days, bases)
+            tasks = _read_days(client, sources, days, versions)
             first = executor.submit(next, tasks)
             yield Fetching(frozenset(days), client, chain((one.result() for one in [first]), tasks))
 
@@ -205,7 +205,7 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
 
 
 def _read_days(
-    client: SessionsClient, sources: Sequence[Source], days: Sequence[date], bases: dict[Day, str | None]
+    client: SessionsClient, sources: Sequence[Source], days: Sequence[date], versions: dict[Day, str | None]
 ) -> Iterator[FetchedDay]:
     """Days from the API, newest first, then the undated sessions. A day is yielded once all workspaces have sent it."""
     received, finished = 0, 0
@@ -214,5 +214,5 @@ def _read_days(
     for fetched in zip(*streams, strict=True):
         received += sum(of_workspace.readings[0].received for of_workspace in fetched)
         day = fetched[0].day
-        yield day, fetched, bases[day], received
+        yield day, [of_workspace._replace(version=versions[day]) for of_workspace in fetched], received
         finished += day is not UNDATED

@@ -61,6 +61,8 @@ class RawDay(NamedTuple):
     `rows`: of `raw_sessions`. As fetched, without its columns `reading` and `fetched_at`, and each session once: its
     newest record in this reading.
     `readings`: in their order. As fetched, a single one, which gets its number when it is merged.
+    `version`: the version of the day's raw file: as stored, that of this file; as fetched, that before this run's first
+    request; None if there was no file.
     `new_readings`: those merged by this run, including the ones that brought nothing new and are not in `readings`.
     `learned`: whether anything new must be stored.
     """
@@ -68,6 +70,7 @@ class RawDay(NamedTuple):
     day: date | None
     rows: Rows
     readings: Sequence[Reading]
+    version: str | None = None
     new_readings: Sequence[Reading] = ()
     learned: bool = False
 

@@ -48,7 +48,7 @@ def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, RawDay]:
         at = datetime.fromisoformat(reading["fetched_at"])
         version = str(number) if number else None
         read = fetched(*texts, at=at, workspace=reading["workspace"], day=of_day)
-        raw = merge(raw, [read], base=version, version=version)
+        raw = merge(raw._replace(version=version), [read._replace(version=version)])
     return DerivedDay(raw, RULES), raw
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from sessions_pipeline.errors import LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.process_day import DayResult, process_day
+from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -569,7 +569,7 @@ def test_a_run_that_is_overtaken_while_it_writes_merges_again(
         return replace(*args, **kwargs)
 
     monkeypatch.setattr(day.lake, "replace", overtaken)
-    process_day(day.lake, day.day, [fetched(payload(1, name="slow"), at=READ + HOUR)], day.base, rules=day.rules)
+    day.read(fetched(payload(1, name="slow"), at=READ + HOUR))
     assert day.row(SESSIONS)["name"] == "quick"
     assert len(day.rows(RAW_SESSIONS)) == 3
 
