@@ -16,7 +16,7 @@ from sessions_pipeline.orchestration.event_storage import batch_events
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
-from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, SOURCES, Table
+from sessions_pipeline.tables import DERIVED, FROM_API, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 
 OWNERS = ["team:llm-costs"]
 # When a step ends, Dagster records every partition of the run for each result: also days that were not written, and a
@@ -37,7 +37,7 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
         description=table.description,
         group_name=table.group,
         owners=OWNERS,
-        kinds={"parquet", "langsmith"} if table in SOURCES else {"parquet"},
+        kinds={"parquet", "langsmith"} if table in FROM_API else {"parquet"},
         metadata={"dagster/column_schema": _column_schema(table), "dagster/table_name": table.name},
         partitions_def=partitions,
     )
