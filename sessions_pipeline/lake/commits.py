@@ -24,7 +24,7 @@ NewContent: TypeAlias = tuple[pa.Table, Mapping[str, str]] | None
 Make: TypeAlias = Callable[[pa.Table, Mapping[str, str]], NewContent]
 
 
-def commit(lake: Lake, table: Table, day: Day, make: Make, *, rebuildable: bool = False) -> None:
+def update_table(lake: Lake, table: Table, day: Day, make: Make, *, rebuildable: bool = False) -> None:
     """Replace a file by what `make` returns for its current rows and metadata, which are empty if there is no file.
 
     If another run replaces the file first, `make` is called again with that run's content.

@@ -20,7 +20,7 @@ import pyarrow as pa
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError, SessionsPipelineError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.lake.commits import NewContent, commit
+from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.lists import read_datasets
@@ -76,7 +76,7 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
         tenants = set[str]().union(*newly_listed.values())
         return merge_datasets(before, rows, tenants, read_at), {LISTED_ON: json.dumps(listed_on)}
 
-    commit(lake, REFERENCE_DATASETS, None, make)
+    update_table(lake, REFERENCE_DATASETS, None, make)
     warned = {"api_warnings": "; ".join(warnings)} if warnings else {}
     return {"dagster/uri": lake.uri(REFERENCE_DATASETS, None), "datasets_read": len(rows), **warned}
 
@@ -172,5 +172,5 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         metadata["dagster/row_count"] = rows.num_rows
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None
 
-    commit(lake, period.table, None, make, rebuildable=True)
+    update_table(lake, period.table, None, make, rebuildable=True)
     return metadata

@@ -196,7 +196,7 @@ class Refusing(LocalStore):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda lake: commits.commit(lake, RAW_SESSIONS, DAY, lambda *_: (raw(), {})),
+        lambda lake: commits.update_table(lake, RAW_SESSIONS, DAY, lambda *_: (raw(), {})),
         lambda lake: lake.update_file("a", lambda _: b""),
         lambda lake: process_day(lake, DAY, [fetched(day=DAY)], rules=RULES),
     ],
