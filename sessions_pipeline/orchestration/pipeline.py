@@ -20,7 +20,7 @@ from sessions_pipeline.orchestration.workers import Workers, processes_for, work
 from sessions_pipeline.process_day import DayResult, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
-from sessions_pipeline.tables.derived_day import Rules
+from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import READINGS, RawDay, load_readings, readings_as_of
 
@@ -98,7 +98,7 @@ class Pipeline:
             ApiError: a workspace could not be read; the message names it. Days that did not arrive stay as they were.
             NotReadError: the raw sessions of a day were never read. Nothing is replaced.
         """
-        lake, work = self.open_lake(), partial(process_day, rules=self._rules(tables))
+        lake, work = self.open_lake(), partial(process_day, options=self._options(tables))
         with self.workers(lake, len(days)) as workers:
             if RAW_SESSIONS not in tables:
                 yield from workers.each(work, _stored_days(lake, days, self.as_of))
@@ -169,9 +169,9 @@ class Pipeline:
                 # Closing the executor waits for its threads, which may be waiting for pages that nobody needs any more.
                 client.stop()
 
-    def _rules(self, tables: Sequence[Table]) -> Rules:
+    def _options(self, tables: Sequence[Table]) -> RunOptions:
         time, kept = self.clock(), self.settings.keep_readings_days
-        return Rules(
+        return RunOptions(
             tables=tuple(table.name for table in tables),
             max_rejected_ratio=self.settings.max_rejected_ratio,
             attributes=self.settings.attributes,
