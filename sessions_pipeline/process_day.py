@@ -23,16 +23,8 @@ from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
 from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.raw_sessions import merge
-from sessions_pipeline.tables.readings import (
-    COMMIT,
-    READINGS,
-    RawDay,
-    dump_readings,
-    latest_readings,
-    load_note,
-    load_readings,
-)
-from sessions_pipeline.tables.table import Reads, columns_read
+from sessions_pipeline.tables.readings import RawDay, dump_readings, latest_readings, load_note, load_readings
+from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, COMMIT, FACTS, READINGS, Reads, columns_read
 from sessions_pipeline.validation.rows import PLAIN, Rows
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
@@ -180,9 +172,9 @@ def _current_facts(lake: Lake, table: Table, day: Day, commit: int, options: Run
     """
     _, metadata = stored_metadata(lake, table, day)
     expected = {COMMIT: str(commit), **day_metadata.basis(table, options)}
-    if any(metadata.get(name) != expected.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
+    if any(metadata.get(name) != expected.get(name) for name in (COMMIT, AS_OF, ATTRIBUTES)):
         return None
-    return dict(json.loads(metadata.get(day_metadata.FACTS, "{}")))
+    return dict(json.loads(metadata.get(FACTS, "{}")))
 
 
 def _exceeded(derived: DerivedDay, received: int) -> str | None:

@@ -13,7 +13,7 @@ from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError
 from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import RAW_SESSIONS, Table
-from sessions_pipeline.tables.readings import COMMIT
+from sessions_pipeline.tables.table import COMMIT
 from sessions_pipeline.validation.rows import Rows
 
 # A day has seven derived files.

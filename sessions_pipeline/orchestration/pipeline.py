@@ -22,7 +22,8 @@ from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import READINGS, RawDay, load_readings, readings_as_of
+from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as_of
+from sessions_pipeline.tables.table import READINGS
 
 FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
 """A day, what each workspace has sent of it, and how many records the run has received so far."""

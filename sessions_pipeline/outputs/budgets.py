@@ -4,7 +4,6 @@ A sum has only what is known. Experiments without a cost, and days that were not
 """
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -24,7 +23,7 @@ from sessions_pipeline.outputs.spending import Row, Totals, forecast
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES
+from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import is_read
 
@@ -213,7 +212,7 @@ class _RecentCosts:
         if metadata is None:
             return False
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
-        is_summed = "attribute" not in subject or subject["attribute"] in json.loads(metadata.get(ATTRIBUTES, "[]"))
+        is_summed = "attribute" not in subject or subject["attribute"] in attributes_of(metadata)
         workspaces = {subject["tenant_id"]} if "tenant_id" in subject else {None, *self.workspaces}
         readings = self.readings.get(day, ())
         return is_summed and all(is_read(day, readings, workspace, self.now) for workspace in workspaces)

@@ -13,12 +13,10 @@ from sessions_pipeline.tables.aggregate import EXACT, known_sum
 from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
-from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
-from sessions_pipeline.tables.table import DERIVED, Table
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, DERIVED, DRIFT, FACTS, IS_DAY_OVER, SHRUNK, Table
 
 MOST_REASONS = 20
-# Keys of a file's metadata.
-AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
 
 
 def basis(table: Table, options: RunOptions) -> dict[str, str]:

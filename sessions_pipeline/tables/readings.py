@@ -19,9 +19,6 @@ from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.rules import IS_UUID
 
-# Keys of a file's metadata: the readings (raw files only), and the raw commit that the file is or was made from.
-READINGS, COMMIT = "readings", "commit"
-
 
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reading of a day in one workspace. Stored as JSON, so the field names are part of the lake's format.

@@ -1,6 +1,5 @@
 """The cost report: reads the lake's tables and writes one HTML file that works offline."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +21,8 @@ from sessions_pipeline.outputs.report.data import Budgets, ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import JUDGES_FILE, load_judge_readings, month_days
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES, was_over
+from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
+from sessions_pipeline.tables.day_metadata import was_over
 
 # The length of the nightly report's period. The period before is read as well, for comparison.
 REPORT_DAYS = 30
@@ -124,8 +124,7 @@ def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
     """
     found: dict[str, set[date]] = defaultdict(set)
     for day, stored in reversed(list(days.items())):
-        listed = json.loads(stored.metadata.get(ATTRIBUTES, "[]"))
-        for key in listed or stored.rows.column("attribute").unique().to_pylist():
+        for key in attributes_of(stored.metadata) or stored.rows.column("attribute").unique().to_pylist():
             if day:
                 found[key].add(day)
     return {key: frozenset(summed) for key, summed in found.items()}
