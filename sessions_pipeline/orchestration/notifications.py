@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.sensor import dump_cursor, load_cursor
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
@@ -46,7 +46,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
     )
     def notifications(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = pipeline.clock()
-        memory = Memory.resumed(load_cursor(context, Memory), now)
+        memory = Memory.resumed(load_cursor(context.cursor, Memory, context.log.warning), now)
         found, runs_from = run_notices(context.instance, memory.runs_from, now)
         found += api_notices(context.instance, now)
         executor = ThreadPoolExecutor(1)
