@@ -24,8 +24,8 @@ from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, 
 from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import RawDay, dump_readings, latest_readings, load_note, load_readings
+from sessions_pipeline.tables.rows import PLAIN, Rows
 from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, COMMIT, FACTS, READINGS, Reads, columns_read
-from sessions_pipeline.validation.rows import PLAIN, Rows
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
 LEAST_REJECTED = 20

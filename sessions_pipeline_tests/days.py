@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.langsmith.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.process_day import DayResult, day_tables, process_day
 from sessions_pipeline.tables import (
     CHECKS,
@@ -24,9 +25,8 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.readings import RawDay, Reading
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.tables.table import columns_read
-from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
-from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON
 
 DAY = NOON.date()

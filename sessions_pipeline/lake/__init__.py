@@ -17,7 +17,7 @@ from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, retried, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import Reading, load_note
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 
 
 class Written(NamedTuple):

@@ -13,8 +13,8 @@ from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError
 from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import RAW_SESSIONS, Table
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.tables.table import COMMIT
-from sessions_pipeline.validation.rows import Rows
 
 # A day has seven derived files.
 _WRITERS = 8

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import Store
 from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, Table
-from sessions_pipeline.validation.rows import Rows, release
+from sessions_pipeline.tables.rows import Rows, release
 
 ROWS_PER_GROUP = 65_536
 BYTES_PER_GROUP = 16 * 1024 * 1024

@@ -20,7 +20,7 @@ from operator import attrgetter
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece, sort_keys
 from sessions_pipeline.langsmith.query import batches, is_uuid
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.records import Record
 
 # Pages in a row of one walk that bring nothing new, before giving up.
 MOST_IDLE = 12

@@ -23,10 +23,10 @@ from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USAGE
-from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
 # More datasets or recently active sessions than any workspace has: a longer list has no end.

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.validation.types import parse_timestamp
 
 UNDATED_FIRST = 2**62  # sort key of a session without a start time if the server sorts them first

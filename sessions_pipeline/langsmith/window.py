@@ -21,7 +21,7 @@ from math import ceil
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
 SMALLEST_PAGE = 3

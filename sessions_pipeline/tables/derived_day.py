@@ -18,10 +18,10 @@ from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import RawDay, gone_since, needed_readings, open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
+from sessions_pipeline.tables.rows import PLAIN, Rows, release
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DERIVED, Derived, Table
-from sessions_pipeline.validation.rows import PLAIN, Rows, release
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import SCHEMA, Validator
 

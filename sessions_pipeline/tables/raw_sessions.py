@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, last_read, open_workspaces, unconfirmed
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
-from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
 # The schedule runs hourly: two missed runs are a hiccup, three are a fault.

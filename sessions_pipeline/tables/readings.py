@@ -15,8 +15,8 @@ import msgspec
 
 from sessions_pipeline.days import is_day_over, name_of, utc_day
 from sessions_pipeline.errors import NotReadError
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.validation.json_text import UNREADABLE
-from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.rules import IS_UUID
 
 

@@ -18,6 +18,7 @@ import pytest
 import sessions_pipeline
 from sessions_pipeline.cli.runs import DEMO_ROOT, DEMO_SHOWN
 from sessions_pipeline.lake import Lake
+from sessions_pipeline.langsmith.records import read_page
 from sessions_pipeline.process_day import process_day
 from sessions_pipeline.sandbox import Api
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
@@ -29,7 +30,6 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
 from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_datasets
-from sessions_pipeline.validation.records import read_page
 from sessions_pipeline_tests.builders import table_of
 from sessions_pipeline_tests.days import OPTIONS, fetched
 from sessions_pipeline_tests.faulty_server import without_broken_records

@@ -25,7 +25,7 @@ from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import RawDay
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.days import fetched
 
 FROZEN = json.loads((Path(__file__).parents[1] / "frozen" / "days.json").read_text())

@@ -15,6 +15,7 @@ import pytest
 
 from sessions_pipeline.errors import LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.langsmith.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
@@ -26,8 +27,7 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.tables.readings import RawDay, Reading, load_readings
-from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
 from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
 

@@ -22,7 +22,7 @@ from sessions_pipeline.tables.readings import (
     open_workspaces,
     readings_as_of,
 )
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, payload, uuid
 from sessions_pipeline_tests.days import OPTIONS, fetched
 
