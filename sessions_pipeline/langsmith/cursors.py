@@ -7,10 +7,9 @@ up from the next page onto one that was already read, and is missed. So the list
    size. Then the page breaks of one walk lie within pages of the other, and a page proves its interior (see `page`).
 2. Sessions that only a witness has seen were missed by the main walk, and are read by id.
 3. If page breaks of both lie too close together to prove anything, another witness begins, with yet another size.
-4. If there is no other size, walks that saw the same sessions are believed, unless pages of all of them begin with the
-   same session, or all with the next one below: at a common break all may have missed a session. An empty page at the
-   list's end counts as a break if the page before it was full. This is how a group of equal start times is read that is
-   larger than a page.
+4. If no other size is left, walks that saw the same sessions are believed, unless they have a page break in common,
+   among these sessions or right below them: all may have missed a session there. An empty page at the list's end is a
+   break if the page before it was full. A group of equal start times that is larger than a page is read in this way.
 """
 
 from collections.abc import Generator

@@ -216,8 +216,8 @@ def read_usage(
 def _check_stats_start_time(readings: Sequence[pa.Table], ended: Container[str]) -> None:
     """Raise if the API ignores `stats_start_time`: then every session would seem to have used nothing.
 
-    It does if all sessions whose latest run was on the day, and that count runs after it, count as many since its
-    start. A single one may differ, as it may have had another run meanwhile.
+    A session whose latest run was on the day has none after it. If such sessions count runs since the day's end all the
+    same, and each as many as since its start, it does. One that differs may have had another run meanwhile.
     """
     after, since = (dict(tuples(reading, "id", "run_count")) for reading in readings[:2])
     are_equal = [since.get(id_) == count for id_, count in after.items() if id_ in ended and count]

@@ -84,10 +84,10 @@ def http_date(value: str) -> datetime | None:
 class Piece(NamedTuple):
     """A page placed on the time line. It covers the list's offsets from `offset` to `end` (exclusive).
 
-    `first` and `last` are its first and last sort keys, in microseconds since the epoch (None: no record has one). A
-    next page has the sessions of the last key in its interior if it begins at the offset `overlap` or before. `reach`
-    is the sort key (exclusive) down to which the page proves everything from its own beginning: `last`, or `LIST_END`
-    if it is proven that the list ends with this page.
+    `first` and `last` are its first and last sort keys, in microseconds since the epoch (None: no record has one). The
+    next page has to begin at the offset `overlap` or before, so that its interior has the sessions of the last key.
+    `reach` is the sort key (exclusive) down to which the page proves everything from its own beginning: `last`, or
+    `LIST_END` if it is proven that the list ends with this page.
     """
 
     offset: int

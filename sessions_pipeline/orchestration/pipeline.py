@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
-from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, now, utc_day
@@ -30,11 +29,11 @@ FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
 
 
 class Fetching(NamedTuple):
-    """A read from the API that is under way. `tasks` yields the days as they arrive, and can be iterated once."""
+    """A read from the API that is under way. `fetched_days` yields each day as it arrives, and can be iterated once."""
 
     days: frozenset[date]
     client: SessionsClient
-    tasks: Iterator[FetchedDay]
+    fetched_days: Iterator[FetchedDay]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Pipeline:
             ahead = self._prefetched.pop() if self._prefetched and self._prefetched[0].days == {*days} else None
             with nullcontext(ahead) if ahead else self._fetch(lake, days) as fetching:
                 try:
-                    for result in workers.each(work, fetching.tasks):
+                    for result in workers.each(work, fetching.fetched_days):
                         yield _warned(result, fetching.client.warnings)
                 finally:
                     for warning in fetching.client.warnings:
@@ -138,9 +137,14 @@ class Pipeline:
         # The executor must be closed after the sources: closing waits for its thread, and that may be waiting for a
         # page until closing the sources stops the client.
         with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
-            tasks = _read_days(client, sources, days, versions)
-            first = executor.submit(next, tasks)
-            yield Fetching(frozenset(days), client, chain((one.result() for one in [first]), tasks))
+            received = _read_days(client, sources, days, versions)
+            first = executor.submit(next, received)
+
+            def fetched_days() -> Iterator[FetchedDay]:
+                yield first.result()
+                yield from received
+
+            yield Fetching(frozenset(days), client, fetched_days())
 
     def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
         """Workers for this many days of the lake: processes for many days, one thread for few."""

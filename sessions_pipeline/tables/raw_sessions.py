@@ -57,9 +57,9 @@ _NOT_STORED = (0, "", False)
 def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
     """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note what is missing.
 
-    If their versions differ, other runs have committed readings since this run's first request. Where those cover the
-    same workspace, this run's reading is late: it gets a number before theirs, may add rows, but neither decides which
-    sessions are missing nor overrides their values.
+    If the file's version is not the one that was fetched for, other runs have committed readings since this run's first
+    request. Where those cover the same workspace, this run's reading is late: it gets a number before theirs, may add
+    rows, but neither decides which sessions are missing nor overrides their values.
 
     Args:
         raw: the stored day.
