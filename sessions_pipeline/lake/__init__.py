@@ -112,6 +112,11 @@ class Lake:
         """
         return parquet.load(self._store, table, key_of(table, day), columns)
 
+    def load_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> dict[Day, Stored]:
+        """Those of these days that a table has, in the order given; see `load`."""
+        versions = self.versions(table, days)
+        return {day: stored for day in days if versions[day] and (stored := self.load(table, day, columns))}
+
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several days, with the partition column last (date32; null for `UNDATED`).
 

@@ -172,7 +172,7 @@ class _RecentCosts:
 
     def _load(self, lake: Lake, table: Table) -> tuple[list[Row], dict[Day, dict[str, str]]]:
         """The rows of a table, and its files' metadata by day."""
-        files = from_lake.stored_days(lake, table, self.days)
+        files = lake.load_days(table, self.days)
         return from_lake.rows_of(files), {day: stored.metadata for day, stored in files.items()}
 
     def status(self, budget: Budget) -> BudgetStatus:

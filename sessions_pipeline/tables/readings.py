@@ -5,7 +5,7 @@ shown, and compared with the API's times, but never used for ordering, since clo
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from itertools import chain, repeat
 from operator import attrgetter
@@ -232,3 +232,15 @@ def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: 
     # A reading that found nothing may not know its workspace.
     relevant = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
     return bool(relevant) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in relevant))
+
+
+def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
+    """For each workspace, the days on which only other workspaces were read. Those without such days are left out.
+
+    `readings` has the latest readings of each day, and the workspaces are those that they name. A reading that saw no
+    session names none, and counts for all.
+    """
+    read = {day: {name for one in some for name in one.workspaces or ("",)} for day, some in readings.items() if some}
+    known = sorted(set[str]().union(*read.values()) - {""})
+    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
+    return {name: unread for name, unread in days.items() if unread}
