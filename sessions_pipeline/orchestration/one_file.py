@@ -173,5 +173,5 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         metadata["dagster/row_count"] = rows.num_rows
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None
 
-    update_table(lake, period.table, None, make, rebuildable=True)
+    update_table(lake, period.table, None, make)
     return metadata
