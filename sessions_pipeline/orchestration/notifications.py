@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.langsmith.client import ANNOUNCED_END
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
 from sessions_pipeline.orchestration.pipeline import Pipeline
@@ -24,8 +25,6 @@ RUNS_OVERLAP = timedelta(minutes=10)
 MOST_RUNS = 100
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 EVENTS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
-# The client's warning about `Deprecation` and `Sunset` headers, which may be one of several in the metadata.
-ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
 A_YEAR = timedelta(days=365)
 # What Dagster says of a run for whose failure it has no error and no reason.
 NO_REASON = "This run has been marked as failed from outside the execution context."

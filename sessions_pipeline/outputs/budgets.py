@@ -152,8 +152,7 @@ def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> lis
     Raises:
         LakeError: a file can't be read.
     """
-    recent = _RecentCosts(lake, now) if budgets else None
-    return [recent.status(budget) for budget in budgets if recent]
+    return list(map(_RecentCosts(lake, now).status, budgets)) if budgets else []
 
 
 class _RecentCosts:
