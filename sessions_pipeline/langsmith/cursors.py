@@ -185,15 +185,14 @@ class CursorReader:
 
     def _advance(self) -> None:
         """Move `_proven` down as far as the pages prove."""
-        moved = True
-        while moved:
-            moved = False
+        before = None
+        while self._proven != before:
+            before = self._proven
             for piece in self._pieces:
-                if piece.reach is not None and piece.proves_below(self._proven):
-                    self._proven, moved = piece.reach, True
+                self._proven = piece.lowered(self._proven)
             if self._end_us <= self._proven < UNDATED_FIRST:
                 # Sessions newer than the window need no proof.
-                self._proven, moved = self._end_us - 1, True
+                self._proven = self._end_us - 1
         self._pieces = [piece for piece in self._pieces if piece.reach is not None and piece.reach < self._proven]
 
     def _begin_witness(self) -> bool:

@@ -128,9 +128,11 @@ class Piece(NamedTuple):
         """Whether the page begins with a record newer than `frontier`, so that it joins what is already proven."""
         return self.offset == 0 or (self.first is not None and self.first > frontier)
 
-    def proves_below(self, frontier: int) -> bool:
-        """Whether the page moves the frontier further down."""
-        return self.begins_before(frontier) and self.reach is not None and self.reach < frontier
+    def lowered(self, frontier: int) -> int:
+        """The frontier with what this page proves; the same if it proves nothing new."""
+        if self.reach is None or not self.begins_before(frontier):
+            return frontier
+        return min(self.reach, frontier)
 
 
 def identity(record: Record) -> str:
