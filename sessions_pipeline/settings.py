@@ -137,7 +137,7 @@ class Settings(BaseModel):
         if self.bearer_token and self.api_key:
             raise SettingError("LANGSMITH_BEARER_TOKEN", "excludes LANGSMITH_API_KEY; set one of the two")
         if self.start_date > datetime.now(UTC).date():
-            raise SettingError("SESSIONS_PIPELINE_START_DATE", "is in the future; write today or an earlier day (UTC)")
+            raise SettingError("SESSIONS_PIPELINE_START_DATE", "is in the future; set an earlier day, or the clock")
         return self
 
     @classmethod

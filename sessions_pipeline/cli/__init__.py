@@ -1,5 +1,6 @@
 """`sessions-pipeline`: the command line. Options, progress and one-line errors; no logic."""
 
+import os
 import re
 import shutil
 import signal
@@ -39,6 +40,8 @@ for command in (materialize, list_sessions, report, budget, export, doctor, ui, 
 def main() -> None:
     """Run the command and exit. A failure prints one line on standard error; its status is 1, for wrong usage 2."""
     escape_what_cannot_be_encoded()
+    # Python programs that this one starts must not import a user's `queue.py` from the current folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
     for number in {*stop_signals()} - {signal.SIGINT}:
         signal.signal(number, stop)
     try:
@@ -62,7 +65,9 @@ def main() -> None:
     except OSError as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         prints = ("click.", "rich.", "sessions_pipeline.outputs")
-        place = error.filename or ("the output" if frame.f_globals["__name__"].startswith(prints) else "")
+        place = "the output" if frame.f_globals["__name__"].startswith(prints) else ""
+        # Only the current folder, if it was removed, is not found without a name.
+        place = error.filename or ("the current folder" if isinstance(error, FileNotFoundError) else place)
         _fail(": ".join(filter(None, (place, error.strerror or str(error)))))
     except MemoryError:
         _fail("memory ran out; what was written stays; ask for fewer days, or provide more memory")

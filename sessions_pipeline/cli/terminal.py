@@ -120,7 +120,7 @@ def print_table(
     """Print rows; numbers are aligned at their decimal points.
 
     If the table is too wide, columns of `drop` are left out, in that order, and named below it. Cells are never
-    wrapped. If the table is still too wide, cells of the widest column are cut.
+    wrapped. If the table is still too wide, texts are cut, those of the widest columns first, but never numbers.
     """
     from rich import box
     from rich.cells import cell_len
@@ -128,20 +128,20 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=shutil.get_terminal_size((WIDTH, 0)).columns)
+    # With a height, too, because without it rich takes a terminal whose TERM is dumb, as in Emacs, for 80 columns wide.
+    console = Console(width=shutil.get_terminal_size((WIDTH, 0)).columns, height=1)
     shown = [[visible(cell) for cell in column] for column in zip(columns, footer or columns, *rows, strict=True)]
     shown = [_aligned_right(column) if column[0] in NUMBERS else column for column in shown]
     for name in (None, *drop):
         shown = [column for column in shown if column[0].strip() != name]
-        widths = [max(map(cell_len, column)) for column in shown]
         # There are two spaces between columns, and one on either side of the table.
-        if sum(widths) + 2 * len(widths) <= console.width:
+        if sum(max(map(cell_len, column)) + 2 for column in shown) <= console.width:
             break
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_footer=bool(footer))
     texts = [[Text(cell, no_wrap=True, overflow="ellipsis") for cell in column] for column in shown]
-    for (header, below, *_), size in zip(texts, widths, strict=True):
+    for header, below, *_ in texts:
         # rich narrows only columns that may wrap; texts that are `no_wrap` are cut instead.
-        table.add_column(header, below, no_wrap=size < max(widths))
+        table.add_column(header, below, no_wrap=header.plain.strip() in NUMBERS)
     for row in zip(*(column[2:] for column in texts), strict=True):
         table.add_row(*row)
     console.print(table)

@@ -169,6 +169,9 @@ class KeptStorage(DagsterSqliteStorage):
     """Dagster's SQLite storage with this event log. Runs and schedules, of which there are few, use the stock code."""
 
     def __init__(self, base_dir: str, inst_data: Any = None, stock: type = SqliteEventLogStorage) -> None:
+        # Dagster makes a URL of the path, in which SQLAlchemy gives `?` and codes such as `%20` a meaning.
+        if db.make_url(f"sqlite:///{base_dir}").database != base_dir:
+            raise ValueError("SQLite can't be used in a path with ? or a code such as %20; rename the folder")
         # Without the lock, one of two processes that start in a new folder fails with "table runs already exists".
         with FileLock(Path(base_dir) / ".storage.lock"):
             super().__init__(base_dir, inst_data)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs import write_named
-from sessions_pipeline.outputs.formatting import day_ranges
+from sessions_pipeline.outputs.formatting import day_ranges, spreadsheet_text
 from sessions_pipeline.outputs.read import dataset_names, rows_of
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
@@ -137,9 +137,9 @@ def write_focus(rows: pa.Table, file: Path) -> str:
 
 
 def _cell(value: str | Decimal | datetime | int | None) -> str:
-    """A value in CSV: texts in quotes, nothing for null. Arrow would write a cost of zero as `0E-18`."""
+    """A value in CSV: texts in quotes and never formulas, nothing for null. Arrow would write a zero as `0E-18`."""
     if isinstance(value, str):
-        return '"{}"'.format(value.replace('"', '""'))
+        return '"{}"'.format(spreadsheet_text(value).replace('"', '""'))
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, Decimal):

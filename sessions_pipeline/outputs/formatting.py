@@ -17,8 +17,9 @@ _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _TWO_DIGITS = Context(prec=2, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Control characters, Unicode line separators, marks that change the direction of writing, and lone surrogates.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, Unicode line separators, marks that change the direction of writing, lone surrogates, and spaces
+# without a width, which would let two names look the same. Not the joiners, which emoji consist of.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 # Matches NaN and Infinity, which JSON does not have. Strings are matched, too, so that their contents are skipped.
 _STRING_OR_NAN = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|-?(?:NaN|Infinity)', re.DOTALL)
 # Excel takes the full-width characters for the start of a formula, too.
@@ -134,13 +135,8 @@ def plural(number: int, noun: str) -> str:
 
 def visible(text: str) -> str:
     """The text as one line that is safe to print: control characters and the like become symbols or escapes."""
-    return _UNSAFE.sub(lambda match: _printable(ord(match[0])), text)
-
-
-def _printable(code: int) -> str:
-    if code < 0x20:  # noqa: PLR2004 - Unicode has a symbol for each of these control characters
-        return chr(0x2400 + code)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - Python's escapes
+    # Unicode has a symbol for each control character before the space, Python an escape for all others.
+    return _UNSAFE.sub(lambda match: chr(0x2400 + ord(match[0])) if match[0] < " " else repr(match[0])[1:-1], text)
 
 
 def json_line(text: str, encoding: str) -> str:

