@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __version__ = "0.1.0"
-Day: TypeAlias = date | str | None
+AnyDay: TypeAlias = date | str | None
 
 
 def read(
-    table: str, start: Day = None, end: Day = None, *, root: str | Path | None = None, undated: bool = False
+    table: str, start: AnyDay = None, end: AnyDay = None, *, root: str | Path | None = None, undated: bool = False
 ) -> "pa.Table":
     """Read a table of the lake into one Arrow table; `.to_pandas()` keeps costs as exact `Decimal`.
 

@@ -21,19 +21,11 @@ from sessions_pipeline.lake.commits import replace_derived, stored_metadata
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
 from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, TABLES, CheckResult, DayTables, Table, day_metadata
-from sessions_pipeline.tables.derived_day import DerivedDay, Rules
+from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.raw_sessions import merge
-from sessions_pipeline.tables.readings import (
-    COMMIT,
-    READINGS,
-    RawDay,
-    dump_readings,
-    latest_readings,
-    load_note,
-    load_readings,
-)
-from sessions_pipeline.tables.table import Reads, columns_read
-from sessions_pipeline.validation.rows import PLAIN, Rows
+from sessions_pipeline.tables.readings import RawDay, dump_readings, latest_readings, load_note, load_readings
+from sessions_pipeline.tables.rows import PLAIN, Rows
+from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, COMMIT, FACTS, READINGS, Reads, columns_read
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
 LEAST_REJECTED = 20
@@ -55,7 +47,7 @@ class DayResult:
 
 
 def process_day(
-    lake: Lake, day: Day, fetched: Sequence[RawDay] = (), base: str | None = None, received: int = 0, *, rules: Rules
+    lake: Lake, day: Day, fetched: Sequence[RawDay] = (), received: int = 0, *, options: RunOptions
 ) -> DayResult:
     """Merge, validate, derive and write a day.
 
@@ -65,12 +57,11 @@ def process_day(
         lake: where the day is stored.
         day: the day, or `UNDATED`.
         fetched: what was fetched, one element per workspace; if empty, the tables are derived again from storage.
-        base: the version of the day's `raw_sessions` before the first request; None if there was no file.
         received: how many records the run has received so far, for all days.
-        rules: the run's rules.
+        options: the run's options.
 
     Raises:
-        NotReadError: nothing was fetched, and nothing is stored (or nothing from before `rules.as_of`).
+        NotReadError: nothing was fetched, and nothing is stored (or nothing from before `options.as_of`).
         SumOverflowError: a sum does not fit its column; the text names table, sum and day. Other tables are written.
         LakeError: the day could not be read or written; its former tables are intact.
     """
@@ -79,7 +70,7 @@ def process_day(
         part if part.rows.nbytes > PLAIN else part._replace(rows=Rows(part.rows.schema, part.rows.parts()))
         for part in fetched
     ]
-    process = partial(_process, lake, day, fetched, base, received, rules)
+    process = partial(_process, lake, day, fetched, received, options)
     with suppress(LakeConflictError):
         return process()
     # Another run has committed first, so this reading is now a late one (see `merge`). In a local folder the lock keeps
@@ -88,24 +79,22 @@ def process_day(
         return retried(process)
 
 
-def _process(
-    lake: Lake, day: Day, fetched: Sequence[RawDay], base: str | None, received: int, rules: Rules
-) -> DayResult:
-    stored = lake.load(RAW_SESSIONS, day)
-    version, commit = (stored.version, int(stored.metadata[COMMIT])) if stored else (None, 0)
-    rows = stored.parts if stored else Rows(RAW_SESSIONS.schema)
-    before = RawDay(day, rows, load_readings(stored.metadata[READINGS]) if stored else [])
-    raw = merge(before, fetched, base=base, version=version)
-    pending = [table for table in TABLES if table.name in rules.tables and table is not RAW_SESSIONS]
+def _process(lake: Lake, day: Day, fetched: Sequence[RawDay], received: int, options: RunOptions) -> DayResult:
+    before, commit = RawDay(day, Rows(RAW_SESSIONS.schema), []), 0
+    if stored := lake.load(RAW_SESSIONS, day):
+        before = RawDay(day, stored.parts, load_readings(stored.metadata[READINGS]), stored.version)
+        commit = int(stored.metadata[COMMIT])
+    raw = merge(before, fetched)
+    pending = [table for table in TABLES if table.name in options.tables and table is not RAW_SESSIONS]
     facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
     if fetched and not raw.learned:
-        facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, day, commit, rules))}
+        facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, day, commit, options))}
         pending = [table for table in pending if table.name not in facts]
     if not raw.learned and not pending:
         _note_readings(lake, raw)
         return DayResult(day, {}, facts)
 
-    derived = DerivedDay(raw, rules)
+    derived = DerivedDay(raw, options)
     if reason := _exceeded(derived, received):
         return DayResult(day, {}, {}, reason)
     written = dict[str, Written]()
@@ -113,11 +102,11 @@ def _process(
         if raw.learned:
             # Usually the time, so that a raw file restored from a backup does not repeat the number of a commit that is
             # lost, and tables made from that one are not taken for its own. A wrong clock can't make it count down.
-            commit = max(commit + 1, int(rules.now.timestamp()))
+            commit = max(commit + 1, int(options.now.timestamp()))
             raw = derived.raw
             metadata = {COMMIT: str(commit), READINGS: dump_readings(raw.readings)}
             facts[RAW_SESSIONS.name] = day_metadata.raw_facts(raw)
-            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=version)
+            written[RAW_SESSIONS.name] = lake.replace(RAW_SESSIONS, day, raw.rows, metadata, expected=raw.version)
         written |= _write_derived(lake, derived, pending, commit, facts)
     return DayResult(day, written, facts)
 
@@ -176,16 +165,16 @@ def examine_day(
     return {check.name: check.examine(tables) for check in checks}
 
 
-def _current_facts(lake: Lake, table: Table, day: Day, commit: int, rules: Rules) -> dict[str, Any] | None:
+def _current_facts(lake: Lake, table: Table, day: Day, commit: int, options: RunOptions) -> dict[str, Any] | None:
     """The facts stored in a derived file; None if the file must be made again.
 
     It must if it is missing, broken, or made from another commit, as of another time or for other attributes.
     """
     _, metadata = stored_metadata(lake, table, day)
-    expected = {COMMIT: str(commit), **day_metadata.basis(table, rules)}
-    if any(metadata.get(name) != expected.get(name) for name in (COMMIT, day_metadata.AS_OF, day_metadata.ATTRIBUTES)):
+    expected = {COMMIT: str(commit), **day_metadata.basis(table, options)}
+    if any(metadata.get(name) != expected.get(name) for name in (COMMIT, AS_OF, ATTRIBUTES)):
         return None
-    return dict(json.loads(metadata.get(day_metadata.FACTS, "{}")))
+    return dict(json.loads(metadata.get(FACTS, "{}")))
 
 
 def _exceeded(derived: DerivedDay, received: int) -> str | None:
@@ -195,7 +184,7 @@ def _exceeded(derived: DerivedDay, received: int) -> str | None:
     if day is UNDATED:
         # Usually few records have no readable day, so their share is taken of all records that the run received.
         all_ = max(all_, received)
-    if rejected < LEAST_REJECTED or rejected <= derived.rules.max_rejected_ratio * all_:
+    if rejected < LEAST_REJECTED or rejected <= derived.options.max_rejected_ratio * all_:
         return None
     ((reason, *_),) = next(derived.rejected.tuples("reasons"))
     return f"{name_of(day)}: {rejected} of {all_} records are rejected ({reason})"

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.langsmith.records import RAW_SCHEMA, read_page, records_table
 from sessions_pipeline.process_day import DayResult, day_tables, process_day
 from sessions_pipeline.tables import (
     CHECKS,
@@ -22,11 +23,10 @@ from sessions_pipeline.tables import (
     DayTables,
     Table,
 )
-from sessions_pipeline.tables.derived_day import Rules
+from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.readings import RawDay, Reading
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.tables.table import columns_read
-from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
-from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline_tests.builders import NOON
 
 DAY = NOON.date()
@@ -34,7 +34,7 @@ HOUR = timedelta(hours=1)
 # The morning after `DAY`, so that the day is over.
 READ = datetime(2025, 3, 4, 6, tzinfo=UTC)
 DAILY = tuple(table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED))
-RULES = Rules(DAILY, 0.2, ("models", "git.branch"), None, None, READ)
+OPTIONS = RunOptions(DAILY, 0.2, ("models", "git.branch"), None, None, READ)
 
 
 def fetched(
@@ -54,24 +54,25 @@ def fetched(
 class ProcessedDay:
     """One day in a lake, for tests that process it several times."""
 
-    def __init__(self, root: Path, day: Day = DAY, **rules: Any) -> None:
+    def __init__(self, root: Path, day: Day = DAY, **options: Any) -> None:
         self.lake = Lake.open(str(root), query={})
         self.day = day
-        self.rules = replace(RULES, **rules)
+        self.options = replace(OPTIONS, **options)
 
     @property
     def base(self) -> str | None:
         """The current version of the day's raw sessions."""
         return self.lake.version(RAW_SESSIONS, self.day)
 
-    def read(self, *readings: RawDay, base: str | Any | None = ..., received: int = 0, **rules: Any) -> DayResult:
+    def read(self, *readings: RawDay, base: str | Any | None = ..., received: int = 0, **options: Any) -> DayResult:
         """Process the day with these readings. `base` defaults to the current version of its raw sessions."""
         base = self.base if base is ... else base
-        return process_day(self.lake, self.day, readings, base, received, rules=replace(self.rules, **rules))
+        readings = tuple(reading._replace(version=base) for reading in readings)
+        return process_day(self.lake, self.day, readings, received, options=replace(self.options, **options))
 
-    def again(self, **rules: Any) -> DayResult:
+    def again(self, **options: Any) -> DayResult:
         """Rebuild the day's tables from its stored raw sessions, without a new reading."""
-        return process_day(self.lake, self.day, rules=replace(self.rules, **rules))
+        return process_day(self.lake, self.day, options=replace(self.options, **options))
 
     def rows(self, table: Table) -> list[dict[str, Any]]:
         """The rows of a table."""

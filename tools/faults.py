@@ -80,7 +80,11 @@ FAULTS = (
     ),
     Fault("process_day", "rejected < LEAST_REJECTED", "rejected <= LEAST_REJECTED", f"{UNIT}process_day", "rejected"),
     Fault(
-        "process_day", "rejected <= derived.rules.max", "rejected < derived.rules.max", f"{UNIT}process_day", "rejected"
+        "process_day",
+        "rejected <= derived.options.max",
+        "rejected < derived.options.max",
+        f"{UNIT}process_day",
+        "rejected",
     ),
     Fault("tables/raw_sessions", " if workspace in covered", "", f"{UNIT}process_day", "workspace"),
     Fault("tables/readings", "gone.pop(key, None)", "pass", f"{UNIT}process_day", "gone"),
@@ -151,7 +155,7 @@ FAULTS = (
     ),
     Fault(
         "process_day",
-        "raw.rows, metadata, expected=version)",
+        "raw.rows, metadata, expected=raw.version)",
         "raw.rows, metadata)",
         f"{UNIT}process_day",
         "overtaken or late",

@@ -31,7 +31,7 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
         click.echo("\n".join(check(settings) for check in chosen))
         return
     failed, advice, last_error = 0, "", ""
-    for name, check in CHECKS.items():
+    for name, check in SETUP_CHECKS.items():
         try:
             found, _, more = check(settings).partition("\n\n")
             advice, mark = advice + more, "warn" if more else "ok"
@@ -43,7 +43,7 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
             echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}", indent=19)
     click.echo("\n" * bool(advice) + advice, nl=False)
     if failed:
-        raise SessionsPipelineError(f"{failed} of {len(CHECKS)} checks failed; the lines above say what to do")
+        raise SessionsPipelineError(f"{failed} of {len(SETUP_CHECKS)} checks failed; the lines above say what to do")
 
 
 def _fresh(settings: Settings) -> str:
@@ -161,7 +161,7 @@ def _dagster(settings: Settings) -> str:
     return f"{home}: {slow_storage(home) or state}"
 
 
-CHECKS: Mapping[str, Callable[[Settings], str]] = {
+SETUP_CHECKS: Mapping[str, Callable[[Settings], str]] = {
     "settings": _settings,
     "key and host": _credentials,
     "API": _api,

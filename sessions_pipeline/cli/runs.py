@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from sessions_pipeline import errors
-from sessions_pipeline.cli.doctor import CHECKS
+from sessions_pipeline.cli.doctor import SETUP_CHECKS
 from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, past_time, progress_bar, say
 from sessions_pipeline.days import days_between
 from sessions_pipeline.outputs.budget_file import load_budgets
@@ -186,7 +186,7 @@ def ui(*, on_demo: bool, port: int) -> int:
         return _show_demo(port)
     settings = load_settings()
     for name in ("settings", "key and host"):
-        CHECKS[name](settings)
+        SETUP_CHECKS[name](settings)
     from sessions_pipeline.orchestration import ensure_dagster_yaml
 
     home = Path(settings.dagster_home or ".dagster").resolve()

@@ -58,7 +58,7 @@ def print_summary(
     def days_of(table: tables.Table) -> list[date]:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
 
-    def rows_of(table: tables.Table) -> int | None:
+    def row_count(table: tables.Table) -> int | None:
         # Day by day and only a small column, so that memory does not grow with the days.
         rows = [lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table)]
         return sum(rows) if table.name in made else None
@@ -72,10 +72,10 @@ def print_summary(
     lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
         "days": max(len(days_of(tables.SESSIONS)), len(days)),
-        "sessions": rows_of(tables.SESSIONS),
+        "sessions": row_count(tables.SESSIONS),
         "experiments": whole.sessions if days else None,
         "unpriced": whole.unpriced if days else None,
-        "rejected": rows_of(tables.REJECTED_SESSIONS),
+        "rejected": row_count(tables.REJECTED_SESSIONS),
         "total_cost": exact(whole.cost) or None,
         **_judges(whole),
     }

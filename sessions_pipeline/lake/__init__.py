@@ -17,7 +17,7 @@ from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.lake.store import ANY, Expected, Store, check_conditions, retried, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import Reading, load_note
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 
 
 class Written(NamedTuple):
@@ -111,6 +111,11 @@ class Lake:
             LakeError: another program has written it and it is a file of `raw_sessions`, which needs its metadata.
         """
         return parquet.load(self._store, table, key_of(table, day), columns)
+
+    def load_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> dict[Day, Stored]:
+        """Those of these days that a table has, in the order given; see `load`."""
+        versions = self.versions(table, days)
+        return {day: stored for day in days if versions[day] and (stored := self.load(table, day, columns))}
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several days, with the partition column last (date32; null for `UNDATED`).

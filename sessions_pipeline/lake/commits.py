@@ -12,9 +12,9 @@ from sessions_pipeline.lake import Lake, Written, parquet
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.parquet import BrokenError
 from sessions_pipeline.lake.store import retried
-from sessions_pipeline.tables import RAW_SESSIONS, Table
-from sessions_pipeline.tables.readings import COMMIT
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, Table
+from sessions_pipeline.tables.rows import Rows
+from sessions_pipeline.tables.table import COMMIT
 
 # A day has seven derived files.
 _WRITERS = 8
@@ -24,12 +24,11 @@ NewContent: TypeAlias = tuple[pa.Table, Mapping[str, str]] | None
 Make: TypeAlias = Callable[[pa.Table, Mapping[str, str]], NewContent]
 
 
-def commit(lake: Lake, table: Table, day: Day, make: Make, *, rebuildable: bool = False) -> None:
+def update_table(lake: Lake, table: Table, day: Day, make: Make) -> None:
     """Replace a file by what `make` returns for its current rows and metadata, which are empty if there is no file.
 
-    If another run replaces the file first, `make` is called again with that run's content.
-
-    `rebuildable`: the whole file can be computed from other tables, so an unreadable file counts as none.
+    If another run replaces the file first, `make` is called again with that run's content. An unreadable file counts as
+    none, unless only the API could fill it again.
 
     Raises:
         LakeConflictError: other runs have replaced the file again and again.
@@ -41,7 +40,7 @@ def commit(lake: Lake, table: Table, day: Day, make: Make, *, rebuildable: bool 
             stored = lake.load(table, day)
             version = stored and stored.version
         except BrokenError as error:
-            if not rebuildable:
+            if table in FROM_API:
                 raise
             stored, version = None, error.version
         rows, metadata = (stored.rows, stored.metadata) if stored else (table.schema.empty_table(), {})

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake.store import Store
-from sessions_pipeline.tables import RAW_SESSIONS, SOURCES, Table
-from sessions_pipeline.validation.rows import Rows, release
+from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, Table
+from sessions_pipeline.tables.rows import Rows, release
 
 ROWS_PER_GROUP = 65_536
 BYTES_PER_GROUP = 16 * 1024 * 1024
@@ -129,7 +129,7 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
         with source:
             rows, metadata = decode(table, source, columns)
     except UnreadableError as error:
-        advice = _RESTORE if table in SOURCES else f"materialize {table.name} again, from stored data"
+        advice = _RESTORE if table in FROM_API else f"materialize {table.name} again, from stored data"
         text = f"{store.uri(key)}: not a readable Parquet file of this table ({error}); {advice}"
         raise BrokenError(text, version) from error
     if metadata is None and table is RAW_SESSIONS:

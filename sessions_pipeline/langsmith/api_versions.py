@@ -21,8 +21,8 @@ import msgspec
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
 from sessions_pipeline.langsmith.page import Page, http_date
 from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
+from sessions_pipeline.langsmith.records import Record, read_page
 from sessions_pipeline.validation.json_text import split_record
-from sessions_pipeline.validation.records import Record, read_page
 
 COSTS = ("total_cost", "prompt_cost", "completion_cost")
 FEEDBACK = ("feedback_stats", "session_feedback_stats")

@@ -3,6 +3,7 @@
 The API version determines paths, parameters and bodies. It is chosen once, at the first request.
 """
 
+import re
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -28,6 +29,8 @@ ATTEMPTS = 8
 ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 # The longest wait between two attempts, with jitter. If less time is left before the deadline, there is no retry.
 LONGEST_WAIT_SECONDS = 6.0
+# The warning about `Deprecation` and `Sunset` headers, by which notifications find it among all warnings of a run.
+ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
 CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions
 
 # By default stamina prints each retry on standard output if structlog is installed.

@@ -7,10 +7,9 @@ up from the next page onto one that was already read, and is missed. So the list
    size. Then the page breaks of one walk lie within pages of the other, and a page proves its interior (see `page`).
 2. Sessions that only a witness has seen were missed by the main walk, and are read by id.
 3. If page breaks of both lie too close together to prove anything, another witness begins, with yet another size.
-4. If there is no other size, walks that saw the same sessions are believed, unless pages of all of them begin with the
-   same session, or all with the next one below: at a common break all may have missed a session. An empty page at the
-   list's end counts as a break if the page before it was full. This is how a group of equal start times is read that is
-   larger than a page.
+4. If no other size is left, walks that saw the same sessions are believed, unless they have a page break in common,
+   among these sessions or right below them: all may have missed a session there. An empty page at the list's end is a
+   break if the page before it was full. A group of equal start times that is larger than a page is read in this way.
 """
 
 from collections.abc import Generator
@@ -20,7 +19,7 @@ from operator import attrgetter
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece, sort_keys
 from sessions_pipeline.langsmith.query import batches, is_uuid
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.records import Record
 
 # Pages in a row of one walk that bring nothing new, before giving up.
 MOST_IDLE = 12
@@ -186,15 +185,14 @@ class CursorReader:
 
     def _advance(self) -> None:
         """Move `_proven` down as far as the pages prove."""
-        moved = True
-        while moved:
-            moved = False
+        before = None
+        while self._proven != before:
+            before = self._proven
             for piece in self._pieces:
-                if piece.reach is not None and piece.proves_below(self._proven):
-                    self._proven, moved = piece.reach, True
+                self._proven = piece.lowered(self._proven)
             if self._end_us <= self._proven < UNDATED_FIRST:
                 # Sessions newer than the window need no proof.
-                self._proven, moved = self._end_us - 1, True
+                self._proven = self._end_us - 1
         self._pieces = [piece for piece in self._pieces if piece.reach is not None and piece.reach < self._proven]
 
     def _begin_witness(self) -> bool:

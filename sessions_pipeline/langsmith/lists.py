@@ -23,10 +23,10 @@ from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USAGE
-from sessions_pipeline.validation.records import Record
 from sessions_pipeline.validation.validate import validate
 
 # More datasets or recently active sessions than any workspace has: a longer list has no end.
@@ -216,8 +216,8 @@ def read_usage(
 def _check_stats_start_time(readings: Sequence[pa.Table], ended: Container[str]) -> None:
     """Raise if the API ignores `stats_start_time`: then every session would seem to have used nothing.
 
-    It does if all sessions whose latest run was on the day, and that count runs after it, count as many since its
-    start. A single one may differ, as it may have had another run meanwhile.
+    A session whose latest run was on the day has none after it. If such sessions count runs since the day's end all the
+    same, and each as many as since its start, it does. One that differs may have had another run meanwhile.
     """
     after, since = (dict(tuples(reading, "id", "run_count")) for reading in readings[:2])
     are_equal = [since.get(id_) == count for id_, count in after.items() if id_ in ended and count]

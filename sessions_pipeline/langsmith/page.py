@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sessions_pipeline.errors import PagingError
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.validation.types import parse_timestamp
 
 UNDATED_FIRST = 2**62  # sort key of a session without a start time if the server sorts them first
@@ -84,10 +84,10 @@ def http_date(value: str) -> datetime | None:
 class Piece(NamedTuple):
     """A page placed on the time line. It covers the list's offsets from `offset` to `end` (exclusive).
 
-    `first` and `last` are its first and last sort keys, in microseconds since the epoch (None: no record has one). A
-    next page has the sessions of the last key in its interior if it begins at the offset `overlap` or before. `reach`
-    is the sort key (exclusive) down to which the page proves everything from its own beginning: `last`, or `LIST_END`
-    if it is proven that the list ends with this page.
+    `first` and `last` are its first and last sort keys, in microseconds since the epoch (None: no record has one). The
+    next page has to begin at the offset `overlap` or before, so that its interior has the sessions of the last key.
+    `reach` is the sort key (exclusive) down to which the page proves everything from its own beginning: `last`, or
+    `LIST_END` if it is proven that the list ends with this page.
     """
 
     offset: int
@@ -128,9 +128,11 @@ class Piece(NamedTuple):
         """Whether the page begins with a record newer than `frontier`, so that it joins what is already proven."""
         return self.offset == 0 or (self.first is not None and self.first > frontier)
 
-    def proves_below(self, frontier: int) -> bool:
-        """Whether the page moves the frontier further down."""
-        return self.begins_before(frontier) and self.reach is not None and self.reach < frontier
+    def lowered(self, frontier: int) -> int:
+        """The frontier with what this page proves; the same if it proves nothing new."""
+        if self.reach is None or not self.begins_before(frontier):
+            return frontier
+        return min(self.reach, frontier)
 
 
 def identity(record: Record) -> str:

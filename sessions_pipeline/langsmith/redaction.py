@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.validation.json_text import split_array, split_members
-from sessions_pipeline.validation.records import Record
 
 PropertyPath = tuple[str, ...]
 # Levels that are searched for a private property. Real data has fewer, and splitting deeply nested text is slow.

@@ -22,10 +22,10 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorReader
 from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, records_table
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.tables.readings import RawDay, Reading
-from sessions_pipeline.validation.records import RAW_SCHEMA, Record, records_table
-from sessions_pipeline.validation.rows import PART, Rows
+from sessions_pipeline.tables.rows import PART, Rows
 
 # Sessions read ahead while the caller processes a day, some 6 MB: all that a slow API sends while Dagster is loading.
 MOST_WAITING = 4096

@@ -21,7 +21,7 @@ from math import ceil
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece
-from sessions_pipeline.validation.records import Record
+from sessions_pipeline.langsmith.records import Record
 
 # A page of fewer than 3 records has no interior, so it could prove nothing.
 SMALLEST_PAGE = 3
@@ -86,8 +86,9 @@ class WindowReader:
         while True:
             joins = piece.begins_before(frontier)
             joined_at = piece.offset if joins else joined_at
-            if piece.proves_below(frontier):
-                idle, frontier = 0, piece.reach or 0
+            lowered = piece.lowered(frontier)
+            if lowered < frontier:
+                idle, frontier = 0, lowered
                 self.frontier = min(self.frontier, frontier)
                 if frontier < floor:
                     return frontier
@@ -127,8 +128,7 @@ class WindowReader:
 
         The offset is the overlap, or the multiple of the step just before it if that still leads forward. Pages in
         flight begin at such multiples, so they stay useful when several sessions start at the same time. There are
-        `in_flight` of them besides the next one, so that a slow page leaves no worker idle, but no more than the window
-        may need.
+        `in_flight` besides the next one, fewer if the window needs fewer: a slow page must leave no worker idle.
         """
         on_grid = piece.overlap // self._step * self._step
         offset = on_grid if on_grid > piece.offset else piece.overlap

@@ -1,24 +1,28 @@
 """Dagster only: assets, checks, jobs, schedules, sensors and metadata.
 
 This file itself does not import Dagster, which takes over a second. It has what others need without it: the
-`dagster.yaml` of an instance, and the run tags that name a run's days.
+`dagster.yaml` of an instance, the run tags that name a run's days, and sensors' cursors as text.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import yaml
 
 from sessions_pipeline.errors import InstanceError, SettingError
+from sessions_pipeline.validation.json_text import UNREADABLE
 
 REFRESH = "refresh_sessions"
 _RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 # The `dagster.yaml` for an instance on one machine.
 SHIPPED = Path(__file__).with_name("dagster.yaml")
+Loaded = TypeVar("Loaded")
 STORAGE = """\
 storage:
   custom:
@@ -100,3 +104,17 @@ def tagged_range(tags: Mapping[str, str]) -> tuple[date, date] | None:
     """The first and last day in a run's tags, from a partition range or one partition; None if there is neither."""
     first, last = (tags.get(name) or tags.get("dagster/partition") for name in _RANGE_TAGS)
     return (date.fromisoformat(first), date.fromisoformat(last)) if first and last else None
+
+
+def dump_cursor(cursor: object) -> str:
+    """A sensor's cursor as JSON text."""
+    return msgspec.json.encode(cursor).decode()
+
+
+def load_cursor(text: str | None, kind: type[Loaded], warn: Callable[[str], object]) -> Loaded | None:
+    """A sensor's cursor, decoded; None at its first tick, or, with a warning, if it was edited and can't be read."""
+    try:
+        return msgspec.json.decode(text, type=kind) if text else None
+    except UNREADABLE as error:
+        warn(f"The cursor can't be read, so the search starts anew: {error}")
+        return None

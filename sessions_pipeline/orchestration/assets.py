@@ -16,7 +16,7 @@ from sessions_pipeline.orchestration.event_storage import batch_events
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
-from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, SOURCES, Table
+from sessions_pipeline.tables import DERIVED, FROM_API, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 
 OWNERS = ["team:llm-costs"]
 # When a step ends, Dagster records every partition of the run for each result: also days that were not written, and a
@@ -37,7 +37,7 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
         description=table.description,
         group_name=table.group,
         owners=OWNERS,
-        kinds={"parquet", "langsmith"} if table in SOURCES else {"parquet"},
+        kinds={"parquet", "langsmith"} if table in FROM_API else {"parquet"},
         metadata={"dagster/column_schema": _column_schema(table), "dagster/table_name": table.name},
         partitions_def=partitions,
     )
@@ -46,11 +46,11 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
 def daily_assets(
     daily: dg.PartitionsDefinition,
     days_per_run: int | None,
-    sum_periods: Callable[[Pipeline, Callable[[str], object]], object],
+    sum_after_days: Callable[[Pipeline, Callable[[str], object]], object],
 ) -> dg.AssetsDefinition:
     """An asset for each table of a day, all made in one step.
 
-    A backfill is one run, or one run for every `days_per_run` days. `sum_periods` sums weeks and months afterwards, and
+    A backfill is one run, or one run for every `days_per_run` days. `sum_after_days` sums weeks and months then, and
     passes a warning to the given function if it can't.
     """
 
@@ -82,7 +82,7 @@ def daily_assets(
             # canceled before it. Also if this step fails: what fails in each run, such as one broken page, would hold
             # them back for ever. Where they are up to date, it takes 20 ms on a lake of two years.
             if is_any_written:
-                sum_periods(pipeline, warn)
+                sum_after_days(pipeline, warn)
         # Their days are recorded. These results let the steps that depend on them start.
         yield from (dg.MaterializeResult(asset_key=table.name, metadata=_ALREADY_RECORDED) for table in selected)
 

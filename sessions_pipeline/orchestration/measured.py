@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.days import days_between, is_day_over, utc_day
 from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.lake.commits import NewContent, commit
+from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
@@ -89,7 +89,7 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
         metadata = {**file, **dict.fromkeys(map(_is_final, sources), str(is_over))}
         return pa.concat_tables([*rows, before.filter(pc.invert(is_read))]), metadata
 
-    commit(lake, PROJECTS, day, make)
+    update_table(lake, PROJECTS, day, make)
 
 
 def _is_final(source: Source) -> str:
@@ -226,7 +226,7 @@ def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[R
                 days[row["start_date"]].append({**row, **measures, "stats_as_of": read_at, "read_at": read_at})
     finally:
         for day, rows in days.items():
-            commit(lake, JUDGES, day, partial(_merged, rows))
+            update_table(lake, JUDGES, day, partial(_merged, rows))
 
 
 def _merged(read: Sequence[Row], before: pa.Table, _file: Mapping[str, str]) -> NewContent:

@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.langsmith.client import ANNOUNCED_END
+from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.orchestration.sensor import dump_cursor, load_cursor
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
@@ -24,8 +25,6 @@ RUNS_OVERLAP = timedelta(minutes=10)
 MOST_RUNS = 100
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 EVENTS = {dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.ASSET_CHECK_EVALUATION}
-# The client's warning about `Deprecation` and `Sunset` headers, which may be one of several in the metadata.
-ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
 A_YEAR = timedelta(days=365)
 # What Dagster says of a run for whose failure it has no error and no reason.
 NO_REASON = "This run has been marked as failed from outside the execution context."
@@ -46,7 +45,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
     )
     def notifications(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = pipeline.clock()
-        memory = Memory.resumed(load_cursor(context, Memory), now)
+        memory = Memory.resumed(load_cursor(context.cursor, Memory, context.log.warning), now)
         found, runs_from = run_notices(context.instance, memory.runs_from, now)
         found += api_notices(context.instance, now)
         executor = ThreadPoolExecutor(1)

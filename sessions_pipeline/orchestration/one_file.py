@@ -20,18 +20,19 @@ import pyarrow as pa
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError, SessionsPipelineError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.lake.commits import NewContent, commit
+from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.read import Key, rows_of, stored_days, unread_of_workspaces
+from sessions_pipeline.outputs.read import Key, rows_of
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.tables.period_costs import MADE_FROM, PERIODS, Period, sum_periods
+from sessions_pipeline.tables.readings import unread_of_workspaces
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets
 
 # Key in the metadata of `reference_datasets`: the last day on which each workspace's whole list was read.
@@ -76,7 +77,7 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
         tenants = set[str]().union(*newly_listed.values())
         return merge_datasets(before, rows, tenants, read_at), {LISTED_ON: json.dumps(listed_on)}
 
-    commit(lake, REFERENCE_DATASETS, None, make)
+    update_table(lake, REFERENCE_DATASETS, None, make)
     warned = {"api_warnings": "; ".join(warnings)} if warnings else {}
     return {"dagster/uri": lake.uri(REFERENCE_DATASETS, None), "datasets_read": len(rows), **warned}
 
@@ -116,7 +117,7 @@ def _listed_on(file: Mapping[str, str]) -> dict[str, str]:
 def _datasets_of(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
     """The datasets of the experiments on these days, and of those without a day."""
     days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
-    rows = rows_of(stored_days(lake, DAILY, days, ("tenant_id", "reference_dataset_id")))
+    rows = rows_of(lake.load_days(DAILY, days, ("tenant_id", "reference_dataset_id")))
     return {(row["tenant_id"], row["reference_dataset_id"]) for row in rows}
 
 
@@ -172,5 +173,5 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         metadata["dagster/row_count"] = rows.num_rows
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None
 
-    commit(lake, period.table, None, make, rebuildable=True)
+    update_table(lake, period.table, None, make)
     return metadata

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
-from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, now, utc_day
@@ -20,20 +19,21 @@ from sessions_pipeline.orchestration.workers import Workers, processes_for, work
 from sessions_pipeline.process_day import DayResult, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
-from sessions_pipeline.tables.derived_day import Rules
+from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import READINGS, RawDay, load_readings, readings_as_of
+from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as_of
+from sessions_pipeline.tables.table import READINGS
 
-FetchedDay: TypeAlias = tuple[Day, tuple[RawDay, ...], str | None, int]
-"""The arguments of `process_day` that belong to a day."""
+FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
+"""A day, what each workspace has sent of it, and how many records the run has received so far."""
 
 
 class Fetching(NamedTuple):
-    """A read from the API that is under way. `tasks` yields the days as they arrive, and can be iterated once."""
+    """A read from the API that is under way. `fetched_days` yields each day as it arrives, and can be iterated once."""
 
     days: frozenset[date]
     client: SessionsClient
-    tasks: Iterator[FetchedDay]
+    fetched_days: Iterator[FetchedDay]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Pipeline:
             ApiError: a workspace could not be read; the message names it. Days that did not arrive stay as they were.
             NotReadError: the raw sessions of a day were never read. Nothing is replaced.
         """
-        lake, work = self.open_lake(), partial(process_day, rules=self._rules(tables))
+        lake, work = self.open_lake(), partial(process_day, options=self._options(tables))
         with self.workers(lake, len(days)) as workers:
             if RAW_SESSIONS not in tables:
                 yield from workers.each(work, _stored_days(lake, days, self.as_of))
@@ -106,7 +106,7 @@ class Pipeline:
             ahead = self._prefetched.pop() if self._prefetched and self._prefetched[0].days == {*days} else None
             with nullcontext(ahead) if ahead else self._fetch(lake, days) as fetching:
                 try:
-                    for result in workers.each(work, fetching.tasks):
+                    for result in workers.each(work, fetching.fetched_days):
                         yield _warned(result, fetching.client.warnings)
                 finally:
                     for warning in fetching.client.warnings:
@@ -133,13 +133,18 @@ class Pipeline:
     @contextmanager
     def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
         # Noted before the first request, so that a reading that another run commits meanwhile is noticed.
-        bases = lake.versions(RAW_SESSIONS, [*days, UNDATED])
+        versions = lake.versions(RAW_SESSIONS, [*days, UNDATED])
         # The executor must be closed after the sources: closing waits for its thread, and that may be waiting for a
         # page until closing the sources stops the client.
         with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
-            tasks = _read_days(client, sources, days, bases)
-            first = executor.submit(next, tasks)
-            yield Fetching(frozenset(days), client, chain((one.result() for one in [first]), tasks))
+            received = _read_days(client, sources, days, versions)
+            first = executor.submit(next, received)
+
+            def fetched_days() -> Iterator[FetchedDay]:
+                yield first.result()
+                yield from received
+
+            yield Fetching(frozenset(days), client, fetched_days())
 
     def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
         """Workers for this many days of the lake: processes for many days, one thread for few."""
@@ -169,9 +174,9 @@ class Pipeline:
                 # Closing the executor waits for its threads, which may be waiting for pages that nobody needs any more.
                 client.stop()
 
-    def _rules(self, tables: Sequence[Table]) -> Rules:
+    def _options(self, tables: Sequence[Table]) -> RunOptions:
         time, kept = self.clock(), self.settings.keep_readings_days
-        return Rules(
+        return RunOptions(
             tables=tuple(table.name for table in tables),
             max_rejected_ratio=self.settings.max_rejected_ratio,
             attributes=self.settings.attributes,
@@ -205,7 +210,7 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
 
 
 def _read_days(
-    client: SessionsClient, sources: Sequence[Source], days: Sequence[date], bases: dict[Day, str | None]
+    client: SessionsClient, sources: Sequence[Source], days: Sequence[date], versions: dict[Day, str | None]
 ) -> Iterator[FetchedDay]:
     """Days from the API, newest first, then the undated sessions. A day is yielded once all workspaces have sent it."""
     received, finished = 0, 0
@@ -214,5 +219,5 @@ def _read_days(
     for fetched in zip(*streams, strict=True):
         received += sum(of_workspace.readings[0].received for of_workspace in fetched)
         day = fetched[0].day
-        yield day, fetched, bases[day], received
+        yield day, [of_workspace._replace(version=versions[day]) for of_workspace in fetched], received
         finished += day is not UNDATED

@@ -19,14 +19,14 @@ from sessions_pipeline.errors import InstanceError, SessionsPipelineError, Usage
 from sessions_pipeline.orchestration import REFRESH, ensure_dagster_yaml, instance_file, own_yaml, range_tags
 from sessions_pipeline.orchestration.build import REPORT, build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.tables import SOURCES
+from sessions_pipeline.tables import FROM_API
 
 # An error from one of these packages is about Dagster's own database.
 _DATABASE_PACKAGES = {"sqlalchemy", "sqlite3", "psycopg2", "MySQLdb", "alembic"}
 # Python waits 5 s for SQLite's lock by default; the UI or the daemon may hold it for longer.
 LOCK_SECONDS = 60
 # Assets that `as_of` leaves alone, because they come from the API or describe the present.
-NOT_AS_OF = (*(table.name for table in SOURCES), REPORT)
+NOT_AS_OF = (*(table.name for table in FROM_API), REPORT)
 # Keeps Dagster's log off the terminal; the command line reports errors itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 

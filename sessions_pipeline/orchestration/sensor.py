@@ -7,7 +7,7 @@ no longer knows the place, the list starts from the beginning.
 
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Annotated, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, NamedTuple, TypeAlias
 
 import dagster as dg
 import msgspec
@@ -15,10 +15,9 @@ import msgspec
 from sessions_pipeline.days import day_of_us, days_between, ranges, utc_day
 from sessions_pipeline.errors import DeadlineExceededError
 from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_since
-from sessions_pipeline.orchestration import REFRESH, range_tags, tagged_range
+from sessions_pipeline.orchestration import REFRESH, dump_cursor, load_cursor, range_tags, tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.validation.json_text import UNREADABLE
 
 SENSOR = "changed_sessions"
 # Not more often, because long-lived projects are always active: each look refreshes the day they started on.
@@ -36,7 +35,6 @@ UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "S
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 # A time without a zone can't be compared with others.
 AwareDatetime: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
-Loaded = TypeVar("Loaded")
 
 
 class Stopped(NamedTuple):
@@ -114,7 +112,7 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
     def changed_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         time, instance = pipeline.clock(), context.instance
         # The first look goes back one overlap from now.
-        before = load_cursor(context, Cursor) or Cursor(time, time)
+        before = load_cursor(context.cursor, Cursor, context.log.warning) or Cursor(time, time)
         look = list_activity(pipeline, before, seconds)
         cursor, days = next_look(
             before,
@@ -134,20 +132,6 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         return dg.SensorResult(run_requests=runs, cursor=dump_cursor(cursor), skip_reason=None if days else skipped)
 
     return changed_sessions
-
-
-def dump_cursor(cursor: object) -> str:
-    """A sensor's cursor as JSON text."""
-    return msgspec.json.encode(cursor).decode()
-
-
-def load_cursor(context: dg.SensorEvaluationContext, kind: type[Loaded]) -> Loaded | None:
-    """A sensor's cursor, decoded; None at its first tick, or if the cursor was edited by hand and can't be read."""
-    try:
-        return msgspec.json.decode(context.cursor, type=kind) if context.cursor else None
-    except UNREADABLE as error:
-        context.log.warning("The cursor can't be read, so the search starts anew: %s", error)
-        return None
 
 
 def next_look(

@@ -4,7 +4,6 @@ A sum has only what is known. Experiments without a cost, and days that were not
 """
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -24,7 +23,7 @@ from sessions_pipeline.outputs.spending import Row, Totals, forecast
 from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPERIMENT, SESSION_ATTRIBUTES, Table
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES
+from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import is_read
 
@@ -153,8 +152,7 @@ def budget_statuses(lake: Lake, budgets: Sequence[Budget], now: datetime) -> lis
     Raises:
         LakeError: a file can't be read.
     """
-    recent = _RecentCosts(lake, now) if budgets else None
-    return [recent.status(budget) for budget in budgets if recent]
+    return list(map(_RecentCosts(lake, now).status, budgets)) if budgets else []
 
 
 class _RecentCosts:
@@ -173,7 +171,7 @@ class _RecentCosts:
 
     def _load(self, lake: Lake, table: Table) -> tuple[list[Row], dict[Day, dict[str, str]]]:
         """The rows of a table, and its files' metadata by day."""
-        files = from_lake.stored_days(lake, table, self.days)
+        files = lake.load_days(table, self.days)
         return from_lake.rows_of(files), {day: stored.metadata for day, stored in files.items()}
 
     def status(self, budget: Budget) -> BudgetStatus:
@@ -213,7 +211,7 @@ class _RecentCosts:
         if metadata is None:
             return False
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
-        is_summed = "attribute" not in subject or subject["attribute"] in json.loads(metadata.get(ATTRIBUTES, "[]"))
+        is_summed = "attribute" not in subject or subject["attribute"] in attributes_of(metadata)
         workspaces = {subject["tenant_id"]} if "tenant_id" in subject else {None, *self.workspaces}
         readings = self.readings.get(day, ())
         return is_summed and all(is_read(day, readings, workspace, self.now) for workspace in workspaces)

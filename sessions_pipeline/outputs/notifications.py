@@ -26,7 +26,7 @@ NOTIFY = "SESSIONS_PIPELINE_NOTIFY"
 # Separates two addresses. An address may have commas, so the separator must be followed by a scheme.
 _SEPARATOR = re.compile(r"[\s,;]+(?=[\w-]+://)")
 A_DAY = timedelta(days=1)
-BUDGETS = {"warning": "has reached its warning", "exceeded": "is beyond its limit"}
+REACHED = {"warning": "has reached its warning", "exceeded": "is beyond its limit"}
 
 
 class Notice(NamedTuple):
@@ -105,7 +105,7 @@ def lake_notices(
     cost report.
     """
     for status in statuses:
-        if happened := "can't be checked" if status.problem else BUDGETS.get(status.state):
+        if happened := "can't be checked" if status.problem else REACHED.get(status.state):
             lines = (status.headline, status.caveats, f"See {report}, and `sessions-pipeline budget`.")
             text = "\n".join(filter(None, lines))
             cause = f"budget {status.budget.name} {status.budget.limit} {status.state}"

@@ -27,7 +27,6 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
-from sessions_pipeline.tables.readings import Reading
 from sessions_pipeline.validation.types import MONEY
 
 _KEY_COLUMNS = "tenant_id", "reference_dataset_id"
@@ -144,18 +143,6 @@ def outdated_periods(lake: Lake, periods: Iterable[Period] = PERIODS) -> list[st
     return found
 
 
-def stored_days(
-    lake: Lake, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None
-) -> dict[Day, Stored]:
-    """The table's files for those of the days that it has, with these columns (None: all).
-
-    Raises:
-        LakeError: a file can't be read.
-    """
-    versions = lake.versions(table, days)
-    return {day: stored for day in days if versions[day] and (stored := lake.load(table, day, columns))}
-
-
 def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row]:
     """The rows of all files, each with its day in the column `partition`; None for rows without a day."""
     return [{partition: day, **row} for day, stored in days.items() for row in stored.rows.to_pylist()]
@@ -168,7 +155,7 @@ def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
         LakeError: a file can't be read.
     """
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost", "read_at")
-    return rows_of(stored_days(lake, tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
+    return rows_of(lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
 
 
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:
@@ -219,18 +206,6 @@ def workspace_called(wanted: str, read: Collection[str]) -> str:
     if read and wanted.lower() not in read:
         raise UsageError(f"{wanted.lower()} was never read; write {' or '.join(sorted(read))}")
     return wanted.lower()
-
-
-def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
-    """For each workspace, the days on which only other workspaces were read. Those without such days are left out.
-
-    `readings` has the latest readings of each day, and the workspaces are those that they name. A reading that saw no
-    session names none, and counts for all.
-    """
-    read = {day: {name for one in some for name in one.workspaces or ("",)} for day, some in readings.items() if some}
-    known = sorted(set[str]().union(*read.values()) - {""})
-    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
-    return {name: unread for name, unread in days.items() if unread}
 
 
 def _names_in_metadata(sessions: pa.Table) -> Iterator[tuple[Key, str]]:

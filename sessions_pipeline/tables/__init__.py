@@ -26,6 +26,6 @@ from sessions_pipeline.tables.table import DayTables as DayTables
 from sessions_pipeline.tables.table import Table as Table
 
 # What the API returned at some time, so it can't be made again from other tables.
-SOURCES = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
+FROM_API = (RAW_SESSIONS, REFERENCE_DATASETS, DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT)
 TABLES: tuple[Table, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Table))
 """All tables, in the order above."""

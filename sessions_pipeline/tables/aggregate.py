@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.validation.rows import PART
+from sessions_pipeline.tables.rows import PART
 from sessions_pipeline.validation.types import LAST_DIGIT
 
 # More digits than a sum of 38-digit numbers can have.

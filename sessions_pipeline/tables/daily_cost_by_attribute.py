@@ -1,7 +1,7 @@
 """Daily costs of experiments by the values of their attributes, such as their models or their git branch."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +16,7 @@ from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
 )
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS, experiments
-from sessions_pipeline.tables.table import CheckResult, DayTables, Table, Tables, check, derived
+from sessions_pipeline.tables.table import ATTRIBUTES, CheckResult, DayTables, Table, Tables, check, derived
 
 DAILY_COST_BY_ATTRIBUTE = Table(
     "daily_cost_by_attribute",
@@ -58,6 +58,11 @@ def daily_cost_by_attribute(tables: Tables, attributes: Iterable[str]) -> pa.Tab
     return pa.concat_tables(summed)
 
 
+def attributes_of(metadata: Mapping[str, str]) -> list[str]:
+    """The attributes that a file was summed by, from its metadata; none if another program wrote it."""
+    return list(json.loads(metadata.get(ATTRIBUTES, "[]")))
+
+
 def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str) -> pa.Table:
     """The experiments with the columns `attribute` and `value`; the value is null where an experiment has none."""
     values = attributes.filter(pc.equal(attributes.column("key"), attribute)).combine_chunks()
@@ -77,7 +82,7 @@ def _with_attribute(experiments: pa.Table, attributes: pa.Table, attribute: str)
 )
 def attributes_add_up(day: DayTables) -> CheckResult:
     """Compares every count, token sum and cost, for the attributes that the file's metadata lists."""
-    names = json.loads(day.metadata(DAILY_COST_BY_ATTRIBUTE).get("attributes", "[]"))
+    names = attributes_of(day.metadata(DAILY_COST_BY_ATTRIBUTE))
     daily = tuples(day[DAILY_COST_BY_REFERENCE_DATASET], *DAILY_COST_BY_REFERENCE_DATASET.order, *_SUMMED)
     expected = {(tenant, dataset, name): measures for tenant, dataset, *measures in daily for name in names}
     summed = tuples(sums(day[DAILY_COST_BY_ATTRIBUTE], _GROUP, _SUMMED), *_GROUP, *_SUMMED)

@@ -10,22 +10,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables.aggregate import EXACT, known_sum
-from sessions_pipeline.tables.derived_day import DerivedDay, Rules
+from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.readings import RawDay
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
-from sessions_pipeline.tables.sessions import DRIFT, SESSIONS, SHRUNK
-from sessions_pipeline.tables.table import DERIVED, Table
+from sessions_pipeline.tables.sessions import SESSIONS
+from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, DERIVED, DRIFT, FACTS, IS_DAY_OVER, SHRUNK, Table
 
 MOST_REASONS = 20
-# Keys of a file's metadata.
-AS_OF, ATTRIBUTES, IS_DAY_OVER, FACTS = "as_of", "attributes", "is_day_over", "facts"
 
 
-def basis(table: Table, rules: Rules) -> dict[str, str]:
+def basis(table: Table, options: RunOptions) -> dict[str, str]:
     """The metadata that says what a file depends on besides the raw sessions: `as_of`, and the attributes summed by."""
     return {
-        **({AS_OF: rules.as_of.isoformat()} if rules.as_of else {}),
-        **({ATTRIBUTES: json.dumps(rules.attributes)} if _is_by_attributes(table) else {}),
+        **({AS_OF: options.as_of.isoformat()} if options.as_of else {}),
+        **({ATTRIBUTES: json.dumps(options.attributes)} if _is_by_attributes(table) else {}),
     }
 
 
@@ -33,7 +31,7 @@ def file_metadata(table: Table, day: DerivedDay, facts: Mapping[str, Any]) -> di
     """The metadata to store in the file of a derived table; `facts` are those of `facts_of`."""
     findings = {SHRUNK: json.dumps(day.shrunk), DRIFT: json.dumps(day.drift, sort_keys=True)}
     return {
-        **basis(table, day.rules),
+        **basis(table, day.options),
         IS_DAY_OVER: json.dumps(day.is_over),
         FACTS: json.dumps(facts),
         **(findings if table is SESSIONS else {}),

@@ -18,17 +18,17 @@ from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import RawDay, gone_since, needed_readings, open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
+from sessions_pipeline.tables.rows import PLAIN, Rows, release
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import DERIVED, Derived, Table
-from sessions_pipeline.validation.rows import PLAIN, Rows, release
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import SCHEMA, Validator
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """The rules that apply to all days of a run.
+class RunOptions:
+    """What applies to all days of a run.
 
     `tables`: the names of the tables to make.
     `max_rejected_ratio`: the rejection threshold, 0 to 1.
@@ -55,26 +55,27 @@ class DerivedDay:
     number of sessions if none of them has a property of the schema.
     `rounded`: how many costs had more than 18 decimal places and were rounded.
     `shrunk`: ids of sessions whose numbers have fallen although retention can't explain it.
-    `raw`: the raw rows and readings to store, without those superseded by `rules.kept_from` (see `retention`).
+    `raw`: the raw rows and readings to store, without those superseded by `options.kept_from` (see `retention`).
     """
 
-    def __init__(self, raw: RawDay, rules: Rules) -> None:
+    def __init__(self, raw: RawDay, options: RunOptions) -> None:
         """Validate the raw rows and derive the sessions from them.
 
         Raises:
-            NotReadError: nothing was read by `rules.as_of`.
+            NotReadError: nothing was read by `options.as_of`.
         """
-        readings = readings_as_of(rules.as_of, raw.day, raw.readings)
-        self._arguments = {"attributes": rules.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
+        readings = readings_as_of(options.as_of, raw.day, raw.readings)
+        self._arguments = {"attributes": options.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
         self.is_over = raw.day is not None and not self._arguments["open_workspaces"]
-        self.rules = rules
+        self.options = options
         known = raw._replace(readings=readings)
-        if rules.as_of is not None:
-            until = pa.scalar(rules.as_of, TIMESTAMP)
+        if options.as_of is not None:
+            until = pa.scalar(options.as_of, TIMESTAMP)
             parts = (part.filter(pc.less_equal(part.column("fetched_at"), until)) for part in raw.rows.parts())
             known = known._replace(rows=Rows(raw.rows.schema, parts))
         versions = self._derive_sessions(known)
-        self.raw = raw if rules.as_of or not rules.kept_from else _without_superseded(raw, versions, rules.kept_from)
+        kept_from = None if options.as_of else options.kept_from
+        self.raw = _without_superseded(raw, versions, kept_from) if kept_from else raw
         self._tables = {RAW_SESSIONS: self.raw.rows, SESSIONS: self.sessions, REJECTED_SESSIONS: self.rejected}
 
     def _derive_sessions(self, raw: RawDay) -> Iterable[list[Version]]:
@@ -133,7 +134,7 @@ class DerivedDay:
 
     def drop(self, table: Table) -> None:
         """Free a written table's memory, unless tables that are still to be made are derived from it."""
-        pending = (other for other in DERIVED if other.name in self.rules.tables and other not in self._tables)
+        pending = (other for other in DERIVED if other.name in self.options.tables and other not in self._tables)
         if not any(table in DERIVED[other].reads for other in pending):
             del self._tables[table]
         if self.sessions.nbytes > PLAIN:
@@ -143,14 +144,14 @@ class DerivedDay:
         """The columns of `source` that `derived` needs; of attributes, only those that costs are summed by."""
         rows, columns = self[source], derived.reads[source]
         if source is SESSION_ATTRIBUTES and "attributes" in derived.takes:
-            keys = pa.array(self.rules.attributes, pa.string())
+            keys = pa.array(self.options.attributes, pa.string())
             parts = (part.filter(pc.is_in(part.column("key"), keys)) for part in rows.parts(*columns))
             return pa.concat_tables([rows.schema.empty_table().select(columns), *parts])
         return rows.table(*columns)
 
     def _derive_by_session(self, requested: Table) -> dict[Table, Rows]:
         """Derive all pending tables that can be made from a few sessions at a time, in one pass over the sessions."""
-        names = {requested.name, *self.rules.tables} - {table.name for table in self._tables}
+        names = {requested.name, *self.options.tables} - {table.name for table in self._tables}
         by_session = [table for table in DERIVED if DERIVED[table].by_session]
         made = {table: Rows(table.schema) for table in by_session if table.name in names}
         for part in self.sessions.parts():

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.readings import RawDay, Reading, gone_since, last_read, open_workspaces, unconfirmed
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
-from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.types import TIMESTAMP
 
 # The schedule runs hourly: two missed runs are a hiccup, three are a fault.
@@ -54,18 +54,16 @@ RAW_SESSIONS = Table(
 _NOT_STORED = (0, "", False)
 
 
-def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, version: str | None = None) -> RawDay:
+def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
     """Merge new readings of a day into the stored ones: add rows for new or changed payloads, and note what is missing.
 
-    If `base` and `version` differ, other runs have committed readings since this run's first request. Where those
-    cover the same workspace, this run's reading is late: it gets a number before theirs, may add rows, but neither
-    decides which sessions are missing nor overrides their values.
+    If the file's version is not the one that was fetched for, other runs have committed readings since this run's first
+    request. Where those cover the same workspace, this run's reading is late: it gets a number before theirs, may add
+    rows, but neither decides which sessions are missing nor overrides their values.
 
     Args:
         raw: the stored day.
         fetched: what this run has fetched of it, one element per workspace.
-        base: the raw file's version before this run's first request; None if there was no file.
-        version: the raw file's version now; None if there is no file.
     """
     for day in fetched:
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
@@ -75,10 +73,10 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
             # It was read before without its id, so also the records that name no workspace are its own.
             own = [one if one.asked else replace(one, asked=reading.asked) for one in raw.readings]
             raw = raw._replace(readings=own)
-        overtaken_by = _committed_since(raw.readings, base, version)
+        overtaken_by = _committed_since(raw, day.version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
-        reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=version)
+        reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=raw.version)
         # Once all workspaces are read by their ids, the records without one are found there, under other keys. Readings
         # by ids from before the ids were unset do not count: such a record may have come since.
         unset = max((one.number for one in raw.readings if one.asked is None), default=0)
@@ -87,15 +85,15 @@ def merge(raw: RawDay, fetched: Iterable[RawDay], *, base: str | None = None, ve
     return raw
 
 
-def _committed_since(readings: Sequence[Reading], base: str | None, version: str | None) -> list[Reading]:
-    """The readings that other runs have committed since the file had the version `base`.
+def _committed_since(raw: RawDay, base: str | None) -> list[Reading]:
+    """The readings of a stored day that other runs have committed since its file had the version `base`.
 
     They start with the reading that replaced `base`; if that was dropped since (see `needed_readings`), with the first.
-    Readings that replace `version` belong to this run.
+    Readings that replace the present version belong to this run.
     """
-    otherwise = len(readings) if base == version else 0
-    first = next((index for index, reading in enumerate(readings) if reading.replaced == base), otherwise)
-    return [reading for reading in readings[first:] if reading.replaced != version]
+    otherwise = len(raw.readings) if base == raw.version else 0
+    first = next((index for index, reading in enumerate(raw.readings) if reading.replaced == base), otherwise)
+    return [reading for reading in raw.readings[first:] if reading.replaced != raw.version]
 
 
 def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *, is_late: bool) -> RawDay:
@@ -141,7 +139,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     new_rows = day.rows if len(new) == day.rows.num_rows else day.rows.only(new.__contains__)
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
-    return RawDay(raw.day, rows, readings, [*raw.new_readings, reading], learned=True)
+    return raw._replace(rows=rows, readings=readings, new_readings=[*raw.new_readings, reading], learned=True)
 
 
 def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:

@@ -5,7 +5,7 @@ shown, and compared with the API's times, but never used for ordering, since clo
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from itertools import chain, repeat
 from operator import attrgetter
@@ -15,12 +15,9 @@ import msgspec
 
 from sessions_pipeline.days import is_day_over, name_of, utc_day
 from sessions_pipeline.errors import NotReadError
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.validation.json_text import UNREADABLE
-from sessions_pipeline.validation.rows import Rows
 from sessions_pipeline.validation.rules import IS_UUID
-
-# Keys of a file's metadata: the readings (raw files only), and the raw commit that the file is or was made from.
-READINGS, COMMIT = "readings", "commit"
 
 
 class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,6 +60,8 @@ class RawDay(NamedTuple):
     `rows`: of `raw_sessions`. As fetched, without its columns `reading` and `fetched_at`, and each session once: its
     newest record in this reading.
     `readings`: in their order. As fetched, a single one, which gets its number when it is merged.
+    `version`: the version of the day's raw file: as stored, that of this file; as fetched, that before this run's first
+    request; None if there was no file.
     `new_readings`: those merged by this run, including the ones that brought nothing new and are not in `readings`.
     `learned`: whether anything new must be stored.
     """
@@ -70,6 +69,7 @@ class RawDay(NamedTuple):
     day: date | None
     rows: Rows
     readings: Sequence[Reading]
+    version: str | None = None
     new_readings: Sequence[Reading] = ()
     learned: bool = False
 
@@ -234,3 +234,15 @@ def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: 
     # A reading that found nothing may not know its workspace.
     relevant = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
     return bool(relevant) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in relevant))
+
+
+def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
+    """For each workspace, the days on which only other workspaces were read. Those without such days are left out.
+
+    `readings` has the latest readings of each day, and the workspaces are those that they name. A reading that saw no
+    session names none, and counts for all.
+    """
+    read = {day: {name for one in some for name in one.workspaces or ("",)} for day, some in readings.items() if some}
+    known = sorted(set[str]().union(*read.values()) - {""})
+    days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
+    return {name: unread for name, unread in days.items() if unread}

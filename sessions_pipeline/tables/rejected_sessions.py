@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.raw_sessions import IDENTITY, RAW_SESSIONS
-from sessions_pipeline.tables.readings import COMMIT, READINGS, gone_since, load_readings, plain_key, unconfirmed
+from sessions_pipeline.tables.readings import gone_since, load_readings, plain_key, unconfirmed
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import DERIVED, CheckResult, DayTables, Table, check
+from sessions_pipeline.tables.table import AS_OF, COMMIT, DERIVED, READINGS, CheckResult, DayTables, Table, check
 
 # A smaller share of rejected records is everyday noise. The settings' rejection threshold guards against floods.
 REJECTED_SHARE = 0.05
@@ -45,7 +45,7 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
     Tables that were made as of an earlier time are not checked, nor are those made from an earlier commit, which
     `tables_of_a_day_agree` reports.
     """
-    if "as_of" in day.metadata(SESSIONS) or _outdated(day, SESSIONS, REJECTED_SESSIONS):
+    if AS_OF in day.metadata(SESSIONS) or _outdated(day, SESSIONS, REJECTED_SESSIONS):
         return CheckResult()
     readings = load_readings(day.metadata(RAW_SESSIONS)[READINGS])
     missing = day[SESSIONS].filter(pc.is_valid(day[SESSIONS].column("missing_since"))).column("id").to_pylist()

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.table import CheckResult, DayTables, Table, Tables, check
+from sessions_pipeline.tables.table import DRIFT, SHRUNK, CheckResult, DayTables, Table, Tables, check
 
 SESSIONS = Table(
     "sessions",
@@ -37,8 +37,6 @@ SESSIONS = Table(
     ),
     order=("start_time", "id"),
 )
-# Keys of the file's metadata, see `DerivedDay`.
-SHRUNK, DRIFT = "shrunk", "drift"
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns that identify a session, its workspace and its dataset."""
 

@@ -21,6 +21,11 @@ from sessions_pipeline.tables.readings import Reading
 Group: TypeAlias = Literal["sessions", "experiments", "costs", "usage"]
 Severity: TypeAlias = Literal["error", "warn"]
 CheckedDays: TypeAlias = Literal["run", "recent"]
+# Keys of files' metadata: of a raw file, its readings and its commit; of the files derived from it, this commit and,
+# see `day_metadata`, what else they depend on and what was found when they were made.
+READINGS, COMMIT = "readings", "commit"
+AS_OF, ATTRIBUTES = "as_of", "attributes"
+FACTS, IS_DAY_OVER, SHRUNK, DRIFT = "facts", "is_day_over", "shrunk", "drift"
 
 
 @dataclass(frozen=True, eq=False)

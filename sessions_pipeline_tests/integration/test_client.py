@@ -18,7 +18,7 @@ from sessions_pipeline import __version__, errors
 from sessions_pipeline.langsmith import client as client_module
 from sessions_pipeline.langsmith.api_versions import V1, V2
 from sessions_pipeline.langsmith.auth import Auth
-from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.client import ANNOUNCED_END, SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
@@ -428,13 +428,14 @@ def test_eight_requests_are_in_flight_together_and_never_more() -> None:
     assert len(server.connections) <= 8
 
 
-def test_an_announced_end_is_one_warning() -> None:
+def test_an_announced_end_is_one_warning_that_notifications_find() -> None:
     step = answer(Deprecation="true", Sunset="Thu, 01 Jul 2027 00:00:00 GMT")
     with scripted(step) as server, client_for(server.url) as client:
         client.fetch(QUERY)
         client.fetch(QUERY)
+    [end] = ANNOUNCED_END.findall("; ".join(client.warnings))
     assert len(client.warnings) == 1
-    assert "01 Jul 2027" in client.warnings[0]
+    assert "01 Jul 2027" in end
 
 
 def test_a_closed_client_sends_no_request() -> None:

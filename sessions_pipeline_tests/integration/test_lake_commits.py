@@ -22,7 +22,7 @@ from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.store import ANY, Expected, conflict, store_at
 from sessions_pipeline.process_day import process_day
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
-from sessions_pipeline_tests.days import RULES, fetched
+from sessions_pipeline_tests.days import OPTIONS, fetched
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.integration.s3_server import S3Server
 from sessions_pipeline_tests.lake_rows import DAY, CountingStore, raw, replace_derived, rows
@@ -196,9 +196,9 @@ class Refusing(LocalStore):
 @pytest.mark.parametrize(
     "write",
     [
-        lambda lake: commits.commit(lake, RAW_SESSIONS, DAY, lambda *_: (raw(), {})),
+        lambda lake: commits.update_table(lake, RAW_SESSIONS, DAY, lambda *_: (raw(), {})),
         lambda lake: lake.update_file("a", lambda _: b""),
-        lambda lake: process_day(lake, DAY, [fetched(day=DAY)], rules=RULES),
+        lambda lake: process_day(lake, DAY, [fetched(day=DAY)], options=OPTIONS),
     ],
 )
 def test_a_store_that_refuses_every_put_ends_the_run_in_one_line(tmp_path: Path, write: Callable[[Lake], object]):

@@ -102,8 +102,8 @@ from datetime import UTC, date, datetime, timedelta
 from sessions_pipeline.langsmith.source import MOST_WAITING, read_ahead
 from sessions_pipeline.orchestration.workers import workers_for
 from sessions_pipeline.tables.readings import RawDay, Reading
-from sessions_pipeline.validation.records import RAW_SCHEMA, Record, records_table
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, records_table
+from sessions_pipeline.tables.rows import Rows
 
 RECORDS = [Record("{}", None, None, None, None, undated=True)] * MOST_WAITING
 

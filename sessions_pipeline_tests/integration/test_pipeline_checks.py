@@ -33,7 +33,7 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.period_costs import PERIODS
-from sessions_pipeline.tables.readings import COMMIT
+from sessions_pipeline.tables.table import COMMIT
 from sessions_pipeline_tests.builders import OTHER_TENANT, table_of
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (

@@ -20,7 +20,8 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSIONS,
 )
-from sessions_pipeline.tables.readings import READINGS, load_readings
+from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline.tables.table import READINGS
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,

@@ -16,7 +16,7 @@ from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
-from sessions_pipeline.orchestration import range_tags
+from sessions_pipeline.orchestration import dump_cursor, range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import (
@@ -25,7 +25,6 @@ from sessions_pipeline.orchestration.sensor import (
     changed_sessions,
     days_being_read,
     days_that_failed,
-    dump_cursor,
 )
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings

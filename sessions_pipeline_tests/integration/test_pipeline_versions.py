@@ -21,7 +21,8 @@ from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, Cursor, list_activity
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
-from sessions_pipeline.tables.readings import READINGS, load_readings
+from sessions_pipeline.tables.readings import load_readings
+from sessions_pipeline.tables.table import READINGS
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,

@@ -18,6 +18,7 @@ import pytest
 import sessions_pipeline
 from sessions_pipeline.cli.runs import DEMO_ROOT, DEMO_SHOWN
 from sessions_pipeline.lake import Lake
+from sessions_pipeline.langsmith.records import read_page
 from sessions_pipeline.process_day import process_day
 from sessions_pipeline.sandbox import Api
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
@@ -29,9 +30,8 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.period_costs import PERIODS, sum_periods
 from sessions_pipeline.tables.reference_datasets import dataset_rows, merge_datasets
-from sessions_pipeline.validation.records import read_page
 from sessions_pipeline_tests.builders import table_of
-from sessions_pipeline_tests.days import RULES, fetched
+from sessions_pipeline_tests.days import OPTIONS, fetched
 from sessions_pipeline_tests.faulty_server import without_broken_records
 from sessions_pipeline_tests.snippets import Snippet, each
 
@@ -73,7 +73,7 @@ class Company:
                 texts[workspace][date.fromisoformat(record["start_time"][:10])].append(text)
         for day in DAYS:
             readings = [fetched(*texts[one][day], at=NOW, workspace=one, day=day) for one in texts]
-            process_day(lake, day, readings, rules=RULES)
+            process_day(lake, day, readings, options=OPTIONS)
         daily, read = lake.read_days(DAILY_COST_BY_REFERENCE_DATASET, DAYS), {day: day < NOW.date() for day in DAYS}
         for period in PERIODS:
             lake.replace(

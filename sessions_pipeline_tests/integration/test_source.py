@@ -17,11 +17,11 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_since, read_usage
 from sessions_pipeline.langsmith.page import newest
 from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, read_page, records_table
 from sessions_pipeline.langsmith.source import Source, read_ahead
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.readings import RawDay, Reading
-from sessions_pipeline.validation.records import RAW_SCHEMA, Record, read_page, records_table
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 

@@ -12,9 +12,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from sessions_pipeline.langsmith.page import Page, PageRequest
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.langsmith.source import DayAssembler, Reader, run
 from sessions_pipeline.tables.readings import RawDay, Reading
-from sessions_pipeline.validation.records import Record
 
 
 def record(name: str, start_us: int | None) -> Record:

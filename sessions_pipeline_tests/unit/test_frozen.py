@@ -21,15 +21,15 @@ from sessions_pipeline.tables import (
     SESSION_FEEDBACK,
     SESSIONS,
 )
-from sessions_pipeline.tables.derived_day import DerivedDay, Rules
+from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import RawDay
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.days import fetched
 
 FROZEN = json.loads((Path(__file__).parents[1] / "frozen" / "days.json").read_text())
-RULES = Rules((), 1.0, (), None, None, datetime(2027, 6, 1, tzinfo=UTC))
+OPTIONS = RunOptions((), 1.0, (), None, None, datetime(2027, 6, 1, tzinfo=UTC))
 ORDER = {
     SESSIONS: ("id",),
     REJECTED_SESSIONS: ("payload",),
@@ -48,8 +48,8 @@ def made(day: dict[str, Any], left_out: set[str]) -> tuple[DerivedDay, RawDay]:
         at = datetime.fromisoformat(reading["fetched_at"])
         version = str(number) if number else None
         read = fetched(*texts, at=at, workspace=reading["workspace"], day=of_day)
-        raw = merge(raw, [read], base=version, version=version)
-    return DerivedDay(raw, RULES), raw
+        raw = merge(raw._replace(version=version), [read._replace(version=version)])
+    return DerivedDay(raw, OPTIONS), raw
 
 
 def plain(value: Any) -> Any:

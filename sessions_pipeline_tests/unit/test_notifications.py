@@ -14,8 +14,8 @@ from sessions_pipeline.cli import cli
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import SessionsPipelineError, SettingError, TooManyRejectedError
 from sessions_pipeline.lake import Lake
+from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.notifications import api_notices, run_notices, send
-from sessions_pipeline.orchestration.sensor import dump_cursor, load_cursor
 from sessions_pipeline.outputs import notifications
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
@@ -49,7 +49,7 @@ def spent(now: datetime) -> BudgetStatus:
 
 
 def loaded(text: str | None, now: datetime) -> Memory:
-    return Memory.resumed(load_cursor(dg.build_sensor_context(cursor=text), Memory), now)
+    return Memory.resumed(load_cursor(text, Memory, print), now)
 
 
 def is_down(now: datetime, day: date, first_hour: int, last_hour: int) -> bool:

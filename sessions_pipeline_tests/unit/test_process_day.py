@@ -15,7 +15,8 @@ import pytest
 
 from sessions_pipeline.errors import LakeError, NotReadError, SumOverflowError
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.process_day import DayResult, process_day
+from sessions_pipeline.langsmith.records import RAW_SCHEMA, read_page, records_table
+from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -26,8 +27,7 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.day_metadata import was_over
 from sessions_pipeline.tables.readings import RawDay, Reading, load_readings
-from sessions_pipeline.validation.records import RAW_SCHEMA, read_page, records_table
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
 from sessions_pipeline_tests.days import DAILY, DAY, HOUR, READ, ProcessedDay, fetched
 
@@ -569,7 +569,7 @@ def test_a_run_that_is_overtaken_while_it_writes_merges_again(
         return replace(*args, **kwargs)
 
     monkeypatch.setattr(day.lake, "replace", overtaken)
-    process_day(day.lake, day.day, [fetched(payload(1, name="slow"), at=READ + HOUR)], day.base, rules=day.rules)
+    day.read(fetched(payload(1, name="slow"), at=READ + HOUR))
     assert day.row(SESSIONS)["name"] == "quick"
     assert len(day.rows(RAW_SESSIONS)) == 3
 

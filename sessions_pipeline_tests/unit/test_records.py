@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.validation.records import Record, read_page
+from sessions_pipeline.langsmith.records import Record, read_page
 from sessions_pipeline_tests.builders_corpus import CORPUS, ID, TENANT, Case, record
 from sessions_pipeline_tests.strategies import sessions
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.langsmith.redaction import parse_paths, redact
-from sessions_pipeline.validation.records import Record
 
 
 def redacted(payload: str, *paths: str) -> str:

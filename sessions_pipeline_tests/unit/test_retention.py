@@ -22,9 +22,9 @@ from sessions_pipeline.tables.readings import (
     open_workspaces,
     readings_as_of,
 )
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, payload, uuid
-from sessions_pipeline_tests.days import RULES, fetched
+from sessions_pipeline_tests.days import OPTIONS, fetched
 
 READ = NOON + timedelta(hours=6)
 HOUR, YEARS = timedelta(hours=1), timedelta(days=365)
@@ -44,7 +44,7 @@ class Readings:
         return self
 
     def derived(self, as_of: datetime | None = None) -> DerivedDay:
-        return DerivedDay(self.raw, replace(RULES, as_of=as_of))
+        return DerivedDay(self.raw, replace(OPTIONS, as_of=as_of))
 
     def row(self, number: int, as_of: datetime | None = None) -> dict[str, Any]:
         rows: list[dict[str, Any]] = self.derived(as_of).sessions.table().to_pylist()
@@ -53,7 +53,7 @@ class Readings:
     def forgotten(self, before: datetime) -> "Readings":
         """The raw rows and readings that are left after forgetting those superseded before this time."""
         left = Readings()
-        left.raw = DerivedDay(self.raw, replace(RULES, kept_from=before)).raw
+        left.raw = DerivedDay(self.raw, replace(OPTIONS, kept_from=before)).raw
         return left
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.validation.rows import Rows
+from sessions_pipeline.tables.rows import Rows
 
 SCHEMA = pa.schema([("key", pa.string()), ("number", pa.int64()), ("text", pa.string())])
 TABLES = st.lists(

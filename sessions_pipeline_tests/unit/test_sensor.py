@@ -3,14 +3,14 @@
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
-import dagster as dg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.days import ranges
 from sessions_pipeline.langsmith.lists import Activity, Place
-from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, dump_cursor, load_cursor, next_look
+from sessions_pipeline.orchestration import dump_cursor, load_cursor
+from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, next_look
 from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -28,7 +28,7 @@ def active(day: date | None, at: datetime, session: str = "a") -> Activity:
 
 
 def loaded(text: str | None, now: datetime) -> Cursor:
-    return load_cursor(dg.build_sensor_context(cursor=text), Cursor) or Cursor(now, now)
+    return load_cursor(text, Cursor, print) or Cursor(now, now)
 
 
 def look(

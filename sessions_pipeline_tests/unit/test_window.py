@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from sessions_pipeline.days import day_start_us
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest
+from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.tables.readings import RawDay
-from sessions_pipeline.validation.records import Record
 from sessions_pipeline_tests.unit.simulated_server import (
     AnswerAtOnce,
     AnswerWhenUsed,

@@ -1,11 +1,9 @@
 """The cost report: reads the lake's tables and writes one HTML file that works offline."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from sessions_pipeline import tables
@@ -22,7 +20,9 @@ from sessions_pipeline.outputs.report.data import Budgets, ReportData
 from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import JUDGES_FILE, load_judge_readings, month_days
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables.day_metadata import ATTRIBUTES, was_over
+from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
+from sessions_pipeline.tables.day_metadata import was_over
+from sessions_pipeline.tables.readings import unread_of_workspaces
 
 # The length of the nightly report's period. The period before is read as well, for comparison.
 REPORT_DAYS = 30
@@ -72,13 +72,12 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
     usage_days = [day for day in lake.days(tables.DAILY_COST_BY_PROJECT) if first <= day <= last]
-    stored = partial(from_lake.stored_days, lake)
-    costs = stored(tables.DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
-    attributes = stored(tables.DAILY_COST_BY_ATTRIBUTE, read)
-    usage = stored(tables.DAILY_COST_BY_PROJECT, usage_days)
+    costs = lake.load_days(tables.DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
+    attributes = lake.load_days(tables.DAILY_COST_BY_ATTRIBUTE, read)
+    usage = lake.load_days(tables.DAILY_COST_BY_PROJECT, usage_days)
     daily = from_lake.rows_of(costs)
     names = from_lake.dataset_names(lake, daily, read)
-    rejected = stored(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    rejected = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     examined = [day for day, version in lake.versions(tables.SESSIONS, inside).items() if version]
     readings = {day: lake.last_readings(day) for day in inside}
     return ReportData(
@@ -87,7 +86,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         daily=daily,
         attributes=from_lake.rows_of(attributes),
         attribute_days=_attribute_days(attributes),
-        experiments=from_lake.rows_of(stored(tables.EXPERIMENT_SUMMARY, inside)),
+        experiments=from_lake.rows_of(lake.load_days(tables.EXPERIMENT_SUMMARY, inside)),
         projects=from_lake.rows_of(usage, "usage_date") if usage else None,
         measured_days=len(usage),
         rejected=Counter(row["start_date"] for row in from_lake.rows_of(rejected)),
@@ -98,7 +97,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day, found in readings.items() if found},
-        unread_of=from_lake.unread_of_workspaces(readings),
+        unread_of=unread_of_workspaces(readings),
         judges=from_lake.judge_rows(lake, inside),
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
         budgets=budgets,
@@ -124,8 +123,7 @@ def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
     """
     found: dict[str, set[date]] = defaultdict(set)
     for day, stored in reversed(list(days.items())):
-        listed = json.loads(stored.metadata.get(ATTRIBUTES, "[]"))
-        for key in listed or stored.rows.column("attribute").unique().to_pylist():
+        for key in attributes_of(stored.metadata) or stored.rows.column("attribute").unique().to_pylist():
             if day:
                 found[key].add(day)
     return {key: frozenset(summed) for key, summed in found.items()}

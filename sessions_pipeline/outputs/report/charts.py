@@ -47,8 +47,8 @@ class Bucket:
 def by_time(data: "ReportData") -> list[Bucket]:
     """A bucket for each day, week or month (`data.unit`) of the report, oldest first."""
     unit = data.unit
-    rows_of = by_key(data.rows, lambda row: period_of(unit, row["start_date"]))
-    days_of = by_key(data.days, lambda day: period_of(unit, day))
+    rows_in = by_key(data.rows, lambda row: period_of(unit, row["start_date"]))
+    days_in = by_key(data.days, lambda day: period_of(unit, day))
     series = {one.key: min(place, SERIES) for place, one in enumerate(data.datasets)}
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
@@ -64,11 +64,11 @@ def by_time(data: "ReportData") -> list[Bucket]:
             is_part=len(inside) < whole,
             is_read=not unread,
             gaps=", ".join(filter(None, gaps)),
-            totals=Totals.of(rows_of[period]),
-            parts=totals_by(rows_of[period], (), lambda row: series[row["reference_dataset_id"]]),
+            totals=Totals.of(rows_in[period]),
+            parts=totals_by(rows_in[period], (), lambda row: series[row["reference_dataset_id"]]),
         )
 
-    return [bucket(period, inside) for period, inside in days_of.items()]
+    return [bucket(period, inside) for period, inside in days_in.items()]
 
 
 def ticks(high: Decimal, most: int = 5) -> list[Decimal]:
