@@ -1,8 +1,7 @@
 """UTC days, weeks, months and epochs. All conversions between times and days happen here."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import groupby
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = EPOCH.date()
@@ -55,12 +54,11 @@ def days_between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def ranges(days: Iterable[date]) -> Iterator[tuple[date, date]]:
-    """The first and last day of each unbroken stretch of days, oldest stretch first."""
-    # Within a stretch, a sorted day minus its index is always the same date.
-    for _, numbered in groupby(enumerate(sorted(set(days))), lambda pair: pair[1] - timedelta(days=pair[0])):
-        stretch = [day for _, day in numbered]
-        yield stretch[0], stretch[-1]
+def ranges(days: Iterable[date], apart: timedelta = timedelta(days=1)) -> list[tuple[date, date]]:
+    """The first and last day of each stretch in which no day is more than `apart` after the one before, in order."""
+    known = sorted(set(days))
+    starts = [place for place, day in enumerate(known) if place == 0 or day - known[place - 1] > apart]
+    return [(known[start], known[end - 1]) for start, end in zip(starts, [*starts[1:], len(known)], strict=False)]
 
 
 def next_month_start(day: date) -> date:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -20,11 +20,14 @@ from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, visible
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
-from sessions_pipeline.outputs.spending import Row, Totals, totals_by
+from sessions_pipeline.outputs.spending import Row, Totals, by_key, totals_by
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables.aggregate import total
 
 # Up to so many days, costs are listed by day, else by week: a terminal has some forty lines.
 WEEK = 7
+# So many datasets have lines of their own, the most expensive ones; and so many lines are by day or week.
+MOST_DATASETS, MOST_LINES = 20, 100
 # The days that a run wrote, by asset.
 Made = Mapping[str, Sequence[date]]
 # Columns by which wrapped lines are indented: a first word has up to eight letters.
@@ -35,8 +38,12 @@ IN_JSON = (
 )
 
 
+OTHERS, ALL = ("", "other datasets"), ("", "all datasets")
+"""The keys of lines that sum several datasets: no workspace, and a label."""
+
+
 class Line(NamedTuple):
-    """The cost of a dataset in a workspace and a period.
+    """The cost of a dataset in a workspace, or of several, and a period.
 
     `days` counts the period's days that were read. `is_part`: some of its days were not read, or were not over.
     """
@@ -158,6 +165,15 @@ def _lines(
     return sorted(lines, key=lambda line: (line.period, ranks.get(line.key, 0), -(line.totals.cost or 0), line.key))
 
 
+def _fold(lines: Sequence[Line], shown: Collection[Key], others: Key) -> list[Line]:
+    """The lines, those of datasets that are not shown summed into one for each period, which comes last."""
+    groups = by_key(lines, lambda line: (line.period, line.key if line.key in shown else others))
+    return [
+        group[0]._replace(key=key, totals=Totals._make(map(total, zip(*(one.totals for one in group), strict=True))))
+        for (_, key), group in groups.items()
+    ]
+
+
 def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
     return {
         "period": line.period,
@@ -208,20 +224,26 @@ def _print_lines(
     lines: Sequence[Line], datasets: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool
 ) -> None:
     labels = dataset_labels([line.key[1] for line in lines], {dataset: name for (_, dataset), name in names.items()})
-    has_workspaces = len({line.key[0] for line in lines}) > 1
+    has_workspaces, unfolded = len({line.key[0] for line in lines}) > 1, len(lines)
+    shown = [line.key for line in datasets or lines][:MOST_DATASETS]
+    lines, datasets = _fold(lines, shown, OTHERS), _fold(datasets, shown, OTHERS)
+    if len(lines) > MOST_LINES:
+        lines = _fold(lines, (), ALL)
 
-    def cells(period: str, dataset: str, tenant: str, totals: Totals) -> tuple[str, ...]:
-        workspace = (tenant,) if has_workspaces else ()
+    def cells(period: str, key: Key, totals: Totals) -> tuple[str, ...]:
+        workspace = (key[0][:SHORT_ID],) if has_workspaces else ()
         measures = count(totals.sessions), count(totals.unpriced), count(totals.tokens), money(totals.cost)
-        return period, dataset, *workspace, *measures
+        return period, labels.get(key[1], key[1]), *workspace, *measures
 
     periods = [f"{line.period}{'*' if line.is_part else ''}" for line in lines] + ["All days"] * len(datasets)
     rows = [
-        cells(period if period != before else "", labels[line.key[1]], line.key[0][:SHORT_ID], line.totals)
+        cells(period if period != before else "", line.key, line.totals)
         for before, period, line in zip(["", *periods], periods, [*lines, *datasets], strict=False)
     ]
     workspace = ("Workspace",) if has_workspaces else ()
     columns = "Week from" if by_week else "Day (UTC)", "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost"
-    print_table(columns, rows, footer=cells("Total", "", "", whole), drop=("Tokens", "No cost"))
+    print_table(columns, rows, footer=cells("Total", ("", ""), whole), drop=("Tokens", "No cost"))
+    if len(lines) < unfolded:
+        click.echo("Some datasets are summed together; with --json, each has its own lines")
     if any(line.is_part for line in lines):
         click.echo(f"* {'counts only days asked for and read' if by_week else 'the day was not over when read'}")

@@ -27,7 +27,8 @@ from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.tables.rows import PART, Rows
 
-# Sessions read ahead while the caller processes a day, some 6 MB: all that a slow API sends while Dagster is loading.
+# Sessions of all workspaces read ahead while the caller processes a day, some 6 MB: all that a slow API sends while
+# Dagster is loading.
 MOST_WAITING = 4096
 # A day that waits is compressed beyond this size, some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
@@ -152,7 +153,7 @@ def _answer(request: PageRequest, in_flight: InFlight, submit: Callable[[PageReq
     return in_flight.pop(wanted[0]).result()
 
 
-def read_ahead(days: Iterator[RawDay], *, most_waiting: int = MOST_WAITING) -> Iterator[RawDay]:
+def read_ahead(days: Iterator[RawDay], most_waiting: int) -> Iterator[RawDay]:
     """The same days, read in a thread ahead of the caller until `most_waiting` sessions wait to be taken.
 
     Raises:
@@ -192,7 +193,8 @@ class Source:
     """Reads a workspace's days from the API, in the version that the client chose at the run's first request.
 
     `workspace` is its id, or None for the one that the key belongs to; `query` narrows what is read, newest first.
-    Pages of at most `query.limit` sessions are requested in the executor's threads, up to `in_flight` ahead.
+    Pages of at most `query.limit` sessions are requested in the executor's threads, up to `in_flight` ahead. Days are
+    read ahead until `most_waiting` sessions wait.
     """
 
     client: SessionsClient
@@ -200,6 +202,7 @@ class Source:
     executor: Executor
     workspace: str | None
     in_flight: int
+    most_waiting: int = MOST_WAITING
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -218,7 +221,7 @@ class Source:
             ApiError: a request failed for good, or the pages do not add up; days not yet yielded count as not read.
         """
         with self.named():
-            yield from read_ahead(self._days(first, last))
+            yield from read_ahead(self._days(first, last), self.most_waiting)
 
     def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.

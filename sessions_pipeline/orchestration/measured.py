@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import dagster as dg
@@ -46,6 +46,7 @@ from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEE
 # Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
 # follows. Without an id it holds for every workspace: another measurement could lose what retention has deleted since.
 IS_FINAL = "day_was_over"
+ReadJudges: TypeAlias = Callable[..., Mapping[str, Any] | None]
 
 
 @dg.multi_asset(
@@ -139,6 +140,8 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
     """
     lake, settings, night = pipeline.open_lake(), pipeline.settings, JudgeReadings()
     experiments, left = _experiments(lake), settings.judge_requests
+    # Read once for all workspaces: the files are as many as the days since judges were first measured.
+    measured = sorted(judge_rows(lake, [*lake.days(JUDGES), UNDATED]), key=itemgetter("read_at"))
     with pipeline.sources() as (client, sources):
         # Begin with another workspace each night: a large one may use up the night's limit.
         turn = pipeline.clock().toordinal() % len(sources)
@@ -146,7 +149,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
         for name, source in tried.items():
             read = partial(read_judges, client, settings.judge_project, workspace=source.workspace)
             try:
-                tenant, reading, count = _measure_workspace(pipeline, lake, experiments, read, left)
+                tenant, reading, count = _measure_workspace(pipeline, lake, experiments, measured, read, left)
                 night.readings[tenant] = reading
                 left -= count
                 for reason in filter(reading.skipped.get, NAME_PROBLEMS):
@@ -169,26 +172,21 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
 
 
 def _measure_workspace(
-    pipeline: Pipeline, lake: Lake, experiments: pa.Table, read: Callable[..., Mapping[str, Any] | None], most: int
+    pipeline: Pipeline, lake: Lake, experiments: pa.Table, measured: Sequence[Row], read: ReadJudges, most: int
 ) -> tuple[str, JudgeReading, int]:
     """Measure the judges of a workspace's experiments, at most `most` of them.
 
-    `read` is `read_judges` for this workspace. Returns the workspace's id, its reading, and how many experiments were
-    measured.
+    `measured` are the stored `judge_rows` of all workspaces, oldest reading first; `read` is `read_judges` for this
+    workspace. Returns the workspace's id, its reading, and how many experiments were measured.
 
     Raises:
         ApiError: the workspace can't be measured; the message says why. What was read before is kept.
     """
-    project = pipeline.settings.judge_project
-    if ("name",) in parse_paths(pipeline.settings.redact):
-        raise RefusedError("SESSIONS_PIPELINE_REDACT removes the names that they are found by")
-    if (before := read()) is None:
-        raise RefusedError(f"no project is named {project}, so no judges were traced to it")
-    if (unused := read(experiment=uuid4().hex)) is None or unused["run_count"] != 0:
-        raise RefusedError("the API ignores stats_filter: it does not report 0 runs for a name that nobody uses")
+    project, before = pipeline.settings.judge_project, _judge_project(pipeline, read)
     tenant = before["tenant_id"]
     of_workspace = experiments.filter(pc.equal(experiments.column("tenant_id"), tenant))
-    last_read = {row["id"]: row["read_at"] for row in _measured(lake, tenant)}
+    rows = [row for row in measured if row["tenant_id"] == tenant]
+    last_read = {row["id"]: row["read_at"] for row in rows}
     chosen = due(of_workspace, last_read, now=pipeline.clock(), most=most, young=pipeline.judge_reach)
     _measure_experiments(pipeline, lake, chosen.rows, read)
     after, read_at = read(), pipeline.clock()
@@ -201,14 +199,27 @@ def _measure_workspace(
         kept = total((known.total_cost, since["total_cost"] if since else None))
         if kept is not None and (spent is None or spent < kept):
             spent, is_exact = kept, False
+    written = {row["start_date"] for row in chosen.rows}
+    rows += [row for row in judge_rows(lake, [*written]) if row["tenant_id"] == tenant]
     # By id, because an experiment whose start time has changed may have rows on two days: the later reading counts.
-    costs = {row["id"]: row["total_cost"] for row in _measured(lake, tenant)}
+    costs = {row["id"]: row["total_cost"] for row in sorted(rows, key=itemgetter("read_at"))}
     # Through text, so that the JSON has `0` and not `0E-18`, as everywhere else.
     claimed = Decimal(exact(total(costs.values()) or Decimal(0)))
     rest = None if spent is None else EXACT.subtract(spent, claimed)
     spent, rest = (None if amount is None else Decimal(exact(amount)) for amount in (spent, rest))
     reading = JudgeReading(project, spent, claimed, rest, is_exact, read_at, dict(chosen.skipped))
     return tenant, reading, len(chosen.rows)
+
+
+def _judge_project(pipeline: Pipeline, read: ReadJudges) -> Mapping[str, Any]:
+    """What the judge project has spent so far. `RefusedError`: the judges of single experiments can't be measured."""
+    if ("name",) in parse_paths(pipeline.settings.redact):
+        raise RefusedError("SESSIONS_PIPELINE_REDACT removes the names that they are found by")
+    if (before := read()) is None:
+        raise RefusedError(f"no project is named {pipeline.settings.judge_project}, so no judges were traced to it")
+    if (unused := read(experiment=uuid4().hex)) is None or unused["run_count"] != 0:
+        raise RefusedError("the API ignores stats_filter: it does not report 0 runs for a name that nobody uses")
+    return before
 
 
 def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[Row], read: Callable[..., Any]) -> None:
@@ -239,9 +250,3 @@ def _experiments(lake: Lake) -> pa.Table:
     stored = (lake.read_days(SESSIONS, [day], NEEDED) for day in [*lake.days(SESSIONS), *undated])
     experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for rows in stored)
     return pa.concat_tables([lake.read_days(SESSIONS, [], NEEDED), *experiments])
-
-
-def _measured(lake: Lake, tenant: str) -> list[Row]:
-    """The stored rows of `judge_cost_by_experiment` for a workspace, oldest reading first."""
-    rows = [row for row in judge_rows(lake, [*lake.days(JUDGES), UNDATED]) if row["tenant_id"] == tenant]
-    return sorted(rows, key=itemgetter("read_at"))

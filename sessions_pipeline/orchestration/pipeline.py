@@ -14,7 +14,7 @@ from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
-from sessions_pipeline.langsmith.source import Source
+from sessions_pipeline.langsmith.source import MOST_WAITING, Source
 from sessions_pipeline.orchestration.workers import Workers, processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, process_day
 from sessions_pipeline.settings import Settings
@@ -165,11 +165,12 @@ class Pipeline:
         Raises:
             SettingError: no key is set, or a setting is wrong.
         """
-        query, most = self.query, self.settings.concurrency
+        query, most, workspaces = self.query, self.settings.concurrency, self.settings.workspace_ids or (None,)
         with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
-            read = partial(Source, client, query, executor, in_flight=most)
+            # Shared out, so that memory does not grow with the number of workspaces.
+            read = partial(Source, client, query, executor, most_waiting=max(1, MOST_WAITING // len(workspaces)))
             try:
-                yield client, [read(workspace=workspace) for workspace in self.settings.workspace_ids or (None,)]
+                yield client, [read(workspace=workspace, in_flight=most) for workspace in workspaces]
             finally:
                 # Closing the executor waits for its threads, which may be waiting for pages that nobody needs any more.
                 client.stop()

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report.data import ReportData
 from sessions_pipeline.outputs.report.page import build_report
+from sessions_pipeline.outputs.spending import JudgeReadings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.builders import dataset
 from sessions_pipeline_tests.builders_report import (
@@ -23,6 +25,7 @@ from sessions_pipeline_tests.builders_report import (
     LAST,
     SCRIPT,
     daily,
+    judge_reading,
     made_up,
     report_of,
     summary,
@@ -314,6 +317,39 @@ def test_a_phone_does_not_scroll_sideways(show: Open, data: ReportData) -> None:
     page = show(data, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.evaluate("visualViewport.scale") == 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_table_of_300_datasets_scrolls_by_itself_with_its_head_and_sums_in_sight(show: Open, width: str) -> None:
+    data = report_of(*(daily(FIRST, number, "0.25") for number in range(1, 301)))
+    page = show(data, viewport={"width": WIDTHS[width], "height": 900})
+    assert page.evaluate("document.documentElement.scrollHeight") < 12_000
+    table = page.locator(".scroll", has=page.locator("table.datasets"))
+    table.scroll_into_view_if_needed()
+    top, bottom = table.evaluate("one => [one.getBoundingClientRect().top, one.getBoundingClientRect().bottom]")
+    for part in ("thead", "tbody tr:nth-child(150)", "tfoot"):
+        table.evaluate("(one, part) => one.scrollTop = one.querySelector(part).offsetTop - 300", part)
+        for seen in ("thead", "tfoot", part):
+            box = table.locator(seen).bounding_box()
+            assert box is not None
+            assert top - 1 <= box["y"] <= box["y"] + box["height"] <= bottom + 1
+    assert texts(table.locator("tfoot tr"))[0].split()[:2] == ["All", "$75.00"]
+
+
+def test_readings_of_many_judge_projects_are_folded_away(show: Open) -> None:
+    [one] = judge_reading("2", "2").readings.values()
+    for count in (3, 40):
+        readings = {f"0000{number:04d}-0000-4000-8000-000000000001": one for number in range(count)}
+        data = replace(DATA, judge_readings=JudgeReadings(readings))
+        found = show(data).locator(".unattributed")
+        assert found.count() == count
+        assert found.first.is_visible() == (count == 3)
+
+
+def test_a_caveat_with_a_long_word_is_no_wider_than_a_phone(show: Open) -> None:
+    reading = judge_reading("1", "1", skipped={"more than SESSIONS_PIPELINE_JUDGE_REQUESTS": 8})
+    page = show(replace(DATA, judge_readings=reading), viewport={"width": WIDTHS["phone"], "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= WIDTHS["phone"]
 
 
 def test_a_long_feedback_key_leaves_room_for_the_experiments_names(show: Open) -> None:

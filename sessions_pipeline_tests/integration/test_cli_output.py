@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,36 @@ def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
         (order[1], str(min(sums)), count),
         ("(d2000000)", None, count),
     ]
+
+
+@pytest.mark.parametrize(("count", "datasets"), [(3, 40), (3, 20), (10, 40), (110, 7)])
+def test_lines_for_people_stay_few_and_add_up_and_json_has_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, datasets: int
+) -> None:
+    days = [date(2024, 1, 1) + timedelta(days=number) for number in range(count)]
+    ids = [f"d{number:07d}-0000-4000-8000-000000000001" for number in range(datasets)]
+    rows = [
+        daily(day, number, None if number % 9 == 5 else f"{number}.25", reference_dataset_id=id_)
+        for day in days
+        for number, id_ in enumerate(ids)
+    ]
+    settings = lake_of(tmp_path, *rows)
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
+    told = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    start = next(number for number, line in enumerate(told) if line.startswith("All days"))
+    end = next(number for number, line in enumerate(told) if line.startswith("Total"))
+    by_period, in_all, total = (
+        sum(Decimal(cost.replace(",", "")) for cost in re.findall(r"\$([\d,.]+)$", "\n".join(part), re.MULTILINE))
+        for part in (told[:start], told[start:end], told[end : end + 1])
+    )
+    assert 0 < by_period == in_all == total
+    assert end - start <= 22
+    assert start <= 104
+    folded = "Some datasets are summed together; with --json, each has its own lines"
+    assert (folded in told) == (datasets > 20 or count == 110)
+    assert any("other datasets" in line for line in told) == (datasets > 20)
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1], as_json=True)
+    assert len(json.loads(capsys.readouterr().out)["datasets"]) == datasets
 
 
 @pytest.mark.parametrize(

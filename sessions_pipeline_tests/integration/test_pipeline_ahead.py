@@ -6,11 +6,13 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import dagster as dg
 import pytest
 
 from sessions_pipeline.errors import SettingError
+from sessions_pipeline.langsmith.source import MOST_WAITING
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.tables import RAW_SESSIONS
@@ -96,6 +98,15 @@ def pipeline_without_key(root: Path) -> Pipeline:
     return Pipeline(settings_for("http://127.0.0.1:9", root, LANGSMITH_API_KEY=None), clock=lambda: NOW)
 
 
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_the_sessions_that_wait_do_not_grow_with_the_number_of_workspaces(count: int, tmp_path: Path) -> None:
+    ids = ",".join(str(UUID(int=number)) for number in range(count))
+    pipeline = Pipeline(settings_for("http://127.0.0.1:9", tmp_path, LANGSMITH_WORKSPACE_ID=ids))
+    with pipeline.sources() as (_, sources):
+        assert len(sources) == count
+        assert 0.9 * MOST_WAITING < sum(source.most_waiting for source in sources) <= MOST_WAITING
+
+
 FAILS_WHILE_MANY_WAIT = """
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -116,7 +127,7 @@ def fail(lake, day):
     raise OSError("No space left on device")
 
 with workers_for(0, None, "", {}) as workers:
-    for result in workers.each(fail, ((day,) for day in read_ahead(days()))):
+    for result in workers.each(fail, ((day,) for day in read_ahead(days(), MOST_WAITING))):
         pass
 """
 

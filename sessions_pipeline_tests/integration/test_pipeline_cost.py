@@ -14,13 +14,24 @@ import sqlalchemy as db
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Store, store_at
 from sessions_pipeline.orchestration.checks import examine
+from sessions_pipeline.orchestration.measured import measure
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.orchestration.sensor import changed_sessions
-from sessions_pipeline.tables import CHECKS, TABLES, Table
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
+from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, SESSIONS, TABLES, Table
+from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables.table import columns_read
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
-from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, record, settings_for, some_records
+from sessions_pipeline_tests.integration.pipeline_runs import (
+    DAYS,
+    FIRST,
+    NOW,
+    TODAY,
+    record,
+    settings_for,
+    some_records,
+)
 
 
 class Cost(NamedTuple):
@@ -139,6 +150,21 @@ def test_checks_of_a_run_open_only_its_days_and_checks_of_all_730_days_open_each
         examine(pipeline, list(CHECKS.values()), span)
         assert needed_tables <= pipeline.opened.keys()
         assert set(pipeline.opened.values()) == {days}
+
+
+def test_a_night_opens_each_file_of_judges_costs_once_however_many_workspaces_there_are(tmp_path: Path) -> None:
+    values = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}", "SESSIONS_PIPELINE_JUDGE_REQUESTS": 4}
+    with running_sandbox(now=NOW) as sandbox:
+        pipeline = CountingPipeline(settings_for(sandbox.url, tmp_path, **values), clock=lambda: NOW, processes=1)
+        assert len(list(pipeline.process(DAYS, [RAW_SESSIONS, SESSIONS], print))) == len(DAYS) + 1
+        measure(pipeline, print)
+        age(tmp_path, 50)
+        days = len(pipeline.open_lake().days(JUDGES))
+        pipeline.opened.clear()
+        _, night = measure(pipeline, print)
+    assert len(night.readings) == 2
+    # A day that is written is opened twice more: to merge into it, and for its sum.
+    assert 50 < days <= pipeline.opened[JUDGES.name] <= days + 1 + 2 * 2 * len(DAYS)
 
 
 @pytest.mark.parametrize(("every_seconds", "active"), [(60, 121), (0.3, 20_000)], ids=["quiet", "busy"])

@@ -16,7 +16,7 @@ from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
-from sessions_pipeline.orchestration import dump_cursor, range_tags
+from sessions_pipeline.orchestration import dump_cursor, range_tags, tagged_range
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import (
@@ -84,6 +84,21 @@ def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) 
         # After a crash before the cursor was stored, the same days are requested again.
         repeated, _, _ = evaluate(settings, instance, cursor, NOW + timedelta(hours=1))
         assert repeated == asked
+
+
+def test_changed_days_up_to_a_week_apart_are_refreshed_in_one_run(tmp_path: Path) -> None:
+    days = [FIRST + timedelta(days=number) for number in (19, 18, 10, 3, 0)]
+    active = (NOW - timedelta(minutes=30)).isoformat()
+    texts = [
+        record(number, datetime(day.year, day.month, day.day, 12, tzinfo=UTC), last_run_start_time=active)
+        for number, day in enumerate(days)
+    ]
+    with running_sandbox(texts=texts, now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
+        sensor = changed_sessions(Pipeline(settings, clock=lambda: NOW))
+        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    spans = [tagged_range(request.tags) for request in told.run_requests or []]
+    assert spans == [(days[4], days[2]), (days[1], days[0])]
 
 
 @pytest.mark.parametrize(

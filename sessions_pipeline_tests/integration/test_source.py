@@ -297,7 +297,7 @@ def test_an_error_while_prefetching_is_raised_after_the_days_before_it() -> None
         yield day_of(0)
         raise DeadlineExceededError("over")
 
-    ahead = read_ahead(days())
+    ahead = read_ahead(days(), 100)
     assert next(ahead).day == TODAY
     with pytest.raises(DeadlineExceededError, match="over"):
         next(ahead)

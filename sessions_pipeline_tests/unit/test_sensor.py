@@ -226,4 +226,5 @@ def test_a_cursor_survives_being_kept_as_text() -> None:
 def test_adjoining_days_are_one_range() -> None:
     days = [date(2026, 3, 3), date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 7)]
     assert list(ranges(days)) == [(days[1], days[0]), (days[3], days[3])]
+    assert list(ranges(days, timedelta(days=4))) == [(days[1], days[3])]
     assert list(ranges([])) == []
