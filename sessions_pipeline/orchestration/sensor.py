@@ -26,8 +26,9 @@ LOOK_EVERY_SECONDS = 3600
 # run and a reading an hour, for ever. Half an hour less than a day, since ticks do not come to the second.
 OFTEN, DAILY = timedelta(days=31), timedelta(hours=23, minutes=30)
 # Days up to a week apart are refreshed in one run, with those between them. A run alone takes a dozen requests to each
-# workspace and 0.5 MB of Dagster's history; with 2,000 active projects, there would be 250 runs a day.
-JOINED = timedelta(days=7)
+# workspace and 0.5 MB of Dagster's history; with 2,000 active projects, there would be 250 runs a day. But a run has 31
+# days at most: if one day always fails, all days of its run are read again every hour.
+JOINED, LONGEST = timedelta(days=7), timedelta(days=30)
 # Dagster drops a tick that takes longer than 60 s, and its cursor with it.
 LOOK_SECONDS = 40.0
 # A run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
@@ -129,8 +130,9 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         skipped = slow if look.stopped_at else "no older day needs a refresh now"
         # Dagster runs each key once. The same days may have to be refreshed again, so the key includes the time.
         runs = [
-            dg.RunRequest(run_key=f"{first}/{last}@{time.isoformat()}", tags=range_tags(first, last))
+            dg.RunRequest(run_key=f"{day}@{time.isoformat()}", tags=range_tags(day, min(last, day + LONGEST)))
             for first, last in ranges(days, JOINED)
+            for day in days_between(first, last)[:: LONGEST.days + 1]
         ]
         return dg.SensorResult(run_requests=runs, cursor=dump_cursor(cursor), skip_reason=None if days else skipped)
 

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -86,19 +86,29 @@ def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) 
         assert repeated == asked
 
 
-def test_changed_days_up_to_a_week_apart_are_refreshed_in_one_run(tmp_path: Path) -> None:
-    days = [FIRST + timedelta(days=number) for number in (19, 18, 10, 3, 0)]
+@pytest.mark.parametrize(
+    ("changed", "runs"),
+    [
+        ((0, 3, 10, 18, 19), [(0, 10), (18, 19)]),
+        (range(0, 68, 6), [(0, 30), (31, 61), (62, 66)]),
+    ],
+    ids=["a week apart", "so many that one run would read all history"],
+)
+def test_changed_days_up_to_a_week_apart_are_refreshed_in_one_run_of_31_days_at_most(
+    tmp_path: Path, changed: Sequence[int], runs: list[tuple[int, int]]
+) -> None:
+    days = [FIRST + timedelta(days=number) for number in range(70)]
     active = (NOW - timedelta(minutes=30)).isoformat()
     texts = [
-        record(number, datetime(day.year, day.month, day.day, 12, tzinfo=UTC), last_run_start_time=active)
-        for number, day in enumerate(days)
+        record(number, datetime.combine(days[number], NOW.timetz()), last_run_start_time=active) for number in changed
     ]
-    with running_sandbox(texts=texts, now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(texts=texts[::-1], now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         sensor = changed_sessions(Pipeline(settings, clock=lambda: NOW))
         told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
     spans = [tagged_range(request.tags) for request in told.run_requests or []]
-    assert spans == [(days[4], days[2]), (days[1], days[0])]
+    assert spans == [(days[first], days[last]) for first, last in runs]
+    assert len({request.run_key for request in told.run_requests or []}) == len(runs), "Dagster runs each key once"
 
 
 @pytest.mark.parametrize(
