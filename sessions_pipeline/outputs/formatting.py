@@ -17,9 +17,9 @@ _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)
 _TWO_DIGITS = Context(prec=2, rounding=ROUND_HALF_EVEN)
 _SMALLEST_SHOWN = Decimal("0.000001")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# Control characters, Unicode line separators, marks that change the direction of writing, lone surrogates, and spaces
-# without a width, which would let two names look the same. Not the joiners, which emoji consist of.
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+# Control characters, Unicode line separators, marks that change the direction of writing, lone surrogates, and others
+# without a width, which would let two names look the same. Not the joiners and tags, which emoji consist of.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 # Matches NaN and Infinity, which JSON does not have. Strings are matched, too, so that their contents are skipped.
 _STRING_OR_NAN = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+")|-?(?:NaN|Infinity)', re.DOTALL)
 # Excel takes the full-width characters for the start of a formula, too.

@@ -156,6 +156,7 @@ def test_a_name_never_becomes_a_formula_in_a_spreadsheet(name: str) -> None:
         ("\x9b31m\x7f", "\\x9b31m\\x7f"),
         ("a\u202eb\u2028c\ud800", "a\\u202eb\\u2028c\\ud800"),
         ("\ufeffgold\u200ben\u200f", "\\ufeffgold\\u200ben\\u200f"),
+        ("gol\xadden\u206a", "gol\\xadden\\u206a"),
         ("\U0001f469\u200d\U0001f467", "\U0001f469\u200d\U0001f467"),
         ("Prüfung 🎉 契約", "Prüfung 🎉 契約"),
     ],
