@@ -167,7 +167,7 @@ class Pipeline:
         """
         query, most, workspaces = self.query, self.settings.concurrency, self.settings.workspace_ids or (None,)
         with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
-            # Shared out, so that memory does not grow with the number of workspaces.
+            # Shared out, so that with the number of workspaces only the pages grow that each has in flight.
             read = partial(Source, client, query, executor, most_waiting=max(1, MOST_WAITING // len(workspaces)))
             try:
                 yield client, [read(workspace=workspace, in_flight=most) for workspace in workspaces]
