@@ -387,15 +387,16 @@ def test_a_name_that_is_too_long_is_cut_and_the_other_columns_stay_whole(
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(("width", "shown"), [(80, 20), (24, 3)])
 def test_two_names_that_are_too_long_are_both_cut_and_costs_stay_whole(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, shown: int
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", str(width))
     print_table(("Name", "Dataset", "Cost"), [("n" * 90, "d" * 80, "$1,234.50")])
     out = capsys.readouterr().out
     assert "$1,234.50" in out
-    assert all(name * 20 in out for name in "nd")
-    assert max(map(len, out.splitlines())) <= 80
+    assert all(name * shown in out for name in "nd")
+    assert max(map(len, out.splitlines())) <= width
 
 
 def test_a_dumb_terminal_has_its_own_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,6 +239,7 @@ def test_what_would_fail_in_a_run_is_noticed_when_writing_is_tried_out(
     server.fail(*faults, kind=kind)
     with pytest.raises(LakeError, match=rf"^{root}/_probe-\w+: {said}"):
         lake.check_writable()
+    assert server.requests[0] == "GET /bucket", "a listing, which a key may not be allowed to do"
     server.fail()
     assert files(Bucket(root)) == {}
 

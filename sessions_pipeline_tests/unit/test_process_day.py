@@ -305,7 +305,7 @@ def test_reading_only_one_of_a_keys_workspaces_from_now_on_leaves_no_check_red(d
     """The reading of all workspaces stays the latest of the others, and counts the one's records, too."""
     own, other, new = payload(1), payload(2, tenant_id=OTHER_TENANT), payload(3)
     day.read(fetched(own, other))
-    for hour, texts in enumerate(([own], [own, new], [new]), start=1):
+    for hour, texts in enumerate(([own], [own, new], [], [new]), start=1):
         day.read(fetched(*texts, workspace=TENANT, at=READ + hour * HOUR))
         assert day.check("every_record_is_accounted_for").passed
     day.lake.replace(SESSIONS, DAY, day.lake.read(SESSIONS, DAY).slice(0, 0), day.lake.metadata(SESSIONS, DAY))
