@@ -224,10 +224,11 @@ def _print_lines(
     lines: Sequence[Line], datasets: Sequence[Line], whole: Totals, names: Mapping[Key, str], *, by_week: bool
 ) -> None:
     labels = dataset_labels([line.key[1] for line in lines], {dataset: name for (_, dataset), name in names.items()})
-    has_workspaces, unfolded = len({line.key[0] for line in lines}) > 1, len(lines)
-    shown = [line.key for line in datasets or lines][:MOST_DATASETS]
+    has_workspaces, ranked = len({line.key[0] for line in lines}) > 1, [line.key for line in datasets or lines]
+    # The sum of a single dataset would only hide its name.
+    shown = ranked if len(ranked) == MOST_DATASETS + 1 else ranked[:MOST_DATASETS]
     lines, datasets = _fold(lines, shown, OTHERS), _fold(datasets, shown, OTHERS)
-    if len(lines) > MOST_LINES:
+    if len(lines) > MOST_LINES and len(ranked) > 1:
         lines = _fold(lines, (), ALL)
 
     def cells(period: str, key: Key, totals: Totals) -> tuple[str, ...]:
@@ -243,7 +244,7 @@ def _print_lines(
     workspace = ("Workspace",) if has_workspaces else ()
     columns = "Week from" if by_week else "Day (UTC)", "Dataset", *workspace, "Experiments", "No cost", "Tokens", "Cost"
     print_table(columns, rows, footer=cells("Total", ("", ""), whole), drop=("Tokens", "No cost"))
-    if len(lines) < unfolded:
+    if any(line.key in (OTHERS, ALL) for line in [*lines, *datasets]):
         click.echo("Some datasets are summed together; with --json, each has its own lines")
     if any(line.is_part for line in lines):
         click.echo(f"* {'counts only days asked for and read' if by_week else 'the day was not over when read'}")
