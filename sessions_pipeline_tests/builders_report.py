@@ -2,7 +2,8 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,14 +13,17 @@ import pyarrow as pa
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.report import DOUBTFUL_COLUMNS
-from sessions_pipeline.outputs.report.data import ReportData
+from sessions_pipeline.outputs.report.data import LATEST_FIRST, ReportData
+from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import JudgeReading, JudgeReadings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
     DAILY_COST_BY_PROJECT,
     DAILY_COST_BY_REFERENCE_DATASET,
     EXPERIMENT_SUMMARY,
+    JUDGE_COST_BY_EXPERIMENT,
     SESSIONS,
+    Table,
 )
 from sessions_pipeline_tests.builders import TENANT, dataset, uuid
 
@@ -64,7 +68,7 @@ def by_attribute(day: date, number: int, value: str | None, cost: str | None, **
 
 
 def judged(day: date, number: int, cost: str | None) -> dict[str, Any]:
-    """A row of `judge_rows`: an experiment on `dataset(number)` and the cost of its judges."""
+    """A row of `judge_cost_by_experiment`: an experiment on `dataset(number)` and the cost of its judges."""
     known = None if cost is None else Decimal(cost)
     keys = {"tenant_id": TENANT, "reference_dataset_id": dataset(number), "id": uuid(number)}
     return {"start_date": day, **keys, "total_cost": known}
@@ -127,6 +131,7 @@ def report_of(
     last: date = LAST,
     experiments: Sequence[Mapping[str, Any]] = (),
     projects: Sequence[Mapping[str, Any]] | None = None,
+    judges: Sequence[Mapping[str, Any]] = (),
     rejected: Sequence[date | None] = (),
     sessions: Sequence[Mapping[str, Any]] = (),
     attributes: Sequence[Mapping[str, Any]] = (),
@@ -142,22 +147,40 @@ def report_of(
     asked = max(62, 2 * ((last - first).days + 1))
     read = frozenset({last - timedelta(days=back) for back in range(asked)} - set(unread))
     columns = pa.schema([SESSIONS.schema.field(name) for name in DOUBTFUL_COLUMNS])
+    measured = {"measured_days": len({row["usage_date"] for row in projects})} if projects is not None else {}
     return ReportData(
         first=first,
         last=last,
-        daily=rows,
-        attributes=attributes,
+        daily=_of_days(DAILY_COST_BY_REFERENCE_DATASET, rows).sort_by(LATEST_FIRST),
+        attributes=_of_days(DAILY_COST_BY_ATTRIBUTE, attributes),
         attribute_days=dict.fromkeys((row["attribute"] for row in attributes), read),
-        experiments=experiments,
+        experiments=_of_days(EXPERIMENT_SUMMARY, experiments),
+        judges=_of_days(JUDGE_COST_BY_EXPERIMENT, judges),
         rejected=Counter(rejected),
         sessions=pa.Table.from_pylist(list(sessions), columns),
         days_read=read,
         unfinished=frozenset(unfinished),
-        projects=projects,
+        projects=_of_days(DAILY_COST_BY_PROJECT, projects or ()),
         names=names or {},
         readings={day: read_at for day in read if first <= day <= last},
-        **options,
+        **{**measured, **options},
     )
+
+
+def nothing_read() -> ReportData:
+    """A report of a lake without any day."""
+    return replace(report_of(), days_read=frozenset(), readings={})
+
+
+def html_of(data: ReportData) -> str:
+    """The page as text."""
+    return build_report(data).decode()
+
+
+def _of_days(table: Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of several days, as `Lake.read_days` returns them."""
+    assert table.partition is not None
+    return pa.Table.from_pylist(list(rows), pa.schema([*table.schema, pa.field(table.partition, pa.date32())]))
 
 
 def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experiments: int = 120) -> ReportData:

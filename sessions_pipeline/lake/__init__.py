@@ -1,6 +1,6 @@
 """The lake: each day of a table is one Parquet file, which is only ever replaced as a whole."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from threading import Lock
@@ -112,10 +112,19 @@ class Lake:
         """
         return parquet.load(self._store, table, key_of(table, day), columns)
 
-    def load_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> dict[Day, Stored]:
-        """Those of these days that a table has, in the order given; see `load`."""
-        versions = self.versions(table, days)
-        return {day: stored for day in days if versions[day] and (stored := self.load(table, day, columns))}
+    def load_days(
+        self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None
+    ) -> tuple[pa.Table, dict[Day, dict[str, str]]]:
+        """Those of these days that a table has: their rows as by `read_days`, and each file's metadata; see `load`."""
+        versions, files = self.versions(table, days), dict[Day, dict[str, str]]()
+
+        def rows() -> Iterator[tuple[Day, pa.Table]]:
+            for day in days:
+                if versions[day] and (stored := self.load(table, day, columns)):
+                    files[day] = stored.metadata
+                    yield day, stored.rows
+
+        return parquet.joined(table, rows(), columns), files
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of several days, with the partition column last (date32; null for `UNDATED`).
@@ -123,16 +132,7 @@ class Lake:
         Raises:
             NotReadError: one of the days was never written.
         """
-        if table.partition is None:
-            raise ValueError(f"{table.name} has no partitions")
-        partition = pa.field(table.partition, pa.date32())
-        fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
-        parts = [pa.schema([*fields, partition]).empty_table()]
-        for day in days:
-            rows = self.read(table, day, columns)
-            value = pa.scalar(day, pa.date32())
-            parts.append(rows.append_column(partition, pa.repeat(value, rows.num_rows)))
-        return pa.concat_tables(parts)
+        return parquet.joined(table, ((day, self.read(table, day, columns)) for day in days), columns)
 
     def metadata(self, table: Table, day: Day) -> dict[str, str]:
         """The metadata of a day's file; reads only its footer.

@@ -8,7 +8,7 @@ Rows are written and read one row group at a time, with at most `BYTES_PER_GROUP
 not be in memory uncompressed, and no Arrow string array comes near its limit of 2 GiB.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sessions_pipeline.errors import LakeError
+from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.store import Store
 from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, Table
 from sessions_pipeline.tables.rows import Rows, release
@@ -24,6 +25,8 @@ from sessions_pipeline.tables.rows import Rows, release
 ROWS_PER_GROUP = 65_536
 BYTES_PER_GROUP = 16 * 1024 * 1024
 COMPRESSION_LEVEL = 1
+# So many days' arrays become one: each array has overhead, and those of small days take several times their values.
+DAYS_AT_ONCE = 32
 
 # Marks a file as ours. Another program that rewrites the file drops this key, along with our other metadata.
 _TABLE = "sessions_pipeline.table"
@@ -138,6 +141,21 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
             f"{store.uri(key)}: another program wrote it, without the metadata that says what was read when; {_RESTORE}"
         )
     return Stored(rows, metadata or {}, version)
+
+
+def joined(table: Table, days: Iterable[tuple[Day, pa.Table]], columns: Sequence[str] | None) -> pa.Table:
+    """The rows of several days, with the partition column last (date32). Peaks at little more than their size."""
+    if table.partition is None:
+        raise ValueError(f"{table.name} has no partitions")
+    partition = pa.field(table.partition, pa.date32())
+    fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
+    joined, parts = [pa.schema([*fields, partition]).empty_table()], list[pa.Table]()
+    for day, rows in days:
+        parts.append(rows.append_column(partition, pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows)))
+        if len(parts) == DAYS_AT_ONCE:
+            joined.append(pa.concat_tables(parts).combine_chunks())
+            parts.clear()
+    return pa.concat_tables([*joined, *parts])
 
 
 def _conform(table: Table, data: pa.Table) -> pa.Table:

@@ -27,10 +27,11 @@ from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.pipeline import Pipeline
-from sessions_pipeline.outputs.read import Key, rows_of
+from sessions_pipeline.outputs.read import Key
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
-from sessions_pipeline.tables.day_metadata import was_over
+from sessions_pipeline.tables.aggregate import tuples
+from sessions_pipeline.tables.day_metadata import open_days
 from sessions_pipeline.tables.period_costs import MADE_FROM, PERIODS, Period, sum_periods
 from sessions_pipeline.tables.readings import unread_of_workspaces
 from sessions_pipeline.tables.reference_datasets import Row, dataset_rows, merge_datasets
@@ -117,8 +118,7 @@ def _listed_on(file: Mapping[str, str]) -> dict[str, str]:
 def _datasets_of(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
     """The datasets of the experiments on these days, and of those without a day."""
     days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
-    rows = rows_of(lake.load_days(DAILY, days, ("tenant_id", "reference_dataset_id")))
-    return {(row["tenant_id"], row["reference_dataset_id"]) for row in rows}
+    return {*tuples(lake.load_days(DAILY, days, DAILY.order)[0], *DAILY.order)}
 
 
 @dg.multi_asset(specs=[spec(period.table, deps=[DAILY.name]) for period in PERIODS], can_subset=True)
@@ -168,7 +168,8 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         # Each period by itself, so that the result does not depend on which others have changed.
         notes = [{day: lake.last_readings(day) for day in period.days([start]) if day in days} for start in changed]
         unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
-        read = {day: was_over(one.rows, one.metadata) and day not in unread for day, one in days.items()}
+        part = open_days(daily, {day: one.metadata for day, one in days.items()}).union(unread)
+        read = {day: day not in part for day in days}
         rows = sum_periods(period, before, daily, read, changed)
         metadata["dagster/row_count"] = rows.num_rows
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None

@@ -171,8 +171,8 @@ class _RecentCosts:
 
     def _load(self, lake: Lake, table: Table) -> tuple[list[Row], dict[Day, dict[str, str]]]:
         """The rows of a table, and its files' metadata by day."""
-        files = lake.load_days(table, self.days)
-        return from_lake.rows_of(files), {day: stored.metadata for day, stored in files.items()}
+        rows, files = lake.load_days(table, self.days)
+        return rows.to_pylist(), files
 
     def status(self, budget: Budget) -> BudgetStatus:
         first, last = period_of(budget.period, self.today)

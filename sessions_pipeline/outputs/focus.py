@@ -22,11 +22,11 @@ from sessions_pipeline.days import days_between, midnight, next_month_start
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs import write_named
 from sessions_pipeline.outputs.formatting import day_ranges, spreadsheet_text
-from sessions_pipeline.outputs.read import dataset_names, rows_of
+from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.day_metadata import was_over
+from sessions_pipeline.tables.day_metadata import open_days
 from sessions_pipeline.tables.readings import unread_of_workspaces
 from sessions_pipeline.validation.types import MONEY
 
@@ -94,11 +94,11 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
         LakeError: a file can't be read.
     """
     days = days_between(month, next_month_start(month) - timedelta(days=1))
-    costs = lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
-    summaries = lake.load_days(EXPERIMENT_SUMMARY, days, _READ)
-    whole = {day for day in summaries if day in costs and was_over(costs[day].rows, costs[day].metadata)}
+    costs, files = lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
+    summaries, summed = lake.load_days(EXPERIMENT_SUMMARY, days, _READ)
+    whole = summed.keys() & files.keys() - open_days(costs, files)
     readings = {day: lake.last_readings(day) for day in days}
-    experiments, whole = rows_of(summaries), whole.difference(*unread_of_workspaces(readings).values())
+    experiments, whole = summaries.to_pylist(), whole.difference(*unread_of_workspaces(readings).values())
     known = [row for row in experiments if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]

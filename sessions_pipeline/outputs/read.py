@@ -19,7 +19,6 @@ from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import NotReadError, UsageError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges, plural
 from sessions_pipeline.outputs.spending import Row, with_judges
 from sessions_pipeline.settings import Settings
@@ -143,11 +142,6 @@ def outdated_periods(lake: Lake, periods: Iterable[Period] = PERIODS) -> list[st
     return found
 
 
-def rows_of(days: Mapping[Day, Stored], partition: str = "start_date") -> list[Row]:
-    """The rows of all files, each with its day in the column `partition`; None for rows without a day."""
-    return [{partition: day, **row} for day, stored in days.items() for row in stored.rows.to_pylist()]
-
-
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
     """The rows of `judge_cost_by_experiment` on these days, with the columns that `Totals.of` needs.
 
@@ -155,7 +149,7 @@ def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:
         LakeError: a file can't be read.
     """
     columns = ("tenant_id", "reference_dataset_id", "id", "total_cost", "read_at")
-    return rows_of(lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, days, columns))
+    return list(lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, days, columns)[0].to_pylist())
 
 
 def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_known: bool = False) -> dict[Key, str]:

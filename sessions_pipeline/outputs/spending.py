@@ -16,6 +16,10 @@ from sessions_pipeline.validation.types import LAST_DIGIT
 # From one or two days a month can't be forecast.
 FEWEST_DAYS_OF_A_FORECAST = 3
 
+MEASURES = (
+    *("session_count", "unpriced_session_count", "zero_cost_with_tokens_count"),
+    *("run_count", "total_tokens", "total_cost"),
+)
 # Below the data root: the latest reading of each workspace's judge project, as `JudgeReadings`.
 JUDGES_FILE = "_readings/judges.json"
 
@@ -44,8 +48,11 @@ class Totals(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Row], judges: Iterable[Row] = ()) -> Self:
-        """The sums of `rows`, with the measures of `daily_cost_by_reference_dataset`, and of their `judge_rows`."""
-        costs, judge_costs = list(rows), [row["total_cost"] for row in judges]
+        """The sums of the `MEASURES` of `rows`, and of their `judge_rows`.
+
+        A row of judges may also be a sum of several, with the number of these `rows` and of `unknown` costs.
+        """
+        costs, judged = list(rows), list(judges)
         return cls(
             cost=total(row["total_cost"] for row in costs),
             sessions=sum(row["session_count"] for row in costs),
@@ -53,9 +60,9 @@ class Totals(NamedTuple):
             zero_with_tokens=sum(row["zero_cost_with_tokens_count"] for row in costs),
             runs=total(row["run_count"] for row in costs),
             tokens=total(row["total_tokens"] for row in costs),
-            judge_cost=total(judge_costs),
-            judges_measured=len(judge_costs),
-            judges_unknown=judge_costs.count(None),
+            judge_cost=total(row["total_cost"] for row in judged),
+            judges_measured=sum(row.get("rows", 1) for row in judged),
+            judges_unknown=sum(row.get("unknown", row["total_cost"] is None) for row in judged),
         )
 
     @property

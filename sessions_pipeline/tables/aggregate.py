@@ -1,7 +1,8 @@
 """Exact sums. Values are widened while Arrow adds them (decimals to 256 bits): its narrower sums wrap silently."""
 
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import reduce
 from itertools import pairwise
@@ -45,6 +46,26 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     cuts = {ends[index] for target in targets if (index := bisect(ends, target)) < len(ends)}
     bounds = pairwise([0, *sorted(cuts), rows.num_rows])
     return pa.concat_tables([_sums(rows.slice(start, end - start), keys, measures) for start, end in bounds])
+
+
+def sums_by_days(
+    rows: pa.Table, keys: Sequence[str], sets: Sequence[Collection[date]], measures: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Sums by `keys` of all days that are in the same of these sets; `start_date` is the earliest of these days.
+
+    So a sum over one of the sets, or over several, is the same from these rows as from `rows`, however many days there
+    are. Rows without a day are summed by themselves.
+
+    Raises:
+        SumOverflowError: see `sums`.
+    """
+    days, firsts = rows.column("start_date").to_pylist(), dict[tuple[bool, ...], date]()
+    for day in sorted({*days} - {None}):
+        firsts.setdefault(tuple(day in some for some in sets), day)
+    first_of = {day: day and firsts[tuple(day in some for some in sets)] for day in {*days}}
+    starts = pa.array(map(first_of.get, days), pa.date32())
+    rows = rows.drop_columns("start_date").append_column("start_date", starts)
+    return list(sums(rows, ("start_date", *keys), measures).to_pylist())
 
 
 def _is_last_of_group(rows: pa.Table, keys: Sequence[str]) -> Any:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -42,13 +43,15 @@ def _is_by_attributes(table: Table) -> bool:
     return table in DERIVED and "attributes" in DERIVED[table].takes
 
 
-def was_over(rows: pa.Table, metadata: Mapping[str, str]) -> bool:
-    """Whether a day was over when each of its workspaces was last read.
+def open_days(daily: pa.Table, files: Mapping[date | None, Mapping[str, str]]) -> set[date | None]:
+    """The days that were not over when one of their workspaces was last read.
 
-    `rows` and `metadata` are those of its daily costs. Both are needed: if there are no rows only the metadata says it,
-    and a file that another program has written has no metadata.
+    `daily` are the daily costs of several days, and `files` their files' metadata. Both are needed: if there are no
+    rows only the metadata says it, and a file that another program has written has no metadata.
     """
-    return metadata.get(IS_DAY_OVER) != "false" and all(rows.column("is_day_over").to_pylist())
+    rows = daily.filter(pc.invert(daily.column("is_day_over")))
+    said = {day for day, metadata in files.items() if metadata.get(IS_DAY_OVER) == "false"}
+    return said.union(rows.column("start_date").to_pylist())
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:

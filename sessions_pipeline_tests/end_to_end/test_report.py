@@ -15,7 +15,6 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from sessions_pipeline.outputs import formatting
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.outputs.spending import JudgeReadings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.builders import dataset
@@ -25,8 +24,10 @@ from sessions_pipeline_tests.builders_report import (
     LAST,
     SCRIPT,
     daily,
+    html_of,
     judge_reading,
     made_up,
+    nothing_read,
     report_of,
     summary,
 )
@@ -45,7 +46,7 @@ ARGUMENTS = (
 )
 WIDTHS = {"desk": 1280, "phone": 390}
 DATA = made_up()
-ROWS = [row for row in DATA.daily if row["start_date"] >= FIRST]
+ROWS = DATA.rows.to_pylist()
 
 Open = Callable[..., Page]
 
@@ -71,7 +72,7 @@ def show(browser: Browser, tmp_path: Path) -> Iterator[Open]:
 
     def show(data: ReportData = DATA, **options: Any) -> Page:
         file = tmp_path / "report.html"
-        file.write_text(build_report(data), "utf-8")
+        file.write_text(html_of(data), "utf-8")
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         context.set_default_timeout(10_000)
         contexts.append(context)
@@ -307,12 +308,12 @@ def test_axe_finds_no_serious_accessibility_problem(show: Open, width: str, sche
 
 
 def test_axe_finds_no_serious_accessibility_problem_for_an_empty_lake(show: Open) -> None:
-    page = show(ReportData(first=FIRST, last=LAST))
+    page = show(nothing_read())
     assert Axe().run(page).response["violations"] == []
     assert "make demo" in page.get_by_role("main").inner_text()
 
 
-@pytest.mark.parametrize("data", [DATA, ReportData(first=FIRST, last=LAST)], ids=["full", "empty"])
+@pytest.mark.parametrize("data", [DATA, nothing_read()], ids=["full", "empty"])
 def test_a_phone_does_not_scroll_sideways(show: Open, data: ReportData) -> None:
     page = show(data, viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") == 390

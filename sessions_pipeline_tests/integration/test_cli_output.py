@@ -268,9 +268,9 @@ def test_the_report_reads_its_days_as_many_before_them_and_the_months(tmp_path: 
     assert made["daily_cost_by_reference_dataset"] == days
     lake = Lake.open(settings.data_root, query={})
     data = read_report_data(lake, days[4], days[6])
-    assert sorted(row["start_date"] for row in data.daily) == days[:7]
+    assert sorted(data.daily["start_date"].to_pylist()) == days[:7]
     assert len(data.experiments) == 3
-    assert (data.days_read, data.names, data.projects) == (frozenset(days[:7]), {A: "golden"}, None)
+    assert (data.days_read, data.names, data.measured_days) == (frozenset(days[:7]), {A: "golden"}, 0)
     address = write_report(lake, days[4], days[6], tmp_path / "march.html")
     assert "$3.00" in Path(address).read_text()
     assert latest_days(lake) == (days[0], days[-1])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake import Lake, layout
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.lake.parquet import DAYS_AT_ONCE
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.full_disk import files_up_to
@@ -89,6 +90,18 @@ def test_any_days_replaced_in_any_order_read_back(tmp_path_factory, days, again)
         for day, payloads in days.items()
         for payload in payloads
     ]
+
+
+def test_any_number_of_days_is_read_in_order_and_those_without_a_file_are_left_out(lake: Lake):
+    days = [DAY + timedelta(offset) for offset in range(2 * DAYS_AT_ONCE + 3)]
+    for number, day in enumerate(days):
+        lake.replace(RAW_SESSIONS, day, raw(*[str(number)] * (number % 3)), {"n": str(number)})
+    expected = [{"payload": str(n), "start_date": day} for n, day in enumerate(days) for _ in range(n % 3)]
+    assert lake.read_days(RAW_SESSIONS, days, ["payload"]).to_pylist() == expected
+    asked = [UNDATED, days[0] - timedelta(1), *days]
+    rows, metadata = lake.load_days(RAW_SESSIONS, asked, ["payload"])
+    assert rows.to_pylist() == expected
+    assert metadata == {day: {"n": str(number)} for number, day in enumerate(days)}
 
 
 def test_only_days_with_a_file_are_listed(lake: Lake, root: Path):

@@ -25,7 +25,7 @@ from sessions_pipeline.tables import (
     SESSION_FEEDBACK,
     SESSIONS,
 )
-from sessions_pipeline.tables.day_metadata import was_over
+from sessions_pipeline.tables.day_metadata import open_days
 from sessions_pipeline.tables.readings import RawDay, Reading, load_readings
 from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, payload, uuid
@@ -149,9 +149,7 @@ def test_the_first_reading_after_the_end_of_a_day_marks_it_as_over(day: Processe
 def test_a_day_without_sessions_is_over_only_when_it_was_read_after_its_end(day: ProcessedDay) -> None:
     for at, is_over in ((READ - 18 * HOUR, False), (READ - 17 * HOUR, False), (READ, True)):
         day.read(fetched(at=at))
-        stored = day.lake.load(DAILY_COST_BY_REFERENCE_DATASET, day.day)
-        assert stored is not None
-        assert was_over(stored.rows, stored.metadata) is is_over
+        assert open_days(*day.lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, [DAY])) == (set() if is_over else {DAY})
 
 
 def test_a_day_is_over_once_each_workspace_was_read_after_its_end_also_one_without_sessions(day: ProcessedDay) -> None:
@@ -160,10 +158,8 @@ def test_a_day_is_over_once_each_workspace_was_read_after_its_end_also_one_witho
     for workspace, at in ((OTHER_TENANT, READ - 12 * HOUR), (TENANT, READ), (OTHER_TENANT, READ + HOUR)):
         texts = [payload(1, **EXPERIMENT)] if workspace == TENANT else []
         day.read(fetched(*texts, workspace=workspace, at=at))
-        stored = day.lake.load(DAILY_COST_BY_REFERENCE_DATASET, day.day)
-        assert stored is not None
-        found.append(was_over(stored.rows, stored.metadata))
-    assert found == [False, False, True]
+        found.append(open_days(*day.lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, [DAY])))
+    assert found == [{DAY}, {DAY}, set()]
 
 
 def test_a_day_is_over_once_the_keys_own_workspace_was_read_after_its_end(day: ProcessedDay) -> None:

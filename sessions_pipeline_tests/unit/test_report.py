@@ -11,12 +11,12 @@ from decimal import Decimal, localcontext
 from html.parser import HTMLParser
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
+from sessions_pipeline.days import period_of
 from sessions_pipeline.outputs.report.caveats import caveats
-from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.spending import JudgeReadings
+from sessions_pipeline.outputs.spending import JudgeReadings, Spending, Totals, totals_by
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline_tests.builders import TENANT, dataset
 from sessions_pipeline_tests.builders_report import (
@@ -26,9 +26,11 @@ from sessions_pipeline_tests.builders_report import (
     budget,
     by_attribute,
     daily,
+    html_of,
     judge_reading,
     judged,
     made_up,
+    nothing_read,
     project,
     report_of,
     summary,
@@ -93,16 +95,16 @@ def test_the_total_is_the_exact_sum_of_the_period_alone() -> None:
         daily(None, 1, "1000"),
     )
     assert data.now.cost == Decimal("99999999999999999999.100000000000000001")
-    assert "$99,999,999,999,999,999,999.10" in words(build_report(data))
+    assert "$99,999,999,999,999,999,999.10" in words(html_of(data))
 
 
 def test_each_datasets_row_holds_its_exact_cost_its_experiments_and_those_without_a_cost() -> None:
-    html = build_report(report_of(daily(FIRST, 1, "1.000000000000000007"), daily(LAST, 1, None), daily(BEFORE, 1, "2")))
+    html = html_of(report_of(daily(FIRST, 1, "1.000000000000000007"), daily(LAST, 1, None), daily(BEFORE, 1, "2")))
     assert Page(html).values[dataset(1)] == ["1.000000000000000007", "-0.999999999999999993", "2", "1"]
 
 
 def test_an_unknown_cost_is_called_unknown_and_never_zero() -> None:
-    text = words(build_report(report_of(daily(FIRST, 1, None))))
+    text = words(html_of(report_of(daily(FIRST, 1, None))))
     assert "unknown" in text
     assert "$0" not in text.split("cost exactly")[0]
 
@@ -144,18 +146,18 @@ def test_the_bars_are_days_weeks_or_months_and_add_up_to_the_total(days: int, un
 def test_the_change_compares_the_same_number_of_days_of_both_periods(
     rows: list[dict[str, Any]], unread: list[date], said: str
 ) -> None:
-    assert said in words(build_report(report_of(daily(FIRST, 1, "10"), *rows, unread=unread)))
+    assert said in words(html_of(report_of(daily(FIRST, 1, "10"), *rows, unread=unread)))
 
 
 def test_a_period_that_was_read_without_experiments_cost_nothing_and_is_not_unknown() -> None:
-    text = words(build_report(report_of()))
+    text = words(html_of(report_of()))
     assert "What experiments cost 1 Mar \N{EN DASH} 30 Mar 2025 none Judge calls" in text
     assert "Experiments 0 Datasets 0 Traces 0 Tokens 0 " in text
 
 
 def test_days_without_experiments_are_compared_as_zero_and_not_as_unknown() -> None:
     rows = [daily(LAST, 1, "3"), daily(BEFORE - timedelta(days=3), 1, "5"), daily(date(2025, 2, 3), 1, "7")]
-    text = words(build_report(report_of(*rows, unfinished=[LAST])))
+    text = words(html_of(report_of(*rows, unfinished=[LAST])))
     assert "none now like for like: none against $12.00, on the 29 of 30 days that are complete in both" in text
     assert "Against Feb 2025 none now none against $12.00, on 28 days complete in both months" in text
 
@@ -166,12 +168,12 @@ def test_a_day_that_is_not_over_is_left_out_of_the_comparison() -> None:
     data = report_of(*rows, unfinished=[LAST])
     assert data.now.cost == Decimal("10.01")
     assert (data.whole.alike.cost, data.whole.before.cost) == (10, 5)
-    assert "like for like: $10.00 against $5.00, on the 29 of 30 days that are complete" in words(build_report(data))
+    assert "like for like: $10.00 against $5.00, on the 29 of 30 days that are complete" in words(html_of(data))
 
 
 def test_a_report_without_a_day_that_is_over_does_not_call_the_days_before_unread() -> None:
     days = [FIRST + timedelta(days=number) for number in range(30)]
-    text = words(build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 1, "8"), unfinished=days)))
+    text = words(html_of(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 1, "8"), unfinished=days)))
     assert "Fewer than half of the days are complete in both this period and the one before" in text
     assert "Against Feb 2025 not known Fewer than half of these days are complete in both months" in text
 
@@ -179,7 +181,7 @@ def test_a_report_without_a_day_that_is_over_does_not_call_the_days_before_unrea
 def test_a_change_on_fewer_than_half_of_the_days_is_not_shown() -> None:
     before = [FIRST - timedelta(days=back) for back in range(1, 31)]
     rows = daily(FIRST, 1, "10"), daily(before[-1], 1, "8")
-    half, fewer = (build_report(report_of(*rows, unread=before[:unread])) for unread in (15, 16))
+    half, fewer = (html_of(report_of(*rows, unread=before[:unread])) for unread in (15, 16))
     assert "+25.0 % like for like: $10.00 against $8.00, on the 15 of 30 days" in words(half)
     text = words(fewer)
     assert "Fewer than half of the days are complete in both this period and the one before" in text
@@ -190,7 +192,7 @@ def test_a_change_on_fewer_than_half_of_the_days_is_not_shown() -> None:
 
 def test_rises_are_named_before_falls_and_the_largest_first() -> None:
     names = {dataset(1): "golden", dataset(2): "support", dataset(3): "search"}
-    html = build_report(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1"), names=names))
+    html = html_of(report_of(daily(FIRST, 1, "10"), daily(BEFORE, 2, "30"), daily(FIRST, 3, "1"), names=names))
     text = words(html)
     moved = text[text.index("golden rose") :]
     assert moved.startswith(
@@ -258,7 +260,7 @@ def test_the_largest_change_is_shown_with_the_values_that_make_up_most_of_it(
     ]
     rows = [daily(day, 1, str(sum(Decimal(cost or 0) for cost in costs.values()))) for day, costs in of_both]
     data = report_of(*rows, attributes=values, names={dataset(1): "golden"})
-    assert f"golden {said} Experiments".replace("-$", "\N{MINUS SIGN}$") in words(build_report(data))
+    assert f"golden {said} Experiments".replace("-$", "\N{MINUS SIGN}$") in words(html_of(data))
     if causes := data.causes(data.movers[0]):
         assert sum(part for _, part in causes.parts) == data.movers[0].difference
     # Days that were not summed by the attribute give no explanation.
@@ -276,19 +278,19 @@ def test_a_change_is_explained_by_the_attribute_whose_value_makes_up_most_of_it(
         )
     ]
     rows = daily(FIRST, 1, "15"), daily(FIRST, 2, "1"), daily(BEFORE, 2, "3")
-    text = words(build_report(report_of(*rows, attributes=values, names={dataset(1): "golden", dataset(2): "other"})))
+    text = words(html_of(report_of(*rows, attributes=values, names={dataset(1): "golden", dataset(2): "other"})))
     assert "golden rose by $15.00 (new): branch x +$14.00, y +$1.00. other fell by $2.00." in text
 
 
 def test_a_budget_shows_the_same_state_as_the_terminal_and_a_forecast_beyond_its_limit() -> None:
     status = replace(budget("all", "400", "300"), forecast=Decimal(465))
-    page = Page(build_report(report_of(daily(FIRST, 1, "5"), budgets=[status])))
+    page = Page(html_of(report_of(daily(FIRST, 1, "5"), budgets=[status])))
     assert "$465.00 ok heading for $465.00, over the limit" in " ".join(page.text.split())
 
 
 def test_the_page_says_that_days_are_complete_or_what_they_lack() -> None:
     data = report_of(daily(FIRST, 1, "5"), first=FIRST, last=FIRST + timedelta(days=1), unread=[FIRST])
-    (table,) = re.findall(r'<table class="buckets">.*?</table>', build_report(data), re.DOTALL)
+    (table,) = re.findall(r'<table class="buckets">.*?</table>', html_of(data), re.DOTALL)
     assert [row.split()[-1] for row in rows_of(table)] == ["Complete", "read", "yes"]
 
 
@@ -325,7 +327,7 @@ def test_missing_data_are_listed_first_and_what_is_fine_is_also_listed() -> None
     assert told["read_at"][1].startswith("Last read 2 Apr 2025, 09:30 UTC")
     assert told["undated"][1].startswith("1 experiment without a start time")
 
-    assert "Nothing is missing" not in words(build_report(data))
+    assert "Nothing is missing" not in words(html_of(data))
 
 
 EMPTIED = {
@@ -355,11 +357,11 @@ def test_the_page_says_that_nothing_is_missing_only_if_that_is_so(key: str) -> N
     measured = {"rows": [daily(FIRST, 1, "5")], "judges": [judged(FIRST, 1, "2")]}
     fine = report_of(*measured["rows"], judges=measured["judges"], judge_readings=judge_reading("2", "2"))
     assert [caveat.key for caveat in caveats(fine) if not caveat.fine] == []
-    assert "Nothing is missing from the totals" in words(build_report(fine))
+    assert "Nothing is missing from the totals" in words(html_of(fine))
     options = {**measured, **BROKEN[key]}
     data = report_of(*options.pop("rows"), **options)
     assert [caveat.key for caveat in caveats(data) if not caveat.fine] == [key]
-    text = words(build_report(data))
+    text = words(html_of(data))
     assert "Nothing is missing" not in text
     assert "One thing to know before you quote them" in text
 
@@ -400,22 +402,22 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
     assert data.month.spending.now.cost == 20
     assert data.month.forecast == 20 + Decimal(18) / 9 * 21
     assert (data.month.spending.alike.cost, data.month.spending.before.cost) == (18, 4)
-    text = words(build_report(data))
+    text = words(html_of(data))
     assert "Mar 2025 so far 1 Mar \N{EN DASH} 10 Mar 2025 $20.00 10 days, the last not over" in text
     assert "$62.00 If days to come cost what 9 whole days did on average" in text
     assert "Against Feb 2025 ▲ +350.0 % $18.00 against $4.00, on 9 days complete in both months" in text
     assert month(date(2025, 3, 2)).month.forecast is None
-    assert "From the third day on" in words(build_report(month(date(2025, 3, 2))))
+    assert "From the third day on" in words(html_of(month(date(2025, 3, 2))))
     morning = month(date(2025, 3, 10), unfinished=[date(2025, 3, 10)])
-    morning = replace(morning, daily=[row for row in morning.daily if row["start_date"] != date(2025, 3, 10)])
+    morning = replace(morning, daily=morning.daily.filter(pc.field("start_date") != date(2025, 3, 10)))
     assert morning.month.forecast == 18 + Decimal(18) / 9 * 21
     assert month(date(2025, 3, 10), unread=[date(2025, 3, 4)]).month.forecast is None
     assert month(date(2025, 3, 10), latest=date(2025, 4, 1)).month.forecast is None
     unknown = [daily(date(2025, 3, 1), 1, None), daily(LAST, 1, "2")]
-    assert "No cost of a whole day is known" in words(build_report(report_of(*unknown, unfinished=[LAST])))
+    assert "No cost of a whole day is known" in words(html_of(report_of(*unknown, unfinished=[LAST])))
     over = month(date(2025, 3, 31))
     assert over.month.forecast is None
-    assert "The month is over" in words(build_report(over))
+    assert "The month is over" in words(html_of(over))
     assert over.month.spending.before.cost == 104
 
 
@@ -436,7 +438,7 @@ def rows_of(table: str) -> list[str]:
 
 def test_costs_by_attribute_are_shown_with_their_change_and_cost_per_run() -> None:
     data = report_of(daily(FIRST, 1, "6"), daily(FIRST, 2, "2"), attributes=ATTRIBUTES, names={dataset(2): "golden"})
-    html = build_report(data)
+    html = html_of(data)
     (table,) = re.findall(r'<caption id="attribute-1-1">.*?</table>', html, re.DOTALL)
     assert "Cost by git.branch, all datasets, judge calls not counted, largest change first" in words(table)
     assert rows_of(table)[1:] == [
@@ -450,7 +452,7 @@ def test_costs_by_attribute_are_shown_with_their_change_and_cost_per_run() -> No
 
 def test_costs_by_attribute_can_be_shown_for_one_dataset_and_all_are_shown_without_scripts() -> None:
     data = report_of(daily(FIRST, 1, "6"), daily(FIRST, 2, "2"), attributes=ATTRIBUTES, names={dataset(2): "golden"})
-    page = Page(build_report(data))
+    page = Page(html_of(data))
     scopes = [(one["data-scope"], "hidden" in one) for _, one in page.tags if "data-scope" in one]
     assert scopes == [("", False), (dataset(1), True), (dataset(2), True)] * 2
     assert [one["value"] for tag, one in page.tags if tag == "option"] == ["", dataset(1), dataset(2)]
@@ -473,12 +475,12 @@ def test_days_not_summed_by_an_attribute_are_reported_and_not_compared() -> None
     data = replace(report_of(daily(FIRST, 1, "6"), attributes=ATTRIBUTES), attribute_days={"git.branch": days})
     (attribute,) = data.by_attribute
     assert (attribute.unread, attribute.period.alike) == (28, frozenset())
-    assert "Not summed by this attribute: 28 days of this period." in words(build_report(data))
+    assert "Not summed by this attribute: 28 days of this period." in words(html_of(data))
 
 
 def test_a_lake_without_costs_by_attribute_says_how_to_get_them() -> None:
     unread = [FIRST - timedelta(days=30)]
-    text = words(build_report(report_of(daily(FIRST, 1, "5"), unread=unread)))
+    text = words(html_of(report_of(daily(FIRST, 1, "5"), unread=unread)))
     assert "the lake has no table daily_cost_by_attribute for this period" in text
     assert "--select daily_cost_by_attribute --from 2025-01-31 --to 2025-03-30" in text
 
@@ -490,7 +492,7 @@ def test_without_measured_judges_the_page_has_no_time_of_measurement() -> None:
 
 def test_without_measured_judges_every_total_says_so_and_why() -> None:
     tried = JudgeReadings({}, {TENANT: "the API ignores it"})
-    text = words(build_report(replace(made_up(), judges=(), judge_readings=tried)))
+    text = words(html_of(replace(made_up(), judges=report_of().judges, judge_readings=tried)))
     assert "Judge calls are not counted" in text
     assert f"Left out at the last try: {TENANT} (the API ignores it)." in text
     assert text.count("udge calls not counted") >= 8
@@ -502,7 +504,7 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     judges = [judged(FIRST, 1, "160"), judged(FIRST, 2, None)]
     reading = judge_reading("200", "160", is_exact=False, skipped={"another experiment has the same name": 1})
     data = report_of(*rows, judges=judges, judge_readings=reading, names={dataset(1): "support-answers"})
-    html = build_report(data)
+    html = html_of(data)
     text = words(html)
     assert "≥ $253.00 ≥ $160.00 more for their judges: ≥ $413.00 in all." in text
     assert "Judges of 2 experiments are not counted." in text
@@ -518,7 +520,7 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
 
 def test_a_negative_unattributed_judge_cost_is_shown_as_an_error() -> None:
     data = report_of(daily(FIRST, 1, "5"), judges=[judged(FIRST, 1, "2")], judge_readings=judge_reading("1", "2"))
-    text = words(build_report(data))
+    text = words(html_of(data))
     assert "Judges' costs do not add up" in text
     assert "and -$1.00 on none of them (unattributed)." in text
     assert "no error" not in text
@@ -526,7 +528,7 @@ def test_a_negative_unattributed_judge_cost_is_shown_as_an_error() -> None:
 
 def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> None:
     rows = [summary(number, f"{number}.000000000000000001") for number in range(1, 15)]
-    found = Page(build_report(report_of(daily(FIRST, 1, "5"), experiments=[*rows, summary(99, None)]))).values
+    found = Page(html_of(report_of(daily(FIRST, 1, "5"), experiments=[*rows, summary(99, None)]))).values
     listed = [(key, values[0]) for key, values in found.items() if key and key.startswith("5e")]
     assert listed == [(rows[at]["id"], f"{at + 1}.000000000000000001") for at in range(13, 3, -1)]
 
@@ -534,7 +536,7 @@ def test_the_ten_most_expensive_experiments_are_listed_with_exact_costs() -> Non
 def test_the_most_expensive_experiments_are_listed_with_judge_cost_and_whole_cost() -> None:
     rows = [summary(1, "4.000000000000000001"), summary(2, "3"), summary(3, "2")]
     judges = [judged(FIRST, 1, "6"), judged(FIRST, 2, None)]
-    html = build_report(report_of(daily(FIRST, 1, "9"), experiments=rows, judges=judges))
+    html = html_of(report_of(daily(FIRST, 1, "9"), experiments=rows, judges=judges))
     assert Page(html).values[rows[0]["id"]] == ["4.000000000000000001", "6", "10.000000000000000001"]
     text = words(html)
     assert "experiment 2 $3.00 unknown unknown" in text
@@ -544,25 +546,25 @@ def test_the_most_expensive_experiments_are_listed_with_judge_cost_and_whole_cos
 def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
     used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))
-    html = build_report(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
+    html = html_of(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
     assert "Not exact: usage changed while it was measured, or the day was not over." in words(html)
-    assert "Not exact" not in words(build_report(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
+    assert "Not exact" not in words(html_of(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
     assert "used on 2 measured days of 30" in words(html)
     assert "project 2 unknown" in words(html)
     assert "All ≥ $3.75 Not exact" in words(html)
 
 
 def test_projects_that_used_nothing_on_measured_days_are_not_an_unknown_cost() -> None:
-    html = build_report(report_of(daily(FIRST, 1, "5"), projects=[], measured_days=2))
+    html = html_of(report_of(daily(FIRST, 1, "5"), projects=[], measured_days=2))
     assert "Cost by tracing project No project used anything on 2 measured days of 30." in words(html)
     assert "All unknown" not in words(html)
 
 
 def test_projects_add_up_to_the_total_below_them() -> None:
     used = [project(LAST, number, str(number)) for number in range(1, 13)]
-    text = words(build_report(report_of(daily(FIRST, 1, "5"), projects=used)))
+    text = words(html_of(report_of(daily(FIRST, 1, "5"), projects=used)))
     assert "2 others $3.00 All $78.00" in text
 
 
@@ -570,13 +572,13 @@ def test_a_single_one_among_the_others_is_one_other() -> None:
     costs = [daily(FIRST, number, "5") for number in range(1, 10)]
     attributes = [by_attribute(FIRST, 1, f"branch-{number}", "1") for number in range(1, 14)]
     used = [project(LAST, number, "1") for number in range(1, 12)]
-    text = words(build_report(report_of(*costs, attributes=attributes, projects=used)))
+    text = words(html_of(report_of(*costs, attributes=attributes, projects=used)))
     assert (text.count("1 other "), text.count("1 others")) == (4, 0), "in a legend and three tables"
 
 
 def test_a_row_counts_zero_costs_with_tokens_and_the_number_of_summed_rows() -> None:
-    rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=number == 1) for number in range(60)]
-    text = words(build_report(report_of(*rows)))
+    rows = [daily(FIRST, number, "0", zero_cost_with_tokens_count=int(number == 1)) for number in range(60)]
+    text = words(html_of(report_of(*rows)))
     daily_rows = text[text.index("Cost by UTC day and dataset") :]
     assert daily_rows.count("0 and 1 at $0") == 2, "in its row and in their sum"
     assert "Sum of 60 rows $0.00 60 0 and 1 at $0" in daily_rows
@@ -598,12 +600,12 @@ def test_a_figure_from_an_incomplete_sum_says_so(
     """The judges' share is a minimum only if no cost of an experiment itself is unknown."""
     rows = [daily(day, 1, cost) for day, cost in zip((FIRST, LAST), own, strict=True)]
     judges = [judged(day, 1, cost) for day, cost in zip((FIRST, LAST), of_judges, strict=True)]
-    assert f"All {row} This is not" in words(build_report(report_of(*rows, judges=judges)))
+    assert f"All {row} This is not" in words(html_of(report_of(*rows, judges=judges)))
 
 
 def test_every_table_marks_a_sum_that_is_only_a_minimum() -> None:
     budgets = [budget("b", "8", "5", unpriced=1)]
-    text = words(build_report(report_of(daily(FIRST, 1, "5"), daily(FIRST, 1, None), budgets=budgets)))
+    text = words(html_of(report_of(daily(FIRST, 1, "5"), daily(FIRST, 1, None), budgets=budgets)))
     assert "b 1 Mar \N{EN DASH} 31 Mar 2025; without judges ≥ $5.00 $8.00 ≥ 62.5 %" in text
     assert "da000000 ≥ $5.00 100.0 % ≈ +$5.00 new unknown 2 1 All ≥ $5.00" in text
     assert "1 Mar 2025 ≥ $5.00 2 1 yes" in text
@@ -614,9 +616,9 @@ def test_every_table_marks_a_sum_that_is_only_a_minimum() -> None:
 def test_headline_month_forecast_and_chart_mark_sums_that_are_only_minimums_and_changes_between_them() -> None:
     rows = daily(FIRST, 1, "10"), daily(FIRST - timedelta(days=30), 1, "8"), daily(date(2025, 2, 1), 1, "4")
     names, budgets = {dataset(1): "golden"}, [replace(budget("all", "400", "300", 1), forecast=Decimal(465))]
-    exact = words(build_report(report_of(*rows, names=names)))
+    exact = words(html_of(report_of(*rows, names=names)))
     assert not re.search("[≥≈] ", exact.split("Amounts are US dollars")[0])
-    html = build_report(report_of(*rows, daily(FIRST, 1, None), names=names, budgets=budgets))
+    html = html_of(report_of(*rows, daily(FIRST, 1, None), names=names, budgets=budgets))
     text = words(html)
     assert "30 Mar 2025 ≥ $10.00 Judge calls not counted. ▼ ≈ \N{MINUS SIGN}16.7 % against the 30 days before" in text
     assert "golden fell by ≈ $2.00." in text
@@ -626,24 +628,24 @@ def test_headline_month_forecast_and_chart_mark_sums_that_are_only_minimums_and_
     assert "≥ $300.00 $400.00 ≥ 75.0 % ≥ $465.00 ok heading for ≥ $465.00, over the limit" in text
     assert "2025: ≥ $10.00 in all. The tables below hold the same numbers." in html
     assert set(re.findall('data-tip="(.*?)"', html)) == {"golden · 1 Mar 2025 · ≥ $10.00"}
-    before = words(build_report(report_of(*rows[:2], daily(FIRST - timedelta(days=30), 1, None))))
+    before = words(html_of(report_of(*rows[:2], daily(FIRST - timedelta(days=30), 1, None))))
     assert "≈ +25.0 % against the 30 days before (30 Jan \N{EN DASH} 28 Feb 2025): ≥ $8.00." in before
 
 
 def test_a_bar_of_which_days_are_unread_is_a_minimum_and_so_are_the_other_datasets_in_it() -> None:
-    costs = [daily(FIRST, number, "2", unpriced_session_count=number == 10) for number in range(1, 11)]
+    costs = [daily(FIRST, number, "2", unpriced_session_count=int(number == 10)) for number in range(1, 11)]
     data = report_of(*costs, first=FIRST - timedelta(days=58), unread=[FIRST + timedelta(days=3)])
-    tips = re.findall('data-tip="(.*?)"', build_report(data))
+    tips = re.findall('data-tip="(.*?)"', html_of(data))
     week = "24 Feb \N{EN DASH} 2 Mar 2025"
     assert f"{dataset(1)} · {week} · $2.00" in tips
     assert f"Other datasets · {week} · ≥ $4.00" in tips
     late = report_of(daily(FIRST, 1, "2"), first=FIRST - timedelta(days=58), unread=[FIRST])
-    assert f"da000000 · {week} (1 of 7 days not read) · ≥ $2.00" in re.findall('data-tip="(.*?)"', build_report(late))
+    assert f"da000000 · {week} (1 of 7 days not read) · ≥ $2.00" in re.findall('data-tip="(.*?)"', html_of(late))
 
 
 def test_sums_over_days_of_which_some_are_unread_are_minimums_in_every_table() -> None:
     judges, branches = [judged(FIRST, 1, "2")], [by_attribute(FIRST, 1, "main", "5")]
-    text = words(build_report(report_of(daily(FIRST, 1, "5"), attributes=branches, judges=judges, unread=[LAST])))
+    text = words(html_of(report_of(daily(FIRST, 1, "5"), attributes=branches, judges=judges, unread=[LAST])))
     assert "All ≥ $5.00 ≥ $2.00 ≥ $7.00 ≈ 28.6 % 0" in text
     assert (text.count("All ≥ $5.00"), text.count("All $5.00")) == (4, 0), "by dataset, judges, and twice by attribute"
     assert "2025-03-01 da000000 $5.00" in text, "a day that was read"
@@ -651,27 +653,27 @@ def test_sums_over_days_of_which_some_are_unread_are_minimums_in_every_table() -
 
 def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> None:
     row, judges = daily(FIRST, 1, "5"), [judged(FIRST, 1, "2")]
-    assert "$2.00 more for their judges: $7.00 in all." in words(build_report(report_of(row, judges=judges)))
+    assert "$2.00 more for their judges: $7.00 in all." in words(html_of(report_of(row, judges=judges)))
     unread = report_of(row, judges=judges, unread=[LAST])
-    assert "judges: ≥ $7.00 in all." in words(build_report(unread))
+    assert "judges: ≥ $7.00 in all." in words(html_of(unread))
     unknown = report_of(row, judges=[judged(FIRST, 1, None)])
-    assert "$5.00 unknown more for their judges: ≥ $5.00 in all." in words(build_report(unknown))
+    assert "$5.00 unknown more for their judges: ≥ $5.00 in all." in words(html_of(unknown))
 
 
 def test_a_dataset_of_the_period_before_is_unknown_and_not_none_if_days_were_not_read() -> None:
     rows, names = (daily(FIRST, 1, "5"), daily(BEFORE, 2, "3")), {dataset(2): "old"}
-    assert " old none " in words(build_report(report_of(*rows, names=names)))
+    assert " old none " in words(html_of(report_of(*rows, names=names)))
     unread = [FIRST + timedelta(days=1)]
-    assert " old unknown " in words(build_report(report_of(*rows, names=names, unread=unread)))
+    assert " old unknown " in words(html_of(report_of(*rows, names=names, unread=unread)))
 
 
 def test_without_usage_by_project_the_page_says_how_to_measure_it() -> None:
-    html = build_report(report_of(daily(FIRST, 1, "5"), projects=None))
+    html = html_of(report_of(daily(FIRST, 1, "5"), projects=None))
     assert "--select daily_cost_by_project --from 2025-03-30 --to 2025-03-30" in words(html)
 
 
 def test_names_are_text_everywhere_and_never_markup() -> None:
-    html = build_report(made_up())
+    html = html_of(made_up())
     page = Page(html)
     style = next(index for index, (tag, _) in enumerate(page.tags) if tag == "style")
     assert [tag for tag, _ in page.tags].count("script") == 2
@@ -692,19 +694,18 @@ def test_names_are_text_everywhere_and_never_markup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "is_named"), [("1", True), ("0.99999999999999999999999999999999999999", False), ("-1", True)]
+    ("second", "is_named"), [("1", True), ("0.99999999999999999999999999999999999", False), ("-1", True)]
 )
 def test_after_the_largest_change_only_those_of_at_least_a_twentieth_are_named(second: str, is_named: bool) -> None:
-    """A twentieth of 20 dollars is 1 dollar. One amount has more digits than Python's default decimal context keeps."""
-    change = Decimal(20).copy_sign(Decimal(second))
-    rows = [daily(BEFORE, number, "100") for number in (1, 2)]
+    """A twentieth of 20 units is 1 unit. One amount has more digits than Python's default decimal context keeps."""
+    unit = Decimal("1e17")
+    rows = [daily(BEFORE, number, str(100 * unit)) for number in (1, 2)]
     with localcontext(EXACT):
-        moved = (100 + change - Decimal(second), 100 + Decimal(second))
+        change = 20 * unit.copy_sign(Decimal(second))
+        moved = (100 * unit + change - Decimal(second) * unit, 100 * unit + Decimal(second) * unit)
     rows += [daily(FIRST, number, str(cost)) for number, cost in enumerate(moved, 1)]
     names = {dataset(1): "the first", dataset(2): "the second"}
-    [said] = re.findall(
-        r'<p class="movers">.*?</p>', build_report(report_of(*rows, last=FIRST, names=names)), re.DOTALL
-    )
+    [said] = re.findall(r'<p class="movers">.*?</p>', html_of(report_of(*rows, last=FIRST, names=names)), re.DOTALL)
     assert "the first" in said
     assert ("the second" in said) is is_named
 
@@ -728,7 +729,7 @@ def test_experiments_that_started_after_the_judges_were_measured_are_listed_sepa
 
 def test_a_command_in_a_budgets_notes_is_marked_as_code_and_the_budgets_name_is_not() -> None:
     unjudged = replace(budget("<code>`all`</code>", "9", "1"), unjudged=2)
-    html = build_report(report_of(daily(FIRST, 1, "1"), budgets=[unjudged]))
+    html = html_of(report_of(daily(FIRST, 1, "1"), budgets=[unjudged]))
     section = re.findall(r'class="budgets">.*?</section>', html, re.DOTALL)[0]
     command = "sessions-pipeline materialize --from 2025-04-02 --to 2025-04-02 --select judge_cost_by_experiment"
     assert re.findall(r"<code>(.*?)</code>", section) == [command]
@@ -736,7 +737,7 @@ def test_a_command_in_a_budgets_notes_is_marked_as_code_and_the_budgets_name_is_
 
 
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_loaded() -> None:
-    html = build_report(made_up())
+    html = html_of(made_up())
     page = Page(html)
     policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy") or ""
     digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
@@ -748,8 +749,8 @@ def test_only_the_pages_own_script_may_run_and_nothing_may_be_loaded() -> None:
 
 def test_the_rows_in_the_page_hold_every_column_of_the_parquet_exactly() -> None:
     data = made_up()
-    inside = [row for row in data.daily if row["start_date"] >= FIRST]
-    embedded = Page(build_report(data)).embedded
+    inside = [row for row in data.daily.to_pylist() if row["start_date"] >= FIRST]
+    embedded = Page(html_of(data)).embedded
     found = [dict(zip(embedded["columns"], row, strict=True)) for row in embedded["rows"]]
     for row in found:
         row["start_date"] = date.fromisoformat(row["start_date"])
@@ -762,45 +763,63 @@ def test_the_rows_in_the_page_hold_every_column_of_the_parquet_exactly() -> None
     assert sorted(found, key=order) == sorted(inside, key=order)
 
 
+@pytest.mark.parametrize("days", [10, 100, 365])
+def test_the_sums_of_a_page_are_those_of_all_its_rows_but_do_not_grow_with_its_days(days: int) -> None:
+    data = made_up(LAST - timedelta(days=days - 1), LAST)
+    rows = data.daily.to_pylist()
+    inside = [row for row in rows if row["start_date"] in data.period.days]
+    assert data.now == Totals.of(inside, data.judges.to_pylist())
+    bars = totals_by(inside, (), lambda row: period_of(data.unit, row["start_date"]))
+    assert [bar.totals for bar in data.buckets if bar.totals.sessions] == [bars[period] for period in sorted(bars)]
+    for one in data.movers:
+        own = [row for row in rows if row["reference_dataset_id"] == one.key]
+        assert vars(one) == vars(Spending(one.key, one.name, own, data.period))
+    assert vars(data.month.spending) == vars(Spending(None, "", rows, data.month.period))
+    (models, _), values = data.by_attribute, data.attributes.to_pylist()
+    of_models = [row for row in values if row["attribute"] == models.key]
+    assert vars(models.groups[0].whole) == vars(Spending(None, "", of_models, models.period))
+    assert len(data.costs) <= len(data.datasets) * (len(data.buckets) * 3 + 62 + 3)
+
+
 def test_equal_data_give_equal_pages() -> None:
-    assert build_report(made_up()) == build_report(made_up())
+    assert html_of(made_up()) == html_of(made_up())
 
 
 def test_a_year_of_twenty_datasets_and_five_thousand_experiments_stays_under_3_mb() -> None:
-    html = build_report(made_up(*YEAR, datasets=20, experiments=5_000))
+    html = html_of(made_up(*YEAR, datasets=20, experiments=5_000))
     assert len(html.encode()) < 3_000_000
 
 
 def test_two_datasets_with_one_name_are_two_distinguishable_rows() -> None:
     names = {dataset(1): "golden", "db000000-0000-4000-8000-000000000001": "golden"}
     other = daily(FIRST, 1, "2", reference_dataset_id="db000000-0000-4000-8000-000000000001")
-    html = build_report(report_of(daily(FIRST, 1, "1"), other, names=names))
+    html = html_of(report_of(daily(FIRST, 1, "1"), other, names=names))
     assert Page(html).values[dataset(1)][0] == "1"
     assert "golden (da000000)" in words(html)
     assert "golden (db000000)" in words(html)
 
 
 def test_an_empty_lake_says_what_to_run() -> None:
-    text = words(build_report(ReportData(first=FIRST, last=LAST)))
+    text = words(html_of(nothing_read()))
     assert "make demo" in text
     assert "sessions-pipeline materialize --from 2025-03-01 --to 2025-03-30" in text
     assert "$" not in text
 
 
 def test_days_that_were_read_and_had_no_experiments_are_not_an_empty_lake() -> None:
-    text = words(build_report(report_of()))
+    text = words(html_of(report_of()))
     assert "Every day was read" in text
     assert "make demo" not in text
 
 
 def test_two_workspaces_are_distinguished_in_the_table() -> None:
     other = daily(FIRST, 1, "2", tenant_id="7e000000-0000-4000-8000-000000000002")
-    html = build_report(report_of(daily(FIRST, 1, "1"), other))
+    html = html_of(report_of(daily(FIRST, 1, "1"), other))
     assert "Workspace" in words(html)
-    assert "Workspace" not in words(build_report(report_of(daily(FIRST, 1, "1"))))
+    assert "Workspace" not in words(html_of(report_of(daily(FIRST, 1, "1"))))
 
 
 def test_a_change_is_computed_with_all_digits() -> None:
     before, now = daily(FIRST - timedelta(days=1), 1, "12345678901234567890.5"), daily(FIRST, 1, "0.000000000000000001")
-    html = build_report(report_of(before, now))
+    html = html_of(report_of(before, now))
     assert '<data value="12345678901234567890.499999999999999999"' in html

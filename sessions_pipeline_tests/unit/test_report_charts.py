@@ -8,8 +8,7 @@ from decimal import Decimal
 import pytest
 
 from sessions_pipeline.outputs.report import charts
-from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline_tests.builders_report import made_up
+from sessions_pipeline_tests.builders_report import html_of, made_up
 
 
 @pytest.mark.parametrize(
@@ -35,14 +34,14 @@ def test_bars_are_as_high_as_their_costs_and_are_stacked() -> None:
 
 
 def test_each_dataset_with_its_own_bar_has_its_own_colour_and_the_others_are_grey() -> None:
-    html = build_report(made_up(datasets=10))
+    html = html_of(made_up(datasets=10))
     fills = dict(re.findall(r"^\.(s\d)\{fill:(.*)\}$", html, re.MULTILINE))
     assert len(set(fills.values())) == len(fills) == charts.SERIES + 1 == 9
     assert set(re.findall(r'class="(s\d)"', html)) == fills.keys()
     assert set(re.findall(r"url\(#(p\d)\)", "".join(fills.values()))) == set(re.findall(r'<pattern id="(p\d)"', html))
     legends = [
         re.findall(r'class="(s\d)"', made[made.index('<ul class="legend">') : made.index("<figcaption>")])
-        for made in (html, build_report(made_up(datasets=8)))
+        for made in (html, html_of(made_up(datasets=8)))
     ]
     assert legends == [[f"s{number}" for number in range(9)], [f"s{number}" for number in range(8)]]
 

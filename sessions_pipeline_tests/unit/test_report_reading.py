@@ -14,7 +14,6 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, read_report_data, write_report
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.report.page import build_report
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_ATTRIBUTE,
@@ -25,7 +24,7 @@ from sessions_pipeline.tables import (
 )
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, table_of
-from sessions_pipeline_tests.builders_report import by_attribute, daily, project
+from sessions_pipeline_tests.builders_report import by_attribute, daily, html_of, project
 
 FIRST, LAST = date(2025, 3, 10), date(2025, 3, 12)
 READ_AT = datetime(2025, 3, 12, 20, tzinfo=UTC)
@@ -151,7 +150,7 @@ def test_a_measured_day_on_which_no_project_spent_anything_counts_as_measured(la
     replace(lake, DAILY_COST_BY_PROJECT, LAST, [], {})
     data = read_report_data(lake, FIRST, LAST)
     assert data.measured_days == 2
-    assert "used on 2 measured days of 3." in build_report(data)
+    assert "used on 2 measured days of 3." in html_of(data)
 
 
 def test_costs_by_attribute_are_those_of_the_days_whose_files_list_the_key(lake: Lake) -> None:

@@ -1,33 +1,40 @@
 """The cost report: reads the lake's tables and writes one HTML file that works offline."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from sessions_pipeline import tables
 from sessions_pipeline.errors import NotReadError, SettingError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.outputs import REPORT_FILE, write_named
 from sessions_pipeline.outputs import read as from_lake
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import days as days_text
-from sessions_pipeline.outputs.report.data import Budgets, ReportData
-from sessions_pipeline.outputs.report.page import build_report
-from sessions_pipeline.outputs.spending import JUDGES_FILE, load_judge_readings, month_days
+from sessions_pipeline.outputs.report.data import LATEST_FIRST, Budgets, ReportData
+from sessions_pipeline.outputs.report.page import build_report, most_expensive
+from sessions_pipeline.outputs.spending import JUDGES_FILE, MEASURES, load_judge_readings, month_days
 from sessions_pipeline.settings import Settings
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
-from sessions_pipeline.tables.day_metadata import was_over
+from sessions_pipeline.tables.day_metadata import open_days
 from sessions_pipeline.tables.readings import unread_of_workspaces
 
 # The length of the nightly report's period. The period before is read as well, for comparison.
 REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
 """The columns of `sessions` that show which costs rest on earlier readings or could not be used."""
+# The columns of other tables that the page needs.
+ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *MEASURES)
+JUDGE_COLUMNS = ("id", "tenant_id", "reference_dataset_id", "total_cost")
+PROJECT_COLUMNS = ("id", "name", "reference_dataset_id", "total_cost", "is_exact")
 
 
 def latest_days(lake: Lake) -> tuple[date, date]:
@@ -35,7 +42,7 @@ def latest_days(lake: Lake) -> tuple[date, date]:
 
     The first is never before the lake's first day.
     """
-    days = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
+    days = lake.days(DAILY)
     last = days[-1] if days else datetime.now(UTC).date()
     return max([last - timedelta(days=REPORT_DAYS - 1), *days[:1]]), last
 
@@ -51,12 +58,12 @@ def write_report(
         NotReadError: none of the days was read, though others were.
         LakeError: the data root can't be read, or the file can't be written.
     """
-    stored = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
+    stored = lake.days(DAILY)
     if stored and not any(first <= day <= last for day in stored):
         asked, others = days_text(first, last), days_text(stored[0], stored[-1])
         raise NotReadError(f"{asked}: nothing was read; choose days of {others}, or materialize these if they are past")
     end = min(last, max(stored[-1], today or datetime.now(UTC).date())) if stored else last
-    page = build_report(replace(read_report_data(lake, first, end, budgets), asked_for=last)).encode()
+    page = build_report(replace(read_report_data(lake, first, end, budgets), asked_for=last))
     return write_named(file, page) if file else lake.write_file(REPORT_FILE, page)
 
 
@@ -68,37 +75,38 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     """
     _, month_before = month_days(last)
     earliest = min(month_before[0], first - (last - first) - timedelta(days=1))
-    known = lake.days(tables.DAILY_COST_BY_REFERENCE_DATASET)
+    known = lake.days(DAILY)
     read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
     usage_days = [day for day in lake.days(tables.DAILY_COST_BY_PROJECT) if first <= day <= last]
-    costs = lake.load_days(tables.DAILY_COST_BY_REFERENCE_DATASET, [*read, UNDATED])
-    attributes = lake.load_days(tables.DAILY_COST_BY_ATTRIBUTE, read)
-    usage = lake.load_days(tables.DAILY_COST_BY_PROJECT, usage_days)
-    daily = from_lake.rows_of(costs)
-    names = from_lake.dataset_names(lake, daily, read)
-    rejected = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
-    examined = [day for day, version in lake.versions(tables.SESSIONS, inside).items() if version]
+    daily, files = lake.load_days(DAILY, [*read, UNDATED])
+    attributes, summed = lake.load_days(tables.DAILY_COST_BY_ATTRIBUTE, read, ATTRIBUTE_COLUMNS)
+    projects, measured = lake.load_days(tables.DAILY_COST_BY_PROJECT, usage_days, PROJECT_COLUMNS)
+    names = from_lake.dataset_names(lake, daily.group_by([*DAILY.order]).aggregate([]).to_pylist(), read)
+    rejected, counted = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
+    sessions, examined = lake.load_days(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
+    # There may be hundreds of thousands of experiments, so only the days of those that are listed are read as a whole.
+    listed = most_expensive(lake.load_days(tables.EXPERIMENT_SUMMARY, inside, ("id", "total_cost"))[0])
     readings = {day: lake.last_readings(day) for day in inside}
     return ReportData(
         first=first,
         last=last,
-        daily=daily,
-        attributes=from_lake.rows_of(attributes),
-        attribute_days=_attribute_days(attributes),
-        experiments=from_lake.rows_of(lake.load_days(tables.EXPERIMENT_SUMMARY, inside)),
-        projects=from_lake.rows_of(usage, "usage_date") if usage else None,
-        measured_days=len(usage),
-        rejected=Counter(row["start_date"] for row in from_lake.rows_of(rejected)),
-        sessions=lake.read_days(tables.SESSIONS, examined, DOUBTFUL_COLUMNS),
-        unexamined=frozenset(inside) - (rejected.keys() & {*examined}),
+        daily=daily.sort_by(LATEST_FIRST),
+        attributes=attributes,
+        attribute_days=_attribute_days(attributes, summed),
+        experiments=lake.read_days(tables.EXPERIMENT_SUMMARY, listed.column("start_date").unique().to_pylist()),
+        projects=projects,
+        measured_days=len(measured),
+        rejected=Counter(rejected.column("start_date").to_pylist()),
+        sessions=sessions,
+        unexamined=frozenset(inside) - (counted.keys() & examined.keys()),
         days_read=frozenset(read),
-        unfinished=frozenset(day for day in read if (of := costs.get(day)) and not was_over(of.rows, of.metadata)),
+        unfinished=frozenset(day for day in open_days(daily, files) if day),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
         readings={day: found[-1].fetched_at for day, found in readings.items() if found},
         unread_of=unread_of_workspaces(readings),
-        judges=from_lake.judge_rows(lake, inside),
+        judges=lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, inside, JUDGE_COLUMNS)[0],
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
         budgets=budgets,
     )
@@ -116,14 +124,14 @@ def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets
         return str(error)
 
 
-def _attribute_days(days: Mapping[Day, Stored]) -> dict[str, frozenset[date]]:
+def _attribute_days(rows: pa.Table, files: Mapping[Day, Mapping[str, str]]) -> dict[str, frozenset[date]]:
     """For each attribute, the days whose file was summed by it. The attributes are in the order of the latest file.
 
     A file lists its attributes in its metadata; if it does not, those in its rows are taken.
     """
-    found: dict[str, set[date]] = defaultdict(set)
-    for day, stored in reversed(list(days.items())):
-        for key in attributes_of(stored.metadata) or stored.rows.column("attribute").unique().to_pylist():
-            if day:
-                found[key].add(day)
-    return {key: frozenset(summed) for key, summed in found.items()}
+    keys_of = {
+        day: attributes_of(metadata) or rows.filter(pc.field("start_date") == day)["attribute"].unique().to_pylist()
+        for day, metadata in files.items()
+    }
+    latest_first = dict.fromkeys(key for keys in reversed(keys_of.values()) for key in keys)
+    return {key: frozenset(day for day, keys in keys_of.items() if day and key in keys) for key in latest_first}

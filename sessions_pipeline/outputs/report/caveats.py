@@ -51,7 +51,7 @@ def caveats(data: ReportData) -> list[Caveat]:
 
 
 def _costs(data: ReportData) -> Iterator[Caveat]:
-    now, undated = data.now, Totals.of(row for row in data.daily if row["start_date"] is None)
+    now, undated = data.now, Totals.of(row for row in data.costs if row["start_date"] is None)
     experiments = data.sessions.filter(pc.is_valid(data.sessions.column("reference_dataset_id")))
     kept = experiments.filter(rests_on_kept_readings(experiments)).column("total_cost")
     if now.unpriced:

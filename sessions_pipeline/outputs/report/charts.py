@@ -47,7 +47,7 @@ class Bucket:
 def by_time(data: "ReportData") -> list[Bucket]:
     """A bucket for each day, week or month (`data.unit`) of the report, oldest first."""
     unit = data.unit
-    rows_in = by_key(data.rows, lambda row: period_of(unit, row["start_date"]))
+    rows_in = by_key(data.costs_now, lambda row: period_of(unit, row["start_date"]))
     days_in = by_key(data.days, lambda day: period_of(unit, day))
     series = {one.key: min(place, SERIES) for place, one in enumerate(data.datasets)}
 

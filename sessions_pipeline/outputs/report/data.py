@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time
 from sessions_pipeline.outputs.spending import (
+    MEASURES,
     Causes,
     Comparison,
     JudgeReadings,
@@ -28,13 +30,14 @@ from sessions_pipeline.outputs.spending import (
     month_days,
     most_expensive_first,
 )
-from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.tables.aggregate import sums, sums_by_days
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
 """The status of each budget, or why they can't be read."""
 NOT_STATED = "(not stated)"
 # For each attribute, how many values have a row of their own, and how many datasets can be chosen.
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
+LATEST_FIRST = [("start_date", "descending"), ("total_cost", "descending"), ("reference_dataset_id", "ascending")]
 # The longest period, in days, with a bar for each day, week and month. About thirty bars fit on a phone.
 LONGEST_BY = {"day": 45, "week": 200, "month": inf}
 
@@ -78,12 +81,12 @@ class Attribute(NamedTuple):
 
 @dataclass(frozen=True)
 class ReportData:
-    """The data of the report on the days from `first` to `last`. Rows have their table's columns and its partition.
+    """The data of the report on the days from `first` to `last`. Rows have columns of their table and its partition.
 
-    - `daily`: `daily_cost_by_reference_dataset`, also of the periods to compare with, and the rows without a day.
+    - `daily`: `daily_cost_by_reference_dataset`, also of the days to compare with, and undated, `LATEST_FIRST`.
     - `attributes`: `daily_cost_by_attribute` of the same days; `attribute_days`: the days summed by each attribute.
-    - `experiments`: `experiment_summary`; `judges`: see `judge_rows`. Both of the period only.
-    - `projects`: `daily_cost_by_project` on the `measured_days` of the period; None: not measured.
+    - `experiments`: at least the most expensive of `experiment_summary`; `judges`: `judge_cost_by_experiment`.
+    - `projects`: `daily_cost_by_project` on the `measured_days` of the period.
     - `rejected`: how many records were rejected, by day; None: those without a day.
     - `sessions`: the `DOUBTFUL_COLUMNS` of the table of that name, of the period.
     - `unexamined`: days without `sessions` or `rejected_sessions`, which `sessions` and `rejected` can't know about.
@@ -99,14 +102,15 @@ class ReportData:
 
     first: date
     last: date
-    daily: Sequence[Row] = ()
-    attributes: Sequence[Row] = ()
+    daily: pa.Table
+    attributes: pa.Table
+    experiments: pa.Table
+    projects: pa.Table
+    judges: pa.Table
+    sessions: pa.Table
     attribute_days: Mapping[str, frozenset[date]] = field(default_factory=dict)
-    experiments: Sequence[Row] = ()
-    projects: Sequence[Row] | None = None
     measured_days: int = 0
     rejected: Mapping[date | None, int] = field(default_factory=dict)
-    sessions: pa.Table = field(default_factory=SESSIONS.schema.empty_table)
     unexamined: frozenset[date] = frozenset()
     days_read: frozenset[date] = frozenset()
     unfinished: frozenset[date] = frozenset()
@@ -114,7 +118,6 @@ class ReportData:
     names: Mapping[str, str] = field(default_factory=dict)
     readings: Mapping[date, datetime] = field(default_factory=dict)
     unread_of: Mapping[str, Sequence[date]] = field(default_factory=dict)
-    judges: Sequence[Row] = ()
     judge_readings: JudgeReadings = field(default_factory=JudgeReadings)
     budgets: Budgets = ()
     asked_for: date | None = None
@@ -142,27 +145,48 @@ class ReportData:
     @cached_property
     def labels(self) -> Mapping[str, str]:
         """Each dataset's label on the page, by id."""
-        return dataset_labels((row["reference_dataset_id"] for row in (*self.daily, *self.experiments)), self.names)
+        ids = (rows.column("reference_dataset_id").unique() for rows in (self.daily, self.experiments))
+        return dataset_labels((id_ for some in ids for id_ in some.to_pylist()), self.names)
 
     @cached_property
-    def rows(self) -> list[Row]:
-        """The daily rows of the period, the latest day first."""
-        return sorted((row for row in self.daily if row["start_date"] in self.period.days), key=_latest_first)
+    def rows(self) -> pa.Table:
+        """The daily rows of the period."""
+        days = self.daily.column("start_date")
+        inside = pc.indices_nonzero(pc.and_(pc.greater_equal(days, self.first), pc.less_equal(days, self.last)))
+        return self.daily.slice(inside[0].as_py() if len(inside) else 0, len(inside))
+
+    @cached_property
+    def costs(self) -> Sequence[Row]:
+        """The daily costs by dataset; days that the page never tells apart are one, see `sums_by_days`."""
+        bars = by_key(self.days, partial(period_of, self.unit)).values()
+        sets = (*bars, *self.period, *([day] for days in month_days(self.last) for day in days))
+        return sums_by_days(self.daily, ["reference_dataset_id"], sets, MEASURES)
+
+    @cached_property
+    def costs_now(self) -> list[Row]:
+        """The costs of the period."""
+        return [row for row in self.costs if row["start_date"] in self.period.days]
+
+    @cached_property
+    def judge_costs(self) -> Sequence[Row]:
+        """The judges' costs by dataset."""
+        judges = self.judges.append_column("unknown", self.judges.column("total_cost").is_null())
+        return list(sums(judges, ["reference_dataset_id"], ["total_cost", "unknown"]).to_pylist())
 
     @cached_property
     def whole(self) -> Spending:
         """What was spent on everything."""
-        return Spending(None, "", self.daily, self.period)
+        return Spending(None, "", self.costs, self.period)
 
     @cached_property
     def now(self) -> Totals:
         """The sums of the period, with the cost of judges."""
-        return Totals.of(self.rows, self.judges)
+        return Totals.of(self.costs_now, self.judge_costs)
 
     @cached_property
     def movers(self) -> list[Spending]:
         """What was spent on each dataset, the largest change first."""
-        return biggest_movers(self.daily, "reference_dataset_id", self.labels, self.period)
+        return biggest_movers(self.costs, "reference_dataset_id", self.labels, self.period)
 
     def causes(self, mover: Spending) -> Causes | None:
         """The causes of a dataset's change, by the attribute of which one value explains most; None if none does."""
@@ -195,28 +219,30 @@ class ReportData:
         """The costs of the last day's month, up to that day."""
         days, before = month_days(self.last)
         period = Comparison.of(days, before, self.days_read - self.unfinished)
-        spending, unread = Spending(None, "", self.daily, period), len(period.days - self.days_read)
+        spending, unread = Spending(None, "", self.costs, period), len(period.days - self.days_read)
         whole = period.days - self.unfinished
         month = period_of("month", self.last)
         is_over = self.last not in self.unfinished if self.last == month[1] else (self.latest or self.last) > month[1]
         expected = None
         if not unread and not is_over:
-            of_whole_days = Totals.of(row for row in self.daily if row["start_date"] in whole).known
+            of_whole_days = Totals.of(row for row in self.costs if row["start_date"] in whole).known
             expected = forecast(spending.now.cost, of_whole_days, len(whole), len(days), len(days_between(*month)))
         return Month(days, before[0], is_over, unread, len(whole), period, spending, expected)
 
     @cached_property
     def by_attribute(self) -> list[Attribute]:
         """What was spent for the values of each attribute, in the order of the settings."""
-        rows = by_key(self.attributes, lambda row: row["attribute"])
-        return [self._attribute(key, days, rows.get(key, [])) for key, days in self.attribute_days.items()]
+        return [self._attribute(key, days) for key, days in self.attribute_days.items()]
 
-    def _attribute(self, key: str, days: frozenset[date], rows: Sequence[Row]) -> Attribute:
+    def _attribute(self, key: str, days: frozenset[date]) -> Attribute:
         period = Comparison.of(self.days, self.days_before, days - self.unfinished)
-        by_id = by_key(rows, lambda row: row["reference_dataset_id"])
-        groups = [_group(one.key, one.name, by_id.get(one.key, []), period) for one in self.datasets[:DATASETS_OFFERED]]
-        unread = len(self.days_read.intersection(self.days) - days)
-        return Attribute(visible(key), period, unread, [_group(None, "", rows, period), *groups])
+        rows, offered = self.attributes.filter(pc.field("attribute") == key), self.datasets[:DATASETS_OFFERED]
+        of_offered = rows.filter(pc.field("reference_dataset_id").isin([one.key for one in offered]))
+        costs = sums_by_days(of_offered, ["reference_dataset_id", "value"], period, MEASURES)
+        by_id = by_key(costs, lambda row: row["reference_dataset_id"])
+        whole = _group(None, "", sums_by_days(rows, ["value"], period, MEASURES), period)
+        groups = [_group(one.key, one.name, by_id[one.key], period) for one in offered]
+        return Attribute(visible(key), period, len(self.days_read.intersection(self.days) - days), [whole, *groups])
 
 
 def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparison) -> Group:
@@ -227,8 +253,3 @@ def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparis
     others = Spending(None, plural(len(rest), "other"), (row for row in rows if row["value"] in rest), period)
     shown = [one for one in found if one.key not in rest]
     return Group(Spending(dataset, name, rows, period), shown, others if rest else None)
-
-
-def _latest_first(row: Row) -> tuple[Any, ...]:
-    cost = -1 if row["total_cost"] is None else row["total_cost"]
-    return -row["start_date"].toordinal(), -cost, row["reference_dataset_id"], row["tenant_id"]

@@ -3,21 +3,26 @@
 import base64
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from functools import cache
 from importlib import resources
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from sessions_pipeline.outputs import formatting, judges_command
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, Totals, by_key, totals_by, with_judges
+from sessions_pipeline.outputs.spending import Row, Spending, Totals, totals_by, with_judges
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
-from sessions_pipeline.tables.aggregate import EXACT, total
+from sessions_pipeline.tables.aggregate import EXACT, sums, total, tuples
+from sessions_pipeline.tables.rows import PART
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -35,27 +40,22 @@ STACKS = (("wide", 1000, 300), ("narrow", 340, 250))
 def projects(data: ReportData) -> list[Row]:
     """The tracing projects of the period, the most expensive first; none if usage by project was not measured.
 
-    Each is the project's latest row, with the sum of its `cost`, the number of its `days`, and how many of these are
+    Each has its `id` and latest `name`, the sum of its `cost`, the number of its `days`, and how many of these are
     exact, and have no known cost.
     """
-    rows = [row for row in data.projects or () if row["reference_dataset_id"] is None]
-    found = [
-        {
-            **max(group, key=lambda row: row["usage_date"]),
-            "cost": total(row["total_cost"] for row in group),
-            "days": len(group),
-            "exact_days": sum(row["is_exact"] for row in group),
-            "unknown_days": sum(row["total_cost"] is None for row in group),
-        }
-        for group in by_key(rows, lambda row: row["id"]).values()
-    ]
+    rows = data.projects.filter(pc.field("reference_dataset_id").is_null()).sort_by("usage_date")
+    ids, costs, names = rows.column("id"), rows.column("total_cost"), dict(tuples(rows, "id", "name"))
+    measures = {"cost": costs, "exact_days": rows.column("is_exact"), "unknown_days": costs.is_null()}
+    summed = sums(pa.table({"id": ids, **measures}), ["id"], [*measures]).to_pylist()
+    found = [{**one, "name": names[one["id"]], "days": one["rows"]} for one in summed]
     return sorted(found, key=lambda one: (one["cost"] is None, -(one["cost"] or 0), one["id"]))
 
 
-def most_expensive(data: ReportData) -> list[Row]:
-    """The experiments with the highest known costs of their own, with the columns of `with_judges`."""
-    priced = [row for row in data.experiments if row["total_cost"] is not None]
-    return with_judges(sorted(priced, key=lambda row: (-row["total_cost"], row["id"]))[:MOST_EXPENSIVE], data.judges)
+def most_expensive(experiments: pa.Table) -> pa.Table:
+    """The experiments with the highest known costs of their own, the most expensive first."""
+    priced = experiments.filter(pc.field("total_cost").is_valid())
+    order = pc.sort_indices(priced, [("total_cost", "descending"), ("id", "ascending")])
+    return priced.take(order[:MOST_EXPENSIVE])
 
 
 def main_score(row: Row) -> tuple[str, float] | None:
@@ -70,9 +70,10 @@ def main_score(row: Row) -> tuple[str, float] | None:
     return None
 
 
-def build_report(data: ReportData) -> str:
-    """The whole report as HTML, to be encoded as UTF-8. The same data always give the same text."""
-    used, script = projects(data), _resource("script.js")
+def build_report(data: ReportData) -> bytes:
+    """The whole report as HTML, in UTF-8. The same data always give the same bytes."""
+    used, script, experiments = projects(data), _resource("script.js"), most_expensive(data.experiments)
+    judges = data.judges.filter(pc.is_in(data.judges.column("id"), experiments.column("id").combine_chunks()))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     content = {
         "data": data,
@@ -86,42 +87,48 @@ def build_report(data: ReportData) -> str:
         "series": charts.SERIES,
         "projects": used[:MOST_EXPENSIVE],
         "other_projects": used[MOST_EXPENSIVE:],
-        "most_expensive": [(row, main_score(row)) for row in most_expensive(data)],
+        "most_expensive": [(row, main_score(row)) for row in with_judges(experiments.to_pylist(), judges.to_pylist())],
         "judged": _judged(data),
-        "shown": data.rows[:ROWS_SHOWN],
-        "tenants": {row["tenant_id"] for row in data.rows},
+        "shown": data.rows.slice(0, ROWS_SHOWN).to_pylist(),
+        "tenants": data.rows.column("tenant_id").unique(),
         "embedded": _embedded(data),
         "style": _resource("style.css"),
         "script": script,
         "policy": f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'",
     }
-    return _environment().get_template("report.html.j2").render(content)
+    # Encoded part by part: as one text, a page of many rows would take four times its size.
+    return b"".join(part.encode() for part in _environment().get_template("report.html.j2").generate(content))
 
 
 def _judged(data: ReportData) -> list[tuple[Spending, Totals]]:
     """Datasets with their costs and those of their judges; those with the highest sum of both come first."""
-    totals = totals_by(data.rows, data.judges, lambda row: row["reference_dataset_id"])
+    totals = totals_by(data.costs_now, data.judge_costs, lambda row: row["reference_dataset_id"])
     found = [(dataset, totals[dataset.key]) for dataset in data.datasets if dataset.key in totals]
     return sorted(found, key=lambda pair: -(pair[1].whole_cost or 0))
 
 
-def _embedded(data: ReportData) -> str:
-    """The daily costs with all digits, as JSON that is safe inside a `script` element."""
+def _embedded(data: ReportData) -> Iterator[str]:
+    """The daily costs with all digits, as JSON that is safe inside a `script` element, in parts."""
     columns = ["start_date", *DAILY_COST_BY_REFERENCE_DATASET.schema.names]
-    datasets = sorted({row["reference_dataset_id"] for row in data.rows})
+    datasets = sorted(data.rows.column("reference_dataset_id").unique().to_pylist())
     content = {
         "columns": columns,
         "names": {key: data.labels[key] for key in datasets},
         "csvNames": {key: formatting.spreadsheet_text(data.names.get(key, "")) for key in datasets},
-        "rows": [[row[name] for name in columns] for row in data.rows],
         "file": f"daily_cost_by_reference_dataset_{data.first}_{data.last}.csv",
     }
+    yield f'{_json(content)[:-1]},"rows":['
+    for start in range(0, data.rows.num_rows, PART):
+        yield ("," if start else "") + _json([*tuples(data.rows.slice(start, PART), *columns)])[1:-1]
+    yield "]}"
 
+
+def _json(value: Any) -> str:
     def text_of(value: date | Decimal) -> str:
         # Costs as text, because JavaScript's numbers keep only 15 digits.
         return value.isoformat() if isinstance(value, date) else formatting.exact(value)
 
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=text_of)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=text_of)
     # Escaped, so that no markup can begin or end inside; old browsers take the two separators for line ends.
     for mark in "<>&\u2028\u2029":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
