@@ -150,7 +150,7 @@ def _read_integer(text: str) -> int:
         raise ValueError("must be an integer, not a fraction")
     if number and (number.adjusted() >= _INT64_DIGITS or int(number) not in _INT64):
         raise ValueError("is an integer beyond 64 bits")
-    return int(number) if number else 0
+    return int(number)
 
 
 def _read_double(text: str) -> float:

@@ -25,7 +25,6 @@ _NAMES = tuple(item.name for item in PROPERTIES)
 # The decoder also learns up to 32 names that the schema does not have. More are probably free-form keys.
 _MOST_NAMES = len(_NAMES) + 32
 _TIERS = frozenset([None, *TRACE_TIERS])
-_COSTS = frozenset(item.name for item in PROPERTIES if not item.rule.rejects)
 _LONGEST_COST = 40
 _ABSENT = msgspec.Raw(b"null")  # compared by identity, so that a null that was sent is not absent
 _ADDED = [pa.field("unknown_fields", pa.string()), pa.field("problems", pa.list_(pa.string()))]
@@ -139,7 +138,7 @@ class Validator:
         if item.name == "trace_tier":
             tiers = zip(rows, values, strict=True)
             self._drift += [(row, f"trace_tier={tier}") for row, tier in tiers if tier not in _TIERS]
-        if item.name in _COSTS:
+        if not item.rule.rejects:
             self._rounded += [row for row, value in zip(rows, values, strict=True) if type(value) is Rounded]
         return pa.array(values, item.rule.type)
 
