@@ -149,14 +149,13 @@ class Lake:
 
     def has(self, table: Table, day: Day) -> bool:
         """Whether a table has this day."""
-        return self.version(table, day) is not None
-
-    def version(self, table: Table, day: Day) -> str | None:
-        """The version of a day's file, which changes with each write; None if the day was never written."""
-        return self.versions(table, [day])[day]
+        return self.versions(table, [day])[day] is not None
 
     def versions(self, table: Table, days: Sequence[Day]) -> dict[Day, str | None]:
-        """The versions of several days' files; in a bucket, one listing."""
+        """The versions of several days' files, which change with each write; in a bucket, one listing.
+
+        None for a day that was never written.
+        """
         keys = {day: key_of(table, day) for day in days}
         found = self._store.versions(list(keys.values())) if keys else {}
         return {day: found[key] for day, key in keys.items()}
