@@ -18,8 +18,9 @@ from operator import attrgetter
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece, sort_keys
-from sessions_pipeline.langsmith.query import batches, is_uuid
+from sessions_pipeline.langsmith.query import batches
 from sessions_pipeline.langsmith.records import Record
+from sessions_pipeline.validation.rules import IS_UUID
 
 # Pages in a row of one walk that bring nothing new, before giving up.
 MOST_IDLE = 12
@@ -110,8 +111,6 @@ def _stable_identity(record: Record) -> str:
     return record.session_id.lower() if record.session_id else record.start_time or ""
 
 
-# With fewer records, the pages of two walks would prove too little about each other.
-SMALLEST_CURSOR_PAGE = 10
 # Page sizes of the witnesses, as shares of the longest page: close to it, so that requests are few, and with few common
 # multiples, so that page breaks rarely coincide.
 WITNESS_SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
@@ -129,7 +128,7 @@ class CursorReader:
         self.start_us = start_us
         self.frontier = TOP
         self._end_us = end_us
-        self._main = Walk(PageRequest(max(page_size, SMALLEST_CURSOR_PAGE)))
+        self._main = Walk(PageRequest(page_size))
         self._walks = [self._main]
         self._shares = iter(WITNESS_SHARES)
         self._pieces: list[Piece] = []  # pages that may still prove something
@@ -221,7 +220,7 @@ class CursorReader:
         seen = {id_: key for walk in self._walks for id_, key in walk.seen.items() if key > self._reached}
         dated = range(self.start_us, self._end_us)
         wanted = {id_ for id_, key in seen.items() if key in dated or key in (UNDATED_FIRST, UNDATED_LAST)}
-        ids = sorted(filter(is_uuid, wanted - self._main.seen.keys()))
+        ids = sorted(filter(IS_UUID.fullmatch, wanted - self._main.seen.keys()))
         for batch in batches(ids):
             walk = Walk(self._main.request._replace(cursor=None, ids=batch))
             while not walk.is_ended:

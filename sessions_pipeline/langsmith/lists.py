@@ -22,11 +22,12 @@ from sessions_pipeline.errors import PagingError, ParameterError, RefusedError, 
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
+from sessions_pipeline.langsmith.query import SessionsQuery, batches
 from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USAGE
+from sessions_pipeline.validation.rules import IS_UUID
 from sessions_pipeline.validation.validate import validate
 
 # More datasets or recently active sessions than any workspace has: a longer list has no end.
@@ -126,8 +127,7 @@ def active_since(
     overlap.
 
     Raises:
-        DeadlineExceededError: the client's deadline has passed.
-        ApiError: a page could not be read.
+        ApiError: a page could not be read, or the client's deadline has passed.
         PagingError: the list does not end.
     """
     pages, place = _pages_from(client, query, workspace, place)
@@ -207,7 +207,7 @@ def read_usage(
     listed = chain.from_iterable(active_since(client, query, workspace=workspace, since=start) for _ in range(2))
     latest = {active.session: active.latest_run for found, _ in listed for active in found}
     ended = {session for session, at in latest.items() if at < end}
-    for batch in batches(sorted(filter(is_uuid, latest))):
+    for batch in batches(sorted(filter(IS_UUID.fullmatch, latest))):
         readings = tuple(stats_since(moment, batch) for moment in (end, start, end))
         _check_stats_start_time(readings, ended)
         yield readings
