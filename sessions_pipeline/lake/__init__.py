@@ -81,7 +81,7 @@ class Lake:
         Raises:
             LakeConflictError: the current version is not the expected one; it stays.
             LakeError: the file could not be written; the former one is intact.
-            TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
+            KeyError, TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
         """
         content = parquet.encode(table, data, metadata)
         with self.lock(day):
@@ -118,13 +118,11 @@ class Lake:
         return {day: stored for day in days if versions[day] and (stored := self.load(table, day, columns))}
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of several days, with the partition column last (date32; null for `UNDATED`).
+        """The rows of several days of a partitioned table, with the partition column last (date32; null for `UNDATED`).
 
         Raises:
             NotReadError: one of the days was never written.
         """
-        if table.partition is None:
-            raise ValueError(f"{table.name} has no partitions")
         partition = pa.field(table.partition, pa.date32())
         fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
         parts = [pa.schema([*fields, partition]).empty_table()]

@@ -67,18 +67,23 @@ def encode(table: Table, data: pa.Table | Rows, metadata: Mapping[str, str]) -> 
         metadata: stored in the file's key-value metadata.
 
     Raises:
-        TypeError, ValueError: the data does not have the table's schema, or a column that is not nullable has nulls; a
-            bug in the caller.
+        KeyError, TypeError, ValueError: a column is missing or has a wrong type, or one that is not nullable has nulls;
+            a bug in the caller.
     """
-    rows = data if isinstance(data, Rows) else Rows(table.schema, [_conform(table, data)])
+    if isinstance(data, pa.Table):
+        for field in table.schema:
+            # Arrow would convert it, even floats to decimals.
+            if (found := data.schema.field(field.name).type) != field.type:
+                raise TypeError(f"{table.name}.{field.name}: {found} is not {field.type}")
+        data = Rows(table.schema, [data])
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, **_options(table)) as writer:
         # Not as metadata of the schema, which Arrow would store a second time in its own key.
         writer.add_key_value_metadata({_TABLE: table.name, **metadata})
-        for group in _groups(table, rows):
-            writer.write_table(_conform(table, group), ROWS_PER_GROUP)
+        for group in _groups(table, data):
+            writer.write_table(group, ROWS_PER_GROUP)
             del group
-            if rows.nbytes > BYTES_PER_GROUP:
+            if data.nbytes > BYTES_PER_GROUP:
                 release()
     return sink.getvalue()
 
@@ -134,20 +139,6 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
             f"{store.uri(key)}: another program wrote it, without the metadata that says what was read when; {_RESTORE}"
         )
     return Stored(rows, metadata or {}, version)
-
-
-def _conform(table: Table, data: pa.Table) -> pa.Table:
-    """The data with its columns in the table's order, after checking their types and nulls; see `encode`."""
-    if sorted(data.schema.names) != sorted(table.schema.names):
-        wrong = sorted(set(data.schema.names) ^ set(table.schema.names)) or "a column given twice"
-        raise ValueError(f"{table.name}: columns differ from the table's: {wrong}")
-    data = data.select(table.schema.names)
-    for field, column in zip(table.schema, data.columns, strict=True):
-        if column.type != field.type:
-            raise TypeError(f"{table.name}.{field.name}: {column.type} is not {field.type}")
-        if column.null_count and not field.nullable:
-            raise ValueError(f"{table.name}.{field.name}: {column.null_count} nulls where there may be none")
-    return data
 
 
 def _groups(table: Table, rows: Rows) -> Iterator[pa.Table]:

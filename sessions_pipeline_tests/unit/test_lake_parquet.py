@@ -107,15 +107,14 @@ def changed(name: str, values: pa.Array) -> pa.Table:
     ("rows", "problem"),
     [
         (raw("{}").drop_columns(["payload"]), "payload"),
-        (raw("{}").append_column("surprise", pa.array([1])), "surprise"),
-        (raw("{}").append_column("payload", pa.array(["again"])), "columns differ"),
+        (raw("{}").append_column("payload", pa.array(["again"])), "payload"),
         (changed("payload", pa.array([1])), "int64 is not string"),
-        (changed("payload", pa.array([None], pa.string())), "1 nulls"),
+        (changed("payload", pa.array([None], pa.string())), "contains nulls"),
         (changed("fetched_at", pa.array([datetime(2025, 1, 1)])), "timestamp"),  # noqa: DTZ001
     ],
 )
 def test_a_wrong_schema_is_a_programming_error(rows, problem):
-    with pytest.raises((TypeError, ValueError), match=problem):
+    with pytest.raises((KeyError, TypeError, ValueError), match=problem):
         parquet.encode(RAW_SESSIONS, rows, {})
 
 
