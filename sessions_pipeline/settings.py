@@ -114,7 +114,7 @@ class Settings(BaseModel):
     concurrency: int = Field(8, ge=1, le=64)
     requests_per_minute: int | None = Field(None, ge=8)
     rate_store: SecretStr | None = None
-    # Smaller pages would prove too little about each other (see `langsmith/cursors.py`).
+    # Smaller pages would prove too little about each other (see `langsmith/window.py` and `langsmith/cursors.py`).
     page_size: Annotated[int, AfterValidator(lambda size: max(size, 10))] = Field(100, ge=1, le=100)
     query: Json[dict[str, Any]] = {}
     attributes: Names = ("models", "git.branch")

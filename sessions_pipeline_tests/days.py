@@ -62,7 +62,7 @@ class ProcessedDay:
     @property
     def base(self) -> str | None:
         """The current version of the day's raw sessions."""
-        return self.lake.version(RAW_SESSIONS, self.day)
+        return self.lake.versions(RAW_SESSIONS, [self.day])[self.day]
 
     def read(self, *readings: RawDay, base: str | Any | None = ..., received: int = 0, **options: Any) -> DayResult:
         """Process the day with these readings. `base` defaults to the current version of its raw sessions."""
@@ -85,7 +85,7 @@ class ProcessedDay:
 
     def versions(self) -> dict[str, str | None]:
         """The version of each table's file, by the table's name."""
-        return {name: self.lake.version(table, self.day) for name, table in _BY_NAME.items()}
+        return {name: self.lake.versions(table, [self.day])[self.day] for name, table in _BY_NAME.items()}
 
     def check(self, name: str, now: datetime = READ) -> CheckResult:
         """The result of a check of the day."""

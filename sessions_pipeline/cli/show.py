@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sessions_pipeline import errors
 from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, say
-from sessions_pipeline.langsmith.query import SessionsQuery, is_uuid
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural
 from sessions_pipeline.settings import first_problem
 
@@ -100,9 +100,10 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
 def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[str | None]) -> None:
     """Replace the rows' dataset ids by names; by short ids where the API does not give a name to this key."""
     from sessions_pipeline.langsmith.lists import read_datasets
+    from sessions_pipeline.validation.rules import IS_UUID
 
     client.throttle.end_within(NAMES_SECONDS)
-    ids = sorted({row[DATASET].lower() for row in rows if is_uuid(row.get(DATASET, ""))})
+    ids = sorted({row[DATASET].lower() for row in rows if IS_UUID.fullmatch(row.get(DATASET, ""))})
     names: dict[str, str] = {}
     with suppress(errors.ApiError):
         found = [_cells(one.payload) for asked in workspaces for one in read_datasets(client, workspace=asked, ids=ids)]

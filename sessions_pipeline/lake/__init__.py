@@ -81,7 +81,7 @@ class Lake:
         Raises:
             LakeConflictError: the current version is not the expected one; it stays.
             LakeError: the file could not be written; the former one is intact.
-            TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
+            KeyError, TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
         """
         content = parquet.encode(table, data, metadata)
         with self.lock(day):
@@ -127,7 +127,7 @@ class Lake:
         return parquet.joined(table, rows(), columns), files
 
     def read_days(self, table: Table, days: Sequence[Day], columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of several days, with the partition column last (date32; null for `UNDATED`).
+        """The rows of several days of a partitioned table, with the partition column last (date32; null for `UNDATED`).
 
         Raises:
             NotReadError: one of the days was never written.
@@ -149,14 +149,13 @@ class Lake:
 
     def has(self, table: Table, day: Day) -> bool:
         """Whether a table has this day."""
-        return self.version(table, day) is not None
-
-    def version(self, table: Table, day: Day) -> str | None:
-        """The version of a day's file, which changes with each write; None if the day was never written."""
-        return self.versions(table, [day])[day]
+        return self.versions(table, [day])[day] is not None
 
     def versions(self, table: Table, days: Sequence[Day]) -> dict[Day, str | None]:
-        """The versions of several days' files; in a bucket, one listing."""
+        """The versions of several days' files, which change with each write; in a bucket, one listing.
+
+        None for a day that was never written.
+        """
         keys = {day: key_of(table, day) for day in days}
         found = self._store.versions(list(keys.values())) if keys else {}
         return {day: found[key] for day, key in keys.items()}

@@ -63,7 +63,7 @@ def replace_derived(
     Raises:
         LakeConflictError: (from the future) other runs have replaced the file again and again.
         LakeError: (from the future) the file could not be written.
-        TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
+        KeyError, TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
     """
     content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
     return _writers(os.getpid()).submit(retried, _replace_older, lake, table, day, content, commit)

@@ -32,14 +32,8 @@ Day: TypeAlias = date | None
 
 
 def key_of(table: Table, day: Day) -> str:
-    """The key of one day of a table, relative to the lake's root.
-
-    Raises:
-        ValueError: a day was given for a table without partitions.
-    """
+    """The key of one day of a table, relative to the lake's root. A table without partitions has one key."""
     if table.partition is None:
-        if day:
-            raise ValueError(f"{table.name} has no partitions")
         return f"{table.name}/{table.name}.parquet"
     return f"{table.name}/{table.partition}={partition_value(day)}/{table.name}.parquet"
 

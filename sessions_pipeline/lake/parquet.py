@@ -4,8 +4,8 @@ The settings were measured with 1,100 sessions of 1.5 kB per day on two cores (p
 per file, level 3 takes 6.9 ms for the same file size. Dictionary-encoding the payloads would take another 10 %, and the
 writer would discard the dictionary in the end.
 
-Rows are written and read one row group at a time, with at most `BYTES_PER_GROUP` of text in each. So a large day need
-not be in memory uncompressed, and no Arrow string array comes near its limit of 2 GiB.
+Rows are written and read one row group at a time, with at most `BYTES_PER_GROUP` in each, unless one part of the `Rows`
+has more. So a large day need not be in memory uncompressed, and no Arrow string array comes near its limit of 2 GiB.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sessions_pipeline.errors import LakeError
@@ -60,9 +59,7 @@ class UnreadableError(Exception):
     """A file is not a readable Parquet file of its table; the text says why, in one line."""
 
 
-def encode(
-    table: Table, data: pa.Table | Rows, metadata: Mapping[str, str], *, bytes_per_group: int = BYTES_PER_GROUP
-) -> pa.Buffer:
+def encode(table: Table, data: pa.Table | Rows, metadata: Mapping[str, str]) -> pa.Buffer:
     """Encode `data` as a Parquet file with the columns, types, descriptions and row order of `table`.
 
     Equal input gives equal bytes.
@@ -71,21 +68,25 @@ def encode(
         table: the table.
         data: the rows, in any order, with the table's columns in any order.
         metadata: stored in the file's key-value metadata.
-        bytes_per_group: the most bytes of text in a row group, unless its first row alone has more.
 
     Raises:
-        TypeError, ValueError: the data does not have the table's schema, or a column that is not nullable has nulls; a
-            bug in the caller.
+        KeyError, TypeError, ValueError: a column is missing or has a wrong type, or one that is not nullable has nulls;
+            a bug in the caller.
     """
-    rows = data if isinstance(data, Rows) else Rows(table.schema, [_conform(table, data)])
+    if isinstance(data, pa.Table):
+        for field in table.schema:
+            # Arrow would convert it, even floats to decimals.
+            if (found := data.schema.field(field.name).type) != field.type:
+                raise TypeError(f"{table.name}.{field.name}: {found} is not {field.type}")
+        data = Rows(table.schema, [data])
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, **_options(table)) as writer:
         # Not as metadata of the schema, which Arrow would store a second time in its own key.
         writer.add_key_value_metadata({_TABLE: table.name, **metadata})
-        for group in _groups(table, rows, bytes_per_group):
-            writer.write_table(_conform(table, group))
+        for group in _groups(table, data):
+            writer.write_table(group, ROWS_PER_GROUP)
             del group
-            if rows.nbytes > bytes_per_group:
+            if data.nbytes > BYTES_PER_GROUP:
                 release()
     return sink.getvalue()
 
@@ -144,9 +145,10 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
 
 
 def joined(table: Table, days: Iterable[tuple[Day, pa.Table]], columns: Sequence[str] | None) -> pa.Table:
-    """The rows of several days, with the partition column last (date32). Peaks at little more than their size."""
-    if table.partition is None:
-        raise ValueError(f"{table.name} has no partitions")
+    """The rows of several days of a partitioned table, with the partition column last (date32).
+
+    Peaks at little more memory than their size.
+    """
     partition = pa.field(table.partition, pa.date32())
     fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
     joined, parts = [pa.schema([*fields, partition]).empty_table()], list[pa.Table]()
@@ -158,69 +160,26 @@ def joined(table: Table, days: Iterable[tuple[Day, pa.Table]], columns: Sequence
     return pa.concat_tables([*joined, *parts])
 
 
-def _conform(table: Table, data: pa.Table) -> pa.Table:
-    """The data with its columns in the table's order, after checking their types and nulls; see `encode`."""
-    if sorted(data.schema.names) != sorted(table.schema.names):
-        wrong = sorted(set(data.schema.names) ^ set(table.schema.names)) or "a column given twice"
-        raise ValueError(f"{table.name}: columns differ from the table's: {wrong}")
-    data = data.select(table.schema.names)
-    for field, column in zip(table.schema, data.columns, strict=True):
-        if column.type != field.type:
-            raise TypeError(f"{table.name}.{field.name}: {column.type} is not {field.type}")
-        if column.null_count and not field.nullable:
-            raise ValueError(f"{table.name}.{field.name}: {column.null_count} nulls where there may be none")
-    return data
-
-
-def _groups(table: Table, rows: Rows, max_bytes: int) -> Iterator[pa.Table]:
+def _groups(table: Table, rows: Rows) -> Iterator[pa.Table]:
     """The sorted rows, one row group at a time; a single empty group if there are no rows."""
-    parts = rows.in_order(*table.order)
-    if rows.nbytes <= max_bytes and rows.num_rows <= ROWS_PER_GROUP:
-        yield pa.concat_tables([*parts] or [table.schema.empty_table()])
-        return
-    group, count, size = list[pa.Table](), 0, 0
-    for part in parts:
-        start = 0
-        for row, bytes_ in enumerate(_text_sizes(part).to_pylist()):
-            if count and (size + bytes_ > max_bytes or count == ROWS_PER_GROUP):
-                group.append(part.slice(start, row - start))
-                yield pa.concat_tables(group)
-                group, start, count, size = [], row, 0, 0
-            count, size = count + 1, size + bytes_
-        group.append(part.slice(start))
+    group, size = [table.schema.empty_table()], 0
+    for part in rows.in_order(*table.order):
+        if size and size + part.nbytes > BYTES_PER_GROUP:
+            yield pa.concat_tables(group)
+            group, size = [], 0
+        group.append(part)
+        size += part.nbytes
     yield pa.concat_tables(group)
-
-
-def _text_sizes(data: pa.Table) -> "pa.Array[Any]":
-    """The number of text bytes in each row."""
-    total = pa.repeat(pa.scalar(0, pa.int64()), data.num_rows)
-    for column in data.columns:
-        if column.type == pa.string():
-            sizes = pc.fill_null(pc.binary_length(column).cast(pa.int64()), 0)
-            total = pc.add(total, sizes.combine_chunks())
-    return total
 
 
 @cache
 def _options(table: Table) -> dict[str, Any]:
     """The options for `pyarrow.parquet.ParquetWriter`."""
-    leaves = [(column, leaf) for column in table.columns for leaf in _leaves(column.name, column.type)]
     return {
         "compression": "zstd",
         "compression_level": COMPRESSION_LEVEL,
-        "use_dictionary": [leaf for column, leaf in leaves if column.repeats],
-        "write_statistics": [leaf for column, leaf in leaves if not column.long_text],
+        "use_dictionary": [column.name for column in table.columns if column.repeats],
+        "write_statistics": [column.name for column in table.columns if not column.long_text],
         "write_page_checksum": True,
         "sorting_columns": pq.SortingColumn.from_ordering(table.schema, [(name, "ascending") for name in table.order]),
     }
-
-
-def _leaves(path: str, kind: pa.DataType) -> Iterator[str]:
-    """The Parquet paths of a column's leaves, such as `scores.list.element.average`."""
-    if pa.types.is_list(kind):
-        yield from _leaves(f"{path}.list.element", kind.value_type)
-    elif pa.types.is_struct(kind):
-        for field in kind:
-            yield from _leaves(f"{path}.{field.name}", field.type)
-    else:
-        yield path

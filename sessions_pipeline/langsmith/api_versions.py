@@ -48,11 +48,9 @@ def read_v2_page(body: bytes) -> tuple[list[Record], str | None]:
         ValueError: the body is something else: it is truncated, or not from this API.
     """
     members = _texts(body.decode())
-    items, cursor = members.get("items"), json.loads(members.get("next_cursor", "null"))
-    if items is None or not isinstance(cursor, str | None):
-        raise ValueError("has no items, or a cursor that is not a string")
+    items, cursor = members.get("items", ""), json.loads(members.get("next_cursor", "null"))
     records = [] if items == "null" else read_page(items.encode())
-    return [msgspec.structs.replace(record, payload=as_v1(record.payload)) for record in records], cursor or ""
+    return [msgspec.structs.replace(record, payload=as_v1(record.payload)) for record in records], str(cursor or "")
 
 
 def as_v1(payload: str) -> str:

@@ -105,8 +105,7 @@ def _matches(host: str, entry: str) -> bool:
     try:
         return ip_address(host) in ip_network(entry.strip("[]").replace("]/", "/"), strict=False)
     except ValueError:
-        name = entry.partition("://")[2] or entry
-        name = name.rpartition(":")[0] if name.count(":") == 1 else name
+        name = entry.rpartition(":")[0] if entry.count(":") == 1 else entry
         name = name.removeprefix("*").removeprefix(".")
         return bool(name) and (host == name or host.endswith(f".{name}"))
 

@@ -18,8 +18,9 @@ from operator import attrgetter
 
 from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece, sort_keys
-from sessions_pipeline.langsmith.query import batches, is_uuid
+from sessions_pipeline.langsmith.query import batches
 from sessions_pipeline.langsmith.records import Record
+from sessions_pipeline.validation.rules import IS_UUID
 
 # Pages in a row of one walk that bring nothing new, before giving up.
 MOST_IDLE = 12
@@ -107,11 +108,9 @@ class Walk:
 
 def _stable_identity(record: Record) -> str:
     """A key that is the same in all walks. The record's text would not be: it differs with the stats."""
-    return record.session_id.lower() if record.session_id else record.start_time or ""
+    return (record.session_id or record.start_time or "").lower()
 
 
-# With fewer records, the pages of two walks would prove too little about each other.
-SMALLEST_CURSOR_PAGE = 10
 # Page sizes of the witnesses, as shares of the longest page: close to it, so that requests are few, and with few common
 # multiples, so that page breaks rarely coincide.
 WITNESS_SHARES = (0.97, 0.89, 0.79, 0.71, 0.61)
@@ -129,7 +128,7 @@ class CursorReader:
         self.start_us = start_us
         self.frontier = TOP
         self._end_us = end_us
-        self._main = Walk(PageRequest(max(page_size, SMALLEST_CURSOR_PAGE)))
+        self._main = Walk(PageRequest(page_size))
         self._walks = [self._main]
         self._shares = iter(WITNESS_SHARES)
         self._pieces: list[Piece] = []  # pages that may still prove something
@@ -140,12 +139,10 @@ class CursorReader:
         while not self._is_done:
             walk = self._next_walk()
             if walk is not None:
-                page = yield walk.request._replace(prefetch=self._prefetch(walk))
+                page = yield walk.request._replace(prefetch=self._next_requests)
                 self._pieces.append(walk.take(page))
                 walk.forget(self.frontier)
                 self._advance()
-                if len(self._walks) == 1 and not self._is_done:
-                    self._begin_witness()
             elif not (self._begin_witness() or self._walks_agree()):
                 raise PagingError(
                     f"The list of sessions kept changing during {len(self._walks)} readings, or its pages of "
@@ -178,10 +175,10 @@ class CursorReader:
         by_lowest = attrgetter("lowest")
         return max(pair, key=by_lowest) if pair else min(behind, key=by_lowest, default=None)
 
-    def _prefetch(self, walk: Walk) -> tuple[PageRequest, ...]:
-        """The next request of the other of the first two walks."""
-        others = [other for other in self._walks[:2] if walk in self._walks[:2] and other is not walk]
-        return tuple(other.request for other in others if not other.is_ended and other.lowest >= self.start_us)
+    @property
+    def _next_requests(self) -> tuple[PageRequest, ...]:
+        """The next requests of the first two walks."""
+        return tuple(walk.request for walk in self._walks[:2] if not walk.is_ended and walk.lowest >= self.start_us)
 
     def _advance(self) -> None:
         """Move `_proven` down as far as the pages prove."""
@@ -212,16 +209,13 @@ class CursorReader:
                 common_breaks = set.intersection(*(walk.page_breaks(low) for walk in group))
                 if not common_breaks and all(ids == seen[0] for ids in seen):
                     self._proven = low
-                    self._advance()
                     return True
         return False
 
     def _read_lost(self) -> Generator[PageRequest, Page, None]:
         """Read by id the proven sessions that only witnesses saw. Those not returned have been deleted meanwhile."""
-        seen = {id_: key for walk in self._walks for id_, key in walk.seen.items() if key > self._reached}
-        dated = range(self.start_us, self._end_us)
-        wanted = {id_ for id_, key in seen.items() if key in dated or key in (UNDATED_FIRST, UNDATED_LAST)}
-        ids = sorted(filter(is_uuid, wanted - self._main.seen.keys()))
+        seen = {id_ for walk in self._walks for id_, key in walk.seen.items() if key > self._reached}
+        ids = sorted(filter(IS_UUID.fullmatch, seen - self._main.seen.keys()))
         for batch in batches(ids):
             walk = Walk(self._main.request._replace(cursor=None, ids=batch))
             while not walk.is_ended:

@@ -22,15 +22,14 @@ from sessions_pipeline.errors import PagingError, ParameterError, RefusedError, 
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionsQuery, batches, is_uuid
+from sessions_pipeline.langsmith.query import SessionsQuery, batches
 from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USAGE
+from sessions_pipeline.validation.rules import IS_UUID
 from sessions_pipeline.validation.validate import validate
 
-# More datasets or recently active sessions than any workspace has: a longer list has no end.
-MOST_LISTED = 100_000
 # Readings of a list of datasets before giving up, if it keeps changing.
 MOST_LISTINGS = 5
 # The API's OpenAPI file names both (`RunStatsSelect`). That the list of sessions brings the time is not documented.
@@ -52,12 +51,12 @@ def list_pages(
     In version 1, which has no cursors, the list ends with an empty page, or where `X-Pagination-Total` says it does.
 
     Raises:
-        ApiError: a page could not be read.
-        PagingError: the list does not end.
+        ApiError: a page could not be read, or the client's deadline has passed.
+        PagingError: a page is the same as the one before, so the list does not end.
     """
     previous: Sequence[Record] = ()
     offset = query.offset
-    for _ in range(MOST_LISTED // query.limit):
+    while True:
         asked = query.model_copy(update={"offset": offset})
         page = client.fetch(asked, workspace=workspace, cursor=cursor, endpoint=endpoint)
         if page.records and page.records == previous:
@@ -67,7 +66,6 @@ def list_pages(
         offset, cursor = offset + len(page.records), page.next_cursor
         if cursor == "" or (cursor is None and (not page.records or page.total == offset)):
             return
-    raise PagingError(f"The API's list did not end after {MOST_LISTED:,d} records; nothing was replaced")
 
 
 def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequence[str] | None = None) -> list[Record]:
@@ -75,7 +73,7 @@ def read_datasets(client: SessionsClient, *, workspace: str | None, ids: Sequenc
 
     Raises:
         ApiError: a page could not be read; 403 or 404 if the API does not let this key read datasets.
-        PagingError: the list kept changing or does not end, so nobody can say which datasets are missing from it.
+        PagingError: the list kept changing, so nobody can say which datasets are missing from it.
     """
     if ids is not None:
         queries = [SessionsQuery(id=tuple(map(UUID, batch))) for batch in batches(ids)]
@@ -126,9 +124,8 @@ def active_since(
     overlap.
 
     Raises:
-        DeadlineExceededError: the client's deadline has passed.
-        ApiError: a page could not be read.
-        PagingError: the list does not end.
+        ApiError: a page could not be read, or the client's deadline has passed.
+        PagingError: see `list_pages`.
     """
     pages, place = _pages_from(client, query, workspace, place)
     for offset, page in pages:
@@ -207,7 +204,7 @@ def read_usage(
     listed = chain.from_iterable(active_since(client, query, workspace=workspace, since=start) for _ in range(2))
     latest = {active.session: active.latest_run for found, _ in listed for active in found}
     ended = {session for session, at in latest.items() if at < end}
-    for batch in batches(sorted(filter(is_uuid, latest))):
+    for batch in batches(sorted(filter(IS_UUID.fullmatch, latest))):
         readings = tuple(stats_since(moment, batch) for moment in (end, start, end))
         _check_stats_start_time(readings, ended)
         yield readings

@@ -26,15 +26,6 @@ def batches(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
     return (tuple(ids[first : first + IDS_PER_REQUEST]) for first in range(0, len(ids), IDS_PER_REQUEST))
 
 
-def is_uuid(text: str) -> bool:
-    """Whether the text is a UUID. The parameter `id` accepts nothing else, so other sessions can't be read by id."""
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
-
-
 SortableColumn = Literal[
     "name", "start_time", "last_run_start_time", "latency_p50", "latency_p99", "error_rate", "feedback", "runs_count"
 ]

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.errors import ApiError, CursorError
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.cursors import SMALLEST_CURSOR_PAGE, CursorReader
+from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest, identity, newest
 from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, records_table
@@ -193,8 +193,8 @@ class Source:
     """Reads a workspace's days from the API, in the version that the client chose at the run's first request.
 
     `workspace` is its id, or None for the one that the key belongs to; `query` narrows what is read, newest first.
-    Pages of at most `query.limit` sessions are requested in the executor's threads, up to `in_flight` ahead. Days are
-    read ahead until `most_waiting` sessions wait.
+    Pages of at most `query.limit` sessions, 10 or more, are requested in the executor's threads, up to `in_flight`
+    ahead. Days are read ahead until `most_waiting` sessions wait.
     """
 
     client: SessionsClient
@@ -225,7 +225,7 @@ class Source:
 
     def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
-        first_request = PageRequest(max(self.query.limit, SMALLEST_CURSOR_PAGE))
+        first_request = PageRequest(self.query.limit)
         began, page = self.client.clock(), self._fetch(first_request)
         first_page = {first_request: page}
         reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)

@@ -23,8 +23,6 @@ from sessions_pipeline.errors import PagingError
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece
 from sessions_pipeline.langsmith.records import Record
 
-# A page of fewer than 3 records has no interior, so it could prove nothing.
-SMALLEST_PAGE = 3
 # Pages in a row without progress before giving up. Steps back double each time, so 12 of them cross 200,000 sessions.
 MOST_IDLE = 12
 # Readings of a group of equal start times before giving up, if no two in a row agree.
@@ -49,7 +47,7 @@ class WindowReader:
         self.start_us = start_us
         self.frontier = end_us - 1
         self._end_us = end_us
-        self._limit = max(page_size, SMALLEST_PAGE)
+        self._limit = page_size
         self._in_flight = in_flight
         self._highest_known = -1  # highest offset at which a record was seen
         self._past_end: int | None = None  # latest offset found to be past the end of the list

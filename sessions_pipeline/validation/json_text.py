@@ -70,11 +70,7 @@ def split_object(text: str) -> dict[str, str]:
     Raises:
         ValueError: the text is not one JSON object.
     """
-    members: dict[str, str] = {}
-    for name, value in split_members(text):
-        members.pop(name, None)  # so that the name takes its last position
-        members[name] = value
-    return members
+    return dict(split_members(text))
 
 
 def split_members(text: str) -> list[tuple[str, str]]:
@@ -123,9 +119,7 @@ def _split(text: str, opening: str) -> list[str]:
         if depth == 0 or (depth == 1 and token[0] == ","):
             parts.append(text[start : token.start()].strip(_SPACES))
             start = token.end()
-        if depth == 0:
-            break
-    if depth or start != len(text) or not (text.startswith(opening) and text.endswith(closing)):
+    if start != len(text) or not (text.startswith(opening) and text.endswith(closing)):
         raise ValueError(f"does not begin with {opening} and end with its {closing}")
     for part in parts:
         if not part and len(parts) > 1:

@@ -15,8 +15,8 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.validation.json_text import UNREADABLE, flaw, split_record
-from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
-from sessions_pipeline.validation.rules import Text, missing, printable, reasons
+from sessions_pipeline.validation.model import PROPERTIES, TRACE_TIERS, Property
+from sessions_pipeline.validation.rules import Text, printable
 from sessions_pipeline.validation.types import Rounded
 
 # Records validated together: few enough that their data stays in the processor's cache.
@@ -24,8 +24,7 @@ _BATCH = 512
 _NAMES = tuple(item.name for item in PROPERTIES)
 # The decoder also learns up to 32 names that the schema does not have. More are probably free-form keys.
 _MOST_NAMES = len(_NAMES) + 32
-_TIERS = frozenset([None, *TraceTier])
-_COSTS = frozenset(item.name for item in PROPERTIES if not item.rule.rejects)
+_TIERS = frozenset([None, *TRACE_TIERS])
 _LONGEST_COST = 40
 _ABSENT = msgspec.Raw(b"null")  # compared by identity, so that a null that was sent is not absent
 _ADDED = [pa.field("unknown_fields", pa.string()), pa.field("problems", pa.list_(pa.string()))]
@@ -118,7 +117,7 @@ class Validator:
         return table.filter(pa.array([row not in self.rejected for row in rows])) if self.rejected else table
 
     def _reject(self, row: int, name: str, error: ValueError) -> None:
-        self.rejected.setdefault(row, []).extend(reasons(printable(name), error))
+        self.rejected.setdefault(row, []).append(f"{printable(name)}: {error}")
 
     def _column(self, item: Property, rows: Sequence[int], texts: Sequence[Text]) -> "pa.Array[object]":
         errors: dict[int, ValueError] = {}
@@ -127,7 +126,7 @@ class Validator:
             for index, (text, value) in enumerate(zip(texts, values, strict=True)):
                 if value is None and index not in errors:
                     if item.required:
-                        errors[index] = missing(None if text is _ABSENT else "null")
+                        errors[index] = ValueError("is required, but absent" if text is _ABSENT else "must not be null")
                     elif text is not _ABSENT:
                         self._drift.append((rows[index], f"{item.name}=null"))
         for index, error in errors.items():
@@ -139,7 +138,7 @@ class Validator:
         if item.name == "trace_tier":
             tiers = zip(rows, values, strict=True)
             self._drift += [(row, f"trace_tier={tier}") for row, tier in tiers if tier not in _TIERS]
-        if item.name in _COSTS:
+        if not item.rule.rejects:
             self._rounded += [row for row, value in zip(rows, values, strict=True) if type(value) is Rounded]
         return pa.array(values, item.rule.type)
 

@@ -39,9 +39,9 @@ def payloads(lake: Lake, day: Day = DAY) -> list[str]:
 
 @also_in_a_bucket
 def test_a_day_is_put_only_over_the_version_that_was_seen(anywhere: Lake):
-    assert anywhere.version(RAW_SESSIONS, DAY) is None
+    assert anywhere.versions(RAW_SESSIONS, [DAY])[DAY] is None
     anywhere.replace(RAW_SESSIONS, DAY, raw("1"), {}, expected=None)
-    seen = anywhere.version(RAW_SESSIONS, DAY)
+    seen = anywhere.versions(RAW_SESSIONS, [DAY])[DAY]
     assert seen is not None
     with pytest.raises(LakeConflictError, match=r"raw_sessions\.parquet: another run has changed it in") as caught:
         anywhere.replace(RAW_SESSIONS, DAY, raw("2"), {}, expected=None)
@@ -69,7 +69,7 @@ def test_rows_metadata_and_version_come_from_opening_the_file_once(data_root: Da
     assert store.calls == {"open": 1}
     assert store.opened == {"raw_sessions/start_date=2025-01-31/raw_sessions.parquet": 1}
     assert found is not None
-    assert (found.metadata, found.version) == ({"commit": "7"}, lake.version(RAW_SESSIONS, DAY))
+    assert (found.metadata, found.version) == ({"commit": "7"}, lake.versions(RAW_SESSIONS, [DAY])[DAY])
     assert found.rows.equals(raw("1", "2"))
     some = lake.load(RAW_SESSIONS, DAY, ["payload"])
     assert some is not None
@@ -82,7 +82,7 @@ def test_a_version_differs_after_each_write_and_not_without_one(anywhere: Lake):
     for number in range(20):
         # The files have the same size, and may have the same time, so the version can't depend on these.
         anywhere.replace(RAW_SESSIONS, DAY, raw(f"{number:03}"), {})
-        seen += [anywhere.version(RAW_SESSIONS, DAY), anywhere.version(RAW_SESSIONS, DAY)]
+        seen += [anywhere.versions(RAW_SESSIONS, [DAY])[DAY], anywhere.versions(RAW_SESSIONS, [DAY])[DAY]]
     assert seen[::2] == seen[1::2]
     assert len(set(seen)) == 20
 
@@ -95,9 +95,9 @@ def test_versions_of_many_days_are_those_of_each(data_root: DataRoot):
         lake.replace(RAW_SESSIONS, day, raw("{}"), {})
     lake.replace(WEEKLY_COST_BY_REFERENCE_DATASET, None, WEEKLY_COST_BY_REFERENCE_DATASET.schema.empty_table(), {})
     asked = [*days, UNDATED, DAY - timedelta(1)]
-    assert lake.versions(RAW_SESSIONS, asked) == {day: lake.version(RAW_SESSIONS, day) for day in asked}
+    assert lake.versions(RAW_SESSIONS, asked) == {day: lake.versions(RAW_SESSIONS, [day])[day] for day in asked}
     assert [day for day in asked if lake.has(RAW_SESSIONS, day)] == [*days[:2], UNDATED]
-    assert lake.version(WEEKLY_COST_BY_REFERENCE_DATASET, None) is not None
+    assert lake.versions(WEEKLY_COST_BY_REFERENCE_DATASET, [None])[None] is not None
     assert lake.versions(RAW_SESSIONS, []) == {}
 
 
@@ -261,7 +261,7 @@ def test_two_processes_that_commit_the_same_day_do_not_undo_each_other(data_root
 def test_one_of_two_writers_that_saw_the_same_version_gets_the_conflict(data_root: DataRoot):
     lakes = [Lake.open(str(data_root), query={}) for _ in range(2)]
     lakes[0].replace(RAW_SESSIONS, DAY, raw("former"), {})
-    seen = lakes[0].version(RAW_SESSIONS, DAY)
+    seen = lakes[0].versions(RAW_SESSIONS, [DAY])[DAY]
     barrier = threading.Barrier(2)
 
     def put(number: int) -> bool:
@@ -359,7 +359,7 @@ def test_a_put_whose_answer_is_lost_does_not_conflict_with_itself(bucket: str, s
     lake.write_file("a", b"")
     if expected:
         lake.replace(RAW_SESSIONS, DAY, raw("former"), {})
-        expected = lake.version(RAW_SESSIONS, DAY)
+        expected = lake.versions(RAW_SESSIONS, [DAY])[DAY]
     server.fail("lost answer")
     lake.replace(RAW_SESSIONS, DAY, raw("new"), {}, expected=expected)
     assert server.faults == []

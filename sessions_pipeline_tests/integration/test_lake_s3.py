@@ -114,7 +114,7 @@ def test_files_of_any_size_are_read_back(lake: Lake, size: int):
 def test_a_temporary_fault_is_retried(lake: Lake, server: S3Server, fault: str):
     lake.replace(RAW_SESSIONS, DAY, raw("former"), {})
     for payload, expected in (("overwritten", ANY), ("new", None)):
-        seen = expected or lake.version(RAW_SESSIONS, DAY)
+        seen = expected or lake.versions(RAW_SESSIONS, [DAY])[DAY]
         server.fail(*[fault] * 2)
         lake.replace(RAW_SESSIONS, DAY, raw(payload), {}, expected=seen)
         assert server.faults == []

@@ -81,12 +81,12 @@ def test_a_run_stores_every_datasets_name_and_the_report_shows_them(
 def test_the_list_is_read_once_a_day_and_nothing_is_written_in_between(sandbox: Sandbox, data_root: DataRoot) -> None:
     read(sandbox, data_root, clock=lambda: NOW)
     assert asked(sandbox) == [[]]
-    version = lake_at(data_root).version(REFERENCE_DATASETS, None)
+    version = lake_at(data_root).versions(REFERENCE_DATASETS, [None])[None]
     datasets(sandbox)[0].name = "renamed"
     for hours in (1, 2, 8):
         assert refresh(sandbox, data_root, NOW + timedelta(hours=hours)) == []
     assert asked(sandbox) == []
-    assert lake_at(data_root).version(REFERENCE_DATASETS, None) == version
+    assert lake_at(data_root).versions(REFERENCE_DATASETS, [None])[None] == version
     tomorrow = NOW + timedelta(hours=9)
     refresh(sandbox, data_root, tomorrow)
     assert asked(sandbox) == [[]]
@@ -151,7 +151,7 @@ def test_each_workspace_is_asked_for_its_own_datasets_and_one_that_is_not_read_k
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_is_one_warning_and_known_names_stay(sandbox: Sandbox, tmp_path: Path, status: int) -> None:
     refresh(sandbox, tmp_path)
-    known, version = rows(tmp_path), lake_at(tmp_path).version(REFERENCE_DATASETS, None)
+    known, version = rows(tmp_path), lake_at(tmp_path).versions(REFERENCE_DATASETS, [None])[None]
     sandbox.faults.add(Fault("no_datasets", status, times=None))
     result = run_days(settings_for(sandbox.url, tmp_path), TODAY, TODAY, clock=lambda: NOW + timedelta(days=1))
     assert result.success
@@ -164,7 +164,7 @@ def test_a_refusal_is_one_warning_and_known_names_stay(sandbox: Sandbox, tmp_pat
     assert said.startswith("Dataset names could not be read, so the names known before are used: ")
     assert str(status) in said
     assert asked(sandbox) == [[], []]
-    assert (rows(tmp_path), lake_at(tmp_path).version(REFERENCE_DATASETS, None)) == (known, version)
+    assert (rows(tmp_path), lake_at(tmp_path).versions(REFERENCE_DATASETS, [None])[None]) == (known, version)
 
 
 def test_without_any_names_from_the_api_there_is_no_file_and_the_run_succeeds(sandbox: Sandbox, tmp_path: Path) -> None:

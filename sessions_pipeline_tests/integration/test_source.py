@@ -22,7 +22,6 @@ from sessions_pipeline.langsmith.source import Source, read_ahead
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.tables.rows import Rows
-from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -301,20 +300,3 @@ def test_an_error_while_prefetching_is_raised_after_the_days_before_it() -> None
     assert next(ahead).day == TODAY
     with pytest.raises(DeadlineExceededError, match="over"):
         next(ahead)
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_no_page_is_read_needlessly_if_pages_are_smaller_than_requested(version: str) -> None:
-    texts = [json.dumps(session(number)) for number in range(30)]
-    with (
-        running_sandbox(texts=texts, now=NOW) as sandbox,
-        client_for(sandbox.url, LANGSMITH_API_KEY=sandbox.key, SESSIONS_PIPELINE_API_VERSION=version) as client,
-        ThreadPoolExecutor(1) as executor,
-    ):
-        days = list(source_for(client, executor, page_size=5).days(TODAY - timedelta(days=1), TODAY))
-        asked = [
-            value for one in sandbox.requests for name, value in one["parameters"] if name in ("limit", "page_size")
-        ]
-    assert sum(day.rows.num_rows for day in days) == len(texts)
-    assert asked[0] == "10"
-    assert "5" not in asked

@@ -30,11 +30,6 @@ def test_a_table_without_partitions_is_one_file():
     assert day_of(table, key_of(table, None)) is None
 
 
-def test_a_day_of_a_table_without_partitions_is_refused():
-    with pytest.raises(ValueError, match="has no partitions"):
-        key_of(WEEKLY_COST_BY_REFERENCE_DATASET, DAY)
-
-
 @pytest.mark.parametrize(
     "key",
     [

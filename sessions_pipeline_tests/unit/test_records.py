@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessions_pipeline.langsmith.page import identity, latest_run, newest
 from sessions_pipeline.langsmith.records import Record, read_page
 from sessions_pipeline_tests.builders_corpus import CORPUS, ID, TENANT, Case, record
 from sessions_pipeline_tests.strategies import sessions
@@ -152,3 +153,14 @@ def test_a_page_is_read_exactly_where_json_reads_an_array(value: object) -> None
     else:
         with pytest.raises(ValueError):
             read_page(body.encode())
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ["7", "[" * 5000 + "]" * 5000, '{"last_run_start_time": "yesterday"}', '{"last_run_start_time": 7}', "{}"],
+)
+def test_a_record_that_names_no_id_and_no_run_is_itself_and_never_ran(payload: str) -> None:
+    sent = Record(payload, None, None, None, None, undated=False)
+    assert identity(sent) == payload
+    assert latest_run(sent) is None
+    assert newest(sent, sent) == sent

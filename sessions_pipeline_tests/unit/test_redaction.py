@@ -28,7 +28,14 @@ def test_a_star_matches_any_name_and_lists_are_searched() -> None:
     }
 
 
-@pytest.mark.parametrize("payload", ['{ "id" : "a" }', "[1, 2]", '"text"', "7", '{"extra": null}', '{"extra": 5}'])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *('{ "id" : "a" }', "[1, 2]", '"text"', "7", '{"extra": null}', '{"extra": 5}'),
+        # With the names elsewhere, so that the record is searched.
+        *('{"extra": null, "name": "git email"}', '{"extra": {"git": 1.50}, "name": "email"}', '"extra git email"'),
+    ],
+)
 def test_a_record_without_the_property_stays_verbatim(payload: str) -> None:
     assert redacted(payload, "extra.git.email") == payload
 

@@ -48,8 +48,9 @@ def second(**values: str) -> str:
             '{"session_feedback_stats":{"a":{"values":{"x":1},"min":0.1,"type":"COMPOSITE","n":2}}}',
             '{"session_feedback_stats":{"a":{"n":2,"values":{"x":1},"min":0.1,"type":"COMPOSITE"}}}',
         ),
-        ('{"feedback_stats":null}', '{"feedback_stats":null}'),
-        ('{"feedback_stats":{"a":7}}', '{"feedback_stats":{"a":7}}'),
+        ('{"feedback_stats":null,"total_cost":1}', '{"feedback_stats":null,"total_cost":"1"}'),
+        ('{"feedback_stats":{"a":7},"total_cost":1}', '{"feedback_stats":{"a":7},"total_cost":"1"}'),
+        ('{"extra":{"metadata":{"min":null,"n":1}}}', '{"extra":{"metadata":{"min":null,"n":1}}}'),
         ('{"total_cost":NaN}', '{"total_cost":NaN}'),
         (
             '{"total_cost":NaN,"prompt_cost":-Infinity,"trace_tier":"LONG_LIVED"}',
@@ -136,6 +137,12 @@ def test_a_version_2_page_has_records_and_the_next_cursor() -> None:
     assert [record.session_id for record in records] == [uuid(1), None, None]
     assert records[0].payload == f'{{"id":"{uuid(1)}","tenant_id":"{uuid(2)}","total_cost":"1.0"}}'
     assert [record.payload for record in records[1:]] == ["7", '{"id": NaN}']
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '{"detail": "not found"}', '{"items": 7}', '{"items": [}'])
+def test_a_body_without_a_list_of_items_is_an_error_and_no_empty_page(body: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_v2_page(body.encode())
 
 
 @pytest.mark.parametrize("end", ["null", '""', None])
