@@ -73,8 +73,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _redirect(status: int, headers: Mapping[str, str], auth: Auth) -> str:
-    # Only the host is shown, because paths and queries of redirects may hold tokens.
-    host = urlsplit(headers.get("location", "")).hostname
+    try:
+        # Only the host is shown, because paths and queries of redirects may hold tokens.
+        host = urlsplit(headers.get("location", "")).hostname
+    except ValueError:
+        host = None
     to = f"to {auth.clean(host)}" if host else "within its own host"
     return f"redirects ({status}) {to}; the key is not sent there: set LANGSMITH_ENDPOINT to the API's own address"
 

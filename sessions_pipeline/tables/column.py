@@ -50,7 +50,7 @@ DATASET = text(
 EXPERIMENTS_DATASET = replace(DATASET, description="The reference dataset, canonical UUID", nullable=False)
 SENT = {
     name: Column(rule.type, name, description, not required, repeats=name in _REPEATING, long_text=name in _LONG)
-    for name, rule, description, required, _ in PROPERTIES
+    for name, rule, required, _, description in PROPERTIES
 }
 """The columns of the schema's properties, by name."""
 COSTS = tuple(SENT[name] for name in ("prompt_cost", "completion_cost", "total_cost"))

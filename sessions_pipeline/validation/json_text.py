@@ -119,6 +119,8 @@ def _split(text: str, opening: str) -> list[str]:
         if depth == 0 or (depth == 1 and token[0] == ","):
             parts.append(text[start : token.start()].strip(_SPACES))
             start = token.end()
+        if depth == 0:
+            break
     if start != len(text) or not (text.startswith(opening) and text.endswith(closing)):
         raise ValueError(f"does not begin with {opening} and end with its {closing}")
     for part in parts:

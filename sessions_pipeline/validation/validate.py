@@ -15,7 +15,7 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.validation.json_text import UNREADABLE, flaw, split_record
-from sessions_pipeline.validation.model import PROPERTIES, TRACE_TIERS, Property
+from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
 from sessions_pipeline.validation.rules import Text, printable
 from sessions_pipeline.validation.types import Rounded
 
@@ -24,7 +24,7 @@ _BATCH = 512
 _NAMES = tuple(item.name for item in PROPERTIES)
 # The decoder also learns up to 32 names that the schema does not have. More are probably free-form keys.
 _MOST_NAMES = len(_NAMES) + 32
-_TIERS = frozenset([None, *TRACE_TIERS])
+_TIERS = frozenset([None, *TraceTier])
 _LONGEST_COST = 40
 _ABSENT = msgspec.Raw(b"null")  # compared by identity, so that a null that was sent is not absent
 _ADDED = [pa.field("unknown_fields", pa.string()), pa.field("problems", pa.list_(pa.string()))]

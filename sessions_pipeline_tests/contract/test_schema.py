@@ -1,49 +1,60 @@
-"""What is a valid session follows what `sessions.openapi.yaml` allows, property by property and record by record."""
+"""The model of a session accepts what `sessions.openapi.yaml` allows, property by property and record by record."""
 
 import json
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
+from pydantic import BaseModel
 
-from sessions_pipeline.validation import rules
-from sessions_pipeline.validation.model import PROPERTIES, TRACE_TIERS
+from sessions_pipeline.validation.model import PROPERTIES, ExperimentProgress, TracerSession, TraceTier
 from sessions_pipeline_tests.builders import validate
 from sessions_pipeline_tests.builders_corpus import CORPUS
 from sessions_pipeline_tests.strategies import openapi, records, resolved, sessions
 
+_MODELS: list[type[BaseModel]] = [TracerSession, ExperimentProgress]
 _COMPONENTS = openapi()["components"]["schemas"]
 _VALIDATOR = Draft202012Validator({**_COMPONENTS["TracerSession"], "components": openapi()["components"]})
 
 
-# By type and format, or by reference.
-_RULES = {
-    "uuid": rules.UUID,
-    "date-time": rules.TIME,
-    "string": rules.STRING,
-    "integer": rules.INTEGER,
-    "number": rules.DOUBLE,
-    "object": rules.OBJECT,
-    "array": rules.OBJECTS,
-    "#/components/schemas/TraceTier": rules.STRING,
-    "#/components/schemas/ExperimentProgress": rules.PROGRESS,
-}
+def _meaning(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a schema that decide whether a value is valid: no titles, descriptions, defaults or references."""
+    if "$ref" in schema:
+        return _meaning(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    result: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "properties":
+            result[key] = {name: _meaning(inner, definitions) for name, inner in value.items()}
+        elif key == "anyOf":
+            result[key] = [_meaning(option, definitions) for option in value]
+        elif key == "items" or (key == "additionalProperties" and isinstance(value, dict)):
+            result[key] = _meaning(value, definitions)
+        elif key in ("required", "enum"):
+            result[key] = sorted(value)
+        elif key in ("type", "format") or (key == "additionalProperties" and "properties" not in schema):
+            result[key] = value
+        elif key not in ("title", "description", "default", "additionalProperties", "$defs"):
+            raise AssertionError(f"{key} decides on values, and nothing compares it")
+    return result
 
 
-def test_the_properties_are_the_schema_s_with_its_types_formats_and_nulls() -> None:
-    schema = _COMPONENTS["TracerSession"]
-    theirs = set()
-    for name, sent in schema["properties"].items():
-        options = sent.get("anyOf", [sent])
-        kind, *others = [one for one in options if one.get("type") != "null"]
-        assert others == [], name
-        rule = _RULES[kind.get("$ref") or kind.get("format") or kind["type"]]
-        is_cost = name in ("total_cost", "prompt_cost", "completion_cost")
-        theirs.add((name, rules.COST if is_cost else rule, name in schema["required"], len(options) > 1))
-    assert {(one.name, one.rule, one.required, one.nullable) for one in PROPERTIES} == theirs
+@pytest.mark.parametrize("model", _MODELS, ids=lambda model: model.__name__)
+def test_the_model_has_the_schema_s_properties_types_formats_and_nulls(model: type[BaseModel]) -> None:
+    ours = model.model_json_schema(mode="validation")
+    theirs = _meaning(_COMPONENTS[model.__name__], _COMPONENTS)
+    mirrored = _meaning(ours, ours.get("$defs", {}))
+    for name, schema in theirs["properties"].items():
+        assert mirrored["properties"].get(name) == schema, name
+    assert mirrored == theirs
 
 
-def test_the_trace_tiers_are_the_schema_s() -> None:
-    assert [*TRACE_TIERS] == _COMPONENTS["TraceTier"]["enum"]
+def test_the_model_has_the_trace_tiers_of_the_schema() -> None:
+    assert [tier.value for tier in TraceTier] == _COMPONENTS["TraceTier"]["enum"]
+
+
+def test_every_property_of_the_schema_is_a_column_of_sessions() -> None:
+    assert sorted(item.name for item in PROPERTIES) == sorted(_COMPONENTS["TracerSession"]["properties"])
 
 
 @given(sessions())

@@ -350,6 +350,14 @@ def test_a_redirect_is_refused_and_the_other_host_sees_nothing() -> None:
     assert other.paths == []
 
 
+def test_a_redirect_to_an_address_that_is_none_is_refused_like_any_other() -> None:
+    with scripted(answer(307, b"", Location="http://[::1/?token=abc")) as server:
+        error = failing(server.url)
+    assert type(error) is errors.RefusedError
+    assert "redirects (307)" in str(error)
+    assert "token" not in str(error)
+
+
 def test_a_query_too_long_for_an_address_is_one_line() -> None:
     with (
         scripted(answer()) as server,

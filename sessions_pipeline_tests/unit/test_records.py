@@ -126,6 +126,7 @@ def test_an_empty_array_is_a_page_without_records() -> None:
         b'\xef\xbb\xbf["bom"]',
         b'[NaN,{"a" 1}]',
         b'[NaN,{"a":1,}]',
+        b"[1][" + b"[" * 300 + b"]" * 301,
         b"[" * 100_000,
         b"[" * 100_000 + b"}" * 100_000,
         "[1]".encode("utf-16"),
