@@ -145,9 +145,7 @@ def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime, workspaces:
         stored = lake.load(table, day, reads.get(table, ()))
         return stored and (stored.rows, stored.metadata)
 
-    raw = load(RAW_SESSIONS)
-    committed = load_readings(raw[1][READINGS]) if raw else []
-    return DayTables(day, load, now, latest_readings(committed, lake.last_readings(day)), workspaces)
+    return DayTables(day, load, now, lake.last_readings(day), workspaces)
 
 
 def examine_day(
@@ -194,10 +192,10 @@ def _note_readings(lake: Lake, raw: RawDay) -> None:
     """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
 
     def noted(stored: bytes | None) -> bytes:
-        # A number that was never committed belongs to a raw file that was lost before a backup of it was put back.
-        known, asked = raw.readings[-1].number, {one.asked for one in raw.new_readings}
-        before = [one for one in load_note(stored or b"") if one.number <= known or one.asked not in asked]
-        return dump_readings(latest_readings(raw.readings, [*before, *raw.new_readings])).encode()
+        # Without older notes of the same workspaces: if the raw file was lost and a backup of it was put back, they may
+        # have higher numbers.
+        asked = {one.asked for one in raw.new_readings}
+        before = [one for one in load_note(stored or b"") if one.asked not in asked]
+        return dump_readings(latest_readings([*raw.readings, *before, *raw.new_readings])).encode()
 
-    if raw.new_readings:
-        lake.update_file(readings_key(raw.day), noted)
+    lake.update_file(readings_key(raw.day), noted)

@@ -147,9 +147,8 @@ def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType
     try:
         return column.cast(pa.int64() if pa.types.is_boolean(type_) else type_)
     except pa.ArrowInvalid:
-        limit = Decimal(2) ** 63 if pa.types.is_integer(type_) else Decimal(10) ** (type_.precision - type_.scale)
         totals = column.to_pylist()
-        group = next(index for index, total in enumerate(totals) if total is not None and abs(total) >= limit)
+        group = max(range(len(totals)), key=lambda index: abs(totals[index] or 0))
         where = ", ".join(f"{key} {summed.column(key)[group]}" for key in keys)
         raise SumOverflowError(
             f"{name} of {where} adds up to {totals[group]:f}, more than the column can hold; look for a wrong number "
