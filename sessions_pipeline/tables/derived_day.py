@@ -93,11 +93,7 @@ class DerivedDay:
         reasons = {row: list(rejections) for row, rejections in validator.rejected.items() if row not in older}
         for row in foreign.keys() - older:
             reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
-        stats = {
-            newest: stats_of([version for version in of_session if version.is_valid])
-            for newest, of_session in versions.items()
-            if newest not in reasons
-        }
+        stats = {newest: stats_of(of_session) for newest, of_session in versions.items() if newest not in reasons}
         sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
         gone = gone_since(raw.readings)
         missing = {row: gone[key] for row, key in enumerate(keys) if key in gone}
@@ -177,7 +173,7 @@ def _versions(
     versions = defaultdict[str, list[Version]](list)
     for row in sorted(repeated, key=lambda row: (numbers[row], row)):
         tier, start_time, runs, *used = valid.get(row, (None, None, None))
-        version = Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in valid)
+        version = Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time)
         versions[keys[row]].append(version)
     return {of_session[-1].row: of_session for of_session in versions.values()}
 
