@@ -25,8 +25,8 @@ DAILY_COST_BY_ATTRIBUTE = Table(
     (
         column.TENANT,
         column.EXPERIMENTS_DATASET,
-        column.text("attribute", "The key of `extra.metadata`", nullable=False, repeats=True),
-        column.text("value", "The attribute's value; null for experiments without this attribute", repeats=True),
+        column.text("attribute", "The key of `extra.metadata`", nullable=False),
+        column.text("value", "The attribute's value; null for experiments without this attribute"),
         *DAILY_MEASURES,
     ),
     order=("tenant_id", "reference_dataset_id", "attribute", "value"),

@@ -25,7 +25,7 @@ FRESH_WITHIN = timedelta(hours=3)
 
 IDENTITY = (
     column.text("session_id", "The record's `id` as sent; null if it is absent or not a string"),
-    column.text("tenant_id", "The record's `tenant_id` as sent; null if it is absent or not a string", repeats=True),
+    column.text("tenant_id", "The record's `tenant_id` as sent; null if it is absent or not a string"),
     column.text("start_time", "The record's `start_time` as sent; null if it is absent or not a string"),
 )
 
@@ -35,17 +35,13 @@ RAW_SESSIONS = Table(
     (
         *IDENTITY,
         column.text(
-            "payload",
-            "The record's JSON text, verbatim: spacing, escapes and number spellings as sent",
-            nullable=False,
-            long_text=True,
+            "payload", "The record's JSON text, verbatim: spacing, escapes and number spellings as sent", nullable=False
         ),
         column.count(
             "reading",
             "Number of the reading that first returned this payload; a day's readings are numbered in their order, "
             "whatever the clocks said",
             nullable=False,
-            repeats=True,
         ),
         column.time("fetched_at", "When that reading began", nullable=False),
     ),

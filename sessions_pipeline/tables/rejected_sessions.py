@@ -19,14 +19,8 @@ REJECTED_SESSIONS = Table(
     "Records that failed validation, each with all reasons and the payload as sent.",
     (
         *IDENTITY,
-        column.texts(
-            "reasons",
-            "All reasons, each as `field: what is wrong`",
-            nullable=False,
-            repeats=True,
-            long_text=True,
-        ),
-        column.text("payload", "The record's JSON text, verbatim", nullable=False, long_text=True),
+        column.texts("reasons", "All reasons, each as `field: what is wrong`", nullable=False),
+        column.text("payload", "The record's JSON text, verbatim", nullable=False),
         column.time("fetched_at", "When the reading began that first returned the record", nullable=False),
     ),
     order=("session_id",),
