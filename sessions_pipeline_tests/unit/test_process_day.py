@@ -184,6 +184,12 @@ def test_a_reading_of_one_workspace_changes_nothing_of_another(day: ProcessedDay
     assert not day.broken_checks(READ + HOUR)
 
 
+def test_a_reading_of_the_keys_own_workspace_changes_nothing_of_one_that_was_read_by_its_id(day: ProcessedDay) -> None:
+    day.read(fetched(payload(1), workspace=TENANT))
+    day.read(fetched(payload(2, tenant_id=OTHER_TENANT), at=READ + HOUR))
+    assert [row["missing_since"] for row in day.rows(SESSIONS)] == [None, None]
+
+
 def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(day: ProcessedDay) -> None:
     foreign = payload(2, tenant_id=OTHER_TENANT)
     day.read(fetched(payload(1), foreign, workspace=TENANT), fetched(foreign, workspace=OTHER_TENANT))
