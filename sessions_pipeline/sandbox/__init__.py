@@ -14,8 +14,6 @@ from uuid import UUID
 import uvicorn
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Json, ValidationError, ValidationInfo
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -126,8 +124,7 @@ class Api:
             routes=[
                 *(Route(path, self._endpoint(answer)) for path, answer in self.answers().items()),
                 Route("/info", lambda _: JSONResponse({"version": "sandbox"})),
-            ],
-            middleware=[Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)],
+            ]
         )
 
     def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
