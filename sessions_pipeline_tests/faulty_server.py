@@ -135,7 +135,6 @@ class FaultyApi(Api):
         self.requests: list[dict[str, Any]] = []
         self.before_answer: Callable[[int], None] | None = None
         self.send_total = send_total
-        self._total = 0
 
     def app(self) -> Any:
         inner = super().app()
@@ -174,16 +173,15 @@ class FaultyApi(Api):
         if "ignore_offset" in faults:
             values["offset"] = 0
         if "repeat_last" in faults:
-            total = super().page(asked.model_copy(update={"limit": 1}), workspace)[1]
+            total = self.data.page(asked.model_copy(update={"limit": 1}), workspace)[1]
             values["offset"] = min(asked.offset, max(0, total - asked.limit))
-        texts, self._total = super().page(asked.model_copy(update=values), workspace)
-        return (texts[::-1] if "unsorted" in faults else texts), self._total
+        texts, total = self.data.page(asked.model_copy(update=values), workspace)
+        return (texts[::-1] if "unsorted" in faults else texts), total
 
     def sessions(self, pairs: Pairs, workspace: str) -> Response:
-        response = super().sessions(pairs, workspace)
-        if self.send_total:
-            response.headers["X-Pagination-Total"] = str(self._total)
-        return response
+        texts, total = self.page(SessionsQuery.read(pairs, self.now), workspace)
+        headers = {"X-Pagination-Total": str(total)} if self.send_total else {}
+        return Response(f"[{','.join(texts)}]", media_type="application/json", headers=headers)
 
     def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
         answers = {**super().answers(), "/api/v2/sessions": self.sessions_v2}

@@ -131,14 +131,9 @@ class Api:
         """The functions that answer a request's parameters and workspace, by path."""
         return {"/api/v1/sessions": self.sessions, "/api/v1/datasets": self.datasets}
 
-    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
-        """The JSON texts of one page of sessions, and the number of all that match."""
-        page: tuple[list[str], int] = self.data.page(asked, workspace)
-        return page
-
     def sessions(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v1/sessions`."""
-        texts, _ = self.page(SessionsQuery.read(pairs, self.now), workspace)
+        texts, _ = self.data.page(SessionsQuery.read(pairs, self.now), workspace)
         return Response(f"[{','.join(texts)}]", media_type="application/json")
 
     def datasets(self, pairs: Pairs, workspace: str) -> Response:
