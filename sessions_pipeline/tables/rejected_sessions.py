@@ -75,7 +75,7 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
 )
 def tables_of_a_day_agree(day: DayTables) -> CheckResult:
     """Compares the raw commits that the tables were made from; tables that the day lacks don't count."""
-    derived = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.has(table)]
+    derived = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.load(table)]
     return CheckResult(_outdated(day, *derived), {"tables": len(derived)})
 
 

@@ -72,10 +72,6 @@ class DayTables:
     last_readings: Sequence[Reading] = ()
     workspaces: Sequence[str] = ()
 
-    def has(self, table: Table) -> bool:
-        """Whether the day has the table."""
-        return self.load(table) is not None
-
     def __getitem__(self, table: Table) -> pa.Table:
         """The table's rows, with at least the columns declared in `reads`.
 
@@ -166,7 +162,7 @@ class Check:
 
     def examine(self, day: DayTables) -> CheckResult:
         """Check one day."""
-        return self.function(day) if all(map(day.has, self.reads)) else CheckResult()
+        return self.function(day) if all(map(day.load, self.reads)) else CheckResult()
 
 
 DERIVED: dict[Table, Derived] = {}
