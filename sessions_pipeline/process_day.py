@@ -25,7 +25,7 @@ from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
 from sessions_pipeline.tables.raw_sessions import merge
 from sessions_pipeline.tables.readings import RawDay, dump_readings, latest_readings, load_note, load_readings
 from sessions_pipeline.tables.rows import PLAIN, Rows
-from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, COMMIT, FACTS, READINGS, Reads, columns_read
+from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, COMMIT, FACTS, READINGS, columns_read
 
 # With fewer rejected records the threshold is not applied: a few broken records on a small day don't mean a broken API.
 LEAST_REJECTED = 20
@@ -134,34 +134,26 @@ def _write_derived(
     return {name: file for name, future in files.items() if (file := future.result())}
 
 
-def day_tables(lake: Lake, day: Day, reads: Reads, *, now: datetime, workspaces: Sequence[str] = ()) -> DayTables:
-    """A stored day as checks receive it: of each table the columns in `reads`, of other tables only the metadata.
-
-    A file is read once, when a check first needs it.
-    """
-
-    @cache
-    def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
-        stored = lake.load(table, day, reads.get(table, ()))
-        return stored and (stored.rows, stored.metadata)
-
-    raw = load(RAW_SESSIONS)
-    committed = load_readings(raw[1][READINGS]) if raw else []
-    return DayTables(day, load, now, latest_readings(committed, lake.last_readings(day)), workspaces)
-
-
 def examine_day(
     lake: Lake, day: Day, names: Sequence[str], now: datetime, workspaces: Sequence[str]
 ) -> dict[str, CheckResult]:
     """The results of the checks of these names on a stored day, by name.
 
-    Each file is read at most once, and only the columns that these checks need.
+    Each file is read at most once, and only the columns that these checks need; of tables that none of them declares
+    in its `reads`, only the metadata.
 
     Raises:
         LakeError: a file can't be read.
     """
     checks = [CHECKS[name] for name in names]
-    tables = day_tables(lake, day, columns_read(checks), now=now, workspaces=workspaces)
+    columns = columns_read(checks)
+
+    @cache
+    def load(table: Table) -> tuple[pa.Table, Mapping[str, str]] | None:
+        stored = lake.load(table, day, columns.get(table, ()))
+        return stored and (stored.rows, stored.metadata)
+
+    tables = DayTables(day, load, now, lake.last_readings(day), workspaces)
     return {check.name: check.examine(tables) for check in checks}
 
 
@@ -194,10 +186,10 @@ def _note_readings(lake: Lake, raw: RawDay) -> None:
     """Note when the day was last read, in a file of its own: a reading that brings nothing new rewrites no table."""
 
     def noted(stored: bytes | None) -> bytes:
-        # A number that was never committed belongs to a raw file that was lost before a backup of it was put back.
-        known, asked = raw.readings[-1].number, {one.asked for one in raw.new_readings}
-        before = [one for one in load_note(stored or b"") if one.number <= known or one.asked not in asked]
-        return dump_readings(latest_readings(raw.readings, [*before, *raw.new_readings])).encode()
+        # Without older notes of the same workspaces: if the raw file was lost and a backup of it was put back, they may
+        # have higher numbers.
+        asked = {one.asked for one in raw.new_readings}
+        before = [one for one in load_note(stored or b"") if one.asked not in asked]
+        return dump_readings(latest_readings([*raw.readings, *before, *raw.new_readings])).encode()
 
-    if raw.new_readings:
-        lake.update_file(readings_key(raw.day), noted)
+    lake.update_file(readings_key(raw.day), noted)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, read_page, records_table
-from sessions_pipeline.process_day import DayResult, day_tables, process_day
+from sessions_pipeline.process_day import DayResult, examine_day, process_day
 from sessions_pipeline.tables import (
     CHECKS,
     DERIVED,
@@ -26,7 +26,6 @@ from sessions_pipeline.tables import (
 from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.tables.rows import Rows
-from sessions_pipeline.tables.table import columns_read
 from sessions_pipeline_tests.builders import NOON
 
 DAY = NOON.date()
@@ -89,8 +88,7 @@ class ProcessedDay:
 
     def check(self, name: str, now: datetime = READ) -> CheckResult:
         """The result of a check of the day."""
-        tables = day_tables(self.lake, self.day, columns_read([CHECKS[name]]), now=now)
-        return CheckResult.merged([CHECKS[name].examine(tables)])
+        return CheckResult.merged([examine_day(self.lake, self.day, [name], now, ())[name]])
 
     def broken_checks(self, now: datetime = READ) -> dict[str, Sequence[str]]:
         """What each failing check reports. Leaves out drift, because the builders' records lack most properties."""

@@ -1,8 +1,9 @@
 """Encoding one day of a table as a Parquet file, and decoding it.
 
 The settings were measured with 1,100 sessions of 1.5 kB per day on two cores (pyarrow 26): zstd level 1 takes 3.5 ms
-per file, level 3 takes 6.9 ms for the same file size. Dictionary-encoding the payloads would take another 10 %, and the
-writer would discard the dictionary in the end.
+per file, level 3 takes 6.9 ms for the same file size. Dictionaries for repeated values save nothing beside zstd: files
+of 100 sessions are 4 % smaller without them, those of 1,800 are 2 % larger, and writing is no slower. Statistics of
+columns that the rows are not sorted by would be a tenth of a small file, and let readers skip next to nothing.
 
 Rows are written and read one row group at a time, with at most `BYTES_PER_GROUP` in each, unless one part of the `Rows`
 has more. So a large day need not be in memory uncompressed, and no Arrow string array comes near its limit of 2 GiB.
@@ -178,8 +179,8 @@ def _options(table: Table) -> dict[str, Any]:
     return {
         "compression": "zstd",
         "compression_level": COMPRESSION_LEVEL,
-        "use_dictionary": [column.name for column in table.columns if column.repeats],
-        "write_statistics": [column.name for column in table.columns if not column.long_text],
+        "use_dictionary": False,
+        "write_statistics": list(table.order),
         "write_page_checksum": True,
         "sorting_columns": pq.SortingColumn.from_ordering(table.schema, [(name, "ascending") for name in table.order]),
     }

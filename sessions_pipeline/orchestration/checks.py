@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -15,7 +14,7 @@ from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
-from sessions_pipeline.outputs.formatting import exact, plural
+from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.outputs.read import outdated_periods
 from sessions_pipeline.process_day import examine_day
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
@@ -121,6 +120,5 @@ def _description(check: Check, result: CheckResult) -> str:
 
 
 def _metadata(result: CheckResult) -> dict[str, Any]:
-    counts = {name: exact(count) if isinstance(count, Decimal) else count for name, count in result.counts.items()}
     which = {"which": ", ".join(result.broken[:MOST_NAMED])} if result.broken else {}
-    return {**counts, "broken": len(result.broken), **which}
+    return {**result.counts, "broken": len(result.broken), **which}

@@ -14,8 +14,6 @@ from uuid import UUID
 import uvicorn
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Json, ValidationError, ValidationInfo
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -126,22 +124,16 @@ class Api:
             routes=[
                 *(Route(path, self._endpoint(answer)) for path, answer in self.answers().items()),
                 Route("/info", lambda _: JSONResponse({"version": "sandbox"})),
-            ],
-            middleware=[Middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)],
+            ]
         )
 
     def answers(self) -> dict[str, Callable[[Pairs, str], Response]]:
         """The functions that answer a request's parameters and workspace, by path."""
         return {"/api/v1/sessions": self.sessions, "/api/v1/datasets": self.datasets}
 
-    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
-        """The JSON texts of one page of sessions, and the number of all that match."""
-        page: tuple[list[str], int] = self.data.page(asked, workspace)
-        return page
-
     def sessions(self, pairs: Pairs, workspace: str) -> Response:
         """`GET /api/v1/sessions`."""
-        texts, _ = self.page(SessionsQuery.read(pairs, self.now), workspace)
+        texts, _ = self.data.page(SessionsQuery.read(pairs, self.now), workspace)
         return Response(f"[{','.join(texts)}]", media_type="application/json")
 
     def datasets(self, pairs: Pairs, workspace: str) -> Response:

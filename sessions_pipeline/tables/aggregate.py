@@ -1,11 +1,9 @@
 """Exact sums. Values are widened while Arrow adds them (decimals to 256 bits): its narrower sums wrap silently."""
 
-from bisect import bisect
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
 from functools import reduce
-from itertools import pairwise
 from operator import add
 from typing import Any, TypeVar
 
@@ -22,8 +20,6 @@ _Number = TypeVar("_Number", int, Decimal)
 _Value = TypeVar("_Value")
 # 76 digits hold the sum of 38-digit numbers for any number of rows that a table can have.
 _WIDE_PRECISION = 76
-ROWS_PER_SUM = 16_384
-"""Rows to sum at a time: the widened copies take more memory than the rows."""
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -36,16 +32,12 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit its type; the text names the column and the group.
     """
-    rows = rows.select([*keys, *measures])
-    if rows.num_rows <= ROWS_PER_SUM:
-        return _sums(rows, keys, measures)
-    rows = rows.sort_by([(key, "ascending") for key in keys])
-    # Cut at the first group boundary after every ROWS_PER_SUM rows, so that no group is split.
-    ends = pc.add(pc.indices_nonzero(_is_last_of_group(rows, keys)), 1).to_pylist()
-    targets = range(ROWS_PER_SUM, rows.num_rows, ROWS_PER_SUM)
-    cuts = {ends[index] for target in targets if (index := bisect(ends, target)) < len(ends)}
-    bounds = pairwise([0, *sorted(cuts), rows.num_rows])
-    return pa.concat_tables([_sums(rows.slice(start, end - start), keys, measures) for start, end in bounds])
+    columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in measures)]
+    summed = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
+    summed = summed.aggregate([*((name, "sum") for name in measures), ([], "count_all")])
+    summed = summed.sort_by([(key, "ascending") for key in keys])
+    narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in measures)
+    return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
 
 def sums_by_days(
@@ -66,22 +58,6 @@ def sums_by_days(
     starts = pa.array(map(first_of.get, days), pa.date32())
     rows = rows.drop_columns("start_date").append_column("start_date", starts)
     return list(sums(rows, ("start_date", *keys), measures).to_pylist())
-
-
-def _is_last_of_group(rows: pa.Table, keys: Sequence[str]) -> Any:
-    """For each row except the last, whether the next row belongs to another group."""
-    pairs = [(rows.column(key)[:-1], rows.column(key)[1:]) for key in keys]
-    unequal = [pc.fill_null(pc.not_equal(this, following), fill_value=False) for this, following in pairs]
-    return reduce(pc.or_, [*unequal, *(pc.xor(this.is_null(), following.is_null()) for this, following in pairs)])
-
-
-def _sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
-    columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in measures)]
-    summed = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
-    summed = summed.aggregate([*((name, "sum") for name in measures), ([], "count_all")])
-    summed = summed.sort_by([(key, "ascending") for key in keys])
-    narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in measures)
-    return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
 
 def tuples(rows: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
@@ -147,9 +123,8 @@ def _narrow(summed: pa.Table, keys: Sequence[str], name: str, type_: pa.DataType
     try:
         return column.cast(pa.int64() if pa.types.is_boolean(type_) else type_)
     except pa.ArrowInvalid:
-        limit = Decimal(2) ** 63 if pa.types.is_integer(type_) else Decimal(10) ** (type_.precision - type_.scale)
         totals = column.to_pylist()
-        group = next(index for index, total in enumerate(totals) if total is not None and abs(total) >= limit)
+        group = max(range(len(totals)), key=lambda index: abs(totals[index] or 0))
         where = ", ".join(f"{key} {summed.column(key)[group]}" for key in keys)
         raise SumOverflowError(
             f"{name} of {where} adds up to {totals[group]:f}, more than the column can hold; look for a wrong number "

@@ -67,7 +67,7 @@ def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
         specific = _session_facts(day)
     elif table is REJECTED_SESSIONS:
         reasons = Counter(reason for (row,) in rows.tuples("reasons") for reason in row)
-        specific = {"reasons": dict(reasons.most_common(MOST_REASONS))} if reasons else {}
+        specific = {"reasons": dict(reasons.most_common(MOST_REASONS))}
     # In daily_cost_by_attribute each cost occurs once per attribute, so its total would be meaningless.
     has_cost = "total_cost" in rows.schema.names and not _is_by_attributes(table)
     cost = money(known_sum(rows.table("total_cost").column(0))) if has_cost else {}
@@ -89,18 +89,14 @@ def raw_facts(raw: RawDay) -> dict[str, Any]:
 def _session_facts(day: DerivedDay) -> dict[str, Any]:
     """How many sessions are rejected, unpriced or missing, and how many numbers survive only in earlier readings."""
     sessions = day.sessions.table("total_cost", "missing_since", "fetched_at", "stats_as_of", "problems")
-    unpriced = sessions.column("total_cost").null_count
-    kept = sessions.column("total_cost").filter(rests_on_kept_readings(sessions))
     return {
         "rejected": day.rejected.num_rows,
-        "unpriced": unpriced,
-        "unpriced_share": unpriced / sessions.num_rows if sessions.num_rows else 0.0,
+        "unpriced": sessions.column("total_cost").null_count,
         "missing": sessions.num_rows - sessions.column("missing_since").null_count,
-        "rests_on_kept_readings": len(kept),
-        "kept_cost": str(known_sum(kept) or 0),
+        "rests_on_kept_readings": sessions.filter(rests_on_kept_readings(sessions)).num_rows,
         "costs_with_problems": sessions.num_rows - sessions.column("problems").null_count,
         "costs_rounded": day.rounded,
-        **({"drift": dict(day.drift)} if day.drift else {}),
+        "drift": dict(day.drift),
     }
 
 

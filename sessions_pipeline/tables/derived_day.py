@@ -49,7 +49,7 @@ class RunOptions:
 class DerivedDay:
     """A day's tables, derived from its raw rows. The sessions are validated at once, other tables when needed.
 
-    `is_over`: the day had ended when each of its workspaces was last read.
+    `is_over`: the day had ended when each of its workspaces was last read; true without a day.
     `sessions`, `rejected`: the rows of `sessions` and `rejected_sessions`.
     `drift`: how often properties or values came that the schema does not name, and, as `without <property>`, the
     number of sessions if none of them has a property of the schema.
@@ -66,7 +66,7 @@ class DerivedDay:
         """
         readings = readings_as_of(options.as_of, raw.day, raw.readings)
         self._arguments = {"attributes": options.attributes, "open_workspaces": open_workspaces(raw.day, readings)}
-        self.is_over = raw.day is not None and not self._arguments["open_workspaces"]
+        self.is_over = not self._arguments["open_workspaces"]
         self.options = options
         known = raw._replace(readings=readings)
         if options.as_of is not None:
@@ -93,14 +93,10 @@ class DerivedDay:
         reasons = {row: list(rejections) for row, rejections in validator.rejected.items() if row not in older}
         for row in foreign.keys() - older:
             reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
-        stats = {
-            newest: stats_of([version for version in of_session if version.is_valid])
-            for newest, of_session in versions.items()
-            if newest not in reasons
-        }
+        stats = {newest: stats_of(of_session) for newest, of_session in versions.items() if newest not in reasons}
         sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
         gone = gone_since(raw.readings)
-        missing = {row: gone[key] for row, key in enumerate(keys) if key in gone} if gone else {}
+        missing = {row: gone[key] for row, key in enumerate(keys) if key in gone}
         self.sessions, self.shrunk = Rows(SESSIONS.schema), list[str]()
         for part in _with_sources(validated, {*older, *reasons}, times, sources):
             missing_since = pa.array(map(missing.get, part.column("row").to_pylist()), TIMESTAMP)
@@ -177,7 +173,7 @@ def _versions(
     versions = defaultdict[str, list[Version]](list)
     for row in sorted(repeated, key=lambda row: (numbers[row], row)):
         tier, start_time, runs, *used = valid.get(row, (None, None, None))
-        version = Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time, row in valid)
+        version = Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time)
         versions[keys[row]].append(version)
     return {of_session[-1].row: of_session for of_session in versions.values()}
 

@@ -30,7 +30,7 @@ EXPERIMENT_SUMMARY = Table(
         column.money("cost_per_run", "Total cost divided by traces, rounded half to even to 18 decimal places"),
         *(column.SENT[name] for name in ("latency_p50", "latency_p99", "error_rate")),
         column.number("run_progress", "Share of the expected runs that are done, 0 to 1"),
-        column.Column(pa.list_(_SCORE), "scores", "Its feedback that has an average, by key and scope", repeats=True),
+        column.Column(pa.list_(_SCORE), "scores", "Its feedback that has an average, by key and scope"),
     ),
     order=("start_time", "id"),
     group="experiments",

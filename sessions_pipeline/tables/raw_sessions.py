@@ -25,7 +25,7 @@ FRESH_WITHIN = timedelta(hours=3)
 
 IDENTITY = (
     column.text("session_id", "The record's `id` as sent; null if it is absent or not a string"),
-    column.text("tenant_id", "The record's `tenant_id` as sent; null if it is absent or not a string", repeats=True),
+    column.text("tenant_id", "The record's `tenant_id` as sent; null if it is absent or not a string"),
     column.text("start_time", "The record's `start_time` as sent; null if it is absent or not a string"),
 )
 
@@ -35,17 +35,13 @@ RAW_SESSIONS = Table(
     (
         *IDENTITY,
         column.text(
-            "payload",
-            "The record's JSON text, verbatim: spacing, escapes and number spellings as sent",
-            nullable=False,
-            long_text=True,
+            "payload", "The record's JSON text, verbatim: spacing, escapes and number spellings as sent", nullable=False
         ),
         column.count(
             "reading",
             "Number of the reading that first returned this payload; a day's readings are numbered in their order, "
             "whatever the clocks said",
             nullable=False,
-            repeats=True,
         ),
         column.time("fetched_at", "When that reading began", nullable=False),
     ),
@@ -69,7 +65,7 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
-        if reading.asked and before <= {reading.asked, ""}:
+        if before <= {reading.asked, ""}:
             # It was read before without its id, so also the records that name no workspace are its own.
             own = [one if one.asked else replace(one, asked=reading.asked) for one in raw.readings]
             raw = raw._replace(readings=own)
@@ -77,10 +73,8 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
         reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=raw.version)
-        # Once all workspaces are read by their ids, the records without one are found there, under other keys. Readings
-        # by ids from before the ids were unset do not count: such a record may have come since.
-        unset = max((one.number for one in raw.readings if one.asked is None), default=0)
-        by_id = {"", *(one.asked for one in (*raw.readings, *raw.new_readings, reading) if one.number >= unset)}
+        # Once a run reads all workspaces by their ids, the records without one are found there, under other keys.
+        by_id = {"", *(one.asked for one in (*raw.new_readings, reading))}
         raw = _merge_one(raw, day, reading, workspaces | {""} if before <= by_id else workspaces, is_late=is_late)
     return raw
 

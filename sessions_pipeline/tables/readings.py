@@ -196,18 +196,17 @@ def open_workspaces(day: date | None, readings: Iterable[Reading]) -> frozenset[
     """The workspaces whose latest reading began before the day was over; `""` stands for a reading that saw none."""
     if day is None:
         return frozenset()
-    latest = {name: one.fetched_at for one in latest_readings(readings, []) for name in one.workspaces or ("",)}
+    latest = {name: one.fetched_at for one in latest_readings(readings) for name in one.workspaces or ("",)}
     return frozenset(workspace for workspace, at in latest.items() if not is_day_over(day, at))
 
 
-def latest_readings(committed: Iterable[Reading], noted: Iterable[Reading]) -> list[Reading]:
+def latest_readings(readings: Iterable[Reading]) -> list[Reading]:
     """The latest reading of each workspace, newest last.
 
-    `committed`: the readings in a raw file's metadata. `noted`: readings that may have brought nothing new; such a
-    reading has the number of the commit that it confirmed.
+    One that brought nothing new has the number of the commit that it confirmed, and must come after that one.
     """
     latest = list[Reading]()
-    for reading in sorted([*committed, *noted], key=attrgetter("number"))[::-1]:
+    for reading in sorted(readings, key=attrgetter("number"))[::-1]:
         # Leave out those that later ones cover: workspaces may first be read as the key's own, and later by their ids.
         covered = {"", *chain.from_iterable(one.workspaces for one in latest)}
         if not latest or not (reading.asked in {one.asked for one in latest} or covered.issuperset(reading.workspaces)):

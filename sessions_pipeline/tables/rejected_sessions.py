@@ -19,14 +19,8 @@ REJECTED_SESSIONS = Table(
     "Records that failed validation, each with all reasons and the payload as sent.",
     (
         *IDENTITY,
-        column.texts(
-            "reasons",
-            "All reasons, each as `field: what is wrong`",
-            nullable=False,
-            repeats=True,
-            long_text=True,
-        ),
-        column.text("payload", "The record's JSON text, verbatim", nullable=False, long_text=True),
+        column.texts("reasons", "All reasons, each as `field: what is wrong`", nullable=False),
+        column.text("payload", "The record's JSON text, verbatim", nullable=False),
         column.time("fetched_at", "When the reading began that first returned the record", nullable=False),
     ),
     order=("session_id",),
@@ -81,7 +75,7 @@ def every_record_is_accounted_for(day: DayTables) -> CheckResult:
 )
 def tables_of_a_day_agree(day: DayTables) -> CheckResult:
     """Compares the raw commits that the tables were made from; tables that the day lacks don't count."""
-    derived = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.has(table)]
+    derived = [table for table in (SESSIONS, REJECTED_SESSIONS, *DERIVED) if day.load(table)]
     return CheckResult(_outdated(day, *derived), {"tables": len(derived)})
 
 

@@ -35,8 +35,8 @@ STATS = (
 class Version(NamedTuple):
     """One state of a session, from one raw row.
 
-    `row`: the index of the raw row. `read_at`: when its reading began. `runs`: see `known_runs`. `is_valid`: the row
-    was not rejected.
+    `row`: the index of the raw row. `read_at`: when its reading began. `runs`: see `known_runs`; 0 if the row was
+    rejected, so that it never replaces the numbers of a valid one.
     """
 
     row: int
@@ -44,7 +44,6 @@ class Version(NamedTuple):
     runs: int
     tier: str | None
     start_time: datetime | None
-    is_valid: bool = True
 
 
 def known_runs(run_count: int | None, used: Iterable[object]) -> int:
@@ -55,9 +54,9 @@ def known_runs(run_count: int | None, used: Iterable[object]) -> int:
 def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
     """The version that a session's stats come from, and whether they have shrunk although retention can't explain it.
 
-    `versions`: the session's valid versions, oldest first, at least one. Usually the newest is the source. An older one
-    with more runs is the source if retention explains the difference: no runs are left, or the session is older than
-    its tier's retention time. Otherwise the lower number is a correction, and counts.
+    `versions`: the session's versions, oldest first; the newest was not rejected. Usually it is the source. An older
+    one with more runs is the source if retention explains the difference: no runs are left, or the session is older
+    than its tier's retention time. Otherwise the lower number is a correction, and counts.
     """
     newest = source = versions[-1]
     has_shrunk = False
@@ -79,7 +78,7 @@ def _is_past_retention(version: Version) -> bool:
 def superseded(versions: Sequence[Version], before: datetime) -> set[int]:
     """The raw rows that may be deleted: those of versions that no result since the time `before` depends on.
 
-    `versions`: all versions of one session, oldest first; rejected ones count as having no runs. Kept are all versions
+    `versions`: all versions of one session, oldest first. Kept are all versions
     read after `before`, the newest one until then, each earlier one with more runs than any that follows until then
     (stats may come from it, see `stats_of`), and the successor of each of those. So the day's tables stay the same,
     now and as of any time since `before`.

@@ -38,12 +38,11 @@ class Rows:
     def add(self, table: pa.Table) -> None:
         """Add the rows of a table that has the schema's columns, in any order."""
         for batch in table.select(self.schema.names).to_batches(max_chunksize=PART):
-            if batch.num_rows:
-                self.num_rows += batch.num_rows
-                self.nbytes += batch.nbytes
-                is_plain = self.nbytes <= self._plain
-                part = pa.Table.from_arrays(batch.columns, schema=self.schema) if is_plain else _pack(batch)
-                self._parts.append((part, {}))
+            self.num_rows += batch.num_rows
+            self.nbytes += batch.nbytes
+            is_plain = self.nbytes <= self._plain
+            part = pa.Table.from_arrays(batch.columns, schema=self.schema) if is_plain else _pack(batch)
+            self._parts.append((part, {}))
 
     def joined(self, more: "Rows", **constants: "pa.Scalar[Any]") -> Self:
         """These rows followed by those of `more`, to which constant columns are added. Nothing is copied."""
@@ -58,13 +57,11 @@ class Rows:
         schema = pa.schema([self.schema.field(name) for name in names or self.schema.names])
         for index, (part, constants) in enumerate(self._parts):
             rows = part if isinstance(part, pa.Table) else _unpack(part, schema.names)
-            if constants or rows is not part:
-                columns = [
-                    pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
-                    for name in schema.names
-                ]
-                rows = pa.Table.from_arrays(columns, schema=schema)
-            yield rows.select(schema.names)
+            columns = [
+                pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
+                for name in schema.names
+            ]
+            yield pa.Table.from_arrays(columns, schema=schema)
             if drain:
                 self._parts[index] = _DRAINED
 
@@ -117,13 +114,11 @@ class Rows:
 def _is_ascending(keys: pa.Table) -> bool:
     """Whether the rows are sorted by these columns. False if a column that has to be compared has nulls."""
     is_equal: Any = True
-    for column in keys.columns if keys.num_rows > 1 else ():
+    for column in keys.columns:
         before, after = column[:-1], column[1:]
         if column.null_count or pc.any(pc.and_not(is_equal, pc.less_equal(before, after))).as_py():
             return False
         is_equal = pc.and_(is_equal, pc.equal(before, after))
-        if not pc.any(is_equal).as_py():
-            return True
     return True
 
 

@@ -23,17 +23,13 @@ SESSION_ATTRIBUTES = Table(
         column.TENANT,
         column.EXPERIMENTS_DATASET,
         column.text(
-            "key",
-            "The metadata key; keys of nested objects are joined by dots, down to three levels",
-            nullable=False,
-            repeats=True,
+            "key", "The metadata key; keys of nested objects are joined by dots, down to three levels", nullable=False
         ),
         column.text(
             "value",
             "The value as text: strings, numbers as sent, `true` or `false`; arrays of these are sorted and joined by "
             "`, `; over 200 characters are cut to 191, followed by `…` and eight hex digits of the SHA-256",
             nullable=False,
-            repeats=True,
         ),
     ),
     order=("session_id", "key"),

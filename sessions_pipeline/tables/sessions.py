@@ -14,11 +14,7 @@ SESSIONS = Table(
     "One row per valid session, with exact costs and the time its numbers were read.",
     (
         *column.SENT.values(),
-        column.text(
-            "unknown_fields",
-            "Properties that the schema does not name, JSON text; null when there are none",
-            long_text=True,
-        ),
+        column.text("unknown_fields", "Properties that the schema does not name, JSON text; null when there are none"),
         column.time("fetched_at", "When the reading began that first returned this state", nullable=False),
         column.time(
             "stats_as_of",
@@ -29,7 +25,6 @@ SESSIONS = Table(
             "problems",
             "Why costs of this valid session are null, such as `total_cost: is negative (-0.0012)`; null when there is "
             "nothing to report",
-            long_text=True,
         ),
         column.time(
             "missing_since", "Time of the first reading that no longer contained it; null while the API returns it"

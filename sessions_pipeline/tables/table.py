@@ -5,12 +5,13 @@ registers a function that checks a day. Assets, dependencies, column schemas, as
 DuckDB views and the Parquet options all follow from this registry.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -71,10 +72,6 @@ class DayTables:
     last_readings: Sequence[Reading] = ()
     workspaces: Sequence[str] = ()
 
-    def has(self, table: Table) -> bool:
-        """Whether the day has the table."""
-        return self.load(table) is not None
-
     def __getitem__(self, table: Table) -> pa.Table:
         """The table's rows, with at least the columns declared in `reads`.
 
@@ -101,7 +98,7 @@ class CheckResult:
     """
 
     broken: tuple[str, ...] = ()
-    counts: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
     unique: pa.ChunkedArray | None = None
 
     @property
@@ -113,9 +110,9 @@ class CheckResult:
     def merged(cls, results: Iterable[Self]) -> Self:
         """One result for several days: counts added, broken cases joined, duplicates of `unique` found."""
         results = list(results)
-        counts: dict[str, Any] = {}
-        for name, count in chain.from_iterable(result.counts.items() for result in results):
-            counts[name] = counts[name] + count if name in counts else count
+        counts = Counter[str]()
+        for result in results:
+            counts.update(result.counts)
         broken = list(chain.from_iterable(result.broken for result in results))
         chunks = [chunk for result in results if result.unique is not None for chunk in result.unique.chunks]
         return cls((*broken, *_duplicates(pa.chunked_array(chunks, pa.string()))), counts)
@@ -165,7 +162,7 @@ class Check:
 
     def examine(self, day: DayTables) -> CheckResult:
         """Check one day."""
-        return self.function(day) if all(map(day.has, self.reads)) else CheckResult()
+        return self.function(day) if all(map(day.load, self.reads)) else CheckResult()
 
 
 DERIVED: dict[Table, Derived] = {}

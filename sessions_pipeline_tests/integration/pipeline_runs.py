@@ -19,7 +19,6 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
 from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.orchestration.run import execute
-from sessions_pipeline.process_day import day_tables
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
@@ -163,7 +162,7 @@ def accounts(root: DataRoot) -> dict[Day, tuple[int, int, int, int]]:
     lake = lake_at(root)
     counts: dict[Day, tuple[int, int, int, int]] = {}
     for day in days_with_files(lake, RAW_SESSIONS):
-        latest = day_tables(lake, day, {}, now=NOW).last_readings
+        latest = lake.last_readings(day)
         valid = lake.read(SESSIONS, day).column("missing_since").null_count
         rejected = lake.read(REJECTED_SESSIONS, day).num_rows
         counts[day] = (sum(one.received for one in latest), valid, rejected, sum(one.repeated for one in latest))

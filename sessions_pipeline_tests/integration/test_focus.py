@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +19,7 @@ from sessions_pipeline.cli import main
 from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.outputs.focus import focus_costs, write_focus
+from sessions_pipeline.outputs.focus import SCHEMA, focus_costs, write_focus
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, experiment, sessions_table, uuid
@@ -273,3 +274,24 @@ def test_what_cannot_be_exported_is_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
     assert datetime.now(UTC).date() > LATER
+
+
+def test_a_full_device_is_never_removed(tmp_path: Path) -> None:
+    device = tmp_path / "device.csv"
+    device.symlink_to("/dev/full")
+    with pytest.raises(LakeError, match="No space left on device; choose another file"):
+        write_focus(SCHEMA.empty_table(), device)
+    assert device.is_symlink()
+
+
+def test_a_file_that_cannot_be_opened_is_never_removed(tmp_path: Path) -> None:
+    """A program that runs can't be opened for writing, not even by root."""
+    file = tmp_path / "sleep.parquet"
+    shutil.copy2(str(shutil.which("sleep")), file)
+    with subprocess.Popen([file, "60"]) as running:
+        try:
+            with pytest.raises(LakeError, match="Text file busy; choose another file"):
+                write_focus(SCHEMA.empty_table(), file)
+        finally:
+            running.kill()
+    assert file.is_file()

@@ -183,7 +183,6 @@ def test_every_check_passes_after_a_run_and_reports_numbers(root: Path) -> None:
     assert {name for name, evaluation in found.items() if not evaluation.passed} == set()
     assert all(len(evaluation.metadata) >= 2 for evaluation in found.values())
     assert {evaluation.description for evaluation in found.values()} == {"True of all 3 days."}
-    assert re.fullmatch(r"\d+\.\d*[1-9]", str(found["costs_add_up"].metadata["total_cost"].value)), "without idle zeros"
     accounted = {name: value.value for name, value in found["every_record_is_accounted_for"].metadata.items()}
     assert accounted["received"] == accounted["valid"] + accounted["rejected"] + accounted["repeated"] >= 30
     assert {name for name, found_ in found.items() if found_.severity is dg.AssetCheckSeverity.WARN} == WARNINGS

@@ -221,7 +221,7 @@ def test_forgetting_readings_changes_neither_which_workspaces_are_open_nor_which
         # Of readings without sessions, only the latest matters.
         assert open_workspaces(NOON.date(), pruned) - {""} == open_workspaces(NOON.date(), full) - {""}
         assert gone_since(pruned) == gone_since(full)
-        assert latest_readings(pruned, []) == latest_readings(full, [])
+        assert latest_readings(pruned) == latest_readings(full)
 
 
 def runs_in(day: Readings) -> list[int]:
