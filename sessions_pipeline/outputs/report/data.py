@@ -237,9 +237,8 @@ class ReportData:
     def _attribute(self, key: str, days: frozenset[date]) -> Attribute:
         period = Comparison.of(self.days, self.days_before, days - self.unfinished)
         rows, offered = self.attributes.filter(pc.field("attribute") == key), self.datasets[:DATASETS_OFFERED]
-        ids = pa.array([one.key for one in offered], pa.string())
-        of_offered = rows.filter(pc.is_in(rows.column("reference_dataset_id"), ids))
-        costs = sums_by_days(of_offered, ["reference_dataset_id", "value"], period, MEASURES)
+        is_offered = pc.field("reference_dataset_id").isin(pa.array([one.key for one in offered], pa.string()))
+        costs = sums_by_days(rows.filter(is_offered), ["reference_dataset_id", "value"], period, MEASURES)
         by_id = by_key(costs, lambda row: row["reference_dataset_id"])
         whole = _group(None, "", sums_by_days(rows, ["value"], period, MEASURES), period)
         groups = [_group(one.key, one.name, by_id[one.key], period) for one in offered]
