@@ -126,8 +126,8 @@ FAULTS = (
     ),
     Fault(
         "langsmith/transport",
-        "response.is_success and received > most:",
-        "response.is_success and received > 9**20:",
+        "response.is_success and len(body) > most:",
+        "response.is_success and len(body) > 9**20:",
         f"{INTEGRATION}client",
         "decompresses",
     ),

@@ -11,7 +11,6 @@ stays as it was sent, and each change can be undone (see docs/api-versions.md):
 - the fixed fields of a feedback key are removed if they hold nothing, and put in version 1's order.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -48,9 +47,10 @@ def read_v2_page(body: bytes) -> tuple[list[Record], str | None]:
         ValueError: the body is something else: it is truncated, or not from this API.
     """
     members = _texts(body.decode())
-    items, cursor = members.get("items", ""), json.loads(members.get("next_cursor", "null"))
+    items = members.get("items", "")
+    cursor = msgspec.json.decode(members.get("next_cursor", "null"), type=str | None) or ""
     records = [] if items == "null" else read_page(items.encode())
-    return [msgspec.structs.replace(record, payload=as_v1(record.payload)) for record in records], str(cursor or "")
+    return [msgspec.structs.replace(record, payload=as_v1(record.payload)) for record in records], cursor
 
 
 def as_v1(payload: str) -> str:

@@ -100,14 +100,13 @@ def proxy_for(auth: Auth) -> tuple[str, str] | None:
 
 def _matches(host: str, entry: str) -> bool:
     host, entry = host.lower(), entry.strip().lower()
-    if entry in ("", "*"):
-        return entry == "*"
     try:
         return ip_address(host) in ip_network(entry.strip("[]").replace("]/", "/"), strict=False)
     except ValueError:
-        name = entry.rpartition(":")[0] if entry.count(":") == 1 else entry
+        name = entry.partition("://")[2] or entry
+        name = name.rpartition(":")[0] if name.count(":") == 1 else name
         name = name.removeprefix("*").removeprefix(".")
-        return bool(name) and (host == name or host.endswith(f".{name}"))
+        return entry == "*" or (bool(name) and (host == name or host.endswith(f".{name}")))
 
 
 def add_certificates(context: ssl.SSLContext) -> ssl.SSLContext:

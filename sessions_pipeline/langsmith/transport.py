@@ -131,16 +131,17 @@ class Transport:
 
     def _receive(self, response: httpx.Response) -> bytes:
         """The decompressed body; an error's may be cut after 64 kB."""
+        if response.headers.get("content-encoding", "identity").lower() not in ("identity", "gzip", ""):
+            raise httpx.DecodingError("")  # a body that is compressed twice could fill the memory at once
         most = self._most_bytes if response.is_success else MOST_ERROR_BYTES
-        chunks, received = list[bytes](), 0
+        body = bytearray()
         for chunk in response.iter_bytes():
-            chunks.append(chunk)
-            received += len(chunk)
-            if received > most:
+            body += chunk
+            if len(body) > most:
                 break
-        if response.is_success and received > most:
+        if response.is_success and len(body) > most:
             raise errors.RefusedError(f"{self._auth.host} sent more than {most >> 20} MB in one page; {SMALLER_PAGES}")
-        return b"".join(chunks)
+        return bytes(body)
 
     def _connection_error(self, error: Exception, where: str) -> errors.ApiError:
         reason = self._auth.clean(str(error)) or type(error).__name__

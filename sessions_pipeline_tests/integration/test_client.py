@@ -290,6 +290,13 @@ def test_a_body_that_decompresses_to_more_than_a_page_is_an_error_and_not_retrie
     assert len(server.paths) == 1
 
 
+def test_a_body_that_is_compressed_twice_is_refused_unread() -> None:
+    # Ten kilobytes could fill gigabytes of memory before their size is known.
+    body = gzip.compress(gzip.compress(ONE))
+    with scripted(answer(200, body, Content_Encoding="gzip, gzip")) as server:
+        assert type(failing(server.url)) is errors.BadBodyError
+
+
 def test_a_time_limit_for_one_look_ends_it_before_the_deadline() -> None:
     clock = Clock()
     with scripted(answer(429, b"{}")) as server, client_for(server.url, clock=clock, minutes=120) as client:

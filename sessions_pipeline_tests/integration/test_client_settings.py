@@ -159,6 +159,9 @@ PROXY = "http://proxy:3128"
         ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "x, api.example"}, None),
         ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": ".example"}, None),
         ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "*.example:443"}, None),
+        ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "https://api.example:443"}, None),
+        ("http://10.1.2.3", {"HTTP_PROXY": PROXY, "NO_PROXY": "http://10.1.2.3"}, None),
+        ("https://api.example", {"HTTPS_PROXY": PROXY, "NO_PROXY": "https://,"}, ("HTTPS_PROXY", PROXY)),
         (
             "https://api.example",
             {"HTTPS_PROXY": PROXY, "NO_PROXY": "pi.example,fd07::/64,[::1],%"},

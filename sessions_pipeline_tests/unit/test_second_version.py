@@ -145,6 +145,12 @@ def test_a_body_without_a_list_of_items_is_an_error_and_no_empty_page(body: str)
         read_v2_page(body.encode())
 
 
+@pytest.mark.parametrize("cursor", ["0", "7", "false", "{}", '{"after": "x"}', "[]"])
+def test_a_cursor_that_is_no_text_is_an_error_and_no_end_of_the_list(cursor: str) -> None:
+    with pytest.raises(ValueError, match="Expected `str"):
+        read_v2_page(f'{{"items": [{PROJECT}}}], "next_cursor": {cursor}}}'.encode())
+
+
 @pytest.mark.parametrize("end", ["null", '""', None])
 def test_the_last_page_has_no_cursor(end: str | None) -> None:
     body = '{"items":[]}' if end is None else f'{{"items":[],"next_cursor":{end}}}'
