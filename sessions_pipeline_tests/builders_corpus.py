@@ -350,7 +350,11 @@ STRUCTURES = (
     _kept("run_facets", '[{"a":[1,{}]}, {}]', '[{"a":[1,{}]}, {}]'),
     _refused("run_facets", "{}", "must be an array, not an object"),
     _refused("run_facets", "[" + _DEEP + "]", _TOO_DEEP),
-    _refused("run_facets", "[{},1,null]", "does not fit the schema: Expected `object`, got `int` - at `$[1]`"),
+    Case(
+        "facets that are none",
+        record(run_facets="[{},1,null]"),
+        reasons=("run_facets.1: must be an object, not a number", "run_facets.2: must not be null"),
+    ),
     _kept("experiment_progress", "null", None),
     _kept("experiment_progress", _PROGRESS % ("1.0", "1", "{}"), _PROGRESS % ("1.0", "1", "{}")),
     Case(
@@ -358,15 +362,32 @@ STRUCTURES = (
         record(experiment_progress=(_PROGRESS % (1, 1, "{}"))[:-1] + ',"x":[]}'),
         values={"experiment_progress": (_PROGRESS % (1, 1, "{}"))[:-1] + ',"x":[]}'},
     ),
-    *(
-        _refused("experiment_progress", sent, f"does not fit the schema: {problem}")
-        for sent, problem in (
-            (_PROGRESS % (1.5, 1, "{}"), "Expected `float` that's a multiple of 1.0 - at `$.expected_run_count`"),
-            (_PROGRESS % (2**63, 1, "{}"), f"Expected `int` <= {2**63 - 1} - at `$.expected_run_count`"),
-            (_PROGRESS % (1, "null", "{}"), "Expected `float`, got `null` - at `$.run_progress`"),
-            (_PROGRESS % (1, 1, '{"a":"b"}'), "Expected `float`, got `str` - at `$.evaluator_progress[...]`"),
-            ("{}", "Object missing required field `expected_run_count`"),
-        )
+    Case(
+        "progress with a wrong value before the right one",
+        record(experiment_progress='{"run_progress":"x",' + (_PROGRESS % (1, 1, "{}"))[1:]),
+        values={"experiment_progress": '{"run_progress":"x",' + (_PROGRESS % (1, 1, "{}"))[1:]},
+    ),
+    Case(
+        "progress of wrong types",
+        record(experiment_progress=_PROGRESS % (2**63, "null", '{"a":"b"}')),
+        reasons=(
+            "experiment_progress.expected_run_count: is an integer beyond 64 bits",
+            "experiment_progress.run_progress: must not be null",
+            "experiment_progress.evaluator_progress.a: must be a number, not a string",
+        ),
+    ),
+    Case(
+        "progress beyond 64 bits",
+        record(experiment_progress=_PROGRESS % (2**63, 1, "{}")),
+        reasons=("experiment_progress.expected_run_count: is an integer beyond 64 bits",),
+    ),
+    Case(
+        "progress that is empty",
+        record(experiment_progress="{}"),
+        reasons=tuple(
+            f"experiment_progress.{name}: is required, but absent"
+            for name in ("expected_run_count", "run_progress", "evaluator_progress")
+        ),
     ),
     _refused("experiment_progress", "[]", "must be an object, not an array"),
 )

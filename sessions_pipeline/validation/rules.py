@@ -7,7 +7,7 @@ and again, until `Rule.value` decides on the few values in doubt.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import msgspec
 import pyarrow as pa
 
-from sessions_pipeline.validation.json_text import UNREADABLE, flaw, is_deep, type_name
+from sessions_pipeline.validation.json_text import UNREADABLE, flaw, is_deep, split_array, split_object, type_name
 from sessions_pipeline.validation.types import MONEY, TIMESTAMP, parse_timestamp, read_decimal, read_money
 
 # A property's JSON text: a view into the record's text, or a copy.
@@ -38,8 +38,8 @@ class Rule:
         expected: what a value must be, in the words of the reasons for rejection.
         json_types: the JSON types that it may have, in a text that contains their names (see `type_name`).
         type: of the column.
-        read: turns a string, or the JSON text of another value, into the column's value. Raises a `ValueError` that
-            says what is wrong.
+        read: turns a string, or the JSON text of another value, into the column's value. Raises a `ValueError` whose
+            arguments are what is wrong; one about a part of the value begins with that part's name, as `.name: `.
         quick: turns a whole column of texts into the values that `value` would give; None if any of them is in doubt.
         is_text: the column's values are the texts as sent; `read` and `quick` only check them.
         rejects: whether an unreadable value rejects its record. If not, it becomes null with an entry in `problems`.
@@ -99,6 +99,16 @@ def printable(text: str, longest: int = _LONGEST_NAME) -> str:
     return safe if len(safe) <= longest else f"{safe[:longest]}…"
 
 
+def reasons(name: str, error: ValueError) -> list[str]:
+    """The reasons for rejection in a property's error, as `field: what is wrong`."""
+    return [f"{name}{problem}" if problem.startswith(".") else f"{name}: {problem}" for problem in error.args]
+
+
+def missing(text: str | None) -> ValueError:
+    """The error for a required value that is absent (`text` is None) or null."""
+    return ValueError("is required, but absent" if text is None else "must not be null")
+
+
 def _decoded(type_: Any, plain: str | None = None) -> Callable[[Sequence[Text]], list[Any] | None]:
     """A `Rule.quick` that decodes with msgspec. In doubt if msgspec refuses, or a text is neither `plain` nor null."""
     decode = msgspec.json.Decoder(list[type_ | None]).decode
@@ -151,18 +161,36 @@ def _read_double(text: str) -> float:
     return number
 
 
-def _checked(type_: Any) -> Callable[[str], str]:
-    """A `Rule.read` for texts that msgspec accepts as this type."""
-    decode = msgspec.json.Decoder(type_).decode
+def _read_objects(text: str) -> str:
+    return _checked(text, ((str(index), element, OBJECT) for index, element in enumerate(split_array(text))))
 
-    def read(text: str) -> str:
+
+def _read_numbers(text: str) -> str:
+    return _checked(text, ((name, number, DOUBLE) for name, number in split_object(text).items()))
+
+
+def _read_progress(text: str) -> str:
+    members = split_object(text)
+    return _checked(text, ((name, members.get(name), rule) for name, rule in _PROGRESS.items()))
+
+
+def _checked(text: str, parts: Iterable[tuple[str, str | None, Rule]]) -> str:
+    """The text itself, after each named part was read by its rule.
+
+    Raises:
+        ValueError: some parts can't be read; the arguments are the reasons for each.
+    """
+    problems: list[str] = []
+    for name, part, rule in parts:
         try:
-            decode(text)
-        except UNREADABLE as error:
-            raise ValueError(f"does not fit the schema: {error}") from None
-        return text
-
-    return read
+            if part is None or part == "null":
+                raise missing(part)
+            rule.value(part.encode())
+        except ValueError as error:
+            problems += reasons(f".{printable(name)}", error)
+    if problems:
+        raise ValueError(*problems)
+    return text
 
 
 _Int64 = Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]
@@ -173,8 +201,7 @@ class _AnyObject(msgspec.Struct):
 
 
 class _Progress(msgspec.Struct):
-    # 12.0 is an integer, too.
-    expected_run_count: _Int64 | Annotated[float, msgspec.Meta(multiple_of=1, ge=_INT64[0], lt=_INT64[-1] + 1)]
+    expected_run_count: _Int64
     run_progress: float
     evaluator_progress: dict[str, float]
 
@@ -197,5 +224,7 @@ COST = Rule(
     "a decimal number", "a string or a number", MONEY, read_money, _decoded(Decimal, _PLAIN_COST), rejects=False
 )
 OBJECT = Rule("an object", "an object", _TEXT, str, _as_objects, is_text=True)
-OBJECTS = Rule("an array", "an array", _TEXT, _checked(list[_AnyObject]), _decoded(list[_AnyObject]), is_text=True)
-PROGRESS = Rule("an object", "an object", _TEXT, _checked(_Progress), _decoded(_Progress), is_text=True)
+OBJECTS = Rule("an array", "an array", _TEXT, _read_objects, _decoded(list[_AnyObject]), is_text=True)
+_NUMBERS = Rule("an object", "an object", _TEXT, _read_numbers, _decoded(dict[str, float]), is_text=True)
+PROGRESS = Rule("an object", "an object", _TEXT, _read_progress, _decoded(_Progress), is_text=True)
+_PROGRESS = {"expected_run_count": INTEGER, "run_progress": DOUBLE, "evaluator_progress": _NUMBERS}

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from sessions_pipeline.validation.json_text import UNREADABLE, flaw, split_record
 from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
-from sessions_pipeline.validation.rules import Text, printable
+from sessions_pipeline.validation.rules import Text, missing, printable, reasons
 from sessions_pipeline.validation.types import Rounded
 
 # Records validated together: few enough that their data stays in the processor's cache.
@@ -117,7 +117,7 @@ class Validator:
         return table.filter(pa.array([row not in self.rejected for row in rows])) if self.rejected else table
 
     def _reject(self, row: int, name: str, error: ValueError) -> None:
-        self.rejected.setdefault(row, []).append(f"{printable(name)}: {error}")
+        self.rejected.setdefault(row, []).extend(reasons(printable(name), error))
 
     def _column(self, item: Property, rows: Sequence[int], texts: Sequence[Text]) -> "pa.Array[object]":
         errors: dict[int, ValueError] = {}
@@ -126,7 +126,7 @@ class Validator:
             for index, (text, value) in enumerate(zip(texts, values, strict=True)):
                 if value is None and index not in errors:
                     if item.required:
-                        errors[index] = ValueError("is required, but absent" if text is _ABSENT else "must not be null")
+                        errors[index] = missing(None if text is _ABSENT else "null")
                     elif text is not _ABSENT:
                         self._drift.append((rows[index], f"{item.name}=null"))
         for index, error in errors.items():
