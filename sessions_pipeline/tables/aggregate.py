@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.tables.rows import PART
+from sessions_pipeline.tables.rows import PART, release
 from sessions_pipeline.validation.types import LAST_DIGIT
 
 # More digits than a sum of 38-digit numbers can have.
@@ -42,6 +42,8 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
         summed = summed.aggregate([*((name, "sum") for name in names), ([], "count_all")])
         summed = summed.sort_by([(key, "ascending") for key in keys])
         narrow += [_narrow(summed, keys, name, rows.schema.field(name).type) for name in names]
+        if at_once == 1:
+            release()
     return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
 
