@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.errors import SumOverflowError
-from sessions_pipeline.tables.rows import PART
+from sessions_pipeline.tables.rows import PART, release
 from sessions_pipeline.validation.types import LAST_DIGIT
 
 # More digits than a sum of 38-digit numbers can have.
@@ -20,6 +20,8 @@ _Number = TypeVar("_Number", int, Decimal)
 _Value = TypeVar("_Value")
 # 76 digits hold the sum of 38-digit numbers for any number of rows that a table can have.
 _WIDE_PRECISION = 76
+ROWS_PER_SUM = 16_384
+"""Of more rows, one measure is summed at a time: the widened copies take more memory than the rows."""
 
 
 def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Table:
@@ -32,11 +34,16 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit its type; the text names the column and the group.
     """
-    columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in measures)]
-    summed = pa.table(columns, [*keys, *measures]).group_by(list(keys), use_threads=False)
-    summed = summed.aggregate([*((name, "sum") for name in measures), ([], "count_all")])
-    summed = summed.sort_by([(key, "ascending") for key in keys])
-    narrow = (_narrow(summed, keys, name, rows.schema.field(name).type) for name in measures)
+    at_once, narrow = len(measures) if rows.num_rows <= ROWS_PER_SUM else 1, list[Any]()
+    for first in range(0, len(measures), at_once):
+        names = measures[first : first + at_once]
+        columns = [*map(rows.column, keys), *(_wide(rows.column(name)) for name in names)]
+        summed = pa.table(columns, [*keys, *names]).group_by(list(keys), use_threads=False)
+        summed = summed.aggregate([*((name, "sum") for name in names), ([], "count_all")])
+        summed = summed.sort_by([(key, "ascending") for key in keys])
+        narrow += [_narrow(summed, keys, name, rows.schema.field(name).type) for name in names]
+        if at_once == 1:
+            release()
     return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform, sums, tuples
+from sessions_pipeline.tables.aggregate import ROWS_PER_SUM, conform, sums, tuples
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import (
     DAILY_COST_BY_REFERENCE_DATASET,
     DAILY_MEASURES,
@@ -34,8 +34,6 @@ DAILY_COST_BY_ATTRIBUTE = Table(
 )
 _GROUP = ("tenant_id", "reference_dataset_id", "attribute")
 _SUMMED = tuple(column.name for column in DAILY_MEASURES)
-# Rows to sum at a time, beyond which each attribute is summed by itself: they take much memory.
-_ROWS_PER_SUM = 16_384
 
 
 @derived(
@@ -52,7 +50,7 @@ def daily_cost_by_attribute(tables: Tables, attributes: Iterable[str]) -> pa.Tab
     rows, summed = experiments(tables, ("id", *NEEDED)), [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()]
     names = list(dict.fromkeys(attributes))
     # Sum several attributes at once, usually all: on a small day, setting up a sum takes longer than computing it.
-    at_once = max(1, _ROWS_PER_SUM // max(1, rows.num_rows))
+    at_once = max(1, ROWS_PER_SUM // max(1, rows.num_rows))
     for first in range(0, len(names), at_once):
         batch = [_with_attribute(rows, tables[SESSION_ATTRIBUTES], name) for name in names[first : first + at_once]]
         costs = summed_costs(pa.concat_tables(batch), DAILY_COST_BY_ATTRIBUTE.order)

@@ -16,7 +16,7 @@ import sessions_pipeline
 PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Blank lines, comments and docstrings do not count, so that nobody saves on them.
-MOST_LINES_OF_CODE = 8_929
+MOST_LINES_OF_CODE = 8_935
 MOST_MODULES = 90
 MOST_LINES_OF_A_MODULE = 255
 MOST_LINES_OF_A_FUNCTION = 45
