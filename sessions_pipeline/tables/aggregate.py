@@ -42,7 +42,7 @@ def sums(rows: pa.Table, keys: Sequence[str], measures: Sequence[str]) -> pa.Tab
         summed = summed.aggregate([*((name, "sum") for name in names), ([], "count_all")])
         summed = summed.sort_by([(key, "ascending") for key in keys])
         narrow += [_narrow(summed, keys, name, rows.schema.field(name).type) for name in names]
-        if at_once == 1:
+        if at_once < len(measures):
             release()
     return pa.table([*map(summed.column, keys), *narrow, summed.column("count_all")], [*keys, *measures, "rows"])
 
