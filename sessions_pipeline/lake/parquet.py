@@ -71,8 +71,8 @@ def encode(table: Table, data: pa.Table | Rows, metadata: Mapping[str, str]) -> 
         metadata: stored in the file's key-value metadata.
 
     Raises:
-        KeyError, TypeError, ValueError: a column is missing or has a wrong type, or one that is not nullable has nulls;
-            a bug in the caller.
+        KeyError, TypeError, ValueError: a column is missing or has a wrong type, or one that is not nullable has nulls
+            (of lists, Parquet's writer does not check that); a bug in the caller.
     """
     if isinstance(data, pa.Table):
         for field in table.schema:

@@ -58,11 +58,11 @@ def sums_by_days(
     Raises:
         SumOverflowError: see `sums`.
     """
-    days, firsts = rows.column("start_date").to_pylist(), dict[tuple[bool, ...], date]()
-    for day in sorted({*days} - {None}):
-        firsts.setdefault(tuple(day in some for some in sets), day)
-    first_of = {day: day and firsts[tuple(day in some for some in sets)] for day in {*days}}
-    starts = pa.array(map(first_of.get, days), pa.date32())
+    days = rows.column("start_date").to_pylist()
+    group_of = {day: tuple(day in some for some in sets) for day in sorted({*days} - {None})}
+    # The latest first, so that the earliest day of each group is the one that stays.
+    first_of = {group: day for day, group in reversed(group_of.items())}
+    starts = pa.array([day and first_of[group_of[day]] for day in days], pa.date32())
     rows = rows.drop_columns("start_date").append_column("start_date", starts)
     return list(sums(rows, ("start_date", *keys), measures).to_pylist())
 

@@ -78,10 +78,10 @@ def _is_past_retention(version: Version) -> bool:
 def superseded(versions: Sequence[Version], before: datetime) -> set[int]:
     """The raw rows that may be deleted: those of versions that no result since the time `before` depends on.
 
-    `versions`: all versions of one session, oldest first. Kept are all versions
-    read after `before`, the newest one until then, each earlier one with more runs than any that follows until then
-    (stats may come from it, see `stats_of`), and the successor of each of those. So the day's tables stay the same,
-    now and as of any time since `before`.
+    `versions`: all versions of one session, oldest first. Kept are all versions read after `before`, the newest one
+    until then, each earlier one with more runs than any that follows until then (stats may come from it, see
+    `stats_of`), and the successor of each of those. So the day's tables stay the same, now and as of any time since
+    `before`.
     """
     old = [version for version in versions if version.read_at <= before]
     needed = {version.row for version in old[-1:]}

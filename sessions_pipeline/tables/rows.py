@@ -112,7 +112,7 @@ class Rows:
 
 
 def _is_ascending(keys: pa.Table) -> bool:
-    """Whether the rows are sorted by these columns. False if a column that has to be compared has nulls."""
+    """Whether the rows are sorted by these columns. False if one of them has nulls."""
     is_equal: Any = True
     for column in keys.columns:
         before, after = column[:-1], column[1:]
