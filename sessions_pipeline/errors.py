@@ -116,6 +116,15 @@ class LakeConflictError(LakeError):
     """A file was not replaced, because another run has changed it first."""
 
 
+class BrokenError(LakeError):
+    """A file can't be read; `version` is the file's version."""
+
+    # Without a default it could not come out of a worker process.
+    def __init__(self, message: str, version: str = "") -> None:
+        super().__init__(message)
+        self.version = version
+
+
 class NotReadError(LakeError):
     """A table does not exist for that day, because the day was never read."""
 

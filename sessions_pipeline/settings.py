@@ -1,6 +1,6 @@
 """Settings from the environment and `.env`: one typed, frozen object, whose errors name the variable.
 
-No other module reads or writes the environment.
+Other modules read or write only variables of other programs, such as `AWS_*` in `lake/s3.py`.
 """
 
 import difflib

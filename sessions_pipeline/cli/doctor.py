@@ -76,14 +76,14 @@ def _probe(settings: Settings) -> str:
     from sessions_pipeline.langsmith.client import SessionsClient
     from sessions_pipeline.langsmith.probe import probe
 
-    verdicts = {True: "holds", False: "does not hold", None: "not testable"}
+    words = {True: "holds", False: "does not hold", None: "not testable"}
     workspace = next(iter(settings.workspace_ids), None)
     with SessionsClient(settings) as client:
         client.fetch(SessionsQuery(limit=1), workspace=workspace)
         found = probe(client, workspace=workspace, project=settings.judge_project)
-        lines = [(f"{version} {assumption}", verdicts[holds], seen) for version, assumption, holds, seen in found]
+        lines = [(f"{version} {assumption}", words[holds], seen) for version, assumption, holds, seen in found]
     cells = [("assumption", "in your API", "seen"), ("-" * 38, "-" * 13, "-" * 17), *lines]
-    table = "\n".join(f"| {what:<38} | {verdict:<13} | {seen:<17} |" for what, verdict, seen in cells)
+    table = "\n".join(f"| {what:<38} | {answer:<13} | {seen:<17} |" for what, answer, seen in cells)
     return f"{table}\n\n{client.requests} requests, of one workspace. Paste the table into an issue: it holds no data."
 
 

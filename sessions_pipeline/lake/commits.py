@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
+from sessions_pipeline.errors import BrokenError
 from sessions_pipeline.lake import Lake, Written, parquet
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.lake.parquet import BrokenError
 from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, Table
 from sessions_pipeline.tables.rows import Rows

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sessions_pipeline.errors import LakeError
+from sessions_pipeline.errors import BrokenError, LakeError
 from sessions_pipeline.lake.layout import Day
 from sessions_pipeline.lake.store import Store
 from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, Table
@@ -45,15 +45,6 @@ class Stored(NamedTuple):
     def rows(self) -> pa.Table:
         """All rows at once."""
         return self.parts.table()
-
-
-class BrokenError(LakeError):
-    """A file can't be read; `version` is the file's version."""
-
-    # Without a default it could not come out of a worker process.
-    def __init__(self, message: str, version: str = "") -> None:
-        super().__init__(message)
-        self.version = version
 
 
 class UnreadableError(Exception):

@@ -1,4 +1,4 @@
-"""Tests assumptions about the real API by read-only requests. The findings contain no data of the workspace.
+"""Tests assumptions about the real API by read-only requests. The results contain no data of the workspace.
 
 The assumptions come from the schema, from other clients and from the embedded API; see docs/api-versions.md.
 """
@@ -21,7 +21,7 @@ MOST_REQUESTS, MOST_SECONDS = 30, 90.0
 BEYOND_ANY_LIST = 10_000_000
 
 
-class Finding(NamedTuple):
+class ProbeResult(NamedTuple):
     """An assumption about a version of the API, whether it holds (None: undecided), and what was seen."""
 
     api_version: str
@@ -146,7 +146,7 @@ V1_ONLY: Mapping[str, _Test] = {
 ASSUMPTIONS = (("v1", V1, {**BOTH_VERSIONS, **V1_ONLY}), ("v2", V2, {"a cursor leads on": _cursor, **BOTH_VERSIONS}))
 
 
-def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[Finding]:
+def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Iterator[ProbeResult]:
     """Test each assumption, in about 30 requests at most, retries not counted."""
     client.throttle.end_within(MOST_SECONDS)
     for version, client.api_version, assumptions in ASSUMPTIONS:
@@ -162,4 +162,4 @@ def probe(client: SessionsClient, *, workspace: str | None, project: str) -> Ite
                 is_final = isinstance(error, RefusedError | NotFoundError)
                 # If the version has answered nothing so far, its refusal says nothing about the assumption.
                 holds, seen = False if is_final and is_answered else None, "refused" if is_final else "no usable answer"
-            yield Finding(version, assumption, holds, seen)
+            yield ProbeResult(version, assumption, holds, seen)

@@ -8,8 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from sessions_pipeline.errors import SettingError
-from sessions_pipeline.lake.parquet import BrokenError
+from sessions_pipeline.errors import BrokenError, SettingError
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import load_budgets

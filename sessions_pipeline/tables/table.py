@@ -144,7 +144,7 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A promise that a table makes, and the function that checks it for one day.
+    """A statement about a table, and the function that checks it for one day.
 
     `consequence`: what it means for costs if the check fails, and what to do about it.
     `reads`: the columns that `function` needs of each table; days that lack one of these tables pass unchecked.

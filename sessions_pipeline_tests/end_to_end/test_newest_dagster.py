@@ -17,8 +17,9 @@ def test_the_tests_of_the_event_storage_pass_on_the_newest_dagster(tmp_path: Pat
     installed = subprocess.run(
         [*install, "--python", sys.executable, *PARTS], capture_output=True, text=True, check=False
     )
-    if installed.returncode != 0:
+    if installed.returncode != 0 and not os.environ.get("CI"):
         pytest.skip(f"no package index: {installed.stderr.strip()[-200:]}")
+    assert installed.returncode == 0, installed.stderr
     tests = REPOSITORY / "sessions_pipeline_tests"
     files = (tests / "integration" / "test_event_storage.py", tests / "end_to_end" / "test_event_storage_processes.py")
     ran = subprocess.run(

@@ -76,6 +76,10 @@ def test_the_readmes_two_commands_run_in_a_fresh_clone(
         assert str(clone / "data" / "demo") in printed.replace("\n", "")
     assert sorted(path.name for path in clone.parent.iterdir()) == ["a clone"]
     assert list((clone / "data" / "demo" / "daily_cost_by_reference_dataset").glob("start_date=*/*.parquet"))
+    # Compiled by set-up, since PYTHONDONTWRITEBYTECODE is common in images; the demo imports only some of them.
+    modules = list((clone / ".venv").glob("lib/*/site-packages/dagster/**/*.py"))
+    assert len(modules) > 500
+    assert all(list(module.parent.glob(f"__pycache__/{module.stem}.*.pyc")) for module in modules)
     assert " passed" in run(test, clone, cached | A_FEW)
 
 

@@ -300,9 +300,9 @@ def test_the_doctor_says_when_the_clock_is_off_by_more_than_a_minute(run: Run, s
 
 
 def test_a_successful_run_prints_no_complaint(run: Run) -> None:
-    told = run("materialize", *_days(0))
-    assert (told.status, told.err) == (0, "")
-    assert told.out.endswith(" mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster\n")
+    run_result = run("materialize", *_days(0))
+    assert (run_result.status, run_result.err) == (0, "")
+    assert run_result.out.endswith(" mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster\n")
     as_json = run("materialize", *_days(0), "--json")
     assert (as_json.status, as_json.err) == (0, "")
     assert "DAGSTER_HOME" not in as_json.out
@@ -726,12 +726,12 @@ def test_a_run_that_is_terminated_while_it_loads_says_that_it_stopped(sandbox: S
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(("days_ago", "is_told"), [(9, True), (2, False)])
-def test_as_of_a_time_whose_readings_may_be_dropped_is_a_warning(run: Run, days_ago: int, is_told: bool) -> None:
+@pytest.mark.parametrize(("days_ago", "is_warned"), [(9, True), (2, False)])
+def test_as_of_a_time_whose_readings_may_be_dropped_is_a_warning(run: Run, days_ago: int, is_warned: bool) -> None:
     time = (datetime.now(UTC) - timedelta(days=days_ago)).date()
     result = run("materialize", *_days(), "--as-of", str(time), SESSIONS_PIPELINE_KEEP_READINGS_DAYS="5")
     said = f"sessions-pipeline: warning: --as-of {time}: readings that were replaced over 5 days ago were deleted"
-    assert (said in result.err) == is_told
+    assert (said in result.err) == is_warned
 
 
 def test_a_report_without_a_lake_is_one_line_and_creates_nothing(run: Run, tmp_path: Path) -> None:

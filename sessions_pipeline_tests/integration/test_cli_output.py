@@ -215,9 +215,9 @@ def test_the_summary_leaves_out_tables_that_the_run_did_not_write(
     assert says in table
     assert not any(claim in table for claim in ("0 sessions", "0 experiments", "0 rejected", "none US dollars"))
     print_summary(settings, {name: [DAY] for name in made}, DAY, DAY, as_json=True)
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     sums = ("sessions", "rejected", "experiments", "unpriced", "total_cost")
-    assert {name for name in sums if told[name] is None} == unknown
+    assert {name for name in sums if printed[name] is None} == unknown
 
 
 def test_the_summary_shows_no_cost_if_none_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,8 +314,8 @@ def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
     assert places == [*order, "(d2000000)"] * (len(places) // 3)
     assert next(line for line in lines if line.startswith("Total")).split()[-1] == f"${sum(sums)}.00"
     print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1], as_json=True)
-    told = json.loads(capsys.readouterr().out)["datasets"]
-    assert [(f"({one['reference_dataset_id'][:8]})", one["cost"], one["days"]) for one in told] == [
+    printed = json.loads(capsys.readouterr().out)["datasets"]
+    assert [(f"({one['reference_dataset_id'][:8]})", one["cost"], one["days"]) for one in printed] == [
         (order[0], str(max(sums)), count),
         (order[1], str(min(sums)), count),
         ("(d2000000)", None, count),
@@ -335,20 +335,20 @@ def test_lines_for_people_stay_few_and_add_up_and_json_has_all(
     ]
     settings = lake_of(tmp_path, *rows)
     print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
-    told = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    start = next(number for number, line in enumerate(told) if line.startswith("All days"))
-    end = next(number for number, line in enumerate(told) if line.startswith("Total"))
+    printed = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    start = next(number for number, line in enumerate(printed) if line.startswith("All days"))
+    end = next(number for number, line in enumerate(printed) if line.startswith("Total"))
     by_period, in_all, total = (
         sum(Decimal(cost.replace(",", "")) for cost in re.findall(r"\$([\d,.]+)$", "\n".join(part), re.MULTILINE))
-        for part in (told[:start], told[start:end], told[end : end + 1])
+        for part in (printed[:start], printed[start:end], printed[end : end + 1])
     )
     assert 0 < by_period == in_all == total
     assert end - start <= 22
     assert start <= 104
     folded = "Some datasets are summed together; with --json, each has its own lines"
-    assert (folded in told) == (datasets > 21 or count == 110)
-    assert any("other datasets" in line for line in told) == (datasets > 21)
-    assert any("all datasets" in line for line in told) == (count == 110)
+    assert (folded in printed) == (datasets > 21 or count == 110)
+    assert any("other datasets" in line for line in printed) == (datasets > 21)
+    assert any("all datasets" in line for line in printed) == (count == 110)
     print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1], as_json=True)
     assert len(json.loads(capsys.readouterr().out)["datasets"]) == datasets
 
@@ -423,15 +423,15 @@ def test_list_formats_stats_for_people_and_shows_non_numbers_as_sent(tmp_path: P
         record(3, run_count="many", total_tokens=None, total_cost="1e999999999"),
     ]
     with running_sandbox(texts=[json.dumps(text) for text in texts]) as sandbox:
-        told = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
-    assert all(f" {shown}" in told for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
+        printed = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
+    assert all(f" {shown}" in printed for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
 
 
 def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
     undated = {name: value for name, value in record(1, name="undated").items() if name != "start_time"}
     with running_sandbox(texts=[json.dumps(undated | {"total_cost": None})]) as sandbox:
-        told = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
-    (line,) = [line for line in told.splitlines() if "undated" in line]
+        printed = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
+    (line,) = [line for line in printed.splitlines() if "undated" in line]
     assert line.split()[1] == "unknown"
     assert line.split()[-1] == "unknown"
 
@@ -439,15 +439,15 @@ def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
 def test_list_names_the_columns_that_80_columns_have_no_room_for(tmp_path: Path) -> None:
     with running_sandbox(texts=[json.dumps(record(1, name="x" * 45))]) as sandbox:
         for stats, left_out in (((), ""), (("--include-stats",), "Start (UTC), Traces, Tokens")):
-            told = command("list", *stats, folder=tmp_path, url=sandbox.url, COLUMNS="80").stdout.decode()
-            assert told.count(f"Too narrow for {left_out};") == bool(left_out)
+            printed = command("list", *stats, folder=tmp_path, url=sandbox.url, COLUMNS="80").stdout.decode()
+            assert printed.count(f"Too narrow for {left_out};") == bool(left_out)
 
 
 def test_a_table_that_is_piped_is_as_wide_as_columns_says(tmp_path: Path) -> None:
     with running_sandbox(texts=[json.dumps(record(1, name="x" * 200))]) as sandbox:
         for columns in (80, 100):
-            told = command("list", folder=tmp_path, url=sandbox.url, COLUMNS=str(columns)).stdout.decode()
-            assert max(map(len, told.splitlines())) == columns
+            printed = command("list", folder=tmp_path, url=sandbox.url, COLUMNS=str(columns)).stdout.decode()
+            assert max(map(len, printed.splitlines())) == columns
 
 
 def test_the_command_in_the_note_on_unmeasured_judges_measures_them(

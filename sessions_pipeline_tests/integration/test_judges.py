@@ -198,13 +198,13 @@ def test_both_versions_of_the_api_give_the_same_judge_costs(sandbox: Sandbox, tm
 def test_a_night_requests_each_experiment_once_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
-    told, night = measure(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
+    facts, night = measure(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
     known = recent(sandbox)
     oldest = sorted(known, key=lambda one: one.start)
     assert rows(lake_at(tmp_path)).keys() == {one.id for one in oldest[:4]}
     asked = asked_for_judges(sandbox)
-    assert told == {"measured_experiments": 4, "requests": 4 + FIXED_REQUESTS}
-    assert len(asked) == told["requests"]
+    assert facts == {"measured_experiments": 4, "requests": 4 + FIXED_REQUESTS}
+    assert len(asked) == facts["requests"]
     assert {one["stats_select"] for one in asked} == {"total_cost"}, "the last of five that are asked for"
     (left,) = night.readings[OTHER_WORKSPACE].skipped.items()
     assert left[0] == "more than SESSIONS_PIPELINE_JUDGE_REQUESTS"
@@ -488,9 +488,9 @@ def test_the_job_records_the_unattributed_cost_in_dagsters_metadata(sandbox: San
     (reading,) = load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).readings.values()
     assert event is not None
     assert event.asset_materialization is not None
-    told = event.asset_materialization.metadata
-    assert told["measured_experiments"].value == len(rows(lake_at(tmp_path)))
-    assert told["readings"].value[OTHER_WORKSPACE]["unattributed_cost"] == str(reading.unattributed_cost)  # type: ignore[index, call-overload]
+    facts = event.asset_materialization.metadata
+    assert facts["measured_experiments"].value == len(rows(lake_at(tmp_path)))
+    assert facts["readings"].value[OTHER_WORKSPACE]["unattributed_cost"] == str(reading.unattributed_cost)  # type: ignore[index, call-overload]
 
 
 def test_the_file_beside_the_tables_is_json_with_amounts_as_text(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -581,8 +581,8 @@ def test_an_experiment_whose_start_time_has_changed_has_its_judges_beside_its_ow
     (status,) = budget_statuses(lake, [budget], NOW)
     assert (status.used, status.unjudged) == (own + judged, of_report.unjudged)
     print_summary(pipeline.settings, {DAILY.name: days}, *days, as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert (Decimal(told["total_cost"]), Decimal(told["judge_cost"])) == (own, judged)
+    facts = json.loads(capsys.readouterr().out)
+    assert (Decimal(facts["total_cost"]), Decimal(facts["judge_cost"])) == (own, judged)
 
 
 class Terminal(io.StringIO):
@@ -617,22 +617,22 @@ def test_the_summary_counts_measured_judges_and_reports_unmeasured_ones(
     assert lines[place - 1].endswith(" US dollars; judge calls not counted")
     assert re.fullmatch(r" +--from (\S+) --to \1 --select judge_cost_by_experiment", lines[place + 1])
     assert len(lines[place + 1]) <= 80
-    told = json.loads(summary(as_json=True))
-    assert (told["judge_cost"], told["judges_measured"]) == (None, 0)
-    assert told["judges_not_measured"] == told["experiments"] > 5
+    facts = json.loads(summary(as_json=True))
+    assert (facts["judge_cost"], facts["judges_measured"]) == (None, 0)
+    assert facts["judges_not_measured"] == facts["experiments"] > 5
     measured(pipeline)
     cost = Totals.of([], judge_rows(lake_at(tmp_path), days)).judge_cost
-    others = told["experiments"] - 5
+    others = facts["experiments"] - 5
     assert f"\nJudges, exactly: {exact(cost)} US dollars; those of {others} experiments not counted\n" in summary()
     assert "judge calls" not in summary()
-    told = json.loads(summary(as_json=True))
-    assert (told["judge_cost"], told["judges_measured"], told["judges_unknown"]) == (exact(cost), 5, 0)
-    assert sum(Decimal(line["judge_cost"] or 0) for line in told["lines"]) == cost
-    assert sum(line["judges_not_measured"] for line in told["lines"]) == told["judges_not_measured"]
+    facts = json.loads(summary(as_json=True))
+    assert (facts["judge_cost"], facts["judges_measured"], facts["judges_unknown"]) == (exact(cost), 5, 0)
+    assert sum(Decimal(line["judge_cost"] or 0) for line in facts["lines"]) == cost
+    assert sum(line["judges_not_measured"] for line in facts["lines"]) == facts["judges_not_measured"]
     # A measured judge cost that is unknown is not counted either.
     lake = Lake.open(str(tmp_path), query={})
     day = lake.days(JUDGES)[-1]
     one, *others = lake.read(JUDGES, day).to_pylist()
     lake.replace(JUDGES, day, table_of(JUDGES.name, [{**one, "total_cost": None}, *others]), {})
-    assert f"; those of {told['experiments'] - 4} experiments not counted\n" in summary()
+    assert f"; those of {facts['experiments'] - 4} experiments not counted\n" in summary()
     assert json.loads(summary(as_json=True))["judges_unknown"] == 1

@@ -77,9 +77,9 @@ class House:
         """Run the sensor at a time. Returns the texts that it sends by their title, without the product's name."""
         repository = build_definitions(PipelineWithShortWindow(self.settings, clock=lambda: at)).get_repository_def()
         sensor = repository.get_sensor_def("notifications")
-        told = sensor.evaluate_tick(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
-        assert told.skip_message
-        self.cursor = told.cursor
+        tick_result = sensor.evaluate_tick(dg.build_sensor_context(instance=self.instance, cursor=self.cursor))
+        assert tick_result.skip_message
+        self.cursor = tick_result.cursor
         return {title.removeprefix("sessions-pipeline: "): text for title, text in self.receiver.take().items()}
 
 

@@ -296,9 +296,9 @@ def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> 
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         run_days(settings_for(sandbox.url, tmp_path), TODAY, TODAY)
     stored = Lake.open(str(tmp_path), query={})
-    told = stored.metadata(SESSIONS, TODAY)["drift"]
-    assert '"colour": 3' in told
-    assert "eternal" in told or "trace_tier" in told
+    drift_text = stored.metadata(SESSIONS, TODAY)["drift"]
+    assert '"colour": 3' in drift_text
+    assert "eternal" in drift_text or "trace_tier" in drift_text
     assert stored.read(SESSIONS, TODAY).column("unknown_fields").to_pylist() == ['{"colour":"red"}'] * 3
 
 

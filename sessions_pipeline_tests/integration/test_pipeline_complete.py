@@ -144,15 +144,15 @@ def test_broken_and_undated_records_are_counted_on_their_day(data_root: DataRoot
     ]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         read(sandbox, data_root)
-    told = accounts(data_root)
-    assert {day: (valid, rejected) for day, (_, valid, rejected, _) in told.items()} == {
+    counts = accounts(data_root)
+    assert {day: (valid, rejected) for day, (_, valid, rejected, _) in counts.items()} == {
         FIRST: (0, 0),
         DAYS[1]: (1, 0),
         TODAY: (1, 1),
         UNDATED: (1, 1),
     }
-    assert all(received == valid + rejected + repeated for received, valid, rejected, repeated in told.values())
-    assert told[TODAY][3] >= 1
+    assert all(received == valid + rejected + repeated for received, valid, rejected, repeated in counts.values())
+    assert counts[TODAY][3] >= 1
 
 
 def test_two_workspaces_are_read_in_one_run_and_their_rows_are_distinguished(data_root: DataRoot) -> None:

@@ -180,7 +180,7 @@ def test_a_look_at_20000_sessions_requests_only_the_pages_of_those_with_new_runs
     with running_sandbox(texts=texts, now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=start.date())
         sensor = changed_sessions(Pipeline(settings, clock=lambda: NOW), 600)
-        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+        tick = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
     assert len(sandbox.requests) == active // 100 + 1
-    assert len(told.run_requests or []) == 1
-    assert active * 60 < len(told.cursor or "") < active * 80 + 200
+    assert len(tick.run_requests or []) == 1
+    assert active * 60 < len(tick.cursor or "") < active * 80 + 200

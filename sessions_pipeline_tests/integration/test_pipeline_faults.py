@@ -210,12 +210,12 @@ def test_the_announced_end_of_the_api_is_one_warning_and_metadata(data_root: Dat
     # One warning for each of the API's lists whose end is announced.
     assert sorted(entry.user_message.split()[6] for entry in logged) == ["/api/v1/datasets", "/api/v1/sessions"]
     assert "Thu, 31 Dec 2099" in logged[0].user_message
-    told = [
+    reports = [
         str(event.step_materialization_data.materialization.metadata.get("api_warnings"))
         for event in result.get_asset_materialization_events()
         if event.asset_key == dg.AssetKey("raw_sessions")
     ]
-    assert sum("Thu, 31 Dec 2099" in text for text in told) >= 1
+    assert sum("Thu, 31 Dec 2099" in text for text in reports) >= 1
 
 
 def test_too_many_rejected_records_fail_only_their_day_which_keeps_its_former_tables(data_root: DataRoot) -> None:
@@ -238,4 +238,4 @@ def test_a_few_broken_records_never_block_the_valid_ones(data_root: DataRoot) ->
     texts = [*some_records(100), record(200, NOW - timedelta(minutes=1000), run_count="many")]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
         read(sandbox, data_root)
-    assert sum(told[1] for told in accounts(data_root).values()) == 100
+    assert sum(of_day[1] for of_day in accounts(data_root).values()) == 100

@@ -73,7 +73,7 @@ def daily_cost(root: DataRoot) -> list[tuple[int, Decimal]]:
     return [(row["session_count"], row["total_cost"]) for row in rows]
 
 
-def told_of(result: dg.ExecuteInProcessResult, table: str) -> dict[str, Any]:
+def metadata_of(result: dg.ExecuteInProcessResult, table: str) -> dict[str, Any]:
     """The metadata of the day's materialization."""
     [event] = [
         event.step_materialization_data.materialization
@@ -94,7 +94,7 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: 
         clock.time += timedelta(hours=1)
         second = clock.time
         result = run_days(settings, DAY, DAY, clock=clock)
-        told, raw = told_of(result, SESSIONS.name), told_of(result, RAW_SESSIONS.name)
+        facts, raw = metadata_of(result, SESSIONS.name), metadata_of(result, RAW_SESSIONS.name)
     assert before == daily_cost(data_root) == [(3, Decimal("3.75"))]
     assert contents(data_root)[MONTHLY_COST_BY_REFERENCE_DATASET.name, "None"] == month
     rows = {row["id"][-1]: row for row in lake_at(data_root).read(SESSIONS, DAY).to_pylist()}
@@ -104,8 +104,8 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: 
         (None, first, second),
     ]
     assert [rows[i]["run_count"] for i in "123"] == [10, 10, 10]
-    assert (told["missing"], told["rests_on_kept_readings"]) == (1, 2)
-    assert told["total_cost"] == "3.75"
+    assert (facts["missing"], facts["rests_on_kept_readings"]) == (1, 2)
+    assert facts["total_cost"] == "3.75"
     assert raw["readings_kept"] >= 2
 
 

@@ -293,7 +293,7 @@ def facts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | No
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     found = [one.get_dagster_event().step_materialization_data.materialization for one in events]
     return {
-        (one.asset_key.to_user_string(), one.partition): {name: told.value for name, told in one.metadata.items()}
+        (one.asset_key.to_user_string(), one.partition): {name: value.value for name, value in one.metadata.items()}
         for one in found
     }
 
@@ -303,12 +303,12 @@ def test_an_unchanged_day_records_the_same_metadata_again(instance: dg.DagsterIn
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         first, again = (facts(instance, execute(pipeline, FIRST, TODAY, instance=instance).run_id) for _ in range(2))
-    days = {key: told for key, told in first.items() if key[0] in DAILY and key[0] != RAW_SESSIONS.name}
+    days = {key: recorded for key, recorded in first.items() if key[0] in DAILY and key[0] != RAW_SESSIONS.name}
     assert len(days) == (len(DAILY) - 1) * len(DAYS)
-    for key, told in days.items():
+    for key, recorded in days.items():
         assert again[key].pop("unchanged") is True
-        assert again[key] == {name: one for name, one in told.items() if name not in ("bytes", "dagster/uri")}
-        assert told["dagster/row_count"] >= 0
+        assert again[key] == {name: one for name, one in recorded.items() if name not in ("bytes", "dagster/uri")}
+        assert recorded["dagster/row_count"] >= 0
 
 
 def test_no_name_or_text_of_a_session_is_recorded_beside_the_figures_of_a_day(

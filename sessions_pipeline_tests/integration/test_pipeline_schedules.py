@@ -49,10 +49,10 @@ def tick(
     pipeline: Pipeline, instance: dg.DagsterInstance, cursor: str | None, seconds: float = LOOK_SECONDS
 ) -> tuple[list[str], str, str | None]:
     sensor = changed_sessions(pipeline, seconds)
-    told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
-    asked = [request.tags["dagster/asset_partition_range_start"] for request in told.run_requests or []]
-    assert told.cursor is not None
-    return asked, told.cursor, told.skip_message
+    tick_result = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
+    asked = [request.tags["dagster/asset_partition_range_start"] for request in tick_result.run_requests or []]
+    assert tick_result.cursor is not None
+    return asked, tick_result.cursor, tick_result.skip_message
 
 
 def an_old_experiment(sandbox: Sandbox) -> Session:
@@ -105,10 +105,12 @@ def test_changed_days_up_to_a_week_apart_are_refreshed_in_one_run_of_31_days_at_
     with running_sandbox(texts=texts[::-1], now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         sensor = changed_sessions(Pipeline(settings, clock=lambda: NOW))
-        told = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
-    spans = [tagged_range(request.tags) for request in told.run_requests or []]
+        tick_result = sensor.evaluate_tick(dg.build_sensor_context(instance=instance))
+    spans = [tagged_range(request.tags) for request in tick_result.run_requests or []]
     assert spans == [(days[first], days[last]) for first, last in runs]
-    assert len({request.run_key for request in told.run_requests or []}) == len(runs), "Dagster runs each key once"
+    assert len({request.run_key for request in tick_result.run_requests or []}) == len(runs), (
+        "Dagster runs each key once"
+    )
 
 
 @pytest.mark.parametrize(
@@ -363,8 +365,10 @@ def test_every_day_up_to_today_is_read_by_the_schedule_or_the_sensor(tmp_path: P
         for session in sandbox.api.data.sessions:  # type: ignore[attr-defined]
             if session.start and first - timedelta(days=2) < session.start.date() <= first:
                 wake(sandbox, session, NOW)
-        told = repository.get_sensor_def("changed_sessions").evaluate_tick(dg.build_sensor_context(instance=instance))
-    last = max(request.tags["dagster/asset_partition_range_end"] for request in told.run_requests or [])
+        tick_result = repository.get_sensor_def("changed_sessions").evaluate_tick(
+            dg.build_sensor_context(instance=instance)
+        )
+    last = max(request.tags["dagster/asset_partition_range_end"] for request in tick_result.run_requests or [])
     assert date.fromisoformat(last) == first - timedelta(days=1)
 
 

@@ -20,19 +20,19 @@ from sessions_pipeline_tests.faulty_server import Fault, FaultyApi, Sandbox, Und
 from sessions_pipeline_tests.integration.pipeline_runs import KEY, NOW, settings_for
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
 
-Told = dict[str, tuple[bool | None, str]]
+Results = dict[str, tuple[bool | None, str]]
 PROJECT = "evaluators"
 END = {"v1 an empty page lies behind the end", "v1 X-Pagination-Total counts the list"}
 
 
-def probed(url: str, project: str = PROJECT) -> Told:
+def probed(url: str, project: str = PROJECT) -> Results:
     """The results of the probe for an API, by version and assumption."""
     with SessionsClient(settings_for(url, Path("nowhere")), clock=lambda: NOW) as client:
         found = list(probe(client, workspace=OTHER_WORKSPACE, project=project))
         assert client.requests <= MOST_REQUESTS
-    told: Told = {f"{one.api_version} {one.assumption}": (one.holds, one.seen) for one in found}
-    assert len(told) == len(found) == sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
-    return told
+    by_assumption: Results = {f"{one.api_version} {one.assumption}": (one.holds, one.seen) for one in found}
+    assert len(by_assumption) == len(found) == sum(len(assumptions) for *_, assumptions in ASSUMPTIONS)
+    return by_assumption
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,10 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def test_every_assumption_holds_on_the_sandbox_within_thirty_requests(sandbox: Sandbox) -> None:
-    told = probed(sandbox.url)
-    ties = told.pop("v1 equal start times keep their order")
+    by_assumption = probed(sandbox.url)
+    ties = by_assumption.pop("v1 equal start times keep their order")
     assert ties == (None, "no case to test")
-    assert {name: seen for name, (holds, seen) in told.items() if holds is not True} == {}
+    assert {name: seen for name, (holds, seen) in by_assumption.items() if holds is not True} == {}
     asked = {one["path"] for one in sandbox.requests}
     assert asked == {"/api/v1/sessions", "/api/v1/datasets", "/api/v2/sessions"}
 
@@ -82,14 +82,14 @@ def test_the_probe_says_where_sessions_without_a_start_time_are_listed(undated: 
         mine = [one for one in data.sessions if one.tenant_id == OTHER_WORKSPACE][-40:]
         mine[7].undated = mine[19].undated = True
         data.sessions = mine
-        told = probed(running.url)
-    assert told["v1 without a start time: at one end"] == (True, seen)
+        by_assumption = probed(running.url)
+    assert by_assumption["v1 without a start time: at one end"] == (True, seen)
 
 
 def test_in_a_workspace_without_sessions_hardly_anything_is_testable() -> None:
     with running_sandbox(texts=[], now=NOW) as running:
-        told = probed(running.url)
-    known = {name for name, (holds, _) in told.items() if holds is not None}
+        by_assumption = probed(running.url)
+    known = {name for name, (holds, _) in by_assumption.items() if holds is not None}
     assert known == {"v1 an empty page lies behind the end", "v1 datasets can be listed"}
 
 
@@ -121,9 +121,9 @@ def test_an_assumption_that_does_not_hold_is_reported_in_both_versions(
     data: type[CompanyData], broken: dict[str, str]
 ) -> None:
     with running_sandbox(FaultyApi(data(NOW), NOW)) as running:
-        told = probed(running.url)
+        by_assumption = probed(running.url)
     expected = {f"{version} {name}": (False, seen) for version in ("v1", "v2") for name, seen in broken.items()}
-    assert {name: found for name, found in told.items() if found[0] is False} == expected
+    assert {name: found for name, found in by_assumption.items() if found[0] is False} == expected
 
 
 @pytest.mark.parametrize(
@@ -138,16 +138,16 @@ def test_an_assumption_that_does_not_hold_is_reported_in_both_versions(
 def test_a_server_fault_that_breaks_an_assumption_is_reported(fault: Fault, broken: set[str]) -> None:
     with running_sandbox(now=NOW, send_total=True) as running:
         running.faults.add(fault)
-        told = probed(running.url)
-    assert {name for name, (holds, _) in told.items() if holds is False} >= broken
+        by_assumption = probed(running.url)
+    assert {name for name, (holds, _) in by_assumption.items() if holds is False} >= broken
 
 
 def test_a_version_that_is_gone_is_not_testable_and_the_other_is() -> None:
     with running_sandbox(now=NOW) as running:
         running.faults.add(Fault("gone", 410, times=None))
-        told = probed(running.url)
-    assert {found for name, found in told.items() if name.startswith("v1")} == {(None, "refused")}
-    assert told["v2 a cursor leads on"] == (True, "another page")
+        by_assumption = probed(running.url)
+    assert {found for name, found in by_assumption.items() if name.startswith("v1")} == {(None, "refused")}
+    assert by_assumption["v2 a cursor leads on"] == (True, "another page")
 
 
 def record(number: int, **values: Any) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def serving(answers: Callable[[dict[str, str]], Any]) -> Callable[[Handler], Non
     return step
 
 
-def of_scripted(answers: Callable[[dict[str, str]], Any]) -> Told:
+def of_scripted(answers: Callable[[dict[str, str]], Any]) -> Results:
     with scripted(serving(answers)) as server:
         return probed(server.url)
 
@@ -186,24 +186,24 @@ def test_the_probe_says_whether_ties_keep_their_order() -> None:
 
 def test_a_session_without_a_start_time_among_others_is_reported() -> None:
     rows = [record(0), record(1, start_time=None), record(4)]
-    told = of_scripted(lambda _: rows)
-    assert told["v1 without a start time: at one end"] == (False, "in between")
+    by_assumption = of_scripted(lambda _: rows)
+    assert by_assumption["v1 without a start time: at one end"] == (False, "in between")
 
 
 @pytest.mark.parametrize(
     ("runs", "expected"), [(None, (False, "no count")), (0, (True, "0 runs")), (3, (False, "ignored"))]
 )
 def test_the_probe_says_whether_the_filter_works(runs: int | None, expected: tuple[bool, str]) -> None:
-    told = of_scripted(lambda asked: [record(0, run_count=runs if "stats_filter" in asked else 3)])
-    assert told["v1 stats_filter leaves out other runs"] == expected
+    by_assumption = of_scripted(lambda asked: [record(0, run_count=runs if "stats_filter" in asked else 3)])
+    assert by_assumption["v1 stats_filter leaves out other runs"] == expected
 
 
 def test_occasional_failures_of_the_api_are_not_broken_assumptions() -> None:
     rows = json.dumps([record(0)]).encode()
     with scripted(answer(body=rows), answer(302, Location="https://elsewhere.example/secret")) as server:
-        told = probed(server.url)
-    assert told["v1 sessions come newest first"][0] is None
-    assert {holds for name, (holds, _) in told.items() if name.startswith("v2")} == {None}
+        by_assumption = probed(server.url)
+    assert by_assumption["v1 sessions come newest first"][0] is None
+    assert {holds for name, (holds, _) in by_assumption.items() if name.startswith("v2")} == {None}
 
 
 def test_a_key_that_is_not_accepted_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_no_request_is_sent_after_thirty(sandbox: Sandbox) -> None:
 
 
 def test_without_a_judge_project_the_search_for_judges_is_not_testable(sandbox: Sandbox) -> None:
-    told = probed(sandbox.url, "no judges here")
-    assert {told[f"{version} judges are found by experiment"] for version in ("v1", "v2")} == {
+    by_assumption = probed(sandbox.url, "no judges here")
+    assert {by_assumption[f"{version} judges are found by experiment"] for version in ("v1", "v2")} == {
         (None, "no such project")
     }
 
@@ -236,5 +236,5 @@ def test_judges_that_name_no_experiment_are_not_a_broken_assumption() -> None:
     with running_sandbox(now=NOW) as running:
         for session in running.api.data.sessions:  # type: ignore[attr-defined]
             session.judged = ()
-        told = probed(running.url)
-    assert told["v1 judges are found by experiment"] == (None, "no case to test")
+        by_assumption = probed(running.url)
+    assert by_assumption["v1 judges are found by experiment"] == (None, "no case to test")

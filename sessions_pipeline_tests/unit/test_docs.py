@@ -56,6 +56,13 @@ def test_every_setting_is_on_its_page() -> None:
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_table_is_empty(page: Path) -> None:
+    text = CODE.sub("", page.read_text())
+    assert re.findall(r"^\|(?: *:?-+:? *\|)+\n(?!\| *\S)", text + "\n", re.MULTILINE) == []
+    assert re.findall(r"<!-- (\w+) -->\s*<!-- /\1 -->", text) == []
+
+
 def test_contributing_names_only_files_that_exist() -> None:
     text = CODE.sub("", (ROOT / "CONTRIBUTING.md").read_text())
     named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|yaml|md))`", text))

@@ -656,8 +656,8 @@ def test_a_day_with_at_least_twenty_rejected_records_beyond_the_allowed_share_is
     assert (day.versions() == before) is exceeded
     assert (result.written == {}) is exceeded
     reason = "run_count: must be an integer, not a string"
-    told = f"2025-03-03: {rejected} of {rejected + valid} records are rejected ({reason})"
-    assert result.exceeded == (told if exceeded else None)
+    reason_given = f"2025-03-03: {rejected} of {rejected + valid} records are rejected ({reason})"
+    assert result.exceeded == (reason_given if exceeded else None)
 
 
 def test_rejected_records_without_a_day_are_compared_with_all_records_of_the_run(tmp_path: Path) -> None:

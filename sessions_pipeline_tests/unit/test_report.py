@@ -312,20 +312,20 @@ def test_missing_data_are_listed_first_and_what_is_fine_is_also_listed() -> None
         unread=[date(2025, 3, 5), date(2025, 3, 6), date(2025, 3, 9)],
         unfinished=[LAST],
     )
-    told = {caveat.key: (caveat.fine, f"{caveat.headline} {caveat.text}") for caveat in caveats(data)}
-    assert not any(fine for key, (fine, _) in told.items() if key != "read_at")
-    assert told["unpriced"][1].startswith("1 of 2 experiments without a cost")
-    assert told["zero_cost"][1].startswith("2 experiments cost exactly $0")
-    assert told["unread"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
-    assert told["open_days"][1].startswith(
+    texts = {caveat.key: (caveat.fine, f"{caveat.headline} {caveat.text}") for caveat in caveats(data)}
+    assert not any(fine for key, (fine, _) in texts.items() if key != "read_at")
+    assert texts["unpriced"][1].startswith("1 of 2 experiments without a cost")
+    assert texts["zero_cost"][1].startswith("2 experiments cost exactly $0")
+    assert texts["unread"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
+    assert texts["open_days"][1].startswith(
         "The last day is not complete 30 Mar 2025 was not over when it was last read"
     )
-    assert told["problems"][1].startswith("1 experiment with a cost that can't be used")
-    assert told["rejected"][1].startswith("4 records rejected")
-    assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in told["rejected"][1]
-    assert told["kept"][1].startswith("3 experiments kept, ≥ $4.00")
-    assert told["read_at"][1].startswith("Last read 2 Apr 2025, 09:30 UTC")
-    assert told["undated"][1].startswith("1 experiment without a start time")
+    assert texts["problems"][1].startswith("1 experiment with a cost that can't be used")
+    assert texts["rejected"][1].startswith("4 records rejected")
+    assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in texts["rejected"][1]
+    assert texts["kept"][1].startswith("3 experiments kept, ≥ $4.00")
+    assert texts["read_at"][1].startswith("Last read 2 Apr 2025, 09:30 UTC")
+    assert texts["undated"][1].startswith("1 experiment without a start time")
 
     assert "Nothing is missing" not in words(html_of(data))
 
@@ -711,20 +711,20 @@ def test_after_the_largest_change_only_those_of_at_least_a_twentieth_are_named(s
 
 
 @pytest.mark.parametrize(
-    ("problems", "is_told"), [({}, True), ({TENANT: "the API ignores it"}, False)], ids=["measured", "not measured"]
+    ("problems", "is_named"), [({}, True), ({TENANT: "the API ignores it"}, False)], ids=["measured", "not measured"]
 )
 def test_experiments_that_started_after_the_judges_were_measured_are_listed_separately(
-    problems: dict[str, str], is_told: bool
+    problems: dict[str, str], is_named: bool
 ) -> None:
     rows = [daily(FIRST, 1, "5", session_count=3)]
     reading = judge_reading("2", "2", skipped={"the name is empty or has control characters": 1})
     night = JudgeReadings(reading.readings, problems)
-    told = {
+    texts = {
         one.key: one.text for one in caveats(report_of(*rows, judges=[judged(FIRST, 1, "2")], judge_readings=night))
     }
-    assert "1 experiment of all days (the name is empty or has control characters)" in told["judges"]
+    assert "1 experiment of all days (the name is empty or has control characters)" in texts["judges"]
     others = "The others were not in the lake yet when judges were last measured."
-    assert (others in told["judges"]) is is_told
+    assert (others in texts["judges"]) is is_named
 
 
 def test_a_command_in_a_budgets_notes_is_marked_as_code_and_the_budgets_name_is_not() -> None:

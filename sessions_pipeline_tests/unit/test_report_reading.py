@@ -48,7 +48,7 @@ def lake(tmp_path: Path) -> Lake:
     return lake
 
 
-def told(data: ReportData) -> dict[str, str]:
+def texts_of(data: ReportData) -> dict[str, str]:
     return {caveat.key: f"{caveat.headline} {caveat.text}" for caveat in caveats(data) if not caveat.fine}
 
 
@@ -60,7 +60,7 @@ def test_the_period_the_one_before_and_the_same_days_of_the_month_before_are_rea
         {FIRST - timedelta(days=3), FIRST - timedelta(days=2)},
     )
     assert (data.month.spending.now.cost, min(data.days_read)) == (9, FIRST - timedelta(days=28))
-    assert told(data)["open_days"].startswith("The last day is not complete")
+    assert texts_of(data)["open_days"].startswith("The last day is not complete")
     assert data.readings == dict.fromkeys(data.days, READ_AT)
 
 
@@ -75,7 +75,7 @@ def test_a_report_is_made_even_if_notes_of_readings_are_missing_or_broken(
     if note is not None:
         file.write_bytes(note)
     data = read_report_data(lake, FIRST, LAST)
-    assert told(data)["read_at"].startswith("1 day without the time of the last reading")
+    assert texts_of(data)["read_at"].startswith("1 day without the time of the last reading")
     assert "Nothing is missing" not in Path(write_report(lake, FIRST, LAST, tmp_path / "r.html")).read_text()
 
 
@@ -94,14 +94,14 @@ def test_rejected_records_are_counted_by_day_and_without_one(lake: Lake) -> None
 
 def test_days_without_the_needed_tables_are_not_reported_as_fine(lake: Lake) -> None:
     data = read_report_data(lake, FIRST, LAST)
-    assert told(data)["unexamined"].startswith("3 days without the tables sessions and rejected_sessions")
+    assert texts_of(data)["unexamined"].startswith("3 days without the tables sessions and rejected_sessions")
     assert {"problems", "rejected", "kept"}.isdisjoint(caveat.key for caveat in caveats(data))
     for day in data.days:
         replace(lake, SESSIONS, day, [], {})
         replace(lake, REJECTED_SESSIONS, day, [], {})
     data = read_report_data(lake, FIRST, LAST)
     assert {"problems", "rejected", "kept"} <= {caveat.key for caveat in caveats(data) if caveat.fine}
-    assert "unexamined" not in told(data)
+    assert "unexamined" not in texts_of(data)
 
 
 def test_if_no_day_was_read_it_is_an_error_and_the_former_report_stays(lake: Lake, tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_days_on_which_a_workspace_was_not_read_are_listed(lake: Lake) -> None:
         structs.replace(NOTE, workspaces=(TENANT, OTHER_TENANT)),
     )
     lake.write_file(f"_readings/start_date={FIRST}.json", dump_readings([nobodys]).encode())
-    assert "workspaces" not in told(read_report_data(lake, FIRST, LAST))
+    assert "workspaces" not in texts_of(read_report_data(lake, FIRST, LAST))
     lake.write_file(f"_readings/start_date={LAST}.json", dump_readings([both]).encode())
     said = f"A workspace was not read on 1 day Nothing is known of {OTHER_TENANT} on 11 Mar 2025."
-    assert told(read_report_data(lake, FIRST, LAST))["workspaces"] == said
+    assert texts_of(read_report_data(lake, FIRST, LAST))["workspaces"] == said
 
 
 def test_a_measured_day_on_which_no_project_spent_anything_counts_as_measured(lake: Lake) -> None:

@@ -126,8 +126,8 @@ def test_a_version_2_record_is_valid_without_drift_and_its_feedback_is_read() ->
     [row] = judged.sessions.to_pylist()
     assert (row["trace_tier"], f"{row['total_cost']:f}") == ("longlived", "0.000000000000000001")
     [feedback] = derive(SESSION_FEEDBACK, {SESSIONS: judged.sessions}).to_pylist()
-    told = ("count", "average", "standard_deviation", "errors", "values")
-    assert [feedback[name] for name in told] == [2, 0.5, 0.1, 1, '{"pass":2}']
+    names = ("count", "average", "standard_deviation", "errors", "values")
+    assert [feedback[name] for name in names] == [2, 0.5, 0.1, 1, '{"pass":2}']
 
 
 def test_a_version_2_page_has_records_and_the_next_cursor() -> None:

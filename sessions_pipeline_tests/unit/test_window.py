@@ -236,14 +236,19 @@ def forgets_to_sort(server: StillServer, ask: PageRequest) -> Page:
     return Page(server.records[ask.offset : ask.offset + ask.limit][::-1])
 
 
-@pytest.mark.parametrize("misbehaves", [ignores_offset, repeats_the_last_page, forgets_to_sort])
 @pytest.mark.parametrize("page_size", [3, 10, 100])
-@pytest.mark.parametrize("start", [START + DAY, START + 90 * DAY, None], ids=["in it", "newer", "unreadable"])
+@pytest.mark.parametrize(
+    ("misbehaves", "start"),
+    [
+        (misbehaves, start)
+        for misbehaves in (ignores_offset, repeats_the_last_page, forgets_to_sort)
+        for start in (START + DAY, START + 90 * DAY, None)
+        if start or misbehaves is not forgets_to_sort  # what can't be read is in no order
+    ],
+)
 def test_a_misbehaving_server_is_an_error_and_never_an_endless_loop(
     misbehaves: Callable[[StillServer, PageRequest], Page], page_size: int, start: int | None
 ) -> None:
-    if start is None and misbehaves is forgets_to_sort:
-        pytest.skip("what can't be read is in no order")
     server = StillServer([odd(f"s{i}") if start is None else record(f"s{i}", start - i) for i in range(250)])
     asked = 0
 
