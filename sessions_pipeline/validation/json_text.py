@@ -88,16 +88,16 @@ def split_record(text: str) -> Mapping[str, msgspec.Raw | bytes]:
     try:
         return _OBJECT.decode(text)
     except UNREADABLE:
-        pass
+        found = type_name(text.lstrip(_SPACES))
     try:
-        [value] = split_array(f"[{text}]")
-        if type_name(value) == "an object":
-            return {name: member.encode() for name, member in split_members(value)}
+        if found == "an object":
+            return {name: value.encode() for name, value in split_members(text)}
+        is_json = len(split_array(f"[{text}]")) == 1
     except UnicodeEncodeError:
         raise ValueError("is not Unicode text") from None
     except ValueError:
-        raise ValueError("is not JSON") from None
-    raise ValueError(f"must be an object, not {type_name(value)}")
+        is_json = False
+    raise ValueError(f"must be an object, not {found}" if is_json else "is not JSON")
 
 
 def _split(text: str, opening: str, closing: str) -> list[str]:
