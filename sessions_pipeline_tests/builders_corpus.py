@@ -271,6 +271,7 @@ NUMBERS = (
     _kept("latency_p50", "0", 0.0),
     _kept("latency_p50", "-0", 0.0),
     _kept("latency_p50", "-0.0", 0.0),
+    _kept("latency_p50", "-1e-400", 0.0),
     _kept("latency_p50", "-1.5", -1.5),
     _kept("latency_p50", "1e-400", 0.0),
     _kept("latency_p50", "12345678901234567890123", 1.2345678901234568e22),

@@ -28,7 +28,7 @@ from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import NEEDED as USAGE
 from sessions_pipeline.validation.rules import IS_UUID
-from sessions_pipeline.validation.validate import validate
+from sessions_pipeline.validation.validate import Validator
 
 # Readings of a list of datasets before giving up, if it keeps changing.
 MOST_LISTINGS = 5
@@ -197,7 +197,7 @@ def read_usage(
             found |= {id_: record for record in page.records if (id_ := identity(record)) in ids}
             if len(found) == len(ids):
                 break
-        return validate([record.payload for record in found.values()]).select(USAGE)
+        return Validator().sessions([record.payload for record in found.values()]).select(USAGE)
 
     start, end = midnight(day), midnight(day + timedelta(days=1))
     # A new run or a deletion may hide a session from a listing, but hardly the same one from two.
@@ -242,7 +242,7 @@ def read_judges(
         values["stats_filter"] = runs_that_judge(experiment)
     records = client.fetch(SessionsQuery().model_copy(update=values), workspace=workspace).records
     columns = ["name", "reference_dataset_id", "tenant_id", *MEASURES]
-    found = validate([record.payload for record in records]).select(columns).to_pylist()
+    found = Validator().sessions([record.payload for record in records]).select(columns).to_pylist()
     return next((row for row in found if row["name"] == project and row["reference_dataset_id"] is None), None)
 
 

@@ -15,7 +15,7 @@ from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import CHEAPEST_STATS, read_judges, runs_that_judge
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.validation.validate import validate
+from sessions_pipeline.validation.validate import Validator
 
 MOST_REQUESTS, MOST_SECONDS = 30, 90.0
 BEYOND_ANY_LIST = 10_000_000
@@ -125,7 +125,7 @@ def _require(has_case: bool, seen: str = "") -> str:
 
 
 def _rows(page: Page) -> list[dict[str, Any]]:
-    return list(validate([record.payload for record in page.records]).to_pylist())
+    return list(Validator().sessions([record.payload for record in page.records]).to_pylist())
 
 
 _Test: TypeAlias = Callable[[_Api], tuple[bool, str]]

@@ -8,7 +8,7 @@ import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.days import microseconds
-from sessions_pipeline.validation.json_text import UNREADABLE, split_array, split_object
+from sessions_pipeline.validation.json_text import UNREADABLE, split_array, split_members
 from sessions_pipeline.validation.types import parse_timestamp
 
 
@@ -78,7 +78,7 @@ def _record(payload: str) -> Record:
     if not payload.startswith("{"):
         # Not `undated`: the API sorts undated sessions to one end, but may put such an element anywhere.
         return Record(payload, None, None, None, None, False)
-    members = split_object(payload)
+    members = dict(split_members(payload))
     start_time = _text(members, "start_time")
     undated = members.get("start_time", "null") == "null"
     return Record(

@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import pyarrow as pa
 
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.table import Table
 from sessions_pipeline.validation.json_text import split_record
-from sessions_pipeline.validation.rules import INTEGER, OBJECT, STRING, TIME, UUID
+from sessions_pipeline.validation.rules import RULES
 
 REFERENCE_DATASETS = Table(
     "reference_datasets",
@@ -43,11 +44,11 @@ REFERENCE_DATASETS = Table(
     group="costs",
 )
 _RULES = {
-    **dict.fromkeys(("id", "tenant_id", "baseline_experiment_id"), UUID),
-    **dict.fromkeys(("name", "description", "data_type"), STRING),
-    **dict.fromkeys(("created_at", "modified_at"), TIME),
-    "example_count": INTEGER,
-    "metadata": OBJECT,
+    **dict.fromkeys(("id", "tenant_id", "baseline_experiment_id"), RULES[UUID]),
+    **dict.fromkeys(("name", "description", "data_type"), RULES[str]),
+    **dict.fromkeys(("created_at", "modified_at"), RULES[datetime]),
+    "example_count": RULES[int],
+    "metadata": RULES[dict[str, Any]],
 }
 Row: TypeAlias = Mapping[str, Any]
 

@@ -16,11 +16,11 @@ MAX_DEPTH = 256
 LONE_SURROGATE = "half of a surrogate pair, which is no character"
 # What msgspec raises for text that it does not accept.
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
-_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_TOKEN = re.compile(rf"{_STRING}|[\[\]{{}},]", re.DOTALL)
-_MEMBER = re.compile(rf"({_STRING})[ \t\n\r]*:[ \t\n\r]*", re.DOTALL)
-_NO_BRACKET = re.compile(rf'{_STRING}|[^\[\]{{}}"]++|"', re.DOTALL)
-_CLOSING = {"[": "]", "{": "}"}
+# A string without its closing quote. As a token that quote is optional: if cut-off text has none, the search would
+# otherwise begin again at each escaped quote, which takes quadratic time.
+_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+'
+_TOKEN = re.compile(rf'{_STRING}"?|[\[\]{{}},]', re.DOTALL)
+_MEMBER = re.compile(rf'({_STRING}")[ \t\n\r]*:[ \t\n\r]*', re.DOTALL)
 _DEPTH_CHANGE = {"[": 1, "{": 1, "]": -1, "}": -1}
 _SPACES = " \t\n\r"
 _TYPE_NAMES = {'"': "a string", "{": "an object", "[": "an array", "t": "a boolean", "f": "a boolean", "n": "null"}
@@ -39,7 +39,7 @@ def is_deep(text: bytes) -> bool:
     # Every level takes two characters, so most values are too short to be searched.
     if len(text) <= 2 * MAX_DEPTH or text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return False
-    return max(accumulate(map(_DEPTH_CHANGE.__getitem__, _NO_BRACKET.sub("", text.decode()))), default=0) > MAX_DEPTH
+    return max(accumulate(_DEPTH_CHANGE.get(token, 0) for token in _TOKEN.findall(text.decode()))) > MAX_DEPTH
 
 
 def flaw(sent: bytes) -> str | None:
@@ -61,16 +61,7 @@ def split_array(text: str) -> list[str]:
     Raises:
         ValueError: the text is not one JSON array.
     """
-    return _split(text.strip(_SPACES), "[")
-
-
-def split_object(text: str) -> dict[str, str]:
-    """The properties of a JSON object, each with its verbatim text. If a name occurs twice, the last value counts.
-
-    Raises:
-        ValueError: the text is not one JSON object.
-    """
-    return dict(split_members(text))
+    return _split(text.strip(_SPACES), "[", "]")
 
 
 def split_members(text: str) -> list[tuple[str, str]]:
@@ -80,7 +71,7 @@ def split_members(text: str) -> list[tuple[str, str]]:
         ValueError: the text is not one JSON object.
     """
     members: list[tuple[str, str]] = []
-    for part in _split(text.strip(_SPACES), "{"):
+    for part in _split(text.strip(_SPACES), "{", "}"):
         match = _MEMBER.match(part)
         if match is None:
             raise ValueError("a property has no name")
@@ -100,7 +91,7 @@ def split_record(text: str) -> Mapping[str, msgspec.Raw | bytes]:
         found = type_name(text.lstrip(_SPACES))
     try:
         if found == "an object":
-            return {name: value.encode() for name, value in split_object(text).items()}
+            return {name: value.encode() for name, value in split_members(text)}
         is_json = len(split_array(f"[{text}]")) == 1
     except UnicodeEncodeError:
         raise ValueError("is not Unicode text") from None
@@ -109,9 +100,8 @@ def split_record(text: str) -> Mapping[str, msgspec.Raw | bytes]:
     raise ValueError(f"must be an object, not {found}" if is_json else "is not JSON")
 
 
-def _split(text: str, opening: str) -> list[str]:
+def _split(text: str, opening: str, closing: str) -> list[str]:
     """The texts between the outer commas. In parts that are nested too deeply, only the brackets are checked."""
-    closing = _CLOSING[opening]
     parts: list[str] = []
     depth, start = 0, 1
     for token in _TOKEN.finditer(text):
@@ -123,9 +113,9 @@ def _split(text: str, opening: str) -> list[str]:
             break
     if start != len(text) or not (text.startswith(opening) and text.endswith(closing)):
         raise ValueError(f"does not begin with {opening} and end with its {closing}")
+    parts = parts if parts != [""] else []
     for part in parts:
-        if not part and len(parts) > 1:
-            raise ValueError("has nothing between two commas")
         if not is_deep(part.encode()):
-            _SYNTAX.decode(f"{opening}{part}{closing}")
-    return parts if parts != [""] else []
+            # A comma alone is as wrong as nothing between two commas.
+            _SYNTAX.decode(f"{opening}{part or ','}{closing}")
+    return parts

@@ -12,20 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from math import isfinite
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
+from uuid import UUID
 
 import msgspec
 import pyarrow as pa
 
-from sessions_pipeline.validation.json_text import UNREADABLE, flaw, is_deep, split_array, split_object, type_name
+from sessions_pipeline.validation.json_text import UNREADABLE, flaw, is_deep, split_array, split_members, type_name
 from sessions_pipeline.validation.types import MONEY, TIMESTAMP, parse_timestamp, read_decimal, read_money
 
 # A property's JSON text: a view into the record's text, or a copy.
 Text = msgspec.Raw | bytes
 
-_FEW = 16  # a column of at most this many doubtful texts is read value by value
-_INT64 = range(-(2**63), 2**63)
-_INT64_DIGITS = 19
 _LONGEST_NAME = 80
 IS_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -35,21 +33,21 @@ class Rule:
     """How the values of a property are read.
 
     Attributes:
-        expected: what a value must be, in the words of the reasons for rejection.
-        json_types: the JSON types that it may have, in a text that contains their names (see `type_name`).
+        json_types: the JSON types that a value may have, in a text that contains their names (see `type_name`).
         type: of the column.
         read: turns a string, or the JSON text of another value, into the column's value. Raises a `ValueError` whose
             arguments are what is wrong; one about a part of the value begins with that part's name, as `.name: `.
         quick: turns a whole column of texts into the values that `value` would give; None if any of them is in doubt.
+        expected: what a value must be, in the words of the reasons for rejection; if empty, `json_types` says it.
         is_text: the column's values are the texts as sent; `read` and `quick` only check them.
         rejects: whether an unreadable value rejects its record. If not, it becomes null with an entry in `problems`.
     """
 
-    expected: str
     json_types: str
     type: pa.DataType
     read: Callable[[str], Any]
     quick: Callable[[Sequence[Text]], list[Any] | None]
+    expected: str = ""
     is_text: bool = False
     rejects: bool = True
 
@@ -66,7 +64,7 @@ class Rule:
         if self.rejects and (problem := flaw(sent)):
             raise ValueError(problem)
         if found not in self.json_types:
-            raise ValueError(f"must be {self.expected}, not {found}")
+            raise ValueError(f"must be {self.expected or self.json_types}, not {found}")
         return self.read(json.loads(text) if found == "a string" else text)
 
     def column(self, texts: Sequence[Text], errors: dict[int, ValueError], first: int = 0) -> list[Any]:
@@ -74,23 +72,21 @@ class Rule:
 
         `first` is the index of the first text.
         """
+        half = len(texts) // 2
+        if not half:
+            # Without `quick`, which has nearly always been in doubt before a column is halved down to one text.
+            try:
+                return [self.value(bytes(texts[0]))]
+            except ValueError as error:
+                errors[first] = error
+                return [None]
         values = self.quick(texts)
         if values is not None and self.is_text:
             values = list(map(bytes, texts))
             values = None if any(map(is_deep, values)) else [None if text == b"null" else text for text in values]
         if values is not None:
             return values
-        if len(texts) > _FEW:
-            half = len(texts) // 2
-            return self.column(texts[:half], errors, first) + self.column(texts[half:], errors, first + half)
-        values = []
-        for index, text in enumerate(texts, first):
-            try:
-                values.append(self.value(bytes(text)))
-            except ValueError as error:
-                errors[index] = error
-                values.append(None)
-        return values
+        return self.column(texts[:half], errors, first) + self.column(texts[half:], errors, first + half)
 
 
 def printable(text: str, longest: int = _LONGEST_NAME) -> str:
@@ -137,18 +133,11 @@ def _read_uuid(text: str) -> str:
     return text.lower()
 
 
-def _read_time(text: str) -> datetime:
-    try:
-        return parse_timestamp(text)
-    except ValueError as error:
-        raise ValueError(f"is not a date-time: {error}") from None
-
-
 def _read_integer(text: str) -> int:
     number = read_decimal(text)
     if number != number.to_integral_value():
         raise ValueError("must be an integer, not a fraction")
-    if number and (number.adjusted() >= _INT64_DIGITS or int(number) not in _INT64):
+    if not -(2**63) <= number < 2**63:
         raise ValueError("is an integer beyond 64 bits")
     return int(number)
 
@@ -162,15 +151,16 @@ def _read_double(text: str) -> float:
 
 
 def _read_objects(text: str) -> str:
-    return _checked(text, ((str(index), element, OBJECT) for index, element in enumerate(split_array(text))))
+    elements = enumerate(split_array(text))
+    return _checked(text, ((str(index), element, RULES[dict[str, Any]]) for index, element in elements))
 
 
 def _read_numbers(text: str) -> str:
-    return _checked(text, ((name, number, DOUBLE) for name, number in split_object(text).items()))
+    return _checked(text, ((name, number, RULES[float]) for name, number in dict(split_members(text)).items()))
 
 
 def _read_progress(text: str) -> str:
-    members = split_object(text)
+    members = dict(split_members(text))
     return _checked(text, ((name, members.get(name), rule) for name, rule in _PROGRESS.items()))
 
 
@@ -193,14 +183,13 @@ def _checked(text: str, parts: Iterable[tuple[str, str | None, Rule]]) -> str:
     return text
 
 
-_Int64 = Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[-1])]
+_Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class _AnyObject(msgspec.Struct):
-    """An object with any properties."""
+@dataclass
+class ExperimentProgress:
+    """Progress of an experiment: runs expected, and the shares (0 to 1) of runs done and of each evaluator's work."""
 
-
-class _Progress(msgspec.Struct):
     expected_run_count: _Int64
     run_progress: float
     evaluator_progress: dict[str, float]
@@ -210,21 +199,25 @@ class _Progress(msgspec.Struct):
 _PLAIN_UUID = '"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"'
 # msgspec rounds digits beyond microseconds, and an offset may take it outside the years 1 to 9999.
 _PLAIN_TIME = r'"[0-9-]{10}[Tt ][0-9:]{8}(?:\.[0-9]{1,6})?(?:[Zz]|\+00:00)?"'
-_PLAIN_DOUBLE = r"(?!-0)[0-9.eE+-]++"
+# No negative zero, nor what is too small for a double and would become it.
+_PLAIN_DOUBLE = r"(?:[0-9][0-9.eE+-]*+|-[1-9][0-9.]*+)"
 # The second form is how floats below 0.0001 are written. 9 digits after the point with e-9 make 18 decimal places.
 _PLAIN_COST = r'"?(?:[0-9]{1,20}(?:\.[0-9]{1,18})?|[0-9]{1,10}(?:\.[0-9]{1,9})?[eE]-0?[1-9])"?'
 _TEXT = pa.string()
 
-UUID = Rule("a UUID", "a string", _TEXT, _read_uuid, _decoded(str, _PLAIN_UUID))
-TIME = Rule("a date-time", "a string", TIMESTAMP, _read_time, _decoded(datetime, _PLAIN_TIME))
-STRING = Rule("a string", "a string", _TEXT, str, _decoded(str))
-INTEGER = Rule("an integer", "a number", pa.int64(), _read_integer, _decoded(_Int64))
-DOUBLE = Rule("a number", "a number", pa.float64(), _read_double, _decoded(float, _PLAIN_DOUBLE))
-COST = Rule(
-    "a decimal number", "a string or a number", MONEY, read_money, _decoded(Decimal, _PLAIN_COST), rejects=False
-)
-OBJECT = Rule("an object", "an object", _TEXT, str, _as_objects, is_text=True)
-OBJECTS = Rule("an array", "an array", _TEXT, _read_objects, _decoded(list[_AnyObject]), is_text=True)
-_NUMBERS = Rule("an object", "an object", _TEXT, _read_numbers, _decoded(dict[str, float]), is_text=True)
-PROGRESS = Rule("an object", "an object", _TEXT, _read_progress, _decoded(_Progress), is_text=True)
-_PROGRESS = {"expected_run_count": INTEGER, "run_progress": DOUBLE, "evaluator_progress": _NUMBERS}
+RULES: dict[Any, Rule] = {
+    UUID: Rule("a string", _TEXT, _read_uuid, _decoded(str, _PLAIN_UUID), "a UUID"),
+    datetime: Rule("a string", TIMESTAMP, parse_timestamp, _decoded(datetime, _PLAIN_TIME), "a date-time"),
+    str: Rule("a string", _TEXT, str, _decoded(str)),
+    int: Rule("a number", pa.int64(), _read_integer, _decoded(_Int64), "an integer"),
+    float: Rule("a number", pa.float64(), _read_double, _decoded(float, _PLAIN_DOUBLE)),
+    Decimal: Rule(
+        "a string or a number", MONEY, read_money, _decoded(Decimal, _PLAIN_COST), "a decimal number", rejects=False
+    ),
+    dict[str, Any]: Rule("an object", _TEXT, str, _as_objects, is_text=True),
+    list[dict[str, Any]]: Rule("an array", _TEXT, _read_objects, _decoded(list[dict[str, msgspec.Raw]]), is_text=True),
+    dict[str, float]: Rule("an object", _TEXT, _read_numbers, _decoded(dict[str, float]), is_text=True),
+    ExperimentProgress: Rule("an object", _TEXT, _read_progress, _decoded(ExperimentProgress), is_text=True),
+}
+"""How a property of each type is read."""
+_PROGRESS = {name: RULES[kind] for name, kind in get_type_hints(ExperimentProgress).items()}

@@ -6,26 +6,25 @@ the memory.
 
 import re
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_HALF_EVEN, ROUND_UP, Context, Decimal
 
 import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 MONEY = pa.decimal128(38, 18)
 
-# Python's own parser also accepts week dates, the basic format and hour 24, so the form is checked first. At most six
-# digits of the fraction are captured: digits beyond microseconds are cut, as rounding could move a time over midnight.
+# Python's own parser also accepts week dates, the basic format and hour 24, so the form is checked first.
 _DATE_TIME = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:(\.[0-9]{1,6})[0-9]*)?"
-    r"(?:[Zz]|([+-](?:[01][0-9]|2[0-3]):[0-5][0-9]))?"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ](?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
+    r"([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])?"
 )
-_DECIMAL = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(?:[eE]([+-]?)0*([0-9]+))?")
-# Longer exponents are replaced by the largest one of 12 digits. A number with the digits to offset either would not
-# fit into an answer.
-_EXPONENT_DIGITS = 12
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+# Keeps all digits. Beyond exponents of 18 digits a number becomes infinite, or the one next to zero.
+_EXACT = Context(MAX_PREC, ROUND_UP, MIN_EMIN, MAX_EMAX, traps=[])
 _INTEGER_DIGITS = MONEY.precision - MONEY.scale
 # The smallest amount that a column of money holds.
 LAST_DIGIT = Decimal(1).scaleb(-MONEY.scale)
+_TOO_MUCH = Decimal(1).scaleb(_INTEGER_DIGITS)
 _ROUNDING = Context(prec=MONEY.precision + 1, rounding=ROUND_HALF_EVEN)
 
 
@@ -37,12 +36,14 @@ def parse_timestamp(text: str) -> datetime:
     """
     match = _DATE_TIME.fullmatch(text)
     if match is None:
-        raise ValueError("not an RFC 3339 date-time")
-    day, time, fraction, offset = match.groups()
+        raise ValueError("is not a date-time: not an RFC 3339 date-time")
     try:
-        return datetime.fromisoformat(f"{day}T{time}{fraction or ''}{offset or '+00:00'}").astimezone(UTC)
+        # Python cuts digits beyond microseconds, too. Rounding could move a time over midnight.
+        return datetime.fromisoformat(text.upper() if match[1] else f"{text}Z").astimezone(UTC)
     except OverflowError:
-        raise ValueError("outside years 1 to 9999") from None
+        raise ValueError("is not a date-time: outside years 1 to 9999") from None
+    except ValueError as error:
+        raise ValueError(f"is not a date-time: {error}") from None
 
 
 class Rounded(Decimal):
@@ -55,13 +56,9 @@ def read_decimal(text: str) -> Decimal:
     Raises:
         ValueError: the text is something else, such as `+1`, `.5`, `5.`, `1_000` or NaN.
     """
-    match = _DECIMAL.fullmatch(text)
-    if match is None:
+    if not _DECIMAL.fullmatch(text):
         raise ValueError("is not a decimal number")
-    number, sign, exponent = match.groups("")
-    if len(exponent) > _EXPONENT_DIGITS:
-        exponent = "9" * _EXPONENT_DIGITS
-    return Decimal(f"{number}e{sign}{exponent or 0}")
+    return _EXACT.create_decimal(text)
 
 
 def read_money(text: str) -> Decimal | None:
@@ -75,12 +72,9 @@ def read_money(text: str) -> Decimal | None:
     if not text:
         return None
     exact = read_decimal(text)
-    if not exact:
-        return Decimal(0)
     if exact < 0:
         raise ValueError("is negative")
-    if exact.adjusted() < _INTEGER_DIGITS:
-        amount = exact.quantize(LAST_DIGIT, context=_ROUNDING)
-        if amount.adjusted() < _INTEGER_DIGITS:
-            return amount if amount == exact else Rounded(amount)
-    raise ValueError(f"has more than {_INTEGER_DIGITS} digits before the decimal point")
+    amount = min(exact, _TOO_MUCH).quantize(LAST_DIGIT, context=_ROUNDING)
+    if amount >= _TOO_MUCH:
+        raise ValueError(f"has more than {_INTEGER_DIGITS} digits before the decimal point")
+    return amount if amount == exact else Rounded(amount)

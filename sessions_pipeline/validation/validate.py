@@ -5,36 +5,31 @@ rule.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import islice
-from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from sessions_pipeline.validation.json_text import UNREADABLE, flaw, split_record
-from sessions_pipeline.validation.model import PROPERTIES, Property, TraceTier
+from sessions_pipeline.validation.model import PROPERTIES, TRACE_TIERS, Property
 from sessions_pipeline.validation.rules import Text, missing, printable, reasons
 from sessions_pipeline.validation.types import Rounded
 
 # Records validated together: few enough that their data stays in the processor's cache.
 _BATCH = 512
-_NAMES = tuple(item.name for item in PROPERTIES)
-# The decoder also learns up to 32 names that the schema does not have. More are probably free-form keys.
-_MOST_NAMES = len(_NAMES) + 32
-_TIERS = frozenset([None, *TraceTier])
+_TIERS = frozenset([None, *TRACE_TIERS])
 _LONGEST_COST = 40
 _ABSENT = msgspec.Raw(b"null")  # compared by identity, so that a null that was sent is not absent
+# A record without any property. Merged with one, it gives the schema's properties in their order, then all others.
+_NO_PROPERTIES: Mapping[str, Text] = {item.name: _ABSENT for item in PROPERTIES}
+_FIELDS = [(name, msgspec.Raw, _ABSENT) for name in _NO_PROPERTIES]
+# For records without unknown properties. Takes half the time of a decoder into a dict.
+_ORDINARY = msgspec.json.Decoder(msgspec.defstruct("Record", _FIELDS, forbid_unknown_fields=True, gc=False))
 _ADDED = [pa.field("unknown_fields", pa.string()), pa.field("problems", pa.list_(pa.string()))]
 _COLUMNS = [pa.field(item.name, item.rule.type, not item.required) for item in PROPERTIES]
 SCHEMA = pa.schema([*_COLUMNS, *_ADDED, pa.field("row", pa.int64(), nullable=False)])
-
-
-def validate(payloads: Iterable[str]) -> pa.Table:
-    """The sessions among records, given as JSON text, see `Validator.sessions`. Never raises an error."""
-    return Validator().sessions(payloads)
 
 
 class Validator:
@@ -44,13 +39,12 @@ class Validator:
     """
 
     def __init__(self) -> None:
-        self.rejected: dict[int, list[str]] = {}
+        self.rejected = defaultdict[int, list[str]](list)
         self._drift: list[tuple[int, str]] = []
         self._rounded: list[int] = []
         self._present: set[str] = set()
         self._read = 0
-        self._problems: dict[int, list[str]] = {}
-        self._names = _NAMES
+        self._problems = defaultdict[int, list[str]](list)
 
     def sessions(self, payloads: Iterable[str]) -> pa.Table:
         """The sessions among the next records, given as JSON text, as a table of `SCHEMA`.
@@ -58,10 +52,8 @@ class Validator:
         Its columns are the schema's properties, then `unknown_fields` (JSON text of all others), `problems` (why a cost
         is null) and `row` (the record's index, ascending, counted on from the calls before).
         """
-        source, tables = iter(payloads), list[pa.Table]()
-        while batch := list(islice(source, _BATCH)):
-            tables.append(self._batch(batch, self._read))
-            self._read += len(batch)
+        source = iter(payloads)
+        tables = list(map(self._batch, iter(lambda: list(islice(source, _BATCH)), [])))
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     @property
@@ -80,61 +72,48 @@ class Validator:
     @property
     def absent(self) -> list[str]:
         """The schema's properties that no record has; empty if there are no records."""
-        return [name for name in _NAMES if self._present and name not in self._present]
+        return [name for name in _NO_PROPERTIES if self._present and name not in self._present]
 
-    def _batch(self, payloads: Sequence[str], first: int) -> pa.Table:
-        texts: dict[int, tuple[Text, ...]] = {}
-        unknown: dict[int, Mapping[str, Text]] = {}
-        for row, payload in enumerate(payloads, first):
+    def _batch(self, payloads: Sequence[str]) -> pa.Table:
+        texts: dict[int, Iterable[Text]] = {}
+        odd: dict[int, Mapping[str, Text]] = {}
+        for row, payload in enumerate(payloads, self._read):
             try:
-                known = msgspec.structs.astuple(_decoder(self._names).decode(payload))
-                if len(known) > len(_NAMES):
-                    learned = zip(self._names[len(_NAMES) :], known[len(_NAMES) :], strict=True)
-                    unknown[row] = {name: text for name, text in learned if text is not _ABSENT}
+                texts[row] = msgspec.structs.astuple(_ORDINARY.decode(payload))
             except UNREADABLE:
                 try:
-                    record = split_record(payload)
+                    odd[row] = {**_NO_PROPERTIES, **split_record(payload)}
+                    texts[row] = odd[row].values()
                 except ValueError as error:
-                    self._reject(row, "record", error)
-                    continue
-                known = tuple([record.get(name, _ABSENT) for name in _NAMES])
-                unknown[row] = {name: text for name, text in record.items() if name not in _NAMES}
-                new = (name for name in unknown[row] if name not in self._names and name.isidentifier())
-                self._names = (*self._names, *new)[:_MOST_NAMES]
-            texts[row] = known
+                    self.rejected[row] += reasons("record", error)
+        self._read += len(payloads)
         if not texts:
             return SCHEMA.empty_table()
         rows = list(texts)
-        known_columns = list(zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False))
-        self._present.update(item.name for item, column in known_columns if any(text is not _ABSENT for text in column))
+        known = list(zip(PROPERTIES, zip(*texts.values(), strict=False), strict=False))
+        self._present.update(item.name for item, column in known if any(text is not _ABSENT for text in column))
         # Read first, so that their reasons for rejection come first.
-        unknown_fields = pa.array(
-            [self._unknown_fields(row, unknown[row]) if row in unknown else None for row in rows], pa.string()
-        )
-        columns = [*(self._column(item, rows, column) for item, column in known_columns), unknown_fields]
-        columns += [pa.array([self._problems.get(row) for row in rows], pa.list_(pa.string())), pa.array(rows)]
+        unknown_fields = [self._unknown_fields(row, odd[row]) if row in odd else None for row in rows]
+        columns = [*(self._column(item, rows, column) for item, column in known), pa.array(unknown_fields, pa.string())]
+        columns += [pa.array(map(self._problems.get, rows), pa.list_(pa.string())), pa.array(rows)]
         table = pa.table(columns, schema=SCHEMA)
         return table.filter(pa.array([row not in self.rejected for row in rows])) if self.rejected else table
-
-    def _reject(self, row: int, name: str, error: ValueError) -> None:
-        self.rejected.setdefault(row, []).extend(reasons(printable(name), error))
 
     def _column(self, item: Property, rows: Sequence[int], texts: Sequence[Text]) -> "pa.Array[object]":
         errors: dict[int, ValueError] = {}
         values = item.rule.column(texts, errors)
         if not item.nullable and None in values:
-            for index, (text, value) in enumerate(zip(texts, values, strict=True)):
-                if value is None and index not in errors:
-                    if item.required:
-                        errors[index] = missing(None if text is _ABSENT else "null")
-                    elif text is not _ABSENT:
-                        self._drift.append((rows[index], f"{item.name}=null"))
+            for index in [index for index, value in enumerate(values) if value is None and index not in errors]:
+                if item.required:
+                    errors[index] = missing(None if texts[index] is _ABSENT else "null")
+                elif texts[index] is not _ABSENT:
+                    self._drift.append((rows[index], f"{item.name}=null"))
         for index, error in errors.items():
             if item.rule.rejects:
-                self._reject(rows[index], item.name, error)
+                self.rejected[rows[index]] += reasons(item.name, error)
             else:
                 shown = printable(bytes(texts[index]).decode().removeprefix('"').removesuffix('"'), _LONGEST_COST)
-                self._problems.setdefault(rows[index], []).append(f"{item.name}: {error} ({shown})")
+                self._problems[rows[index]].append(f"{item.name}: {error} ({shown})")
         if item.name == "trace_tier":
             tiers = zip(rows, values, strict=True)
             self._drift += [(row, f"trace_tier={tier}") for row, tier in tiers if tier not in _TIERS]
@@ -142,23 +121,13 @@ class Validator:
             self._rounded += [row for row, value in zip(rows, values, strict=True) if type(value) is Rounded]
         return pa.array(values, item.rule.type)
 
-    def _unknown_fields(self, row: int, unknown: Mapping[str, Text]) -> str | None:
+    def _unknown_fields(self, row: int, record: Mapping[str, Text]) -> bytes | None:
         """The JSON text of a record's properties that the schema does not name, sorted by name."""
-        texts = []
-        for name in sorted(unknown):
-            text = bytes(unknown[name])
-            problem = flaw(text) or (None if name.isprintable() else flaw(json.dumps(name).encode()))
-            if problem:
-                self._reject(row, name, ValueError(problem))
+        texts: dict[str, msgspec.Raw] = {}
+        for name in sorted(islice(record, len(_NO_PROPERTIES), None)):
+            if problem := flaw(bytes(record[name])) or (not name.isprintable() and flaw(json.dumps(name).encode())):
+                self.rejected[row] += reasons(printable(name), ValueError(problem))
             else:
                 self._drift.append((row, name))
-                texts.append(f"{json.dumps(name, ensure_ascii=False)}:{text.decode()}")
-        return "{" + ",".join(texts) + "}" if texts else None
-
-
-@lru_cache(maxsize=64)
-def _decoder(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    """A decoder for the texts of properties of these names, faster than one into a dict; it refuses any other name."""
-    fields = {f"_{index}": name for index, name in enumerate(names)}
-    types = [(field, msgspec.Raw, _ABSENT) for field in fields]
-    return msgspec.json.Decoder(msgspec.defstruct("Record", types, rename=fields, forbid_unknown_fields=True, gc=False))
+                texts[name] = msgspec.Raw(record[name])
+        return msgspec.json.encode(texts) if texts else None

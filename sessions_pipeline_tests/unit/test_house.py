@@ -18,7 +18,8 @@ PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parents[1].rglob("*.py"))
 # Blank lines, comments and docstrings do not count, so that nobody saves on them.
-MOST_LINES_OF_CODE = 8_935
+MOST_LINES_OF_CODE = 8_877
+MOST_LINES_OF_VALIDATION = 400
 MOST_MODULES = 90
 MOST_LINES_OF_A_MODULE = 255
 MOST_LINES_OF_A_FUNCTION = 45
@@ -57,6 +58,8 @@ def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
 
 def test_the_package_stays_within_its_limit_of_lines_of_code() -> None:
     assert sum(len(lines_of_code(module)) for module in MODULES) <= MOST_LINES_OF_CODE
+    validation = PACKAGE.glob("validation/*.py")
+    assert sum(len(lines_of_code(module)) for module in validation) <= MOST_LINES_OF_VALIDATION
 
 
 def test_the_package_stays_within_its_limit_of_modules() -> None:

@@ -146,6 +146,12 @@ def test_a_truncated_body_is_refused_wherever_it_ends(odd: str) -> None:
     assert len(read_page(body)) == 2
 
 
+def test_a_body_that_ends_inside_a_long_text_is_refused_in_time_proportional_to_its_length() -> None:
+    # Looking again at each of the escaped quotes would take a quarter of an hour.
+    with pytest.raises(ValueError):
+        read_page(b'[{"extra":"' + b'\\"' * 500_000)
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.floats(), st.lists, max_leaves=8))
 def test_a_page_is_read_exactly_where_json_reads_an_array(value: object) -> None:
     body = json.dumps(value)
