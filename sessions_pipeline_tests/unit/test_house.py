@@ -16,12 +16,13 @@ import sessions_pipeline
 PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Blank lines, comments and docstrings do not count, so that nobody saves on them.
-MOST_LINES_OF_CODE = 8_935
+MOST_LINES_OF_CODE = 8_922
 MOST_MODULES = 90
 MOST_LINES_OF_A_MODULE = 255
 MOST_LINES_OF_A_FUNCTION = 45
 MOST_DEPENDENCIES = 18
 LEANS_ON_PRIVATE_PARTS_OF_DAGSTER = "orchestration/event_storage.py"
+MOST_LINES_THAT_LEAN_ON_THEM = 120
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
@@ -73,6 +74,7 @@ def test_only_one_module_uses_private_parts_of_dagster() -> None:
         if name.startswith(("dagster._", "dagster_shared"))
     }
     assert private <= {LEANS_ON_PRIVATE_PARTS_OF_DAGSTER}
+    assert lines_of_code(PACKAGE / LEANS_ON_PRIVATE_PARTS_OF_DAGSTER) <= MOST_LINES_THAT_LEAN_ON_THEM
 
 
 def _imported(node: ast.AST) -> list[str]:
