@@ -29,10 +29,9 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from filelock import FileLock
 from sqlalchemy.dialects.sqlite import insert
 
-REQUIRED_METHODS = """run_connection(run_id) index_connection() has_table(table_name) store_event(event) dispose()
-store_event_batch(events) delete_events(run_id) store_asset_event_tags(events,event_ids) path_for_shard(run_id)
-_initdb(engine,for_index_shard) _event_to_row(event) conn_string_for_shard(shard_name) has_asset_key_index_cols()
-_get_asset_entry_values(event,event_id,has_asset_key_index_cols)"""
+REQUIRED_METHODS = """_connect(shard) _initdb(engine,for_index_shard) path_for_shard(run_id) has_table(table_name)
+store_event(event) store_event_batch(events) _event_to_row(event) store_asset_event_tags(events,event_ids) dispose()
+delete_events(run_id) has_asset_key_index_cols() _get_asset_entry_values(event,event_id,has_asset_key_index_cols)"""
 BULK_EVENTS = (dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION)
 KEPT_DATABASES = 16  # the index of all runs, and one for each run that is written to or looked at
 
@@ -55,25 +54,16 @@ class KeptEventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str) -> None:
         self._lock = threading.RLock()
-        # Keys: the process id, because a forked process must neither use nor close its parent's connections; the
-        # shard's name; and the inode of its file, because a deleted file may be made again under the same name.
-        self._engines: dict[tuple[int, str, int], db.Engine] = {}
-        self._open: dict[tuple[int, str], db.Connection | None] = {}
+        # Keys: the process id, because a forked process must neither use nor close its parent's connections; and the
+        # inode of a database's file, because a deleted file may be made again under the same name.
+        self._kept: dict[tuple[int, int], db.Connection] = {}
         super().__init__(base_dir)
         # Without this, Dagster stores planned events one by one.
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 
-    def run_connection(self, run_id: str | None = None) -> Any:
-        """A transaction in a run's database."""
-        return self._transaction(str(run_id))
-
-    def index_connection(self) -> Any:
-        """A transaction in the index database, which has the events of all runs."""
-        return self._transaction(INDEX_SHARD_NAME)
-
     def has_table(self, table_name: str) -> bool:
         """Whether the index database has this table."""
-        with self.index_connection() as connection:
+        with self._connect(INDEX_SHARD_NAME) as connection:
             return bool(db.inspect(connection).has_table(table_name))
 
     def store_event(self, event: EventLogEntry) -> None:
@@ -90,7 +80,7 @@ class KeptEventLog(SqliteEventLogStorage):
             _batch.events.extend(events)
             return
         for run_id, of_run in groupby(events, key=lambda event: event.run_id):
-            with self.run_connection(run_id) as run, self.index_connection() as index:
+            with self._connect(run_id) as run, self._connect(INDEX_SHARD_NAME) as index:
                 for event_type, group in groupby(of_run, key=lambda event: event.dagster_event_type):
                     if event_type in BULK_EVENTS:
                         self._store_in_bulk(list(group), run, index)
@@ -102,21 +92,20 @@ class KeptEventLog(SqliteEventLogStorage):
     def delete_events(self, run_id: str) -> None:
         """Delete a run's events, and its file, which the stock storage leaves at its full size, unless it is in use."""
         super().delete_events(run_id)
-        engine = db.create_engine(self.conn_string_for_shard(run_id), poolclass=db.NullPool)
-        with self._lock, suppress(db.exc.OperationalError), engine.connect() as last:
-            self._close(run_id)
-            last.exec_driver_sql("PRAGMA journal_mode=DELETE")  # fails while another process has the file open
+        with suppress(db.exc.OperationalError), self._connect(run_id) as run:
+            run.exec_driver_sql("PRAGMA journal_mode=DELETE")  # fails while another process has the file open
             Path(self.path_for_shard(run_id)).unlink()
+            run.close()
 
     def dispose(self) -> None:
         """Close this process's connections."""
         super().dispose()
         self._close()
 
-    def _close(self, shard: str | None = None) -> None:
+    def _close(self) -> None:
         with self._lock:
-            for key in [key for key in self._engines if key[0] == os.getpid() and shard in (None, key[1])]:
-                self._engines.pop(key).dispose()
+            for key in [key for key, kept in self._kept.items() if key[0] == os.getpid() and not kept.in_transaction()]:
+                self._kept.pop(key).close()
 
     def _store_in_bulk(self, events: list[EventLogEntry], run: db.Connection, index: db.Connection) -> None:
         """Store events of one type as the stock storage does, but with one statement for each table that it fills.
@@ -124,10 +113,9 @@ class KeptEventLog(SqliteEventLogStorage):
         Of several events of one asset, the last makes the asset's entry.
         """
         rows = [self._event_to_row(event) for event in events]
-        run.execute(SqlEventLogStorageTable.insert(), rows)
-        index.execute(SqlEventLogStorageTable.insert(), rows)
-        last = index.execute(db.select(db.func.max(SqlEventLogStorageTable.c.id))).scalar_one()
-        ids = range(last - len(rows) + 1, last + 1)  # SQLite lets nobody else write during this transaction
+        statement = SqlEventLogStorageTable.insert()
+        run.execute(statement, rows)
+        ids = index.scalars(statement.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True), rows).all()
         self.store_asset_event_tags(events, ids)
         has_index_columns = self.has_asset_key_index_cols()
         newest = {row["asset_key"]: pair for row, pair in zip(rows, zip(events, ids, strict=True), strict=True)}
@@ -137,32 +125,28 @@ class KeptEventLog(SqliteEventLogStorage):
         index.execute(upsert.on_conflict_do_update(index_elements=["asset_key"], set_=values), assets)
 
     @contextmanager
-    def _transaction(self, shard: str) -> Iterator[db.Connection]:
-        key = os.getpid(), shard
+    def _connect(self, shard: str) -> Iterator[db.Connection]:
+        """A transaction in the database of a run, or in the index, which has the events of all runs."""
+        path = Path(self.path_for_shard(shard))
         with self._lock:
-            outer = self._open.get(key)
-            with nullcontext(outer) if outer else self._engine(key).begin() as connection:
-                self._open[key] = connection
-                try:
+            connection = self._kept.get((os.getpid(), path.stat().st_ino)) if path.exists() else None
+            if connection is None or connection.closed:
+                if len(self._kept) >= KEPT_DATABASES:
+                    self._close()
+                # Wait up to 30 s for another process's lock, as the stock storage does.
+                engine = db.create_engine(f"sqlite:///{path}?timeout=30", poolclass=db.NullPool)
+                # A power cut may lose the latest events, nothing else.
+                db.event.listen(engine, "connect", lambda new, _: new.execute("PRAGMA synchronous=NORMAL"))
+                if not db.inspect(engine).has_table("alembic_version"):
+                    self._initdb(engine)
+                connection = self._kept[os.getpid(), path.stat().st_ino] = engine.connect()
+            try:
+                # A transaction within another one of the same thread is a part of it.
+                with nullcontext() if connection.in_transaction() else connection.begin():
                     yield connection
-                finally:
-                    self._open[key] = outer
-
-    def _engine(self, key: tuple[int, str]) -> db.Engine:
-        path = Path(self.path_for_shard(key[1]))
-        engine = self._engines.pop((*key, path.stat().st_ino), None) if path.exists() else None
-        if engine is None:
-            # Wait up to 30 s for another process's lock, as the stock storage does.
-            engine = db.create_engine(self.conn_string_for_shard(key[1]), connect_args={"timeout": 30})
-            # A power cut may lose the latest events, nothing else.
-            db.event.listen(engine, "connect", lambda new, _: new.execute("PRAGMA synchronous=NORMAL"))
-            if not db.inspect(engine).has_table("alembic_version"):
-                self._initdb(engine)
-        self._engines[*key, path.stat().st_ino] = engine  # the dict is in the order of last use
-        idle = [kept for kept in self._engines if kept[0] == key[0] and not self._open.get(kept[:2])]
-        for kept in idle[:-KEPT_DATABASES]:
-            self._engines.pop(kept).dispose()
-        return engine
+            except BaseException:  # also if a signal interrupts a commit: else the database may stay locked
+                connection.close()
+                raise
 
 
 class KeptStorage(DagsterSqliteStorage):

@@ -268,18 +268,21 @@ def test_a_run_plans_its_days_in_few_statements_and_opens_no_connection_for_an_e
         done["connections"] += 1
 
     job = definitions().resolve_implicit_global_asset_job_def()
-    with instance_with(home, STORAGE) as instance:
-        run(instance)
-        db.event.listen(db.Engine, "before_cursor_execute", executed)
-        db.event.listen(db.Engine, "connect", connected)
-        try:
+    # Before the instance is opened, because a connection tells only those who listened when it was made.
+    db.event.listen(db.Engine, "before_cursor_execute", executed)
+    db.event.listen(db.Engine, "connect", connected)
+    try:
+        with instance_with(home, STORAGE) as instance:
+            run(instance)
+            done.clear()
             planned = job.get_subset(asset_selection={dg.AssetKey("yielded"), dg.AssetKey("sessions")})
             instance.create_run_for_job(planned, tags=RANGE, asset_selection=planned.asset_selection)
-        finally:
-            db.event.remove(db.Engine, "before_cursor_execute", executed)
-            db.event.remove(db.Engine, "connect", connected)
-    assert done["INSERT"] < 20, done
-    assert done["connections"] < 20, done  # those of Dagster's own run storage, and of the new run's database
+            counted = done.copy()
+    finally:
+        db.event.remove(db.Engine, "before_cursor_execute", executed)
+        db.event.remove(db.Engine, "connect", connected)
+    assert counted["INSERT"] < 20, counted
+    assert counted["connections"] < 20, counted  # those of Dagster's own run storage, and of the new run's database
 
 
 def test_a_batch_is_stored_at_the_end_even_when_the_block_fails(home: Path) -> None:
@@ -308,6 +311,22 @@ def test_a_batch_that_fails_leaves_nothing_behind(home: Path) -> None:
             log.store_event_batch([materialization(1), broken])
         assert numbers(log) == []
         assert not log.get_materialized_partitions(dg.AssetKey("sessions"))
+
+
+def test_a_commit_that_a_signal_interrupts_leaves_nothing_behind_and_nothing_locked(home: Path) -> None:
+    def interrupted(_connection: db.Connection) -> None:
+        raise KeyboardInterrupt
+
+    with opened(home) as log, opened(home) as other:
+        with log.run_connection("a-run") as run, log.index_connection() as index:
+            engines = [run.engine, index.engine]
+        for number, engine in enumerate(engines):
+            db.event.listen(engine, "commit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                log.store_event(materialization(number))
+        other.store_event(materialization(2))
+        log.store_event(materialization(3))
+        assert numbers(log) == [2, 3]
 
 
 def test_no_transaction_of_a_new_run_waits_for_the_disk(home: Path) -> None:

@@ -18,7 +18,7 @@ PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parents[1].rglob("*.py"))
 # Blank lines, comments and docstrings do not count, so that nobody saves on them.
-MOST_LINES_OF_CODE = 8_877
+MOST_LINES_OF_CODE = 8_863
 MOST_LINES_OF_VALIDATION = 400
 MOST_MODULES = 90
 MOST_LINES_OF_A_MODULE = 255
@@ -34,6 +34,7 @@ USE_THE_ENVIRONMENT = {
     "orchestration/event_storage.py",
     "orchestration/workers.py",
 }
+MOST_LINES_THAT_LEAN_ON_THEM = 120
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
@@ -142,6 +143,7 @@ def test_only_one_module_uses_private_parts_of_dagster() -> None:
         if name.startswith(("dagster._", "dagster_shared"))
     }
     assert private <= {LEANS_ON_PRIVATE_PARTS_OF_DAGSTER}
+    assert len(lines_of_code(PACKAGE / LEANS_ON_PRIVATE_PARTS_OF_DAGSTER)) <= MOST_LINES_THAT_LEAN_ON_THEM
 
 
 def _imported(node: ast.AST) -> list[str]:
