@@ -51,6 +51,7 @@ screenshots: .venv/.dev ## Take the README's screenshots, of the demo's data
 lock: .venv/.uv ## Update the locks from pyproject.toml
 	@$(UV_LOCKS) --group build --extra deploy --extra notify -o requirements-deploy.lock
 	@$(UV_LOCKS) --group build -c requirements-deploy.lock -o requirements.lock
+	@$(UV_LOCKS) --group build --resolution lowest-direct -o requirements-oldest.lock
 	@$(UV_LOCKS) --group dev --extra deploy --extra notify -c requirements-deploy.lock -o requirements-dev.lock
 	@$(UV_LOCKS:pyproject.toml=) --group old-readers -o requirements-old-readers.lock
 	@$(UV_LOCKS:pyproject.toml=) --group readers -o requirements-readers.lock

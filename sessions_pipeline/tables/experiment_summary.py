@@ -1,6 +1,7 @@
 """One row per experiment: its cost, its speed and its scores."""
 
-from itertools import starmap
+from collections import Counter
+from itertools import accumulate, starmap
 from typing import Any
 
 import msgspec
@@ -79,5 +80,6 @@ def _scores(ids: pa.ChunkedArray, feedback: pa.Table) -> pa.ListArray:
     scored = scored.filter(pc.and_(indices.is_valid(), scored.column("average").is_valid()))
     scored = scored.sort_by([(name, "ascending") for name in ("index", "feedback_key", "scope")]).combine_chunks()
     scores = scored.drop_columns("index").to_struct_array().combine_chunks()
-    offsets = pc.search_sorted(scored.column("index").combine_chunks(), pa.array(range(len(ids) + 1), pa.int32()))
-    return pa.ListArray.from_arrays(offsets.cast(pa.int32()), scores.cast(_SCORE))
+    counts = Counter(scored.column("index").to_pylist())
+    offsets = accumulate((counts[index] for index in range(len(ids))), initial=0)
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), scores.cast(_SCORE))

@@ -3,6 +3,7 @@
 A usual day is kept uncompressed. The further parts of a large day are compressed, to a quarter of their size.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import ceil
 from typing import Any, Self, TypeAlias
@@ -88,12 +89,13 @@ class Rows:
     def _by_rank(self, ranks: "pa.Array[Any]", *, drain: bool) -> Iterator[pa.Table]:
         """Bucket sort: distribute the rows over ranges of ranks, reading each part once, then sort range by range."""
         schema = pa.schema([*self.schema, pa.field("rank", ranks.type)])
-        starts = pa.array(range(0, self.num_rows, ceil(self.num_rows / ceil(self.nbytes / self._plain))), ranks.type)
+        starts = range(0, self.num_rows, ceil(self.num_rows / ceil(self.nbytes / self._plain)))
         buckets, first = [Rows(schema, plain=0) for _ in starts], 0
         for part in self.parts(drain=drain):
             ranked = part.append_column("rank", ranks.slice(first, part.num_rows)).sort_by("rank")
             first += part.num_rows
-            cuts = pc.search_sorted(ranked.column("rank").combine_chunks(), starts).to_pylist()
+            in_order = ranked.column("rank").to_pylist()
+            cuts = [bisect_left(in_order, start) for start in starts]
             for bucket, start, end in zip(buckets, cuts, [*cuts[1:], part.num_rows], strict=True):
                 bucket.add(ranked.slice(start, end - start))
         for bucket in buckets:

@@ -152,8 +152,7 @@ class ReportData:
     def rows(self) -> pa.Table:
         """The daily rows of the period."""
         days = self.daily.column("start_date")
-        inside = pc.indices_nonzero(pc.and_(pc.greater_equal(days, self.first), pc.less_equal(days, self.last)))
-        return self.daily.slice(inside[0].as_py() if len(inside) else 0, len(inside))
+        return self.daily.filter(pc.and_(pc.greater_equal(days, self.first), pc.less_equal(days, self.last)))
 
     @cached_property
     def costs(self) -> Sequence[Row]:

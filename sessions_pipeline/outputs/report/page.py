@@ -54,7 +54,7 @@ def projects(data: ReportData) -> list[Row]:
 def most_expensive(experiments: pa.Table) -> pa.Table:
     """The experiments with the highest known costs of their own, the most expensive first."""
     known = experiments.filter(pc.field("total_cost").is_valid())
-    return known.take(pc.select_k_unstable(known, MOST_EXPENSIVE, [("total_cost", "descending"), ("id", "ascending")]))
+    return known.sort_by([("total_cost", "descending"), ("id", "ascending")]).slice(0, MOST_EXPENSIVE)
 
 
 def main_score(row: Row) -> tuple[str, float] | None:
