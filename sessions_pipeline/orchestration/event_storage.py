@@ -7,7 +7,7 @@ are the same as with the stock storage, so one can switch back at any time. `dag
 `storage`.
 
 This is the only module that imports private parts of Dagster: a storage can't be made without them. If another version
-of Dagster lacks a method in `REQUIRED_METHODS`, the stock storage is used, with one warning.
+of Dagster lacks one of `REQUIRED_PARTS`, the stock storage is used, with one warning.
 """
 
 import inspect
@@ -22,16 +22,15 @@ from typing import Any, Self
 
 import dagster as dg
 import sqlalchemy as db
-from dagster._core.events.log import EventLogEntry
-from dagster._core.storage.event_log.schema import AssetKeyTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log import schema
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from filelock import FileLock
 from sqlalchemy.dialects.sqlite import insert
 
-REQUIRED_METHODS = """_connect(shard) _initdb(engine,for_index_shard) path_for_shard(run_id) has_table(table_name)
-store_event(event) store_event_batch(events) _event_to_row(event) store_asset_event_tags(events,event_ids) dispose()
-delete_events(run_id) has_asset_key_index_cols() _get_asset_entry_values(event,event_id,has_asset_key_index_cols)"""
+REQUIRED_PARTS = """_connect(shard) _initdb(engine,for_index_shard) path_for_shard(run_id) store_event(event)
+store_event_batch(events) _event_to_row(event) store_asset_event_tags(events,event_ids) AssetKeyTable
+SqlEventLogStorageTable has_asset_key_index_cols() _get_asset_entry_values(event,event_id,has_asset_key_index_cols)"""
 BULK_EVENTS = (dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_MATERIALIZATION)
 KEPT_DATABASES = 16  # the index of all runs, and one for each run that is written to or looked at
 
@@ -41,7 +40,7 @@ _batch = threading.local()
 @contextmanager
 def batch_events(instance: dg.DagsterInstance) -> Iterator[None]:
     """Hold back the events that this thread reports within the block, and store them in one transaction at its end."""
-    _batch.events = events = list[EventLogEntry]()
+    _batch.events = events = list[dg.EventLogEntry]()
     try:
         yield
     finally:
@@ -66,11 +65,11 @@ class KeptEventLog(SqliteEventLogStorage):
         with self._connect(INDEX_SHARD_NAME) as connection:
             return bool(db.inspect(connection).has_table(table_name))
 
-    def store_event(self, event: EventLogEntry) -> None:
+    def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event, or add it to this thread's batch (`batch_events`)."""
         self.store_event_batch([event])
 
-    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store the events, those of a run in one transaction, or add them to this thread's batch.
 
         Each run's file is touched afterwards, because Dagster's live view watches the file and SQLite writes to the
@@ -107,20 +106,22 @@ class KeptEventLog(SqliteEventLogStorage):
             for key in [key for key, kept in self._kept.items() if key[0] == os.getpid() and not kept.in_transaction()]:
                 self._kept.pop(key).close()
 
-    def _store_in_bulk(self, events: list[EventLogEntry], run: db.Connection, index: db.Connection) -> None:
+    def _store_in_bulk(self, events: list[dg.EventLogEntry], run: db.Connection, index: db.Connection) -> None:
         """Store events of one type as the stock storage does, but with one statement for each table that it fills.
 
         Of several events of one asset, the last makes the asset's entry.
         """
         rows = [self._event_to_row(event) for event in events]
-        statement = SqlEventLogStorageTable.insert()
-        run.execute(statement, rows)
-        ids = index.scalars(statement.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True), rows).all()
+        run.execute(schema.SqlEventLogStorageTable.insert(), rows)
+        index.execute(schema.SqlEventLogStorageTable.insert(), rows)
+        # Not by `RETURNING`: SQLite has it since 3.35, and Enterprise Linux 9 comes with 3.34.
+        last = index.execute(db.select(db.func.max(schema.SqlEventLogStorageTable.c.id))).scalar_one()
+        ids = range(last - len(rows) + 1, last + 1)  # SQLite lets nobody else write during this transaction
         self.store_asset_event_tags(events, ids)
         has_index_columns = self.has_asset_key_index_cols()
         newest = {row["asset_key"]: pair for row, pair in zip(rows, zip(events, ids, strict=True), strict=True)}
         assets = [{"asset_key": key, **self._get_asset_entry_values(*newest[key], has_index_columns)} for key in newest]
-        upsert = insert(AssetKeyTable)
+        upsert = insert(schema.AssetKeyTable)
         values = {column: upsert.excluded[column] for column in assets[0]}
         index.execute(upsert.on_conflict_do_update(index_elements=["asset_key"], set_=values), assets)
 
@@ -159,7 +160,7 @@ class KeptStorage(DagsterSqliteStorage):
         # Without the lock, one of two processes that start in a new folder fails with "table runs already exists".
         with FileLock(Path(base_dir) / ".storage.lock"):
             super().__init__(base_dir, inst_data)
-            if missing := _missing_methods(stock):
+            if missing := _missing_parts(stock):
                 warnings.warn(f"events are stored slowly: Dagster's {stock.__name__} has no {missing}", stacklevel=2)
             else:
                 self._event_log_storage = KeptEventLog(str(Path(self._event_log_storage.path_for_shard("")).parent))
@@ -176,7 +177,7 @@ class KeptStorage(DagsterSqliteStorage):
         return cls.from_local(str(Path(folder).expanduser().absolute()), inst_data)
 
 
-def _missing_methods(stock: type) -> str:
+def _missing_parts(stock: type) -> str:
     methods = inspect.getmembers(stock, inspect.isfunction)
     found = {f"{name}({','.join([*inspect.signature(method).parameters][1:])})" for name, method in methods}
-    return ", ".join(sorted({*REQUIRED_METHODS.split()} - found))
+    return ", ".join(sorted({*REQUIRED_PARTS.split()} - {*found, *vars(schema)}))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -23,7 +24,7 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from sessions_pipeline.errors import InstanceError
-from sessions_pipeline.orchestration import SHIPPED, STORAGE, own_yaml, slow_storage
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, event_storage, own_yaml, slow_storage
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, batch_events
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
@@ -438,6 +439,17 @@ def test_if_dagsters_signature_changes_the_stock_storage_is_used_with_a_warning(
 
     with pytest.warns(UserWarning, match=r"Changed has no store_event\(event\)$") as warned:
         storage = KeptStorage(str(tmp_path), stock=Changed)
+    assert len(warned) == 1
+    assert type(storage.event_log_storage) is SqliteEventLogStorage
+
+
+def test_if_dagster_renames_a_table_the_stock_storage_is_used_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = SimpleNamespace(**{name: None for name in vars(event_storage.schema) if name != "AssetKeyTable"})
+    monkeypatch.setattr(event_storage, "schema", renamed)
+    with pytest.warns(UserWarning, match="has no AssetKeyTable$") as warned:
+        storage = KeptStorage(str(tmp_path))
     assert len(warned) == 1
     assert type(storage.event_log_storage) is SqliteEventLogStorage
 
