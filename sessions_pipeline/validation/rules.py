@@ -215,7 +215,8 @@ RULES: dict[Any, Rule] = {
         "a string or a number", MONEY, read_money, _decoded(Decimal, _PLAIN_COST), "a decimal number", rejects=False
     ),
     dict[str, Any]: Rule("an object", _TEXT, str, _as_objects, is_text=True),
-    list[dict[str, Any]]: Rule("an array", _TEXT, _read_objects, _decoded(list[dict[str, msgspec.Raw]]), is_text=True),
+    # A bare `Struct` is an object with any properties, none of which is kept.
+    list[dict[str, Any]]: Rule("an array", _TEXT, _read_objects, _decoded(list[msgspec.Struct]), is_text=True),
     dict[str, float]: Rule("an object", _TEXT, _read_numbers, _decoded(dict[str, float]), is_text=True),
     ExperimentProgress: Rule("an object", _TEXT, _read_progress, _decoded(ExperimentProgress), is_text=True),
 }

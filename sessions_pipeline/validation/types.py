@@ -53,6 +53,8 @@ class Rounded(Decimal):
 def read_decimal(text: str) -> Decimal:
     """Parse `-?digits[.digits][e±digits]` exactly. The exponent may be huge, so never write the number out in digits.
 
+    Beyond exponents of 18 digits it is infinite, or the number next to zero.
+
     Raises:
         ValueError: the text is something else, such as `+1`, `.5`, `5.`, `1_000` or NaN.
     """

@@ -1,5 +1,6 @@
 import json
 import re
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -184,12 +185,32 @@ def test_an_exponent_with_more_digits_than_fit_into_memory_is_read_quickly() -> 
     assert validate([record(run_count=text) for text in costs]).rejected.keys() == {0, 1, 2}
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("extra", '{"wide":[' + '"a",' * 100_000 + "[]," * 300 + "1]}"),
+        ("run_facets", "[" + '{"a":1},' * 50_000 + "{}]"),
+    ],
+)
+def test_long_values_of_many_small_parts_take_little_memory(name: str, text: str) -> None:
+    payloads = [record({name: text})] * 2
+    validate([record()])  # Arrow imports other packages when it makes its first column.
+    tracemalloc.start()
+    try:
+        validated = validate(payloads)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert validated.sessions.column(name).to_pylist() == [text, text]
+    assert peak < 8 * len(text) * len(payloads)
+
+
 def test_ids_are_canonical_whatever_their_letter_case() -> None:
     [row] = _rows([record(id=f'"{ID.upper()}"', tenant_id=f'"{TENANT.title()}"')])
     assert (row["id"], row["tenant_id"]) == (ID, TENANT)
 
 
-def test_unknown_properties_are_kept_alike_whether_or_not_their_names_are_new() -> None:
+def test_unknown_properties_are_kept_alike_whatever_else_is_odd_about_the_record() -> None:
     odd = record(total_cost="NaN", b="[1]", a='" x"', b1="2", a2="null")
     plain = record(b="[1]", a='" x"', b1="2", a2="null", **{"no name": "1"})
     _assert_each_by_itself([plain, odd, record(a2="1", b="2"), plain, record(), record(a="1", a3='"\\ud800"'), plain])
