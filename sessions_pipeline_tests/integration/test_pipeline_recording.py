@@ -109,10 +109,8 @@ def test_all_tables_of_a_day_are_recorded_in_one_batch(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(KeptEventLog, "store_event_batch", storing)
     shutil.copy(SHIPPED, tmp_path)
-    with (
-        running_sandbox(texts=some_records(20), now=NOW) as sandbox,
-        dg.DagsterInstance.from_config(str(tmp_path)) as instance,
-    ):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))  # else it would be the folder that `make dev` uses
+    with running_sandbox(texts=some_records(20), now=NOW) as sandbox, dg.DagsterInstance.get() as instance:
         execute(pipeline_for(sandbox, tmp_path), FIRST, TODAY, instance=instance)
     of_days = [sorted(batch) for batch in batches if len(batch) > 1]
     assert sorted(of_days) == [sorted((table, str(day)) for table in DAILY) for day in DAYS]

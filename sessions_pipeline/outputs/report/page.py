@@ -54,7 +54,7 @@ def projects(data: ReportData) -> list[Row]:
 def most_expensive(experiments: pa.Table) -> pa.Table:
     """The experiments with the highest known costs of their own, the most expensive first."""
     known = experiments.filter(pc.field("total_cost").is_valid())
-    return known.sort_by([("total_cost", "descending"), ("id", "ascending")]).slice(0, MOST_EXPENSIVE)
+    return known.take(pc.sort_indices(known, [("total_cost", "descending"), ("id", "ascending")])[:MOST_EXPENSIVE])
 
 
 def main_score(row: Row) -> tuple[str, float] | None:
