@@ -94,8 +94,8 @@ class Rows:
         for part in self.parts(drain=drain):
             ranked = part.append_column("rank", ranks.slice(first, part.num_rows)).sort_by("rank")
             first += part.num_rows
-            in_order = ranked.column("rank").to_pylist()
-            cuts = [bisect_left(in_order, start) for start in starts]
+            sorted_ranks = ranked.column("rank").to_pylist()
+            cuts = [bisect_left(sorted_ranks, start) for start in starts]
             for bucket, start, end in zip(buckets, cuts, [*cuts[1:], part.num_rows], strict=True):
                 bucket.add(ranked.slice(start, end - start))
         for bucket in buckets:
