@@ -127,6 +127,7 @@ class CursorReader:
         """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch."""
         self.start_us = start_us
         self.frontier = TOP
+        self.highest_known = -1  # as offsets are never used
         self._end_us = end_us
         self._main = Walk(PageRequest(page_size))
         self._walks = [self._main]

@@ -68,13 +68,13 @@ class DayAssembler:
             yield self.take(self.next)
             self.next -= timedelta(days=1)
 
-    def take(self, day: date | None, *, is_partial: bool = False) -> RawDay:
-        """Hand out a day, or the sessions without one; these are partial if there may be more that were not read."""
+    def take(self, day: date | None, *, is_partial: bool = False, length: int = 0) -> RawDay:
+        """Hand out a day, or the sessions without one; `is_partial` and `length` are those of `Reading`."""
         sessions = self._days.pop(day, None) or _Sessions()
         rows, received = sessions.rows(), sessions.received
         counts = {"received": received, "repeated": received - rows.num_rows, "requests": self.requests}
         self.requests = 0
-        return RawDay(day, rows, [replace(self._reading, **counts, is_partial=is_partial)])
+        return RawDay(day, rows, [replace(self._reading, **counts, is_partial=is_partial, length=length)])
 
 
 class _Sessions:
@@ -138,7 +138,8 @@ def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) ->
             future.cancel()
     yield from days.close(reader.start_us - 1)
     # Version 2 may list sessions without a start time at its list's end. Version 1 is read there in any case.
-    yield days.take(None, is_partial=isinstance(reader, CursorReader) and reader.frontier > LIST_END)
+    is_partial = isinstance(reader, CursorReader) and reader.frontier > LIST_END
+    yield days.take(None, is_partial=is_partial, length=reader.highest_known + 1)
 
 
 def _answer(request: PageRequest, in_flight: InFlight, submit: Callable[[PageRequest], Future[Page]]) -> Page:
@@ -214,16 +215,18 @@ class Source:
                 raise
             raise type(error)(f"Workspace {self.workspace}: {error}", retry_after=error.retry_after) from None
 
-    def days(self, first: date, last: date) -> Iterator[RawDay]:
+    def days(self, first: date, last: date, *, length: int = 0) -> Iterator[RawDay]:
         """Every UTC day from `last` back to `first`, both included, then the sessions without a day; read ahead.
+
+        `length` is that of the whole list when it was last read; 0 if unknown.
 
         Raises:
             ApiError: a request failed for good, or the pages do not add up; days not yet yielded count as not read.
         """
         with self.named():
-            yield from read_ahead(self._days(first, last), self.most_waiting)
+            yield from read_ahead(self._days(first, last, length), self.most_waiting)
 
-    def _days(self, first: date, last: date, *, is_again: bool = False) -> Iterator[RawDay]:
+    def _days(self, first: date, last: date, length: int = 0, *, is_again: bool = False) -> Iterator[RawDay]:
         # The first page shows how the API pages, and so which reader to use. It answers the reader's first request.
         first_request = PageRequest(self.query.limit)
         began, page = self.client.clock(), self._fetch(first_request)
@@ -232,7 +235,7 @@ class Source:
         assembler = DayAssembler(first, last, reading)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), first_request.limit
         reader: Reader = (
-            WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight)
+            WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight, length=length)
             if page.next_cursor is None
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )

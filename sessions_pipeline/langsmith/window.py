@@ -10,8 +10,7 @@ frontier, it joins what is proven, and the frontier moves to its last start time
 - If all of the page starts at the same time, or has no readable start time, it has no interior. The whole group around
   it is read until two readings in a row agree, and counts as one page.
 - If the page is shorter than others, it may be the list's last, or the server may have lowered its page cap. It is the
-  last if an empty page follows it, its last record still stands where it stood, and the empty page does not lie above
-  records that other pages have shown.
+  last if an empty page follows it, its last record has not moved, and no page has shown records further down.
 
 If this does not come to an end in a bounded number of rounds, that is an error, never a short read.
 """
@@ -42,15 +41,15 @@ class WindowReader:
     microseconds since the epoch, above which the window is proven complete and was on pages with stats.
     """
 
-    def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:
-        """A window from `start_us` (inclusive) to `end_us` (exclusive), microseconds since the epoch."""
+    def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int, length: int = 0) -> None:
+        """A window from `start_us` to before `end_us`; `length` is the list's when it was last read (0: unknown)."""
         self.start_us = start_us
         self.frontier = end_us - 1
         self._end_us = end_us
         self._limit = page_size
         self._in_flight = in_flight
-        self._highest_known = -1  # highest offset at which a record was seen
-        self._past_end: int | None = None  # latest offset found to be past the end of the list
+        self._length = length
+        self.highest_known = -1  # highest offset at which a record was seen
         self._undated_key = UNDATED_FIRST  # sort key of undated sessions; UNDATED_LAST once a dated one leads the list
         self._page = Page(())  # the page received last
         self._longest = 0  # length of the longest page since the server last lowered its cap
@@ -67,7 +66,9 @@ class WindowReader:
             start = yield from self._request((yield from self._offset_before(self._end_us, 0)))
         frontier = yield from self._cover(start, self._end_us - 1, floor=self.start_us)
         if frontier > LIST_END and self._undated_key == UNDATED_LAST:
-            last = yield from self._request((yield from self._offset_before(UNDATED_LAST, max(self._highest_known, 0))))
+            # Half a page before its last known end, so that a few new or deleted sessions make no difference.
+            low, likely = max(self.highest_known, 0), self._length - self._step // 2
+            last = yield from self._request((yield from self._offset_before(UNDATED_LAST, low, likely)))
             yield from self._cover(last, UNDATED_LAST, floor=UNDATED_LAST)
 
     def _cover(self, piece: Piece, frontier: int, *, floor: int) -> Generator[PageRequest, Page, int]:
@@ -143,7 +144,7 @@ class WindowReader:
         if count > self._longest:
             self._longest, self._longest_pages = count, 0
         self._longest_pages += count == self._longest
-        self._highest_known = max(self._highest_known, offset + count - 1 if count else -1)
+        self.highest_known = max(self.highest_known, offset + count - 1 if count else -1)
         return self._place(page.records, offset)
 
     def _place(self, records: Sequence[Record], offset: int, *, is_end: bool = False) -> Piece:
@@ -173,11 +174,11 @@ class WindowReader:
             last = yield PageRequest(self._limit, include_stats=False, offset=end - 1)
             if not last.records or not set(last.identities) <= set(ids):
                 return False
-        if self._highest_known >= end:
+        if self.highest_known >= end:
             # An empty page above records that are still there is not the end.
-            if piece.is_empty or (yield from self._probe(self._highest_known)) != LIST_END:
+            if piece.is_empty or (yield from self._probe(self.highest_known)) != LIST_END:
                 return False
-            self._highest_known = end - 1
+            self.highest_known = end - 1
         return True
 
     def _read_stable_group(self, offset: int, frontier: int) -> Generator[PageRequest, Page, Piece]:
@@ -218,15 +219,17 @@ class WindowReader:
             last = ids[-1]
             offset += max(1, len(ids) - 1)
 
-    def _offset_before(self, key: int, low: int) -> Generator[PageRequest, Page, int]:
+    def _offset_before(self, key: int, low: int, likely: int = 0) -> Generator[PageRequest, Page, int]:
         """Find an offset at most a step before the first session that sorts below `key`; a hint, as the list changes.
 
-        Growing strides from `low` find an offset past that session; then the range between is quartered.
+        Growing strides from `low`, or from `likely` if it is higher, find one past it; the range between is quartered.
         """
-        high = self._past_end
-        while high is None or high - low > self._step:
-            if high is None:
-                offsets = [max(low * STRIDE_GROWTH, self._limit) * STRIDE_GROWTH**n for n in range(PROBES)]
+        start, stride = (likely, max(self._step // 3, 1)) if likely > low else (low + self._limit, self._limit)
+        high = strides = 0  # none found, none tried
+        while not high or high - low > self._step:
+            if not high:
+                offsets = [start + stride * (STRIDE_GROWTH**n - 1) for n in range(strides, strides + PROBES)]
+                strides += PROBES
             else:
                 offsets = sorted({low + (high - low) * (n + 1) // (PROBES + 1) for n in range(PROBES)} - {low})
             for number, offset in enumerate(offsets):
@@ -243,11 +246,10 @@ class WindowReader:
                 "The server ignores `offset`, as its list of sessions has no end; nothing was replaced, "
                 "check that LANGSMITH_ENDPOINT is the LangSmith API"
             )
-        requests = [PageRequest(1, include_stats=False, offset=at) for at in (offset, *prefetch)]
-        page = yield requests[0]._replace(prefetch=tuple(requests[1:]))
+        first, *others = [PageRequest(1, include_stats=False, offset=at) for at in (offset, *prefetch)]
+        page = yield first._replace(prefetch=tuple(others))
         if not page.records:
-            self._past_end = offset
             return LIST_END
-        self._highest_known = max(self._highest_known, offset)
+        self.highest_known = max(self.highest_known, offset)
         key = Piece.of(page.records, offset, undated_key=self._undated_key).first
         return UNDATED_FIRST if key is None else key

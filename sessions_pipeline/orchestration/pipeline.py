@@ -1,7 +1,7 @@
 """`Pipeline`, the resource that Dagster hands to the assets: a plain object that opens the lake and reads the API."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -134,10 +134,11 @@ class Pipeline:
     def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
         # Noted before the first request, so that a reading that another run commits meanwhile is noticed.
         versions = lake.versions(RAW_SESSIONS, [*days, UNDATED])
+        lengths = {reading.asked: reading.length for reading in lake.last_readings(UNDATED)}
         # The executor must be closed after the sources: closing waits for its thread, and that may be waiting for a
         # page until closing the sources stops the client.
         with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
-            received = _read_days(client, sources, days, versions)
+            received = _read_days(client, sources, days, versions, lengths)
             first = executor.submit(next, received)
 
             def fetched_days() -> Iterator[FetchedDay]:
@@ -211,12 +212,16 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
 
 
 def _read_days(
-    client: SessionsClient, sources: Sequence[Source], days: Sequence[date], versions: dict[Day, str | None]
+    client: SessionsClient,
+    sources: Sequence[Source],
+    days: Sequence[date],
+    versions: Mapping[Day, str | None],
+    lengths: Mapping[str | None, int],
 ) -> Iterator[FetchedDay]:
     """Days from the API, newest first, then the undated sessions. A day is yielded once all workspaces have sent it."""
     received, finished = 0, 0
     client.throttle.progress = lambda: f"{finished} of {len(days)} days"
-    streams = [source.days(min(days), max(days)) for source in sources]
+    streams = [source.days(min(days), max(days), length=lengths.get(source.workspace, 0)) for source in sources]
     for fetched in zip(*streams, strict=True):
         received += sum(of_workspace.readings[0].received for of_workspace in fetched)
         day = fetched[0].day

@@ -36,6 +36,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     will show whether they still exist.
     `replaced`: the version of the raw file that this reading's commit replaced; None if there was no file.
     `is_partial`: the list may hold more sessions without a day than were read, so those it lacks are not missing.
+    `length`: of sessions without a day: the length of the whole list, so that its end is soon found again; 0: unknown.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     alone: tuple[str, ...] = ()
     replaced: str | None = None
     is_partial: bool = False
+    length: int = 0
 
 
 class RawDay(NamedTuple):

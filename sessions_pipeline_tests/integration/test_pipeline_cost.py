@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as db
 
+from sessions_pipeline.days import midnight
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Store, store_at
 from sessions_pipeline.orchestration.checks import examine
@@ -120,12 +121,15 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
     costs = {}
     for days in (30, 730):
         root, start = tmp_path / str(days), FIRST - timedelta(days=days)
-        with running_sandbox(texts=some_records(200), now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        # The API's list is as old as the lake, with a session an hour.
+        older = [record(1000 + hours, midnight(FIRST) - timedelta(hours=hours)) for hours in range(1, 24 * days)]
+        texts = some_records(200) + older
+        with running_sandbox(texts=texts, now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
             hour(sandbox, root, start, instance)
             age(root, days)
             hour(sandbox, root, start, instance)
             nothing_is_new = hour(sandbox, root, start, instance)
-            sandbox.api.data.texts = some_records(201)  # type: ignore[attr-defined]
+            sandbox.api.data.texts = some_records(201) + older  # type: ignore[attr-defined]
             costs[days] = nothing_is_new, hour(sandbox, root, start, instance)
     for young, old in zip(costs[30], costs[730], strict=True):
         # A prefetched page after the list's end is sometimes cancelled before it is sent.

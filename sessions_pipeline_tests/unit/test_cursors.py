@@ -36,7 +36,7 @@ class Trusting:
     """A naive reader that trusts a single walk down the list. It shows why the real reader walks again."""
 
     def __init__(self, *, start_us: int, end_us: int, page_size: int) -> None:
-        self.start_us, self.frontier = start_us, end_us
+        self.start_us, self.frontier, self.highest_known = start_us, end_us, -1
         self._walk = Walk(PageRequest(page_size))
 
     def read(self) -> Generator[PageRequest, Page, None]:

@@ -34,8 +34,8 @@ Sessions = dict[str, int | None]
 class Trusting:
     """A naive reader that trusts offsets. It shows that the real reader is needed."""
 
-    def __init__(self, *, start_us: int, end_us: int, page_size: int, in_flight: int) -> None:  # noqa: ARG002
-        self.start_us, self.frontier = start_us, end_us
+    def __init__(self, *, start_us: int, end_us: int, page_size: int, **_: int) -> None:
+        self.start_us, self.frontier, self.highest_known = start_us, end_us, -1
         self._limit = page_size
 
     def read(self) -> Generator[PageRequest, Page, None]:
@@ -53,9 +53,14 @@ def read(
     *,
     eager: bool = True,
     reading: Callable[..., Any] = WindowReader,
+    length: int = 0,
 ) -> list[RawDay]:
     reader = reading(
-        start_us=day_start_us(first), end_us=day_start_us(last + timedelta(days=1)), page_size=page_size, in_flight=8
+        start_us=day_start_us(first),
+        end_us=day_start_us(last + timedelta(days=1)),
+        page_size=page_size,
+        in_flight=8,
+        length=length,
     )
     return collected(reader, server.answer, first, last, AnswerAtOnce() if eager else AnswerWhenUsed())
 
@@ -89,11 +94,13 @@ FEW_DELETIONS = ("none",) * 8 + ("delete",)
 MUTATIONS = st.one_of(st.lists(st.sampled_from(actions), max_size=40) for actions in (MOVES, CAPS + LIES))
 
 
-@given(SESSIONS, st.integers(3, 12), st.sampled_from([1, 2, 3, 5, 100]), st.booleans())
+@given(SESSIONS, st.integers(3, 12), st.sampled_from([1, 2, 3, 5, 100]), st.booleans(), st.integers(0, 100))
 @settings(max_examples=150, deadline=None)
-def test_an_unchanging_list_is_read_exactly(sessions: Sessions, page_size: int, cap: int, undated_first: bool) -> None:
+def test_an_unchanging_list_is_read_exactly_whatever_its_former_length(
+    sessions: Sessions, page_size: int, cap: int, undated_first: bool, length: int
+) -> None:
     server = SimulatedServer(dict(sessions), cap=cap, undated_first=undated_first)
-    assert by_day(read(server, page_size)) == expected(sessions)
+    assert by_day(read(server, page_size, length=length)) == expected(sessions)
 
 
 def lose_nothing(server: SimulatedServer, page_size: int, **how: Any) -> bool:
@@ -141,7 +148,8 @@ def random_schedules(seeds: range, actions: tuple[str, ...], *, totals: bool = F
             totals=totals,
             seed=seed,
         )
-        done += lose_nothing(server, choose.randint(3, 12), eager=choose.random() < 0.7, **how)
+        length = random.Random(-seed).choice([0, len(sessions) - 5, len(sessions), 2 * len(sessions)])
+        done += lose_nothing(server, choose.randint(3, 12), eager=choose.random() < 0.7, length=length, **how)
     return done
 
 
@@ -190,7 +198,7 @@ def test_more_equal_start_times_than_a_page_holds_are_all_read(undated_first: bo
 
 
 @pytest.mark.parametrize("back", [0, 1, 30, 45, 86])
-def test_three_days_among_twenty_thousand_sessions_cost_their_pages_and_at_most_forty_requests(back: int) -> None:
+def test_three_days_among_twenty_thousand_sessions_cost_their_pages_and_at_most_46_requests(back: int) -> None:
     choose = random.Random(7)
     first_day = date(2026, 1, 1)
     starts = sorted((day_start_us(first_day) + choose.randrange(90 * DAY) for _ in range(20_000)), reverse=True)
@@ -198,7 +206,21 @@ def test_three_days_among_twenty_thousand_sessions_cost_their_pages_and_at_most_
     last = first_day + timedelta(days=89 - back)
     found = sum(day.rows.num_rows for day in read(server, 100, last - timedelta(days=2), last))
     assert found > 500
-    assert len(server.requests) <= -(-found // 100) + 40
+    assert len(server.requests) <= -(-found // 100) + 46
+
+
+@pytest.mark.parametrize("count", [3_000, 300_000])
+@pytest.mark.parametrize(("grown_by", "most"), [(0, 5), (-30, 5), (30, 5), (1_500, 15), (-2_000, 25)])
+def test_the_end_of_a_list_that_was_read_before_is_found_with_few_requests_however_long_it_is(
+    count: int, grown_by: int, most: int
+) -> None:
+    newest, gap = day_start_us(LAST) + DAY - 1, DAY // 100
+    server = StillServer([record(f"s{n}", newest - n * gap) for n in range(count)] + [record("undated", None)] * 2)
+    days = read(server, 100, length=count + 2 - grown_by, eager=False)
+    assert by_day(days)[None] == ["undated"]
+    assert days[-1].readings[0].length == count + 2
+    beyond = [request for request in server.requests if request.offset > 500]
+    assert len(beyond) <= most
 
 
 def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_forty_requests() -> None:
