@@ -88,7 +88,8 @@ def _process(lake: Lake, day: Day, fetched: Sequence[RawDay], received: int, opt
     pending = [table for table in TABLES if table.name in options.tables and table is not RAW_SESSIONS]
     facts: dict[str, Any] = {RAW_SESSIONS.name: day_metadata.raw_facts(raw)}
     if fetched and not raw.learned:
-        facts |= {table.name: old for table in pending if (old := _current_facts(lake, table, day, commit, options))}
+        current = lake.each(partial(_current_facts, lake, day, commit, options), pending)
+        facts |= {table.name: old for table, old in current if old}
         pending = [table for table in pending if table.name not in facts]
     if not raw.learned and not pending:
         _note_readings(lake, raw)
@@ -157,7 +158,7 @@ def examine_day(
     return {check.name: check.examine(tables) for check in checks}
 
 
-def _current_facts(lake: Lake, table: Table, day: Day, commit: int, options: RunOptions) -> dict[str, Any] | None:
+def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions, table: Table) -> dict[str, Any] | None:
     """The facts stored in a derived file; None if the file must be made again.
 
     It must if it is missing, broken, or made from another commit, as of another time or for other attributes.

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sessions_pipeline.lake import Lake, Written, commits
 from sessions_pipeline.lake.layout import Day
-from sessions_pipeline.lake.store import ANY, Expected, Opened, Store
+from sessions_pipeline.lake.store import ANY, Expected, Item, Opened, Store, T
 from sessions_pipeline.tables import RAW_SESSIONS, Table
 
 DAY = date(2025, 1, 31)
@@ -69,6 +69,9 @@ class CountingStore:
     def partitions(self, table: str) -> dict[str, str | None]:
         self._count("partitions")
         return self.store.partitions(table)
+
+    def map(self, read: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        return self.store.map(read, items)
 
     def delete(self, key: str) -> None:
         self._count("delete")

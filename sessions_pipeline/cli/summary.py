@@ -67,8 +67,8 @@ def print_summary(
 
     def row_count(table: tables.Table) -> int | None:
         # Day by day and only a small column, so that memory does not grow with the days.
-        rows = [lake.read(table, day, ("tenant_id",)).num_rows for day in days_of(table)]
-        return sum(rows) if table.name in made else None
+        rows = lake.each(lambda day: lake.read(table, day, ("tenant_id",)).num_rows, days_of(table))
+        return sum(number for _, number in rows) if table.name in made else None
 
     days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET)
     rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()

@@ -1,6 +1,6 @@
 """The lake: each day of a table is one Parquet file, which is only ever replaced as a whole."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from threading import Lock
@@ -14,7 +14,7 @@ from sessions_pipeline.errors import LakeError, NotReadError
 from sessions_pipeline.lake import parquet
 from sessions_pipeline.lake.layout import Day, check_marker, day_of, key_of, partition_value, readings_key, write_marker
 from sessions_pipeline.lake.parquet import Stored
-from sessions_pipeline.lake.store import ANY, Expected, Store, check_conditions, retried, store_at
+from sessions_pipeline.lake.store import ANY, Expected, Item, Store, T, check_conditions, retried, store_at
 from sessions_pipeline.tables import Table
 from sessions_pipeline.tables.readings import Reading, load_note
 from sessions_pipeline.tables.rows import Rows
@@ -119,8 +119,8 @@ class Lake:
         versions, files = self.versions(table, days), dict[Day, dict[str, str]]()
 
         def rows() -> Iterator[tuple[Day, pa.Table]]:
-            for day in days:
-                if versions[day] and (stored := self.load(table, day, columns)):
+            for day, stored in self.each(lambda day: self.load(table, day, columns), filter(versions.get, days)):
+                if stored:
                     files[day] = stored.metadata
                     yield day, stored.rows
 
@@ -132,7 +132,7 @@ class Lake:
         Raises:
             NotReadError: one of the days was never written.
         """
-        return parquet.joined(table, ((day, self.read(table, day, columns)) for day in days), columns)
+        return parquet.joined(table, self.each(lambda day: self.read(table, day, columns), days), columns)
 
     def metadata(self, table: Table, day: Day) -> dict[str, str]:
         """The metadata of a day's file; reads only its footer.
@@ -202,6 +202,14 @@ class Lake:
         """The latest reading of each workspace, newest last; empty if the day was never read."""
         return load_note(self.read_file(readings_key(day)))
 
+    def readings_of_days(self, days: Iterable[date]) -> dict[date, list[Reading]]:
+        """The `last_readings` of several days, without the days that were never read."""
+        return {day: readings for day, readings in self.each(self.last_readings, days) if readings}
+
+    def each(self, read: Callable[[Item], T], items: Iterable[Item]) -> Iterator[tuple[Item, T]]:
+        """Yield each item, in order, with `read(item)`. In a bucket, several are read at a time."""
+        return self._store.map(lambda item: (item, read(item)), items)
+
     def _read_file(self, key: str) -> tuple[bytes | None, str | None]:
         try:
             source, version = self._store.open(key, whole=True)
@@ -211,9 +219,7 @@ class Lake:
             return source.read(), version
 
     def check_writable(self) -> None:
-        """Try out all that a run needs: listing, and writing a probe file, which is removed again.
-
-        The file has content, which a full disk would refuse.
+        """Try out all that a run needs: listing, and writing a probe file, with content that a full disk would refuse.
 
         Raises:
             LakeError: the root can't be listed or written, or ignores conditions; the text says why.

@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -21,7 +21,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from sessions_pipeline.errors import LakeBusyError, LakeError
-from sessions_pipeline.lake.store import ANY, Expected, Opened, conflict, problem
+from sessions_pipeline.lake.store import ANY, Expected, Item, Opened, T, conflict, problem
 
 LOCKS = "_locks"
 TEMPORARY = "_tmp"
@@ -71,6 +71,10 @@ class LocalStore:
         with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self.root / table) as folders:
             keys = [f"{table}/{folder.name}/{table}.parquet" for folder in folders if _is_folder(folder)]
         return {key: version for key, version in self.versions(keys).items() if version is not None}
+
+    def map(self, read: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        """One at a time: with threads, decoding small files takes longer."""
+        return map(read, items)
 
     def delete(self, key: str) -> None:
         """Remove the file if it exists."""

@@ -12,10 +12,12 @@ Differences from a local folder:
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,11 +27,13 @@ import pyarrow as pa
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
 
 from sessions_pipeline.errors import LakeError
-from sessions_pipeline.lake.store import ANY, Expected, Opened, T, conflict
+from sessions_pipeline.lake.store import ANY, Expected, Item, Opened, T, conflict
 
 # Bytes to read for a Parquet file's footer, which is at its end. Our widest table needs less than half of this, but raw
 # sessions need more after some 300 readings of their day.
 FOOTER = 64 * 1024
+# Objects to read at the same time. Each is in memory as a whole, and most take a round trip of some 20 ms.
+READS = 8
 RETRIES = 6
 # Seconds; each wait is twice the one before.
 FIRST_WAIT = 0.1
@@ -111,6 +115,13 @@ class S3Store:
         with self._as_lake_error(table):
             pages = self._repeated(lambda: list(self._client.list(table, offset=after)))
             return {meta["path"]: meta["e_tag"] for page in pages for meta in page}
+
+    def map(self, read: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        """In batches of `READS` at a time."""
+        remaining = iter(items)
+        with ThreadPoolExecutor(READS, thread_name_prefix="reads") as executor:
+            while batch := list(islice(remaining, READS)):
+                yield from executor.map(read, batch)
 
     def delete(self, key: str) -> None:
         """Remove the object if it exists."""

@@ -2,7 +2,7 @@
 
 import errno
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ _ADVICE = {
 }
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 # What a put expects to replace: the object of this version, no object (None), or anything (`ANY`, never a version).
 Expected: TypeAlias = str | None
 ANY: Final = "*"
@@ -69,6 +70,9 @@ class Store(Protocol):
 
     def partitions(self, table: str) -> dict[str, str | None]:
         """The versions of all keys `<table>/<partition>/<table>.parquet`; may include other keys of that folder."""
+
+    def map(self, read: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+        """Yield `read(item)` of each item, in order; several are read at a time if opening an object means waiting."""
 
     def delete(self, key: str) -> None:
         """Remove the object if it exists."""

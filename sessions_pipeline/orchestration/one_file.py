@@ -162,11 +162,13 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         # before the days are read, so that a day which another run writes meanwhile is summed again next time.
         versions = lake.versions_of_days(DAILY)
         made_from, changed = period.changed(versions, file)
-        days = {day: one for day in period.days(changed) if day in versions and (one := load(day, versions[day]))}
+        loaded = lake.each(lambda day: load(day, versions[day]), filter(versions.get, period.days(changed)))
+        days = {day: one for day, one in loaded if one}
         dated = [one.rows.append_column("start_date", pa.repeat(day, one.rows.num_rows)) for day, one in days.items()]
         daily = pa.concat_tables([lake.read_days(DAILY, []), *dated])
         # Each period by itself, so that the result does not depend on which others have changed.
-        notes = [{day: lake.last_readings(day) for day in period.days([start]) if day in days} for start in changed]
+        readings = lake.readings_of_days(days)
+        notes = [{day: readings[day] for day in period.days([start]) if day in readings} for start in changed]
         unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
         part = open_days(daily, {day: one.metadata for day, one in days.items()}).union(unread)
         read = {day: day not in part for day in days}

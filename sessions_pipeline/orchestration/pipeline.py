@@ -206,8 +206,8 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
     """
     undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
     stored = [*sorted(days, reverse=True), *undated]
-    for day in stored:
-        readings_as_of(as_of, day, load_readings(lake.metadata(RAW_SESSIONS, day)[READINGS]))
+    for day, metadata in lake.each(partial(lake.metadata, RAW_SESSIONS), stored):
+        readings_as_of(as_of, day, load_readings(metadata[READINGS]))
     yield from ((day,) for day in stored)
 
 

@@ -161,7 +161,7 @@ class _RecentCosts:
     def __init__(self, lake: Lake, now: datetime) -> None:
         self.now, self.today = now, utc_day(now)
         self.days = [day for day in lake.days(DAILY) if self.today - LOOKBACK <= day <= self.today]
-        self.readings = {day: of_day for day in self.days if (of_day := lake.last_readings(day))}
+        self.readings = lake.readings_of_days(self.days)
         # Without the empty name, which a reading has for a record that names no workspace.
         self.workspaces = {name for some in self.readings.values() for one in some for name in one.workspaces} - {""}
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)

@@ -97,8 +97,8 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     costs, files = lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries, summed = lake.load_days(EXPERIMENT_SUMMARY, days, _READ)
     whole = summed.keys() & files.keys() - open_days(costs, files)
-    readings = {day: lake.last_readings(day) for day in days}
-    experiments, whole = summaries.to_pylist(), whole.difference(*unread_of_workspaces(readings).values())
+    unread_of = unread_of_workspaces(lake.readings_of_days(days))
+    experiments, whole = summaries.to_pylist(), whole.difference(*unread_of.values())
     known = [row for row in experiments if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]

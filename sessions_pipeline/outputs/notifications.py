@@ -121,7 +121,7 @@ def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | No
     today = utc_day(now)
     # Yesterday is always included, because just after midnight today was not read yet.
     days = days_between(today - timedelta(days=max(settings.lookback_days, 1)), today)
-    return last_read(chain.from_iterable(map(lake.last_readings, days)), settings.workspace_ids)
+    return last_read(chain.from_iterable(lake.readings_of_days(days).values()), settings.workspace_ids)
 
 
 def require_apprise() -> None:

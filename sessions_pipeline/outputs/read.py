@@ -168,12 +168,14 @@ def dataset_names(lake: Lake, rows: Iterable[Row], days: Sequence[date], *, all_
     if all_known:
         keys |= listed.keys()
     names = {key: listed[key] for key in keys if listed.get(key, "").strip()}
-    for day in sorted(days, reverse=True):
-        # A missing file is not ruled out first: in a bucket that is a listing for each day.
-        if len(names) < len(keys) and (stored := lake.load(tables.SESSIONS, day, (*_KEY_COLUMNS, "extra"))):
-            for key, name in dict(_names_in_metadata(stored.rows)).items():
-                if key in keys:
-                    names.setdefault(key, name)
+    # A missing file is not ruled out first: in a bucket that is a listing for each day.
+    latest_first = sorted(days, reverse=True) if len(names) < len(keys) else []
+    for _, stored in lake.each(lambda day: lake.load(tables.SESSIONS, day, (*_KEY_COLUMNS, "extra")), latest_first):
+        for key, name in dict(_names_in_metadata(stored.rows)).items() if stored else ():
+            if key in keys:
+                names.setdefault(key, name)
+        if len(names) == len(keys):
+            break
     return {**({key: key[1] for key in keys} if all_known else {}), **names}
 
 

@@ -7,6 +7,7 @@ import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import duckdb
 import polars as pl
@@ -17,13 +18,14 @@ from pyarrow import fs
 
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.lake.s3 import S3Store
-from sessions_pipeline.lake.store import ANY
+from sessions_pipeline.lake.layout import UNDATED, readings_key
+from sessions_pipeline.lake.s3 import READS, S3Store
+from sessions_pipeline.lake.store import ANY, Opened
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES
+from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.integration.pipeline_runs import Bucket, files
 from sessions_pipeline_tests.integration.s3_server import S3Server
-from sessions_pipeline_tests.lake_rows import DAY, raw
+from sessions_pipeline_tests.lake_rows import DAY, NOON, CountingStore, raw
 from sessions_pipeline_tests.snippets import Snippet, each
 
 
@@ -61,6 +63,39 @@ def test_days_other_files_and_missing_ones_are_distinguished(lake: Lake):
         lake.read(SESSIONS, DAY + timedelta(2))
     with pytest.raises(NotReadError):
         lake.metadata(SESSIONS, DAY + timedelta(2))
+
+
+class AllAtOnce(CountingStore):
+    """A store that, once it has a barrier, answers reads only when as many were asked for as the barrier waits for."""
+
+    barrier: Barrier | None = None
+
+    def open(self, key: str, *, whole: bool) -> Opened:
+        if self.barrier:
+            self.barrier.wait(timeout=30)
+        return super().open(key, whole=whole)
+
+
+def test_several_days_are_read_at_a_time_and_in_order(lake: Lake, root: str):
+    days = [DAY + timedelta(number) for number in range(2 * READS)]
+    for number, day in enumerate(days):
+        lake.replace(RAW_SESSIONS, day, raw(f"[{number}]"), {})
+        lake.write_file(readings_key(day), dump_readings([Reading(number, NOON)]).encode())
+    store = AllAtOnce(S3Store(root))
+    waiting = Lake.open(store, query={}, read_only=True)
+    store.barrier = Barrier(READS)
+    for rows in waiting.read_days(RAW_SESSIONS, days), waiting.load_days(RAW_SESSIONS, days)[0]:
+        assert rows["payload"].to_pylist() == [f"[{number}]" for number in range(2 * READS)]
+        assert rows["start_date"].to_pylist() == days
+    assert [one.number for [one] in waiting.readings_of_days(days).values()] == [*range(2 * READS)]
+
+
+def test_a_missing_day_is_named_and_no_later_batch_is_read(lake: Lake, root: str):
+    lake.replace(RAW_SESSIONS, DAY, raw("{}"), {})
+    counting = CountingStore(S3Store(root))
+    with pytest.raises(NotReadError, match=str(DAY + timedelta(1))):
+        Lake.open(counting, query={}).read_days(RAW_SESSIONS, [DAY + timedelta(number) for number in range(5 * READS)])
+    assert sum(counting.opened[key] for key in counting.opened if "raw_sessions" in key) == READS
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
