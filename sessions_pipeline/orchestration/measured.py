@@ -247,6 +247,6 @@ def _merged(read: Sequence[Row], before: pa.Table, _file: Mapping[str, str]) -> 
 def _experiments(lake: Lake) -> pa.Table:
     """All experiments in the lake: the columns `NEEDED`, and each one's day as `start_date`."""
     undated: list[Day] = [UNDATED] if lake.has(SESSIONS, UNDATED) else []
-    stored = (lake.read_days(SESSIONS, [day], NEEDED) for day in [*lake.days(SESSIONS), *undated])
-    experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for rows in stored)
+    stored = lake.each(lambda day: lake.read_days(SESSIONS, [day], NEEDED), [*lake.days(SESSIONS), *undated])
+    experiments = (rows.filter(rows.column("reference_dataset_id").is_valid()) for _, rows in stored)
     return pa.concat_tables([lake.read_days(SESSIONS, [], NEEDED), *experiments])
