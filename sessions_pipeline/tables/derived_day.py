@@ -118,19 +118,18 @@ class DerivedDay:
         Raises:
             SumOverflowError: a sum does not fit its column.
         """
+        if table not in self._tables and DERIVED[table].by_session:
+            self._tables |= self._derive_by_session(table)
         if table in self._tables:
             return self._tables[table]
         derived, tables = DERIVED[table], dict[Table, pa.Table]()
-        if derived.by_session:
-            self._tables |= self._derive_by_session(table)
-            return self._tables[table]
         for source, columns in derived.reads.items():
             parts = self[source].parts(*columns)
             if source is SESSION_ATTRIBUTES and "attributes" in derived.takes:
                 # Only those that costs are summed by, to save memory.
                 keys = pa.array(self.options.attributes, pa.string())
                 parts = (part.filter(pc.is_in(part.column("key"), keys)) for part in parts)
-            tables[source] = pa.concat_tables([source.schema.empty_table().select(columns), *parts])
+            tables[source] = pa.concat_tables(list(parts) or [source.schema.empty_table().select(columns)])
         arguments = {name: self._arguments[name] for name in derived.takes}
         self._tables[table] = Rows(table.schema, [derived.make(tables, **arguments)])
         return self._tables[table]
