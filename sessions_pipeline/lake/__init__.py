@@ -88,7 +88,7 @@ class Lake:
             return self.put(key_of(table, day), content, expected)
 
     def put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> Written:
-        """Write or replace any file, as `replace` does. The caller must hold the lock of its day or of the files."""
+        """Like `replace`, for any file and its content. The caller must hold the lock that keeps other writers out."""
         self._refuse_if_read_only()
         with self._marking:
             if not self._is_marked:
