@@ -80,7 +80,7 @@ class Validated(NamedTuple):
 def validate(payloads: Iterable[str]) -> Validated:
     """What a validator says of records, given as JSON text."""
     validator = Validator()
-    sessions = validator.sessions(payloads)
+    sessions = validator.sessions(list(payloads))
     rejected = {row: tuple(reasons) for row, reasons in validator.rejected.items()}
     return Validated(sessions, rejected, validator.drift, validator.rounded, validator.absent)
 

@@ -85,11 +85,17 @@ class Lake:
         """
         content = parquet.encode(table, data, metadata)
         with self.lock(day):
-            return self.put(table, day, content, expected=expected)
+            return self.put(key_of(table, day), content, expected)
 
-    def put(self, table: Table, day: Day, content: pa.Buffer, *, expected: Expected) -> Written:
-        """Like `replace`, with content from `parquet.encode`. The caller must hold the day's lock."""
-        return self._put(key_of(table, day), content, expected)
+    def put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> Written:
+        """Like `replace`, for any file and its content. The caller must hold the lock that keeps other writers out."""
+        self._refuse_if_read_only()
+        with self._marking:
+            if not self._is_marked:
+                write_marker(self._store, self._query)
+                self._is_marked = True
+        self._store.put(key, content, expected)
+        return Written(self._store.uri(key), len(content))
 
     def read(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a day, in the table's order; all columns or the given ones.
@@ -176,7 +182,7 @@ class Lake:
             LakeError: it could not be written; the former file is intact.
         """
         with self._store.lock("files"):
-            return self._put(key, content).uri
+            return self.put(key, content).uri
 
     def update_file(self, key: str, change: Callable[[bytes | None], bytes]) -> None:
         """Replace a file outside the tables by `change` of its content (None if there is no file).
@@ -189,7 +195,7 @@ class Lake:
 
         def replace() -> None:
             stored, version = self._read_file(key)
-            self._put(key, change(stored), version)
+            self.put(key, change(stored), version)
 
         with self._store.lock("files"):
             retried(replace)
@@ -232,15 +238,6 @@ class Lake:
             check_conditions(self._store, probe, b"")
         finally:
             self._store.delete(probe)
-
-    def _put(self, key: str, content: bytes | pa.Buffer, expected: Expected = ANY) -> Written:
-        self._refuse_if_read_only()
-        with self._marking:
-            if not self._is_marked:
-                write_marker(self._store, self._query)
-                self._is_marked = True
-        self._store.put(key, content, expected)
-        return Written(self._store.uri(key), len(content))
 
     def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
         stored = self.load(table, day, columns)

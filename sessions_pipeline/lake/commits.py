@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sessions_pipeline.errors import BrokenError
 from sessions_pipeline.lake import Lake, Written, parquet
-from sessions_pipeline.lake.layout import Day
+from sessions_pipeline.lake.layout import Day, key_of
 from sessions_pipeline.lake.store import retried
 from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, Table
 from sessions_pipeline.tables.rows import Rows
@@ -66,21 +66,21 @@ def replace_derived(
         KeyError, TypeError, ValueError: the data does not fit the table's schema; a bug in the caller.
     """
     content = parquet.encode(table, data, {**metadata, COMMIT: str(commit)})
-    return _writers(os.getpid()).submit(retried, _replace_older, lake, table, day, content, commit)
+
+    def replace() -> Written | None:
+        version, stored = stored_metadata(lake, table, day)
+        # A raw file that was restored from a backup is older than the tables made from its successors.
+        if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
+            return None
+        return lake.put(key_of(table, day), content, version)
+
+    return _writers(os.getpid()).submit(retried, replace)
 
 
 @cache
 def _writers(_process: int) -> ThreadPoolExecutor:
     """A process's writer threads. They are reused, because starting them takes a twentieth of a day's time."""
     return ThreadPoolExecutor(_WRITERS, thread_name_prefix="files")
-
-
-def _replace_older(lake: Lake, table: Table, day: Day, content: pa.Buffer, commit: int) -> Written | None:
-    version, stored = stored_metadata(lake, table, day)
-    # A raw file that was restored from a backup is older than the tables made from its successors.
-    if commit < _commit_of(stored) <= _commit_of(stored_metadata(lake, RAW_SESSIONS, day)[1]):
-        return None
-    return lake.put(table, day, content, expected=version)
 
 
 def stored_metadata(lake: Lake, table: Table, day: Day) -> tuple[str | None, Mapping[str, str]]:

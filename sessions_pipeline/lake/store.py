@@ -4,7 +4,7 @@ import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -109,16 +109,16 @@ def problem(path: str, error: OSError) -> LakeError:
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")
 
 
-def retried(replace: Callable[..., T], *arguments: Any) -> T:
-    """The result of `replace(*arguments)`, which is called again if another run has changed its file first.
+def retried(replace: Callable[[], T]) -> T:
+    """The result of `replace`, which is called again if another run has changed its file first.
 
     Raises:
         LakeConflictError: other runs have changed the file `TRIES` times in a row.
     """
     for _ in range(TRIES - 1):
         with suppress(LakeConflictError):
-            return replace(*arguments)
-    return replace(*arguments)
+            return replace()
+    return replace()
 
 
 def conflict(uri: str) -> LakeConflictError:

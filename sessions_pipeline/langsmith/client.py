@@ -126,21 +126,20 @@ class SessionsClient:
             ApiError: no usable answer, after retries where they could help; the subclass says why.
             UsageError: the API version does not support what the query asks for.
         """
-
-        def ask(endpoint: Endpoint) -> Page:
-            pairs, failures = endpoint.parameters(query, cursor), count(1)
-            return self._retry(
-                lambda error: self._may_retry(error, next(failures)), self._attempt, endpoint, pairs, workspace
-            )
-
         if self.api_version is None and endpoint is None:
             with self._version_lock:
                 if self.api_version is None:
-                    self.api_version, page, warning = choose_version(ask)
+                    self.api_version, page, warning = choose_version(
+                        lambda version: self.fetch(query, workspace=workspace, cursor=cursor, endpoint=version)
+                    )
                     # If version 1 was given up, its own warnings no longer matter.
                     self.warnings[:] = [warning] if warning else self.warnings
                     return page
-        return ask(endpoint or self.api_version or V1)
+        endpoint, failures = endpoint or self.api_version or V1, count(1)
+        pairs = endpoint.parameters(query, cursor)
+        return self._retry(
+            lambda error: self._may_retry(error, next(failures)), self._attempt, endpoint, pairs, workspace
+        )
 
     def _may_retry(self, error: Exception, failures: int) -> bool:
         if not isinstance(error, TransientError) or self.throttle.is_closed:

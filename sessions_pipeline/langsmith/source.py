@@ -37,7 +37,6 @@ MOST_BYTES = 16 * 1024 * 1024
 PAGE, PACKED_AT_ONCE = 100, 2048
 Reader = WindowReader | CursorReader
 Fetch = Callable[[PageRequest], Page]
-InFlight = dict[PageRequest, Future[Page]]
 
 
 class DayAssembler:
@@ -118,13 +117,23 @@ class _Sessions:
 
 
 def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
-    """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads."""
-    in_flight: InFlight = {}
+    """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads.
+
+    In flight are the requested page and those that the request wants prefetched, and no others.
+    """
+    in_flight: dict[PageRequest, Future[Page]] = {}
     steps = reader.read()
     try:
         request = next(steps, None)
         while request is not None:
-            page = _answer(request, in_flight, lambda one: executor.submit(fetch, one))
+            wanted = (request._replace(prefetch=()), *request.prefetch)
+            # A read by id is a detour: the pages in flight are still wanted after it.
+            for other in [] if request.ids else [other for other in in_flight if other not in wanted]:
+                in_flight.pop(other).cancel()
+            for one in wanted:
+                if one not in in_flight:
+                    in_flight[one] = executor.submit(fetch, one)
+            page = in_flight.pop(wanted[0]).result()
             days.requests += 1
             if request.include_stats:
                 days.add(page.records)
@@ -140,18 +149,6 @@ def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) ->
     # Version 2 may list sessions without a start time at its list's end. Version 1 is read there in any case.
     is_partial = isinstance(reader, CursorReader) and reader.frontier > LIST_END
     yield days.take(None, is_partial=is_partial, length=reader.highest_known + 1)
-
-
-def _answer(request: PageRequest, in_flight: InFlight, submit: Callable[[PageRequest], Future[Page]]) -> Page:
-    """The page of `request`, while those it wants prefetched, and no others, are in flight."""
-    wanted = (request._replace(prefetch=()), *request.prefetch)
-    # A read by id is a detour: the pages in flight are still wanted after it.
-    for other in [] if request.ids else [other for other in in_flight if other not in wanted]:
-        in_flight.pop(other).cancel()
-    for one in wanted:
-        if one not in in_flight:
-            in_flight[one] = submit(one)
-    return in_flight.pop(wanted[0]).result()
 
 
 def read_ahead(days: Iterator[RawDay], most_waiting: int) -> Iterator[RawDay]:

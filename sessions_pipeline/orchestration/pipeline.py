@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, now, utc_day
@@ -139,13 +140,9 @@ class Pipeline:
         # page until closing the sources stops the client.
         with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
             received = _read_days(client, sources, days, versions, lengths)
-            first = executor.submit(next, received)
-
-            def fetched_days() -> Iterator[FetchedDay]:
-                yield first.result()
-                yield from received
-
-            yield Fetching(frozenset(days), client, fetched_days())
+            # Begun here, and waited for where the days are iterated.
+            first = map(Future.result, [executor.submit(next, received)])
+            yield Fetching(frozenset(days), client, chain(first, received))
 
     def workers(self, lake: Lake, days: int) -> AbstractContextManager[Workers]:
         """Workers for this many days of the lake: processes for many days, one thread for few."""

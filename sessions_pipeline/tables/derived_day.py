@@ -21,7 +21,7 @@ from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs,
 from sessions_pipeline.tables.rows import PLAIN, Rows, release
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
-from sessions_pipeline.tables.table import DERIVED, Derived, Table
+from sessions_pipeline.tables.table import DERIVED, Table
 from sessions_pipeline.validation.types import TIMESTAMP
 from sessions_pipeline.validation.validate import SCHEMA, Validator
 
@@ -118,14 +118,20 @@ class DerivedDay:
         Raises:
             SumOverflowError: a sum does not fit its column.
         """
-        if table not in self._tables:
-            derived = DERIVED[table]
-            if derived.by_session:
-                self._tables |= self._derive_by_session(table)
-            else:
-                tables = {source: self._read(source, derived) for source in derived.reads}
-                arguments = {name: self._arguments[name] for name in derived.takes}
-                self._tables[table] = Rows(table.schema, [derived.make(tables, **arguments)])
+        if table not in self._tables and DERIVED[table].by_session:
+            self._tables |= self._derive_by_session(table)
+        if table in self._tables:
+            return self._tables[table]
+        derived, tables = DERIVED[table], dict[Table, pa.Table]()
+        for source, columns in derived.reads.items():
+            parts = self[source].parts(*columns)
+            if source is SESSION_ATTRIBUTES and "attributes" in derived.takes:
+                # Only those that costs are summed by, to save memory.
+                keys = pa.array(self.options.attributes, pa.string())
+                parts = (part.filter(pc.is_in(part.column("key"), keys)) for part in parts)
+            tables[source] = pa.concat_tables(list(parts) or [source.schema.empty_table().select(columns)])
+        arguments = {name: self._arguments[name] for name in derived.takes}
+        self._tables[table] = Rows(table.schema, [derived.make(tables, **arguments)])
         return self._tables[table]
 
     def drop(self, table: Table) -> None:
@@ -135,15 +141,6 @@ class DerivedDay:
             del self._tables[table]
         if self.sessions.nbytes > PLAIN:
             release()
-
-    def _read(self, source: Table, derived: Derived) -> pa.Table:
-        """The columns of `source` that `derived` needs; of attributes, only those that costs are summed by."""
-        rows, columns = self[source], derived.reads[source]
-        if source is SESSION_ATTRIBUTES and "attributes" in derived.takes:
-            keys = pa.array(self.options.attributes, pa.string())
-            parts = (part.filter(pc.is_in(part.column("key"), keys)) for part in rows.parts(*columns))
-            return pa.concat_tables([rows.schema.empty_table().select(columns), *parts])
-        return rows.table(*columns)
 
     def _derive_by_session(self, requested: Table) -> dict[Table, Rows]:
         """Derive all pending tables that can be made from a few sessions at a time, in one pass over the sessions."""

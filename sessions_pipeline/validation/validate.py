@@ -46,15 +46,14 @@ class Validator:
         self._read = 0
         self._problems = defaultdict[int, list[str]](list)
 
-    def sessions(self, payloads: Iterable[str]) -> pa.Table:
+    def sessions(self, payloads: Sequence[str]) -> pa.Table:
         """The sessions among the next records, given as JSON text, as a table of `SCHEMA`.
 
         Its columns are the schema's properties, then `unknown_fields` (JSON text of all others), `problems` (why a cost
         is null) and `row` (the record's index, ascending, counted on from the calls before).
         """
-        source = iter(payloads)
-        tables = list(map(self._batch, iter(lambda: list(islice(source, _BATCH)), [])))
-        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+        tables = [self._batch(payloads[first : first + _BATCH]) for first in range(0, len(payloads), _BATCH)]
+        return pa.concat_tables(tables or [SCHEMA.empty_table()])
 
     @property
     def drift(self) -> Counter[str]:
