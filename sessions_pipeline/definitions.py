@@ -3,7 +3,7 @@
 import dagster as dg
 
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 
 

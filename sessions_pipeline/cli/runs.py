@@ -88,7 +88,7 @@ def run_days(
     Raises:
         SessionsPipelineError: what went wrong, in one line.
     """
-    from sessions_pipeline.orchestration.workers import prepare, processes_for
+    from sessions_pipeline.workers import prepare, processes_for
 
     # First: it sets Arrow's memory pool, which Arrow reads when loaded, and worker processes can import meanwhile.
     prepare(processes_for((last - first).days + 1))
@@ -96,7 +96,7 @@ def run_days(
     try:
         with ExitStack() as stack:
             with heavy_imports():
-                from sessions_pipeline.orchestration.pipeline import Pipeline
+                from sessions_pipeline.pipeline import Pipeline
 
                 pipeline = Pipeline(settings, **values)
                 if select in (None, "*") and pipeline.as_of is None:

@@ -13,7 +13,7 @@ import dagster as dg
 from sessions_pipeline.errors import TooManyRejectedError
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.event_storage import batch_events
-from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, FROM_API, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table

@@ -12,8 +12,8 @@ from sessions_pipeline.orchestration.checks import check_tables, costs_are_withi
 from sessions_pipeline.orchestration.measured import measure_judges, measure_projects
 from sessions_pipeline.orchestration.notifications import notifications
 from sessions_pipeline.orchestration.one_file import period_tables, read_names, sum_after_days
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import changed_sessions
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 
 REPORT = "cost_report"

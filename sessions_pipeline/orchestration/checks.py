@@ -10,11 +10,11 @@ import dagster as dg
 
 from sessions_pipeline.errors import BrokenError, SettingError
 from sessions_pipeline.orchestration import tagged_range
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.outputs.read import outdated_periods
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.process_day import examine_day
 from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY

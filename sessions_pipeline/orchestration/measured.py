@@ -31,10 +31,10 @@ from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.langsmith.source import Source
 from sessions_pipeline.orchestration.assets import spec
 from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.formatting import exact, plural
 from sessions_pipeline.outputs.read import judge_rows
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_judge_readings
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
 from sessions_pipeline.tables import SESSIONS

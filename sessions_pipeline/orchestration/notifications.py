@@ -12,8 +12,8 @@ from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.client import ANNOUNCED_END
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
 

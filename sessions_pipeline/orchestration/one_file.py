@@ -26,8 +26,8 @@ from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.assets import spec
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.read import Key
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.aggregate import tuples

@@ -16,7 +16,7 @@ from sessions_pipeline.days import day_of_us, days_between, ranges, utc_day
 from sessions_pipeline.errors import DeadlineExceededError
 from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_since
 from sessions_pipeline.orchestration import REFRESH, dump_cursor, load_cursor, range_tags, tagged_range
-from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 
 SENSOR = "changed_sessions"

@@ -11,7 +11,7 @@ import langsmith
 import pytest
 from langsmith.types.dataset import Dataset
 
-from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline_tests.builders import validate

@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs import REPORT_FILE
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, lake_at, settings_for

@@ -17,8 +17,8 @@ from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
-from sessions_pipeline.orchestration.pipeline import Pipeline, now
 from sessions_pipeline.orchestration.run import execute
+from sessions_pipeline.pipeline import Pipeline, now
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table

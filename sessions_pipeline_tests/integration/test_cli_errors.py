@@ -29,7 +29,7 @@ from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
-from sessions_pipeline.orchestration.pipeline import Pipeline
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables.readings import Reading, dump_readings
@@ -616,7 +616,7 @@ def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch)
     def fails(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("sessions_pipeline.orchestration.pipeline.Pipeline.process", fails)
+    monkeypatch.setattr("sessions_pipeline.pipeline.Pipeline.process", fails)
     _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
 
 
@@ -659,7 +659,7 @@ def test_an_unexpected_error_in_a_step_ends_the_run(run: Run, monkeypatch: pytes
     def fails(*_: object, **__: object) -> None:
         raise NameError("odd")
 
-    monkeypatch.setattr("sessions_pipeline.orchestration.pipeline.Pipeline.process", fails)
+    monkeypatch.setattr("sessions_pipeline.pipeline.Pipeline.process", fails)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     _complains(run("materialize", *_days()), 1, "unexpected NameError: odd")
 

@@ -24,7 +24,6 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.measured import measure
 from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import exact
@@ -40,6 +39,7 @@ from sessions_pipeline.outputs.spending import (
     totals_by,
     with_judges,
 )
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox import SessionsQuery
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData

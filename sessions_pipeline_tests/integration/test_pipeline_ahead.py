@@ -13,8 +13,8 @@ import pytest
 
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.source import MOST_WAITING
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
@@ -111,7 +111,7 @@ FAILS_WHILE_MANY_WAIT = """
 import sys
 from datetime import UTC, date, datetime, timedelta
 from sessions_pipeline.langsmith.source import MOST_WAITING, read_ahead
-from sessions_pipeline.orchestration.workers import workers_for
+from sessions_pipeline.workers import workers_for
 from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, records_table
 from sessions_pipeline.tables.rows import Rows

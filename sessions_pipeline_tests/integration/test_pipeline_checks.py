@@ -19,9 +19,9 @@ from sessions_pipeline.orchestration import range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.checks import examine as examine_days
 from sessions_pipeline.orchestration.checks import weeks_and_months_add_up
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.outputs.read import outdated_periods
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_ATTRIBUTE,

@@ -16,9 +16,9 @@ from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Store, store_at
 from sessions_pipeline.orchestration.checks import examine
 from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.orchestration.sensor import changed_sessions
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, SESSIONS, TABLES, Table
 from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES

@@ -19,7 +19,7 @@ import pytest
 
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.orchestration import ensure_dagster_yaml
-from sessions_pipeline.orchestration.workers import BACKFILL_DAYS
+from sessions_pipeline.workers import BACKFILL_DAYS
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (

@@ -29,8 +29,8 @@ from sessions_pipeline.errors import (
     TooManyRejectedError,
     UnreachableError,
 )
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import execute
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,

@@ -10,8 +10,8 @@ import pytest
 
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.orchestration.one_file import refresh_names
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.outputs.report import write_report
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Dataset
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import REFERENCE_DATASETS

@@ -17,8 +17,8 @@ from sessions_pipeline.errors import RefusedError, TooManyRejectedError
 from sessions_pipeline.orchestration import REFRESH, SHIPPED, range_tags
 from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.run import QUIET, execute
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import (
     CHECKS,
     DAILY_COST_BY_REFERENCE_DATASET,

@@ -18,7 +18,6 @@ from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.orchestration import dump_cursor, range_tags, tagged_range
 from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import (
     LOOK_SECONDS,
     Cursor,
@@ -26,6 +25,7 @@ from sessions_pipeline.orchestration.sensor import (
     days_being_read,
     days_that_failed,
 )
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.settings import Settings
 from sessions_pipeline_tests.clock import Clock

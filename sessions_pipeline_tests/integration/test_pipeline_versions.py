@@ -17,8 +17,8 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import active_since
 from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.orchestration.pipeline import Pipeline
 from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, Cursor, list_activity
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
 from sessions_pipeline.tables.readings import load_readings

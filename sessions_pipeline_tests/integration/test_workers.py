@@ -14,8 +14,8 @@ import pytest
 
 from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
 from sessions_pipeline.tables import RAW_SESSIONS
+from sessions_pipeline.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
@@ -133,7 +133,7 @@ def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(tmp_path: 
 ORPHAN = """
 import sys, time
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration import workers
+from sessions_pipeline import workers
 from sessions_pipeline_tests.integration.test_workers import who
 
 with workers.workers_for(3, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
@@ -159,7 +159,7 @@ LOST = """
 import signal, sys
 from sessions_pipeline.errors import WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration import workers
+from sessions_pipeline import workers
 from sessions_pipeline_tests.integration.test_workers import die, who
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -185,7 +185,7 @@ def _is_alive(process: int) -> bool:
 
 
 def test_starting_workers_is_not_interrupted_by_ctrl_c() -> None:
-    prepare = "from sessions_pipeline.orchestration import workers; workers.prepare(2)"
+    prepare = "from sessions_pipeline import workers; workers.prepare(2)"
     wait = "import sys; print('ready', flush=True); sys.stdin.read()"
     command = accepting_ctrl_c(sys.executable, "-c", f"{prepare}; {wait}")
     with subprocess.Popen(

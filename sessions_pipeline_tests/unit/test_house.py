@@ -32,7 +32,7 @@ USE_THE_ENVIRONMENT = {
     "cli/__init__.py",
     "lake/s3.py",
     "orchestration/event_storage.py",
-    "orchestration/workers.py",
+    "workers.py",
 }
 MOST_LINES_THAT_LEAN_ON_THEM = 120
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -113,7 +113,7 @@ def patched(source: str) -> set[str]:
     [
         "Transport.__init__.__kwdefaults__ = {}",
         "local._claim = None",
-        "monkeypatch.setattr('sessions_pipeline.orchestration.workers._cores', lambda: 2)",
+        "monkeypatch.setattr('sessions_pipeline.workers._cores', lambda: 2)",
         "monkeypatch.setattr(workers, '_cores', lambda: 2)",
         "with mock.patch.object(workers, '_cores'): pass",
         "del lake._store",

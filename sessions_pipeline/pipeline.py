@@ -16,7 +16,6 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.source import MOST_WAITING, Source
-from sessions_pipeline.orchestration.workers import Workers, processes_for, workers_for
 from sessions_pipeline.process_day import DayResult, process_day
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, Table
@@ -24,6 +23,7 @@ from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as_of
 from sessions_pipeline.tables.table import READINGS
+from sessions_pipeline.workers import Workers, processes_for, workers_for
 
 FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
 """A day, what each workspace has sent of it, and how many records the run has received so far."""
