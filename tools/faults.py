@@ -51,7 +51,7 @@ FAULTS = (
         "kept",
     ),
     Fault(
-        "orchestration/build",
+        "orchestration/schedules",
         "DefaultScheduleStatus.RUNNING",
         "DefaultScheduleStatus.STOPPED",
         f"{INTEGRATION}pipeline_schedules",

@@ -101,6 +101,7 @@ def run_days(
                 pipeline = Pipeline(settings, **values)
                 if select in (None, "*") and pipeline.as_of is None:
                     stack.enter_context(pipeline.prefetch(days_between(first, last)))
+                from sessions_pipeline.definitions import build_definitions
                 from sessions_pipeline.orchestration.run import days_made, execute, open_instance
             instance = stack.enter_context(open_instance(settings.dagster_home))
             progress = stack.enter_context(progress_bar((last - first).days + 1))
@@ -110,7 +111,7 @@ def run_days(
                 progress(day)
 
             pipeline = replace(pipeline, on_day=on_day, on_warning=warnings.append)
-            return days_made(execute(pipeline, first, last, instance=instance, select=select))
+            return days_made(execute(build_definitions(pipeline), first, last, instance=instance, select=select))
     except KeyboardInterrupt:
         raise errors.SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None
     except errors.SessionsPipelineError as error:

@@ -15,6 +15,7 @@ from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.event_storage import batch_events
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
+from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, FROM_API, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 
@@ -44,20 +45,21 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
 
 
 def daily_assets(
-    daily: dg.PartitionsDefinition,
-    days_per_run: int | None,
-    sum_after_days: Callable[[Pipeline, Callable[[str], object]], object],
+    settings: Settings, sum_after_days: Callable[[Pipeline, Callable[[str], object]], object]
 ) -> dg.AssetsDefinition:
     """An asset for each table of a day, all made in one step.
 
-    A backfill is one run, or one run for every `days_per_run` days. `sum_after_days` sums weeks and months then, and
-    passes a warning to the given function if it can't.
+    A backfill is one run, or one run for every `settings.days_per_run` days. `sum_after_days` sums weeks and months
+    then, and passes a warning to the given function if it can't.
     """
+    # `end_offset=1` makes today a partition, too.
+    daily = dg.DailyPartitionsDefinition(settings.start_date.isoformat(), timezone="UTC", end_offset=1)
+    most = settings.days_per_run
 
     @dg.multi_asset(
         specs=[spec(table, deps=[dep.name for dep in deps], partitions=daily) for table, deps in DAILY_TABLES.items()],
         can_subset=True,
-        backfill_policy=dg.BackfillPolicy.multi_run(days_per_run) if days_per_run else dg.BackfillPolicy.single_run(),
+        backfill_policy=dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run(),
     )
     def daily_tables(
         context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]

@@ -1,4 +1,4 @@
-"""The assets that are one file each: the names of datasets, and the costs by week and by month.
+"""The assets that are one file each: the names of datasets, the costs by week and by month, and the report.
 
 Names are worth some requests, but a failure to read them never fails the run. The first run of a UTC day reads each
 workspace's whole list of datasets, and so does every run without days. Other runs request only the datasets on their
@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from sessions_pipeline import tables
 from sessions_pipeline.days import days_between, utc_day
 from sessions_pipeline.errors import ApiError, SessionsPipelineError
 from sessions_pipeline.lake import Lake
@@ -25,7 +26,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.parquet import Stored
 from sessions_pipeline.langsmith.lists import read_datasets
 from sessions_pipeline.orchestration import tagged_range
-from sessions_pipeline.orchestration.assets import spec
+from sessions_pipeline.orchestration.assets import OWNERS, spec
 from sessions_pipeline.outputs.read import Key
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
@@ -62,8 +63,10 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
     """
     lake, read_at = pipeline.open_lake(), pipeline.clock()
     stored = lake.load(REFERENCE_DATASETS, None)
-    known = stored.rows.select(["tenant_id", "id"]).to_pylist() if stored else []
-    unknown = _datasets_of(lake, span) - {(row["tenant_id"], row["id"]) for row in known}
+    known = {*tuples(stored.rows, "tenant_id", "id")} if stored else set[Key]()
+    # Of the experiments on the run's days, and of those without a day.
+    days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
+    unknown = {*tuples(lake.load_days(DAILY, days, DAILY.order)[0], *DAILY.order)} - known
     today = utc_day(read_at).isoformat()
     listed_on = _listed_on(stored.metadata if stored else {})
     listed = {name for name, day in listed_on.items() if day == today} if span else set()
@@ -113,12 +116,6 @@ def _read(
 
 def _listed_on(file: Mapping[str, str]) -> dict[str, str]:
     return dict(json.loads(file.get(LISTED_ON, "{}")))
-
-
-def _datasets_of(lake: Lake, span: tuple[date, date] | None) -> set[Key]:
-    """The datasets of the experiments on these days, and of those without a day."""
-    days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
-    return {*tuples(lake.load_days(DAILY, days, DAILY.order)[0], *DAILY.order)}
 
 
 @dg.multi_asset(specs=[spec(period.table, deps=[DAILY.name]) for period in PERIODS], can_subset=True)
@@ -178,3 +175,29 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
 
     update_table(lake, period.table, None, make)
     return metadata
+
+
+@dg.asset(
+    deps=[
+        tables.WEEKLY_COST_BY_REFERENCE_DATASET.name,
+        tables.EXPERIMENT_SUMMARY.name,
+        tables.REFERENCE_DATASETS.name,
+        tables.DAILY_COST_BY_PROJECT.name,
+        tables.JUDGE_COST_BY_EXPERIMENT.name,
+    ],
+    group_name="report",
+    owners=OWNERS,
+    kinds={"html"},
+    description="One HTML page for people who don't use Dagster, written every night: total, trend, caveats.",
+)
+def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
+    """The HTML report of the latest days, from the tables in the lake."""
+    # Imported here: the page's libraries take 0.3 s to import, and a run without the report should not wait for them.
+    from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
+
+    lake = pipeline.open_lake()
+    first, last = latest_days(lake)
+    address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
+    return dg.MaterializeResult(
+        metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
+    )

@@ -17,8 +17,7 @@ import sqlalchemy as db
 
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, UsageError
 from sessions_pipeline.orchestration import REFRESH, ensure_dagster_yaml, instance_file, own_yaml, range_tags
-from sessions_pipeline.orchestration.build import REPORT, build_definitions
-from sessions_pipeline.pipeline import Pipeline
+from sessions_pipeline.orchestration.one_file import cost_report
 from sessions_pipeline.tables import FROM_API
 
 # An error from one of these packages is about Dagster's own database.
@@ -26,7 +25,7 @@ _DATABASE_PACKAGES = {"sqlalchemy", "sqlite3", "psycopg2", "MySQLdb", "alembic"}
 # Python waits 5 s for SQLite's lock by default; the UI or the daemon may hold it for longer.
 LOCK_SECONDS = 60
 # Assets that `as_of` leaves alone, because they come from the API or describe the present.
-NOT_AS_OF = (*(table.name for table in FROM_API), REPORT)
+NOT_AS_OF = (*(table.name for table in FROM_API), cost_report.key.to_user_string())
 # Keeps Dagster's log off the terminal; the command line reports errors itself.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -38,24 +37,24 @@ def _wait_for_the_lock(dialect: Any, _record: Any, _arguments: Any, options: dic
 
 
 def execute(
-    pipeline: Pipeline, first: date, last: date, *, instance: dg.DagsterInstance, select: str | None = None
+    definitions: dg.Definitions, first: date, last: date, *, instance: dg.DagsterInstance, select: str | None = None
 ) -> dg.ExecuteInProcessResult:
     """Materialize the days from `first` to `last`, both included, and return Dagster's result.
 
-    The assets are those of `refresh_sessions`, or those of `select`, a selection in Dagster's syntax. With
-    `pipeline.as_of` they are all assets, or those of `select`, but never `NOT_AS_OF`.
+    The assets are those of `refresh_sessions`, or those of `select`, a selection in Dagster's syntax. If the
+    definitions' `pipeline` has an `as_of`, they are all assets, or those of `select`, but never `NOT_AS_OF`.
 
     Raises:
         UsageError: `select` matches no asset.
         SessionsPipelineError: the run failed, with the reason in one line.
         KeyboardInterrupt: the run was interrupted. Dagster has it as canceled.
     """
-    repository = build_definitions(pipeline).get_repository_def()
-    if select is None and pipeline.as_of is None:
+    as_of, repository = (definitions.resources or {})["pipeline"].as_of, definitions.get_repository_def()
+    if select is None and as_of is None:
         job, selected = repository.get_job(REFRESH), None
     else:
         job = repository.get_implicit_global_asset_job_def()
-        selected = _selected(select or "*", job, without=NOT_AS_OF if pipeline.as_of else ())
+        selected = _selected(select or "*", job, without=NOT_AS_OF if as_of else ())
     run_id, tags = str(uuid4()), range_tags(first, last)
     try:
         # If Dagster can't store an event, it prints the error with the event's values and continues. The values must

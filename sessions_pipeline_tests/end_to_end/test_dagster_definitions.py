@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from sessions_pipeline.orchestration.build import build_definitions
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.outputs import REPORT_FILE
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET

@@ -11,13 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
-from sessions_pipeline.orchestration.run import execute
+from sessions_pipeline.orchestration import run
 from sessions_pipeline.pipeline import Pipeline, now
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
@@ -72,6 +73,11 @@ class PipelineWithShortWindow(Pipeline):
         seconds, acquire = self.settings.deadline_minutes * 60, acquire_for(self.settings)
         throttle = Throttle(self.settings.concurrency, deadline_seconds=seconds, acquire=acquire, window_seconds=0.1)
         return SessionsClient(self.settings, clock=self.clock, throttle=throttle)
+
+
+def execute(pipeline: Pipeline, *days: date, **options: Any) -> dg.ExecuteInProcessResult:
+    """`run.execute` with this pipeline's definitions."""
+    return run.execute(build_definitions(pipeline), *days, **options)
 
 
 def run_days(

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
@@ -455,11 +455,11 @@ def test_an_error_after_finished_days_says_that_they_stay_written(run: Run, sand
 def test_an_error_that_says_itself_that_days_stay_written_says_it_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
-    def fails(pipeline: Pipeline, first: date, *_: object, **__: object) -> None:
-        pipeline.on_day(first)
+    def fails(pipeline: Pipeline, days: Sequence[date], *_: object) -> None:
+        pipeline.on_day(days[0])
         raise kind("over; days already written stay, run the others again")
 
-    monkeypatch.setattr("sessions_pipeline.orchestration.run.execute", fails)
+    monkeypatch.setattr(Pipeline, "process", fails)
     result = run("materialize", *_days())
     assert result.err == "sessions-pipeline: over; days already written stay, run the others again\n"
 

@@ -7,7 +7,6 @@ import pytest
 
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Opened, store_at
-from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.period_costs import PERIODS, Period
 from sessions_pipeline_tests.faulty_server import running_sandbox
@@ -17,6 +16,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     TODAY,
     DataRoot,
     PipelineWithShortWindow,
+    execute,
     files,
     lake_at,
     read,

@@ -19,9 +19,9 @@ import pytest
 import sessions_pipeline
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.days import days_between, midnight
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.measured import measure
 from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.outputs.budget_file import Budget

@@ -9,10 +9,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import range_tags
-from sessions_pipeline.orchestration.build import build_definitions
-from sessions_pipeline.orchestration.run import QUIET, execute
+from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
@@ -21,6 +21,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     TODAY,
     PipelineWithShortWindow,
+    execute,
     settings_for,
     some_records,
 )

@@ -13,7 +13,6 @@ import pytest
 
 from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.source import MOST_WAITING
-from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.faulty_server import running_sandbox
@@ -24,6 +23,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     TODAY,
     contents,
+    execute,
     failing_in_one_line,
     read,
     settings_for,

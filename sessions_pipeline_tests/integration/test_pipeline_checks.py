@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 import pytest
 
 import sessions_pipeline
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import range_tags
-from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.checks import examine as examine_days
 from sessions_pipeline.orchestration.checks import weeks_and_months_add_up
 from sessions_pipeline.orchestration.run import QUIET

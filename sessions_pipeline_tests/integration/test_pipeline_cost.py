@@ -16,7 +16,6 @@ from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Store, store_at
 from sessions_pipeline.orchestration.checks import examine
 from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
@@ -29,6 +28,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    execute,
     record,
     settings_for,
     some_records,

@@ -29,7 +29,6 @@ from sessions_pipeline.errors import (
     TooManyRejectedError,
     UnreachableError,
 )
-from sessions_pipeline.orchestration.run import execute
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline_tests.faulty_server import Fault, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
@@ -40,6 +39,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     accounts,
     contents,
     copy,
+    execute,
     failing_in_one_line,
     files,
     read,

@@ -13,11 +13,11 @@ import dagster as dg
 import pyarrow.compute as pc
 import pytest
 
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.errors import RefusedError, TooManyRejectedError
 from sessions_pipeline.orchestration import REFRESH, SHIPPED, range_tags
-from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
-from sessions_pipeline.orchestration.run import QUIET, execute
+from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import (
     CHECKS,
@@ -35,6 +35,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    execute,
     files,
     lake_at,
     record,

@@ -12,12 +12,12 @@ from typing import ClassVar
 import dagster as dg
 import pytest
 
+from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.orchestration import dump_cursor, range_tags, tagged_range
-from sessions_pipeline.orchestration.build import build_definitions
 from sessions_pipeline.orchestration.sensor import (
     LOOK_SECONDS,
     Cursor,
