@@ -74,3 +74,9 @@ def period_of(unit: str, day: date) -> tuple[date, date]:
         monday = day - timedelta(days=day.weekday())
         return monday, monday + timedelta(days=6)
     return day, day
+
+
+def month_days(day: date) -> tuple[list[date], list[date]]:
+    """The days of a day's month up to that day, and all days of the month before."""
+    start, _ = period_of("month", day)
+    return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))

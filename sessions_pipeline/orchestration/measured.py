@@ -116,15 +116,14 @@ def measure_judges(
     The asset has no partitions, so that one materialization measures all of them.
     """
     counts, night = measure(pipeline, pipeline.warn_to(context.log))
-    negative = [tenant for tenant, reading in night.readings.items() if (reading.unattributed_cost or 0) < 0]
     # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
     known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
     missed = [name for name in night.problems if name in known or (known and name == OWN_WORKSPACE)]
     text = f"Not measured: {'; '.join(night.problems.values())}" if night.problems else "They add up."
-    if negative:
+    if night.overspent:
         text = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    which = negative or missed
-    severity = dg.AssetCheckSeverity.ERROR if negative else dg.AssetCheckSeverity.WARN
+    which = night.overspent or missed
+    severity = dg.AssetCheckSeverity.ERROR if night.overspent else dg.AssetCheckSeverity.WARN
     metadata = {"which": ", ".join(which)} if which else {}
     check = dg.AssetCheckResult(passed=not which, severity=severity, description=text, metadata=metadata)
     yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])

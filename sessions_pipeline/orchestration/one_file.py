@@ -30,7 +30,6 @@ from sessions_pipeline.orchestration.assets import OWNERS, spec
 from sessions_pipeline.outputs.read import Key
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
-from sessions_pipeline.tables import REFERENCE_DATASETS
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.day_metadata import open_days
 from sessions_pipeline.tables.period_costs import MADE_FROM, PERIODS, Period, sum_periods
@@ -45,7 +44,7 @@ OWN_WORKSPACE = "the key's own"
 MOST_SECONDS = 300.0
 
 
-@dg.multi_asset(specs=[spec(REFERENCE_DATASETS, deps=[DAILY.name])])
+@dg.multi_asset(specs=[spec(tables.REFERENCE_DATASETS, deps=[DAILY.name])])
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Refresh `reference_datasets`."""
     metadata = refresh_names(pipeline, tagged_range(context.run.tags), pipeline.warn_to(context.log))
@@ -62,7 +61,7 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
         LakeError: a file could not be read or written; the previous one is intact.
     """
     lake, read_at = pipeline.open_lake(), pipeline.clock()
-    stored = lake.load(REFERENCE_DATASETS, None)
+    stored = lake.load(tables.REFERENCE_DATASETS, None)
     known = {*tuples(stored.rows, "tenant_id", "id")} if stored else set[Key]()
     # Of the experiments on the run's days, and of those without a day.
     days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
@@ -81,9 +80,9 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
         tenants = set[str]().union(*newly_listed.values())
         return merge_datasets(before, rows, tenants, read_at), {LISTED_ON: json.dumps(listed_on)}
 
-    update_table(lake, REFERENCE_DATASETS, None, make)
+    update_table(lake, tables.REFERENCE_DATASETS, None, make)
     warned = {"api_warnings": "; ".join(warnings)} if warnings else {}
-    return {"dagster/uri": lake.uri(REFERENCE_DATASETS, None), "datasets_read": len(rows), **warned}
+    return {"dagster/uri": lake.uri(tables.REFERENCE_DATASETS, None), "datasets_read": len(rows), **warned}
 
 
 def _read(

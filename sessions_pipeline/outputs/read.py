@@ -24,8 +24,7 @@ from sessions_pipeline.outputs.spending import Row, with_judges
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import Table
-from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
+from sessions_pipeline.tables.period_costs import PERIODS, Period
 from sessions_pipeline.validation.types import MONEY
 
 _KEY_COLUMNS = "tenant_id", "reference_dataset_id"
@@ -135,10 +134,7 @@ def outdated_periods(lake: Lake, periods: Iterable[Period] = PERIODS) -> list[st
     for period in periods:
         if (stored := lake.load(period.table, None)) and (changed := period.changed(versions, stored.metadata)[1]):
             days = [day for day in period.days(changed) if day in versions]
-            summed = sum_periods(period, stored.rows, lake.read_days(DAILY, days), dict.fromkeys(days, False), changed)
-            # Without `is_complete`, which depends on more than the daily costs.
-            before, after = ({*tuples(rows, *rows.schema.names[:-1])} for rows in (stored.rows, summed))
-            found += sorted({f"{period.unit} of {start}" for start, *_ in before ^ after})
+            found += period.outdated(stored.rows, lake.read_days(DAILY, days), days, changed)
     return found
 
 

@@ -2,14 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal, localcontext
 from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import msgspec
 
-from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
 from sessions_pipeline.validation.types import LAST_DIGIT
 
@@ -193,12 +192,6 @@ def by_key(items: Iterable[_Item], key: Callable[[_Item], _Key]) -> defaultdict[
     return groups
 
 
-def month_days(day: date) -> tuple[list[date], list[date]]:
-    """The days of a day's month up to that day, and all days of the month before."""
-    start, _ = period_of("month", day)
-    return days_between(start, day), days_between(*period_of("month", start - timedelta(days=1)))
-
-
 def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
     """Rows of `experiment_summary` with the cost of their judges, which comes from the `judge_rows` of the same days.
 
@@ -245,6 +238,11 @@ class JudgeReadings(msgspec.Struct):
 
     readings: dict[str, JudgeReading] = {}
     problems: dict[str, str] = {}
+
+    @property
+    def overspent(self) -> list[str]:
+        """The workspaces whose judges cost more than their project: something is counted twice or wrongly."""
+        return [tenant for tenant, reading in self.readings.items() if (reading.unattributed_cost or 0) < 0]
 
 
 def load_judge_readings(text: bytes | None) -> JudgeReadings:

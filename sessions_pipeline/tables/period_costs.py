@@ -7,7 +7,7 @@ count as not read, so the first and the current period are incomplete while they
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from hashlib import sha256
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.tables import column
-from sessions_pipeline.tables.aggregate import conform, sums
+from sessions_pipeline.tables.aggregate import conform, sums, tuples
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import DAILY_COST_BY_REFERENCE_DATASET, DAILY_MEASURES
 from sessions_pipeline.tables.table import Table
 
@@ -73,6 +73,16 @@ class Period(NamedTuple):
         hashes = {start: sha256("\n".join(some).encode()).hexdigest()[:16] for start, some in days_of_period.items()}
         before = json.loads(file.get(MADE_FROM, "{}"))
         return hashes, [date.fromisoformat(at) for at in {**before, **hashes} if hashes.get(at) != before.get(at)]
+
+    def outdated(self, stored: pa.Table, daily: pa.Table, days: Sequence[date], changed: Sequence[date]) -> list[str]:
+        """The periods of the changed days that are not the sums of their days, such as `week of 2026-01-05`.
+
+        `days` are all days of these periods that were read; for the other arguments, see `sum_periods`.
+        """
+        summed = sum_periods(self, stored, daily, dict.fromkeys(days, False), changed)
+        # Without `is_complete`, which depends on more than the daily costs.
+        before, after = ({*tuples(rows, *rows.schema.names[:-1])} for rows in (stored, summed))
+        return sorted({f"{self.unit} of {start}" for start, *_ in before ^ after})
 
 
 PERIODS = Period(WEEKLY_COST_BY_REFERENCE_DATASET, "week"), Period(MONTHLY_COST_BY_REFERENCE_DATASET, "month")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline import tables
+from sessions_pipeline.days import month_days
 from sessions_pipeline.errors import NotReadError, SettingError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -20,7 +21,7 @@ from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.report.data import LATEST_FIRST, Budgets, ReportData
 from sessions_pipeline.outputs.report.page import build_report, most_expensive
-from sessions_pipeline.outputs.spending import JUDGES_FILE, MEASURES, load_judge_readings, month_days
+from sessions_pipeline.outputs.spending import JUDGES_FILE, MEASURES, load_judge_readings
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of

@@ -113,7 +113,7 @@ def _judges(data: ReportData) -> Iterator[Caveat]:
     elif now.unjudged:
         headline = f"Judges of {now.unjudged:,d} of {plural(now.sessions, 'experiment')} not counted"
         yield Caveat("judges", headline, f"Their cost is unknown, so the true cost is higher.{why}")
-    if any((reading.unattributed_cost or 0) < 0 for reading in readings):
+    if night.overspent:
         text = "The judges of all experiments cost more than their project: something is counted twice or wrongly."
         yield Caveat("unattributed", "Judges' costs do not add up", text)
     elif not all(reading.is_exact for reading in readings):

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions_pipeline.days import days_between, period_of
+from sessions_pipeline.days import days_between, month_days, period_of
 from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time
@@ -27,7 +27,6 @@ from sessions_pipeline.outputs.spending import (
     by_key,
     causes,
     forecast,
-    month_days,
     most_expensive_first,
 )
 from sessions_pipeline.tables.aggregate import sums, sums_by_days
