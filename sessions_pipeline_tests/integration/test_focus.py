@@ -74,6 +74,7 @@ def test_the_rows_conform_to_the_specification(root: Path, tmp_path: Path, kind:
         types = dict(zip(rows.columns, map(str, rows.types), strict=True))
         found = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
     assert types.keys() >= MANDATORY
+    assert {field.name for field in SCHEMA if field.nullable} == MAY_BE_NULL
     ours = [name for name in types if name.startswith("x_")]
     assert list(types)[-len(ours) :] == ours, "custom columns come after all others"
     assert all(name[0].isupper() for name in types if name not in ours)
@@ -101,6 +102,7 @@ def test_every_known_cost_is_exported_exactly_and_unknown_ones_are_counted(root:
     assert {row["ResourceId"]: row["BilledCost"] for row in rows} == known
     assert found.unknown == len(experiments) - len(known) > 0
     assert {row["x_DatasetName"] for row in rows} == {"support-answers", "query-rewrite"}
+    assert all(row["x_DatasetName"] in row["ChargeDescription"] for row in rows)
     starts = {row["id"]: row["start_time"].date() for row in experiments}
     assert all(row["ChargePeriodStart"].date() == starts[row["ResourceId"]] for row in rows)
 

@@ -397,6 +397,9 @@ def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
     keys = {"attribute": "models", "value": value}
     for day in MONTH:
         costs.put_attribute(day, "claude-opus-5", "2", attribute="models")
+    # Another attribute has this value.
+    costs.put(MONTH[-1] - timedelta(days=1))
+    costs.put_attribute(MONTH[-1] - timedelta(days=1), value, "2")
     status = costs.status(**keys)
     assert (status.state, status.caveats) == ("ok", said)
 
