@@ -183,9 +183,11 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
 
 def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
-    of_march = f"1 Mar {dash} 2 Mar 2025: not read since the day was over; materialize them"
+    unread = "not read since the day was over; materialize them"
+    of_march = f"1 Mar {dash} 2 Mar 2025: {unread}"
     rest = f"8 Mar {dash} 31 Mar 2025: not over yet; export the month when it is over"
     assert focus_costs(lake, MARCH, DAYS[5]).missing == f"{of_march}, and {rest}"
+    assert focus_costs(lake, MARCH, LATER).missing.endswith(f" 31 Mar 2025: {unread}")
     to_come = focus_costs(lake, date(2025, 4, 1), DAYS[5]).missing
     assert to_come == f"1 Apr {dash} 30 Apr 2025: not over yet; export the month when it is over"
 
