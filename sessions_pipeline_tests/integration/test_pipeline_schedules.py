@@ -200,6 +200,7 @@ def test_a_tick_that_the_api_asks_to_wait_ends_without_waiting_with_a_reason_and
         asked, cursor, why = tick(pipeline, instance, None)
         assert (asked, why) == ([], SLOW)
         assert Clocked.seconds() == before
+        assert json.loads(cursor)["stopped"] is None, "nothing was listed, so the next tick starts from the beginning"
         assert tick(pipeline, instance, cursor)[0] == ["2026-02-20"]
 
 
