@@ -15,13 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
+from sessions_pipeline.errors import BrokenError, LakeBusyError, LakeConflictError, LakeError
 from sessions_pipeline.lake import Lake, commits
 from sessions_pipeline.lake.layout import MARKER, UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.store import ANY, Expected, conflict, store_at
 from sessions_pipeline.process_day import process_day
-from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables import (
+    RAW_SESSIONS,
+    REFERENCE_DATASETS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+)
 from sessions_pipeline_tests.days import OPTIONS, fetched
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.integration.s3_server import S3Server
@@ -205,6 +211,16 @@ def test_a_store_that_refuses_every_put_ends_the_run_in_one_line(tmp_path: Path,
     Lake.open(str(tmp_path), query={}).replace(RAW_SESSIONS, DAY, raw(), {"commit": "1", "readings": "[]"})
     with pytest.raises(LakeConflictError, match=r"another run has changed it in the meantime; run this one again$"):
         write(Lake.open(Refusing(tmp_path), query={}))
+
+
+def test_an_unreadable_file_is_made_again_unless_only_the_api_could_fill_it(tmp_path: Path):
+    lake = Lake.open(str(tmp_path), query={})
+    for table in (WEEKLY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS):
+        lake.write_file(f"{table.name}/{table.name}.parquet", b"broken")
+    commits.update_table(lake, WEEKLY_COST_BY_REFERENCE_DATASET, None, lambda rows, _file: (rows, {}))
+    assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).num_rows == 0
+    with pytest.raises(BrokenError):
+        commits.update_table(lake, REFERENCE_DATASETS, None, lambda rows, _file: (rows, {}))
 
 
 COMMIT_MANY = """
