@@ -300,6 +300,8 @@ def test_a_root_that_cannot_be_made_is_one_line():
         Lake.open("/proc/no/such/lake", query={}).replace(RAW_SESSIONS, DAY, raw("{}"), {})
     with pytest.raises(LakeError, match=r"^/proc/no/such/lake/"), Lake.open("/proc/no/such/lake", query={}).lock(DAY):
         pass
+    with pytest.raises(LakeError, match=r"^/proc/no/such/lake/"):
+        LocalStore("/proc/no/such/lake").put("file", b"")
 
 
 def test_other_users_may_not_read_the_files(lake: Lake, root: Path):
