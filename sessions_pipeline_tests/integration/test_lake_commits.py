@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
@@ -19,6 +20,7 @@ from sessions_pipeline.errors import BrokenError, LakeBusyError, LakeConflictErr
 from sessions_pipeline.lake import Lake, commits
 from sessions_pipeline.lake.layout import MARKER, UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
+from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import ANY, Expected, conflict, store_at
 from sessions_pipeline.process_day import process_day
 from sessions_pipeline.tables import (
@@ -107,14 +109,26 @@ def test_versions_of_many_days_are_those_of_each(data_root: DataRoot):
     assert lake.versions(RAW_SESSIONS, []) == {}
 
 
-def test_in_a_bucket_versions_of_many_days_cost_one_listing(bucket: str, server: S3Server):
-    lake = Lake.open(bucket, query={})
+class Listing(S3Store):
+    """Counts the objects of each listing."""
+
+    listed: ClassVar[list[int]] = []
+
+    def partitions(self, table: str, *, after: str | None = None) -> dict[str, str | None]:
+        found = super().partitions(table, after=after)
+        self.listed.append(len(found))
+        return found
+
+
+def test_in_a_bucket_versions_of_many_days_cost_one_listing_without_earlier_days(bucket: str, server: S3Server):
+    lake = Lake.open(Listing(bucket), query={})
     days = [DAY + timedelta(number) for number in range(5)]
     for day in days:
         lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
     server.fail()
+    Listing.listed.clear()
     assert None not in lake.versions(SESSIONS, days[3:]).values()
-    assert len(server.requests) == 1
+    assert (len(server.requests), Listing.listed) == (1, [2])
 
 
 def derived(commit: int) -> pa.Table:
