@@ -1,5 +1,6 @@
 """A local HTTP server that receives notifications as Apprise sends them to a `json://` address."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,15 +14,21 @@ from sessions_pipeline.sandbox import serving
 
 
 class Receiver:
-    """`messages` were received since the last `take`; `address` is a value for SESSIONS_PIPELINE_NOTIFY."""
+    """`messages` were received since the last `take`; `address` is a value for SESSIONS_PIPELINE_NOTIFY.
+
+    If a test clears `may_answer`, answers wait until it is set, for half a minute at most.
+    """
 
     def __init__(self) -> None:
         self.address = ""
         self.status = 200
         self.messages: list[dict[str, Any]] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     async def receive(self, request: Request) -> Response:
         self.messages.append(await request.json())
+        self.may_answer.wait(30)
         return Response(status_code=self.status)
 
     def take(self) -> dict[str, str]:

@@ -151,7 +151,7 @@ class Lake:
 
     def days(self, table: Table) -> list[date]:
         """The days that a table has, sorted. `UNDATED` is not included; ask `has` for it."""
-        return sorted(self.versions_of_days(table))
+        return list(self.versions_of_days(table))
 
     def has(self, table: Table, day: Day) -> bool:
         """Whether a table has this day."""
@@ -167,7 +167,7 @@ class Lake:
         return {day: found[key] for day, key in keys.items()}
 
     def versions_of_days(self, table: Table) -> dict[date, str | None]:
-        """The versions of all `days`; in a bucket, one listing."""
+        """The versions of all `days`, sorted by day; in a bucket, one listing."""
         found = self._store.partitions(table.name)
         return {day: found[key] for key in sorted(found) if (day := day_of(table, key))}
 

@@ -115,9 +115,9 @@ class BudgetStatus:
         text = [f"judges of {count:,d} {of_all} not measured"]
         if self.too_old:
             text.append(f"{self.too_old:,d} of them started over {YOUNG.days} days ago, too late to be measured")
-        if self.too_old < count:
+        if self.read_at and self.too_old < count:
             others = "the others" if self.too_old else "them"
-            text.append(f"`{judges_command(utc_day(self.read_at) if self.read_at else self.last)}` measures {others}")
+            text.append(f"`{judges_command(utc_day(self.read_at))}` measures {others}")
         return "; ".join(text)
 
     @property

@@ -54,7 +54,7 @@ def read(
     days = [day for day in stored if (first or day) <= day <= (last or day)]
     # A given first or last day is added by itself: if it lies outside of the stored days, the range may be empty.
     spanned = {*days_between(first or stored[0], last or stored[-1]), *(day for day in (first, last) if day)}
-    if unread := sorted(spanned - set(days)):
+    if unread := spanned - set(days):
         message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
         warnings.warn(message, stacklevel=3)
     undated_rows = lake.read_days(asked, [UNDATED], ("tenant_id",)).num_rows if lake.has(asked, UNDATED) else 0

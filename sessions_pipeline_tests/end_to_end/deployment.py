@@ -20,7 +20,7 @@ from sessions_pipeline_tests.end_to_end.postgres_server import PostgresServer
 from sessions_pipeline_tests.integration.s3_server import S3Server
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 300
 # A run that died with its code server counts as started for this long (three hours in production). The code server
 # must be back by then, because Dagster starts the retry at that moment or never; and the daemon looks at a backfill
 # only twice a minute, so this can't be much shorter.

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -104,12 +103,9 @@ class CeleryDeployment:
         data: dict[str, Any] = answer["data"]
         return data
 
-    def finish(self, backfill: str, *, patience_seconds: float = 300) -> list[dict[str, Any]]:
+    def finish(self, backfill: str) -> list[dict[str, Any]]:
         """Wait until all runs of a backfill have succeeded, and return them."""
-        deadline = time.monotonic() + patience_seconds
-        while not self._has_ended(backfill):
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(2)
+        wait_until(lambda: self._has_ended(backfill), "the backfill has ended", self.output)
         return self.runs(backfill)
 
     def _has_ended(self, backfill: str) -> bool:

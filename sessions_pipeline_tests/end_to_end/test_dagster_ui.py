@@ -4,11 +4,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.tables import DERIVED, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.end_to_end.dagster_processes import Ask, end, launch_backfill
+from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, wait_until
 from sessions_pipeline_tests.faulty_server import running_sandbox
 
-REPOSITORY = Path(__file__).parents[2]
 TODAY = datetime.now(UTC).date()
 DAYS = [str(TODAY - timedelta(days=back)) for back in range(7, 2, -1)]
 TABLES = tuple(table.name for table in (RAW_SESSIONS, SESSIONS, REJECTED_SESSIONS, *DERIVED))
@@ -35,8 +33,6 @@ ALL = (
     "judge_cost_by_experiment",
     "cost_report",
 )
-# The daemon looks for new backfills only twice a minute, and a run's process takes seconds to start.
-PATIENCE_SECONDS = 180
 
 BACKFILL = """
 query Backfill($id: String!) {
@@ -81,8 +77,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
     home, root = folder / "home", folder / "lake"
     home.mkdir()
     shutil.copy(SHIPPED, home)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with running_sandbox() as sandbox, (folder / "log").open("w") as log:
         ours = ("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_", "DAGSTER_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
@@ -102,7 +97,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
         )
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                _wait_until(lambda: _is_up(client, process), folder / "log")
+                wait_until(lambda: _is_up(client, process), "the UI", (folder / "log").read_text)
 
                 def ask(query: str, **variables: Any) -> dict[str, Any]:
                     answer = client.post("/graphql", json={"query": query, "variables": variables}).json()
@@ -113,14 +108,6 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ask, Path]]:
                 yield ask, root
         finally:
             _stop(process)
-
-
-def _wait_until(condition: Callable[[], bool], log: Path | None = None) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {PATIENCE_SECONDS} s: {log.read_text()[-2000:] if log else ''}")
-        time.sleep(0.25)
 
 
 def _is_up(client: httpx.Client, process: "subprocess.Popen[bytes]") -> bool:
@@ -145,7 +132,7 @@ def finish(ask: Ask, backfill: str) -> list[dict[str, Any]]:
         assert status in ("REQUESTED", "IN_PROGRESS", "COMPLETED_SUCCESS"), ask(BACKFILL, id=backfill)
         return bool(status == "COMPLETED_SUCCESS")
 
-    _wait_until(is_over)
+    wait_until(is_over, "the backfill's end")
     runs: list[dict[str, Any]] = ask(BACKFILL, id=backfill)["runsOrError"]["results"]
     return runs
 

@@ -74,6 +74,7 @@ def test_the_rows_conform_to_the_specification(root: Path, tmp_path: Path, kind:
         types = dict(zip(rows.columns, map(str, rows.types), strict=True))
         found = [dict(zip(rows.columns, row, strict=True)) for row in rows.fetchall()]
     assert types.keys() >= MANDATORY
+    assert {field.name for field in SCHEMA if field.nullable} == MAY_BE_NULL
     ours = [name for name in types if name.startswith("x_")]
     assert list(types)[-len(ours) :] == ours, "custom columns come after all others"
     assert all(name[0].isupper() for name in types if name not in ours)
@@ -101,6 +102,7 @@ def test_every_known_cost_is_exported_exactly_and_unknown_ones_are_counted(root:
     assert {row["ResourceId"]: row["BilledCost"] for row in rows} == known
     assert found.unknown == len(experiments) - len(known) > 0
     assert {row["x_DatasetName"] for row in rows} == {"support-answers", "query-rewrite"}
+    assert all(row["x_DatasetName"] in row["ChargeDescription"] for row in rows)
     starts = {row["id"]: row["start_time"].date() for row in experiments}
     assert all(row["ChargePeriodStart"].date() == starts[row["ResourceId"]] for row in rows)
 
@@ -181,9 +183,11 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
 
 def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
-    of_march = f"1 Mar {dash} 2 Mar 2025: not read since the day was over; materialize them"
+    unread = "not read since the day was over; materialize them"
+    of_march = f"1 Mar {dash} 2 Mar 2025: {unread}"
     rest = f"8 Mar {dash} 31 Mar 2025: not over yet; export the month when it is over"
     assert focus_costs(lake, MARCH, DAYS[5]).missing == f"{of_march}, and {rest}"
+    assert focus_costs(lake, MARCH, LATER).missing.endswith(f" 31 Mar 2025: {unread}")
     to_come = focus_costs(lake, date(2025, 4, 1), DAYS[5]).missing
     assert to_come == f"1 Apr {dash} 30 Apr 2025: not over yet; export the month when it is over"
 

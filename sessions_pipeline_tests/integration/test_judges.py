@@ -416,6 +416,8 @@ def test_a_workspace_that_can_not_be_measured_does_not_affect_the_other_and_its_
     sandbox.api.data.sessions.remove(gone := judge_project(sandbox))  # type: ignore[attr-defined]
     assert measured(both)[0].readings.keys() == {WORKSPACE}
     assert load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).problems.keys() == {OTHER_WORKSPACE}
+    result = run_days(both.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
+    assert all(one.passed for one in result.get_asset_check_evaluations()), "nothing was measured there before"
     sandbox.api.data.sessions.append(gone)  # type: ignore[attr-defined]
     assert measured(pipeline_at(sandbox, tmp_path))[0].readings.keys() == {OTHER_WORKSPACE}
     kept = load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sessions_pipeline.errors import LakeError, LakeMismatchError, NotReadError
 from sessions_pipeline.lake import Lake, layout
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.lake.local import LocalStore
 from sessions_pipeline.lake.parquet import DAYS_AT_ONCE
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, TABLES, WEEKLY_COST_BY_REFERENCE_DATASET
@@ -114,6 +115,20 @@ def test_only_days_with_a_file_are_listed(lake: Lake, root: Path):
     (root / "sessions" / "note.txt").write_text("mine")
     assert lake.days(SESSIONS) == [DAY + timedelta(offset) for offset in (1, 2, 3)]
     assert lake.days(RAW_SESSIONS) == []
+
+
+class Reversed(LocalStore):
+    """Lists files in reverse."""
+
+    def partitions(self, table: str) -> dict[str, str | None]:
+        return dict(sorted(super().partitions(table).items(), reverse=True))
+
+
+def test_days_and_their_versions_are_sorted_however_the_store_lists_them(root: Path):
+    lake, days = Lake.open(Reversed(root), query={}), [DAY + timedelta(offset) for offset in range(3)]
+    for day in days:
+        lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
+    assert [*lake.versions_of_days(SESSIONS)] == lake.days(SESSIONS) == days
 
 
 @also_in_a_bucket
@@ -285,6 +300,8 @@ def test_a_root_that_cannot_be_made_is_one_line():
         Lake.open("/proc/no/such/lake", query={}).replace(RAW_SESSIONS, DAY, raw("{}"), {})
     with pytest.raises(LakeError, match=r"^/proc/no/such/lake/"), Lake.open("/proc/no/such/lake", query={}).lock(DAY):
         pass
+    with pytest.raises(LakeError, match=r"^/proc/no/such/lake/"):
+        LocalStore("/proc/no/such/lake").put("file", b"")
 
 
 def test_other_users_may_not_read_the_files(lake: Lake, root: Path):

@@ -9,19 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.errors import LakeBusyError, LakeConflictError, LakeError
+from sessions_pipeline.errors import BrokenError, LakeBusyError, LakeConflictError, LakeError
 from sessions_pipeline.lake import Lake, commits
 from sessions_pipeline.lake.layout import MARKER, UNDATED, Day
 from sessions_pipeline.lake.local import LocalStore
+from sessions_pipeline.lake.s3 import S3Store
 from sessions_pipeline.lake.store import ANY, Expected, conflict, store_at
 from sessions_pipeline.process_day import process_day
-from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, WEEKLY_COST_BY_REFERENCE_DATASET
+from sessions_pipeline.tables import (
+    RAW_SESSIONS,
+    REFERENCE_DATASETS,
+    REJECTED_SESSIONS,
+    SESSIONS,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+)
 from sessions_pipeline_tests.days import OPTIONS, fetched
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.integration.s3_server import S3Server
@@ -101,14 +109,26 @@ def test_versions_of_many_days_are_those_of_each(data_root: DataRoot):
     assert lake.versions(RAW_SESSIONS, []) == {}
 
 
-def test_in_a_bucket_versions_of_many_days_cost_one_listing(bucket: str, server: S3Server):
-    lake = Lake.open(bucket, query={})
+class Listing(S3Store):
+    """Counts the objects of each listing."""
+
+    listed: ClassVar[list[int]] = []
+
+    def partitions(self, table: str, *, after: str | None = None) -> dict[str, str | None]:
+        found = super().partitions(table, after=after)
+        self.listed.append(len(found))
+        return found
+
+
+def test_in_a_bucket_versions_of_many_days_cost_one_listing_without_earlier_days(bucket: str, server: S3Server):
+    lake = Lake.open(Listing(bucket), query={})
     days = [DAY + timedelta(number) for number in range(5)]
     for day in days:
         lake.replace(SESSIONS, day, SESSIONS.schema.empty_table(), {})
     server.fail()
+    Listing.listed.clear()
     assert None not in lake.versions(SESSIONS, days[3:]).values()
-    assert len(server.requests) == 1
+    assert (len(server.requests), Listing.listed) == (1, [2])
 
 
 def derived(commit: int) -> pa.Table:
@@ -205,6 +225,16 @@ def test_a_store_that_refuses_every_put_ends_the_run_in_one_line(tmp_path: Path,
     Lake.open(str(tmp_path), query={}).replace(RAW_SESSIONS, DAY, raw(), {"commit": "1", "readings": "[]"})
     with pytest.raises(LakeConflictError, match=r"another run has changed it in the meantime; run this one again$"):
         write(Lake.open(Refusing(tmp_path), query={}))
+
+
+def test_an_unreadable_file_is_made_again_unless_only_the_api_could_fill_it(tmp_path: Path):
+    lake = Lake.open(str(tmp_path), query={})
+    for table in (WEEKLY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS):
+        lake.write_file(f"{table.name}/{table.name}.parquet", b"broken")
+    commits.update_table(lake, WEEKLY_COST_BY_REFERENCE_DATASET, None, lambda rows, _file: (rows, {}))
+    assert lake.read(WEEKLY_COST_BY_REFERENCE_DATASET, None).num_rows == 0
+    with pytest.raises(BrokenError):
+        commits.update_table(lake, REFERENCE_DATASETS, None, lambda rows, _file: (rows, {}))
 
 
 COMMIT_MANY = """

@@ -219,15 +219,18 @@ def test_dataset_names_are_the_apis_else_those_in_experiments_else_the_id(tmp_pa
     ]
     rows = [
         *(experiment(n, reference_dataset_id=dataset(1), extra=extra) for n, extra in enumerate(said, 1)),
-        experiment(6, reference_dataset_id=dataset(2), extra='{"metadata": {"dataset_name": "golden"}}'),
+        experiment(6, reference_dataset_id=dataset(2), extra='{"metadata": {"dataset_name": "before"}}'),
         experiment(7, reference_dataset_id=dataset(3)),
         experiment(8, reference_dataset_id=dataset(4)),
     ]
+    next_day = {"reference_dataset_id": dataset(2), "start_time": NOON + timedelta(days=1)}
+    later = experiment(9, **next_day, extra='{"metadata": {"dataset_name": "golden"}}')
+    of_days = {FIRST: rows, DAYS[1]: [later]}
     root = tmp_path / "lake"
     fill(root)
     lake = Lake.open(str(root), query={})
     for day in (*DAYS, UNDATED):
-        tables = {SESSIONS: sessions_table(*(rows if day == FIRST else ()))}
+        tables = {SESSIONS: sessions_table(*of_days.get(day, ()))}
         lake.replace(SESSIONS, day, tables[SESSIONS], {})
         costs = derive(DAILY_COST_BY_REFERENCE_DATASET, tables)
         lake.replace(DAILY_COST_BY_REFERENCE_DATASET, day, costs, {})

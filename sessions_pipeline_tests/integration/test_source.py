@@ -22,7 +22,7 @@ from sessions_pipeline.langsmith.source import Source, read_ahead
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.readings import RawDay, Reading
 from sessions_pipeline.tables.rows import Rows
-from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
+from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted
 
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
 TODAY = NOW.date()
@@ -195,6 +195,13 @@ def test_activity_without_times_in_any_stats_is_an_error_at_once() -> None:
     with scripted(step) as server, client_for(server.url) as client, pytest.raises(RefusedError, match="400"):
         count_active(client)
     assert len(server.paths) == 2
+
+
+def test_a_list_of_sessions_that_never_ran_ends_without_activity() -> None:
+    never_ran = listing([session(number) for number in range(3)])
+    with scripted(*[never_ran] * 3, answer(400)) as server, client_for(server.url) as client:
+        assert count_active(client) == 0
+    assert len(server.paths) == 3, "the cheapest stats, all stats, and the end"
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])

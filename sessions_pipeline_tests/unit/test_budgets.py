@@ -356,6 +356,10 @@ def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(
     assert "--from 2026-03-20 --to 2026-03-20 --select judge_cost_by_experiment` measures them" in status.caveats
     # The known costs alone are beyond the limit.
     assert costs.status(include_judges=True, limit=1).state == "exceeded"
+    # Where nothing is known to be read, sessions come first; the period's last day would be refused.
+    shutil.move(costs.root / "_readings", costs.root / "_elsewhere")
+    assert "materialize" not in costs.status(include_judges=True).caveats
+    shutil.move(costs.root / "_elsewhere", costs.root / "_readings")
 
     said = {"session_id": uuid(2), "key": "git.branch", "value": "main"}
     owner = {"tenant_id": TENANT, "reference_dataset_id": dataset(1)}
@@ -397,6 +401,9 @@ def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
     keys = {"attribute": "models", "value": value}
     for day in MONTH:
         costs.put_attribute(day, "claude-opus-5", "2", attribute="models")
+    # Another attribute has this value.
+    costs.put(MONTH[-1] - timedelta(days=1))
+    costs.put_attribute(MONTH[-1] - timedelta(days=1), value, "2")
     status = costs.status(**keys)
     assert (status.state, status.caveats) == ("ok", said)
 

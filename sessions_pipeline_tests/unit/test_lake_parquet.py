@@ -1,7 +1,7 @@
 """The Parquet file of one day: schema, order of rows, settings and metadata."""
 
 import random
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import pyarrow as pa
@@ -54,6 +54,13 @@ def test_rows_that_are_equal_in_the_order_keep_their_places():
     rows = rows.set_column(rows.schema.get_field_index("tenant_id"), "tenant_id", pa.array(["3", "1", "2"]))
     content = parquet.encode(RAW_SESSIONS, rows, {})
     assert decoded(RAW_SESSIONS, content)["tenant_id"].to_pylist() == ["3", "1", "2"]
+
+
+def test_the_small_arrays_of_many_days_become_few_large_ones():
+    days = [date(2025, 1, 1) + timedelta(days=number) for number in range(3 * parquet.DAYS_AT_ONCE)]
+    rows = parquet.joined(RAW_SESSIONS, ((day, raw("{}")) for day in days), None)
+    assert rows["start_date"].to_pylist() == days
+    assert rows["payload"].num_chunks <= 4
 
 
 def test_equal_rows_give_equal_bytes_however_they_are_chunked():

@@ -230,6 +230,17 @@ def test_rises_are_named_before_falls_and_the_largest_first() -> None:
             {"opus": "80", "haiku": "31", "gpt": "3", "o9": "1"},
             "rose by $15.00: model opus +$79.00, haiku +$30.00, others -$94.00.",
         ),
+        # The second makes up exactly a quarter, and then less.
+        (
+            {"opus": "1", "haiku": "1", "gpt": "1"},
+            {"opus": "9", "haiku": "4.75", "gpt": "4.25"},
+            "rose by $15.00: model opus +$8.00, haiku +$3.75, gpt +$3.25.",
+        ),
+        (
+            {"opus": "1", "haiku": "1", "gpt": "1"},
+            {"opus": "10", "haiku": "4.5", "gpt": "3.5"},
+            "rose by $15.00: model opus +$9.00, others +$6.00.",
+        ),
         # One value is the whole change, and the others are unchanged.
         ({"opus": "5", "haiku": "5"}, {"opus": "20", "haiku": "5"}, "rose by $15.00: model opus +$15.00."),
         # A value whose cost is now unknown counts among the others.
@@ -244,7 +255,8 @@ def test_rises_are_named_before_falls_and_the_largest_first() -> None:
             {"opus": "5", "haiku": "6"},
             "fell by $15.00: model opus -$20.00, haiku +$5.00.",
         ),
-        # Many small parts, the only value of an attribute, and missing values are no explanation.
+        # Half of the change, many small parts, the only value of an attribute, and missing values are no explanation.
+        (dict.fromkeys("abcd", "1"), {"a": "8.5", **dict.fromkeys("bcd", "3.5")}, "rose by $15.00."),
         (dict.fromkeys("abcde", "1"), dict.fromkeys("abcde", "4"), "rose by $15.00."),
         ({"opus": "10"}, {"opus": "25"}, "rose by $15.00."),
         ({None: "1", "haiku": "9"}, {None: "16", "haiku": "9"}, "rose by $15.00."),
@@ -658,6 +670,14 @@ def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> No
     assert "judges: ≥ $7.00 in all." in words(html_of(unread))
     unknown = report_of(row, judges=[judged(FIRST, 1, None)])
     assert "$5.00 unknown more for their judges: ≥ $5.00 in all." in words(html_of(unknown))
+
+
+def test_datasets_are_listed_by_their_cost_and_then_by_that_before_without_those_of_other_days() -> None:
+    first, last = FIRST + timedelta(days=10), FIRST + timedelta(days=19)
+    rows = [daily(first, 1, "5"), daily(first, 2, "5"), daily(first, 3, "6")]
+    before = [daily(FIRST, 1, "1"), daily(FIRST, 2, "4"), daily(BEFORE, 4, "9")]
+    data = report_of(*rows, *before, first=first, last=last)
+    assert [one.key for one in data.datasets] == [dataset(3), dataset(2), dataset(1)]
 
 
 def test_a_dataset_of_the_period_before_is_unknown_and_not_none_if_days_were_not_read() -> None:

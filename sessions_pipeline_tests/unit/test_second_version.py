@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_pipeline.langsmith.api_versions import COSTS, FEEDBACK, OMITTED_IN_V1, as_v1, read_v2_page
+from sessions_pipeline.langsmith.api_versions import (
+    COSTS,
+    FEEDBACK,
+    OMITTED_IN_V1,
+    as_v1,
+    read_v2_page,
+    v2_parameters,
+)
+from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
 from sessions_pipeline_tests.builders import dataset, uuid, validate
 from sessions_pipeline_tests.days import derive
@@ -161,3 +169,14 @@ def test_the_last_page_has_no_cursor(end: str | None) -> None:
 def test_items_that_are_null_are_an_empty_page(cursor: str) -> None:
     body = f'{{"items": null, "next_cursor": {cursor}}}'.encode()
     assert read_v2_page(body) == ([], json.loads(cursor) or "")
+
+
+@pytest.mark.parametrize(
+    ("reference_free", "kinds"), [(None, []), (True, ["PROJECT", "AGENT"]), (False, ["EXPERIMENT"])]
+)
+def test_a_query_keeps_its_order_and_its_kind_of_sessions(reference_free: bool | None, kinds: list[str]) -> None:
+    for descending, order in ((True, "desc"), (False, "asc")):
+        asked = v2_parameters(SessionsQuery(reference_free=reference_free, sort_by_desc=descending), "next")
+        assert [value for name, value in asked if name == "type"] == kinds
+        assert dict(asked)["sort_order"] == order
+        assert dict(asked)["cursor"] == "next"
