@@ -48,7 +48,7 @@ class WindowReader:
         self._end_us = end_us
         self._limit = page_size
         self._in_flight = in_flight
-        self._length = length
+        self._length = min(length, MOST_SESSIONS)  # it comes from a file, so it may be any number
         self.highest_known = -1  # highest offset at which a record was seen
         self._undated_key = UNDATED_FIRST  # sort key of undated sessions; UNDATED_LAST once a dated one leads the list
         self._page = Page(())  # the page received last

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import traceback
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier
@@ -96,6 +97,17 @@ def test_a_missing_day_is_named_and_no_later_batch_is_read(lake: Lake, root: str
     with pytest.raises(NotReadError, match=str(DAY + timedelta(1))):
         Lake.open(counting, query={}).read_days(RAW_SESSIONS, [DAY + timedelta(number) for number in range(5 * READS)])
     assert sum(counting.opened[key] for key in counting.opened if "raw_sessions" in key) == READS
+
+
+def test_an_object_that_is_read_is_not_copied(lake: Lake, root: str):
+    lake.write_file("large", bytes(4 * 1024 * 1024))
+    tracemalloc.start()
+    try:
+        opened = S3Store(root).open("large", whole=True)
+        assert tracemalloc.get_traced_memory()[1] < 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert opened.source.read() == bytes(4 * 1024 * 1024)
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)

@@ -223,6 +223,16 @@ def test_the_end_of_a_list_that_was_read_before_is_found_with_few_requests_howev
     assert len(beyond) <= most
 
 
+@pytest.mark.parametrize("length", [-(10**9), -1, 0, 1, 101, 10**8, 10**8 + 100, 10**30])
+def test_no_former_length_makes_a_run_fail_or_changes_what_is_read(length: int) -> None:
+    newest, gap = day_start_us(LAST) + DAY - 1, DAY // 100
+    server = StillServer([record(f"s{n}", newest - n * gap) for n in range(3_000)] + [record("undated", None)])
+    days = read(server, 100, length=length)
+    assert by_day(days)[None] == ["undated"]
+    assert days[-1].readings[0].length == 3_001
+    assert len(server.requests) < 100
+
+
 def test_four_recent_days_among_a_million_sessions_cost_their_pages_and_at_most_forty_requests() -> None:
     first_day, gap = date(2023, 1, 1), 1095 * DAY // 1_000_000
     newest = day_start_us(first_day) + 1095 * DAY - 1
