@@ -67,7 +67,7 @@ class SessionsClient:
         )
         self.throttle.progress = lambda: f"{self.requests} requests"
         self._transport = transport or Transport(self._auth, most_connections=settings.concurrency)
-        self.api_version = {"v1": V1, "v2": V2}.get(settings.api_version)
+        self.api_version = {"v1": V1, "v2": V2, "auto": None}[settings.api_version]
         self.clock = clock
         self.requests = 0
         self.warnings: list[str] = []

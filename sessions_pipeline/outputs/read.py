@@ -57,7 +57,7 @@ def read(
     if unread := spanned - set(days):
         message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
         warnings.warn(message, stacklevel=3)
-    undated_rows = lake.read_days(asked, [UNDATED], ("tenant_id",)).num_rows if lake.has(asked, UNDATED) else 0
+    undated_rows = lake.load_days(asked, [UNDATED], asked.schema.names[:1])[0].num_rows
     if undated_rows and first is last is None and not undated:
         message = f"{asked.name} has {plural(undated_rows, 'row')} without a day, in no total; undated=True adds them"
         warnings.warn(message, stacklevel=3)

@@ -24,6 +24,7 @@ from pathlib import Path
 import sessions_pipeline
 from sessions_pipeline.cli import cli
 from sessions_pipeline.definitions import defs
+from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.tables import EXPERIMENTS_BY_HOUR
 from sessions_pipeline_tests.builders import NOON, dataset, payload
 from sessions_pipeline_tests.days import ProcessedDay, fetched
@@ -35,6 +36,8 @@ columns = asset.metadata["dagster/column_schema"].columns
 print([one.asset_key.to_user_string() for one in asset.deps], [one.name for one in columns])
 day = ProcessedDay(Path(sys.argv[1]))
 day.read(fetched(payload(1, reference_dataset_id=dataset(1), start_time=NOON.isoformat())))
+# As in every lake: the rows without a day are read, too, although there are none.
+ProcessedDay(Path(sys.argv[1]), UNDATED).read(fetched(day=UNDATED))
 Path(day.lake.uri(EXPERIMENTS_BY_HOUR, day.day)).unlink()
 for command in sys.argv[2:]:
     cli.main([*shlex.split(command), "--from", str(day.day), "--to", str(day.day)], standalone_mode=False)
