@@ -43,8 +43,8 @@ class Pipeline:
 
     `on_day` is called with each day as it is finished, `on_warning` with each warning. `as_of` makes the tables show
     what was known at that time. `clock` returns the current time. `processes` is the number of processes for a backfill
-    (None: one for each processor, at most four). An experiment that is older than `judge_reach`, and whose judges were
-    never measured, is not measured any more unless it runs again.
+    (None: one for each processor; four at most; 1: none, but a thread). An experiment that is older than `judge_reach`,
+    and whose judges were never measured, is not measured any more unless it runs again.
     """
 
     settings: Settings
@@ -90,7 +90,7 @@ class Pipeline:
     def process(
         self, days: Sequence[date], tables: Sequence[Table], warn: Callable[[str], object]
     ) -> Iterator[DayResult]:
-        """Make these tables for the days, newest first, then for the rows without a day. Each day is written at once.
+        """Make these tables for the days, newest first, then for the rows without a day; each is written once complete.
 
         With `raw_sessions` among the tables, the days are read from the API, and its warnings are passed to `warn`.
         Without it, the tables are made from the raw sessions in the lake.
@@ -115,7 +115,7 @@ class Pipeline:
 
     @contextmanager
     def prefetch(self, days: Sequence[date]) -> Iterator[None]:
-        """Start to read these days in the background. `process` takes them over if it is called within the block.
+        """Start to read these days in the background; `process`, called for them within the block, takes them over.
 
         For a caller that has other work to do first: loading Dagster takes as long as four slow pages. The run's
         deadline counts from here. Leaving the block may take ten seconds while a connection is being opened.
@@ -165,7 +165,7 @@ class Pipeline:
         """
         query, most, workspaces = self.query, self.settings.concurrency, self.settings.workspace_ids or (None,)
         with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
-            # Shared out, so that with the number of workspaces only the pages grow that each has in flight.
+            # Shared by the workspaces: with their number only the pages in flight grow, and not the waiting sessions.
             read = partial(Source, client, query, executor, most_waiting=max(1, MOST_WAITING // len(workspaces)))
             try:
                 yield client, [read(workspace=workspace, in_flight=most) for workspace in workspaces]

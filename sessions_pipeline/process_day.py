@@ -161,7 +161,8 @@ def examine_day(
 def _current_facts(lake: Lake, day: Day, commit: int, options: RunOptions, table: Table) -> dict[str, Any] | None:
     """The facts stored in a derived file; None if the file must be made again.
 
-    It must if it is missing, broken, or made from another commit, as of another time or for other attributes.
+    That is so if it is missing, broken or lacks a column, or was made from another commit, as of another time or for
+    other attributes.
     """
     _, metadata = stored_metadata(lake, table, day)
     expected = {COMMIT: str(commit), **day_metadata.basis(table, options)}

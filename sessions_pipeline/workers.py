@@ -1,7 +1,7 @@
 """Workers that process days: several processes for a backfill, one thread for the few days of a refresh.
 
 Reading pages and validating records compete for Python's global interpreter lock: on two cores, a backfill of 100,000
-sessions takes twice as long in one process. A process needs about 0.3 s to start, more than a few days would gain.
+sessions takes twice as long in one process. Starting a process takes about 0.3 s, more than it saves on a few days.
 """
 
 import ctypes
@@ -39,7 +39,7 @@ class Workers:
     """Runs a function on days, and returns the results in the days' order. See `workers_for`."""
 
     def __init__(self, executor: Executor, call: Callable[..., Any], ahead: int) -> None:
-        """`call(work, *task)` must pass the lake to `work`. `ahead`: how many tasks may run behind the one awaited."""
+        """`call(work, *task)` must pass the lake to `work`. `ahead`: how many may be started while one is awaited."""
         self._executor = executor
         self._call = call
         self._ahead = ahead

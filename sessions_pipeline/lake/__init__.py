@@ -1,4 +1,4 @@
-"""The lake: each day of a table is one Parquet file, which is only ever replaced as a whole."""
+"""The lake: each day of a table, or a table without days, is one Parquet file, only ever replaced as a whole."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager

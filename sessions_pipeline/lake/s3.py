@@ -56,7 +56,7 @@ _ADVICE = {
     "501": "the store lacks conditional writes (If-None-Match, If-Match); choose one that has them",
 }
 
-# On any other address or key the library panics: it prints its stack, and no `except Exception` meets that.
+# On any other address or key the library panics: it prints its stack, and no `except Exception` catches that.
 _ADDRESS = re.compile(r"https?://([\w.-]+|\[[\dA-Fa-f:]+])(:[1-6]?\d{1,4})?(/[\w.~%/-]*)?", re.ASCII)
 
 
@@ -87,7 +87,7 @@ class S3Store:
     def open(self, key: str, *, whole: bool) -> Opened:
         """The object, or only its last `FOOTER` bytes unless `whole`.
 
-        It takes one request, so the object can't be replaced between two.
+        Each answer is one whole object or its end. A footer that is too long takes a second request, for all of it.
         """
         options: Any = None if whole else {"range": {"suffix": FOOTER}}
         with self._as_lake_error(key):

@@ -146,7 +146,7 @@ def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) ->
         for future in in_flight.values():
             future.cancel()
     yield from days.close(reader.start_us - 1)
-    # Version 2 may list sessions without a start time at its list's end. Version 1 is read there in any case.
+    # Version 2 may list sessions without a start time at its list's end. Version 1 is always read to the end.
     is_partial = isinstance(reader, CursorReader) and reader.frontier > LIST_END
     yield days.take(None, is_partial=is_partial, length=reader.highest_known + 1)
 

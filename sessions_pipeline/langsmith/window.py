@@ -127,7 +127,7 @@ class WindowReader:
 
         The offset is the overlap, or the multiple of the step just before it if that still leads forward. Pages in
         flight begin at such multiples, so they stay useful when several sessions start at the same time. There are
-        `in_flight` besides the next one, fewer if the window needs fewer: a slow page must leave no worker idle.
+        `in_flight` besides the next one, fewer if the window needs fewer: a slow page must leave no thread idle.
         """
         on_grid = piece.overlap // self._step * self._step
         offset = on_grid if on_grid > piece.offset else piece.overlap

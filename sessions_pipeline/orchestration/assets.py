@@ -82,7 +82,7 @@ def daily_assets(
         finally:
             # Here, since a run may not have the step of weeks and months (a backfill has it in another run), and may be
             # canceled before it. Also if this step fails: what fails in each run, such as one broken page, would hold
-            # them back for ever. Where they are up to date, it takes 20 ms on a lake of two years.
+            # them back forever. Where they are up to date, it takes 20 ms on a lake of two years.
             if is_any_written:
                 sum_after_days(pipeline, warn)
         # Their days are recorded. These results let the steps that depend on them start.

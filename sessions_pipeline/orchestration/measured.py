@@ -1,8 +1,8 @@
 """The assets that are measured at night, apart from the refresh: what sessions used on a day, and what judges cost.
 
 `daily_cost_by_project` can be measured only for the last 31 days. `judge_cost_by_experiment` takes one request for each
-experiment, which selects the runs of its evaluators. If the API refuses that, there is one warning and judges are not
-measured, but the run succeeds.
+experiment, which selects the runs of its evaluators. If the API refuses that, judges are not measured, with a warning
+for each workspace, but the run succeeds.
 """
 
 from collections import defaultdict

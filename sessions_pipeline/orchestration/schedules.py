@@ -20,7 +20,7 @@ JOBS = [
     dg.define_asset_job(name, assets, description=description)
     for name, assets, description in (
         (REFRESH, _REFRESHED, "Reads the sessions of the run's days and makes every table that follows from them."),
-        (MEASURE_PROJECTS, _PROJECTS, "Measures usage on each of the last 31 days, then writes the report."),
+        (MEASURE_PROJECTS, _PROJECTS, "Measures usage on the last 31 days, today included, then writes the report."),
         (MEASURE_JUDGES, _JUDGES, "Measures what evaluators spent on each experiment, then writes the report."),
     )
 ]

@@ -31,9 +31,9 @@ OFTEN, DAILY = timedelta(days=31), timedelta(hours=23, minutes=30)
 JOINED, LONGEST = timedelta(days=7), timedelta(days=30)
 # Dagster drops a tick that takes longer than 60 s, and its cursor with it.
 LOOK_SECONDS = 40.0
-# A run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
+# A session's run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
 OVERLAP = timedelta(hours=2)
-# An unfinished run that is older has died. Dagster notices this only if the run had begun.
+# An unfinished Dagster run that is older has died. Dagster notices this only if the run had begun.
 LIVES = timedelta(days=1)
 UNFINISHED = [dg.DagsterRunStatus[name] for name in ("QUEUED", "NOT_STARTED", "STARTING", "STARTED")]
 FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]

@@ -1,4 +1,4 @@
-"""One row per valid session: the 30 properties of the API's schema, and which readings they come from."""
+"""One row per valid session: the properties of the API's schema, and which readings they come from."""
 
 import json
 from collections.abc import Sequence
