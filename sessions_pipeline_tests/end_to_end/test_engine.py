@@ -88,9 +88,9 @@ def test_the_lake_equals_that_of_a_single_process(outcome: Outcome, tmp_path: Pa
 def test_no_workspace_gets_more_requests_than_its_rate_limit_allows(outcome: Outcome) -> None:
     assert set(outcome.request_times) == {WORKSPACE, OTHER_WORKSPACE}
     for times in outcome.request_times.values():
-        # An eighth of the limit is allowed in each window of eight seconds. Requests travel for different times, so
-        # only seven seconds of a window are checked.
-        most = max(bisect_left(times, time + 7) - number for number, time in enumerate(times))
+        # An eighth of the limit is allowed in each window of eight seconds. On a busy machine a request may arrive up
+        # to four seconds later than another (see `WINDOWS`), so only four seconds of a window are checked.
+        most = max(bisect_left(times, time + 4) - number for number, time in enumerate(times))
         assert most <= BUDGET // 8
     most = max(map(len, outcome.request_times.values()))
     assert most > BUDGET // 8, "too few requests for the limit to matter"
