@@ -162,8 +162,8 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         days = {day: one for day, one in loaded if one}
         dated = [one.rows.append_column("start_date", pa.repeat(day, one.rows.num_rows)) for day, one in days.items()]
         daily = pa.concat_tables([lake.read_days(DAILY, []), *dated])
-        # Each period by itself, so that the result does not depend on which others have changed.
         readings = lake.readings_of_days(days)
+        # Each period by itself, so that the result does not depend on which others have changed.
         notes = [{day: readings[day] for day in period.days([start]) if day in readings} for start in changed]
         unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
         part = open_days(daily, {day: one.metadata for day, one in days.items()}).union(unread)
