@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeAlias
 from sessions_pipeline.days import days_between, now, utc_day
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.source import MOST_WAITING, Source
 from sessions_pipeline.process_day import DayResult, process_day
 from sessions_pipeline.settings import Settings

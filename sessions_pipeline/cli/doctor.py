@@ -10,7 +10,7 @@ import click
 
 from sessions_pipeline.cli.terminal import echo, load_settings
 from sessions_pipeline.errors import ApiError, SessionsPipelineError, SettingError
-from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
+from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural, visible
 from sessions_pipeline.settings import Settings, without_secrets

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from sessions_pipeline import errors
 from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, say
-from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural
 from sessions_pipeline.settings import first_problem
 

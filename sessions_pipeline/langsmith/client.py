@@ -14,10 +14,10 @@ import stamina
 
 from sessions_pipeline.days import now
 from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError, TransientError
+from sessions_pipeline.langsmith import Parameters, SessionsQuery
 from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, choose_version
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
-from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
 from sessions_pipeline.langsmith.redaction import parse_paths, redact
 from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
 from sessions_pipeline.langsmith.transport import Transport

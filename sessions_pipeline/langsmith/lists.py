@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import PagingError, ParameterError, RefusedError, UsageError
+from sessions_pipeline.langsmith import SessionsQuery, batches
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionsQuery, batches
 from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES

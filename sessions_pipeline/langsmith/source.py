@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.errors import ApiError, CursorError
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest, identity, newest
-from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, records_table
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.tables.readings import RawDay, Reading

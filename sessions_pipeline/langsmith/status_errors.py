@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sessions_pipeline import errors
+from sessions_pipeline.langsmith import Parameters
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import http_date
-from sessions_pipeline.langsmith.query import Parameters
 
 # The stats of a whole page may take a server, or a gateway in front of it, longer than it allows.
 SMALLER_PAGES = "lower SESSIONS_PIPELINE_PAGE_SIZE"

@@ -15,11 +15,11 @@ import pytest
 import stamina
 
 from sessions_pipeline import __version__, errors
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith import client as client_module
 from sessions_pipeline.langsmith.api_versions import V1, V2
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import ANNOUNCED_END, SessionsClient
-from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import Settings

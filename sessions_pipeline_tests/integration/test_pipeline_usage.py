@@ -9,7 +9,7 @@ from sessions_pipeline.days import DAY_US, day_start_us, days_between
 from sessions_pipeline.errors import RefusedError
 from sessions_pipeline.lake.layout import key_of
 from sessions_pipeline.lake.store import store_at
-from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
