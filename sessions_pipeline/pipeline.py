@@ -1,14 +1,13 @@
 """`Pipeline`, the resource that Dagster hands to the assets: a plain object that opens the lake and reads the API."""
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, now, utc_day
 from sessions_pipeline.lake import Lake
@@ -16,13 +15,13 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.source import MOST_WAITING, Source
-from sessions_pipeline.process_day import DayResult, process_day
+from sessions_pipeline.process_day import DayResult, examine_day, process_day, too_many_rejected
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import RAW_SESSIONS, Table
+from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, CheckResult, Table
 from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as_of
-from sessions_pipeline.tables.table import READINGS
+from sessions_pipeline.tables.table import READINGS, Check
 from sessions_pipeline.workers import Workers, processes_for, workers_for
 
 FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
@@ -70,15 +69,6 @@ class Pipeline:
         today, back = utc_day(self.clock()), timedelta(days=self.settings.lookback_days)
         return days_between(max(today - back, self.settings.start_date), today)
 
-    def warn_to(self, log: logging.Logger) -> Callable[[str], object]:
-        """A function that passes a warning to Dagster's log and to `on_warning`."""
-
-        def warn(text: str) -> None:
-            log.warning(text)
-            self.on_warning(text)
-
-        return warn
-
     def open_lake(self, *, read_only: bool = False) -> Lake:
         """The lake under the data root.
 
@@ -98,20 +88,48 @@ class Pipeline:
         Raises:
             ApiError: a workspace could not be read; the message names it. Days that did not arrive stay as they were.
             NotReadError: the raw sessions of a day were never read. Nothing is replaced.
+            TooManyRejectedError: after all other days, if some have more rejected records than the settings allow.
         """
-        lake, work = self.open_lake(), partial(process_day, options=self._options(tables))
+        lake, work, exceeded = self.open_lake(), partial(process_day, options=self._options(tables)), list[str]()
+        with ExitStack() as stack:
+            workers = stack.enter_context(self.workers(lake, len(days)))
+            tasks: Iterator[tuple[Any, ...]] = _stored_days(lake, days, self.as_of)
+            warnings = list[str]()
+            if RAW_SESSIONS in tables:
+                ahead = self._prefetched.pop() if self._prefetched and self._prefetched[0].days == {*days} else None
+                fetching = ahead or stack.enter_context(self._fetch(lake, days))
+                tasks, warnings = fetching.fetched_days, fetching.client.warnings
+                stack.callback(lambda: [*map(warn, warnings)])
+            for result in workers.each(work, tasks):
+                if result.exceeded:
+                    exceeded.append(result.exceeded)
+                else:
+                    yield _warned(result, warnings)
+        if exceeded:
+            raise too_many_rejected(exceeded, self.settings.max_rejected_ratio)
+
+    def examine(self, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:
+        """The checks' results by name, on the stored days from `span[0]` to `span[1]`, both included (None: all days).
+
+        Each file is read at most once, and only the columns that these checks need. Many days are shared out to
+        processes.
+
+        Raises:
+            LakeError: a file can't be read.
+        """
+        lake, time = self.open_lake(read_only=True), self.clock()
+        recent = {*self.recent_days()} if any(check.days == "recent" for check in checks) else set[date]()
+        listed = lake.days(SESSIONS) if any(check.days == "run" for check in checks) else []
+        stored = {day for day in listed if span is None or span[0] <= day <= span[1]}
+        days, checked = sorted({*stored, *recent}), {"run": stored, "recent": recent}
+        tasks = [(day, [check.name for check in checks if day in checked[check.days]]) for day in days]
         with self.workers(lake, len(days)) as workers:
-            if RAW_SESSIONS not in tables:
-                yield from workers.each(work, _stored_days(lake, days, self.as_of))
-                return
-            ahead = self._prefetched.pop() if self._prefetched and self._prefetched[0].days == {*days} else None
-            with nullcontext(ahead) if ahead else self._fetch(lake, days) as fetching:
-                try:
-                    for result in workers.each(work, fetching.fetched_days):
-                        yield _warned(result, fetching.client.warnings)
-                finally:
-                    for warning in fetching.client.warnings:
-                        warn(warning)
+            by_day = list(workers.each(partial(examine_day, now=time, workspaces=self.settings.workspace_ids), tasks))
+        by_check = {check.name: [of_day[check.name] for of_day in by_day if check.name in of_day] for check in checks}
+        return {
+            name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])
+            for name, results in by_check.items()
+        }
 
     @contextmanager
     def prefetch(self, days: Sequence[date]) -> Iterator[None]:

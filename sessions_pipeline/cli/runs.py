@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -93,24 +92,23 @@ def run_days(
     # First: it sets Arrow's memory pool, which Arrow reads when loaded, and worker processes can import meanwhile.
     prepare(processes_for((last - first).days + 1))
     finished, warnings = set[date](), list[str]()
+
+    def on_day(day: date) -> None:
+        finished.add(day)
+        progress(day)
+
     try:
         with ExitStack() as stack:
             with heavy_imports():
                 from sessions_pipeline.pipeline import Pipeline
 
-                pipeline = Pipeline(settings, **values)
+                pipeline = Pipeline(settings, on_day=on_day, on_warning=warnings.append, **values)
                 if select in (None, "*") and pipeline.as_of is None:
                     stack.enter_context(pipeline.prefetch(days_between(first, last)))
                 from sessions_pipeline.definitions import build_definitions
                 from sessions_pipeline.orchestration.run import days_made, execute, open_instance
             instance = stack.enter_context(open_instance(settings.dagster_home))
             progress = stack.enter_context(progress_bar((last - first).days + 1))
-
-            def on_day(day: date) -> None:
-                finished.add(day)
-                progress(day)
-
-            pipeline = replace(pipeline, on_day=on_day, on_warning=warnings.append)
             return days_made(execute(build_definitions(pipeline), first, last, instance=instance, select=select))
     except KeyboardInterrupt:
         raise errors.SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None

@@ -31,6 +31,8 @@ ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 LONGEST_WAIT_SECONDS = 6.0
 # The warning about `Deprecation` and `Sunset` headers, by which notifications find it among all warnings of a run.
 ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
+# Stands for the workspace's id in metadata and warnings if the settings name no workspace, and the key determines it.
+OWN_WORKSPACE = "the key's own"
 CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions
 
 # By default stamina prints each retry on standard output if structlog is installed.

@@ -22,8 +22,8 @@ from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
+from sessions_pipeline.langsmith.client import OWN_WORKSPACE
+from sessions_pipeline.measurements import measure_judge_costs
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import exact
@@ -91,7 +91,7 @@ def read_days(pipeline: Pipeline, first: Any = YESTERDAY, last: Any = TODAY) -> 
 def measured(pipeline: Pipeline) -> tuple[JudgeReadings, list[str]]:
     """Measure one night. Returns the readings and the warnings."""
     said: list[str] = []
-    return measure(pipeline, said.append)[1], said
+    return measure_judge_costs(pipeline, said.append)[1], said
 
 
 def rows(lake: Lake) -> dict[str, dict[str, Any]]:
@@ -198,7 +198,7 @@ def test_both_versions_of_the_api_give_the_same_judge_costs(sandbox: Sandbox, tm
 def test_a_night_requests_each_experiment_once_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
-    facts, night = measure(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
+    facts, night = measure_judge_costs(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
     known = recent(sandbox)
     oldest = sorted(known, key=lambda one: one.start)
     assert rows(lake_at(tmp_path)).keys() == {one.id for one in oldest[:4]}
@@ -216,7 +216,7 @@ def test_in_some_nights_each_experiment_gets_its_turn_whatever_the_limit(sandbox
     wanted = {one.id for one in recent(sandbox)}
     for night in range(-(-len(wanted) // 4) + 1):
         at = NOW + timedelta(minutes=night)
-        measure(pipeline_at(sandbox, tmp_path, at, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
+        measure_judge_costs(pipeline_at(sandbox, tmp_path, at, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
     assert wanted <= rows(lake_at(tmp_path)).keys()
 
 

@@ -17,7 +17,6 @@ import sessions_pipeline
 from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import range_tags
-from sessions_pipeline.orchestration.checks import examine as examine_days
 from sessions_pipeline.orchestration.checks import weeks_and_months_add_up
 from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.outputs.read import outdated_periods
@@ -225,7 +224,7 @@ def test_checks_without_a_run_examine_all_days_and_read_only_the_needed_columns_
             return Watched.open(str(root), query={}, read_only=read_only)
 
     pipeline = Watching(settings_for("http://127.0.0.1:9", root), clock=lambda: NOW)
-    results = examine_days(pipeline, [CHECKS["session_ids_are_unique"], CHECKS["rejected_share_is_low"]], None)
+    results = pipeline.examine([CHECKS["session_ids_are_unique"], CHECKS["rejected_share_is_low"]], None)
     assert all(result.passed for result in results.values())
     assert len(read) == len({(table, day) for table, day, _ in read})
     assert {(table, columns) for table, _, columns in read} - {("raw_sessions", ())} == {

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from sessions_pipeline.dataset_names import refresh_names
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.orchestration.one_file import refresh_names
 from sessions_pipeline.outputs.report import write_report
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Dataset

@@ -11,15 +11,15 @@ from typing import ClassVar
 import dagster as dg
 import pytest
 
+from sessions_pipeline.activity import Cursor
 from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.orchestration import dump_cursor, range_tags, tagged_range
-from sessions_pipeline.orchestration.sensor import (
+from sessions_pipeline.orchestration.automation import (
     LOOK_SECONDS,
-    Cursor,
     changed_sessions,
     days_being_read,
     days_that_failed,

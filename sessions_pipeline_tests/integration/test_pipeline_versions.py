@@ -12,12 +12,13 @@ import dagster as dg
 import pytest
 import stamina
 
+from sessions_pipeline.activity import Cursor, list_activity
 from sessions_pipeline.errors import ApiError, BadBodyError, CursorError, NotFoundError, PagingError
 from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import active_since
-from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, Cursor, list_activity
+from sessions_pipeline.orchestration.automation import LOOK_SECONDS
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
