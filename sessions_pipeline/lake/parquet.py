@@ -141,7 +141,7 @@ def joined(table: Table, days: Iterable[tuple[Day, pa.Table]], columns: Sequence
 
     Peaks at little more memory than their size.
     """
-    partition = pa.field(table.partition, pa.date32())
+    partition = pa.field(table.partition_column, pa.date32())
     fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
     joined, parts = [pa.schema([*fields, partition]).empty_table()], list[pa.Table]()
     for day, rows in days:

@@ -108,7 +108,7 @@ def lake_at(root: DataRoot) -> Lake:
 
 
 def days_with_files(lake: Lake, table: Table) -> list[Day]:
-    if table.partition is None:
+    if table.partition_column is None:
         return [None] if lake.has(table, None) else []
     return [*lake.days(table), *([UNDATED] if lake.has(table, UNDATED) else [])]
 

@@ -120,8 +120,8 @@ def test_only_days_with_a_file_are_listed(lake: Lake, root: Path):
 class Reversed(LocalStore):
     """Lists files in reverse."""
 
-    def partitions(self, table: str) -> dict[str, str | None]:
-        return dict(sorted(super().partitions(table).items(), reverse=True))
+    def listing(self, table: str) -> dict[str, str | None]:
+        return dict(sorted(super().listing(table).items(), reverse=True))
 
 
 def test_days_and_their_versions_are_sorted_however_the_store_lists_them(root: Path):
@@ -317,7 +317,7 @@ def test_equal_input_gives_equal_files(lake: Lake):
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_every_table_can_be_empty(lake: Lake, table):
-    day = None if table.partition is None else DAY
+    day = None if table.partition_column is None else DAY
     lake.replace(table, day, table.schema.empty_table(), {})
     assert lake.read(table, day).schema.equals(table.schema, check_metadata=True)
 

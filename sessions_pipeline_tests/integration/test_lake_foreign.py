@@ -169,7 +169,7 @@ def test_a_folder_where_a_file_should_be_is_one_line(tmp_path: Path):
         with pytest.raises(LakeError, match=r"sessions\.parquet: .*SESSIONS_PIPELINE_DATA_ROOT") as caught:
             act()
         assert "\n" not in str(caught.value)
-    assert store_at(str(tmp_path)).partitions("sessions") != {}
+    assert store_at(str(tmp_path)).listing("sessions") != {}
 
 
 def test_a_pipe_where_a_file_should_be_is_one_line_and_does_not_block(tmp_path: Path):

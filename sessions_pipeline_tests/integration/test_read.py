@@ -55,7 +55,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_every_table_is_read_with_its_columns_its_day_and_names(root: Path, table: Table) -> None:
     found = sessions_pipeline.read(table.name, root=root)
     names = found.schema.names
-    partition = [] if table.partition is None else [table.partition]
+    partition = [] if table.partition_column is None else [table.partition_column]
     assert [name for name in names if name not in JOINED] == [*table.schema.names, *partition]
     assert ("dataset" in names) is ("reference_dataset_id" in names)
     assert found.select(table.schema.names).schema.equals(table.schema)
