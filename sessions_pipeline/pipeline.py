@@ -53,7 +53,7 @@ class Pipeline:
     clock: Callable[[], datetime] = now
     processes: int | None = None
     judge_reach: timedelta = YOUNG
-    _prefetched: list[Fetching] = field(default_factory=list, repr=False, compare=False)
+    _started: list[Fetching] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def query(self) -> SessionsQuery:
@@ -96,11 +96,11 @@ class Pipeline:
             tasks: Iterator[tuple[Any, ...]] = _stored_days(lake, days, self.as_of)
             warnings = list[str]()
             if RAW_SESSIONS in tables:
-                ahead = self._prefetched.pop() if self._prefetched and self._prefetched[0].days == {*days} else None
+                ahead = self._started.pop() if self._started and self._started[0].days == {*days} else None
                 fetching = ahead or stack.enter_context(self._fetch(lake, days))
                 tasks, warnings = fetching.fetched_days, fetching.client.warnings
                 stack.callback(lambda: [*map(warn, warnings)])
-            for result in workers.each(work, tasks):
+            for result in workers.map(work, tasks):
                 if result.exceeded:
                     exceeded.append(result.exceeded)
                 else:
@@ -124,7 +124,7 @@ class Pipeline:
         days, checked = sorted({*stored, *recent}), {"run": stored, "recent": recent}
         tasks = [(day, [check.name for check in checks if day in checked[check.days]]) for day in days]
         with self.workers(lake, len(days)) as workers:
-            by_day = list(workers.each(partial(examine_day, now=time, workspaces=self.settings.workspace_ids), tasks))
+            by_day = list(workers.map(partial(examine_day, now=time, workspaces=self.settings.workspace_ids), tasks))
         by_check = {check.name: [of_day[check.name] for of_day in by_day if check.name in of_day] for check in checks}
         return {
             name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])
@@ -132,7 +132,7 @@ class Pipeline:
         }
 
     @contextmanager
-    def prefetch(self, days: Sequence[date]) -> Iterator[None]:
+    def start_fetching(self, days: Sequence[date]) -> Iterator[None]:
         """Start to read these days in the background; `process`, called for them within the block, takes them over.
 
         For a caller that has other work to do first: loading Dagster takes as long as four slow pages. The run's
@@ -143,11 +143,11 @@ class Pipeline:
             LakeError: the lake can't be opened. Errors of the API are raised by `process`.
         """
         with self._fetch(self.open_lake(), days) as fetching:
-            self._prefetched.append(fetching)
+            self._started.append(fetching)
             try:
                 yield
             finally:
-                self._prefetched.clear()
+                self._started.clear()
 
     @contextmanager
     def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
@@ -156,7 +156,7 @@ class Pipeline:
         lengths = {reading.asked: reading.length for reading in lake.last_readings(UNDATED)}
         # The executor must be closed after the sources: closing waits for its thread, and that may be waiting for a
         # page until closing the sources stops the client.
-        with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
+        with ThreadPoolExecutor(1, "fetch") as executor, self.sources() as (client, sources):
             received = _read_days(client, sources, days, versions, lengths)
             # Begun here, and waited for where the days are iterated.
             first = map(Future.result, [executor.submit(next, received)])

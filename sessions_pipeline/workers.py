@@ -44,7 +44,7 @@ class Workers:
         self._call = call
         self._ahead = ahead
 
-    def each(self, work: "Callable[[Lake, *Ts], R]", tasks: Iterable[tuple[*Ts]]) -> Iterator[R]:
+    def map(self, work: "Callable[[Lake, *Ts], R]", tasks: Iterable[tuple[*Ts]]) -> Iterator[R]:
         """Yield `work(lake, *task)` for each task, in order. Only a few are taken from the iterable ahead of time.
 
         If the iterable or the work on a task fails, no further task is started. The results of the tasks that were

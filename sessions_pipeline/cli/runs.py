@@ -104,7 +104,7 @@ def run_days(
 
                 pipeline = Pipeline(settings, on_day=on_day, on_warning=warnings.append, **values)
                 if select in (None, "*") and pipeline.as_of is None:
-                    stack.enter_context(pipeline.prefetch(days_between(first, last)))
+                    stack.enter_context(pipeline.start_fetching(days_between(first, last)))
                 from sessions_pipeline.definitions import build_definitions
                 from sessions_pipeline.orchestration.run import days_made, execute, open_instance
             instance = stack.enter_context(open_instance(settings.dagster_home))
