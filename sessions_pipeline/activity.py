@@ -17,9 +17,9 @@ from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_si
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 
-# Days older than `OFTEN` are refreshed only once in `DAILY`. Otherwise every project that is always active would cost a
-# run and a reading an hour, for ever. Half an hour less than a day, since ticks do not come to the second.
-OFTEN, DAILY = timedelta(days=31), timedelta(hours=23, minutes=30)
+# Days older than `OLD_AFTER` are refreshed only once in `OLD_INTERVAL`. Otherwise every project that is always active
+# would cost a run and a reading an hour, for ever. Half an hour less than a day, since ticks do not come to the second.
+OLD_AFTER, OLD_INTERVAL = timedelta(days=31), timedelta(hours=23, minutes=30)
 # A session's run is listed by its start time, but may arrive only when it ends. So each look goes this far back again.
 OVERLAP = timedelta(hours=2)
 # A time without a zone can't be compared with others.
@@ -43,7 +43,7 @@ class Cursor:
 
     `since` is the latest activity that complete looks have seen, `looked` the time of the last tick. `seen` has the
     latest run of each session in the overlap, as ISO 8601. `pending` are changed days that are still to be requested.
-    `stopped` is set while a look is incomplete. `requested` are days older than `OFTEN`, with the request's time.
+    `stopped` is set while a look is incomplete. `requested` are days older than `OLD_AFTER`, with the request's time.
     """
 
     since: AwareDatetime
@@ -62,13 +62,13 @@ class Cursor:
         seen, days = dict(self.seen), set(self.pending)
         # If a look takes several ticks, only the first has surely listed the latest activity of every workspace. The
         # clients set the times of runs: one in the future must not hide those that come before it.
-        latest = self.stopped.since if self.stopped else max([self.since, *(one.latest_run for one in look.listed)])
+        latest = self.stopped.since if self.stopped else max([self.since, *(one.last_active for one in look.listed)])
         since = min(now, latest)
         for active in look.listed:
             day = None if active.start_us is None else day_of_us(active.start_us)
             if day is not None and day > last:
                 continue
-            at = active.latest_run.isoformat()
+            at = active.last_active.isoformat()
             if day is not None and day >= first and self.seen.get(active.session) != at:
                 days.add(day)
             seen[active.session] = at
@@ -93,15 +93,15 @@ def next_look(
 ) -> tuple[Cursor, set[date]]:
     """The next cursor and the days to refresh now: those that changed, and those of `failed` runs again.
 
-    Days that are `being_read` stay pending, and so do days older than `OFTEN` that were requested within `DAILY`. The
-    lookback days and today are left to the schedule.
+    Days that are `being_read` stay pending, and so do days older than `OLD_AFTER` that were requested within
+    `OLD_INTERVAL`. The lookback days and today are left to the schedule.
     """
     last = utc_day(time) - timedelta(days=settings.lookback_days + 1)
     after = before.after(look, first=settings.start_date, last=last, now=time)
-    requested = {day: at for day, at in before.requested.items() if abs(time - at) < DAILY}
+    requested = {day: at for day, at in before.requested.items() if abs(time - at) < OLD_INTERVAL}
     changed, waiting = {*after.pending, *failed}, being_read | (requested.keys() - failed)
     days = changed - waiting
-    requested |= {day: time for day in days if day < utc_day(time) - OFTEN}
+    requested |= {day: time for day in days if day < utc_day(time) - OLD_AFTER}
     return replace(after, looked=time, pending=tuple(sorted(changed & waiting)), requested=requested), days
 
 

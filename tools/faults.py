@@ -29,7 +29,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("langsmith/page", "> (latest_run(later)", "< (latest_run(later)", f"{INTEGRATION}source", "newest"),
+    Fault("langsmith/page", "> (last_active(later)", "< (last_active(later)", f"{INTEGRATION}source", "newest"),
     Fault(
         "tables/derived_day",
         "(numbers[row], row)",

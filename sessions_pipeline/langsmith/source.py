@@ -116,7 +116,7 @@ class _Sessions:
         self._bytes = 0
 
 
-def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
+def read_days(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
     """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads.
 
     In flight are the requested page and those that the request wants prefetched, and no others.
@@ -229,7 +229,7 @@ class Source:
         began, page = self.client.clock(), self._fetch(first_request)
         first_page = {first_request: page}
         reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
-        assembler = DayAssembler(first, last, reading)
+        days = DayAssembler(first, last, reading)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), first_request.limit
         reader: Reader = (
             WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight, length=length)
@@ -237,13 +237,13 @@ class Source:
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
         try:
-            yield from run(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, assembler)
+            yield from read_days(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, days)
         except CursorError:
             # A cursor may expire while days are processed. If no day was read since the last time, none ever will be.
-            if is_again and assembler.next == last:
+            if is_again and days.next == last:
                 raise
             self.client.warn("A cursor of the API had expired: its list was read again from the beginning")
-            yield from self._days(first, assembler.next, is_again=True)
+            yield from self._days(first, days.next, is_again=True)
 
     def _fetch(self, request: PageRequest) -> Page:
         narrowed = {"id": tuple(map(UUID, request.ids))} if request.ids else {}

@@ -12,7 +12,7 @@ from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.client import ANNOUNCED_END
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
-from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, data_root_notices, deliver, require_apprise
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
@@ -49,7 +49,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
         found, runs_from = run_notices(context.instance, memory.runs_from, now)
         found += api_notices(context.instance, now)
         executor = ThreadPoolExecutor(1)
-        looking = executor.submit(look, pipeline.settings, memory, now)
+        looking = executor.submit(data_root_notices, pipeline.settings, memory, now)
         executor.shutdown(wait=False)
         try:
             found += looking.result(LOOK_SECONDS)

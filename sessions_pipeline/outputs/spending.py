@@ -15,7 +15,7 @@ from sessions_pipeline.validation.types import LAST_DIGIT
 # From one or two days a month can't be forecast.
 FEWEST_DAYS_OF_A_FORECAST = 3
 
-MEASURES = (
+TOTALS_COLUMNS = (
     *("session_count", "unpriced_session_count", "zero_cost_with_tokens_count"),
     *("run_count", "total_tokens", "total_cost"),
 )
@@ -47,7 +47,7 @@ class Totals(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Row], judges: Iterable[Row] = ()) -> Self:
-        """The sums of the `MEASURES` of `rows`, and of their `judge_rows`.
+        """The sums of the `TOTALS_COLUMNS` of `rows`, and of their `judge_rows`.
 
         A row of judges may also be a sum of several, with the number of these `rows` and of `unknown` costs.
         """

@@ -195,7 +195,7 @@ def test_forgetting_a_day_without_sessions_does_nothing() -> None:
 
 
 def test_a_session_that_changes_at_each_of_500_readings_leaves_three_readings_after_forgetting_them() -> None:
-    """The day's first reading, and that of the version before the cut with its successor."""
+    """The day's first reading, and that of the state before the cut with its successor."""
     day = weekly([[number] for number in range(500)])
     assert [one.number for one in day.forgotten(READ + 498 * timedelta(days=8)).raw.readings] == [1, 499, 500]
 

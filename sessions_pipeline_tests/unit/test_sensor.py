@@ -45,7 +45,7 @@ def look(
     cursor, days = next_look(
         before,
         Look(
-            [activity for activity in listed if activity.latest_run >= before.since - OVERLAP],
+            [activity for activity in listed if activity.last_active >= before.since - OVERLAP],
             None if whole else (None, Place(len(listed))),
         ),
         time=time,

@@ -21,7 +21,7 @@ from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.report.data import LATEST_FIRST, Budgets, ReportData
 from sessions_pipeline.outputs.report.page import build_report, most_expensive
-from sessions_pipeline.outputs.spending import JUDGES_FILE, MEASURES, load_judge_readings
+from sessions_pipeline.outputs.spending import JUDGES_FILE, TOTALS_COLUMNS, load_judge_readings
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
@@ -33,7 +33,7 @@ REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
 """The columns of `sessions` that show which costs rest on earlier readings or could not be used."""
 # The columns of other tables that the page needs.
-ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *MEASURES)
+ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *TOTALS_COLUMNS)
 JUDGE_COLUMNS = ("id", "tenant_id", "reference_dataset_id", "total_cost")
 PROJECT_COLUMNS = ("id", "name", "reference_dataset_id", "total_cost", "is_exact")
 

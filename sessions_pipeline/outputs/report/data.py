@@ -16,7 +16,7 @@ from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time
 from sessions_pipeline.outputs.spending import (
-    MEASURES,
+    TOTALS_COLUMNS,
     Causes,
     Comparison,
     JudgeReadings,
@@ -58,7 +58,7 @@ class Month(NamedTuple):
     forecast: Decimal | None
 
 
-class Group(NamedTuple):
+class Breakdown(NamedTuple):
     """What was spent for each value of an attribute: the most expensive ones, largest change first, and all others."""
 
     whole: Spending
@@ -75,7 +75,7 @@ class Attribute(NamedTuple):
     key: str
     period: Comparison
     unread: int
-    groups: Sequence[Group]
+    groups: Sequence[Breakdown]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class ReportData:
         """The daily costs by dataset; days that the page never tells apart are one, see `sums_by_days`."""
         bars = by_key(self.days, partial(period_of, self.unit)).values()
         sets = (*bars, *self.period, *([day] for days in month_days(self.last) for day in days))
-        return sums_by_days(self.daily, ["reference_dataset_id"], sets, MEASURES)
+        return sums_by_days(self.daily, ["reference_dataset_id"], sets, TOTALS_COLUMNS)
 
     @cached_property
     def costs_now(self) -> list[Row]:
@@ -236,18 +236,18 @@ class ReportData:
         period = Comparison.of(self.days, self.days_before, days - self.unfinished)
         rows, offered = self.attributes.filter(pc.field("attribute") == key), self.datasets[:DATASETS_OFFERED]
         is_offered = pc.field("reference_dataset_id").isin(pa.array([one.key for one in offered], pa.string()))
-        costs = sums_by_days(rows.filter(is_offered), ["reference_dataset_id", "value"], period, MEASURES)
+        costs = sums_by_days(rows.filter(is_offered), ["reference_dataset_id", "value"], period, TOTALS_COLUMNS)
         by_id = by_key(costs, lambda row: row["reference_dataset_id"])
-        whole = _group(None, "", sums_by_days(rows, ["value"], period, MEASURES), period)
-        groups = [_group(one.key, one.name, by_id[one.key], period) for one in offered]
+        whole = _breakdown(None, "", sums_by_days(rows, ["value"], period, TOTALS_COLUMNS), period)
+        groups = [_breakdown(one.key, one.name, by_id[one.key], period) for one in offered]
         return Attribute(visible(key), period, len(self.days_read.intersection(self.days) - days), [whole, *groups])
 
 
-def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparison) -> Group:
+def _breakdown(dataset: str | None, name: str, rows: Sequence[Row], period: Comparison) -> Breakdown:
     names = {row["value"]: NOT_STATED if row["value"] is None else visible(row["value"]) for row in rows}
     found = biggest_movers(rows, "value", names, period)
     largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
     rest = {one.key for one in largest[VALUES_SHOWN:]}
     others = Spending(None, plural(len(rest), "other"), (row for row in rows if row["value"] in rest), period)
     shown = [one for one in found if one.key not in rest]
-    return Group(Spending(dataset, name, rows, period), shown, others if rest else None)
+    return Breakdown(Spending(dataset, name, rows, period), shown, others if rest else None)
