@@ -89,7 +89,7 @@ class Look(NamedTuple):
 
 
 def next_look(
-    before: Cursor, look: Look, *, time: datetime, settings: Settings, being_read: set[date], failed: set[date]
+    before: Cursor, look: Look, settings: Settings, *, time: datetime, being_read: set[date], failed: set[date]
 ) -> tuple[Cursor, set[date]]:
     """The next cursor and the days to refresh now: those that changed, and those of `failed` runs again.
 
@@ -111,13 +111,12 @@ def list_activity(pipeline: Pipeline, before: Cursor, seconds: float) -> Look:
     Raises:
         ApiError: a workspace could not be listed.
     """
-    listed: list[Activity] = []
+    listed, query, since = list[Activity](), pipeline.query, before.since - OVERLAP
     with pipeline.sources() as (client, sources):
         client.throttle.end_within(seconds)
         names, stopped, place, begin = [one.workspace for one in sources], before.stopped, NEWEST, 0
         if stopped and stopped.workspace in names:
             begin, place = names.index(stopped.workspace), stopped.place
-        query, since = pipeline.query, before.since - OVERLAP
         for source in sources[begin:]:
             try:
                 with source.named():

@@ -166,14 +166,6 @@ class Pipeline:
         """Workers for this many days of the lake: processes for many days, one thread for few."""
         return workers_for(processes_for(days, self.processes), lake, self.settings.data_root, self.settings.query)
 
-    def connect(self) -> SessionsClient:
-        """A client for the API. Sends no request yet.
-
-        Raises:
-            SettingError: no key is set, or a setting is wrong.
-        """
-        return SessionsClient(self.settings, clock=self.clock)
-
     @contextmanager
     def sources(self) -> Iterator[tuple[SessionsClient, list[Source]]]:
         """A source for each workspace id in the settings, or one for the key's own workspace. All share one client.
@@ -182,7 +174,7 @@ class Pipeline:
             SettingError: no key is set, or a setting is wrong.
         """
         query, most, workspaces = self.query, self.settings.concurrency, self.settings.workspace_ids or (None,)
-        with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
+        with SessionsClient(self.settings, clock=self.clock) as client, ThreadPoolExecutor(most, "pages") as executor:
             # Shared by the workspaces: with their number only the pages in flight grow, and not the waiting sessions.
             read = partial(Source, client, query, executor, most_waiting=max(1, MOST_WAITING // len(workspaces)))
             try:
@@ -219,8 +211,7 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
     Raises:
         NotReadError: a day was never read, or not yet at `as_of`.
     """
-    undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
-    stored = [*sorted(days, reverse=True), *undated]
+    stored: list[Day] = [*sorted(days, reverse=True), *([UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else [])]
     for day, metadata in lake.each(partial(lake.metadata, RAW_SESSIONS), stored):
         readings_as_of(as_of, day, load_readings(metadata[READINGS]))
     yield from ((day,) for day in stored)

@@ -62,15 +62,10 @@ def print_summary(
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     _refuse_lost_days(lake, made.get(tables.SESSIONS.name, ()), settings.absolute_data_root)
 
-    def days_of(table: tables.Table) -> list[date]:
-        return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
+    def days_of(table: tables.Table) -> list[date] | None:
+        return [day for day in lake.days(table) if first <= day <= last] if table.name in made else None
 
-    def row_count(table: tables.Table) -> int | None:
-        # Day by day and only a small column, so that memory does not grow with the days.
-        rows = lake.each(lambda day: lake.read(table, day, ("tenant_id",)).num_rows, days_of(table))
-        return sum(number for _, number in rows) if table.name in made else None
-
-    days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET)
+    days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET) or []
     rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
     whole, by_week = Totals.of(rows, judged), len(days) > WEEK
@@ -78,11 +73,11 @@ def print_summary(
     periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
     lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
-        "days": max(len(days_of(tables.SESSIONS)), len(days)),
-        "sessions": row_count(tables.SESSIONS),
+        "days": max(len(days_of(tables.SESSIONS) or ()), len(days)),
+        "sessions": _row_count(lake, tables.SESSIONS, days_of(tables.SESSIONS)),
         "experiments": whole.sessions if days else None,
         "unpriced": whole.unpriced if days else None,
-        "rejected": row_count(tables.REJECTED_SESSIONS),
+        "rejected": _row_count(lake, tables.REJECTED_SESSIONS, days_of(tables.REJECTED_SESSIONS)),
         "total_cost": exact(whole.cost) or None,
         **_judges(whole),
     }
@@ -99,6 +94,13 @@ def print_summary(
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _row_count(lake: Lake, table: tables.Table, days: Sequence[date] | None) -> int | None:
+    """The number of a table's rows on these days; None if the run did not make the table (`days` is None)."""
+    # Day by day and only a small column, so that memory does not grow with the days.
+    rows = lake.each(lambda day: lake.read(table, day, ("tenant_id",)).num_rows, days or ())
+    return sum(number for _, number in rows) if days is not None else None
 
 
 def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:

@@ -98,14 +98,8 @@ def changed_sessions(pipeline: Pipeline, seconds: float = LOOK_SECONDS) -> dg.Se
         # The first look goes back one overlap from now.
         before = load_cursor(context.cursor, Cursor, context.log.warning) or Cursor(time, time)
         look = list_activity(pipeline, before, seconds)
-        cursor, days = next_look(
-            before,
-            look,
-            time=time,
-            settings=pipeline.settings,
-            being_read=days_being_read(instance, time - LIVES),
-            failed=days_that_failed(instance, before.looked),
-        )
+        being_read, failed = days_being_read(instance, time - LIVES), days_that_failed(instance, before.looked)
+        cursor, days = next_look(before, look, pipeline.settings, time=time, being_read=being_read, failed=failed)
         slow = "the API is slow or limits the rate; the next tick lists the rest"
         skipped = slow if look.stopped_at else "no older day needs a refresh now"
         # Dagster runs each key once. The same days may have to be refreshed again, so the key includes the time.

@@ -4,7 +4,7 @@ A payload is stored once, under the reading that first returned it, so an unchan
 readings is kept in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from itertools import repeat
@@ -100,17 +100,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     # nothing is stored to compare it with.
     digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")
     present = dict(zip(keys, enumerate(digests), strict=False))
-    # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
-    # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
-    # whether any of them has the same payload.
-    before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    stored = zip(stored_keys, raw.workspaces(), raw.rows.tuples("reading", "payload"), strict=True)
-    for key, (workspace, _), (number, payload) in stored:
-        is_same = key in present and present[key][1] == _digest(payload)
-        if number >= reading.number:
-            since[key] = since.get(key, False) or is_same
-        elif number >= before.get(key, _NOT_STORED)[0]:
-            before[key] = number, workspace, is_same
+    before, since = _compare(raw, stored_keys, present, reading.number)
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:
         alone = present.keys() - before.keys() - since.keys()
@@ -134,6 +124,26 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
     return raw._replace(rows=rows, readings=readings, new_readings=[*raw.new_readings, reading], learned=True)
+
+
+def _compare(
+    raw: RawDay, keys: Iterable[str], present: Mapping[str, tuple[int, bytes]], reading: int
+) -> tuple[dict[str, tuple[int, str, bool]], dict[str, bool]]:
+    """Compare the stored rows, which have these keys, with the records `present` in the reading of this number.
+
+    Returns each session's newest row from before this reading, as the number of its reading, its workspace, and whether
+    this reading has the same payload; and for each session of the readings that overtook this one, whether any of them
+    has the same payload.
+    """
+    before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
+    stored = zip(keys, raw.workspaces(), raw.rows.tuples("reading", "payload"), strict=True)
+    for key, (workspace, _), (number, payload) in stored:
+        is_same = key in present and present[key][1] == _digest(payload)
+        if number >= reading:
+            since[key] = since.get(key, False) or is_same
+        elif number >= before.get(key, _NOT_STORED)[0]:
+            before[key] = number, workspace, is_same
+    return before, since
 
 
 def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:

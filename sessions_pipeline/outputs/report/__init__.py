@@ -1,7 +1,7 @@
 """The cost report: reads the lake's tables and writes one HTML file that works offline."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -86,8 +86,6 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     names = from_lake.dataset_names(lake, daily.group_by([*DAILY.order]).aggregate([]).to_pylist(), read)
     rejected, counted = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions, examined = lake.load_days(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
-    # There may be hundreds of thousands of experiments, so only the days of those that are listed are read as a whole.
-    listed = most_expensive(lake.load_days(tables.EXPERIMENT_SUMMARY, inside, ("id", "total_cost"))[0])
     readings = lake.readings_of_days(inside)
     return ReportData(
         first=first,
@@ -95,7 +93,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         daily=daily.sort_by(LATEST_FIRST),
         attributes=attributes,
         attribute_days=_attribute_days(attributes, summed),
-        experiments=lake.read_days(tables.EXPERIMENT_SUMMARY, listed.column("start_date").unique().to_pylist()),
+        experiments=_days_of_most_expensive(lake, inside),
         projects=projects,
         measured_days=len(measured),
         rejected=Counter(rejected.column("start_date").to_pylist()),
@@ -111,6 +109,13 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
         budgets=budgets,
     )
+
+
+def _days_of_most_expensive(lake: Lake, days: Sequence[date]) -> pa.Table:
+    """All experiments of those of these days that have one of the most expensive experiments."""
+    # There may be hundreds of thousands of experiments, so only these days are read as a whole.
+    listed = most_expensive(lake.load_days(tables.EXPERIMENT_SUMMARY, days, ("id", "total_cost"))[0])
+    return lake.read_days(tables.EXPERIMENT_SUMMARY, listed.column("start_date").unique().to_pylist())
 
 
 def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets:
