@@ -40,7 +40,7 @@ from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEE
 
 # Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
 # follows. Without an id it holds for every workspace: another measurement could lose what retention has deleted since.
-IS_FINAL = "day_was_over"
+DAY_WAS_OVER = "day_was_over"
 ReadJudges: TypeAlias = Callable[..., Mapping[str, Any] | None]
 
 
@@ -63,8 +63,8 @@ def measure_usage(pipeline: Pipeline, days: Sequence[date]) -> list[date]:
     with pipeline.sources() as (client, sources):
         for day in days:
             known = stored.metadata if (stored := lake.load(DAILY_COST_BY_PROJECT, day, ())) else {}
-            if unmeasured := [one for one in sources if known.get(_final_key(one), known.get(IS_FINAL)) != str(True)]:
-                _measure_day(pipeline, lake, client, unmeasured, day)
+            if missing := [one for one in sources if known.get(_final_key(one), known.get(DAY_WAS_OVER)) != str(True)]:
+                _measure_day(pipeline, lake, client, missing, day)
                 measured.append(day)
     return measured
 
@@ -89,7 +89,7 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
 
 
 def _final_key(source: Source) -> str:
-    return f"{IS_FINAL} {source.workspace}" if source.workspace else IS_FINAL
+    return f"{DAY_WAS_OVER} {source.workspace}" if source.workspace else DAY_WAS_OVER
 
 
 def measure_judge_costs(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:

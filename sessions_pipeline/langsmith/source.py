@@ -33,7 +33,7 @@ MOST_WAITING = 4096
 # A day that waits is compressed beyond this size, some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
 # Beyond this size, a day's records are packed into Arrow, except the latest page's, which the next page may repeat.
-MOST_BYTES = 16 * 1024 * 1024
+UNPACKED_BYTES = 16 * 1024 * 1024
 PAGE, PACKED_AT_ONCE = 100, 2048
 Reader = WindowReader | CursorReader
 Fetch = Callable[[PageRequest], Page]
@@ -94,7 +94,7 @@ class _Sessions:
             id_ = identity(record)
             known = self._repeated if id_ in self._packed_ids else self._latest
             known[id_] = newest(known[id_], record) if id_ in known else record
-        if len(self._latest) >= 2 * PART or self._bytes > MOST_BYTES:
+        if len(self._latest) >= 2 * PART or self._bytes > UNPACKED_BYTES:
             # Pages overlap, so a record that is received again is usually among the latest.
             self._pack([*self._latest][:-PAGE])
 
