@@ -24,8 +24,8 @@ from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as
 from sessions_pipeline.tables.table import READINGS, Check
 from sessions_pipeline.workers import Workers, processes_for, workers_for
 
+# A day, what each workspace has sent of it, and how many records the run has received so far.
 FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
-"""A day, what each workspace has sent of it, and how many records the run has received so far."""
 
 
 class Fetching(NamedTuple):
@@ -166,6 +166,14 @@ class Pipeline:
         """Workers for this many days of the lake: processes for many days, one thread for few."""
         return workers_for(processes_for(days, self.processes), lake, self.settings.data_root, self.settings.query)
 
+    def connect(self) -> SessionsClient:
+        """A client for the API. Sends no request yet.
+
+        Raises:
+            SettingError: no key is set, or a setting is wrong.
+        """
+        return SessionsClient(self.settings, clock=self.clock)
+
     @contextmanager
     def sources(self) -> Iterator[tuple[SessionsClient, list[Source]]]:
         """A source for each workspace id in the settings, or one for the key's own workspace. All share one client.
@@ -174,7 +182,7 @@ class Pipeline:
             SettingError: no key is set, or a setting is wrong.
         """
         query, most, workspaces = self.query, self.settings.concurrency, self.settings.workspace_ids or (None,)
-        with SessionsClient(self.settings, clock=self.clock) as client, ThreadPoolExecutor(most, "pages") as executor:
+        with self.connect() as client, ThreadPoolExecutor(most, thread_name_prefix="pages") as executor:
             # Shared by the workspaces: with their number only the pages in flight grow, and not the waiting sessions.
             read = partial(Source, client, query, executor, most_waiting=max(1, MOST_WAITING // len(workspaces)))
             try:

@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from sessions_pipeline.dataset_names import refresh_names
+from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.outputs.report import write_report
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Dataset
@@ -197,11 +198,11 @@ def test_the_later_reading_of_two_runs_at_once_wins(sandbox: Sandbox, tmp_path: 
     class Overtaken(Pipeline):
         """The other run happens before this one sends its first request."""
 
-        def sources(self) -> Any:
+        def connect(self) -> SessionsClient:
             first.name = "as the other run reads it"
             refresh(sandbox, tmp_path, later)
             first.name = "as this one reads it"
-            return super().sources()
+            return super().connect()
 
     refresh_names(Overtaken(settings_for(sandbox.url, tmp_path), clock=lambda: NOW), (FIRST, TODAY), print)
     assert rows(tmp_path)[first.id]["name"] == "as the other run reads it"
