@@ -94,7 +94,7 @@ class Company:
         }
 
     def _move(self, texts: dict[date, list[str]]) -> None:
-        """Give an experiment a second start time, so that it counts on two days, as if it had moved between readings."""
+        """Give an experiment a second start time, as if it had moved between readings: it counts on both days."""
         moved = next(one for one in self.experiments(MOVED, MOVED) if one["cost"] and one["tenant_id"] == WORKSPACE)
         later = moved["start_time"].replace(str(MOVED), str(MOVED + timedelta(days=2)))
         (text,) = (text for text in texts[MOVED] if moved["id"] in text)

@@ -88,7 +88,8 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     sessions, examined = lake.load_days(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
     # There may be hundreds of thousands of experiments, so only the days of those that are listed are read as a whole.
     listed = most_expensive(lake.load_days(tables.EXPERIMENT_SUMMARY, inside, ("id", "total_cost"))[0])
-    readings = lake.readings_of_days(inside)
+    readings = lake.readings_of_days(read)
+    unread_of = unread_of_workspaces(readings)
     return ReportData(
         first=first,
         last=last,
@@ -101,12 +102,12 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         rejected=Counter(rejected.column("start_date").to_pylist()),
         sessions=sessions,
         unexamined=frozenset(inside) - (counted.keys() & examined.keys()),
-        days_read=frozenset(read),
+        days_read=frozenset(read).difference(*unread_of.values()),
         unfinished=frozenset(day for day in open_days(daily, files) if day),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
-        readings={day: found[-1].fetched_at for day, found in readings.items()},
-        unread_of=unread_of_workspaces(readings),
+        readings={day: found[-1].fetched_at for day, found in readings.items() if day >= first},
+        unread_of=unread_of,
         judges=lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, inside, JUDGE_COLUMNS)[0],
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
         budgets=budgets,
