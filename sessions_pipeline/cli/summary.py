@@ -23,6 +23,8 @@ from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.spending import Row, Totals, by_key, totals_by
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.aggregate import total
+from sessions_pipeline.tables.day_metadata import open_days
+from sessions_pipeline.tables.readings import unread_of_workspaces
 
 # Up to so many days, costs are listed by day, else by week: a terminal has some forty lines.
 WEEK = 7
@@ -45,7 +47,7 @@ OTHERS, ALL = ("", "other datasets"), ("", "all datasets")
 class Line(NamedTuple):
     """The cost of a dataset in a workspace, or of several, and a period.
 
-    `days` counts the period's days that were read. `is_part`: some of its days were not read, or were not over.
+    `days` counts the period's days that were read. `is_part`: some were not, or not in every workspace, or not over.
     """
 
     period: date
@@ -66,12 +68,14 @@ def print_summary(
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else None
 
     days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET) or []
-    rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
+    daily, files = lake.load_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days)
+    incomplete = open_days(daily, files).union(*unread_of_workspaces(lake.readings_of_days(days)).values())
+    rows = daily.to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
     whole, by_week = Totals.of(rows, judged), len(days) > WEEK
-    datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)))
+    datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)), incomplete, len(days))
     periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
-    lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
+    lines = _lines(rows, judged, periods, incomplete, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
         "days": max(len(days_of(tables.SESSIONS) or ()), len(days)),
         "sessions": _row_count(lake, tables.SESSIONS, days_of(tables.SESSIONS)),
@@ -145,22 +149,23 @@ def _lines(
     rows: Sequence[Row],
     judged: Sequence[Row],
     periods: Mapping[date, date],
-    length: int = 1,
+    incomplete: Collection[date | None],
+    length: int,
     order: Sequence[Line] = (),
 ) -> list[Line]:
     """One line for each period of `length` days and dataset, in the order of `order`, else the most expensive first.
 
-    `periods` maps each day that was read to the first day of its period.
+    `periods` maps each day that was read to the first day of its period; `incomplete` are the days that were not over,
+    or not read in every workspace.
     """
 
     def group(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
     days_read, ranks = Counter(periods.values()), {line.key: number for number, line in enumerate(order)}
-    parts = {period for period, read in days_read.items() if read < length}
-    parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
+    complete = Counter(period for day, period in periods.items() if day not in incomplete)
     lines = [
-        Line(period, key, days_read[period], period in parts, totals)
+        Line(period, key, days_read[period], complete[period] < length, totals)
         for (period, key), totals in totals_by(rows, judged, group).items()
         if totals.sessions
     ]
@@ -249,4 +254,4 @@ def _print_lines(
     if any(line.key in (OTHERS, ALL) for line in [*lines, *datasets]):
         click.echo("Some datasets are summed together; with --json, each has its own lines")
     if any(line.is_part for line in lines):
-        click.echo(f"* {'counts only days asked for and read' if by_week else 'the day was not over when read'}")
+        click.echo("* a day of it was not asked for, not over, or not read in every workspace")

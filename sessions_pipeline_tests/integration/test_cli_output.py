@@ -31,6 +31,7 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSIONS,
 )
+from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
@@ -283,7 +284,38 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
     table = capsys.readouterr().out
     assert "2026-03-02 " in table
     assert "2026-03-09* " in table
-    assert "* counts only days asked for and read" in table
+    assert "* a day of it was not asked for, not over, or not read in every workspace" in table
+
+
+def test_a_week_is_marked_while_a_day_without_experiments_is_not_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = [date(2026, 3, day) for day in range(2, 16)]
+    settings = lake_of(tmp_path, *(daily(day, 1, "1") for day in days))
+    lake, daily_costs = Lake.open(str(tmp_path), query={}), DAILY_COST_BY_REFERENCE_DATASET
+    lake.replace(daily_costs, days[-1], daily_costs.schema.empty_table(), {"is_day_over": "false"})
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
+    table = capsys.readouterr().out
+    assert "2026-03-02 " in table
+    assert "2026-03-09* " in table
+
+
+def test_a_week_is_marked_if_a_workspace_was_not_read_on_all_its_days(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = [date(2026, 3, day) for day in range(2, 16)]
+    settings, lake = lake_of(tmp_path, *(daily(day, 1, "1") for day in days)), Lake.open(str(tmp_path), query={})
+    for day in days:
+        read = [TENANT, OTHER_TENANT] if day > days[1] else [TENANT]
+        notes = [Reading(1, NOON, one, (one,)) for one in read]
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings(notes).encode())
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1], as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [(line["period"], line["is_part"]) for line in printed["lines"]] == [
+        ("2026-03-02", True),
+        ("2026-03-09", False),
+    ]
+    assert [line["is_part"] for line in printed["datasets"]] == [True]
 
 
 @pytest.mark.parametrize("count", [3, 10])

@@ -253,7 +253,7 @@ def test_days_not_read_or_not_read_to_their_end_are_reported_and_make_the_state_
     costs.put(MONDAY, daily(None, 1, "5"), read_at=datetime(2026, 3, 16, 23, 59, tzinfo=UTC))
     status = costs.status()
     assert (status.used, status.unread, status.forecast, status.state) == (Decimal(5), (MONDAY,), None, "unknown")
-    assert status.caveats == "not read, or not since the day was over: 16 Mar 2026"
+    assert status.caveats == "not read, or not in every workspace since it was over: 16 Mar 2026"
     never = Lake.open(str(tmp_path / "empty"), query={})
     [status] = budget_statuses(never, [budget(period="week", dataset="x")], NOW)
     assert (status.used, len(status.unread), status.read_at, status.state) == (None, 5, None, "unknown")
@@ -265,6 +265,15 @@ def test_a_day_without_sessions_that_was_read_before_its_end_also_counts_as_unfi
     costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, at, workspaces=()))
     assert costs.status().unread == (MONDAY,)
     costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=()))
+    assert costs.status(workspace=TENANT).unread == ()
+
+
+def test_a_day_on_which_the_keys_own_workspace_had_no_session_is_unread_in_others(costs: Costs) -> None:
+    for day in MONTH:
+        own = Reading(1, NOW, None, (TENANT,) if day.weekday() < 5 else ())
+        other = [Reading(1, NOW, OTHER_TENANT, (OTHER_TENANT,))] if day >= MONDAY else []
+        costs.lake.write_file(f"_readings/start_date={day}.json", dump_readings([own, *other]).encode())
+    assert costs.status().unread == costs.status(workspace=OTHER_TENANT).unread == tuple(sorted(MONTH)[:15])
     assert costs.status(workspace=TENANT).unread == ()
 
 
@@ -501,7 +510,7 @@ def test_the_summary_lists_the_costs_that_a_budgets_sum_lacks(
     settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})
     print_summary(settings, {}, TODAY, TODAY, budgets=load_budgets(settings))
     [_, below] = capsys.readouterr().out.partition("Budget   all (month): unknown of $400.00")[2].splitlines()[:2]
-    assert below.startswith("         not read, or not since the day was over: ")
+    assert below.startswith("         not read, or not in every workspace since it was over: ")
 
 
 def test_without_a_file_the_command_says_how_to_write_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

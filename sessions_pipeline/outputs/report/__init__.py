@@ -86,7 +86,8 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     names = from_lake.dataset_names(lake, daily.group_by([*DAILY.order]).aggregate([]).to_pylist(), read)
     rejected, counted = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions, examined = lake.load_days(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
-    readings = lake.readings_of_days(inside)
+    readings = lake.readings_of_days(read)
+    unread_of = unread_of_workspaces(readings)
     return ReportData(
         first=first,
         last=last,
@@ -99,12 +100,12 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         rejected=Counter(rejected.column("start_date").to_pylist()),
         sessions=sessions,
         unexamined=frozenset(inside) - (counted.keys() & examined.keys()),
-        days_read=frozenset(read),
+        days_read=frozenset(read).difference(*unread_of.values()),
         unfinished=frozenset(day for day in open_days(daily, files) if day),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
-        readings={day: found[-1].fetched_at for day, found in readings.items()},
-        unread_of=unread_of_workspaces(readings),
+        readings={day: found[-1].fetched_at for day, found in readings.items() if day >= first},
+        unread_of=unread_of,
         judges=lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, inside, JUDGE_COLUMNS)[0],
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
         budgets=budgets,

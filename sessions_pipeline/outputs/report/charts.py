@@ -55,7 +55,7 @@ def by_time(data: "ReportData") -> list[Bucket]:
         whole, unread = len(days_between(*period)), len(inside) - len(data.days_read.intersection(inside))
         gaps = (
             f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",
-            ("not read" if len(inside) == 1 else f"{unread} of {len(inside)} days not read") if unread else "",
+            f"{f'{unread} of {len(inside)} days ' if len(inside) > 1 else ''}not fully read" if unread else "",
             "not over when last read" if data.unfinished.intersection(inside) else "",
         )
         return Bucket(

@@ -33,7 +33,6 @@ from sessions_pipeline.tables.aggregate import sums, sums_by_days
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
 """The status of each budget, or why they can't be read."""
-NOT_STATED = "(not stated)"
 # For each attribute, how many values have a row of their own, and how many datasets can be chosen.
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
 LATEST_FIRST = [("start_date", "descending"), ("total_cost", "descending"), ("reference_dataset_id", "ascending")]
@@ -44,8 +43,9 @@ LONGEST_BY = {"day": 45, "week": 200, "month": inf}
 class Month(NamedTuple):
     """The days of a month so far, what was spent on them, and a forecast for the whole month in US dollars.
 
-    `before` is the first day of the month before. `unread` of the days were not read, and `whole_days` were over when
-    they were read. The forecast is None before the third day, if days are unread, and for a month that is over.
+    `before` is the first day of the month before. `unread` of the days were not read in every workspace, and
+    `whole_days` were over when they were read. The forecast is None before the third day, if days are unread, and for a
+    month that is over.
     """
 
     days: Sequence[date]
@@ -89,11 +89,11 @@ class ReportData:
     - `rejected`: how many records were rejected, by day; None: those without a day.
     - `sessions`: the `DOUBTFUL_COLUMNS` of the table of that name, of the period.
     - `unexamined`: days without `sessions` or `rejected_sessions`, which `sessions` and `rejected` can't know about.
-    - `days_read`: the days that were read; `unfinished`: those of them that were not over then; `latest`: the lake's
-      last day.
+    - `days_read`: the days that were read in every workspace; `unfinished`: the days that were not over when they were
+      last read; `latest`: the lake's last day.
     - `names`: datasets' names by id.
-    - `readings`: the time of each day's last reading, if it was noted; `unread_of`: by workspace, the days on which
-      only others were read. Both of the period only.
+    - `readings`: the time of the last reading of each day of the period, if it was noted; `unread_of`: by workspace,
+      the days on which only others were read.
     - `judge_readings`: what judges cost in all, and why some were not measured.
     - `budgets`: see `Budgets`.
     - `asked_for`: the last day that the user asked for, which may be in the future.
@@ -133,7 +133,7 @@ class ReportData:
 
     @cached_property
     def unread(self) -> list[date]:
-        """The days of the period that were not read."""
+        """The days of the period that were not read in every workspace."""
         return [day for day in self.days if day not in self.days_read]
 
     @cached_property
@@ -233,7 +233,7 @@ class ReportData:
         return [self._attribute(key, days) for key, days in self.attribute_days.items()]
 
     def _attribute(self, key: str, days: frozenset[date]) -> Attribute:
-        period = Comparison.of(self.days, self.days_before, days - self.unfinished)
+        period = Comparison.of(self.days, self.days_before, days & self.days_read - self.unfinished)
         rows, offered = self.attributes.filter(pc.field("attribute") == key), self.datasets[:DATASETS_OFFERED]
         is_offered = pc.field("reference_dataset_id").isin(pa.array([one.key for one in offered], pa.string()))
         costs = sums_by_days(rows.filter(is_offered), ["reference_dataset_id", "value"], period, TOTALS_COLUMNS)
@@ -244,7 +244,7 @@ class ReportData:
 
 
 def _breakdown(dataset: str | None, name: str, rows: Sequence[Row], period: Comparison) -> Breakdown:
-    names = {row["value"]: NOT_STATED if row["value"] is None else visible(row["value"]) for row in rows}
+    names = {row["value"]: "(not stated)" if row["value"] is None else visible(row["value"]) for row in rows}
     found = biggest_movers(rows, "value", names, period)
     largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
     rest = {one.key for one in largest[VALUES_SHOWN:]}
