@@ -1,7 +1,7 @@
 """Spent money stays spent: which version of a session its stats come from, and which versions may be deleted. Pure.
 
-Retention deletes traces after 14 or 400 days. From then on the API reports lower numbers for their session, or none.
-Such numbers never replace the ones that were read before.
+Retention deletes traces. From then on the API reports lower numbers for their session, or none. Such numbers never
+replace the ones that were read before.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
-# How long the API keeps traces, by the session's tier; an unknown tier counts as short-lived.
-LONGLIVED = timedelta(days=400)
-SHORTLIVED = timedelta(days=14)
+# How long the API keeps every trace. The `trace_tier` of its session promises no longer time: it is the tier of new
+# traces, while earlier ones keep theirs, and a workspace may have set fewer than the usual 400 days for `longlived`.
+RETENTION = timedelta(days=14)
 USED = ("total_tokens", "prompt_tokens", "completion_tokens", "total_cost", "prompt_cost", "completion_cost")
 """If no run is counted, a known amount other than zero in any of these shows that the session had runs."""
 STATS = (
@@ -42,7 +42,6 @@ class Version(NamedTuple):
     row: int
     read_at: datetime
     runs: int
-    tier: str | None
     start_time: datetime | None
 
 
@@ -56,7 +55,7 @@ def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
 
     `versions`: the session's versions, oldest first; the newest was not rejected. Usually it is the source. An older
     one with more runs is the source if retention explains the difference: no runs are left, or the session is older
-    than its tier's retention time. Otherwise the lower number is a correction, and counts.
+    than `RETENTION`. Otherwise the lower number is a correction, and counts.
     """
     newest = source = versions[-1]
     has_shrunk = False
@@ -70,9 +69,7 @@ def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
 
 
 def _is_past_retention(version: Version) -> bool:
-    tier = (version.tier or "").lower().replace("_", "")
-    retention = LONGLIVED if tier == "longlived" else SHORTLIVED
-    return version.start_time is not None and version.read_at - version.start_time >= retention
+    return version.start_time is not None and version.read_at - version.start_time >= RETENTION
 
 
 def superseded(versions: Sequence[Version], before: datetime) -> set[int]:
