@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.tables import column
+from sessions_pipeline.tables.retention import USED
 from sessions_pipeline.tables.table import DRIFT, SHRUNK, CheckResult, DayTables, Table, Tables, check
 
 SESSIONS = Table(
@@ -34,6 +35,10 @@ SESSIONS = Table(
 )
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns that identify a session, its workspace and its dataset."""
+# How answers of the API are known to differ from its schema: properties that it lacks (`type` is of version 2), and
+# those that no session of a day may have, since version 2 need not send a null. Missing amounts are never ordinary.
+_KNOWN_DRIFT = {"longlived_ttl_days", "type", *(f"without {name}" for name in column.SENT)}
+_KNOWN_DRIFT -= {f"without {name}" for name in ("name", "start_time", "run_count", *USED)}
 
 
 def experiments(tables: Tables, columns: Sequence[str]) -> pa.Table:
@@ -84,15 +89,16 @@ def no_reading_shrinks(day: DayTables) -> CheckResult:
 
 @check(
     SESSIONS,
-    "The API's records match its schema: no property or value is unknown, and no property is missing everywhere.",
+    "The API's records match its schema, as far as known: nothing is new, and no count or cost is missing everywhere.",
     "No cost is affected, and raw_sessions keeps everything; a newer version of this package may know the new schema.",
     reads={SESSIONS: ()},
     severity="warn",
 )
 def schema_has_not_drifted(day: DayTables) -> CheckResult:
-    """As noted when the day was derived, by property or value."""
+    """As noted when the day was derived, by property or value. The counts include what is known."""
     drift = json.loads(day.metadata(SESSIONS).get(DRIFT, "{}"))
-    return CheckResult(tuple(f"{name} ({count} records on {day.day})" for name, count in drift.items()), drift)
+    new = [f"{name} ({count} records on {day.day})" for name, count in drift.items() if name not in _KNOWN_DRIFT]
+    return CheckResult(tuple(new), drift)
 
 
 @check(

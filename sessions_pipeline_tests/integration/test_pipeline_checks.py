@@ -33,6 +33,7 @@ from sessions_pipeline.tables import (
     Table,
 )
 from sessions_pipeline.tables.period_costs import PERIODS
+from sessions_pipeline.tables.retention import USED
 from sessions_pipeline.tables.table import COMMIT
 from sessions_pipeline_tests.builders import OTHER_TENANT, table_of
 from sessions_pipeline_tests.faulty_server import running_sandbox
@@ -41,8 +42,8 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    recent_experiments,
     record,
-    records_of_the_schema,
     run_days,
     settings_for,
 )
@@ -56,7 +57,7 @@ WARNINGS = {name for name, check in CHECKS.items() if check.severity == "warn"}
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A lake of three days that were just read, as by a schedule, and the address of its API."""
     root = tmp_path_factory.mktemp("whole")
-    with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
+    with running_sandbox(texts=recent_experiments(), now=NOW) as sandbox:
         run_days(settings_for(sandbox.url, root), FIRST, TODAY, clock=lambda: NOW)
         yield root, sandbox.url
 
@@ -300,6 +301,18 @@ def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> 
     assert '"colour": 3' in drift_text
     assert "eternal" in drift_text or "trace_tier" in drift_text
     assert stored.read(SESSIONS, TODAY).column("unknown_fields").to_pylist() == ['{"colour":"red"}'] * 3
+
+
+def test_what_the_api_is_known_to_send_besides_its_schema_is_reported_without_a_warning(tmp_path: Path) -> None:
+    sent = {**dict.fromkeys(("run_count", *USED)), "longlived_ttl_days": None, "type": "AGENT"}
+    texts = [record(number, NOW, **sent) for number in range(3)]
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        run_days(settings_for(sandbox.url, tmp_path), TODAY, TODAY)
+    stored = Lake.open(str(tmp_path), query={}).read(SESSIONS, TODAY).column("unknown_fields")
+    assert stored.to_pylist() == ['{"longlived_ttl_days":null,"type":"AGENT"}'] * 3
+    evaluation = examine(tmp_path, "schema_has_not_drifted")["schema_has_not_drifted"]
+    assert evaluation.passed
+    assert evaluation.metadata["longlived_ttl_days"].value == evaluation.metadata["type"].value == 3
 
 
 def weeks_and_months(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:
