@@ -37,7 +37,7 @@ FAULTS = (
         f"{UNIT}retention",
     ),
     Fault("tables/retention", ">= RETENTION", "> RETENTION", f"{UNIT}retention", "retention"),
-    Fault("tables/sessions", "_KNOWN_DRIFT -=", "_KNOWN_DRIFT |=", f"{UNIT}checks", "lost_amounts"),
+    Fault("tables/sessions", "not in _KNOWN_DRIFT", "in _KNOWN_DRIFT", f"{UNIT}checks", "drift"),
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
     Fault("langsmith/lists", "days=31", "days=30", f"{UNIT}days"),
     Fault("langsmith/lists", "<= REACH", "< REACH", f"{UNIT}days"),
