@@ -71,7 +71,7 @@ class RateLimitedError(TransientError):
 
 
 class ServerError(TransientError):
-    """408 or 5xx: the server failed, or gave up waiting."""
+    """408, 425 or 5xx: the server failed, gave up waiting, or is not ready yet."""
 
 
 class UnreachableError(TransientError):

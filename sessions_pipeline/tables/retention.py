@@ -1,7 +1,7 @@
 """Spent money stays spent: which state of a session its stats come from, and which states may be deleted. Pure.
 
-Retention deletes traces after 14 or 400 days. From then on the API reports lower numbers for their session, or none.
-Such numbers never replace the ones that were read before.
+Retention deletes traces. From then on the API reports lower numbers for their session, or none. Such numbers never
+replace the ones that were read before.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
-# How long the API keeps traces, by the session's tier; an unknown tier counts as short-lived.
-LONGLIVED = timedelta(days=400)
-SHORTLIVED = timedelta(days=14)
+# How long the API keeps every trace. The `trace_tier` of its session promises no longer time: it is the tier of new
+# traces, while earlier ones keep theirs, and a workspace may have set fewer than the usual 400 days for `longlived`.
+RETENTION = timedelta(days=14)
 USED = ("total_tokens", "prompt_tokens", "completion_tokens", "total_cost", "prompt_cost", "completion_cost")
 """If no run is counted, a known amount other than zero in any of these shows that the session had runs."""
 STATS = (
@@ -42,7 +42,6 @@ class SessionState(NamedTuple):
     row: int
     read_at: datetime
     runs: int
-    tier: str | None
     start_time: datetime | None
 
 
@@ -56,7 +55,7 @@ def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
 
     `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source. An older
     one with more runs is the source if retention explains the difference: no runs are left, or the session is older
-    than its tier's retention time. Otherwise the lower number is a correction, and counts.
+    than `RETENTION`. Otherwise the lower number is a correction, and counts.
     """
     newest = source = states[-1]
     has_shrunk = False
@@ -70,9 +69,7 @@ def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
 
 
 def _is_past_retention(state: SessionState) -> bool:
-    tier = (state.tier or "").lower().replace("_", "")
-    retention = LONGLIVED if tier == "longlived" else SHORTLIVED
-    return state.start_time is not None and state.read_at - state.start_time >= retention
+    return state.start_time is not None and state.read_at - state.start_time >= RETENTION
 
 
 def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:

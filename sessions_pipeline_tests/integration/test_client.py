@@ -176,6 +176,7 @@ def test_a_final_status_has_its_own_error_and_is_not_retried(
         (lambda handler: (handler.begin(100, b"[{"), handler.hang_up(reset=True)), errors.UnreachableError, 3),
         (lambda handler: handler.hang_up(reset=True), errors.UnreachableError, 3),
         (answer(408, b'{"detail": "Request timeout"}'), errors.ServerError, client_module.ATTEMPTS),
+        (answer(425, b'{"detail": "Too early"}'), errors.ServerError, client_module.ATTEMPTS),
         (answer(500, b"oops"), errors.ServerError, client_module.ATTEMPTS),
         (answer(504, b"<html>"), errors.ServerError, client_module.ATTEMPTS),
         (answer(503, b'{"detail": "maintenance"}'), errors.ServerError, client_module.ATTEMPTS),

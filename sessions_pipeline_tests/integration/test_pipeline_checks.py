@@ -40,8 +40,8 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    recent_experiments,
     record,
-    records_of_the_schema,
     run_days,
     settings_for,
 )
@@ -55,7 +55,7 @@ WARNINGS = {name for name, check in CHECKS.items() if check.severity == "warn"}
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A lake of three days that were just read, as by a schedule, and the address of its API."""
     root = tmp_path_factory.mktemp("whole")
-    with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
+    with running_sandbox(texts=recent_experiments(), now=NOW) as sandbox:
         run_days(settings_for(sandbox.url, root), FIRST, TODAY, clock=lambda: NOW)
         yield root, sandbox.url
 
@@ -299,6 +299,18 @@ def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> 
     assert '"colour": 3' in drift_text
     assert "eternal" in drift_text or "trace_tier" in drift_text
     assert stored.read(SESSIONS, TODAY).column("unknown_fields").to_pylist() == ['{"colour":"red"}'] * 3
+
+
+def test_what_the_api_is_known_to_send_besides_its_schema_is_reported_without_a_warning(tmp_path: Path) -> None:
+    texts = [text.replace("{", '{"type":"AGENT",', 1) for text in recent_experiments()]
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        run_days(settings_for(sandbox.url, tmp_path), TODAY, TODAY)
+    stored = Lake.open(str(tmp_path), query={}).read(SESSIONS, TODAY).column("unknown_fields").to_pylist()
+    assert {*stored} == {'{"longlived_ttl_days":null,"type":"AGENT"}'}
+    evaluation = examine(tmp_path, "schema_has_not_drifted")["schema_has_not_drifted"]
+    assert evaluation.passed
+    counts = [evaluation.metadata[name].value for name in ("longlived_ttl_days", "type")]
+    assert counts == [len(stored)] * 2
 
 
 def weeks_and_months(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:

@@ -191,6 +191,19 @@ def test_drift_is_named_with_its_count_and_day() -> None:
     assert (result.broken, result.counts) == ((f"colour (3 records on {DAY})",), {"colour": 3})
 
 
+@pytest.mark.parametrize("name", ["longlived_ttl_days", "type"])
+def test_drift_that_is_known_is_counted_but_no_failure(name: str) -> None:
+    day = {"metadata": {SESSIONS: {"drift": json.dumps({name: 3})}}}
+    result = found("schema_has_not_drifted", sessions(session(1)), **day)
+    assert (result.broken, result.counts) == ((), {name: 3})
+
+
+@pytest.mark.parametrize("name", ["trace_tier=new", "name=null", "without run_facets", "without total_cost"])
+def test_new_values_and_lost_properties_are_a_failure(name: str) -> None:
+    day = {"metadata": {SESSIONS: {"drift": json.dumps({name: 3, "type": 1})}}}
+    assert found("schema_has_not_drifted", sessions(session(1)), **day).broken == (f"{name} (3 records on {DAY})",)
+
+
 def test_an_unusable_cost_is_named_with_its_reason() -> None:
     rows = sessions(session(1, problems=["total_cost: is negative (-1)"]), session(2))
     result = found("costs_are_usable", rows)
