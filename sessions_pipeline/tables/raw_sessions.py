@@ -65,9 +65,14 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
-        if before <= {reading.asked, ""}:
-            # It was read before without its id, so also the records that name no workspace are its own.
-            own = [one if one.asked else replace(one, asked=reading.asked) for one in raw.readings]
+        if reading.asked and before <= {reading.asked, ""}:
+            # It was read before without its id: readings that saw no session, and records that name no workspace, are
+            # its own.
+            id_ = reading.asked
+            own = [
+                one if one.asked else replace(one, asked=id_, workspaces=one.workspaces or (id_,))
+                for one in raw.readings
+            ]
             raw = raw._replace(readings=own)
         overtaken_by = _committed_since(raw, day.version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
