@@ -80,8 +80,7 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
     rows, tenants = list[pa.Table](), {source.workspace for source in sources if source.workspace}
     for source in sources:
         with source.named():
-            usage = read_usage(client, pipeline.query, workspace=source.workspace, day=day)
-            for end, start, end_again in usage:
+            for end, start, end_again in read_usage(client, pipeline.query, workspace=source.workspace, day=day):
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 

@@ -67,8 +67,7 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
     days: list[Day] = [*(days_between(*span) if span else ()), UNDATED]
     unknown = {*tuples(lake.load_days(DAILY, days, DAILY.order)[0], *DAILY.order)} - known
     today = utc_day(read_at).isoformat()
-    listed_on = _listed_on(stored.metadata if stored else {})
-    listed = {name for name, day in listed_on.items() if day == today} if span else set()
+    listed = {name for name, day in _listed_on(stored.metadata).items() if day == today} if span and stored else set()
     rows, newly_listed, warnings = _read(pipeline, unknown, listed, read_at)
     for warning in warnings:
         warn(warning)

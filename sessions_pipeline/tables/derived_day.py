@@ -170,8 +170,7 @@ def _versions(
     versions = defaultdict[str, list[Version]](list)
     for row in sorted(repeated, key=lambda row: (numbers[row], row)):
         tier, start_time, runs, *used = valid.get(row, (None, None, None))
-        version = Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time)
-        versions[keys[row]].append(version)
+        versions[keys[row]].append(Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time))
     return {of_session[-1].row: of_session for of_session in versions.values()}
 
 
