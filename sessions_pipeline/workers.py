@@ -93,8 +93,7 @@ def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any
             yield Workers(executor, lambda work, *task: work(lake, *task), ahead=1)
         return
     prepare(processes)
-    context = get_context("forkserver")
-    with ProcessPoolExecutor(processes, context, initializer=_initialize) as executor:
+    with ProcessPoolExecutor(processes, get_context("forkserver"), initializer=_initialize) as executor:
         try:
             yield Workers(executor, partial(_with_lake_at, root, dict(query)), ahead=processes + 1)
         finally:

@@ -240,12 +240,11 @@ class Lake:
             self._store.delete(probe)
 
     def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
-        stored = self.load(table, day, columns)
-        if stored is None and table.partition_column is None:
+        if stored := self.load(table, day, columns):
+            return stored
+        if table.partition_column is None:
             raise NotReadError(f"{table.name} was never made; materialize it first")
-        if stored is None:
-            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize all tables of that day")
-        return stored
+        raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize all tables of that day")
 
     def _refuse_if_read_only(self) -> None:
         if self._read_only:

@@ -31,7 +31,7 @@ DAYS_AT_ONCE = 32
 # Marks a file as ours. Another program that rewrites the file drops this key, along with our other metadata.
 _TABLE = "sessions_pipeline.table"
 
-_RESTORE = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
+_RESTORE = "restore it from a backup: deleting it would lose its history, which the API may no longer have"
 
 
 class Stored(NamedTuple):

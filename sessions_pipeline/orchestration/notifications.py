@@ -116,6 +116,8 @@ def _run_failure_notice(run: dg.DagsterRun, event: dg.DagsterEvent, now: datetim
         # Dagster wraps our error in one of its own.
         error = error.cause or error
         kind, reason = str(error.cls_name), re.sub(r"^[\w.]+: ", "", error.message).partition("\n")[0]
+        # Without a text, such as the error of a run that was interrupted, Dagster has only the name.
+        reason = re.sub(r"\S+InterruptedError$", "It was interrupted, perhaps because Dagster was stopped.", reason)
     title = "A materialization failed" if run.job_name.startswith("__") else f"{run.job_name} failed"
     text = f"{reason}\nThe schedule tries again. See run {run.run_id} in the Dagster UI, or `sessions-pipeline doctor`."
     return Notice(f"run of {run.job_name}: {kind}", title, text, now + A_DAY)

@@ -221,6 +221,11 @@ def test_a_dagster_home_on_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> 
     with files_up_to(10):
         result = run("ui", DAGSTER_HOME=str(tmp_path))
     _complains(result, 2, f"DAGSTER_HOME: {tmp_path} can't be written (File too large); name another folder")
+    shutil.copy(SHIPPED, tmp_path)
+    with files_up_to(10):
+        checked = run("doctor", DAGSTER_HOME=str(tmp_path))
+    assert checked.status == 1
+    assert f"DAGSTER_HOME: {tmp_path} can't be used (File too large); free some space" in " ".join(checked.out.split())
 
 
 def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Path) -> None:
@@ -237,7 +242,9 @@ def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Pa
         if is_root:
             subprocess.run(["umount", home], check=True)
     _complains(result, 1, "1 of 5")
-    assert f"FAIL  Dagster      DAGSTER_HOME: {home} can't be written; give this user access" in result.out
+    found = " ".join(result.out.split())
+    assert f"FAIL Dagster DAGSTER_HOME: {home} can't be used (" in found
+    assert found.endswith("); free some space, give this user access, or name another folder")
 
 
 def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tmp_path: Path) -> None:
@@ -620,19 +627,20 @@ def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch)
     _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
 
 
-def test_a_full_disk_under_dagsters_history_is_named_and_shows_no_secret(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("problem", ["database or disk is full", "disk I/O error", "database disk image is malformed"])
+def test_a_full_disk_under_dagsters_history_is_named_with_what_to_do_and_shows_no_secret(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: str
 ) -> None:
     def fails(*_: object) -> None:
-        raise sqlite3.OperationalError(f"database or disk is full {KEY}")
+        raise sqlite3.OperationalError(f"{problem} {KEY}")
 
     monkeypatch.setattr(KeptEventLog, "store_event_batch", fails)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     without_home = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY)
-    _complains(without_home, 1, f"TMPDIR: Dagster's folder {tmp_path}", "its database: database or disk is full ***")
+    _complains(without_home, 1, f"TMPDIR: Dagster's folder {tmp_path}", f"its database: {problem} ***; free space")
     shutil.copy(SHIPPED, tmp_path)
     result = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY, DAGSTER_HOME=str(tmp_path))
-    _complains(result, 1, f"DAGSTER_HOME: {tmp_path}, its database: database or disk is full ***")
+    _complains(result, 1, f"DAGSTER_HOME: {tmp_path}, its database: {problem} ***; free space")
 
 
 def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

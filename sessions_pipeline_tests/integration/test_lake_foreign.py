@@ -16,7 +16,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_
 from sessions_pipeline_tests.lake_rows import DAY, raw, replace_derived, rows
 
 NEXT = DAY.replace(month=2, day=1)
-HISTORY = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
+HISTORY = "restore it from a backup: deleting it would lose its history, which the API may no longer have"
 
 
 def rewrite(lake: Lake, table: Table, change: str) -> None:
