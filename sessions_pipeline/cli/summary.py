@@ -160,7 +160,6 @@ def _lines(
     lines = [
         Line(period, key, days_read[period], period in parts, totals)
         for (period, key), totals in totals_by(rows, judged, group).items()
-        if totals.sessions
     ]
     return sorted(lines, key=lambda line: (line.period, ranks.get(line.key, 0), -(line.totals.cost or 0), line.key))
 
