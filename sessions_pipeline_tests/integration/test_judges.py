@@ -198,6 +198,8 @@ def test_both_versions_of_the_api_give_the_same_judge_costs(sandbox: Sandbox, tm
 
 
 def test_a_night_requests_each_experiment_once_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
+    project = replace(judge_project(sandbox), id=uuid(1), name="no experiment", start=midnight(YESTERDAY), judged=())
+    sandbox.api.data.sessions.append(project)  # type: ignore[attr-defined]
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
     said: list[str] = []
