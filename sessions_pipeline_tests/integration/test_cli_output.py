@@ -224,13 +224,15 @@ def test_the_summary_leaves_out_tables_that_the_run_did_not_write(
 
 
 def test_a_day_that_was_not_over_is_marked_and_a_single_workspace_is_not_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "95")
     settings = lake_of(tmp_path, *(daily(DAY, number, "1", is_day_over=False) for number in (1, 2)))
     print_summary(settings, MADE, DAY, DAY)
     table = capsys.readouterr().out
     assert table.count(f"{DAY}* ") == 1, "the day of both datasets"
     assert "\n* the day was not over when read\n" in table
+    assert "\nToo narrow for Tokens; widen the terminal" in table
     assert not any(word in table for word in ("Workspace", "All days", "Report "))
     print_summary(settings, MADE, DAY, DAY, as_json=True)
     assert [line["is_part"] for line in json.loads(capsys.readouterr().out)["lines"]] == [True, True]

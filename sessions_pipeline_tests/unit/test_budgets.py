@@ -139,6 +139,7 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
         (BUDGET.replace("400.00", "-1.5"), "budget 1: limit should be greater than 0"),
         (BUDGET.replace("400.00", "nan"), "budget 1: limit should be a finite number"),
         (BUDGET.replace("400.00", "1e99"), "budget 1: limit should have no more than"),
+        (BUDGET.replace("400.00", "1e-19"), "budget 1: limit should have no more than 18 decimal places"),
         (BUDGET.replace('"month"', '"year"'), "budget 1: period should be 'day', 'week' or 'month'"),
         (f"{BUDGET}warn_at = 80", "budget 1: warn_at should be less than or equal to 1"),
         (f"{BUDGET}warn_at = -0.1", "budget 1: warn_at should be greater than or equal to 0"),
@@ -449,6 +450,8 @@ def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
     status = costs.status(**keys)
     assert (status.state, status.caveats) == ("ok", said)
     assert costs.status(attribute="models", value="\x1b[1m").unseen.endswith(" has models = ␛[1m")
+    costs.put_attribute(TODAY - timedelta(days=31), "of old", "2", attribute="models")
+    assert costs.status(attribute="models", value="of old").unseen.endswith("last 30 days has models = of old")
 
 
 def test_a_forecast_beyond_the_limit_is_reported_and_does_not_change_the_state(costs: Costs) -> None:
