@@ -131,7 +131,7 @@ def test_every_query_parameter_of_the_schema_is_an_option_of_list() -> None:
     assert all(f"--{name.replace('_', '-')}" in options[name] for name in names)
 
 
-def test_list_prints_a_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None:
+def test_list_prints_a_table_json_and_ndjson(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("list", "--name-contains", "nightly", "--include-stats", "--limit", "3")
     table = run(*arguments, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
     assert table.out.rstrip().endswith("6 sessions"), "three of each workspace"
@@ -148,7 +148,11 @@ def test_list_prints_a_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None
     sandbox.faults.add(Fault("no_datasets", 403, times=None))
     refused = run(*arguments)
     assert refused.status == 0
-    assert all(one[:8] in refused.out for one in ids)
+    assert all(one[:8] in refused.out and one not in refused.out for one in ids)
+    sandbox.faults.clear()
+    for dataset in sandbox.api.data.datasets:
+        monkeypatch.setattr(dataset, "name", " ")
+    assert all(one[:8] in run(*arguments).out for one in ids)
 
 
 def test_list_shows_20_sessions_unless_more_are_asked_for(run: Run) -> None:

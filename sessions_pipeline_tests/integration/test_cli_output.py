@@ -46,6 +46,7 @@ ODD = [
     '{"id": "x", "name": "\\ud800"}',
     '{"id": "x", "run_count": ' + "9" * 5000 + "}",
     json.dumps(record(5, name="Prüfung 🎉 契約"), ensure_ascii=False),
+    json.dumps(record(6, reference_dataset_id="no id")),
     "1",
 ]
 
@@ -110,7 +111,8 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
     assert not {"\x1b", "\x07", "\x9b", "\x85", "\u2028"} & set(text)
     if shape == "table":
         assert "red" in text
-        assert text.rstrip().endswith("6 sessions")
+        assert "no id" in text
+        assert text.rstrip().endswith("7 sessions")
         return
     lines = text.split("\n")[:-1] if shape == "ndjson" else [text]
     records = [json.loads(line, parse_int=str) for line in lines]
@@ -457,7 +459,8 @@ def test_list_formats_stats_for_people_and_shows_non_numbers_as_sent(tmp_path: P
     ]
     with running_sandbox(texts=[json.dumps(text) for text in texts]) as sandbox:
         printed = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
-    assert all(f" {shown}" in printed for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
+    shown = ("2025-03-03 12:00  ", "1,156,123", "$0.033", "$12.50", "many", "1e999999999")
+    assert all(f" {cell}" in printed for cell in shown)
 
 
 def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
