@@ -806,6 +806,7 @@ def test_as_of_a_time_whose_readings_may_be_dropped_is_a_warning(
     result = run("materialize", *_days(), "--as-of", str(time), SESSIONS_PIPELINE_KEEP_READINGS_DAYS=kept)
     said = f"sessions-pipeline: warning: --as-of {time}: readings that were replaced over 5 days ago were deleted"
     assert (said in result.err, "were deleted" in result.err) == (is_warned, is_warned)
+    assert "raw_sessions was never read for " in result.err.splitlines()[-1], "the run began"
     assert len(sandbox.requests) == before, "tables are rebuilt without the network"
 
 

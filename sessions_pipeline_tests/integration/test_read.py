@@ -159,6 +159,17 @@ def test_weeks_have_the_names_that_experiments_give_their_datasets(tmp_path: Pat
     assert {row["dataset"].partition(" ")[0] for row in weeks if row["tenant_id"] == TENANT} == {"golden"}
 
 
+def test_weeks_that_are_not_the_sums_of_their_days_are_a_warning_where_they_are_read(tmp_path: Path) -> None:
+    fill(tmp_path)
+    lake = Lake.open(str(tmp_path), query={})
+    rows = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST)
+    lake.replace(DAILY_COST_BY_REFERENCE_DATASET, FIRST, rows.slice(1), {})
+    says = "^weekly_cost_by_reference_dataset is not the sum of its days: week of 2025-03-03; materialize it again"
+    with pytest.warns(UserWarning, match=says):
+        sessions_pipeline.read("weekly_cost_by_reference_dataset", root=tmp_path)
+    assert sessions_pipeline.read("reference_datasets", root=tmp_path).num_rows == 2
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_datasets_without_a_name_do_not_cost_a_listing_for_each_day(bucket: str, server: S3Server) -> None:
     fill(cast("Path", Bucket(bucket)))
