@@ -27,7 +27,7 @@ from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration import SHIPPED
+from sessions_pipeline.orchestration import SHIPPED, own_yaml
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
@@ -364,7 +364,7 @@ def test_the_doctor_says_when_the_clock_is_off_by_more_than_a_minute(run: Run, s
     assert ("this machine's clock is" in line) == (status == 1)
 
 
-def test_a_successful_run_prints_no_complaint(run: Run) -> None:
+def test_a_successful_run_prints_no_complaint_and_asks_only_for_what_it_needs(run: Run, sandbox: Sandbox) -> None:
     run_result = run("materialize", *_days(0), SESSIONS_PIPELINE_START_DATE=str(TODAY))
     assert (run_result.status, run_result.err) == (0, "")
     assert run_result.out.endswith(" mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster\n")
@@ -372,6 +372,9 @@ def test_a_successful_run_prints_no_complaint(run: Run) -> None:
     assert (as_json.status, as_json.err) == (0, "")
     assert "DAGSTER_HOME" not in as_json.out
     assert json.loads(as_json.out)["days"] == 1
+    before = len(sandbox.requests)
+    assert run("materialize", *_days(0), "--select", "experiment_summary").status == 0
+    assert len(sandbox.requests) == before, "a derived table is computed from what is stored"
 
 
 def test_a_run_waits_for_the_lock_of_dagsters_database(run: Run, tmp_path: Path) -> None:
@@ -526,11 +529,15 @@ def test_an_error_that_says_itself_that_days_stay_written_says_it_once(
 ) -> None:
     def fails(pipeline: Pipeline, days: Sequence[date], *_: object) -> None:
         pipeline.on_day(days[0])
+        for _ in range(2):
+            pipeline.on_warning("careful")
         raise kind("over; days already written stay, run the others again")
 
     monkeypatch.setattr(Pipeline, "process", fails)
     result = run("materialize", *_days())
-    assert result.err == "sessions-pipeline: over; days already written stay, run the others again\n"
+    warned, failed = result.err.splitlines()
+    assert warned == "sessions-pipeline: warning: careful", "once"
+    assert failed == "sessions-pipeline: over; days already written stay, run the others again"
 
 
 def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
@@ -911,12 +918,12 @@ def test_the_demos_ui_gets_its_own_api_and_no_setting_of_another_workspace(
     shown = run("demo", "--days", "2")
     assert shown.status == 0
     assert all(f"\n{word}" in shown.out for word in ("Judges, exactly: ", "Budget   ", "Report   ", "Dagster  "))
-    assert (tmp_path / "data" / "demo" / "_dagster" / "dagster.yaml").exists()
+    home = tmp_path / "data" / "demo" / "_dagster"
+    assert (home / "dagster.yaml").read_text() == own_yaml(str(home)), "its runs stay in this folder"
     (tmp_path / ".env").write_text("LANGSMITH_API_KEY=real\nLANGSMITH_WORKSPACE_ID=real\n")
     others = {"LANGSMITH_BEARER_TOKEN": "real", "SESSIONS_PIPELINE_QUERY": "{}", "LANGCHAIN_API_KEY": "real"}
     assert run("ui", "--demo", "--port", str(free_port()), **others).status == 0
     got = given()
-    home = tmp_path / "data" / "demo" / "_dagster"
     assert (got["sessions"], got["folder"], got["DAGSTER_HOME"]) == (1, str(home), str(home))
     assert got["LANGSMITH_ENDPOINT"] != sandbox.url
     ours = {name for name in got if name.startswith(("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_"))}
