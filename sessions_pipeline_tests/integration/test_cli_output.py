@@ -538,8 +538,10 @@ def test_a_wrapped_line_never_parts_an_amount_from_the_mark_that_it_is_a_minimum
         assert screen.read(65_536).decode().split() == ["it", "is", "heading", "for", "≥", "$271.93"]
         echo("it is heading for ≥ $271.93")
         assert screen.read(65_536).decode().splitlines()[0] == "it is heading for"
-        echo("a long word such as cost-by-dataset", indent=2)
-        assert screen.read(65_536).decode().splitlines() == ["a long word such as", "  cost-by-dataset"]
+        # Words stay whole, so that options and paths can be copied.
+        words = ["the word", "  cost-by-dataset", "  and", f"  {'x' * 30}"]
+        echo(" ".join(map(str.strip, words)), indent=2)
+        assert screen.read(65_536).decode().splitlines() == words
 
 
 def test_as_of_takes_iso_8601_with_an_offset_and_is_utc_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
