@@ -208,7 +208,7 @@ def test_the_doctor_says_that_a_key_is_sent_unencrypted(run: Run, scheme: str, *
     [
         ("SESSIONS_PIPELINE_QUERY", '{"limit": 3}', "settings"),
         ("SESSIONS_PIPELINE_BUDGETS", "nowhere.toml", "settings"),
-        ("SESSIONS_PIPELINE_DATA_ROOT", "/dev/null/lake", "data root"),
+        ("SESSIONS_PIPELINE_DATA_ROOT", "/proc/lake", "data root"),
     ],
 )
 def test_the_doctor_finds_settings_that_a_run_would_refuse(run: Run, variable: str, value: str, failed: str) -> None:
