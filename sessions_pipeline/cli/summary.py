@@ -167,7 +167,6 @@ def _lines(
     lines = [
         Line(period, key, days_read[period], complete[period] < length, totals)
         for (period, key), totals in totals_by(rows, judged, group).items()
-        if totals.sessions
     ]
     return sorted(lines, key=lambda line: (line.period, ranks.get(line.key, 0), -(line.totals.cost or 0), line.key))
 

@@ -210,9 +210,9 @@ def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
 
 
 def totals_by(rows: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _Key]) -> dict[_Key, Totals]:
-    """The sums by a key of both kinds of rows, such as the dataset and the month of `start_date`."""
-    own, judged = by_key(rows, key), by_key(judges, key)
-    return {group: Totals.of(own[group], judged[group]) for group in {**own, **judged}}
+    """The sums of `rows` and of their `judges` by a key, such as the dataset; without keys that only `judges` have."""
+    judged = by_key(judges, key)
+    return {group: Totals.of(own, judged[group]) for group, own in by_key(rows, key).items()}
 
 
 class JudgeReading(msgspec.Struct, frozen=True):

@@ -28,13 +28,19 @@ def runs_of_day(session: Session, day: date) -> list[Run]:
     return [run for run in session.runs if run.start_us // DAY_US == number]
 
 
-def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> list[date]:
-    """Measure all days since `first` that are within reach. Returns the measured days."""
+def facts_of(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> dict[str, str]:
+    """Measure all days since `first` that are within reach. Returns what Dagster records."""
     settings = settings_for(sandbox.url, root, SESSIONS_PIPELINE_START_DATE=first, **values)
     result = run_days(settings, first, first, select="daily_cost_by_project")
     [event] = result.get_asset_materialization_events()
-    days = event.step_materialization_data.materialization.metadata["measured_days"].value
-    return [date.fromisoformat(day) for day in str(days).split(", ")]
+    metadata = event.step_materialization_data.materialization.metadata
+    return {name: str(value.value) for name, value in metadata.items()}
+
+
+def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> list[date]:
+    """The same, but returns the measured days."""
+    days = facts_of(sandbox, root, first, **values)["measured_days"]
+    return [date.fromisoformat(day) for day in days.split(", ")]
 
 
 def yesterday() -> date:
@@ -58,6 +64,8 @@ def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None
         cost = Decimal(sum(run.prompt_cost + run.completion_cost for run in runs)) / 10**9
         assert rows[session]["total_cost"] == (None if session in unpriced else cost)
     assert any(row["reference_dataset_id"] is None for row in rows.values()), "tracing projects are there, too"
+    today = lake_at(data_root).read(DAILY_COST_BY_PROJECT, day + timedelta(days=1))
+    assert not any(today.column("is_exact").to_pylist()), "more may be used today"
 
 
 def test_no_page_of_sessions_is_larger_than_the_settings_say(tmp_path: Path) -> None:
@@ -78,9 +86,9 @@ def test_an_api_that_ignores_the_day_is_an_error_and_never_a_day_without_costs(t
     now = datetime.now(UTC)
     with (
         running_sandbox(FaultyApi(Ignoring(now), now)) as sandbox,
-        failing_in_one_line(RefusedError, "ignores stats_start_time"),
+        failing_in_one_line(RefusedError, f"Workspace {WORKSPACE}: .* ignores stats_start_time"),
     ):
-        measure(sandbox, tmp_path, yesterday())
+        measure(sandbox, tmp_path, yesterday(), LANGSMITH_WORKSPACE_ID=WORKSPACE)
     assert not lake_at(tmp_path).days(DAILY_COST_BY_PROJECT)
 
 
@@ -108,7 +116,9 @@ def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_ove
     old, today = yesterday() - timedelta(days=40), yesterday() + timedelta(days=1)
     with running_sandbox(texts=[]) as sandbox:
         reachable = days_between(today - timedelta(days=30), today)
-        assert measure(sandbox, data_root, old) == reachable
+        facts = facts_of(sandbox, data_root, old)
+        assert facts["measured_days"] == ", ".join(map(str, reachable))
+        assert facts["measurable_from"] == str(reachable[0])
         store_at(str(data_root)).delete(key_of(DAILY_COST_BY_PROJECT, reachable[5]))
         assert measure(sandbox, data_root, old) == [reachable[5], today]
     assert lake_at(data_root).days(DAILY_COST_BY_PROJECT) == reachable
@@ -120,10 +130,22 @@ def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> N
         measure(sandbox, data_root, today, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
         before = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today)
         measure(sandbox, data_root, today, LANGSMITH_WORKSPACE_ID=WORKSPACE)
-    after = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today)
+        after = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today)
+        sandbox.api.data.sessions.clear()  # type: ignore[attr-defined]
+        measure(sandbox, data_root, today, LANGSMITH_WORKSPACE_ID=WORKSPACE)
     others = {row["id"] for row in before.to_pylist() if row["tenant_id"] == OTHER_WORKSPACE}
     assert others
     assert {row["id"] for row in after.to_pylist() if row["tenant_id"] == OTHER_WORKSPACE} == others
+    assert {*lake_at(data_root).read(DAILY_COST_BY_PROJECT, today).column("id").to_pylist()} == others
+
+
+def test_a_session_that_is_measured_again_replaces_its_row(data_root: DataRoot) -> None:
+    today = yesterday() + timedelta(days=1)
+    with running_sandbox(broken=False) as sandbox:
+        for _ in range(2):
+            measure(sandbox, data_root, today)
+    ids = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today).column("id").to_pylist()
+    assert len(ids) == len({*ids})
 
 
 def test_a_day_that_another_scheduler_has_measured_in_its_workspace_is_measured_in_ours(data_root: DataRoot) -> None:
