@@ -47,8 +47,7 @@ def refresh_names(pipeline: Pipeline, span: tuple[date, date] | None, warn: Call
     keys = DAILY_COST_BY_REFERENCE_DATASET.order
     unknown = {*tuples(lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, keys)[0], *keys)} - known
     today = utc_day(read_at).isoformat()
-    listed_on = _listed_on(stored.metadata if stored else {})
-    listed = {name for name, day in listed_on.items() if day == today} if span else set()
+    listed = {name for name, day in _listed_on(stored.metadata).items() if day == today} if span and stored else set()
     rows, newly_listed, warnings = _read(pipeline, unknown, listed, read_at)
     for warning in warnings:
         warn(warning)

@@ -62,8 +62,7 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         notes = [{day: readings[day] for day in period.days([start]) if day in readings} for start in changed]
         unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
         part = open_days(daily, {day: one.metadata for day, one in days.items()}).union(unread)
-        read = {day: day not in part for day in days}
-        rows = sum_periods(period, before, daily, read, changed)
+        rows = sum_periods(period, before, daily, {day: day not in part for day in days}, changed)
         facts["rows"] = rows.num_rows
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None
 

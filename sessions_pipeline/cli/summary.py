@@ -39,7 +39,6 @@ IN_JSON = (
     *("experiments", "unpriced", "unjudged", "unread", "read_at", "notes"),
 )
 
-
 OTHERS, ALL = ("", "other datasets"), ("", "all datasets")
 """The keys of lines that sum several datasets: no workspace, and a label."""
 

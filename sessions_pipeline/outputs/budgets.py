@@ -233,12 +233,11 @@ class _RecentCosts:
         Raises:
             UsageError: the budget's dataset or workspace is not in the lake.
         """
-        dataset, workspace = budget.dataset, budget.workspace
+        dataset = budget.dataset
         # An empty lake has no names and no workspaces to compare with.
         if dataset and self.names:
             dataset = from_lake.dataset_called(dataset, self.names)
-        if workspace:
-            workspace = from_lake.workspace_called(workspace, self.workspaces)
+        workspace = budget.workspace and from_lake.workspace_called(budget.workspace, self.workspaces)
         subject = zip(_SUBJECT, (dataset, workspace, budget.attribute, budget.value), strict=True)
         return {column: value for column, value in subject if value is not None}
 

@@ -58,18 +58,15 @@ def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
     than `RETENTION`. Otherwise the lower number is a correction, and counts.
     """
     newest = source = states[-1]
+    is_past_retention = newest.start_time is not None and newest.read_at - newest.start_time >= RETENTION
     has_shrunk = False
     for older in reversed(states[:-1]):
         if source.runs < older.runs:
-            if source.runs == 0 or _is_past_retention(newest):
+            if source.runs == 0 or is_past_retention:
                 source = older
             else:
                 has_shrunk = True
     return source, has_shrunk
-
-
-def _is_past_retention(state: SessionState) -> bool:
-    return state.start_time is not None and state.read_at - state.start_time >= RETENTION
 
 
 def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:

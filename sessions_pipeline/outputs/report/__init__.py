@@ -74,8 +74,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     Raises:
         LakeError: a file can't be read.
     """
-    _, month_before = month_days(last)
-    earliest = min(month_before[0], first - (last - first) - timedelta(days=1))
+    earliest = min(month_days(last)[1][0], first - (last - first) - timedelta(days=1))
     known = lake.days(DAILY)
     read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
