@@ -252,4 +252,4 @@ def _print_lines(
     if any(line.key in (OTHERS, ALL) for line in [*lines, *datasets]):
         click.echo("Some datasets are summed together; with --json, each has its own lines")
     if any(line.is_part for line in lines):
-        click.echo("* a day of it was not asked for, not over, or not read in every workspace")
+        click.echo(f"* {'has days not asked for, not over' if by_week else 'not over'}, or not read in every workspace")
