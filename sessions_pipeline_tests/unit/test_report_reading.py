@@ -154,6 +154,7 @@ def test_days_on_which_a_workspace_was_not_read_are_not_compared_and_allow_no_fo
     assert data.unread == [FIRST, FIRST + timedelta(days=1)]
     assert [bucket.gaps for bucket in data.buckets] == ["not fully read", "not fully read", "not over when last read"]
     html = html_of(data)
+    assert f"<em>{data.month.unread} not fully read</em>" in html
     assert "Fewer than half of the days are complete in both this period" in html
     assert "At least: some costs are unknown" in html
     assert "Every day was read" not in html
