@@ -116,7 +116,7 @@ class _Sessions:
         self._bytes = 0
 
 
-def read_days(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
+def assemble(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
     """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads.
 
     In flight are the requested page and those that the request wants prefetched, and no others.
@@ -237,7 +237,7 @@ class Source:
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
         try:
-            yield from read_days(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, days)
+            yield from assemble(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, days)
         except CursorError:
             # A cursor may expire while days are processed. If no day was read since the last time, none ever will be.
             if is_again and days.next == last:
