@@ -1,4 +1,7 @@
-"""`Pipeline`, the resource that Dagster hands to the assets: a plain object that opens the lake and reads the API."""
+"""`Pipeline`, the resource that Dagster hands to the assets: a plain object that does not know Dagster.
+
+It opens the lake, reads the API, and has days processed and checked.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

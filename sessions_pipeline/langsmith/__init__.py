@@ -1,7 +1,7 @@
 """Reads the LangSmith API: requests, retries, redaction, and the proof that pages hold whole days.
 
-This file has what is asked: the query parameters of `GET /api/v1/sessions` as one typed and validated object. Source of
-the rules: `sessions.openapi.yaml`, operation `read_tracer_sessions_api_v1_sessions_get`.
+This file defines the query parameters of `GET /api/v1/sessions` as one typed and validated object. Source of the rules:
+`sessions.openapi.yaml`, operation `read_tracer_sessions_api_v1_sessions_get`.
 """
 
 import json

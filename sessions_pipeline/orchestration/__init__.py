@@ -1,6 +1,6 @@
 """All that needs Dagster: assets, checks, jobs, schedules, sensors and metadata.
 
-This file itself does not import Dagster, which takes over a second. It has what is also needed without it: the
+This file itself does not import Dagster, which takes over a second. It has what works without it: the
 `dagster.yaml` of an instance, the run tags that name a run's days, and sensors' cursors as text.
 """
 

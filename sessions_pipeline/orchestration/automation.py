@@ -1,6 +1,6 @@
 """The jobs, and what starts them: the schedules, and the sensor `changed_sessions`, which refreshes older days.
 
-A tick of the sensor looks for sessions with new runs (see `activity`), and requests runs for their days.
+A tick of the sensor looks for sessions with new runs (see `activity`), and requests a refresh of their days.
 """
 
 from datetime import date, datetime, timedelta
