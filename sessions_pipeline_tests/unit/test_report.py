@@ -671,7 +671,7 @@ def test_a_bar_of_which_days_are_unread_is_a_minimum_and_so_are_the_other_datase
     assert f"{dataset(1)} · {week} · $2.00" in tips
     assert f"Other datasets · {week} · ≥ $4.00" in tips
     late = report_of(daily(FIRST, 1, "2"), first=FIRST - timedelta(days=58), unread=[FIRST])
-    assert f"da000000 · {week} (1 of 7 days not fully read) · ≥ $2.00" in re.findall('data-tip="(.*?)"', html_of(late))
+    assert f"da000000 · {week} (1 of 7 days not read) · ≥ $2.00" in re.findall('data-tip="(.*?)"', html_of(late))
 
 
 def test_sums_over_days_of_which_some_are_unread_are_minimums_in_every_table() -> None:

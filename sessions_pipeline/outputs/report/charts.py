@@ -49,13 +49,14 @@ def by_time(data: "ReportData") -> list[Bucket]:
     unit = data.unit
     rows_in = by_key(data.costs_now, lambda row: period_of(unit, row["start_date"]))
     days_in = by_key(data.days, lambda day: period_of(unit, day))
+    not_read = "not read in every workspace" if data.unread_of else "not read"
     series = {one.key: min(place, SERIES) for place, one in enumerate(data.datasets)}
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
         whole, unread = len(days_between(*period)), len(inside) - len(data.days_read.intersection(inside))
         gaps = (
             f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",
-            f"{f'{unread} of {len(inside)} days ' if len(inside) > 1 else ''}not fully read" if unread else "",
+            f"{f'{unread} of {len(inside)} days ' if len(inside) > 1 else ''}{not_read}" if unread else "",
             "not over when last read" if data.unfinished.intersection(inside) else "",
         )
         return Bucket(
