@@ -252,5 +252,4 @@ def _print_lines(
     if any(line.key in (OTHERS, ALL) for line in [*lines, *datasets]):
         click.echo("Some datasets are summed together; with --json, each has its own lines")
     if any(line.is_part for line in lines):
-        subject = "a day of it was not asked for," if by_week else "the day was"
-        click.echo(f"* {subject} not over, or not read in every workspace")
+        click.echo(f"* {'a day of it was not asked for, ' * by_week}not over, or not read in every workspace")

@@ -234,7 +234,7 @@ def test_a_day_that_was_not_over_is_marked_and_a_single_workspace_is_not_shown(
     print_summary(settings, MADE, DAY, DAY)
     table = capsys.readouterr().out
     assert table.count(f"{DAY}* ") == 1, "the day of both datasets"
-    assert "\n* the day was not over, or not read in every workspace\n" in table
+    assert "\n* not over, or not read in every workspace\n" in table
     assert "\nToo narrow for Tokens; widen the terminal" in table
     assert not any(word in table for word in ("Workspace", "All days", "Report "))
     print_summary(settings, MADE, DAY, DAY, as_json=True)
