@@ -209,8 +209,8 @@ class _RecentCosts:
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:
         """Whether a day was read in every workspace of the budget, and its file is summed by the budget's attribute."""
         workspace, found = subject.get("tenant_id"), self.readings.get(day, ())
-        # A reading that found nothing may not know its workspace.
-        readings = [one for one in found if not one.workspaces or workspace in (None, *one.workspaces)]
+        # A reading that found nothing, or only records that name no workspace, may not know its own.
+        readings = [one for one in found if not any(one.workspaces) or workspace in (None, *one.workspaces)]
         is_over = day >= self.today or all(is_day_over(day, one.fetched_at) for one in readings)
         unread = {one for name, days in self.unread_of.items() if workspace in (None, name) for one in days}
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.

@@ -65,22 +65,20 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
+        # Compared with the readings as stored, so that what changes below is stored, too.
+        is_new = _changes_coverage(raw.readings, replace(reading, workspaces=tuple(workspaces)), raw.day)
         if reading.asked and before <= {reading.asked, ""}:
             # It was read before without its id: readings that saw no session, and records that name no workspace, are
             # its own.
-            id_ = reading.asked
-            own = [
-                one if one.asked else replace(one, asked=id_, workspaces=one.workspaces or (id_,))
-                for one in raw.readings
-            ]
-            raw = raw._replace(readings=own)
+            asked = {"asked": reading.asked, "workspaces": (reading.asked,)}
+            raw = raw._replace(readings=[one if one.asked else replace(one, **asked) for one in raw.readings])
         overtaken_by = _committed_since(raw, day.version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
         reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=raw.version)
         # Once a run reads all workspaces by their ids, the records without one are found there, under other keys.
-        by_id = {"", *(one.asked for one in (*raw.new_readings, reading))}
-        raw = _merge_one(raw, day, reading, workspaces | {""} if before <= by_id else workspaces, is_late=is_late)
+        covered = workspaces.union([""] if before <= {"", *(one.asked for one in (*raw.new_readings, reading))} else ())
+        raw = _merge_one(raw, day, reading, covered, is_late=is_late, is_new=is_new)
     return raw
 
 
@@ -95,10 +93,10 @@ def _committed_since(raw: RawDay, base: str | None) -> list[Reading]:
     return [reading for reading in raw.readings[first:] if reading.replaced != raw.version]
 
 
-def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *, is_late: bool) -> RawDay:
+def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *, is_late: bool, is_new: bool) -> RawDay:
     """Merge one more reading: records of the workspaces `covered` that it lacks are missing.
 
-    A late one has the number of the first reading that overtook it.
+    A late one has the number of the first reading that overtook it. `is_new`: it is stored even if no record changed.
     """
     (stored_keys, _), (keys, _) = raw.keys(day)
     # The fetched records by their keys: each one's row index and a digest of its payload. The digest is left empty if
@@ -118,7 +116,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
         # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.
         back = {key for key in missing | unconfirmed(raw.readings) if key in present or key not in before}
         reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
-        learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, raw.day)
+        learned = bool(new or gone or back or is_new)
     if not learned:
         # It gets the number of the commit that it confirms.
         return raw._replace(new_readings=[*raw.new_readings, replace(reading, number=reading.number - 1)])

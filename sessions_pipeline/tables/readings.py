@@ -226,10 +226,11 @@ def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str
     """For each workspace, the days on which only other workspaces were read. Those without such days are left out.
 
     `readings` has the latest readings of each day, and the workspaces are those that they name. A reading of the key's
-    own workspace that saw no session names none: it counts for those that others of its kind name, or else for all.
+    own workspace may name none: it counts for those that others of its kind name, or else for all.
     """
-    own = {name for some in readings.values() for one in some if one.asked is None for name in one.workspaces} or {""}
-    read = {day: {name for one in some for name in one.workspaces or own} for day, some in readings.items() if some}
+    # The empty name stands for records that name no workspace.
+    own = {name for one in chain(*readings.values()) if one.asked is None for name in one.workspaces} - {""} or {""}
+    read = {day: set[str]().union(*({*one.workspaces} - {""} or own for one in some)) for day, some in readings.items()}
     known = sorted(set[str]().union(*read.values()) - {""})
     days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
     return {name: unread for name, unread in days.items() if unread}

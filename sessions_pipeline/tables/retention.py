@@ -53,35 +53,31 @@ def known_runs(run_count: int | None, used: Iterable[object]) -> int:
 def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
     """The state that a session's stats come from, and whether they have shrunk although retention can't explain it.
 
-    `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source. An older
-    one with more runs is the source if retention explains the difference: no runs are left, or the session is older
-    than `RETENTION`. Otherwise the lower number is a correction, and counts.
+    `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source. A state with
+    fewer runs than the source before it does not replace that if retention explains the difference: no runs are left,
+    or the session was older than `RETENTION` when it was read. Otherwise the lower number is a correction, and counts.
     """
-    newest = source = states[-1]
-    is_past_retention = newest.start_time is not None and newest.read_at - newest.start_time >= RETENTION
-    has_shrunk = False
-    for older in reversed(states[:-1]):
-        if source.runs < older.runs:
-            if source.runs == 0 or is_past_retention:
-                source = older
-            else:
-                has_shrunk = True
-    return source, has_shrunk
+    source = states[0]
+    for state in states:
+        is_past_retention = state.start_time is not None and state.read_at - state.start_time >= RETENTION
+        if source.runs <= state.runs or (state.runs and not is_past_retention):
+            source = state
+    return source, source.runs < max(state.runs for state in states)
 
 
 def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:
     """The raw rows that may be deleted: those of states that no result since the time `before` depends on.
 
-    `states`: all states of one session, oldest first. Kept are all states read after `before`, the newest one
-    until then, each earlier one with more runs than any that follows until then (stats may come from it, see
-    `stats_of`), and the successor of each of those. So the day's tables stay the same, now and as of any time since
-    `before`.
+    `states`: all states of one session, oldest first. Kept are all states read after `before`, the newest one until
+    then and, of those until then that have runs: the newest, each earlier one with more runs than any that follows
+    (stats may come from it, see `stats_of`), and the successor of each of those (it may be a correction). So the day's
+    tables stay the same, now and as of any time since `before`.
     """
     old = [state for state in states if state.read_at <= before]
-    needed = {state.row for state in old[-1:]}
-    most = old[-1].runs if old else 0
-    for state, successor in reversed(list(pairwise(old))):
+    used = [state for state in old if state.runs]
+    needed, most = {state.row for state in (*old[-1:], *used[-1:])}, 0
+    for state, successor in reversed(list(pairwise(used))):
+        most = max(most, successor.runs)
         if state.runs > most:
-            most = state.runs
             needed |= {state.row, successor.row}
     return {state.row for state in old} - needed

@@ -102,6 +102,16 @@ def test_a_partly_emptied_session_keeps_its_stats_from_14_days_on_whatever_its_t
     assert (old.row(1)["total_cost"], old.derived().shrunk) == (Decimal("1.50"), [])
 
 
+def test_a_correction_before_14_days_is_never_undone_and_what_is_emptied_later_is_kept() -> None:
+    less = {**SPENT, "run_count": 4, "total_cost": "0.60"}
+    day = Readings().read(payload(1, **SPENT)).read(payload(1, **less), at=HOUR)
+    for weeks, emptied in enumerate(({}, {"run_count": 1, "total_cost": "0.2"}, {"run_count": 0, "total_cost": "0"})):
+        day.read(payload(1, name="new", **{**less, **emptied}), at=timedelta(days=20 + 7 * weeks))
+        assert (day.row(1)["total_cost"], day.derived().shrunk) == (Decimal("0.60"), [uuid(1)])
+    grown = payload(1, **{**less, "run_count": 11, "total_cost": "1.60"})
+    assert (day.read(grown, at=YEARS).row(1)["total_cost"], day.derived().shrunk) == (Decimal("1.60"), [])
+
+
 def test_the_fullest_of_several_emptied_readings_counts() -> None:
     day = Readings().read(payload(1, **{**SPENT, "run_count": 20, "total_cost": "3"}))
     day.read(payload(1, **{**SPENT, "run_count": 12, "total_cost": "2"}), at=timedelta(days=410))
@@ -176,6 +186,8 @@ def test_unneeded_versions_are_dropped_and_the_fullest_and_the_newest_stay() -> 
     day = weekly([[1], [2], [5], [3], [4], [0]])
     assert runs_in(day.forgotten(READ + YEARS)) == [5, 3, 4, 0]
     assert runs_in(day.forgotten(READ - HOUR)) == [1, 2, 5, 3, 4, 0]
+    # That 2 replaced 5 is known from a reading before the session was 14 days old.
+    assert runs_in(weekly([[5], [2], [1], [3], [2]]).forgotten(READ + YEARS)) == [5, 2, 3, 2]
 
 
 def test_a_version_that_was_replaced_after_the_cut_stays() -> None:

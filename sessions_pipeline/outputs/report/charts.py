@@ -49,7 +49,7 @@ def by_time(data: "ReportData") -> list[Bucket]:
     unit = data.unit
     rows_in = by_key(data.costs_now, lambda row: period_of(unit, row["start_date"]))
     series = {one.key: min(place, SERIES) for place, one in enumerate(data.datasets)}
-    not_read = "not fully read" if data.unread_of else "not read"
+    not_read = "not read in every workspace" if data.unread_of else "not read"
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
         whole, unread = len(days_between(*period)), len(inside) - len(data.days_read.intersection(inside))
