@@ -72,14 +72,13 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             description=description,
         )
 
-    lookback, nightly = settings.lookback_days, NIGHTLY_DAYS - 1
-    recent = f"Refreshes today and the {plural(lookback, 'day')} before."
+    recent = f"Refreshes today and the {plural(settings.lookback_days, 'day')} before."
     late = f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs."
     missed = "Measures what every project used yesterday, and on days that were missed while Dagster was down."
     judges = "Measures what evaluators spent on experiments that ran recently."
     return [
-        schedule("hourly_refresh", "0 * * * *", recent, days_back=lookback),
-        schedule("nightly_refresh", "30 2 * * *", late, days_back=nightly),
+        schedule("hourly_refresh", "0 * * * *", recent, days_back=settings.lookback_days),
+        schedule("nightly_refresh", "30 2 * * *", late, days_back=NIGHTLY_DAYS - 1),
         schedule("nightly_project_costs", "0 3 * * *", missed, job=MEASURE_PROJECTS),
         schedule("nightly_judge_costs", "30 3 * * *", judges, job=MEASURE_JUDGES),
     ]
