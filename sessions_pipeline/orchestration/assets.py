@@ -185,7 +185,10 @@ def measure_judges(
     severity = dg.AssetCheckSeverity.ERROR if night.overspent else dg.AssetCheckSeverity.WARN
     metadata = {"which": ", ".join(which)} if which else {}
     check = dg.AssetCheckResult(passed=not which, severity=severity, description=text, metadata=metadata)
-    yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
+    # A number, for Dagster to plot; not of a night that lacks a workspace, which would look as if costs had sunk.
+    spent = float(sum(reading.attributed_cost for reading in night.readings.values()))
+    cost = {} if night.problems else {"attributed_cost_usd": spent}
+    yield dg.MaterializeResult(metadata={**counts, **cost, **msgspec.to_builtins(night)}, check_results=[check])
 
 
 @dg.asset(
