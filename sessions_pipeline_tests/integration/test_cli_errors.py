@@ -575,7 +575,7 @@ def _interrupted_after_a_day(patch: pytest.MonkeyPatch) -> None:
     def bar(_days: int) -> Iterator[Callable[[date], None]]:
         yield _interrupt
 
-    patch.setattr("sessions_pipeline.cli.runs.progress_bar", bar)
+    patch.setattr("sessions_pipeline.cli.terminal.progress_bar", bar)
 
 
 def _interrupted_before_the_run_began(patch: pytest.MonkeyPatch) -> None:
