@@ -18,6 +18,7 @@ from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.source import MOST_WAITING, Source
+from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.process_day import DayResult, examine_day, process_day, too_many_rejected
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, CheckResult, Table
@@ -237,7 +238,7 @@ def _read_days(
 ) -> Iterator[FetchedDay]:
     """Days from the API, newest first, then the undated sessions. A day is yielded once all workspaces have sent it."""
     received, finished = 0, 0
-    client.throttle.progress = lambda: f"{finished} of {len(days)} days"
+    client.throttle.progress = lambda: f"{finished} of {plural(len(days), 'day')}"
     streams = [source.days(min(days), max(days), length=lengths.get(source.workspace, 0)) for source in sources]
     for fetched in zip(*streams, strict=True):
         received += sum(of_workspace.readings[0].received for of_workspace in fetched)

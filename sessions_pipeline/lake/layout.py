@@ -76,9 +76,8 @@ def check_marker(store: Store, query: Mapping[str, Any] | None) -> bool:
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise LakeError(
-            f"{store.uri(MARKER)}: broken; restore it from a backup, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere"
-        ) from None
+        advice = "restore it from a backup or, if SESSIONS_PIPELINE_QUERY never changed, delete it"
+        raise LakeError(f"{store.uri(MARKER)}: broken; {advice}") from None
     if found != LAYOUT:
         advice = "upgrade sessions-pipeline" if found > LAYOUT else _TOO_OLD
         raise LakeMismatchError(f"{store.uri(MARKER)}: has layout {found}, but this version has {LAYOUT}; {advice}")

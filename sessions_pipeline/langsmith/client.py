@@ -67,7 +67,7 @@ class SessionsClient:
         self.throttle = throttle or Throttle(
             settings.concurrency, deadline_seconds=settings.deadline_minutes * 60, acquire=acquire_for(settings)
         )
-        self.throttle.progress = lambda: f"{self.requests} requests"
+        self.throttle.progress = lambda: f"{self.requests} request{'' if self.requests == 1 else 's'}"
         self._transport = transport or Transport(self._auth, most_connections=settings.concurrency)
         self.api_version = {"v1": V1, "v2": V2, "auto": None}[settings.api_version]
         self.clock = clock

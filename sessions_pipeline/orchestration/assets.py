@@ -106,9 +106,8 @@ def record_day(context: dg.AssetExecutionContext, result: DayResult, selected: S
     with batch_events(context.instance):
         for table in selected:
             file, facts = result.written.get(table.name), result.metadata.get(table.name, {})
-            rows = {"rows": facts["rows"]} if "rows" in facts else {}
             written = {"uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}
-            metadata = _metadata({**rows, **written, **facts})
+            metadata = _metadata({**facts, **written})
             context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=metadata))
 
 
@@ -143,7 +142,6 @@ def period_tables(
 
 
 @dg.multi_asset(
-    description="Measures what each active session used on a day, from three readings of its stats.",
     specs=[spec(tables.DAILY_COST_BY_PROJECT, [])],
 )
 def measure_projects(
@@ -160,7 +158,6 @@ def measure_projects(
 
 
 @dg.multi_asset(
-    description="Reads the judge project's stats for the runs of each experiment's judges, one request each.",
     specs=[spec(tables.JUDGE_COST_BY_EXPERIMENT, [SESSIONS])],
     check_specs=[
         dg.AssetCheckSpec(
@@ -188,7 +185,10 @@ def measure_judges(
     severity = dg.AssetCheckSeverity.ERROR if night.overspent else dg.AssetCheckSeverity.WARN
     metadata = {"which": ", ".join(which)} if which else {}
     check = dg.AssetCheckResult(passed=not which, severity=severity, description=text, metadata=metadata)
-    yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
+    # A number, for Dagster to plot; not of a night that lacks a workspace, which would look as if costs had sunk.
+    spent = float(sum(reading.attributed_cost for reading in night.readings.values()))
+    cost = {} if night.problems else {"attributed_cost_usd": spent}
+    yield dg.MaterializeResult(metadata={**counts, **cost, **msgspec.to_builtins(night)}, check_results=[check])
 
 
 @dg.asset(
@@ -202,10 +202,9 @@ def measure_judges(
     group_name="report",
     owners=OWNERS,
     kinds={"html"},
-    description="One HTML page for people who don't use Dagster, written every night: total, trend, caveats.",
 )
 def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
-    """The HTML report of the latest days, from the tables in the lake."""
+    """One HTML page for people who don't use Dagster, written every night: total, trend, caveats."""
     # Imported here: the page's libraries take 0.3 s to import, and a run without the report should not wait for them.
     from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
 

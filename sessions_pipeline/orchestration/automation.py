@@ -11,6 +11,7 @@ from sessions_pipeline.activity import Cursor, list_activity, next_look
 from sessions_pipeline.days import days_between, ranges, utc_day
 from sessions_pipeline.orchestration import REFRESH, dump_cursor, load_cursor, range_tags, tagged_range
 from sessions_pipeline.orchestration.assets import cost_report
+from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT
@@ -71,13 +72,13 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             description=description,
         )
 
-    lookback, nightly = settings.lookback_days, NIGHTLY_DAYS - 1
+    recent = f"Refreshes today and the {plural(settings.lookback_days, 'day')} before."
     late = f"Refreshes the last {NIGHTLY_DAYS} days, for feedback that arrives without new runs."
     missed = "Measures what every project used yesterday, and on days that were missed while Dagster was down."
     judges = "Measures what evaluators spent on experiments that ran recently."
     return [
-        schedule("hourly_refresh", "0 * * * *", f"Refreshes today and the {lookback} days before.", days_back=lookback),
-        schedule("nightly_refresh", "30 2 * * *", late, days_back=nightly),
+        schedule("hourly_refresh", "0 * * * *", recent, days_back=settings.lookback_days),
+        schedule("nightly_refresh", "30 2 * * *", late, days_back=NIGHTLY_DAYS - 1),
         schedule("nightly_project_costs", "0 3 * * *", missed, job=MEASURE_PROJECTS),
         schedule("nightly_judge_costs", "30 3 * * *", judges, job=MEASURE_JUDGES),
     ]

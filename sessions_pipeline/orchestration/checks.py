@@ -50,10 +50,10 @@ def check_tables(
     asset=DAILY_COST_BY_REFERENCE_DATASET.name,
     additional_deps=[REFERENCE_DATASETS.name],
     name=BUDGET_CHECK,
-    description="No budget has reached its warning, or is beyond its limit.",
 )
 def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
-    """Check the budgets. It depends on `reference_datasets`, because a budget may be for a dataset by its name."""
+    """No budget has reached its warning, or is beyond its limit."""
+    # It depends on `reference_datasets`, because a budget may be for a dataset by its name.
     try:
         budgets = load_budgets(pipeline.settings)
         statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())

@@ -95,7 +95,7 @@ def no_reading_shrinks(day: DayTables) -> CheckResult:
 def schema_has_not_drifted(day: DayTables) -> CheckResult:
     """As noted when the day was derived, by property or value. The counts include what is known."""
     drift = json.loads(day.metadata(SESSIONS).get(DRIFT, "{}"))
-    new = [f"{name} ({count} records on {day.day})" for name, count in drift.items() if name not in _KNOWN_DRIFT]
+    new = [f"{name} (records on {day.day}: {count})" for name, count in drift.items() if name not in _KNOWN_DRIFT]
     return CheckResult(tuple(new), drift)
 
 

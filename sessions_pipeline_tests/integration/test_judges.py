@@ -461,6 +461,7 @@ def test_an_ignored_or_refused_filter_is_one_warning_and_never_a_number(
     assert result.success
     (event,) = result.get_asset_materialization_events()
     assert reason in str(event.step_materialization_data.materialization.metadata["problems"].value)
+    assert "attributed_cost_usd" not in event.step_materialization_data.materialization.metadata
 
 
 def test_a_missing_judge_project_is_one_warning(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -567,7 +568,10 @@ def test_the_job_records_the_unattributed_cost_in_dagsters_metadata(sandbox: San
     assert event is not None
     assert event.asset_materialization is not None
     facts = event.asset_materialization.metadata
-    assert facts["measured_experiments"].value == len(rows(lake_at(tmp_path)))
+    measured_rows = rows(lake_at(tmp_path)).values()
+    assert facts["measured_experiments"].value == len(measured_rows)
+    # As a number, which Dagster plots.
+    assert facts["attributed_cost_usd"].value == pytest.approx(float(sum(row["total_cost"] for row in measured_rows)))
     assert facts["readings"].value[OTHER_WORKSPACE]["unattributed_cost"] == str(reading.unattributed_cost)  # type: ignore[index, call-overload]
 
 

@@ -167,7 +167,7 @@ BREAKS: dict[str, tuple[Callable[[Lake], None], str]] = {
     "costs_add_up": (add_to_a_sum, UUID),
     "no_cost_is_invented": (invent_a_cost, UUID),
     "no_reading_shrinks": (shrink, "some-session"),
-    "schema_has_not_drifted": (drift, f"colour .3 records on {YESTERDAY}"),
+    "schema_has_not_drifted": (drift, f"colour .records on {YESTERDAY}: 3"),
     "rejected_share_is_low": (reject_many, "total_cost: is no decimal"),
     "recent_days_are_fresh": (lose_a_reading, str(YESTERDAY)),
     "attributes_add_up": (add_to_an_attribute, UUID),

@@ -331,6 +331,15 @@ def test_a_refresh_is_one_run_that_ends_today(tmp_path: Path, name: str, start: 
     assert request.tags == range_tags(first, TODAY) | request.tags
 
 
+@pytest.mark.parametrize(
+    ("lookback", "days"), [("0", "today and the 0 days before"), ("1", "today and the 1 day before")]
+)
+def test_the_hourly_schedule_says_how_many_days_it_refreshes(tmp_path: Path, lookback: str, days: str) -> None:
+    settings = settings_for(NOWHERE, tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=lookback)
+    schedule = build_definitions(Pipeline(settings)).get_repository_def().get_schedule_def("hourly_refresh")
+    assert schedule.description == f"Refreshes {days}."
+
+
 def test_a_tick_from_before_the_first_partition_refreshes_that_partition(tmp_path: Path) -> None:
     """In the UI, a tick of yesterday can be evaluated and launched on the day on which the partitions begin."""
     settings = settings_for(NOWHERE, tmp_path, SESSIONS_PIPELINE_START_DATE=TODAY)
