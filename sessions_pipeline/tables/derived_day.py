@@ -164,13 +164,13 @@ def _states(
     if len(counts) == len(keys):
         return {}
     repeated = {row for row, key in enumerate(keys) if counts[key] > 1}
-    columns = validated.tuples("row", "start_time", "run_count", *USED)
+    columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED)
     valid = {row: values for row, *values in columns if row in repeated}
     numbers = raw.table("reading").column(0).to_pylist()
     states = defaultdict[str, list[SessionState]](list)
     for row in sorted(repeated, key=lambda row: (numbers[row], row)):
-        start_time, runs, *used = valid.get(row, (None, None))
-        states[keys[row]].append(SessionState(row, times[row].as_py(), known_runs(runs, used), start_time))
+        tier, start_time, runs, *used = valid.get(row, (None, None, None))
+        states[keys[row]].append(SessionState(row, times[row].as_py(), known_runs(runs, used), tier, start_time))
     return {of_session[-1].row: of_session for of_session in states.values()}
 
 

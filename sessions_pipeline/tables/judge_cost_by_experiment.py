@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.days import EPOCH
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.retention import RETENTION, SessionState, known_runs, stats_of
+from sessions_pipeline.tables.retention import SHORTLIVED, SessionState, known_runs, stats_of
 from sessions_pipeline.tables.sessions import OWNER, SESSIONS
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.types import TIMESTAMP
@@ -54,8 +54,8 @@ TIMES = ("start_time", "last_run_start_time", "last_run_start_time_live")
 NEEDED = (*OWNER, "name", *TIMES, "fetched_at", "missing_since")
 """The columns of `sessions` that `due` needs."""
 RECENT = timedelta(days=2)
-# Judges' traces are seldom kept for longer.
-YOUNG = RETENTION
+# The API's shorter retention time: judges' traces are seldom kept for longer.
+YOUNG = SHORTLIVED
 # Servers refuse URLs of 8,000 characters or more, and an encoded letter takes up to 12.
 LONGEST_NAME = 500
 TOO_LONG = f"the name has over {LONGEST_NAME} characters"
@@ -124,7 +124,7 @@ def merge_judges(stored: pa.Table, read: Sequence[Mapping[str, Any]]) -> pa.Tabl
         old = rows.get(key := (row["tenant_id"], row["id"]))
         both = sorted([row, *([old] if old else [])], key=itemgetter("read_at"))
         known = (known_runs(one["run_count"], (one[name] for name in column.MEASURES)) for one in both)
-        states = [SessionState(at, both[at]["read_at"], runs, row["start_time"]) for at, runs in enumerate(known)]
+        states = [SessionState(at, both[at]["read_at"], runs, None, row["start_time"]) for at, runs in enumerate(known)]
         source, _ = stats_of(states)
         rows[key] = {**both[source.row], "read_at": both[-1]["read_at"]}
     return pa.Table.from_pylist(list(rows.values()), JUDGE_COST_BY_EXPERIMENT.schema)

@@ -1,7 +1,7 @@
 """Spent money stays spent: which state of a session its stats come from, and which states may be deleted. Pure.
 
-Retention deletes traces. From then on the API reports lower numbers for their session, or none. Such numbers never
-replace the ones that were read before.
+Retention deletes traces after 14 or 400 days. From then on the API reports lower numbers for their session, or none.
+Such numbers never replace the ones that were read before.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
-# How long the API keeps every trace. The `trace_tier` of its session promises no longer time: it is the tier of new
-# traces, while earlier ones keep theirs, and a workspace may have set fewer than the usual 400 days for `longlived`.
-RETENTION = timedelta(days=14)
+# How long the API keeps traces, by the session's tier; an unknown tier counts as short-lived.
+LONGLIVED = timedelta(days=400)
+SHORTLIVED = timedelta(days=14)
 USED = ("total_tokens", "prompt_tokens", "completion_tokens", "total_cost", "prompt_cost", "completion_cost")
 """If no run is counted, a known amount other than zero in any of these shows that the session had runs."""
 STATS = (
@@ -42,6 +42,7 @@ class SessionState(NamedTuple):
     row: int
     read_at: datetime
     runs: int
+    tier: str | None
     start_time: datetime | None
 
 
@@ -53,31 +54,40 @@ def known_runs(run_count: int | None, used: Iterable[object]) -> int:
 def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
     """The state that a session's stats come from, and whether they have shrunk although retention can't explain it.
 
-    `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source. A state with
-    fewer runs than the source before it does not replace that if retention explains the difference: no runs are left,
-    or the session was older than `RETENTION` when it was read. Otherwise the lower number is a correction, and counts.
+    `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source. An older
+    one with more runs is the source if retention explains the difference: no runs are left, or the session is older
+    than its tier's retention time. Otherwise the lower number is a correction, and counts.
     """
-    source = states[0]
-    for state in states:
-        is_past_retention = state.start_time is not None and state.read_at - state.start_time >= RETENTION
-        if source.runs <= state.runs or (state.runs and not is_past_retention):
-            source = state
-    return source, source.runs < max(state.runs for state in states)
+    newest = source = states[-1]
+    has_shrunk = False
+    for older in reversed(states[:-1]):
+        if source.runs < older.runs:
+            if source.runs == 0 or _is_past_retention(newest):
+                source = older
+            else:
+                has_shrunk = True
+    return source, has_shrunk
+
+
+def _is_past_retention(state: SessionState) -> bool:
+    tier = (state.tier or "").lower().replace("_", "")
+    retention = LONGLIVED if tier == "longlived" else SHORTLIVED
+    return state.start_time is not None and state.read_at - state.start_time >= retention
 
 
 def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:
     """The raw rows that may be deleted: those of states that no result since the time `before` depends on.
 
-    `states`: all states of one session, oldest first. Kept are all states read after `before`, the newest one until
-    then and, of those until then that have runs: the newest, each earlier one with more runs than any that follows
-    (stats may come from it, see `stats_of`), and the successor of each of those (it may be a correction). So the day's
-    tables stay the same, now and as of any time since `before`.
+    `states`: all states of one session, oldest first. Kept are all states read after `before`, the newest one
+    until then, each earlier one with more runs than any that follows until then (stats may come from it, see
+    `stats_of`), and the successor of each of those. So the day's tables stay the same, now and as of any time since
+    `before`.
     """
     old = [state for state in states if state.read_at <= before]
-    used = [state for state in old if state.runs]
-    needed, most = {state.row for state in (*old[-1:], *used[-1:])}, 0
-    for state, successor in reversed(list(pairwise(used))):
-        most = max(most, successor.runs)
+    needed = {state.row for state in old[-1:]}
+    most = old[-1].runs if old else 0
+    for state, successor in reversed(list(pairwise(old))):
         if state.runs > most:
+            most = state.runs
             needed |= {state.row, successor.row}
     return {state.row for state in old} - needed

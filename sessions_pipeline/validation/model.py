@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from sessions_pipeline.validation.rules import RULES, ExperimentProgress, Rule
 
+# How long traces are kept: 400 days or 14.
 TRACE_TIERS = ("longlived", "shortlived")
 Tier = Annotated[str, WithJsonSchema({"type": "string", "enum": TRACE_TIERS})]
 Cost = Annotated[Decimal, WithJsonSchema({"type": "string"})]
@@ -35,7 +36,7 @@ class TracerSession(BaseModel, extra="allow"):
     reference_dataset_id: UUID | None = _optional("The dataset the experiment ran against; null for a tracing project")
     name: str = _optional("The project's or experiment's name")
     description: str | None = _optional("Its description")
-    trace_tier: Tier | None = _optional("How long new traces are kept: longlived (usually 400 days), shortlived (14)")
+    trace_tier: Tier | None = _optional("Retention of its traces: longlived (400 days) or shortlived (14 days)")
     start_time: datetime = _optional("When the session started; its UTC day is the partition")
     end_time: datetime | None = _optional("When it ended, if it did")
     last_run_start_time: datetime | None = _optional("When its latest run started")
