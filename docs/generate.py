@@ -45,10 +45,10 @@ def lake_sql(text: str) -> str:
 def _section(table: Table) -> Iterator[str]:
     yield f"## `{table.name}`\n"
     yield f"{table.description} Rows are ordered by {', '.join(f'`{name}`' for name in table.order)}."
-    if table.partition is None:
+    if table.partition_column is None:
         yield f"One file, `{table.name}/{table.name}.parquet`.\n"
     else:
-        yield f"One file a day, `{table.name}/{table.partition}=YYYY-MM-DD/{table.name}.parquet`.\n"
+        yield f"One file a day, `{table.name}/{table.partition_column}=YYYY-MM-DD/{table.name}.parquet`.\n"
     yield "| column | type | null | meaning |\n|---|---|---|---|"
     for column in table.columns:
         description = column.description.replace("|", "\\|")
@@ -65,12 +65,12 @@ def _spell(kind: pa.DataType) -> str:
 
 
 def _view(table: Table) -> str:
-    source = {None: "file_of", "start_date": "days_of"}.get(table.partition, "usage_of")
+    source = {None: "file_of", "start_date": "days_of"}.get(table.partition_column, "usage_of")
     empty = duckdb.from_arrow(table.schema.empty_table())
     kinds = [str(kind).replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") for kind in empty.types]
     columns = [f"{name} {kind}" for name, kind in zip(empty.columns, kinds, strict=True)]
-    if table.partition is not None:
-        columns.append(f"{table.partition} DATE")
+    if table.partition_column is not None:
+        columns.append(f"{table.partition_column} DATE")
     wrapped = textwrap.fill(", ".join(columns), 112, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return f"""\
 CREATE OR REPLACE VIEW {table.name} AS FROM query(

@@ -2,17 +2,20 @@
 
 import dagster as dg
 
-from sessions_pipeline.orchestration.assets import daily_assets
+from sessions_pipeline.orchestration import assets
+from sessions_pipeline.orchestration.automation import JOBS, changed_sessions, schedules
 from sessions_pipeline.orchestration.checks import check_tables, costs_are_within_budget, weeks_and_months_add_up
-from sessions_pipeline.orchestration.measured import measure_judges, measure_projects
 from sessions_pipeline.orchestration.notifications import notifications
-from sessions_pipeline.orchestration.one_file import cost_report, period_tables, read_names, sum_after_days
-from sessions_pipeline.orchestration.schedules import JOBS, schedules
-from sessions_pipeline.orchestration.sensor import changed_sessions
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 
-UNPARTITIONED = (period_tables, read_names, measure_projects, measure_judges, cost_report)
+UNPARTITIONED = (
+    assets.period_tables,
+    assets.read_names,
+    assets.measure_projects,
+    assets.measure_judges,
+    assets.cost_report,
+)
 
 
 @dg.definitions
@@ -30,7 +33,7 @@ def build_definitions(pipeline: Pipeline) -> dg.Definitions:
     settings = pipeline.settings
     return dg.Definitions(
         assets=[
-            daily_assets(settings, sum_after_days),
+            assets.daily_assets(settings),
             # Dagster's command line refuses a range of days unless every asset has this policy, partitioned or not.
             *(asset.with_attributes(backfill_policy=dg.BackfillPolicy.single_run()) for asset in UNPARTITIONED),
         ],

@@ -71,7 +71,7 @@ class RateLimitedError(TransientError):
 
 
 class ServerError(TransientError):
-    """408 or 5xx: the server failed, or gave up waiting."""
+    """408, 425 or 5xx: the server failed, gave up waiting, or is not ready yet."""
 
 
 class UnreachableError(TransientError):
@@ -137,8 +137,11 @@ class InstanceError(SessionsPipelineError):
         # SQL statement.
         cause = re.sub(r".*(Error 1|PostProcessingError): ", "", " ".join(str(error).split()))
         cause = re.split(r"\s(?:Expected:|Stack Trace:|\[SQL:|\(Background)", cause)[0]
+        # For SQLite's "database or disk is full", "disk I/O error" and "database disk image is malformed", but not for
+        # a path with the word.
+        advice = "; free space on its disk, or move a broken folder away: it has only the UI's history"
         # What stands before an @ may be a password: with an @ in it, its rest is taken for the host's name.
-        super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}")
+        super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}{advice * ('disk i' in cause.lower())}")
 
 
 class TooManyRejectedError(SessionsPipelineError):

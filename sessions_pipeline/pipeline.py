@@ -1,32 +1,35 @@
-"""`Pipeline`, the resource that Dagster hands to the assets: a plain object that opens the lake and reads the API."""
+"""`Pipeline`, the resource that Dagster hands to the assets: a plain object that does not know Dagster.
 
-import logging
+It opens the lake, reads the API, and has days processed and checked.
+"""
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import chain
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sessions_pipeline.days import days_between, now, utc_day
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
+from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
 from sessions_pipeline.langsmith.source import MOST_WAITING, Source
-from sessions_pipeline.process_day import DayResult, process_day
+from sessions_pipeline.outputs.formatting import plural
+from sessions_pipeline.process_day import DayResult, examine_day, process_day, too_many_rejected
 from sessions_pipeline.settings import Settings
-from sessions_pipeline.tables import RAW_SESSIONS, Table
+from sessions_pipeline.tables import RAW_SESSIONS, SESSIONS, CheckResult, Table
 from sessions_pipeline.tables.derived_day import RunOptions
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as_of
-from sessions_pipeline.tables.table import READINGS
+from sessions_pipeline.tables.table import READINGS, Check
 from sessions_pipeline.workers import Workers, processes_for, workers_for
 
+# A day, what each workspace has sent of it, and how many records the run has received so far.
 FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
-"""A day, what each workspace has sent of it, and how many records the run has received so far."""
 
 
 class Fetching(NamedTuple):
@@ -54,7 +57,7 @@ class Pipeline:
     clock: Callable[[], datetime] = now
     processes: int | None = None
     judge_reach: timedelta = YOUNG
-    _prefetched: list[Fetching] = field(default_factory=list, repr=False, compare=False)
+    _started: list[Fetching] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def query(self) -> SessionsQuery:
@@ -69,15 +72,6 @@ class Pipeline:
         """The days that the hourly schedule refreshes: the lookback days and today."""
         today, back = utc_day(self.clock()), timedelta(days=self.settings.lookback_days)
         return days_between(max(today - back, self.settings.start_date), today)
-
-    def warn_to(self, log: logging.Logger) -> Callable[[str], object]:
-        """A function that passes a warning to Dagster's log and to `on_warning`."""
-
-        def warn(text: str) -> None:
-            log.warning(text)
-            self.on_warning(text)
-
-        return warn
 
     def open_lake(self, *, read_only: bool = False) -> Lake:
         """The lake under the data root.
@@ -98,23 +92,51 @@ class Pipeline:
         Raises:
             ApiError: a workspace could not be read; the message names it. Days that did not arrive stay as they were.
             NotReadError: the raw sessions of a day were never read. Nothing is replaced.
+            TooManyRejectedError: after all other days, if some have more rejected records than the settings allow.
         """
-        lake, work = self.open_lake(), partial(process_day, options=self._options(tables))
+        lake, work, exceeded = self.open_lake(), partial(process_day, options=self._options(tables)), list[str]()
+        with ExitStack() as stack:
+            workers = stack.enter_context(self.workers(lake, len(days)))
+            tasks: Iterator[tuple[Any, ...]] = _stored_days(lake, days, self.as_of)
+            warnings = list[str]()
+            if RAW_SESSIONS in tables:
+                ahead = self._started.pop() if self._started and self._started[0].days == {*days} else None
+                fetching = ahead or stack.enter_context(self._fetch(lake, days))
+                tasks, warnings = fetching.fetched_days, fetching.client.warnings
+                stack.callback(lambda: [*map(warn, warnings)])
+            for result in workers.map(work, tasks):
+                if result.exceeded:
+                    exceeded.append(result.exceeded)
+                else:
+                    yield _warned(result, warnings)
+        if exceeded:
+            raise too_many_rejected(exceeded, self.settings.max_rejected_ratio)
+
+    def examine(self, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:
+        """The checks' results by name, on the stored days from `span[0]` to `span[1]`, both included (None: all days).
+
+        Each file is read at most once, and only the columns that these checks need. Many days are shared out to
+        processes.
+
+        Raises:
+            LakeError: a file can't be read.
+        """
+        lake, time = self.open_lake(read_only=True), self.clock()
+        recent = {*self.recent_days()} if any(check.days == "recent" for check in checks) else set[date]()
+        listed = lake.days(SESSIONS) if any(check.days == "run" for check in checks) else []
+        stored = {day for day in listed if span is None or span[0] <= day <= span[1]}
+        days, checked = sorted({*stored, *recent}), {"run": stored, "recent": recent}
+        tasks = [(day, [check.name for check in checks if day in checked[check.days]]) for day in days]
         with self.workers(lake, len(days)) as workers:
-            if RAW_SESSIONS not in tables:
-                yield from workers.each(work, _stored_days(lake, days, self.as_of))
-                return
-            ahead = self._prefetched.pop() if self._prefetched and self._prefetched[0].days == {*days} else None
-            with nullcontext(ahead) if ahead else self._fetch(lake, days) as fetching:
-                try:
-                    for result in workers.each(work, fetching.fetched_days):
-                        yield _warned(result, fetching.client.warnings)
-                finally:
-                    for warning in fetching.client.warnings:
-                        warn(warning)
+            by_day = list(workers.map(partial(examine_day, now=time, workspaces=self.settings.workspace_ids), tasks))
+        by_check = {check.name: [of_day[check.name] for of_day in by_day if check.name in of_day] for check in checks}
+        return {
+            name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])
+            for name, results in by_check.items()
+        }
 
     @contextmanager
-    def prefetch(self, days: Sequence[date]) -> Iterator[None]:
+    def start_fetching(self, days: Sequence[date]) -> Iterator[None]:
         """Start to read these days in the background; `process`, called for them within the block, takes them over.
 
         For a caller that has other work to do first: loading Dagster takes as long as four slow pages. The run's
@@ -125,11 +147,11 @@ class Pipeline:
             LakeError: the lake can't be opened. Errors of the API are raised by `process`.
         """
         with self._fetch(self.open_lake(), days) as fetching:
-            self._prefetched.append(fetching)
+            self._started.append(fetching)
             try:
                 yield
             finally:
-                self._prefetched.clear()
+                self._started.clear()
 
     @contextmanager
     def _fetch(self, lake: Lake, days: Sequence[date]) -> Iterator[Fetching]:
@@ -138,7 +160,7 @@ class Pipeline:
         lengths = {reading.asked: reading.length for reading in lake.last_readings(UNDATED)}
         # The executor must be closed after the sources: closing waits for its thread, and that may be waiting for a
         # page until closing the sources stops the client.
-        with ThreadPoolExecutor(1, "prefetch") as executor, self.sources() as (client, sources):
+        with ThreadPoolExecutor(1, "fetch") as executor, self.sources() as (client, sources):
             received = _read_days(client, sources, days, versions, lengths)
             # Begun here, and waited for where the days are iterated.
             first = map(Future.result, [executor.submit(next, received)])
@@ -201,8 +223,7 @@ def _stored_days(lake: Lake, days: Sequence[date], as_of: datetime | None) -> It
     Raises:
         NotReadError: a day was never read, or not yet at `as_of`.
     """
-    undated: list[Day] = [UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else []
-    stored = [*sorted(days, reverse=True), *undated]
+    stored: list[Day] = [*sorted(days, reverse=True), *([UNDATED] if lake.has(RAW_SESSIONS, UNDATED) else [])]
     for day, metadata in lake.each(partial(lake.metadata, RAW_SESSIONS), stored):
         readings_as_of(as_of, day, load_readings(metadata[READINGS]))
     yield from ((day,) for day in stored)
@@ -217,7 +238,7 @@ def _read_days(
 ) -> Iterator[FetchedDay]:
     """Days from the API, newest first, then the undated sessions. A day is yielded once all workspaces have sent it."""
     received, finished = 0, 0
-    client.throttle.progress = lambda: f"{finished} of {len(days)} days"
+    client.throttle.progress = lambda: f"{finished} of {plural(len(days), 'day')}"
     streams = [source.days(min(days), max(days), length=lengths.get(source.workspace, 0)) for source in sources]
     for fetched in zip(*streams, strict=True):
         received += sum(of_workspace.readings[0].received for of_workspace in fetched)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from sessions_pipeline.days import name_of
-from sessions_pipeline.errors import LakeConflictError, SumOverflowError
+from sessions_pipeline.errors import LakeConflictError, SumOverflowError, TooManyRejectedError
 from sessions_pipeline.lake import Lake, Written
 from sessions_pipeline.lake.commits import replace_derived, stored_metadata
 from sessions_pipeline.lake.layout import UNDATED, Day, readings_key
@@ -182,6 +182,14 @@ def _exceeded(derived: DerivedDay, received: int) -> str | None:
         return None
     ((reason, *_),) = next(derived.rejected.tuples("reasons"))
     return f"{name_of(day)}: {rejected} of {all_} records are rejected ({reason})"
+
+
+def too_many_rejected(exceeded: Sequence[str], limit: float) -> TooManyRejectedError:
+    """The error for a run in which too many records of some days were rejected, as the texts in `exceeded` say."""
+    return TooManyRejectedError(
+        f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days keep "
+        "their previous tables; see whether the API changed, or raise the ratio"
+    )
 
 
 def _note_readings(lake: Lake, raw: RawDay) -> None:

@@ -207,7 +207,8 @@ def _without_effect(names: Collection[str]) -> tuple[str, ...]:
     known = [str(name) for alias in aliases for name in getattr(alias, "choices", [alias])]
     warnings = []
     for name in sorted(filter(_OUR_NAME.fullmatch, {*names} - {*known})):
-        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+        longer = [one for one in known if one.startswith(f"{name.upper()}_")]
+        close = longer or difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
         if close or name.upper().startswith("SESSIONS_PIPELINE_"):
             suggestion = f"; did you mean {close[0]}?" if close else ""
             warnings.append(f"{name} is not a setting and has no effect{suggestion}")

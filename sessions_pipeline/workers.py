@@ -44,7 +44,7 @@ class Workers:
         self._call = call
         self._ahead = ahead
 
-    def each(self, work: "Callable[[Lake, *Ts], R]", tasks: Iterable[tuple[*Ts]]) -> Iterator[R]:
+    def map(self, work: "Callable[[Lake, *Ts], R]", tasks: Iterable[tuple[*Ts]]) -> Iterator[R]:
         """Yield `work(lake, *task)` for each task, in order. Only a few are taken from the iterable ahead of time.
 
         If the iterable or the work on a task fails, no further task is started. The results of the tasks that were
@@ -93,8 +93,7 @@ def workers_for(processes: int, lake: "Lake", root: str, query: Mapping[str, Any
             yield Workers(executor, lambda work, *task: work(lake, *task), ahead=1)
         return
     prepare(processes)
-    context = get_context("forkserver")
-    with ProcessPoolExecutor(processes, context, initializer=_initialize) as executor:
+    with ProcessPoolExecutor(processes, get_context("forkserver"), initializer=_initialize) as executor:
         try:
             yield Workers(executor, partial(_with_lake_at, root, dict(query)), ahead=processes + 1)
         finally:

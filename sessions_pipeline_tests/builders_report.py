@@ -179,8 +179,8 @@ def html_of(data: ReportData) -> str:
 
 def _of_days(table: Table, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Rows of several days, as `Lake.read_days` returns them."""
-    assert table.partition is not None
-    return pa.Table.from_pylist(list(rows), pa.schema([*table.schema, pa.field(table.partition, pa.date32())]))
+    assert table.partition_column is not None
+    return pa.Table.from_pylist(list(rows), pa.schema([*table.schema, pa.field(table.partition_column, pa.date32())]))
 
 
 def made_up(first: date = FIRST, last: date = LAST, *, datasets: int = 9, experiments: int = 120) -> ReportData:

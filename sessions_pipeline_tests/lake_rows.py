@@ -66,9 +66,9 @@ class CountingStore:
         self._count("versions")
         return self.store.versions(keys)
 
-    def partitions(self, table: str) -> dict[str, str | None]:
-        self._count("partitions")
-        return self.store.partitions(table)
+    def listing(self, table: str) -> dict[str, str | None]:
+        self._count("listing")
+        return self.store.listing(table)
 
     def map(self, read: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         return self.store.map(read, items)

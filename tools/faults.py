@@ -29,7 +29,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
-    Fault("langsmith/page", "> (latest_run(later)", "< (latest_run(later)", f"{INTEGRATION}source", "newest"),
+    Fault("langsmith/page", "> (last_active(later)", "< (last_active(later)", f"{INTEGRATION}source", "newest"),
     Fault(
         "tables/derived_day",
         "(numbers[row], row)",
@@ -38,41 +38,42 @@ FAULTS = (
     ),
     Fault("tables/retention", ">= retention", "> retention", f"{UNIT}retention", "retention"),
     Fault("tables/retention", "days=400", "days=401", f"{UNIT}retention", "retention"),
+    Fault("tables/sessions", "not in _KNOWN_DRIFT", "in _KNOWN_DRIFT", f"{UNIT}checks", "drift"),
     Fault("tables/retention", "days=14", "days=15", f"{UNIT}retention", "retention"),
     Fault("langsmith/lists", "days=31", "days=30", f"{UNIT}days"),
     Fault("langsmith/lists", "<= REACH", "< REACH", f"{UNIT}days"),
     Fault("days", "days=start_us // DAY_US", "days=(start_us - 1) // DAY_US", f"{UNIT}days"),
     Fault("days", "return at >= midnight", "return at > midnight", f"{UNIT}days"),
     Fault(
-        "orchestration/measured",
+        "measurements",
         "*rows, before.filter(pc.invert(is_read))",
         "*rows",
         f"{INTEGRATION}pipeline_usage",
         "kept",
     ),
     Fault(
-        "orchestration/schedules",
+        "orchestration/automation",
         "DefaultScheduleStatus.RUNNING",
         "DefaultScheduleStatus.STOPPED",
         f"{INTEGRATION}pipeline_schedules",
         "default",
     ),
     Fault(
-        "orchestration/sensor",
+        "orchestration/automation",
         "DefaultSensorStatus.RUNNING",
         "DefaultSensorStatus.STOPPED",
         f"{INTEGRATION}pipeline_schedules",
         "default",
     ),
     Fault(
-        "orchestration/sensor",
+        "activity",
         "lookback_days + 1)",
         "lookback_days + 2)",
         f"{INTEGRATION}pipeline_schedules",
         "every_day",
     ),
     Fault(
-        "orchestration/sensor",
+        "activity",
         "latest = self.stopped.since if self.stopped else max(",
         "latest = max(",
         f"{UNIT}sensor",

@@ -10,7 +10,7 @@ import click
 
 from sessions_pipeline.cli.terminal import echo, load_settings
 from sessions_pipeline.errors import ApiError, SessionsPipelineError, SettingError
-from sessions_pipeline.langsmith.query import SessionsQuery, parse_narrowing
+from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural, visible
 from sessions_pipeline.settings import Settings, without_secrets
@@ -52,8 +52,7 @@ def _fresh(settings: Settings) -> str:
     from sessions_pipeline.tables.raw_sessions import why_stale
 
     now = datetime.now(UTC)
-    lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
-    last = last_refresh(lake, settings, now)
+    last = last_refresh(Lake.open(settings.data_root, query=settings.query, read_only=True), settings, now)
     if stale := why_stale(last, now):
         days = f"{settings.absolute_data_root}: today and the {plural(max(settings.lookback_days, 1), 'day')} before it"
         raise SessionsPipelineError(f"{days} were {stale}; check that `dagster-daemon` is running, and see its runs")

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,14 @@ from typing import Any
 import click
 
 from sessions_pipeline import errors
+from sessions_pipeline.cli import terminal
 from sessions_pipeline.cli.doctor import SETUP_CHECKS
-from sessions_pipeline.cli.terminal import DAY, check_order, heavy_imports, load_settings, past_time, progress_bar, say
 from sessions_pipeline.days import days_between
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.settings import DEMO, Settings, program_variables
 
 DEMO_DAYS, DEMO_SHOWN = 60, 30
-KEPT = "the days that were finished stay written"
 DEMO_ROOT = Path("data/demo")
 HOST = "127.0.0.1"
 # Dagster recommends `dg dev` instead of `dagster dev`, but that is another package.
@@ -33,14 +31,14 @@ QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
 
 
 @click.command(epilog="Example: sessions-pipeline materialize --from 2026-01-01 --to 2026-01-31")
-@click.option("--from", "first", type=DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
-@click.option("--to", "last", type=DAY, required=True, metavar="DAY", help="Last UTC day, included.")
+@click.option("--from", "first", type=terminal.DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
+@click.option("--to", "last", type=terminal.DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
     "--select", metavar="SELECTION", help="Dagster asset selection; default: the tables of the hourly schedule."
 )
 @click.option(
     "--as-of",
-    type=past_time,
+    type=terminal.past_time,
     metavar="TIME",
     help="Rebuild tables as they were known at this time, from stored readings, without the network.",
 )
@@ -51,12 +49,12 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     Fetches, validates and writes the sessions of these UTC days and the tables derived from them. Uses the Dagster
     instance in DAGSTER_HOME, so that the UI shows the run; without it, a temporary instance.
     """
-    settings = load_settings()
+    settings = terminal.load_settings()
     _check_days(first, last, settings)
     kept_days = settings.keep_readings_days
     if as_of and kept_days and datetime.now(UTC) - as_of > timedelta(days=kept_days):
-        deleted = f"readings that were replaced over {plural(kept_days, 'day')} ago were deleted"
-        say(f"--as-of {as_of:%Y-%m-%d}: {deleted}, so these tables may differ from those of that time", is_warning=True)
+        deleted = f"readings that were replaced over {plural(kept_days, 'day')} ago were deleted, so these tables may"
+        terminal.say(f"--as-of {as_of:%Y-%m-%d}: {deleted} differ from those of that time", is_warning=True)
     # Before the run: if the file breaks meanwhile, the summary is still printed.
     budgets = load_budgets(settings)
     made = run_days(settings, first, last, select=select, as_of=as_of)
@@ -70,7 +68,7 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
 def _check_days(first: date, last: date, settings: Settings) -> None:
     """Refuse days in the wrong order, before the first partition or in the future."""
     today = datetime.now(UTC).date()
-    check_order(first, last)
+    terminal.check_order(first, last)
     if first < settings.start_date:
         advice = "set SESSIONS_PIPELINE_START_DATE to an earlier day"
         raise errors.UsageError(f"--from {first} is before the first partition {settings.start_date}; {advice}")
@@ -93,36 +91,23 @@ def run_days(
     # First: it sets Arrow's memory pool, which Arrow reads when loaded, and worker processes can import meanwhile.
     prepare(processes_for((last - first).days + 1))
     finished, warnings = set[date](), list[str]()
-    try:
-        with ExitStack() as stack:
-            with heavy_imports():
-                from sessions_pipeline.pipeline import Pipeline
 
-                pipeline = Pipeline(settings, **values)
-                if select in (None, "*") and pipeline.as_of is None:
-                    stack.enter_context(pipeline.prefetch(days_between(first, last)))
-                from sessions_pipeline.definitions import build_definitions
-                from sessions_pipeline.orchestration.run import days_made, execute, open_instance
-            instance = stack.enter_context(open_instance(settings.dagster_home))
-            progress = stack.enter_context(progress_bar((last - first).days + 1))
+    def on_day(day: date) -> None:
+        finished.add(day)
+        progress(day)
 
-            def on_day(day: date) -> None:
-                finished.add(day)
-                progress(day)
+    with terminal.reported(finished, warnings), ExitStack() as stack:
+        with terminal.heavy_imports():
+            from sessions_pipeline.pipeline import Pipeline
 
-            pipeline = replace(pipeline, on_day=on_day, on_warning=warnings.append)
-            return days_made(execute(build_definitions(pipeline), first, last, instance=instance, select=select))
-    except KeyboardInterrupt:
-        raise errors.SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None
-    except errors.SessionsPipelineError as error:
-        # A missed deadline or a lost worker says so itself.
-        if finished and not isinstance(error, errors.DeadlineExceededError | errors.WorkerLostError):
-            error.args = (f"{error}; {KEPT}",)
-        raise
-    finally:
-        # After the progress bar has ended, and each only once.
-        for warning in dict.fromkeys(warnings):
-            say(warning, is_warning=True)
+            pipeline = Pipeline(settings, on_day=on_day, on_warning=warnings.append, **values)
+            if select in (None, "*") and pipeline.as_of is None:
+                stack.enter_context(pipeline.start_fetching(days_between(first, last)))
+            from sessions_pipeline.definitions import build_definitions
+            from sessions_pipeline.orchestration.run import days_made, execute, open_instance
+        instance = stack.enter_context(open_instance(settings.dagster_home))
+        progress = stack.enter_context(terminal.progress_bar((last - first).days + 1))
+        return days_made(execute(build_definitions(pipeline), first, last, instance=instance, select=select))
 
 
 @click.command(epilog="Example: sessions-pipeline demo")
@@ -185,7 +170,7 @@ def ui(*, on_demo: bool, port: int) -> int:
     """
     if on_demo:
         return _show_demo(port)
-    settings = load_settings()
+    settings = terminal.load_settings()
     for name in ("settings", "key and host"):
         SETUP_CHECKS[name](settings)
     from sessions_pipeline.orchestration import ensure_dagster_yaml

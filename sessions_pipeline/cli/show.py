@@ -15,14 +15,14 @@ from pydantic.fields import FieldInfo
 
 from sessions_pipeline import errors
 from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, say
-from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural
 from sessions_pipeline.settings import first_problem
 
 if TYPE_CHECKING:
     from sessions_pipeline.langsmith.client import SessionsClient
 
-Rows: TypeAlias = list[dict[str, str]]
+TextRows: TypeAlias = list[dict[str, str]]
 
 # `list` waits this long for dataset names, not for the run's whole deadline.
 NAMES_SECONDS = 10.0
@@ -97,7 +97,7 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
         raise errors.UsageError(f"--{option}: {problem}") from None
 
 
-def _name_datasets(client: "SessionsClient", rows: Rows, workspaces: Sequence[str | None]) -> None:
+def _name_datasets(client: "SessionsClient", rows: TextRows, workspaces: Sequence[str | None]) -> None:
     """Replace the rows' dataset ids by names; by short ids where the API does not give a name to this key."""
     from sessions_pipeline.langsmith.lists import read_datasets
     from sessions_pipeline.validation.rules import IS_UUID

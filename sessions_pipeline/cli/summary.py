@@ -23,6 +23,8 @@ from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.spending import Row, Totals, by_key, totals_by
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.aggregate import total
+from sessions_pipeline.tables.day_metadata import open_days
+from sessions_pipeline.tables.readings import unread_of_workspaces
 
 # Up to so many days, costs are listed by day, else by week: a terminal has some forty lines.
 WEEK = 7
@@ -37,7 +39,6 @@ IN_JSON = (
     *("experiments", "unpriced", "unjudged", "unread", "read_at", "notes"),
 )
 
-
 OTHERS, ALL = ("", "other datasets"), ("", "all datasets")
 """The keys of lines that sum several datasets: no workspace, and a label."""
 
@@ -45,7 +46,7 @@ OTHERS, ALL = ("", "other datasets"), ("", "all datasets")
 class Line(NamedTuple):
     """The cost of a dataset in a workspace, or of several, and a period.
 
-    `days` counts the period's days that were read. `is_part`: some of its days were not read, or were not over.
+    `days` counts the period's days that were read. `is_part`: some were not, or not in every workspace, or not over.
     """
 
     period: date
@@ -62,27 +63,24 @@ def print_summary(
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     _refuse_lost_days(lake, made.get(tables.SESSIONS.name, ()), settings.absolute_data_root)
 
-    def days_of(table: tables.Table) -> list[date]:
-        return [day for day in lake.days(table) if first <= day <= last] if table.name in made else []
+    def days_of(table: tables.Table) -> list[date] | None:
+        return [day for day in lake.days(table) if first <= day <= last] if table.name in made else None
 
-    def row_count(table: tables.Table) -> int | None:
-        # Day by day and only a small column, so that memory does not grow with the days.
-        rows = lake.each(lambda day: lake.read(table, day, ("tenant_id",)).num_rows, days_of(table))
-        return sum(number for _, number in rows) if table.name in made else None
-
-    days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET)
-    rows = lake.read_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days).to_pylist()
+    days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET) or []
+    daily, files = lake.load_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days)
+    incomplete = open_days(daily, files).union(*unread_of_workspaces(lake.readings_of_days(days)).values())
+    rows = daily.to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
     whole, by_week = Totals.of(rows, judged), len(days) > WEEK
-    datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)))
+    datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)), incomplete, len(days))
     periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
-    lines = _lines(rows, judged, periods, WEEK if by_week else 1, order=datasets)
+    lines = _lines(rows, judged, periods, incomplete, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
-        "days": max(len(days_of(tables.SESSIONS)), len(days)),
-        "sessions": row_count(tables.SESSIONS),
+        "days": max(len(days_of(tables.SESSIONS) or ()), len(days)),
+        "sessions": _row_count(lake, tables.SESSIONS, days_of(tables.SESSIONS)),
         "experiments": whole.sessions if days else None,
         "unpriced": whole.unpriced if days else None,
-        "rejected": row_count(tables.REJECTED_SESSIONS),
+        "rejected": _row_count(lake, tables.REJECTED_SESSIONS, days_of(tables.REJECTED_SESSIONS)),
         "total_cost": exact(whole.cost) or None,
         **_judges(whole),
     }
@@ -99,6 +97,13 @@ def print_summary(
     click.echo(f"Parquet  {settings.absolute_data_root}")
     if "cost_report" in made:
         click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+
+
+def _row_count(lake: Lake, table: tables.Table, days: Sequence[date] | None) -> int | None:
+    """The number of a table's rows on these days; None if the run did not make the table (`days` is None)."""
+    # Day by day and only a small column, so that memory does not grow with the days.
+    rows = lake.each(lambda day: lake.read(table, day, ("tenant_id",)).num_rows, days or ())
+    return sum(number for _, number in rows) if days is not None else None
 
 
 def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:
@@ -143,24 +148,24 @@ def _lines(
     rows: Sequence[Row],
     judged: Sequence[Row],
     periods: Mapping[date, date],
-    length: int = 1,
+    incomplete: Collection[date | None],
+    length: int,
     order: Sequence[Line] = (),
 ) -> list[Line]:
     """One line for each period of `length` days and dataset, in the order of `order`, else the most expensive first.
 
-    `periods` maps each day that was read to the first day of its period.
+    `periods` maps each day that was read to the first day of its period; `incomplete` are the days that were not over,
+    or not read in every workspace.
     """
 
     def group(row: Row) -> tuple[date, Key]:
         return periods[row["start_date"]], (row["tenant_id"], row["reference_dataset_id"])
 
     days_read, ranks = Counter(periods.values()), {line.key: number for number, line in enumerate(order)}
-    parts = {period for period, read in days_read.items() if read < length}
-    parts |= {periods[row["start_date"]] for row in rows if not row["is_day_over"]}
+    complete = Counter(period for day, period in periods.items() if day not in incomplete)
     lines = [
-        Line(period, key, days_read[period], period in parts, totals)
+        Line(period, key, days_read[period], complete[period] < length, totals)
         for (period, key), totals in totals_by(rows, judged, group).items()
-        if totals.sessions
     ]
     return sorted(lines, key=lambda line: (line.period, ranks.get(line.key, 0), -(line.totals.cost or 0), line.key))
 
@@ -247,4 +252,4 @@ def _print_lines(
     if any(line.key in (OTHERS, ALL) for line in [*lines, *datasets]):
         click.echo("Some datasets are summed together; with --json, each has its own lines")
     if any(line.is_part for line in lines):
-        click.echo(f"* {'counts only days asked for and read' if by_week else 'the day was not over when read'}")
+        click.echo(f"* {'has days not asked for, not over' if by_week else 'not over'}, or not read in every workspace")

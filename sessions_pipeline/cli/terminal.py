@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from sessions_pipeline.errors import UsageError
+from sessions_pipeline.errors import DeadlineExceededError, SessionsPipelineError, UsageError, WorkerLostError
 from sessions_pipeline.outputs.formatting import visible
 from sessions_pipeline.settings import Settings
 
@@ -27,6 +27,7 @@ WIDTH = 120
 YEARS = range(1970, 2200)
 # Columns that are aligned right.
 NUMBERS = {"Experiments", "No cost", "Traces", "Tokens", "Cost", "Used", "Limit", "Share", "Forecast"}
+KEPT = "the days that were finished stay written"
 
 
 def check_order(first: date, last: date) -> None:
@@ -231,3 +232,21 @@ def progress_bar(days: int) -> Iterator[Callable[[date], None]]:
                 yield on_day
             finally:
                 os.dup2(terminal.fileno(), sys.stderr.fileno())
+
+
+@contextmanager
+def reported(finished: Collection[date], warnings: Iterable[str]) -> Iterator[None]:
+    """Print the warnings at the end of the block, and let an error say that the finished days stay written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SessionsPipelineError(f"stopped; {KEPT if finished else 'no day was finished'}") from None
+    except SessionsPipelineError as error:
+        # A missed deadline or a lost worker says so itself.
+        if finished and not isinstance(error, DeadlineExceededError | WorkerLostError):
+            error.args = (f"{error}; {KEPT}",)
+        raise
+    finally:
+        # After the progress bar has ended, and each only once.
+        for warning in dict.fromkeys(warnings):
+            say(warning, is_warning=True)

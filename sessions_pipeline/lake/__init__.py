@@ -168,7 +168,7 @@ class Lake:
 
     def versions_of_days(self, table: Table) -> dict[date, str | None]:
         """The versions of all `days`, sorted by day; in a bucket, one listing."""
-        found = self._store.partitions(table.name)
+        found = self._store.listing(table.name)
         return {day: found[key] for key in sorted(found) if (day := day_of(table, key))}
 
     def uri(self, table: Table, day: Day) -> str:
@@ -232,7 +232,7 @@ class Lake:
         """
         self._refuse_if_read_only()
         probe = f"_probe-{uuid4().hex}"
-        self._store.partitions(probe)
+        self._store.listing(probe)
         self._store.put(probe, bytes(65_536))
         try:
             check_conditions(self._store, probe, b"")
@@ -240,12 +240,11 @@ class Lake:
             self._store.delete(probe)
 
     def _required(self, table: Table, day: Day, columns: Sequence[str] | None) -> Stored:
-        stored = self.load(table, day, columns)
-        if stored is None and table.partition is None:
+        if stored := self.load(table, day, columns):
+            return stored
+        if table.partition_column is None:
             raise NotReadError(f"{table.name} was never made; materialize it first")
-        if stored is None:
-            raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize all tables of that day")
-        return stored
+        raise NotReadError(f"{table.name} was never read for {name_of(day)}; materialize all tables of that day")
 
     def _refuse_if_read_only(self) -> None:
         if self._read_only:

@@ -33,9 +33,9 @@ Day: TypeAlias = date | None
 
 def key_of(table: Table, day: Day) -> str:
     """The key of one day of a table, relative to the lake's root. A table without partitions has one key."""
-    if table.partition is None:
+    if table.partition_column is None:
         return f"{table.name}/{table.name}.parquet"
-    return f"{table.name}/{table.partition}={partition_value(day)}/{table.name}.parquet"
+    return f"{table.name}/{table.partition_column}={partition_value(day)}/{table.name}.parquet"
 
 
 def partition_value(day: Day) -> str:
@@ -51,8 +51,8 @@ def readings_key(day: Day) -> str:
 def day_of(table: Table, key: str) -> date | None:
     """The day of the file at `key`; None for the rows without a day, and for files that are not a day of the table."""
     folder, _, name = key.removeprefix(f"{table.name}/").partition("/")
-    partition, _, value = folder.partition("=")
-    if partition != table.partition or name != f"{table.name}.parquet":
+    column, _, value = folder.partition("=")
+    if column != table.partition_column or name != f"{table.name}.parquet":
         return None
     try:
         day = date.fromisoformat(value)
@@ -76,9 +76,8 @@ def check_marker(store: Store, query: Mapping[str, Any] | None) -> bool:
     except FileNotFoundError:
         return False
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise LakeError(
-            f"{store.uri(MARKER)}: broken; restore it from a backup, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere"
-        ) from None
+        advice = "restore it from a backup or, if SESSIONS_PIPELINE_QUERY never changed, delete it"
+        raise LakeError(f"{store.uri(MARKER)}: broken; {advice}") from None
     if found != LAYOUT:
         advice = "upgrade sessions-pipeline" if found > LAYOUT else _TOO_OLD
         raise LakeMismatchError(f"{store.uri(MARKER)}: has layout {found}, but this version has {LAYOUT}; {advice}")

@@ -21,7 +21,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from sessions_pipeline.errors import LakeBusyError, LakeError
-from sessions_pipeline.lake.store import ANY, Expected, Item, Opened, T, conflict, problem
+from sessions_pipeline.lake.store import ANY, Expected, Item, Opened, T, conflict, lake_error
 
 LOCKS = "_locks"
 TEMPORARY = "_tmp"
@@ -65,7 +65,7 @@ class LocalStore:
                 found[key] = _version(self.root / key)
         return found
 
-    def partitions(self, table: str) -> dict[str, str | None]:
+    def listing(self, table: str) -> dict[str, str | None]:
         """The files `<table>/<partition>/<table>.parquet`. Symbolic links to folders are followed."""
         keys = list[str]()
         with self._as_lake_error(table), suppress(FileNotFoundError), os.scandir(self.root / table) as folders:
@@ -141,7 +141,7 @@ class LocalStore:
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not writing:
                 raise
-            raise problem(self.uri(key), error) from error
+            raise lake_error(self.uri(key), error) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

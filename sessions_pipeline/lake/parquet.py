@@ -31,7 +31,8 @@ DAYS_AT_ONCE = 32
 # Marks a file as ours. Another program that rewrites the file drops this key, along with our other metadata.
 _TABLE = "sessions_pipeline.table"
 
-_RESTORE = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
+_RESTORE = "restore it from a backup: deleting it would lose its history, which the API may no longer have"
+_OR_DELETE = "restore it from a backup, or delete it and materialize {}: only what the API no longer has is then lost"
 
 
 class Stored(NamedTuple):
@@ -125,7 +126,8 @@ def load(store: Store, table: Table, key: str, columns: Sequence[str] | None) ->
         with source:
             rows, metadata = decode(table, source, columns)
     except UnreadableError as error:
-        advice = _RESTORE if table in FROM_API else f"materialize {table.name} again, from stored data"
+        again = _OR_DELETE if table in FROM_API else "materialize {} again, from stored data"
+        advice = _RESTORE if table is RAW_SESSIONS else again.format(table.name)
         text = f"{store.uri(key)}: not a readable Parquet file of this table ({error}); {advice}"
         raise BrokenError(text, version) from error
     if metadata is None and table is RAW_SESSIONS:
@@ -141,7 +143,7 @@ def joined(table: Table, days: Iterable[tuple[Day, pa.Table]], columns: Sequence
 
     Peaks at little more memory than their size.
     """
-    partition = pa.field(table.partition, pa.date32())
+    partition = pa.field(table.partition_column, pa.date32())
     fields = table.schema if columns is None else [table.schema.field(name) for name in columns]
     joined, parts = [pa.schema([*fields, partition]).empty_table()], list[pa.Table]()
     for day, rows in days:

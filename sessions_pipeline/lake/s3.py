@@ -108,10 +108,10 @@ class S3Store:
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """The objects' ETags, from one listing of a single key's partition, or of the table from the first key on."""
         folder = min(keys).rpartition("/")[0]
-        listed = self.partitions(folder) if len(keys) == 1 else self.partitions(folder.partition("/")[0], after=folder)
+        listed = self.listing(folder) if len(keys) == 1 else self.listing(folder.partition("/")[0], after=folder)
         return {key: listed.get(key) for key in keys}
 
-    def partitions(self, table: str, *, after: str | None = None) -> dict[str, str | None]:
+    def listing(self, table: str, *, after: str | None = None) -> dict[str, str | None]:
         """The ETags of all objects in a folder, of a table or of one partition; with `after`, of those after it."""
         with self._as_lake_error(table):
             pages = self._repeated(lambda: list(self._client.list(table, offset=after)))

@@ -68,7 +68,7 @@ class Store(Protocol):
     def versions(self, keys: Sequence[str]) -> dict[str, str | None]:
         """The versions of these keys (at least one, all of the same table); None if there is no object."""
 
-    def partitions(self, table: str) -> dict[str, str | None]:
+    def listing(self, table: str) -> dict[str, str | None]:
         """The versions of all keys `<table>/<partition>/<table>.parquet`; may include other keys of that folder."""
 
     def map(self, read: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
@@ -103,7 +103,7 @@ def store_at(root: str) -> Store:
     return LocalStore(root)
 
 
-def problem(path: str, error: OSError) -> LakeError:
+def lake_error(path: str, error: OSError) -> LakeError:
     """The error for a failed operation on `path`: what happened and what to do."""
     advice = _ADVICE.get(error.errno or 0, f"{error.strerror or error}: fix this")
     return LakeError(f"{path}: {advice}, or point SESSIONS_PIPELINE_DATA_ROOT elsewhere")

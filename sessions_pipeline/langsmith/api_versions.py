@@ -18,8 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from sessions_pipeline.errors import ApiError, BadBodyError, GoneError, NotFoundError, UsageError
+from sessions_pipeline.langsmith import Parameters, SessionsQuery
 from sessions_pipeline.langsmith.page import Page, http_date
-from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
 from sessions_pipeline.langsmith.records import Record, read_page
 from sessions_pipeline.validation.json_text import split_record
 

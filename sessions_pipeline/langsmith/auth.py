@@ -119,8 +119,7 @@ def add_certificates(context: ssl.SSLContext) -> ssl.SSLContext:
     found = variable(*CERTIFICATES)
     if found is not None:
         try:
-            is_folder = Path(found[1]).is_dir()
-            context.load_verify_locations(**{"capath" if is_folder else "cafile": found[1]})
+            context.load_verify_locations(**{"capath" if Path(found[1]).is_dir() else "cafile": found[1]})
         except (OSError, ValueError):
             raise SettingError(found[0], "this file of certificates can't be read") from None
     return context

@@ -14,10 +14,10 @@ import stamina
 
 from sessions_pipeline.days import now
 from sessions_pipeline.errors import BadBodyError, RateLimitedError, ServerError, TransientError
+from sessions_pipeline.langsmith import Parameters, SessionsQuery
 from sessions_pipeline.langsmith.api_versions import V1, V2, Endpoint, choose_version
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import Page
-from sessions_pipeline.langsmith.query import Parameters, SessionsQuery
 from sessions_pipeline.langsmith.redaction import parse_paths, redact
 from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
 from sessions_pipeline.langsmith.transport import Transport
@@ -31,6 +31,8 @@ ATTEMPTS_BEFORE_FIRST_ANSWER = 3
 LONGEST_WAIT_SECONDS = 6.0
 # The warning about `Deprecation` and `Sunset` headers, by which notifications find it among all warnings of a run.
 ANNOUNCED_END = re.compile(r"The API announces the end of \S+ \((.*?)\); look for a newer version")
+# Stands for the workspace's id in metadata and warnings if the settings name no workspace, and the key determines it.
+OWN_WORKSPACE = "the key's own"
 CLOCK_TOLERANCE = timedelta(seconds=60)  # makes no difference to timestamps or daily partitions
 
 # By default stamina prints each retry on standard output if structlog is installed.
@@ -65,7 +67,7 @@ class SessionsClient:
         self.throttle = throttle or Throttle(
             settings.concurrency, deadline_seconds=settings.deadline_minutes * 60, acquire=acquire_for(settings)
         )
-        self.throttle.progress = lambda: f"{self.requests} requests"
+        self.throttle.progress = lambda: f"{self.requests} request{'' if self.requests == 1 else 's'}"
         self._transport = transport or Transport(self._auth, most_connections=settings.concurrency)
         self.api_version = {"v1": V1, "v2": V2, "auto": None}[settings.api_version]
         self.clock = clock

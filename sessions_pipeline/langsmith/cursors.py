@@ -17,8 +17,8 @@ from itertools import combinations
 from operator import attrgetter
 
 from sessions_pipeline.errors import PagingError
+from sessions_pipeline.langsmith import batches
 from sessions_pipeline.langsmith.page import LIST_END, UNDATED_FIRST, UNDATED_LAST, Page, PageRequest, Piece, sort_keys
-from sessions_pipeline.langsmith.query import batches
 from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.validation.rules import IS_UUID
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import PagingError, ParameterError, RefusedError, UsageError
+from sessions_pipeline.langsmith import SessionsQuery, batches
 from sessions_pipeline.langsmith.api_versions import DATASETS, Endpoint
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionsQuery, batches
+from sessions_pipeline.langsmith.page import Page, identity, last_active
 from sessions_pipeline.langsmith.records import Record
 from sessions_pipeline.tables.aggregate import tuples
 from sessions_pipeline.tables.column import MEASURES
@@ -95,7 +95,7 @@ class Activity(NamedTuple):
 
     session: str
     start_us: int | None
-    latest_run: datetime
+    last_active: datetime
 
 
 class Place(NamedTuple):
@@ -130,9 +130,9 @@ def active_since(
     pages, place = _pages_from(client, query, workspace, place)
     for offset, page in pages:
         found = _activity(page)
-        at = found[-1].latest_run if found else place.reached
+        at = found[-1].last_active if found else place.reached
         place = Place(max(0, offset + len(page.records) - 1), at, page.next_cursor, place.all_stats)
-        yield [active for active in found if active.latest_run >= since], place
+        yield [active for active in found if active.last_active >= since], place
         if at is not None and at < since:
             return
 
@@ -161,7 +161,7 @@ def _pages_from(
         if offset == 0 and first[1].records and not found and not place.all_stats:
             client.warn(f"The API sends no times of runs with stats_select={CHEAPEST_STATS[0]}; all stats are read")
             place = Place(all_stats=True)
-        elif offset and not place.cursor and place.reached and all(one.latest_run < place.reached for one in found):
+        elif offset and not place.cursor and place.reached and all(one.last_active < place.reached for one in found):
             # Deletions have moved that session further up the list.
             back = 4 * back + 80
         else:
@@ -169,7 +169,7 @@ def _pages_from(
 
 
 def _activity(page: Page) -> list[Activity]:
-    timed = ((record, latest_run(record)) for record in page.records)
+    timed = ((record, last_active(record)) for record in page.records)
     return [Activity(identity(record), record.start_us, at) for record, at in timed if at is not None]
 
 
@@ -202,7 +202,7 @@ def read_usage(
     start, end = midnight(day), midnight(day + timedelta(days=1))
     # A new run or a deletion may hide a session from a listing, but hardly the same one from two.
     listed = chain.from_iterable(active_since(client, query, workspace=workspace, since=start) for _ in range(2))
-    latest = {active.session: active.latest_run for found, _ in listed for active in found}
+    latest = {active.session: active.last_active for found, _ in listed for active in found}
     ended = {session for session, at in latest.items() if at < end}
     for batch in batches(sorted(filter(IS_UUID.fullmatch, latest))):
         readings = tuple(stats_since(moment, batch) for moment in (end, start, end))

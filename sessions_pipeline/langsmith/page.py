@@ -140,7 +140,7 @@ def identity(record: Record) -> str:
     return record.session_id.lower() if record.session_id is not None else record.payload
 
 
-def latest_run(record: Record) -> datetime | None:
+def last_active(record: Record) -> datetime | None:
     """When the session's latest run started, UTC; None if the record does not say or can't be read."""
     with suppress(ValueError, AttributeError, RecursionError):
         values: Any = json.loads(record.payload, parse_int=str)  # int() refuses more than 4,300 digits
@@ -155,7 +155,7 @@ def newest(earlier: Record, later: Record) -> Record:
     if earlier.payload == later.payload:
         return earlier
     never = datetime.min.replace(tzinfo=UTC)
-    return earlier if (latest_run(earlier) or never) > (latest_run(later) or never) else later
+    return earlier if (last_active(earlier) or never) > (last_active(later) or never) else later
 
 
 def sort_keys(records: Sequence[Record], undated_key: int) -> list[int | None]:

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, TypeAlias
 from uuid import uuid4
 
 from sessions_pipeline.errors import ApiError, NotFoundError, RefusedError
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.api_versions import DATASETS, V1, V2
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import CHEAPEST_STATS, read_judges, runs_that_judge
-from sessions_pipeline.langsmith.page import Page, identity, latest_run
-from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith.page import Page, identity, last_active
 from sessions_pipeline.validation.validate import Validator
 
 MOST_REQUESTS, MOST_SECONDS = 30, 90.0
@@ -83,8 +83,8 @@ def _total(api: _Api) -> tuple[bool, str]:
 
 
 def _run_times(api: _Api, **values: Any) -> tuple[bool, str]:
-    _require(any(map(latest_run, api.newest.records)))
-    are_sent = any(map(latest_run, api.page(**values).records))
+    _require(any(map(last_active, api.newest.records)))
+    are_sent = any(map(last_active, api.page(**values).records))
     return are_sent, "sent" if are_sent else "not sent"
 
 

@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from sessions_pipeline.days import DAY_US, day_of_us, day_start_us
 from sessions_pipeline.errors import ApiError, CursorError
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.cursors import CursorReader
 from sessions_pipeline.langsmith.page import LIST_END, Page, PageRequest, identity, newest
-from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, records_table
 from sessions_pipeline.langsmith.window import WindowReader
 from sessions_pipeline.tables.readings import RawDay, Reading
@@ -33,7 +33,7 @@ MOST_WAITING = 4096
 # A day that waits is compressed beyond this size, some 1,400 sessions.
 WAITING_BYTES = 2 * 1024 * 1024
 # Beyond this size, a day's records are packed into Arrow, except the latest page's, which the next page may repeat.
-MOST_BYTES = 16 * 1024 * 1024
+UNPACKED_BYTES = 16 * 1024 * 1024
 PAGE, PACKED_AT_ONCE = 100, 2048
 Reader = WindowReader | CursorReader
 Fetch = Callable[[PageRequest], Page]
@@ -94,7 +94,7 @@ class _Sessions:
             id_ = identity(record)
             known = self._repeated if id_ in self._packed_ids else self._latest
             known[id_] = newest(known[id_], record) if id_ in known else record
-        if len(self._latest) >= 2 * PART or self._bytes > MOST_BYTES:
+        if len(self._latest) >= 2 * PART or self._bytes > UNPACKED_BYTES:
             # Pages overlap, so a record that is received again is usually among the latest.
             self._pack([*self._latest][:-PAGE])
 
@@ -116,7 +116,7 @@ class _Sessions:
         self._bytes = 0
 
 
-def run(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
+def assemble(reader: Reader, fetch: Fetch, executor: Executor, days: DayAssembler) -> Iterator[RawDay]:
     """Answer the reader's requests and yield days as they are proven. `fetch` is called in the executor's threads.
 
     In flight are the requested page and those that the request wants prefetched, and no others.
@@ -229,7 +229,7 @@ class Source:
         began, page = self.client.clock(), self._fetch(first_request)
         first_page = {first_request: page}
         reading = Reading(0, self.client.fetched_at(began, page.server_time), asked=self.workspace)
-        assembler = DayAssembler(first, last, reading)
+        days = DayAssembler(first, last, reading)
         start_us, end_us, size = day_start_us(first), day_start_us(last + timedelta(days=1)), first_request.limit
         reader: Reader = (
             WindowReader(start_us=start_us, end_us=end_us, page_size=size, in_flight=self.in_flight, length=length)
@@ -237,13 +237,13 @@ class Source:
             else CursorReader(start_us=start_us, end_us=end_us, page_size=size)
         )
         try:
-            yield from run(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, assembler)
+            yield from assemble(reader, lambda one: first_page.pop(one, None) or self._fetch(one), self.executor, days)
         except CursorError:
             # A cursor may expire while days are processed. If no day was read since the last time, none ever will be.
-            if is_again and assembler.next == last:
+            if is_again and days.next == last:
                 raise
             self.client.warn("A cursor of the API had expired: its list was read again from the beginning")
-            yield from self._days(first, assembler.next, is_again=True)
+            yield from self._days(first, days.next, is_again=True)
 
     def _fetch(self, request: PageRequest) -> Page:
         narrowed = {"id": tuple(map(UUID, request.ids))} if request.ids else {}

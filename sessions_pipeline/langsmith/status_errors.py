@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sessions_pipeline import errors
+from sessions_pipeline.langsmith import Parameters
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.page import http_date
-from sessions_pipeline.langsmith.query import Parameters
 
 # The stats of a whole page may take a server, or a gateway in front of it, longer than it allows.
 SMALLER_PAGES = "lower SESSIONS_PIPELINE_PAGE_SIZE"
@@ -36,7 +36,7 @@ def status_error(
             problem = f"does not accept the key ({code}); check {auth.variable}"
         case 403:
             problem = (
-                f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (EU and APAC keys need "
+                f"does not let this key read the workspace ({code}); check LANGSMITH_ENDPOINT (EU, APAC, AWS keys need "
                 f"their region's address), LANGSMITH_WORKSPACE_ID (an organisation's key needs it) and {auth.variable}"
             )
         case 400 | 404 | 410 | 422 if "cursor" in dict(parameters):
@@ -55,7 +55,7 @@ def status_error(
         case 429:
             kind, advice = errors.RateLimitedError, "try again later or lower SESSIONS_PIPELINE_CONCURRENCY"
             problem = f"limits the rate of requests ({code}); {advice}"
-        case _ if status == 408 or status >= 500:  # noqa: PLR2004 - the server's own time-out, and where 5xx begins
+        case _ if status in (408, 425) or status >= 500:  # noqa: PLR2004 - too slow, too early, and where 5xx begins
             kind, problem = errors.ServerError, f"failed ({code}); try again later or {SMALLER_PAGES}"
     return kind(f"{auth.host}{path} {problem}", retry_after=retry_after(headers))
 

@@ -49,7 +49,7 @@ class Throttle:
         self._acquire = acquire
         self._clock = clock
         self._wait = wait
-        self._deadline_name = f"The run's deadline of {deadline_seconds / 60:g} minutes ({DEADLINE})"
+        self._deadline_name = f"The run's deadline ({DEADLINE}={deadline_seconds / 60:g})"
         self._advice = "days already written stay, run the others again"
         self._deadline = clock() + deadline_seconds
         self._changed = threading.Condition()

@@ -18,8 +18,8 @@ from weakref import WeakSet
 import httpx
 
 from sessions_pipeline import __version__, errors
+from sessions_pipeline.langsmith import Parameters
 from sessions_pipeline.langsmith.auth import Auth, add_certificates, proxy_for
-from sessions_pipeline.langsmith.query import Parameters
 from sessions_pipeline.langsmith.status_errors import PROXY_ADVICE, SMALLER_PAGES, status_error
 
 HEADERS = {"User-Agent": f"sessions-pipeline/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"}

@@ -1,6 +1,6 @@
 """All that needs Dagster: assets, checks, jobs, schedules, sensors and metadata.
 
-This file itself does not import Dagster, which takes over a second. It has what is also needed without it: the
+This file itself does not import Dagster, which takes over a second. It has what works without it: the
 `dagster.yaml` of an instance, the run tags that name a run's days, and sensors' cursors as text.
 """
 
@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeVar
 
 import msgspec
@@ -77,8 +78,9 @@ def slow_storage(home: str) -> str | None:
     without `dagster.yaml` is judged by the shipped one, which it will get.
 
     Raises:
-        SettingError: see `instance_file`; or the folder holds the storage, and can't be written.
-        InstanceError: the file can't be read, or is not valid YAML.
+        SettingError: see `instance_file`; or the file can't be read; or the folder holds the storage, and can't be
+            written, for instance because its disk is full.
+        InstanceError: the file is not valid YAML.
     """
     file = instance_file(home)
     try:
@@ -87,11 +89,14 @@ def slow_storage(home: str) -> str | None:
             config = yaml.safe_load(opened) or {}
         storage = config.get("storage", {"sqlite": {}})
         is_slow = "sqlite" in storage and "event_log_storage" not in config
-        is_here = (is_slow or "KeptStorage" in str(storage)) and "base_dir" not in str(storage)
+        if (is_slow or "KeptStorage" in str(storage)) and "base_dir" not in str(storage):
+            with TemporaryFile(dir=home) as probe:
+                probe.write(bytes(65_536))  # a full disk may still have room for an empty file
+    except OSError as error:
+        advice = "free some space, give this user access, or name another folder"
+        raise SettingError("DAGSTER_HOME", f"{home} can't be used ({error.strerror}); {advice}") from None
     except Exception as error:  # noqa: BLE001 - the file may hold anything, such as a list where a mapping belongs
         raise InstanceError(f"DAGSTER_HOME: {file}", error) from None
-    if is_here and not os.access(home, os.W_OK):
-        raise SettingError("DAGSTER_HOME", f"{home} can't be written; give this user access, or name another folder")
     return f"Dagster's default storage is ten times slower; add to its dagster.yaml:\n\n{STORAGE}" if is_slow else None
 
 

@@ -1,28 +1,37 @@
-"""Tables as Dagster assets: their specs, the one step that makes the tables of a day, and how each day is recorded.
+"""The assets: one for each table, and the report. Tables of a day are made in one step; others have no partitions.
 
 If `raw_sessions` is selected, the days are read from the API. Otherwise the selected tables are made again from the
 stored raw sessions, without a request.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 
 import dagster as dg
+import msgspec
 
-from sessions_pipeline.errors import TooManyRejectedError
+from sessions_pipeline import tables
+from sessions_pipeline.dataset_names import refresh_names
+from sessions_pipeline.langsmith.client import OWN_WORKSPACE
+from sessions_pipeline.measurements import measurable_days, measure_judge_costs, measure_usage
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.event_storage import batch_events
+from sessions_pipeline.outputs.spending import JUDGES_FILE, load_judge_readings
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import DERIVED, FROM_API, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
+from sessions_pipeline.tables.period_costs import PERIODS
+from sessions_pipeline.weeks_and_months import sum_after_days, sum_weeks_and_months
 
 OWNERS = ["team:llm-costs"]
 # When a step ends, Dagster records every partition of the run for each result: also days that were not written, and a
 # second time those recorded already. It does not do so for results with this metadata (1.13, execute_step.py).
 _ALREADY_RECORDED = {"__source_asset_observation__": True}
+_DAGSTERS_NAMES = {"rows": "dagster/row_count", "uri": "dagster/uri"}
 
 # The tables of a day, each with those that it is made from.
 DAILY_TABLES = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [RAW_SESSIONS]} | {
@@ -30,11 +39,11 @@ DAILY_TABLES = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [
 }
 
 
-def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
+def spec(table: Table, deps: Sequence[Table], *, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
     """The asset spec of a table: description, column schema, group, owner and kinds."""
     return dg.AssetSpec(
         table.name,
-        deps=deps,
+        deps=[dep.name for dep in deps],
         description=table.description,
         group_name=table.group,
         owners=OWNERS,
@@ -44,20 +53,17 @@ def spec(table: Table, *, deps: Sequence[str], partitions: dg.PartitionsDefiniti
     )
 
 
-def daily_assets(
-    settings: Settings, sum_after_days: Callable[[Pipeline, Callable[[str], object]], object]
-) -> dg.AssetsDefinition:
+def daily_assets(settings: Settings) -> dg.AssetsDefinition:
     """An asset for each table of a day, all made in one step.
 
-    A backfill is one run, or one run for every `settings.days_per_run` days. `sum_after_days` sums weeks and months
-    then, and passes a warning to the given function if it can't.
+    A backfill is one run, or one run for every `settings.days_per_run` days.
     """
     # `end_offset=1` makes today a partition, too.
     daily = dg.DailyPartitionsDefinition(settings.start_date.isoformat(), timezone="UTC", end_offset=1)
     most = settings.days_per_run
 
     @dg.multi_asset(
-        specs=[spec(table, deps=[dep.name for dep in deps], partitions=daily) for table, deps in DAILY_TABLES.items()],
+        specs=[spec(table, deps, partitions=daily) for table, deps in DAILY_TABLES.items()],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run(),
     )
@@ -68,17 +74,13 @@ def daily_assets(
         # A job that is started by Dagster's own command line may come without days.
         has_days = tagged_range(context.run.tags) is not None
         days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
-        warn, exceeded, is_any_written = pipeline.warn_to(context.log), list[str](), False
+        warn, is_any_written = partial(_warn, context, pipeline), False
         try:
             for result in pipeline.process(days, selected, warn):
-                if result.exceeded:
-                    exceeded.append(result.exceeded)
-                elif result.day:
+                if result.day:
                     record_day(context, result, selected)
                     is_any_written = DAILY in selected
                     pipeline.on_day(result.day)
-            if exceeded:
-                raise too_many_rejected(exceeded, pipeline.settings.max_rejected_ratio)
         finally:
             # Here, since a run may not have the step of weeks and months (a backfill has it in another run), and may be
             # canceled before it. Also if this step fails: what fails in each run, such as one broken page, would hold
@@ -91,40 +93,124 @@ def daily_assets(
     return daily_tables
 
 
-def too_many_rejected(exceeded: Sequence[str], limit: float) -> TooManyRejectedError:
-    """The error for a run in which too many records of some days were rejected, for the reasons in `exceeded`."""
-    return TooManyRejectedError(
-        f"{'; '.join(exceeded)}. More than SESSIONS_PIPELINE_MAX_REJECTED_RATIO={limit:g} allows, so these days keep "
-        "their previous tables; see whether the API changed, or raise the ratio"
-    )
+def _warn(context: dg.AssetExecutionContext, pipeline: Pipeline, text: str) -> None:
+    context.log.warning(text)
+    pipeline.on_warning(text)
 
 
-def record_day(context: dg.AssetExecutionContext, result: DayResult, tables: Sequence[Table]) -> None:
+def record_day(context: dg.AssetExecutionContext, result: DayResult, selected: Sequence[Table]) -> None:
     """Record a day's tables as soon as it is finished, so that a later crash does not lose the day.
 
     All are stored in one transaction, each table after those that it is made from.
     """
     with batch_events(context.instance):
-        for table in tables:
-            metadata = _metadata(result, table)
+        for table in selected:
+            file, facts = result.written.get(table.name), result.metadata.get(table.name, {})
+            written = {"uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}
+            metadata = _metadata({**facts, **written})
             context.log_event(dg.AssetMaterialization(table.name, partition=str(result.day), metadata=metadata))
 
 
-def _metadata(result: DayResult, table: Table) -> dict[str, Any]:
-    file, known = result.written.get(table.name), dict(result.metadata.get(table.name, {}))
-    rows = {"dagster/row_count": known.pop("rows")} if "rows" in known else {}
-    return {**rows, **({"dagster/uri": file.uri, "bytes": file.bytes} if file else {"unchanged": True}), **known}
+def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts about a table as metadata for Dagster, which has names of its own for some of them."""
+    return {_DAGSTERS_NAMES.get(name, name): value for name, value in facts.items()}
 
 
 def _column_schema(table: Table) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                str(column.type),
-                description=column.description,
-                constraints=dg.TableColumnConstraints(nullable=column.nullable),
-            )
-            for column in table.columns
-        ]
+    columns = [
+        dg.TableColumn(one.name, str(one.type), one.description, dg.TableColumnConstraints(nullable=one.nullable))
+        for one in table.columns
+    ]
+    return dg.TableSchema(columns)
+
+
+@dg.multi_asset(specs=[spec(tables.REFERENCE_DATASETS, [DAILY])])
+def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
+    """Refresh `reference_datasets`."""
+    facts = refresh_names(pipeline, tagged_range(context.run.tags), partial(_warn, context, pipeline))
+    return dg.MaterializeResult(metadata=_metadata(facts))
+
+
+@dg.multi_asset(specs=[spec(period.table, [DAILY]) for period in PERIODS], can_subset=True)
+def period_tables(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.MaterializeResult[None]]:
+    """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
+    selected = [one for one in PERIODS if dg.AssetKey(one.table.name) in context.selected_asset_keys]
+    for name, facts in sum_weeks_and_months(pipeline, selected).items():
+        yield dg.MaterializeResult(asset_key=name, metadata=_metadata(facts))
+
+
+@dg.multi_asset(
+    specs=[spec(tables.DAILY_COST_BY_PROJECT, [])],
+)
+def measure_projects(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> dg.MaterializeResult[None]:
+    """Measure each day within the API's reach in the workspaces in which it was not yet measured after its end.
+
+    The asset has no partitions, so that one materialization measures all these days.
+    """
+    reachable = measurable_days(pipeline)
+    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
+    measured = ", ".join(map(str, measure_usage(pipeline, reachable)))
+    return dg.MaterializeResult(metadata={"measured_days": measured, "measurable_from": str(reachable[0])})
+
+
+@dg.multi_asset(
+    specs=[spec(tables.JUDGE_COST_BY_EXPERIMENT, [SESSIONS])],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "judges_add_up",
+            asset=tables.JUDGE_COST_BY_EXPERIMENT.name,
+            description="The judges of all experiments cost no more than the project that they are traced to.",
+        )
+    ],
+)
+def measure_judges(
+    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Measure the judges of all experiments that are due, for `judge_cost_by_experiment`, and check the sums.
+
+    The asset has no partitions, so that one materialization measures all of them.
+    """
+    counts, night = measure_judge_costs(pipeline, partial(_warn, context, pipeline))
+    # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
+    known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
+    missed = [name for name in night.problems if name in known or (known and name == OWN_WORKSPACE)]
+    text = f"Not measured: {'; '.join(night.problems.values())}" if night.problems else "They add up."
+    if night.overspent:
+        text = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
+    which = night.overspent or missed
+    severity = dg.AssetCheckSeverity.ERROR if night.overspent else dg.AssetCheckSeverity.WARN
+    metadata = {"which": ", ".join(which)} if which else {}
+    check = dg.AssetCheckResult(passed=not which, severity=severity, description=text, metadata=metadata)
+    # A number, for Dagster to plot; not of a night that lacks a workspace, which would look as if costs had sunk.
+    spent = float(sum(reading.attributed_cost for reading in night.readings.values()))
+    cost = {} if night.problems else {"attributed_cost_usd": spent}
+    yield dg.MaterializeResult(metadata={**counts, **cost, **msgspec.to_builtins(night)}, check_results=[check])
+
+
+@dg.asset(
+    deps=[
+        tables.WEEKLY_COST_BY_REFERENCE_DATASET.name,
+        tables.EXPERIMENT_SUMMARY.name,
+        tables.REFERENCE_DATASETS.name,
+        tables.DAILY_COST_BY_PROJECT.name,
+        tables.JUDGE_COST_BY_EXPERIMENT.name,
+    ],
+    group_name="report",
+    owners=OWNERS,
+    kinds={"html"},
+)
+def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
+    """One HTML page for people who don't use Dagster, written every night: total, trend, caveats."""
+    # Imported here: the page's libraries take 0.3 s to import, and a run without the report should not wait for them.
+    from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
+
+    lake = pipeline.open_lake()
+    first, last = latest_days(lake)
+    address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
+    return dg.MaterializeResult(
+        metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
     )

@@ -1,9 +1,7 @@
 """The tables' checks as asset checks: on the days of the run, or on all days if the run has none."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from datetime import date
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -15,9 +13,7 @@ from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import plural
 from sessions_pipeline.outputs.read import outdated_periods
 from sessions_pipeline.pipeline import Pipeline
-from sessions_pipeline.process_day import examine_day
-from sessions_pipeline.tables import CHECKS, REFERENCE_DATASETS, SESSIONS, CheckResult
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
+from sessions_pipeline.tables import CHECKS, DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS, CheckResult
 from sessions_pipeline.tables.period_costs import PERIODS
 from sessions_pipeline.tables.table import Check
 
@@ -38,7 +34,7 @@ def check_tables(
 ) -> Iterator[dg.AssetCheckResult]:
     """All checks of all tables in one step, which runs after all tables of the run are written."""
     selected = [CHECKS[key.name] for key in sorted(context.selected_asset_check_keys)]
-    results = examine(pipeline, selected, tagged_range(context.run.tags))
+    results = pipeline.examine(selected, tagged_range(context.run.tags))
     for check in selected:
         yield dg.AssetCheckResult(
             asset_key=check.table.name,
@@ -51,13 +47,13 @@ def check_tables(
 
 
 @dg.asset_check(
-    asset=DAILY.name,
+    asset=DAILY_COST_BY_REFERENCE_DATASET.name,
     additional_deps=[REFERENCE_DATASETS.name],
     name=BUDGET_CHECK,
-    description="No budget has reached its warning, or is beyond its limit.",
 )
 def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
-    """Check the budgets. It depends on `reference_datasets`, because a budget may be for a dataset by its name."""
+    """No budget has reached its warning, or is beyond its limit."""
+    # It depends on `reference_datasets`, because a budget may be for a dataset by its name.
     try:
         budgets = load_budgets(pipeline.settings)
         statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
@@ -75,7 +71,7 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
     )
 
 
-@dg.asset_check(asset=DAILY.name, additional_deps=[one.table.name for one in PERIODS])
+@dg.asset_check(asset=DAILY_COST_BY_REFERENCE_DATASET.name, additional_deps=[one.table.name for one in PERIODS])
 def weeks_and_months_add_up(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetCheckResult:
     """Weeks and months are the sums of their days. If not, the next refresh sums them again."""
     # It belongs to the daily costs, because a run that is killed after it wrote them leaves weeks and months behind.
@@ -84,31 +80,6 @@ def weeks_and_months_add_up(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
     except BrokenError as error:  # of a file that only another run can make again
         result = CheckResult((str(error),))
     return dg.AssetCheckResult(passed=result.passed, severity=dg.AssetCheckSeverity.WARN, metadata=_metadata(result))
-
-
-def examine(pipeline: Pipeline, checks: Sequence[Check], span: tuple[date, date] | None) -> dict[str, CheckResult]:
-    """The checks' results by name, on the stored days from `span[0]` to `span[1]`, both included (None: on all days).
-
-    Each file is read at most once, and only the columns that these checks need. Many days are shared out to processes.
-
-    Raises:
-        LakeError: a file can't be read.
-    """
-    lake, time = pipeline.open_lake(read_only=True), pipeline.clock()
-    recent = {*pipeline.recent_days()} if any(check.days == "recent" for check in checks) else set[date]()
-    listed = lake.days(SESSIONS) if any(check.days == "run" for check in checks) else []
-    stored = {day for day in listed if span is None or span[0] <= day <= span[1]}
-    days = sorted({*stored, *recent})
-    tasks = [
-        (day, [check.name for check in checks if day in (recent if check.days == "recent" else stored)]) for day in days
-    ]
-    with pipeline.workers(lake, len(days)) as workers:
-        by_day = list(workers.each(partial(examine_day, now=time, workspaces=pipeline.settings.workspace_ids), tasks))
-    by_check = {check.name: [of_day[check.name] for of_day in by_day if check.name in of_day] for check in checks}
-    return {
-        name: CheckResult.merged([*results, CheckResult(counts={"days": len(results)})])
-        for name, results in by_check.items()
-    }
 
 
 def _description(check: Check, result: CheckResult) -> str:

@@ -12,7 +12,7 @@ from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.client import ANNOUNCED_END
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
-from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, deliver, look, require_apprise
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, data_root_notices, deliver, require_apprise
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
@@ -49,7 +49,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
         found, runs_from = run_notices(context.instance, memory.runs_from, now)
         found += api_notices(context.instance, now)
         executor = ThreadPoolExecutor(1)
-        looking = executor.submit(look, pipeline.settings, memory, now)
+        looking = executor.submit(data_root_notices, pipeline.settings, memory, now)
         executor.shutdown(wait=False)
         try:
             found += looking.result(LOOK_SECONDS)
@@ -116,6 +116,8 @@ def _run_failure_notice(run: dg.DagsterRun, event: dg.DagsterEvent, now: datetim
         # Dagster wraps our error in one of its own.
         error = error.cause or error
         kind, reason = str(error.cls_name), re.sub(r"^[\w.]+: ", "", error.message).partition("\n")[0]
+        # Without a text, such as the error of a run that was interrupted, Dagster has only the name.
+        reason = re.sub(r"\S+InterruptedError$", "It was interrupted, perhaps because Dagster was stopped.", reason)
     title = "A materialization failed" if run.job_name.startswith("__") else f"{run.job_name} failed"
     text = f"{reason}\nThe schedule tries again. See run {run.run_id} in the Dagster UI, or `sessions-pipeline doctor`."
     return Notice(f"run of {run.job_name}: {kind}", title, text, now + A_DAY)

@@ -17,7 +17,7 @@ import sqlalchemy as db
 
 from sessions_pipeline.errors import InstanceError, SessionsPipelineError, UsageError
 from sessions_pipeline.orchestration import REFRESH, ensure_dagster_yaml, instance_file, own_yaml, range_tags
-from sessions_pipeline.orchestration.one_file import cost_report
+from sessions_pipeline.orchestration.assets import cost_report
 from sessions_pipeline.tables import FROM_API
 
 # An error from one of these packages is about Dagster's own database.

@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache, partial
 from typing import Literal
 
-from sessions_pipeline.days import days_between, period_of, utc_day
+from sessions_pipeline.days import days_between, is_day_over, period_of, utc_day
 from sessions_pipeline.errors import UsageError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import Day
@@ -25,7 +25,7 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import is_read
+from sessions_pipeline.tables.readings import unread_of_workspaces
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -105,7 +105,7 @@ class BudgetStatus:
             visible(self.problem),
             f"{self.unpriced:,d} {of_all} without a cost" if self.unpriced else "",
             self._unjudged(self.unjudged, of_all) if self.unjudged else "",
-            f"not read, or not since the day was over: {day_ranges(self.unread)}" if self.unread else "",
+            f"not read, or not in every workspace since it was over: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
@@ -162,6 +162,7 @@ class _RecentCosts:
         self.now, self.today = now, utc_day(now)
         self.days = [day for day in lake.days(DAILY) if self.today - LOOKBACK <= day <= self.today]
         self.readings = lake.readings_of_days(self.days)
+        self.unread_of = unread_of_workspaces(self.readings)
         # Without the empty name, which a reading has for a record that names no workspace.
         self.workspaces = {name for some in self.readings.values() for one in some for name in one.workspaces} - {""}
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
@@ -181,9 +182,8 @@ class _RecentCosts:
             subject = self._subject(budget)
         except UsageError as error:
             return status(problem=str(error))
-        rows, files = self.load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
-        unseen = _unseen(budget, rows)
-        rows = [row for row in rows if row["start_date"] >= first and subject.items() <= row.items()]
+        recent, files = self.load(DAILY_COST_BY_ATTRIBUTE if budget.attribute else DAILY)
+        rows = [row for row in recent if row["start_date"] >= first and subject.items() <= row.items()]
         judges = self._judges(budget, subject, first) if budget.include_judges else []
 
         def totals_before(day: date) -> Totals:
@@ -203,18 +203,19 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
-            unseen=unseen,
+            unseen=_unseen(budget, recent),
         )
 
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:
         """Whether a day was read in every workspace of the budget, and its file is summed by the budget's attribute."""
-        if metadata is None:
-            return False
+        workspace, found = subject.get("tenant_id"), self.readings.get(day, ())
+        # A reading that found nothing, or only records that name no workspace, may not know its own.
+        readings = [one for one in found if not any(one.workspaces) or workspace in (None, *one.workspaces)]
+        is_over = day >= self.today or all(is_day_over(day, one.fetched_at) for one in readings)
+        unread = {one for name, days in self.unread_of.items() if workspace in (None, name) for one in days}
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
-        is_summed = "attribute" not in subject or subject["attribute"] in attributes_of(metadata)
-        workspaces = {subject["tenant_id"]} if "tenant_id" in subject else {None, *self.workspaces}
-        readings = self.readings.get(day, ())
-        return is_summed and all(is_read(day, readings, workspace, self.now) for workspace in workspaces)
+        is_summed = metadata is not None and subject.get("attribute") in (None, *attributes_of(metadata))
+        return is_summed and bool(readings) and is_over and day not in unread
 
     def _judges(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:
         """The costs of the judges of the budget's experiments that started on `first` or later."""
@@ -232,12 +233,11 @@ class _RecentCosts:
         Raises:
             UsageError: the budget's dataset or workspace is not in the lake.
         """
-        dataset, workspace = budget.dataset, budget.workspace
+        dataset = budget.dataset
         # An empty lake has no names and no workspaces to compare with.
         if dataset and self.names:
             dataset = from_lake.dataset_called(dataset, self.names)
-        if workspace:
-            workspace = from_lake.workspace_called(workspace, self.workspaces)
+        workspace = budget.workspace and from_lake.workspace_called(budget.workspace, self.workspaces)
         subject = zip(_SUBJECT, (dataset, workspace, budget.attribute, budget.value), strict=True)
         return {column: value for column, value in subject if value is not None}
 

@@ -80,7 +80,8 @@ class Focus(NamedTuple):
     @property
     def missing(self) -> str:
         """The missing days as text, with what to do; empty if there are none."""
-        unread = f"{day_ranges(self.unread)}: not read since the day was over; materialize them" if self.unread else ""
+        advice = "not read in every workspace since the day was over; materialize them"
+        unread = f"{day_ranges(self.unread)}: {advice}" if self.unread else ""
         to_come = f"{day_ranges(self.to_come)}: not over yet; export the month when it is over" if self.to_come else ""
         return ", and ".join(filter(None, (unread, to_come)))
 
@@ -96,15 +97,14 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     days = days_between(month, next_month_start(month) - timedelta(days=1))
     costs, files = lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries, summed = lake.load_days(EXPERIMENT_SUMMARY, days, _READ)
-    whole = summed.keys() & files.keys() - open_days(costs, files)
     unread_of = unread_of_workspaces(lake.readings_of_days(days))
-    experiments, whole = summaries.to_pylist(), whole.difference(*unread_of.values())
-    known = [row for row in experiments if row["total_cost"] is not None]
+    whole = (summed.keys() & files.keys()).difference(open_days(costs, files), *unread_of.values())
+    known = [row for row in summaries.to_pylist() if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
     unread = [day for day in days if day not in whole and day < today]
     to_come = [day for day in days if day >= today]
-    return Focus(pa.Table.from_pylist(rows, SCHEMA), len(experiments) - len(known), unread, to_come)
+    return Focus(pa.Table.from_pylist(rows, SCHEMA), summaries.num_rows - len(known), unread, to_come)
 
 
 def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Memory:
         return replace(self, looked=now, runs_from=runs_from, sent={**remaining, **new})
 
 
-def look(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
+def data_root_notices(settings: Settings, memory: Memory, now: datetime) -> list[Notice]:
     """Notices about the lake's budgets and last refresh, or that they can't be checked.
 
     If the budgets are wrong, the last refresh is checked all the same.

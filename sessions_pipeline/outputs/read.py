@@ -47,7 +47,7 @@ def read(
     if not lake.is_there:
         place = settings.absolute_data_root if root is None else root
         raise NotReadError(f"{place}: there is no data here; materialize days, or name another folder as root")
-    if asked.partition is None:
+    if asked.partition_column is None:
         return _with_names(lake, _of_periods(lake, asked, first, last), lake.days(tables.SESSIONS))
     if not (stored := lake.days(asked)):
         raise NotReadError(f"{asked.name} was never made; materialize it first")

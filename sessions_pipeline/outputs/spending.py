@@ -15,7 +15,7 @@ from sessions_pipeline.validation.types import LAST_DIGIT
 # From one or two days a month can't be forecast.
 FEWEST_DAYS_OF_A_FORECAST = 3
 
-MEASURES = (
+TOTALS_COLUMNS = (
     *("session_count", "unpriced_session_count", "zero_cost_with_tokens_count"),
     *("run_count", "total_tokens", "total_cost"),
 )
@@ -47,7 +47,7 @@ class Totals(NamedTuple):
 
     @classmethod
     def of(cls, rows: Iterable[Row], judges: Iterable[Row] = ()) -> Self:
-        """The sums of the `MEASURES` of `rows`, and of their `judge_rows`.
+        """The sums of the `TOTALS_COLUMNS` of `rows`, and of their `judge_rows`.
 
         A row of judges may also be a sum of several, with the number of these `rows` and of `unknown` costs.
         """
@@ -210,9 +210,9 @@ def with_judges(experiments: Iterable[Row], judges: Iterable[Row]) -> list[Row]:
 
 
 def totals_by(rows: Iterable[Row], judges: Iterable[Row], key: Callable[[Row], _Key]) -> dict[_Key, Totals]:
-    """The sums by a key of both kinds of rows, such as the dataset and the month of `start_date`."""
-    own, judged = by_key(rows, key), by_key(judges, key)
-    return {group: Totals.of(own[group], judged[group]) for group in {**own, **judged}}
+    """The sums of `rows` and of their `judges` by a key, such as the dataset; without keys that only `judges` have."""
+    judged = by_key(judges, key)
+    return {group: Totals.of(own, judged[group]) for group, own in by_key(rows, key).items()}
 
 
 class JudgeReading(msgspec.Struct, frozen=True):

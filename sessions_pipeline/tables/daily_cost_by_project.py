@@ -40,7 +40,7 @@ DAILY_COST_BY_PROJECT = Table(
         column.time("read_at", "When the usage was read", nullable=False),
     ),
     order=("tenant_id", "id"),
-    partition="usage_date",
+    partition_column="usage_date",
     group="usage",
 )
 _LABELS = ("id", "tenant_id", "name", "reference_dataset_id")

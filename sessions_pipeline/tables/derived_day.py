@@ -1,6 +1,6 @@
 """A day's tables, as all its readings together show them now or showed them at an earlier time. Pure.
 
-A session's newest version counts, with one exception: spent money stays spent (see `retention`). A session that the
+A session's newest state counts, with one exception: spent money stays spent (see `retention`). A session that the
 API no longer returns stays, with `missing_since` set. All is derived in parts, to save memory.
 """
 
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.tables.raw_sessions import RAW_SESSIONS
 from sessions_pipeline.tables.readings import RawDay, gone_since, needed_readings, open_workspaces, readings_as_of
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
-from sessions_pipeline.tables.retention import STATS, USED, Version, known_runs, stats_of, superseded
+from sessions_pipeline.tables.retention import STATS, USED, SessionState, known_runs, stats_of, superseded
 from sessions_pipeline.tables.rows import PLAIN, Rows, release
 from sessions_pipeline.tables.session_attributes import SESSION_ATTRIBUTES
 from sessions_pipeline.tables.sessions import SESSIONS
@@ -73,27 +73,27 @@ class DerivedDay:
             until = pa.scalar(options.as_of, TIMESTAMP)
             parts = (part.filter(pc.less_equal(part.column("fetched_at"), until)) for part in raw.rows.parts())
             known = known._replace(rows=Rows(raw.rows.schema, parts))
-        versions = self._derive_sessions(known)
+        states = self._derive_sessions(known)
         kept_from = None if options.as_of else options.kept_from
-        self.raw = _without_superseded(raw, versions, kept_from) if kept_from else raw
+        self.raw = _without_superseded(raw, states, kept_from) if kept_from else raw
         self._tables = {RAW_SESSIONS: self.raw.rows, SESSIONS: self.sessions, REJECTED_SESSIONS: self.rejected}
 
-    def _derive_sessions(self, raw: RawDay) -> Iterable[list[Version]]:
+    def _derive_sessions(self, raw: RawDay) -> Iterable[list[SessionState]]:
         """Make `sessions` and `rejected` from these raw rows, which below are identified by their index.
 
-        Returns the versions of each session with several rows, oldest first, if the newest names its workspace.
+        Returns the states of each session with several rows, oldest first, if the newest names its workspace.
         """
         ((keys, foreign),) = raw.keys()
         validator = Validator()
         payloads = (part.column(0).to_pylist() for part in raw.rows.parts("payload"))
         validated = Rows(SCHEMA, (validator.sessions(texts).combine_chunks() for texts in payloads))
         times = raw.rows.table("fetched_at").column(0)
-        versions = _versions(keys, raw.rows, validated, times)
-        older = {version.row for of_session in versions.values() for version in of_session[:-1]}
+        states = _states(keys, raw.rows, validated, times)
+        older = {state.row for of_session in states.values() for state in of_session[:-1]}
         reasons = {row: list(rejections) for row, rejections in validator.rejected.items() if row not in older}
         for row in foreign.keys() - older:
             reasons.setdefault(row, []).append(f"tenant_id: is not the workspace asked for ({foreign[row]})")
-        stats = {newest: stats_of(of_session) for newest, of_session in versions.items() if newest not in reasons}
+        stats = {newest: stats_of(of_session) for newest, of_session in states.items() if newest not in reasons}
         sources = {newest: source.row for newest, (source, _) in stats.items() if source.row != newest}
         gone = gone_since(raw.readings)
         missing = {row: gone[key] for row, key in enumerate(keys) if key in gone}
@@ -110,7 +110,7 @@ class DerivedDay:
         self.drift = validator.drift + Counter({f"without {name}": self.sessions.num_rows for name in validator.absent})
         self.rounded = validator.rounded
         # Without a record that names the workspace, a session would get another key, see `RawDay.keys`.
-        return [of_session for newest, of_session in versions.items() if newest not in foreign]
+        return [of_session for newest, of_session in states.items() if newest not in foreign]
 
     def __getitem__(self, table: Table) -> Rows:
         """The rows of a table.
@@ -156,10 +156,10 @@ class DerivedDay:
         return made
 
 
-def _versions(
+def _states(
     keys: Sequence[str], raw: Rows, validated: Rows, times: "pa.ChunkedArray[pa.TimestampScalar]"
-) -> dict[int, list[Version]]:
-    """The versions of each session with several rows, in the order of their readings, keyed by its newest row."""
+) -> dict[int, list[SessionState]]:
+    """The states of each session with several rows, in the order of their readings, keyed by its newest row."""
     counts = Counter(keys)
     if len(counts) == len(keys):
         return {}
@@ -167,12 +167,11 @@ def _versions(
     columns = validated.tuples("row", "trace_tier", "start_time", "run_count", *USED)
     valid = {row: values for row, *values in columns if row in repeated}
     numbers = raw.table("reading").column(0).to_pylist()
-    versions = defaultdict[str, list[Version]](list)
+    states = defaultdict[str, list[SessionState]](list)
     for row in sorted(repeated, key=lambda row: (numbers[row], row)):
         tier, start_time, runs, *used = valid.get(row, (None, None, None))
-        version = Version(row, times[row].as_py(), known_runs(runs, used), tier, start_time)
-        versions[keys[row]].append(version)
-    return {of_session[-1].row: of_session for of_session in versions.values()}
+        states[keys[row]].append(SessionState(row, times[row].as_py(), known_runs(runs, used), tier, start_time))
+    return {of_session[-1].row: of_session for of_session in states.values()}
 
 
 def _with_sources(validated: Rows, left_out: set[int], times: Any, sources: Mapping[int, int]) -> Iterator[pa.Table]:
@@ -199,8 +198,8 @@ def _only(part: pa.Table, is_wanted: Callable[[int], bool]) -> pa.Table:
     return part.filter(pa.array(map(is_wanted, part.column("row").to_pylist()), pa.bool_()))
 
 
-def _without_superseded(raw: RawDay, versions: Iterable[Sequence[Version]], kept_from: datetime) -> RawDay:
-    deleted = set[int]().union(*(superseded(of_session, kept_from) for of_session in versions))
+def _without_superseded(raw: RawDay, states: Iterable[Sequence[SessionState]], kept_from: datetime) -> RawDay:
+    deleted = set[int]().union(*(superseded(of_session, kept_from) for of_session in states))
     if not deleted:
         return raw
     rows = raw.rows.only(lambda row: row not in deleted)

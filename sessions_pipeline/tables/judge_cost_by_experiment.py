@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from sessions_pipeline.days import EPOCH
 from sessions_pipeline.tables import column
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.retention import SHORTLIVED, Version, known_runs, stats_of
+from sessions_pipeline.tables.retention import SHORTLIVED, SessionState, known_runs, stats_of
 from sessions_pipeline.tables.sessions import OWNER, SESSIONS
 from sessions_pipeline.tables.table import CheckResult, DayTables, Table, check
 from sessions_pipeline.validation.types import TIMESTAMP
@@ -123,9 +123,9 @@ def merge_judges(stored: pa.Table, read: Sequence[Mapping[str, Any]]) -> pa.Tabl
     for row in read:
         old = rows.get(key := (row["tenant_id"], row["id"]))
         both = sorted([row, *([old] if old else [])], key=itemgetter("read_at"))
-        runs = (known_runs(state["run_count"], (state[name] for name in column.MEASURES)) for state in both)
-        versions = [Version(at, both[at]["read_at"], count, None, row["start_time"]) for at, count in enumerate(runs)]
-        source, _ = stats_of(versions)
+        known = (known_runs(one["run_count"], (one[name] for name in column.MEASURES)) for one in both)
+        states = [SessionState(at, both[at]["read_at"], runs, None, row["start_time"]) for at, runs in enumerate(known)]
+        source, _ = stats_of(states)
         rows[key] = {**both[source.row], "read_at": both[-1]["read_at"]}
     return pa.Table.from_pylist(list(rows.values()), JUDGE_COST_BY_EXPERIMENT.schema)
 

@@ -33,10 +33,10 @@ def _table(name: str, period: str, start: str, start_description: str) -> Table:
         column.EXPERIMENTS_DATASET,
         *DAILY_MEASURES,
         column.count("day_count", "Days of the period that were read", nullable=False),
-        column.flag("is_complete", "True if every day is over and was read in each workspace that any day was read in"),
+        column.flag("is_complete", "True if all days are over and were read in every workspace that any was read in"),
     )
     order = (start, *DAILY_COST_BY_REFERENCE_DATASET.order)
-    return Table(name, description, columns, order, partition=None, group="costs")
+    return Table(name, description, columns, order, partition_column=None, group="costs")
 
 
 WEEKLY_COST_BY_REFERENCE_DATASET = _table(

@@ -4,7 +4,7 @@ A payload is stored once, under the reading that first returned it, so an unchan
 readings is kept in the Parquet file's metadata, so that rows and readings are replaced together or not at all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from itertools import repeat
@@ -65,17 +65,20 @@ def merge(raw: RawDay, fetched: Iterable[RawDay]) -> RawDay:
         before = {name for reading in raw.readings if reading.asked is None for name in reading.workspaces}
         (reading,) = day.readings
         workspaces = {reading.asked} if reading.asked else before.union(named for _, named in day.workspaces())
-        if before <= {reading.asked, ""}:
-            # It was read before without its id, so also the records that name no workspace are its own.
-            own = [one if one.asked else replace(one, asked=reading.asked) for one in raw.readings]
-            raw = raw._replace(readings=own)
+        # Compared with the readings as stored, so that what changes below is stored, too.
+        is_new = _changes_coverage(raw.readings, replace(reading, workspaces=tuple(workspaces)), raw.day)
+        if reading.asked and before <= {reading.asked, ""}:
+            # It was read before without its id: readings that saw no session, and records that name no workspace, are
+            # its own.
+            asked = {"asked": reading.asked, "workspaces": (reading.asked,)}
+            raw = raw._replace(readings=[one if one.asked else replace(one, **asked) for one in raw.readings])
         overtaken_by = _committed_since(raw, day.version)
         is_late = any(workspaces.intersection(other.workspaces) for other in overtaken_by)
         number = overtaken_by[0].number if is_late else max((old.number for old in raw.readings), default=0) + 1
         reading = replace(reading, number=number, workspaces=tuple(sorted(workspaces)), replaced=raw.version)
         # Once a run reads all workspaces by their ids, the records without one are found there, under other keys.
-        by_id = {"", *(one.asked for one in (*raw.new_readings, reading))}
-        raw = _merge_one(raw, day, reading, workspaces | {""} if before <= by_id else workspaces, is_late=is_late)
+        covered = workspaces.union([""] if before <= {"", *(one.asked for one in (*raw.new_readings, reading))} else ())
+        raw = _merge_one(raw, day, reading, covered, is_late=is_late, is_new=is_new)
     return raw
 
 
@@ -90,27 +93,17 @@ def _committed_since(raw: RawDay, base: str | None) -> list[Reading]:
     return [reading for reading in raw.readings[first:] if reading.replaced != raw.version]
 
 
-def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *, is_late: bool) -> RawDay:
+def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *, is_late: bool, is_new: bool) -> RawDay:
     """Merge one more reading: records of the workspaces `covered` that it lacks are missing.
 
-    A late one has the number of the first reading that overtook it.
+    A late one has the number of the first reading that overtook it. `is_new`: it is stored even if no record changed.
     """
     (stored_keys, _), (keys, _) = raw.keys(day)
     # The fetched records by their keys: each one's row index and a digest of its payload. The digest is left empty if
     # nothing is stored to compare it with.
     digests = (_digest(payload) for (payload,) in day.rows.tuples("payload")) if raw.rows.num_rows else repeat(b"")
     present = dict(zip(keys, enumerate(digests), strict=False))
-    # `before`: each session's newest stored row from before this reading, as the number of its reading, its workspace,
-    # and whether this reading has the same payload. `since`: for each session of the readings that overtook this one,
-    # whether any of them has the same payload.
-    before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
-    stored = zip(stored_keys, raw.workspaces(), raw.rows.tuples("reading", "payload"), strict=True)
-    for key, (workspace, _), (number, payload) in stored:
-        is_same = key in present and present[key][1] == _digest(payload)
-        if number >= reading.number:
-            since[key] = since.get(key, False) or is_same
-        elif number >= before.get(key, _NOT_STORED)[0]:
-            before[key] = number, workspace, is_same
+    before, since = _compare(raw, stored_keys, present, reading.number)
     new = {row for key, (row, _) in present.items() if not (since.get(key) or before.get(key, _NOT_STORED)[2])}
     if is_late:
         alone = present.keys() - before.keys() - since.keys()
@@ -123,7 +116,7 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
         # A key that no row has is of a session that has its plain key now, see `RawDay.keys`.
         back = {key for key in missing | unconfirmed(raw.readings) if key in present or key not in before}
         reading = replace(reading, added=len(new), gone=tuple(sorted(gone)), back=tuple(sorted(back)))
-        learned = bool(new or gone or back) or _changes_coverage(raw.readings, reading, raw.day)
+        learned = bool(new or gone or back or is_new)
     if not learned:
         # It gets the number of the commit that it confirms.
         return raw._replace(new_readings=[*raw.new_readings, replace(reading, number=reading.number - 1)])
@@ -134,6 +127,26 @@ def _merge_one(raw: RawDay, day: RawDay, reading: Reading, covered: set[str], *,
     number, at = pa.scalar(reading.number, pa.int64()), pa.scalar(reading.fetched_at, TIMESTAMP)
     rows = raw.rows.joined(new_rows, reading=number, fetched_at=at)
     return raw._replace(rows=rows, readings=readings, new_readings=[*raw.new_readings, reading], learned=True)
+
+
+def _compare(
+    raw: RawDay, keys: Iterable[str], present: Mapping[str, tuple[int, bytes]], reading: int
+) -> tuple[dict[str, tuple[int, str, bool]], dict[str, bool]]:
+    """Compare the stored rows, which have these keys, with the records `present` in the reading of this number.
+
+    Returns each session's newest row from before this reading, as the number of its reading, its workspace, and whether
+    this reading has the same payload; and for each session of the readings that overtook this one, whether any of them
+    has the same payload.
+    """
+    before, since = dict[str, tuple[int, str, bool]](), dict[str, bool]()
+    stored = zip(keys, raw.workspaces(), raw.rows.tuples("reading", "payload"), strict=True)
+    for key, (workspace, _), (number, payload) in stored:
+        is_same = key in present and present[key][1] == _digest(payload)
+        if number >= reading:
+            since[key] = since.get(key, False) or is_same
+        elif number >= before.get(key, _NOT_STORED)[0]:
+            before[key] = number, workspace, is_same
+    return before, since
 
 
 def _changes_coverage(readings: Sequence[Reading], reading: Reading, day: date | None) -> bool:

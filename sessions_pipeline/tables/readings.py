@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from sessions_pipeline.days import is_day_over, name_of, utc_day
+from sessions_pipeline.days import is_day_over, name_of
 from sessions_pipeline.errors import NotReadError
 from sessions_pipeline.tables.rows import Rows
 from sessions_pipeline.validation.json_text import UNREADABLE
@@ -81,7 +81,7 @@ class RawDay(NamedTuple):
         If no workspace was requested, a row was read in the one that it names.
         """
         tenant_ids = self.rows.table("tenant_id").column(0).to_pylist()
-        names = {tenant_id: workspace_named(tenant_id) for tenant_id in {*tenant_ids}}
+        names = {one: one.lower() if one and IS_UUID.fullmatch(one) else "" for one in {*tenant_ids}}
         asked = {reading.number: reading.asked for reading in self.readings}
         is_one = len({*asked.values()}) == 1
         numbers = repeat(self.readings[0].number) if is_one else self.rows.table("reading").column(0).to_pylist()
@@ -127,11 +127,6 @@ def plain_key(session_id: str | None, payload: str) -> str:
     if session_id is None:
         return f"sha256:{hashlib.sha256(payload.encode('utf-8', 'surrogatepass')).hexdigest()}"
     return session_id.lower()
-
-
-def workspace_named(tenant_id: str | None) -> str:
-    """The workspace that a record names, in lower case; `""` if it names none."""
-    return tenant_id.lower() if tenant_id and IS_UUID.fullmatch(tenant_id) else ""
 
 
 _READINGS = msgspec.json.Decoder(list[Reading])
@@ -227,23 +222,15 @@ def last_read(readings: Iterable[Reading], workspaces: Iterable[str]) -> datetim
     return min((latest[name] for name in required), default=None) if required <= latest.keys() else None
 
 
-def is_read(day: date, readings: Iterable[Reading], workspace: str | None, now: datetime) -> bool:
-    """Whether a day was read in a workspace (None: in every one that `readings` name), and after its end if it is over.
-
-    `readings` are the latest ones of the day.
-    """
-    # A reading that found nothing may not know its workspace.
-    relevant = [one for one in readings if not one.workspaces or workspace in (None, *one.workspaces)]
-    return bool(relevant) and (day >= utc_day(now) or all(is_day_over(day, one.fetched_at) for one in relevant))
-
-
 def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
     """For each workspace, the days on which only other workspaces were read. Those without such days are left out.
 
-    `readings` has the latest readings of each day, and the workspaces are those that they name. A reading that saw no
-    session names none, and counts for all.
+    `readings` has the latest readings of each day, and the workspaces are those that they name. A reading of the key's
+    own workspace may name none: it counts for those that others of its kind name, or else for all.
     """
-    read = {day: {name for one in some for name in one.workspaces or ("",)} for day, some in readings.items() if some}
+    # The empty name stands for records that name no workspace.
+    own = {name for one in chain(*readings.values()) if one.asked is None for name in one.workspaces} - {""} or {""}
+    read = {day: set[str]().union(*({*one.workspaces} - {""} or own for one in some)) for day, some in readings.items()}
     known = sorted(set[str]().union(*read.values()) - {""})
     days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
     return {name: unread for name, unread in days.items() if unread}

@@ -40,7 +40,7 @@ REFERENCE_DATASETS = Table(
         column.time("missing_since", "Time of the first full list without it; null while the API lists it"),
     ),
     order=("tenant_id", "name", "id"),
-    partition=None,
+    partition_column=None,
     group="costs",
 )
 _RULES = {

@@ -1,4 +1,4 @@
-"""Spent money stays spent: which version of a session its stats come from, and which versions may be deleted. Pure.
+"""Spent money stays spent: which state of a session its stats come from, and which states may be deleted. Pure.
 
 Retention deletes traces after 14 or 400 days. From then on the API reports lower numbers for their session, or none.
 Such numbers never replace the ones that were read before.
@@ -26,13 +26,13 @@ STATS = (
     "feedback_stats",
     "session_feedback_stats",
     "run_facets",
-    # Explains null costs, so it must come from the same version as the costs.
+    # Explains null costs, so it must come from the same state as the costs.
     "problems",
 )
 """The columns of `sessions` that retention empties."""
 
 
-class Version(NamedTuple):
+class SessionState(NamedTuple):
     """One state of a session, from one raw row.
 
     `row`: the index of the raw row. `read_at`: when its reading began. `runs`: see `known_runs`; 0 if the row was
@@ -51,16 +51,16 @@ def known_runs(run_count: int | None, used: Iterable[object]) -> int:
     return run_count or int(any(used))
 
 
-def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
-    """The version that a session's stats come from, and whether they have shrunk although retention can't explain it.
+def stats_of(states: Sequence[SessionState]) -> tuple[SessionState, bool]:
+    """The state that a session's stats come from, and whether they have shrunk although retention can't explain it.
 
-    `versions`: the session's versions, oldest first; the newest was not rejected. Usually it is the source. An older
+    `states`: the session's states, oldest first; the newest was not rejected. Usually it is the source. An older
     one with more runs is the source if retention explains the difference: no runs are left, or the session is older
     than its tier's retention time. Otherwise the lower number is a correction, and counts.
     """
-    newest = source = versions[-1]
+    newest = source = states[-1]
     has_shrunk = False
-    for older in reversed(versions[:-1]):
+    for older in reversed(states[:-1]):
         if source.runs < older.runs:
             if source.runs == 0 or _is_past_retention(newest):
                 source = older
@@ -69,25 +69,25 @@ def stats_of(versions: Sequence[Version]) -> tuple[Version, bool]:
     return source, has_shrunk
 
 
-def _is_past_retention(version: Version) -> bool:
-    tier = (version.tier or "").lower().replace("_", "")
+def _is_past_retention(state: SessionState) -> bool:
+    tier = (state.tier or "").lower().replace("_", "")
     retention = LONGLIVED if tier == "longlived" else SHORTLIVED
-    return version.start_time is not None and version.read_at - version.start_time >= retention
+    return state.start_time is not None and state.read_at - state.start_time >= retention
 
 
-def superseded(versions: Sequence[Version], before: datetime) -> set[int]:
-    """The raw rows that may be deleted: those of versions that no result since the time `before` depends on.
+def superseded(states: Sequence[SessionState], before: datetime) -> set[int]:
+    """The raw rows that may be deleted: those of states that no result since the time `before` depends on.
 
-    `versions`: all versions of one session, oldest first. Kept are all versions read after `before`, the newest one
+    `states`: all states of one session, oldest first. Kept are all states read after `before`, the newest one
     until then, each earlier one with more runs than any that follows until then (stats may come from it, see
     `stats_of`), and the successor of each of those. So the day's tables stay the same, now and as of any time since
     `before`.
     """
-    old = [version for version in versions if version.read_at <= before]
-    needed = {version.row for version in old[-1:]}
+    old = [state for state in states if state.read_at <= before]
+    needed = {state.row for state in old[-1:]}
     most = old[-1].runs if old else 0
-    for version, successor in reversed(list(pairwise(old))):
-        if version.runs > most:
-            most = version.runs
-            needed |= {version.row, successor.row}
-    return {version.row for version in old} - needed
+    for state, successor in reversed(list(pairwise(old))):
+        if state.runs > most:
+            most = state.runs
+            needed |= {state.row, successor.row}
+    return {state.row for state in old} - needed

@@ -34,6 +34,9 @@ SESSIONS = Table(
 )
 OWNER = ("id", "tenant_id", "reference_dataset_id")
 """The columns that identify a session, its workspace and its dataset."""
+# Properties that the API is known to send although its schema lacks them (`type`: in version 2). If the check failed
+# because of them, it would fail in every run, and nobody would notice what is new.
+_KNOWN_DRIFT = {"longlived_ttl_days", "type"}
 
 
 def experiments(tables: Tables, columns: Sequence[str]) -> pa.Table:
@@ -84,15 +87,16 @@ def no_reading_shrinks(day: DayTables) -> CheckResult:
 
 @check(
     SESSIONS,
-    "The API's records match its schema: no property or value is unknown, and no property is missing everywhere.",
+    "The API's records match its schema: no property or value is new, and no property is missing everywhere.",
     "No cost is affected, and raw_sessions keeps everything; a newer version of this package may know the new schema.",
     reads={SESSIONS: ()},
     severity="warn",
 )
 def schema_has_not_drifted(day: DayTables) -> CheckResult:
-    """As noted when the day was derived, by property or value."""
+    """As noted when the day was derived, by property or value. The counts include what is known."""
     drift = json.loads(day.metadata(SESSIONS).get(DRIFT, "{}"))
-    return CheckResult(tuple(f"{name} ({count} records on {day.day})" for name, count in drift.items()), drift)
+    new = [f"{name} (records on {day.day}: {count})" for name, count in drift.items() if name not in _KNOWN_DRIFT]
+    return CheckResult(tuple(new), drift)
 
 
 @check(

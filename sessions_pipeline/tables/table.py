@@ -34,14 +34,14 @@ class Table:
     """One table of the lake.
 
     `order`: the columns that a file's rows are sorted by.
-    `partition`: the Hive key of the day folders; None if the whole table is one file.
+    `partition_column`: the Hive key of the day folders; None if the whole table is one file.
     """
 
     name: str
     description: str
     columns: tuple[Column, ...]
     order: tuple[str, ...]
-    partition: Literal["start_date", "usage_date"] | None = "start_date"
+    partition_column: Literal["start_date", "usage_date"] | None = "start_date"
     group: Group = "sessions"
 
     @cached_property

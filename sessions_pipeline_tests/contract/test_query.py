@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from sessions_pipeline.langsmith.query import FeedbackSource, SessionsQuery, SortableColumn
+from sessions_pipeline.langsmith import FeedbackSource, SessionsQuery, SortableColumn
 from sessions_pipeline_tests.strategies import openapi, resolved
 
 _OPERATION = openapi()["paths"]["/api/v1/sessions"]["get"]

@@ -35,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("lake")
     lake = Lake.open(str(root), query={})
     for table in TABLES:
-        lake.replace(table, None if table.partition is None else DAY, table.schema.empty_table(), {})
+        lake.replace(table, None if table.partition_column is None else DAY, table.schema.empty_table(), {})
     lake.replace(SESSIONS, DAY, _session("first", "0.25", NOON), {})
     lake.replace(SESSIONS, DAY + timedelta(1), _session("second", "0.25", NOON + timedelta(1)), {})
     lake.replace(SESSIONS, UNDATED, _session("undated", "1000", None), {})

@@ -27,9 +27,10 @@ from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration import SHIPPED
+from sessions_pipeline.orchestration import SHIPPED, own_yaml
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.pipeline import Pipeline
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables.readings import Reading, dump_readings
@@ -130,23 +131,42 @@ def test_every_query_parameter_of_the_schema_is_an_option_of_list() -> None:
     assert all(f"--{name.replace('_', '-')}" in options[name] for name in names)
 
 
-def test_list_prints_a_table_json_and_ndjson(run: Run, sandbox: Sandbox) -> None:
+def test_list_prints_a_table_json_and_ndjson(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("list", "--name-contains", "nightly", "--include-stats", "--limit", "3")
-    table = run(*arguments)
-    assert table.out.rstrip().endswith("3 sessions")
+    table = run(*arguments, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+    assert table.out.rstrip().endswith("6 sessions"), "three of each workspace"
     as_json = json.loads(run(*arguments, "--format", "json").out)
     lines = [json.loads(line) for line in run(*arguments, "--format", "ndjson").out.splitlines()]
     assert [record["id"] for record in as_json] == [record["id"] for record in lines]
-    assert len(lines) == 3
+    assert [record["tenant_id"] for record in lines] == [WORKSPACE] * 3 + [OTHER_WORKSPACE] * 3
     assert isinstance(sandbox.api.data, CompanyData)
     names = {one.id: one.name for one in sandbox.api.data.datasets}
     ids = [record["reference_dataset_id"] for record in lines]
     assert [one for one in ids if names[one] not in table.out or one[:8] in table.out] == []
-    assert run("list", "--name", "nobody's").out == "0 sessions\n"
+    for shape, nothing in (("table", "0 sessions\n"), ("json", "[]\n"), ("ndjson", "")):
+        assert run("list", "--name", "nobody's", "--format", shape).out == nothing
     sandbox.faults.add(Fault("no_datasets", 403, times=None))
     refused = run(*arguments)
     assert refused.status == 0
-    assert all(one[:8] in refused.out for one in ids)
+    assert all(one[:8] in refused.out and one not in refused.out for one in ids)
+    sandbox.faults.clear()
+    for dataset in sandbox.api.data.datasets:
+        monkeypatch.setattr(dataset, "name", " ")
+    assert all(one[:8] in run(*arguments).out for one in ids)
+
+
+def test_list_shows_20_sessions_unless_more_are_asked_for(run: Run) -> None:
+    assert run("list").out.endswith("\n20 sessions of the page's 100; --all shows them all\n")
+    assert run("list", "--all").out.endswith("\n100 sessions\n")
+    assert run("list", "--limit", "30").out.endswith("\n30 sessions\n")
+
+
+def test_list_does_not_wait_long_for_the_names_of_datasets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sessions_pipeline.cli.show.NAMES_SECONDS", 0)
+    arguments = ("list", "--name-contains", "nightly", "--limit", "3")
+    ids = [record["reference_dataset_id"] for record in json.loads(run(*arguments, "--format", "json").out)]
+    table = run(*arguments)
+    assert (table.status, [one for one in ids if one[:8] not in table.out]) == (0, [])
 
 
 def test_the_doctor_passes_when_all_is_well(run: Run, tmp_path: Path) -> None:
@@ -155,6 +175,46 @@ def test_the_doctor_passes_when_all_is_well(run: Run, tmp_path: Path) -> None:
     assert all(line.startswith("ok") for line in result.out.splitlines())
     assert all(word in result.out for word in ("settings", "key and host", "API", "data root", "Dagster"))
     assert f"{tmp_path / 'lake'} can be written" in result.out
+
+
+def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    alone = run("doctor", SESSIONS_PIPELINE_START_DATE="2026-01-01")
+    assert "  from the environment: partitions from 2026-01-01, lookback 3 days\n" in alone.out
+    assert " API key set, for its own workspace\n" in alone.out
+    assert "  answered for the key's own workspace, clock within 0 s\n" in alone.out
+    file, root = tmp_path / ".env", tmp_path / "with \x1b[1m"
+    file.write_text(f"LANGSMITH_WORKSPACE_ID={WORKSPACE},{OTHER_WORKSPACE}\nSESSIONS_PIPELINE_LOOKBACK_DAYS=1\n")
+    root.mkdir()
+    (root / "note").touch()
+    token = {"LANGSMITH_API_KEY": None, "LANGSMITH_BEARER_TOKEN": sandbox.key}
+    more = {"SESSIONS_PIPELINE_QUERY": '{"reference_free": false}', "SESSIONS_PIPELINE_DATA_ROOT": str(root)}
+    both = run("doctor", **token, **more)
+    assert (both.status, both.err) == (0, "")
+    assert f"  from {file} and the environment: partitions from 2026-01-01, lookback 1 day, narrowed by ref" in both.out
+    assert " bearer token set, for 2 workspaces\n" in both.out
+    assert all(f"  answered for {workspace}, clock" in both.out for workspace in (WORKSPACE, OTHER_WORKSPACE))
+    assert "with ␛[1m can be written\n" in both.out
+
+
+@pytest.mark.parametrize(("scheme", "is_warned"), [("http", True), ("https", False)])
+def test_the_doctor_says_that_a_key_is_sent_unencrypted(run: Run, scheme: str, *, is_warned: bool) -> None:
+    said = " API key (sent unencrypted: LANGSMITH_ENDPOINT is http) set"
+    assert (said in run("doctor", LANGSMITH_ENDPOINT=f"{scheme}://127.0.0.2:1").out) == is_warned
+    assert said not in run("doctor", LANGSMITH_ENDPOINT=f"{scheme}://localhost:1").out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "failed"),
+    [
+        ("SESSIONS_PIPELINE_QUERY", '{"limit": 3}', "settings"),
+        ("SESSIONS_PIPELINE_BUDGETS", "nowhere.toml", "settings"),
+        ("SESSIONS_PIPELINE_DATA_ROOT", "/proc/lake", "data root"),
+    ],
+)
+def test_the_doctor_finds_settings_that_a_run_would_refuse(run: Run, variable: str, value: str, failed: str) -> None:
+    result = run("doctor", **{variable: value})
+    _complains(result, 1, " of 5 checks failed")
+    assert f"FAIL  {failed:<12} " in result.out
 
 
 def test_the_doctor_finds_invalid_addresses_for_notifications(run: Run) -> None:
@@ -221,6 +281,11 @@ def test_a_dagster_home_on_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> 
     with files_up_to(10):
         result = run("ui", DAGSTER_HOME=str(tmp_path))
     _complains(result, 2, f"DAGSTER_HOME: {tmp_path} can't be written (File too large); name another folder")
+    shutil.copy(SHIPPED, tmp_path)
+    with files_up_to(10):
+        checked = run("doctor", DAGSTER_HOME=str(tmp_path))
+    assert checked.status == 1
+    assert f"DAGSTER_HOME: {tmp_path} can't be used (File too large); free some space" in " ".join(checked.out.split())
 
 
 def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Path) -> None:
@@ -237,7 +302,9 @@ def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Pa
         if is_root:
             subprocess.run(["umount", home], check=True)
     _complains(result, 1, "1 of 5")
-    assert f"FAIL  Dagster      DAGSTER_HOME: {home} can't be written; give this user access" in result.out
+    found = " ".join(result.out.split())
+    assert f"FAIL Dagster DAGSTER_HOME: {home} can't be used (" in found
+    assert found.endswith("); free some space, give this user access, or name another folder")
 
 
 def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tmp_path: Path) -> None:
@@ -251,8 +318,12 @@ def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tm
     *well, warned = checked.splitlines()
     assert [line.split()[0] for line in well] == ["ok"] * 4
     assert warned.startswith(f"warn  Dagster      {home}: Dagster's default storage is ten times slower")
+    two = run("doctor", DAGSTER_HOME=str(home), SESSIONS_PIPELINE_REDACT="ekstra").out
+    assert "ekstra begins with no known property; correct it" in two
+    assert advice in two
     (home / "dagster.yaml").write_text(written + advice)
-    assert run("doctor", DAGSTER_HOME=str(home)).out.endswith(f"{home}: its storage is not the slow default\n")
+    result = run("doctor", DAGSTER_HOME=str(home), SESSIONS_PIPELINE_REDACT=None)
+    assert result.out.endswith(f"{home}: its storage is not the slow default\n")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert not instance.telemetry_enabled
         assert isinstance(instance.event_log_storage, KeptEventLog)
@@ -263,7 +334,8 @@ def test_a_run_in_an_empty_dagster_home_writes_our_settings_and_keeps_existing_f
     home.mkdir()
     assert run("doctor", DAGSTER_HOME=str(home)).out.endswith(f"{home}: new; it gets our dagster.yaml\n")
     for written in (SHIPPED.read_text(), "telemetry: {enabled: false}\n"):
-        assert run("materialize", *_days(0), DAGSTER_HOME=str(home)).status == 0
+        result = run("materialize", *_days(0), DAGSTER_HOME=str(home))
+        assert (result.status, "export DAGSTER_HOME" in result.out) == (0, False)
         assert [(file.name, file.read_text()) for file in home.glob("*dagster.yaml*")] == [("dagster.yaml", written)]
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
 
@@ -299,14 +371,17 @@ def test_the_doctor_says_when_the_clock_is_off_by_more_than_a_minute(run: Run, s
     assert ("this machine's clock is" in line) == (status == 1)
 
 
-def test_a_successful_run_prints_no_complaint(run: Run) -> None:
-    run_result = run("materialize", *_days(0))
+def test_a_successful_run_prints_no_complaint_and_asks_only_for_what_it_needs(run: Run, sandbox: Sandbox) -> None:
+    run_result = run("materialize", *_days(0), SESSIONS_PIPELINE_START_DATE=str(TODAY))
     assert (run_result.status, run_result.err) == (0, "")
     assert run_result.out.endswith(" mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster\n")
     as_json = run("materialize", *_days(0), "--json")
     assert (as_json.status, as_json.err) == (0, "")
     assert "DAGSTER_HOME" not in as_json.out
     assert json.loads(as_json.out)["days"] == 1
+    before = len(sandbox.requests)
+    assert run("materialize", *_days(0), "--select", "experiment_summary").status == 0
+    assert len(sandbox.requests) == before, "a derived table is computed from what is stored"
 
 
 def test_a_run_waits_for_the_lock_of_dagsters_database(run: Run, tmp_path: Path) -> None:
@@ -342,6 +417,8 @@ def test_a_missed_refresh_is_reported_with_its_days(run: Run, tmp_path: Path, se
         )
     days = "today and the 3 days before it"
     _complains(run("doctor", "--fresh"), 1, f"{tmp_path / 'lake'}: {days}", word)
+    no_days = run("doctor", "--fresh", SESSIONS_PIPELINE_LOOKBACK_DAYS="0")
+    _complains(no_days, 1, "today and the 1 day before it were", word)
 
 
 def test_a_test_message_without_an_address_is_an_error(run: Run) -> None:
@@ -440,7 +517,9 @@ def test_an_api_that_misbehaves_is_one_line_and_no_day_is_written(
     run: Run, sandbox: Sandbox, tmp_path: Path, fault: Fault, word: str
 ) -> None:
     sandbox.faults.add(fault)
-    _complains(run("materialize", *_days(9, 7)), 1, word)
+    result = run("materialize", *_days(9, 7))
+    _complains(result, 1, word)
+    assert "stay written" not in result.err
     assert not list(tmp_path.rglob("*.parquet"))
 
 
@@ -457,11 +536,15 @@ def test_an_error_that_says_itself_that_days_stay_written_says_it_once(
 ) -> None:
     def fails(pipeline: Pipeline, days: Sequence[date], *_: object) -> None:
         pipeline.on_day(days[0])
+        for _ in range(2):
+            pipeline.on_warning("careful")
         raise kind("over; days already written stay, run the others again")
 
     monkeypatch.setattr(Pipeline, "process", fails)
     result = run("materialize", *_days())
-    assert result.err == "sessions-pipeline: over; days already written stay, run the others again\n"
+    warned, failed = result.err.splitlines()
+    assert warned == "sessions-pipeline: warning: careful", "once"
+    assert failed == "sessions-pipeline: over; days already written stay, run the others again"
 
 
 def test_a_data_root_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
@@ -492,7 +575,7 @@ def _interrupted_after_a_day(patch: pytest.MonkeyPatch) -> None:
     def bar(_days: int) -> Iterator[Callable[[date], None]]:
         yield _interrupt
 
-    patch.setattr("sessions_pipeline.cli.runs.progress_bar", bar)
+    patch.setattr("sessions_pipeline.cli.terminal.progress_bar", bar)
 
 
 def _interrupted_before_the_run_began(patch: pytest.MonkeyPatch) -> None:
@@ -609,7 +692,10 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file_without_
     _complains(result, 1, "unexpected RuntimeError", str(kept))
     assert "Traceback" in kept.read_text()
     assert KEY not in result.err + kept.read_text()
-    assert "hunter2" not in kept.read_text()
+    assert "hunter2" not in result.err + kept.read_text()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    result = run("materialize", *_days(), LANGSMITH_API_KEY=KEY)
+    assert (result.status, result.err) == (1, "sessions-pipeline: unexpected RuntimeError: odd ***\n")
 
 
 def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -620,19 +706,20 @@ def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch)
     _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
 
 
-def test_a_full_disk_under_dagsters_history_is_named_and_shows_no_secret(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("problem", ["database or disk is full", "disk I/O error", "database disk image is malformed"])
+def test_a_full_disk_under_dagsters_history_is_named_with_what_to_do_and_shows_no_secret(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: str
 ) -> None:
     def fails(*_: object) -> None:
-        raise sqlite3.OperationalError(f"database or disk is full {KEY}")
+        raise sqlite3.OperationalError(f"{problem} {KEY}")
 
     monkeypatch.setattr(KeptEventLog, "store_event_batch", fails)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     without_home = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY)
-    _complains(without_home, 1, f"TMPDIR: Dagster's folder {tmp_path}", "its database: database or disk is full ***")
+    _complains(without_home, 1, f"TMPDIR: Dagster's folder {tmp_path}", f"its database: {problem} ***; free space")
     shutil.copy(SHIPPED, tmp_path)
     result = run("materialize", *_days(0), LANGSMITH_API_KEY=KEY, DAGSTER_HOME=str(tmp_path))
-    _complains(result, 1, f"DAGSTER_HOME: {tmp_path}, its database: database or disk is full ***")
+    _complains(result, 1, f"DAGSTER_HOME: {tmp_path}, its database: {problem} ***; free space")
 
 
 def test_an_error_that_names_no_file_is_not_blamed_on_the_output(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -726,12 +813,16 @@ def test_a_run_that_is_terminated_while_it_loads_says_that_it_stopped(sandbox: S
     assert process.returncode == 1
 
 
-@pytest.mark.parametrize(("days_ago", "is_warned"), [(9, True), (2, False)])
-def test_as_of_a_time_whose_readings_may_be_dropped_is_a_warning(run: Run, days_ago: int, is_warned: bool) -> None:
-    time = (datetime.now(UTC) - timedelta(days=days_ago)).date()
-    result = run("materialize", *_days(), "--as-of", str(time), SESSIONS_PIPELINE_KEEP_READINGS_DAYS="5")
+@pytest.mark.parametrize(("days_ago", "kept", "is_warned"), [(9, "5", True), (2, "5", False), (9, None, False)])
+def test_as_of_a_time_whose_readings_may_be_dropped_is_a_warning(
+    run: Run, sandbox: Sandbox, days_ago: int, kept: str | None, *, is_warned: bool
+) -> None:
+    time, before = (datetime.now(UTC) - timedelta(days=days_ago)).date(), len(sandbox.requests)
+    result = run("materialize", *_days(), "--as-of", str(time), SESSIONS_PIPELINE_KEEP_READINGS_DAYS=kept)
     said = f"sessions-pipeline: warning: --as-of {time}: readings that were replaced over 5 days ago were deleted"
-    assert (said in result.err) == is_warned
+    assert (said in result.err, "were deleted" in result.err) == (is_warned, is_warned)
+    assert "raw_sessions was never read for " in result.err.splitlines()[-1], "the run began"
+    assert len(sandbox.requests) == before, "tables are rebuilt without the network"
 
 
 def test_a_report_without_a_lake_is_one_line_and_creates_nothing(run: Run, tmp_path: Path) -> None:
@@ -774,7 +865,10 @@ def test_a_report_with_broken_budgets_is_written_and_warns(run: Run, tmp_path: P
         (("list", "--tag-value-id", "team"), ("--tag-value-id: write an id (a UUID), not a name",)),
         (("export", "focus", "--month", "2026-13"), ("2026-13 is not a month YYYY-MM such as",)),
         (("export", "focus", "--month", "9999-12"), ("9999-12 is not a month YYYY-MM such as",)),
-        (("report", "--from", "2026-01-01"), ("--to",)),
+        (("export", "focus", "--month", "2026\n\x1b[1m"), ("2026 ␛[1m is not a month YYYY-MM such as",)),
+        (("report", "--from", "2026-01-01"), ("give both --from and --to",)),
+        (("report", "--to", "2026-01-01"), ("give both --from and --to",)),
+        (("report", "--from", "2026-01-02", "--to", "2026-01-01"), ("--from 2026-01-02 is after --to 2026-01-01",)),
     ],
 )
 def test_a_usage_error_is_one_line_in_one_style(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -792,6 +886,7 @@ request = urllib.request.Request(os.environ["LANGSMITH_ENDPOINT"] + "/api/v1/ses
 answer = json.load(urllib.request.urlopen(request))
 given = {"sessions": len(answer), "folder": os.getcwd(), "arguments": sys.argv[1:], **os.environ}
 json.dump(given, open(os.environ["GIVEN"], "w"))
+sys.exit(int(os.environ.get("STATUS", "0")))
 """
 
 
@@ -828,12 +923,15 @@ def test_the_demos_ui_gets_its_own_api_and_no_setting_of_another_workspace(
     run: Run, sandbox: Sandbox, tmp_path: Path, given: Callable[[], dict[str, Any]]
 ) -> None:
     _complains(run("ui", "--demo"), 1, f"{tmp_path / 'data' / 'demo'}: nothing is here; run `{DEMO}` first")
-    assert run("demo", "--days", "2").status == 0
+    shown = run("demo", "--days", "2")
+    assert shown.status == 0
+    assert all(f"\n{word}" in shown.out for word in ("Judges, exactly: ", "Budget   ", "Report   ", "Dagster  "))
+    home = tmp_path / "data" / "demo" / "_dagster"
+    assert (home / "dagster.yaml").read_text() == own_yaml(str(home)), "its runs stay in this folder"
     (tmp_path / ".env").write_text("LANGSMITH_API_KEY=real\nLANGSMITH_WORKSPACE_ID=real\n")
     others = {"LANGSMITH_BEARER_TOKEN": "real", "SESSIONS_PIPELINE_QUERY": "{}", "LANGCHAIN_API_KEY": "real"}
     assert run("ui", "--demo", "--port", str(free_port()), **others).status == 0
     got = given()
-    home = tmp_path / "data" / "demo" / "_dagster"
     assert (got["sessions"], got["folder"], got["DAGSTER_HOME"]) == (1, str(home), str(home))
     assert got["LANGSMITH_ENDPOINT"] != sandbox.url
     ours = {name for name in got if name.startswith(("LANGSMITH_", "LANGCHAIN_", "SESSIONS_PIPELINE_"))}
@@ -857,6 +955,7 @@ def test_the_ui_creates_dagsters_folder_with_our_settings_and_keeps_existing_fil
         assert given()["arguments"][-2:] == ["-p", port]
         assert (home / "dagster.yaml").read_text() == written
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    assert run("ui", "--port", str(free_port()), STATUS="7").status == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

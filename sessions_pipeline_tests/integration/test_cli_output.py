@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -31,6 +32,7 @@ from sessions_pipeline.tables import (
     REJECTED_SESSIONS,
     SESSIONS,
 )
+from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
@@ -45,6 +47,7 @@ ODD = [
     '{"id": "x", "name": "\\ud800"}',
     '{"id": "x", "run_count": ' + "9" * 5000 + "}",
     json.dumps(record(5, name="Prüfung 🎉 契約"), ensure_ascii=False),
+    json.dumps(record(6, reference_dataset_id="no id")),
     "1",
 ]
 
@@ -109,7 +112,8 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
     assert not {"\x1b", "\x07", "\x9b", "\x85", "\u2028"} & set(text)
     if shape == "table":
         assert "red" in text
-        assert text.rstrip().endswith("6 sessions")
+        assert "no id" in text
+        assert text.rstrip().endswith("7 sessions")
         return
     lines = text.split("\n")[:-1] if shape == "ndjson" else [text]
     records = [json.loads(line, parse_int=str) for line in lines]
@@ -178,14 +182,14 @@ def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
 ) -> None:
     settings = lake_of(
         tmp_path,
-        daily(DAY, 1, "1", reference_dataset_id=A),
+        daily(DAY, 1, "1", reference_dataset_id=A, run_count=12, total_tokens=345),
         daily(DAY, 1, "2", reference_dataset_id=B),
         daily(DAY, 1, "4", reference_dataset_id=B, tenant_id=OTHER_TENANT),
     )
     print_summary(settings, MADE, DAY, DAY)
     table = capsys.readouterr().out
     assert sorted(re.findall(r"golden .*(\$\d\.00)", table)) == ["$1.00", "$2.00", "$4.00"]
-    assert "golden (da000000)" in table
+    assert re.search(r"golden \(da000000\) +7e000000 +1 +0 +345 +\$1\.00", table)
     assert "golden (db000000)" in table
     assert TENANT[:8] in table
     assert "1 day, 3 sessions (3 experiments, 0 without a cost), 0 rejected records" in table
@@ -204,6 +208,7 @@ def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
     [
         (["sessions", "rejected_sessions"], {"experiments", "unpriced", "total_cost"}, "sessions: 1 day\n"),
         (["daily_cost_by_reference_dataset"], {"sessions", "rejected"}, "Known cost, exactly: 1 US dollars; judge"),
+        (["sessions", "daily_cost_by_reference_dataset"], {"rejected"}, "sessions: 1 day\n"),
     ],
 )
 def test_the_summary_leaves_out_tables_that_the_run_did_not_write(
@@ -218,6 +223,35 @@ def test_the_summary_leaves_out_tables_that_the_run_did_not_write(
     printed = json.loads(capsys.readouterr().out)
     sums = ("sessions", "rejected", "experiments", "unpriced", "total_cost")
     assert {name for name in sums if printed[name] is None} == unknown
+    assert printed["days"] == 1
+
+
+def test_a_day_that_was_not_over_is_marked_and_a_single_workspace_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "95")
+    settings = lake_of(tmp_path, *(daily(DAY, number, "1", is_day_over=False) for number in (1, 2)))
+    print_summary(settings, MADE, DAY, DAY)
+    table = capsys.readouterr().out
+    assert table.count(f"{DAY}* ") == 1, "the day of both datasets"
+    assert "\n* not over, or not read in every workspace\n" in table
+    assert "\nToo narrow for Tokens; widen the terminal" in table
+    assert not any(word in table for word in ("Workspace", "All days", "Report "))
+    print_summary(settings, MADE, DAY, DAY, as_json=True)
+    assert [line["is_part"] for line in json.loads(capsys.readouterr().out)["lines"]] == [True, True]
+
+
+def test_a_dataset_without_experiments_has_no_line_although_judges_were_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    given = {"tenant_id": TENANT, "reference_dataset_id": B, "read_at": NOON, "stats_as_of": NOON}
+    rows = table_of(JUDGES, [{"id": "5e", "total_cost": "2", **given}])
+    Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, rows, {})
+    print_summary(settings, MADE, DAY, DAY, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [one["reference_dataset_id"] for one in printed["lines"]] == [A]
+    assert printed["judge_cost"] == "2", "which is in the sum all the same"
 
 
 def test_the_summary_shows_no_cost_if_none_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,10 +317,41 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
     table = capsys.readouterr().out
     assert "2026-03-02 " in table
     assert "2026-03-09* " in table
-    assert "* counts only days asked for and read" in table
+    assert "* has days not asked for, not over, or not read in every workspace" in table
 
 
-@pytest.mark.parametrize("count", [3, 10])
+def test_a_week_is_marked_while_a_day_without_experiments_is_not_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = [date(2026, 3, day) for day in range(2, 16)]
+    settings = lake_of(tmp_path, *(daily(day, 1, "1") for day in days))
+    lake, daily_costs = Lake.open(str(tmp_path), query={}), DAILY_COST_BY_REFERENCE_DATASET
+    lake.replace(daily_costs, days[-1], daily_costs.schema.empty_table(), {"is_day_over": "false"})
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
+    table = capsys.readouterr().out
+    assert "2026-03-02 " in table
+    assert "2026-03-09* " in table
+
+
+def test_a_week_is_marked_if_a_workspace_was_not_read_on_all_its_days(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = [date(2026, 3, day) for day in range(2, 16)]
+    settings, lake = lake_of(tmp_path, *(daily(day, 1, "1") for day in days)), Lake.open(str(tmp_path), query={})
+    for day in days:
+        read = [TENANT, OTHER_TENANT] if day > days[1] else [TENANT]
+        notes = [Reading(1, NOON, one, (one,)) for one in read]
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings(notes).encode())
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1], as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [(line["period"], line["is_part"]) for line in printed["lines"]] == [
+        ("2026-03-02", True),
+        ("2026-03-09", False),
+    ]
+    assert [line["is_part"] for line in printed["datasets"]] == [True]
+
+
+@pytest.mark.parametrize("count", [3, 7, 8])
 def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int
 ) -> None:
@@ -300,6 +365,7 @@ def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
     settings = lake_of(tmp_path, *rows)
     print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(line.startswith("Week from") for line in lines) == (count > 7)
     start = next(number for number, line in enumerate(lines) if line.startswith("All days"))
     sums = [9 + (count - 1), 3 + 4 * (count - 1)]
     order = ["(d0000000)", "(d1000000)"] if sums[0] >= sums[1] else ["(d1000000)", "(d0000000)"]
@@ -356,8 +422,9 @@ def test_lines_for_people_stay_few_and_add_up_and_json_has_all(
 @pytest.mark.parametrize(
     ("name", "kept", "lost"),
     [
-        ("a name of thirty-three characters", {"Tokens", "No cost"}, ""),
-        ("a name of forty-four characters, a longer one", {"No cost"}, "Tokens"),
+        ("a name of thirty-eight characters, all", {"Tokens", "No cost"}, ""),
+        ("a name of thirty-nine characters, which", {"No cost"}, "Tokens"),
+        ("契約" * 10, {"No cost"}, "Tokens"),
         ("a name of fifty-six characters, which is a really long one", {"12.50"}, "No cost, Tokens"),
     ],
 )
@@ -424,7 +491,8 @@ def test_list_formats_stats_for_people_and_shows_non_numbers_as_sent(tmp_path: P
     ]
     with running_sandbox(texts=[json.dumps(text) for text in texts]) as sandbox:
         printed = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
-    assert all(f" {shown}" in printed for shown in ("1,156,123", "$0.033", "$12.50", "many", "1e999999999"))
+    shown = ("2025-03-03 12:00  ", "1,156,123", "$0.033", "$12.50", "many", "1e999999999")
+    assert all(f" {cell}" in printed for cell in shown)
 
 
 def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
@@ -468,6 +536,10 @@ def test_the_command_in_the_note_on_unmeasured_judges_measures_them(
     Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs), {})
     print_summary(settings, {JUDGES: []}, DAY, DAY)
     assert "Judges of 3 experiments so far, exactly: 1.75 US dollars\n" in capsys.readouterr().out
+    Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs[2:]), {})
+    print_summary(settings, MADE, DAY, DAY)
+    said = "Judges, exactly: unknown US dollars; those of 1 experiment not counted\n"
+    assert said in capsys.readouterr().out
 
 
 def test_processes_started_beside_the_progress_bar_print_nothing_on_the_terminal(
@@ -498,9 +570,18 @@ def test_a_wrapped_line_never_parts_an_amount_from_the_mark_that_it_is_a_minimum
         assert screen.read(65_536).decode().split() == ["it", "is", "heading", "for", "≥", "$271.93"]
         echo("it is heading for ≥ $271.93")
         assert screen.read(65_536).decode().splitlines()[0] == "it is heading for"
+        # Words stay whole, so that options and paths can be copied.
+        words = ["the word", "  cost-by-dataset", "  and", f"  {'x' * 30}"]
+        echo(" ".join(map(str.strip, words)), indent=2)
+        assert screen.read(65_536).decode().splitlines() == words
 
 
-def test_as_of_takes_iso_8601_with_an_offset() -> None:
+def test_as_of_takes_iso_8601_with_an_offset_and_is_utc_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        assert past_time("2026-01-31T12:00") == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    time.tzset()
     command = click.Command("x", params=[click.Option(["--as-of"], type=past_time)])
     context = command.make_context("x", ["--as-of", "2026-01-31T12:00:00+01:00"])
     assert context.params["as_of"] == datetime(2026, 1, 31, 11, tzinfo=UTC)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sessions_pipeline.errors import RefusedError, SettingError, UnreachableError
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.auth import CERTIFICATES, Auth, proxy_for
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.settings import DEMO, Settings
 from sessions_pipeline_tests.integration.scripted_server import Handler, answer, scripted

@@ -505,6 +505,20 @@ def test_no_password_of_an_instance_is_shown_if_its_yaml_or_its_database_is_wron
     assert "9word" not in str(InstanceError("its database", ValueError(refusal)))
 
 
+@pytest.mark.parametrize(
+    ("cause", "is_of_the_disk"),
+    [
+        ("(sqlite3.OperationalError) database or disk is full [SQL: INSERT ...]", True),
+        ("(sqlite3.OperationalError) disk I/O error", True),
+        ("(sqlite3.DatabaseError) database disk image is malformed", True),
+        ("(sqlite3.OperationalError) database is locked", False),
+        ('while parsing a flow node in "/mnt/disk1/home/dagster.yaml", line 2', False),
+    ],
+)
+def test_only_a_disk_that_failed_is_to_be_freed(cause: str, is_of_the_disk: bool) -> None:
+    assert ("free space on its disk" in str(InstanceError("DAGSTER_HOME", ValueError(cause)))) is is_of_the_disk
+
+
 def test_an_instance_with_a_given_folder_writes_nothing_to_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,7 +183,7 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
 
 def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
-    unread = "not read since the day was over; materialize them"
+    unread = "not read in every workspace since the day was over; materialize them"
     of_march = f"1 Mar {dash} 2 Mar 2025: {unread}"
     rest = f"8 Mar {dash} 31 Mar 2025: not over yet; export the month when it is over"
     assert focus_costs(lake, MARCH, DAYS[5]).missing == f"{of_march}, and {rest}"
@@ -231,14 +231,14 @@ def test_unread_days_export_nothing_without_partial(
     assert command(monkeypatch, root, "--month", "2025-03", "--output", str(file)) == 1
     said = capsys.readouterr()
     assert (
-        "1 Mar \N{EN DASH} 2 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read since the day was over"
+        "1 Mar \N{EN DASH} 2 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read in every workspace since"
         in said.err
     )
     assert said.out == ""
     assert not file.exists()
     assert command(monkeypatch, root, "--month", "2025-03", "--output", str(file), "--partial") == 0
     said = capsys.readouterr()
-    assert "not read since" in said.err
+    assert "not read in every workspace since" in said.err
     assert "6 experiments left out: the cost is unknown" in said.err
     assert said.out == f"{file}: 22 experiments\n"
     assert pl.read_parquet(file)["BilledCost"].sum() == Decimal("8.925")

@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from importlib.resources import files
@@ -22,8 +23,8 @@ from sessions_pipeline.days import days_between, midnight
 from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED
-from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
+from sessions_pipeline.langsmith.client import OWN_WORKSPACE
+from sessions_pipeline.measurements import measure_judge_costs
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import exact
@@ -91,7 +92,7 @@ def read_days(pipeline: Pipeline, first: Any = YESTERDAY, last: Any = TODAY) -> 
 def measured(pipeline: Pipeline) -> tuple[JudgeReadings, list[str]]:
     """Measure one night. Returns the readings and the warnings."""
     said: list[str] = []
-    return measure(pipeline, said.append)[1], said
+    return measure_judge_costs(pipeline, said.append)[1], said
 
 
 def rows(lake: Lake) -> dict[str, dict[str, Any]]:
@@ -155,6 +156,7 @@ def test_over_the_whole_history_attributed_and_unattributed_cost_equal_the_judge
         reading = measured(pipeline)[0].readings[workspace]
         first = night + timedelta(days=1)
     lake = lake_at(tmp_path)
+    assert load_judge_readings(lake.read_file(JUDGES_FILE)).readings == {workspace: reading}
     days = [*lake.days(SESSIONS), UNDATED]
     known = lake.read_days(SESSIONS, days, ("id", "name", "reference_dataset_id")).to_pylist()
     names = {one["name"] for one in known if one["reference_dataset_id"]}
@@ -196,9 +198,13 @@ def test_both_versions_of_the_api_give_the_same_judge_costs(sandbox: Sandbox, tm
 
 
 def test_a_night_requests_each_experiment_once_oldest_first_up_to_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
+    project = replace(judge_project(sandbox), id=uuid(1), name="no experiment", start=midnight(YESTERDAY), judged=())
+    sandbox.api.data.sessions.append(project)  # type: ignore[attr-defined]
     read_days(pipeline_at(sandbox, tmp_path))
     sandbox.requests.clear()
-    facts, night = measure(pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
+    said: list[str] = []
+    pipeline = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_REQUESTS=4)
+    facts, night = measure_judge_costs(pipeline, said.append)
     known = recent(sandbox)
     oldest = sorted(known, key=lambda one: one.start)
     assert rows(lake_at(tmp_path)).keys() == {one.id for one in oldest[:4]}
@@ -209,6 +215,7 @@ def test_a_night_requests_each_experiment_once_oldest_first_up_to_the_limit(sand
     (left,) = night.readings[OTHER_WORKSPACE].skipped.items()
     assert left[0] == "more than SESSIONS_PIPELINE_JUDGE_REQUESTS"
     assert left[1] >= len(known) - 4
+    assert said == [], "the others get their turn, so there is nothing to do"
 
 
 def test_in_some_nights_each_experiment_gets_its_turn_whatever_the_limit(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -216,7 +223,7 @@ def test_in_some_nights_each_experiment_gets_its_turn_whatever_the_limit(sandbox
     wanted = {one.id for one in recent(sandbox)}
     for night in range(-(-len(wanted) // 4) + 1):
         at = NOW + timedelta(minutes=night)
-        measure(pipeline_at(sandbox, tmp_path, at, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
+        measure_judge_costs(pipeline_at(sandbox, tmp_path, at, SESSIONS_PIPELINE_JUDGE_REQUESTS=4), print)
     assert wanted <= rows(lake_at(tmp_path)).keys()
 
 
@@ -225,9 +232,12 @@ def test_each_workspace_gets_its_turn_however_many_experiments_another_has(sandb
     read_days(pipeline_at(sandbox, tmp_path, **values))
     nights = [measured(pipeline_at(sandbox, tmp_path, NOW + timedelta(days=night), **values)) for night in range(2)]
     assert [sorted(night.readings) for night, _ in nights] == [sorted([WORKSPACE, OTHER_WORKSPACE])] * 2
-    assert sorted(row["tenant_id"] for row in rows(lake_at(tmp_path)).values()) == sorted(
-        [WORKSPACE, OTHER_WORKSPACE] * 2
-    )
+    costs = defaultdict[str, list[Decimal]](list)
+    for row in rows(lake_at(tmp_path)).values():
+        costs[row["tenant_id"]].append(row["total_cost"])
+    assert {tenant: len(found) for tenant, found in costs.items()} == {WORKSPACE: 2, OTHER_WORKSPACE: 2}
+    attributed = {tenant: reading.attributed_cost for tenant, reading in nights[-1][0].readings.items()}
+    assert attributed == {tenant: sum(found) for tenant, found in costs.items()}
 
 
 def test_if_no_experiment_may_be_measured_the_whole_cost_is_unattributed(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -244,6 +254,8 @@ def test_only_recent_experiments_and_young_unmeasured_ones_are_measured_again(sa
     measured(pipeline_at(sandbox, tmp_path))
     starts = {row["start_date"] for row in rows(lake_at(tmp_path)).values()} - {None}
     assert (min(starts), max(starts)) == (NOW.date() - timedelta(days=14), TODAY)
+    measured(replace(pipeline_at(sandbox, tmp_path), judge_reach=timedelta(days=21)))
+    assert min(row["start_date"] for row in rows(lake_at(tmp_path)).values() if row["start_date"]) == first
     sandbox.requests.clear()
     tomorrow = NOW + timedelta(days=1)
     measured(pipeline_at(sandbox, tmp_path, tomorrow))
@@ -327,6 +339,60 @@ def test_a_total_emptied_by_retention_never_replaces_an_earlier_one_and_is_marke
     assert reading.attributed_cost == first.attributed_cost
 
 
+def test_a_total_that_has_become_unknown_is_kept_even_if_what_was_spent_since_is_out_of_the_apis_reach(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    first = measured(pipeline_at(sandbox, tmp_path))[0].readings[OTHER_WORKSPACE]
+    unpriced, later = judge_project(sandbox), NOW + timedelta(days=32)
+    unpriced.model, unpriced.seed, sandbox.api.now = "in-house-7b", 8, later
+    sandbox.api.data.forget(unpriced)  # type: ignore[attr-defined]
+    night, said = measured(pipeline_at(sandbox, tmp_path, later))
+    reading = night.readings[OTHER_WORKSPACE]
+    assert (reading.total_cost, reading.is_exact, said) == (first.total_cost, False, [])
+
+
+@pytest.mark.parametrize(("model", "total"), [("gpt-5.2", Decimal(0)), ("in-house-7b", None)])
+def test_a_judge_project_without_runs_has_cost_nothing_and_one_without_prices_an_unknown_amount(
+    model: str, total: Decimal | None, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    judges = judge_project(sandbox)
+    judges.model, judges.seed = model, 8
+    judges.runs.clear()
+    reading = measured(pipeline_at(sandbox, tmp_path))[0].readings[OTHER_WORKSPACE]
+    assert (reading.total_cost, reading.attributed_cost, reading.unattributed_cost) == (total, 0, total)
+    assert reading.is_exact == (total is not None)
+
+
+def test_the_total_of_another_judge_project_is_not_added_to_that_of_the_former_one(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    former = measured(pipeline_at(sandbox, tmp_path))[0].readings[OTHER_WORKSPACE]
+    other = replace(judge_project(sandbox), id=uuid(1), name="judges", judged=())
+    sandbox.api.data.sessions.append(other)  # type: ignore[attr-defined]
+    at_other = pipeline_at(sandbox, tmp_path, SESSIONS_PIPELINE_JUDGE_PROJECT="judges")
+    reading = measured(at_other)[0].readings[OTHER_WORKSPACE]
+    assert former.total_cost is not None
+    assert reading.total_cost == dollars(other.runs) < former.total_cost
+    assert reading.is_exact
+
+
+def test_a_judge_project_that_is_deleted_during_the_measurement_leaves_costs_unknown_and_never_zero(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    values = {"SESSIONS_PIPELINE_JUDGE_REQUESTS": 2, "SESSIONS_PIPELINE_CONCURRENCY": 1}
+    read_days(pipeline_at(sandbox, tmp_path))
+    judges = judge_project(sandbox)
+
+    def is_deleted(_number: int) -> None:
+        if any("stats_filter" in one for one in asked_for_judges(sandbox)[2:]):
+            sandbox.api.data.sessions = sessions(sandbox)[:0]  # type: ignore[attr-defined]
+
+    sandbox.api.before_answer = is_deleted
+    reading = measured(pipeline_at(sandbox, tmp_path, **values))[0].readings[OTHER_WORKSPACE]
+    assert [(row["run_count"], row["total_cost"]) for row in rows(lake_at(tmp_path)).values()] == [(None, None)] * 2
+    assert (reading.total_cost, reading.attributed_cost, reading.is_exact) == (dollars(judges.runs), 0, False)
+
+
 def test_a_total_that_changes_during_the_measurement_makes_the_reading_inexact(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -366,8 +432,16 @@ class Uncounted(CompanyData):
         return super().page(asked.model_copy(update={"include_stats": asked.stats_filter is None}), workspace)
 
 
+class Omitting(CompanyData):
+    """An API that returns only sessions with runs that the filter finds."""
+
+    def page(self, asked: SessionsQuery, workspace: str) -> tuple[list[str], int]:
+        return super().page(asked, workspace) if asked.stats_filter is None else ([], 0)
+
+
 @pytest.mark.parametrize(
-    ("data", "reason"), [(Ignoring, "ignores"), (Refusing, "refuses a parameter"), (Uncounted, "ignores")]
+    ("data", "reason"),
+    [(Ignoring, "ignores"), (Refusing, "refuses a parameter"), (Uncounted, "ignores"), (Omitting, "ignores")],
 )
 def test_an_ignored_or_refused_filter_is_one_warning_and_never_a_number(
     data: type[CompanyData], reason: str, tmp_path: Path
@@ -387,6 +461,7 @@ def test_an_ignored_or_refused_filter_is_one_warning_and_never_a_number(
     assert result.success
     (event,) = result.get_asset_materialization_events()
     assert reason in str(event.step_materialization_data.materialization.metadata["problems"].value)
+    assert "attributed_cost_usd" not in event.step_materialization_data.materialization.metadata
 
 
 def test_a_missing_judge_project_is_one_warning(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -415,6 +490,8 @@ def test_a_workspace_that_can_not_be_measured_does_not_affect_the_other_and_its_
     read_days(both)
     sandbox.api.data.sessions.remove(gone := judge_project(sandbox))  # type: ignore[attr-defined]
     assert measured(both)[0].readings.keys() == {WORKSPACE}
+    assert load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).problems.keys() == {OTHER_WORKSPACE}
+    measured(pipeline_at(sandbox, tmp_path, LANGSMITH_WORKSPACE_ID=WORKSPACE, SESSIONS_PIPELINE_JUDGE_REQUESTS=0))
     assert load_judge_readings(lake_at(tmp_path).read_file(JUDGES_FILE)).problems.keys() == {OTHER_WORKSPACE}
     result = run_days(both.settings, TODAY, TODAY, select=JUDGES.name, clock=lambda: NOW)
     assert all(one.passed for one in result.get_asset_check_evaluations()), "nothing was measured there before"
@@ -491,7 +568,10 @@ def test_the_job_records_the_unattributed_cost_in_dagsters_metadata(sandbox: San
     assert event is not None
     assert event.asset_materialization is not None
     facts = event.asset_materialization.metadata
-    assert facts["measured_experiments"].value == len(rows(lake_at(tmp_path)))
+    measured_rows = rows(lake_at(tmp_path)).values()
+    assert facts["measured_experiments"].value == len(measured_rows)
+    # As a number, which Dagster plots.
+    assert facts["attributed_cost_usd"].value == pytest.approx(float(sum(row["total_cost"] for row in measured_rows)))
     assert facts["readings"].value[OTHER_WORKSPACE]["unattributed_cost"] == str(reading.unattributed_cost)  # type: ignore[index, call-overload]
 
 

@@ -114,8 +114,8 @@ class Listing(S3Store):
 
     listed: ClassVar[list[int]] = []
 
-    def partitions(self, table: str, *, after: str | None = None) -> dict[str, str | None]:
-        found = super().partitions(table, after=after)
+    def listing(self, table: str, *, after: str | None = None) -> dict[str, str | None]:
+        found = super().listing(table, after=after)
         self.listed.append(len(found))
         return found
 

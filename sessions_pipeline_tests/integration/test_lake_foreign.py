@@ -11,12 +11,15 @@ import pytest
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import store_at
-from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
+from sessions_pipeline.tables import FROM_API, RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, Table
 from sessions_pipeline_tests.integration.pipeline_runs import DataRoot, also_in_a_bucket
 from sessions_pipeline_tests.lake_rows import DAY, raw, replace_derived, rows
 
 NEXT = DAY.replace(month=2, day=1)
-HISTORY = "restore it from a backup: deleting it would lose the history of its day, which the API may no longer have"
+HISTORY = "restore it from a backup: deleting it would lose its history, which the API may no longer have"
+
+
+OR_DELETE = "restore it from a backup, or delete it and materialize {}: only what the API no longer has is then lost"
 
 
 def rewrite(lake: Lake, table: Table, change: str) -> None:
@@ -77,6 +80,16 @@ def test_a_broken_file_is_named_and_the_advice_never_deletes_a_raw_one(data_root
         assert str(caught.value).startswith(f"{lake.uri(table, DAY)}: not a readable Parquet file of this table (")
         assert str(caught.value).endswith(f"); {advice}")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("table", FROM_API[1:], ids=lambda table: table.name)
+def test_the_advice_about_a_broken_file_says_what_deleting_it_costs(tmp_path: Path, table: Table):
+    lake = Lake.open(str(tmp_path), query={})
+    file = Path(lake.replace(table, DAY, table.schema.empty_table(), {}).uri)
+    file.write_bytes(b"broken")
+    with pytest.raises(LakeError) as caught:
+        lake.load(table, DAY)
+    assert str(caught.value).endswith(f"; {OR_DELETE.format(table.name)}")
 
 
 @also_in_a_bucket
@@ -169,7 +182,7 @@ def test_a_folder_where_a_file_should_be_is_one_line(tmp_path: Path):
         with pytest.raises(LakeError, match=r"sessions\.parquet: .*SESSIONS_PIPELINE_DATA_ROOT") as caught:
             act()
         assert "\n" not in str(caught.value)
-    assert store_at(str(tmp_path)).partitions("sessions") != {}
+    assert store_at(str(tmp_path)).listing("sessions") != {}
 
 
 def test_a_pipe_where_a_file_should_be_is_one_line_and_does_not_block(tmp_path: Path):

@@ -112,7 +112,7 @@ def test_an_object_that_is_read_is_not_copied(lake: Lake, root: str):
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_every_table_has_the_same_bytes_as_in_a_folder(lake: Lake, table, tmp_path):
-    day = None if table.partition is None else DAY
+    day = None if table.partition_column is None else DAY
     lake.replace(table, day, table.schema.empty_table(), {"a": "b"})
     folder = Lake.open(str(tmp_path), query={})
     folder.replace(table, day, table.schema.empty_table(), {"a": "b"})

@@ -1,4 +1,4 @@
-"""Prefetching before a run: the pages are used once, by that run, and never in place of another reading."""
+"""Fetching that starts before a run: the pages are used once, by that run, and never in place of another reading."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_pages_requested_before_the_run_are_not_requested_again(tmp_path: Path) 
         asked = threading.Event()
         sandbox.api.before_answer = lambda _request: asked.set()
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path / "begun"), clock=lambda: NOW)
-        with pipeline.prefetch(DAYS):
+        with pipeline.start_fetching(DAYS):
             assert asked.wait(20)
             assert not (tmp_path / "begun").exists()
             run(pipeline)
@@ -54,14 +54,14 @@ def test_pages_requested_before_the_run_are_not_requested_again(tmp_path: Path) 
     assert contents(tmp_path / "begun") == contents(tmp_path / "usual")
 
 
-def test_a_prefetched_reading_is_used_once_and_only_for_its_own_days(tmp_path: Path) -> None:
+def test_a_reading_that_was_started_early_is_used_once_and_only_for_its_own_days(tmp_path: Path) -> None:
     def received(pipeline: Pipeline, *days: Any) -> int:
         results = pipeline.process(days, [RAW_SESSIONS], print)
         return sum(result.metadata[RAW_SESSIONS.name]["received"] for result in results)
 
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = Pipeline(settings_for(sandbox.url, tmp_path), clock=lambda: NOW)
-        with pipeline.prefetch(DAYS):
+        with pipeline.start_fetching(DAYS):
             of_today = received(pipeline, TODAY)
             first, second = received(pipeline, *DAYS), received(pipeline, *DAYS)
         third = received(pipeline, *DAYS)
@@ -69,7 +69,7 @@ def test_a_prefetched_reading_is_used_once_and_only_for_its_own_days(tmp_path: P
     assert first == second == third
 
 
-def test_the_program_does_not_wait_for_a_prefetched_page_without_a_run(tmp_path: Path) -> None:
+def test_the_program_does_not_wait_for_a_page_without_a_run(tmp_path: Path) -> None:
     asked, over = threading.Event(), threading.Event()
 
     def wait(_handler: object) -> None:
@@ -78,19 +78,19 @@ def test_the_program_does_not_wait_for_a_prefetched_page_without_a_run(tmp_path:
 
     with scripted(wait) as script:
         pipeline = Pipeline(settings_for(script.url, tmp_path), clock=lambda: NOW)
-        with suppress(InterruptedError), pipeline.prefetch(DAYS):
+        with suppress(InterruptedError), pipeline.start_fetching(DAYS):
             assert asked.wait(20)
             raise InterruptedError
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pages", "prefetch"))]
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("pages", "fetch"))]
         over.set()
 
 
-def test_a_refusal_of_the_api_during_prefetch_is_reported_by_the_run(tmp_path: Path) -> None:
+def test_a_refusal_of_the_api_before_the_run_is_reported_by_the_run(tmp_path: Path) -> None:
     with scripted(answer(401)) as script:
         pipeline = Pipeline(settings_for(script.url, tmp_path, LANGSMITH_API_KEY=KEY), clock=lambda: NOW)
-        with pipeline.prefetch(DAYS), failing_in_one_line(Exception, "401"):
+        with pipeline.start_fetching(DAYS), failing_in_one_line(Exception, "401"):
             run(pipeline)
-    with pytest.raises(SettingError, match="LANGSMITH_API_KEY"), pipeline_without_key(tmp_path).prefetch(DAYS):
+    with pytest.raises(SettingError, match="LANGSMITH_API_KEY"), pipeline_without_key(tmp_path).start_fetching(DAYS):
         pass
 
 
@@ -127,7 +127,7 @@ def fail(lake, day):
     raise OSError("No space left on device")
 
 with workers_for(0, None, "", {}) as workers:
-    for result in workers.each(fail, ((day,) for day in read_ahead(days(), MOST_WAITING))):
+    for result in workers.map(fail, ((day,) for day in read_ahead(days(), MOST_WAITING))):
         pass
 """
 

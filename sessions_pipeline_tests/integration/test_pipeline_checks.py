@@ -17,7 +17,6 @@ import sessions_pipeline
 from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import range_tags
-from sessions_pipeline.orchestration.checks import examine as examine_days
 from sessions_pipeline.orchestration.checks import weeks_and_months_add_up
 from sessions_pipeline.orchestration.run import QUIET
 from sessions_pipeline.outputs.read import outdated_periods
@@ -41,8 +40,8 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
     NOW,
     TODAY,
+    recent_experiments,
     record,
-    records_of_the_schema,
     run_days,
     settings_for,
 )
@@ -56,7 +55,7 @@ WARNINGS = {name for name, check in CHECKS.items() if check.severity == "warn"}
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A lake of three days that were just read, as by a schedule, and the address of its API."""
     root = tmp_path_factory.mktemp("whole")
-    with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
+    with running_sandbox(texts=recent_experiments(), now=NOW) as sandbox:
         run_days(settings_for(sandbox.url, root), FIRST, TODAY, clock=lambda: NOW)
         yield root, sandbox.url
 
@@ -168,7 +167,7 @@ BREAKS: dict[str, tuple[Callable[[Lake], None], str]] = {
     "costs_add_up": (add_to_a_sum, UUID),
     "no_cost_is_invented": (invent_a_cost, UUID),
     "no_reading_shrinks": (shrink, "some-session"),
-    "schema_has_not_drifted": (drift, f"colour .3 records on {YESTERDAY}"),
+    "schema_has_not_drifted": (drift, f"colour .records on {YESTERDAY}: 3"),
     "rejected_share_is_low": (reject_many, "total_cost: is no decimal"),
     "recent_days_are_fresh": (lose_a_reading, str(YESTERDAY)),
     "attributes_add_up": (add_to_an_attribute, UUID),
@@ -225,7 +224,7 @@ def test_checks_without_a_run_examine_all_days_and_read_only_the_needed_columns_
             return Watched.open(str(root), query={}, read_only=read_only)
 
     pipeline = Watching(settings_for("http://127.0.0.1:9", root), clock=lambda: NOW)
-    results = examine_days(pipeline, [CHECKS["session_ids_are_unique"], CHECKS["rejected_share_is_low"]], None)
+    results = pipeline.examine([CHECKS["session_ids_are_unique"], CHECKS["rejected_share_is_low"]], None)
     assert all(result.passed for result in results.values())
     assert len(read) == len({(table, day) for table, day, _ in read})
     assert {(table, columns) for table, _, columns in read} - {("raw_sessions", ())} == {
@@ -300,6 +299,18 @@ def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> 
     assert '"colour": 3' in drift_text
     assert "eternal" in drift_text or "trace_tier" in drift_text
     assert stored.read(SESSIONS, TODAY).column("unknown_fields").to_pylist() == ['{"colour":"red"}'] * 3
+
+
+def test_what_the_api_is_known_to_send_besides_its_schema_is_reported_without_a_warning(tmp_path: Path) -> None:
+    texts = [text.replace("{", '{"type":"AGENT",', 1) for text in recent_experiments()]
+    with running_sandbox(texts=texts, now=NOW) as sandbox:
+        run_days(settings_for(sandbox.url, tmp_path), TODAY, TODAY)
+    stored = Lake.open(str(tmp_path), query={}).read(SESSIONS, TODAY).column("unknown_fields").to_pylist()
+    assert {*stored} == {'{"longlived_ttl_days":null,"type":"AGENT"}'}
+    evaluation = examine(tmp_path, "schema_has_not_drifted")["schema_has_not_drifted"]
+    assert evaluation.passed
+    counts = [evaluation.metadata[name].value for name in ("longlived_ttl_days", "type")]
+    assert counts == [len(stored)] * 2
 
 
 def weeks_and_months(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -184,17 +184,16 @@ def test_a_workspace_that_fails_is_named_and_no_day_is_written_without_it(data_r
 
 
 def test_a_workspace_whose_usage_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
-    # The API's stats reach back 31 days from the real time, so this test uses recent days.
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    with running_sandbox() as sandbox:
+    yesterday = TODAY - timedelta(days=1)
+    with running_sandbox(now=NOW) as sandbox:
         both = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}", "SESSIONS_PIPELINE_START_DATE": yesterday}
         settings = settings_for(sandbox.url, data_root, **both)
-        run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
+        run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
         before = files(data_root)
         held = set(lake_at(data_root).read(DAILY_COST_BY_PROJECT, yesterday).column("tenant_id").to_pylist())
         sandbox.api.workspaces = (WORKSPACE,)
         with failing_in_one_line(RefusedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
-            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
+            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
     assert held == {WORKSPACE, OTHER_WORKSPACE}
     assert files(data_root) == before
 

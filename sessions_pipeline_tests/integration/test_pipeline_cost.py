@@ -14,9 +14,8 @@ import sqlalchemy as db
 from sessions_pipeline.days import midnight
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.store import Store, store_at
-from sessions_pipeline.orchestration.checks import examine
-from sessions_pipeline.orchestration.measured import measure
-from sessions_pipeline.orchestration.sensor import changed_sessions
+from sessions_pipeline.measurements import measure_judge_costs
+from sessions_pipeline.orchestration.automation import changed_sessions
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import CHECKS, RAW_SESSIONS, SESSIONS, TABLES, Table
@@ -88,7 +87,7 @@ class CountingPipeline(Pipeline):
 
 def age(root: Path, days: int) -> None:
     """Make the lake older: copy the first day's files to this number of days before it."""
-    for table in (table for table in TABLES if table.partition == "start_date"):
+    for table in (table for table in TABLES if table.partition_column == "start_date"):
         source = root / table.name / f"start_date={FIRST}"
         for back in range(1, days + 1) if source.exists() else ():
             folder = root / table.name / f"start_date={FIRST - timedelta(days=back)}"
@@ -137,7 +136,7 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
         assert old.opened == young.opened
         assert max(old.opened.values()) < 50
         assert old.calls == young.calls
-        assert old.calls["partitions"] <= 6
+        assert old.calls["listing"] <= 6
         # Nor does the number of SQL statements depend on the number of partitions in the definition.
         assert old.statements == young.statements
 
@@ -151,7 +150,7 @@ def test_checks_of_a_run_open_only_its_days_and_checks_of_all_730_days_open_each
     needed_tables = {table.name for table in columns_read(list(CHECKS.values()))}
     for span, days in {(FIRST, TODAY): 3, None: 733}.items():
         pipeline.opened.clear()
-        examine(pipeline, list(CHECKS.values()), span)
+        pipeline.examine(list(CHECKS.values()), span)
         assert needed_tables <= pipeline.opened.keys()
         assert set(pipeline.opened.values()) == {days}
 
@@ -161,11 +160,11 @@ def test_a_night_opens_each_file_of_judges_costs_once_however_many_workspaces_th
     with running_sandbox(now=NOW) as sandbox:
         pipeline = CountingPipeline(settings_for(sandbox.url, tmp_path, **values), clock=lambda: NOW, processes=1)
         assert len(list(pipeline.process(DAYS, [RAW_SESSIONS, SESSIONS], print))) == len(DAYS) + 1
-        measure(pipeline, print)
+        measure_judge_costs(pipeline, print)
         age(tmp_path, 50)
         days = len(pipeline.open_lake().days(JUDGES))
         pipeline.opened.clear()
-        _, night = measure(pipeline, print)
+        _, night = measure_judge_costs(pipeline, print)
     assert len(night.readings) == 2
     # A day that is written is opened twice more: to merge into it, and for its sum.
     assert 50 < days <= pipeline.opened[JUDGES.name] <= days + 1 + 2 * 2 * len(DAYS)

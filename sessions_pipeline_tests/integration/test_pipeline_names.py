@@ -8,8 +8,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from sessions_pipeline.dataset_names import refresh_names
+from sessions_pipeline.errors import BrokenError
 from sessions_pipeline.langsmith.client import SessionsClient
-from sessions_pipeline.orchestration.one_file import refresh_names
 from sessions_pipeline.outputs.report import write_report
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Dataset
@@ -52,6 +53,16 @@ def refresh(
     said: list[str] = []
     refresh_names(Pipeline(settings_for(sandbox.url, root, **values), clock=lambda: at), days, said.append)
     return said
+
+
+def test_a_broken_file_of_names_is_healed_by_deleting_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    refresh(sandbox, tmp_path)
+    named, file = rows(tmp_path), Path(lake_at(tmp_path).uri(REFERENCE_DATASETS, None))
+    file.write_bytes(b"broken")
+    with pytest.raises(BrokenError, match="or delete it and materialize reference_datasets:"):
+        refresh(sandbox, tmp_path)
+    file.unlink()
+    assert (refresh(sandbox, tmp_path), rows(tmp_path)) == ([], named)
 
 
 def rows(root: DataRoot) -> dict[str, dict[str, Any]]:

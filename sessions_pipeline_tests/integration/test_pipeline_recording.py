@@ -38,8 +38,8 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     execute,
     files,
     lake_at,
+    recent_experiments,
     record,
-    records_of_the_schema,
     settings_for,
     some_records,
 )
@@ -84,7 +84,7 @@ def materialized(instance: dg.DagsterInstance, table: str) -> list[str]:
 def test_two_refreshes_in_a_row_record_every_day_once_and_pass_every_check(
     home: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    with running_sandbox(texts=records_of_the_schema(), now=NOW) as sandbox:
+    with running_sandbox(texts=recent_experiments(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         for _ in range(2):
             result = execute(pipeline, FIRST, TODAY, instance=home)

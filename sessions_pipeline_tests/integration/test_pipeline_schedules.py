@@ -11,15 +11,15 @@ from typing import ClassVar
 import dagster as dg
 import pytest
 
+from sessions_pipeline.activity import Cursor
 from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.langsmith.auth import Auth
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle
 from sessions_pipeline.langsmith.transport import Transport
 from sessions_pipeline.orchestration import dump_cursor, range_tags, tagged_range
-from sessions_pipeline.orchestration.sensor import (
+from sessions_pipeline.orchestration.automation import (
     LOOK_SECONDS,
-    Cursor,
     changed_sessions,
     days_being_read,
     days_that_failed,
@@ -329,6 +329,15 @@ def test_a_refresh_is_one_run_that_ends_today(tmp_path: Path, name: str, start: 
         context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW, repository_def=repository)
         [request] = repository.get_schedule_def(name).evaluate_tick(context).run_requests or []
     assert request.tags == range_tags(first, TODAY) | request.tags
+
+
+@pytest.mark.parametrize(
+    ("lookback", "days"), [("0", "today and the 0 days before"), ("1", "today and the 1 day before")]
+)
+def test_the_hourly_schedule_says_how_many_days_it_refreshes(tmp_path: Path, lookback: str, days: str) -> None:
+    settings = settings_for(NOWHERE, tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=lookback)
+    schedule = build_definitions(Pipeline(settings)).get_repository_def().get_schedule_def("hourly_refresh")
+    assert schedule.description == f"Refreshes {days}."
 
 
 def test_a_tick_from_before_the_first_partition_refreshes_that_partition(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The usage of each project on a day, measured over real HTTP, equals the sandbox's own runs of that day."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,14 @@ from sessions_pipeline.days import DAY_US, day_start_us, days_between
 from sessions_pipeline.errors import RefusedError
 from sessions_pipeline.lake.layout import key_of
 from sessions_pipeline.lake.store import store_at
-from sessions_pipeline.langsmith.query import SessionsQuery
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
 from sessions_pipeline_tests.faulty_server import FaultyApi, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
+    NOW,
+    TODAY,
     DataRoot,
     failing_in_one_line,
     lake_at,
@@ -22,28 +24,32 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     settings_for,
 )
 
+YESTERDAY = TODAY - timedelta(days=1)
+
 
 def runs_of_day(session: Session, day: date) -> list[Run]:
     number = (day - date(1970, 1, 1)).days
     return [run for run in session.runs if run.start_us // DAY_US == number]
 
 
-def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> list[date]:
-    """Measure all days since `first` that are within reach. Returns the measured days."""
+def facts_of(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> dict[str, str]:
+    """Measure all days since `first` that are within reach. Returns what Dagster records."""
     settings = settings_for(sandbox.url, root, SESSIONS_PIPELINE_START_DATE=first, **values)
-    result = run_days(settings, first, first, select="daily_cost_by_project")
+    result = run_days(settings, first, first, select="daily_cost_by_project", clock=lambda: NOW)
     [event] = result.get_asset_materialization_events()
-    days = event.step_materialization_data.materialization.metadata["measured_days"].value
-    return [date.fromisoformat(day) for day in str(days).split(", ")]
+    metadata = event.step_materialization_data.materialization.metadata
+    return {name: str(value.value) for name, value in metadata.items()}
 
 
-def yesterday() -> date:
-    return datetime.now(UTC).date() - timedelta(days=1)
+def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> list[date]:
+    """The same, but returns the measured days."""
+    days = facts_of(sandbox, root, first, **values)["measured_days"]
+    return [date.fromisoformat(day) for day in days.split(", ")]
 
 
 def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None:
-    day = yesterday()
-    with running_sandbox(broken=False) as sandbox:
+    day = YESTERDAY
+    with running_sandbox(broken=False, now=NOW) as sandbox:
         measure(sandbox, data_root, day)
         assert isinstance(sandbox.api.data, CompanyData)
         sessions = [session for session in sandbox.api.data.sessions if session.tenant_id == WORKSPACE]
@@ -58,13 +64,15 @@ def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None
         cost = Decimal(sum(run.prompt_cost + run.completion_cost for run in runs)) / 10**9
         assert rows[session]["total_cost"] == (None if session in unpriced else cost)
     assert any(row["reference_dataset_id"] is None for row in rows.values()), "tracing projects are there, too"
+    today = lake_at(data_root).read(DAILY_COST_BY_PROJECT, day + timedelta(days=1))
+    assert not any(today.column("is_exact").to_pylist()), "more may be used today"
 
 
 def test_no_page_of_sessions_is_larger_than_the_settings_say(tmp_path: Path) -> None:
-    with running_sandbox(broken=False) as sandbox:
-        measure(sandbox, tmp_path, yesterday(), SESSIONS_PIPELINE_PAGE_SIZE=20)
+    with running_sandbox(broken=False, now=NOW) as sandbox:
+        measure(sandbox, tmp_path, YESTERDAY, SESSIONS_PIPELINE_PAGE_SIZE=20)
         assert {dict(one["parameters"])["limit"] for one in sandbox.requests} == {"20"}
-    assert lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, yesterday()).num_rows > 20
+    assert lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, YESTERDAY).num_rows > 20
 
 
 class Ignoring(CompanyData):
@@ -75,18 +83,17 @@ class Ignoring(CompanyData):
 
 
 def test_an_api_that_ignores_the_day_is_an_error_and_never_a_day_without_costs(tmp_path: Path) -> None:
-    now = datetime.now(UTC)
     with (
-        running_sandbox(FaultyApi(Ignoring(now), now)) as sandbox,
-        failing_in_one_line(RefusedError, "ignores stats_start_time"),
+        running_sandbox(FaultyApi(Ignoring(NOW), NOW)) as sandbox,
+        failing_in_one_line(RefusedError, f"Workspace {WORKSPACE}: .* ignores stats_start_time"),
     ):
-        measure(sandbox, tmp_path, yesterday())
+        measure(sandbox, tmp_path, YESTERDAY, LANGSMITH_WORKSPACE_ID=WORKSPACE)
     assert not lake_at(tmp_path).days(DAILY_COST_BY_PROJECT)
 
 
 def test_usage_that_changes_while_it_is_read_is_not_exact(data_root: DataRoot) -> None:
-    day = yesterday()
-    with running_sandbox(broken=False) as sandbox:
+    day = YESTERDAY
+    with running_sandbox(broken=False, now=NOW) as sandbox:
         data = sandbox.api.data
         assert isinstance(data, CompanyData)
         project = next(s for s in data.sessions if s.dataset is None and s.tenant_id == WORKSPACE)
@@ -105,52 +112,63 @@ def test_usage_that_changes_while_it_is_read_is_not_exact(data_root: DataRoot) -
 
 
 def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_over(data_root: DataRoot) -> None:
-    old, today = yesterday() - timedelta(days=40), yesterday() + timedelta(days=1)
-    with running_sandbox(texts=[]) as sandbox:
-        reachable = days_between(today - timedelta(days=30), today)
-        assert measure(sandbox, data_root, old) == reachable
+    old = TODAY - timedelta(days=41)
+    with running_sandbox(texts=[], now=NOW) as sandbox:
+        reachable = days_between(TODAY - timedelta(days=30), TODAY)
+        facts = facts_of(sandbox, data_root, old)
+        assert facts["measured_days"] == ", ".join(map(str, reachable))
+        assert facts["measurable_from"] == str(reachable[0])
         store_at(str(data_root)).delete(key_of(DAILY_COST_BY_PROJECT, reachable[5]))
-        assert measure(sandbox, data_root, old) == [reachable[5], today]
+        assert measure(sandbox, data_root, old) == [reachable[5], TODAY]
     assert lake_at(data_root).days(DAILY_COST_BY_PROJECT) == reachable
 
 
 def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> None:
-    today = yesterday() + timedelta(days=1)
-    with running_sandbox(broken=False) as sandbox:
-        measure(sandbox, data_root, today, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
-        before = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today)
-        measure(sandbox, data_root, today, LANGSMITH_WORKSPACE_ID=WORKSPACE)
-    after = lake_at(data_root).read(DAILY_COST_BY_PROJECT, today)
+    with running_sandbox(broken=False, now=NOW) as sandbox:
+        measure(sandbox, data_root, TODAY, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
+        before = lake_at(data_root).read(DAILY_COST_BY_PROJECT, TODAY)
+        measure(sandbox, data_root, TODAY, LANGSMITH_WORKSPACE_ID=WORKSPACE)
+        after = lake_at(data_root).read(DAILY_COST_BY_PROJECT, TODAY)
+        sandbox.api.data.sessions.clear()  # type: ignore[attr-defined]
+        measure(sandbox, data_root, TODAY, LANGSMITH_WORKSPACE_ID=WORKSPACE)
     others = {row["id"] for row in before.to_pylist() if row["tenant_id"] == OTHER_WORKSPACE}
     assert others
     assert {row["id"] for row in after.to_pylist() if row["tenant_id"] == OTHER_WORKSPACE} == others
+    assert {*lake_at(data_root).read(DAILY_COST_BY_PROJECT, TODAY).column("id").to_pylist()} == others
+
+
+def test_a_session_that_is_measured_again_replaces_its_row(data_root: DataRoot) -> None:
+    with running_sandbox(broken=False, now=NOW) as sandbox:
+        for _ in range(2):
+            measure(sandbox, data_root, TODAY)
+    ids = lake_at(data_root).read(DAILY_COST_BY_PROJECT, TODAY).column("id").to_pylist()
+    assert len(ids) == len({*ids})
 
 
 def test_a_day_that_another_scheduler_has_measured_in_its_workspace_is_measured_in_ours(data_root: DataRoot) -> None:
-    day = yesterday()
-    with running_sandbox(broken=False) as sandbox:
+    day = YESTERDAY
+    with running_sandbox(broken=False, now=NOW) as sandbox:
         measured = [
             measure(sandbox, data_root, day, LANGSMITH_WORKSPACE_ID=workspace)
             for workspace in (WORKSPACE, OTHER_WORKSPACE, WORKSPACE, OTHER_WORKSPACE)
         ]
         measure(sandbox, data_root / "one", day, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
-    today = day + timedelta(days=1)
-    assert measured == [[day, today], [day, today], [today], [today]]
+    assert measured == [[day, TODAY], [day, TODAY], [TODAY], [TODAY]]
     apart, together = (lake_at(root).read(DAILY_COST_BY_PROJECT, day) for root in (data_root, data_root / "one"))
     assert apart.drop_columns(["read_at"]).equals(together.drop_columns(["read_at"]))
 
 
 def test_a_workspace_whose_id_is_set_later_is_not_measured_again(data_root: DataRoot) -> None:
     """By then, the API may have deleted some of what it was measured from."""
-    day = yesterday()
-    with running_sandbox(broken=False) as sandbox:
+    day = YESTERDAY
+    with running_sandbox(broken=False, now=NOW) as sandbox:
         measure(sandbox, data_root, day)
         assert measure(sandbox, data_root, day, LANGSMITH_WORKSPACE_ID=WORKSPACE) == [day + timedelta(days=1)]
 
 
 def test_names_that_are_redacted_are_not_written(data_root: DataRoot) -> None:
-    day = yesterday()
-    with running_sandbox(broken=False) as sandbox:
+    day = YESTERDAY
+    with running_sandbox(broken=False, now=NOW) as sandbox:
         measure(sandbox, data_root, day, SESSIONS_PIPELINE_REDACT="name")
     names = lake_at(data_root).read(DAILY_COST_BY_PROJECT, day).column("name")
     assert len(names) == names.null_count > 0

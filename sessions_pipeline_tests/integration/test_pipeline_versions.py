@@ -12,12 +12,13 @@ import dagster as dg
 import pytest
 import stamina
 
+from sessions_pipeline.activity import Cursor, list_activity
 from sessions_pipeline.errors import ApiError, BadBodyError, CursorError, NotFoundError, PagingError
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import active_since
-from sessions_pipeline.langsmith.query import SessionsQuery
-from sessions_pipeline.orchestration.sensor import LOOK_SECONDS, Cursor, list_activity
+from sessions_pipeline.orchestration.automation import LOOK_SECONDS
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, RAW_SESSIONS, SESSIONS
@@ -337,17 +338,16 @@ def test_private_fields_are_removed_from_version_2_as_well() -> None:
 
 
 def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> None:
-    # The API's stats reach back 31 days from the real time, so this test uses recent days.
-    with running_sandbox(broken=False) as sandbox:
-        yesterday = sandbox.api.now.date() - timedelta(days=1)
+    with running_sandbox(broken=False, now=NOW) as sandbox:
+        yesterday = TODAY - timedelta(days=1)
         found = []
         for version in (V1, V2):
             root = tmp_path / version["SESSIONS_PIPELINE_API_VERSION"]
             settings = settings_for(sandbox.url, root, **version, SESSIONS_PIPELINE_START_DATE=yesterday)
-            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project")
+            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
             used = lake_at(root).read(DAILY_COST_BY_PROJECT, yesterday).drop_columns("read_at").to_pylist()
-            two_days_ago = Cursor(sandbox.api.now - timedelta(days=2), sandbox.api.now)
-            look = list_activity(Pipeline(settings), two_days_ago, LOOK_SECONDS)
+            two_days_ago = Cursor(NOW - timedelta(days=2), NOW)
+            look = list_activity(Pipeline(settings, clock=lambda: NOW), two_days_ago, LOOK_SECONDS)
             assert look.stopped_at is None
             found.append((used, look.listed))
     assert found[0] == found[1]

@@ -38,6 +38,7 @@ from sessions_pipeline_tests.snippets import Snippet, each
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 DAYS = [NOW.date() - timedelta(days=back) for back in range(59, -1, -1)]
 JUDGED = date(2026, 11, 20)
+MOVED = date(2026, 11, 3)
 OCTOBER = date(2026, 10, 1), date(2026, 10, 31)
 PAGE = (Path(__file__).parents[2] / "docs" / "reading.md").read_text()
 QUESTION = re.compile(r"^\*\*(\S[^*]*\?)\*\*.*?^```sql\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -71,6 +72,7 @@ class Company:
                 record = json.loads(text, parse_float=Decimal)
                 self.records.append(record)
                 texts[workspace][date.fromisoformat(record["start_time"][:10])].append(text)
+        self._move(texts[WORKSPACE])
         for day in DAYS:
             readings = [fetched(*texts[one][day], at=NOW, workspace=one, day=day) for one in texts]
             process_day(lake, day, readings, options=OPTIONS)
@@ -90,6 +92,14 @@ class Company:
             one["id"]: one["name"] if taken[one["name"]] == 1 else f"{one['name']} ({one['id'][:8]})"
             for one in datasets
         }
+
+    def _move(self, texts: dict[date, list[str]]) -> None:
+        """Give an experiment a second start time, as if it had moved between readings: it counts on both days."""
+        moved = next(one for one in self.experiments(MOVED, MOVED) if one["cost"] and one["tenant_id"] == WORKSPACE)
+        later = moved["start_time"].replace(str(MOVED), str(MOVED + timedelta(days=2)))
+        (text,) = (text for text in texts[MOVED] if moved["id"] in text)
+        texts[MOVED + timedelta(days=2)].append(text.replace(moved["start_time"], later))
+        self.records.append({**moved, "start_time": later})
 
     def judges(self, api: Api) -> Any:
         """The cost of the sandbox's judges for each experiment of a day."""

@@ -24,6 +24,7 @@ from sessions_pipeline.tables import (
     EXPERIMENT_SUMMARY,
     JUDGE_COST_BY_EXPERIMENT,
     REFERENCE_DATASETS,
+    SESSIONS,
     TABLES,
     Table,
 )
@@ -55,7 +56,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_every_table_is_read_with_its_columns_its_day_and_names(root: Path, table: Table) -> None:
     found = sessions_pipeline.read(table.name, root=root)
     names = found.schema.names
-    partition = [] if table.partition is None else [table.partition]
+    partition = [] if table.partition_column is None else [table.partition_column]
     assert [name for name in names if name not in JOINED] == [*table.schema.names, *partition]
     assert ("dataset" in names) is ("reference_dataset_id" in names)
     assert found.select(table.schema.names).schema.equals(table.schema)
@@ -127,6 +128,8 @@ def test_costs_stay_exact_and_unknown_in_pandas(tmp_path: Path) -> None:
     frame = sessions_pipeline.read("daily_cost_by_reference_dataset", root=tmp_path).to_pandas()
     assert frame["total_cost"].tolist() == [COST, None]
     assert frame["start_date"].tolist() == [FIRST, FIRST]
+    every = sessions_pipeline.read("daily_cost_by_reference_dataset", root=tmp_path, undated=True)
+    assert every.num_rows == 2, "no row is without a day"
 
 
 def test_a_dataset_has_its_current_name_else_that_in_experiments_else_its_id(tmp_path: Path) -> None:
@@ -143,6 +146,28 @@ def test_a_dataset_has_its_current_name_else_that_in_experiments_else_its_id(tmp
     }
     projects = sessions_pipeline.read("sessions", FIRST, FIRST, root=tmp_path).to_pylist()
     assert [row["dataset"] for row in projects if row["reference_dataset_id"] is None] == [None]
+
+
+def test_weeks_have_the_names_that_experiments_give_their_datasets(tmp_path: Path) -> None:
+    fill(tmp_path)
+    lake = Lake.open(str(tmp_path), query={})
+    lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", []), {})
+    rows = lake.read(SESSIONS, FIRST).to_pylist()
+    labelled = [{**row, "extra": '{"metadata": {"dataset_name": "golden"}}'} for row in rows]
+    lake.replace(SESSIONS, FIRST, table_of("sessions", labelled), {})
+    weeks = sessions_pipeline.read("weekly_cost_by_reference_dataset", root=tmp_path).to_pylist()
+    assert {row["dataset"].partition(" ")[0] for row in weeks if row["tenant_id"] == TENANT} == {"golden"}
+
+
+def test_weeks_that_are_not_the_sums_of_their_days_are_a_warning_where_they_are_read(tmp_path: Path) -> None:
+    fill(tmp_path)
+    lake = Lake.open(str(tmp_path), query={})
+    rows = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST)
+    lake.replace(DAILY_COST_BY_REFERENCE_DATASET, FIRST, rows.slice(1), {})
+    says = "^weekly_cost_by_reference_dataset is not the sum of its days: week of 2025-03-03; materialize it again"
+    with pytest.warns(UserWarning, match=says):
+        sessions_pipeline.read("weekly_cost_by_reference_dataset", root=tmp_path)
+    assert sessions_pipeline.read("reference_datasets", root=tmp_path).num_rows == 2
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

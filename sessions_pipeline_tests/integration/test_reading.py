@@ -145,7 +145,7 @@ def lake(place: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_lake_sql_has_every_table_with_its_columns(lake: duckdb.DuckDBPyConnection, table: Table) -> None:
-    partition = [] if table.partition is None else [table.partition]
+    partition = [] if table.partition_column is None else [table.partition_column]
     assert lake.sql(f"FROM {table.name}").columns == [*table.schema.names, *partition]
 
 

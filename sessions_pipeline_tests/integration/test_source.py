@@ -13,10 +13,10 @@ import pytest
 import stamina
 
 from sessions_pipeline.errors import DeadlineExceededError, RefusedError
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import NEWEST, Activity, Place, active_since, read_usage
 from sessions_pipeline.langsmith.page import newest
-from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.langsmith.records import RAW_SCHEMA, Record, read_page, records_table
 from sessions_pipeline.langsmith.source import Source, read_ahead
 from sessions_pipeline.settings import Settings

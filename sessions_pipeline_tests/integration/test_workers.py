@@ -53,11 +53,11 @@ def test_a_broken_file_is_named_from_wherever_it_is_found(crew: Workers, tmp_pat
     file.parent.mkdir(parents=True)
     file.write_bytes(b"broken")
     with pytest.raises(LakeError, match=rf"^{file}: not a readable Parquet file"):
-        list(crew.each(metadata, [(TODAY,)]))
+        list(crew.map(metadata, [(TODAY,)]))
 
 
 def test_results_come_in_the_order_of_the_tasks(crew: Workers) -> None:
-    assert list(crew.each(double, zip(range(50)))) == [2 * number for number in range(50)]
+    assert list(crew.map(double, zip(range(50)))) == [2 * number for number in range(50)]
 
 
 def test_after_a_failure_started_tasks_still_give_results_and_no_new_ones_are_started(crew: Workers) -> None:
@@ -70,7 +70,7 @@ def test_after_a_failure_started_tasks_still_give_results_and_no_new_ones_are_st
 
     given: list[int] = []
     with pytest.raises(LakeError, match="-3 is too small"):
-        given.extend(crew.each(double, tasks()))
+        given.extend(crew.map(double, tasks()))
     assert given[:2] == [2, 4]
     assert len(taken) < 12
     assert given[2:] == [2 * number for number in taken[3:]]
@@ -83,7 +83,7 @@ def test_an_error_of_the_iterator_of_tasks_is_raised_after_the_results_before_it
 
     given: list[int] = []
     with pytest.raises(LakeError, match="no more"):
-        given.extend(crew.each(double, tasks()))
+        given.extend(crew.map(double, tasks()))
     assert given == [2]
 
 
@@ -93,19 +93,19 @@ def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
         workers_for(2, lake, str(tmp_path), {}) as crew,
         pytest.raises(WorkerLostError, match="memory ran out; days already written stay, run the others again"),
     ):
-        list(crew.each(die, zip(range(9))))
+        list(crew.map(die, zip(range(9))))
 
 
 def test_a_lake_that_workers_cannot_open_is_one_clear_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     lake = Lake.open(str(tmp_path), query={})
     lake.write_file("_lake.json", b'{"layout": 99, "query": {}}')
     with workers_for(2, lake, str(tmp_path), {}) as crew, pytest.raises(LakeError, match="layout 99"):
-        list(crew.each(double, zip(range(9))))
+        list(crew.map(double, zip(range(9))))
     assert capfd.readouterr().err == ""
 
 
 def test_tasks_run_in_this_process_or_in_workers(crew: Workers, request: pytest.FixtureRequest) -> None:
-    is_here = set(crew.each(who, zip(range(4)))) == {os.getpid()}
+    is_here = set(crew.map(who, zip(range(4)))) == {os.getpid()}
     assert is_here is (request.node.callspec.params["crew"] == 0)
 
 
@@ -136,7 +136,7 @@ from sessions_pipeline import workers
 from sessions_pipeline_tests.integration.test_workers import who
 
 with workers.workers_for(3, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
-    print(*set(crew.each(who, zip(range(40)))), flush=True)
+    print(*set(crew.map(who, zip(range(40)))), flush=True)
     sys.stdin.read()
 """
 
@@ -161,8 +161,8 @@ from sessions_pipeline_tests.integration.test_workers import die, who
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 try:
     with workers.workers_for(2, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
-        list(crew.each(who, zip(range(40))))
-        list(crew.each(die, [(2,)]))
+        list(crew.map(who, zip(range(40))))
+        list(crew.map(die, [(2,)]))
 except WorkerLostError:
     print("lost")
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 from sessions_pipeline.langsmith.page import Page, PageRequest
 from sessions_pipeline.langsmith.records import Record
-from sessions_pipeline.langsmith.source import DayAssembler, Reader, run
+from sessions_pipeline.langsmith.source import DayAssembler, Reader, assemble
 from sessions_pipeline.tables.readings import RawDay, Reading
 
 
@@ -126,4 +126,4 @@ def collected(
 ) -> list[RawDay]:
     """The days that the reader returns, given these answers."""
     assembler = DayAssembler(first, last, Reading(0, datetime(2026, 1, 13, tzinfo=UTC)))
-    return list(run(reader, answer, executor, assembler))
+    return list(assemble(reader, answer, executor, assembler))

@@ -69,7 +69,7 @@ class Costs:
         self._put(DAILY_COST_BY_REFERENCE_DATASET, day, rows)
         self.lake.write_file(f"_readings/start_date={day}.json", reading(day, read_at))
 
-    def put_attribute(self, day: date, value: str, cost: str, *, attribute: str = "git.branch") -> None:
+    def put_attribute(self, day: date, value: str | None, cost: str, *, attribute: str = "git.branch") -> None:
         row = {"attribute": attribute, "value": value}
         self._put(DAILY_COST_BY_ATTRIBUTE, day, [daily(day, 1, cost, **row)], attributes=json.dumps([attribute]))
 
@@ -139,6 +139,7 @@ def test_a_file_is_read_with_its_defaults_and_limits_are_exact(tmp_path: Path) -
         (BUDGET.replace("400.00", "-1.5"), "budget 1: limit should be greater than 0"),
         (BUDGET.replace("400.00", "nan"), "budget 1: limit should be a finite number"),
         (BUDGET.replace("400.00", "1e99"), "budget 1: limit should have no more than"),
+        (BUDGET.replace("400.00", "1e-19"), "budget 1: limit should have no more than 18 decimal places"),
         (BUDGET.replace('"month"', '"year"'), "budget 1: period should be 'day', 'week' or 'month'"),
         (f"{BUDGET}warn_at = 80", "budget 1: warn_at should be less than or equal to 1"),
         (f"{BUDGET}warn_at = -0.1", "budget 1: warn_at should be greater than or equal to 0"),
@@ -200,6 +201,11 @@ def test_the_used_amount_is_the_exact_sum_of_the_period_so_far(costs: Costs) -> 
     assert (week.state, week.caveats) == ("ok", "")
 
 
+def test_on_the_last_day_of_the_longest_month_its_first_day_still_counts(costs: Costs) -> None:
+    costs.put(date(2026, 3, 1), daily(None, 1, "5"))
+    assert costs.status(datetime(2026, 3, 31, 15, tzinfo=UTC)).used == 5
+
+
 def test_a_forecast_begins_on_the_third_day(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "6"))
     wednesday = NOW - timedelta(days=2)
@@ -253,7 +259,7 @@ def test_days_not_read_or_not_read_to_their_end_are_reported_and_make_the_state_
     costs.put(MONDAY, daily(None, 1, "5"), read_at=datetime(2026, 3, 16, 23, 59, tzinfo=UTC))
     status = costs.status()
     assert (status.used, status.unread, status.forecast, status.state) == (Decimal(5), (MONDAY,), None, "unknown")
-    assert status.caveats == "not read, or not since the day was over: 16 Mar 2026"
+    assert status.caveats == "not read, or not in every workspace since it was over: 16 Mar 2026"
     never = Lake.open(str(tmp_path / "empty"), query={})
     [status] = budget_statuses(never, [budget(period="week", dataset="x")], NOW)
     assert (status.used, len(status.unread), status.read_at, status.state) == (None, 5, None, "unknown")
@@ -266,11 +272,27 @@ def test_a_day_without_sessions_that_was_read_before_its_end_also_counts_as_unfi
     assert costs.status().unread == (MONDAY,)
     costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=()))
     assert costs.status(workspace=TENANT).unread == ()
+    # The same holds in a lake without any session, which has read no workspace.
+    for day in MONTH:
+        costs.lake.write_file(
+            f"_readings/start_date={day}.json", reading(day, at if day == MONDAY else None, workspaces=())
+        )
+    assert costs.status().unread == (MONDAY,)
+
+
+def test_a_day_on_which_the_keys_own_workspace_had_no_session_is_unread_in_others(costs: Costs) -> None:
+    for day in MONTH:
+        own = Reading(1, NOW, None, (TENANT,) if day.weekday() < 5 else ())
+        other = [Reading(1, NOW, OTHER_TENANT, (OTHER_TENANT,))] if day >= MONDAY else []
+        costs.lake.write_file(f"_readings/start_date={day}.json", dump_readings([own, *other]).encode())
+    assert costs.status().unread == costs.status(workspace=OTHER_TENANT).unread == tuple(sorted(MONTH)[:15])
+    assert costs.status(workspace=TENANT).unread == ()
 
 
 def test_a_record_that_names_no_workspace_makes_no_day_unread(costs: Costs) -> None:
-    costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=("", TENANT, OTHER_TENANT)))
-    assert costs.status().unread == ()
+    for workspaces in (("", TENANT, OTHER_TENANT), ("",)):
+        costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=workspaces))
+        assert costs.status().unread == costs.status(workspace=TENANT).unread == ()
 
 
 def test_a_budget_is_exceeded_if_the_known_costs_are_beyond_it_whatever_else_is_unknown(costs: Costs) -> None:
@@ -284,6 +306,13 @@ def test_a_budget_is_stale_when_its_latest_reading_is_over_a_day_old(costs: Cost
     status = costs.status(NOW + timedelta(hours=hours), period="month")
     assert status.is_stale is stale
     assert status.state == "unknown"  # in both cases, since the new day was not read
+
+
+def test_the_latest_of_a_days_readings_says_when_it_was_read(costs: Costs) -> None:
+    times = [NOW - timedelta(hours=hours) for hours in (14, 1)]
+    readings = [Reading(number, at, None, (TENANT, OTHER_TENANT), 1, 0, 1) for number, at in enumerate(times)]
+    costs.lake.write_file(f"_readings/start_date={TODAY}.json", dump_readings(readings).encode())
+    assert costs.status().read_at == times[-1]
 
 
 def test_a_budget_names_a_dataset_by_its_name_or_id(costs: Costs) -> None:
@@ -300,6 +329,8 @@ def test_a_dataset_name_that_is_unknown_or_ambiguous_is_refused_with_what_to_wri
         costs.status(dataset="golden").caveats == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
     )
     assert costs.status(dataset="othr").caveats == "no dataset is called 'othr'; write other"
+    costs.name(**{"red\x1b[31m": 1})
+    assert costs.status(dataset="red").caveats == "no dataset is called 'red'; write red␛[31m"
 
 
 def test_a_budget_that_can_not_be_evaluated_is_unknown_and_the_others_are_still_evaluated(costs: Costs) -> None:
@@ -371,6 +402,25 @@ def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(
     assert costs.status(attribute="git.branch", value="main", include_judges=True).used == Decimal("1.25")
 
 
+def test_judges_count_for_budgets_of_their_dataset_workspace_and_period_alone(costs: Costs) -> None:
+    first, of = date(2026, 3, 1), {1: TENANT, 2: OTHER_TENANT}
+    costs.put(first, *(daily(None, number, str(number), tenant_id=tenant) for number, tenant in of.items()))
+    times = {"stats_as_of": NOW, "read_at": NOW}
+    rows = [
+        {"id": uuid(number), "tenant_id": tenant, "reference_dataset_id": dataset(number), "total_cost": "0.5", **times}
+        for number, tenant in of.items()
+    ]
+    costs.lake.replace(JUDGE_COST_BY_EXPERIMENT, first, table_of(JUDGE_COST_BY_EXPERIMENT.name, rows), {})
+    for keys, used in (({}, 4), ({"dataset": dataset(1)}, "1.5"), ({"workspace": OTHER_TENANT}, "2.5")):
+        assert costs.status(include_judges=True, **keys).used == Decimal(used)
+    assert costs.status(include_judges=True, period="week").used == 0
+    # An unknown cost was measured, so it is not too late.
+    rows[0]["total_cost"] = None
+    costs.lake.replace(JUDGE_COST_BY_EXPERIMENT, first, table_of(JUDGE_COST_BY_EXPERIMENT.name, rows), {})
+    status = costs.status(include_judges=True)
+    assert (status.unjudged, status.too_old) == (1, 0)
+
+
 def test_judges_too_old_to_be_measured_make_a_budget_unknown_and_are_reported(costs: Costs) -> None:
     costs.put(date(2026, 3, 2), daily(None, 1, "1", session_count=2))
     status = costs.status(include_judges=True)
@@ -378,9 +428,9 @@ def test_judges_too_old_to_be_measured_make_a_budget_unknown_and_are_reported(co
     said = "judges of 2 of 2 experiments not measured; 2 of them started over 14 days ago, too late to be measured"
     assert status.caveats == said
     costs.put(TODAY, daily(None, 1, "1"))
-    assert costs.status(include_judges=True).caveats.startswith(
-        f"{said.replace('2 of 2', '3 of 3')}; `sessions-pipeline"
-    )
+    caveats = costs.status(include_judges=True).caveats
+    assert caveats.startswith(f"{said.replace('2 of 2', '3 of 3')}; `sessions-pipeline")
+    assert caveats.endswith("` measures the others")
     assert costs.status().state == "ok"
 
 
@@ -399,6 +449,9 @@ def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
     costs: Costs, value: str, said: str
 ) -> None:
     keys = {"attribute": "models", "value": value}
+    assert costs.status(**keys).unseen == "", "nor has any experiment another value"
+    costs.put_attribute(MONDAY, None, "2", attribute="models")
+    assert costs.status(**keys).unseen == ""
     for day in MONTH:
         costs.put_attribute(day, "claude-opus-5", "2", attribute="models")
     # Another attribute has this value.
@@ -406,6 +459,9 @@ def test_an_attribute_value_that_no_experiment_has_is_reported_beside_the_state(
     costs.put_attribute(MONTH[-1] - timedelta(days=1), value, "2")
     status = costs.status(**keys)
     assert (status.state, status.caveats) == ("ok", said)
+    assert costs.status(attribute="models", value="\x1b[1m").unseen.endswith(" has models = ␛[1m")
+    costs.put_attribute(TODAY - timedelta(days=31), "of old", "2", attribute="models")
+    assert costs.status(attribute="models", value="of old").unseen.endswith("last 30 days has models = of old")
 
 
 def test_a_forecast_beyond_the_limit_is_reported_and_does_not_change_the_state(costs: Costs) -> None:
@@ -458,14 +514,23 @@ def command(costs: Costs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     return run
 
 
-def test_the_command_prints_a_table_that_fits_or_json(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_a_table_that_fits_or_json(
+    command: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command(spent="10")
     printed = capsys.readouterr().out
     assert "all" in printed
     assert "$10.00" in printed
-    command("--json", spent="10")
-    [found] = json.loads(capsys.readouterr().out)
+    monkeypatch.setenv("COLUMNS", "50")
+    command(spent="10")
+    printed = capsys.readouterr().out
+    assert "Too narrow for Period; widen the terminal, or set COLUMNS" in " ".join(printed.split())
+    assert max(map(len, printed.splitlines()[:-1])) <= 50
+    command("--json", spent="10", keys='\n[[budget]]\nname = "third"\nlimit = 3\nperiod = "day"\n')
+    found, third = json.loads(capsys.readouterr().out)
     assert (found["name"], Decimal(found["used"]), found["state"], found["is_known"]) == ("all", 10, "ok", True)
+    assert "dataset" not in found, "it is about all experiments"
+    assert third["share"] == "3.333333333333333333"
 
 
 def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(command: Any) -> None:
@@ -475,6 +540,9 @@ def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(comman
     with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
         command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
+    # Without --check, neither is an error.
+    command(spent="401")
+    command(spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
 
 
 def test_budgets_are_told_apart_although_a_name_has_a_comma(command: Any) -> None:
@@ -498,10 +566,13 @@ def test_check_exits_with_1_if_judges_that_count_were_not_measured(
 def test_the_summary_lists_the_costs_that_a_budgets_sum_lacks(
     costs: Costs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = settings_of(tmp_path, BUDGET).model_copy(update={"data_root": str(costs.root)})
+    text = BUDGET.replace("all", r"all\u001b[1m")
+    settings = settings_of(tmp_path, text).model_copy(update={"data_root": str(costs.root)})
     print_summary(settings, {}, TODAY, TODAY, budgets=load_budgets(settings))
-    [_, below] = capsys.readouterr().out.partition("Budget   all (month): unknown of $400.00")[2].splitlines()[:2]
-    assert below.startswith("         not read, or not since the day was over: ")
+    printed = capsys.readouterr().out.partition("Budget   all␛[1m (month): unknown of $400.00")[2]
+    [state, below] = printed.splitlines()[:2]
+    assert state.endswith(" - unknown")
+    assert below.startswith("         not read, or not in every workspace since it was over: ")
 
 
 def test_without_a_file_the_command_says_how_to_write_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,9 +186,22 @@ def test_a_session_whose_newest_reading_shrank_is_named() -> None:
 
 
 def test_drift_is_named_with_its_count_and_day() -> None:
-    day = {"metadata": {SESSIONS: {"drift": json.dumps({"colour": 3})}}}
+    day = {"metadata": {SESSIONS: {"drift": json.dumps({"colour": 1})}}}
     result = found("schema_has_not_drifted", sessions(session(1)), **day)
-    assert (result.broken, result.counts) == ((f"colour (3 records on {DAY})",), {"colour": 3})
+    assert (result.broken, result.counts) == ((f"colour (records on {DAY}: 1)",), {"colour": 1})
+
+
+@pytest.mark.parametrize("name", ["longlived_ttl_days", "type"])
+def test_drift_that_is_known_is_counted_but_no_failure(name: str) -> None:
+    day = {"metadata": {SESSIONS: {"drift": json.dumps({name: 3})}}}
+    result = found("schema_has_not_drifted", sessions(session(1)), **day)
+    assert (result.broken, result.counts) == ((), {name: 3})
+
+
+@pytest.mark.parametrize("name", ["trace_tier=new", "name=null", "without run_facets", "without total_cost"])
+def test_new_values_and_lost_properties_are_a_failure(name: str) -> None:
+    day = {"metadata": {SESSIONS: {"drift": json.dumps({name: 3, "type": 1})}}}
+    assert found("schema_has_not_drifted", sessions(session(1)), **day).broken == (f"{name} (records on {DAY}: 3)",)
 
 
 def test_an_unusable_cost_is_named_with_its_reason() -> None:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from sessions_pipeline.days import midnight
 from sessions_pipeline.errors import SumOverflowError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration.one_file import refresh_periods
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     MONTHLY_COST_BY_REFERENCE_DATASET,
@@ -30,6 +29,7 @@ from sessions_pipeline.tables.aggregate import sums
 from sessions_pipeline.tables.daily_cost_by_reference_dataset import SUM_NAMES
 from sessions_pipeline.tables.period_costs import PERIODS, Period, sum_periods
 from sessions_pipeline.tables.readings import Reading, dump_readings
+from sessions_pipeline.weeks_and_months import refresh_periods
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, dataset, experiment, on_day, session, sessions_table
 from sessions_pipeline_tests.days import derive
 

@@ -1,5 +1,6 @@
 """Ctrl-C while Dagster is loaded."""
 
+import gc
 import signal
 
 import pytest
@@ -34,6 +35,7 @@ def test_a_signal_that_nohup_or_a_shell_ignores_is_ignored_during_imports_too(nu
         with heavy_imports():
             signal.raise_signal(number)
         assert signal.getsignal(number) is signal.SIG_IGN
+        assert gc.isenabled()
     finally:
         signal.signal(number, before)
 

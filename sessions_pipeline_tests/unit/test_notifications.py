@@ -207,6 +207,22 @@ def test_an_address_that_apprise_does_not_know_does_not_stop_messages_to_the_oth
     ]
 
 
+def test_a_run_that_was_interrupted_is_sent_in_words_and_not_as_the_name_of_an_exception() -> None:
+    @dg.op
+    def refresh() -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+    @dg.job
+    def refresh_sessions() -> None:
+        refresh()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            refresh_sessions.execute_in_process(instance=instance)
+        [notice], _ = run_notices(instance, FIRST, datetime.now(UTC))
+    assert notice.text.startswith("It was interrupted, perhaps because Dagster was stopped.\n")
+
+
 def test_a_budget_that_can_not_be_evaluated_is_sent_once_a_day_beside_the_others() -> None:
     wrong = BudgetStatus(MONTH, *period_of("month", FIRST.date()), FIRST, is_stale=False, problem="write golden")
     memory = loaded(None, FIRST)

@@ -177,6 +177,14 @@ def test_a_first_reading_of_a_workspace_rewrites_the_tables_even_if_it_has_no_se
     assert day.row(SESSIONS)["missing_since"] is None
 
 
+def test_a_first_reading_by_id_is_stored_although_one_without_an_id_saw_nothing(day: ProcessedDay) -> None:
+    """Else weeks and months would not be summed again, and would stay incomplete."""
+    day.read(fetched())
+    for hour, workspace in enumerate((OTHER_TENANT, TENANT), start=1):
+        assert learned(day.read(fetched(workspace=workspace, at=READ + hour * HOUR)))
+        assert not learned(day.read(fetched(workspace=workspace, at=READ + hour * HOUR)))
+
+
 def test_a_reading_of_one_workspace_changes_nothing_of_another(day: ProcessedDay) -> None:
     day.read(fetched(payload(1), workspace=TENANT))
     day.read(fetched(payload(2, tenant_id=OTHER_TENANT), workspace=OTHER_TENANT, at=READ + HOUR))

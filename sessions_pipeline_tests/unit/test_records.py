@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sessions_pipeline.langsmith.page import identity, latest_run, newest
+from sessions_pipeline.langsmith.page import identity, last_active, newest
 from sessions_pipeline.langsmith.records import Record, read_page
 from sessions_pipeline_tests.builders_corpus import CORPUS, ID, TENANT, Case, record
 from sessions_pipeline_tests.strategies import sessions
@@ -169,5 +169,5 @@ def test_a_page_is_read_exactly_where_json_reads_an_array(value: object) -> None
 def test_a_record_that_names_no_id_and_no_run_is_itself_and_never_ran(payload: str) -> None:
     sent = Record(payload, None, None, None, None, undated=False)
     assert identity(sent) == payload
-    assert latest_run(sent) is None
+    assert last_active(sent) is None
     assert newest(sent, sent) == sent

@@ -167,7 +167,7 @@ def test_a_day_that_is_not_over_is_left_out_of_the_comparison() -> None:
     rows.append(daily(BEFORE, 1, "1000"))
     data = report_of(*rows, unfinished=[LAST])
     assert data.now.cost == Decimal("10.01")
-    assert (data.whole.alike.cost, data.whole.before.cost) == (10, 5)
+    assert (data.whole.alike.cost, data.whole.before.cost, data.movers[0].difference) == (10, 5, 5)
     assert "like for like: $10.00 against $5.00, on the 29 of 30 days that are complete" in words(html_of(data))
 
 
@@ -241,6 +241,18 @@ def test_rises_are_named_before_falls_and_the_largest_first() -> None:
             {"opus": "10", "haiku": "4.5", "gpt": "3.5"},
             "rose by $15.00: model opus +$9.00, others +$6.00.",
         ),
+        # Two are named at most, even if a third one makes up a quarter.
+        (
+            dict.fromkeys(("opus", "haiku", "gpt", "o9"), "1"),
+            {"opus": "6", "haiku": "5", "gpt": "4.75", "o9": "3.25"},
+            "rose by $15.00: model opus +$5.00, haiku +$4.00, others +$6.00.",
+        ),
+        # Missing values may be the second cause.
+        (
+            {None: "1", "haiku": "1"},
+            {None: "7", "haiku": "10"},
+            "rose by $15.00: model haiku +$9.00, (not stated) +$6.00.",
+        ),
         # One value is the whole change, and the others are unchanged.
         ({"opus": "5", "haiku": "5"}, {"opus": "20", "haiku": "5"}, "rose by $15.00: model opus +$15.00."),
         # A value whose cost is now unknown counts among the others.
@@ -277,6 +289,13 @@ def test_the_largest_change_is_shown_with_the_values_that_make_up_most_of_it(
         assert sum(part for _, part in causes.parts) == data.movers[0].difference
     # Days that were not summed by the attribute give no explanation.
     assert replace(data, attribute_days={"models": frozenset([FIRST])}).causes(data.movers[0]) is None
+
+
+def test_of_equal_changes_that_of_the_most_expensive_dataset_is_first() -> None:
+    then = FIRST - timedelta(days=30)
+    costs = {1: ("5", "10"), 2: ("15", "20")}
+    rows = [daily(day, number, cost[at]) for at, day in enumerate((then, FIRST)) for number, cost in costs.items()]
+    assert [one.key for one in report_of(*rows).movers] == [dataset(2), dataset(1)]
 
 
 def test_a_change_is_explained_by_the_attribute_whose_value_makes_up_most_of_it() -> None:
@@ -653,6 +672,7 @@ def test_a_bar_of_which_days_are_unread_is_a_minimum_and_so_are_the_other_datase
     assert f"Other datasets · {week} · ≥ $4.00" in tips
     late = report_of(daily(FIRST, 1, "2"), first=FIRST - timedelta(days=58), unread=[FIRST])
     assert f"da000000 · {week} (1 of 7 days not read) · ≥ $2.00" in re.findall('data-tip="(.*?)"', html_of(late))
+    assert "<em>1 not read</em>" in html_of(late)
 
 
 def test_sums_over_days_of_which_some_are_unread_are_minimums_in_every_table() -> None:
@@ -674,10 +694,11 @@ def test_the_whole_cost_is_shown_as_a_minimum_unless_everything_is_known() -> No
 
 def test_datasets_are_listed_by_their_cost_and_then_by_that_before_without_those_of_other_days() -> None:
     first, last = FIRST + timedelta(days=10), FIRST + timedelta(days=19)
-    rows = [daily(first, 1, "5"), daily(first, 2, "5"), daily(first, 3, "6")]
-    before = [daily(FIRST, 1, "1"), daily(FIRST, 2, "4"), daily(BEFORE, 4, "9")]
+    rows = [daily(first, 1, "5"), daily(first, 2, "5"), daily(first, 3, "6"), daily(first, 5, None)]
+    before = [daily(FIRST, 1, "1"), daily(FIRST, 2, "4"), daily(BEFORE, 4, "9"), daily(FIRST, 6, "9")]
     data = report_of(*rows, *before, first=first, last=last)
-    assert [one.key for one in data.datasets] == [dataset(3), dataset(2), dataset(1)]
+    # Last is the dataset without experiments in the period, after the one whose cost is unknown.
+    assert [one.key for one in data.datasets] == [dataset(number) for number in (3, 2, 1, 5, 6)]
 
 
 def test_a_dataset_of_the_period_before_is_unknown_and_not_none_if_days_were_not_read() -> None:

@@ -138,10 +138,56 @@ def test_days_on_which_a_workspace_was_not_read_are_listed(lake: Lake) -> None:
         structs.replace(NOTE, workspaces=(TENANT, OTHER_TENANT)),
     )
     lake.write_file(f"_readings/start_date={FIRST}.json", dump_readings([nobodys]).encode())
-    assert "workspaces" not in texts_of(read_report_data(lake, FIRST, LAST))
+    assert "unread" not in texts_of(read_report_data(lake, FIRST, LAST))
     lake.write_file(f"_readings/start_date={LAST}.json", dump_readings([both]).encode())
     said = f"A workspace was not read on 1 day Nothing is known of {OTHER_TENANT} on 11 Mar 2025."
-    assert texts_of(read_report_data(lake, FIRST, LAST))["workspaces"] == said
+    assert texts_of(read_report_data(lake, FIRST, LAST))["unread"] == said
+
+
+def test_days_on_which_a_workspace_was_not_read_are_not_compared_and_allow_no_forecast(lake: Lake) -> None:
+    assert len(read_report_data(lake, FIRST, LAST).period.alike) == 2
+    both = [structs.replace(NOTE, asked=one, workspaces=(one,)) for one in (TENANT, OTHER_TENANT)]
+    lake.write_file(f"_readings/start_date={LAST}.json", dump_readings(both).encode())
+    data = read_report_data(lake, FIRST, LAST)
+    assert (data.period.alike, data.month.period.alike, data.month.forecast) == (frozenset(), frozenset(), None)
+    assert data.month.unread == len(data.month.days) - 1
+    assert data.unread == [FIRST, FIRST + timedelta(days=1)]
+    assert [bucket.gaps for bucket in data.buckets] == [*["not read in every workspace"] * 2, "not over when last read"]
+    html = html_of(data)
+    assert "11 not read in every workspace" in html
+    assert "Fewer than half of the days are complete in both this period" in html
+    assert "At least: some costs are unknown" in html
+    assert "Every day was read" not in html
+    assert "11 not read in every workspace" in html
+    assert f"daily_cost_by_attribute --from {FIRST - timedelta(days=3)} --to {LAST}" in html
+
+
+def test_days_without_experiments_of_which_none_was_read_in_every_workspace_are_no_empty_report(lake: Lake) -> None:
+    second = FIRST + timedelta(days=1)
+    for day, workspace in ((FIRST, TENANT), (second, OTHER_TENANT)):
+        replace(lake, DAILY_COST_BY_REFERENCE_DATASET, day, [], {})
+        note = structs.replace(NOTE, asked=workspace, workspaces=(workspace,))
+        lake.write_file(f"_readings/start_date={day}.json", dump_readings([note]).encode())
+    assert "Nothing has been read yet" not in html_of(read_report_data(lake, FIRST, second))
+
+
+def test_a_record_that_names_no_workspace_does_not_make_a_day_read_in_all(lake: Lake) -> None:
+    """The first day has no other record, the last one has."""
+    other = structs.replace(NOTE, asked=OTHER_TENANT, workspaces=(OTHER_TENANT,))
+    unnamed, partly_named = (structs.replace(NOTE, workspaces=("", *more)) for more in ((), (TENANT,)))
+    for back, readings in enumerate(([partly_named, other], [NOTE, other], [unnamed])):
+        lake.write_file(f"_readings/start_date={LAST - timedelta(days=back)}.json", dump_readings(readings).encode())
+    said = f"A workspace was not read on 1 day Nothing is known of {OTHER_TENANT} on 10 Mar 2025."
+    assert texts_of(read_report_data(lake, FIRST, LAST))["unread"] == said
+
+
+def test_a_day_on_which_the_keys_own_workspace_had_no_session_is_not_read_in_others(lake: Lake) -> None:
+    empty = structs.replace(NOTE, workspaces=())
+    other = structs.replace(NOTE, asked=OTHER_TENANT, workspaces=(OTHER_TENANT,))
+    lake.write_file(f"_readings/start_date={FIRST}.json", dump_readings([empty]).encode())
+    lake.write_file(f"_readings/start_date={LAST}.json", dump_readings([NOTE, other]).encode())
+    said = f"A workspace was not read on 2 days Nothing is known of {OTHER_TENANT} on 10 Mar \N{EN DASH} 11 Mar 2025."
+    assert texts_of(read_report_data(lake, FIRST, LAST))["unread"] == said
 
 
 def test_a_measured_day_on_which_no_project_spent_anything_counts_as_measured(lake: Lake) -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS
@@ -195,7 +195,7 @@ def test_forgetting_a_day_without_sessions_does_nothing() -> None:
 
 
 def test_a_session_that_changes_at_each_of_500_readings_leaves_three_readings_after_forgetting_them() -> None:
-    """The day's first reading, and that of the version before the cut with its successor."""
+    """The day's first reading, and that of the state before the cut with its successor."""
     day = weekly([[number] for number in range(500)])
     assert [one.number for one in day.forgotten(READ + 498 * timedelta(days=8)).raw.readings] == [1, 499, 500]
 
@@ -206,6 +206,8 @@ READ_OF = st.tuples(st.sampled_from([None, TENANT, OTHER_TENANT]), st.sets(st.in
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(READ_OF, min_size=1), st.integers(0, 60))
+# A reading without an id that saw nothing, then one with an id: the first belongs to that workspace, too.
+@example([(TENANT, {0}, 0), (OTHER_TENANT, set(), 0), (None, set(), 0), (OTHER_TENANT, set(), 1), (None, {0}, 0)], 0)
 def test_forgetting_readings_changes_neither_which_workspaces_are_open_nor_which_sessions_are_missing(
     said: list[tuple[str | None, set[int], int]], cut: int
 ) -> None:

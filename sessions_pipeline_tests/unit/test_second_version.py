@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.api_versions import (
     COSTS,
     FEEDBACK,
@@ -15,7 +16,6 @@ from sessions_pipeline.langsmith.api_versions import (
     read_v2_page,
     v2_parameters,
 )
-from sessions_pipeline.langsmith.query import SessionsQuery
 from sessions_pipeline.tables import SESSION_FEEDBACK, SESSIONS
 from sessions_pipeline_tests.builders import dataset, uuid, validate
 from sessions_pipeline_tests.days import derive

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessions_pipeline.activity import OVERLAP, Cursor, Look, Stopped, next_look
 from sessions_pipeline.days import ranges
 from sessions_pipeline.langsmith.lists import Activity, Place
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
-from sessions_pipeline.orchestration.sensor import OVERLAP, Cursor, Look, Stopped, next_look
 from sessions_pipeline.settings import Settings
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
@@ -45,7 +45,7 @@ def look(
     cursor, days = next_look(
         before,
         Look(
-            [activity for activity in listed if activity.latest_run >= before.since - OVERLAP],
+            [activity for activity in listed if activity.last_active >= before.since - OVERLAP],
             None if whole else (None, Place(len(listed))),
         ),
         time=time,

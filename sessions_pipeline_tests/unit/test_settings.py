@@ -108,6 +108,7 @@ def test_the_workspace_has_the_names_that_official_clients_read(name: str) -> No
         ("SESSIONS_PIPELINE_WHATEVER", "SESSIONS_PIPELINE_WHATEVER is not a setting and has no effect"),
         ("SESSION_PIPELINE_PAGE_SIZE", "did you mean SESSIONS_PIPELINE_PAGE_SIZE?"),
         ("SESSIONS_PIPLINE_DATA_ROOT", "did you mean SESSIONS_PIPELINE_DATA_ROOT?"),
+        ("SESSIONS_PIPELINE_DATA", "did you mean SESSIONS_PIPELINE_DATA_ROOT?"),
         ("LANGSMITH_WORKSPACE", "did you mean LANGSMITH_WORKSPACE_ID?"),
         ("LANGSMITH_APIKEY", "did you mean LANGSMITH_API_KEY?"),
         ("langsmith_api_key", "did you mean LANGSMITH_API_KEY?"),

@@ -1,7 +1,7 @@
 """The cost report: reads the lake's tables and writes one HTML file that works offline."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.report.data import LATEST_FIRST, Budgets, ReportData
 from sessions_pipeline.outputs.report.page import build_report, most_expensive
-from sessions_pipeline.outputs.spending import JUDGES_FILE, MEASURES, load_judge_readings
+from sessions_pipeline.outputs.spending import JUDGES_FILE, TOTALS_COLUMNS, load_judge_readings
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
@@ -33,7 +33,7 @@ REPORT_DAYS = 30
 DOUBTFUL_COLUMNS = ("reference_dataset_id", "total_cost", "fetched_at", "stats_as_of", "missing_since", "problems")
 """The columns of `sessions` that show which costs rest on earlier readings or could not be used."""
 # The columns of other tables that the page needs.
-ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *MEASURES)
+ATTRIBUTE_COLUMNS = ("reference_dataset_id", "attribute", "value", *TOTALS_COLUMNS)
 JUDGE_COLUMNS = ("id", "tenant_id", "reference_dataset_id", "total_cost")
 PROJECT_COLUMNS = ("id", "name", "reference_dataset_id", "total_cost", "is_exact")
 
@@ -74,8 +74,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     Raises:
         LakeError: a file can't be read.
     """
-    _, month_before = month_days(last)
-    earliest = min(month_before[0], first - (last - first) - timedelta(days=1))
+    earliest = min(month_days(last)[1][0], first - (last - first) - timedelta(days=1))
     known = lake.days(DAILY)
     read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
@@ -86,31 +85,37 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     names = from_lake.dataset_names(lake, daily.group_by([*DAILY.order]).aggregate([]).to_pylist(), read)
     rejected, counted = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions, examined = lake.load_days(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
-    # There may be hundreds of thousands of experiments, so only the days of those that are listed are read as a whole.
-    listed = most_expensive(lake.load_days(tables.EXPERIMENT_SUMMARY, inside, ("id", "total_cost"))[0])
-    readings = lake.readings_of_days(inside)
+    readings = lake.readings_of_days(read)
+    unread_of = unread_of_workspaces(readings)
     return ReportData(
         first=first,
         last=last,
         daily=daily.sort_by(LATEST_FIRST),
         attributes=attributes,
         attribute_days=_attribute_days(attributes, summed),
-        experiments=lake.read_days(tables.EXPERIMENT_SUMMARY, listed.column("start_date").unique().to_pylist()),
+        experiments=_days_of_most_expensive(lake, inside),
         projects=projects,
         measured_days=len(measured),
         rejected=Counter(rejected.column("start_date").to_pylist()),
         sessions=sessions,
         unexamined=frozenset(inside) - (counted.keys() & examined.keys()),
-        days_read=frozenset(read),
+        days_read=frozenset(read).difference(*unread_of.values()),
         unfinished=frozenset(day for day in open_days(daily, files) if day),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},
-        readings={day: found[-1].fetched_at for day, found in readings.items()},
-        unread_of=unread_of_workspaces(readings),
+        readings={day: found[-1].fetched_at for day, found in readings.items() if day >= first},
+        unread_of=unread_of,
         judges=lake.load_days(tables.JUDGE_COST_BY_EXPERIMENT, inside, JUDGE_COLUMNS)[0],
         judge_readings=load_judge_readings(lake.read_file(JUDGES_FILE)),
         budgets=budgets,
     )
+
+
+def _days_of_most_expensive(lake: Lake, days: Sequence[date]) -> pa.Table:
+    """All experiments of those of these days that have one of the most expensive experiments."""
+    # There may be hundreds of thousands of experiments, so only these days are read as a whole.
+    listed = most_expensive(lake.load_days(tables.EXPERIMENT_SUMMARY, days, ("id", "total_cost"))[0])
+    return lake.read_days(tables.EXPERIMENT_SUMMARY, listed.column("start_date").unique().to_pylist())
 
 
 def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets:

@@ -26,8 +26,6 @@ FINE = {
     "kept": ("No number is from an earlier reading", "The last readings still had every experiment's numbers."),
     "undated": ("Every experiment has a day", "All have a start time."),
 }
-# Keys that need the tables sessions and rejected_sessions: without these, nothing can be said about them.
-FROM_SESSIONS = {"problems", "rejected", "kept"}
 
 
 class Caveat(NamedTuple):
@@ -42,7 +40,8 @@ class Caveat(NamedTuple):
 def caveats(data: ReportData) -> list[Caveat]:
     """The caveats; those that need attention come first. Those that do not apply are listed as fine."""
     found = [*_costs(data), *_days(data), *_rejected(data), *_judges(data)]
-    not_fine = {caveat.key for caveat in found} | (FROM_SESSIONS if data.unexamined else set())
+    # Without the tables sessions and rejected_sessions, nothing can be said about three of them.
+    not_fine = {caveat.key for caveat in found} | ({"problems", "rejected", "kept"} if data.unexamined else set())
     if data.readings and "read_at" not in not_fine:
         at = max(data.readings.values()).astimezone(UTC)
         text = "Costs of experiments that still ran then may have grown since."
@@ -76,12 +75,13 @@ def _days(data: ReportData) -> Iterator[Caveat]:
     if data.asked_for and data.asked_for > data.last:
         text = f"Days up to {day_text(data.asked_for)} were requested; this page ends with {day_text(data.last)}."
         yield Caveat("to_come", "Part of the period is still to come", text)
-    if data.unread:
-        headline = f"{len(data.unread):,d} of {plural(len(data.days), 'day')} not read"
-        yield Caveat("unread", headline, f"Nothing is known of {day_ranges(data.unread)}.")
-    for workspace, days in data.unread_of.items():
-        headline = f"A workspace was not read on {plural(len(days), 'day')}"
-        yield Caveat("workspaces", headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
+    if never := [day for day in data.unread if not any(day in days for days in data.unread_of.values())]:
+        headline = f"{len(never):,d} of {plural(len(data.days), 'day')} not read"
+        yield Caveat("unread", headline, f"Nothing is known of {day_ranges(never)}.")
+    for workspace, unread in data.unread_of.items():
+        if days := [day for day in unread if day >= data.first]:
+            headline = f"A workspace was not read on {plural(len(days), 'day')}"
+            yield Caveat("unread", headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
     if data.unexamined:
         text = f"What was rejected or left out on them is not known: {day_ranges(data.unexamined)}."
         headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"

@@ -30,9 +30,9 @@ _SUFFIXES = ("", "k", "M", "B", "T")
 class Bucket:
     """A bar of the chart: a day, week or month of the period, with the sums of its datasets.
 
-    `is_part`: some of its days are outside of the period. `is_read`: all its days in the period were read. `gaps` is a
-    text about days that are outside, were not read, or were not over when they were read; empty if there are none.
-    `parts` are the sums by the series of `data.datasets`; those after the first `SERIES` are one.
+    `is_part`: some of its days are outside of the period. `is_read`: all its days in the period were read in every
+    workspace. `gaps` is a text about days that are outside, were not read, or were not over when they were read; empty
+    if there are none. `parts` are the sums by the series of `data.datasets`; those after the first `SERIES` are one.
     """
 
     label: str
@@ -48,14 +48,14 @@ def by_time(data: "ReportData") -> list[Bucket]:
     """A bucket for each day, week or month (`data.unit`) of the report, oldest first."""
     unit = data.unit
     rows_in = by_key(data.costs_now, lambda row: period_of(unit, row["start_date"]))
-    days_in = by_key(data.days, lambda day: period_of(unit, day))
     series = {one.key: min(place, SERIES) for place, one in enumerate(data.datasets)}
+    not_read = "not read in every workspace" if data.unread_of else "not read"
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
         whole, unread = len(days_between(*period)), len(inside) - len(data.days_read.intersection(inside))
         gaps = (
             f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",
-            ("not read" if len(inside) == 1 else f"{unread} of {len(inside)} days not read") if unread else "",
+            (not_read if len(inside) == 1 else f"{unread} of {len(inside)} days {not_read}") if unread else "",
             "not over when last read" if data.unfinished.intersection(inside) else "",
         )
         return Bucket(
@@ -68,7 +68,7 @@ def by_time(data: "ReportData") -> list[Bucket]:
             parts=totals_by(rows_in[period], (), lambda row: series[row["reference_dataset_id"]]),
         )
 
-    return [bucket(period, inside) for period, inside in days_in.items()]
+    return [bucket(period, inside) for period, inside in by_key(data.days, lambda day: period_of(unit, day)).items()]
 
 
 def ticks(high: Decimal, most: int = 5) -> list[Decimal]:

@@ -16,7 +16,7 @@ from sessions_pipeline.outputs.budgets import BudgetStatus
 from sessions_pipeline.outputs.formatting import dataset_labels, plural, visible
 from sessions_pipeline.outputs.report.charts import Bucket, by_time
 from sessions_pipeline.outputs.spending import (
-    MEASURES,
+    TOTALS_COLUMNS,
     Causes,
     Comparison,
     JudgeReadings,
@@ -33,7 +33,6 @@ from sessions_pipeline.tables.aggregate import sums, sums_by_days
 
 Budgets: TypeAlias = Sequence[BudgetStatus] | str
 """The status of each budget, or why they can't be read."""
-NOT_STATED = "(not stated)"
 # For each attribute, how many values have a row of their own, and how many datasets can be chosen.
 VALUES_SHOWN, DATASETS_OFFERED = 12, 25
 LATEST_FIRST = [("start_date", "descending"), ("total_cost", "descending"), ("reference_dataset_id", "ascending")]
@@ -44,8 +43,9 @@ LONGEST_BY = {"day": 45, "week": 200, "month": inf}
 class Month(NamedTuple):
     """The days of a month so far, what was spent on them, and a forecast for the whole month in US dollars.
 
-    `before` is the first day of the month before. `unread` of the days were not read, and `whole_days` were over when
-    they were read. The forecast is None before the third day, if days are unread, and for a month that is over.
+    `before` is the first day of the month before. `unread` of the days were not read in every workspace, and
+    `whole_days` were over when they were read. The forecast is None before the third day, if days are unread, and for a
+    month that is over.
     """
 
     days: Sequence[date]
@@ -58,7 +58,7 @@ class Month(NamedTuple):
     forecast: Decimal | None
 
 
-class Group(NamedTuple):
+class Breakdown(NamedTuple):
     """What was spent for each value of an attribute: the most expensive ones, largest change first, and all others."""
 
     whole: Spending
@@ -75,7 +75,7 @@ class Attribute(NamedTuple):
     key: str
     period: Comparison
     unread: int
-    groups: Sequence[Group]
+    groups: Sequence[Breakdown]
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ class ReportData:
     - `rejected`: how many records were rejected, by day; None: those without a day.
     - `sessions`: the `DOUBTFUL_COLUMNS` of the table of that name, of the period.
     - `unexamined`: days without `sessions` or `rejected_sessions`, which `sessions` and `rejected` can't know about.
-    - `days_read`: the days that were read; `unfinished`: those of them that were not over then; `latest`: the lake's
-      last day.
+    - `days_read`: the days that were read in every workspace; `unfinished`: the days that were not over when they were
+      last read; `latest`: the lake's last day.
     - `names`: datasets' names by id.
-    - `readings`: the time of each day's last reading, if it was noted; `unread_of`: by workspace, the days on which
-      only others were read. Both of the period only.
+    - `readings`: the time of the last reading of each day of the period, if it was noted; `unread_of`: by workspace,
+      the days on which only others were read.
     - `judge_readings`: what judges cost in all, and why some were not measured.
     - `budgets`: see `Budgets`.
     - `asked_for`: the last day that the user asked for, which may be in the future.
@@ -133,7 +133,7 @@ class ReportData:
 
     @cached_property
     def unread(self) -> list[date]:
-        """The days of the period that were not read."""
+        """The days of the period that were not read in every workspace."""
         return [day for day in self.days if day not in self.days_read]
 
     @cached_property
@@ -158,7 +158,7 @@ class ReportData:
         """The daily costs by dataset; days that the page never tells apart are one, see `sums_by_days`."""
         bars = by_key(self.days, partial(period_of, self.unit)).values()
         sets = (*bars, *self.period, *([day] for days in month_days(self.last) for day in days))
-        return sums_by_days(self.daily, ["reference_dataset_id"], sets, MEASURES)
+        return sums_by_days(self.daily, ["reference_dataset_id"], sets, TOTALS_COLUMNS)
 
     @cached_property
     def costs_now(self) -> list[Row]:
@@ -233,21 +233,21 @@ class ReportData:
         return [self._attribute(key, days) for key, days in self.attribute_days.items()]
 
     def _attribute(self, key: str, days: frozenset[date]) -> Attribute:
-        period = Comparison.of(self.days, self.days_before, days - self.unfinished)
+        period = Comparison.of(self.days, self.days_before, days & self.days_read - self.unfinished)
         rows, offered = self.attributes.filter(pc.field("attribute") == key), self.datasets[:DATASETS_OFFERED]
         is_offered = pc.field("reference_dataset_id").isin(pa.array([one.key for one in offered], pa.string()))
-        costs = sums_by_days(rows.filter(is_offered), ["reference_dataset_id", "value"], period, MEASURES)
+        costs = sums_by_days(rows.filter(is_offered), ["reference_dataset_id", "value"], period, TOTALS_COLUMNS)
         by_id = by_key(costs, lambda row: row["reference_dataset_id"])
-        whole = _group(None, "", sums_by_days(rows, ["value"], period, MEASURES), period)
-        groups = [_group(one.key, one.name, by_id[one.key], period) for one in offered]
+        whole = _breakdown(None, "", sums_by_days(rows, ["value"], period, TOTALS_COLUMNS), period)
+        groups = [_breakdown(one.key, one.name, by_id[one.key], period) for one in offered]
         return Attribute(visible(key), period, len(self.days_read.intersection(self.days) - days), [whole, *groups])
 
 
-def _group(dataset: str | None, name: str, rows: Sequence[Row], period: Comparison) -> Group:
-    names = {row["value"]: NOT_STATED if row["value"] is None else visible(row["value"]) for row in rows}
+def _breakdown(dataset: str | None, name: str, rows: Sequence[Row], period: Comparison) -> Breakdown:
+    names = {row["value"]: "(not stated)" if row["value"] is None else visible(row["value"]) for row in rows}
     found = biggest_movers(rows, "value", names, period)
     largest = sorted(found, key=lambda one: -max(one.now.cost or 0, one.before.cost or 0))
     rest = {one.key for one in largest[VALUES_SHOWN:]}
     others = Spending(None, plural(len(rest), "other"), (row for row in rows if row["value"] in rest), period)
     shown = [one for one in found if one.key not in rest]
-    return Group(Spending(dataset, name, rows, period), shown, others if rest else None)
+    return Breakdown(Spending(dataset, name, rows, period), shown, others if rest else None)

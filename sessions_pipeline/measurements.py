@@ -1,4 +1,4 @@
-"""The assets that are measured at night, apart from the refresh: what sessions used on a day, and what judges cost.
+"""What is measured at night, apart from the refresh: what sessions used on each day, and what judges cost.
 
 `daily_cost_by_project` can be measured only for the last 31 days. `judge_cost_by_experiment` takes one request for each
 experiment, which selects the runs of its evaluators. If the API refuses that, judges are not measured, with a warning
@@ -6,7 +6,7 @@ for each workspace, but the run succeeds.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from decimal import Decimal
@@ -15,7 +15,6 @@ from operator import itemgetter
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-import dagster as dg
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,19 +24,15 @@ from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
-from sessions_pipeline.langsmith.client import SessionsClient
+from sessions_pipeline.langsmith.client import OWN_WORKSPACE, SessionsClient
 from sessions_pipeline.langsmith.lists import REACH, is_within_reach, read_judges, read_usage
 from sessions_pipeline.langsmith.redaction import parse_paths
 from sessions_pipeline.langsmith.source import Source
-from sessions_pipeline.orchestration.assets import spec
-from sessions_pipeline.orchestration.one_file import OWN_WORKSPACE
 from sessions_pipeline.outputs.formatting import exact, plural
 from sessions_pipeline.outputs.read import judge_rows
 from sessions_pipeline.outputs.spending import JUDGES_FILE, JudgeReading, JudgeReadings, Row, load_judge_readings
 from sessions_pipeline.pipeline import Pipeline
-from sessions_pipeline.tables import DAILY_COST_BY_PROJECT as PROJECTS
-from sessions_pipeline.tables import JUDGE_COST_BY_EXPERIMENT as JUDGES
-from sessions_pipeline.tables import SESSIONS
+from sessions_pipeline.tables import DAILY_COST_BY_PROJECT, JUDGE_COST_BY_EXPERIMENT, SESSIONS
 from sessions_pipeline.tables.aggregate import EXACT, total
 from sessions_pipeline.tables.column import MEASURES
 from sessions_pipeline.tables.daily_cost_by_project import daily_cost_by_project
@@ -45,32 +40,33 @@ from sessions_pipeline.tables.judge_cost_by_experiment import NAME_PROBLEMS, NEE
 
 # Key in the metadata of `daily_cost_by_project`: whether the day was over when it was measured. The id of a workspace
 # follows. Without an id it holds for every workspace: another measurement could lose what retention has deleted since.
-IS_FINAL = "day_was_over"
+DAY_WAS_OVER = "day_was_over"
 ReadJudges: TypeAlias = Callable[..., Mapping[str, Any] | None]
 
 
-@dg.multi_asset(
-    description="Measures what each active session used on a day, from three readings of its stats.",
-    specs=[spec(PROJECTS, deps=[])],
-)
-def measure_projects(
-    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-) -> dg.MaterializeResult[None]:
-    """Measure each day within the API's reach in the workspaces in which it was not yet measured after its end.
+def measurable_days(pipeline: Pipeline) -> list[date]:
+    """The days whose usage the API can still report, oldest first."""
+    time = pipeline.clock()
+    return [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
 
-    The asset has no partitions, so that one materialization measures all these days.
+
+def measure_usage(pipeline: Pipeline, days: Sequence[date]) -> list[date]:
+    """Measure what sessions used on days, in the workspaces in which a day was not yet measured after its end.
+
+    Returns the days that were measured.
+
+    Raises:
+        ApiError: a workspace could not be read; the days before are measured.
+        LakeError: a file could not be read or written; the previous one is intact.
     """
-    lake, time = pipeline.open_lake(), pipeline.clock()
-    reachable = [day for day in days_between(pipeline.settings.start_date, utc_day(time)) if is_within_reach(day, time)]
-    earliest, days = reachable[0], list[date]()
-    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", earliest)
+    lake, measured = pipeline.open_lake(), list[date]()
     with pipeline.sources() as (client, sources):
-        for day in reachable:
-            known = stored.metadata if (stored := lake.load(PROJECTS, day, ())) else {}
-            if due := [one for one in sources if known.get(_is_final(one), known.get(IS_FINAL)) != str(True)]:
-                _measure_day(pipeline, lake, client, due, day)
-                days.append(day)
-    return dg.MaterializeResult(metadata={"measured_days": ", ".join(map(str, days)), "measurable_from": str(earliest)})
+        for day in days:
+            known = stored.metadata if (stored := lake.load(DAILY_COST_BY_PROJECT, day, ())) else {}
+            if missing := [one for one in sources if known.get(_final_key(one), known.get(DAY_WAS_OVER)) != str(True)]:
+                _measure_day(pipeline, lake, client, missing, day)
+                measured.append(day)
+    return measured
 
 
 def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources: Sequence[Source], day: date) -> None:
@@ -80,56 +76,23 @@ def _measure_day(pipeline: Pipeline, lake: Lake, client: SessionsClient, sources
     rows, tenants = list[pa.Table](), {source.workspace for source in sources if source.workspace}
     for source in sources:
         with source.named():
-            usage = read_usage(client, pipeline.query, workspace=source.workspace, day=day)
-            for end, start, end_again in usage:
+            for end, start, end_again in read_usage(client, pipeline.query, workspace=source.workspace, day=day):
                 tenants |= set(start.column("tenant_id").to_pylist())
                 rows.append(daily_cost_by_project(end, start, end_again, day_is_over=is_over, read_at=read_at))
 
     def make(before: pa.Table, file: Mapping[str, str]) -> NewContent:
         is_read = pc.is_in(before.column("tenant_id"), pa.array(sorted(tenants), pa.string()))
-        metadata = {**file, **dict.fromkeys(map(_is_final, sources), str(is_over))}
+        metadata = {**file, **dict.fromkeys(map(_final_key, sources), str(is_over))}
         return pa.concat_tables([*rows, before.filter(pc.invert(is_read))]), metadata
 
-    update_table(lake, PROJECTS, day, make)
+    update_table(lake, DAILY_COST_BY_PROJECT, day, make)
 
 
-def _is_final(source: Source) -> str:
-    return f"{IS_FINAL} {source.workspace}" if source.workspace else IS_FINAL
+def _final_key(source: Source) -> str:
+    return f"{DAY_WAS_OVER} {source.workspace}" if source.workspace else DAY_WAS_OVER
 
 
-@dg.multi_asset(
-    description="Reads the judge project's stats for the runs of each experiment's judges, one request each.",
-    specs=[spec(JUDGES, deps=[SESSIONS.name])],
-    check_specs=[
-        dg.AssetCheckSpec(
-            "judges_add_up",
-            asset=JUDGES.name,
-            description="The judges of all experiments cost no more than the project that they are traced to.",
-        )
-    ],
-)
-def measure_judges(
-    context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
-) -> Iterator[dg.MaterializeResult[None]]:
-    """Measure the judges of all experiments that are due, for `judge_cost_by_experiment`, and check the sums.
-
-    The asset has no partitions, so that one materialization measures all of them.
-    """
-    counts, night = measure(pipeline, pipeline.warn_to(context.log))
-    # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
-    known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
-    missed = [name for name in night.problems if name in known or (known and name == OWN_WORKSPACE)]
-    text = f"Not measured: {'; '.join(night.problems.values())}" if night.problems else "They add up."
-    if night.overspent:
-        text = "Costs with judges are too high, own costs are right; was SESSIONS_PIPELINE_JUDGE_PROJECT changed?"
-    which = night.overspent or missed
-    severity = dg.AssetCheckSeverity.ERROR if night.overspent else dg.AssetCheckSeverity.WARN
-    metadata = {"which": ", ".join(which)} if which else {}
-    check = dg.AssetCheckResult(passed=not which, severity=severity, description=text, metadata=metadata)
-    yield dg.MaterializeResult(metadata={**counts, **msgspec.to_builtins(night)}, check_results=[check])
-
-
-def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:
+def measure_judge_costs(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str, int], JudgeReadings]:
     """Measure the judges of the experiments that are due in every workspace, and store each workspace's reading.
 
     Returns how many experiments were measured with how many requests, and the readings and problems of this night.
@@ -140,7 +103,7 @@ def measure(pipeline: Pipeline, warn: Callable[[str], object]) -> tuple[dict[str
     lake, settings, night = pipeline.open_lake(), pipeline.settings, JudgeReadings()
     experiments, left = _experiments(lake), settings.judge_requests
     # Read once for all workspaces: the files are as many as the days since judges were first measured.
-    measured = sorted(judge_rows(lake, [*lake.days(JUDGES), UNDATED]), key=itemgetter("read_at"))
+    measured = sorted(judge_rows(lake, [*lake.days(JUDGE_COST_BY_EXPERIMENT), UNDATED]), key=itemgetter("read_at"))
     with pipeline.sources() as (client, sources):
         # Begin with another workspace each night: a large one may use up the night's limit.
         turn = pipeline.clock().toordinal() % len(sources)
@@ -236,7 +199,7 @@ def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[R
                 days[row["start_date"]].append({**row, **measures, "stats_as_of": read_at, "read_at": read_at})
     finally:
         for day, rows in days.items():
-            update_table(lake, JUDGES, day, partial(_merged, rows))
+            update_table(lake, JUDGE_COST_BY_EXPERIMENT, day, partial(_merged, rows))
 
 
 def _merged(read: Sequence[Row], before: pa.Table, _file: Mapping[str, str]) -> NewContent:
