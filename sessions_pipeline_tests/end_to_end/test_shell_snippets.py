@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -107,6 +107,9 @@ def test_the_cron_line_reports_a_failure_only_when_nothing_is_fresh(
     *schedule, command = snippet.text.strip().split(maxsplit=5)
     dg.ScheduleDefinition(name="cron", job_name="any", cron_schedule=" ".join(schedule))
     requested: list[str] = []
+    # The command has the real clock: only days that are recent today count as fresh.
+    today = datetime.now(UTC).date()
+    workspace.run(f"sessions-pipeline materialize --from {today - timedelta(days=3)} --to {today}")
 
     async def probe(request: Request) -> Response:
         requested.append(request.url.path)
