@@ -384,6 +384,7 @@ def test_a_successful_run_prints_no_complaint_and_asks_only_for_what_it_needs(ru
     assert len(sandbox.requests) == before, "a derived table is computed from what is stored"
 
 
+@pytest.mark.long
 def test_a_run_waits_for_the_lock_of_dagsters_database(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

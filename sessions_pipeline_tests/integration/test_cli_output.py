@@ -388,7 +388,9 @@ def test_each_dataset_is_summed_over_all_days_and_the_most_expensive_is_first(
     ]
 
 
-@pytest.mark.parametrize(("count", "datasets"), [(3, 40), (3, 21), (10, 40), (110, 7), (707, 1)])
+@pytest.mark.parametrize(
+    ("count", "datasets"), [(3, 40), (3, 21), (10, 40), (110, 7), pytest.param(707, 1, marks=pytest.mark.long)]
+)
 def test_lines_for_people_stay_few_and_add_up_and_json_has_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, datasets: int
 ) -> None:
