@@ -6,6 +6,9 @@ No message may contain a secret: messages are built from names, status codes and
 import re
 from typing import ClassVar
 
+# What SQLite says of a disk that is full or fails, and of a broken file. A path may have the word, too.
+_DISK_ERROR = re.compile(r"disk (?:is full|I/O error|image)")
+
 
 class SessionsPipelineError(Exception):
     """Base class of all errors of this package."""
@@ -137,11 +140,10 @@ class InstanceError(SessionsPipelineError):
         # SQL statement.
         cause = re.sub(r".*(Error 1|PostProcessingError): ", "", " ".join(str(error).split()))
         cause = re.split(r"\s(?:Expected:|Stack Trace:|\[SQL:|\(Background)", cause)[0]
-        # For SQLite's "database or disk is full", "disk I/O error" and "database disk image is malformed", but not for
-        # a path with the word.
         advice = "; free space on its disk, or move a broken folder away: it has only the UI's history"
         # What stands before an @ may be a password: with an @ in it, its rest is taken for the host's name.
-        super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}{advice * ('disk i' in cause.lower())}")
+        shown = re.sub(r"[^ ]+@", "***@", cause)[:200]
+        super().__init__(f"{place}: {shown}{advice if _DISK_ERROR.search(cause) else ''}")
 
 
 class TooManyRejectedError(SessionsPipelineError):
