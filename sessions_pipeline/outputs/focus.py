@@ -26,8 +26,7 @@ from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.day_metadata import open_days
-from sessions_pipeline.tables.readings import unread_of_workspaces
+from sessions_pipeline.tables.day_metadata import incomplete_days
 from sessions_pipeline.validation.types import MONEY
 
 # Times in seconds, because a CSV file shows all digits of finer units. Quantities with one decimal place, because
@@ -97,8 +96,7 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     days = days_between(month, next_month_start(month) - timedelta(days=1))
     costs, files = lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries, summed = lake.load_days(EXPERIMENT_SUMMARY, days, _READ)
-    unread_of = unread_of_workspaces(lake.readings_of_days(days))
-    whole = (summed.keys() & files.keys()).difference(open_days(costs, files), *unread_of.values())
+    whole = (summed.keys() & files.keys()) - incomplete_days(costs, files, lake.readings_of_days(days))
     known = [row for row in summaries.to_pylist() if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
