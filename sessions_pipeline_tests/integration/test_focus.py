@@ -212,6 +212,10 @@ def test_a_day_on_which_a_workspace_was_not_read_counts_as_unread(root: Path, tm
     assert focus_costs(lake, MARCH, LATER).missing.startswith(
         "1 Mar \N{EN DASH} 3 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read in every workspace since "
     )
+    alone = dump_readings([Reading(1, midnight(LATER), None, (TENANT,), 1, 0, 1)]).encode()
+    for day in DAYS[:3]:
+        lake.write_file(f"_readings/start_date={day}.json", alone)
+    assert "31 Mar 2025: not read since " in focus_costs(lake, MARCH, LATER).missing, "there is only one workspace"
 
 
 def test_a_day_without_experiments_that_was_read_before_its_end_counts_as_unread(tmp_path: Path) -> None:
