@@ -6,9 +6,6 @@ No message may contain a secret: messages are built from names, status codes and
 import re
 from typing import ClassVar
 
-# What SQLite says of a disk that is full or fails, and of a broken file. A path may have the word, too.
-_DISK_ERROR = re.compile(r"disk (?:is full|I/O error|image)")
-
 
 class SessionsPipelineError(Exception):
     """Base class of all errors of this package."""
@@ -141,9 +138,10 @@ class InstanceError(SessionsPipelineError):
         cause = re.sub(r".*(Error 1|PostProcessingError): ", "", " ".join(str(error).split()))
         cause = re.split(r"\s(?:Expected:|Stack Trace:|\[SQL:|\(Background)", cause)[0]
         advice = "; free space on its disk, or move a broken folder away: it has only the UI's history"
+        # SQLite's messages about its file. Other messages may have a path with the word `disk`.
+        is_broken = re.search("disk is full|disk I/O|disk image|not a database", cause)
         # What stands before an @ may be a password: with an @ in it, its rest is taken for the host's name.
-        shown = re.sub(r"[^ ]+@", "***@", cause)[:200]
-        super().__init__(f"{place}: {shown}{advice if _DISK_ERROR.search(cause) else ''}")
+        super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}{advice if is_broken else ''}")
 
 
 class TooManyRejectedError(SessionsPipelineError):

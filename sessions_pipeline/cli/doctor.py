@@ -1,6 +1,7 @@
 """`sessions-pipeline doctor`: checks the setup, and says how to fix what is wrong."""
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from sessions_pipeline.cli.terminal import echo, load_settings
-from sessions_pipeline.errors import ApiError, SessionsPipelineError, SettingError
+from sessions_pipeline.errors import ApiError, LakeError, SessionsPipelineError, SettingError
 from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural, visible
@@ -37,7 +38,7 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
             advice, mark = advice + more, "warn" if more else "ok"
         except SessionsPipelineError as error:
             failed += 1
-            found, mark = " ".join(str(error).split()), "FAIL"
+            found, mark = str(error), "FAIL"
             found, last_error = "for the same reason" if found == last_error else found, found
         for line in found.splitlines():
             echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}", indent=19)
@@ -87,6 +88,8 @@ def _probe(settings: Settings) -> str:
 
 
 def _settings(settings: Settings) -> str:
+    from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
+
     parse_narrowing(settings.query)
     load_budgets(settings)
     if settings.notify:
@@ -97,16 +100,10 @@ def _settings(settings: Settings) -> str:
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()
     source = f"{file} and the environment" if file.exists() else "the environment"
-    unknown = _unknown_paths(settings.redact) if settings.redact else ""
-    return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}{unknown}"
-
-
-def _unknown_paths(redacted: Sequence[str]) -> str:
-    from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
-
     known = {"*", *SESSIONS.schema.names, *REFERENCE_DATASETS.schema.names}
-    unknown = ", ".join(path for path in redacted if path.removeprefix("$.").partition(".")[0] not in known)
-    return f"\n\nSESSIONS_PIPELINE_REDACT: {unknown} begins with no known property; correct it\n" if unknown else ""
+    unknown = ", ".join(path for path in settings.redact if path.removeprefix("$.").partition(".")[0] not in known)
+    advice = f"\n\nSESSIONS_PIPELINE_REDACT: {unknown} begins with no known property; correct it\n" if unknown else ""
+    return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}{advice}"
 
 
 def _credentials(settings: Settings) -> str:
@@ -140,6 +137,7 @@ def _api(settings: Settings) -> str:
 
 def _data_root(settings: Settings) -> str:
     from sessions_pipeline.lake import Lake
+    from sessions_pipeline.outputs.read import broken_files
 
     lake = Lake.open(settings.data_root, query=settings.query)
     lake.check_writable()
@@ -147,17 +145,36 @@ def _data_root(settings: Settings) -> str:
         # Remove the empty folders that this check has created; in a bucket there are none.
         for folder in () if lake.is_there else (f"{settings.absolute_data_root}/_tmp", settings.absolute_data_root):
             Path(folder).rmdir()
+    if broken := broken_files(lake):
+        raise LakeError("\n".join(broken))
     return f"{settings.absolute_data_root} can be written"
 
 
 def _dagster(settings: Settings) -> str:
-    """What was found, and after an empty line the lines to copy."""
-    from sessions_pipeline.orchestration import instance_file, slow_storage
+    """What was found and, if events are stored slowly, after an empty line what to copy.
+
+    Dagster's default storage takes 10 to 30 ms for each event, and a backfill of 90 days has 1,500 events.
+    """
+    from sessions_pipeline.orchestration import STORAGE, check_writable, instance_file
 
     if not (home := settings.dagster_home):
         return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` creates .dagster here"
-    state = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
-    return f"{home}: {slow_storage(home) or state}"
+    is_new = not instance_file(home).exists()
+    if is_new or Path(home, "history").exists():  # SQLite's databases will be, or are, in this folder
+        check_writable(home)
+    if is_new:
+        return f"{home}: new; it gets our dagster.yaml"
+    from sessions_pipeline.orchestration.run import open_instance
+
+    with warnings.catch_warnings(record=True, action="always") as caught, open_instance(home) as instance:
+        storage = instance.event_log_storage
+        # Opening an instance has read the databases of its runs and schedules; this reads that of all events.
+        instance.get_asset_keys(limit=1)
+    if fallen_back := [text for one in caught if "stored slowly" in (text := str(one.message))]:
+        return f"{home}: {fallen_back[0]}; upgrade both:\n\npip install --upgrade sessions-pipeline dagster\n"
+    if type(storage).__name__ == "SqliteEventLogStorage":
+        return f"{home}: Dagster's default storage is ten times slower; add to its dagster.yaml:\n\n{STORAGE}"
+    return f"{home}: its storage is not the slow default"
 
 
 SETUP_CHECKS: Mapping[str, Callable[[Settings], str]] = {

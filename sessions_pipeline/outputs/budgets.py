@@ -25,7 +25,7 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import unread_of_workspaces
+from sessions_pipeline.tables.readings import unread_of_workspaces, workspaces_of
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -44,7 +44,8 @@ class BudgetStatus:
     `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
     `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
     `too_old` of these can't be measured any more.
-    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over.
+    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over;
+    `where` is a text for the case that the lake has several workspaces.
     `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
     `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
     """
@@ -61,6 +62,7 @@ class BudgetStatus:
     unjudged: int | None = None
     too_old: int = 0
     unread: tuple[date, ...] = ()
+    where: str = ""
     unseen: str = ""
     problem: str = ""
 
@@ -105,7 +107,7 @@ class BudgetStatus:
             visible(self.problem),
             f"{self.unpriced:,d} {of_all} without a cost" if self.unpriced else "",
             self._unjudged(self.unjudged, of_all) if self.unjudged else "",
-            f"not read, or not in every workspace since it was over: {day_ranges(self.unread)}" if self.unread else "",
+            f"not read{self.where} since it was over: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
@@ -163,8 +165,7 @@ class _RecentCosts:
         self.days = [day for day in lake.days(DAILY) if self.today - LOOKBACK <= day <= self.today]
         self.readings = lake.readings_of_days(self.days)
         self.unread_of = unread_of_workspaces(self.readings)
-        # Without the empty name, which a reading has for a record that names no workspace.
-        self.workspaces = {name for some in self.readings.values() for one in some for name in one.workspaces} - {""}
+        self.workspaces = workspaces_of(self.readings)
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
         self.is_stale = self.read_at is None or now - self.read_at > STALE
         self.load = cache(partial(self._load, lake))
@@ -203,6 +204,7 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
+            where=" in every workspace" if len(self.workspaces) > 1 and not budget.workspace else "",
             unseen=_unseen(budget, recent),
         )
 

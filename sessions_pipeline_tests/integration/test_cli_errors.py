@@ -16,10 +16,12 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import click
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 import stamina
 
@@ -27,17 +29,27 @@ from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration import SHIPPED, own_yaml
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, event_storage, own_yaml
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.settings import DEMO
+from sessions_pipeline.tables import (
+    DAILY_COST_BY_PROJECT,
+    FROM_API,
+    MONTHLY_COST_BY_REFERENCE_DATASET,
+    RAW_SESSIONS,
+    TABLES,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+    Table,
+)
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.full_disk import files_up_to
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
+from sessions_pipeline_tests.lake_rows import rows
 from sessions_pipeline_tests.scripts import COMMAND
 from sessions_pipeline_tests.strategies import openapi
 
@@ -280,12 +292,16 @@ def test_files_in_the_current_folder_are_not_taken_for_modules(sandbox: Sandbox,
 def test_a_dagster_home_on_a_full_disk_is_one_line(run: Run, tmp_path: Path) -> None:
     with files_up_to(10):
         result = run("ui", DAGSTER_HOME=str(tmp_path))
-    _complains(result, 2, f"DAGSTER_HOME: {tmp_path} can't be written (File too large); name another folder")
+    _complains(result, 2, f"DAGSTER_HOME: {tmp_path} can't be used (File too large); free some space")
     shutil.copy(SHIPPED, tmp_path)
     with files_up_to(10):
+        unopened = run("doctor", DAGSTER_HOME=str(tmp_path))
+    assert f"FAIL  Dagster      DAGSTER_HOME: {tmp_path}, its database: " in unopened.out
+    assert "; free space on its disk, or move a broken folder away: it has only the" in unopened.out
+    assert run("doctor", DAGSTER_HOME=str(tmp_path)).status == 0, "once the disk has room"
+    with files_up_to(10):
         checked = run("doctor", DAGSTER_HOME=str(tmp_path))
-    assert checked.status == 1
-    assert f"DAGSTER_HOME: {tmp_path} can't be used (File too large); free some space" in " ".join(checked.out.split())
+    assert f"FAIL  Dagster      DAGSTER_HOME: {tmp_path} can't be used (File too large); free some space" in checked.out
 
 
 def test_the_doctor_says_that_dagster_could_write_nothing(run: Run, tmp_path: Path) -> None:
@@ -327,6 +343,90 @@ def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tm
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert not instance.telemetry_enabled
         assert isinstance(instance.event_log_storage, KeptEventLog)
+
+
+@pytest.mark.parametrize(
+    ("written", "is_slow"),
+    [
+        ("", True),
+        ("storage: {sqlite: {base_dir: elsewhere}}\n", True),
+        (SHIPPED.read_text(), False),
+        (f"{STORAGE}    config: {{base_dir: elsewhere}}\n", False),
+    ],
+)
+def test_the_doctor_says_which_lines_make_an_instance_faster(
+    run: Run, tmp_path: Path, written: str, *, is_slow: bool
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(written)
+    result = run("doctor", DAGSTER_HOME=str(home))
+    assert (result.status, result.err) == (0, "")
+    assert result.out.endswith(STORAGE) is is_slow
+    assert ("\nwarn  Dagster      " in result.out) is is_slow
+
+
+def test_the_doctor_says_when_events_are_stored_slowly_because_dagster_has_changed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(SHIPPED, tmp_path)
+    renamed = SimpleNamespace(**{name: None for name in vars(event_storage.schema) if name != "AssetKeyTable"})
+    monkeypatch.setattr(event_storage, "schema", renamed)
+    result = run("doctor", DAGSTER_HOME=str(tmp_path))
+    assert (result.status, result.err) == (0, "")
+    said = f"{tmp_path}: events are stored slowly: Dagster's SqliteEventLogStorage has no AssetKeyTable; upgrade both:"
+    advice = "pip install --upgrade sessions-pipeline dagster"
+    assert result.out.endswith(f"\nwarn  Dagster      {said}\n\n{advice}\n")
+
+
+@pytest.mark.parametrize("database", ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_the_doctor_finds_a_broken_database_of_dagster(
+    run: Run, tmp_path: Path, database: str, *, is_cut: bool
+) -> None:
+    shutil.copy(SHIPPED, tmp_path)
+    assert run("doctor", DAGSTER_HOME=str(tmp_path)).status == 0
+    file = tmp_path / database
+    file.write_bytes(file.read_bytes()[:12_288] if is_cut else b"no database " * 999)
+    result = run("doctor", DAGSTER_HOME=str(tmp_path))
+    _complains(result, 1, "1 of 5")
+    (line,) = [line for line in result.out.splitlines() if line.startswith("FAIL")]
+    assert line.startswith(f"FAIL  Dagster      DAGSTER_HOME: {tmp_path}, its database: ")
+    assert line.endswith("or move a broken folder away: it has only the UI's history")
+
+
+def test_the_doctor_names_each_broken_file_that_no_refresh_makes_again(run: Run, tmp_path: Path) -> None:
+    lake, old = Lake.open(str(tmp_path / "lake"), query={}), TODAY - timedelta(days=400)
+    files = {table: [TODAY, old, None] if table.partition_column else [None] for table in TABLES}
+    for table, days in files.items():
+        for day in days:
+            lake.replace(table, day, table.schema.empty_table(), {})
+    assert run("doctor").status == 0
+    broken = [
+        Path(lake.uri(table, day))
+        for table in (*FROM_API, WEEKLY_COST_BY_REFERENCE_DATASET, MONTHLY_COST_BY_REFERENCE_DATASET)
+        for day in files[table]
+    ]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-9])
+    result = run("doctor")
+    _complains(result, 1, "1 of 5")
+    failed = [line for line in result.out.splitlines() if not line.startswith("ok")]
+    found = [line.removeprefix("FAIL  data root    ").partition(": not a readable Parquet file of") for line in failed]
+    assert sorted(Path(place) for place, _, _ in found) == sorted(broken)
+    assert all("; restore it from a backup" in line or "; materialize " in line for line in failed)
+
+
+@pytest.mark.parametrize(("table", "is_noticed"), [(DAILY_COST_BY_PROJECT, True), (RAW_SESSIONS, False)])
+def test_the_doctor_reads_measured_files_as_a_whole_and_only_the_ends_of_raw_ones(
+    run: Run, tmp_path: Path, table: Table, *, is_noticed: bool
+) -> None:
+    lake = Lake.open(str(tmp_path / "lake"), query={})
+    file = Path(lake.replace(table, TODAY, rows(table, 1), {}).uri)
+    content, column = bytearray(file.read_bytes()), pq.read_metadata(file).row_group(0).column(0)
+    content[column.data_page_offset + column.total_compressed_size - 2] ^= 1
+    file.write_bytes(content)
+    assert ("FAIL  data root" in run("doctor").out) is is_noticed
 
 
 def test_a_run_in_an_empty_dagster_home_writes_our_settings_and_keeps_existing_files(run: Run, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sessions_pipeline.days import DAY_US, day_start_us, days_between
-from sessions_pipeline.errors import RefusedError
+from sessions_pipeline.errors import BrokenError, RefusedError
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import key_of
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith import SessionsQuery
@@ -121,6 +122,24 @@ def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_ove
         store_at(str(data_root)).delete(key_of(DAILY_COST_BY_PROJECT, reachable[5]))
         assert measure(sandbox, data_root, old) == [reachable[5], TODAY]
     assert lake_at(data_root).days(DAILY_COST_BY_PROJECT) == reachable
+
+
+def test_a_broken_day_is_left_as_it_is_and_named_and_all_others_are_measured(data_root: DataRoot) -> None:
+    """Else they would soon be out of the API's reach. The broken file may hold what the API no longer has."""
+    first = TODAY - timedelta(days=4)
+    days, broken = days_between(first, TODAY), (first, TODAY - timedelta(days=2))
+    store, keys = store_at(str(data_root)), {day: key_of(DAILY_COST_BY_PROJECT, day) for day in days}
+    with running_sandbox(texts=[], now=NOW) as sandbox:
+        for day in broken:
+            Lake.open(str(data_root), query={}).write_file(keys[day], b"broken")
+        for _ in range(2):
+            with failing_in_one_line(BrokenError, f"{keys[first]}: not a readable .*; restore it from a backup, or "):
+                measure(sandbox, data_root, first)
+        measured = {day for day in days if store.open(keys[day], whole=True).source.read() != b"broken"}
+        assert measured == {*days}.difference(broken)
+        for day in broken:
+            store.delete(keys[day])
+        assert measure(sandbox, data_root, first) == [*broken, TODAY], "as the advice says"
 
 
 def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> None:
