@@ -1,6 +1,5 @@
 """`sessions-pipeline doctor`: checks the setup, and says how to fix what is wrong."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -151,30 +150,13 @@ def _data_root(settings: Settings) -> str:
 
 
 def _dagster(settings: Settings) -> str:
-    """What was found and, if events are stored slowly, after an empty line what to copy.
-
-    Dagster's default storage takes 10 to 30 ms for each event, and a backfill of 90 days has 1,500 events.
-    """
-    from sessions_pipeline.orchestration import STORAGE, check_writable, instance_file
+    """What was found, and after an empty line the lines to copy."""
+    from sessions_pipeline.orchestration import instance_file, slow_storage
 
     if not (home := settings.dagster_home):
         return "DAGSTER_HOME is not set: `materialize` keeps no history, and `ui` creates .dagster here"
-    is_new = not instance_file(home).exists()
-    if is_new or Path(home, "history").exists():  # SQLite's databases will be, or are, in this folder
-        check_writable(home)
-    if is_new:
-        return f"{home}: new; it gets our dagster.yaml"
-    from sessions_pipeline.orchestration.run import open_instance
-
-    with warnings.catch_warnings(record=True, action="always") as caught, open_instance(home) as instance:
-        storage = instance.event_log_storage
-        # Opening an instance has read the databases of its runs and schedules; this reads that of all events.
-        instance.get_asset_keys(limit=1)
-    if fallen_back := [text for one in caught if "stored slowly" in (text := str(one.message))]:
-        return f"{home}: {fallen_back[0]}; upgrade both:\n\npip install --upgrade sessions-pipeline dagster\n"
-    if type(storage).__name__ == "SqliteEventLogStorage":
-        return f"{home}: Dagster's default storage is ten times slower; add to its dagster.yaml:\n\n{STORAGE}"
-    return f"{home}: its storage is not the slow default"
+    state = "its storage is not the slow default" if instance_file(home).exists() else "new; it gets our dagster.yaml"
+    return f"{home}: {slow_storage(home) or state}"
 
 
 SETUP_CHECKS: Mapping[str, Callable[[Settings], str]] = {

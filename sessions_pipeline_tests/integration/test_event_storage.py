@@ -24,9 +24,8 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from sessions_pipeline.errors import InstanceError
-from sessions_pipeline.orchestration import SHIPPED, STORAGE, event_storage, own_yaml
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, event_storage, own_yaml, slow_storage
 from sessions_pipeline.orchestration.event_storage import KEPT_DATABASES, KeptEventLog, KeptStorage, batch_events
-from sessions_pipeline.orchestration.run import open_instance
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-01-08")
 TABLES = ("raw", "sessions", "costs")
@@ -475,11 +474,32 @@ def test_without_dagster_home_events_go_to_the_folder_that_make_dev_uses(
     assert Path(storage.event_log_storage.path_for_shard("x")) == tmp_path / ".dagster" / "history" / "runs" / "x.db"
 
 
+@pytest.mark.parametrize(
+    ("written", "is_slow"),
+    [
+        (None, False),
+        ("", True),
+        ("telemetry: {enabled: false}\n", True),
+        ("storage: {sqlite: {base_dir: /tmp}}\n", True),
+        (STORAGE, False),
+        ("storage: {postgres: {postgres_url: x}}\n", False),
+        ("event_log_storage: {module: x, class: y}\n", False),
+    ],
+)
+def test_an_instance_with_slow_event_storage_gets_a_hint_which_lines_to_add(
+    written: str | None, is_slow: bool, tmp_path: Path
+) -> None:
+    if written is not None:
+        (tmp_path / "dagster.yaml").write_text(written)
+    said = slow_storage(str(tmp_path))
+    assert (said is not None) == is_slow
+    assert said is None or said.endswith(STORAGE)
+
+
 def test_no_password_of_an_instance_is_shown_if_its_yaml_or_its_database_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "dagster.yaml").write_text("storage: {postgres: {postgres_url: postgresql://u:pass9word@host/db\n")
-    message = r"dagster\.yaml: while parsing .*line 1"
-    with pytest.raises(InstanceError, match=message) as caught, open_instance(str(tmp_path)):
-        pass
+    with pytest.raises(InstanceError, match=r"dagster\.yaml: while parsing .*line 1") as caught:
+        slow_storage(str(tmp_path))
     assert "9word" not in str(caught.value)
     refusal = 'could not translate host name "9word@host" to address'
     assert "9word" not in str(InstanceError("its database", ValueError(refusal)))
@@ -491,7 +511,6 @@ def test_no_password_of_an_instance_is_shown_if_its_yaml_or_its_database_is_wron
         ("(sqlite3.OperationalError) database or disk is full [SQL: INSERT ...]", True),
         ("(sqlite3.OperationalError) disk I/O error", True),
         ("(sqlite3.DatabaseError) database disk image is malformed", True),
-        ("(sqlite3.DatabaseError) file is not a database", True),
         ("(sqlite3.OperationalError) database is locked", False),
         ('while parsing a flow node in "/mnt/disk1/home/dagster.yaml", line 2', False),
     ],
