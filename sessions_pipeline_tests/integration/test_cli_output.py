@@ -277,6 +277,19 @@ def test_datasets_are_shown_by_their_current_names_else_by_those_in_experiments_
     assert {line["reference_dataset_id"]: line["dataset"] for line in lines} == {A: given["name"], B: "golden"}
 
 
+def test_a_dataset_without_a_name_is_shown_by_its_id_also_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    nameless = table_of("sessions", [experiment(1, reference_dataset_id=A)])
+    Lake.open(str(tmp_path), query={}).replace(SESSIONS, DAY, nameless, {})
+    print_summary(settings, MADE, DAY, DAY)
+    assert re.search(rf"^ {DAY} +{A[:8]} ", capsys.readouterr().out, re.MULTILINE)
+    print_summary(settings, MADE, DAY, DAY, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [line["dataset"] for line in (*printed["lines"], *printed["datasets"])] == [A, A]
+
+
 def test_the_summary_covers_only_what_the_run_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1"))
     print_summary(settings, {"daily_cost_by_project": [DAY, date(2026, 3, 3)], "cost_report": []}, DAY, DAY)
