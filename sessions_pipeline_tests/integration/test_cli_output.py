@@ -148,6 +148,16 @@ def test_only_commands_that_run_assets_import_dagster(odd: Sandbox, tmp_path: Pa
     assert b"imported dagster" not in result.stderr
 
 
+def test_a_wrong_dagster_home_is_an_error_before_any_request(odd: Sandbox, tmp_path: Path) -> None:
+    # In a process of its own, where importing Dagster takes longer than the first request.
+    today, before = str(datetime.now(UTC).date()), len(odd.requests)
+    days = ("--from", today, "--to", today)
+    result = command("materialize", *days, folder=tmp_path, url=odd.url, DAGSTER_HOME="nowhere")
+    assert result.returncode == 2
+    assert b"DAGSTER_HOME: nowhere must be the absolute path of a folder that exists" in result.stderr
+    assert len(odd.requests) == before
+
+
 def lake_of(root: Path, *rows: dict[str, Any]) -> Settings:
     """A lake of daily costs, whose experiments call every dataset `golden`."""
     lake = Lake.open(str(root), query={})
