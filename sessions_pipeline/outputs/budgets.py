@@ -26,6 +26,7 @@ from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import unread_of_workspaces
+from sessions_pipeline.tables.table import AS_OF
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -44,7 +45,8 @@ class BudgetStatus:
     `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
     `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
     `too_old` of these can't be measured any more.
-    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over.
+    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over,
+    or whose files show what was known earlier (`--as-of`).
     `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
     `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
     """
@@ -171,9 +173,9 @@ class _RecentCosts:
         self.names = from_lake.dataset_names(lake, self.load(DAILY)[0], self.days, all_known=True)
 
     def _load(self, lake: Lake, table: Table) -> tuple[list[Row], dict[Day, dict[str, str]]]:
-        """The rows of a table, and its files' metadata by day."""
+        """The rows of a table, and its files' metadata by day, without files that `--as-of` has rebuilt."""
         rows, files = lake.load_days(table, self.days)
-        return rows.to_pylist(), files
+        return rows.to_pylist(), {day: metadata for day, metadata in files.items() if AS_OF not in metadata}
 
     def status(self, budget: Budget) -> BudgetStatus:
         first, last = period_of(budget.period, self.today)
