@@ -49,16 +49,12 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     Fetches, validates and writes the sessions of these UTC days and the tables derived from them. Uses the Dagster
     instance in DAGSTER_HOME, so that the UI shows the run; without it, a temporary instance.
     """
-    settings, today = terminal.load_settings(), datetime.now(UTC).date()
-    terminal.check_order(first, last)
-    if first < settings.start_date:
-        advice = "set SESSIONS_PIPELINE_START_DATE to an earlier day"
-        raise errors.UsageError(f"--from {first} is before the first partition {settings.start_date}; {advice}")
-    if last > today:
-        raise errors.UsageError(f"--to {last} is in the future; today is {today} (UTC)")
-    kept_days = settings.keep_readings_days
-    if as_of and kept_days and datetime.now(UTC) - as_of > timedelta(days=kept_days):
-        deleted = f"readings that were replaced over {plural(kept_days, 'day')} ago were deleted"
+    settings = terminal.load_settings()
+    _check_days(first, last, settings)
+    # Before the first request, which is sent while Dagster is still being imported.
+    SETUP_CHECKS["Dagster"](settings)
+    if as_of and (kept := settings.keep_readings_days) and datetime.now(UTC) - as_of > timedelta(days=kept):
+        deleted = f"readings that were replaced over {plural(kept, 'day')} ago were deleted"
         text = f"--as-of {as_of:%Y-%m-%d}: {deleted}, so these tables may differ from those of that time"
         terminal.say(text, is_warning=True)
     # Before the run: if the file breaks meanwhile, the summary is still printed.
@@ -69,6 +65,17 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     print_summary(settings, made, first, last, budgets=budgets, as_json=as_json)
     if not (settings.dagster_home or as_json):
         click.echo("Dagster  not in the UI; next time:\n         mkdir -p .dagster; export DAGSTER_HOME=$PWD/.dagster")
+
+
+def _check_days(first: date, last: date, settings: Settings) -> None:
+    """Refuse days in the wrong order, before the first partition or in the future."""
+    today = datetime.now(UTC).date()
+    terminal.check_order(first, last)
+    if first < settings.start_date:
+        advice = "set SESSIONS_PIPELINE_START_DATE to an earlier day"
+        raise errors.UsageError(f"--from {first} is before the first partition {settings.start_date}; {advice}")
+    if last > today:
+        raise errors.UsageError(f"--to {last} is in the future; today is {today} (UTC)")
 
 
 def run_days(

@@ -178,11 +178,9 @@ def budget(*, check: bool, as_json: bool) -> None:
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     statuses = budget_statuses(lake, budgets, datetime.now(UTC))
     print_budgets(statuses, as_json=as_json)
-    exceeded = [status.budget.name for status in statuses if status.state == "exceeded"]
-    unknown = [status.budget.name for status in statuses if not status.is_known]
-    if check and exceeded:
+    if check and (exceeded := [status.budget.name for status in statuses if status.state == "exceeded"]):
         raise errors.BudgetExceededError(f"beyond the limit: {'; '.join(exceeded)}")
-    if check and unknown:
+    if check and (unknown := [status.budget.name for status in statuses if not status.is_known]):
         raise errors.SessionsPipelineError(f"can't be known, for the reasons above: {'; '.join(unknown)}")
 
 

@@ -184,7 +184,7 @@ def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
         "period": line.period,
         "tenant_id": line.key[0],
         "reference_dataset_id": line.key[1],
-        "dataset": names.get(line.key),
+        "dataset": names.get(line.key, line.key[1]),
         "days": line.days,
         "is_part": line.is_part,
         **line.totals._asdict(),

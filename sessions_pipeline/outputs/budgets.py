@@ -26,6 +26,7 @@ from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import unread_of_workspaces, workspaces_of
+from sessions_pipeline.tables.table import AS_OF
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -44,8 +45,8 @@ class BudgetStatus:
     `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
     `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
     `too_old` of these can't be measured any more.
-    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over;
-    `where` is a text for the case that the lake has several workspaces.
+    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over,
+    or whose files show what was known earlier (`--as-of`); `unread_because` names the reasons that there may be.
     `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
     `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
     """
@@ -62,7 +63,7 @@ class BudgetStatus:
     unjudged: int | None = None
     too_old: int = 0
     unread: tuple[date, ...] = ()
-    where: str = ""
+    unread_because: str = ""
     unseen: str = ""
     problem: str = ""
 
@@ -107,7 +108,7 @@ class BudgetStatus:
             visible(self.problem),
             f"{self.unpriced:,d} {of_all} without a cost" if self.unpriced else "",
             self._unjudged(self.unjudged, of_all) if self.unjudged else "",
-            f"not read{self.where} since it was over: {day_ranges(self.unread)}" if self.unread else "",
+            f"{self.unread_because}: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
@@ -191,6 +192,8 @@ class _RecentCosts:
             """The sums over the experiments that started before a day."""
             return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judges)))
 
+        where = " in every workspace" if len(self.workspaces) > 1 and not budget.workspace else ""
+        rebuilt = ", or rebuilt by --as-of" if any(AS_OF in metadata for metadata in files.values()) else ""
         so_far, length = days_between(first, self.today), len(days_between(first, last))
         unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
         spent, before_today = Totals.of(rows, judges), totals_before(self.today)
@@ -204,19 +207,21 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
-            where=" in every workspace" if len(self.workspaces) > 1 and not budget.workspace else "",
+            unread_because=f"not read{where} since it was over{rebuilt}",
             unseen=_unseen(budget, recent),
         )
 
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:
-        """Whether a day was read in every workspace of the budget, and its file is summed by the budget's attribute."""
+        """Whether a day was read in every workspace of the budget, and its file has all of that, by its attribute."""
         workspace, found = subject.get("tenant_id"), self.readings.get(day, ())
         # A reading that found nothing, or only records that name no workspace, may not know its own.
         readings = [one for one in found if not any(one.workspaces) or workspace in (None, *one.workspaces)]
         is_over = day >= self.today or all(is_day_over(day, one.fetched_at) for one in readings)
         unread = {one for name, days in self.unread_of.items() if workspace in (None, name) for one in days}
+        if metadata is None or AS_OF in metadata:
+            return False
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
-        is_summed = metadata is not None and subject.get("attribute") in (None, *attributes_of(metadata))
+        is_summed = subject.get("attribute") in (None, *attributes_of(metadata))
         return is_summed and bool(readings) and is_over and day not in unread
 
     def _judges(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:

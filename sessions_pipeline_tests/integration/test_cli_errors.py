@@ -368,10 +368,11 @@ def test_the_doctor_says_which_lines_make_an_instance_faster(
 @pytest.mark.parametrize("database", ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"])
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_the_doctor_finds_a_broken_database_of_dagster(
-    run: Run, tmp_path: Path, database: str, *, is_cut: bool
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, *, is_cut: bool
 ) -> None:
     shutil.copy(SHIPPED, tmp_path)
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as instance:
         assert instance.get_asset_keys() == []
     assert run("doctor", DAGSTER_HOME=str(tmp_path)).status == 0
     file = tmp_path / database

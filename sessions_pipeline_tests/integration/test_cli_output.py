@@ -148,6 +148,16 @@ def test_only_commands_that_run_assets_import_dagster(odd: Sandbox, tmp_path: Pa
     assert b"imported dagster" not in result.stderr
 
 
+def test_a_wrong_dagster_home_is_an_error_before_any_request(odd: Sandbox, tmp_path: Path) -> None:
+    # In a process of its own, where importing Dagster takes longer than the first request.
+    today, before = str(datetime.now(UTC).date()), len(odd.requests)
+    days = ("--from", today, "--to", today)
+    result = command("materialize", *days, folder=tmp_path, url=odd.url, DAGSTER_HOME="nowhere")
+    assert result.returncode == 2
+    assert b"DAGSTER_HOME: nowhere must be the absolute path of a folder that exists" in result.stderr
+    assert len(odd.requests) == before
+
+
 def lake_of(root: Path, *rows: dict[str, Any]) -> Settings:
     """A lake of daily costs, whose experiments call every dataset `golden`."""
     lake = Lake.open(str(root), query={})
@@ -275,6 +285,19 @@ def test_datasets_are_shown_by_their_current_names_else_by_those_in_experiments_
     print_summary(settings, MADE, DAY, DAY, as_json=True)
     lines = json.loads(capsys.readouterr().out)["lines"]
     assert {line["reference_dataset_id"]: line["dataset"] for line in lines} == {A: given["name"], B: "golden"}
+
+
+def test_a_dataset_without_a_name_is_shown_by_its_id_also_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    nameless = table_of("sessions", [experiment(1, reference_dataset_id=A)])
+    Lake.open(str(tmp_path), query={}).replace(SESSIONS, DAY, nameless, {})
+    print_summary(settings, MADE, DAY, DAY)
+    assert re.search(rf"^ {DAY} +{A[:8]} ", capsys.readouterr().out, re.MULTILINE)
+    print_summary(settings, MADE, DAY, DAY, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [line["dataset"] for line in (*printed["lines"], *printed["datasets"])] == [A, A]
 
 
 def test_the_summary_covers_only_what_the_run_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

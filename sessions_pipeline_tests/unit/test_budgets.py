@@ -373,6 +373,16 @@ def test_a_budget_of_an_attribute_is_unknown_on_days_not_summed_by_it(costs: Cos
     assert (status.used, status.unread, status.state) == (Decimal(36), (MONDAY,), "unknown")
 
 
+def test_days_that_were_rebuilt_as_known_earlier_count_as_unread(costs: Costs) -> None:
+    costs.put(MONDAY, daily(None, 1, "5"))
+    row = {name: value for name, value in daily(None, 1, "3").items() if name != "start_date"}
+    rows = table_of(DAILY_COST_BY_REFERENCE_DATASET.name, [row])
+    costs.lake.replace(DAILY_COST_BY_REFERENCE_DATASET, MONDAY, rows, {"as_of": "2026-03-17T01:00:00+00:00"})
+    status = costs.status()
+    assert (status.unread, status.forecast, status.state) == ((MONDAY,), None, "unknown")
+    assert status.caveats.startswith("not read in every workspace since it was over, or rebuilt by --as-of: 16 Mar ")
+
+
 def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(costs: Costs) -> None:
     costs.put(MONDAY, daily(None, 1, "1", session_count=4))
     rows = [
