@@ -65,7 +65,7 @@ def print_summary(
     def days_of(table: tables.Table) -> list[date] | None:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else None
 
-    days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET) or []
+    session_days, days = days_of(tables.SESSIONS), days_of(tables.DAILY_COST_BY_REFERENCE_DATASET) or []
     daily, files = lake.load_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days)
     incomplete = incomplete_days(daily, files, lake.readings_of_days(days))
     rows = daily.to_pylist()
@@ -74,7 +74,6 @@ def print_summary(
     datasets = _lines(rows, judged, dict.fromkeys(days, min(days, default=first)), incomplete, len(days))
     periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
     lines = _lines(rows, judged, periods, incomplete, WEEK if by_week else 1, order=datasets)
-    session_days = days_of(tables.SESSIONS)
     sums: dict[str, Any] = {
         "days": max(len(session_days or ()), len(days)),
         "sessions": _row_count(lake, tables.SESSIONS, session_days),

@@ -44,11 +44,10 @@ class BudgetStatus:
     was over a day ago. `used` is the known cost of the period so far, in US dollars, exact; None: nothing is known.
     `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
     `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
-    `too_old` of these can't be measured any more.
-    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over,
-    or whose files show what was known earlier (`--as-of`); `unread_because` names the reasons that there may be.
-    `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
-    `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
+    `too_old` of these can't be measured any more. `unread` are the days so far that were not read in every workspace of
+    the budget, or not again after they were over, or whose files show what was known earlier (`--as-of`);
+    `unread_because` names these reasons. `unseen` is a text if no experiment has the value of the budget's attribute,
+    although some have another one. If there is a `problem`, the budget can't be checked, and the counts are None.
     """
 
     budget: Budget
@@ -167,6 +166,7 @@ class _RecentCosts:
         self.readings = lake.readings_of_days(self.days)
         self.unread_of = unread_of_workspaces(self.readings)
         self.workspaces = workspaces_of(self.readings)
+        self.where = " in every workspace" if len(self.workspaces) > 1 else ""
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
         self.is_stale = self.read_at is None or now - self.read_at > STALE
         self.load = cache(partial(self._load, lake))
@@ -192,10 +192,10 @@ class _RecentCosts:
             """The sums over the experiments that started before a day."""
             return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judges)))
 
-        where = " in every workspace" if len(self.workspaces) > 1 and not budget.workspace else ""
-        rebuilt = ", or rebuilt by --as-of" if any(AS_OF in metadata for metadata in files.values()) else ""
+        newest = {day: metadata for day, metadata in files.items() if AS_OF not in metadata}
+        rebuilt = ", or rebuilt by --as-of" if len(newest) < len(files) else ""
         so_far, length = days_between(first, self.today), len(days_between(first, last))
-        unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
+        unread = tuple(day for day in so_far if not self._is_read(day, newest.get(day), subject))
         spent, before_today = Totals.of(rows, judges), totals_before(self.today)
         used = spent.whole_cost if unread else spent.known
         unjudged = spent.unjudged if budget.include_judges else 0
@@ -207,21 +207,19 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
-            unread_because=f"not read{where} since it was over{rebuilt}",
+            unread_because=f"not read{self.where if not budget.workspace else ''} since it was over{rebuilt}",
             unseen=_unseen(budget, recent),
         )
 
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:
-        """Whether a day was read in every workspace of the budget, and its file has all of that, by its attribute."""
+        """Whether a day was read in every workspace of the budget, and its file is summed by the budget's attribute."""
         workspace, found = subject.get("tenant_id"), self.readings.get(day, ())
         # A reading that found nothing, or only records that name no workspace, may not know its own.
         readings = [one for one in found if not any(one.workspaces) or workspace in (None, *one.workspaces)]
         is_over = day >= self.today or all(is_day_over(day, one.fetched_at) for one in readings)
         unread = {one for name, days in self.unread_of.items() if workspace in (None, name) for one in days}
-        if metadata is None or AS_OF in metadata:
-            return False
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
-        is_summed = subject.get("attribute") in (None, *attributes_of(metadata))
+        is_summed = metadata is not None and subject.get("attribute") in (None, *attributes_of(metadata))
         return is_summed and bool(readings) and is_over and day not in unread
 
     def _judges(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:
@@ -229,9 +227,8 @@ class _RecentCosts:
         costs = [row for row in self.load(JUDGE_COST_BY_EXPERIMENT)[0] if row["start_date"] >= first]
         if budget.attribute is None:
             return [row for row in costs if subject.items() <= row.items()]
-        pair = budget.attribute, budget.value
-        rows = self.load(SESSION_ATTRIBUTES)[0]
-        ids = {(row["start_date"], row["session_id"]) for row in rows if (row["key"], row["value"]) == pair}
+        pair, rows = {"key": budget.attribute, "value": budget.value}, self.load(SESSION_ATTRIBUTES)[0]
+        ids = {(row["start_date"], row["session_id"]) for row in rows if pair.items() <= row.items()}
         return [row for row in costs if (row["start_date"], row["id"]) in ids]
 
     def _subject(self, budget: Budget) -> dict[str, str]:
@@ -254,6 +251,5 @@ def _unseen(budget: Budget, rows: Sequence[Row]) -> str:
     known = {row["value"] for row in rows if budget.attribute and row["attribute"] == budget.attribute} - {None}
     if budget.value is None or budget.value in known or not known:
         return ""
-    close = difflib.get_close_matches(budget.value, sorted(known), n=1)
-    note = f"no experiment of the last {LOOKBACK.days} days has {budget.attribute} = {budget.value}"
-    return visible(f"{note}, did you mean {close[0]}?" if close else note)
+    close = "".join(f", did you mean {one}?" for one in difflib.get_close_matches(budget.value, sorted(known), n=1))
+    return visible(f"no experiment of the last {LOOKBACK.days} days has {budget.attribute} = {budget.value}{close}")
