@@ -180,13 +180,12 @@ def _with_sources(validated: Rows, left_out: set[int], times: Any, sources: Mapp
     A row in `sources` takes its stats from the row given there. `times`: when each raw row was read.
     """
     needed, names = set(sources.values()), [*STATS, "row"]
-    parts = (_only(part, needed.__contains__) for part in validated.parts(*names) if sources)
-    source_rows = pa.concat_tables([SCHEMA.empty_table().select(names), *parts])
+    source_parts = [_only(part, needed.__contains__) for part in validated.parts(*names)] if sources else []
     for part in validated.parts(drain=True):
         rows = _only(part, lambda row: row not in left_out) if left_out else part
         stats_rows = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
         if sources:
-            pool = pa.concat_tables([rows.select(names), source_rows])
+            pool = pa.concat_tables([rows.select(names), *source_parts])
             indices = pc.index_in(stats_rows, value_set=pool.column("row").combine_chunks())
             for name in STATS:
                 rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(indices))
