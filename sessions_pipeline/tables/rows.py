@@ -57,15 +57,13 @@ class Rows:
         """Yield the rows part by part, with these columns (default: all). `drain` frees each part after use."""
         names = names or tuple(self.schema.names)
         for index, (part, constants) in enumerate(self._parts):
-            if isinstance(part, pa.Table) and not constants:
-                yield part.select(names)
-            else:
-                rows = part if isinstance(part, pa.Table) else _unpack(part, names)
-                columns = [
-                    pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
-                    for name in names
-                ]
-                yield pa.Table.from_arrays(columns, schema=pa.schema(map(self.schema.field, names)))
+            rows = part if isinstance(part, pa.Table) else _unpack(part, names)
+            for name in constants.keys() & {*names}:
+                rows = rows.append_column(name, pa.repeat(constants[name], rows.num_rows))
+            rows = rows.select(names)
+            if constants or not isinstance(part, pa.Table):
+                rows = pa.Table.from_arrays(rows.columns, schema=pa.schema(map(self.schema.field, names)))
+            yield rows
             if drain:
                 self._parts[index] = _DRAINED
 
