@@ -30,13 +30,10 @@ def basis(table: Table, options: RunOptions) -> dict[str, str]:
 
 def file_metadata(table: Table, day: DerivedDay, facts: Mapping[str, Any]) -> dict[str, str]:
     """The metadata to store in the file of a derived table; `facts` are those of `facts_of`."""
-    of_sessions = {SHRUNK: json.dumps(day.shrunk), DRIFT: json.dumps(day.drift, sort_keys=True)}
-    return {
-        **basis(table, day.options),
-        IS_DAY_OVER: json.dumps(day.is_over),
-        FACTS: json.dumps(facts),
-        **(of_sessions if table is SESSIONS else {}),
-    }
+    metadata = {**basis(table, day.options), IS_DAY_OVER: json.dumps(day.is_over), FACTS: json.dumps(facts)}
+    if table is SESSIONS:
+        metadata |= {SHRUNK: json.dumps(day.shrunk), DRIFT: json.dumps(day.drift, sort_keys=True)}
+    return metadata
 
 
 def _is_by_attributes(table: Table) -> bool:
