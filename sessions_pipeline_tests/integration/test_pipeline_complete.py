@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,14 @@ def session_id(number: int) -> str:
 
 def in_window(number: int) -> bool:
     return (NOW - timedelta(minutes=30 * (number // 3))).date() >= FIRST
+
+
+def test_a_lake_that_tests_read_without_dagster_equals_that_of_a_run(tmp_path: Path) -> None:
+    with running_sandbox(now=NOW) as sandbox:
+        read(sandbox, tmp_path / "read", clock=lambda: NOW)
+        run_days(settings_for(sandbox.url, tmp_path / "run"), FIRST, TODAY, clock=lambda: NOW)
+    assert list(files(tmp_path / "read")) == list(files(tmp_path / "run"))
+    assert contents(tmp_path / "read") == contents(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
