@@ -81,7 +81,7 @@ def in_window(number: int) -> bool:
 
 
 def test_a_lake_that_tests_read_without_dagster_equals_that_of_a_run(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         read(sandbox, tmp_path / "read", clock=lambda: NOW)
         run_days(settings_for(sandbox.url, tmp_path / "run"), FIRST, TODAY, clock=lambda: NOW)
     assert list(files(tmp_path / "read")) == list(files(tmp_path / "run"))
@@ -166,7 +166,7 @@ def test_broken_and_undated_records_are_counted_on_their_day(data_root: DataRoot
 
 def test_two_workspaces_are_read_in_one_run_and_their_rows_are_distinguished(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
-    with running_sandbox(now=NOW, broken=False) as sandbox:
+    with running_sandbox(now=NOW, broken=False, is_drawn=True) as sandbox:
         read(sandbox, data_root / "both", LANGSMITH_WORKSPACE_ID=both)
         read(sandbox, data_root / "one", LANGSMITH_WORKSPACE_ID=WORKSPACE)
         read(sandbox, data_root / "other", LANGSMITH_WORKSPACE_ID=OTHER_WORKSPACE)
@@ -183,7 +183,7 @@ def test_two_workspaces_are_read_in_one_run_and_their_rows_are_distinguished(dat
 
 def test_a_workspace_that_fails_is_named_and_no_day_is_written_without_it(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
         before = files(data_root)
         sandbox.api.workspaces = (WORKSPACE,)
@@ -194,7 +194,7 @@ def test_a_workspace_that_fails_is_named_and_no_day_is_written_without_it(data_r
 
 def test_a_workspace_whose_usage_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
     yesterday = TODAY - timedelta(days=1)
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         both = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}", "SESSIONS_PIPELINE_START_DATE": yesterday}
         settings = settings_for(sandbox.url, data_root, **both)
         run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
@@ -218,7 +218,7 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
 
 
 def test_a_run_of_one_workspace_keeps_the_rows_of_another(data_root: DataRoot) -> None:
-    with running_sandbox(now=NOW, broken=False) as sandbox:
+    with running_sandbox(now=NOW, broken=False, is_drawn=True) as sandbox:
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
         before = contents(data_root)
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=WORKSPACE)

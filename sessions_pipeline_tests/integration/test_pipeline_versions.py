@@ -85,7 +85,7 @@ def read_sources(sandbox: Sandbox, first: date = FIRST, **values: Any) -> Source
 @pytest.mark.parametrize("undated", ["postgres", "last"])
 def test_both_versions_give_the_same_company_to_the_last_character(undated: Any) -> None:
     first = TODAY - timedelta(days=60)
-    with running_sandbox(now=NOW, undated=undated) as sandbox:
+    with running_sandbox(now=NOW, undated=undated, is_drawn=True) as sandbox:
         one, two = (read_sources(sandbox, first, **version, **BOTH).payloads for version in (V1, V2))
     assert paths(sandbox) == {"/api/v1/sessions", "/api/v2/sessions"}
     assert one == two
@@ -94,7 +94,7 @@ def test_both_versions_give_the_same_company_to_the_last_character(undated: Any)
 
 
 def test_a_lake_begun_on_version_1_goes_on_with_version_2_without_a_new_row(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         read(sandbox, tmp_path, **V1, **BOTH)
         before, rows = contents(tmp_path), lake_at(tmp_path).read(RAW_SESSIONS, FIRST).num_rows
         read(sandbox, tmp_path / "anew", **V2, **BOTH)
@@ -140,7 +140,7 @@ def test_auto_reads_version_1_while_it_is_there() -> None:
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_auto_reads_version_2_of_all_workspaces_once_version_1_is_gone(status: int) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         before = read_sources(sandbox, **V1, **BOTH)
         sandbox.faults.add(Fault("gone", status, times=None))
         sandbox.requests.clear()
@@ -313,7 +313,7 @@ def test_a_listing_of_activity_whose_cursor_has_expired_starts_again() -> None:
 
 
 def test_sessions_deleted_while_version_2_is_paged_lose_no_other() -> None:
-    with running_sandbox(now=NOW, broken=False) as sandbox:
+    with running_sandbox(now=NOW, broken=False, is_drawn=True) as sandbox:
         data: Any = sandbox.api.data
         data.sessions = [session for session in data.sessions if session.tenant_id == WORKSPACE]
 
@@ -330,7 +330,7 @@ def test_sessions_deleted_while_version_2_is_paged_lose_no_other() -> None:
 
 
 def test_private_fields_are_removed_from_version_2_as_well() -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         given = read_sources(sandbox, **V2, SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email").payloads
     payloads = [payload for of_day in given.values() for payload in of_day]
     assert len(payloads) > 80
@@ -338,7 +338,7 @@ def test_private_fields_are_removed_from_version_2_as_well() -> None:
 
 
 def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> None:
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         yesterday = TODAY - timedelta(days=1)
         found = []
         for version in (V1, V2):

@@ -83,9 +83,9 @@ class SimulatedServer:
         return Page([record(name, self.sessions[name]) for name in names], headers=headers)
 
     def listed(self) -> list[str]:
-        """The names in the list's order, sorted again only after a change, which tests also make themselves.
+        """The names in the list's order, sorted again only after a change, also one that a test made itself.
 
-        Otherwise as many random numbers are skipped as sorting would draw, so that a seed always means the same changes.
+        Otherwise as many random numbers are skipped as sorting would draw, so that a seed still means the same changes.
         """
         if self._sorted_from == self.sessions:
             self._random.getrandbits(64 * len(self.sessions))
