@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 import pytest
@@ -27,7 +27,7 @@ from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
 from sessions_pipeline.weeks_and_months import sum_after_days
-from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api
+from sessions_pipeline_tests.faulty_server import all_texts, build_api
 
 # The sandbox's present. All tests that use it happen in March 2026, whatever the real date is.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -91,8 +91,15 @@ def run_days(
         return execute(PipelineWithShortWindow(settings, **pipeline), first, last, instance=instance, select=select)
 
 
+class Server(Protocol):
+    """What serves the API."""
+
+    @property
+    def url(self) -> str: ...
+
+
 def read(
-    sandbox: Sandbox,
+    server: Server,
     root: DataRoot,
     first: date = FIRST,
     last: date = TODAY,
@@ -104,7 +111,7 @@ def read(
 
     It calls what the assets call, in the same order. Returns the settings.
     """
-    settings = settings_for(sandbox.url, root, **values)
+    settings = settings_for(server.url, root, **values)
     pipeline, written = PipelineWithShortWindow(settings, clock=clock), list[Day]()
     try:
         for result in pipeline.process(days_between(first, last), list(DAILY_TABLES), pipeline.on_warning):

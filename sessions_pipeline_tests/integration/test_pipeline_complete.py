@@ -10,6 +10,8 @@ import pytest
 
 from sessions_pipeline.errors import PagingError, RefusedError
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.measurements import measure_usage
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
@@ -196,13 +198,13 @@ def test_a_workspace_whose_usage_fails_is_named_and_replaces_nothing(data_root: 
     yesterday = TODAY - timedelta(days=1)
     with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         both = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}", "SESSIONS_PIPELINE_START_DATE": yesterday}
-        settings = settings_for(sandbox.url, data_root, **both)
-        run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
+        pipeline = Pipeline(settings_for(sandbox.url, data_root, **both), clock=lambda: NOW)
+        measure_usage(pipeline, [yesterday, TODAY])
         before = files(data_root)
         held = set(lake_at(data_root).read(DAILY_COST_BY_PROJECT, yesterday).column("tenant_id").to_pylist())
         sandbox.api.workspaces = (WORKSPACE,)
         with failing_in_one_line(RefusedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
-            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
+            measure_usage(pipeline, [yesterday, TODAY])
     assert held == {WORKSPACE, OTHER_WORKSPACE}
     assert files(data_root) == before
 
