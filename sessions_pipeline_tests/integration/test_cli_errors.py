@@ -615,7 +615,7 @@ def test_an_api_that_misbehaves_is_one_line_and_no_day_is_written(
 
 def test_an_error_after_finished_days_says_that_they_stay_written(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.faults.add(Fault("status", 403, times=None, after=6))
-    result = run("materialize", *_days(50), SESSIONS_PIPELINE_CONCURRENCY="1")
+    result = run("materialize", *_days(6), SESSIONS_PIPELINE_CONCURRENCY="1", SESSIONS_PIPELINE_PAGE_SIZE="10")
     _complains(result, 1, "403", "; the days that were finished stay written")
     assert list(tmp_path.rglob("*.parquet"))
 
@@ -796,7 +796,16 @@ def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch)
     _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
 
 
-@pytest.mark.parametrize("problem", ["database or disk is full", "disk I/O error", "database disk image is malformed"])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "database or disk is full",
+        *(
+            pytest.param(text, marks=pytest.mark.long)
+            for text in ("disk I/O error", "database disk image is malformed")
+        ),
+    ],
+)
 def test_a_full_disk_under_dagsters_history_is_named_with_what_to_do_and_shows_no_secret(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: str
 ) -> None:
@@ -864,7 +873,7 @@ def test_a_warning_of_a_run_is_one_line_on_standard_error(run: Run, sandbox: San
 
 def test_a_warning_of_the_api_is_printed_once_even_if_the_run_fails(run: Run, sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault("deprecated", "Sat, 01 Jan 2028 00:00:00 GMT", times=None), Fault("status", 422, after=1))
-    result = run("materialize", *_days(9))
+    result = run("materialize", *_days(6))
     warned, failed = result.err.splitlines()
     assert "The API announces the end of /api/v1/sessions" in warned
     assert (result.status, "sandbox fault 422" in failed) == (1, True)

@@ -5,19 +5,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.tables import RAW_SESSIONS
+from sessions_pipeline.orchestration.assets import DAILY_TABLES
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import running_sandbox
-from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
+from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, settings_for
+from sessions_pipeline_tests.integration.worker_tasks import die, double, metadata, who
 
 FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
 
@@ -26,26 +29,6 @@ FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
 def crew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workers]:
     with workers_for(request.param, Lake.open(str(tmp_path), query={}), str(tmp_path), {}) as started:
         yield started
-
-
-def double(_lake: Lake, number: int) -> int:
-    if number < 0:
-        raise LakeError(f"{number} is too small")
-    return 2 * number
-
-
-def die(_lake: Lake, number: int) -> int:
-    if number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def metadata(lake: Lake, day: date) -> dict[str, str]:
-    return lake.metadata(RAW_SESSIONS, day)
-
-
-def who(_lake: Lake, _number: int) -> int:
-    return os.getpid()
 
 
 def test_a_broken_file_is_named_from_wherever_it_is_found(crew: Workers, tmp_path: Path) -> None:
@@ -123,9 +106,11 @@ def test_a_process_that_may_have_no_children_processes_the_days_itself() -> None
 
 
 def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         for name, processes in (("one", 1), ("several", 3), ("several", 3)):
-            run_days(settings_for(sandbox.url, tmp_path / name), FIRST, TODAY, processes=processes)
+            pipeline = Pipeline(settings_for(sandbox.url, tmp_path / name), processes=processes)
+            days = days_between(FIRST, TODAY)
+            assert len(list(pipeline.process(days, list(DAILY_TABLES), print))) == len(days) + 1
     assert contents(tmp_path / "one") == contents(tmp_path / "several")
 
 
@@ -133,7 +118,7 @@ ORPHAN = """
 import sys
 from sessions_pipeline.lake import Lake
 from sessions_pipeline import workers
-from sessions_pipeline_tests.integration.test_workers import who
+from sessions_pipeline_tests.integration.worker_tasks import who
 
 with workers.workers_for(3, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
     print(*set(crew.map(who, zip(range(40)))), flush=True)
@@ -156,7 +141,7 @@ import signal, sys
 from sessions_pipeline.errors import WorkerLostError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline import workers
-from sessions_pipeline_tests.integration.test_workers import die, who
+from sessions_pipeline_tests.integration.worker_tasks import die, who
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 try:
