@@ -137,11 +137,11 @@ class InstanceError(SessionsPipelineError):
         # SQL statement.
         cause = re.sub(r".*(Error 1|PostProcessingError): ", "", " ".join(str(error).split()))
         cause = re.split(r"\s(?:Expected:|Stack Trace:|\[SQL:|\(Background)", cause)[0]
-        # For SQLite's "database or disk is full", "disk I/O error" and "database disk image is malformed", but not for
-        # a path with the word.
         advice = "; free space on its disk, or move a broken folder away: it has only the UI's history"
+        # SQLite's messages about its file. Other messages may have a path with the word `disk`.
+        is_broken = re.search("disk is full|disk I/O|disk image|not a database", cause)
         # What stands before an @ may be a password: with an @ in it, its rest is taken for the host's name.
-        super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}{advice * ('disk i' in cause.lower())}")
+        super().__init__(f"{place}: {re.sub(r'[^ ]+@', '***@', cause)[:200]}{advice if is_broken else ''}")
 
 
 class TooManyRejectedError(SessionsPipelineError):

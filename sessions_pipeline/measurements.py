@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline.days import days_between, is_day_over, utc_day
-from sessions_pipeline.errors import ApiError, ParameterError, RefusedError
+from sessions_pipeline.errors import ApiError, BrokenError, ParameterError, RefusedError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -57,15 +57,22 @@ def measure_usage(pipeline: Pipeline, days: Sequence[date]) -> list[date]:
 
     Raises:
         ApiError: a workspace could not be read; the days before are measured.
+        BrokenError: after all other days, if a day's file is unreadable. It stays: it may have what the API has lost.
         LakeError: a file could not be read or written; the previous one is intact.
     """
-    lake, measured = pipeline.open_lake(), list[date]()
+    lake, measured, broken = pipeline.open_lake(), list[date](), list[BrokenError]()
     with pipeline.sources() as (client, sources):
         for day in days:
-            known = stored.metadata if (stored := lake.load(DAILY_COST_BY_PROJECT, day, ())) else {}
-            if missing := [one for one in sources if known.get(_final_key(one), known.get(DAY_WAS_OVER)) != str(True)]:
-                _measure_day(pipeline, lake, client, missing, day)
-                measured.append(day)
+            try:
+                known = stored.metadata if (stored := lake.load(DAILY_COST_BY_PROJECT, day, ())) else {}
+                own = known.get(DAY_WAS_OVER)
+                if missing := [one for one in sources if known.get(_final_key(one), own) != str(True)]:
+                    _measure_day(pipeline, lake, client, missing, day)
+                    measured.append(day)
+            except BrokenError as error:
+                broken.append(error)
+    if broken:
+        raise broken[0]
     return measured
 
 

@@ -28,8 +28,8 @@ from sessions_pipeline.tables.readings import RawDay, load_readings, readings_as
 from sessions_pipeline.tables.table import READINGS, Check
 from sessions_pipeline.workers import Workers, processes_for, workers_for
 
-# A day, what each workspace has sent of it, and how many records the run has received so far.
 FetchedDay: TypeAlias = tuple[Day, Sequence[RawDay], int]
+"""A day, what each workspace has sent of it, and how many records the run has received so far."""
 
 
 class Fetching(NamedTuple):

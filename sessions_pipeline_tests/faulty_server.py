@@ -19,13 +19,15 @@ A fault has a kind and a `value`. It starts after `after` answers, and applies t
 
 import asyncio
 import contextlib
+import gc
+import pickle
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -33,7 +35,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 
 from sessions_pipeline.langsmith.api_versions import DATASETS
 from sessions_pipeline.sandbox import KEY, Api, Pairs, Query, SessionsQuery, serving
-from sessions_pipeline.sandbox.company import WORKSPACE, Session
+from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import SEED, CompanyData
 from sessions_pipeline_tests.sessions_v2 import CursorError, cursor_at, read_page
 
@@ -222,16 +224,44 @@ def build_api(
     undated: Undated = "postgres",
     texts: Sequence[str] | None = None,
     send_total: bool = False,
+    is_drawn: bool = False,
 ) -> FaultyApi:
-    """The API of a made-up company, or of `texts`, which must be sorted newest first."""
+    """The API of a made-up company, or of `texts`, which must be sorted newest first.
+
+    A test that lists all sessions is quicker if the company `is_drawn`: its runs and records are made once, and copied.
+    A test that then changes a session must have its company `forget` it.
+    """
     time = now or datetime.now(UTC)
     if texts is not None:
         return FaultyApi(FixedData(texts), time, send_total=send_total)
-    data = (CompanyData if undated == "postgres" else UndatedAtOneEnd)(time, seed)
-    data = data if broken else without_broken_records(data)
+    make = _drawn_company if is_drawn else _company
+    return FaultyApi(make(seed, time, broken=broken, undated=undated), time, send_total=send_total)
+
+
+def _company(seed: int, now: datetime, *, broken: bool, undated: Undated) -> CompanyData:
+    data = (CompanyData if undated == "postgres" else UndatedAtOneEnd)(now, seed)
     if isinstance(data, UndatedAtOneEnd):
         data.undated = undated
-    return FaultyApi(data, time, send_total=send_total)
+    return data if broken else without_broken_records(data)
+
+
+def _drawn_company(seed: int, now: datetime, **how: Any) -> CompanyData:
+    """A copy of a company whose runs and records are made; making them takes half a second, and copying a tenth."""
+    pickled = _pickled_company(seed, now, **how)
+    gc.disable()  # looking for garbage among so many new objects takes longer than making them
+    try:
+        copied: CompanyData = pickle.loads(pickled)
+    finally:
+        gc.enable()
+    return copied
+
+
+@cache
+def _pickled_company(seed: int, now: datetime, **how: Any) -> bytes:
+    data = _company(seed, now, **how)
+    for workspace in (WORKSPACE, OTHER_WORKSPACE):
+        data.page(SessionsQuery(limit=1), workspace)
+    return pickle.dumps(data)
 
 
 def without_broken_records(data: CompanyData) -> CompanyData:

@@ -1,6 +1,6 @@
 """`sessions-pipeline doctor`: checks the setup, and says how to fix what is wrong."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from sessions_pipeline.cli.terminal import echo, load_settings
-from sessions_pipeline.errors import ApiError, SessionsPipelineError, SettingError
+from sessions_pipeline.errors import ApiError, LakeError, SessionsPipelineError, SettingError
 from sessions_pipeline.langsmith import SessionsQuery, parse_narrowing
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.formatting import plural, visible
@@ -37,7 +37,7 @@ def doctor(*, fresh: bool, notify: bool, is_probe: bool) -> None:
             advice, mark = advice + more, "warn" if more else "ok"
         except SessionsPipelineError as error:
             failed += 1
-            found, mark = " ".join(str(error).split()), "FAIL"
+            found, mark = str(error), "FAIL"
             found, last_error = "for the same reason" if found == last_error else found, found
         for line in found.splitlines():
             echo(f"{mark:<4}  {name:<12} {visible(without_secrets(line))}", indent=19)
@@ -87,6 +87,8 @@ def _probe(settings: Settings) -> str:
 
 
 def _settings(settings: Settings) -> str:
+    from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
+
     parse_narrowing(settings.query)
     load_budgets(settings)
     if settings.notify:
@@ -97,16 +99,10 @@ def _settings(settings: Settings) -> str:
     lookback = plural(settings.lookback_days, "day")
     file = Path(".env").resolve()
     source = f"{file} and the environment" if file.exists() else "the environment"
-    unknown = _unknown_paths(settings.redact) if settings.redact else ""
-    return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}{unknown}"
-
-
-def _unknown_paths(redacted: Sequence[str]) -> str:
-    from sessions_pipeline.tables import REFERENCE_DATASETS, SESSIONS
-
     known = {"*", *SESSIONS.schema.names, *REFERENCE_DATASETS.schema.names}
-    unknown = ", ".join(path for path in redacted if path.removeprefix("$.").partition(".")[0] not in known)
-    return f"\n\nSESSIONS_PIPELINE_REDACT: {unknown} begins with no known property; correct it\n" if unknown else ""
+    unknown = ", ".join(path for path in settings.redact if path.removeprefix("$.").partition(".")[0] not in known)
+    advice = f"\n\nSESSIONS_PIPELINE_REDACT: {unknown} begins with no known property; correct it\n" if unknown else ""
+    return f"from {source}: partitions from {settings.start_date}, lookback {lookback}{narrowed}{advice}"
 
 
 def _credentials(settings: Settings) -> str:
@@ -140,6 +136,7 @@ def _api(settings: Settings) -> str:
 
 def _data_root(settings: Settings) -> str:
     from sessions_pipeline.lake import Lake
+    from sessions_pipeline.outputs.read import broken_files
 
     lake = Lake.open(settings.data_root, query=settings.query)
     lake.check_writable()
@@ -147,6 +144,8 @@ def _data_root(settings: Settings) -> str:
         # Remove the empty folders that this check has created; in a bucket there are none.
         for folder in () if lake.is_there else (f"{settings.absolute_data_root}/_tmp", settings.absolute_data_root):
             Path(folder).rmdir()
+    if broken := broken_files(lake):
+        raise LakeError("\n".join(broken))
     return f"{settings.absolute_data_root} can be written"
 
 

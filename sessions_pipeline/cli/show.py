@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 from pydantic import ValidationError
@@ -21,8 +21,6 @@ from sessions_pipeline.settings import first_problem
 
 if TYPE_CHECKING:
     from sessions_pipeline.langsmith.client import SessionsClient
-
-TextRows: TypeAlias = list[dict[str, str]]
 
 # `list` waits this long for dataset names, not for the run's whole deadline.
 NAMES_SECONDS = 10.0
@@ -97,7 +95,7 @@ def _query(values: dict[str, Any]) -> SessionsQuery:
         raise errors.UsageError(f"--{option}: {problem}") from None
 
 
-def _name_datasets(client: "SessionsClient", rows: TextRows, workspaces: Sequence[str | None]) -> None:
+def _name_datasets(client: "SessionsClient", rows: list[dict[str, str]], workspaces: Sequence[str | None]) -> None:
     """Replace the rows' dataset ids by names; by short ids where the API does not give a name to this key."""
     from sessions_pipeline.langsmith.lists import read_datasets
     from sessions_pipeline.validation.rules import IS_UUID
@@ -180,11 +178,9 @@ def budget(*, check: bool, as_json: bool) -> None:
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     statuses = budget_statuses(lake, budgets, datetime.now(UTC))
     print_budgets(statuses, as_json=as_json)
-    exceeded = [status.budget.name for status in statuses if status.state == "exceeded"]
-    unknown = [status.budget.name for status in statuses if not status.is_known]
-    if check and exceeded:
+    if check and (exceeded := [status.budget.name for status in statuses if status.state == "exceeded"]):
         raise errors.BudgetExceededError(f"beyond the limit: {'; '.join(exceeded)}")
-    if check and unknown:
+    if check and (unknown := [status.budget.name for status in statuses if not status.is_known]):
         raise errors.SessionsPipelineError(f"can't be known, for the reasons above: {'; '.join(unknown)}")
 
 

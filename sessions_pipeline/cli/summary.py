@@ -23,8 +23,7 @@ from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.spending import Row, Totals, by_key, totals_by
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables.aggregate import total
-from sessions_pipeline.tables.day_metadata import open_days
-from sessions_pipeline.tables.readings import unread_of_workspaces
+from sessions_pipeline.tables.day_metadata import incomplete_days
 
 # Up to so many days, costs are listed by day, else by week: a terminal has some forty lines.
 WEEK = 7
@@ -66,9 +65,9 @@ def print_summary(
     def days_of(table: tables.Table) -> list[date] | None:
         return [day for day in lake.days(table) if first <= day <= last] if table.name in made else None
 
-    days = days_of(tables.DAILY_COST_BY_REFERENCE_DATASET) or []
+    session_days, days = days_of(tables.SESSIONS), days_of(tables.DAILY_COST_BY_REFERENCE_DATASET) or []
     daily, files = lake.load_days(tables.DAILY_COST_BY_REFERENCE_DATASET, days)
-    incomplete = open_days(daily, files).union(*unread_of_workspaces(lake.readings_of_days(days)).values())
+    incomplete = incomplete_days(daily, files, lake.readings_of_days(days))
     rows = daily.to_pylist()
     judged, names = judge_rows(lake, days), dataset_names(lake, rows, days)
     whole, by_week = Totals.of(rows, judged), len(days) > WEEK
@@ -76,8 +75,8 @@ def print_summary(
     periods = {day: period_of("week" if by_week else "day", day)[0] for day in days}
     lines = _lines(rows, judged, periods, incomplete, WEEK if by_week else 1, order=datasets)
     sums: dict[str, Any] = {
-        "days": max(len(days_of(tables.SESSIONS) or ()), len(days)),
-        "sessions": _row_count(lake, tables.SESSIONS, days_of(tables.SESSIONS)),
+        "days": max(len(session_days or ()), len(days)),
+        "sessions": _row_count(lake, tables.SESSIONS, session_days),
         "experiments": whole.sessions if days else None,
         "unpriced": whole.unpriced if days else None,
         "rejected": _row_count(lake, tables.REJECTED_SESSIONS, days_of(tables.REJECTED_SESSIONS)),
@@ -184,7 +183,7 @@ def _as_json(line: Line, names: Mapping[Key, str]) -> dict[str, Any]:
         "period": line.period,
         "tenant_id": line.key[0],
         "reference_dataset_id": line.key[1],
-        "dataset": names.get(line.key),
+        "dataset": names.get(line.key, line.key[1]),
         "days": line.days,
         "is_part": line.is_part,
         **line.totals._asdict(),

@@ -6,8 +6,11 @@ This file itself does not import Dagster, which takes over a second. It has what
 
 import json
 import os
+import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,13 +26,10 @@ REFRESH = "refresh_sessions"
 _RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 # The `dagster.yaml` for an instance on one machine.
 SHIPPED = Path(__file__).with_name("dagster.yaml")
+_DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
 Loaded = TypeVar("Loaded")
-STORAGE = """\
-storage:
-  custom:
-    module: sessions_pipeline.orchestration.event_storage
-    class: KeptStorage
-"""
+# Its lines that replace Dagster's slow storage.
+STORAGE = "".join(re.findall(r"^storage:\n(?: +.+\n)+", SHIPPED.read_text("utf-8"), re.MULTILINE))
 
 
 def own_yaml(folder: str) -> str:
@@ -80,7 +80,7 @@ def slow_storage(home: str) -> str | None:
     Raises:
         SettingError: see `instance_file`; or the file can't be read; or the folder holds the storage, and can't be
             written, for instance because its disk is full.
-        InstanceError: the file is not valid YAML.
+        InstanceError: the file is not valid YAML, or a database is broken.
     """
     file = instance_file(home)
     try:
@@ -89,7 +89,8 @@ def slow_storage(home: str) -> str | None:
             config = yaml.safe_load(opened) or {}
         storage = config.get("storage", {"sqlite": {}})
         is_slow = "sqlite" in storage and "event_log_storage" not in config
-        if (is_slow or "KeptStorage" in str(storage)) and "base_dir" not in str(storage):
+        is_here = (is_slow or "KeptStorage" in str(storage)) and "base_dir" not in str(storage)
+        if is_here:
             with TemporaryFile(dir=home) as probe:
                 probe.write(bytes(65_536))  # a full disk may still have room for an empty file
     except OSError as error:
@@ -97,7 +98,23 @@ def slow_storage(home: str) -> str | None:
         raise SettingError("DAGSTER_HOME", f"{home} can't be used ({error.strerror}); {advice}") from None
     except Exception as error:  # noqa: BLE001 - the file may hold anything, such as a list where a mapping belongs
         raise InstanceError(f"DAGSTER_HOME: {file}", error) from None
+    if is_here:
+        _check_databases(home)
     return f"Dagster's default storage is ten times slower; add to its dagster.yaml:\n\n{STORAGE}" if is_slow else None
+
+
+def _check_databases(home: str) -> None:
+    """Read the schemas of the SQLite databases that all runs share; SQLite also notices if a file was cut off.
+
+    Raises:
+        InstanceError: one is broken.
+    """
+    for file in filter(Path.exists, (Path(home, name) for name in _DATABASES)):
+        try:
+            with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.Error as error:
+            raise InstanceError(f"DAGSTER_HOME: {home}, its database", error) from None
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

@@ -41,6 +41,10 @@ DAILY_TABLES = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [
 
 def spec(table: Table, deps: Sequence[Table], *, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
     """The asset spec of a table: description, column schema, group, owner and kinds."""
+    columns = [
+        dg.TableColumn(one.name, str(one.type), one.description, dg.TableColumnConstraints(nullable=one.nullable))
+        for one in table.columns
+    ]
     return dg.AssetSpec(
         table.name,
         deps=[dep.name for dep in deps],
@@ -48,7 +52,7 @@ def spec(table: Table, deps: Sequence[Table], *, partitions: dg.PartitionsDefini
         group_name=table.group,
         owners=OWNERS,
         kinds={"parquet", "langsmith"} if table in FROM_API else {"parquet"},
-        metadata={"dagster/column_schema": _column_schema(table), "dagster/table_name": table.name},
+        metadata={"dagster/column_schema": dg.TableSchema(columns), "dagster/table_name": table.name},
         partitions_def=partitions,
     )
 
@@ -114,14 +118,6 @@ def record_day(context: dg.AssetExecutionContext, result: DayResult, selected: S
 def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts about a table as metadata for Dagster, which has names of its own for some of them."""
     return {_DAGSTERS_NAMES.get(name, name): value for name, value in facts.items()}
-
-
-def _column_schema(table: Table) -> dg.TableSchema:
-    columns = [
-        dg.TableColumn(one.name, str(one.type), one.description, dg.TableColumnConstraints(nullable=one.nullable))
-        for one in table.columns
-    ]
-    return dg.TableSchema(columns)
 
 
 @dg.multi_asset(specs=[spec(tables.REFERENCE_DATASETS, [DAILY])])

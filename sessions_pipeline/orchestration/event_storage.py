@@ -122,7 +122,8 @@ class KeptEventLog(SqliteEventLogStorage):
         newest = {row["asset_key"]: pair for row, pair in zip(rows, zip(events, ids, strict=True), strict=True)}
         assets = [{"asset_key": key, **self._get_asset_entry_values(*newest[key], has_index_columns)} for key in newest]
         upsert = insert(schema.AssetKeyTable)
-        values = {column: upsert.excluded[column] for column in assets[0]}
+        # Not `upsert.excluded`, for which SQLAlchemy copies the table each time.
+        values = {column: db.text(f"excluded.{column}") for column in assets[0]}
         index.execute(upsert.on_conflict_do_update(index_elements=["asset_key"], set_=values), assets)
 
     @contextmanager

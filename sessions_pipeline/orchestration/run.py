@@ -132,13 +132,11 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
             raise
 
 
-def _database_error(error: BaseException | None) -> BaseException | None:
-    """The first database error in the chain of an error's causes, or None."""
-    cause, seen = error, list[BaseException]()
+def _database_error(error: BaseException | None, *effects: BaseException) -> BaseException | None:
+    """The first database error in the chain of an error's causes, or None. `effects` come before `error` in it."""
     # The chain may be a cycle: what Dagster raises for an error within a step may be its own cause.
-    while cause is not None and cause not in seen:
-        seen.append(cause)
-        if type(cause).__module__.partition(".")[0] in _DATABASE_PACKAGES:
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
+    if error is None or error in effects:
+        return None
+    if type(error).__module__.partition(".")[0] in _DATABASE_PACKAGES:
+        return error
+    return _database_error(error.__cause__ or error.__context__, error, *effects)

@@ -25,7 +25,8 @@ from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
-from sessions_pipeline.tables.readings import unread_of_workspaces
+from sessions_pipeline.tables.readings import unread_of_workspaces, workspaces_of
+from sessions_pipeline.tables.table import AS_OF
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -43,10 +44,10 @@ class BudgetStatus:
     was over a day ago. `used` is the known cost of the period so far, in US dollars, exact; None: nothing is known.
     `forecast` is the cost of the whole period at this pace; None before its third day, and if days are unread. Of the
     `experiments`, `unpriced` have no cost, and `unjudged` have judges whose cost was not measured or is unknown;
-    `too_old` of these can't be measured any more.
-    `unread` are the days so far that were not read in every workspace of the budget, or not again after they were over.
-    `unseen` is a text if no experiment has the value of the budget's attribute, although some have another one.
-    `problem` says why the budget can't be checked, and what to write instead; the counts are None then.
+    `too_old` of these can't be measured any more. `unread` are the days so far that were not read in every workspace of
+    the budget, or not again after they were over, or whose files show what was known earlier (`--as-of`);
+    `unread_because` names these reasons. `unseen` is a text if no experiment has the value of the budget's attribute,
+    although some have another one. If there is a `problem`, the budget can't be checked, and the counts are None.
     """
 
     budget: Budget
@@ -61,6 +62,7 @@ class BudgetStatus:
     unjudged: int | None = None
     too_old: int = 0
     unread: tuple[date, ...] = ()
+    unread_because: str = ""
     unseen: str = ""
     problem: str = ""
 
@@ -105,7 +107,7 @@ class BudgetStatus:
             visible(self.problem),
             f"{self.unpriced:,d} {of_all} without a cost" if self.unpriced else "",
             self._unjudged(self.unjudged, of_all) if self.unjudged else "",
-            f"not read, or not in every workspace since it was over: {day_ranges(self.unread)}" if self.unread else "",
+            f"{self.unread_because}: {day_ranges(self.unread)}" if self.unread else "",
             last if self.is_stale else "",
             self.unseen,
         )
@@ -163,8 +165,8 @@ class _RecentCosts:
         self.days = [day for day in lake.days(DAILY) if self.today - LOOKBACK <= day <= self.today]
         self.readings = lake.readings_of_days(self.days)
         self.unread_of = unread_of_workspaces(self.readings)
-        # Without the empty name, which a reading has for a record that names no workspace.
-        self.workspaces = {name for some in self.readings.values() for one in some for name in one.workspaces} - {""}
+        self.workspaces = workspaces_of(self.readings)
+        self.where = " in every workspace" if len(self.workspaces) > 1 else ""
         self.read_at = max((of_day[-1].fetched_at for of_day in self.readings.values()), default=None)
         self.is_stale = self.read_at is None or now - self.read_at > STALE
         self.load = cache(partial(self._load, lake))
@@ -190,8 +192,10 @@ class _RecentCosts:
             """The sums over the experiments that started before a day."""
             return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judges)))
 
+        newest = {day: metadata for day, metadata in files.items() if AS_OF not in metadata}
+        rebuilt = ", or rebuilt by --as-of" if len(newest) < len(files) else ""
         so_far, length = days_between(first, self.today), len(days_between(first, last))
-        unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
+        unread = tuple(day for day in so_far if not self._is_read(day, newest.get(day), subject))
         spent, before_today = Totals.of(rows, judges), totals_before(self.today)
         used = spent.whole_cost if unread else spent.known
         unjudged = spent.unjudged if budget.include_judges else 0
@@ -203,6 +207,7 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
+            unread_because=f"not read{self.where if not budget.workspace else ''} since it was over{rebuilt}",
             unseen=_unseen(budget, recent),
         )
 
@@ -222,9 +227,8 @@ class _RecentCosts:
         costs = [row for row in self.load(JUDGE_COST_BY_EXPERIMENT)[0] if row["start_date"] >= first]
         if budget.attribute is None:
             return [row for row in costs if subject.items() <= row.items()]
-        pair = budget.attribute, budget.value
-        rows = self.load(SESSION_ATTRIBUTES)[0]
-        ids = {(row["start_date"], row["session_id"]) for row in rows if (row["key"], row["value"]) == pair}
+        pair, rows = {"key": budget.attribute, "value": budget.value}, self.load(SESSION_ATTRIBUTES)[0]
+        ids = {(row["start_date"], row["session_id"]) for row in rows if pair.items() <= row.items()}
         return [row for row in costs if (row["start_date"], row["id"]) in ids]
 
     def _subject(self, budget: Budget) -> dict[str, str]:
@@ -247,6 +251,5 @@ def _unseen(budget: Budget, rows: Sequence[Row]) -> str:
     known = {row["value"] for row in rows if budget.attribute and row["attribute"] == budget.attribute} - {None}
     if budget.value is None or budget.value in known or not known:
         return ""
-    close = difflib.get_close_matches(budget.value, sorted(known), n=1)
-    note = f"no experiment of the last {LOOKBACK.days} days has {budget.attribute} = {budget.value}"
-    return visible(f"{note}, did you mean {close[0]}?" if close else note)
+    close = "".join(f", did you mean {one}?" for one in difflib.get_close_matches(budget.value, sorted(known), n=1))
+    return visible(f"no experiment of the last {LOOKBACK.days} days has {budget.attribute} = {budget.value}{close}")

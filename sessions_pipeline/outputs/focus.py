@@ -26,8 +26,8 @@ from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.day_metadata import open_days
-from sessions_pipeline.tables.readings import unread_of_workspaces
+from sessions_pipeline.tables.day_metadata import incomplete_days
+from sessions_pipeline.tables.readings import workspaces_of
 from sessions_pipeline.validation.types import MONEY
 
 # Times in seconds, because a CSV file shows all digits of finer units. Quantities with one decimal place, because
@@ -67,23 +67,15 @@ SCHEMA = pa.schema(
 
 
 class Focus(NamedTuple):
-    """A month's rows (of `SCHEMA`), how many experiments were left out because their cost is unknown, and missing days.
+    """A month's rows (of `SCHEMA`), and how many experiments were left out because their cost is unknown.
 
-    `unread` are days that are over, and were not read in every workspace since; `to_come` are days that are not over.
+    `missing` names the days that were not read in every workspace since they were over, and those that are not over,
+    and says what to do; it is empty if there are none.
     """
 
     rows: pa.Table
     unknown: int
-    unread: list[date]
-    to_come: list[date]
-
-    @property
-    def missing(self) -> str:
-        """The missing days as text, with what to do; empty if there are none."""
-        advice = "not read in every workspace since the day was over; materialize them"
-        unread = f"{day_ranges(self.unread)}: {advice}" if self.unread else ""
-        to_come = f"{day_ranges(self.to_come)}: not over yet; export the month when it is over" if self.to_come else ""
-        return ", and ".join(filter(None, (unread, to_come)))
+    missing: str
 
 
 def focus_costs(lake: Lake, month: date, today: date) -> Focus:
@@ -97,14 +89,18 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     days = days_between(month, next_month_start(month) - timedelta(days=1))
     costs, files = lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries, summed = lake.load_days(EXPERIMENT_SUMMARY, days, _READ)
-    unread_of = unread_of_workspaces(lake.readings_of_days(days))
-    whole = (summed.keys() & files.keys()).difference(open_days(costs, files), *unread_of.values())
+    readings = lake.readings_of_days(days)
+    whole = (summed.keys() & files.keys()) - incomplete_days(costs, files, readings)
     known = [row for row in summaries.to_pylist() if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
-    unread = [day for day in days if day not in whole and day < today]
-    to_come = [day for day in days if day >= today]
-    return Focus(pa.Table.from_pylist(rows, SCHEMA), summaries.num_rows - len(known), unread, to_come)
+    where = " in every workspace" if len(workspaces_of(readings)) > 1 else ""
+    missing = {
+        f"not read{where} since the day was over; materialize them": {day for day in days if day < today} - whole,
+        "not over yet; export the month when it is over": {day for day in days if day >= today},
+    }
+    text = ", and ".join(f"{day_ranges(found)}: {advice}" for advice, found in missing.items() if found)
+    return Focus(pa.Table.from_pylist(rows, SCHEMA), summaries.num_rows - len(known), text)
 
 
 def _row(experiment: Row, month: date, dataset: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline import tables
 from sessions_pipeline.days import days_between
-from sessions_pipeline.errors import NotReadError, UsageError
+from sessions_pipeline.errors import LakeError, NotReadError, UsageError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs.formatting import dataset_labels, day_ranges, plural
@@ -38,7 +38,12 @@ def read(
     table: str, start: date | str | None, end: date | str | None, root: str | Path | None, undated: bool
 ) -> pa.Table:
     """See `sessions_pipeline.read`, which calls this."""
-    asked = _table(table)
+    known = {one.name: one for one in tables.TABLES}
+    if table not in known:
+        close = difflib.get_close_matches(table, known, n=1)
+        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise UsageError(f"{table} is not a table; {advice}")
+    asked = known[table]
     first, last = _day("start", start), _day("end", end)
     if first and last and first > last:
         raise UsageError(f"start {first} is after end {last}; swap them")
@@ -64,15 +69,6 @@ def read(
     selected: list[Day] = [*days, *([UNDATED] if undated_rows and undated else [])]
     rows = _with_names(lake, lake.read_days(asked, selected), days)
     return _with_judges(lake, rows, selected) if asked is tables.EXPERIMENT_SUMMARY else rows
-
-
-def _table(name: str) -> Table:
-    known = {table.name: table for table in tables.TABLES}
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise UsageError(f"{name} is not a table; {advice}")
-    return known[name]
 
 
 def _day(argument: str, value: date | str | None) -> date | None:
@@ -136,6 +132,26 @@ def outdated_periods(lake: Lake, periods: Iterable[Period] = PERIODS) -> list[st
             days = [day for day in period.days(changed) if day in versions]
             found += period.outdated(stored.rows, lake.read_days(DAILY, days), days, changed)
     return found
+
+
+def broken_files(lake: Lake) -> list[str]:
+    """What is wrong with each file that can't be read, of the tables that no refresh of its day makes from others.
+
+    Raises:
+        LakeError: a table can't be listed.
+    """
+
+    def problem(file: tuple[Table, Day]) -> str:
+        try:
+            # Of the many files of days only the ends are read, which any that was cut off lacks.
+            lake.load(*file, () if file[0].partition_column else None)
+        except LakeError as error:
+            return str(error)
+        return ""
+
+    kept = (*tables.FROM_API, *(period.table for period in PERIODS))
+    files = [(table, day) for table in kept for day in (*lake.days(table), UNDATED)]
+    return [text for _, text in lake.each(problem, files) if text]
 
 
 def judge_rows(lake: Lake, days: Sequence[Day]) -> list[Row]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 import msgspec
 
 from sessions_pipeline.tables.aggregate import EXACT, cost_per_run, total
+from sessions_pipeline.validation.json_text import UNREADABLE
 from sessions_pipeline.validation.types import LAST_DIGIT
 
 # From one or two days a month can't be forecast.
@@ -249,5 +250,5 @@ def load_judge_readings(text: bytes | None) -> JudgeReadings:
     """The contents of `JUDGES_FILE`; empty if the file is missing (None) or broken."""
     try:
         return msgspec.json.decode(text or b"{}", type=JudgeReadings)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return JudgeReadings()

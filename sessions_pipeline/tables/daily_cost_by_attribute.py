@@ -47,7 +47,7 @@ def daily_cost_by_attribute(tables: Tables, attributes: Iterable[str]) -> pa.Tab
     Raises:
         SumOverflowError: a sum does not fit its column; the text names it.
     """
-    rows, summed = experiments(tables, ("id", *NEEDED)), [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()]
+    rows, summed = experiments(tables, ("id", *NEEDED)), list[pa.Table]()
     names = list(dict.fromkeys(attributes))
     # Sum several attributes at once, usually all: on a small day, setting up a sum takes longer than computing it.
     at_once = max(1, ROWS_PER_SUM // max(1, rows.num_rows))
@@ -55,7 +55,7 @@ def daily_cost_by_attribute(tables: Tables, attributes: Iterable[str]) -> pa.Tab
         batch = [_with_attribute(rows, tables[SESSION_ATTRIBUTES], name) for name in names[first : first + at_once]]
         costs = summed_costs(pa.concat_tables(batch), DAILY_COST_BY_ATTRIBUTE.order)
         summed.append(conform(costs, DAILY_COST_BY_ATTRIBUTE.schema))
-    return pa.concat_tables(summed)
+    return pa.concat_tables(summed or [DAILY_COST_BY_ATTRIBUTE.schema.empty_table()])
 
 
 def attributes_of(metadata: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sessions_pipeline.tables.aggregate import EXACT, known_sum
 from sessions_pipeline.tables.derived_day import DerivedDay, RunOptions
-from sessions_pipeline.tables.readings import RawDay
+from sessions_pipeline.tables.readings import RawDay, Reading, unread_of_workspaces
 from sessions_pipeline.tables.rejected_sessions import REJECTED_SESSIONS
 from sessions_pipeline.tables.sessions import SESSIONS
 from sessions_pipeline.tables.table import AS_OF, ATTRIBUTES, DERIVED, DRIFT, FACTS, IS_DAY_OVER, SHRUNK, Table
@@ -30,13 +30,10 @@ def basis(table: Table, options: RunOptions) -> dict[str, str]:
 
 def file_metadata(table: Table, day: DerivedDay, facts: Mapping[str, Any]) -> dict[str, str]:
     """The metadata to store in the file of a derived table; `facts` are those of `facts_of`."""
-    of_sessions = {SHRUNK: json.dumps(day.shrunk), DRIFT: json.dumps(day.drift, sort_keys=True)}
-    return {
-        **basis(table, day.options),
-        IS_DAY_OVER: json.dumps(day.is_over),
-        FACTS: json.dumps(facts),
-        **(of_sessions if table is SESSIONS else {}),
-    }
+    metadata = {**basis(table, day.options), IS_DAY_OVER: json.dumps(day.is_over), FACTS: json.dumps(facts)}
+    if table is SESSIONS:
+        metadata |= {SHRUNK: json.dumps(day.shrunk), DRIFT: json.dumps(day.drift, sort_keys=True)}
+    return metadata
 
 
 def _is_by_attributes(table: Table) -> bool:
@@ -52,6 +49,16 @@ def open_days(daily: pa.Table, files: Mapping[date | None, Mapping[str, str]]) -
     rows = daily.filter(pc.invert(daily.column("is_day_over")))
     said = {day for day, metadata in files.items() if metadata.get(IS_DAY_OVER) == "false"}
     return said.union(rows.column("start_date").to_pylist())
+
+
+def incomplete_days(
+    daily: pa.Table, files: Mapping[date | None, Mapping[str, str]], readings: Mapping[date, Sequence[Reading]]
+) -> set[date | None]:
+    """The days that were not over when they were last read (see `open_days`), or were not read in every workspace.
+
+    `readings` has the latest readings of each day.
+    """
+    return open_days(daily, files).union(*unread_of_workspaces(readings).values())
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:

@@ -180,18 +180,18 @@ def _with_sources(validated: Rows, left_out: set[int], times: Any, sources: Mapp
     A row in `sources` takes its stats from the row given there. `times`: when each raw row was read.
     """
     needed, names = set(sources.values()), [*STATS, "row"]
-    parts = (_only(part, needed.__contains__) for part in validated.parts(*names) if sources)
-    source_rows = pa.concat_tables([SCHEMA.empty_table().select(names), *parts])
+    source_parts = [_only(part, needed.__contains__) for part in validated.parts(*names)] if sources else []
     for part in validated.parts(drain=True):
         rows = _only(part, lambda row: row not in left_out) if left_out else part
-        stats_rows = pa.array([sources.get(row, row) for row in rows.column("row").to_pylist()], pa.int64())
+        source_rows = rows.column("row")
         if sources:
-            pool = pa.concat_tables([rows.select(names), source_rows])
-            indices = pc.index_in(stats_rows, value_set=pool.column("row").combine_chunks())
+            source_rows = pa.array([sources.get(row, row) for row in source_rows.to_pylist()], pa.int64())
+            pool = pa.concat_tables([rows.select(names), *source_parts])
+            indices = pc.index_in(source_rows, value_set=pool.column("row").combine_chunks())
             for name in STATS:
                 rows = rows.set_column(rows.schema.get_field_index(name), name, pool.column(name).take(indices))
         rows = rows.append_column("fetched_at", times.take(rows.column("row")))
-        yield rows.append_column("stats_as_of", times.take(stats_rows))
+        yield rows.append_column("stats_as_of", times.take(source_rows))
 
 
 def _only(part: pa.Table, is_wanted: Callable[[int], bool]) -> pa.Table:

@@ -222,6 +222,11 @@ def last_read(readings: Iterable[Reading], workspaces: Iterable[str]) -> datetim
     return min((latest[name] for name in required), default=None) if required <= latest.keys() else None
 
 
+def workspaces_of(readings: Mapping[date, Sequence[Reading]]) -> set[str]:
+    """The workspaces that readings name; records that name none don't count."""
+    return {name for some in readings.values() for one in some for name in one.workspaces} - {""}
+
+
 def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str, list[date]]:
     """For each workspace, the days on which only other workspaces were read. Those without such days are left out.
 
@@ -231,6 +236,6 @@ def unread_of_workspaces(readings: Mapping[date, Sequence[Reading]]) -> dict[str
     # The empty name stands for records that name no workspace.
     own = {name for one in chain(*readings.values()) if one.asked is None for name in one.workspaces} - {""} or {""}
     read = {day: set[str]().union(*({*one.workspaces} - {""} or own for one in some)) for day, some in readings.items()}
-    known = sorted(set[str]().union(*read.values()) - {""})
+    known = sorted(workspaces_of(readings))
     days = {name: [day for day, names in read.items() if names.isdisjoint({name, ""})] for name in known}
     return {name: unread for name, unread in days.items() if unread}

@@ -55,14 +55,15 @@ class Rows:
 
     def parts(self, *names: str, drain: bool = False) -> Iterator[pa.Table]:
         """Yield the rows part by part, with these columns (default: all). `drain` frees each part after use."""
-        schema = pa.schema([self.schema.field(name) for name in names or self.schema.names])
+        names = names or tuple(self.schema.names)
         for index, (part, constants) in enumerate(self._parts):
-            rows = part if isinstance(part, pa.Table) else _unpack(part, schema.names)
-            columns = [
-                pa.repeat(constants[name], rows.num_rows) if name in constants else rows.column(name)
-                for name in schema.names
-            ]
-            yield pa.Table.from_arrays(columns, schema=schema)
+            rows = part if isinstance(part, pa.Table) else _unpack(part, names)
+            for name in constants.keys() & {*names}:
+                rows = rows.append_column(name, pa.repeat(constants[name], rows.num_rows))
+            rows = rows.select(names)
+            if constants or not isinstance(part, pa.Table):
+                rows = pa.Table.from_arrays(rows.columns, schema=pa.schema(map(self.schema.field, names)))
+            yield rows
             if drain:
                 self._parts[index] = _DRAINED
 
@@ -137,7 +138,7 @@ def _pack(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _unpack(part: pa.Buffer, names: list[str]) -> pa.RecordBatch:
+def _unpack(part: pa.Buffer, names: Iterable[str]) -> pa.RecordBatch:
     schema = pa.ipc.read_schema(part)
     options = pa.ipc.IpcReadOptions(included_fields=[index for index, name in enumerate(schema.names) if name in names])
     with pa.ipc.open_stream(part, options=options) as stream:

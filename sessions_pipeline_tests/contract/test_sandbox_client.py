@@ -15,13 +15,13 @@ from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.tables import SESSIONS
 from sessions_pipeline_tests.builders import validate
-from sessions_pipeline_tests.faulty_server import Sandbox, build_api, running_sandbox
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import FIRST, NOW, TODAY, lake_at, read, settings_for
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(build_api(broken=False, now=NOW)) as running:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as running:
         yield running
 
 

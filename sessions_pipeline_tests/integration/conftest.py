@@ -18,8 +18,9 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def server(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The S3 server without faults, and the environment variables that lead to it."""
+    """The S3 server without faults, and the environment variables that lead to it. It is tried again after 10 ms."""
     s3_server.fail()
+    monkeypatch.setattr("sessions_pipeline.lake.s3.FIRST_WAIT", 0.01)
     for name, value in {
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret-that-is-never-shown",

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 import pytest
 
+from sessions_pipeline.dataset_names import refresh_names
+from sessions_pipeline.days import days_between
 from sessions_pipeline.definitions import build_definitions
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -19,11 +21,13 @@ from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.throttle import Throttle, acquire_for
 from sessions_pipeline.orchestration import run
+from sessions_pipeline.orchestration.assets import DAILY_TABLES
 from sessions_pipeline.pipeline import Pipeline, now
 from sessions_pipeline.sandbox.company import WORKSPACE
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REJECTED_SESSIONS, SESSIONS, TABLES, Table
-from sessions_pipeline_tests.faulty_server import Sandbox, all_texts, build_api
+from sessions_pipeline.weeks_and_months import sum_after_days
+from sessions_pipeline_tests.faulty_server import all_texts, build_api
 
 # The sandbox's present. All tests that use it happen in March 2026, whatever the real date is.
 NOW = datetime(2026, 3, 20, 15, tzinfo=UTC)
@@ -87,8 +91,15 @@ def run_days(
         return execute(PipelineWithShortWindow(settings, **pipeline), first, last, instance=instance, select=select)
 
 
+class Server(Protocol):
+    """What serves the API."""
+
+    @property
+    def url(self) -> str: ...
+
+
 def read(
-    sandbox: Sandbox,
+    server: Server,
     root: DataRoot,
     first: date = FIRST,
     last: date = TODAY,
@@ -96,9 +107,19 @@ def read(
     clock: Callable[[], datetime] = now,
     **values: Any,
 ) -> Settings:
-    """One run of `refresh_sessions`. Returns its settings."""
-    settings = settings_for(sandbox.url, root, **values)
-    run_days(settings, first, last, clock=clock)
+    """Make the lake that one run of `refresh_sessions` makes, without Dagster, in a quarter of the time.
+
+    It calls what the assets call, in the same order. Returns the settings.
+    """
+    settings = settings_for(server.url, root, **values)
+    pipeline, written = PipelineWithShortWindow(settings, clock=clock), list[Day]()
+    try:
+        for result in pipeline.process(days_between(first, last), list(DAILY_TABLES), pipeline.on_warning):
+            written.append(result.day)
+    finally:
+        if written:
+            sum_after_days(pipeline, pipeline.on_warning)
+    refresh_names(pipeline, (first, last), pipeline.on_warning)
     return settings
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import click
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 import stamina
 
@@ -27,17 +28,27 @@ from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.orchestration import SHIPPED, own_yaml
+from sessions_pipeline.orchestration import SHIPPED, STORAGE, own_yaml
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.settings import DEMO
+from sessions_pipeline.tables import (
+    FROM_API,
+    MONTHLY_COST_BY_REFERENCE_DATASET,
+    RAW_SESSIONS,
+    REFERENCE_DATASETS,
+    TABLES,
+    WEEKLY_COST_BY_REFERENCE_DATASET,
+    Table,
+)
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.full_disk import files_up_to
 from sessions_pipeline_tests.integration.scripted_server import Handler, scripted
+from sessions_pipeline_tests.lake_rows import rows
 from sessions_pipeline_tests.scripts import COMMAND
 from sessions_pipeline_tests.strategies import openapi
 
@@ -329,6 +340,80 @@ def test_the_doctors_advice_on_slow_storage_can_be_copied_and_works(run: Run, tm
         assert isinstance(instance.event_log_storage, KeptEventLog)
 
 
+@pytest.mark.parametrize(
+    ("written", "is_slow"),
+    [
+        ("", True),
+        ("storage: {sqlite: {base_dir: elsewhere}}\n", True),
+        (SHIPPED.read_text(), False),
+        (f"{STORAGE}    config: {{base_dir: elsewhere}}\n", False),
+    ],
+)
+def test_the_doctor_says_which_lines_make_an_instance_faster(
+    run: Run, tmp_path: Path, written: str, *, is_slow: bool
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(written)
+    result = run("doctor", DAGSTER_HOME=str(home))
+    assert (result.status, result.err) == (0, "")
+    assert result.out.endswith(STORAGE) is is_slow
+    assert ("\nwarn  Dagster      " in result.out) is is_slow
+
+
+@pytest.mark.parametrize("database", ["history/runs.db", "history/runs/index.db", "schedules/schedules.db"])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_the_doctor_finds_a_broken_database_of_dagster(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str, *, is_cut: bool
+) -> None:
+    shutil.copy(SHIPPED, tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_asset_keys() == []
+    assert run("doctor", DAGSTER_HOME=str(tmp_path)).status == 0
+    file = tmp_path / database
+    file.write_bytes(file.read_bytes()[:12_288] if is_cut else b"no database " * 999)
+    result = run("doctor", DAGSTER_HOME=str(tmp_path))
+    _complains(result, 1, "1 of 5")
+    (line,) = [line for line in result.out.splitlines() if line.startswith("FAIL")]
+    assert line.startswith(f"FAIL  Dagster      DAGSTER_HOME: {tmp_path}, its database: ")
+    assert line.endswith("or move a broken folder away: it has only the UI's history")
+
+
+def test_the_doctor_names_each_broken_file_that_no_refresh_makes_again(run: Run, tmp_path: Path) -> None:
+    lake, old = Lake.open(str(tmp_path / "lake"), query={}), TODAY - timedelta(days=400)
+    files = {table: [TODAY, old, None] if table.partition_column else [None] for table in TABLES}
+    for table, days in files.items():
+        for day in days:
+            lake.replace(table, day, table.schema.empty_table(), {})
+    assert run("doctor").status == 0
+    broken = [
+        Path(lake.uri(table, day))
+        for table in (*FROM_API, WEEKLY_COST_BY_REFERENCE_DATASET, MONTHLY_COST_BY_REFERENCE_DATASET)
+        for day in files[table]
+    ]
+    for file in broken:
+        file.write_bytes(file.read_bytes()[:-9])
+    result = run("doctor")
+    _complains(result, 1, "1 of 5")
+    failed = [line for line in result.out.splitlines() if not line.startswith("ok")]
+    found = [line.removeprefix("FAIL  data root    ").partition(": not a readable Parquet file of") for line in failed]
+    assert sorted(Path(place) for place, _, _ in found) == sorted(broken)
+    assert all("; restore it from a backup" in line or "; materialize " in line for line in failed)
+
+
+@pytest.mark.parametrize(("table", "is_noticed"), [(REFERENCE_DATASETS, True), (RAW_SESSIONS, False)])
+def test_the_doctor_reads_the_file_of_names_as_a_whole_and_only_the_ends_of_the_files_of_days(
+    run: Run, tmp_path: Path, table: Table, *, is_noticed: bool
+) -> None:
+    lake = Lake.open(str(tmp_path / "lake"), query={})
+    file = Path(lake.replace(table, TODAY, rows(table, 1), {}).uri)
+    content, column = bytearray(file.read_bytes()), pq.read_metadata(file).row_group(0).column(0)
+    content[column.data_page_offset + column.total_compressed_size - 2] ^= 1
+    file.write_bytes(content)
+    assert ("FAIL  data root" in run("doctor").out) is is_noticed
+
+
 def test_a_run_in_an_empty_dagster_home_writes_our_settings_and_keeps_existing_files(run: Run, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -526,7 +611,7 @@ def test_an_api_that_misbehaves_is_one_line_and_no_day_is_written(
 
 def test_an_error_after_finished_days_says_that_they_stay_written(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.faults.add(Fault("status", 403, times=None, after=6))
-    result = run("materialize", *_days(50), SESSIONS_PIPELINE_CONCURRENCY="1")
+    result = run("materialize", *_days(6), SESSIONS_PIPELINE_CONCURRENCY="1", SESSIONS_PIPELINE_PAGE_SIZE="10")
     _complains(result, 1, "403", "; the days that were finished stay written")
     assert list(tmp_path.rglob("*.parquet"))
 
@@ -707,7 +792,16 @@ def test_a_run_without_memory_says_so(run: Run, monkeypatch: pytest.MonkeyPatch)
     _complains(run("materialize", *_days()), 1, "memory ran out; what was written stays")
 
 
-@pytest.mark.parametrize("problem", ["database or disk is full", "disk I/O error", "database disk image is malformed"])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "database or disk is full",
+        *(
+            pytest.param(text, marks=pytest.mark.long)
+            for text in ("disk I/O error", "database disk image is malformed")
+        ),
+    ],
+)
 def test_a_full_disk_under_dagsters_history_is_named_with_what_to_do_and_shows_no_secret(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: str
 ) -> None:
@@ -775,7 +869,7 @@ def test_a_warning_of_a_run_is_one_line_on_standard_error(run: Run, sandbox: San
 
 def test_a_warning_of_the_api_is_printed_once_even_if_the_run_fails(run: Run, sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault("deprecated", "Sat, 01 Jan 2028 00:00:00 GMT", times=None), Fault("status", 422, after=1))
-    result = run("materialize", *_days(9))
+    result = run("materialize", *_days(6))
     warned, failed = result.err.splitlines()
     assert "The API announces the end of /api/v1/sessions" in warned
     assert (result.status, "sandbox fault 422" in failed) == (1, True)

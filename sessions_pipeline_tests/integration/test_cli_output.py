@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import click
 import pytest
 
+from sessions_pipeline import cli
 from sessions_pipeline.cli.runs import run_days
 from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import echo, past_time, print_table, progress_bar
@@ -33,6 +34,7 @@ from sessions_pipeline.tables import (
     SESSIONS,
 )
 from sessions_pipeline.tables.readings import Reading, dump_readings
+from sessions_pipeline.workers import BACKFILL_DAYS
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
@@ -82,6 +84,25 @@ def command(*arguments: str, folder: Path, url: str = "http://127.0.0.1:9", **mo
     )
 
 
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Runs `list` in this process, on a sandbox that serves these records. Returns what it prints."""
+
+    def run(*arguments: str, records: Sequence[dict[str, Any]], **more: str) -> str:
+        with running_sandbox(texts=[json.dumps(one) for one in records]) as sandbox:
+            reached = {"LANGSMITH_API_KEY": sandbox.key, "LANGSMITH_ENDPOINT": sandbox.url}
+            for name, value in (reached | more).items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.chdir(tmp_path)
+            monkeypatch.setattr(sys, "argv", ["sessions-pipeline", "list", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("shape", "encoding"),
     [
@@ -121,12 +142,17 @@ def test_list_prints_every_record_whatever_the_output_can_encode(
     assert found == [json.loads(text, parse_int=str) for text in ODD]
 
 
-@pytest.mark.parametrize("arguments", [("list",), ("report",), ("doctor",)])
-@pytest.mark.parametrize("closed", [1, 2])
-def test_a_closed_output_causes_no_traceback(
-    odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...], closed: int
-) -> None:
-    program = shlex.join([COMMAND, *arguments])
+@pytest.mark.parametrize(
+    ("closed", "arguments"),
+    [
+        (1, "list"),
+        (1, "report"),
+        (2, "doctor"),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in ((1, "doctor"), (2, "list"), (2, "report"))),
+    ],
+)
+def test_a_closed_output_causes_no_traceback(odd: Sandbox, tmp_path: Path, closed: int, arguments: str) -> None:
+    program = shlex.join([COMMAND, arguments])
     environment = {"LANGSMITH_API_KEY": "k", "LANGSMITH_ENDPOINT": odd.url, "PATH": os.environ["PATH"]}
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
@@ -146,6 +172,16 @@ def test_only_commands_that_run_assets_import_dagster(odd: Sandbox, tmp_path: Pa
     result = command(*arguments, folder=tmp_path, url=odd.url)
     assert result.returncode == 0, result.stderr
     assert b"imported dagster" not in result.stderr
+
+
+def test_a_wrong_dagster_home_is_an_error_before_any_request(odd: Sandbox, tmp_path: Path) -> None:
+    # In a process of its own, where importing Dagster takes longer than the first request.
+    today, before = str(datetime.now(UTC).date()), len(odd.requests)
+    days = ("--from", today, "--to", today)
+    result = command("materialize", *days, folder=tmp_path, url=odd.url, DAGSTER_HOME="nowhere")
+    assert result.returncode == 2
+    assert b"DAGSTER_HOME: nowhere must be the absolute path of a folder that exists" in result.stderr
+    assert len(odd.requests) == before
 
 
 def lake_of(root: Path, *rows: dict[str, Any]) -> Settings:
@@ -277,6 +313,19 @@ def test_datasets_are_shown_by_their_current_names_else_by_those_in_experiments_
     assert {line["reference_dataset_id"]: line["dataset"] for line in lines} == {A: given["name"], B: "golden"}
 
 
+def test_a_dataset_without_a_name_is_shown_by_its_id_also_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    nameless = table_of("sessions", [experiment(1, reference_dataset_id=A)])
+    Lake.open(str(tmp_path), query={}).replace(SESSIONS, DAY, nameless, {})
+    print_summary(settings, MADE, DAY, DAY)
+    assert re.search(rf"^ {DAY} +{A[:8]} ", capsys.readouterr().out, re.MULTILINE)
+    print_summary(settings, MADE, DAY, DAY, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [line["dataset"] for line in (*printed["lines"], *printed["datasets"])] == [A, A]
+
+
 def test_the_summary_covers_only_what_the_run_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = lake_of(tmp_path, daily(DAY, 1, "1"))
     print_summary(settings, {"daily_cost_by_project": [DAY, date(2026, 3, 3)], "cost_report": []}, DAY, DAY)
@@ -289,7 +338,7 @@ def test_the_summary_covers_only_what_the_run_wrote(tmp_path: Path, capsys: pyte
 
 
 def test_the_report_reads_its_days_as_many_before_them_and_the_months(tmp_path: Path) -> None:
-    days = [date(2026, 3, day) for day in range(1, 9)]
+    days = [date(2026, 3, day) for day in range(1, BACKFILL_DAYS)]
     more = {"reference_dataset_id": A, "total_cost": "1", "extra": {"metadata": {"dataset_name": "golden"}}}
     texts = [payload(day.day, start_time=f"{day}T12:00:00", **more) for day in reversed(days)]
     with running_sandbox(texts=texts) as sandbox:
@@ -301,11 +350,11 @@ def test_the_report_reads_its_days_as_many_before_them_and_the_months(tmp_path: 
         made = run_days(settings, days[0], days[-1])
     assert made["daily_cost_by_reference_dataset"] == days
     lake = Lake.open(settings.data_root, query={})
-    data = read_report_data(lake, days[4], days[6])
-    assert sorted(data.daily["start_date"].to_pylist()) == days[:7]
+    data = read_report_data(lake, days[3], days[5])
+    assert sorted(data.daily["start_date"].to_pylist()) == days[:6]
     assert len(data.experiments) == 3
-    assert (data.days_read, data.names, data.measured_days) == (frozenset(days[:7]), {A: "golden"}, 0)
-    address = write_report(lake, days[4], days[6], tmp_path / "march.html")
+    assert (data.days_read, data.names, data.measured_days) == (frozenset(days[:6]), {A: "golden"}, 0)
+    address = write_report(lake, days[3], days[5], tmp_path / "march.html")
     assert "$3.00" in Path(address).read_text()
     assert latest_days(lake) == (days[0], days[-1])
 
@@ -485,39 +534,35 @@ def test_dollar_amounts_are_aligned_at_their_decimal_points(capsys: pytest.Captu
     assert {len(line.rstrip()) for line in lines} == {len(lines[0].rstrip())}, "counts end together"
 
 
-def test_list_formats_stats_for_people_and_shows_non_numbers_as_sent(tmp_path: Path) -> None:
-    texts = [
+def test_list_formats_stats_for_people_and_shows_non_numbers_as_sent(listed: Callable[..., str]) -> None:
+    records = [
         record(1, run_count=39, total_tokens=1156123, total_cost="0.03261345"),
         record(2, run_count=9, total_tokens=2000, total_cost="12.5"),
         record(3, run_count="many", total_tokens=None, total_cost="1e999999999"),
     ]
-    with running_sandbox(texts=[json.dumps(text) for text in texts]) as sandbox:
-        printed = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
+    printed = listed("--include-stats", records=records)
     shown = ("2025-03-03 12:00  ", "1,156,123", "$0.033", "$12.50", "many", "1e999999999")
     assert all(f" {cell}" in printed for cell in shown)
 
 
-def test_list_shows_unknown_values_as_unknown(tmp_path: Path) -> None:
+def test_list_shows_unknown_values_as_unknown(listed: Callable[..., str]) -> None:
     undated = {name: value for name, value in record(1, name="undated").items() if name != "start_time"}
-    with running_sandbox(texts=[json.dumps(undated | {"total_cost": None})]) as sandbox:
-        printed = command("list", "--include-stats", folder=tmp_path, url=sandbox.url).stdout.decode()
+    printed = listed("--include-stats", records=[undated | {"total_cost": None}])
     (line,) = [line for line in printed.splitlines() if "undated" in line]
     assert line.split()[1] == "unknown"
     assert line.split()[-1] == "unknown"
 
 
-def test_list_names_the_columns_that_80_columns_have_no_room_for(tmp_path: Path) -> None:
-    with running_sandbox(texts=[json.dumps(record(1, name="x" * 45))]) as sandbox:
-        for stats, left_out in (((), ""), (("--include-stats",), "Start (UTC), Traces, Tokens")):
-            printed = command("list", *stats, folder=tmp_path, url=sandbox.url, COLUMNS="80").stdout.decode()
-            assert printed.count(f"Too narrow for {left_out};") == bool(left_out)
+def test_list_names_the_columns_that_80_columns_have_no_room_for(listed: Callable[..., str]) -> None:
+    for stats, left_out in (((), ""), (("--include-stats",), "Start (UTC), Traces, Tokens")):
+        printed = listed(*stats, records=[record(1, name="x" * 45)], COLUMNS="80")
+        assert printed.count(f"Too narrow for {left_out};") == bool(left_out)
 
 
-def test_a_table_that_is_piped_is_as_wide_as_columns_says(tmp_path: Path) -> None:
-    with running_sandbox(texts=[json.dumps(record(1, name="x" * 200))]) as sandbox:
-        for columns in (80, 100):
-            printed = command("list", folder=tmp_path, url=sandbox.url, COLUMNS=str(columns)).stdout.decode()
-            assert max(map(len, printed.splitlines())) == columns
+def test_a_table_that_is_no_terminals_is_as_wide_as_columns_says(listed: Callable[..., str]) -> None:
+    for columns in (80, 100):
+        printed = listed(records=[record(1, name="x" * 200)], COLUMNS=str(columns))
+        assert max(map(len, printed.splitlines())) == columns
 
 
 def test_the_command_in_the_note_on_unmeasured_judges_measures_them(

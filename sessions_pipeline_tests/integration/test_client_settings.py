@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import stamina
 
 from sessions_pipeline.errors import RefusedError, SettingError, UnreachableError
 from sessions_pipeline.langsmith import SessionsQuery
@@ -192,7 +193,11 @@ def test_a_proxy_that_cannot_be_reached_is_named_by_its_variable(
 ) -> None:
     monkeypatch.setenv(variable, "http://user:hunter2@127.0.0.1:9")
     given = settings(LANGSMITH_API_KEY=KEY, LANGSMITH_ENDPOINT="http://api.test")
-    with SessionsClient(given) as client, pytest.raises(UnreachableError) as caught:
+    with (
+        stamina.set_testing(testing=True, attempts=2),
+        SessionsClient(given) as client,
+        pytest.raises(UnreachableError) as caught,
+    ):
         client.fetch(SessionsQuery())
     assert str(caught.value).endswith(f"check LANGSMITH_ENDPOINT, network and {variable}")
     assert "hunter2" not in str(caught.value)

@@ -96,7 +96,8 @@ def test_a_missing_day_is_named_and_no_later_batch_is_read(lake: Lake, root: str
     counting = CountingStore(S3Store(root))
     with pytest.raises(NotReadError, match=str(DAY + timedelta(1))):
         Lake.open(counting, query={}).read_days(RAW_SESSIONS, [DAY + timedelta(number) for number in range(5 * READS)])
-    assert sum(counting.opened[key] for key in counting.opened if "raw_sessions" in key) == READS
+    # Those of the first batch that had not begun when the error was found are not read either.
+    assert 2 <= sum(counting.opened[key] for key in counting.opened if "raw_sessions" in key) <= READS
 
 
 def test_an_object_that_is_read_is_not_copied(lake: Lake, root: str):

@@ -34,12 +34,13 @@ from sessions_pipeline.tables import (
 from sessions_pipeline.tables.period_costs import PERIODS
 from sessions_pipeline.tables.table import COMMIT
 from sessions_pipeline_tests.builders import OTHER_TENANT, table_of
-from sessions_pipeline_tests.faulty_server import running_sandbox
+from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     DAYS,
     FIRST,
     NOW,
     TODAY,
+    read,
     recent_experiments,
     record,
     run_days,
@@ -52,16 +53,16 @@ WARNINGS = {name for name, check in CHECKS.items() if check.severity == "warn"}
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A lake of three days that were just read, as by a schedule, and the address of its API."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Sandbox]]:
+    """A lake of three days that were just read, and its API."""
     root = tmp_path_factory.mktemp("whole")
     with running_sandbox(texts=recent_experiments(), now=NOW) as sandbox:
-        run_days(settings_for(sandbox.url, root), FIRST, TODAY, clock=lambda: NOW)
-        yield root, sandbox.url
+        read(sandbox, root, clock=lambda: NOW)
+        yield root, sandbox
 
 
 @pytest.fixture
-def root(whole: tuple[Path, str], tmp_path: Path) -> Path:
+def root(whole: tuple[Path, Sandbox], tmp_path: Path) -> Path:
     return shutil.copytree(whole[0], tmp_path / "lake")
 
 
@@ -212,11 +213,11 @@ def test_readings_older_than_three_hours_are_not_fresh(root: Path, minutes: int,
 def test_checks_without_a_run_examine_all_days_and_read_only_the_needed_columns_of_each_file_once(
     root: Path,
 ) -> None:
-    read: list[tuple[str, Any, Any]] = []
+    loaded: list[tuple[str, Any, Any]] = []
 
     class Watched(Lake):
         def load(self, table: Table, day: Any, columns: Any = None) -> Any:
-            read.append((table.name, day, columns))
+            loaded.append((table.name, day, columns))
             return super().load(table, day, columns)
 
     class Watching(Pipeline):
@@ -226,45 +227,44 @@ def test_checks_without_a_run_examine_all_days_and_read_only_the_needed_columns_
     pipeline = Watching(settings_for("http://127.0.0.1:9", root), clock=lambda: NOW)
     results = pipeline.examine([CHECKS["session_ids_are_unique"], CHECKS["rejected_share_is_low"]], None)
     assert all(result.passed for result in results.values())
-    assert len(read) == len({(table, day) for table, day, _ in read})
-    assert {(table, columns) for table, _, columns in read} - {("raw_sessions", ())} == {
+    assert len(loaded) == len({(table, day) for table, day, _ in loaded})
+    assert {(table, columns) for table, _, columns in loaded} - {("raw_sessions", ())} == {
         ("sessions", ("id", "missing_since")),
         ("rejected_sessions", ("reasons",)),
     }
-    assert {day for _, day, _ in read} == set(DAYS)
+    assert {day for _, day, _ in loaded} == set(DAYS)
 
 
 def test_tables_that_a_crash_left_inconsistent_are_reported_and_the_next_run_repairs_them(
-    lake: Lake, root: Path, whole: tuple[Path, str]
+    lake: Lake, root: Path, whole: tuple[Path, Sandbox]
 ) -> None:
     leave_a_table_behind(lake)
     assert not examine(root, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
-    run_days(settings_for(whole[1], root), FIRST, TODAY)
+    read(whole[1], root)
     assert examine(root, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
 
 
 def test_a_run_of_raw_sessions_alone_is_not_counted_against_tables_that_it_has_not_made(tmp_path: Path) -> None:
     with running_sandbox(texts=[record(1, NOW)], now=NOW) as sandbox:
-        settings = settings_for(sandbox.url, tmp_path)
-        run_days(settings, TODAY, TODAY, clock=lambda: NOW)
+        settings = read(sandbox, tmp_path, TODAY, clock=lambda: NOW)
         sandbox.api.data.texts = [record(1, NOW), record(2, NOW)]  # type: ignore[attr-defined]
         alone = run_days(settings, TODAY, TODAY, select='key:"raw_sessions"', clock=lambda: NOW)
-        found = {one.check_name: one.passed for one in alone.get_asset_check_evaluations()}
-        assert found["every_record_is_accounted_for"]
+        passed = {one.check_name: one.passed for one in alone.get_asset_check_evaluations()}
+        assert passed["every_record_is_accounted_for"]
         assert not examine(tmp_path, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
-        run_days(settings, TODAY, TODAY, clock=lambda: NOW)
-    accounted = examine(tmp_path)["every_record_is_accounted_for"]
+        read(sandbox, tmp_path, TODAY, clock=lambda: NOW)
+    found = examine(tmp_path)
+    accounted = found["every_record_is_accounted_for"]
     assert (accounted.passed, accounted.metadata["valid"].value) == (True, 2)
-    assert examine(tmp_path, "tables_of_a_day_agree")["tables_of_a_day_agree"].passed
+    assert found["tables_of_a_day_agree"].passed
 
 
-def test_a_session_that_shrinks_is_reported_after_a_run_over_http(tmp_path: Path) -> None:
+def test_a_session_that_shrinks_is_reported_after_a_reading_over_http(tmp_path: Path) -> None:
     start = datetime.now(UTC) - timedelta(hours=1)
     with running_sandbox(texts=[record(1, start, run_count=10)], now=start) as sandbox:
-        settings = settings_for(sandbox.url, tmp_path)
-        run_days(settings, start.date(), start.date())
+        read(sandbox, tmp_path, start.date(), start.date())
         sandbox.api.data.texts = [record(1, start, run_count=4)]  # type: ignore[attr-defined]
-        run_days(settings, start.date(), start.date())
+        read(sandbox, tmp_path, start.date(), start.date())
     stored = Lake.open(str(tmp_path), query={})
     assert "00000000-0000-4000-8000-000000000001" in stored.metadata(SESSIONS, start.date())["shrunk"]
     assert pc.sum(stored.read(SESSIONS, start.date()).column("run_count")).as_py() == 4
@@ -277,11 +277,10 @@ def test_a_session_that_moves_counts_on_both_days_and_the_check_says_what_to_sub
     then, now = sorted([YESTERDAY - timedelta(days=1), YESTERDAY], reverse=days < 0)
     before, after = (datetime(day.year, day.month, day.day, 12, tzinfo=UTC) for day in (then, now))
     with running_sandbox(texts=[record(1, before)], now=NOW) as sandbox:
-        settings = settings_for(sandbox.url, tmp_path)
-        run_days(settings, FIRST, TODAY, clock=lambda: NOW)
+        read(sandbox, tmp_path, clock=lambda: NOW)
         sandbox.api.data.texts = [record(1, after)]  # type: ignore[attr-defined]
         for _ in range(2):
-            run_days(settings, FIRST, TODAY, clock=lambda: NOW)
+            read(sandbox, tmp_path, clock=lambda: NOW)
             evaluation = examine(tmp_path, "session_ids_are_unique")["session_ids_are_unique"]
             assert not evaluation.passed
             assert "subtract the rows that have a missing_since" in str(evaluation.description)
@@ -293,7 +292,7 @@ def test_a_session_that_moves_counts_on_both_days_and_the_check_says_what_to_sub
 def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> None:
     texts = [record(number, NOW, colour="red", trace_tier="eternal") for number in range(3)]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
-        run_days(settings_for(sandbox.url, tmp_path), TODAY, TODAY)
+        read(sandbox, tmp_path, TODAY)
     stored = Lake.open(str(tmp_path), query={})
     drift_text = stored.metadata(SESSIONS, TODAY)["drift"]
     assert '"colour": 3' in drift_text
@@ -304,7 +303,7 @@ def test_drift_is_counted_by_name_and_its_properties_survive(tmp_path: Path) -> 
 def test_what_the_api_is_known_to_send_besides_its_schema_is_reported_without_a_warning(tmp_path: Path) -> None:
     texts = [text.replace("{", '{"type":"AGENT",', 1) for text in recent_experiments()]
     with running_sandbox(texts=texts, now=NOW) as sandbox:
-        run_days(settings_for(sandbox.url, tmp_path), TODAY, TODAY)
+        read(sandbox, tmp_path, TODAY)
     stored = Lake.open(str(tmp_path), query={}).read(SESSIONS, TODAY).column("unknown_fields").to_pylist()
     assert {*stored} == {'{"longlived_ttl_days":null,"type":"AGENT"}'}
     evaluation = examine(tmp_path, "schema_has_not_drifted")["schema_has_not_drifted"]
@@ -334,7 +333,7 @@ def test_weeks_and_months_that_a_run_left_behind_are_reported_until_any_refresh_
         assert weeks_and_months(run_days(settings, old, old)) == (True, "")
         files = {file: file.read_bytes() for one in PERIODS for file in (root / one.table.name).glob("*.parquet")}
         sandbox.api.data.texts = [record(1, NOW), record(2, before), record(3, before)]  # type: ignore[attr-defined]
-        run_days(settings, old, old)
+        read(sandbox, root, old, old)
         for file, content in files.items():
             file.write_bytes(content)
         left = ["week of 2026-02-02", "month of 2026-02-01"]
@@ -355,8 +354,7 @@ def test_a_run_of_daily_tables_alone_leaves_no_week_behind_nor_a_broken_file_of_
     """Dagster splits a backfill of all tables into such a run and a later one of weeks and months."""
     daily = " or ".join(f'key:"{one.name}"' for one in (RAW_SESSIONS, SESSIONS, DAILY_COST_BY_REFERENCE_DATASET))
     with running_sandbox(texts=[record(1, NOW)], now=NOW) as sandbox:
-        settings = settings_for(sandbox.url, tmp_path / "lake")
-        run_days(settings, TODAY, TODAY)
+        settings = read(sandbox, tmp_path / "lake", TODAY)
         sandbox.api.data.texts = [record(1, NOW), record(2, NOW)]  # type: ignore[attr-defined]
         (weeks,) = (tmp_path / "lake" / PERIODS[0].table.name).glob("*.parquet")
         for content in (weeks.read_bytes(), b"broken"):

@@ -3,12 +3,15 @@
 import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sessions_pipeline.errors import PagingError, RefusedError
 from sessions_pipeline.lake.layout import UNDATED
+from sessions_pipeline.measurements import measure_usage
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
 from sessions_pipeline.tables import (
     DAILY_COST_BY_PROJECT,
@@ -77,6 +80,14 @@ def session_id(number: int) -> str:
 
 def in_window(number: int) -> bool:
     return (NOW - timedelta(minutes=30 * (number // 3))).date() >= FIRST
+
+
+def test_a_lake_that_tests_read_without_dagster_equals_that_of_a_run(tmp_path: Path) -> None:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
+        read(sandbox, tmp_path / "read", clock=lambda: NOW)
+        run_days(settings_for(sandbox.url, tmp_path / "run"), FIRST, TODAY, clock=lambda: NOW)
+    assert list(files(tmp_path / "read")) == list(files(tmp_path / "run"))
+    assert contents(tmp_path / "read") == contents(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +168,7 @@ def test_broken_and_undated_records_are_counted_on_their_day(data_root: DataRoot
 
 def test_two_workspaces_are_read_in_one_run_and_their_rows_are_distinguished(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
-    with running_sandbox(now=NOW, broken=False) as sandbox:
+    with running_sandbox(now=NOW, broken=False, is_drawn=True) as sandbox:
         read(sandbox, data_root / "both", LANGSMITH_WORKSPACE_ID=both)
         read(sandbox, data_root / "one", LANGSMITH_WORKSPACE_ID=WORKSPACE)
         read(sandbox, data_root / "other", LANGSMITH_WORKSPACE_ID=OTHER_WORKSPACE)
@@ -174,7 +185,7 @@ def test_two_workspaces_are_read_in_one_run_and_their_rows_are_distinguished(dat
 
 def test_a_workspace_that_fails_is_named_and_no_day_is_written_without_it(data_root: DataRoot) -> None:
     both = f"{WORKSPACE},{OTHER_WORKSPACE}"
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=both)
         before = files(data_root)
         sandbox.api.workspaces = (WORKSPACE,)
@@ -185,15 +196,15 @@ def test_a_workspace_that_fails_is_named_and_no_day_is_written_without_it(data_r
 
 def test_a_workspace_whose_usage_fails_is_named_and_replaces_nothing(data_root: DataRoot) -> None:
     yesterday = TODAY - timedelta(days=1)
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         both = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}", "SESSIONS_PIPELINE_START_DATE": yesterday}
-        settings = settings_for(sandbox.url, data_root, **both)
-        run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
+        pipeline = Pipeline(settings_for(sandbox.url, data_root, **both), clock=lambda: NOW)
+        measure_usage(pipeline, [yesterday, TODAY])
         before = files(data_root)
         held = set(lake_at(data_root).read(DAILY_COST_BY_PROJECT, yesterday).column("tenant_id").to_pylist())
         sandbox.api.workspaces = (WORKSPACE,)
         with failing_in_one_line(RefusedError, f"Workspace {OTHER_WORKSPACE}: .*403"):
-            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
+            measure_usage(pipeline, [yesterday, TODAY])
     assert held == {WORKSPACE, OTHER_WORKSPACE}
     assert files(data_root) == before
 
@@ -209,7 +220,7 @@ def test_a_record_of_another_workspace_than_asked_is_rejected_with_that_reason(d
 
 
 def test_a_run_of_one_workspace_keeps_the_rows_of_another(data_root: DataRoot) -> None:
-    with running_sandbox(now=NOW, broken=False) as sandbox:
+    with running_sandbox(now=NOW, broken=False, is_drawn=True) as sandbox:
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
         before = contents(data_root)
         read(sandbox, data_root, LANGSMITH_WORKSPACE_ID=WORKSPACE)

@@ -28,6 +28,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     TODAY,
     execute,
+    read,
     record,
     settings_for,
     some_records,
@@ -124,7 +125,7 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
         older = [record(1000 + hours, midnight(FIRST) - timedelta(hours=hours)) for hours in range(1, 24 * days)]
         texts = some_records(200) + older
         with running_sandbox(texts=texts, now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
-            hour(sandbox, root, start, instance)
+            read(sandbox, root)
             age(root, days)
             hour(sandbox, root, start, instance)
             nothing_is_new = hour(sandbox, root, start, instance)
@@ -142,8 +143,8 @@ def test_a_refresh_costs_the_same_on_a_lake_of_30_days_and_of_730(tmp_path: Path
 
 
 def test_checks_of_a_run_open_only_its_days_and_checks_of_all_730_days_open_each_file_once(tmp_path: Path) -> None:
-    with running_sandbox(texts=some_records(200), now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
-        hour(sandbox, tmp_path, FIRST, instance)
+    with running_sandbox(texts=some_records(200), now=NOW) as sandbox:
+        read(sandbox, tmp_path)
     age(tmp_path, 730)
     settings = settings_for("http://127.0.0.1:9", tmp_path, SESSIONS_PIPELINE_LOOKBACK_DAYS=(TODAY - FIRST).days)
     pipeline = CountingPipeline(settings, clock=lambda: NOW, processes=1)

@@ -122,7 +122,7 @@ def test_a_rerun_after_kill_9_at_a_random_moment_equals_an_undisturbed_run(
         sandbox.api.data.texts = some_records(COUNT + 50, total_cost="2.50")  # type: ignore[attr-defined]
         shutil.copytree(former, tmp_path / "undisturbed")
         started = time.monotonic()
-        read(sandbox, tmp_path / "undisturbed")
+        run_days(settings_for(sandbox.url, tmp_path / "undisturbed"), FIRST, TODAY)
         seconds = time.monotonic() - started
         old, new = contents(former), contents(tmp_path / "undisturbed")
         killed = 0
@@ -170,7 +170,14 @@ def test_two_runs_at_once_leave_the_same_lake_as_one(data_root: DataRoot, tmp_pa
     assert stray(root) == []
 
 
-@pytest.mark.parametrize(("number", "days"), [(signal.SIGINT, 3), (signal.SIGHUP, 3), (signal.SIGHUP, BACKFILL_DAYS)])
+@pytest.mark.parametrize(
+    ("number", "days"),
+    [
+        (signal.SIGINT, 3),
+        pytest.param(signal.SIGHUP, 3, marks=pytest.mark.long),
+        (signal.SIGHUP, BACKFILL_DAYS),
+    ],
+)
 def test_a_run_that_is_interrupted_or_whose_terminal_is_closed_ends_at_once_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, days: int
 ) -> None:

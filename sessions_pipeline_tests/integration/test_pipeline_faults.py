@@ -50,7 +50,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     stray,
 )
 
-READING = "key:raw_sessions or key:sessions or key:rejected_sessions"
 # With pages of ten, two days and fifteen hours take about forty requests, so that faults happen in mid-run.
 SMALL_PAGES = {"SESSIONS_PIPELINE_PAGE_SIZE": 10}
 
@@ -115,7 +114,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake that was read without a fault."""
     root = tmp_path_factory.mktemp("former")
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        run_days(settings_for(sandbox.url, root), FIRST, TODAY, select=READING)
+        read(sandbox, root)
     return root
 
 
@@ -123,7 +122,7 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_temporary_fault_does_not_change_the_result(case: Case, data_root: DataRoot, former: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(case.fault)
-        run_days(settings_for(sandbox.url, data_root, **SMALL_PAGES), FIRST, TODAY, select=READING)
+        read(sandbox, data_root, **SMALL_PAGES)
         assert len(sandbox.requests) > 9
     assert contents(data_root) == contents(former)
     assert stray(data_root) == []
@@ -137,10 +136,9 @@ def test_a_final_fault_is_one_line_and_replaces_no_unfinished_day(
     copy(former, data_root)
     before, rows = files(data_root), contents(data_root)
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        settings = settings_for(sandbox.url, data_root, **SMALL_PAGES)
         sandbox.faults.add(case.fault)
         with failing_in_one_line(case.error, case.says):
-            run_days(settings, FIRST, TODAY, select=READING)
+            read(sandbox, data_root, **SMALL_PAGES)
     # Pages come newest first: today may be finished before the fault, but the oldest day is not.
     assert _oldest(files(data_root)) == _oldest(before)
     assert contents(data_root) == rows
@@ -164,7 +162,7 @@ def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) ->
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
     with failing_in_one_line(UnreachableError, "LANGSMITH_ENDPOINT"):
-        run_days(settings_for(f"http://127.0.0.1:{port}", data_root), FIRST, TODAY, select=READING)
+        run_days(settings_for(f"http://127.0.0.1:{port}", data_root), FIRST, TODAY)
     assert files(data_root) == {}
 
 

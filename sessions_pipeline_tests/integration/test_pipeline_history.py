@@ -8,10 +8,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import stamina
 
+from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import ApiError, NotReadError, SettingError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs
+from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -110,10 +113,13 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: 
 
 
 def test_a_day_without_sessions_counts_as_over_once_it_is_read_after_its_end(tmp_path: Path, clock: Clock) -> None:
+    month = {*days_between(MONTH, NEXT - timedelta(days=1))}
+
     def is_over() -> tuple[bool, bool]:
         stored = lake_at(tmp_path).load(DAILY_COST_BY_REFERENCE_DATASET, DAY)
         assert stored is not None
-        return stored.metadata["is_day_over"] == "true", DAY not in focus_costs(lake_at(tmp_path), MONTH, NEXT).unread
+        missing = focus_costs(lake_at(tmp_path), MONTH, NEXT).missing
+        return stored.metadata["is_day_over"] == "true", day_ranges(month - {DAY}) in missing
 
     with running_sandbox(texts=[]) as sandbox:
         clock.read(sandbox, tmp_path, DAY)
@@ -163,7 +169,9 @@ def test_after_a_change_of_the_rules_records_are_validated_again_without_the_net
     # The table as rules that were too strict would have left it.
     strict = lake.read(SESSIONS, DAY).slice(1)
     lake.replace(SESSIONS, DAY, strict, lake.metadata(SESSIONS, DAY))
-    run_days(settings, DAY, DAY, select="key:sessions+ or key:rejected_sessions")
+    # Among all that follows from sessions are judges, which the API does not give: its server has stopped.
+    with stamina.set_testing(testing=True, attempts=2):
+        run_days(settings, DAY, DAY, select="key:sessions+ or key:rejected_sessions")
     assert lake.read(SESSIONS, DAY).num_rows == 10
     assert lake.read(REJECTED_SESSIONS, DAY).num_rows == 0
     assert daily_cost(tmp_path) == [(10, Decimal("12.50"))]

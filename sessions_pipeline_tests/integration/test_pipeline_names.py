@@ -33,7 +33,7 @@ BOTH = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}"}
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(now=NOW) as running:
+    with running_sandbox(now=NOW, is_drawn=True) as running:
         yield running
 
 

@@ -70,7 +70,7 @@ def wake(sandbox: Sandbox, session: Session, until: datetime) -> None:
 
 
 def test_new_activity_on_an_old_day_is_requested_once_over_http(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         session = an_old_experiment(sandbox)
         _, cursor, _ = evaluate(settings, instance, None, NOW)
@@ -119,7 +119,7 @@ def test_a_cursor_that_was_edited_by_hand_and_is_none_starts_the_search_anew_and
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     """The fourth lacks the time zone."""
-    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         wake(sandbox, an_old_experiment(sandbox), NOW - timedelta(minutes=30))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         new = evaluate(settings, instance, None, NOW)
@@ -132,7 +132,7 @@ def test_a_cursor_that_was_edited_by_hand_and_is_none_starts_the_search_anew_and
 
 
 def test_a_tick_that_the_api_refuses_fails_and_keeps_the_cursor(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sandbox.faults.add(Fault("status", 401, times=None))
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         with pytest.raises(Exception, match="401"):
@@ -140,7 +140,7 @@ def test_a_tick_that_the_api_refuses_fails_and_keeps_the_cursor(tmp_path: Path) 
 
 
 def test_a_tick_that_is_cut_off_requests_what_it_listed_and_the_next_one_lists_the_rest(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         sessions: list[Session] = sandbox.api.data.sessions  # type: ignore[attr-defined]
         # An old day has the newest activity. That of other days fills the first page of a hundred and goes on after it.
         for session in [one for one in sessions if one.start and not one.broken][:300]:
@@ -267,7 +267,7 @@ def test_a_tick_continues_in_the_workspace_where_the_last_one_stopped(tmp_path: 
 
 
 def test_a_tick_ends_although_the_api_does_not_answer(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         ended = threading.Event()
         # A tick that waits longer gets its answer, and so another reason.
         sandbox.api.before_answer = lambda _: ended.wait(30)
@@ -365,7 +365,7 @@ def test_schedules_and_sensor_are_on_by_default(tmp_path: Path) -> None:
 
 def test_every_day_up_to_today_is_read_by_the_schedule_or_the_sensor(tmp_path: Path) -> None:
     """The newest day that the sensor requests is the day before the schedule's first."""
-    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         repository = build_definitions(Pipeline(settings, clock=lambda: NOW)).get_repository_def()
         context = dg.build_schedule_context(instance=instance, scheduled_execution_time=NOW, repository_def=repository)
@@ -382,7 +382,7 @@ def test_every_day_up_to_today_is_read_by_the_schedule_or_the_sensor(tmp_path: P
 
 
 def test_the_cursor_is_small_whatever_happened_before(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox, dg.DagsterInstance.ephemeral() as instance:
         settings = settings_for(sandbox.url, tmp_path, SESSIONS_PIPELINE_START_DATE=FIRST)
         _, cursor, _ = evaluate(settings, instance, None, NOW)
         listed = len(json.loads(cursor)["seen"])

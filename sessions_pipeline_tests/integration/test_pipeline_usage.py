@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sessions_pipeline.days import DAY_US, day_start_us, days_between
-from sessions_pipeline.errors import RefusedError
+from sessions_pipeline.errors import BrokenError, RefusedError
+from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import key_of
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith import SessionsQuery
+from sessions_pipeline.measurements import measurable_days, measure_usage
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
@@ -18,6 +20,7 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
     NOW,
     TODAY,
     DataRoot,
+    PipelineWithShortWindow,
     failing_in_one_line,
     lake_at,
     run_days,
@@ -42,14 +45,15 @@ def facts_of(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> di
 
 
 def measure(sandbox: Sandbox, root: DataRoot, first: date, **values: Any) -> list[date]:
-    """The same, but returns the measured days."""
-    days = facts_of(sandbox, root, first, **values)["measured_days"]
-    return [date.fromisoformat(day) for day in days.split(", ")]
+    """Measure the same days without Dagster. Returns them."""
+    settings = settings_for(sandbox.url, root, SESSIONS_PIPELINE_START_DATE=first, **values)
+    pipeline = PipelineWithShortWindow(settings, clock=lambda: NOW)
+    return measure_usage(pipeline, measurable_days(pipeline))
 
 
 def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None:
     day = YESTERDAY
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         measure(sandbox, data_root, day)
         assert isinstance(sandbox.api.data, CompanyData)
         sessions = [session for session in sandbox.api.data.sessions if session.tenant_id == WORKSPACE]
@@ -69,7 +73,7 @@ def test_usage_of_a_day_equals_the_runs_of_that_day(data_root: DataRoot) -> None
 
 
 def test_no_page_of_sessions_is_larger_than_the_settings_say(tmp_path: Path) -> None:
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         measure(sandbox, tmp_path, YESTERDAY, SESSIONS_PIPELINE_PAGE_SIZE=20)
         assert {dict(one["parameters"])["limit"] for one in sandbox.requests} == {"20"}
     assert lake_at(tmp_path).read(DAILY_COST_BY_PROJECT, YESTERDAY).num_rows > 20
@@ -93,7 +97,7 @@ def test_an_api_that_ignores_the_day_is_an_error_and_never_a_day_without_costs(t
 
 def test_usage_that_changes_while_it_is_read_is_not_exact(data_root: DataRoot) -> None:
     day = YESTERDAY
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         data = sandbox.api.data
         assert isinstance(data, CompanyData)
         project = next(s for s in data.sessions if s.dataset is None and s.tenant_id == WORKSPACE)
@@ -123,8 +127,26 @@ def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_ove
     assert lake_at(data_root).days(DAILY_COST_BY_PROJECT) == reachable
 
 
+def test_a_broken_day_is_left_as_it_is_and_named_and_all_others_are_measured(data_root: DataRoot) -> None:
+    """Else they would soon be out of the API's reach. The broken file may hold what the API no longer has."""
+    first = TODAY - timedelta(days=4)
+    days, broken = days_between(first, TODAY), (first, TODAY - timedelta(days=2))
+    store, keys = store_at(str(data_root)), {day: key_of(DAILY_COST_BY_PROJECT, day) for day in days}
+    with running_sandbox(texts=[], now=NOW) as sandbox:
+        for day in broken:
+            Lake.open(str(data_root), query={}).write_file(keys[day], b"broken")
+        for _ in range(2):
+            with failing_in_one_line(BrokenError, f"{keys[first]}: not a readable .*; restore it from a backup, or "):
+                measure(sandbox, data_root, first)
+        measured = {day for day in days if store.open(keys[day], whole=True).source.read() != b"broken"}
+        assert measured == {*days}.difference(broken)
+        for day in broken:
+            store.delete(keys[day])
+        assert measure(sandbox, data_root, first) == [*broken, TODAY], "as the advice says"
+
+
 def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> None:
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         measure(sandbox, data_root, TODAY, LANGSMITH_WORKSPACE_ID=f"{WORKSPACE},{OTHER_WORKSPACE}")
         before = lake_at(data_root).read(DAILY_COST_BY_PROJECT, TODAY)
         measure(sandbox, data_root, TODAY, LANGSMITH_WORKSPACE_ID=WORKSPACE)
@@ -138,7 +160,7 @@ def test_rows_of_workspaces_that_are_not_read_are_kept(data_root: DataRoot) -> N
 
 
 def test_a_session_that_is_measured_again_replaces_its_row(data_root: DataRoot) -> None:
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         for _ in range(2):
             measure(sandbox, data_root, TODAY)
     ids = lake_at(data_root).read(DAILY_COST_BY_PROJECT, TODAY).column("id").to_pylist()
@@ -147,7 +169,7 @@ def test_a_session_that_is_measured_again_replaces_its_row(data_root: DataRoot) 
 
 def test_a_day_that_another_scheduler_has_measured_in_its_workspace_is_measured_in_ours(data_root: DataRoot) -> None:
     day = YESTERDAY
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         measured = [
             measure(sandbox, data_root, day, LANGSMITH_WORKSPACE_ID=workspace)
             for workspace in (WORKSPACE, OTHER_WORKSPACE, WORKSPACE, OTHER_WORKSPACE)
@@ -161,14 +183,14 @@ def test_a_day_that_another_scheduler_has_measured_in_its_workspace_is_measured_
 def test_a_workspace_whose_id_is_set_later_is_not_measured_again(data_root: DataRoot) -> None:
     """By then, the API may have deleted some of what it was measured from."""
     day = YESTERDAY
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         measure(sandbox, data_root, day)
         assert measure(sandbox, data_root, day, LANGSMITH_WORKSPACE_ID=WORKSPACE) == [day + timedelta(days=1)]
 
 
 def test_names_that_are_redacted_are_not_written(data_root: DataRoot) -> None:
     day = YESTERDAY
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         measure(sandbox, data_root, day, SESSIONS_PIPELINE_REDACT="name")
     names = lake_at(data_root).read(DAILY_COST_BY_PROJECT, day).column("name")
     assert len(names) == names.null_count > 0

@@ -18,6 +18,7 @@ from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.langsmith.lists import active_since
+from sessions_pipeline.measurements import measure_usage
 from sessions_pipeline.orchestration.automation import LOOK_SECONDS
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE
@@ -42,7 +43,6 @@ from sessions_pipeline_tests.integration.pipeline_runs import (
 )
 from sessions_pipeline_tests.integration.scripted_server import answer, scripted
 
-READING = "key:raw_sessions or key:sessions or key:rejected_sessions"
 V1, V2, AUTO = ({"SESSIONS_PIPELINE_API_VERSION": version} for version in ("v1", "v2", "auto"))
 BOTH = {"LANGSMITH_WORKSPACE_ID": f"{WORKSPACE},{OTHER_WORKSPACE}"}
 SUNSET = "Sat, 31 Oct 2026 00:00:00 GMT"
@@ -85,7 +85,7 @@ def read_sources(sandbox: Sandbox, first: date = FIRST, **values: Any) -> Source
 @pytest.mark.parametrize("undated", ["postgres", "last"])
 def test_both_versions_give_the_same_company_to_the_last_character(undated: Any) -> None:
     first = TODAY - timedelta(days=60)
-    with running_sandbox(now=NOW, undated=undated) as sandbox:
+    with running_sandbox(now=NOW, undated=undated, is_drawn=True) as sandbox:
         one, two = (read_sources(sandbox, first, **version, **BOTH).payloads for version in (V1, V2))
     assert paths(sandbox) == {"/api/v1/sessions", "/api/v2/sessions"}
     assert one == two
@@ -94,7 +94,7 @@ def test_both_versions_give_the_same_company_to_the_last_character(undated: Any)
 
 
 def test_a_lake_begun_on_version_1_goes_on_with_version_2_without_a_new_row(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         read(sandbox, tmp_path, **V1, **BOTH)
         before, rows = contents(tmp_path), lake_at(tmp_path).read(RAW_SESSIONS, FIRST).num_rows
         read(sandbox, tmp_path / "anew", **V2, **BOTH)
@@ -140,7 +140,7 @@ def test_auto_reads_version_1_while_it_is_there() -> None:
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_auto_reads_version_2_of_all_workspaces_once_version_1_is_gone(status: int) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         before = read_sources(sandbox, **V1, **BOTH)
         sandbox.faults.add(Fault("gone", status, times=None))
         sandbox.requests.clear()
@@ -170,7 +170,7 @@ def test_auto_stays_with_version_1_after_its_announced_end_where_there_is_no_oth
         handler.reply(200, f"[{','.join(some_records(5)[offset:])}]".encode(), old)
 
     with scripted(only_first) as server:
-        run_days(settings_for(server.url, tmp_path, **AUTO), FIRST, TODAY, select=READING)
+        read(server, tmp_path, **AUTO)
     assert lake_at(tmp_path).read(SESSIONS, TODAY).num_rows == 5
 
 
@@ -195,7 +195,7 @@ def test_a_wrong_endpoint_is_reported_as_such_whatever_the_version(
     step: Callable[[Any], None], version: dict[str, str], tmp_path: Path
 ) -> None:
     with scripted(step) as server, failing_in_one_line(NotFoundError, "does not exist .*check LANGSMITH_ENDPOINT"):
-        run_days(settings_for(server.url, tmp_path, LANGSMITH_API_KEY=KEY, **version), FIRST, TODAY, select=READING)
+        read(server, tmp_path, LANGSMITH_API_KEY=KEY, **version)
     assert len(server.paths) <= 2
 
 
@@ -225,7 +225,7 @@ def test_a_body_that_is_not_a_page_of_version_2_is_one_line_without_the_key(body
         scripted(answer(200, body)) as server,
         pytest.raises(BadBodyError, match="other than a complete JSON page") as caught,
     ):
-        run_days(settings_for(server.url, tmp_path, LANGSMITH_API_KEY=KEY, **V2), FIRST, TODAY, select=READING)
+        read(server, tmp_path, LANGSMITH_API_KEY=KEY, **V2)
     assert "\n" not in str(caught.value)
     assert KEY not in str(caught.value)
     assert len(server.paths) == 3
@@ -242,12 +242,11 @@ def test_a_body_that_is_not_a_page_of_version_2_is_one_line_without_the_key(body
 )
 def test_a_cursor_that_leads_nowhere_is_one_line_and_replaces_nothing(fault: Fault, says: str, tmp_path: Path) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
-        settings = settings_for(sandbox.url, tmp_path, **V2)
-        run_days(settings, FIRST, TODAY, select=READING)
+        read(sandbox, tmp_path, **V2)
         before = contents(tmp_path)
         sandbox.faults.add(fault)
         with failing_in_one_line(PagingError, says):
-            run_days(settings, FIRST, TODAY, select=READING)
+            read(sandbox, tmp_path, **V2)
     assert contents(tmp_path) == before
 
 
@@ -313,7 +312,7 @@ def test_a_listing_of_activity_whose_cursor_has_expired_starts_again() -> None:
 
 
 def test_sessions_deleted_while_version_2_is_paged_lose_no_other() -> None:
-    with running_sandbox(now=NOW, broken=False) as sandbox:
+    with running_sandbox(now=NOW, broken=False, is_drawn=True) as sandbox:
         data: Any = sandbox.api.data
         data.sessions = [session for session in data.sessions if session.tenant_id == WORKSPACE]
 
@@ -330,7 +329,7 @@ def test_sessions_deleted_while_version_2_is_paged_lose_no_other() -> None:
 
 
 def test_private_fields_are_removed_from_version_2_as_well() -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         given = read_sources(sandbox, **V2, SESSIONS_PIPELINE_REDACT="extra.metadata.git.author_email").payloads
     payloads = [payload for of_day in given.values() for payload in of_day]
     assert len(payloads) > 80
@@ -338,16 +337,17 @@ def test_private_fields_are_removed_from_version_2_as_well() -> None:
 
 
 def test_activity_and_usage_are_the_same_by_both_versions(tmp_path: Path) -> None:
-    with running_sandbox(broken=False, now=NOW) as sandbox:
+    with running_sandbox(broken=False, now=NOW, is_drawn=True) as sandbox:
         yesterday = TODAY - timedelta(days=1)
         found = []
         for version in (V1, V2):
             root = tmp_path / version["SESSIONS_PIPELINE_API_VERSION"]
             settings = settings_for(sandbox.url, root, **version, SESSIONS_PIPELINE_START_DATE=yesterday)
-            run_days(settings, yesterday, yesterday, select="key:daily_cost_by_project", clock=lambda: NOW)
+            pipeline = Pipeline(settings, clock=lambda: NOW)
+            assert measure_usage(pipeline, [yesterday]) == [yesterday]
             used = lake_at(root).read(DAILY_COST_BY_PROJECT, yesterday).drop_columns("read_at").to_pylist()
             two_days_ago = Cursor(NOW - timedelta(days=2), NOW)
-            look = list_activity(Pipeline(settings, clock=lambda: NOW), two_days_ago, LOOK_SECONDS)
+            look = list_activity(pipeline, two_days_ago, LOOK_SECONDS)
             assert look.stopped_at is None
             found.append((used, look.listed))
     assert found[0] == found[1]

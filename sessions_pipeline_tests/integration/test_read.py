@@ -1,5 +1,6 @@
 """`sessions_pipeline.read` returns any table by name, with days and dataset names, and exact costs in pandas."""
 
+import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -88,8 +89,8 @@ def test_rows_without_a_day_are_returned_only_if_requested(root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_costs_by_day_add_up_to_those_by_week(tmp_path: Path) -> None:
-    fill(tmp_path)
+def test_costs_by_day_add_up_to_those_by_week(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     lake = Lake.open(str(tmp_path), query={})
     of_a_day = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST)
     lake.replace(DAILY_COST_BY_REFERENCE_DATASET, UNDATED, of_a_day, {})
@@ -132,8 +133,8 @@ def test_costs_stay_exact_and_unknown_in_pandas(tmp_path: Path) -> None:
     assert every.num_rows == 2, "no row is without a day"
 
 
-def test_a_dataset_has_its_current_name_else_that_in_experiments_else_its_id(tmp_path: Path) -> None:
-    fill(tmp_path)
+def test_a_dataset_has_its_current_name_else_that_in_experiments_else_its_id(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     given = [
         {"id": one, "tenant_id": tenant, "name": "golden", "read_at": NOON}
         for one, tenant in ((dataset(1), TENANT), (dataset(3), OTHER_TENANT))
@@ -148,8 +149,8 @@ def test_a_dataset_has_its_current_name_else_that_in_experiments_else_its_id(tmp
     assert [row["dataset"] for row in projects if row["reference_dataset_id"] is None] == [None]
 
 
-def test_weeks_have_the_names_that_experiments_give_their_datasets(tmp_path: Path) -> None:
-    fill(tmp_path)
+def test_weeks_have_the_names_that_experiments_give_their_datasets(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     lake = Lake.open(str(tmp_path), query={})
     lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", []), {})
     rows = lake.read(SESSIONS, FIRST).to_pylist()
@@ -159,8 +160,10 @@ def test_weeks_have_the_names_that_experiments_give_their_datasets(tmp_path: Pat
     assert {row["dataset"].partition(" ")[0] for row in weeks if row["tenant_id"] == TENANT} == {"golden"}
 
 
-def test_weeks_that_are_not_the_sums_of_their_days_are_a_warning_where_they_are_read(tmp_path: Path) -> None:
-    fill(tmp_path)
+def test_weeks_that_are_not_the_sums_of_their_days_are_a_warning_where_they_are_read(
+    root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     lake = Lake.open(str(tmp_path), query={})
     rows = lake.read(DAILY_COST_BY_REFERENCE_DATASET, FIRST)
     lake.replace(DAILY_COST_BY_REFERENCE_DATASET, FIRST, rows.slice(1), {})
@@ -180,8 +183,8 @@ def test_datasets_without_a_name_do_not_cost_a_listing_for_each_day(bucket: str,
     assert len([line for line in server.requests if line == "GET /bucket"]) < len(DAYS)
 
 
-def test_an_experiment_has_its_own_cost_judge_cost_and_whole_cost(tmp_path: Path) -> None:
-    fill(tmp_path)
+def test_an_experiment_has_its_own_cost_judge_cost_and_whole_cost(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     judged = {"tenant_id": TENANT, "reference_dataset_id": dataset(1), "stats_as_of": NOON, "read_at": NOON}
     rows = [{**judged, "id": uuid(11), "total_cost": COST}, {**judged, "id": uuid(12), "total_cost": None}]
     table = table_of("judge_cost_by_experiment", rows)

@@ -5,19 +5,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from sessions_pipeline.days import days_between
 from sessions_pipeline.errors import LakeError, WorkerLostError
 from sessions_pipeline.lake import Lake
-from sessions_pipeline.tables import RAW_SESSIONS
+from sessions_pipeline.orchestration.assets import DAILY_TABLES
+from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.workers import BACKFILL_DAYS, Workers, processes_for, workers_for
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
 from sessions_pipeline_tests.faulty_server import running_sandbox
-from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, run_days, settings_for
+from sessions_pipeline_tests.integration.pipeline_runs import NOW, TODAY, contents, settings_for
+from sessions_pipeline_tests.integration.worker_tasks import die, double, metadata, who
 
 FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
 
@@ -26,26 +29,6 @@ FIRST = TODAY - timedelta(days=BACKFILL_DAYS)
 def crew(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workers]:
     with workers_for(request.param, Lake.open(str(tmp_path), query={}), str(tmp_path), {}) as started:
         yield started
-
-
-def double(_lake: Lake, number: int) -> int:
-    if number < 0:
-        raise LakeError(f"{number} is too small")
-    return 2 * number
-
-
-def die(_lake: Lake, number: int) -> int:
-    if number == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
-def metadata(lake: Lake, day: date) -> dict[str, str]:
-    return lake.metadata(RAW_SESSIONS, day)
-
-
-def who(_lake: Lake, _number: int) -> int:
-    return os.getpid()
 
 
 def test_a_broken_file_is_named_from_wherever_it_is_found(crew: Workers, tmp_path: Path) -> None:
@@ -123,9 +106,11 @@ def test_a_process_that_may_have_no_children_processes_the_days_itself() -> None
 
 
 def test_a_backfill_by_processes_gives_the_same_lake_as_by_one_thread(tmp_path: Path) -> None:
-    with running_sandbox(now=NOW) as sandbox:
+    with running_sandbox(now=NOW, is_drawn=True) as sandbox:
         for name, processes in (("one", 1), ("several", 3), ("several", 3)):
-            run_days(settings_for(sandbox.url, tmp_path / name), FIRST, TODAY, processes=processes)
+            pipeline = Pipeline(settings_for(sandbox.url, tmp_path / name), processes=processes)
+            days = days_between(FIRST, TODAY)
+            assert len(list(pipeline.process(days, list(DAILY_TABLES), print))) == len(days) + 1
     assert contents(tmp_path / "one") == contents(tmp_path / "several")
 
 
@@ -133,7 +118,7 @@ ORPHAN = """
 import sys
 from sessions_pipeline.lake import Lake
 from sessions_pipeline import workers
-from sessions_pipeline_tests.integration.test_workers import who
+from sessions_pipeline_tests.integration.worker_tasks import who
 
 with workers.workers_for(3, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
     print(*set(crew.map(who, zip(range(40)))), flush=True)
@@ -152,25 +137,31 @@ def test_no_worker_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
 
 
 LOST = """
-import signal, sys
+import os, signal, sys
 from sessions_pipeline.errors import WorkerLostError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline import workers
-from sessions_pipeline_tests.integration.test_workers import die, who
+from sessions_pipeline_tests.integration.worker_tasks import who
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-try:
-    with workers.workers_for(2, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
-        list(crew.map(who, zip(range(40))))
-        list(crew.map(die, [(2,)]))
-except WorkerLostError:
-    print("lost")
+for number in range(3):
+    try:
+        with workers.workers_for(4, Lake.open(sys.argv[1], query={}), sys.argv[1], {}) as crew:
+            pids = set()
+            while len(pids) < 4:
+                pids |= {*crew.map(who, zip(range(9)))}
+            # The one that waits for a task has a lock that the others wait for. It is hardly ever the one left alive.
+            for pid in sorted(pids)[:-1]:
+                os.kill(pid, signal.SIGKILL)
+            list(crew.map(who, [(number,)]))
+    except WorkerLostError:
+        print("lost")
 """
 
 
 def test_a_run_that_lost_a_worker_ends_even_if_it_was_started_with_sigterm_ignored(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOST, str(tmp_path)]
-    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout == "lost\n"
+    assert subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout == "lost\n" * 3
 
 
 def test_starting_workers_is_not_interrupted_by_ctrl_c() -> None:

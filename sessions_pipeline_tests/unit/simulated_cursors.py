@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from uuid import NAMESPACE_URL, uuid5
 
 from sessions_pipeline.langsmith.page import Page, PageRequest
@@ -18,7 +19,7 @@ class CursorServer(SimulatedServer):
         self.requests.append(ask)
         if self.schedule:
             self._change(self.schedule.pop(0))
-        names = sorted(self.sessions, key=self._sort_key)
+        names = self.listed()
         if ask.ids:
             names = [name for name in names if as_uuid(name) in ask.ids]
         if ask.cursor is not None:
@@ -38,6 +39,7 @@ def _query(ask: PageRequest) -> list[object]:
     return [ask.limit, ask.include_stats, list(ask.ids)]
 
 
+@cache
 def as_uuid(name: str) -> str:
     """The session's id as a UUID. The readers request sessions by id only if it is one."""
     return str(uuid5(NAMESPACE_URL, name))

@@ -70,15 +70,29 @@ class SimulatedServer:
         self._ties: dict[str, float] = {}
         self._capped = self.cap
         self._lie = 0
+        self._sorted: list[str] = []
+        self._sorted_from: dict[str, int | None] | None = None
 
     def answer(self, ask: PageRequest) -> Page:
         self.requests.append(ask)
         if self.schedule:
             self._change(self.schedule.pop(0))
-        listed = sorted(self.sessions, key=self._sort_key)
+        listed = self.listed()
         names = listed[ask.offset : ask.offset + min(ask.limit, self._capped)]
         headers = {"x-pagination-total": str(max(0, len(listed) + self._lie))} if self.totals else {}
         return Page([record(name, self.sessions[name]) for name in names], headers=headers)
+
+    def listed(self) -> list[str]:
+        """The names in the list's order, sorted again only after a change, also one that a test made itself.
+
+        Otherwise as many random numbers are skipped as sorting would draw, so that a seed still means the same changes.
+        """
+        if self._sorted_from == self.sessions:
+            self._random.getrandbits(64 * len(self.sessions))
+        else:
+            self._sorted = sorted(self.sessions, key=self._sort_key)
+            self._sorted_from = dict(self.sessions)
+        return self._sorted
 
     def _sort_key(self, name: str) -> tuple[float, float]:
         start = self.sessions[name]
@@ -88,6 +102,7 @@ class SimulatedServer:
     def _change(self, what: str) -> None:
         if what == "reorder":
             self._ties.clear()
+            self._sorted_from = None
         elif what == "insert":
             others = [start for start in self.sessions.values() if start is not None] or [0]
             self.sessions[f"new-{len(self.requests)}"] = self._random.choice(others) + self._random.choice(

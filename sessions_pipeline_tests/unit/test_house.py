@@ -18,13 +18,13 @@ PACKAGE = Path(sessions_pipeline.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parents[1].rglob("*.py"))
 # Blank lines, comments and docstrings do not count, so that nobody saves on them.
-MOST_LINES_OF_CODE = 8_887
+MOST_LINES_OF_CODE = 8_907
 MOST_LINES_OF_VALIDATION = 400
 MOST_MODULES = 90
 MOST_LINES_OF_A_MODULE = 255
 MOST_LINES_OF_A_FUNCTION = 40
 MOST_LINES_OF_CODE_OF_AN_ASSET = 15
-MOST_DEPENDENCIES = 18
+MOST_DEPENDENCIES = 17
 LEANS_ON_PRIVATE_PARTS_OF_DAGSTER = "orchestration/event_storage.py"
 # Besides the settings: variables of Python, AWS, Dagster, and Arrow and glibc.
 USE_THE_ENVIRONMENT = {

@@ -173,5 +173,5 @@ def test_a_stored_reading_keeps_every_digit_and_a_broken_one_is_ignored() -> Non
     for one in (reading, JudgeReading("x", None, Decimal(0), None, True, NOON, {})):
         kept = JudgeReadings({TENANT: one}, {"x": "a problem"})
         assert load_judge_readings(msgspec.json.encode(kept)) == kept
-    for broken in (None, b"", b"{", b"[]", b'{"readings": [{}]}', b"1"):
+    for broken in (None, b"", b"{", b"[]", b'{"readings": [{}]}', b"1", b'{"problems": {"\xff": ""}}'):
         assert load_judge_readings(broken) == JudgeReadings()

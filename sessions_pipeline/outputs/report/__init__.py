@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessions_pipeline import tables
-from sessions_pipeline.days import month_days
+from sessions_pipeline.days import days_between, month_days
 from sessions_pipeline.errors import NotReadError, SettingError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.lake.layout import UNDATED, Day
@@ -78,10 +78,9 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     known = lake.days(DAILY)
     read = [day for day in known if earliest <= day <= last]
     inside = [day for day in read if day >= first]
-    usage_days = [day for day in lake.days(tables.DAILY_COST_BY_PROJECT) if first <= day <= last]
     daily, files = lake.load_days(DAILY, [*read, UNDATED])
     attributes, summed = lake.load_days(tables.DAILY_COST_BY_ATTRIBUTE, read, ATTRIBUTE_COLUMNS)
-    projects, measured = lake.load_days(tables.DAILY_COST_BY_PROJECT, usage_days, PROJECT_COLUMNS)
+    projects, measured = lake.load_days(tables.DAILY_COST_BY_PROJECT, days_between(first, last), PROJECT_COLUMNS)
     names = from_lake.dataset_names(lake, daily.group_by([*DAILY.order]).aggregate([]).to_pylist(), read)
     rejected, counted = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions, examined = lake.load_days(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)

@@ -9,23 +9,21 @@ from decimal import Decimal
 from functools import cache
 from importlib import resources
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sessions_pipeline.outputs import formatting, judges_command
 from sessions_pipeline.outputs.report import charts
 from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.outputs.report.data import ReportData
-from sessions_pipeline.outputs.spending import Row, Spending, Totals, totals_by, with_judges
+from sessions_pipeline.outputs.spending import Row, totals_by, with_judges
 from sessions_pipeline.settings import DEMO
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
 from sessions_pipeline.tables.aggregate import EXACT, sums, total, tuples
 from sessions_pipeline.tables.rows import PART
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 # How many rows of the table are in the HTML; the script adds the others.
 ROWS_SHOWN = 50
@@ -73,6 +71,8 @@ def build_report(data: ReportData) -> bytes:
     """The whole report as HTML, in UTF-8. The same data always give the same bytes."""
     used, script, experiments = projects(data), _resource("script.js"), most_expensive(data.experiments)
     judges = data.judges.filter(pc.is_in(data.judges.column("id"), experiments.column("id").combine_chunks()))
+    totals = totals_by(data.costs_now, data.judge_costs, lambda row: row["reference_dataset_id"])
+    judged = [(dataset, totals[dataset.key]) for dataset in data.datasets if dataset.key in totals]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     content = {
         "data": data,
@@ -87,7 +87,8 @@ def build_report(data: ReportData) -> bytes:
         "projects": used[:MOST_EXPENSIVE],
         "other_projects": used[MOST_EXPENSIVE:],
         "most_expensive": [(row, main_score(row)) for row in with_judges(experiments.to_pylist(), judges.to_pylist())],
-        "judged": _judged(data),
+        # The highest sum of own costs and judges' costs comes first.
+        "judged": sorted(judged, key=lambda pair: -(pair[1].whole_cost or 0)),
         "shown": data.rows.slice(0, ROWS_SHOWN).to_pylist(),
         "tenants": data.rows.column("tenant_id").unique(),
         "embedded": _embedded(data),
@@ -97,13 +98,6 @@ def build_report(data: ReportData) -> bytes:
     }
     # Encoded part by part: as one text, a page of many rows would take four times its size.
     return b"".join(part.encode() for part in _environment().get_template("report.html.j2").generate(content))
-
-
-def _judged(data: ReportData) -> list[tuple[Spending, Totals]]:
-    """Datasets with their costs and those of their judges; those with the highest sum of both come first."""
-    totals = totals_by(data.costs_now, data.judge_costs, lambda row: row["reference_dataset_id"])
-    found = [(dataset, totals[dataset.key]) for dataset in data.datasets if dataset.key in totals]
-    return sorted(found, key=lambda pair: -(pair[1].whole_cost or 0))
 
 
 def _embedded(data: ReportData) -> Iterator[str]:
@@ -135,9 +129,7 @@ def _json(value: Any) -> str:
 
 
 @cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - the import takes 0.1 s
-
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader(__package__),
         autoescape=True,
