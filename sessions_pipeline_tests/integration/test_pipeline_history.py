@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import stamina
 
-from sessions_pipeline.days import days_between
+from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import ApiError, NotReadError, SettingError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs
@@ -113,7 +113,7 @@ def test_what_was_spent_stays_spent_when_the_api_deletes_and_expires(data_root: 
 
 
 def test_a_day_without_sessions_counts_as_over_once_it_is_read_after_its_end(tmp_path: Path, clock: Clock) -> None:
-    month = {*days_between(MONTH, NEXT - timedelta(days=1))}
+    month = {*days_between(*period_of("month", DAY))}
 
     def is_over() -> tuple[bool, bool]:
         stored = lake_at(tmp_path).load(DAILY_COST_BY_REFERENCE_DATASET, DAY)
