@@ -132,11 +132,11 @@ def open_instance(home: str | None) -> Iterator[dg.DagsterInstance]:
             raise
 
 
-def _database_error(error: BaseException | None, *effects: BaseException) -> BaseException | None:
-    """The first database error in the chain of an error's causes, or None. `effects` come before `error` in it."""
+def _database_error(error: BaseException | None) -> BaseException | None:
+    """The first database error in the chain of an error's causes, or None."""
+    chain = list[BaseException]()
     # The chain may be a cycle: what Dagster raises for an error within a step may be its own cause.
-    if error is None or error in effects:
-        return None
-    if type(error).__module__.partition(".")[0] in _DATABASE_PACKAGES:
-        return error
-    return _database_error(error.__cause__ or error.__context__, error, *effects)
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return next((one for one in chain if type(one).__module__.partition(".")[0] in _DATABASE_PACKAGES), None)
