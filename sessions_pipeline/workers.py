@@ -55,13 +55,12 @@ class Workers:
         remaining = iter(tasks)
         while failure is None:
             try:
-                task = next(remaining)
+                started.append(self._executor.submit(self._call, work, *next(remaining)))
             except StopIteration:
                 break
             except Exception as error:  # noqa: BLE001 - raised below
                 failure = error
                 break
-            started.append(self._executor.submit(self._call, work, *task))
             while started and failure is None and (len(started) > self._ahead or started[0].done()):
                 result, failure = _outcome(started.popleft())
                 yield from result
@@ -69,6 +68,11 @@ class Workers:
             result, later_failure = _outcome(future)
             yield from result
             failure = failure or later_failure
+        if isinstance(failure, BrokenProcessPool):
+            raise WorkerLostError(
+                "A worker process was killed, most likely because memory ran out; days already written stay, "
+                "run the others again"
+            )
         if failure is not None:
             raise failure
 
@@ -128,11 +132,6 @@ def prepare(processes: int) -> None:
 def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
     try:
         return [future.result()], None
-    except BrokenProcessPool:
-        return [], WorkerLostError(
-            "A worker process was killed, most likely because memory ran out; days already written stay, "
-            "run the others again"
-        )
     except Exception as error:  # noqa: BLE001 - the caller raises it when the other tasks have ended
         return [], error
 
