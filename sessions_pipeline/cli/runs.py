@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -205,11 +205,18 @@ def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
     click.echo(f"Dagster UI: http://{HOST}:{port}")
     loaded = SHIPPED.with_name("workspace.yaml")
     command = [sys.executable, "-W", QUIET, "-m", "dagster", "dev", "-w", str(loaded), "-h", HOST, "-p", str(port)]
-    # On a terminal, Dagster gets Ctrl-C, too; the sandbox keeps serving until Dagster has ended.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    with subprocess.Popen(command, cwd=folder, env=variables) as dagster:  # noqa: S603 - the command is fixed
-        signal.signal(signal.SIGTERM, lambda *_: dagster.terminate())
-        return dagster.wait()
+    # In a process group of its own, where we tell Dagster alone to stop. If Ctrl-C reached its code servers, too, they
+    # would be taken for crashed and started again, and would outlive Dagster by 45 s or keep it waiting.
+    with subprocess.Popen(command, cwd=folder, env=variables, process_group=0) as dagster:  # noqa: S603 - it is fixed
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` sets it
+                    signal.signal(number, lambda *_: dagster.terminate())
+            # Dagster may be stopped before it handles that itself.
+            return 0 if (status := dagster.wait()) == -signal.SIGTERM else status
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(dagster.pid, signal.SIGTERM)  # runs in progress, which Dagster would let go on
 
 
 @click.command(epilog="Example: sessions-pipeline sandbox --port 8123")

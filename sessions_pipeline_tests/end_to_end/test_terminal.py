@@ -24,7 +24,6 @@ from sessions_pipeline.lake import Lake
 from sessions_pipeline.orchestration import SHIPPED
 from sessions_pipeline.tables import RAW_SESSIONS
 from sessions_pipeline_tests.ctrl_c import accepting_ctrl_c
-from sessions_pipeline_tests.end_to_end.dagster_processes import end
 from sessions_pipeline_tests.end_to_end.deployment import REPOSITORY, free_port, wait_until
 from sessions_pipeline_tests.faulty_server import running_sandbox
 from sessions_pipeline_tests.scripts import COMMAND
@@ -191,9 +190,11 @@ def output_of_ui(line: str, port: int, folder: Path, *, stop: Callable[[int], No
         stop(process.pid)
         # Dagster waits up to 60 s for each of its two processes before it kills them; that was needed once.
         process.wait(150)
-        wait_until(lambda: not group_exists(process.pid), "the last process's end", log.read_text)
+        wait_until(lambda: not processes_of(process.pid), "the last process's end", log.read_text)
     finally:
-        end(process, patience_seconds=0)
+        for left in processes_of(process.pid):
+            os.kill(left, signal.SIGKILL)
+        process.wait(10)
     return log.read_text()
 
 
@@ -203,9 +204,7 @@ def is_up(port: int) -> bool:
     return False
 
 
-def group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def processes_of(session: int) -> list[int]:
+    """The processes that were started on one terminal, in whichever group, without those that have ended."""
+    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True, check=False)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if line.split()[1][0] != "Z"]

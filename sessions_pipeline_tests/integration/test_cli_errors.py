@@ -973,6 +973,8 @@ def test_a_usage_error_is_one_line_in_one_style(run: Run, arguments: tuple[str, 
     assert "Input" not in result.err
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 # A substitute for Dagster. It writes its arguments and variables, and how many sessions its API gives, to a file.
 DAGSTER = """
 import json, os, sys, urllib.request
@@ -982,6 +984,18 @@ answer = json.load(urllib.request.urlopen(request))
 given = {"sessions": len(answer), "folder": os.getcwd(), "arguments": sys.argv[1:], **os.environ}
 json.dump(given, open(os.environ["GIVEN"], "w"))
 sys.exit(int(os.environ.get("STATUS", "0")))
+"""
+
+# Another one. It starts a program, as a run in progress would be one, and prints the first signal that it gets.
+SERVING = """
+import signal, subprocess, sys
+def stop(number, _):
+    print("told", number, flush=True)
+    sys.exit()
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, stop)
+subprocess.Popen([sys.executable, "-c", "import signal; print('running', flush=True); signal.pause()"])
+signal.pause()
 """
 
 
@@ -1001,7 +1015,7 @@ def given(
     (folder / "dagster" / "__main__.py").write_text(DAGSTER)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setenv("GIVEN", str(folder / "given"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
     yield lambda: json.loads((folder / "given").read_text())
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -1051,6 +1065,28 @@ def test_the_ui_creates_dagsters_folder_with_our_settings_and_keeps_existing_fil
         assert (home / "dagster.yaml").read_text() == written
         (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     assert run("ui", "--port", str(free_port()), STATUS="7").status == 7
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.usefixtures("given")
+def test_what_stops_the_ui_tells_dagster_alone_to_stop_and_then_ends_what_still_runs(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    (Path(os.environ["PYTHONPATH"]) / "dagster" / "__main__.py").write_text(SERVING)
+    program = subprocess.Popen(
+        accepting_ctrl_c(COMMAND, "ui", "--port", str(free_port())),
+        cwd=tmp_path,
+        env={**os.environ, "LANGSMITH_API_KEY": "key"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert program.stdout is not None
+    assert [program.stdout.readline()[:10], program.stdout.readline()] == ["Dagster UI", "running\n"]
+    os.killpg(program.pid, number)
+    # The output's end is reached when no process can write to it.
+    assert program.communicate(timeout=20)[0] == f"told {int(signal.SIGTERM)}\n"
+    assert program.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
