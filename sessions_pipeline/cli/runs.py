@@ -205,13 +205,17 @@ def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
     click.echo(f"Dagster UI: http://{HOST}:{port}")
     loaded = SHIPPED.with_name("workspace.yaml")
     command = [sys.executable, "-W", QUIET, "-m", "dagster", "dev", "-w", str(loaded), "-h", HOST, "-p", str(port)]
+    # Ctrl-\ included, which Dagster would outlive. What is ignored stays ignored, as `nohup` wants it.
+    stopping = [one for one in (*terminal.stop_signals(), signal.SIGQUIT) if signal.getsignal(one) != signal.SIG_IGN]
+    # In the background of a script, Ctrl-C is ignored. Dagster would inherit that, but not a handler, and would then
+    # ignore SIGTERM, too.
+    signal.signal(signal.SIGINT, lambda *_: None)
     # In a process group of its own, where we tell Dagster alone to stop. If Ctrl-C reached its code servers, too, they
     # would be taken for crashed and started again, and would outlive Dagster by 45 s or keep it waiting.
     with subprocess.Popen(command, cwd=folder, env=variables, process_group=0) as dagster:  # noqa: S603 - it is fixed
         try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` sets it
-                    signal.signal(number, lambda *_: dagster.terminate())
+            for number in stopping:
+                signal.signal(number, lambda *_: dagster.terminate())
             # Dagster may be stopped before it handles that itself.
             return 0 if (status := dagster.wait()) == -signal.SIGTERM else status
         finally:

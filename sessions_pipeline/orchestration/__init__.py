@@ -107,14 +107,14 @@ def _check_databases(home: str) -> None:
     """Read the schemas of the SQLite databases that all runs share; SQLite also notices if a file was cut off.
 
     Raises:
-        InstanceError: one is broken.
+        InstanceError: one is broken, or its folder can't be read.
     """
-    for file in filter(Path.exists, (Path(home, name) for name in _DATABASES)):
-        try:
+    try:
+        for file in filter(Path.exists, (Path(home, name) for name in _DATABASES)):
             with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
                 database.execute("SELECT count(*) FROM sqlite_master")
-        except sqlite3.Error as error:
-            raise InstanceError(f"DAGSTER_HOME: {home}, its database", error) from None
+    except (OSError, sqlite3.Error) as error:
+        raise InstanceError(f"DAGSTER_HOME: {home}, its database", error) from None
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

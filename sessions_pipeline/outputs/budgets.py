@@ -192,10 +192,9 @@ class _RecentCosts:
             """The sums over the experiments that started before a day."""
             return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judges)))
 
-        newest = {day: metadata for day, metadata in files.items() if AS_OF not in metadata}
-        rebuilt = ", or rebuilt by --as-of" if len(newest) < len(files) else ""
         so_far, length = days_between(first, self.today), len(days_between(first, last))
-        unread = tuple(day for day in so_far if not self._is_read(day, newest.get(day), subject))
+        unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
+        rebuilt = ", or rebuilt by --as-of" if any(AS_OF in files.get(day, ()) for day in unread) else ""
         spent, before_today = Totals.of(rows, judges), totals_before(self.today)
         used = spent.whole_cost if unread else spent.known
         unjudged = spent.unjudged if budget.include_judges else 0
@@ -212,7 +211,7 @@ class _RecentCosts:
         )
 
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:
-        """Whether a day was read in every workspace of the budget, and its file is summed by the budget's attribute."""
+        """Whether a day was read in each workspace of the budget, and its file shows that by the budget's attribute."""
         workspace, found = subject.get("tenant_id"), self.readings.get(day, ())
         # A reading that found nothing, or only records that name no workspace, may not know its own.
         readings = [one for one in found if not any(one.workspaces) or workspace in (None, *one.workspaces)]
@@ -220,7 +219,7 @@ class _RecentCosts:
         unread = {one for name, days in self.unread_of.items() if workspace in (None, name) for one in days}
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
         is_summed = metadata is not None and subject.get("attribute") in (None, *attributes_of(metadata))
-        return is_summed and bool(readings) and is_over and day not in unread
+        return is_summed and AS_OF not in (metadata or ()) and bool(readings) and is_over and day not in unread
 
     def _judges(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:
         """The costs of the judges of the budget's experiments that started on `first` or later."""

@@ -380,6 +380,15 @@ def test_the_doctor_finds_a_broken_database_of_dagster(
     assert line.endswith("or move a broken folder away: it has only the UI's history")
 
 
+def test_databases_that_cannot_be_looked_for_are_one_line(run: Run, tmp_path: Path) -> None:
+    """As in a folder that this user may not read; but root may."""
+    shutil.copy(SHIPPED, tmp_path)
+    (tmp_path / "history").symlink_to("x" * 300)
+    result = run("doctor", DAGSTER_HOME=str(tmp_path))
+    _complains(result, 1, "1 of 5")
+    assert f"FAIL  Dagster      DAGSTER_HOME: {tmp_path}, its database: [Errno " in result.out
+
+
 def test_the_doctor_names_each_broken_file_that_no_refresh_makes_again(run: Run, tmp_path: Path) -> None:
     lake, old = Lake.open(str(tmp_path / "lake"), query={}), TODAY - timedelta(days=400)
     files = {table: [TODAY, old, None] if table.partition_column else [None] for table in TABLES}
@@ -973,15 +982,16 @@ def test_a_usage_error_is_one_line_in_one_style(run: Run, arguments: tuple[str, 
     assert "Input" not in result.err
 
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 # A substitute for Dagster. It writes its arguments and variables, and how many sessions its API gives, to a file.
 DAGSTER = """
-import json, os, sys, urllib.request
+import json, os, signal, sys, urllib.request
 key = {"X-API-Key": os.environ["LANGSMITH_API_KEY"]}
 request = urllib.request.Request(os.environ["LANGSMITH_ENDPOINT"] + "/api/v1/sessions?limit=1", headers=key)
 answer = json.load(urllib.request.urlopen(request))
 given = {"sessions": len(answer), "folder": os.getcwd(), "arguments": sys.argv[1:], **os.environ}
+given["ignores_ctrl_c"] = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 json.dump(given, open(os.environ["GIVEN"], "w"))
 sys.exit(int(os.environ.get("STATUS", "0")))
 """
@@ -1087,6 +1097,19 @@ def test_what_stops_the_ui_tells_dagster_alone_to_stop_and_then_ends_what_still_
     # The output's end is reached when no process can write to it.
     assert program.communicate(timeout=20)[0] == f"told {int(signal.SIGTERM)}\n"
     assert program.returncode == 0
+
+
+def test_a_ui_in_the_background_ignores_ctrl_c_and_a_closed_terminal_and_can_still_stop_dagster(
+    run: Run, given: Callable[[], dict[str, Any]]
+) -> None:
+    """Dagster does with SIGTERM what it does with Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    assert run("ui", "--port", str(free_port())).status == 0
+    assert not given()["ignores_ctrl_c"]
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    # The command itself goes on ignoring it, so this does not interrupt the test.
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

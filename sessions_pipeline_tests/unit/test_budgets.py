@@ -381,6 +381,8 @@ def test_days_that_were_rebuilt_as_known_earlier_count_as_unread(costs: Costs) -
     status = costs.status()
     assert (status.unread, status.forecast, status.state) == ((MONDAY,), None, "unknown")
     assert status.caveats.startswith("not read in every workspace since it was over, or rebuilt by --as-of: 16 Mar ")
+    costs.lake.write_file(f"_readings/start_date={TODAY}.json", b"")
+    assert costs.status(period="day").caveats == "not read in every workspace since it was over: 20 Mar 2026"
 
 
 def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(costs: Costs) -> None:
