@@ -24,9 +24,9 @@ from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPE
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
+from sessions_pipeline.tables.day_metadata import rebuilt_days
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import unread_of_workspaces, workspaces_of
-from sessions_pipeline.tables.table import AS_OF
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -192,10 +192,10 @@ class _RecentCosts:
             """The sums over the experiments that started before a day."""
             return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judges)))
 
-        newest = {day: metadata for day, metadata in files.items() if AS_OF not in metadata}
-        rebuilt = ", or rebuilt by --as-of" if len(newest) < len(files) else ""
         so_far, length = days_between(first, self.today), len(days_between(first, last))
-        unread = tuple(day for day in so_far if not self._is_read(day, newest.get(day), subject))
+        rebuilt = rebuilt_days(files).intersection(so_far)
+        or_rebuilt = ", or rebuilt by --as-of" if rebuilt else ""
+        unread = tuple(day for day in so_far if day in rebuilt or not self._is_read(day, files.get(day), subject))
         spent, before_today = Totals.of(rows, judges), totals_before(self.today)
         used = spent.whole_cost if unread else spent.known
         unjudged = spent.unjudged if budget.include_judges else 0
@@ -207,7 +207,7 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
-            unread_because=f"not read{self.where if not budget.workspace else ''} since it was over{rebuilt}",
+            unread_because=f"not read{self.where if not budget.workspace else ''} since it was over{or_rebuilt}",
             unseen=_unseen(budget, recent),
         )
 

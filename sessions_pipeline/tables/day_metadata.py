@@ -51,14 +51,25 @@ def open_days(daily: pa.Table, files: Mapping[date | None, Mapping[str, str]]) -
     return said.union(rows.column("start_date").to_pylist())
 
 
-def incomplete_days(
-    daily: pa.Table, files: Mapping[date | None, Mapping[str, str]], readings: Mapping[date, Sequence[Reading]]
-) -> set[date | None]:
-    """The days that were not over when they were last read (see `open_days`), or were not read in every workspace.
+def rebuilt_days(*files: Mapping[date | None, Mapping[str, str]]) -> set[date]:
+    """The days of which a file shows what was known earlier (`--as-of`). A refresh without it makes them new again.
 
-    `readings` has the latest readings of each day.
+    `files` are the metadata of each table's files, by day.
     """
-    return open_days(daily, files).union(*unread_of_workspaces(readings).values())
+    return {day for of_table in files for day, metadata in of_table.items() if day and AS_OF in metadata}
+
+
+def incomplete_days(
+    daily: pa.Table, files: Mapping[date | None, Mapping[str, str]], *readings: Mapping[date, Sequence[Reading]]
+) -> set[date | None]:
+    """The days whose costs are not those of a reading of all workspaces after their end.
+
+    They were not over when they were last read (see `open_days`), were not read in every workspace, or show what was
+    known earlier (see `rebuilt_days`). `readings` has the latest readings of each day; if there are several, the
+    workspaces of each are those that it names.
+    """
+    unread = (days for some in readings for days in unread_of_workspaces(some).values())
+    return open_days(daily, files).union(rebuilt_days(files), *unread)
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:
