@@ -18,8 +18,9 @@ from sessions_pipeline.lake.commits import NewContent, update_table
 from sessions_pipeline.lake.parquet import Stored, joined
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET
-from sessions_pipeline.tables.day_metadata import incomplete_days
+from sessions_pipeline.tables.day_metadata import open_days
 from sessions_pipeline.tables.period_costs import MADE_FROM, PERIODS, Period, sum_periods
+from sessions_pipeline.tables.readings import unread_of_workspaces
 
 
 def sum_after_days(pipeline: Pipeline, warn: Callable[[str], object]) -> None:
@@ -59,7 +60,8 @@ def refresh_periods(lake: Lake, period: Period, load: Callable[[date, str | None
         readings = lake.readings_of_days(days)
         # Each period by itself, so that the result does not depend on which others have changed.
         notes = [{day: readings[day] for day in period.days([start]) if day in readings} for start in changed]
-        part = incomplete_days(daily, {day: one.metadata for day, one in days.items()}, *notes)
+        unread = {day for some in notes for of_one in unread_of_workspaces(some).values() for day in of_one}
+        part = open_days(daily, {day: one.metadata for day, one in days.items()}).union(unread)
         rows = sum_periods(period, before, daily, {day: day not in part for day in days}, changed)
         facts["rows"] = rows.num_rows
         return (rows, {MADE_FROM: json.dumps(made_from)}) if changed or not file else None

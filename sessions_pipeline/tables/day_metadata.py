@@ -60,16 +60,14 @@ def rebuilt_days(*files: Mapping[date | None, Mapping[str, str]]) -> set[date]:
 
 
 def incomplete_days(
-    daily: pa.Table, files: Mapping[date | None, Mapping[str, str]], *readings: Mapping[date, Sequence[Reading]]
+    daily: pa.Table, files: Mapping[date | None, Mapping[str, str]], readings: Mapping[date, Sequence[Reading]]
 ) -> set[date | None]:
     """The days whose costs are not those of a reading of all workspaces after their end.
 
     They were not over when they were last read (see `open_days`), were not read in every workspace, or show what was
-    known earlier (see `rebuilt_days`). `readings` has the latest readings of each day; if there are several, the
-    workspaces of each are those that it names.
+    known earlier (see `rebuilt_days`). `readings` has the latest readings of each day.
     """
-    unread = (days for some in readings for days in unread_of_workspaces(some).values())
-    return open_days(daily, files).union(rebuilt_days(files), *unread)
+    return open_days(daily, files).union(rebuilt_days(files), *unread_of_workspaces(readings).values())
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:

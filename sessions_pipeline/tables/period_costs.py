@@ -33,7 +33,7 @@ def _table(name: str, period: str, start: str, start_description: str) -> Table:
         column.EXPERIMENTS_DATASET,
         *DAILY_MEASURES,
         column.count("day_count", "Days of the period that were read", nullable=False),
-        column.flag("is_complete", "True if each day is over, was read in all workspaces, and not rebuilt by --as-of"),
+        column.flag("is_complete", "True if all days are over and were read in every workspace that any was read in"),
     )
     order = (start, *DAILY_COST_BY_REFERENCE_DATASET.order)
     return Table(name, description, columns, order, partition_column=None, group="costs")
@@ -97,7 +97,7 @@ def sum_periods(
         period: weeks or months.
         stored: the table as it is. If it is empty, `changed` must have all days that were ever read.
         daily: the daily costs of all days of the changed periods, with their `start_date`.
-        read: those of these days that were read, and whether the day is complete (see `incomplete_days`).
+        read: those of these days that were read, and whether the day was over then in every workspace.
         changed: the days whose daily costs have changed.
 
     Raises:
@@ -107,12 +107,13 @@ def sum_periods(
     changed_starts = {period.start_of(day) for day in changed}
     starts = [period.start_of(day) for day in daily.column("start_date").to_pylist()]
     rows = daily.append_column(key, pa.array(starts, pa.date32()))
-    summed = sums(rows, period.table.order, [column.name for column in DAILY_MEASURES])
-    # For each row, whether each day of its period is complete; None for a day that was not read.
+    rows = rows.append_column("open_days", pc.invert(rows.column("is_day_over")).cast(pa.int64()))
+    summed = sums(rows, period.table.order, (*(column.name for column in DAILY_MEASURES), "open_days"))
+    # For each row, whether each day of its period was over; None for a day that was not read.
     days = [[read.get(day) for day in period.days([start])] for start in summed.column(key).to_pylist()]
-    counts = pa.array([len(some) - some.count(None) for some in days], pa.int64())
-    whole = pa.array([*map(all, days)], pa.bool_())
-    new = conform(summed.append_column("day_count", counts).append_column("is_complete", whole), period.table.schema)
+    counts = pa.array([len(were_over) - were_over.count(None) for were_over in days], pa.int64())
+    is_over = pc.and_(pc.equal(summed.column("open_days"), 0), pa.array([*map(all, days)], pa.bool_()))
+    new = conform(summed.append_column("day_count", counts).append_column("is_complete", is_over), period.table.schema)
     others = stored.filter(pc.invert(pc.is_in(stored.column(key), pa.array(sorted(changed_starts), pa.date32()))))
     order = [(name, "ascending") for name in period.table.order]
     return pa.concat_tables([conform(others, new.schema), new]).sort_by(order)
