@@ -45,7 +45,7 @@ OTHERS, ALL = ("", "other datasets"), ("", "all datasets")
 class Line(NamedTuple):
     """The cost of a dataset in a workspace, or of several, and a period.
 
-    `days` counts the period's days that were read. `is_part`: some were not, or not in every workspace, or not over.
+    `days` counts the period's days that were read. `is_part`: some were not, or are incomplete (`incomplete_days`).
     """
 
     period: date
@@ -153,8 +153,7 @@ def _lines(
 ) -> list[Line]:
     """One line for each period of `length` days and dataset, in the order of `order`, else the most expensive first.
 
-    `periods` maps each day that was read to the first day of its period; `incomplete` are the days that were not over,
-    or not read in every workspace.
+    `periods` maps each day that was read to the first day of its period; for `incomplete`, see `incomplete_days`.
     """
 
     def group(row: Row) -> tuple[date, Key]:
@@ -251,4 +250,5 @@ def _print_lines(
     if any(line.key in (OTHERS, ALL) for line in [*lines, *datasets]):
         click.echo("Some datasets are summed together; with --json, each has its own lines")
     if any(line.is_part for line in lines):
-        click.echo(f"* {'has days not asked for, not over' if by_week else 'not over'}, or not read in every workspace")
+        start = "has days not asked for, not over" if by_week else "not over"
+        click.echo(f"* {start}, rebuilt by --as-of, or unread in a workspace")

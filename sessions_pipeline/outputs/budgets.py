@@ -24,9 +24,9 @@ from sessions_pipeline.tables import DAILY_COST_BY_ATTRIBUTE, JUDGE_COST_BY_EXPE
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.aggregate import EXACT
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
+from sessions_pipeline.tables.day_metadata import rebuilt_days
 from sessions_pipeline.tables.judge_cost_by_experiment import YOUNG
 from sessions_pipeline.tables.readings import unread_of_workspaces, workspaces_of
-from sessions_pipeline.tables.table import AS_OF
 
 # How many days before today are read: with today 31, the longest month. Of a dataset without experiments on these days,
 # only the name in the API's list is known.
@@ -193,8 +193,9 @@ class _RecentCosts:
             return Totals.of(*([row for row in some if row["start_date"] < day] for some in (rows, judges)))
 
         so_far, length = days_between(first, self.today), len(days_between(first, last))
-        unread = tuple(day for day in so_far if not self._is_read(day, files.get(day), subject))
-        rebuilt = ", or rebuilt by --as-of" if any(AS_OF in files.get(day, ()) for day in unread) else ""
+        rebuilt = rebuilt_days(files).intersection(so_far)
+        or_rebuilt = ", or rebuilt by --as-of" if rebuilt else ""
+        unread = tuple(day for day in so_far if day in rebuilt or not self._is_read(day, files.get(day), subject))
         spent, before_today = Totals.of(rows, judges), totals_before(self.today)
         used = spent.whole_cost if unread else spent.known
         unjudged = spent.unjudged if budget.include_judges else 0
@@ -206,12 +207,12 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
-            unread_because=f"not read{self.where if not budget.workspace else ''} since it was over{rebuilt}",
+            unread_because=f"not read{self.where if not budget.workspace else ''} since it was over{or_rebuilt}",
             unseen=_unseen(budget, recent),
         )
 
     def _is_read(self, day: date, metadata: Mapping[str, str] | None, subject: Mapping[str, str]) -> bool:
-        """Whether a day was read in each workspace of the budget, and its file shows that by the budget's attribute."""
+        """Whether a day was read in every workspace of the budget, and its file is summed by the budget's attribute."""
         workspace, found = subject.get("tenant_id"), self.readings.get(day, ())
         # A reading that found nothing, or only records that name no workspace, may not know its own.
         readings = [one for one in found if not any(one.workspaces) or workspace in (None, *one.workspaces)]
@@ -219,7 +220,7 @@ class _RecentCosts:
         unread = {one for name, days in self.unread_of.items() if workspace in (None, name) for one in days}
         # The file may be older than today's SESSIONS_PIPELINE_ATTRIBUTES.
         is_summed = metadata is not None and subject.get("attribute") in (None, *attributes_of(metadata))
-        return is_summed and AS_OF not in (metadata or ()) and bool(readings) and is_over and day not in unread
+        return is_summed and bool(readings) and is_over and day not in unread
 
     def _judges(self, budget: Budget, subject: Mapping[str, str], first: date) -> list[Row]:
         """The costs of the judges of the budget's experiments that started on `first` or later."""

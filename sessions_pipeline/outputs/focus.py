@@ -26,7 +26,7 @@ from sessions_pipeline.outputs.read import dataset_names
 from sessions_pipeline.outputs.spending import Row
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY
 from sessions_pipeline.tables.aggregate import tuples
-from sessions_pipeline.tables.day_metadata import incomplete_days
+from sessions_pipeline.tables.day_metadata import incomplete_days, rebuilt_days
 from sessions_pipeline.tables.readings import workspaces_of
 from sessions_pipeline.validation.types import MONEY
 
@@ -69,8 +69,8 @@ SCHEMA = pa.schema(
 class Focus(NamedTuple):
     """A month's rows (of `SCHEMA`), and how many experiments were left out because their cost is unknown.
 
-    `missing` names the days that were not read in every workspace since they were over, and those that are not over,
-    and says what to do; it is empty if there are none.
+    `missing` names the days that were not read in every workspace since they were over, those that show what was known
+    earlier (`--as-of`), and those that are not over, and says what to do; it is empty if there are none.
     """
 
     rows: pa.Table
@@ -89,14 +89,16 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     days = days_between(month, next_month_start(month) - timedelta(days=1))
     costs, files = lake.load_days(DAILY_COST_BY_REFERENCE_DATASET, days, ("is_day_over",))
     summaries, summed = lake.load_days(EXPERIMENT_SUMMARY, days, _READ)
-    readings = lake.readings_of_days(days)
-    whole = (summed.keys() & files.keys()) - incomplete_days(costs, files, readings)
+    readings, rebuilt = lake.readings_of_days(days), rebuilt_days(files, summed)
+    # Days that were rebuilt are named by themselves.
+    read = rebuilt | (summed.keys() & files.keys()) - incomplete_days(costs, files, readings)
     known = [row for row in summaries.to_pylist() if row["total_cost"] is not None]
     names = dataset_names(lake, known, days)
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
     where = " in every workspace" if len(workspaces_of(readings)) > 1 else ""
     missing = {
-        f"not read{where} since the day was over; materialize them": {day for day in days if day < today} - whole,
+        f"not read{where} since the day was over; materialize them": {day for day in days if day < today} - read,
+        "rebuilt by --as-of; materialize them without it": rebuilt,
         "not over yet; export the month when it is over": {day for day in days if day >= today},
     }
     text = ", and ".join(f"{day_ranges(found)}: {advice}" for advice, found in missing.items() if found)

@@ -24,6 +24,7 @@ from sessions_pipeline.outputs.spending import Row, with_judges
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables import Table
+from sessions_pipeline.tables.day_metadata import rebuilt_days
 from sessions_pipeline.tables.period_costs import PERIODS, Period
 from sessions_pipeline.validation.types import MONEY
 
@@ -59,15 +60,19 @@ def read(
     days = [day for day in stored if (first or day) <= day <= (last or day)]
     # A given first or last day is added by itself: if it lies outside of the stored days, the range may be empty.
     spanned = {*days_between(first or stored[0], last or stored[-1]), *(day for day in (first, last) if day)}
-    if unread := spanned - set(days):
-        message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
-        warnings.warn(message, stacklevel=3)
     undated_rows = lake.load_days(asked, [UNDATED], asked.schema.names[:1])[0].num_rows
     if undated_rows and first is last is None and not undated:
         message = f"{asked.name} has {plural(undated_rows, 'row')} without a day, in no total; undated=True adds them"
         warnings.warn(message, stacklevel=3)
     selected: list[Day] = [*days, *([UNDATED] if undated_rows and undated else [])]
-    rows = _with_names(lake, lake.read_days(asked, selected), days)
+    found, files = lake.load_days(asked, selected)
+    if unread := spanned - files.keys():
+        message = f"{asked.name} has nothing for {day_ranges(unread)}: never read, so missing from every sum"
+        warnings.warn(message, stacklevel=3)
+    if rebuilt := rebuilt_days(files):
+        message = f"{asked.name} of {day_ranges(rebuilt)} is as known earlier, rebuilt by --as-of"
+        warnings.warn(message, stacklevel=3)
+    rows = _with_names(lake, found, days)
     return _with_judges(lake, rows, selected) if asked is tables.EXPERIMENT_SUMMARY else rows
 
 

@@ -51,14 +51,23 @@ def open_days(daily: pa.Table, files: Mapping[date | None, Mapping[str, str]]) -
     return said.union(rows.column("start_date").to_pylist())
 
 
+def rebuilt_days(*files: Mapping[date | None, Mapping[str, str]]) -> set[date]:
+    """The days of which a file shows what was known earlier (`--as-of`). A refresh without it makes them new again.
+
+    `files` are the metadata of each table's files, by day.
+    """
+    return {day for of_table in files for day, metadata in of_table.items() if day and AS_OF in metadata}
+
+
 def incomplete_days(
     daily: pa.Table, files: Mapping[date | None, Mapping[str, str]], readings: Mapping[date, Sequence[Reading]]
 ) -> set[date | None]:
-    """The days that were not over when they were last read (see `open_days`), or were not read in every workspace.
+    """The days whose costs are not those of a reading of all workspaces after their end.
 
-    `readings` has the latest readings of each day.
+    They were not over when they were last read (see `open_days`), were not read in every workspace, or show what was
+    known earlier (see `rebuilt_days`). `readings` has the latest readings of each day.
     """
-    return open_days(daily, files).union(*unread_of_workspaces(readings).values())
+    return open_days(daily, files).union(rebuilt_days(files), *unread_of_workspaces(readings).values())
 
 
 def facts_of(table: Table, day: DerivedDay) -> dict[str, Any]:

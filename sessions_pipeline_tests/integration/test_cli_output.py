@@ -270,7 +270,7 @@ def test_a_day_that_was_not_over_is_marked_and_a_single_workspace_is_not_shown(
     print_summary(settings, MADE, DAY, DAY)
     table = capsys.readouterr().out
     assert table.count(f"{DAY}* ") == 1, "the day of both datasets"
-    assert "\n* not over, or not read in every workspace\n" in table
+    assert "\n* not over, rebuilt by --as-of, or unread in a workspace\n" in table
     assert "\nToo narrow for Tokens; widen the terminal" in table
     assert not any(word in table for word in ("Workspace", "All days", "Report "))
     print_summary(settings, MADE, DAY, DAY, as_json=True)
@@ -366,7 +366,7 @@ def test_weeks_that_the_days_do_not_fill_are_marked(tmp_path: Path, capsys: pyte
     table = capsys.readouterr().out
     assert "2026-03-02 " in table
     assert "2026-03-09* " in table
-    assert "* has days not asked for, not over, or not read in every workspace" in table
+    assert "* has days not asked for, not over, rebuilt by --as-of, or unread in a workspace" in table
 
 
 def test_a_week_is_marked_while_a_day_without_experiments_is_not_over(
@@ -380,6 +380,18 @@ def test_a_week_is_marked_while_a_day_without_experiments_is_not_over(
     table = capsys.readouterr().out
     assert "2026-03-02 " in table
     assert "2026-03-09* " in table
+
+
+def test_days_rebuilt_as_of_an_earlier_time_are_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    days = [DAY - timedelta(days=1), DAY]
+    settings = lake_of(tmp_path, *(daily(day, 1, "1") for day in days))
+    table = DAILY_COST_BY_REFERENCE_DATASET
+    lake = Lake.open(str(tmp_path), query={})
+    lake.replace(table, days[0], lake.read(table, days[0]), {"as_of": "2026-03-04T12:00:00+00:00"})
+    print_summary(settings, dict.fromkeys(MADE, days), days[0], days[-1])
+    printed = capsys.readouterr().out
+    assert (f"{days[0]}* " in printed, f"{days[1]}* " in printed) == (True, False)
+    assert "\n* not over, rebuilt by --as-of, or unread in a workspace\n" in printed
 
 
 def test_a_week_is_marked_if_a_workspace_was_not_read_on_all_its_days(

@@ -21,7 +21,7 @@ from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.focus import SCHEMA, focus_costs, write_focus
 from sessions_pipeline.outputs.formatting import day_ranges
-from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, DERIVED, EXPERIMENT_SUMMARY, SESSIONS, Table
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, dataset, experiment, sessions_table, uuid
 from sessions_pipeline_tests.days import derive
@@ -216,6 +216,15 @@ def test_a_day_on_which_a_workspace_was_not_read_counts_as_unread(root: Path, tm
     for day in DAYS[:3]:
         lake.write_file(f"_readings/start_date={day}.json", alone)
     assert "31 Mar 2025: not read since " in focus_costs(lake, MARCH, LATER).missing, "there is only one workspace"
+
+
+@pytest.mark.parametrize("table", [DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY])
+def test_days_rebuilt_as_of_an_earlier_time_are_named_with_what_to_do(root: Path, tmp_path: Path, table: Table) -> None:
+    shutil.copytree(root, tmp_path / "lake")
+    lake = Lake.open(str(tmp_path / "lake"), query={})
+    lake.replace(table, DAYS[1], lake.read(table, DAYS[1]), {"as_of": "2025-03-04T12:00:00+00:00"})
+    text = f"; materialize them, and {day_ranges([DAYS[1]])}: rebuilt by --as-of; materialize them without it"
+    assert focus_costs(lake, MARCH, LATER).missing.endswith(text)
 
 
 def test_a_day_without_experiments_that_was_read_before_its_end_counts_as_unread(tmp_path: Path) -> None:

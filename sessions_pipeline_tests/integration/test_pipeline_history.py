@@ -1,6 +1,7 @@
 """A day that is read repeatedly while the API deletes and empties sessions: costs stay, and nothing is lost."""
 
 import json
+import warnings
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,11 +11,14 @@ import dagster as dg
 import pytest
 import stamina
 
+import sessions_pipeline
 from sessions_pipeline.days import days_between, period_of
 from sessions_pipeline.errors import ApiError, NotReadError, SettingError
 from sessions_pipeline.lake import Lake
 from sessions_pipeline.outputs.focus import focus_costs
 from sessions_pipeline.outputs.formatting import day_ranges
+from sessions_pipeline.outputs.report import read_report_data
+from sessions_pipeline.outputs.report.caveats import caveats
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
@@ -149,6 +153,52 @@ def test_an_as_of_rebuild_without_the_network_equals_the_tables_of_that_time(dat
     assert lake_at(data_root).read(SESSIONS, DAY).column("fetched_at").to_pylist() == times
     run_days(settings, FIRST, TODAY, as_of=clock.time)
     assert contents(data_root) == later
+
+
+def test_days_rebuilt_as_of_then_are_refused_marked_and_not_compared_until_a_refresh(
+    tmp_path: Path, clock: Clock
+) -> None:
+    week = days_between(*period_of("week", DAY - timedelta(days=7)))
+    day, start = week[1], datetime(2026, 3, 10, 12, tzinfo=UTC)
+
+    def found() -> dict[str, Any]:
+        lake = lake_at(tmp_path)
+        report = read_report_data(lake, week[0], week[-1])
+        with warnings.catch_warnings(record=True, action="always") as warned:
+            rows = sessions_pipeline.read("experiment_summary", week[0], week[-1], root=tmp_path)
+        return {
+            "exported": f"{day_ranges([day])}: rebuilt by --as-of" not in focus_costs(lake, MONTH, NEXT).missing,
+            "compared": day in report.period.alike,
+            "caveats": {one.key for one in caveats(report) if one.key == "rebuilt"},
+            "warnings": [str(one.message) for one in warned],
+            "costs": [report.now.cost, *map(Decimal, rows.column("total_cost").to_pylist())],
+        }
+
+    with running_sandbox(texts=[record(1, start)], now=NOW) as sandbox:
+        settings, then = clock.read(sandbox, tmp_path, week[0] - timedelta(days=7), week[-1]), clock.time
+        serve(sandbox, record(1, start, total_cost="9"))
+        clock.read(sandbox, tmp_path, week[0] - timedelta(days=7), week[-1])
+        newest = found()
+        run_days(settings, day, day, as_of=then)
+        assert found() == {
+            "exported": False,
+            "compared": False,
+            "caveats": {"rebuilt"},
+            "warnings": [f"experiment_summary of {day_ranges([day])} is as known earlier, rebuilt by --as-of"],
+            "costs": [Decimal("1.25")] * 2,
+        }
+        clock.read(sandbox, tmp_path, week[0] - timedelta(days=7), week[-1])
+    assert (
+        found()
+        == newest
+        == {
+            "exported": True,
+            "compared": True,
+            "caveats": set(),
+            "warnings": [],
+            "costs": [Decimal(9)] * 2,
+        }
+    )
 
 
 def test_as_of_a_time_before_the_first_reading_is_one_line_and_changes_nothing(

@@ -348,9 +348,7 @@ def test_missing_data_are_listed_first_and_what_is_fine_is_also_listed() -> None
     assert texts["unpriced"][1].startswith("1 of 2 experiments without a cost")
     assert texts["zero_cost"][1].startswith("2 experiments cost exactly $0")
     assert texts["unread"][1] == "3 of 30 days not read Nothing is known of 5 Mar \N{EN DASH} 6 Mar 2025, 9 Mar 2025."
-    assert texts["open_days"][1].startswith(
-        "The last day is not complete 30 Mar 2025 was not over when it was last read"
-    )
+    assert texts["open_days"][1].startswith("The last day is not complete 30 Mar 2025: not over when last read")
     assert texts["problems"][1].startswith("1 experiment with a cost that can't be used")
     assert texts["rejected"][1].startswith("4 records rejected")
     assert "on 2 days, most on 1 Mar 2025 (2); 1 without a readable day" in texts["rejected"][1]
@@ -401,7 +399,7 @@ def test_days_that_were_never_read_after_their_end_are_listed() -> None:
     data = report_of(daily(FIRST, 1, "5"), unfinished=[FIRST + timedelta(days=days) for days in (1, 2)])
     (caveat,) = (caveat for caveat in caveats(data) if caveat.key == "open_days")
     assert (caveat.fine, caveat.headline) == (False, "2 days not complete")
-    assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025 were not over when they were last read; costs will grow."
+    assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025: not over when last read; costs will grow."
 
 
 def test_incomplete_weeks_are_listed_and_marked() -> None:

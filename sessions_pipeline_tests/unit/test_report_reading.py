@@ -21,6 +21,7 @@ from sessions_pipeline.tables import (
     DAILY_COST_BY_REFERENCE_DATASET,
     REJECTED_SESSIONS,
     SESSIONS,
+    Table,
 )
 from sessions_pipeline.tables.readings import Reading, dump_readings
 from sessions_pipeline_tests.builders import OTHER_TENANT, TENANT, table_of
@@ -142,6 +143,22 @@ def test_days_on_which_a_workspace_was_not_read_are_listed(lake: Lake) -> None:
     lake.write_file(f"_readings/start_date={LAST}.json", dump_readings([both]).encode())
     said = f"A workspace was not read on 1 day Nothing is known of {OTHER_TENANT} on 11 Mar 2025."
     assert texts_of(read_report_data(lake, FIRST, LAST))["unread"] == said
+
+
+@pytest.mark.parametrize("table", [DAILY_COST_BY_REFERENCE_DATASET, DAILY_COST_BY_ATTRIBUTE, SESSIONS])
+def test_days_rebuilt_as_of_an_earlier_time_are_named_and_count_as_unread(lake: Lake, table: Table) -> None:
+    unread = read_report_data(lake, FIRST, LAST).month.unread
+    replace(
+        lake, table, FIRST, [daily(FIRST, 1, "1")] if table is DAILY_COST_BY_REFERENCE_DATASET else [], {"as_of": "x"}
+    )
+    data = read_report_data(lake, FIRST, LAST)
+    assert (FIRST in data.period.alike, data.month.unread, data.unread) == (False, unread + 1, [FIRST])
+    assert [bucket.gaps for bucket in data.buckets] == ["rebuilt by --as-of", "", "not over when last read"]
+    said = "1 day as known earlier, rebuilt by --as-of Materialize them without it: 10 Mar 2025."
+    assert (texts_of(data)["rebuilt"], "unread" in texts_of(data)) == (said, False)
+    html = html_of(data)
+    assert f"{unread + 1} not read, or rebuilt by --as-of" in html
+    assert "Nothing is missing" not in html
 
 
 def test_days_on_which_a_workspace_was_not_read_are_not_compared_and_allow_no_forecast(lake: Lake) -> None:

@@ -25,7 +25,7 @@ from sessions_pipeline.outputs.spending import JUDGES_FILE, TOTALS_COLUMNS, load
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET as DAILY
 from sessions_pipeline.tables.daily_cost_by_attribute import attributes_of
-from sessions_pipeline.tables.day_metadata import open_days
+from sessions_pipeline.tables.day_metadata import open_days, rebuilt_days
 from sessions_pipeline.tables.readings import unread_of_workspaces
 
 # The length of the nightly report's period. The period before is read as well, for comparison.
@@ -85,7 +85,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
     rejected, counted = lake.load_days(tables.REJECTED_SESSIONS, [*inside, UNDATED], ["fetched_at"])
     sessions, examined = lake.load_days(tables.SESSIONS, inside, DOUBTFUL_COLUMNS)
     readings = lake.readings_of_days(read)
-    unread_of = unread_of_workspaces(readings)
+    unread_of, rebuilt = unread_of_workspaces(readings), rebuilt_days(files, summed, counted, examined)
     return ReportData(
         first=first,
         last=last,
@@ -98,7 +98,8 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         rejected=Counter(rejected.column("start_date").to_pylist()),
         sessions=sessions,
         unexamined=frozenset(inside) - (counted.keys() & examined.keys()),
-        days_read=frozenset(read).difference(*unread_of.values()),
+        days_read=frozenset(read).difference(rebuilt, *unread_of.values()),
+        rebuilt=frozenset(rebuilt),
         unfinished=frozenset(day for day in open_days(daily, files) if day),
         latest=max(known, default=None),
         names={dataset: name for (_, dataset), name in names.items()},

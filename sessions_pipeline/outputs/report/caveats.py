@@ -75,21 +75,23 @@ def _days(data: ReportData) -> Iterator[Caveat]:
     if data.asked_for and data.asked_for > data.last:
         text = f"Days up to {day_text(data.asked_for)} were requested; this page ends with {day_text(data.last)}."
         yield Caveat("to_come", "Part of the period is still to come", text)
-    if never := [day for day in data.unread if not any(day in days for days in data.unread_of.values())]:
+    if never := [day for day in data.unread if day not in data.rebuilt.union(*data.unread_of.values())]:
         headline = f"{len(never):,d} of {plural(len(data.days), 'day')} not read"
         yield Caveat("unread", headline, f"Nothing is known of {day_ranges(never)}.")
     for workspace, unread in data.unread_of.items():
         if days := [day for day in unread if day >= data.first]:
             headline = f"A workspace was not read on {plural(len(days), 'day')}"
             yield Caveat("unread", headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
+    if rebuilt := data.rebuilt.intersection(data.days):
+        text = f"Materialize them without it: {day_ranges(rebuilt)}."
+        yield Caveat("rebuilt", f"{plural(len(rebuilt), 'day')} as known earlier, rebuilt by --as-of", text)
     if data.unexamined:
         text = f"What was rejected or left out on them is not known: {day_ranges(data.unexamined)}."
         headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"
         yield Caveat("unexamined", headline, text)
-    if late := [day for day in data.days if day in data.unfinished]:
-        was = "was not over when it was" if len(late) == 1 else "were not over when they were"
+    if late := [day for day in data.days if day in data.unfinished - data.rebuilt]:
         headline = "The last day is not complete" if late == [data.last] else f"{plural(len(late), 'day')} not complete"
-        yield Caveat("open_days", headline, f"{day_ranges(late)} {was} last read; costs will grow.")
+        yield Caveat("open_days", headline, f"{day_ranges(late)}: not over when last read; costs will grow.")
     if parts := [bucket.long_label for bucket in data.buckets if bucket.is_part]:
         text = f"Only {' and '.join(parts)} are in the period; don't compare them with whole {data.unit}s."
         yield Caveat("parts", f"{plural(len(parts), 'part')} of a {data.unit}", text)

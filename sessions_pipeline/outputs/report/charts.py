@@ -31,8 +31,9 @@ class Bucket:
     """A bar of the chart: a day, week or month of the period, with the sums of its datasets.
 
     `is_part`: some of its days are outside of the period. `is_read`: all its days in the period were read in every
-    workspace. `gaps` is a text about days that are outside, were not read, or were not over when they were read; empty
-    if there are none. `parts` are the sums by the series of `data.datasets`; those after the first `SERIES` are one.
+    workspace. `gaps` is a text about days that are outside, were not read, were not over when they were read, or are
+    `rebuilt`; empty if there are none. `parts` are the sums by the series of `data.datasets`; those after the first
+    `SERIES` are one.
     """
 
     label: str
@@ -52,10 +53,11 @@ def by_time(data: "ReportData") -> list[Bucket]:
     not_read = "not read in every workspace" if data.unread_of else "not read"
 
     def bucket(period: tuple[date, date], inside: Sequence[date]) -> Bucket:
-        whole, unread = len(days_between(*period)), len(inside) - len(data.days_read.intersection(inside))
+        whole, unread = len(days_between(*period)), len({*inside} - data.days_read - data.rebuilt)
         gaps = (
             f"only {len(inside)} of the {unit}'s {whole} days" if len(inside) < whole else "",
             (not_read if len(inside) == 1 else f"{unread} of {len(inside)} days {not_read}") if unread else "",
+            "rebuilt by --as-of" if data.rebuilt.intersection(inside) else "",
             "not over when last read" if data.unfinished.intersection(inside) else "",
         )
         return Bucket(

@@ -43,9 +43,9 @@ LONGEST_BY = {"day": 45, "week": 200, "month": inf}
 class Month(NamedTuple):
     """The days of a month so far, what was spent on them, and a forecast for the whole month in US dollars.
 
-    `before` is the first day of the month before. `unread` of the days were not read in every workspace, and
-    `whole_days` were over when they were read. The forecast is None before the third day, if days are unread, and for a
-    month that is over.
+    `before` is the first day of the month before. `unread` of the days were not read in every workspace, or are
+    `rebuilt`, and `whole_days` were over when they were read. The forecast is None before the third day, if days are
+    unread, and for a month that is over.
     """
 
     days: Sequence[date]
@@ -89,8 +89,8 @@ class ReportData:
     - `rejected`: how many records were rejected, by day; None: those without a day.
     - `sessions`: the `DOUBTFUL_COLUMNS` of the table of that name, of the period.
     - `unexamined`: days without `sessions` or `rejected_sessions`, which `sessions` and `rejected` can't know about.
-    - `days_read`: the days that were read in every workspace; `unfinished`: the days that were not over when they were
-      last read; `latest`: the lake's last day.
+    - `days_read`: the days that were read in every workspace, without those `rebuilt` as they were known earlier;
+      `unfinished`: the days that were not over when they were last read; `latest`: the lake's last day.
     - `names`: datasets' names by id.
     - `readings`: the time of the last reading of each day of the period, if it was noted; `unread_of`: by workspace,
       the days on which only others were read.
@@ -112,6 +112,7 @@ class ReportData:
     rejected: Mapping[date | None, int] = field(default_factory=dict)
     unexamined: frozenset[date] = frozenset()
     days_read: frozenset[date] = frozenset()
+    rebuilt: frozenset[date] = frozenset()
     unfinished: frozenset[date] = frozenset()
     latest: date | None = None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +134,7 @@ class ReportData:
 
     @cached_property
     def unread(self) -> list[date]:
-        """The days of the period that were not read in every workspace."""
+        """The days of the period that were not read in every workspace, or are `rebuilt`."""
         return [day for day in self.days if day not in self.days_read]
 
     @cached_property
