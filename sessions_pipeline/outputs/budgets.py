@@ -207,7 +207,7 @@ class _RecentCosts:
             unjudged=unjudged,
             too_old=totals_before(utc_day(self.now - YOUNG)).judges_not_measured if unjudged else 0,
             unread=unread,
-            unread_because=f"not read{self.where if not budget.workspace else ''} since it was over{or_rebuilt}",
+            unread_because=f"not read to the end{self.where if not budget.workspace else ''}{or_rebuilt}",
             unseen=_unseen(budget, recent),
         )
 

@@ -259,12 +259,12 @@ def test_days_not_read_or_not_read_to_their_end_are_reported_and_make_the_state_
     costs.put(MONDAY, daily(None, 1, "5"), read_at=datetime(2026, 3, 16, 23, 59, tzinfo=UTC))
     status = costs.status()
     assert (status.used, status.unread, status.forecast, status.state) == (Decimal(5), (MONDAY,), None, "unknown")
-    assert status.caveats == "not read in every workspace since it was over: 16 Mar 2026"
-    assert costs.status(workspace=TENANT).caveats == "not read since it was over: 16 Mar 2026"
+    assert status.caveats == "not read to the end in every workspace: 16 Mar 2026"
+    assert costs.status(workspace=TENANT).caveats == "not read to the end: 16 Mar 2026"
     for day in MONTH:
         at = datetime(2026, 3, 16, 23, 59, tzinfo=UTC) if day == MONDAY else None
         costs.lake.write_file(f"_readings/start_date={day}.json", reading(day, at, workspaces=[TENANT]))
-    assert costs.status().caveats == "not read since it was over: 16 Mar 2026", "there is only one workspace"
+    assert costs.status().caveats == "not read to the end: 16 Mar 2026", "there is only one workspace"
     never = Lake.open(str(tmp_path / "empty"), query={})
     [status] = budget_statuses(never, [budget(period="week", dataset="x")], NOW)
     assert (status.used, len(status.unread), status.read_at, status.state) == (None, 5, None, "unknown")
@@ -283,6 +283,13 @@ def test_a_day_without_sessions_that_was_read_before_its_end_also_counts_as_unfi
             f"_readings/start_date={day}.json", reading(day, at if day == MONDAY else None, workspaces=())
         )
     assert costs.status().unread == (MONDAY,)
+
+
+def test_today_is_not_called_over_where_it_was_never_read(costs: Costs) -> None:
+    costs.lake.write_file(f"_readings/start_date={TODAY}.json", b"[]")
+    status = costs.status()
+    assert status.unread == (TODAY,)
+    assert status.caveats.startswith("not read to the end")
 
 
 def test_a_day_on_which_the_keys_own_workspace_had_no_session_is_unread_in_others(costs: Costs) -> None:
@@ -380,9 +387,9 @@ def test_days_that_were_rebuilt_as_known_earlier_count_as_unread(costs: Costs) -
     costs.lake.replace(DAILY_COST_BY_REFERENCE_DATASET, MONDAY, rows, {"as_of": "2026-03-17T01:00:00+00:00"})
     status = costs.status()
     assert (status.unread, status.forecast, status.state) == ((MONDAY,), None, "unknown")
-    assert status.caveats.startswith("not read in every workspace since it was over, or rebuilt by --as-of: 16 Mar ")
+    assert status.caveats.startswith("not read to the end in every workspace, or rebuilt by --as-of: 16 Mar ")
     costs.lake.write_file(f"_readings/start_date={TODAY}.json", b"")
-    assert costs.status(period="day").caveats == "not read in every workspace since it was over: 20 Mar 2026"
+    assert costs.status(period="day").caveats == "not read to the end in every workspace: 20 Mar 2026"
 
 
 def test_judges_count_where_they_were_measured_and_unmeasured_ones_are_reported(costs: Costs) -> None:
@@ -589,7 +596,7 @@ def test_the_summary_lists_the_costs_that_a_budgets_sum_lacks(
     printed = capsys.readouterr().out.partition("Budget   all␛[1m (month): unknown of $400.00")[2]
     [state, below] = printed.splitlines()[:2]
     assert state.endswith(" - unknown")
-    assert below.startswith("         not read since it was over: ")
+    assert below.startswith("         not read to the end: ")
 
 
 def test_without_a_file_the_command_says_how_to_write_one(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
