@@ -206,5 +206,11 @@ def is_up(port: int) -> bool:
 
 def processes_of(session: int) -> list[int]:
     """The processes that were started on one terminal, in whichever group, without those that have ended."""
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True, check=False)
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if line.split()[1][0] != "Z"]
+    found = list[int]()
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            # The fields after the program's name, which may have spaces: state, parent, group, session.
+            state, _, _, of = file.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                found.append(int(file.parent.name))
+    return found
