@@ -197,7 +197,10 @@ def _show_demo(port: int) -> int:
 
 
 def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
-    """Run `dagster dev` until it ends or is stopped; returns its exit status, 0 if it was stopped."""
+    """Run `dagster dev` until it ends or is stopped; returns its exit status.
+
+    That is 0 if it was stopped, but 1 if it was stopped twice, or while Dagster starts its processes.
+    """
     from sessions_pipeline.orchestration import SHIPPED
 
     with _free(port), socket.create_server((HOST, port)):
