@@ -53,10 +53,10 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
     _check_days(first, last, settings)
     # Before the first request, which is sent while Dagster is still being imported.
     SETUP_CHECKS["Dagster"](settings)
+    settings.require_apprise()
     if as_of and (kept := settings.keep_readings_days) and datetime.now(UTC) - as_of > timedelta(days=kept):
-        deleted = f"readings that were replaced over {plural(kept, 'day')} ago were deleted"
-        text = f"--as-of {as_of:%Y-%m-%d}: {deleted}, so these tables may differ from those of that time"
-        terminal.say(text, is_warning=True)
+        text = f"--as-of {as_of:%Y-%m-%d}: readings that were replaced over {plural(kept, 'day')} ago were deleted"
+        terminal.say(f"{text}, so these tables may differ from those of that time", is_warning=True)
     # Before the run: if the file breaks meanwhile, the summary is still printed.
     budgets = load_budgets(settings)
     made = run_days(settings, first, last, select=select, as_of=as_of)

@@ -12,7 +12,7 @@ from sessions_pipeline.errors import SettingError
 from sessions_pipeline.langsmith.client import ANNOUNCED_END
 from sessions_pipeline.orchestration import dump_cursor, load_cursor
 from sessions_pipeline.orchestration.checks import BUDGET_CHECK
-from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, data_root_notices, deliver, require_apprise
+from sessions_pipeline.outputs.notifications import A_DAY, Memory, Notice, data_root_notices, deliver
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.settings import Settings
 from sessions_pipeline.tables import RAW_SESSIONS, REFERENCE_DATASETS
@@ -36,7 +36,7 @@ def notifications(pipeline: Pipeline) -> dg.SensorDefinition:
     Raises:
         SettingError: the extra that sends them is not installed.
     """
-    require_apprise()
+    pipeline.settings.require_apprise()
 
     @dg.sensor(
         minimum_interval_seconds=LOOK_EVERY_SECONDS,

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
@@ -124,23 +123,13 @@ def last_refresh(lake: Lake, settings: Settings, now: datetime) -> datetime | No
     return last_read(chain.from_iterable(lake.readings_of_days(days).values()), settings.workspace_ids)
 
 
-def require_apprise() -> None:
-    """Check that Apprise is installed, without which nothing can be sent.
-
-    Raises:
-        SettingError: it is not installed; the message says how to install it.
-    """
-    if find_spec("apprise") is None:
-        raise SettingError(NOTIFY, "needs Apprise; run `pip install 'sessions-pipeline[notify]'`")
-
-
 def services_of(settings: Settings) -> tuple[Any, list[str]]:
     """An `Apprise` with the addresses in the settings; and texts that name those it does not know, by their position.
 
     Raises:
         SettingError: Apprise is not installed, or knows none of the addresses.
     """
-    require_apprise()
+    settings.require_apprise()
     from apprise import Apprise  # noqa: PLC0415 - the import takes half a second, and only sending needs it
 
     # Apprise may log addresses, which are secret.

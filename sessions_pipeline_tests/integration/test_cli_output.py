@@ -184,6 +184,19 @@ def test_a_wrong_dagster_home_is_an_error_before_any_request(odd: Sandbox, tmp_p
     assert len(odd.requests) == before
 
 
+def test_notifications_without_apprise_are_an_error_before_any_request(odd: Sandbox, tmp_path: Path) -> None:
+    tmp_path.joinpath("sitecustomize.py").write_text("import sys\nsys.modules['apprise'] = None\n")
+    today, before = str(datetime.now(UTC).date()), len(odd.requests)
+    variables = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "SESSIONS_PIPELINE_NOTIFY": "slack://a/b/c",
+    }
+    result = command("materialize", "--from", today, "--to", today, folder=tmp_path, url=odd.url, **variables)
+    assert result.returncode == 2
+    assert b"SESSIONS_PIPELINE_NOTIFY: needs Apprise" in result.stderr
+    assert len(odd.requests) == before
+
+
 def lake_of(root: Path, *rows: dict[str, Any]) -> Settings:
     """A lake of daily costs, whose experiments call every dataset `golden`."""
     lake = Lake.open(str(root), query={})

@@ -1,5 +1,6 @@
 """Notifications: over ninety days each of four problems is sent once, and nothing else; and errors when sending."""
 
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -240,9 +241,9 @@ def test_messages_and_errors_hide_the_addresses(receiver: Receiver, monkeypatch:
 
 
 def test_without_the_extra_the_setting_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifications, "find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(SettingError, match=r"SESSIONS_PIPELINE_NOTIFY: .* `pip install 'sessions-pipeline\[notify\]'`"):
-        notifications.require_apprise()
+        settings_for("slack://a/b/c").require_apprise()
 
 
 @pytest.mark.parametrize(("minutes", "fresh"), [(179, True), (181, False), (None, False)])
