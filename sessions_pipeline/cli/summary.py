@@ -207,8 +207,8 @@ def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[s
     if sums["experiments"] is None:
         if tables.JUDGE_COST_BY_EXPERIMENT.name in made:
             so_far = Totals.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))
-            cost = f"exactly: {known} US dollars" if (known := exact(so_far.judge_cost)) else "cost unknown"
-            yield f"Judges of {plural(so_far.judges_measured, 'experiment')} so far, {cost}"
+            judged = f"{plural(so_far.judges_measured, 'experiment')} so far ({so_far.judges_unknown:,d} unknown)"
+            yield f"Judges of {judged}, exactly: {exact(so_far.judge_cost) or 'unknown'} US dollars"
         return
     cost = f"Known cost, exactly: {sums['total_cost']} US dollars" if sums["total_cost"] else "Known cost: none"
     if not sums["judges_measured"]:

@@ -602,12 +602,13 @@ def test_the_command_in_the_note_on_unmeasured_judges_measures_them(
     assert words == judges_command(datetime.now(UTC).date()).split()
     assert words[-1] == JUDGES
     print_summary(settings, {JUDGES: []}, DAY, DAY)
-    assert "Judges of 0 experiments so far, cost unknown\n" in capsys.readouterr().out
+    assert "Judges of 0 experiments so far (0 unknown), exactly: unknown US dollars\n" in capsys.readouterr().out
     given = {"tenant_id": TENANT, "reference_dataset_id": A, "read_at": NOON, "stats_as_of": NOON}
     costs = [{"id": str(number), "total_cost": cost, **given} for number, cost in enumerate(("0.25", "1.5", None))]
     Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs), {})
     print_summary(settings, {JUDGES: []}, DAY, DAY)
-    assert "Judges of 3 experiments so far, exactly: 1.75 US dollars\n" in capsys.readouterr().out
+    said = "Judges of 3 experiments so far (1 unknown), exactly: 1.75 US dollars\n"
+    assert said in capsys.readouterr().out
     Lake.open(str(tmp_path), query={}).replace(JUDGE_COST_BY_EXPERIMENT, DAY, table_of(JUDGES, costs[2:]), {})
     print_summary(settings, MADE, DAY, DAY)
     said = "Judges, exactly: unknown US dollars; those of 1 experiment not counted\n"
