@@ -23,6 +23,7 @@ from uuid import UUID
 
 LAST_DAY = date(2025, 12, 31)
 DATASETS = 20
+SEED = 7
 # Costs are counted in billionths of a dollar, which integers hold exactly.
 NANO = 10**9
 PRICES = ((150, 600), (250, 2_000), (2_500, 10_000), (3_000, 15_000), (75, 300))  # per prompt and completion token
@@ -90,18 +91,31 @@ def _costs(random: Random, prompt: int, completion: int) -> tuple[int | None, in
     return prompt * prompt_price, completion * completion_price
 
 
+def workspace(random: Random) -> tuple[str, list[str]]:
+    """The ids of the workspace and of its datasets, which are the first that `records` draws."""
+    return _uuid(random), [_uuid(random) for _ in range(DATASETS)]
+
+
+def datasets() -> bytes:
+    """The JSON list of the datasets of `records`."""
+    tenant, ids = workspace(Random(SEED))
+    moment = f"{LAST_DAY}T00:00:00"
+    common = {"tenant_id": tenant, "data_type": "kv", "created_at": moment, "modified_at": moment, "example_count": 100}
+    rows = [{"id": id_, "name": f"dataset-{number:02}", **common} for number, id_ in enumerate(ids)]
+    return json.dumps(rows).encode()
+
+
 def records(sessions: int, days: int, seed: int) -> Iterator[tuple[str, str, str, str | None, int | None]]:
     """Full JSON, bare JSON, day, reference dataset and total cost in billionths, by ascending unique start time."""
     random = Random(seed)
     first = datetime(LAST_DAY.year, LAST_DAY.month, LAST_DAY.day, tzinfo=UTC) - timedelta(days=days - 1)
     step = days * 86_400_000_000 // sessions
-    tenant = _uuid(random)
-    datasets = [_uuid(random) for _ in range(DATASETS)]
+    tenant, ids = workspace(random)
     for number in range(sessions):
         start = first + timedelta(microseconds=number * step + random.randrange(step))
         started = start.isoformat(timespec="microseconds").removesuffix("+00:00")
         ended = (start + timedelta(seconds=random.randrange(10, 3000))).isoformat().removesuffix("+00:00")
-        dataset = random.choice(datasets) if random.random() < 0.7 else None
+        dataset = random.choice(ids) if random.random() < 0.7 else None
         runs = random.randrange(1, 400)
         prompt, completion = random.randrange(100, 5000) * runs, random.randrange(20, 900) * runs
         prompt_cost, completion_cost = _costs(random, prompt, completion)
@@ -144,7 +158,7 @@ BARE = (
 )
 
 
-def write(folder: Path, sessions: int, days: int, seed: int = 7) -> Manifest:
+def write(folder: Path, sessions: int, days: int, seed: int = SEED) -> Manifest:
     """Write the records and their manifest. The manifest is written last, so a folder that has one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     indexes = {"full": array("Q", [0]), "bare": array("Q", [0])}

@@ -1,12 +1,12 @@
-"""Serves `GET /api/v1/sessions` from records serialised in advance, in a process of its own.
+"""Serves `GET /api/v1/sessions` from records serialised in advance, and the list of their datasets.
 
     python benchmarks/server.py FOLDER [--latency SECONDS] [--port N]
 
-Supports `offset`, `limit`, `sort_by=start_time`, `sort_by_desc` and `include_stats`; refuses other parameters with 422,
-so that no client silently gets the wrong page. A page is a slice of a memory-mapped file (ascending) or a join of 100
-slices (descending): nothing is serialised while a client waits, and memory is the same for 1,000 and 1,000,000
-sessions. `GET /counters` returns what was served and the CPU time used, and resets the counters. The first line on
-standard output is the address.
+Of sessions it supports `offset`, `limit`, `sort_by=start_time`, `sort_by_desc` and `include_stats`; refuses other
+parameters with 422, so that no client silently gets the wrong page. A page is a slice of a memory-mapped file
+(ascending) or a join of 100 slices (descending): nothing is serialised while a client waits, and memory is the same for
+1,000 and 1,000,000 sessions. `GET /counters` returns what was served and the CPU time used, and resets the counters.
+The first line on standard output is the address.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
+
+from generate import DATASETS, datasets
 
 KNOWN = {"offset", "limit", "sort_by", "sort_by_desc", "include_stats"}
 
@@ -67,6 +69,7 @@ class Api:
 
     def __init__(self, folder: Path) -> None:
         self._records = {True: Records(folder, "full"), False: Records(folder, "bare")}
+        self._datasets = datasets()
         self.counters = Counters()
 
     def answer(self, target: str) -> tuple[int, list[bytes | memoryview]]:
@@ -74,6 +77,9 @@ class Api:
         if path == "/counters":
             counters, self.counters = self.counters, Counters(in_flight=self.counters.in_flight)
             return 200, [counters.as_json()]
+        if path == "/api/v1/datasets":
+            self.counters.requests += 1
+            return 200, [self._datasets]
         if path.rstrip("/") != "/api/v1/sessions":
             return 404, [b'{"detail":"Not Found"}']
         self.counters.requests += 1
@@ -125,11 +131,13 @@ class Connection(asyncio.Protocol):
     def _respond(self, target: str) -> None:
         status, parts = self._api.answer(target)
         length = sum(map(len, parts))
-        head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        # As the API does, only the short list says how long it is.
+        total = b"X-Pagination-Total: %d\r\n" % DATASETS if target.startswith("/api/v1/datasets") else b""
+        head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n"
         self._api.counters.in_flight -= 1
         self._api.counters.bytes_sent += length
         if not self._transport.is_closing():
-            self._transport.write(b"".join([head % (status, REASONS[status], length), *parts]))
+            self._transport.write(b"".join([head % (status, REASONS[status], total, length), *parts]))
 
 
 async def serve(folder: Path, latency: float, port: int) -> None:

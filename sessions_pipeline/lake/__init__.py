@@ -109,8 +109,8 @@ class Lake:
     def load(self, table: Table, day: Day, columns: Sequence[str] | None = None) -> Stored | None:
         """A day's rows, metadata and version, all from one opening of its file; None if it was never written.
 
-        With `columns=()` only the end of the file is read. If another program has written the file, the metadata is
-        empty.
+        With `columns=()` only the end of the file is read, which has the number of rows. If another program has written
+        the file, the metadata is empty.
 
         Raises:
             BrokenError: the file can't be read.

@@ -87,7 +87,8 @@ def encode(table: Table, data: pa.Table | Rows, metadata: Mapping[str, str]) -> 
 def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -> tuple[Rows, dict[str, str] | None]:
     """The rows of one file, with all columns of `table` or the given ones, and the file's metadata.
 
-    The metadata is None if another program has written the file. With `columns=()` only the end of the file is read.
+    The metadata is None if another program has written the file. With `columns=()` only the end of the file is read,
+    and the rows have a number, but no columns.
 
     Raises:
         UnreadableError: the file is broken or lacks a requested column; with `columns=()`, any column of the table.
@@ -104,6 +105,7 @@ def decode(table: Table, source: pa.NativeFile, columns: Sequence[str] | None) -
             for group in range(file.num_row_groups) if schema.names else ():
                 part = file.read_row_group(group, columns=schema.names, use_threads=False)
                 rows.add(part.select(schema.names).cast(schema))
+            rows.num_rows = file.metadata.num_rows
             stored = {key.decode(): value.decode() for key, value in (file.metadata.metadata or {}).items()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UnreadableError(" ".join(str(error).split())[:200]) from error

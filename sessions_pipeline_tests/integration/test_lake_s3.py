@@ -148,9 +148,11 @@ def test_a_day_is_one_put_under_its_final_key(lake: Lake, server: S3Server):
 
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_what_describes_a_file_is_read_whole_however_long_it_is(lake: Lake, server: S3Server, size: int):
-    lake.replace(RAW_SESSIONS, DAY, raw("{}"), {"readings": "r" * size})
+    lake.replace(RAW_SESSIONS, DAY, raw("{}", "[]"), {"readings": "r" * size})
     server.fail()
-    assert lake.metadata(RAW_SESSIONS, DAY) == {"readings": "r" * size}
+    stored = lake.load(RAW_SESSIONS, DAY, ())
+    assert stored
+    assert (stored.parts.num_rows, stored.metadata) == (2, {"readings": "r" * size})
     assert len(server.requests) == (1 if size == 10 else 2)
 
 
