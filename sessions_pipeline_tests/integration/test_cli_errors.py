@@ -475,6 +475,8 @@ def test_a_successful_run_prints_no_complaint_and_asks_only_for_what_it_needs(ru
     assert json.loads(as_json.out)["days"] == 1
     before = len(sandbox.requests)
     assert run("materialize", *_days(0), "--select", "experiment_summary").status == 0
+    several = run("materialize", *_days(0), "--select", "key:experiment_summary", "--select", "key:session_feedback")
+    assert "experiment_summary: 1 day\nsession_feedback: 1 day\n" in several.out
     assert len(sandbox.requests) == before, "a derived table is computed from what is stored"
 
 
@@ -574,6 +576,10 @@ def test_the_summary_fits_80_columns_and_says_how_to_see_the_next_run_in_dagster
         (
             (*_days(), "--select", "sessions,raw_sessions"),
             "; to select two, write key:sessions or",
+        ),
+        (
+            (*_days(), "--select", "sessions", "--select", "raw_sessions"),
+            "--select sessions or raw_sessions: matches no asset; ",
         ),
         (
             (*_days(), "--select", "raw_sessions", "--as-of", "2026-01-01"),
