@@ -146,7 +146,7 @@ def _data_root(settings: Settings) -> str:
             Path(folder).rmdir()
     if broken := broken_files(lake):
         raise LakeError("\n".join(broken))
-    return f"{settings.absolute_data_root} can be written"
+    return f"{settings.absolute_data_root} can be written{'' if lake.is_there else ', holds no data yet'}"
 
 
 def _dagster(settings: Settings) -> str:

@@ -34,7 +34,7 @@ QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
 @click.option("--from", "first", type=terminal.DAY, required=True, metavar="DAY", help="First UTC day, YYYY-MM-DD.")
 @click.option("--to", "last", type=terminal.DAY, required=True, metavar="DAY", help="Last UTC day, included.")
 @click.option(
-    "--select", metavar="SELECTION", help="Dagster asset selection; default: the tables of the hourly schedule."
+    "--select", multiple=True, metavar="SELECTION", help="Dagster selection, repeatable; default: the hourly assets."
 )
 @click.option(
     "--as-of",
@@ -43,7 +43,7 @@ QUIET = "ignore:Function `dev_command` is superseded:FutureWarning"
     help="Rebuild tables as they were known at this time, from stored readings, without the network.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def materialize(first: date, last: date, select: str | None, as_of: datetime | None, *, as_json: bool) -> None:
+def materialize(first: date, last: date, select: tuple[str, ...], as_of: datetime | None, *, as_json: bool) -> None:
     """Read days, and write all tables for them.
 
     Fetches, validates and writes the sessions of these UTC days and the tables derived from them. Uses the Dagster
@@ -59,7 +59,7 @@ def materialize(first: date, last: date, select: str | None, as_of: datetime | N
         terminal.say(f"{text}, so these tables may differ from those of that time", is_warning=True)
     # Before the run: if the file breaks meanwhile, the summary is still printed.
     budgets = load_budgets(settings)
-    made = run_days(settings, first, last, select=select, as_of=as_of)
+    made = run_days(settings, first, last, select=" or ".join(select) or None, as_of=as_of)
     from sessions_pipeline.cli.summary import print_summary
 
     print_summary(settings, made, first, last, budgets=budgets, as_json=as_json)

@@ -97,7 +97,7 @@ def focus_costs(lake: Lake, month: date, today: date) -> Focus:
     rows = [_row(row, month, names.get((row["tenant_id"], row["reference_dataset_id"]))) for row in known]
     where = " in every workspace" if len(workspaces_of(readings)) > 1 else ""
     missing = {
-        f"not read{where} since the day was over; materialize them": {day for day in days if day < today} - read,
+        f"not read{where} after their end; materialize them": {day for day in days if day < today} - read,
         "rebuilt by --as-of; materialize them without it": rebuilt,
         "not over yet; export the month when it is over": {day for day in days if day >= today},
     }

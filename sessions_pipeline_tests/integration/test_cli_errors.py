@@ -185,7 +185,9 @@ def test_the_doctor_passes_when_all_is_well(run: Run, tmp_path: Path) -> None:
     assert result.status == 0
     assert all(line.startswith("ok") for line in result.out.splitlines())
     assert all(word in result.out for word in ("settings", "key and host", "API", "data root", "Dagster"))
-    assert f"{tmp_path / 'lake'} can be written" in result.out
+    assert f"{tmp_path / 'lake'} can be written, holds no data yet\n" in result.out
+    assert run("materialize", *_days(0)).status == 0
+    assert f"{tmp_path / 'lake'} can be written\n" in run("doctor").out
 
 
 def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_pat
     assert f"  from {file} and the environment: partitions from 2026-01-01, lookback 1 day, narrowed by ref" in both.out
     assert " bearer token set, for 2 workspaces\n" in both.out
     assert all(f"  answered for {workspace}, clock" in both.out for workspace in (WORKSPACE, OTHER_WORKSPACE))
-    assert "with ␛[1m can be written\n" in both.out
+    assert "with ␛[1m can be written, holds no data yet\n" in both.out
 
 
 @pytest.mark.parametrize(("scheme", "is_warned"), [("http", True), ("https", False)])
@@ -475,6 +477,8 @@ def test_a_successful_run_prints_no_complaint_and_asks_only_for_what_it_needs(ru
     assert json.loads(as_json.out)["days"] == 1
     before = len(sandbox.requests)
     assert run("materialize", *_days(0), "--select", "experiment_summary").status == 0
+    several = run("materialize", *_days(0), "--select", "key:experiment_summary", "--select", "key:session_feedback")
+    assert "experiment_summary: 1 day\nsession_feedback: 1 day\n" in several.out
     assert len(sandbox.requests) == before, "a derived table is computed from what is stored"
 
 
@@ -574,6 +578,10 @@ def test_the_summary_fits_80_columns_and_says_how_to_see_the_next_run_in_dagster
         (
             (*_days(), "--select", "sessions,raw_sessions"),
             "; to select two, write key:sessions or",
+        ),
+        (
+            (*_days(), "--select", "sessions", "--select", "raw_sessions"),
+            "--select sessions or raw_sessions: matches no asset; ",
         ),
         (
             (*_days(), "--select", "raw_sessions", "--as-of", "2026-01-01"),

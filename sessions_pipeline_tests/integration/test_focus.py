@@ -180,7 +180,7 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
     march = {MARCH + timedelta(days=number) for number in range(31)}
     to_come = {day for day in march if open_day and day >= open_day}
     unread = day_ranges(march - to_come - {*DAYS})
-    assert found.startswith(f"{unread}: not read since the day was over; materialize them")
+    assert found.startswith(f"{unread}: not read after their end; materialize them")
     assert found.endswith(f", and {day_ranges(to_come)}: not over yet; export the month when it is over") == bool(
         to_come
     )
@@ -188,7 +188,7 @@ def test_days_count_as_unread_until_they_were_read_when_over(root: Path, today: 
 
 def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
     lake, dash = Lake.open(str(root), query={}), "\N{EN DASH}"
-    unread = "not read since the day was over; materialize them"
+    unread = "not read after their end; materialize them"
     of_march = f"1 Mar {dash} 2 Mar 2025: {unread}"
     rest = f"8 Mar {dash} 31 Mar 2025: not over yet; export the month when it is over"
     assert focus_costs(lake, MARCH, DAYS[5]).missing == f"{of_march}, and {rest}"
@@ -200,7 +200,9 @@ def test_days_that_are_not_over_do_not_count_as_unread(root: Path) -> None:
 def test_a_day_that_a_workspace_was_last_read_on_before_its_end_counts_as_unread(tmp_path: Path) -> None:
     rows = [experiment(1, total_cost="1.5"), experiment(2, total_cost="0.5", tenant_id=OTHER_TENANT)]
     lake = lake_of(tmp_path, *rows, open_workspaces=frozenset({OTHER_TENANT}))
-    assert focus_costs(lake, MARCH, LATER).missing.startswith("1 Mar \N{EN DASH} 31 Mar 2025: not read since the day")
+    assert focus_costs(lake, MARCH, LATER).missing.startswith(
+        "1 Mar \N{EN DASH} 31 Mar 2025: not read after their end;"
+    )
 
 
 def test_a_day_on_which_a_workspace_was_not_read_counts_as_unread(root: Path, tmp_path: Path) -> None:
@@ -210,12 +212,12 @@ def test_a_day_on_which_a_workspace_was_not_read_counts_as_unread(root: Path, tm
         note = Reading(1, midnight(LATER), None, workspaces, 1, 0, 1)
         lake.write_file(f"_readings/start_date={day}.json", dump_readings([note]).encode())
     assert focus_costs(lake, MARCH, LATER).missing.startswith(
-        "1 Mar \N{EN DASH} 3 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read in every workspace since "
+        "1 Mar \N{EN DASH} 3 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read in every workspace after "
     )
     alone = dump_readings([Reading(1, midnight(LATER), None, (TENANT,), 1, 0, 1)]).encode()
     for day in DAYS[:3]:
         lake.write_file(f"_readings/start_date={day}.json", alone)
-    assert "31 Mar 2025: not read since " in focus_costs(lake, MARCH, LATER).missing, "there is only one workspace"
+    assert "31 Mar 2025: not read after " in focus_costs(lake, MARCH, LATER).missing, "there is only one workspace"
 
 
 @pytest.mark.parametrize("table", [DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY])
@@ -231,7 +233,9 @@ def test_a_day_without_experiments_that_was_read_before_its_end_counts_as_unread
     lake = Lake.open(str(tmp_path), query={})
     for table in (DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY):
         lake.replace(table, NOON.date(), table.schema.empty_table(), {"is_day_over": "false"})
-    assert focus_costs(lake, MARCH, LATER).missing.startswith("1 Mar \N{EN DASH} 31 Mar 2025: not read since the day")
+    assert focus_costs(lake, MARCH, LATER).missing.startswith(
+        "1 Mar \N{EN DASH} 31 Mar 2025: not read after their end;"
+    )
 
 
 def command(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: str) -> int:
@@ -250,14 +254,14 @@ def test_unread_days_export_nothing_without_partial(
     assert command(monkeypatch, root, "--month", "2025-03", "--output", str(file)) == 1
     said = capsys.readouterr()
     assert (
-        "1 Mar \N{EN DASH} 2 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read since the day was over; "
+        "1 Mar \N{EN DASH} 2 Mar 2025, 16 Mar 2025, 18 Mar \N{EN DASH} 31 Mar 2025: not read after their end; "
         in said.err
     )
     assert said.out == ""
     assert not file.exists()
     assert command(monkeypatch, root, "--month", "2025-03", "--output", str(file), "--partial") == 0
     said = capsys.readouterr()
-    assert "not read since the day was over; materialize them" in said.err
+    assert "not read after their end; materialize them" in said.err
     assert "6 experiments left out: the cost is unknown" in said.err
     assert said.out == f"{file}: 22 experiments\n"
     assert pl.read_parquet(file)["BilledCost"].sum() == Decimal("8.925")

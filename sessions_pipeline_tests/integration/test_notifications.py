@@ -178,6 +178,15 @@ def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run
     assert set(house.tick(NOW)) == {"Budgets can't be checked"}
 
 
+def test_a_broken_file_fails_the_check_of_budgets_and_not_its_run(house: House) -> None:
+    house.run(NOW)
+    file = Path(house.settings.data_root) / f"{DAILY.name}/start_date={FIRST}/{DAILY.name}.parquet"
+    file.write_bytes(b"PAR1")
+    [evaluation] = house.check("costs_are_within_budget", NOW).get_asset_check_evaluations()
+    assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert str(evaluation.description).startswith(f"{file}: not a readable Parquet file of this table (")
+
+
 def test_without_the_settings_there_is_neither_check_nor_sensor() -> None:
     repository = build_definitions(
         PipelineWithShortWindow(settings_for("http://127.0.0.1:9", Path("lake")))

@@ -402,6 +402,13 @@ def test_days_that_were_never_read_after_their_end_are_listed() -> None:
     assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025: not over when last read; costs will grow."
 
 
+def test_a_rebuilt_day_that_was_not_over_is_never_said_to_have_been_over() -> None:
+    data = report_of(daily(FIRST, 1, "5"), unfinished=[FIRST], rebuilt=frozenset([FIRST]))
+    said = [caveat.headline for caveat in caveats(data)]
+    assert "1 day as known earlier, rebuilt by --as-of" in said
+    assert "Every day that was read was over" not in said
+
+
 def test_incomplete_weeks_are_listed_and_marked() -> None:
     first = date(2025, 1, 2)
     data = report_of(daily(first, 1, "5"), first=first, last=date(2025, 3, 31))

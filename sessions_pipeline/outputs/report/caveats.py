@@ -84,7 +84,9 @@ def _days(data: ReportData) -> Iterator[Caveat]:
             yield Caveat("unread", headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
     if rebuilt := data.rebuilt.intersection(data.days):
         text = f"Materialize them without it: {day_ranges(rebuilt)}."
-        yield Caveat("rebuilt", f"{plural(len(rebuilt), 'day')} as known earlier, rebuilt by --as-of", text)
+        # If one was not over then, "Every day that was read was over" does not apply.
+        key = "open_days" if rebuilt & data.unfinished else "rebuilt"
+        yield Caveat(key, f"{plural(len(rebuilt), 'day')} as known earlier, rebuilt by --as-of", text)
     if data.unexamined:
         text = f"What was rejected or left out on them is not known: {day_ranges(data.unexamined)}."
         headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"
