@@ -105,7 +105,7 @@ def test_a_dagster_database_that_is_down_or_locked_is_an_error_of_one_line(troub
 
         if trouble == "locked":
             assert run().returncode == 0
-            with sqlite3.connect(home / "history" / "runs.db", isolation_level=None) as other:
+            with contextlib.closing(sqlite3.connect(home / "history" / "runs.db", isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")
                 result = run()
                 other.rollback()
