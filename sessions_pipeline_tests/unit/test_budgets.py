@@ -301,6 +301,14 @@ def test_a_day_on_which_the_keys_own_workspace_had_no_session_is_unread_in_other
     assert costs.status(workspace=TENANT).unread == ()
 
 
+def test_a_day_that_one_workspace_was_read_on_before_its_end_is_unread_in_it_alone(costs: Costs) -> None:
+    times = {TENANT: datetime(2026, 3, 16, 12, tzinfo=UTC), OTHER_TENANT: NOW}
+    readings = [Reading(number, at, name, (name,)) for number, (name, at) in enumerate(times.items())]
+    costs.lake.write_file(f"_readings/start_date={MONDAY}.json", dump_readings(readings).encode())
+    assert costs.status().unread == costs.status(workspace=TENANT).unread == (MONDAY,)
+    assert costs.status(workspace=OTHER_TENANT).unread == ()
+
+
 def test_a_record_that_names_no_workspace_makes_no_day_unread(costs: Costs) -> None:
     for workspaces in (("", TENANT, OTHER_TENANT), ("",)):
         costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=workspaces))
