@@ -90,12 +90,23 @@ def test_the_same_seed_and_time_make_the_same_bytes_and_another_seed_others() ->
 
 def test_a_day_is_the_same_when_seen_a_day_later() -> None:
     days = NOW + timedelta(hours=9), NOW + timedelta(days=1)
-    before, after = ({one.id: one for one in CompanyData(day).sessions if one.dataset} for day in days)
+    companies = [CompanyData(day).sessions for day in days]
+    before, after = ({one.id: one for one in sessions if one.dataset} for sessions in companies)
     first = min(one.start for one in after.values())
     assert len(before) - sum(one.start < first for one in before.values()) > 1_400
     for key, one in [*before.items()][::10]:
         if one.start >= first and one.end and one.end < days[0]:
             assert (one.name, one.runs, one.broken) == (after[key].name, after[key].runs, after[key].broken)
+    assert _projects(companies[0], days[0]) == _projects(companies[1], days[0])
+
+
+def _projects(sessions: list[Session], until: datetime) -> list[Any]:
+    """Each project's start, and its runs up to a time, without those that judged experiments."""
+    return [
+        (one.id, one.start, [run for run in one.runs if not run.experiment and run.start_us <= microseconds(until)])
+        for one in sessions
+        if not one.dataset
+    ]
 
 
 def test_nothing_has_happened_after_now(mine: list[Session], records: list[dict[str, Any]]) -> None:
@@ -346,6 +357,8 @@ def test_stats_from_a_time_on_are_sums_over_the_runs_from_then_on(mine: list[Ses
     day = NOW.replace(hour=0) - timedelta(days=3)
     ends = [{record["id"]: record for record in listed(**_stats(since))} for since in (day, day + timedelta(days=1))]
     assert len(ends[0]) == 5
+    without_offset = listed(**_stats(day.replace(tzinfo=None)))
+    assert {record["id"]: record for record in without_offset} == ends[0], "a time without an offset is UTC"
     for name, begin in ends[0].items():
         runs = [
             run
