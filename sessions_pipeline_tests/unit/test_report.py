@@ -448,6 +448,7 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
     assert over.month.forecast is None
     assert "The month is over" in words(html_of(over))
     assert over.month.spending.before.cost == 104
+    assert month(date(2025, 3, 31), unfinished=[date(2025, 3, 31)]).month.forecast == 62
 
 
 ATTRIBUTES = [
@@ -570,6 +571,16 @@ def test_the_most_expensive_experiments_are_listed_with_judge_cost_and_whole_cos
     text = words(html)
     assert "experiment 2 $3.00 unknown unknown" in text
     assert "experiment 3 $2.00 not measured unknown" in text
+
+
+def test_an_experiment_is_shown_with_the_score_that_it_got_most_often() -> None:
+    keys = (("apt", "run", None), ("kind", "session", 9), ("safe", "run", 9), ("brief", "run", 8))
+    scores = [
+        {"feedback_key": key, "scope": scope, "average": 0.5, "count": count} for key, scope, count in reversed(keys)
+    ]
+    text = words(html_of(report_of(daily(FIRST, 1, "1"), experiments=[summary(1, "1", scores=scores)])))
+    assert "0.5 kind (session)" in text
+    assert not any(f"0.5 {key}" in text for key in ("apt", "safe", "brief"))
 
 
 def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> None:
