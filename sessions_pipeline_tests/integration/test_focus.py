@@ -123,14 +123,17 @@ def test_unknown_tokens_are_one_experiment_and_no_name_is_null(tmp_path: Path) -
         experiment(1, name=" ", total_cost="1e-18"),
         experiment(2, name="=1+1", total_cost="12345678901234567890.123456789012345678", total_tokens=7),
     ]
-    found = focus_costs(lake_of(tmp_path, *rows), MARCH, LATER).rows
+    none = experiment(3, name="none", total_cost="2", total_tokens=0)
+    found = focus_costs(lake_of(tmp_path, *rows, none), MARCH, LATER).rows
     quantities = found.select(["PricingQuantity", "PricingUnit", "ResourceName"]).to_pylist()
-    assert [tuple(row.values()) for row in quantities] == [(1, "Experiments", None), (7, "Tokens", "=1+1")]
+    of_unknown, *others = [tuple(row.values()) for row in quantities]
+    assert (of_unknown, others) == ((1, "Experiments", None), [(7, "Tokens", "=1+1"), (0, "Tokens", "none")])
     write_focus(found, tmp_path / "out.csv")
     text = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
-    assert [Decimal(cost) for cost in text["BilledCost"]] == [Decimal("1e-18"), Decimal(str(rows[1]["total_cost"]))]
-    assert text["ChargePeriodStart"].to_list() == ["2025-03-03T00:00:00Z"] * 2
-    assert text["x_DatasetName"].to_list() == [None, None]
+    costs = [Decimal("1e-18"), Decimal(str(rows[1]["total_cost"])), Decimal(2)]
+    assert [Decimal(cost) for cost in text["BilledCost"]] == costs
+    assert text["ChargePeriodStart"].to_list() == ["2025-03-03T00:00:00Z"] * 3
+    assert text["x_DatasetName"].to_list() == [None] * 3
     assert dataset(1) in text["ChargeDescription"][0]
     assert uuid(1) in text["ChargeDescription"][0]
 

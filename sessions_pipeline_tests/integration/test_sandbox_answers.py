@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sessions_pipeline.days import microseconds
+from sessions_pipeline.days import EPOCH, microseconds
 from sessions_pipeline.sandbox import SessionsQuery
 from sessions_pipeline.sandbox.company import DAYS, OTHER_WORKSPACE, PRICES, WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import COSTS, STATS, CompanyData
@@ -168,6 +168,26 @@ def test_one_branch_gets_more_expensive_over_time(mine: list[Session]) -> None:
 def test_without_include_stats_every_stat_is_null(listed: List) -> None:
     assert all(record[name] is None for record in listed() for name in STATS)
     assert any(record["total_cost"] for record in listed(include_stats="true"))
+
+
+def test_latencies_rates_and_progress_are_those_of_the_runs(mine: list[Session], records: list[dict[str, Any]]) -> None:
+    sessions = {one.id: one for one in mine if one.runs and not one.broken}
+    for record in [record for record in records if record["id"] in sessions][::20]:
+        runs = sessions[record["id"]].runs
+        for name in ("latency", "first_token"):
+            values = sorted(getattr(run, name) for run in runs)
+            expected = [values[len(runs) * part // 100] for part in (50, 99)]
+            assert [record[f"{name}_p50"], record[f"{name}_p99"]] == expected
+        assert all(run.first_token < run.latency for run in runs)
+        assert record["error_rate"] == round(sum(run.is_error for run in runs) / len(runs), 6)
+        assert record["streaming_rate"] == round(sum(run.is_streamed for run in runs) / len(runs), 6)
+        latest = EPOCH + timedelta(microseconds=max(run.start_us for run in runs))
+        assert record["last_run_start_time"] == latest.replace(tzinfo=None).isoformat(timespec="microseconds")
+    for record in records:
+        if progress := record["experiment_progress"]:
+            done = round(record["run_count"] / progress["expected_run_count"], 4)
+            assert done == progress["run_progress"] <= 1
+            assert done == 1 or record["start_time"][:10] == str(NOW.date())
 
 
 def test_only_selected_stats_are_computed(listed: List) -> None:

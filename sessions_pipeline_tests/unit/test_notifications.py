@@ -134,6 +134,7 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
     memory = loaded(None, FIRST).after([NOTICE], FIRST, FIRST)
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY) == [NOTICE]
+    assert memory.after([], FIRST + A_DAY, FIRST).sent == {}, "the memory stays small"
     [warning] = lake_notices([spent(datetime(2026, 2, 18, tzinfo=UTC))], FIRST, memory, FIRST, REPORT)
     assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
