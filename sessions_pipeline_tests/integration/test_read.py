@@ -86,6 +86,8 @@ def test_rows_without_a_day_are_returned_only_if_requested(root: Path) -> None:
     assert None not in sessions_pipeline.read("sessions", FIRST, root=root).column("start_date").to_pylist()
     every = sessions_pipeline.read("sessions", root=root, undated=True)
     assert (every.num_rows - known.num_rows, every.column("start_date").null_count) == (1, 1)
+    since = sessions_pipeline.read("sessions", FIRST, root=root, undated=True)
+    assert since.column("start_date").null_count == 1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

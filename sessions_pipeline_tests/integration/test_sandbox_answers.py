@@ -272,6 +272,7 @@ def test_ids_are_a_filter_and_unknown_ones_find_nothing(listed: List) -> None:
     ids = [record["id"] for record in listed(limit=3)]
     assert {record["id"] for record in listed(id=[one.upper() for one in ids])} == set(ids)
     assert listed(id=[WORKSPACE]) == listed(tag_value_id=WORKSPACE) == []
+    assert listed(name="") == [], "an empty name is not the same as none"
 
 
 @pytest.mark.parametrize(
