@@ -226,8 +226,18 @@ def test_days_rebuilt_as_of_an_earlier_time_are_named_with_what_to_do(root: Path
     shutil.copytree(root, tmp_path / "lake")
     lake = Lake.open(str(tmp_path / "lake"), query={})
     lake.replace(table, DAYS[1], lake.read(table, DAYS[1]), {"as_of": "2025-03-04T12:00:00+00:00"})
-    text = f"; materialize them, and {day_ranges([DAYS[1]])}: rebuilt by --as-of; materialize them without it"
-    assert focus_costs(lake, MARCH, LATER).missing.endswith(text)
+    unread = day_ranges({MARCH + timedelta(days=number) for number in range(31)} - {*DAYS})
+    rebuilt = f"{day_ranges([DAYS[1]])}: rebuilt by --as-of; materialize them without it"
+    text = f"{unread}: not read since the day was over; materialize them, and {rebuilt}"
+    assert focus_costs(lake, MARCH, LATER).missing == text
+
+
+@pytest.mark.parametrize("table", [DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY])
+def test_a_day_of_which_a_table_is_missing_counts_as_unread(root: Path, tmp_path: Path, table: Table) -> None:
+    shutil.copytree(root, tmp_path / "lake")
+    shutil.rmtree(tmp_path / "lake" / table.name / f"start_date={DAYS[0]}")
+    missing = focus_costs(Lake.open(str(tmp_path / "lake"), query={}), MARCH, LATER).missing
+    assert missing.startswith("1 Mar \N{EN DASH} 3 Mar 2025, 16 Mar 2025"), "the third, too"
 
 
 def test_a_day_without_experiments_that_was_read_before_its_end_counts_as_unread(tmp_path: Path) -> None:

@@ -349,6 +349,10 @@ def test_a_dataset_name_that_is_unknown_or_ambiguous_is_refused_with_what_to_wri
         costs.status(dataset="golden").caveats == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
     )
     assert costs.status(dataset="othr").caveats == "no dataset is called 'othr'; write other"
+    costs.name(**{f"dataset {number:02}": number for number in range(1, 50)})
+    assert costs.status(dataset="x").caveats.endswith(
+        "write " + " or ".join(f"dataset {one:02}" for one in range(1, 11))
+    )
     costs.name(**{"red\x1b[31m": 1})
     assert costs.status(dataset="red").caveats == "no dataset is called 'red'; write red␛[31m"
 
