@@ -79,6 +79,7 @@ def test_a_company_has_about_1500_experiments_in_60_days_and_eight_datasets(mine
 
 def test_a_few_records_are_wrong_and_a_few_have_no_start_time(mine: list[Session]) -> None:
     assert 10 <= sum(bool(session.broken) for session in mine) <= 20
+    assert len({str(session.broken) for session in mine if session.broken}) >= 3, "in several ways"
     assert 2 <= sum(session.undated for session in mine) <= 6
 
 
@@ -234,6 +235,15 @@ def _value(record: dict[str, Any], column: str) -> Any:
     if column == "feedback":
         return (record["feedback_stats"] or {}).get("correctness", {}).get("avg")
     return record.get("run_count" if column == "runs_count" else column)
+
+
+def test_feedback_is_sorted_by_the_key_and_the_source_that_are_requested(listed: List) -> None:
+    asked = {"sort_by": "feedback", "include_stats": "true", "name_contains": "support-triage", "sort_by_desc": "false"}
+    found = listed(**asked, sort_by_feedback_key="conciseness")
+    scores = [record["feedback_stats"]["conciseness"]["avg"] for record in found]
+    assert scores == sorted(scores)
+    unknown = [record["id"] for record in listed(**asked, sort_by_feedback_source="session")]
+    assert unknown == sorted(unknown), "there is no feedback on sessions"
 
 
 def _filters(mine: list[Session]) -> dict[str, tuple[Any, Callable[[dict[str, Any]], bool]]]:

@@ -576,6 +576,8 @@ def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(comman
     with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
         command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
+    with pytest.raises(SessionsPipelineError, match="can't be known"):
+        command("--check", spent="350", read_at=datetime.now(UTC) - timedelta(hours=25))
     # Without --check, neither is an error.
     command(spent="401")
     command(spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))

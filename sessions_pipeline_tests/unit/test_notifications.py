@@ -327,6 +327,10 @@ def test_doctor_sends_a_test_and_says_whether_it_was_delivered(
     receiver.status = 500
     with pytest.raises(SessionsPipelineError, match="not delivered by JSON; check its address"):
         cli.main(["doctor", "--notify"], standalone_mode=False)
+    receiver.status = 200
+    monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", f"{receiver.address}, slak://hunter2")
+    with pytest.raises(SessionsPipelineError, match="not delivered by address 2, which Apprise does not know"):
+        cli.main(["doctor", "--notify"], standalone_mode=False)
     monkeypatch.delenv("SESSIONS_PIPELINE_NOTIFY")
     with pytest.raises(SettingError, match="SESSIONS_PIPELINE_NOTIFY: not set; set it to Apprise addresses"):
         cli.main(["doctor", "--notify"], standalone_mode=False)
