@@ -402,6 +402,11 @@ def test_days_that_were_never_read_after_their_end_are_listed() -> None:
     assert caveat.text == "2 Mar \N{EN DASH} 3 Mar 2025: not over when last read; costs will grow."
 
 
+def test_a_day_before_the_last_that_was_not_over_is_not_called_the_last() -> None:
+    (caveat,) = (one for one in caveats(report_of(daily(FIRST, 1, "1"), unfinished=[FIRST])) if one.key == "open_days")
+    assert caveat.headline == "1 day not complete"
+
+
 def test_incomplete_weeks_are_listed_and_marked() -> None:
     first = date(2025, 1, 2)
     data = report_of(daily(first, 1, "5"), first=first, last=date(2025, 3, 31))
@@ -586,6 +591,7 @@ def test_an_experiment_is_shown_with_the_score_that_it_got_most_often() -> None:
 def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
     used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))
+    used[1]["name"] = "renamed"
     html = html_of(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
@@ -593,6 +599,8 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> 
     assert "Not exact" not in words(html_of(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
     assert "used on 2 measured days of 30" in words(html)
     assert "project 2 unknown" in words(html)
+    assert "renamed $3.75" in words(html)
+    assert "project 1" not in words(html)
     assert "All ≥ $3.75 Not exact" in words(html)
 
 
