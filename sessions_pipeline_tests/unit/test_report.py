@@ -547,6 +547,8 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
     assert "da000000 ≥ $1.00 unknown ≥ $1.00 \N{EN DASH} 2" in text
     assert "All ≥ $253.00 ≥ $160.00 ≥ $413.00 ≈ 38.7 % 2" in text
+    dear = words(html_of(replace(data, judges=report_of(judges=[judged(FIRST, 2, "900")]).judges)))
+    assert dear.index("da000000 ≥ $1.00 ≥ $900.00 ≥ $901.00") < dear.index("support-answers $252.00 unknown ≥ $252.00")
     assert "By 2 Apr 2025 the judge project evaluators had spent $200.00 in all (inexact): $160.00 on the" in text
     assert "and $40.00 on none of them (unattributed). This is not an error" in text
     assert "Judges of 2 of 3 experiments not counted" in text
