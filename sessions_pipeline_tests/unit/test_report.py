@@ -485,6 +485,12 @@ def test_costs_by_attribute_are_shown_with_their_change_and_cost_per_run() -> No
     ]
 
 
+def test_costs_by_attribute_are_compared_on_the_same_days_as_the_total() -> None:
+    data = report_of(daily(FIRST, 1, "6"), attributes=ATTRIBUTES, unfinished=[LAST])
+    assert LAST not in data.period.alike
+    assert {attribute.period for attribute in data.by_attribute} == {data.period}
+
+
 def test_costs_by_attribute_can_be_shown_for_one_dataset_and_all_are_shown_without_scripts() -> None:
     data = report_of(daily(FIRST, 1, "6"), daily(FIRST, 2, "2"), attributes=ATTRIBUTES, names={dataset(2): "golden"})
     page = Page(html_of(data))
