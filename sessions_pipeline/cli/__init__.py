@@ -59,9 +59,6 @@ def main() -> None:
         _fail(f"{message}{hint}", error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         _fail("stopped")
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
     except OSError as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         prints = ("click.", "rich.", "sessions_pipeline.outputs")

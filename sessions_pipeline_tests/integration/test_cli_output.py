@@ -166,6 +166,19 @@ def test_a_closed_output_causes_no_traceback(odd: Sandbox, tmp_path: Path, close
     assert b"unexpected" not in done.stderr
 
 
+def test_a_reader_that_stops_early_causes_no_complaint(odd: Sandbox, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {"LANGSMITH_API_KEY": odd.key, "LANGSMITH_ENDPOINT": odd.url, "PATH": os.environ["PATH"]}
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [COMMAND, "list", "--format", "ndjson"]
+    with os.fdopen(writing) as output:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("list",), ("report",), ("doctor",)])
 def test_only_commands_that_run_assets_import_dagster(odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     Lake.open(str(tmp_path / "data"), query={}).write_file("note", b"")

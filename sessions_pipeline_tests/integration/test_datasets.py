@@ -49,6 +49,8 @@ def test_all_datasets_are_read_to_the_proven_end(count: int, cap: int, total: bo
     with scripted(datasets(names, total=total, cap=cap)) as server, client_for(server.url) as client:
         found = read_datasets(client, workspace=None)
     assert [record.session_id for record in found] == names
+    pages = -(-count // cap) + (not total) or 1
+    assert len(server.paths) == pages * min(pages, 2), "several pages are read twice"
 
 
 def test_no_dataset_is_lost_where_the_default_order_leaves_places_open() -> None:

@@ -123,14 +123,17 @@ def test_unknown_tokens_are_one_experiment_and_no_name_is_null(tmp_path: Path) -
         experiment(1, name=" ", total_cost="1e-18"),
         experiment(2, name="=1+1", total_cost="12345678901234567890.123456789012345678", total_tokens=7),
     ]
-    found = focus_costs(lake_of(tmp_path, *rows), MARCH, LATER).rows
+    none = experiment(3, name="none", total_cost="2", total_tokens=0)
+    found = focus_costs(lake_of(tmp_path, *rows, none), MARCH, LATER).rows
     quantities = found.select(["PricingQuantity", "PricingUnit", "ResourceName"]).to_pylist()
-    assert [tuple(row.values()) for row in quantities] == [(1, "Experiments", None), (7, "Tokens", "=1+1")]
+    of_unknown, *others = [tuple(row.values()) for row in quantities]
+    assert (of_unknown, others) == ((1, "Experiments", None), [(7, "Tokens", "=1+1"), (0, "Tokens", "none")])
     write_focus(found, tmp_path / "out.csv")
     text = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
-    assert [Decimal(cost) for cost in text["BilledCost"]] == [Decimal("1e-18"), Decimal(str(rows[1]["total_cost"]))]
-    assert text["ChargePeriodStart"].to_list() == ["2025-03-03T00:00:00Z"] * 2
-    assert text["x_DatasetName"].to_list() == [None, None]
+    costs = [Decimal("1e-18"), Decimal(str(rows[1]["total_cost"])), Decimal(2)]
+    assert [Decimal(cost) for cost in text["BilledCost"]] == costs
+    assert text["ChargePeriodStart"].to_list() == ["2025-03-03T00:00:00Z"] * 3
+    assert text["x_DatasetName"].to_list() == [None] * 3
     assert dataset(1) in text["ChargeDescription"][0]
     assert uuid(1) in text["ChargeDescription"][0]
 
@@ -225,8 +228,18 @@ def test_days_rebuilt_as_of_an_earlier_time_are_named_with_what_to_do(root: Path
     shutil.copytree(root, tmp_path / "lake")
     lake = Lake.open(str(tmp_path / "lake"), query={})
     lake.replace(table, DAYS[1], lake.read(table, DAYS[1]), {"as_of": "2025-03-04T12:00:00+00:00"})
-    text = f"; materialize them, and {day_ranges([DAYS[1]])}: rebuilt by --as-of; materialize them without it"
-    assert focus_costs(lake, MARCH, LATER).missing.endswith(text)
+    unread = day_ranges({MARCH + timedelta(days=number) for number in range(31)} - {*DAYS})
+    rebuilt = f"{day_ranges([DAYS[1]])}: rebuilt by --as-of; materialize them without it"
+    text = f"{unread}: not read since the day was over; materialize them, and {rebuilt}"
+    assert focus_costs(lake, MARCH, LATER).missing == text
+
+
+@pytest.mark.parametrize("table", [DAILY_COST_BY_REFERENCE_DATASET, EXPERIMENT_SUMMARY])
+def test_a_day_of_which_a_table_is_missing_counts_as_unread(root: Path, tmp_path: Path, table: Table) -> None:
+    shutil.copytree(root, tmp_path / "lake")
+    shutil.rmtree(tmp_path / "lake" / table.name / f"start_date={DAYS[0]}")
+    missing = focus_costs(Lake.open(str(tmp_path / "lake"), query={}), MARCH, LATER).missing
+    assert missing.startswith("1 Mar \N{EN DASH} 3 Mar 2025, 16 Mar 2025"), "the third, too"
 
 
 def test_a_day_without_experiments_that_was_read_before_its_end_counts_as_unread(tmp_path: Path) -> None:

@@ -279,12 +279,17 @@ def test_a_refresh_that_learns_nothing_rewrites_no_table(instance: dg.DagsterIns
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         pipeline = pipeline_for(sandbox, tmp_path)
         execute(pipeline, FIRST, TODAY, instance=instance)
-        before = files(tmp_path / "lake")
+        before, times = files(tmp_path / "lake"), written_at(tmp_path)
         execute(pipeline, FIRST, TODAY, instance=instance)
         after = files(tmp_path / "lake")
     assert {key for key in after if before.get(key) != after[key]} <= {
         key for key in after if key.startswith("_readings/")
     }
+    assert written_at(tmp_path) == times, "not even by the same bytes"
+
+
+def written_at(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in (folder / "lake").rglob("*.parquet")}
 
 
 def facts(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str | None], dict[str, Any]]:

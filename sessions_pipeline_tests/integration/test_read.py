@@ -1,5 +1,6 @@
 """`sessions_pipeline.read` returns any table by name, with days and dataset names, and exact costs in pandas."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,8 @@ def test_rows_without_a_day_are_returned_only_if_requested(root: Path) -> None:
     assert None not in sessions_pipeline.read("sessions", FIRST, root=root).column("start_date").to_pylist()
     every = sessions_pipeline.read("sessions", root=root, undated=True)
     assert (every.num_rows - known.num_rows, every.column("start_date").null_count) == (1, 1)
+    since = sessions_pipeline.read("sessions", FIRST, root=root, undated=True)
+    assert since.column("start_date").null_count == 1
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -153,9 +156,10 @@ def test_weeks_have_the_names_that_experiments_give_their_datasets(root: Path, t
     shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     lake = Lake.open(str(tmp_path), query={})
     lake.replace(REFERENCE_DATASETS, None, table_of("reference_datasets", []), {})
-    rows = lake.read(SESSIONS, FIRST).to_pylist()
-    labelled = [{**row, "extra": '{"metadata": {"dataset_name": "golden"}}'} for row in rows]
-    lake.replace(SESSIONS, FIRST, table_of("sessions", labelled), {})
+    for day, name in ((FIRST, "golden"), (FIRST + timedelta(days=1), " ")):
+        extra = json.dumps({"metadata": {"dataset_name": name}})
+        labelled = [{**row, "extra": extra} for row in lake.read(SESSIONS, FIRST).to_pylist()]
+        lake.replace(SESSIONS, day, table_of("sessions", labelled), {})
     weeks = sessions_pipeline.read("weekly_cost_by_reference_dataset", root=tmp_path).to_pylist()
     assert {row["dataset"].partition(" ")[0] for row in weeks if row["tenant_id"] == TENANT} == {"golden"}
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sessions_pipeline.days import microseconds
+from sessions_pipeline.days import EPOCH, microseconds
 from sessions_pipeline.sandbox import SessionsQuery
 from sessions_pipeline.sandbox.company import DAYS, OTHER_WORKSPACE, PRICES, WORKSPACE, Session
 from sessions_pipeline.sandbox.listing import COSTS, STATS, CompanyData
@@ -79,6 +79,7 @@ def test_a_company_has_about_1500_experiments_in_60_days_and_eight_datasets(mine
 
 def test_a_few_records_are_wrong_and_a_few_have_no_start_time(mine: list[Session]) -> None:
     assert 10 <= sum(bool(session.broken) for session in mine) <= 20
+    assert len({str(session.broken) for session in mine if session.broken}) >= 3, "in several ways"
     assert 2 <= sum(session.undated for session in mine) <= 6
 
 
@@ -90,12 +91,23 @@ def test_the_same_seed_and_time_make_the_same_bytes_and_another_seed_others() ->
 
 def test_a_day_is_the_same_when_seen_a_day_later() -> None:
     days = NOW + timedelta(hours=9), NOW + timedelta(days=1)
-    before, after = ({one.id: one for one in CompanyData(day).sessions if one.dataset} for day in days)
+    companies = [CompanyData(day).sessions for day in days]
+    before, after = ({one.id: one for one in sessions if one.dataset} for sessions in companies)
     first = min(one.start for one in after.values())
     assert len(before) - sum(one.start < first for one in before.values()) > 1_400
     for key, one in [*before.items()][::10]:
         if one.start >= first and one.end and one.end < days[0]:
             assert (one.name, one.runs, one.broken) == (after[key].name, after[key].runs, after[key].broken)
+    assert _projects(companies[0], days[0]) == _projects(companies[1], days[0])
+
+
+def _projects(sessions: list[Session], until: datetime) -> list[Any]:
+    """Each project's start, and its runs up to a time, without those that judged experiments."""
+    return [
+        (one.id, one.start, [run for run in one.runs if not run.experiment and run.start_us <= microseconds(until)])
+        for one in sessions
+        if not one.dataset
+    ]
 
 
 def test_nothing_has_happened_after_now(mine: list[Session], records: list[dict[str, Any]]) -> None:
@@ -159,6 +171,26 @@ def test_without_include_stats_every_stat_is_null(listed: List) -> None:
     assert any(record["total_cost"] for record in listed(include_stats="true"))
 
 
+def test_latencies_rates_and_progress_are_those_of_the_runs(mine: list[Session], records: list[dict[str, Any]]) -> None:
+    sessions = {one.id: one for one in mine if one.runs and not one.broken}
+    for record in [record for record in records if record["id"] in sessions][::20]:
+        runs = sessions[record["id"]].runs
+        for name in ("latency", "first_token"):
+            values = sorted(getattr(run, name) for run in runs)
+            expected = [values[len(runs) * part // 100] for part in (50, 99)]
+            assert [record[f"{name}_p50"], record[f"{name}_p99"]] == expected
+        assert all(run.first_token < run.latency for run in runs)
+        assert record["error_rate"] == round(sum(run.is_error for run in runs) / len(runs), 6)
+        assert record["streaming_rate"] == round(sum(run.is_streamed for run in runs) / len(runs), 6)
+        latest = EPOCH + timedelta(microseconds=max(run.start_us for run in runs))
+        assert record["last_run_start_time"] == latest.replace(tzinfo=None).isoformat(timespec="microseconds")
+    for record in records:
+        if progress := record["experiment_progress"]:
+            done = round(record["run_count"] / progress["expected_run_count"], 4)
+            assert done == progress["run_progress"] <= 1
+            assert done == 1 or record["start_time"][:10] == str(NOW.date())
+
+
 def test_only_selected_stats_are_computed(listed: List) -> None:
     [record] = listed(include_stats="true", stats_select=["run_count", "total_cost"], limit=1, reference_free="true")
     assert [name for name in STATS if record[name] is not None] == ["run_count", "total_cost"]
@@ -205,6 +237,15 @@ def _value(record: dict[str, Any], column: str) -> Any:
     return record.get("run_count" if column == "runs_count" else column)
 
 
+def test_feedback_is_sorted_by_the_key_and_the_source_that_are_requested(listed: List) -> None:
+    asked = {"sort_by": "feedback", "include_stats": "true", "name_contains": "support-triage", "sort_by_desc": "false"}
+    found = listed(**asked, sort_by_feedback_key="conciseness")
+    scores = [record["feedback_stats"]["conciseness"]["avg"] for record in found]
+    assert scores == sorted(scores)
+    unknown = [record["id"] for record in listed(**asked, sort_by_feedback_source="session")]
+    assert unknown == sorted(unknown), "there is no feedback on sessions"
+
+
 def _filters(mine: list[Session]) -> dict[str, tuple[Any, Callable[[dict[str, Any]], bool]]]:
     dataset = next(session.dataset for session in mine if session.dataset)
     assert dataset
@@ -241,6 +282,7 @@ def test_ids_are_a_filter_and_unknown_ones_find_nothing(listed: List) -> None:
     ids = [record["id"] for record in listed(limit=3)]
     assert {record["id"] for record in listed(id=[one.upper() for one in ids])} == set(ids)
     assert listed(id=[WORKSPACE]) == listed(tag_value_id=WORKSPACE) == []
+    assert listed(name="") == [], "an empty name is not the same as none"
 
 
 @pytest.mark.parametrize(
@@ -346,6 +388,8 @@ def test_stats_from_a_time_on_are_sums_over_the_runs_from_then_on(mine: list[Ses
     day = NOW.replace(hour=0) - timedelta(days=3)
     ends = [{record["id"]: record for record in listed(**_stats(since))} for since in (day, day + timedelta(days=1))]
     assert len(ends[0]) == 5
+    without_offset = listed(**_stats(day.replace(tzinfo=None)))
+    assert {record["id"]: record for record in without_offset} == ends[0], "a time without an offset is UTC"
     for name, begin in ends[0].items():
         runs = [
             run

@@ -301,6 +301,14 @@ def test_a_day_on_which_the_keys_own_workspace_had_no_session_is_unread_in_other
     assert costs.status(workspace=TENANT).unread == ()
 
 
+def test_a_day_that_one_workspace_was_read_on_before_its_end_is_unread_in_it_alone(costs: Costs) -> None:
+    times = {TENANT: datetime(2026, 3, 16, 12, tzinfo=UTC), OTHER_TENANT: NOW}
+    readings = [Reading(number, at, name, (name,)) for number, (name, at) in enumerate(times.items())]
+    costs.lake.write_file(f"_readings/start_date={MONDAY}.json", dump_readings(readings).encode())
+    assert costs.status().unread == costs.status(workspace=TENANT).unread == (MONDAY,)
+    assert costs.status(workspace=OTHER_TENANT).unread == ()
+
+
 def test_a_record_that_names_no_workspace_makes_no_day_unread(costs: Costs) -> None:
     for workspaces in (("", TENANT, OTHER_TENANT), ("",)):
         costs.lake.write_file(f"_readings/start_date={MONDAY}.json", reading(MONDAY, workspaces=workspaces))
@@ -341,6 +349,10 @@ def test_a_dataset_name_that_is_unknown_or_ambiguous_is_refused_with_what_to_wri
         costs.status(dataset="golden").caveats == f"2 datasets are called 'golden'; write {dataset(1)} or {dataset(2)}"
     )
     assert costs.status(dataset="othr").caveats == "no dataset is called 'othr'; write other"
+    costs.name(**{f"dataset {number:02}": number for number in range(1, 50)})
+    assert costs.status(dataset="x").caveats.endswith(
+        "write " + " or ".join(f"dataset {one:02}" for one in range(1, 11))
+    )
     costs.name(**{"red\x1b[31m": 1})
     assert costs.status(dataset="red").caveats == "no dataset is called 'red'; write red␛[31m"
 
@@ -564,6 +576,8 @@ def test_check_exits_with_3_beyond_the_limit_1_if_unknown_and_0_otherwise(comman
     with pytest.raises(SessionsPipelineError, match="can't be known, for the reasons above: all") as unknown:
         command("--check", spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))
     assert (exceeded.value.exit_status, unknown.value.exit_status) == (3, 1)
+    with pytest.raises(SessionsPipelineError, match="can't be known"):
+        command("--check", spent="350", read_at=datetime.now(UTC) - timedelta(hours=25))
     # Without --check, neither is an error.
     command(spent="401")
     command(spent="1", read_at=datetime.now(UTC) - timedelta(hours=25))

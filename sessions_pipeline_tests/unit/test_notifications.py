@@ -135,6 +135,7 @@ def test_a_lasting_problem_is_sent_again_a_day_later_and_a_budget_in_its_next_pe
     memory = loaded(None, FIRST).after([NOTICE], FIRST, FIRST)
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY - HOUR) == []
     assert memory.due([NOTICE, NOTICE], FIRST + A_DAY) == [NOTICE]
+    assert memory.after([], FIRST + A_DAY, FIRST).sent == {}, "the memory stays small"
     [warning] = lake_notices([spent(datetime(2026, 2, 18, tzinfo=UTC))], FIRST, memory, FIRST, REPORT)
     assert warning.again_from == datetime(2026, 3, 1, tzinfo=UTC)
     assert warning.text.endswith(f"See {REPORT}, and `sessions-pipeline budget`.")
@@ -233,10 +234,17 @@ def test_a_budget_that_can_not_be_evaluated_is_sent_once_a_day_beside_the_others
     assert other.title == "Budget 'all' is beyond its limit"
 
 
-def test_messages_and_errors_hide_the_addresses(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_errors_and_logs_hide_the_addresses(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", f"{receiver.address}/swordfish, slack://hunter2/b/c")
-    deliver(settings_for(receiver.address), "a", f"{receiver.address}/swordfish failed", 5)
-    assert receiver.messages[0]["message"] == "*** failed"
+    secret = f"{receiver.address}/swordfish"
+    deliver(settings_for(receiver.address, "slak://hunter2"), f"a {secret}", f"{secret} failed", 5)
+    assert (receiver.messages[0]["title"], receiver.messages[0]["message"]) == (
+        "sessions-pipeline: a ***",
+        "*** failed",
+    )
+    assert caplog.text == ""
     assert without_secrets("slack://hunter2/b/c") == "***"
 
 
@@ -300,6 +308,15 @@ def test_the_last_refresh_is_that_of_the_workspace_that_was_read_longest_ago(
     assert notifications.last_refresh(lake, settings, FIRST) == expected
 
 
+def test_just_after_midnight_yesterdays_refresh_counts_even_without_lookback(
+    tmp_path: Path,
+) -> None:
+    lake, at = Lake.open(str(tmp_path), query={}), FIRST - timedelta(minutes=10)
+    note = dump_readings([Reading(1, at, None, (), 1, 0, 1)]).encode()
+    lake.write_file(f"_readings/start_date={at.date()}.json", note)
+    assert notifications.last_refresh(lake, Settings(SESSIONS_PIPELINE_LOOKBACK_DAYS=0), FIRST) == at
+
+
 def test_doctor_sends_a_test_and_says_whether_it_was_delivered(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,6 +327,10 @@ def test_doctor_sends_a_test_and_says_whether_it_was_delivered(
     assert [message["title"] for message in receiver.messages] == ["sessions-pipeline: a test"]
     receiver.status = 500
     with pytest.raises(SessionsPipelineError, match="not delivered by JSON; check its address"):
+        cli.main(["doctor", "--notify"], standalone_mode=False)
+    receiver.status = 200
+    monkeypatch.setenv("SESSIONS_PIPELINE_NOTIFY", f"{receiver.address}, slak://hunter2")
+    with pytest.raises(SessionsPipelineError, match="not delivered by address 2, which Apprise does not know"):
         cli.main(["doctor", "--notify"], standalone_mode=False)
     monkeypatch.delenv("SESSIONS_PIPELINE_NOTIFY")
     with pytest.raises(SettingError, match="SESSIONS_PIPELINE_NOTIFY: not set; set it to Apprise addresses"):

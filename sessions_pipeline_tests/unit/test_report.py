@@ -409,6 +409,11 @@ def test_a_rebuilt_day_that_was_not_over_is_never_said_to_have_been_over() -> No
     assert "Every day that was read was over" not in said
 
 
+def test_a_day_before_the_last_that_was_not_over_is_not_called_the_last() -> None:
+    (caveat,) = (one for one in caveats(report_of(daily(FIRST, 1, "1"), unfinished=[FIRST])) if one.key == "open_days")
+    assert caveat.headline == "1 day not complete"
+
+
 def test_incomplete_weeks_are_listed_and_marked() -> None:
     first = date(2025, 1, 2)
     data = report_of(daily(first, 1, "5"), first=first, last=date(2025, 3, 31))
@@ -455,6 +460,7 @@ def test_the_month_so_far_is_forecast_from_its_third_day() -> None:
     assert over.month.forecast is None
     assert "The month is over" in words(html_of(over))
     assert over.month.spending.before.cost == 104
+    assert month(date(2025, 3, 31), unfinished=[date(2025, 3, 31)]).month.forecast == 62
 
 
 ATTRIBUTES = [
@@ -484,6 +490,12 @@ def test_costs_by_attribute_are_shown_with_their_change_and_cost_per_run() -> No
         "(not stated) unknown \N{EN DASH} unknown unknown 1 1",
         "All ≥ $8.00 ≈ \N{MINUS SIGN}$5.00 ▼ ≈ \N{MINUS SIGN}38.5 % ≥ $0.24 ▼ ≈ \N{MINUS SIGN}62.7 % 5 1",
     ]
+
+
+def test_costs_by_attribute_are_compared_on_the_same_days_as_the_total() -> None:
+    data = report_of(daily(FIRST, 1, "6"), attributes=ATTRIBUTES, unfinished=[LAST])
+    assert LAST not in data.period.alike
+    assert {attribute.period for attribute in data.by_attribute} == {data.period}
 
 
 def test_costs_by_attribute_can_be_shown_for_one_dataset_and_all_are_shown_without_scripts() -> None:
@@ -548,6 +560,8 @@ def test_judge_costs_are_shown_by_dataset_with_the_unattributed_rest() -> None:
     assert "support-answers $252.00 $160.00 $412.00 38.8 % 0" in text
     assert "da000000 ≥ $1.00 unknown ≥ $1.00 \N{EN DASH} 2" in text
     assert "All ≥ $253.00 ≥ $160.00 ≥ $413.00 ≈ 38.7 % 2" in text
+    dear = words(html_of(replace(data, judges=report_of(judges=[judged(FIRST, 2, "900")]).judges)))
+    assert dear.index("da000000 ≥ $1.00 ≥ $900.00 ≥ $901.00") < dear.index("support-answers $252.00 unknown ≥ $252.00")
     assert "By 2 Apr 2025 the judge project evaluators had spent $200.00 in all (inexact): $160.00 on the" in text
     assert "and $40.00 on none of them (unattributed). This is not an error" in text
     assert "Judges of 2 of 3 experiments not counted" in text
@@ -579,9 +593,20 @@ def test_the_most_expensive_experiments_are_listed_with_judge_cost_and_whole_cos
     assert "experiment 3 $2.00 not measured unknown" in text
 
 
+def test_an_experiment_is_shown_with_the_score_that_it_got_most_often() -> None:
+    keys = (("apt", "run", None), ("kind", "session", 9), ("safe", "run", 9), ("brief", "run", 8))
+    scores = [
+        {"feedback_key": key, "scope": scope, "average": 0.5, "count": count} for key, scope, count in reversed(keys)
+    ]
+    text = words(html_of(report_of(daily(FIRST, 1, "1"), experiments=[summary(1, "1", scores=scores)])))
+    assert "0.5 kind (session)" in text
+    assert not any(f"0.5 {key}" in text for key in ("apt", "safe", "brief"))
+
+
 def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> None:
     used = [project(FIRST, 1, "1.5"), project(LAST, 1, "2.25", is_exact=False), project(LAST, 2, None)]
     used.append(project(LAST, 3, "7", reference_dataset_id=dataset(1)))
+    used[1]["name"] = "renamed"
     html = html_of(report_of(daily(FIRST, 1, "5"), projects=used, measured_days=2))
     assert Page(html).values[used[0]["id"]][0] == "3.75"
     assert "2 days, 1 not exact" in words(html)
@@ -589,6 +614,8 @@ def test_projects_are_summed_over_their_days_and_inexact_days_are_reported() -> 
     assert "Not exact" not in words(html_of(report_of(daily(FIRST, 1, "5"), projects=used[:1])))
     assert "used on 2 measured days of 30" in words(html)
     assert "project 2 unknown" in words(html)
+    assert "renamed $3.75" in words(html)
+    assert "project 1" not in words(html)
     assert "All ≥ $3.75 Not exact" in words(html)
 
 

@@ -27,9 +27,12 @@ def test_bars_are_as_high_as_their_costs_and_are_stacked() -> None:
     chart = charts.stacked(data, width=1000, height=300)
     (top, _), (bottom, _) = chart["y_ticks"][-1], chart["y_ticks"][0]
     scale = charts.ticks(max(bucket.totals.cost or Decimal(0) for bucket in data.buckets))[-1]
-    heights = [sum(bar["height"] for bar in chart["bars"] if bar["x"] == x) for x in {b["x"] for b in chart["bars"]}]
+    places = {bar["x"] for bar in chart["bars"]}
+    heights = [sum(bar["height"] for bar in chart["bars"] if bar["x"] == x) for x in places]
     costs = [float((bucket.totals.cost or 0) / scale) * (bottom - top) for bucket in data.buckets if bucket.parts]
     assert sorted(heights) == pytest.approx(sorted(costs), abs=0.5)
+    tops = [bottom - min(bar["y"] for bar in chart["bars"] if bar["x"] == x) for x in places]
+    assert sorted(tops) == pytest.approx(sorted(heights), abs=1)
     marked = [tip for _, tip in chart["marked"]]
     assert marked == ["9 Mar 2025 (not read)", "30 Mar 2025 (not over when last read)"]
 

@@ -99,6 +99,8 @@ def test_days_without_the_needed_tables_are_not_reported_as_fine(lake: Lake) -> 
     assert {"problems", "rejected", "kept"}.isdisjoint(caveat.key for caveat in caveats(data))
     for day in data.days:
         replace(lake, SESSIONS, day, [], {})
+    assert texts_of(read_report_data(lake, FIRST, LAST))["unexamined"].startswith("3 days without"), "one is not enough"
+    for day in data.days:
         replace(lake, REJECTED_SESSIONS, day, [], {})
     data = read_report_data(lake, FIRST, LAST)
     assert {"problems", "rejected", "kept"} <= {caveat.key for caveat in caveats(data) if caveat.fine}

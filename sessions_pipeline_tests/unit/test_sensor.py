@@ -163,6 +163,14 @@ def test_a_day_over_a_month_old_is_requested_at_once_and_then_once_a_day_even_if
     assert len(asked) == 10
 
 
+def test_a_day_of_31_days_ago_is_requested_at_every_change() -> None:
+    text, day = None, NOW.date() - timedelta(days=31)
+    for hours in range(3):
+        time = NOW + timedelta(hours=hours)
+        text, days = look(text, time, [active(day, time)])
+        assert days == [day]
+
+
 def test_the_last_change_of_a_day_over_a_month_old_is_requested_too() -> None:
     text, days = look(None, NOW, [active(OLDEST, NOW)])
     assert days == [OLDEST]

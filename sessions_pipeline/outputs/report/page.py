@@ -8,7 +8,6 @@ from datetime import date
 from decimal import Decimal
 from functools import cache
 from importlib import resources
-from math import isfinite
 from typing import Any
 
 import pyarrow as pa
@@ -60,11 +59,12 @@ def main_score(row: Row) -> tuple[str, float] | None:
 
     If the feedback is on the session and not on its runs, the key is followed by `(session)`.
     """
-    for score in sorted(row["scores"] or (), key=lambda score: (-(score["count"] or 0), score["feedback_key"] or "")):
-        if score["average"] is not None and isfinite(score["average"]) and score["feedback_key"] is not None:
-            scope = " (session)" if score["scope"] == "session" else ""
-            return f"{formatting.visible(score['feedback_key'])}{scope}", score["average"]
-    return None
+    scores = row["scores"] or ()
+    main = min(scores, key=lambda score: (-(score["count"] or 0), score["feedback_key"]), default=None)
+    if main is None:
+        return None
+    scope = " (session)" if main["scope"] == "session" else ""
+    return f"{formatting.visible(main['feedback_key'])}{scope}", main["average"]
 
 
 def build_report(data: ReportData) -> bytes:
