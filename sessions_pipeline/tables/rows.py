@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 PART = 4096
 # Bytes kept uncompressed, some 10,000 sessions. A larger limit would add 50 MB to the peak of a day of 200,000.
 PLAIN = 16 * 1024 * 1024
-# lz4 takes a third of zstd's time for twice the size. So zstd is only for what is beyond `PLAIN`.
-_QUICK, _SMALL = pa.ipc.IpcWriteOptions(compression="lz4"), pa.ipc.IpcWriteOptions(compression="zstd")
+_PACKED = pa.ipc.IpcWriteOptions(compression="zstd")
 
 Constants: TypeAlias = "Mapping[str, pa.Scalar[Any]]"
 _DRAINED: tuple[pa.Table, Constants] = pa.table({}), {}
@@ -43,8 +42,7 @@ class Rows:
             self.num_rows += batch.num_rows
             self.nbytes += batch.nbytes
             is_plain = self.nbytes <= self._plain
-            options = _QUICK if self.nbytes <= PLAIN else _SMALL
-            part = pa.Table.from_arrays(batch.columns, schema=self.schema) if is_plain else _pack(batch, options)
+            part = pa.Table.from_arrays(batch.columns, schema=self.schema) if is_plain else _pack(batch)
             self._parts.append((part, {}))
 
     def joined(self, more: "Rows", **constants: "pa.Scalar[Any]") -> Self:
@@ -132,10 +130,10 @@ def release() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def _pack(batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) -> pa.Buffer:
+def _pack(batch: pa.RecordBatch) -> pa.Buffer:
     release()
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema.remove_metadata(), options=options) as stream:
+    with pa.ipc.new_stream(sink, batch.schema.remove_metadata(), options=_PACKED) as stream:
         stream.write_batch(batch)
     return sink.getvalue()
 
