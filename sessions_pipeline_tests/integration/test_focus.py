@@ -230,7 +230,7 @@ def test_days_rebuilt_as_of_an_earlier_time_are_named_with_what_to_do(root: Path
     lake.replace(table, DAYS[1], lake.read(table, DAYS[1]), {"as_of": "2025-03-04T12:00:00+00:00"})
     unread = day_ranges({MARCH + timedelta(days=number) for number in range(31)} - {*DAYS})
     rebuilt = f"{day_ranges([DAYS[1]])}: rebuilt by --as-of; materialize them without it"
-    text = f"{unread}: not read since the day was over; materialize them, and {rebuilt}"
+    text = f"{unread}: not read after their end; materialize them, and {rebuilt}"
     assert focus_costs(lake, MARCH, LATER).missing == text
 
 
