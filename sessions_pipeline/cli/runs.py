@@ -59,7 +59,7 @@ def materialize(first: date, last: date, select: tuple[str, ...], as_of: datetim
         terminal.say(f"{text}, so these tables may differ from those of that time", is_warning=True)
     # Before the run: if the file breaks meanwhile, the summary is still printed.
     budgets = load_budgets(settings)
-    made = run_days(settings, first, last, select=" or ".join(select) or None, as_of=as_of)
+    made = run_days(settings, first, last, select=select, as_of=as_of)
     from sessions_pipeline.cli.summary import print_summary
 
     print_summary(settings, made, first, last, budgets=budgets, as_json=as_json)
@@ -79,11 +79,11 @@ def _check_days(first: date, last: date, settings: Settings) -> None:
 
 
 def run_days(
-    settings: Settings, first: date, last: date, *, select: str | None = None, **values: Any
+    settings: Settings, first: date, last: date, *, select: tuple[str, ...] = (), **values: Any
 ) -> dict[str, list[date]]:
     """Materialize these days, both included; returns the days written, by asset, with every asset of the run.
 
-    `values` are further fields of `Pipeline`, such as `as_of`.
+    `select` are selections in Dagster's syntax, and `values` further fields of `Pipeline`, such as `as_of`.
 
     Raises:
         SessionsPipelineError: what went wrong, in one line.
@@ -103,7 +103,7 @@ def run_days(
             from sessions_pipeline.pipeline import Pipeline
 
             pipeline = Pipeline(settings, on_day=on_day, on_warning=warnings.append, **values)
-            if select in (None, "*") and pipeline.as_of is None:
+            if {*select} <= {"*"} and pipeline.as_of is None:
                 stack.enter_context(pipeline.start_fetching(days_between(first, last)))
             from sessions_pipeline.definitions import build_definitions
             from sessions_pipeline.orchestration.run import days_made, execute, open_instance
@@ -136,7 +136,7 @@ def demo(days: int) -> None:
         shutil.copyfile(Path(__file__).with_name("demo_budgets.toml"), variables["SESSIONS_PIPELINE_BUDGETS"])
         settings = Settings.model_validate(variables)
         # Measure judges of all days shown, since this API keeps traces forever: one request of 5 ms each.
-        made = run_days(settings, first, today, select="*", judge_reach=timedelta(days=DEMO_SHOWN))
+        made = run_days(settings, first, today, select=("*",), judge_reach=timedelta(days=DEMO_SHOWN))
     from sessions_pipeline.cli.summary import print_summary
 
     if days > DEMO_SHOWN:

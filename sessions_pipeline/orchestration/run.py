@@ -37,24 +37,24 @@ def _wait_for_the_lock(dialect: Any, _record: Any, _arguments: Any, options: dic
 
 
 def execute(
-    definitions: dg.Definitions, first: date, last: date, *, instance: dg.DagsterInstance, select: str | None = None
+    definitions: dg.Definitions, first: date, last: date, *, instance: dg.DagsterInstance, select: tuple[str, ...] = ()
 ) -> dg.ExecuteInProcessResult:
     """Materialize the days from `first` to `last`, both included, and return Dagster's result.
 
-    The assets are those of `refresh_sessions`, or those of `select`, a selection in Dagster's syntax. If the
+    The assets are those of `refresh_sessions`, or those of `select`, selections in Dagster's syntax. If the
     definitions' `pipeline` has an `as_of`, they are all assets, or those of `select`, but never `NOT_AS_OF`.
 
     Raises:
-        UsageError: `select` matches no asset.
+        UsageError: one of `select` matches no asset.
         SessionsPipelineError: the run failed, with the reason in one line.
         KeyboardInterrupt: the run was interrupted. Dagster has it as canceled.
     """
     as_of, repository = (definitions.resources or {})["pipeline"].as_of, definitions.get_repository_def()
-    if select is None and as_of is None:
-        job, selected = repository.get_job(REFRESH), None
-    else:
-        job = repository.get_implicit_global_asset_job_def()
-        selected = _selected(select or "*", job, without=NOT_AS_OF if as_of else ())
+    job, selected = repository.get_job(REFRESH), None
+    if select or as_of is not None:
+        job, without = repository.get_implicit_global_asset_job_def(), NOT_AS_OF if as_of else ()
+        # Each by itself, because Dagster ignores a name that it does not know if it is joined to others by `or`.
+        selected = sorted({key for one in select or ("*",) for key in _selected(one, job, without=without)})
     run_id, tags = str(uuid4()), range_tags(first, last)
     try:
         # If Dagster can't store an event, it prints the error with the event's values and continues. The values must
@@ -79,7 +79,7 @@ def days_made(result: dg.ExecuteInProcessResult) -> dict[str, list[date]]:
     return {key.path[-1]: sorted(days) for key, days in recorded.items()}
 
 
-def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> list[dg.AssetKey]:
+def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> set[dg.AssetKey]:
     graph, keys = job.asset_layer.asset_graph, set[dg.AssetKey]()
     # Dagster's parser raises many kinds of errors, whose messages are about its own classes. It also warns about `*`
     # and groups.
@@ -93,7 +93,7 @@ def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> 
         every = f"there are {', '.join(names)}; to select two, write key:sessions or key:session_feedback"
         advice = f"did you mean {close[0]}?" if close else every
         raise UsageError(f"--select {select}: matches no asset{' that --as-of rebuilds' if without else ''}; {advice}")
-    return sorted(keys)
+    return keys
 
 
 @contextmanager

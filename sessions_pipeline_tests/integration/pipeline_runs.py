@@ -78,9 +78,9 @@ class PipelineWithShortWindow(Pipeline):
         return SessionsClient(self.settings, clock=self.clock, throttle=throttle)
 
 
-def execute(pipeline: Pipeline, *days: date, **options: Any) -> dg.ExecuteInProcessResult:
+def execute(pipeline: Pipeline, *days: date, select: str | None = None, **options: Any) -> dg.ExecuteInProcessResult:
     """`run.execute` with this pipeline's definitions."""
-    return run.execute(build_definitions(pipeline), *days, **options)
+    return run.execute(build_definitions(pipeline), *days, select=(select,) if select else (), **options)
 
 
 def run_days(

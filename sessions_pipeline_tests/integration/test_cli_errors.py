@@ -477,7 +477,7 @@ def test_a_successful_run_prints_no_complaint_and_asks_only_for_what_it_needs(ru
     assert json.loads(as_json.out)["days"] == 1
     before = len(sandbox.requests)
     assert run("materialize", *_days(0), "--select", "experiment_summary").status == 0
-    several = run("materialize", *_days(0), "--select", "key:experiment_summary", "--select", "key:session_feedback")
+    several = run("materialize", *_days(0), "--select", "experiment_summary", "--select", "session_feedback")
     assert "experiment_summary: 1 day\nsession_feedback: 1 day\n" in several.out
     assert len(sandbox.requests) == before, "a derived table is computed from what is stored"
 
@@ -580,8 +580,8 @@ def test_the_summary_fits_80_columns_and_says_how_to_see_the_next_run_in_dagster
             "; to select two, write key:sessions or",
         ),
         (
-            (*_days(), "--select", "sessions", "--select", "raw_sessions"),
-            "--select sessions or raw_sessions: matches no asset; ",
+            (*_days(), "--select", "key:sessions", "--select", "key:raw_sesions"),
+            "--select key:raw_sesions: matches no asset; did you mean raw_sessions?",
         ),
         (
             (*_days(), "--select", "raw_sessions", "--as-of", "2026-01-01"),
