@@ -89,6 +89,16 @@ def test_without_stats_every_stat_is_null(endpoint: str) -> None:
     assert bare["total_cost"] is bare["feedback_stats"] is bare["run_count"] is None
 
 
+def test_the_datasets_are_those_of_the_records(endpoint: str, records: tuple[Path, Manifest]) -> None:
+    with urllib.request.urlopen(f"{endpoint}/api/v1/datasets?limit=100&offset=0") as answer:
+        served = {(one["tenant_id"], one["id"]) for one in json.load(answer)}
+        assert int(answer.headers["X-Pagination-Total"]) == len(served)
+    sessions = everything(records[0])
+    assert served == {
+        (one["tenant_id"], one["reference_dataset_id"]) for one in sessions if one["reference_dataset_id"]
+    }
+
+
 @pytest.mark.parametrize("query", ["limit=101", "limit=0", "offset=-1", "sort_by=name", "name=x"])
 def test_what_is_not_served_is_refused(endpoint: str, query: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="422"):
