@@ -137,6 +137,7 @@ def _api(settings: Settings) -> str:
 def _data_root(settings: Settings) -> str:
     from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.read import broken_files
+    from sessions_pipeline.tables import RAW_SESSIONS
 
     lake = Lake.open(settings.data_root, query=settings.query)
     lake.check_writable()
@@ -146,7 +147,7 @@ def _data_root(settings: Settings) -> str:
             Path(folder).rmdir()
     if broken := broken_files(lake):
         raise LakeError("\n".join(broken))
-    return f"{settings.absolute_data_root} can be written{'' if lake.is_there else ', holds no data yet'}"
+    return f"{settings.absolute_data_root} can be written{'' if lake.days(RAW_SESSIONS) else ', holds no sessions yet'}"
 
 
 def _dagster(settings: Settings) -> str:

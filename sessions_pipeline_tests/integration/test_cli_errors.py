@@ -28,6 +28,7 @@ from sessions_pipeline import cli as package
 from sessions_pipeline.cli import cli
 from sessions_pipeline.errors import DeadlineExceededError, WorkerLostError
 from sessions_pipeline.lake import Lake
+from sessions_pipeline.lake.layout import MARKER
 from sessions_pipeline.orchestration import SHIPPED, STORAGE, own_yaml
 from sessions_pipeline.orchestration.event_storage import KeptEventLog
 from sessions_pipeline.pipeline import Pipeline
@@ -185,9 +186,11 @@ def test_the_doctor_passes_when_all_is_well(run: Run, tmp_path: Path) -> None:
     assert result.status == 0
     assert all(line.startswith("ok") for line in result.out.splitlines())
     assert all(word in result.out for word in ("settings", "key and host", "API", "data root", "Dagster"))
-    assert f"{tmp_path / 'lake'} can be written, holds no data yet\n" in result.out
+    assert f"{tmp_path / 'lake'} can be written, holds no sessions yet\n" in result.out
     assert run("materialize", *_days(0)).status == 0
     assert f"{tmp_path / 'lake'} can be written\n" in run("doctor").out
+    (tmp_path / "lake" / MARKER).unlink()
+    assert f"{tmp_path / 'lake'} can be written\n" in run("doctor").out, "the next run writes the marker again"
 
 
 def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
@@ -206,7 +209,7 @@ def test_the_doctor_says_what_it_has_checked(run: Run, sandbox: Sandbox, tmp_pat
     assert f"  from {file} and the environment: partitions from 2026-01-01, lookback 1 day, narrowed by ref" in both.out
     assert " bearer token set, for 2 workspaces\n" in both.out
     assert all(f"  answered for {workspace}, clock" in both.out for workspace in (WORKSPACE, OTHER_WORKSPACE))
-    assert "with ␛[1m can be written, holds no data yet\n" in both.out
+    assert "with ␛[1m can be written, holds no sessions yet\n" in both.out
 
 
 @pytest.mark.parametrize(("scheme", "is_warned"), [("http", True), ("https", False)])
