@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -203,8 +203,7 @@ def _run_dagster(port: int, folder: Path, variables: Mapping[str, str]) -> int:
     """
     from sessions_pipeline.orchestration import SHIPPED
 
-    with _free(port), socket.create_server((HOST, port)):
-        pass
+    _refuse_taken(port)
     click.echo(f"Dagster UI: http://{HOST}:{port}")
     loaded = SHIPPED.with_name("workspace.yaml")
     command = [sys.executable, "-W", QUIET, "-m", "dagster", "dev", "-w", str(loaded), "-h", HOST, "-p", str(port)]
@@ -236,7 +235,8 @@ def sandbox(port: int) -> None:
     from sessions_pipeline.sandbox import KEY, running_sandbox
 
     stopped = threading.Event()
-    with _free(port), running_sandbox(port) as url:
+    _refuse_taken(port)
+    with running_sandbox(port) as url:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
         click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
@@ -245,10 +245,10 @@ def sandbox(port: int) -> None:
         stopped.wait()
 
 
-@contextmanager
-def _free(port: int) -> Iterator[None]:
+def _refuse_taken(port: int) -> None:
+    """Refuse a port on which this program can't listen, before anything is started."""
     try:
-        yield
+        socket.create_server((HOST, port)).close()
     except OSError as error:
         # The error's own text may end with the address.
         reason = os.strerror(error.errno or 0)

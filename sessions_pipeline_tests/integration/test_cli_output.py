@@ -166,15 +166,17 @@ def test_a_closed_output_causes_no_traceback(odd: Sandbox, tmp_path: Path, close
     assert b"unexpected" not in done.stderr
 
 
-def test_a_reader_that_stops_early_causes_no_complaint(odd: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [("list", "--format", "ndjson"), ("sandbox", "--port", "0")])
+def test_a_reader_that_stops_early_causes_no_complaint(
+    odd: Sandbox, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     environment = {"LANGSMITH_API_KEY": odd.key, "LANGSMITH_ENDPOINT": odd.url, "PATH": os.environ["PATH"]}
     environment |= {"PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [COMMAND, "list", "--format", "ndjson"]
     with os.fdopen(writing) as output:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.PIPE, check=False
+            [COMMAND, *arguments], cwd=tmp_path, env=environment, stdout=output, stderr=subprocess.PIPE, check=False
         )
     assert (done.returncode, done.stderr) == (1, b"")
 
