@@ -14,13 +14,15 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from sessions_pipeline import errors
-from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, load_settings, print_table, say
+from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, echo, load_settings, print_table, say
 from sessions_pipeline.langsmith import SessionsQuery
-from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural
+from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural, visible
+from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.settings import first_problem
 
 if TYPE_CHECKING:
     from sessions_pipeline.langsmith.client import SessionsClient
+    from sessions_pipeline.outputs.budgets import BudgetStatus
 
 # `list` waits this long for dataset names, not for the run's whole deadline.
 NAMES_SECONDS = 10.0
@@ -167,7 +169,6 @@ def budget(*, check: bool, as_json: bool) -> None:
     The budgets are in the file that SESSIONS_PIPELINE_BUDGETS names. Only days that were read count.
     """
     settings = load_settings()
-    from sessions_pipeline.cli.summary import print_budgets
     from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.budget_file import BUDGETS, load_budgets
     from sessions_pipeline.outputs.budgets import budget_statuses
@@ -182,6 +183,21 @@ def budget(*, check: bool, as_json: bool) -> None:
         raise errors.BudgetExceededError(f"beyond the limit: {'; '.join(exceeded)}")
     if check and (unknown := [status.budget.name for status in statuses if not status.is_known]):
         raise errors.SessionsPipelineError(f"can't be known, for the reasons above: {'; '.join(unknown)}")
+
+
+def print_budgets(statuses: "Sequence[BudgetStatus]", *, as_json: bool) -> None:
+    """Print the budgets as a table with notes below it, or as JSON."""
+    from sessions_pipeline.cli.summary import print_json
+
+    if as_json:
+        print_json(statuses)
+        return
+    rows = [(one.budget.name, days_text(one.first, one.last), *one.amounts, one.state) for one in statuses]
+    columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
+    print_table(columns, rows, drop=("Period", "Forecast", "Share"))
+    for one in statuses:
+        if one.notes:
+            echo(f"{visible(one.budget.name)}: {one.notes}", indent=2)
 
 
 FOCUS = "Example: sessions-pipeline export focus --month 2026-01 --output jan.parquet"

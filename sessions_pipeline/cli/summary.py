@@ -14,11 +14,11 @@ from sessions_pipeline.cli.terminal import echo, print_table
 from sessions_pipeline.days import period_of
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED, Day
 from sessions_pipeline.outputs import REPORT_FILE, judges_command
 from sessions_pipeline.outputs.budget_file import Budget
 from sessions_pipeline.outputs.budgets import BudgetStatus, budget_statuses
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, dataset_labels, exact, money, plural, visible
-from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.outputs.read import Key, dataset_names, judge_rows
 from sessions_pipeline.outputs.spending import Row, Totals, by_key, totals_by
 from sessions_pipeline.settings import Settings
@@ -38,6 +38,8 @@ IN_JSON = (
     *("experiments", "unpriced", "unjudged", "unread", "read_at", "notes"),
 )
 
+# A record is in one of these tables.
+RECORDS = (tables.SESSIONS, tables.REJECTED_SESSIONS)
 OTHERS, ALL = ("", "other datasets"), ("", "all datasets")
 """The keys of lines that sum several datasets: no workspace, and a label."""
 
@@ -80,6 +82,7 @@ def print_summary(
         "experiments": whole.sessions if days else None,
         "unpriced": whole.unpriced if days else None,
         "rejected": _row_count(lake, tables.REJECTED_SESSIONS, days_of(tables.REJECTED_SESSIONS)),
+        "undated": sum(_row_count(lake, table, [UNDATED]) or 0 for table in RECORDS),
         "total_cost": exact(whole.cost) or None,
         **_judges(whole),
     }
@@ -87,18 +90,17 @@ def print_summary(
     if as_json:
         both = {"lines": lines, "datasets": datasets}
         costs = {name: [_as_json(line, names) for line in found] for name, found in both.items()}
-        _print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **costs})
+        print_json({**sums, "budgets": statuses, "written": dict(sorted(made.items())), **costs})
         return
     if lines:
         _print_lines(lines, datasets if len(days) > 1 else (), whole, names, by_week=by_week)
     for text in (*_result_lines(lake, sums, made), *_budget_lines(statuses)):
         echo(text, indent=INDENT)
-    click.echo(f"Parquet  {settings.absolute_data_root}")
-    if "cost_report" in made:
-        click.echo(f"Report   {settings.absolute_data_root}/{REPORT_FILE}")
+    report = f"\nReport   {settings.absolute_data_root}/{REPORT_FILE}" if "cost_report" in made else ""
+    click.echo(f"Parquet  {settings.absolute_data_root}{report}")
 
 
-def _row_count(lake: Lake, table: tables.Table, days: Sequence[date] | None) -> int | None:
+def _row_count(lake: Lake, table: tables.Table, days: Sequence[Day] | None) -> int | None:
     """The number of a table's rows on these days; None if the run did not make the table (`days` is None)."""
     files = lake.each(lambda day: lake.load(table, day, ()), days or ())
     return sum(file.parts.num_rows for _, file in files if file) if days is not None else None
@@ -110,19 +112,6 @@ def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:
         raise LakeError(f"{root}: lost {days}; see whether it was moved or unmounted, and run this again")
 
 
-def print_budgets(statuses: Sequence[BudgetStatus], *, as_json: bool) -> None:
-    """Print the budgets as a table with notes below it, or as JSON."""
-    if as_json:
-        _print_json(statuses)
-        return
-    rows = [(one.budget.name, days_text(one.first, one.last), *one.amounts, one.state) for one in statuses]
-    columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
-    print_table(columns, rows, drop=("Period", "Forecast", "Share"))
-    for one in statuses:
-        if one.notes:
-            echo(f"{visible(one.budget.name)}: {one.notes}", indent=2)
-
-
 def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
@@ -131,7 +120,8 @@ def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
             yield f"{'':{INDENT}}{status.caveats}"
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print a value, in which there may be budgets' statuses, as JSON."""
     click.echo(json.dumps(value, indent=2, default=_plain))
 
 
@@ -203,6 +193,8 @@ def _result_lines(lake: Lake, sums: Mapping[str, Any], made: Made) -> Iterator[s
         experiments = f"{plural(sums['experiments'], 'experiment')}, {sums['unpriced']:,d} without a cost"
         sessions = f"{plural(sums['days'], 'day')}, {plural(sums['sessions'], 'session')} ({experiments})"
         yield f"{sessions}, {plural(sums['rejected'], 'rejected record')}"
+        if sums["undated"]:
+            yield f"Not counted here: {plural(sums['undated'], 'record')} without a day; see the report"
     if sums["experiments"] is None:
         if tables.JUDGE_COST_BY_EXPERIMENT.name in made:
             so_far = Totals.of((), judge_rows(lake, lake.days(tables.JUDGE_COST_BY_EXPERIMENT)))

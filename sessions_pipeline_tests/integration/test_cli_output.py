@@ -23,6 +23,7 @@ from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.cli.terminal import echo, past_time, print_table, progress_bar
 from sessions_pipeline.errors import LakeError
 from sessions_pipeline.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.outputs import judges_command
 from sessions_pipeline.outputs.report import latest_days, read_report_data, write_report
 from sessions_pipeline.settings import Settings
@@ -38,6 +39,7 @@ from sessions_pipeline.workers import BACKFILL_DAYS
 from sessions_pipeline_tests.builders import NOON, OTHER_TENANT, TENANT, experiment, payload, record, table_of
 from sessions_pipeline_tests.builders_report import daily
 from sessions_pipeline_tests.faulty_server import Sandbox, running_sandbox
+from sessions_pipeline_tests.lake_rows import rows
 from sessions_pipeline_tests.scripts import COMMAND
 
 JUDGES = JUDGE_COST_BY_EXPERIMENT.name
@@ -239,6 +241,22 @@ def test_days_that_a_run_wrote_and_that_are_gone_are_no_success(tmp_path: Path) 
     settings, later = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A)), DAY + timedelta(1)
     with pytest.raises(LakeError, match=rf"^{tmp_path}: lost 1 day that this run wrote, {later} among them; see"):
         print_summary(settings, {"sessions": [DAY, later]}, DAY, later)
+
+
+@pytest.mark.parametrize(
+    ("undated", "mentioned"), [(0, []), (2, ["Not counted here: 2 records without a day; see the report"])]
+)
+def test_records_without_a_day_are_not_counted_but_mentioned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], undated: int, mentioned: list[str]
+) -> None:
+    settings = lake_of(tmp_path, daily(DAY, 1, "1", reference_dataset_id=A))
+    for table in (SESSIONS, REJECTED_SESSIONS)[:undated]:
+        Lake.open(str(tmp_path), query={}).replace(table, UNDATED, rows(table, 1), {})
+    print_summary(settings, MADE, DAY, DAY)
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("Not counted")] == mentioned
+    print_summary(settings, MADE, DAY, DAY, as_json=True)
+    summed = json.loads(capsys.readouterr().out)
+    assert (summed["undated"], summed["sessions"], summed["rejected"]) == (undated, 1, 0)
 
 
 def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_pipeline.cli import cli
-from sessions_pipeline.cli.summary import print_budgets, print_summary
+from sessions_pipeline.cli.show import print_budgets
+from sessions_pipeline.cli.summary import print_summary
 from sessions_pipeline.days import period_of
 from sessions_pipeline.errors import BudgetExceededError, SessionsPipelineError, SettingError
 from sessions_pipeline.lake import Lake
