@@ -279,7 +279,7 @@ def test_a_tick_ends_although_the_api_does_not_answer(tmp_path: Path) -> None:
         assert why == SLOW
 
 
-def test_days_of_waiting_running_and_failed_runs_are_known(tmp_path: Path) -> None:
+def test_days_of_waiting_running_failed_and_cancelled_runs_are_known(tmp_path: Path) -> None:
     job = build_definitions(Pipeline(settings_for(NOWHERE, tmp_path))).get_repository_def().get_job("refresh_sessions")
     with dg.DagsterInstance.ephemeral() as instance:
         for status, day, sensor in (
@@ -288,6 +288,7 @@ def test_days_of_waiting_running_and_failed_runs_are_known(tmp_path: Path) -> No
             (dg.DagsterRunStatus.SUCCESS, 5, "changed_sessions"),
             (dg.DagsterRunStatus.FAILURE, 7, "changed_sessions"),
             (dg.DagsterRunStatus.FAILURE, 9, ""),
+            (dg.DagsterRunStatus.CANCELED, 11, "changed_sessions"),
         ):
             first = date(2026, 3, day)
             tags = range_tags(first, first + timedelta(days=1)) | ({"dagster/sensor_name": sensor} if sensor else {})
@@ -296,7 +297,7 @@ def test_days_of_waiting_running_and_failed_runs_are_known(tmp_path: Path) -> No
         failed = days_that_failed(instance, datetime(2020, 1, 1, tzinfo=UTC))
         later = days_that_failed(instance, datetime.now(UTC) + timedelta(days=1))
     assert sorted(day.day for day in being_read) == [1, 2, 3, 4]
-    assert sorted(day.day for day in failed) == [7, 8]
+    assert sorted(day.day for day in failed) == [7, 8, 11, 12]
     assert later == set()
 
 
