@@ -10,12 +10,15 @@ import pytest
 
 from sessions_pipeline.dataset_names import refresh_names
 from sessions_pipeline.errors import BrokenError
+from sessions_pipeline.lake import Lake
+from sessions_pipeline.lake.layout import UNDATED
 from sessions_pipeline.langsmith.client import SessionsClient
 from sessions_pipeline.outputs.report import write_report
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Dataset
 from sessions_pipeline.sandbox.listing import CompanyData
-from sessions_pipeline.tables import REFERENCE_DATASETS
+from sessions_pipeline.tables import DAILY_COST_BY_REFERENCE_DATASET, REFERENCE_DATASETS
+from sessions_pipeline_tests import lake_rows
 from sessions_pipeline_tests.faulty_server import Fault, Sandbox, running_sandbox
 from sessions_pipeline_tests.integration.pipeline_runs import (
     FIRST,
@@ -128,6 +131,18 @@ def test_between_full_lists_only_unknown_datasets_of_the_runs_days_are_requested
     assert {row["missing_since"] for row in rows(data_root).values()} == {None}
     refresh(sandbox, data_root, NOW + timedelta(hours=2))
     assert asked(sandbox) == []
+
+
+def test_the_dataset_of_an_experiment_without_a_day_is_requested_whatever_days_are_read(
+    sandbox: Sandbox, data_root: DataRoot
+) -> None:
+    read(sandbox, data_root, clock=lambda: NOW)
+    asked(sandbox)
+    keys = {"tenant_id": [WORKSPACE], "reference_dataset_id": ["da7a5e70-0000-4000-8000-000000000001"]}
+    table = DAILY_COST_BY_REFERENCE_DATASET
+    Lake.open(str(data_root), query={}).replace(table, UNDATED, lake_rows.rows(table, 1, **keys), {})
+    refresh(sandbox, data_root, days=(FIRST - timedelta(days=9), FIRST - timedelta(days=8)))
+    assert asked(sandbox) == [keys["reference_dataset_id"]]
 
 
 def test_a_deleted_dataset_keeps_its_name_and_has_the_time_since_it_is_missing(
