@@ -50,8 +50,9 @@ def execute(
         KeyboardInterrupt: the run was interrupted. Dagster has it as canceled.
     """
     as_of, repository = (definitions.resources or {})["pipeline"].as_of, definitions.get_repository_def()
-    job, selected = repository.get_job(REFRESH), None
-    if select or as_of is not None:
+    if not select and as_of is None:
+        job, selected = repository.get_job(REFRESH), None
+    else:
         job, without = repository.get_implicit_global_asset_job_def(), NOT_AS_OF if as_of else ()
         # Each by itself, because Dagster ignores a name that it does not know if it is joined to others by `or`.
         selected = sorted({key for one in select or ("*",) for key in _selected(one, job, without=without)})
