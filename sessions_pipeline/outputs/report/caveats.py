@@ -42,6 +42,8 @@ def caveats(data: ReportData) -> list[Caveat]:
     found = [*_costs(data), *_days(data), *_rejected(data), *_judges(data)]
     # Without the tables sessions and rejected_sessions, nothing can be said about three of them.
     not_fine = {caveat.key for caveat in found} | ({"problems", "rejected", "kept"} if data.unexamined else set())
+    # A day that `--as-of` rebuilt as it was before its end is listed as rebuilt, but was not over either.
+    not_fine |= {"open_days"} if data.rebuilt & data.unfinished & {*data.days} else set()
     if data.readings and "read_at" not in not_fine:
         at = max(data.readings.values()).astimezone(UTC)
         text = "Costs of experiments that still ran then may have grown since."
@@ -84,9 +86,7 @@ def _days(data: ReportData) -> Iterator[Caveat]:
             yield Caveat("unread", headline, f"Nothing is known of {workspace} on {day_ranges(days)}.")
     if rebuilt := data.rebuilt.intersection(data.days):
         text = f"Materialize them without it: {day_ranges(rebuilt)}."
-        # If one was not over then, "Every day that was read was over" does not apply.
-        key = "open_days" if rebuilt & data.unfinished else "rebuilt"
-        yield Caveat(key, f"{plural(len(rebuilt), 'day')} as known earlier, rebuilt by --as-of", text)
+        yield Caveat("rebuilt", f"{plural(len(rebuilt), 'day')} as known earlier, rebuilt by --as-of", text)
     if data.unexamined:
         text = f"What was rejected or left out on them is not known: {day_ranges(data.unexamined)}."
         headline = f"{plural(len(data.unexamined), 'day')} without the tables sessions and rejected_sessions"
