@@ -55,18 +55,19 @@ def costs_are_within_budget(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
     """No budget has reached its warning, or is beyond its limit."""
     # It depends on `reference_datasets`, because a budget may be for a dataset by its name.
     try:
-        found = budget_statuses(pipeline.open_lake(read_only=True), load_budgets(pipeline.settings), pipeline.clock())
+        budgets = load_budgets(pipeline.settings)
+        statuses = budget_statuses(pipeline.open_lake(read_only=True), budgets, pipeline.clock())
     except (SettingError, BrokenError) as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
-    states = Counter("wrong" if status.problem else status.state for status in found)
+    states = Counter("wrong" if status.problem else status.state for status in statuses)
     reached = states["warning"] + states["exceeded"]
-    summary = f"Budgets at their warning or beyond their limit: {reached} of {len(found)}; this changes no cost."
+    summary = f"Budgets at their warning or beyond their limit: {reached} of {len(statuses)}; this changes no cost."
     wrong = f" {states['wrong']} can't be checked, for the reason below." if states["wrong"] else ""
     return dg.AssetCheckResult(
         passed=not reached and not wrong,
         severity=dg.AssetCheckSeverity("ERROR" if wrong or states["exceeded"] else "WARN"),
         description=summary + wrong,
-        metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in found},
+        metadata={one.budget.name: "; ".join(filter(None, (one.headline, one.caveats))) for one in statuses},
     )
 
 
