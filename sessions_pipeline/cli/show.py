@@ -169,6 +169,7 @@ def budget(*, check: bool, as_json: bool) -> None:
     The budgets are in the file that SESSIONS_PIPELINE_BUDGETS names. Only days that were read count.
     """
     settings = load_settings()
+    from sessions_pipeline.cli.summary import print_json
     from sessions_pipeline.lake import Lake
     from sessions_pipeline.outputs.budget_file import BUDGETS, load_budgets
     from sessions_pipeline.outputs.budgets import budget_statuses
@@ -178,20 +179,15 @@ def budget(*, check: bool, as_json: bool) -> None:
         raise errors.SettingError(BUDGETS, f"is not set, or names no budget; set it to a TOML file with {lines}")
     lake = Lake.open(settings.data_root, query=settings.query, read_only=True)
     statuses = budget_statuses(lake, budgets, datetime.now(UTC))
-    print_budgets(statuses, as_json=as_json)
+    (print_json if as_json else print_budgets)(statuses)
     if check and (exceeded := [status.budget.name for status in statuses if status.state == "exceeded"]):
         raise errors.BudgetExceededError(f"beyond the limit: {'; '.join(exceeded)}")
     if check and (unknown := [status.budget.name for status in statuses if not status.is_known]):
         raise errors.SessionsPipelineError(f"can't be known, for the reasons above: {'; '.join(unknown)}")
 
 
-def print_budgets(statuses: "Sequence[BudgetStatus]", *, as_json: bool) -> None:
-    """Print the budgets as a table with notes below it, or as JSON."""
-    from sessions_pipeline.cli.summary import print_json
-
-    if as_json:
-        print_json(statuses)
-        return
+def print_budgets(statuses: "Sequence[BudgetStatus]") -> None:
+    """Print the budgets as a table with notes below it."""
     rows = [(one.budget.name, days_text(one.first, one.last), *one.amounts, one.state) for one in statuses]
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
     print_table(columns, rows, drop=("Period", "Forecast", "Share"))

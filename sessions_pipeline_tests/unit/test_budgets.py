@@ -530,7 +530,7 @@ def test_amounts_that_lack_unknown_costs_are_minimums_in_every_text(
     assert status.amounts == amounts
     used, limit, percent, forecast = amounts
     assert status.headline == f"{used} of {limit} ({percent}){f', heading for {forecast}' if forecast else ''}"
-    print_budgets([status], as_json=False)
+    print_budgets([status])
     (row,) = (line for line in capsys.readouterr().out.splitlines() if "$400.00" in line)
     assert " ".join(filter(None, amounts)) in " ".join(row.split())
 

@@ -308,9 +308,7 @@ def test_the_last_refresh_is_that_of_the_workspace_that_was_read_longest_ago(
     assert notifications.last_refresh(lake, settings, FIRST) == expected
 
 
-def test_just_after_midnight_yesterdays_refresh_counts_even_without_lookback(
-    tmp_path: Path,
-) -> None:
+def test_just_after_midnight_yesterdays_refresh_counts_even_without_lookback(tmp_path: Path) -> None:
     lake, at = Lake.open(str(tmp_path), query={}), FIRST - timedelta(minutes=10)
     note = dump_readings([Reading(1, at, None, (), 1, 0, 1)]).encode()
     lake.write_file(f"_readings/start_date={at.date()}.json", note)
