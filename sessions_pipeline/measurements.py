@@ -203,6 +203,9 @@ def _measure_experiments(pipeline: Pipeline, lake: Lake, experiments: Sequence[R
             answers = executor.map(lambda row: read(experiment=row["name"]), experiments)
             for row, spent in zip(experiments, answers, strict=True):
                 measures = {name: spent[name] if spent else None for name in MEASURES}
+                if measures["run_count"] == 0:
+                    # No judge has run, so null means zero here: databases give null for a sum of nothing.
+                    measures = {name: value or 0 for name, value in measures.items()}
                 days[row["start_date"]].append({**row, **measures, "stats_as_of": read_at, "read_at": read_at})
     finally:
         for day, rows in days.items():

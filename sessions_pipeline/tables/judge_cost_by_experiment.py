@@ -8,6 +8,7 @@ Rules:
   ago; among equals, the one that started first. So each gets its turn.
 - Experiments of one workspace that share a name can't be told apart: each would be given the costs of both. None of
   them is measured, and a row read before another experiment got the name stays.
+- Where no judge has run (`run_count` is 0), an amount that the API gives as null is zero.
 - Numbers that retention has emptied never replace earlier ones.
 - An experiment whose start time has changed has rows on two days. Only the row on its present day is measured again;
   the other one stays, as the experiment's own cost does.

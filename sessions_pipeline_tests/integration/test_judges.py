@@ -363,6 +363,23 @@ def test_a_judge_project_without_runs_has_cost_nothing_and_one_without_prices_an
     assert reading.is_exact == (total is not None)
 
 
+def test_an_experiment_on_which_no_judge_has_run_has_cost_nothing_even_if_the_api_gives_no_sum_of_nothing(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    # All costs of the judge project are null, as those of models without a price are.
+    judges = judge_project(sandbox)
+    judges.model, judges.seed = "in-house-7b", 8
+    read_days(pipeline_at(sandbox, tmp_path))
+    unjudged = next(one.name for one in recent(sandbox) if one.name in judges.runs_by_experiment)
+    judges.runs[:] = [run for run in judges.runs if run.experiment != unjudged]
+    judges.__dict__.pop("runs_by_experiment")
+    measured(pipeline_at(sandbox, tmp_path))
+    names = {session.id: session.name for session in sessions(sandbox)}
+    costs = {names[id_]: [row[name] for name in COSTS] for id_, row in rows(lake_at(tmp_path)).items()}
+    assert costs.pop(unjudged) == [Decimal(0)] * 3
+    assert list(costs.values()) == [[None] * 3] * len(costs) != []
+
+
 def test_the_total_of_another_judge_project_is_not_added_to_that_of_the_former_one(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
