@@ -79,7 +79,12 @@ def weeks_and_months_add_up(pipeline: dg.ResourceParam[Pipeline]) -> dg.AssetChe
         result = CheckResult(tuple(outdated_periods(pipeline.open_lake(read_only=True))))
     except BrokenError as error:  # of a file that only another run can make again
         result = CheckResult((str(error),))
-    return dg.AssetCheckResult(passed=result.passed, severity=dg.AssetCheckSeverity.WARN, metadata=_metadata(result))
+    return dg.AssetCheckResult(
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="True of all weeks and months." if result.passed else "Not true; `which` says of which.",
+        metadata=_metadata(result),
+    )
 
 
 def _description(check: Check, result: CheckResult) -> str:

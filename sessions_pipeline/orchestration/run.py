@@ -82,18 +82,21 @@ def days_made(result: dg.ExecuteInProcessResult) -> dict[str, list[date]]:
 
 def _selected(select: str, job: dg.JobDefinition, *, without: Sequence[str]) -> set[dg.AssetKey]:
     graph, keys = job.asset_layer.asset_graph, set[dg.AssetKey]()
+    known = {key.to_user_string() for key in graph.get_all_asset_keys()}
     # Dagster's parser raises many kinds of errors, whose messages are about its own classes. It also warns about `*`
     # and groups.
     with suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         keys = set(dg.AssetSelection.from_string(select).resolve(graph)) - {dg.AssetKey(name) for name in without}
-    if not keys:
-        names = sorted({key.to_user_string() for key in graph.get_all_asset_keys()} - {*without})
-        words = [word for word in re.findall(r"\w+", select) if word not in (*names, *without)]
+    # Dagster ignores a key that it does not know if another one matches; one with `*` may match nothing.
+    if not keys or set(re.findall(r'\bkey:"?(\w+)(?!\w*\*)', select)) - known:
+        names = sorted(known.difference(without))
+        words = [word for word in re.findall(r"\w+", select) if word not in known]
         close = [name for word in words for name in difflib.get_close_matches(word, names, n=1)]
         every = f"there are {', '.join(names)}; to select two, write key:sessions or key:session_feedback"
         advice = f"did you mean {close[0]}?" if close else every
-        raise UsageError(f"--select {select}: matches no asset{' that --as-of rebuilds' if without else ''}; {advice}")
+        problem = "a name in it matches no asset" if keys else "matches no asset"
+        raise UsageError(f"--select {select}: {problem}{' that --as-of rebuilds' if without else ''}; {advice}")
     return keys
 
 

@@ -587,6 +587,10 @@ def test_the_summary_fits_80_columns_and_says_how_to_see_the_next_run_in_dagster
             "--select key:raw_sesions: matches no asset; did you mean raw_sessions?",
         ),
         (
+            (*_days(), "--select", "key:sessions or key:raw_sesions"),
+            "--select key:sessions or key:raw_sesions: a name in it matches no asset; did you mean raw_sessions?",
+        ),
+        (
             (*_days(), "--select", "raw_sessions", "--as-of", "2026-01-01"),
             "matches no asset that --as-of rebuilds; there are daily_cost_by_attribute, daily_cost_by_reference_",
         ),

@@ -316,6 +316,7 @@ def weeks_and_months(result: dg.ExecuteInProcessResult) -> tuple[bool, str]:
     """Whether the weeks and months add up, and which do not."""
     (found,) = (one for one in result.get_asset_check_evaluations() if one.check_name == "weeks_and_months_add_up")
     assert found.severity is dg.AssetCheckSeverity.WARN
+    assert found.description == "True of all weeks and months."
     return found.passed, str(found.metadata["which"].value) if "which" in found.metadata else ""
 
 
@@ -341,6 +342,7 @@ def test_weeks_and_months_that_a_run_left_behind_are_reported_until_any_refresh_
         found = weeks_and_months_add_up(pipeline=Pipeline(settings))
         assert isinstance(found, dg.AssetCheckResult)
         assert (found.passed, found.metadata["which"]) == (False, dg.MetadataValue.text(", ".join(left)))
+        assert found.description == "Not true; `which` says of which."
         with pytest.warns(UserWarning, match="^weekly_cost.* is not the sum of its days: week of 2026-02-02; mater"):
             sessions_pipeline.read("weekly_cost_by_reference_dataset", root=root)
         assert weeks_and_months(run_days(settings, TODAY, TODAY)) == (True, "")
