@@ -291,6 +291,11 @@ def test_datasets_with_one_name_stay_separate_groups_also_in_two_workspaces(
         (["sessions", "rejected_sessions"], {"experiments", "unpriced", "total_cost"}, "sessions: 1 day\n"),
         (["daily_cost_by_reference_dataset"], {"sessions", "rejected"}, "Known cost, exactly: 1 US dollars; judge"),
         (["sessions", "daily_cost_by_reference_dataset"], {"rejected"}, "sessions: 1 day\n"),
+        (
+            ["raw_sessions"],
+            {"sessions", "rejected", "experiments", "unpriced", "total_cost"},
+            "raw_sessions: 1 day\n",
+        ),
     ],
 )
 def test_the_summary_leaves_out_tables_that_the_run_did_not_write(
