@@ -380,6 +380,14 @@ def test_on_a_tablet_names_are_not_so_narrow_that_their_words_break(show: Open) 
     assert min(page.locator(".datasets tbody .name").evaluate_all(in_ems)) >= 7
 
 
+@pytest.mark.parametrize("medium", ["screen", "print"])
+def test_the_charts_text_is_readable_where_the_chart_is_small(show: Open, medium: Any) -> None:
+    page = show(viewport={"width": 800 if medium == "screen" else 688, "height": 900})
+    page.emulate_media(media=medium)
+    heights = page.locator(".wide text").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(heights) >= 11
+
+
 def test_a_phone_gets_a_chart_drawn_for_its_width(show: Open) -> None:
     page = show(viewport={"width": 390, "height": 844})
     chart = page.locator(".stack .chart:visible")
