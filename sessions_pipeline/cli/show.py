@@ -17,7 +17,6 @@ from sessions_pipeline import errors
 from sessions_pipeline.cli.terminal import DAY, FILE, MONTH, check_order, echo, load_settings, print_table, say
 from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.outputs.formatting import SHORT_ID, count, json_line, money, plural, visible
-from sessions_pipeline.outputs.formatting import days as days_text
 from sessions_pipeline.settings import first_problem
 
 if TYPE_CHECKING:
@@ -188,7 +187,7 @@ def budget(*, check: bool, as_json: bool) -> None:
 
 def print_budgets(statuses: "Sequence[BudgetStatus]") -> None:
     """Print the budgets as a table with notes below it."""
-    rows = [(one.budget.name, days_text(one.first, one.last), *one.amounts, one.state) for one in statuses]
+    rows = [(one.budget.name, one.budget.period, *one.amounts, one.state) for one in statuses]
     columns = ("Budget", "Period", "Used", "Limit", "Share", "Forecast", "State")
     print_table(columns, rows, drop=("Period", "Forecast", "Share"))
     for one in statuses:

@@ -115,7 +115,7 @@ def _refuse_lost_days(lake: Lake, written: Sequence[date], root: str) -> None:
 def _budget_lines(statuses: Sequence[BudgetStatus]) -> Iterator[str]:
     for status in statuses:
         state = "" if status.state == "ok" else f" - {status.state}"
-        yield f"Budget   {visible(status.budget.name)} ({status.budget.period}): {status.headline}{state}"
+        yield f"Budget   {visible(status.budget.label)}: {status.headline}{state}"
         if status.caveats:
             yield f"{'':{INDENT}}{status.caveats}"
 

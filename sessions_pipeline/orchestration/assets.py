@@ -18,6 +18,7 @@ from sessions_pipeline.langsmith.client import OWN_WORKSPACE
 from sessions_pipeline.measurements import measurable_days, measure_judge_costs, measure_usage
 from sessions_pipeline.orchestration import tagged_range
 from sessions_pipeline.orchestration.event_storage import batch_events
+from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.outputs.spending import JUDGES_FILE, load_judge_readings
 from sessions_pipeline.pipeline import Pipeline
 from sessions_pipeline.process_day import DayResult
@@ -137,9 +138,7 @@ def period_tables(
         yield dg.MaterializeResult(asset_key=name, metadata=_metadata(facts))
 
 
-@dg.multi_asset(
-    specs=[spec(tables.DAILY_COST_BY_PROJECT, [])],
-)
+@dg.multi_asset(specs=[spec(tables.DAILY_COST_BY_PROJECT, [])])
 def measure_projects(
     context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]
 ) -> dg.MaterializeResult[None]:
@@ -148,8 +147,8 @@ def measure_projects(
     The asset has no partitions, so that one materialization measures all these days.
     """
     reachable = measurable_days(pipeline)
-    context.log.info("days before %s can't be measured any more: the stats reach 31 days back", reachable[0])
-    measured = ", ".join(map(str, measure_usage(pipeline, reachable)))
+    context.log.info("The days from %s can be measured: at most 31 back, none before the first partition", reachable[0])
+    measured = day_ranges(measure_usage(pipeline, reachable))
     return dg.MaterializeResult(metadata={"measured_days": measured, "measurable_from": str(reachable[0])})
 
 
@@ -207,6 +206,4 @@ def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[No
     lake = pipeline.open_lake()
     first, last = latest_days(lake)
     address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
-    return dg.MaterializeResult(
-        metadata={"dagster/uri": address, "report": dg.MetadataValue.path(address), "days": f"{first} to {last}"}
-    )
+    return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(address), "days": f"{first} to {last}"})

@@ -52,6 +52,11 @@ class Budget(BaseModel, extra="forbid", frozen=True, strict=True, hide_input_in_
             raise ValueError(f"did you mean attribute = {close[0]!r}? {self.attribute!r} {needs}" if close else needs)
         return self
 
+    @property
+    def label(self) -> str:
+        """The name and the kind of period: `support answers (month)`."""
+        return f"{self.name} ({self.period})"
+
 
 class _File(BaseModel, extra="forbid", strict=True, hide_input_in_errors=True):
     budget: list[Budget]

@@ -223,7 +223,7 @@ def test_the_csv_holds_the_parquets_rows_to_the_last_digit(show: Open) -> None:
     page = show()
     page.get_by_label("Search by").fill("2025-03-30")
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download CSV").click()
+        page.get_by_role("button", name="Download CSV of all rows").click()
     assert download.value.suggested_filename == "daily_cost_by_reference_dataset_2025-03-01_2025-03-30.csv"
     content = Path(download.value.path()).read_bytes()
     assert content.startswith("\ufeffstart_date,".encode()), "Excel reads UTF-8 only after a byte order mark"
@@ -372,6 +372,20 @@ def test_on_a_phone_a_heading_is_above_both_values_of_its_column(show: Open) -> 
         ends = page.locator(".datasets thead th", has_text=name).evaluate(lefts)
         assert len(ends) > 10
         assert min(ends) > 0
+
+
+def test_on_a_tablet_names_are_not_so_narrow_that_their_words_break(show: Open) -> None:
+    page = show(viewport={"width": 800, "height": 900})
+    in_ems = "all => all.map(one => one.offsetWidth / parseFloat(getComputedStyle(one).fontSize))"
+    assert min(page.locator(".datasets tbody .name").evaluate_all(in_ems)) >= 7
+
+
+@pytest.mark.parametrize("medium", ["screen", "print"])
+def test_the_charts_text_is_readable_where_the_chart_is_small(show: Open, medium: Any) -> None:
+    page = show(viewport={"width": 800 if medium == "screen" else 688, "height": 900})
+    page.emulate_media(media=medium)
+    heights = page.locator(".wide text").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(heights) >= 11
 
 
 def test_a_phone_gets_a_chart_drawn_for_its_width(show: Open) -> None:

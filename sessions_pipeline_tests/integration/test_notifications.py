@@ -159,18 +159,18 @@ def test_the_check_warns_at_a_share_fails_beyond_a_limit_and_never_fails_the_run
 
     beyond, near, far = (f"[[budget]]{one}" for one in BUDGETS.split("[[budget]]")[1:])
     evaluation = found(far)
-    assert (evaluation.passed, set(evaluation.metadata)) == (True, {"month"})
+    assert (evaluation.passed, set(evaluation.metadata)) == (True, {"month (month)"})
     evaluation = found(near + far)
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert str(evaluation.description).startswith("Budgets at their warning or beyond their limit: 1 of 2; ")
     evaluation = found(beyond + near + far)
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
-    assert str(evaluation.metadata["today"].value).startswith("$113.75 of $130.00 (87.5 %)")
+    assert str(evaluation.metadata["today (day)"].value).startswith("$113.75 of $130.00 (87.5 %)")
     evaluation = found(far + '[[budget]]\nname = "x"\nlimit = 1\nperiod = "day"\ndataset = "gloden"')
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert str(evaluation.description).endswith("1 can't be checked, for the reason below.")
-    assert set(evaluation.metadata) == {"month", "x"}
-    assert "no dataset is called 'gloden'" in str(evaluation.metadata["x"].value)
+    assert set(evaluation.metadata) == {"month (month)", "x (day)"}
+    assert "no dataset is called 'gloden'" in str(evaluation.metadata["x (day)"].value)
     evaluation = found('[[budget]]\nname = "x"')
     assert (evaluation.passed, evaluation.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "budget 1: limit is missing" in str(evaluation.description)

@@ -12,6 +12,7 @@ from sessions_pipeline.lake.layout import key_of
 from sessions_pipeline.lake.store import store_at
 from sessions_pipeline.langsmith import SessionsQuery
 from sessions_pipeline.measurements import measurable_days, measure_usage
+from sessions_pipeline.outputs.formatting import day_ranges
 from sessions_pipeline.sandbox.company import OTHER_WORKSPACE, WORKSPACE, Run, Session
 from sessions_pipeline.sandbox.listing import CompanyData
 from sessions_pipeline.tables import DAILY_COST_BY_PROJECT
@@ -120,7 +121,7 @@ def test_days_within_reach_are_measured_once_and_again_only_if_they_were_not_ove
     with running_sandbox(texts=[], now=NOW) as sandbox:
         reachable = days_between(TODAY - timedelta(days=30), TODAY)
         facts = facts_of(sandbox, data_root, old)
-        assert facts["measured_days"] == ", ".join(map(str, reachable))
+        assert facts["measured_days"] == day_ranges(reachable)
         assert facts["measurable_from"] == str(reachable[0])
         store_at(str(data_root)).delete(key_of(DAILY_COST_BY_PROJECT, reachable[5]))
         assert measure(sandbox, data_root, old) == [reachable[5], TODAY]

@@ -558,6 +558,9 @@ def test_the_command_prints_a_table_that_fits_or_json(
     printed = capsys.readouterr().out
     assert "all" in printed
     assert "$10.00" in printed
+    monkeypatch.setenv("COLUMNS", "80")
+    command(spent="1234567.89")
+    assert "all     day     $1,234,567.89" in capsys.readouterr().out, "it fits, with its period"
     monkeypatch.setenv("COLUMNS", "50")
     command(spent="10")
     printed = capsys.readouterr().out
