@@ -5,6 +5,7 @@ stored raw sessions, without a request.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import msgspec
 
 from sessions_pipeline import tables
 from sessions_pipeline.dataset_names import refresh_names
+from sessions_pipeline.errors import SessionsPipelineError
 from sessions_pipeline.langsmith.client import OWN_WORKSPACE
 from sessions_pipeline.measurements import measurable_days, measure_judge_costs, measure_usage
 from sessions_pipeline.orchestration import tagged_range
@@ -38,6 +40,15 @@ _DAGSTERS_NAMES = {"rows": "dagster/row_count", "uri": "dagster/uri"}
 DAILY_TABLES = {RAW_SESSIONS: [], SESSIONS: [RAW_SESSIONS], REJECTED_SESSIONS: [RAW_SESSIONS]} | {
     table: list(derived.reads) for table, derived in DERIVED.items()
 }
+
+
+@contextmanager
+def reason_first() -> Iterator[None]:
+    """Raise our errors in the block as a `Failure`: the UI shows its text first, but those of others below a trace."""
+    try:
+        yield
+    except SessionsPipelineError as error:
+        raise dg.Failure(str(error)) from error
 
 
 def spec(table: Table, deps: Sequence[Table], *, partitions: dg.PartitionsDefinition | None = None) -> dg.AssetSpec:
@@ -81,11 +92,12 @@ def daily_assets(settings: Settings) -> dg.AssetsDefinition:
         days = [date.fromisoformat(key) for key in context.partition_keys] if has_days else pipeline.recent_days()
         warn, is_any_written = partial(_warn, context, pipeline), False
         try:
-            for result in pipeline.process(days, selected, warn):
-                if result.day:
-                    record_day(context, result, selected)
-                    is_any_written = DAILY in selected
-                    pipeline.on_day(result.day)
+            with reason_first():
+                for result in pipeline.process(days, selected, warn):
+                    if result.day:
+                        record_day(context, result, selected)
+                        is_any_written = DAILY in selected
+                        pipeline.on_day(result.day)
         finally:
             # Here, since a run may not have the step of weeks and months (a backfill has it in another run), and may be
             # canceled before it. Also if this step fails: what fails in each run, such as one broken page, would hold
@@ -124,7 +136,8 @@ def _metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
 @dg.multi_asset(specs=[spec(tables.REFERENCE_DATASETS, [DAILY])])
 def read_names(context: dg.AssetExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[None]:
     """Refresh `reference_datasets`."""
-    facts = refresh_names(pipeline, tagged_range(context.run.tags), partial(_warn, context, pipeline))
+    with reason_first():
+        facts = refresh_names(pipeline, tagged_range(context.run.tags), partial(_warn, context, pipeline))
     return dg.MaterializeResult(metadata=_metadata(facts))
 
 
@@ -134,7 +147,9 @@ def period_tables(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """`weekly_cost_by_reference_dataset` and `monthly_cost_by_reference_dataset`."""
     selected = [one for one in PERIODS if dg.AssetKey(one.table.name) in context.selected_asset_keys]
-    for name, facts in sum_weeks_and_months(pipeline, selected).items():
+    with reason_first():
+        made = sum_weeks_and_months(pipeline, selected)
+    for name, facts in made.items():
         yield dg.MaterializeResult(asset_key=name, metadata=_metadata(facts))
 
 
@@ -148,7 +163,8 @@ def measure_projects(
     """
     reachable = measurable_days(pipeline)
     context.log.info("The days from %s can be measured: at most 31 back, none before the first partition", reachable[0])
-    measured = day_ranges(measure_usage(pipeline, reachable))
+    with reason_first():
+        measured = day_ranges(measure_usage(pipeline, reachable))
     return dg.MaterializeResult(metadata={"measured_days": measured, "measurable_from": str(reachable[0])})
 
 
@@ -169,7 +185,8 @@ def measure_judges(
 
     The asset has no partitions, so that one materialization measures all of them.
     """
-    counts, night = measure_judge_costs(pipeline, partial(_warn, context, pipeline))
+    with reason_first():
+        counts, night = measure_judge_costs(pipeline, partial(_warn, context, pipeline))
     # Where judges were measured before, this night is missing; elsewhere there may be no judges at all.
     known = load_judge_readings(pipeline.open_lake(read_only=True).read_file(JUDGES_FILE)).readings
     missed = [name for name in night.problems if name in known or (known and name == OWN_WORKSPACE)]
@@ -204,6 +221,7 @@ def cost_report(pipeline: dg.ResourceParam[Pipeline]) -> dg.MaterializeResult[No
     from sessions_pipeline.outputs.report import budgets_or_problem, latest_days, write_report  # noqa: PLC0415
 
     lake = pipeline.open_lake()
-    first, last = latest_days(lake)
-    address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
+    with reason_first():
+        first, last = latest_days(lake)
+        address = write_report(lake, first, last, budgets=budgets_or_problem(lake, pipeline.settings, pipeline.clock()))
     return dg.MaterializeResult(metadata={"report": dg.MetadataValue.path(address), "days": f"{first} to {last}"})

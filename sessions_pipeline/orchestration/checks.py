@@ -8,6 +8,7 @@ import dagster as dg
 
 from sessions_pipeline.errors import BrokenError, SettingError
 from sessions_pipeline.orchestration import tagged_range
+from sessions_pipeline.orchestration.assets import reason_first
 from sessions_pipeline.outputs.budget_file import load_budgets
 from sessions_pipeline.outputs.budgets import budget_statuses
 from sessions_pipeline.outputs.formatting import plural
@@ -34,7 +35,8 @@ def check_tables(
 ) -> Iterator[dg.AssetCheckResult]:
     """All checks of all tables in one step, which runs after all tables of the run are written."""
     selected = [CHECKS[key.name] for key in sorted(context.selected_asset_check_keys)]
-    results = pipeline.examine(selected, tagged_range(context.run.tags))
+    with reason_first():
+        results = pipeline.examine(selected, tagged_range(context.run.tags))
     for check in selected:
         yield dg.AssetCheckResult(
             asset_key=check.table.name,

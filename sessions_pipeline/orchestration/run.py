@@ -64,6 +64,8 @@ def execute(
             return job.execute_in_process(
                 instance=instance, run_config=QUIET, tags=tags, asset_selection=selected, run_id=run_id
             )
+    except dg.Failure as failure:
+        raise failure.__cause__ or failure from None
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         # Dagster marks the run as failed or, if it had not begun, leaves it as not started.
         if run := instance.get_run_by_id(run_id):

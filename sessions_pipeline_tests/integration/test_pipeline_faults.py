@@ -166,6 +166,18 @@ def test_nobody_listening_is_one_line_and_writes_nothing(data_root: DataRoot) ->
     assert files(data_root) == {}
 
 
+def test_a_failed_runs_page_begins_with_the_reason(data_root: DataRoot) -> None:
+    with running_sandbox(texts=[], now=NOW) as sandbox, dg.DagsterInstance.ephemeral() as instance:
+        sandbox.faults.add(Fault("status", 401, times=None))
+        with failing_in_one_line(RefusedError, "401"):
+            execute(Pipeline(settings_for(sandbox.url, data_root)), TODAY, TODAY, instance=instance)
+        [run] = instance.get_runs()
+        [entry] = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    error = entry.get_dagster_event().step_failure_data.error
+    assert error
+    assert "check LANGSMITH_API_KEY" in error.message, "the causes are below the stack trace"
+
+
 def test_the_deadlines_error_names_its_setting_and_how_far_the_run_came(data_root: DataRoot) -> None:
     with running_sandbox(texts=some_records(), now=NOW) as sandbox:
         sandbox.faults.add(Fault("status", 429, times=None, after=25, retry_after="86400"))
