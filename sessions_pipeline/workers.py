@@ -48,26 +48,28 @@ class Workers:
         """Yield `work(lake, *task)` for each task, in order. Only a few are taken from the iterable ahead of time.
 
         If the iterable or the work on a task fails, no further task is started. The results of the tasks that were
-        started before are still yielded, and then the failure is raised.
+        started before are still yielded, and then the failure is raised. So it is if a signal interrupts the wait for
+        a result, except that tasks on which no work has begun are canceled.
         """
         started: deque[Future[R]] = deque()
-        failure: Exception | None = None
-        remaining = iter(tasks)
-        while failure is None:
+        failure: BaseException | None = None
+        try:
+            for task in tasks:
+                started.append(self._executor.submit(self._call, work, *task))
+                while started and (len(started) > self._ahead or started[0].done()):
+                    result = started[0].result()
+                    started.popleft()
+                    yield result
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised below
+            failure = error
+        is_interrupted = failure and not isinstance(failure, Exception)
+        for future in [one for one in started if not (is_interrupted and one.cancel())]:
             try:
-                started.append(self._executor.submit(self._call, work, *next(remaining)))
-            except StopIteration:
-                break
+                yield future.result()
             except Exception as error:  # noqa: BLE001 - raised below
-                failure = error
-                break
-            while started and failure is None and (len(started) > self._ahead or started[0].done()):
-                result, failure = _outcome(started.popleft())
-                yield from result
-        for future in started:
-            result, later_failure = _outcome(future)
-            yield from result
-            failure = failure or later_failure
+                failure = failure or error
         if isinstance(failure, BrokenProcessPool):
             raise WorkerLostError(
                 "A worker process was killed, most likely because memory ran out; days already written stay, "
@@ -127,13 +129,6 @@ def prepare(processes: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _outcome(future: Future[R]) -> tuple[list[R], Exception | None]:
-    try:
-        return [future.result()], None
-    except Exception as error:  # noqa: BLE001 - the caller raises it when the other tasks have ended
-        return [], error
 
 
 _LAKES: "dict[str, Lake]" = {}

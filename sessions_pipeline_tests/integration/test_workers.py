@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 from multiprocessing import get_context
@@ -71,6 +72,41 @@ def test_an_error_of_the_iterator_of_tasks_is_raised_after_the_results_before_it
     with pytest.raises(LakeError, match="no more"):
         given.extend(crew.map(double, tasks()))
     assert given == [2]
+
+
+def test_an_interrupted_wait_still_gives_the_results_of_what_was_begun_and_cancels_the_rest() -> None:
+    """As by Ctrl-C, or by Terminate in the UI: a day that is being written would otherwise be in no record."""
+    begun, interrupted, may_end = threading.Event(), threading.Event(), threading.Event()
+    done = list[int]()
+
+    class Interrupted(Future[int]):
+        """As if a signal came when this one is waited for."""
+
+        def result(self, timeout: float | None = None) -> int:
+            if not interrupted.is_set():
+                interrupted.set()
+                assert begun.wait(30)
+                raise KeyboardInterrupt
+            may_end.set()
+            return super().result(timeout)
+
+    def work(number: int) -> int:
+        begun.set()
+        assert may_end.wait(30)
+        done.append(number)
+        return 2 * number
+
+    class OneThread(ThreadPoolExecutor):
+        def submit(self, call: Any, /, *given: Any, **named: Any) -> Any:
+            future, inner = Interrupted(), super().submit(call, *given, **named)
+            inner.add_done_callback(lambda of: future.cancelled() or future.set_result(of.result()))
+            future.cancel = inner.cancel  # type: ignore[method-assign]
+            return future
+
+    given = list[int]()
+    with OneThread(1) as executor, pytest.raises(KeyboardInterrupt):
+        given.extend(Workers(executor, lambda _work, number: work(number), ahead=2).map(double, zip(range(1, 9))))
+    assert (given, done) == ([2], [1])
 
 
 def test_a_killed_worker_is_one_clear_error(tmp_path: Path) -> None:
