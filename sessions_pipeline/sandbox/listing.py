@@ -27,6 +27,7 @@ STATS = (
 class CompanyData:
     """A made-up company's data, which end at `now`. Tests may change `sessions` and `datasets` between requests.
 
+    `records` caches the JSON of each session by its id; a test that changes a session has to remove its entry.
     As in the real API, a few records break the schema, a few have no start time, and times have no UTC `offset`.
     """
 
@@ -35,7 +36,7 @@ class CompanyData:
         self.datasets = datasets()
         self.sessions = company(seed, now, self.datasets)
         self.offset = ""
-        self._records: dict[str, dict[str, Any]] = {}
+        self.records: dict[str, dict[str, Any]] = {}
 
     def page(self, asked: "SessionsQuery", workspace: str) -> tuple[list[str], int]:
         """The JSON texts of one page of sessions, and the number of all that match."""
@@ -47,10 +48,6 @@ class CompanyData:
         chosen = [one for one in self.datasets if one.tenant_id == workspace and _is_asked(one, asked)]
         page = chosen[asked.offset : asked.offset + asked.limit]
         return [dumps(self._dataset_json(one)) for one in page], len(chosen)
-
-    def forget(self, session: Session) -> None:
-        """Drop the cached JSON of a session that was changed."""
-        self._records.pop(session.id, None)
 
     def ordered(self, asked: "SessionsQuery", workspace: str) -> list[Session]:
         """All sessions that match, sorted as PostgreSQL does: nulls last if ascending, first if descending."""
@@ -66,9 +63,9 @@ class CompanyData:
 
     def _record(self, session: Session) -> dict[str, Any]:
         """The session's JSON with all stats, without its `broken` fields."""
-        if session.id not in self._records:
-            self._records[session.id] = as_json(session, self.offset, stats_of(session, session.runs, self.now))
-        return self._records[session.id]
+        if session.id not in self.records:
+            self.records[session.id] = as_json(session, self.offset, stats_of(session, session.runs, self.now))
+        return self.records[session.id]
 
     def _text(self, session: Session, asked: "SessionsQuery") -> str:
         record = self._record(session)
