@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, date, datetime, timedelta
@@ -234,15 +233,13 @@ def sandbox(port: int) -> None:
     """
     from sessions_pipeline.sandbox import KEY, running_sandbox
 
-    stopped = threading.Event()
     _refuse_taken(port)
-    with running_sandbox(port) as url:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stopped.set())
+    # What stops any other command by an error, such as Ctrl-C, is the ordinary end of this one.
+    with running_sandbox(port) as url, suppress(KeyboardInterrupt):
         click.echo(f"Sandbox API on {url} - point the pipeline at it in another terminal:")
         click.echo(f"  export LANGSMITH_ENDPOINT={url} LANGSMITH_API_KEY={KEY}")
         click.echo("Ctrl-C stops it.")
-        stopped.wait()
+        signal.pause()
 
 
 def _refuse_taken(port: int) -> None:
