@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -91,24 +92,20 @@ def run_days(
 
     # First: it sets Arrow's memory pool, which Arrow reads when loaded, and worker processes can import meanwhile.
     prepare(processes_for((last - first).days + 1))
-    finished, warnings = set[date](), list[str]()
-
-    def on_day(day: date) -> None:
-        finished.add(day)
-        progress(day)
-
+    finished, warnings = list[date](), list[str]()
     with terminal.reported(finished, warnings), ExitStack() as stack:
         with terminal.heavy_imports():
             from sessions_pipeline.pipeline import Pipeline
 
-            pipeline = Pipeline(settings, on_day=on_day, on_warning=warnings.append, **values)
+            pipeline = Pipeline(settings, on_warning=warnings.append, **values)
             if {*select} <= {"*"} and pipeline.as_of is None:
                 stack.enter_context(pipeline.start_fetching(days_between(first, last)))
             from sessions_pipeline.definitions import build_definitions
             from sessions_pipeline.orchestration.run import days_made, execute, open_instance
         instance = stack.enter_context(open_instance(settings.dagster_home))
-        progress = stack.enter_context(terminal.progress_bar((last - first).days + 1))
-        return days_made(execute(build_definitions(pipeline), first, last, instance=instance, select=select))
+        on_day = stack.enter_context(terminal.progress_bar((last - first).days + 1, finished))
+        definitions = build_definitions(replace(pipeline, on_day=on_day))
+        return days_made(execute(definitions, first, last, instance=instance, select=select))
 
 
 @click.command(epilog="Example: sessions-pipeline demo")

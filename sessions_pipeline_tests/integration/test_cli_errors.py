@@ -678,8 +678,8 @@ def test_an_interrupt_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 def _interrupted_after_a_day(patch: pytest.MonkeyPatch) -> None:
     @contextmanager
-    def bar(_days: int) -> Iterator[Callable[[date], None]]:
-        yield _interrupt
+    def bar(_days: int, finished: list[date]) -> Iterator[Callable[[date], None]]:
+        yield lambda day: _interrupt(finished.append(day))
 
     patch.setattr("sessions_pipeline.cli.terminal.progress_bar", bar)
 
