@@ -7,7 +7,6 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from sessions_pipeline import tables
 from sessions_pipeline.days import days_between, month_days
@@ -91,7 +90,7 @@ def read_report_data(lake: Lake, first: date, last: date, budgets: Budgets = ())
         last=last,
         daily=daily.sort_by(LATEST_FIRST),
         attributes=attributes,
-        attribute_days=_attribute_days(attributes, summed),
+        attribute_days=_attribute_days(summed),
         experiments=_days_of_most_expensive(lake, inside),
         projects=projects,
         measured_days=len(measured),
@@ -130,14 +129,8 @@ def budgets_or_problem(lake: Lake, settings: Settings, now: datetime) -> Budgets
         return str(error)
 
 
-def _attribute_days(rows: pa.Table, files: Mapping[Day, Mapping[str, str]]) -> dict[str, frozenset[date]]:
-    """For each attribute, the days whose file was summed by it. The attributes are in the order of the latest file.
-
-    A file lists its attributes in its metadata; if it does not, those in its rows are taken.
-    """
-    keys_of = {
-        day: attributes_of(metadata) or rows.filter(pc.field("start_date") == day)["attribute"].unique().to_pylist()
-        for day, metadata in files.items()
-    }
+def _attribute_days(files: Mapping[Day, Mapping[str, str]]) -> dict[str, frozenset[date]]:
+    """For each attribute, the days whose file was summed by it. The attributes are in the order of the latest file."""
+    keys_of = {day: attributes_of(metadata) for day, metadata in files.items()}
     latest_first = dict.fromkeys(key for keys in reversed(keys_of.values()) for key in keys)
     return {key: frozenset(day for day, keys in keys_of.items() if day and key in keys) for key in latest_first}
